@@ -1,0 +1,84 @@
+"""jobmon: a read-only monitor and admin API for a job queue kept in MongoDB."""
+
+import logging
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from flask import Flask, Response
+from flask_smorest import Api
+from pymongo import MongoClient
+
+from jobmon.api import admin, auth, errors, health, jobs, ratelimit
+from jobmon.domain import Redactor
+from jobmon.settings import Settings, SettingsError
+from jobmon.store.connection import Connection
+from jobmon.store.jobs import JobStore
+
+__version__ = version("jobmon")
+
+# gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
+EXIT_BAD_SETTINGS = 3
+
+
+class _Api(Api):  # type: ignore[misc] # flask-smorest has no types
+    """flask-smorest, with the contract's errors instead of its own."""
+
+    def _register_error_handlers(self) -> None:
+        errors.register(self._app)
+
+
+def create_app(
+    settings: Settings | None = None, client: MongoClient[dict[str, Any]] | None = None
+) -> Flask:
+    """Put the service together; the only place that knows all of its parts.
+
+    Without `settings` they come from the environment, and a bad one ends the process with a
+    line that names it. A `client` (mongomock's, say) is used instead of connecting.
+    """
+    if settings is None:
+        settings = _settings_from_env()
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    app = Flask(__name__, static_folder=None)
+    app.config.update(
+        API_TITLE="jobmon",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.1.0",
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token to check
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.extensions["jobmon_settings"] = settings
+    app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
+
+    connection = Connection(settings, client)
+    app.extensions["jobmon_connection"] = connection
+    store = JobStore(connection, settings.stats_ttl_ms)
+    auth.register(app, settings)
+    ratelimit.register(app, settings)
+    api = _Api(app)
+    for routes in (
+        jobs.blueprint(store),
+        admin.blueprint(store),
+        health.blueprint(connection),
+    ):
+        api.register_blueprint(routes)
+    app.after_request(_protect)
+    return app
+
+
+def _settings_from_env() -> Settings:
+    try:
+        return Settings.from_env()
+    except SettingsError as error:
+        sys.stderr.write(f"jobmon: {error}\n")
+        raise SystemExit(EXIT_BAD_SETTINGS) from None
+
+
+def _protect(response: Response) -> Response:
+    """Data about jobs is for one caller and this moment only."""
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

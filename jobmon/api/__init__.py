@@ -1,0 +1,1 @@
+"""The JSON routes: everything of them that knows Flask."""

@@ -1,0 +1,143 @@
+"""Who is asking, and what they may: bearer tokens, roles and permissions (contract, section 4)."""
+
+import threading
+import time
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+
+import jwt as pyjwt
+from flask import Flask, current_app
+from flask_jwt_extended import (
+    JWTManager,
+    create_access_token,
+    get_jwt,
+    get_jwt_identity,
+    verify_jwt_in_request,
+)
+from flask_jwt_extended.exceptions import JWTDecodeError, JWTExtendedException, NoAuthorizationError
+
+from jobmon.api.errors import ApiError, unavailable
+from jobmon.settings import ADMIN_DASHBOARD, Settings
+
+KEYS_LIFESPAN_S = 300
+KEYS_COOLDOWN_S = 5
+KEYS_TIMEOUT_S = 2
+
+
+class KeySet:
+    """An identity provider's keys by `kid`, fetched when needed and kept for five minutes.
+
+    An unknown `kid` fetches again, so a rotated key is picked up, but not more often than every
+    five seconds: nobody can make us hammer the provider. While it is away, keys that are known
+    stay good.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = pyjwt.PyJWKClient(url, cache_jwk_set=False, timeout=KEYS_TIMEOUT_S)
+        self._lock = threading.Lock()
+        self._keys: dict[str, pyjwt.PyJWK] = {}
+        self._fetched_at = -float("inf")
+        self._tried_at = -float("inf")
+        self._away = False
+
+    def key(self, kid: str) -> pyjwt.PyJWK | None:
+        """The key, or None if the provider has no such; 503 if it cannot be asked."""
+        if kid in self._keys and not self._is_stale():
+            return self._keys[kid]
+        with self._lock:
+            cooling = time.monotonic() - self._tried_at < KEYS_COOLDOWN_S
+            if not cooling and (kid not in self._keys or self._is_stale()):
+                self._fetch()
+        key = self._keys.get(kid)
+        if key is None and self._away:
+            raise unavailable(
+                "identity_provider_unavailable", "The token cannot be checked now. Try again."
+            )
+        return key
+
+    def _is_stale(self) -> bool:
+        return time.monotonic() - self._fetched_at > KEYS_LIFESPAN_S
+
+    def _fetch(self) -> None:
+        self._tried_at = time.monotonic()
+        try:
+            keys = self._client.get_signing_keys()
+        except (pyjwt.PyJWTError, ValueError) as error:
+            self._away = True
+            current_app.logger.error("cannot fetch the keys of the identity provider: %s", error)
+        else:
+            self._away = False
+            self._fetched_at = self._tried_at
+            self._keys = {key.key_id: key for key in keys if key.key_id}
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Configure the tokens' keys and what a token must look like."""
+    app.config.update(
+        JWT_ALGORITHM=settings.jwt_algorithm,
+        JWT_DECODE_ALGORITHMS=[settings.jwt_algorithm],
+        JWT_SECRET_KEY=settings.jwt_secret_key,
+        JWT_PUBLIC_KEY=settings.jwt_public_key,
+        JWT_ENCODE_ISSUER=settings.jwt_issuer,
+        JWT_DECODE_ISSUER=settings.jwt_issuer,
+        JWT_ENCODE_AUDIENCE=settings.jwt_audience,
+        JWT_DECODE_AUDIENCE=settings.jwt_audience,
+    )
+    manager = JWTManager(app)
+    if settings.jwt_jwks_url:
+        key_set = KeySet(settings.jwt_jwks_url)
+
+        @manager.decode_key_loader
+        def _key(header: dict[str, Any], _: dict[str, Any]) -> pyjwt.PyJWK:
+            kid = header.get("kid")
+            key = key_set.key(kid) if isinstance(kid, str) else None
+            if key is None:
+                raise JWTDecodeError("No key has this token's kid")
+            return key
+
+
+def require_token() -> None:
+    """Let a request pass only with a valid token: 401 otherwise."""
+    try:
+        verify_jwt_in_request()
+    except NoAuthorizationError:
+        raise _unauthorized("authentication_required", "A bearer token is required.") from None
+    except pyjwt.ExpiredSignatureError:
+        raise _unauthorized("token_expired", "The token has expired.") from None
+    except (JWTExtendedException, pyjwt.PyJWTError, ValueError):
+        raise _unauthorized("token_invalid", "The token is not valid.") from None
+    if not get_jwt_identity():
+        raise _unauthorized("token_invalid", "The token is not valid.")
+
+
+def require_admin() -> None:
+    """Let a request pass only with ADMIN_DASHBOARD: 401 or 403 otherwise."""
+    require_token()
+    if not is_admin():
+        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {ADMIN_DASHBOARD}.")
+
+
+def subject() -> str:
+    """The `sub` of the request's token."""
+    return str(get_jwt_identity())
+
+
+def is_admin() -> bool:
+    """Whether the role of the request's token grants ADMIN_DASHBOARD."""
+    role = get_jwt().get("role")
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    granted = settings.role_permissions.get(role) if isinstance(role, str) else None
+    return ADMIN_DASHBOARD in (granted or ())
+
+
+def issue_token(subject: str, role: str, lifetime: timedelta) -> str:
+    """A token signed with the configured secret; needs an application context."""
+    token: str = create_access_token(
+        subject, additional_claims={"role": role}, expires_delta=lifetime
+    )
+    return token
+
+
+def _unauthorized(code: str, message: str) -> ApiError:
+    return ApiError(HTTPStatus.UNAUTHORIZED, code, message, headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,129 @@
+"""Every failure as `{"error": {"code", "message", "details"?}}` with the right status.
+
+The codes are those of the contract. A fault is logged once, with its cause; the caller gets
+neither stack nor query.
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 2
+
+_CODES = {
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This address does not answer that."),
+}
+# Unauthorized, AuthenticationFailed: the database is there, but not for us, until someone acts.
+_REFUSED = (13, 18)
+
+
+class ApiError(Exception):
+    """A failure to be told to the caller as it is."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        *,
+        details: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.headers = headers or {}
+
+
+def unavailable(code: str, message: str) -> ApiError:
+    """503 with Retry-After: something that jobmon depends on does not answer."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, headers=headers)
+
+
+def invalid(parameter: str, *messages: str) -> ApiError:
+    """422 that names one bad parameter."""
+    return _validation_error({parameter: list(messages)})
+
+
+def register(app: Flask) -> None:
+    """Let the app answer every exception as this module says."""
+    app.register_error_handler(ApiError, _answer)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(PyMongoError, _database_error)
+    app.register_error_handler(Exception, _server_error)
+
+
+def _answer(error: ApiError) -> Response:
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.details is not None:
+        body["details"] = error.details
+    response = jsonify(error=body)
+    response.status_code = error.status
+    response.headers.update(error.headers)
+    return response
+
+
+def _validation_error(details: dict[str, Any]) -> ApiError:
+    return ApiError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "validation_error",
+        f"Bad value for {', '.join(sorted(details))}.",
+        details=details,
+    )
+
+
+def _http_error(error: HTTPException) -> Response:
+    if isinstance(error, UnprocessableEntity) and hasattr(error, "data"):
+        return _answer(_validation_error(_by_parameter(error.data["messages"])))
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    code, message = _CODES.get(
+        status, (status.phrase.lower().replace(" ", "_"), error.description or status.phrase)
+    )
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return _answer(ApiError(status, code, message, headers=headers))
+
+
+def _by_parameter(messages: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """webargs' {location: {parameter: messages or {position: messages}}}, flattened."""
+    flat: dict[str, list[str]] = {}
+    for parameters in messages.values():
+        for parameter, said in parameters.items():
+            nested = said.values() if isinstance(said, dict) else [said]
+            flat[parameter] = list(dict.fromkeys(text for texts in nested for text in texts))
+    return flat
+
+
+def _database_error(error: PyMongoError) -> Response:
+    away = isinstance(error, ConnectionFailure | ExecutionTimeout)
+    refused = isinstance(error, OperationFailure) and error.code in _REFUSED
+    if not (away or refused):
+        return _server_error(error)
+    log.error("%s: database unavailable: %s", request.endpoint, _cause(error))
+    return _answer(unavailable("database_unavailable", "The database does not answer. Try again."))
+
+
+def _cause(error: PyMongoError) -> str:
+    """What went wrong, in a line; of a refusal only its name, for its text quotes the query."""
+    if isinstance(error, OperationFailure):
+        details = error.details or {}
+        return f"{type(error).__name__} {details.get('codeName', error.code)}"
+    return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"
+
+
+def _server_error(error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.endpoint, exc_info=error)
+    return _answer(
+        ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "Internal server error.")
+    )

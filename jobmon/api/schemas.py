@@ -1,0 +1,179 @@
+"""What callers may ask and what they get: the shapes of the contract, section 3.
+
+Watched documents may hold anything in any field, so a field here never fails: what is missing
+is null, what is of another type is shown as text.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+from flask import current_app
+from marshmallow import EXCLUDE, Schema, fields, post_load, pre_dump, validate
+
+from jobmon.domain import Redactor
+from jobmon.store.plain import aware, iso, plain, text
+
+
+class _Text(fields.String):
+    """A string or null."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        return None if value is None else text(value)
+
+
+class _Instant(fields.String):
+    """A date as ISO 8601 in UTC, or null; what is no date is shown as it stands."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        if isinstance(value, datetime | DatetimeMS):
+            return iso(value)
+        return None if value is None else text(value)
+
+
+class _Number(fields.Raw):
+    """A number or null."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> int | float | str | None:
+        value = plain(value)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+class _Redacted(fields.Raw):
+    """Any JSON, with the values of secret keys replaced."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return _redact(value)
+
+
+class _Error(fields.Raw):
+    """`{code, message, stack}` or null; the stack only where asked for."""
+
+    def __init__(self, *, stack: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._parts = ("code", "message", "stack") if stack else ("code", "message")
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> dict[str, str | None] | None:
+        if value is None:
+            return None
+        error = _redact(value)
+        if not isinstance(error, dict):
+            error = {"message": error}
+        return {
+            part: None if error.get(part) is None else text(error[part]) for part in self._parts
+        }
+
+
+def _redact(value: Any) -> Any:
+    redactor: Redactor = current_app.extensions["jobmon_redactor"]
+    return redactor.redact(plain(value))
+
+
+class JobSummary(Schema):
+    """A job in a list: no payload, no stack."""
+
+    jobId = _Text(dump_default=None)
+    type = _Text(dump_default=None)
+    status = _Text(dump_default=None)
+    priority = _Number(dump_default=None)
+    createdBy = _Text(dump_default=None)
+    createdAt = _Instant(dump_default=None)
+    updatedAt = _Instant(dump_default=None)
+    nextRunAt = _Instant(dump_default=None)
+    maxAttempts = _Number(dump_default=None)
+    attemptCount = _Number(dump_default=0)
+    leasedBy = _Text(dump_default=None)
+    leaseExpiresAt = _Instant(dump_default=None)
+    finishedAt = _Instant(dump_default=None)
+    lastError = _Error(stack=False, dump_default=None)
+
+
+class Attempt(Schema):
+    """One attempt at a job; `durationMs` is null while it runs."""
+
+    attemptNumber = _Number(dump_default=None)
+    status = _Text(dump_default=None)
+    workerId = _Text(dump_default=None)
+    startedAt = _Instant(dump_default=None)
+    finishedAt = _Instant(dump_default=None)
+    durationMs = _Number(dump_default=None)
+    error = _Error(stack=True, dump_default=None)
+
+    @pre_dump
+    def _measure(self, attempt: dict[str, Any], **_: Any) -> dict[str, Any]:
+        started, finished = attempt.get("startedAt"), attempt.get("finishedAt")
+        duration = None
+        if isinstance(started, datetime) and isinstance(finished, datetime):
+            duration = round((aware(finished) - aware(started)).total_seconds() * 1_000)
+        return {**attempt, "durationMs": duration}
+
+
+class JobDetail(JobSummary):
+    """A job with all that is known of it."""
+
+    payload = _Redacted(dump_default=None)
+    lastError = _Error(stack=True, dump_default=None)
+    attempts = fields.List(fields.Nested(Attempt))
+
+
+class ListQuery(Schema):
+    """How to ask for a list of jobs."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    # 10 x 20 is as many combinations as MongoDB merges from an index without sorting.
+    status = fields.List(
+        fields.String(validate=validate.Length(max=200)),
+        load_default=list,
+        validate=validate.Length(max=10),
+    )
+    type = fields.List(
+        fields.String(validate=validate.Length(max=200)),
+        load_default=list,
+        validate=validate.Length(max=20),
+    )
+    page = fields.Integer(load_default=1, validate=validate.Range(min=1))
+    per_page = fields.Integer(load_default=20, validate=validate.Range(1, 100))
+    cursor = fields.String(load_default="", validate=validate.Length(max=4_096))
+
+    @post_load
+    def _without_blanks(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """A form sends an empty choice as an empty string: no filter."""
+        return query | {name: tuple(filter(None, query[name])) for name in ("status", "type")}
+
+
+class ListMeta(Schema):
+    """Where a page stands in its list."""
+
+    page = fields.Integer()
+    per_page = fields.Integer()
+    total = fields.Integer()
+    total_pages = fields.Integer()
+    next_cursor = fields.String(allow_none=True)
+
+
+class JobList(Schema):
+    """A page of jobs."""
+
+    meta = fields.Nested(ListMeta)
+    data = fields.List(fields.Nested(JobSummary))
+
+
+class JobStats(Schema):
+    """The figures of the queue. When counting took too long, `source` is `estimate`, `totalJobs`
+    comes from the collection's metadata and `statusCounts` is null."""
+
+    totalJobs = fields.Integer()
+    statusCounts = fields.Dict(keys=fields.String(), values=fields.Integer(), allow_none=True)
+    oldestQueuedJobAgeMs = fields.Integer()
+    estimatedTotalJobs = fields.Integer()
+    asOf = _Instant()
+    source = fields.String()
+
+
+class Health(Schema):
+    """Alive, or ready with what was checked."""
+
+    status = fields.String()
+    checks = fields.Dict(keys=fields.String())

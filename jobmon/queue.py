@@ -1,0 +1,356 @@
+"""The writer's side of the queue: what producers and workers use. The monitor never imports it.
+
+Every transition is one atomic, conditional update of the job, so two workers can never hold one
+job, and a report from a worker that lost its lease changes nothing. The attempt's own document
+is written right after; where a crash falls between the two, `recover` completes the record.
+
+    queue = JobQueue(MongoClient(uri).jobmon)
+    queue.create_indexes()
+    queue.enqueue("email.send", {"to": "ada@example.com"}, created_by="ada")
+    if lease := queue.lease("worker-1"):
+        queue.report_success(lease)
+
+Times are this machine's, in UTC: keep clocks within a small part of a lease of each other.
+"""
+
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo.database import Database
+
+from jobmon.domain import AttemptStatus, JobStatus
+
+Document = dict[str, Any]
+
+DEFAULT_LEASE_MS = 30_000
+DEFAULT_MAX_ATTEMPTS = 5
+_RECOVER_AT_MOST = 1_000
+_WAITING = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
+
+
+class LeaseLostError(Exception):
+    """The worker no longer holds the job: the lease expired, or the job was cancelled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How long to wait before the next attempt: doubled each time, capped, with jitter."""
+
+    base_ms: int = 1_000
+    cap_ms: int = 3_600_000
+
+    def delay_ms(self, attempt_number: int, chance: float) -> int:
+        """The delay after attempt `attempt_number` (1, 2, …) failed; `chance` is in [0, 1).
+
+        The delay lies between half and all of base * 2^(n-1), so that jobs that failed together
+        do not come back together.
+        """
+        full = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
+        return round(full / 2 + chance * full / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A worker's hold on a job for one attempt, until `expires_at` (UTC)."""
+
+    job_id: str
+    attempt_number: int
+    worker_id: str
+    started_at: datetime
+    expires_at: datetime
+    job: Document
+
+
+class JobQueue:
+    """A job queue in two collections of `database`, in the documents that jobmon watches."""
+
+    def __init__(
+        self,
+        database: Database[Document],
+        *,
+        jobs: str = "jobs",
+        attempts: str = "job_attempts",
+        retry: RetryPolicy | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        options = database.codec_options.with_options(tz_aware=True)
+        self._jobs = database.get_collection(jobs, codec_options=options)
+        self._attempts = database.get_collection(attempts, codec_options=options)
+        self._retry = retry or RetryPolicy()
+        self._clock = clock
+        self._chance = chance
+
+    def create_indexes(self) -> None:
+        """Make the indexes that leasing and recovery need."""
+        self._jobs.create_index([("jobId", ASCENDING)], unique=True)
+        self._jobs.create_index(
+            [("status", ASCENDING), ("priority", DESCENDING), ("nextRunAt", ASCENDING)]
+        )
+        self._jobs.create_index([("status", ASCENDING), ("leaseExpiresAt", ASCENDING)])
+        self._attempts.create_index(
+            [("jobId", ASCENDING), ("attemptNumber", ASCENDING)], unique=True
+        )
+        self._attempts.create_index(
+            [("startedAt", ASCENDING)],
+            partialFilterExpression={"status": AttemptStatus.RUNNING.value},
+            name="running_startedAt",
+        )
+
+    def enqueue(
+        self,
+        kind: str,
+        payload: Document | None = None,
+        *,
+        created_by: Any = None,
+        priority: int = 0,
+        run_at: datetime | None = None,
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        job_id: str | None = None,
+    ) -> str:
+        """Add a job and return its jobId; pymongo's DuplicateKeyError if `job_id` is taken.
+
+        It may be leased from `run_at` (UTC) on, at once by default.
+        """
+        if not kind or max_attempts < 1:
+            raise ValueError("a job needs a type and at least one attempt")
+        now = self._now()
+        job_id = job_id or str(uuid.uuid4())
+        self._jobs.insert_one(
+            {
+                "jobId": job_id,
+                "type": kind,
+                "status": JobStatus.QUEUED.value,
+                "payload": payload or {},
+                "priority": priority,
+                "createdBy": created_by,
+                "createdAt": now,
+                "updatedAt": now,
+                "nextRunAt": run_at or now,
+                "maxAttempts": max_attempts,
+                "attemptCount": 0,
+                "leasedBy": None,
+                "leaseExpiresAt": None,
+                "finishedAt": None,
+                "lastError": None,
+            }
+        )
+        return job_id
+
+    def lease(
+        self,
+        worker_id: str,
+        *,
+        types: Iterable[str] | None = None,
+        lease_ms: int = DEFAULT_LEASE_MS,
+    ) -> Lease | None:
+        """Take the most urgent job that is due, of `types` if given; None if there is none.
+
+        Highest priority first, then the one that has been due the longest.
+        """
+        now = self._now()
+        expires_at = now + timedelta(milliseconds=lease_ms)
+        # "Not after now" also finds a nextRunAt that is null or missing.
+        due: Document = {"status": {"$in": _WAITING}, "nextRunAt": {"$not": {"$gt": now}}}
+        if types is not None:
+            due["type"] = {"$in": list(types)}
+        job = self._jobs.find_one_and_update(
+            due,
+            {
+                "$set": {
+                    "status": JobStatus.LEASED.value,
+                    "leasedBy": worker_id,
+                    "leaseExpiresAt": expires_at,
+                    "updatedAt": now,
+                },
+                "$inc": {"attemptCount": 1},
+            },
+            sort=[("priority", DESCENDING), ("nextRunAt", ASCENDING)],
+            return_document=ReturnDocument.AFTER,
+        )
+        if job is None:
+            return None
+        attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
+        self._attempts.replace_one(
+            attempt,
+            attempt
+            | {
+                "status": AttemptStatus.RUNNING.value,
+                "workerId": worker_id,
+                "eligibleAt": job.get("nextRunAt"),
+                "startedAt": now,
+                "finishedAt": None,
+                "error": None,
+            },
+            upsert=True,
+        )
+        return Lease(
+            job_id=job["jobId"],
+            attempt_number=job["attemptCount"],
+            worker_id=worker_id,
+            started_at=now,
+            expires_at=expires_at,
+            job=job,
+        )
+
+    def heartbeat(self, lease: Lease, *, lease_ms: int = DEFAULT_LEASE_MS) -> datetime:
+        """Hold the job for another `lease_ms`; returns until when. LeaseLostError if it is lost."""
+        now = self._now()
+        expires_at = now + timedelta(milliseconds=lease_ms)
+        self._change_held(lease, now, {"leaseExpiresAt": expires_at})
+        return expires_at
+
+    def report_success(self, lease: Lease) -> None:
+        """The job is done. LeaseLostError, and no change, if the lease is lost."""
+        now = self._now()
+        self._change_held(lease, now, _finished(JobStatus.SUCCEEDED, now))
+        self._end_attempt(lease.job, AttemptStatus.SUCCEEDED, now, None)
+
+    def report_failure(
+        self, lease: Lease, code: str, message: str, *, stack: str | None = None, retry: bool = True
+    ) -> JobStatus:
+        """The attempt failed: a retry after a delay, or the dead-letter queue.
+
+        The latter when `maxAttempts` are used up or `retry` is false. Returns the job's new
+        status. LeaseLostError, and no change, if the lease is lost.
+        """
+        now = self._now()
+        error = {"code": code, "message": message, "stack": stack}
+        status, change = self._after_failure(lease.job, now, retry=retry)
+        self._change_held(lease, now, change | {"lastError": error})
+        self._end_attempt(lease.job, AttemptStatus.FAILED, now, error)
+        return status
+
+    def cancel(self, job_id: str) -> bool:
+        """Give up a job that is not finished; a worker that runs it loses its lease.
+
+        Returns whether there was anything to cancel.
+        """
+        now = self._now()
+        before = self._jobs.find_one_and_update(
+            {"jobId": job_id, "status": {"$in": [*_WAITING, JobStatus.LEASED.value]}},
+            {"$set": _finished(JobStatus.CANCELLED, now) | {"updatedAt": now}},
+        )
+        if before is not None and before["status"] == JobStatus.LEASED.value:
+            self._end_attempt(before, AttemptStatus.FAILED, now, _CANCELLED)
+        return before is not None
+
+    def recover(self) -> int:
+        """Take expired leases back and complete attempts whose worker died while reporting.
+
+        An expired attempt counts: its job is retried after a delay or, with `maxAttempts` used
+        up, goes to the dead-letter queue. Run it every few seconds, anywhere, in any number of
+        processes. Returns how many leases it took back, at most 1,000 a call.
+        """
+        recovered = 0
+        now = self._now()
+        expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}}
+        for job in self._jobs.find(expired).sort("leaseExpiresAt").limit(_RECOVER_AT_MOST):
+            _, change = self._after_failure(job, now, retry=True)
+            lease = ("_id", "status", "leasedBy", "leaseExpiresAt", "attemptCount")
+            held = {field: job.get(field) for field in lease}
+            change |= {"lastError": _LEASE_EXPIRED, "updatedAt": now}
+            if self._jobs.update_one(held, {"$set": change}).modified_count:
+                recovered += 1
+                self._end_attempt(job, AttemptStatus.EXPIRED, now, _LEASE_EXPIRED)
+        self._complete_lost_reports(now)
+        return recovered
+
+    def _now(self) -> datetime:
+        # MongoDB keeps milliseconds; what is compared later must not have more.
+        now = self._clock()
+        return now.replace(microsecond=now.microsecond // 1_000 * 1_000)
+
+    def _change_held(self, lease: Lease, now: datetime, change: Document) -> None:
+        held = {
+            "jobId": lease.job_id,
+            "status": JobStatus.LEASED.value,
+            "leasedBy": lease.worker_id,
+            "attemptCount": lease.attempt_number,
+            "leaseExpiresAt": {"$gt": now},
+        }
+        result = self._jobs.update_one(held, {"$set": change | {"updatedAt": now}})
+        if not result.matched_count:
+            raise LeaseLostError(
+                f"{lease.worker_id} no longer holds attempt {lease.attempt_number} "
+                f"of job {lease.job_id}"
+            )
+
+    def _after_failure(
+        self, job: Document, now: datetime, *, retry: bool
+    ) -> tuple[JobStatus, Document]:
+        attempt_number = _attempt_number(job)
+        if not retry or attempt_number >= job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS):
+            return JobStatus.DLQ, _finished(JobStatus.DLQ, now)
+        delay = timedelta(milliseconds=self._retry.delay_ms(attempt_number, self._chance()))
+        return JobStatus.FAILED, {
+            "status": JobStatus.FAILED.value,
+            "nextRunAt": now + delay,
+            "leasedBy": None,
+            "leaseExpiresAt": None,
+        }
+
+    def _end_attempt(
+        self, held: Document, status: AttemptStatus, now: datetime, error: Document | None
+    ) -> None:
+        """Record how the attempt ended that `held`, a leased job, stands for.
+
+        An upsert, because its worker may have died between leasing and recording the start.
+        """
+        self._attempts.update_one(
+            {"jobId": held["jobId"], "attemptNumber": _attempt_number(held)},
+            {
+                "$set": {"status": status.value, "finishedAt": now, "error": error},
+                "$setOnInsert": {
+                    "workerId": held.get("leasedBy"),
+                    "startedAt": held.get("updatedAt"),
+                },
+            },
+            upsert=True,
+        )
+
+    def _complete_lost_reports(self, now: datetime) -> None:
+        """End attempts that still run on paper although their job has moved on."""
+        running = {"status": AttemptStatus.RUNNING.value}
+        attempts = list(self._attempts.find(running).limit(_RECOVER_AT_MOST))
+        job_ids = [attempt["jobId"] for attempt in attempts]
+        jobs = {job["jobId"]: job for job in self._jobs.find({"jobId": {"$in": job_ids}})}
+        for attempt in attempts:
+            job = jobs.get(attempt["jobId"])
+            if job is not None and _attempt_number(job) != attempt["attemptNumber"]:
+                job = None  # it has moved on so far that it no longer tells
+            if job is None or job["status"] != JobStatus.LEASED.value:
+                self._attempts.update_one(
+                    {"_id": attempt["_id"], **running}, {"$set": _outcome(job, now)}
+                )
+
+
+_CANCELLED = {"code": "cancelled", "message": "The job was cancelled.", "stack": None}
+_LEASE_EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}
+
+
+def _finished(status: JobStatus, now: datetime) -> Document:
+    return {"status": status.value, "finishedAt": now, "leasedBy": None, "leaseExpiresAt": None}
+
+
+def _attempt_number(job: Document) -> int:
+    return int(job.get("attemptCount") or 1)
+
+
+def _outcome(job: Document | None, now: datetime) -> Document:
+    """How the newest attempt of a job that is not leased ended; None if the job cannot tell."""
+    if job is None:
+        return {"status": AttemptStatus.EXPIRED.value, "finishedAt": now, "error": _LEASE_EXPIRED}
+    error = job.get("lastError")
+    if job["status"] == JobStatus.SUCCEEDED.value:
+        status, error = AttemptStatus.SUCCEEDED, None
+    elif error == _LEASE_EXPIRED:
+        status = AttemptStatus.EXPIRED
+    else:
+        status = AttemptStatus.FAILED
+    return {"status": status.value, "finishedAt": job.get("updatedAt"), "error": error}

@@ -1,0 +1,190 @@
+"""Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import jwt
+from environs import Env, EnvError, EnvValidationError
+from limits import parse_many
+from marshmallow import ValidationError, validate
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from jobmon.domain import DEFAULT_REDACT_KEYS
+
+ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
+PERMISSIONS = frozenset({ADMIN_DASHBOARD})
+DEFAULT_ROLES = {"admin": frozenset({ADMIN_DASHBOARD})}
+
+SHARED_SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+PUBLIC_KEY_ALGORITHMS = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+)
+MIN_SECRET_BYTES = 32
+
+
+class SettingsError(Exception):
+    """A setting is missing or bad. The message is one line that names it, without its value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Each field is `JOBMON_` and its name in capitals."""
+
+    mongo_uri: str = field(repr=False)
+    jobs_collection: str = "jobs"
+    attempts_collection: str = "job_attempts"
+    server_selection_timeout_ms: int = 2_000
+    query_timeout_ms: int = 5_000
+    stats_ttl_ms: int = 2_000
+    jwt_algorithm: str = "HS256"
+    jwt_secret_key: str | None = field(default=None, repr=False)
+    jwt_public_key: str | None = None
+    jwt_jwks_url: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    role_permissions: Mapping[str, frozenset[str]] = field(default_factory=DEFAULT_ROLES.copy)
+    redact_keys: tuple[str, ...] = DEFAULT_REDACT_KEYS
+    rate_limit: str | None = None
+    rate_limit_storage_uri: str = field(default="memory://", repr=False)
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls) -> "Settings":
+        """Read and check the environment; SettingsError names every setting that is wrong."""
+        env = Env(eager=False)
+        with env.prefixed("JOBMON_"):
+            values: dict[str, Any] = {
+                "mongo_uri": env.str("MONGO_URI", validate=_mongo_uri),
+                "jobs_collection": env.str(
+                    "JOBS_COLLECTION", cls.jobs_collection, validate=_collection
+                ),
+                "attempts_collection": env.str(
+                    "ATTEMPTS_COLLECTION", cls.attempts_collection, validate=_collection
+                ),
+                "server_selection_timeout_ms": env.int(
+                    "SERVER_SELECTION_TIMEOUT_MS",
+                    cls.server_selection_timeout_ms,
+                    validate=_positive,
+                ),
+                "query_timeout_ms": env.int(
+                    "QUERY_TIMEOUT_MS", cls.query_timeout_ms, validate=_positive
+                ),
+                "stats_ttl_ms": env.int(
+                    "STATS_TTL_MS", cls.stats_ttl_ms, validate=validate.Range(min=0)
+                ),
+                "jwt_secret_key": env.str("JWT_SECRET_KEY", None, validate=_long_enough),
+                "jwt_public_key": _pem(env.str("JWT_PUBLIC_KEY", None)),
+                "jwt_jwks_url": env.str("JWT_JWKS_URL", None, validate=_http_url),
+                "jwt_algorithm": env.str(
+                    "JWT_ALGORITHM",
+                    None,
+                    validate=validate.OneOf(SHARED_SECRET_ALGORITHMS + PUBLIC_KEY_ALGORITHMS),
+                ),
+                "jwt_issuer": env.str("JWT_ISSUER", None) or None,
+                "jwt_audience": env.str("JWT_AUDIENCE", None) or None,
+                "role_permissions": _role_permissions(
+                    env.dict("ROLE_PERMISSIONS", {}, validate=_known_permissions)
+                ),
+                "redact_keys": tuple(env.list("REDACT_KEYS", list(DEFAULT_REDACT_KEYS))),
+                "rate_limit": env.str("RATE_LIMIT", None, validate=_rate_limit),
+                "rate_limit_storage_uri": env.str(
+                    "RATE_LIMIT_STORAGE_URI", cls.rate_limit_storage_uri
+                ),
+                "log_level": env.str(
+                    "LOG_LEVEL",
+                    cls.log_level,
+                    validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]),
+                ),
+            }
+        try:
+            env.seal()
+        except EnvValidationError as error:
+            raise SettingsError(_one_line(error)) from None
+        except EnvError as error:
+            raise SettingsError(str(error)) from None
+        return cls(**(values | _key_source(values)))
+
+
+def _one_line(error: EnvValidationError) -> str:
+    messages = cast(Mapping[str, list[str]], error.error_messages)
+    return "; ".join(f"{name}: {' '.join(said)}" for name, said in messages.items())
+
+
+def _key_source(values: Mapping[str, Any]) -> dict[str, str]:
+    """The algorithm that goes with the one source of keys that is set (contract, section 4)."""
+    sources = ("jwt_secret_key", "jwt_public_key", "jwt_jwks_url")
+    chosen = [name for name in sources if values[name]]
+    if len(chosen) != 1:
+        names = ", ".join(f"JOBMON_{name.upper()}" for name in sources)
+        raise SettingsError(f"Set exactly one of {names} ({len(chosen)} are set)")
+    allowed = SHARED_SECRET_ALGORITHMS if values["jwt_secret_key"] else PUBLIC_KEY_ALGORITHMS
+    algorithm = values["jwt_algorithm"] or allowed[0]
+    if algorithm not in allowed:
+        raise SettingsError(
+            f"JOBMON_JWT_ALGORITHM: {algorithm} does not go with JOBMON_{chosen[0].upper()}; "
+            f"one of {', '.join(allowed)} does"
+        )
+    if values["jwt_public_key"]:
+        try:
+            jwt.get_algorithm_by_name(algorithm).prepare_key(values["jwt_public_key"])
+        except (jwt.InvalidKeyError, TypeError, ValueError):
+            raise SettingsError(
+                f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
+            ) from None
+    return {"jwt_algorithm": algorithm}
+
+
+def _pem(value: str | None) -> str | None:
+    """A PEM key; many places that set an environment can hold its line ends only as `\\n`."""
+    return value.replace("\\n", "\n") if value else None
+
+
+def _role_permissions(configured: Mapping[str, str] | None) -> dict[str, frozenset[str]]:
+    granted = {role: frozenset({permission}) for role, permission in (configured or {}).items()}
+    return DEFAULT_ROLES | granted
+
+
+_positive = validate.Range(min=1)
+_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
+_http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
+
+
+def _mongo_uri(value: str) -> None:
+    # The value may hold a password, so no message repeats any of it.
+    if value.startswith("mongodb+srv://"):
+        return  # parsing it asks the DNS, which may be down while the service starts
+    try:
+        parse_uri(value, warn=False)
+    except (PyMongoError, ValueError):
+        raise ValidationError(
+            "Not a MongoDB connection string (mongodb://… or mongodb+srv://…)."
+        ) from None
+
+
+def _long_enough(value: str) -> None:
+    if len(value.encode()) < MIN_SECRET_BYTES:
+        raise ValidationError(f"Shorter than {MIN_SECRET_BYTES} bytes.")
+
+
+def _known_permissions(value: Mapping[str, str]) -> None:
+    unknown = set(value.values()) - PERMISSIONS
+    if unknown:
+        raise ValidationError(f"Permissions are {', '.join(sorted(PERMISSIONS))}.")
+
+
+def _rate_limit(value: str) -> None:
+    try:
+        parse_many(value)
+    except ValueError:
+        raise ValidationError('Not a rate limit, such as "600/minute".') from None

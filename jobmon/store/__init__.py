@@ -1,0 +1,1 @@
+"""Everything that talks to MongoDB to read the watched collections."""

@@ -1,0 +1,79 @@
+"""One MongoDB client a process, made when first needed, never before a fork."""
+
+import os
+import threading
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from jobmon.settings import Settings
+
+Document = dict[str, Any]
+
+DEFAULT_DATABASE = "jobmon"
+# A frozen server neither answers nor hangs up; the socket gives up soon after maxTimeMS would have.
+_SOCKET_GRACE_MS = 1_000
+
+
+class Connection:
+    """The watched database.
+
+    Dates come back aware, in UTC; one beyond Python's years as `DatetimeMS`; text that is not
+    UTF-8 with replacement characters: a document that another program wrote never fails to load.
+    """
+
+    def __init__(self, settings: Settings, client: MongoClient[Document] | None = None) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._client = client
+        self._given = client is not None
+        self._pid = os.getpid()
+
+    @property
+    def client(self) -> MongoClient[Document]:
+        """This process's client; it connects in the background and survives its database."""
+        with self._lock:
+            forked = self._pid != os.getpid() and not self._given
+            if self._client is None or forked:
+                self._client = self._connect()
+                self._pid = os.getpid()
+            return self._client
+
+    @property
+    def database(self) -> Database[Document]:
+        """The database that the URI names, `jobmon` if it names none."""
+        return self.client.get_default_database(DEFAULT_DATABASE)
+
+    @property
+    def jobs(self) -> Collection[Document]:
+        """The watched jobs."""
+        return self.database[self._settings.jobs_collection]
+
+    @property
+    def attempts(self) -> Collection[Document]:
+        """The watched attempts."""
+        return self.database[self._settings.attempts_collection]
+
+    @property
+    def max_time_ms(self) -> int:
+        """How long the server may work at one query."""
+        return self._settings.query_timeout_ms
+
+    def ping(self) -> None:
+        """Return when the database answers; PyMongoError when it does not."""
+        self.client.admin.command("ping")
+
+    def _connect(self) -> MongoClient[Document]:
+        settings = self._settings
+        return MongoClient(
+            settings.mongo_uri,
+            appname="jobmon",
+            tz_aware=True,
+            datetime_conversion="DATETIME_AUTO",
+            unicode_decode_error_handler="replace",
+            serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
+            connectTimeoutMS=settings.server_selection_timeout_ms,
+            socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
+        )

@@ -1,0 +1,119 @@
+"""What the tests share: the service under test, and databases, make-believe and real.
+
+The real server is the wheel's mongod. Where it cannot run, the tests marked `real` are skipped by
+name; in CI (`CI=true`) they fail, because a suite without them proves little.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import mongomock
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from pymongo import MongoClient
+from pymongo.database import Database
+from werkzeug.test import TestResponse
+
+from jobmon import create_app
+from jobmon.api.auth import issue_token
+from jobmon.embedded import Mongod, MongodUnavailableError
+from jobmon.settings import Settings
+
+SECRET = "a shared secret of thirty-two bytes or more"
+NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "mongod" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    """A real MongoDB server, a one-member replica set, for the whole session."""
+    try:
+        server = Mongod(tmp_path_factory.mktemp("mongod")).start()
+    except MongodUnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no real MongoDB server: {error}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mongo(mongod: Mongod) -> Iterator[MongoClient[dict[str, Any]]]:
+    """A client of the real server that reads and writes."""
+    with MongoClient[dict[str, Any]](mongod.uri, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture
+def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    """An empty database of this test's own on the real server."""
+    database = mongo[f"test_{uuid.uuid4().hex}"]
+    yield database
+    mongo.drop_database(database.name)
+
+
+@pytest.fixture
+def make_settings() -> Callable[..., Settings]:
+    """Settings for a test: those of a small installation, less or more what is given."""
+
+    def make(**given: Any) -> Settings:
+        defaults = {"mongo_uri": "mongodb://127.0.0.1/watched", "jwt_secret_key": SECRET}
+        return Settings(**(defaults | {"stats_ttl_ms": 0} | given))
+
+    return make
+
+
+class Api:
+    """The service as callers see it, each with a token of its own."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.client: FlaskClient = app.test_client()
+
+    def token(self, subject: str = "root", role: str = "admin", seconds: int = 3_600) -> str:
+        with self.app.app_context():
+            return issue_token(subject, role, timedelta(seconds=seconds))
+
+    def get(self, path: str, *, token: str | None = None, **query: Any) -> TestResponse:
+        """GET with exactly this token, or none."""
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        return self.client.get(path, query_string=query, headers=headers)
+
+    def as_admin(self, path: str, **query: Any) -> TestResponse:
+        return self.get(path, token=self.token(), **query)
+
+    def as_owner(self, path: str, subject: str, **query: Any) -> TestResponse:
+        return self.get(path, token=self.token(subject, "user"), **query)
+
+
+@pytest.fixture
+def watched() -> Database[dict[str, Any]]:
+    """An empty make-believe database, the one that `api` watches."""
+    client = mongomock.MongoClient("mongodb://127.0.0.1/watched", tz_aware=True)
+    return client.get_default_database()
+
+
+@pytest.fixture
+def api(watched: Database[dict[str, Any]], make_settings: Callable[..., Settings]) -> Api:
+    """The service over `watched`."""
+    return Api(create_app(make_settings(), watched.client))
+
+
+@pytest.fixture
+def real_api(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> Iterator[Api]:
+    """The service over `database`, on the real server, connected as in production."""
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    app = create_app(make_settings(mongo_uri=uri))
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()

@@ -1,0 +1,3 @@
+from jobmon import create_app
+
+app = create_app()
