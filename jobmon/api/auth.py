@@ -6,8 +6,10 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
+import click
 import jwt as pyjwt
 from flask import Flask, current_app
+from flask.cli import with_appcontext
 from flask_jwt_extended import (
     JWTManager,
     create_access_token,
@@ -84,6 +86,7 @@ def register(app: Flask, settings: Settings) -> None:
         JWT_ENCODE_AUDIENCE=settings.jwt_audience,
         JWT_DECODE_AUDIENCE=settings.jwt_audience,
     )
+    app.cli.add_command(token_command)
     manager = JWTManager(app)
     if settings.jwt_jwks_url:
         key_set = KeySet(settings.jwt_jwks_url)
@@ -137,6 +140,21 @@ def issue_token(subject: str, role: str, lifetime: timedelta) -> str:
         subject, additional_claims={"role": role}, expires_delta=lifetime
     )
     return token
+
+
+@click.command("token")
+@click.option("--sub", required=True, help="Whose token it is; an owner's createdBy.")
+@click.option("--role", required=True, help="What its bearer may do, for instance admin.")
+@click.option("--hours", default=1.0, show_default=True, help="How long it is good for.")
+@with_appcontext
+def token_command(sub: str, role: str, hours: float) -> None:
+    """Print a token signed with JOBMON_JWT_SECRET_KEY."""
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    if settings.jwt_secret_key is None:
+        raise click.ClickException(
+            "JOBMON_JWT_SECRET_KEY is not set: tokens come from your identity provider."
+        )
+    click.echo(issue_token(sub, role, timedelta(hours=hours)))
 
 
 def _unauthorized(code: str, message: str) -> ApiError:

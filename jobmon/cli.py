@@ -1,0 +1,128 @@
+"""The `jobmon` command."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+from flask.cli import ScriptInfo
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from jobmon import create_app
+from jobmon.api.auth import token_command
+from jobmon.demo import run_workload
+from jobmon.provision import create_reader, initiate_replica_set
+from jobmon.settings import Settings, SettingsError
+from jobmon.stack import StackError, run_stack
+from jobmon.store.connection import Connection, Document
+from jobmon.store.indexes import create_indexes
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jobmon")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """A read-only monitor and admin API for a job queue kept in MongoDB.
+
+    Settings come from the environment (JOBMON_…); the README lists them.
+    """
+    context.obj = ScriptInfo(create_app=create_app)
+
+
+main.add_command(token_command)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("gunicorn_arguments", nargs=-1)
+def run(gunicorn_arguments: tuple[str, ...]) -> None:
+    """Serve the API with gunicorn; further arguments go to gunicorn."""
+    command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
+    os.execv(sys.executable, [sys.executable, *command, "jobmon:create_app()"])  # noqa: S606
+
+
+@main.command()
+@click.option("--port", default=8000, envvar="PORT", show_default=True)
+@click.option(
+    "--state",
+    default=".jobmon",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keeps the embedded database and the tokens' secret between runs.",
+)
+def demo(port: int, state: Path) -> None:
+    """A real MongoDB, a sample workload and the service, all on this machine.
+
+    With JOBMON_MONGO_URI set, that database is watched instead and nothing is written to it.
+    """
+    try:
+        run_stack(port, state)
+    except (StackError, SettingsError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option(
+    "--mongo-uri",
+    required=True,
+    envvar="JOBMON_WORKLOAD_MONGO_URI",
+    help="A database that it may write to.",
+)
+def workload(mongo_uri: str) -> None:
+    """Producers and workers of a sample queue, until interrupted."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_workload(mongo_uri, stop)
+
+
+@main.command()
+@click.option(
+    "--mongo-uri",
+    required=True,
+    envvar="JOBMON_ADMIN_MONGO_URI",
+    help="The watched database, as a user who may write to it.",
+)
+@click.option("--jobs", default="jobs", envvar="JOBMON_JOBS_COLLECTION", show_default=True)
+@click.option(
+    "--attempts", default="job_attempts", envvar="JOBMON_ATTEMPTS_COLLECTION", show_default=True
+)
+@click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
+@click.option("--reader", metavar="USER", help="Make this read-only user for the web service.")
+@click.option("--reader-password", envvar="JOBMON_READER_PASSWORD", help="Better by environment.")
+def init(
+    mongo_uri: str,
+    jobs: str,
+    attempts: str,
+    replica_set: str | None,
+    reader: str | None,
+    reader_password: str | None,
+) -> None:
+    """Make the indexes that the monitor needs; also a read-only user and a replica set.
+
+    What exists already stays; run it as often as you like.
+    """
+    if reader and not reader_password:
+        raise click.UsageError("--reader needs a password: set JOBMON_READER_PASSWORD.")
+    settings = Settings(mongo_uri=mongo_uri, jobs_collection=jobs, attempts_collection=attempts)
+    try:
+        with MongoClient[Document](mongo_uri, serverSelectionTimeoutMS=30_000) as client:
+            connection = Connection(settings, client)
+            if replica_set:
+                name, _, member = replica_set.partition("/")
+                made = initiate_replica_set(client, name, member)
+                click.echo(f"replica set {name}: {'initiated' if made else 'exists'}")
+            if reader and reader_password:
+                database = connection.database.name
+                create_reader(client, database, (jobs, attempts), reader, reader_password)
+                click.echo(f"user {reader}@{database}: may read {jobs} and {attempts}, no more")
+            for index, outcome in create_indexes(connection).items():
+                click.echo(f"index {index}: {outcome}")
+    except (PyMongoError, TimeoutError) as error:
+        raise click.ClickException(f"the database refused or did not answer: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

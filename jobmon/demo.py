@@ -1,0 +1,181 @@
+"""A sample workload: producers and workers that give a monitor something to show.
+
+Built on `jobmon.queue` as a real application would be. There are successes, retries, dead
+letters, a backlog, jobs for later, and now and then a worker that dies with its lease.
+"""
+
+import logging
+import random
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from jobmon.queue import JobQueue, LeaseLostError, RetryPolicy
+
+log = logging.getLogger(__name__)
+
+OWNER = "alice"
+# Like users of a mongoose application: some ids are ObjectIds.
+OWNERS = (OWNER, "bob", ObjectId("65f0c0ffee0123456789abcd"), None)
+
+KEEP_FINISHED_S = 86_400
+LEASE_MS = 15_000
+RECOVER_EVERY_S = 20
+FIRST_BURST = 250
+BACKLOG_LIMIT = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A type of job and how it goes: per second, seconds of work, chance to fail or to hang."""
+
+    name: str
+    per_second: float
+    work_s: float
+    failing: float = 0.0
+    hopeless: float = 0.0
+    hanging: float = 0.0
+    priority: int = 0
+    max_attempts: int = 5
+    delay_s: float = 0.0
+
+
+KINDS = (
+    Kind(name="email.send", per_second=4, work_s=0.05, failing=0.02),
+    Kind(name="payout.execute", per_second=1, work_s=0.3, failing=0.15, priority=10),
+    Kind(name="webhook.deliver", per_second=1.5, work_s=0.1, failing=0.45, max_attempts=3),
+    Kind(name="image.resize", per_second=1, work_s=0.4),
+    Kind(name="invoice.import", per_second=0.3, work_s=0.1, hopeless=0.2),
+    Kind(name="ledger.close", per_second=0.05, work_s=0.5, hanging=0.5),
+    Kind(name="newsletter.digest", per_second=0.1, work_s=0.2, delay_s=120),
+)
+BACKLOG = Kind(name="report.monthly", per_second=1, work_s=2, priority=-5)
+
+_ERRORS = (
+    ("ETIMEDOUT", "The bank did not answer within 5 s."),
+    ("HTTP_502", "The receiver answered 502 Bad Gateway."),
+    ("RATE_LIMITED", "The provider asks us to slow down."),
+)
+
+
+class Workload:
+    """Producers, workers and a recoverer on one database, until `stop` is set."""
+
+    def __init__(self, database: Database[dict[str, Any]], stop: threading.Event) -> None:
+        self._database = database
+        self._queue = JobQueue(database, retry=RetryPolicy(base_ms=2_000, cap_ms=60_000))
+        self._stop = stop
+        self._random = random.Random()  # noqa: S311 - for show, not for secrets
+
+    def run(self) -> None:
+        """Work until stopped; a database that is away is waited for."""
+        names = [kind.name for kind in KINDS]
+        roles: list[Callable[[], None]] = [self._produce, self._recover]
+        roles += [self._worker(f"worker-{number}", names) for number in (1, 2, 3)]
+        roles += [self._worker("worker-reports", [BACKLOG.name])]
+        self._persistently(self._prepare)
+        threads = [threading.Thread(target=self._persistently, args=[role]) for role in roles]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _persistently(self, role: Callable[[], None]) -> None:
+        while not self._stop.is_set():
+            try:
+                role()
+            except PyMongoError as error:
+                log.warning("the database is away: %s", type(error).__name__)
+                self._stop.wait(1)
+            else:
+                return
+
+    def _prepare(self) -> None:
+        self._queue.create_indexes()
+        for name in ("jobs", "job_attempts"):
+            self._database[name].create_index("finishedAt", expireAfterSeconds=KEEP_FINISHED_S)
+        if not self._database.jobs.estimated_document_count():
+            for number in range(FIRST_BURST):
+                self._enqueue(KINDS[number % len(KINDS)])
+
+    def _produce(self) -> None:
+        kinds = (*KINDS, BACKLOG)
+        rate = sum(kind.per_second for kind in kinds)
+        while not self._stop.wait(self._random.expovariate(rate)):
+            kind = self._random.choices(kinds, [kind.per_second for kind in kinds])[0]
+            if kind is not BACKLOG or self._backlog() < BACKLOG_LIMIT:
+                self._enqueue(kind)
+
+    def _backlog(self) -> int:
+        waiting = {"status": "queued", "type": BACKLOG.name}
+        return self._database.jobs.count_documents(waiting, limit=BACKLOG_LIMIT)
+
+    def _enqueue(self, kind: Kind) -> None:
+        number = self._random.randrange(10_000)
+        self._queue.enqueue(
+            kind.name,
+            {
+                "reference": f"{kind.name}/{number}",
+                "amount": {"value": number / 100, "currency": "EUR"},
+                "credentials": {"apiKey": "sk_live_not_for_your_eyes"},
+            },
+            created_by=self._random.choice(OWNERS),
+            priority=kind.priority,
+            max_attempts=kind.max_attempts,
+            run_at=datetime.now(UTC) + timedelta(seconds=kind.delay_s),
+        )
+
+    def _worker(self, worker_id: str, types: list[str]) -> Callable[[], None]:
+        kinds = {kind.name: kind for kind in (*KINDS, BACKLOG)}
+
+        def work() -> None:
+            while not self._stop.is_set():
+                lease = self._queue.lease(worker_id, types=types, lease_ms=LEASE_MS)
+                if lease is None:
+                    self._stop.wait(0.2)
+                    continue
+                kind = kinds[lease.job["type"]]
+                self._stop.wait(kind.work_s * self._random.uniform(0.5, 1.5))
+                if self._random.random() < kind.hanging:
+                    continue  # this worker "died": nobody reports, the lease runs out
+                try:
+                    self._report(lease, kind)
+                except LeaseLostError as error:
+                    log.info("%s", error)
+
+        return work
+
+    def _report(self, lease: Any, kind: Kind) -> None:
+        chance = self._random.random()
+        if chance < kind.hopeless:
+            message = "The document is not an invoice."
+            self._queue.report_failure(lease, "BAD_INPUT", message, stack=_stack(), retry=False)
+        elif chance < kind.hopeless + kind.failing:
+            code, message = self._random.choice(_ERRORS)
+            self._queue.report_failure(lease, code, message, stack=_stack())
+        else:
+            self._queue.report_success(lease)
+
+    def _recover(self) -> None:
+        while not self._stop.wait(RECOVER_EVERY_S):
+            recovered = self._queue.recover()
+            if recovered:
+                log.info("took %d expired leases back", recovered)
+
+
+def run_workload(uri: str, stop: threading.Event) -> None:
+    """Run the sample workload on the database that `uri` names (`jobmon` if none)."""
+    with MongoClient[dict[str, Any]](uri, appname="jobmon-workload", tz_aware=True) as client:
+        Workload(client.get_default_database("jobmon"), stop).run()
+
+
+def _stack() -> str:
+    return "".join(traceback.format_stack(limit=4))

@@ -1,0 +1,181 @@
+"""Everything on one machine, for a first look: database, sample workload and web service."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from jobmon import create_app
+from jobmon.api.auth import issue_token
+from jobmon.demo import OWNER
+from jobmon.embedded import Mongod, MongodUnavailableError, die_with_parent
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+HOST = "127.0.0.1"
+TOKENS_LAST = timedelta(days=1)
+_START_TIMEOUT_S = 30
+_STOP_TIMEOUT_S = 8
+
+
+class StackError(Exception):
+    """It cannot start; the message is one line that says why and what else to do."""
+
+
+def run_stack(port: int, state: Path) -> None:
+    """Start everything, print how to use it, and serve until SIGINT or SIGTERM.
+
+    With `JOBMON_MONGO_URI` in the environment only the web service runs, on that database, and
+    nothing is written to it. `state` keeps the embedded database and the secret between runs.
+    Raises StackError, and SettingsError for a bad setting.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    _require_free(port)
+    state.mkdir(parents=True, exist_ok=True)
+    os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
+    if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
+        os.environ["JOBMON_JWT_SECRET_KEY"] = _kept_secret(state / "jwt-secret")
+    with_sample = "JOBMON_MONGO_URI" not in os.environ
+    with ExitStack() as running:
+        if with_sample:
+            os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
+        settings = Settings.from_env()
+        gunicorn = ["gunicorn", "--config", "python:jobmon.serving", "jobmon:create_app()"]
+        web = running.enter_context(_child(gunicorn))
+        _await_healthy(port, web, stop)
+        if with_sample:
+            os.environ["JOBMON_WORKLOAD_MONGO_URI"] = settings.mongo_uri
+            running.enter_context(_child(["jobmon.cli", "workload"]))
+        if not stop.is_set():
+            print(_how_to_use(port, settings, with_sample=with_sample), flush=True)  # noqa: T201
+        while not stop.wait(0.5):
+            if web.poll() is not None:
+                raise StackError("The web service ended; its last lines above say why.")
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise StackError(
+                f"Port {port} is in use: try `make run PORT={port + 1}`, "
+                "or `docker compose --profile demo up`."
+            ) from None
+
+
+def _kept_secret(path: Path) -> str:
+    """A random secret of this folder's own, so that tokens outlive a restart."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(48))
+    return path.read_text()
+
+
+@contextmanager
+def _sample_database(state: Path) -> Iterator[str]:
+    try:
+        mongod = Mongod(state / "mongodb").start()
+    except MongodUnavailableError as error:
+        raise StackError(
+            f"{error}. Other ways: `docker compose --profile demo up`, or a queue of your own: "
+            "`JOBMON_MONGO_URI=mongodb://… make run`."
+        ) from None
+    try:
+        uri = mongod.uri.replace("/?", "/jobmon?")
+        connection = Connection(Settings(mongo_uri=uri))
+        create_indexes(connection)
+        connection.client.close()
+        yield uri
+    finally:
+        mongod.stop()
+
+
+@contextmanager
+def _child(module: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python module as a process of its own, which Ctrl-C reaches through us only."""
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", *module],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _await_healthy(port: int, web: subprocess.Popen[bytes], stop: threading.Event) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not stop.wait(0.1):
+        if web.poll() is not None or time.monotonic() > deadline:
+            raise StackError("The web service did not start; its last lines above say why.")
+        try:
+            if _get(port, "/healthz"):
+                return
+        except (OSError, HTTPException):
+            continue
+
+
+def _get(port: int, path: str, token: str = "") -> Any:
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        return json.load(response) if response.status == 200 else None
+    finally:
+        connection.close()
+
+
+def _how_to_use(port: int, settings: Settings, *, with_sample: bool) -> str:
+    url = f"http://{HOST}:{port}"
+    watched = "the sample workload" if with_sample else "the database in JOBMON_MONGO_URI"
+    lines = [f"\njobmon serves {watched} at {url}\n"]
+    if settings.jwt_secret_key is None:
+        lines.append("Tokens come from your identity provider.")
+    else:
+        with create_app(settings).app_context():
+            admin = issue_token("root", "admin", TOKENS_LAST)
+            owner = issue_token(OWNER, "user", TOKENS_LAST)
+        lines += [f"An admin's token:\n{admin}\n", f"The token of an owner, {OWNER}:\n{owner}\n"]
+        questions = [
+            ("The figures of the queue", admin, "/admin/jobs/stats"),
+            ("The newest dead letters", admin, "/admin/jobs/queue?status=dlq&per_page=3"),
+            (f"{OWNER}'s own jobs", owner, "/jobs?per_page=3"),
+            (f"What {OWNER} may not see", owner, "/admin/jobs/stats"),
+        ]
+        own = _get(port, "/jobs?per_page=1", owner)
+        if own and own["data"]:
+            job = (
+                f"One job of {OWNER}, with its attempts",
+                owner,
+                f"/jobs/{own['data'][0]['jobId']}",
+            )
+            questions.insert(3, job)
+        for what, token, path in questions:
+            lines.append(
+                f"# {what}\ncurl -s -H 'Authorization: Bearer {token}' '{url}{path}'"
+                " | python3 -m json.tool"
+            )
+    return "\n".join([*lines, "\nCtrl-C ends it."])
