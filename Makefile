@@ -29,12 +29,14 @@ clean:
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "jobmon needs Python 3.11 or later: make run PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
 
 .venv/demo: .venv/bin/python pyproject.toml requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@echo 'Installing into .venv ...'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo 'Installing into .venv ...'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/demo

@@ -93,6 +93,7 @@ def workload(mongo_uri: str) -> None:
 @click.option("--reader", metavar="USER", help="Make this read-only user for the web service.")
 @click.option("--reader-password", envvar="JOBMON_READER_PASSWORD", help="Better by environment.")
 def init(
+    *,
     mongo_uri: str,
     jobs: str,
     attempts: str,
@@ -108,7 +109,7 @@ def init(
         raise click.UsageError("--reader needs a password: set JOBMON_READER_PASSWORD.")
     settings = Settings(mongo_uri=mongo_uri, jobs_collection=jobs, attempts_collection=attempts)
     try:
-        with MongoClient[Document](mongo_uri, serverSelectionTimeoutMS=30_000) as client:
+        with MongoClient[Document](mongo_uri) as client:
             connection = Connection(settings, client)
             if replica_set:
                 name, _, member = replica_set.partition("/")

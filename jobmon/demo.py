@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,16 +103,19 @@ class Workload:
         for name in ("jobs", "job_attempts"):
             self._database[name].create_index("finishedAt", expireAfterSeconds=KEEP_FINISHED_S)
         if not self._database.jobs.estimated_document_count():
-            for number in range(FIRST_BURST):
-                self._enqueue(KINDS[number % len(KINDS)])
+            for _ in range(FIRST_BURST):
+                self._enqueue(self._pick(KINDS))
 
     def _produce(self) -> None:
         kinds = (*KINDS, BACKLOG)
         rate = sum(kind.per_second for kind in kinds)
         while not self._stop.wait(self._random.expovariate(rate)):
-            kind = self._random.choices(kinds, [kind.per_second for kind in kinds])[0]
+            kind = self._pick(kinds)
             if kind is not BACKLOG or self._backlog() < BACKLOG_LIMIT:
                 self._enqueue(kind)
+
+    def _pick(self, kinds: Sequence[Kind]) -> Kind:
+        return self._random.choices(kinds, [kind.per_second for kind in kinds])[0]
 
     def _backlog(self) -> int:
         waiting = {"status": "queued", "type": BACKLOG.name}
@@ -125,7 +128,7 @@ class Workload:
             {
                 "reference": f"{kind.name}/{number}",
                 "amount": {"value": number / 100, "currency": "EUR"},
-                "credentials": {"apiKey": "sk_live_not_for_your_eyes"},
+                "provider": {"apiKey": "sk_live_not_for_your_eyes"},
             },
             created_by=self._random.choice(OWNERS),
             priority=kind.priority,
@@ -173,7 +176,8 @@ class Workload:
 
 def run_workload(uri: str, stop: threading.Event) -> None:
     """Run the sample workload on the database that `uri` names (`jobmon` if none)."""
-    with MongoClient[dict[str, Any]](uri, appname="jobmon-workload", tz_aware=True) as client:
+    options: dict[str, Any] = {"appname": "jobmon-workload", "serverSelectionTimeoutMS": 2_000}
+    with MongoClient[dict[str, Any]](uri, tz_aware=True, **options) as client:
         Workload(client.get_default_database("jobmon"), stop).run()
 
 

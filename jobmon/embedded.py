@@ -53,7 +53,10 @@ def free_port() -> int:
 
 
 class Mongod:
-    """One mongod process, a one-member replica set unless told otherwise."""
+    """One mongod process: a one-member replica set, unless told otherwise.
+
+    Without `initiate` the set is left for somebody else to start.
+    """
 
     def __init__(
         self,
@@ -61,11 +64,13 @@ class Mongod:
         *,
         port: int | None = None,
         replica_set: str | None = REPLICA_SET,
+        initiate: bool = True,
         options: tuple[str, ...] = (),
     ) -> None:
         self.data = data
         self.port = port or free_port()
         self._replica_set = replica_set
+        self._initiate = initiate
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -87,7 +92,7 @@ class Mongod:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server and wait until it takes writes."""
+        """Start the server and wait until it takes writes (or, not initiated, answers)."""
         binary = mongod_binary()
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
@@ -151,7 +156,7 @@ class Mongod:
                         f"mongod ended at once; {self.data / 'mongod.log'} says why"
                     )
                 try:
-                    if self._is_writable(client):
+                    if self._is_ready(client):
                         return
                 except PyMongoError as error:
                     if time.monotonic() > deadline:
@@ -160,11 +165,13 @@ class Mongod:
                     raise MongodUnavailableError("mongod did not become writable")
                 time.sleep(0.05)
 
-    def _is_writable(self, client: MongoClient[Document]) -> bool:
+    def _is_ready(self, client: MongoClient[Document]) -> bool:
         hello = client.admin.command("hello")
-        if self._replica_set and not hello["isWritablePrimary"]:
+        if not self._initiate or hello["isWritablePrimary"]:
+            return True
+        if self._replica_set:
             self._join_replica_set(client)
-        return bool(hello["isWritablePrimary"])
+        return False
 
     def _join_replica_set(self, client: MongoClient[Document]) -> None:
         """Make this server the only member, also when it was one under another port before."""

@@ -1,4 +1,4 @@
-"""How gunicorn serves jobmon: `gunicorn --config python:jobmon.serving wsgi:app`.
+"""How gunicorn serves jobmon; `jobmon run` and `gunicorn wsgi:app` both use it.
 
 `JOBMON_BIND`, `JOBMON_WORKERS` and `JOBMON_THREADS` are the knobs; gunicorn's own command line
 overrides all of it.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from jobmon.store.indexes import create_indexes
 HOST = "127.0.0.1"
 TOKENS_LAST = timedelta(days=1)
 _START_TIMEOUT_S = 30
+_FIRST_JOB_TIMEOUT_S = 5
 _STOP_TIMEOUT_S = 8
 
 
@@ -60,8 +62,7 @@ def run_stack(port: int, state: Path) -> None:
         if with_sample:
             os.environ["JOBMON_WORKLOAD_MONGO_URI"] = settings.mongo_uri
             running.enter_context(_child(["jobmon.cli", "workload"]))
-        if not stop.is_set():
-            print(_how_to_use(port, settings, with_sample=with_sample), flush=True)  # noqa: T201
+        _print_how_to_use(port, settings, stop, with_sample=with_sample)
         while not stop.wait(0.5):
             if web.poll() is not None:
                 raise StackError("The web service ended; its last lines above say why.")
@@ -128,27 +129,37 @@ def _child(module: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def _await_healthy(port: int, web: subprocess.Popen[bytes], stop: threading.Event) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while not stop.wait(0.1):
+    while not stop.wait(0.1) and _get(port, "/healthz") is None:
         if web.poll() is not None or time.monotonic() > deadline:
             raise StackError("The web service did not start; its last lines above say why.")
-        try:
-            if _get(port, "/healthz"):
-                return
-        except (OSError, HTTPException):
-            continue
+
+
+def _await_first_job(port: int, token: str, stop: threading.Event) -> str | None:
+    """The jobId of the newest job that the token's owner has, if there soon is one."""
+    deadline = time.monotonic() + _FIRST_JOB_TIMEOUT_S
+    while not stop.wait(0.1) and time.monotonic() < deadline:
+        own = _get(port, "/jobs?per_page=1", token)
+        if own and own["data"]:
+            return str(own["data"][0]["jobId"])
+    return None
 
 
 def _get(port: int, path: str, token: str = "") -> Any:
+    """The JSON of a 200 answer, else None."""
     connection = HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
         response = connection.getresponse()
-        return json.load(response) if response.status == 200 else None
+        return json.load(response) if response.status == HTTPStatus.OK else None
+    except (OSError, HTTPException):
+        return None
     finally:
         connection.close()
 
 
-def _how_to_use(port: int, settings: Settings, *, with_sample: bool) -> str:
+def _print_how_to_use(
+    port: int, settings: Settings, stop: threading.Event, *, with_sample: bool
+) -> None:
     url = f"http://{HOST}:{port}"
     watched = "the sample workload" if with_sample else "the database in JOBMON_MONGO_URI"
     lines = [f"\njobmon serves {watched} at {url}\n"]
@@ -158,24 +169,17 @@ def _how_to_use(port: int, settings: Settings, *, with_sample: bool) -> str:
         with create_app(settings).app_context():
             admin = issue_token("root", "admin", TOKENS_LAST)
             owner = issue_token(OWNER, "user", TOKENS_LAST)
+        job_id = _await_first_job(port, owner, stop) if with_sample else None
         lines += [f"An admin's token:\n{admin}\n", f"The token of an owner, {OWNER}:\n{owner}\n"]
-        questions = [
+        for what, token, path in (
             ("The figures of the queue", admin, "/admin/jobs/stats"),
             ("The newest dead letters", admin, "/admin/jobs/queue?status=dlq&per_page=3"),
             (f"{OWNER}'s own jobs", owner, "/jobs?per_page=3"),
+            (f"One job of {OWNER}, with its attempts", owner, f"/jobs/{job_id or 'JOB-ID'}"),
             (f"What {OWNER} may not see", owner, "/admin/jobs/stats"),
-        ]
-        own = _get(port, "/jobs?per_page=1", owner)
-        if own and own["data"]:
-            job = (
-                f"One job of {OWNER}, with its attempts",
-                owner,
-                f"/jobs/{own['data'][0]['jobId']}",
-            )
-            questions.insert(3, job)
-        for what, token, path in questions:
-            lines.append(
-                f"# {what}\ncurl -s -H 'Authorization: Bearer {token}' '{url}{path}'"
-                " | python3 -m json.tool"
-            )
-    return "\n".join([*lines, "\nCtrl-C ends it."])
+        ):
+            command = f"curl -s -H 'Authorization: Bearer {token}' '{url}{path}'"
+            lines.append(f"# {what}\n{command} | python3 -m json.tool")
+    lines.append("\nCtrl-C ends it.")
+    if not stop.is_set():
+        print("\n".join(lines), flush=True)  # noqa: T201

@@ -37,7 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """A real MongoDB server, a one-member replica set, for the whole session."""
     try:
-        server = Mongod(tmp_path_factory.mktemp("mongod")).start()
+        # Test commands let a test make the server slow at will (failCommand).
+        options = ("--setParameter", "enableTestCommands=1")
+        server = Mongod(tmp_path_factory.mktemp("mongod"), options=options).start()
     except MongodUnavailableError as error:
         if os.environ.get("CI"):
             raise

@@ -77,6 +77,7 @@ class KeySet:
 def register(app: Flask, settings: Settings) -> None:
     """Configure the tokens' keys and what a token must look like."""
     app.config.update(
+        JWT_COOKIE_CSRF_PROTECT=False,  # no cookies, so no claim for them in our tokens
         JWT_ALGORITHM=settings.jwt_algorithm,
         JWT_DECODE_ALGORITHMS=[settings.jwt_algorithm],
         JWT_SECRET_KEY=settings.jwt_secret_key,

@@ -237,9 +237,8 @@ class JobStore:
 
     def _count(self, wanted: JobFilter, limit: int | None) -> int:
         def run(hint: Hint) -> int:
-            options = {"limit": limit, "hint": hint, "maxTimeMS": self._connection.max_time_ms}
-            given: dict[str, Any] = {name: value for name, value in options.items() if value}
-            return self._connection.jobs.count_documents(wanted.match(), **given)
+            options = self._given(limit=limit, hint=hint)
+            return self._connection.jobs.count_documents(wanted.match(), **options)
 
         return self._with_index(wanted.index, run)
 
@@ -270,10 +269,7 @@ class JobStore:
         ]
 
         def run(hint: Hint) -> list[Document]:
-            connection = self._connection
-            return list(
-                connection.jobs.aggregate(pipeline, hint=hint, maxTimeMS=connection.max_time_ms)
-            )
+            return list(self._connection.jobs.aggregate(pipeline, **self._given(hint=hint)))
 
         counts: dict[tuple[str, str], int] = {}
         for group in self._with_index(indexes.BY_STATUS_AND_TYPE, run):
@@ -296,6 +292,11 @@ class JobStore:
         found = self._with_index(indexes.BY_STATUS, run)
         created_at = found[0]["createdAt"] if found else None
         return aware(created_at) if isinstance(created_at, datetime) else None
+
+    def _given(self, **options: Any) -> dict[str, Any]:
+        """A command's options: the server refuses one that is null."""
+        options["maxTimeMS"] = self._connection.max_time_ms
+        return {name: value for name, value in options.items() if value is not None}
 
     def _with_index(self, keys: indexes.Keys, run: Callable[[Hint], T]) -> T:
         """Run a query with its index; without it, as well as it goes, and say so once."""

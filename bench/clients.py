@@ -1,0 +1,72 @@
+"""Many clients at once against a running jobmon, for a while: every answer is counted.
+
+    make run                                            # in another terminal
+    .venv/bin/python bench/clients.py --token ADMIN-TOKEN
+
+Prints answers by status, requests per second and latency; ends with 1 if any was not a 200.
+"""
+
+import argparse
+import sys
+import threading
+import time
+from collections import Counter
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+ROUTES = (
+    "/admin/jobs/stats",
+    "/admin/jobs/queue",
+    "/admin/jobs/queue?status=succeeded&type=email.send",
+    "/admin/jobs/queue?page=3&per_page=100",
+    "/jobs",
+    "/readyz",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--token", required=True)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--keep-alive", action="store_true", help="one connection a client")
+    arguments = parser.parse_args()
+    address = urlsplit(arguments.url).netloc
+    headers = {"Authorization": f"Bearer {arguments.token}"}
+    answers: Counter[str] = Counter()
+    took_ms: list[float] = []
+    until = time.monotonic() + arguments.seconds
+
+    def ask(number: int) -> None:
+        connection = HTTPConnection(address, timeout=30)
+        while time.monotonic() < until:
+            started = time.perf_counter()
+            try:
+                connection.request("GET", ROUTES[number % len(ROUTES)], headers=headers)
+                response = connection.getresponse()
+                response.read()
+                answers[str(response.status)] += 1
+                took_ms.append((time.perf_counter() - started) * 1_000)
+            except (OSError, HTTPException) as error:
+                answers[repr(error)] += 1
+                connection.close()
+            if not arguments.keep_alive:
+                connection.close()
+            number += 1
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(arguments.clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took_ms.sort()
+    print(f"{arguments.clients} clients, {arguments.seconds:g} s: {dict(answers)}")
+    print(f"{len(took_ms) / arguments.seconds:.0f} answers a second")
+    for percent in (50, 95, 99, 100):
+        print(f"p{percent} {took_ms[min(len(took_ms) * percent // 100, len(took_ms) - 1)]:.0f} ms")
+    return 0 if set(answers) == {"200"} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""gunicorn with several workers and threads over the real server: would catch a client shared
+across a fork, an answer lost under load, and a stop that cuts requests off."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.embedded import Mongod, free_port
+from jobmon.queue import JobQueue
+
+from ..conftest import SECRET, Api
+from ..waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 50
+ROUTES = ("/admin/jobs/stats", "/admin/jobs/queue", "/jobs", "/readyz")
+
+
+class Web:
+    """A gunicorn of the test's own."""
+
+    def __init__(self, mongo_uri: str, log: Path) -> None:
+        self.log = log
+        self.port = free_port()
+        environment = dict(os.environ) | {
+            "JOBMON_MONGO_URI": mongo_uri,
+            "JOBMON_JWT_SECRET_KEY": SECRET,
+            "JOBMON_BIND": f"127.0.0.1:{self.port}",
+            "JOBMON_WORKERS": "3",
+            "JOBMON_THREADS": "4",
+        }
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                cwd=ROOT,
+                env=environment,
+                stderr=stderr,
+            )
+
+    def get(self, path: str, token: str) -> int:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        finally:
+            connection.close()
+
+    def answers(self) -> bool:
+        try:
+            return self.get("/healthz", "") == 200
+        except OSError:
+            return False
+
+    def stop(self) -> str:
+        """SIGTERM, and what the log said."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=30)
+        return self.log.read_text()
+
+
+@pytest.fixture
+def web(mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path) -> Iterator[Web]:
+    queue = JobQueue(database)
+    for number in range(200):
+        queue.enqueue("email.send", created_by=f"user-{number % 3}")
+    web = Web(mongod.uri.replace("/?", f"/{database.name}?"), tmp_path / "log")
+    eventually(web.answers)
+    yield web
+    if web.process.poll() is None:
+        web.stop()
+
+
+def test_fifty_clients_get_nothing_but_right_answers(web: Web, real_api: Api) -> None:
+    token = real_api.token()
+    answers: Counter[object] = Counter()
+    until = time.monotonic() + 5
+
+    def ask(client: int) -> None:
+        while time.monotonic() < until:
+            path = ROUTES[client % len(ROUTES)]
+            try:
+                answers[web.get(path, token)] += 1
+            except OSError as error:
+                answers[repr(error)] += 1
+
+    clients = [threading.Thread(target=ask, args=[number]) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert dict(answers) == {200: answers[200]}
+    assert answers[200] > CLIENTS
+    log = web.stop()
+    assert "opened before fork" not in log
+    assert "Traceback" not in log
+
+
+def test_sigterm_lets_a_request_that_is_under_way_finish(
+    web: Web, real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    token, answers = real_api.token(), []
+    slow = {"failCommands": ["aggregate"], "namespace": f"{database.name}.jobs"}
+    slow |= {"blockConnection": True, "blockTimeMS": 1_500}
+    admin = database.client.admin
+    entered = admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+    try:
+        request = threading.Thread(
+            target=lambda: answers.append(web.get("/admin/jobs/stats", token))
+        )
+        request.start()
+        admin.command(
+            "waitForFailPoint", "failCommand", timesEntered=entered["count"] + 1, maxTimeMS=10_000
+        )
+        log = web.stop()
+        request.join()
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
+    assert answers == [200]
+    assert web.process.returncode == 0
+    assert "Shutting down: Master" in log

@@ -1,0 +1,182 @@
+"""`jobmon demo`, which is `make run`, as a newcomer meets it: would catch a printed line that does
+not work, a process left behind, and a write to a database that was only to be watched."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.embedded import Mongod, free_port
+
+from ..conftest import SECRET
+from ..waiting import eventually
+
+
+class Demo:
+    """A `jobmon demo` of the test's own, in a folder of its own."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.log = folder / "log"
+        self.port = free_port()
+        command = ["demo", "--port", str(self.port), "--state", str(folder / "state")]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jobmon.cli", *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(**environment),
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        return "Ctrl-C ends it." in self.said()
+
+    def curl_lines(self) -> list[str]:
+        return [line for line in self.said().splitlines() if line.startswith("curl")]
+
+    def descendants(self) -> set[int]:
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just ended
+                parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")")[-1].split()[1])
+        return {pid for pid in parents if self.process.pid in ancestry(pid, parents)}
+
+    def interrupt(self) -> int:
+        os.killpg(self.process.pid, signal.SIGINT)  # as a terminal does: the whole group
+        return self.process.wait(timeout=20)
+
+
+def ancestry(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
+    return kept | more
+
+
+def ask(line: str) -> Any:
+    """What a printed curl line prints, without its pretty printer."""
+    command = shlex.split(line.removesuffix(" | python3 -m json.tool"))
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+@pytest.fixture
+def demo(mongod: Mongod, tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path)
+    yield demo
+    if demo.process.poll() is None:
+        demo.interrupt()
+
+
+def test_every_printed_line_works_and_the_figures_change(demo: Demo) -> None:
+    eventually(demo.ready, within_s=60)
+    stats, dead, own, one, refused = demo.curl_lines()
+    before = ask(stats)
+    assert before["totalJobs"] == sum(before["statusCounts"].values()) > 0
+    eventually(lambda: ask(stats)["statusCounts"]["succeeded"] > 0)
+    eventually(lambda: ask(stats)["totalJobs"] > before["totalJobs"])
+    eventually(lambda: ask(stats)["statusCounts"]["failed"] > 0)
+    assert {job["status"] for job in ask(dead)["data"]} <= {"dlq"}
+    assert {job["createdBy"] for job in ask(own)["data"]} == {"alice"}
+    assert ask(one)["payload"]["provider"]["apiKey"] == "[redacted]"
+    assert ask(refused)["error"]["code"] == "permission_denied"
+
+
+def test_ctrl_c_ends_every_process_and_the_next_run_goes_on_with_the_same_data(
+    demo: Demo, tmp_path: Path
+) -> None:
+    eventually(demo.ready, within_s=60)
+    token = re.search(r"Bearer (\S+)'", demo.curl_lines()[0]).group(1)
+    started = demo.descendants()
+    assert len(started) >= 4  # mongod, gunicorn and its workers, the workload
+    assert demo.interrupt() == 0
+    left = [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert left == []
+    assert "Traceback" not in demo.said()
+
+    again = Demo(tmp_path)
+    try:
+        eventually(again.ready, within_s=60)
+        line = re.sub(r"Bearer \S+'", f"Bearer {token}'", again.curl_lines()[0])
+        assert ask(line)["totalJobs"] >= 250  # the first run's burst, by the first run's token
+    finally:
+        again.interrupt()
+
+
+def test_a_port_in_use_is_one_line_that_names_other_ways(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run_demo("--port", str(port), "--state", str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"Error: Port {port} is in use: try `make run PORT={port + 1}`, "
+        "or `docker compose --profile demo up`.\n"
+    )
+
+
+def test_a_platform_without_the_wheel_is_one_line_that_names_other_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text("import sys; sys.modules['fiftyone'] = None\n")
+    result = run_demo(
+        "--port", str(free_port()), "--state", str(tmp_path), PYTHONPATH=str(tmp_path)
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: no embedded MongoDB for this platform")
+    assert "docker compose" in result.stderr
+    assert "JOBMON_MONGO_URI" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_database_of_ones_own_is_watched_and_nothing_is_written_to_it(
+    mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path
+) -> None:
+    database.jobs.insert_one({"jobId": "mine", "status": "queued", "createdBy": "alice"})
+    before = database.command("dbHash")["md5"]
+    database.command("profile", 2)
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    demo = Demo(tmp_path, JOBMON_MONGO_URI=uri, JOBMON_JWT_SECRET_KEY=SECRET)
+    try:
+        eventually(demo.ready, within_s=60)
+        stats, _, own, *_ = demo.curl_lines()
+        assert ask(stats)["totalJobs"] == 1
+        assert [job["jobId"] for job in ask(own)["data"]] == ["mine"]
+    finally:
+        assert demo.interrupt() == 0
+        database.command("profile", 0)
+    commands = {entry["op"] for entry in database["system.profile"].find({"appName": "jobmon"})}
+    assert commands == {"query", "command"}
+    database["system.profile"].drop()
+    assert database.command("dbHash")["md5"] == before
+
+
+def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobmon.cli", "demo", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=clean_environment(**environment),
+        timeout=60,
+    )
