@@ -223,17 +223,22 @@ class JobStore:
         return Place(created_at=created_at, id=job["_id"], page=page)
 
     def _total(self, wanted: JobFilter) -> int:
-        """How many jobs match: counted up to 10,000, beyond that from the shared figures.
+        """How many jobs match: counted up to 10,000, beyond that as the shared figures say.
 
         Index: the list's own, of which the count reads keys only.
         """
-        limit = None if wanted.owner is not None else COUNT_EXACTLY_UP_TO
-        counted = self._count(wanted, limit)
-        if counted != limit:
-            return counted
-        known = self.figures().matching(wanted)
-        # A count that has just been seen to be larger than the figures knows better.
-        return max(counted, known) if known is not None else self._count(wanted, None)
+        if wanted.owner is not None:
+            return self._count(wanted, None)
+        figures = self._figures.kept()
+        if figures is None:
+            counted = self._count(wanted, COUNT_EXACTLY_UP_TO)
+            if counted < COUNT_EXACTLY_UP_TO:
+                return counted
+            figures = self.figures()
+        known = figures.matching(wanted)
+        if known is None:
+            return self._count(wanted, None)
+        return known if known > COUNT_EXACTLY_UP_TO else self._count(wanted, None)
 
     def _count(self, wanted: JobFilter, limit: int | None) -> int:
         def run(hint: Hint) -> int:

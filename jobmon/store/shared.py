@@ -23,11 +23,16 @@ class Shared(Generic[T]):
         self._running: Future[T] | None = None
         self._kept: tuple[T, float] | None = None
 
+    def kept(self) -> T | None:
+        """The value if there is one at hand that is still good."""
+        kept = self._kept
+        return kept[0] if kept is not None and time.monotonic() < kept[1] else None
+
     def get(self) -> T:
         """The kept value, or a new one; raises what `compute` raised."""
         with self._lock:
-            if self._kept is not None and time.monotonic() < self._kept[1]:
-                return self._kept[0]
+            if (kept := self.kept()) is not None:
+                return kept
             running, mine = self._running, False
             if running is None:
                 running, mine = Future(), True
