@@ -11,11 +11,14 @@ from pymongo import MongoClient
 
 from jobmon.api import admin, auth, errors, health, jobs, ratelimit
 from jobmon.domain import Redactor
+from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
 
 __version__ = version("jobmon")
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
 EXIT_BAD_SETTINGS = 3
@@ -38,9 +41,7 @@ def create_app(
     """
     if settings is None:
         settings = _settings_from_env()
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
     app = Flask(__name__, static_folder=None)
     app.config.update(
         API_TITLE="jobmon",
@@ -55,14 +56,15 @@ def create_app(
 
     connection = Connection(settings, client)
     app.extensions["jobmon_connection"] = connection
-    store = JobStore(connection, settings.stats_ttl_ms)
+    rollup = RollupReader(connection)
+    store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
     auth.register(app, settings)
     ratelimit.register(app, settings)
     api = _Api(app)
     for routes in (
         jobs.blueprint(store),
         admin.blueprint(store),
-        health.blueprint(connection),
+        health.blueprint(connection, rollup),
     ):
         api.register_blueprint(routes)
     app.after_request(_protect)

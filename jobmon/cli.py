@@ -1,5 +1,6 @@
 """The `jobmon` command."""
 
+import logging
 import os
 import signal
 import sys
@@ -11,10 +12,11 @@ from flask.cli import ScriptInfo
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from jobmon import create_app
+from jobmon import LOG_FORMAT, create_app
 from jobmon.api.auth import token_command
 from jobmon.demo import run_workload
 from jobmon.provision import create_reader, initiate_replica_set
+from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.stack import StackError, run_stack
 from jobmon.store.connection import Connection, Document
@@ -41,6 +43,23 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     """Serve the API with gunicorn; further arguments go to gunicorn."""
     command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
     os.execv(sys.executable, [sys.executable, *command, "jobmon:create_app()"])  # noqa: S606
+
+
+@main.command()
+def collector() -> None:
+    """Keep the figures up to date, beside the web service; start as many as you like.
+
+    One works, another takes over when it ends. It writes to the database JOBMON_ROLLUP_DB only,
+    as the user in JOBMON_ROLLUP_URI, or else JOBMON_MONGO_URI.
+    """
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    stop = _stopped_by(signal.SIGINT, signal.SIGTERM)
+    with collecting(settings):
+        stop.wait()
 
 
 @main.command()
@@ -72,10 +91,7 @@ def demo(port: int, state: Path) -> None:
 )
 def workload(mongo_uri: str) -> None:
     """Producers and workers of a sample queue, until interrupted."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run_workload(mongo_uri, stop)
+    run_workload(mongo_uri, _stopped_by(signal.SIGINT, signal.SIGTERM))
 
 
 @main.command()
@@ -123,6 +139,13 @@ def init(
                 click.echo(f"index {index}: {outcome}")
     except (PyMongoError, TimeoutError) as error:
         raise click.ClickException(f"the database refused or did not answer: {error}") from None
+
+
+def _stopped_by(*signals: signal.Signals) -> threading.Event:
+    stop = threading.Event()
+    for number in signals:
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ overrides all of it.
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import Any
 
+from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 
 bind = os.environ.get("JOBMON_BIND", "127.0.0.1:8000")
@@ -28,3 +30,18 @@ def on_starting(_: Any) -> None:
         Settings.from_env()
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
+
+
+_of_worker = ExitStack()
+
+
+def post_worker_init(_: Any) -> None:
+    """With JOBMON_COLLECTOR, each worker offers to be the collector; one of them is."""
+    settings = Settings.from_env()
+    if settings.collector:
+        _of_worker.enter_context(collecting(settings))
+
+
+def worker_exit(_: Any, __: Any) -> None:
+    """Hand the collector's lease over at once."""
+    _of_worker.close()

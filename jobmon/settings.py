@@ -44,6 +44,9 @@ class Settings:
     mongo_uri: str = field(repr=False)
     jobs_collection: str = "jobs"
     attempts_collection: str = "job_attempts"
+    rollup_uri: str | None = field(default=None, repr=False)
+    rollup_db: str = "jobmon_rollups"
+    collector: bool = False
     server_selection_timeout_ms: int = 2_000
     query_timeout_ms: int = 5_000
     stats_ttl_ms: int = 2_000
@@ -72,6 +75,9 @@ class Settings:
                 "attempts_collection": env.str(
                     "ATTEMPTS_COLLECTION", cls.attempts_collection, validate=_collection
                 ),
+                "rollup_uri": env.str("ROLLUP_URI", None, validate=_mongo_uri),
+                "rollup_db": env.str("ROLLUP_DB", cls.rollup_db, validate=_database),
+                "collector": env.bool("COLLECTOR", default=cls.collector),
                 "server_selection_timeout_ms": env.int(
                     "SERVER_SELECTION_TIMEOUT_MS",
                     cls.server_selection_timeout_ms,
@@ -157,6 +163,7 @@ def _role_permissions(configured: Mapping[str, str] | None) -> dict[str, frozens
 
 _positive = validate.Range(min=1)
 _collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
+_database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}$', error="Not a database name.")
 _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 

@@ -54,6 +54,7 @@ def run_stack(port: int, state: Path) -> None:
     with_sample = "JOBMON_MONGO_URI" not in os.environ
     with ExitStack() as running:
         if with_sample:
+            os.environ.setdefault("JOBMON_COLLECTOR", "true")
             os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
         settings = Settings.from_env()
         gunicorn = ["gunicorn", "--config", "python:jobmon.serving", "jobmon:create_app()"]

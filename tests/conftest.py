@@ -38,7 +38,8 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """A real MongoDB server, a one-member replica set, for the whole session."""
     try:
         # Test commands let a test make the server slow at will (failCommand).
-        options = ("--setParameter", "enableTestCommands=1")
+        parameters = ("enableTestCommands=1", "ttlMonitorSleepSecs=1")
+        options = tuple(f"--setParameter={parameter}" for parameter in parameters)
         server = Mongod(tmp_path_factory.mktemp("mongod"), options=options).start()
     except MongodUnavailableError as error:
         if os.environ.get("CI"):

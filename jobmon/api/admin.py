@@ -29,13 +29,21 @@ def blueprint(store: JobStore) -> Blueprint:
     def stats() -> dict[str, Any]:
         """The figures of the whole queue."""
         figures = store.figures()
+        conditions = figures.conditions
         return {
             "totalJobs": figures.total,
             "statusCounts": figures.status_counts(),
-            "oldestQueuedJobAgeMs": figures.oldest_queued_age_ms,
-            "estimatedTotalJobs": figures.estimated_total,
+            "typeCounts": figures.type_counts(),
+            "oldestQueuedJobAgeMs": figures.age_ms(conditions.oldest_queued),
+            "oldestQueuedJobAgeMsByType": {
+                kind: figures.age_ms(at) for kind, at in conditions.oldest_queued_by_type.items()
+            },
+            "expiredLeases": conditions.expired_leases,
+            "eligibleJobs": conditions.eligible,
+            "scheduledJobs": conditions.scheduled,
+            "estimatedTotalJobs": conditions.estimated_total,
             "asOf": figures.as_of,
-            "source": "estimate" if figures.counts is None else "live",
+            "source": figures.source,
         }
 
     return routes

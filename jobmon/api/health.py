@@ -7,10 +7,11 @@ from typing import Any
 from flask_smorest import Blueprint
 
 from jobmon.api.schemas import Health
+from jobmon.rollup.reader import RollupReader
 from jobmon.store.connection import Connection
 
 
-def blueprint(connection: Connection) -> Blueprint:
+def blueprint(connection: Connection, rollup: RollupReader) -> Blueprint:
     """Liveness and readiness; anyone may ask."""
     routes = Blueprint("health", __name__)
 
@@ -27,6 +28,10 @@ def blueprint(connection: Connection) -> Blueprint:
         started = time.perf_counter()
         connection.ping()
         took_ms = round((time.perf_counter() - started) * 1_000, 1)
-        return {"status": "ready", "checks": {"database": {"ping_ms": took_ms}}}
+        checks: dict[str, Any] = {"database": {"ping_ms": took_ms}, "rollup": {"fresh": True}}
+        if rollup.figures() is None:
+            # Not a reason to be unready: the figures are counted live instead.
+            checks["rollup"] = {"fresh": False, "build": rollup.build()}
+        return {"status": "ready", "checks": checks}
 
     return routes

@@ -160,13 +160,26 @@ class JobList(Schema):
     data = fields.List(fields.Nested(JobSummary))
 
 
+def _numbers(*, allow_none: bool = False) -> fields.Dict:
+    """Numbers by the name of a status or a type."""
+    return fields.Dict(keys=fields.String(), values=fields.Integer(), allow_none=allow_none)
+
+
 class JobStats(Schema):
-    """The figures of the queue. When counting took too long, `source` is `estimate`, `totalJobs`
-    comes from the collection's metadata and `statusCounts` is null."""
+    """The figures of the queue, true at `asOf`.
+
+    `source` is `rollup` (the collector's figures), `live` (counted now) or `estimate`: counting
+    took too long, `totalJobs` is the metadata's count, `statusCounts` and `typeCounts` are null.
+    """
 
     totalJobs = fields.Integer()
-    statusCounts = fields.Dict(keys=fields.String(), values=fields.Integer(), allow_none=True)
+    statusCounts = _numbers(allow_none=True)
+    typeCounts = fields.Dict(keys=fields.String(), values=_numbers(), allow_none=True)
     oldestQueuedJobAgeMs = fields.Integer()
+    oldestQueuedJobAgeMsByType = _numbers()
+    expiredLeases = fields.Integer()
+    eligibleJobs = fields.Integer()
+    scheduledJobs = fields.Integer()
     estimatedTotalJobs = fields.Integer()
     asOf = _Instant()
     source = fields.String()

@@ -57,6 +57,11 @@ class Connection:
         return self.database[self._settings.attempts_collection]
 
     @property
+    def rollups(self) -> Database[Document]:
+        """jobmon's own database, in the watched deployment."""
+        return self.client[self._settings.rollup_db]
+
+    @property
     def max_time_ms(self) -> int:
         """How long the server may work at one query."""
         return self._settings.query_timeout_ms

@@ -24,6 +24,8 @@ BY_STATUS_AND_TYPE: Keys = [_STATUS, _TYPE, *NEWEST_FIRST]  # also covers the st
 # What an owner may also filter by stands last: it is checked in the index, not in the job.
 BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
+BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
+BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING)]
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 
 UNIQUE = (JOB_ID, ATTEMPT)
@@ -39,6 +41,8 @@ def _wanted(connection: Connection) -> list[tuple[Collection[Document], Keys]]:
         BY_STATUS_AND_TYPE,
         BY_OWNER,
         BY_OWNER_AND_STATUS,
+        BY_LEASE,
+        BY_NEXT_RUN,
     )
     return [(connection.jobs, keys) for keys in jobs] + [(connection.attempts, ATTEMPT)]
 

@@ -2,8 +2,9 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ Hint = dict[str, int] | None
 
 COUNT_EXACTLY_UP_TO = 10_000
 MAX_ATTEMPTS_SHOWN = 1_000
+MAX_TYPES = 100
 
 # A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
 _SUMMARY_FIELDS = (
@@ -84,18 +86,36 @@ class JobPage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What an operator asks of a queue beside its counts; dates are UTC.
+
+    `estimated_total` is what the collection's metadata says: the cheap check beside the counts.
+    `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
+    100 types. `eligible` jobs wait and are due; `scheduled` ones have their nextRunAt to come.
+    """
+
+    estimated_total: int
+    expired_leases: int
+    eligible: int
+    scheduled: int
+    oldest_queued: datetime | None
+    oldest_queued_by_type: Mapping[str, datetime]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """What the whole queue looks like at `as_of` (UTC).
 
     `counts` holds how many jobs there are by (status, type), each as its text. It is None when
-    counting ran into its time limit: then `total` is what the collection's metadata says.
+    counting ran into its time limit: then `total` is what the collection's metadata says and
+    `source` is `estimate`; else it is `live`, or `rollup` for what the collector keeps.
     """
 
     as_of: datetime
+    source: str
     counts: Mapping[tuple[str, str], int] | None
     total: int
-    estimated_total: int
-    oldest_queued_age_ms: int
+    conditions: Conditions
 
     def status_counts(self) -> dict[str, int] | None:
         """Jobs by status: the known ones always, the unknown ones that occur."""
@@ -105,6 +125,21 @@ class Figures:
         for (status, _), count in self.counts.items():
             by_status[status] = by_status.get(status, 0) + count
         return by_status
+
+    def type_counts(self) -> dict[str, dict[str, int]] | None:
+        """Jobs by type, and by the statuses that occur in it."""
+        if self.counts is None:
+            return None
+        by_type: dict[str, dict[str, int]] = {}
+        for (status, kind), count in self.counts.items():
+            by_type.setdefault(kind, {})[status] = count
+        return by_type
+
+    def age_ms(self, moment: datetime | None) -> int:
+        """How long before `as_of` that was; 0 for None and for what a fast clock wrote."""
+        if moment is None:
+            return 0
+        return max(0, round((self.as_of - moment).total_seconds() * 1_000))
 
     def matching(self, wanted: JobFilter) -> int | None:
         """How many jobs match a filter without owner; None where that is not known."""
@@ -128,9 +163,15 @@ def owner_values(subject: str) -> list[Any]:
 class JobStore:
     """Reads the watched collections. Every method raises PyMongoError when they cannot be read."""
 
-    def __init__(self, connection: Connection, stats_ttl_ms: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        stats_ttl_ms: int,
+        rollup: Callable[[], Figures | None] = lambda: None,
+    ) -> None:
         self._connection = connection
-        self._figures = Shared(self._count_everything, stats_ttl_ms)
+        self._live_figures = Shared(self._count_everything, stats_ttl_ms)
+        self._rollup = rollup
         self._warned: set[str] = set()
 
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
@@ -184,8 +225,11 @@ class JobStore:
         )
 
     def figures(self) -> Figures:
-        """The queue's figures, one query at a time in this process, kept for a short while."""
-        return self._figures.get()
+        """The queue's figures: the collector's, or else counted here.
+
+        The latter by one query at a time in this process, and kept for a short while.
+        """
+        return self._rollup() or self._live_figures.get()
 
     def _find(
         self, wanted: JobFilter, clause: Document, limit: int, skip: int = 0
@@ -229,7 +273,7 @@ class JobStore:
         """
         if wanted.owner is not None:
             return self._count(wanted, None)
-        figures = self._figures.kept()
+        figures = self._rollup() or self._live_figures.kept()
         if figures is None:
             counted = self._count(wanted, COUNT_EXACTLY_UP_TO)
             if counted < COUNT_EXACTLY_UP_TO:
@@ -241,32 +285,56 @@ class JobStore:
         return known if known > COUNT_EXACTLY_UP_TO else self._count(wanted, None)
 
     def _count(self, wanted: JobFilter, limit: int | None) -> int:
+        return self._count_matching(wanted.match(), wanted.index, limit)
+
+    def _count_matching(self, query: Document, index: indexes.Keys, limit: int | None) -> int:
         def run(hint: Hint) -> int:
             options = self._given(limit=limit, hint=hint)
-            return self._connection.jobs.count_documents(wanted.match(), **options)
+            return self._connection.jobs.count_documents(query, **options)
 
-        return self._with_index(wanted.index, run)
+        return self._with_index(index, run)
+
+    def conditions(self, counts: Mapping[tuple[str, str], int], now: datetime) -> Conditions:
+        """How the queue stands at `now`, given its counts by (status, type)."""
+        waiting = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
+        expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}}
+        later = {"status": {"$in": waiting}, "nextRunAt": {"$gt": now}}
+        scheduled = self._count_matching(later, indexes.BY_NEXT_RUN, None)
+        all_waiting = sum(count for (status, _), count in counts.items() if status in waiting)
+        queued = Counter({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
+        oldest = {kind: self._oldest_queued(kind) for kind, _ in queued.most_common(MAX_TYPES)}
+        return Conditions(
+            estimated_total=self._connection.jobs.estimated_document_count(**self._given()),
+            expired_leases=self._count_matching(expired, indexes.BY_LEASE, None),
+            eligible=max(0, all_waiting - scheduled),
+            scheduled=scheduled,
+            oldest_queued=self._oldest_queued(None),
+            oldest_queued_by_type={kind: at for kind, at in oldest.items() if at is not None},
+        )
 
     def _count_everything(self) -> Figures:
-        """One `$group`, covered by an index, and the metadata's count as the check beside it."""
+        """One `$group`, covered by an index; the metadata's count where that takes too long."""
         connection = self._connection
         as_of = datetime.now(UTC)
-        estimated = connection.jobs.estimated_document_count(maxTimeMS=connection.max_time_ms)
-        oldest = self._oldest_queued()
-        age_ms = 0 if oldest is None else max(0, round((as_of - oldest).total_seconds() * 1_000))
-        figures = Figures(
-            as_of=as_of,
-            counts=None,
-            total=estimated,
-            estimated_total=estimated,
-            oldest_queued_age_ms=age_ms,
-        )
         try:
             counts = self._counts_by_status_and_type()
         except ExecutionTimeout:
             log.warning("counting the jobs took over %d ms", connection.max_time_ms)
-            return figures
-        return replace(figures, counts=counts, total=sum(counts.values()))
+            conditions = self.conditions({}, as_of)
+            return Figures(
+                as_of=as_of,
+                source="estimate",
+                counts=None,
+                total=conditions.estimated_total,
+                conditions=conditions,
+            )
+        return Figures(
+            as_of=as_of,
+            source="live",
+            counts=counts,
+            total=sum(counts.values()),
+            conditions=self.conditions(counts, as_of),
+        )
 
     def _counts_by_status_and_type(self) -> dict[tuple[str, str], int]:
         pipeline: list[Document] = [
@@ -282,8 +350,13 @@ class JobStore:
             counts[key] = counts.get(key, 0) + int(group["count"])
         return counts
 
-    def _oldest_queued(self) -> datetime | None:
-        query = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
+    def _oldest_queued(self, kind: str | None) -> datetime | None:
+        """The createdAt of the oldest queued job, of a type if given."""
+        query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
+        index = indexes.BY_STATUS
+        if kind is not None:
+            query["type"] = kind
+            index = indexes.BY_STATUS_AND_TYPE
 
         def run(hint: Hint) -> list[Document]:
             return list(
@@ -294,7 +367,7 @@ class JobStore:
                 .max_time_ms(self._connection.max_time_ms)
             )
 
-        found = self._with_index(indexes.BY_STATUS, run)
+        found = self._with_index(index, run)
         created_at = found[0]["createdAt"] if found else None
         return aware(created_at) if isinstance(created_at, datetime) else None
 

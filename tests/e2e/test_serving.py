@@ -2,7 +2,6 @@
 across a fork, an answer lost under load, and a stop that cuts requests off."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -66,7 +65,7 @@ class Web:
 
     def stop(self) -> str:
         """SIGTERM, and what the log said."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
         self.process.wait(timeout=30)
         return self.log.read_text()
 
@@ -77,9 +76,10 @@ def web(mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path) -> I
     for number in range(200):
         queue.enqueue("email.send", created_by=f"user-{number % 3}")
     web = Web(mongod.uri.replace("/?", f"/{database.name}?"), tmp_path / "log")
-    eventually(web.answers)
-    yield web
-    if web.process.poll() is None:
+    try:
+        eventually(web.answers)
+        yield web
+    finally:
         web.stop()
 
 

@@ -1,0 +1,1 @@
+"""Figures that cost what changes, not what is stored."""

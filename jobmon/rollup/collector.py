@@ -1,0 +1,309 @@
+"""The collector: follows what changes in the watched jobs and keeps the rollup right.
+
+One works, others wait: a lease in the rollup database says which. It reads the watched database
+and writes to its own only. What it knows of single segments it keeps in memory and saves once a
+minute; the figures that the web service reads are one small document, written as they change.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+
+from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT, STATE
+from jobmon.rollup.segments import SegmentMap, dump_counts
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection, Document
+from jobmon.store.jobs import JobStore
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+WRITE_AT_LEAST_EVERY_S = 2.0
+LEASE_MS = 10_000
+RENEW_EVERY_S = 3.0
+SNAPSHOT_EVERY_S = 60.0
+# Rest this many times as long as a look at the conditions took: a large backlog costs its count.
+CONDITIONS_REST = 20
+_RETRY_AFTER_S = 1.0
+_STOP_TIMEOUT_S = 10
+_SEGMENTS_A_DOCUMENT = 100
+
+SNAPSHOTS = "snapshots"
+LEASES = "leases"
+
+# ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken: only counting anew helps.
+_STREAM_IS_LOST = (286, 280, 260)
+_ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
+
+
+class _StreamLostError(Exception):
+    """What changed meanwhile can no longer be learnt."""
+
+
+class _LeaseLostError(Exception):
+    """Another collector may be working now."""
+
+
+class Lease:
+    """Who may write the rollup: one holder at a time, by the database's clock."""
+
+    def __init__(self, rollups: Database[Document]) -> None:
+        self._leases = rollups[LEASES]
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._good_until = 0.0
+        self._taken_at = 0.0
+
+    def take(self) -> bool:
+        """Take the lease, or hold on to it; False while another collector has it."""
+        asked_at = time.monotonic()
+        free_or_mine = {
+            "$or": [{"holder": self.holder}, {"$expr": {"$lt": ["$expiresAt", "$$NOW"]}}]
+        }
+        mine: Document = {"holder": self.holder, "expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
+        held = self._leases.find_one_and_update(
+            {"_id": "collector", **free_or_mine},
+            [{"$set": mine}],
+            return_document=ReturnDocument.AFTER,
+        )
+        if held is None:
+            try:
+                # Never taken so far, or the rollup database was dropped.
+                until = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
+                self._leases.insert_one(
+                    {"_id": "collector", "holder": self.holder, "expiresAt": until}
+                )
+            except DuplicateKeyError:
+                return False
+        self._taken_at = asked_at
+        self._good_until = asked_at + LEASE_MS / 1_000
+        return True
+
+    def keep(self) -> None:
+        """Renew when it is time to; _LeaseLostError when another collector may work now."""
+        now = time.monotonic()
+        if now > self._good_until:
+            raise _LeaseLostError
+        if now > self._taken_at + RENEW_EVERY_S and not self.take():
+            raise _LeaseLostError
+
+    def give_up(self) -> None:
+        """Let another collector take over at once."""
+        self._leases.delete_one({"_id": "collector", "holder": self.holder})
+
+
+class Changes:
+    """The _ids of jobs that change, from a change stream."""
+
+    def __init__(self, jobs: Collection[Document], token: Document | None) -> None:
+        try:
+            self._stream = jobs.watch(
+                [{"$project": {"documentKey": True, "operationType": True}}],
+                resume_after=token,
+                max_await_time_ms=round(TICK_S * 1_000),
+            )
+        except OperationFailure as error:
+            raise _lost(error) from error
+
+    @property
+    def token(self) -> Document | None:
+        """Where to go on after a restart."""
+        return dict(self._stream.resume_token) if self._stream.resume_token else None
+
+    def next_batch(self) -> Iterator[Any]:
+        """What has changed since the last call, waiting a moment for something to change."""
+        until = time.monotonic() + TICK_S
+        while time.monotonic() < until:
+            try:
+                event = self._stream.try_next()
+            except OperationFailure as error:
+                raise _lost(error) from error
+            if event is None:
+                return
+            if event["operationType"] in _ENDS_STREAM:
+                raise _StreamLostError(event["operationType"])
+            yield event["documentKey"]["_id"]
+
+    def close(self) -> None:
+        """Let the server forget the stream."""
+        self._stream.close()
+
+
+def _lost(error: OperationFailure) -> Exception:
+    return _StreamLostError(str(error)) if error.code in _STREAM_IS_LOST else error
+
+
+class Collector:
+    """Keeps the rollup right until `stop` is set, also through times without a database."""
+
+    def __init__(
+        self, connection: Connection, rollups: Database[Document], stop: threading.Event
+    ) -> None:
+        self._connection = connection
+        self._rollups = rollups
+        self._stop = stop
+        self._lease = Lease(rollups)
+        self._store = JobStore(connection, 0)
+        self._conditions: Document = {}
+        self._look_again_at = 0.0
+
+    def run(self) -> None:
+        """Wait for the lease, work while holding it, give it back in the end."""
+        while not self._stop.is_set():
+            try:
+                if self._lease.take():
+                    log.info("collecting as %s", self._lease.holder)
+                    self._work()
+                    self._lease.give_up()
+            except _LeaseLostError:
+                log.warning("another collector has taken over")
+            except PyMongoError as error:
+                log.warning("the collector's database is away: %s", type(error).__name__)
+            self._stop.wait(_RETRY_AFTER_S)
+
+    def _work(self) -> None:
+        segments, changes = self._resume() or self._build()
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._follow(segments, changes)
+                except _StreamLostError as error:
+                    log.warning("counting anew, the change stream ended: %s", error)
+                    changes.close()
+                    segments, changes = self._build()
+        finally:
+            changes.close()
+
+    def _follow(self, segments: SegmentMap, changes: Changes) -> None:
+        """Turn changes into figures until stopped."""
+        written_at = saved_at = time.monotonic()
+        unsaved = False
+        while not self._stop.is_set():
+            as_of = datetime.now(UTC)
+            for job_id in changes.next_batch():
+                segments.mark(job_id)
+            self._lease.keep()
+            changed = segments.recount() > 0
+            now = time.monotonic()
+            if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
+                self._write(segments, as_of)
+                written_at = now
+            unsaved = unsaved or changed
+            if unsaved and now > saved_at + SNAPSHOT_EVERY_S:
+                self._save(segments, changes.token)
+                saved_at, unsaved = now, False
+        self._save(segments, changes.token)
+
+    def _build(self) -> tuple[SegmentMap, Changes]:
+        """Count everything, with the changes meanwhile waiting in the stream."""
+        jobs = self._connection.jobs
+        changes = Changes(jobs, None)
+        segments = SegmentMap(jobs, self._connection.max_time_ms)
+        estimated = jobs.estimated_document_count()
+        started = said_at = time.monotonic()
+
+        def progress(counted: int) -> None:
+            nonlocal said_at
+            self._lease.keep()
+            if self._stop.is_set():
+                raise _LeaseLostError
+            if time.monotonic() > said_at + 1:
+                said_at = time.monotonic()
+                log.info("first build: %d of about %d jobs counted", counted, estimated)
+                self._put(BUILD, {"counted": counted, "estimated": estimated})
+
+        segments.build(progress)
+        log.info("built: %d jobs in %.1f s", segments.totals.total(), time.monotonic() - started)
+        self._rollups[STATE].delete_one({"_id": BUILD})
+        self._write(segments, datetime.now(UTC))
+        self._save(segments, changes.token)
+        return segments, changes
+
+    def _write(self, segments: SegmentMap, as_of: datetime) -> None:
+        self._put(
+            FIGURES,
+            {
+                "asOf": as_of,
+                "counts": dump_counts(segments.totals),
+                "conditions": self._look_at_conditions(segments, as_of),
+                "collector": self._lease.holder,
+            },
+        )
+
+    def _look_at_conditions(self, segments: SegmentMap, as_of: datetime) -> Document:
+        """What has to be asked the jobs themselves; the longer it takes, the less often."""
+        started = time.monotonic()
+        if started >= self._look_again_at:
+            self._conditions = asdict(self._store.conditions(segments.totals, as_of))
+            took_s = time.monotonic() - started
+            self._look_again_at = started + took_s * CONDITIONS_REST
+        return self._conditions
+
+    def _put(self, key: str, document: Document) -> None:
+        """Write a document of the state, with the time by the database's own clock."""
+        self._rollups[STATE].update_one(
+            {"_id": key},
+            [{"$replaceWith": {"$literal": {"_id": key, **document}}}, {"$set": {"at": "$$NOW"}}],
+            upsert=True,
+        )
+
+    def _save(self, segments: SegmentMap, token: Document | None) -> None:
+        """Keep the segments for the next start; what is there counts only once it is complete."""
+        version = uuid.uuid4().hex
+        dumped = segments.dump()
+        snapshots = self._rollups[SNAPSHOTS]
+        for number, start in enumerate(range(0, len(dumped), _SEGMENTS_A_DOCUMENT)):
+            part = dumped[start : start + _SEGMENTS_A_DOCUMENT]
+            snapshots.insert_one({"version": version, "number": number, "segments": part})
+        self._put(SNAPSHOT, {"version": version, "token": token, "watched": self._watched()})
+        snapshots.delete_many({"version": {"$ne": version}})
+
+    def _resume(self) -> tuple[SegmentMap, Changes] | None:
+        """Go on where the last collector saved; None if there is nothing to go on from."""
+        snapshot = self._rollups[STATE].find_one({"_id": SNAPSHOT})
+        if snapshot is None or not snapshot["token"] or snapshot["watched"] != self._watched():
+            return None
+        jobs = self._connection.jobs
+        try:
+            changes = Changes(jobs, snapshot["token"])
+        except _StreamLostError as error:
+            log.warning("counting anew, the change stream cannot be resumed: %s", error)
+            return None
+        segments = SegmentMap(jobs, self._connection.max_time_ms)
+        parts = self._rollups[SNAPSHOTS].find({"version": snapshot["version"]}).sort("number")
+        segments.load(segment for part in parts for segment in part["segments"])
+        return segments, changes
+
+    def _watched(self) -> str:
+        """What the rollup is of: another collection's counts must not be taken for this one's."""
+        return self._connection.jobs.full_name
+
+
+@contextmanager
+def collecting(settings: Settings) -> Iterator[None]:
+    """Run a collector in a thread of this process, on connections of its own."""
+    stop = threading.Event()
+    watched = Connection(settings)
+    own = Connection(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
+    collector = Collector(watched, own.rollups, stop)
+    thread = threading.Thread(target=collector.run, name="collector", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=_STOP_TIMEOUT_S)
+        watched.client.close()
+        own.client.close()

@@ -1,0 +1,252 @@
+"""Exact counts by status and type, kept by segments of the jobs' _id.
+
+The jobs are cut, in the order of their _id, into segments of about a thousand. A change names
+its job's _id, also a deletion does, hence its segment, and that one is counted anew. Counting is
+idempotent, so a change may be seen twice or late; nothing has to be remembered about single jobs.
+New jobs have ascending ObjectIds, so busy jobs share few segments.
+"""
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from bson import Binary, Decimal128, ObjectId
+from bson.datetime_ms import DatetimeMS
+from pymongo.collection import Collection
+
+from jobmon.store.connection import Document
+from jobmon.store.plain import aware, text
+
+# (status, type) as text, as in `store.jobs.Figures`.
+Counts = Counter[tuple[str, str]]
+
+SEGMENT_JOBS = 1_000
+SPLIT_ABOVE = 2 * SEGMENT_JOBS
+MERGE_BELOW = SEGMENT_JOBS // 2
+
+_BY_ID = {"_id": 1}
+
+
+def _number(value: Any) -> Any:
+    number = value.to_decimal() if isinstance(value, Decimal128) else value
+    return -math.inf if math.isnan(number) else number
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return int(DatetimeMS(aware(value)))
+    return int(value)
+
+
+def _bytes(value: Any) -> tuple[int, int, bytes]:
+    return len(value), value.subtype if isinstance(value, Binary) else 0, bytes(value)
+
+
+@dataclass(frozen=True)
+class _Type:
+    """A BSON type that an _id may have, and how MongoDB orders its values (None: do not cut)."""
+
+    name: str
+    kinds: tuple[type, ...]
+    key: Callable[[Any], Any] | None
+
+
+_TYPES = (
+    _Type("objectId", (ObjectId,), lambda value: value.binary),
+    _Type("string", (str,), lambda value: value.encode()),
+    _Type("bool", (bool,), int),
+    _Type("number", (int, float, Decimal128), _number),
+    _Type("date", (datetime, DatetimeMS), _moment),
+    _Type("binData", (bytes, Binary), _bytes),
+    _Type("object", (dict,), None),
+)
+_OTHER = _Type("other", (), None)
+_OTHER_NAMES = ["null", "timestamp", "javascript", "minKey", "maxKey"]
+
+
+@dataclass
+class Segment:
+    """The jobs from `low` on, up to the next segment; `low` None: from the first of its type."""
+
+    low: Any = None
+    counts: Counts = field(default_factory=Counter)
+
+
+class _Row:
+    """The segments of one type, in order."""
+
+    def __init__(self, kind: _Type) -> None:
+        self.kind = kind
+        self.segments = [Segment()]
+        self._keys: list[Any] = []  # of every segment but the first
+
+    def at(self, value: Any) -> int:
+        return bisect_right(self._keys, self._key(value)) if self.kind.key else 0
+
+    def insert(self, index: int, segment: Segment) -> None:
+        self.segments.insert(index, segment)
+        self._keys.insert(index - 1, self._key(segment.low))
+
+    def merge_into_left(self, index: int) -> None:
+        self.segments[index - 1].counts += self.segments[index].counts
+        del self.segments[index], self._keys[index - 1]
+
+    def bounds(self, index: int) -> tuple[Any, Any]:
+        """The first _id of the segment and the first one after it; None where it is open."""
+        following = self.segments[index + 1 : index + 2]
+        return self.segments[index].low, following[0].low if following else None
+
+    def match(self, low: Any, high: Any) -> Document:
+        if self.kind is _OTHER:
+            return {"_id": {"$type": _OTHER_NAMES}}
+        bounds = {"$gte": low, "$lt": high}
+        given = {operator: value for operator, value in bounds.items() if value is not None}
+        # A comparison finds values of its own type only; without one the type has to be named.
+        return {"_id": given or {"$type": self.kind.name}}
+
+    def _key(self, value: Any) -> Any:
+        assert self.kind.key is not None  # noqa: S101
+        return self.kind.key(value)
+
+
+class SegmentMap:
+    """The counts of all jobs; `totals` is always the sum of the segments."""
+
+    def __init__(self, jobs: Collection[Document], max_time_ms: int) -> None:
+        self._jobs = jobs
+        self._max_time_ms = max_time_ms
+        self._rows = {kind.name: _Row(kind) for kind in (*_TYPES, _OTHER)}
+        self._dirty_ids: list[Any] = []
+        self.totals: Counts = Counter()
+
+    def mark(self, job_id: Any) -> None:
+        """The job with this _id has changed, appeared or gone."""
+        self._dirty_ids.append(job_id)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something was marked since the last recount."""
+        return bool(self._dirty_ids)
+
+    def build(self, progress: Callable[[int], None]) -> None:
+        """Count everything; `progress` is told how many jobs are counted so far.
+
+        If it fails on the way, this map is of no use any more.
+        """
+        for row in self._rows.values():
+            low = None
+            while True:
+                middle = self._low_after(row, low, None)
+                self._take(row.segments[-1], self._count(row, low, middle))
+                progress(self.totals.total())
+                if middle is None:
+                    break
+                row.insert(len(row.segments), Segment(middle))
+                low = middle
+
+    def recount(self) -> int:
+        """Count the segments of all marked jobs anew; returns how many those were.
+
+        If the database fails on the way, what is not counted yet stays marked.
+        """
+        wanted = {(row.kind.name, row.at(job_id)) for row, job_id in self._marked()}
+        # From the right, so that a split or a merge moves no segment that is still to come.
+        for name, index in sorted(wanted, reverse=True):
+            row = self._rows[name]
+            self._take(row.segments[index], self._count(row, *row.bounds(index)))
+            self._fit(row, index)
+        self._dirty_ids.clear()
+        return len(wanted)
+
+    def dump(self) -> list[Document]:
+        """The segments as documents, for `load`."""
+        return [
+            {"type": name, "low": segment.low, "counts": dump_counts(segment.counts)}
+            for name, row in self._rows.items()
+            for segment in row.segments
+        ]
+
+    def load(self, documents: Iterator[Document]) -> None:
+        """Take over what `dump` gave."""
+        for document in documents:
+            row = self._rows[document["type"]]
+            segment = Segment(document["low"], load_counts(document["counts"]))
+            if segment.low is None:
+                row.segments[0] = segment
+            else:
+                row.insert(len(row.segments), segment)
+            self.totals += segment.counts
+
+    def _marked(self) -> Iterator[tuple[_Row, Any]]:
+        for job_id in self._dirty_ids:
+            kind = next((kind for kind in _TYPES if isinstance(job_id, kind.kinds)), _OTHER)
+            yield self._rows[kind.name], job_id
+
+    def _fit(self, row: _Row, index: int) -> None:
+        """Keep a segment's size near what it should be, at any rate of inserts and deletes."""
+        while row.segments[index].counts.total() > SPLIT_ABOVE and self._split(row, index):
+            index += 1
+        if index:
+            left, right = row.segments[index - 1 : index + 1]
+            if left.counts.total() + right.counts.total() < MERGE_BELOW:
+                row.merge_into_left(index)
+
+    def _split(self, row: _Row, index: int) -> bool:
+        """Cut a segment after its first thousand jobs, and count both parts; False if it is short.
+
+        Nothing is changed before all is counted: a failure on the way must not lose a count.
+        """
+        low, high = row.bounds(index)
+        middle = self._low_after(row, low, high)
+        if middle is None:
+            return False
+        left, right = self._count(row, low, middle), self._count(row, middle, high)
+        row.insert(index + 1, Segment(middle))
+        self._take(row.segments[index], left)
+        self._take(row.segments[index + 1], right)
+        return True
+
+    def _low_after(self, row: _Row, low: Any, high: Any) -> Any:
+        """The _id that the first thousand jobs come before; None if there are not as many."""
+        if row.kind.key is None:
+            return None
+        found = (
+            self._jobs.find(row.match(low, high), _BY_ID)  # index: _id, keys only
+            .sort("_id", 1)
+            .skip(SEGMENT_JOBS)
+            .limit(1)
+            .hint(_BY_ID)
+            .max_time_ms(self._max_time_ms)
+        )
+        return next((job["_id"] for job in found), None)
+
+    def _count(self, row: _Row, low: Any, high: Any) -> Counts:
+        pipeline: list[Document] = [
+            {"$match": row.match(low, high)},
+            {"$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}},
+        ]
+        counts: Counts = Counter()
+        for group in self._jobs.aggregate(pipeline, hint=_BY_ID, maxTimeMS=self._max_time_ms):
+            status, kind = group["_id"].get("status"), group["_id"].get("type")
+            counts[text(status), text(kind)] += int(group["count"])
+        return counts
+
+    def _take(self, segment: Segment, counts: Counts) -> None:
+        self.totals.subtract(segment.counts)
+        self.totals.update(counts)
+        self.totals += Counter()  # drops what has become zero
+        segment.counts = counts
+
+
+def dump_counts(counts: Counts) -> list[list[Any]]:
+    """As BSON holds it: [[status, type, count], …]; names may have dots and dollars."""
+    return [[status, kind, count] for (status, kind), count in counts.items()]
+
+
+def load_counts(dumped: list[list[Any]]) -> Counts:
+    """What `dump_counts` gave."""
+    return Counter({(status, kind): count for status, kind, count in dumped})
