@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Self
 
 import bson
@@ -73,37 +74,46 @@ class Place:
 
 
 def after(place: Place) -> Iterator[Clause]:
-    """The clauses that together match every job after `place`, in list order."""
-    created_at = place.created_at
-    for below in _below("_id", place.id):
-        yield {"createdAt": {"$eq": created_at}, **below, **_not_seen("$gt", created_at)}
-    for below in _below("createdAt", created_at):
-        yield {**below, **_not_seen("$gte", created_at)}
+    """The clauses that together match every job after `place`, in list order, each job once."""
+    created_at, rank = place.created_at, _rank(place.created_at)
+    for below, _ in _below("_id", place.id):
+        yield {"createdAt": {"$eq": created_at}, **below, **_without_above(rank, "$gt", created_at)}
+    for below, its_rank in _below("createdAt", created_at):
+        yield {
+            **below,
+            **_without_above(its_rank, "$gte", created_at if its_rank == rank else None),
+        }
 
 
-def _below(field: str, value: Any) -> Iterator[Clause]:
+def _below(field: str, value: Any) -> Iterator[tuple[Clause, int | None]]:
+    """Clauses for what sorts below `value`, each with the rank of the type that it finds."""
     rank = _rank(value)
     if rank is None:
-        yield {"$expr": {"$lt": [f"${field}", {"$literal": value}]}}
+        yield {"$expr": {"$lt": [f"${field}", {"$literal": value}]}}, None
         return
     if rank < len(_TYPES):
-        yield {field: {"$lt": value}}
+        yield {field: {"$lt": value}}, rank
         if _TYPES[rank][0] == "number" and not _is_nan(value):
-            yield {field: {"$eq": math.nan}}  # sorts below every number, is $lt none
-    for name, _ in _TYPES[rank + 1 :]:
-        yield {field: {"$type": name}}
-    for clause in _BELOW_ALL_TYPES[max(0, rank + 1 - len(_TYPES)) :]:
-        yield {field: clause}
+            yield {field: {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
+    for lower, (name, _) in enumerate(_TYPES[rank + 1 :], start=rank + 1):
+        yield {field: {"$type": name}}, lower
+    for lower in range(max(rank + 1, len(_TYPES)), len(_TYPES) + len(_BELOW_ALL_TYPES)):
+        yield {field: _BELOW_ALL_TYPES[lower - len(_TYPES)]}, lower
 
 
-def _not_seen(operator: str, created_at: Any) -> Clause:
-    """Keeps out a job whose createdAt is an array: it stood where its greatest element stands."""
-    rank = _rank(created_at)
+def _without_above(rank: int | None, operator: str, value: Any) -> Clause:
+    """Keeps an array from being found again by a lesser element than the one it sorts by.
+
+    In the list it stands where its greatest element does: not here, if it has one of a higher
+    type, or of this type beyond `value`.
+    """
     if rank is None:
         return {}
-    higher = [{"createdAt": {"$type": name}} for name, _ in _TYPES[:rank]]
-    if rank < len(_TYPES):
-        higher.append({"createdAt": {operator: created_at}})
+    higher: list[Clause] = [{"createdAt": {"$type": name}} for name, _ in _TYPES[:rank]]
+    if value is not None and rank < len(_TYPES):
+        # Every number is above NaN, but no comparison says so.
+        above = {"$gte": -math.inf} if _is_nan(value) else {operator: value}
+        higher.append({"createdAt": above})
     return {"$nor": higher} if higher else {}
 
 
@@ -119,4 +129,4 @@ def _rank(value: Any) -> int | None:
 
 def _is_nan(value: Any) -> bool:
     number = value.to_decimal() if isinstance(value, Decimal128) else value
-    return bool(number != number)  # noqa: PLR0124 - the definition of NaN
+    return isinstance(number, float | Decimal) and math.isnan(number)
