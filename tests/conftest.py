@@ -52,7 +52,8 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
 @pytest.fixture(scope="session")
 def mongo(mongod: Mongod) -> Iterator[MongoClient[dict[str, Any]]]:
     """A client of the real server that reads and writes."""
-    with MongoClient[dict[str, Any]](mongod.uri, tz_aware=True) as client:
+    options: dict[str, Any] = {"tz_aware": True, "datetime_conversion": "DATETIME_AUTO"}
+    with MongoClient[dict[str, Any]](mongod.uri, **options) as client:
         yield client
 
 

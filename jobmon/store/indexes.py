@@ -6,15 +6,15 @@ A hint by keys also finds an index that another program made under a name of its
 
 from collections.abc import Mapping
 
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from jobmon.store.connection import Connection, Document
+from jobmon.store.ordering import NEWEST_FIRST
 
 Keys = list[tuple[str, int]]
 
-NEWEST_FIRST: Keys = [("createdAt", DESCENDING), ("_id", DESCENDING)]
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
 
 JOB_ID: Keys = [("jobId", ASCENDING)]

@@ -14,7 +14,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection, Document
-from jobmon.store.ordering import Place, after
+from jobmon.store.ordering import NEWEST_FIRST, Place, after, sort_of
 from jobmon.store.plain import aware, text
 from jobmon.store.shared import Shared
 
@@ -72,7 +72,7 @@ class JobFilter:
             return indexes.BY_OWNER_AND_STATUS if self.statuses else indexes.BY_OWNER
         if self.statuses:
             return indexes.BY_STATUS_AND_TYPE if self.types else indexes.BY_STATUS
-        return indexes.BY_TYPE if self.types else indexes.NEWEST_FIRST
+        return indexes.BY_TYPE if self.types else NEWEST_FIRST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,7 @@ class JobStore:
         def run(hint: Hint) -> list[Document]:
             return list(
                 self._connection.jobs.find({**wanted.match(), **clause}, _SUMMARY_FIELDS)
-                .sort(indexes.NEWEST_FIRST)
+                .sort(sort_of(clause))
                 .skip(skip)
                 .limit(limit)
                 .hint(hint)

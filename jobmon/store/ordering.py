@@ -25,8 +25,11 @@ from bson.errors import BSONError
 
 Clause = dict[str, Any]
 
+NEWEST_FIRST: list[tuple[str, int]] = [("createdAt", -1), ("_id", -1)]
+
 # From the highest downwards. What sorts above a date (a timestamp, a regular expression) or has
 # no `$lt` is placed by `$expr`, which compares across types but needs an index without arrays.
+# Below all of these come null (or nothing), the empty array and MinKey.
 _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("date", (datetime, DatetimeMS)),
     ("bool", (bool,)),
@@ -36,7 +39,7 @@ _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("string", (str,)),
     ("number", (int, float, Decimal128)),
 )
-_BELOW_ALL_TYPES: tuple[Clause, ...] = ({"$eq": None}, {"$eq": []}, {"$eq": MinKey()})
+_NAMES = [name for name, _ in _TYPES]
 
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -73,48 +76,74 @@ class Place:
         return cls(created_at=created_at, id=job_id, page=page)
 
 
+def sort_of(clause: Clause) -> list[tuple[str, int]]:
+    """How to sort what a clause of `after` finds.
+
+    With one createdAt for all, MongoDB reads the rest of the order from an index only if it is
+    asked for the rest of the order.
+    """
+    has_one = "$eq" in clause.get("createdAt", {})
+    return NEWEST_FIRST[1:] if has_one else NEWEST_FIRST
+
+
 def after(place: Place) -> Iterator[Clause]:
     """The clauses that together match every job after `place`, in list order, each job once."""
     created_at, rank = place.created_at, _rank(place.created_at)
-    for below, _ in _below("_id", place.id):
-        yield {"createdAt": {"$eq": created_at}, **below, **_without_above(rank, "$gt", created_at)}
-    for below, its_rank in _below("createdAt", created_at):
-        yield {
-            **below,
-            **_without_above(its_rank, "$gte", created_at if its_rank == rank else None),
-        }
+    before, not_before = _below_id(place.id)
+    visited = _elements_above(rank, "$gt", created_at)
+    yield {"createdAt": {"$eq": created_at}, **before, **_except(visited + not_before)}
+    for below, its_rank in _below(created_at):
+        visited = _elements_above(its_rank, "$gte", created_at if its_rank == rank else None)
+        yield {**below, **_except(visited)}
 
 
-def _below(field: str, value: Any) -> Iterator[tuple[Clause, int | None]]:
-    """Clauses for what sorts below `value`, each with the rank of the type that it finds."""
+def _below_id(value: Any) -> tuple[Clause, list[Clause]]:
+    """What has a lesser _id, as a clause and what to except from it.
+
+    One clause for all types: of equal createdAt there are few jobs, with mixed _ids fewer.
+    """
     rank = _rank(value)
     if rank is None:
-        yield {"$expr": {"$lt": [f"${field}", {"$literal": value}]}}, None
+        return {"$expr": {"$lt": ["$_id", {"$literal": value}]}}, []
+    return {"_id": {"$not": {"$gte": value}}}, [{"_id": {"$type": name}} for name in _NAMES[:rank]]
+
+
+def _below(created_at: Any) -> Iterator[tuple[Clause, int | None]]:
+    """Clauses for what sorts below `created_at`, each with the rank of the type that it finds."""
+    rank = _rank(created_at)
+    if rank is None:
+        yield {"$expr": {"$lt": ["$createdAt", {"$literal": created_at}]}}, None
         return
-    if rank < len(_TYPES):
-        yield {field: {"$lt": value}}, rank
-        if _TYPES[rank][0] == "number" and not _is_nan(value):
-            yield {field: {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
-    for lower, (name, _) in enumerate(_TYPES[rank + 1 :], start=rank + 1):
-        yield {field: {"$type": name}}, lower
-    for lower in range(max(rank + 1, len(_TYPES)), len(_TYPES) + len(_BELOW_ALL_TYPES)):
-        yield {field: _BELOW_ALL_TYPES[lower - len(_TYPES)]}, lower
+    if rank < len(_NAMES):
+        yield {"createdAt": {"$lt": created_at}}, rank
+        if _NAMES[rank] == "number" and not _is_nan(created_at):
+            yield {"createdAt": {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
+    found_by = [{"$type": name} for name in _NAMES] + [
+        {"$eq": None},
+        {"$eq": []},
+        {"$eq": MinKey()},
+    ]
+    for lower in range(rank + 1, len(found_by)):
+        yield {"createdAt": found_by[lower]}, lower
 
 
-def _without_above(rank: int | None, operator: str, value: Any) -> Clause:
-    """Keeps an array from being found again by a lesser element than the one it sorts by.
+def _elements_above(rank: int | None, operator: str, value: Any) -> list[Clause]:
+    """What an array must not hold, so that it is not found again by one of its lesser elements.
 
-    In the list it stands where its greatest element does: not here, if it has one of a higher
-    type, or of this type beyond `value`.
+    In the list it stands where its greatest element does: not here, if that is of a higher type,
+    or of this type beyond `value`.
     """
     if rank is None:
-        return {}
-    higher: list[Clause] = [{"createdAt": {"$type": name}} for name, _ in _TYPES[:rank]]
-    if value is not None and rank < len(_TYPES):
+        return []
+    higher: list[Clause] = [{"createdAt": {"$type": name}} for name in _NAMES[:rank]]
+    if value is not None and rank < len(_NAMES):
         # Every number is above NaN, but no comparison says so.
-        above = {"$gte": -math.inf} if _is_nan(value) else {operator: value}
-        higher.append({"createdAt": above})
-    return {"$nor": higher} if higher else {}
+        higher.append({"createdAt": {"$gte": -math.inf} if _is_nan(value) else {operator: value}})
+    return higher
+
+
+def _except(clauses: list[Clause]) -> Clause:
+    return {"$nor": clauses} if clauses else {}
 
 
 def _rank(value: Any) -> int | None:

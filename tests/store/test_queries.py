@@ -1,0 +1,223 @@
+"""The plan of every query on a request path, on the real server with 50,000 jobs: would catch a
+collection scan, an in-memory sort, a read that grows with the collection, a missing time limit."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon import create_app
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..conftest import NOW, SECRET, Api
+
+JOBS = 50_000
+OWNER = "owner-1"
+BIG_OWNER = str(ObjectId("65f0c0ffee0123456789abcd"))
+STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", "leased"]
+
+
+@pytest.fixture(scope="module")
+def filled(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    database = mongo["test_queries"]
+    pick = random.Random(59)
+    owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
+    database.jobs.insert_many(
+        {
+            "jobId": str(number),
+            "type": f"type-{pick.randrange(8)}",
+            "status": pick.choice(STATUSES),
+            "createdBy": pick.choice(owners),
+            "createdAt": NOW + timedelta(seconds=number // 3),
+            "nextRunAt": NOW + timedelta(seconds=number),
+            "leaseExpiresAt": NOW,
+            "payload": {"filler": "x" * 200},
+        }
+        for number in range(JOBS)
+    )
+    database.job_attempts.insert_many(
+        {"jobId": str(number // 2), "attemptNumber": number % 2 + 1} for number in range(5_000)
+    )
+    settings = Settings(mongo_uri="mongodb://unused", jwt_secret_key=SECRET)
+    create_indexes(Connection(settings, mongo_of(database)))
+    yield database
+    mongo.drop_database(database.name)
+
+
+class _Default:
+    """A client whose default database is this one."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._database = database
+
+    def get_default_database(self, _: str) -> Database[dict[str, Any]]:
+        return self._database
+
+
+def mongo_of(database: Database[dict[str, Any]]) -> Any:
+    return _Default(database)
+
+
+@pytest.fixture(scope="module")
+def served(mongod: Mongod, filled: Database[dict[str, Any]]) -> Iterator[Api]:
+    uri = mongod.uri.replace("/?", f"/{filled.name}?")
+    app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0))
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()
+
+
+@contextmanager
+def profiled(database: Database[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """What the server did for jobmon meanwhile, one entry a command."""
+    entries: list[dict[str, Any]] = []
+    database.command("profile", 0)
+    database["system.profile"].drop()
+    database.command("profile", 2)
+    try:
+        yield entries
+    finally:
+        database.command("profile", 0)
+        entries += database["system.profile"].find({"appName": "jobmon"})
+
+
+def stages(plan: Any) -> Iterator[str]:
+    """Every stage that an explained plan names, at any depth."""
+    if isinstance(plan, dict):
+        if "stage" in plan:
+            yield plan["stage"]
+        for inner in plan.values():
+            yield from stages(inner)
+    elif isinstance(plan, list):
+        for inner in plan:
+            yield from stages(inner)
+
+
+def assert_cheap(database: Database[dict[str, Any]], entries: list[dict[str, Any]]) -> None:
+    assert entries
+    for entry in entries:
+        command = entry["command"]
+        said = f"{entry['planSummary']} {command}"
+        assert "COLLSCAN" not in entry["planSummary"], said
+        assert not entry.get("hasSortStage"), said
+        assert command["maxTimeMS"] == 5_000, said
+        if "count" in command:
+            continue  # estimated_document_count: metadata, no plan
+        returned = entry["nreturned"]
+        counting = any("$group" in stage for stage in command.get("pipeline", []))
+        assert entry["docsExamined"] <= (0 if counting else returned + 1), said
+        again = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
+        codec = database.codec_options
+        plan = database.command("explain", again, verbosity="queryPlanner", codec_options=codec)
+        assert not {"COLLSCAN", "SORT"} & set(stages(plan)), said
+
+
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"status": "dlq"},
+    {"status": ["dlq", "failed", "succeeded"]},
+    {"type": "type-3"},
+    {"type": ["type-1", "type-2"]},
+    {"status": "succeeded", "type": "type-5"},
+    {"status": ["queued", "succeeded", "dlq"], "type": [f"type-{n}" for n in range(8)]},
+    {"status": "no such status"},
+]
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+@pytest.mark.parametrize("path", ["/admin/jobs/queue", "/jobs"])
+@pytest.mark.parametrize("subject", [OWNER, BIG_OWNER])
+def test_every_list_reads_no_more_jobs_than_it_shows(
+    served: Api, filled: Database[dict[str, Any]], path: str, subject: str, wanted: dict[str, Any]
+) -> None:
+    token = served.token(subject, "admin")
+
+    def ask(**more: Any) -> dict[str, Any]:
+        with profiled(filled) as entries:
+            answer = served.get(path, token=token, **wanted, **more)
+        assert answer.status_code == 200
+        assert_cheap(filled, entries)
+        return answer.json
+
+    first = ask(per_page=50)
+    meta = first["meta"]
+    if meta["next_cursor"]:
+        second = ask(per_page=50, cursor=meta["next_cursor"])
+        assert ask(per_page=50, page=2)["data"] == second["data"]
+    last = ask(per_page=50, page=max(1, meta["total_pages"]))
+    assert len(last["data"]) == (meta["total"] - 1) % 50 + 1 if meta["total"] else not last["data"]
+    assert last["meta"]["next_cursor"] is None
+    if meta["total_pages"] > 2:
+        before = ask(per_page=50, page=meta["total_pages"] - 1)
+        assert ask(per_page=50, cursor=before["meta"]["next_cursor"])["data"] == last["data"]
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+def test_totals_are_exact_at_any_size(
+    served: Api, filled: Database[dict[str, Any]], wanted: dict[str, Any]
+) -> None:
+    query = {
+        name: {"$in": values if isinstance(values, list) else [values]}
+        for name, values in wanted.items()
+    }
+    total = served.as_admin("/admin/jobs/queue", **wanted).json["meta"]["total"]
+    assert total == filled.jobs.count_documents(query)
+
+
+def test_a_job_is_found_by_its_index_with_its_attempts(
+    served: Api, filled: Database[dict[str, Any]]
+) -> None:
+    owner = str(filled.jobs.find_one({"jobId": "7"})["createdBy"])
+    for subject, role, status in (
+        (owner, "user", 200),
+        ("nobody", "user", 403),
+        ("r", "admin", 200),
+    ):
+        with profiled(filled) as entries:
+            answer = served.get("/jobs/7", token=served.token(subject, role))
+        assert answer.status_code == status
+        assert_cheap(filled, entries)
+    assert [attempt["attemptNumber"] for attempt in answer.json["attempts"]] == [1, 2]
+
+
+def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) -> None:
+    with profiled(filled) as entries:
+        stats = served.as_admin("/admin/jobs/stats").json
+    assert stats["totalJobs"] == JOBS == sum(stats["statusCounts"].values())
+    assert_cheap(filled, entries)
+    groups = [entry for entry in entries if "pipeline" in entry["command"]]
+    assert any(entry["keysExamined"] >= JOBS for entry in groups)
+
+
+def test_without_indexes_the_answers_are_right_and_the_log_names_each_once(
+    real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    database.jobs.insert_many([{"jobId": str(n), "status": "dlq"} for n in range(3)])
+    for _ in range(2):
+        assert real_api.as_admin("/admin/jobs/queue", status="dlq").json["meta"]["total"] == 3
+        assert real_api.as_admin("/admin/jobs/stats").json["statusCounts"]["dlq"] == 3
+    named = [record.message for record in caplog.records if "no index on" in record.message]
+    assert len(named) == len(set(named)) >= 3
+
+
+def test_a_query_that_takes_too_long_is_a_503(
+    served: Api, filled: Database[dict[str, Any]]
+) -> None:
+    admin = filled.client.admin
+    slow = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+    try:
+        answer = served.as_admin("/admin/jobs/queue")
+        assert answer.status_code == 503
+        assert answer.json["error"]["code"] == "database_unavailable"
+        assert int(answer.headers["Retry-After"]) > 0
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
