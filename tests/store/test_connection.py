@@ -1,0 +1,88 @@
+"""The connection on the real server: would catch a client shared across a fork, a document that
+cannot be read, and a service that does not come back with its database."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import encode
+from bson.raw_bson import RawBSONDocument
+from pymongo.database import Database
+
+from jobmon import create_app
+from jobmon.embedded import Mongod, free_port
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+
+from ..conftest import NOW, Api
+from ..waiting import eventually
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("", "jobmon"), ("/", "jobmon"), ("/shop", "shop"), ("/shop?w=1", "shop")]
+)
+def test_the_database_is_the_one_in_the_uri(
+    make_settings: Callable[..., Settings], path: str, name: str
+) -> None:
+    connection = Connection(make_settings(mongo_uri=f"mongodb://127.0.0.1:1{path}"))
+    assert connection.database.name == name
+    connection.client.close()
+
+
+def test_a_fork_gets_a_client_of_its_own(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = Connection(make_settings(mongo_uri="mongodb://127.0.0.1:1"))
+    before = connection.client
+    assert connection.client is before
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    after = connection.client
+    assert after is not before
+    before.close()
+    after.close()
+
+
+def test_a_document_that_is_broken_inside_is_still_shown(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    raw = encode({"jobId": "raw", "type": "@@", "payload": {"text": "@@"}, "createdAt": NOW})
+    database.jobs.insert_one(RawBSONDocument(raw.replace(b"@@", b"\xff\xfe")))
+    assert real_api.as_admin("/jobs/raw").json["type"] == "��"
+    assert real_api.as_admin("/admin/jobs/queue").json["data"][0]["jobId"] == "raw"
+    assert real_api.as_admin("/admin/jobs/stats").json["totalJobs"] == 1
+
+
+def test_the_service_comes_and_goes_with_its_database(
+    make_settings: Callable[..., Settings], tmp_path: Path, mongod: Mongod
+) -> None:
+    server = Mongod(tmp_path / "data", port=free_port())
+    uri = server.uri.replace("/?", "/jobmon?")
+    api = Api(create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300)))
+
+    def status(path: str) -> int:
+        return api.as_admin(path).status_code
+
+    assert status("/admin/jobs/stats") == status("/readyz") == 503
+    assert status("/healthz") == 200
+    for _ in range(2):
+        with server:
+            eventually(lambda: status("/readyz") == 200)
+            eventually(lambda: status("/admin/jobs/stats") == 200)
+        answer = api.as_admin("/admin/jobs/queue")
+        assert answer.status_code == 503
+        assert answer.json["error"]["code"] == "database_unavailable"
+        assert answer.headers["Retry-After"] == "2"
+        assert status("/healthz") == 200
+    api.app.extensions["jobmon_connection"].client.close()
+
+
+def test_dates_out_of_pythons_range_are_shown(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    database.command(
+        "insert", "jobs", documents=[{"jobId": "far", "finishedAt": NOW + timedelta(days=1)}]
+    )
+    database.jobs.update_one({}, [{"$set": {"finishedAt": {"$add": ["$finishedAt", 10**15]}}}])
+    assert real_api.as_admin("/jobs/far").json["finishedAt"].startswith("+0")
