@@ -97,9 +97,8 @@ class JobQueue:
             [("jobId", ASCENDING), ("attemptNumber", ASCENDING)], unique=True
         )
         self._attempts.create_index(
-            [("startedAt", ASCENDING)],
+            [("status", ASCENDING)],
             partialFilterExpression={"status": AttemptStatus.RUNNING.value},
-            name="running_startedAt",
         )
 
     def enqueue(
