@@ -23,7 +23,7 @@ from jobmon.api.auth import issue_token
 from jobmon.embedded import Mongod, MongodUnavailableError
 from jobmon.settings import Settings
 
-SECRET = "a shared secret of thirty-two bytes or more"
+SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
 
 

@@ -1,0 +1,287 @@
+"""Tokens and roles (contract, section 4): would catch a forged token that passes, a good one that
+does not, and an identity provider that is asked too often or not often enough."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import RSAAlgorithm
+
+from jobmon import create_app
+from jobmon.api import auth
+from jobmon.settings import ADMIN_DASHBOARD, Settings
+
+from ..conftest import SECRET, Api
+
+STATS = "/admin/jobs/stats"
+Make = Callable[..., Api]
+
+
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65_537, 2_048)
+
+
+def pem(key: Any) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+KEY, OTHER_KEY = rsa_key(), rsa_key()
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+CLAIMS = {"sub": "root", "role": "admin"}
+
+
+def signed(
+    claims: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any
+) -> str:
+    return jwt.encode(claims, key, algorithm, headers=header)
+
+
+def outcome(api: Api, token: str, path: str = STATS) -> int | str:
+    answer = api.get(path, token=token)
+    return 200 if answer.status_code == 200 else answer.json["error"]["code"]
+
+
+@pytest.fixture
+def service(watched: Any, make_settings: Callable[..., Settings]) -> Make:
+    def make(**given: Any) -> Api:
+        return Api(create_app(make_settings(**given), watched.client))
+
+    return make
+
+
+def at(**ahead: float) -> datetime:
+    return datetime.now(UTC) + timedelta(**ahead)
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        (CLAIMS, 200),
+        (CLAIMS | {"exp": at(hours=1)}, 200),
+        (CLAIMS | {"exp": at(hours=-1)}, "token_expired"),
+        (CLAIMS | {"nbf": at(hours=1)}, "token_invalid"),
+        (CLAIMS | {"aud": "somebody else's business"}, 200),
+        (CLAIMS | {"type": "refresh"}, "token_invalid"),
+        ({"role": "admin"}, "token_invalid"),
+        ({"role": "admin", "sub": ""}, "token_invalid"),
+        ({"role": "admin", "sub": 5}, "token_invalid"),
+        ({"sub": "root"}, "permission_denied"),
+        ({"sub": "root", "role": "user"}, "permission_denied"),
+        ({"sub": "root", "role": "Admin"}, "permission_denied"),
+        ({"sub": "root", "role": ["admin"]}, "permission_denied"),
+        ({"sub": "root", "role": {"admin": 1}}, "permission_denied"),
+        ({"sub": "root", "role": None}, "permission_denied"),
+    ],
+)
+def test_claims_decide(service: Make, claims: dict[str, Any], expected: int | str) -> None:
+    assert outcome(service(), signed(claims)) == expected
+
+
+@pytest.mark.parametrize("role", [None, "user", ["admin"], 7])
+def test_whoever_has_a_good_token_may_see_own_jobs(service: Make, role: Any) -> None:
+    assert outcome(service(), signed({"sub": "ada", "role": role}), "/jobs") == 200
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        signed(CLAIMS, "another secret of thirty-two bytes or more"),
+        signed(CLAIMS, algorithm="HS384"),
+        signed(CLAIMS, None, "none"),
+        signed(CLAIMS)[:-2],
+        signed(CLAIMS).rsplit(".", 1)[0] + ".",
+        "a.b.c",
+        "garbage",
+        "é",
+    ],
+)
+def test_a_token_of_another_key_or_algorithm_is_refused(service: Make, token: str) -> None:
+    assert outcome(service(), token) == "token_invalid"
+
+
+@pytest.mark.parametrize("header", ["", "Basic cm9vdDpyb290", "Bearer", "bearer-ish x", "Token x"])
+def test_a_header_without_a_bearer_token_is_no_authentication(service: Make, header: str) -> None:
+    answer = service().client.get(STATS, headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.json["error"]["code"] in {"authentication_required", "token_invalid"}
+
+
+def test_a_token_counts_in_the_header_only(service: Make) -> None:
+    api = service()
+    api.client.set_cookie("access_token_cookie", signed(CLAIMS))
+    assert api.get(STATS, jwt=signed(CLAIMS)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"iss": "https://id", "aud": "jobmon"}, 200),
+        ({"iss": "https://id", "aud": ["x", "jobmon"]}, 200),
+        ({"iss": "https://evil", "aud": "jobmon"}, "token_invalid"),
+        ({"iss": "https://id", "aud": "other"}, "token_invalid"),
+        ({"iss": "https://id"}, "token_invalid"),
+        ({"aud": "jobmon"}, "token_invalid"),
+    ],
+)
+def test_issuer_and_audience_are_checked_where_they_are_set(
+    service: Make, claims: dict[str, Any], expected: int | str
+) -> None:
+    api = service(jwt_issuer="https://id", jwt_audience="jobmon")
+    assert outcome(api, signed(CLAIMS | claims)) == expected
+    assert outcome(api, api.token()) == 200  # those that we issue say both
+
+
+@pytest.mark.parametrize(("key", "algorithm"), [(KEY, "RS256"), (KEY, "PS512"), (EC_KEY, "ES256")])
+def test_an_identity_providers_public_key(service: Make, key: Any, algorithm: str) -> None:
+    api = service(jwt_secret_key=None, jwt_public_key=pem(key), jwt_algorithm=algorithm)
+    assert outcome(api, signed(CLAIMS, key, algorithm)) == 200
+    assert outcome(api, signed(CLAIMS)) == "token_invalid"
+    assert outcome(api, signed(CLAIMS, OTHER_KEY, "RS256")) == "token_invalid"
+    assert outcome(api, signed(CLAIMS, None, "none")) == "token_invalid"
+
+
+def test_a_public_key_cannot_be_used_as_a_shared_secret(service: Make) -> None:
+    api = service(jwt_secret_key=None, jwt_public_key=pem(KEY), jwt_algorithm="RS256")
+    header, payload, _ = signed(CLAIMS).split(".")
+    signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(
+        f"{header}.{payload}".encode(), pem(KEY).encode()
+    )
+    forged = f"{header}.{payload}.{jwt.utils.base64url_encode(signature).decode()}"
+    assert outcome(api, forged) == "token_invalid"
+
+
+def test_another_role_can_be_given_the_permission(service: Make) -> None:
+    api = service(role_permissions={"ops": frozenset({ADMIN_DASHBOARD})})
+    assert outcome(api, signed({"sub": "x", "role": "ops"})) == 200
+    assert outcome(api, signed({"sub": "x", "role": "dev"})) == "permission_denied"
+
+
+class Provider:
+    """An identity provider's key endpoint that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, rsa.RSAPrivateKey] = {"one": KEY}
+        self.asked = 0
+        self.broken = False
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.asked += 1
+                self.send_response(500 if provider.broken else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(provider.document()).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/keys"
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "keys": [
+                json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": kid, "alg": "RS256"}
+                for kid, key in self.keys.items()
+            ]
+        }
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    thread = threading.Thread(target=provider.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield provider
+    provider.server.shutdown()
+    provider.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def jwks(service: Make, provider: Provider) -> Api:
+    return service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
+
+
+def by(kid: str | None, key: Any = KEY, **claims: Any) -> str:
+    return signed(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
+
+
+def test_keys_are_fetched_once_and_kept(jwks: Api, provider: Provider) -> None:
+    assert [outcome(jwks, by("one")) for _ in range(5)] == [200] * 5
+    assert provider.asked == 1
+
+
+@pytest.mark.parametrize(
+    "token",
+    [by("unknown"), by(None), by("one", OTHER_KEY), signed(CLAIMS, kid="one"), "garbage"],
+    ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "garbage"],
+)
+def test_a_token_that_no_key_vouches_for_is_refused(jwks: Api, token: str) -> None:
+    assert outcome(jwks, token) == "token_invalid"
+
+
+def test_a_rotated_key_is_picked_up(
+    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outcome(jwks, by("one")) == 200
+    provider.keys = {"two": OTHER_KEY}
+    monkeypatch.setattr(auth, "KEYS_COOLDOWN_S", 0)
+    assert outcome(jwks, by("two", OTHER_KEY)) == 200
+    assert outcome(jwks, by("one")) == "token_invalid"
+
+
+def test_unknown_kids_do_not_make_us_hammer_the_provider(jwks: Api, provider: Provider) -> None:
+    for number in range(20):
+        assert outcome(jwks, by(f"kid-{number}")) == "token_invalid"
+    assert provider.asked == 1
+
+
+def test_a_provider_that_is_away_is_503(
+    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.broken = True
+    answer = jwks.get(STATS, token=by("one"))
+    assert answer.status_code == 503
+    assert answer.json["error"]["code"] == "identity_provider_unavailable"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert outcome(jwks, by(None)) == "token_invalid"  # no key could vouch for it
+    assert provider.asked == 1
+    provider.broken = False
+    monkeypatch.setattr(auth, "KEYS_COOLDOWN_S", 0)
+    assert outcome(jwks, by("one")) == 200
+
+
+def test_known_keys_stay_good_while_the_provider_is_away(
+    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outcome(jwks, by("one")) == 200
+    provider.broken = True
+    monkeypatch.setattr(auth, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(auth, "KEYS_LIFESPAN_S", 0)
+    assert outcome(jwks, by("one")) == 200
+    assert provider.asked == 2
+
+
+def test_the_token_command_prints_a_token_that_works(service: Make) -> None:
+    api = service()
+    runner = api.app.test_cli_runner()
+    result = runner.invoke(args=["token", "--sub", "ada", "--role", "admin"])
+    assert outcome(api, result.output.strip()) == 200
+    claims = jwt.decode(result.output.strip(), SECRET, ["HS256"])
+    assert (claims["sub"], claims["role"]) == ("ada", "admin")
+    assert claims["exp"] - claims["iat"] == 3_600
+
+
+def test_the_token_command_needs_a_secret_of_ours(service: Make) -> None:
+    api = service(jwt_secret_key=None, jwt_public_key=pem(KEY), jwt_algorithm="RS256")
+    result = api.app.test_cli_runner().invoke(args=["token", "--sub", "ada", "--role", "admin"])
+    assert result.exit_code == 1
+    assert "JOBMON_JWT_SECRET_KEY is not set" in result.output

@@ -1,0 +1,229 @@
+"""Every failure as the contract says: would catch a wrong status or code, a body of another shape,
+a check that comes too late, and an answer that tells what it must not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from limits.errors import StorageError
+from limits.strategies import FixedWindowRateLimiter
+from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, WTimeoutError
+
+from jobmon import create_app
+from jobmon.settings import Settings
+from jobmon.store.jobs import JobStore
+
+from ..conftest import Api
+
+QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
+PROTECTED = [QUEUE, STATS, "/jobs", "/jobs/some-id"]
+
+
+def assert_error(answer: Any, status: int, code: str, *, details: bool = False) -> dict[str, Any]:
+    assert answer.status_code == status
+    assert answer.content_type == "application/json"
+    assert list(answer.json) == ["error"]
+    error = answer.json["error"]
+    assert error["code"] == code
+    assert set(error) == {"code", "message"} | ({"details"} if details else set())
+    assert error["message"]
+    return error
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+def test_no_token_is_401_before_anything_is_looked_at(api: Api, path: str) -> None:
+    answer = api.get(path, page="nonsense", cursor="!")
+    assert_error(answer, 401, "authentication_required")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+def test_an_expired_token_is_401_and_says_so(api: Api, path: str) -> None:
+    answer = api.get(path, token=api.token(seconds=-1))
+    assert_error(answer, 401, "token_expired")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+def test_a_token_that_is_none_is_401(api: Api, path: str) -> None:
+    answer = api.get(path, token="not.a.token")
+    assert_error(answer, 401, "token_invalid")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", [QUEUE, STATS])
+def test_t59_3_who_is_no_admin_is_403_even_with_a_bad_query(api: Api, path: str) -> None:
+    assert_error(api.as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
+
+
+def test_t59_4_a_job_of_another_and_no_job_at_all_are_the_same_answer(
+    api: Api, watched: Any
+) -> None:
+    watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
+    theirs, missing = api.as_owner("/jobs/bobs", "ada"), api.as_owner("/jobs/none", "ada")
+    assert_error(theirs, 403, "access_denied")
+    assert theirs.data == missing.data
+    assert dict(theirs.headers) == dict(missing.headers)
+    assert api.as_admin("/jobs/none").data == missing.data
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/jobs/a/b", "/admin", "/admin/jobs/none", "/jobs/"]
+)
+def test_an_unknown_route_is_404(api: Api, path: str) -> None:
+    assert_error(api.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
+@pytest.mark.parametrize("path", [*PROTECTED, "/healthz", "/readyz"])
+def test_a_method_that_is_not_offered_is_405_and_names_those_that_are(
+    api: Api, path: str, method: str
+) -> None:
+    answer = getattr(api.client, method)(path)
+    assert_error(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", [QUEUE, "/jobs"])
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("page", "0"),
+        ("page", "-1"),
+        ("page", "1.5"),
+        ("page", "x"),
+        ("page", ""),
+        ("page", "9" * 5_000),
+        ("per_page", "0"),
+        ("per_page", "101"),
+        ("per_page", "x"),
+        ("status", "s" * 201),
+        ("status", [f"s{number}" for number in range(11)]),
+        ("type", "t" * 201),
+        ("type", [f"t{number}" for number in range(21)]),
+        ("cursor", "!"),
+        ("cursor", "c" * 4_097),
+    ],
+)
+def test_a_bad_parameter_is_422_and_is_named(
+    api: Api, path: str, parameter: str, value: Any
+) -> None:
+    answer = api.as_admin(path, **{parameter: value})
+    error = assert_error(answer, 422, "validation_error", details=True)
+    assert list(error["details"]) == [parameter]
+    assert all(isinstance(said, str) for said in error["details"][parameter])
+    assert parameter in error["message"]
+
+
+def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
+    answer = api.as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
+    assert set(answer.json["error"]["details"]) == {"page", "per_page", "status"}
+
+
+@pytest.mark.parametrize(
+    "query", [{"page": "1", "per_page": "100"}, {"status": ["a", ""]}, {"type": ""}, {"other": "x"}]
+)
+def test_a_good_or_unknown_parameter_is_no_error(api: Api, query: dict[str, Any]) -> None:
+    assert api.as_admin(QUEUE, **query).status_code == 200
+
+
+def test_who_asks_too_often_is_429_and_others_are_not(
+    watched: Any, make_settings: Callable[..., Settings]
+) -> None:
+    api = Api(create_app(make_settings(rate_limit="2/hour"), watched.client))
+    assert [api.as_admin(STATS).status_code for _ in range(2)] == [200, 200]
+    refused = api.as_admin("/jobs")
+    assert_error(refused, 429, "rate_limited")
+    assert 0 < int(refused.headers["Retry-After"]) <= 3_600
+    assert api.as_owner("/jobs", "ada").status_code == 200
+    assert_error(api.get(STATS), 401, "authentication_required")
+    assert api.get("/healthz").status_code == 200
+
+
+def test_losing_the_rate_limiters_storage_does_not_lose_the_monitor(
+    watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> bool:
+        raise StorageError(ConnectionError())
+
+    monkeypatch.setattr(FixedWindowRateLimiter, "hit", away)
+    api = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
+    assert api.as_admin(STATS).status_code == 200
+
+
+@pytest.fixture
+def away(make_settings: Callable[..., Settings]) -> Any:
+    """The service over a database that is not there."""
+    settings = make_settings(
+        mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=100
+    )
+    app = create_app(settings)
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()
+
+
+@pytest.mark.parametrize("path", [QUEUE, STATS, "/jobs", "/jobs/some-id", "/readyz"])
+def test_a_database_that_is_away_is_503_with_retry_after_logged_once(
+    away: Api, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = away.as_admin(path)
+    assert_error(answer, 503, "database_unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    logged = [record for record in caplog.records if record.name.startswith("jobmon")]
+    assert len(logged) == 1
+    assert "ServerSelectionTimeoutError" in logged[0].getMessage()
+    assert "hidden" not in answer.text + caplog.text
+
+
+def test_a_database_that_is_away_leaves_the_service_alive(away: Api) -> None:
+    answer = away.get("/healthz")
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        AutoReconnect("hidden"),
+        ExecutionTimeout("hidden", 50, {"codeName": "MaxTimeMSExpired"}),
+        OperationFailure("not authorized on hidden", 13, {"codeName": "Unauthorized"}),
+        OperationFailure("hidden", 18, {"codeName": "AuthenticationFailed"}),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_database_that_fails_or_refuses_is_503(
+    api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    answer = api.as_admin("/jobs/some-id")
+    assert_error(answer, 503, "database_unavailable")
+    assert answer.headers["Retry-After"] == "2"
+    assert "hidden" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("hidden"), OperationFailure("hidden", 2), WTimeoutError("hidden")]
+)
+def test_a_fault_of_ours_is_500_without_internals_and_logged_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    monkeypatch.setattr(JobStore, "list_jobs", fails_with(fault))
+    answer = api.as_admin(QUEUE)
+    assert_error(answer, 500, "server_error")
+    assert "hidden" not in answer.text + str(answer.headers)
+    assert "Traceback" not in answer.text
+    (logged,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert logged.exc_info is not None
+    assert logged.exc_info[1] is fault
+
+
+def fails_with(fault: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise fault
+
+    return fail
+
+
+def test_no_answer_is_kept_by_a_cache(api: Api) -> None:
+    for answer in (api.as_admin(STATS), api.get(STATS), api.get("/healthz"), api.get("/nope")):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"

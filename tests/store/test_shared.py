@@ -1,0 +1,96 @@
+"""Sharing one answer: would catch a query for each viewer, and a failure that sticks."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from jobmon.store.shared import Shared
+
+from ..waiting import eventually
+
+
+class Slow:
+    """A computation that the test lets go on."""
+
+    def __init__(self, outcome: Callable[[], int]) -> None:
+        self.calls = 0
+        self.may_end = threading.Event()
+        self._outcome = outcome
+
+    def __call__(self) -> int:
+        self.calls += 1
+        assert self.may_end.wait(20)
+        return self._outcome()
+
+
+def ask_together(shared: Shared[int], slow: Slow, askers: int) -> list[object]:
+    """What each of several threads gets that come while the computation is under way."""
+    got: list[object] = []
+    coming = threading.Barrier(askers + 1)
+
+    def ask() -> None:
+        coming.wait()
+        try:
+            got.append(shared.get())
+        except ArithmeticError as error:
+            got.append(error)
+
+    first = threading.Thread(target=lambda: got.append(outcome_of(shared)))
+    first.start()
+    eventually(lambda: slow.calls == 1)
+    threads = [threading.Thread(target=ask) for _ in range(askers)]
+    for thread in threads:
+        thread.start()
+    coming.wait()
+    eventually(lambda: all(thread.is_alive() for thread in threads))
+    slow.may_end.set()
+    for thread in [first, *threads]:
+        thread.join()
+    return got
+
+
+def outcome_of(shared: Shared[int]) -> object:
+    try:
+        return shared.get()
+    except ArithmeticError as error:
+        return error
+
+
+def test_all_who_come_meanwhile_share_one_computation() -> None:
+    slow = Slow(lambda: 42)
+    assert ask_together(Shared(slow, 60_000), slow, 30) == [42] * 31
+    assert slow.calls == 1
+
+
+def test_a_failure_is_shared_by_those_who_wait_and_then_forgotten() -> None:
+    failing = True
+
+    def outcome() -> int:
+        return 1 // 0 if failing else 7
+
+    slow = Slow(outcome)
+    shared = Shared(slow, 60_000)
+    assert {type(outcome) for outcome in ask_together(shared, slow, 5)} == {ZeroDivisionError}
+    failing = False
+    assert shared.get() == 7
+
+
+def test_a_value_is_kept_for_its_time_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    values = iter(range(9))
+    shared = Shared(lambda: next(values), 2_000)
+    assert shared.kept() is None
+    assert shared.get() == shared.get() == shared.kept() == 0
+    now += 1.999
+    assert shared.get() == 0
+    now += 0.001
+    assert shared.kept() is None
+    assert shared.get() == 1
+
+
+def test_without_a_time_to_keep_it_every_caller_gets_a_new_value() -> None:
+    values = iter(range(9))
+    shared = Shared(lambda: next(values), 0)
+    assert [shared.get() for _ in range(3)] == [0, 1, 2]

@@ -1,0 +1,196 @@
+"""Settings: would catch a bad value that is let through, and an error that shows a secret."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from jobmon import create_app
+from jobmon.settings import Settings, SettingsError
+
+SECRET = "0123456789abcdef0123456789abcdef"
+GOOD = {"MONGO_URI": "mongodb://u:hidden@db/shop", "JWT_SECRET_KEY": SECRET}
+
+
+def pem(key: Any) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+RSA = pem(rsa.generate_private_key(65_537, 2_048))
+EC = pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def read(**environment: str) -> Settings:
+        for name, value in environment.items():
+            monkeypatch.setenv(f"JOBMON_{name}", value)
+        return Settings.from_env()
+
+    return read
+
+
+def test_two_settings_are_enough_and_the_rest_has_defaults(read: Any) -> None:
+    settings = read(**GOOD)
+    assert settings == Settings(mongo_uri=GOOD["MONGO_URI"], jwt_secret_key=SECRET)
+    assert settings.jobs_collection == "jobs"
+    assert settings.attempts_collection == "job_attempts"
+    assert settings.stats_ttl_ms == 2_000
+    assert settings.rate_limit is None
+    assert settings.role_permissions == {"admin": {"ADMIN_DASHBOARD"}}
+
+
+def test_every_setting_is_read(read: Any) -> None:
+    settings = read(
+        **GOOD,
+        JOBS_COLLECTION="tasks",
+        ATTEMPTS_COLLECTION="tries",
+        STATS_TTL_MS="0",
+        QUERY_TIMEOUT_MS="7",
+        SERVER_SELECTION_TIMEOUT_MS="8",
+        JWT_ALGORITHM="HS512",
+        JWT_ISSUER="https://id",
+        JWT_AUDIENCE="jobmon",
+        ROLE_PERMISSIONS="ops=ADMIN_DASHBOARD,sre=ADMIN_DASHBOARD",
+        REDACT_KEYS="a,b",
+        RATE_LIMIT="10/second;600/minute",
+        RATE_LIMIT_STORAGE_URI="memory://",
+        ROLLUP_DB="rollups",
+        ROLLUP_URI="mongodb://db2",
+        COLLECTOR="true",
+        LOG_LEVEL="DEBUG",
+    )
+    assert settings == Settings(
+        mongo_uri=GOOD["MONGO_URI"],
+        jobs_collection="tasks",
+        attempts_collection="tries",
+        stats_ttl_ms=0,
+        query_timeout_ms=7,
+        server_selection_timeout_ms=8,
+        jwt_secret_key=SECRET,
+        jwt_algorithm="HS512",
+        jwt_issuer="https://id",
+        jwt_audience="jobmon",
+        role_permissions=dict.fromkeys(["admin", "ops", "sre"], frozenset({"ADMIN_DASHBOARD"})),
+        redact_keys=("a", "b"),
+        rate_limit="10/second;600/minute",
+        rollup_db="rollups",
+        rollup_uri="mongodb://db2",
+        collector=True,
+        log_level="DEBUG",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MONGO_URI", "postgres://u:hidden@db"),
+        ("MONGO_URI", "mongodb://u:hidden@db:port"),
+        ("MONGO_URI", ""),
+        ("JOBS_COLLECTION", "a$b"),
+        ("ATTEMPTS_COLLECTION", ""),
+        ("STATS_TTL_MS", "-1"),
+        ("QUERY_TIMEOUT_MS", "0"),
+        ("QUERY_TIMEOUT_MS", "soon"),
+        ("SERVER_SELECTION_TIMEOUT_MS", "1.5"),
+        ("JWT_SECRET_KEY", "hidden, and too short"),
+        ("JWT_ALGORITHM", "none"),
+        ("JWT_ALGORITHM", "RS256"),
+        ("ROLE_PERMISSIONS", "ops=EVERYTHING"),
+        ("RATE_LIMIT", "a lot"),
+        ("ROLLUP_DB", "a.b"),
+        ("ROLLUP_URI", "http://hidden"),
+        ("COLLECTOR", "perhaps"),
+        ("LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_a_line_that_names_it_and_shows_no_secret(
+    read: Any, name: str, value: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(**GOOD | {name: value})
+    assert f"JOBMON_{name}" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_missing_database_is_named(read: Any) -> None:
+    with pytest.raises(SettingsError, match="JOBMON_MONGO_URI"):
+        read(JWT_SECRET_KEY=SECRET)
+
+
+def test_all_that_is_wrong_is_said_at_once(read: Any) -> None:
+    with pytest.raises(SettingsError, match=r"JOBMON_STATS_TTL_MS.*JOBMON_LOG_LEVEL"):
+        read(**GOOD, STATS_TTL_MS="x", LOG_LEVEL="x")
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {},
+        {"JWT_SECRET_KEY": SECRET, "JWT_PUBLIC_KEY": RSA},
+        {"JWT_PUBLIC_KEY": RSA, "JWT_JWKS_URL": "https://id/keys"},
+    ],
+)
+def test_there_is_exactly_one_source_of_keys(read: Any, sources: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="exactly one of JOBMON_JWT_SECRET_KEY"):
+        read(MONGO_URI="mongodb://db", **sources)
+
+
+@pytest.mark.parametrize(
+    ("source", "algorithm", "expected"),
+    [
+        ({"JWT_SECRET_KEY": SECRET}, None, "HS256"),
+        ({"JWT_PUBLIC_KEY": RSA}, None, "RS256"),
+        ({"JWT_PUBLIC_KEY": EC}, "ES256", "ES256"),
+        ({"JWT_JWKS_URL": "https://id/keys"}, None, "RS256"),
+    ],
+)
+def test_the_algorithm_goes_with_the_source(
+    read: Any, source: dict[str, str], algorithm: str | None, expected: str
+) -> None:
+    more = {"JWT_ALGORITHM": algorithm} if algorithm else {}
+    assert read(MONGO_URI="mongodb://db", **source, **more).jwt_algorithm == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "algorithm"),
+    [
+        ({"JWT_PUBLIC_KEY": RSA}, "HS256"),
+        ({"JWT_PUBLIC_KEY": RSA}, "ES256"),
+        ({"JWT_PUBLIC_KEY": "-----BEGIN PUBLIC KEY-----"}, "RS256"),
+        ({"JWT_JWKS_URL": "https://id/keys"}, "HS256"),
+        ({"JWT_JWKS_URL": "file:///etc/passwd"}, "RS256"),
+    ],
+)
+def test_a_key_or_algorithm_that_does_not_fit_is_refused(
+    read: Any, source: dict[str, str], algorithm: str
+) -> None:
+    with pytest.raises(SettingsError, match="JOBMON_JWT_"):
+        read(MONGO_URI="mongodb://db", JWT_ALGORITHM=algorithm, **source)
+
+
+def test_a_public_key_may_have_its_line_ends_escaped(read: Any) -> None:
+    escaped = RSA.replace("\n", "\\n")
+    assert read(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=escaped).jwt_public_key == RSA
+
+
+def test_settings_are_frozen_and_do_not_print_secrets() -> None:
+    settings = Settings(mongo_uri="mongodb://u:hidden@db", jwt_secret_key="hidden" * 6)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.mongo_uri = "other"
+    assert "hidden" not in repr(settings)
+
+
+def test_a_bad_setting_stops_the_start_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOBMON_MONGO_URI", "nonsense")
+    with pytest.raises(SystemExit) as stopped:
+        create_app()
+    assert stopped.value.code == 3  # what gunicorn understands as: do not try again
+    said = capsys.readouterr().err
+    assert said.startswith("jobmon: JOBMON_MONGO_URI")
+    assert said.count("\n") == 1
