@@ -1,0 +1,214 @@
+"""`GET /admin/jobs/…`: would catch a filter that lets too much through, a page that does not add
+up, and a figure that is not the truth."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.errors import ExecutionTimeout
+
+from jobmon.store import jobs as jobs_module
+from jobmon.store.jobs import JobStore
+
+from ..conftest import NOW, Api
+
+QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
+KNOWN = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
+
+
+@pytest.fixture
+def fifty(watched: Any) -> Any:
+    """Jobs 0 … 49, of which the later ones are newer, five to a second."""
+    watched.jobs.insert_many(
+        {
+            "_id": ObjectId(f"{number:024x}"),
+            "jobId": str(number),
+            "status": ["queued", "dlq", "odd"][number % 3],
+            "type": ["email.send", "payout.execute"][number % 2],
+            "createdAt": NOW + timedelta(seconds=number // 5),
+        }
+        for number in range(50)
+    )
+    return watched
+
+
+def ids(answer: Any) -> list[int]:
+    return [int(job["jobId"]) for job in answer.json["data"]]
+
+
+def test_t59_1_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty: Any) -> None:
+    answer = api.as_admin(QUEUE)
+    assert answer.status_code == 200
+    assert ids(answer) == list(range(49, 29, -1))
+    meta = answer.json["meta"]
+    assert isinstance(meta.pop("next_cursor"), str)
+    assert meta == {"page": 1, "per_page": 20, "total": 50, "total_pages": 3}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected", "meta"),
+    [
+        ({"page": 3}, range(9, -1, -1), (3, 20, 50, 3)),
+        ({"page": 2, "per_page": 25}, range(24, -1, -1), (2, 25, 50, 2)),
+        ({"page": 4}, [], (4, 20, 50, 3)),
+        ({"page": 10**30}, [], (10**30, 20, 50, 3)),
+        ({"per_page": 100}, range(49, -1, -1), (1, 100, 50, 1)),
+        ({"status": "no such"}, [], (1, 20, 0, 0)),
+    ],
+)
+def test_the_last_page_and_what_lies_beyond(
+    api: Api, fifty: Any, query: dict[str, Any], expected: Any, meta: tuple[int, ...]
+) -> None:
+    answer = api.as_admin(QUEUE, **query)
+    assert ids(answer) == list(expected)
+    names = ("page", "per_page", "total", "total_pages")
+    assert answer.json["meta"] == dict(zip(names, meta, strict=True)) | {"next_cursor": None}
+
+
+@pytest.mark.parametrize("per_page", [1, 7, 10, 49, 50])
+def test_a_cursor_goes_through_the_whole_list_once(api: Api, fifty: Any, per_page: int) -> None:
+    seen, page, query = [], 0, {"per_page": per_page}
+    while True:
+        answer = api.as_admin(QUEUE, **query)
+        page += 1
+        seen += ids(answer)
+        assert answer.json["meta"]["page"] == page
+        assert answer.json["meta"]["total"] == 50
+        if answer.json["meta"]["next_cursor"] is None:
+            break
+        query["cursor"] = answer.json["meta"]["next_cursor"]
+    assert seen == list(range(49, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ({"status": "dlq"}, lambda n: n % 3 == 1),
+        ({"status": ["dlq", "odd"]}, lambda n: n % 3 in (1, 2)),
+        ({"status": ["dlq", ""]}, lambda n: n % 3 == 1),
+        ({"status": ""}, lambda n: True),
+        ({"type": "email.send"}, lambda n: n % 2 == 0),
+        ({"type": ["email.send", "payout.execute"]}, lambda n: True),
+        ({"status": "queued", "type": "payout.execute"}, lambda n: n % 6 == 3),
+        ({"status": "DLQ"}, lambda n: False),
+        ({"status": "$ne"}, lambda n: False),
+    ],
+)
+def test_filters_find_what_matches_and_nothing_else(
+    api: Api, fifty: Any, query: dict[str, Any], wanted: Any
+) -> None:
+    answer = api.as_admin(QUEUE, per_page=100, **query)
+    expected = [number for number in range(49, -1, -1) if wanted(number)]
+    assert ids(answer) == expected
+    assert answer.json["meta"]["total"] == len(expected)
+
+
+def test_totals_beyond_the_count_limit_come_from_the_figures(
+    api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "COUNT_EXACTLY_UP_TO", 10)
+    assert api.as_admin(QUEUE).json["meta"]["total"] == 50
+    assert api.as_admin(QUEUE, status="dlq", type="email.send").json["meta"]["total"] == 8
+    assert api.as_admin(QUEUE, status="dlq").json["meta"]["total"] == 17
+    assert api.as_admin(QUEUE, status=["dlq", "odd"]).json["meta"]["total"] == 33
+
+
+def test_stats_of_an_empty_queue(api: Api) -> None:
+    stats = api.as_admin(STATS).json
+    as_of = datetime.fromisoformat(stats.pop("asOf"))
+    assert timedelta(0) <= datetime.now(UTC) - as_of < timedelta(minutes=1)
+    assert stats == {
+        "totalJobs": 0,
+        "statusCounts": dict.fromkeys(KNOWN, 0),
+        "typeCounts": {},
+        "oldestQueuedJobAgeMs": 0,
+        "oldestQueuedJobAgeMsByType": {},
+        "expiredLeases": 0,
+        "eligibleJobs": 0,
+        "scheduledJobs": 0,
+        "estimatedTotalJobs": 0,
+        "source": "live",
+    }
+
+
+def test_t59_2_stats_count_every_job_under_its_own_status(api: Api, watched: Any) -> None:
+    counts = {"queued": 15, "dlq": 3, "succeeded": 12, "on-hold": 2, 7: 1, None: 1}
+    jobs = [{"status": status} for status, count in counts.items() for _ in range(count)]
+    watched.jobs.insert_many([*jobs, {}])
+    answer = api.as_admin(STATS)
+    assert answer.status_code == 200
+    assert answer.json["statusCounts"] == dict.fromkeys(KNOWN, 0) | {
+        "queued": 15,
+        "dlq": 3,
+        "succeeded": 12,
+        "on-hold": 2,
+        "7": 1,
+        "null": 2,
+    }
+    assert answer.json["totalJobs"] == 35 == sum(answer.json["statusCounts"].values())
+    assert answer.json["estimatedTotalJobs"] == 35
+
+
+def test_stats_tell_types_ages_leases_and_what_is_due(api: Api, watched: Any) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    ago = {minutes: now - timedelta(minutes=minutes) for minutes in (1, 2, 3, 60)}
+    ahead = now + timedelta(hours=1)
+    watched.jobs.insert_many(
+        [
+            {"status": "queued", "type": "a", "createdAt": ago[3], "nextRunAt": ago[3]},
+            {"status": "queued", "type": "a", "createdAt": ago[2], "nextRunAt": ahead},
+            {"status": "queued", "type": "b", "createdAt": ago[1]},
+            {"status": "queued", "type": "b", "createdAt": "long ago"},
+            {"status": "failed", "type": "a", "createdAt": ago[60], "nextRunAt": ahead},
+            {"status": "leased", "type": "a", "leaseExpiresAt": ago[1]},
+            {"status": "leased", "type": "a", "leaseExpiresAt": ahead},
+            {"status": "succeeded", "type": "b", "leaseExpiresAt": ago[1], "createdAt": ago[60]},
+        ]
+    )
+    stats = api.as_admin(STATS).json
+    as_of = datetime.fromisoformat(stats["asOf"])
+
+    def age_ms(minutes: int) -> int:
+        return (as_of - ago[minutes]) // timedelta(milliseconds=1)
+
+    assert stats["typeCounts"] == {
+        "a": {"queued": 2, "failed": 1, "leased": 2},
+        "b": {"queued": 2, "succeeded": 1},
+    }
+    assert stats["oldestQueuedJobAgeMs"] == pytest.approx(age_ms(3), abs=1)
+    assert stats["oldestQueuedJobAgeMsByType"] == {
+        "a": pytest.approx(age_ms(3), abs=1),
+        "b": pytest.approx(age_ms(1), abs=1),
+    }
+    assert (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"]) == (1, 3, 2)
+
+
+def test_a_job_from_the_future_is_not_negative_years_old(api: Api, watched: Any) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    watched.jobs.insert_one({"status": "queued", "createdAt": ahead})
+    assert api.as_admin(STATS).json["oldestQueuedJobAgeMs"] == 0
+
+
+def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
+    api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_slow(_: JobStore) -> Any:
+        raise ExecutionTimeout("operation exceeded time limit", 50)
+
+    monkeypatch.setattr(JobStore, "_counts_by_status_and_type", too_slow)
+    stats = api.as_admin(STATS).json
+    assert (stats["totalJobs"], stats["source"]) == (50, "estimate")
+    assert stats["statusCounts"] is None
+    assert stats["typeCounts"] is None
+    monkeypatch.setattr(jobs_module, "COUNT_EXACTLY_UP_TO", 10)
+    assert api.as_admin(QUEUE).json["meta"]["total"] == 50
+    assert api.as_admin(QUEUE, status="dlq").json["meta"]["total"] == 17
+
+
+def test_health_is_for_anyone(api: Api) -> None:
+    assert api.get("/healthz").json == {"status": "ok"}
+    ready = api.get("/readyz").json
+    assert ready["status"] == "ready"
+    assert ready["checks"]["database"]["ping_ms"] >= 0
+    assert ready["checks"]["rollup"] == {"fresh": False, "build": None}

@@ -1,0 +1,229 @@
+"""`GET /jobs/{jobId}` and `GET /jobs`: would catch a field that is wrong, missing or leaked, and a
+job shown to somebody whose it is not."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import Decimal128, ObjectId
+
+from ..conftest import NOW, Api
+
+OWNER = ObjectId("65f0c0ffee0123456789abcd")
+LATER = NOW + timedelta(milliseconds=1_234)
+
+FULL = {
+    "jobId": "j1",
+    "type": "payout.execute",
+    "status": "failed",
+    "payload": {"to": "ada", "auth": {"apiKey": "k", "list": [{"password": "p", "ok": 1}]}},
+    "priority": 3,
+    "createdBy": OWNER,
+    "createdAt": NOW,
+    "updatedAt": LATER,
+    "nextRunAt": NOW + timedelta(hours=1),
+    "maxAttempts": 5,
+    "attemptCount": 2,
+    "leasedBy": None,
+    "leaseExpiresAt": None,
+    "finishedAt": None,
+    "lastError": {"code": "E", "message": "broken", "stack": "at line 1", "extra": "ignored"},
+    "__v": 7,
+}
+SUMMARY = {
+    "jobId": "j1",
+    "type": "payout.execute",
+    "status": "failed",
+    "priority": 3,
+    "createdBy": str(OWNER),
+    "createdAt": "2026-11-23T03:00:00.000Z",
+    "updatedAt": "2026-11-23T03:00:01.234Z",
+    "nextRunAt": "2026-11-23T04:00:00.000Z",
+    "maxAttempts": 5,
+    "attemptCount": 2,
+    "leasedBy": None,
+    "leaseExpiresAt": None,
+    "finishedAt": None,
+    "lastError": {"code": "E", "message": "broken"},
+}
+
+
+def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any) -> None:
+    watched.jobs.insert_one(dict(FULL))
+    error = {"code": "E", "message": "broken", "stack": "s", "token": "t"}
+    watched.job_attempts.insert_many(
+        [
+            {"jobId": "j1", "attemptNumber": 2, "status": "running", "startedAt": LATER},
+            {
+                "jobId": "j1",
+                "attemptNumber": 1,
+                "status": "failed",
+                "workerId": "w1",
+                "startedAt": NOW,
+                "finishedAt": LATER,
+                "error": error,
+            },
+            {"jobId": "another", "attemptNumber": 1},
+        ]
+    )
+    assert api.as_admin("/jobs/j1").json == SUMMARY | {
+        "lastError": {"code": "E", "message": "broken", "stack": "at line 1"},
+        "payload": {
+            "to": "ada",
+            "auth": {"apiKey": "[redacted]", "list": [{"password": "[redacted]", "ok": 1}]},
+        },
+        "attempts": [
+            {
+                "attemptNumber": 1,
+                "status": "failed",
+                "workerId": "w1",
+                "startedAt": "2026-11-23T03:00:00.000Z",
+                "finishedAt": "2026-11-23T03:00:01.234Z",
+                "durationMs": 1_234,
+                "error": {"code": "E", "message": "broken", "stack": "s"},
+            },
+            {
+                "attemptNumber": 2,
+                "status": "running",
+                "workerId": None,
+                "startedAt": "2026-11-23T03:00:01.234Z",
+                "finishedAt": None,
+                "durationMs": None,
+                "error": None,
+            },
+        ],
+    }
+
+
+def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
+    watched.jobs.insert_one(dict(FULL))
+    expected = {
+        "meta": {"page": 1, "per_page": 20, "total": 1, "total_pages": 1, "next_cursor": None},
+        "data": [SUMMARY],
+    }
+    assert api.as_admin("/admin/jobs/queue").json == expected
+    assert api.as_owner("/jobs", str(OWNER)).json == expected
+
+
+def test_a_job_with_nothing_in_it_has_every_field(api: Api, watched: Any) -> None:
+    watched.jobs.insert_one({"jobId": "bare"})
+    assert api.as_admin("/jobs/bare").json == dict.fromkeys(SUMMARY) | {
+        "jobId": "bare",
+        "payload": None,
+        "attemptCount": 0,
+        "attempts": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("status", "on-hold", "on-hold"),
+        ("status", 7, "7"),
+        ("type", ["a"], '["a"]'),
+        ("createdAt", "yesterday", "yesterday"),
+        ("createdAt", 1_700_000_000_000, "1700000000000"),
+        ("finishedAt", True, "true"),
+        ("createdBy", "ada", "ada"),
+        ("priority", "high", None),
+        ("priority", Decimal128("2"), None),
+        ("maxAttempts", 3.5, 3.5),
+        ("maxAttempts", float("nan"), None),
+        ("payload", "just text", "just text"),
+        ("payload", [1, {"secret": 2}], [1, {"secret": "[redacted]"}]),
+        ("payload", {"at": NOW, "id": OWNER}, {"at": "2026-11-23T03:00:00.000Z", "id": str(OWNER)}),
+        ("lastError", "boom", {"code": None, "message": "boom", "stack": None}),
+        ("lastError", {"code": 500}, {"code": "500", "message": None, "stack": None}),
+        (
+            "lastError",
+            {"message": {"token": "t", "at": 1}},
+            {"code": None, "message": '{"token": "[redacted]", "at": 1}', "stack": None},
+        ),
+    ],
+)
+def test_a_field_of_another_type_is_shown_as_well_as_it_can_be(
+    api: Api, watched: Any, field: str, value: Any, shown: Any
+) -> None:
+    watched.jobs.insert_one({"jobId": "odd", field: value})
+    assert api.as_admin("/jobs/odd").json[field] == shown
+    assert api.as_admin("/admin/jobs/queue").status_code == 200
+    assert api.as_admin("/admin/jobs/stats").json["totalJobs"] == 1
+
+
+STARTED = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
+
+
+@pytest.mark.parametrize(
+    ("job", "stored", "count", "numbers"),
+    [
+        ({"attemptCount": 4}, 0, 4, []),
+        ({"attemptCount": 4}, 2, 4, [1, 2]),
+        ({}, 2, 2, [1, 2]),
+        ({"attempts": 3}, 0, 3, []),
+        ({"attempts": 3.0}, 0, 3, []),
+        ({"attempts": [STARTED, STARTED]}, 0, 2, [1, 2]),
+        ({"attempts": [STARTED | {"attemptNumber": 7}]}, 0, 1, [7]),
+        ({"attempts": [STARTED, "odd"]}, 0, 2, [1]),
+        ({"attempts": [STARTED] * 3}, 1, 3, [1]),
+        ({"attemptCount": None, "attempts": "many"}, 0, 0, []),
+        ({"attemptCount": float("inf")}, 0, 0, []),
+        ({"attemptCount": Decimal128("6")}, 0, 6, []),
+        ({"attemptCount": True}, 1, 1, [1]),
+    ],
+)
+def test_attempts_are_understood_wherever_they_are_kept(
+    api: Api, watched: Any, job: dict[str, Any], stored: int, count: int, numbers: list[int]
+) -> None:
+    watched.jobs.insert_one({"jobId": "j", **job})
+    for number in range(1, stored + 1):
+        watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": number})
+    shown = api.as_admin("/jobs/j").json
+    assert shown["attemptCount"] == count
+    assert [attempt["attemptNumber"] for attempt in shown["attempts"]] == numbers
+
+
+def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:
+    watched.jobs.insert_one({"jobId": "j", "attempts": [STARTED]})
+    assert api.as_admin("/jobs/j").json["attempts"][0]["durationMs"] == 1_234
+
+
+@pytest.mark.parametrize(
+    ("created_by", "subject", "status"),
+    [
+        ("ada", "ada", 200),
+        (OWNER, str(OWNER), 200),
+        (str(OWNER), str(OWNER), 200),
+        ("ada", "Ada", 403),
+        ("ada", "bob", 403),
+        (OWNER, str(OWNER).upper(), 403),
+        (None, "None", 403),
+        (None, "null", 403),
+        (5, "5", 403),
+        ({"$ne": 1}, "x", 403),
+    ],
+)
+def test_a_job_is_its_owners(
+    api: Api, watched: Any, created_by: Any, subject: str, status: int
+) -> None:
+    watched.jobs.insert_one({"jobId": "j", "createdBy": created_by})
+    assert api.as_owner("/jobs/j", subject).status_code == status
+    own = api.as_owner("/jobs", subject).json["data"]
+    assert [job["jobId"] for job in own] == (["j"] if status == 200 else [])
+    assert api.as_admin("/jobs/j").status_code == 200
+
+
+def test_a_job_without_an_owner_is_nobodys(api: Api, watched: Any) -> None:
+    watched.jobs.insert_one({"jobId": "j"})
+    for subject in ("None", "null", "undefined"):
+        assert api.as_owner("/jobs/j", subject).status_code == 403
+        assert api.as_owner("/jobs", subject).json["meta"]["total"] == 0
+
+
+def test_everybodys_list_is_their_own_also_an_admins(api: Api, watched: Any) -> None:
+    watched.jobs.insert_many(
+        [{"jobId": f"{who}{n}", "createdBy": who, "status": "dlq"} for who in "ab" for n in "12"]
+    )
+    for role in ("user", "admin"):
+        answer = api.get("/jobs", token=api.token("a", role), status="dlq").json
+        assert sorted(job["jobId"] for job in answer["data"]) == ["a1", "a2"]
+        assert answer["meta"]["total"] == 2
