@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from jobmon import LOG_FORMAT, create_app
 from jobmon.api.auth import token_command
 from jobmon.demo import run_workload
-from jobmon.provision import create_reader, initiate_replica_set
+from jobmon.provision import create_users, initiate_replica_set
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.stack import StackError, run_stack
@@ -108,6 +108,9 @@ def workload(mongo_uri: str) -> None:
 @click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
 @click.option("--reader", metavar="USER", help="Make this read-only user for the web service.")
 @click.option("--reader-password", envvar="JOBMON_READER_PASSWORD", help="Better by environment.")
+@click.option("--collector", metavar="USER", help="Make this user for the collector.")
+@click.option("--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD")
+@click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
 def init(
     *,
     mongo_uri: str,
@@ -116,13 +119,23 @@ def init(
     replica_set: str | None,
     reader: str | None,
     reader_password: str | None,
+    collector: str | None,
+    collector_password: str | None,
+    rollup_db: str,
 ) -> None:
-    """Make the indexes that the monitor needs; also a read-only user and a replica set.
+    """Make the indexes that the monitor needs; also its users and a replica set.
 
     What exists already stays; run it as often as you like.
     """
     if reader and not reader_password:
         raise click.UsageError("--reader needs a password: set JOBMON_READER_PASSWORD.")
+    if collector and not collector_password:
+        raise click.UsageError("--collector needs a password: set JOBMON_COLLECTOR_PASSWORD.")
+    passwords = {
+        user: password
+        for user, password in ((reader, reader_password), (collector, collector_password))
+        if user and password
+    }
     settings = Settings(mongo_uri=mongo_uri, jobs_collection=jobs, attempts_collection=attempts)
     try:
         with MongoClient[Document](mongo_uri) as client:
@@ -131,10 +144,14 @@ def init(
                 name, _, member = replica_set.partition("/")
                 made = initiate_replica_set(client, name, member)
                 click.echo(f"replica set {name}: {'initiated' if made else 'exists'}")
-            if reader and reader_password:
+            if passwords:
                 database = connection.database.name
-                create_reader(client, database, (jobs, attempts), reader, reader_password)
-                click.echo(f"user {reader}@{database}: may read {jobs} and {attempts}, no more")
+                watched = (jobs, attempts)
+                create_users(client, database, watched, rollup_db, passwords, collector=collector)
+                for user in passwords:
+                    verb = "write" if user == collector else "read"
+                    rights = f"may read {jobs} and {attempts}, {verb} {rollup_db}"
+                    click.echo(f"user {user}@{database}: {rights}")
             for index, outcome in create_indexes(connection).items():
                 click.echo(f"index {index}: {outcome}")
     except (PyMongoError, TimeoutError) as error:

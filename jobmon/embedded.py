@@ -65,12 +65,14 @@ class Mongod:
         port: int | None = None,
         replica_set: str | None = REPLICA_SET,
         initiate: bool = True,
+        cache_gb: float = 0.5,
         options: tuple[str, ...] = (),
     ) -> None:
         self.data = data
         self.port = port or free_port()
         self._replica_set = replica_set
         self._initiate = initiate
+        self._cache_gb = cache_gb
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -102,7 +104,7 @@ class Mongod:
             *("--bind_ip", "127.0.0.1"),
             *("--logpath", str(self.data / "mongod.log")),
             "--logappend",
-            *("--wiredTigerCacheSizeGB", "0.5"),
+            *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *(("--replSet", self._replica_set) if self._replica_set else ()),
             *self._options,

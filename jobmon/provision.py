@@ -1,17 +1,19 @@
-"""What `jobmon init` makes in a deployment: replica set, read-only user, indexes.
+"""What `jobmon init` makes in a deployment: replica set and users.
 
 The web service never does any of this; it needs a user who may write.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pymongo import MongoClient
+from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from jobmon.store.connection import Document
 
 READER_ROLE = "jobmonReader"
+COLLECTOR_ROLE = "jobmonCollector"
 _ALREADY_INITIALIZED = 23
 _DUPLICATE = (51002, 51003)  # role, user
 _PRIMARY_TIMEOUT_S = 60
@@ -38,27 +40,43 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
     return initiated
 
 
-def create_reader(
+def create_users(
     client: MongoClient[Document],
     database: str,
     collections: Iterable[str],
-    user: str,
-    password: str,
+    rollup_db: str,
+    passwords: Mapping[str, str],
+    *,
+    collector: str | None = None,
 ) -> None:
-    """Make (or bring up to date) a user of `database` who may read these collections, no more."""
+    """Make (or bring up to date) users of `database`, who may read these collections.
+
+    All of them may read jobmon's own database, too; the one named `collector` may write that.
+    """
     actions = ["find", "listIndexes", "collStats", "changeStream"]
-    privileges = [
+    watched = [
         {"resource": {"db": database, "collection": name}, "actions": actions}
         for name in collections
     ]
-    commands: tuple[tuple[str, str, Document], ...] = (
-        ("Role", READER_ROLE, {"privileges": privileges, "roles": []}),
-        ("User", user, {"pwd": password, "roles": [READER_ROLE]}),
-    )
-    for kind, name, fields in commands:
-        try:
-            client[database].command({f"create{kind}": name, **fields})
-        except OperationFailure as error:
-            if error.code not in _DUPLICATE:
-                raise
-            client[database].command({f"update{kind}": name, **fields})
+    own = {"db": rollup_db, "collection": ""}
+    writing = ["find", "insert", "update", "remove", "createCollection", "createIndex"]
+    roles = {
+        READER_ROLE: [*watched, {"resource": own, "actions": ["find"]}],
+        COLLECTOR_ROLE: [*watched, {"resource": own, "actions": writing}],
+    }
+    # A role that spans two databases can only be one of `admin`.
+    for role, privileges in roles.items():
+        _create_or_update(client["admin"], "Role", role, {"privileges": privileges, "roles": []})
+    for user, password in passwords.items():
+        role = COLLECTOR_ROLE if user == collector else READER_ROLE
+        fields = {"pwd": password, "roles": [{"role": role, "db": "admin"}]}
+        _create_or_update(client[database], "User", user, fields)
+
+
+def _create_or_update(database: Database[Document], kind: str, name: str, fields: Document) -> None:
+    try:
+        database.command({f"create{kind}": name, **fields})
+    except OperationFailure as error:
+        if error.code not in _DUPLICATE:
+            raise
+        database.command({f"update{kind}": name, **fields})

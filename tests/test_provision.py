@@ -14,9 +14,11 @@ from jobmon import create_app
 from jobmon.cli import main
 from jobmon.embedded import Mongod
 from jobmon.queue import JobQueue
+from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 
 from .conftest import Api
+from .waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,13 @@ def uri(server: Mongod, user: str, options: str) -> str:
 
 def run_init(server: Mongod, *more: str) -> Result:
     admin = uri(server, "root", "authSource=admin&directConnection=true")
-    command = ["init", "--replica-set", f"rs0/{server.address}", "--reader", "reader", *more]
-    environment = {"JOBMON_ADMIN_MONGO_URI": admin, "JOBMON_READER_PASSWORD": "readerpw"}
+    command = ["init", "--replica-set", f"rs0/{server.address}", *more]
+    command += ["--reader", "reader", "--collector", "collector"]
+    environment = {
+        "JOBMON_ADMIN_MONGO_URI": admin,
+        "JOBMON_READER_PASSWORD": "readerpw",
+        "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
+    }
     return CliRunner().invoke(main, command, env=environment)
 
 
@@ -52,7 +59,11 @@ def initiated(guarded: Mongod) -> Mongod:
     result = run_init(guarded)
     assert result.exit_code == 0, result.output
     assert "replica set rs0: initiated" in result.output
-    assert "user reader@shop: may read jobs and job_attempts, no more" in result.output
+    users = [line for line in result.output.splitlines() if line.startswith("user")]
+    assert users == [
+        "user reader@shop: may read jobs and job_attempts, read jobmon_rollups",
+        "user collector@shop: may read jobs and job_attempts, write jobmon_rollups",
+    ]
     assert "index jobs(status, type, -createdAt, -_id): created" in result.output
     return guarded
 
@@ -82,6 +93,26 @@ def test_the_service_needs_no_more_than_the_reader_may(
     app.extensions["jobmon_connection"].client.close()
 
 
+def test_collector_and_service_work_together_with_their_own_rights_only(
+    initiated: Mongod, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(
+        mongo_uri=uri(initiated, "reader", "replicaSet=rs0"),
+        rollup_uri=uri(initiated, "collector", "replicaSet=rs0"),
+    )
+    app = create_app(settings)
+    with collecting(settings):
+        stats = eventually(
+            lambda: (
+                (stats := Api(app).as_admin("/admin/jobs/stats").json)["source"] == "rollup"
+                and stats
+            )
+        )
+    assert stats["totalJobs"] == 1
+    app.extensions["jobmon_connection"].client.close()
+
+
+@pytest.mark.parametrize("user", ["reader", "collector"])
 @pytest.mark.parametrize(
     "write",
     [
@@ -95,11 +126,11 @@ def test_the_service_needs_no_more_than_the_reader_may(
     ],
     ids=["insert", "update", "delete", "index", "drop", "other collection", "other database"],
 )
-def test_the_server_refuses_the_reader_everything_else(
-    initiated: Mongod, write: Callable[[MongoClient], object]
+def test_the_server_refuses_both_users_everything_else(
+    initiated: Mongod, write: Callable[[MongoClient], object], user: str
 ) -> None:
     with (
-        MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client,
+        MongoClient(uri(initiated, user, "replicaSet=rs0")) as client,
         pytest.raises(OperationFailure, match="not authorized"),
     ):
         write(client)
@@ -117,10 +148,21 @@ def test_a_wrong_password_is_a_503_that_tells_the_caller_nothing(
     app.extensions["jobmon_connection"].client.close()
 
 
-def test_a_reader_without_a_password_is_refused_before_anything_is_done(guarded: Mongod) -> None:
-    result = CliRunner().invoke(main, ["init", "--mongo-uri", guarded.uri, "--reader", "reader"])
+def test_the_reader_may_not_write_the_rollups(initiated: Mongod) -> None:
+    with (
+        MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client,
+        pytest.raises(OperationFailure, match="not authorized"),
+    ):
+        client.jobmon_rollups.state.insert_one({})
+
+
+@pytest.mark.parametrize("user", ["reader", "collector"])
+def test_a_user_without_a_password_is_refused_before_anything_is_done(
+    guarded: Mongod, user: str
+) -> None:
+    result = CliRunner().invoke(main, ["init", "--mongo-uri", guarded.uri, f"--{user}", "x"])
     assert result.exit_code == 2
-    assert "JOBMON_READER_PASSWORD" in result.output
+    assert f"JOBMON_{user.upper()}_PASSWORD" in result.output
 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Protocol
 
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
@@ -26,6 +26,7 @@ from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT, STATE
 from jobmon.rollup.segments import SegmentMap, dump_counts
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection, Document
+from jobmon.store.indexes import BY_UPDATE, is_bad_hint
 from jobmon.store.jobs import JobStore
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ WRITE_AT_LEAST_EVERY_S = 2.0
 LEASE_MS = 10_000
 RENEW_EVERY_S = 3.0
 SNAPSHOT_EVERY_S = 60.0
+# Without a change stream:
+SWEEP_S = 120.0
+CLOCKS_DIFFER_BY = timedelta(seconds=40)
 # Rest this many times as long as a look at the conditions took: a large backlog costs its count.
 CONDITIONS_REST = 20
 _RETRY_AFTER_S = 1.0
@@ -46,6 +50,7 @@ LEASES = "leases"
 
 # ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken: only counting anew helps.
 _STREAM_IS_LOST = (286, 280, 260)
+_NOT_A_REPLICA_SET = 40573
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
 
 
@@ -104,8 +109,22 @@ class Lease:
         self._leases.delete_one({"_id": "collector", "holder": self.holder})
 
 
-class Changes:
-    """The _ids of jobs that change, from a change stream."""
+class Changes(Protocol):
+    """The _ids of jobs that change."""
+
+    @property
+    def token(self) -> Document | None:
+        """Where to go on after a restart; None if one cannot."""
+
+    def next_batch(self, segments: SegmentMap) -> None:
+        """Mark what has changed since the last call, after waiting a moment for something to."""
+
+    def close(self) -> None:
+        """Nothing more is asked."""
+
+
+class StreamedChanges:
+    """Changes from a change stream."""
 
     def __init__(self, jobs: Collection[Document], token: Document | None) -> None:
         try:
@@ -119,11 +138,9 @@ class Changes:
 
     @property
     def token(self) -> Document | None:
-        """Where to go on after a restart."""
         return dict(self._stream.resume_token) if self._stream.resume_token else None
 
-    def next_batch(self) -> Iterator[Any]:
-        """What has changed since the last call, waiting a moment for something to change."""
+    def next_batch(self, segments: SegmentMap) -> None:
         until = time.monotonic() + TICK_S
         while time.monotonic() < until:
             try:
@@ -134,11 +151,56 @@ class Changes:
                 return
             if event["operationType"] in _ENDS_STREAM:
                 raise _StreamLostError(event["operationType"])
-            yield event["documentKey"]["_id"]
+            segments.mark(event["documentKey"]["_id"])
 
     def close(self) -> None:
-        """Let the server forget the stream."""
         self._stream.close()
+
+
+class PolledChanges:
+    """Changes without a change stream: by updatedAt, and every segment in its turn.
+
+    Every writer sets updatedAt at every change (contract, section 1). What it does not tell of, a
+    deletion above all, is found when the sweep comes round, within `SWEEP_S`.
+    """
+
+    token = None
+
+    def __init__(self, jobs: Collection[Document], max_time_ms: int, stop: threading.Event) -> None:
+        self._jobs = jobs
+        self._max_time_ms = max_time_ms
+        self._stop = stop
+        self._next_look_back = 0.0
+        self._polls = True
+
+    def next_batch(self, segments: SegmentMap) -> None:
+        self._stop.wait(TICK_S)
+        segments.mark_next(TICK_S / SWEEP_S)
+        now = time.monotonic()
+        look_back = now >= self._next_look_back
+        if look_back:
+            self._next_look_back = now + CLOCKS_DIFFER_BY.total_seconds() / 2
+        overlap = CLOCKS_DIFFER_BY if look_back else timedelta(seconds=4 * TICK_S)
+        if self._polls:
+            self._poll(segments, datetime.now(UTC) - overlap)
+
+    def _poll(self, segments: SegmentMap, since: datetime) -> None:
+        try:
+            updated = (
+                self._jobs.find({"updatedAt": {"$gte": since}}, {"_id": True})
+                .hint(dict(BY_UPDATE))
+                .max_time_ms(self._max_time_ms)
+            )
+            for job in updated:
+                segments.mark(job["_id"])
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            self._polls = False
+            log.warning("no index on updatedAt: changes are found by sweeping, in %d s", SWEEP_S)
+
+    def close(self) -> None:
+        pass
 
 
 def _lost(error: OperationFailure) -> Exception:
@@ -192,8 +254,7 @@ class Collector:
         unsaved = False
         while not self._stop.is_set():
             as_of = datetime.now(UTC)
-            for job_id in changes.next_batch():
-                segments.mark(job_id)
+            changes.next_batch(segments)
             self._lease.keep()
             changed = segments.recount() > 0
             now = time.monotonic()
@@ -209,7 +270,7 @@ class Collector:
     def _build(self) -> tuple[SegmentMap, Changes]:
         """Count everything, with the changes meanwhile waiting in the stream."""
         jobs = self._connection.jobs
-        changes = Changes(jobs, None)
+        changes = self._changes(None)
         segments = SegmentMap(jobs, self._connection.max_time_ms)
         estimated = jobs.estimated_document_count()
         started = said_at = time.monotonic()
@@ -230,6 +291,15 @@ class Collector:
         self._write(segments, datetime.now(UTC))
         self._save(segments, changes.token)
         return segments, changes
+
+    def _changes(self, token: Document | None) -> Changes:
+        jobs = self._connection.jobs
+        try:
+            return StreamedChanges(jobs, token)
+        except OperationFailure as error:
+            if error.code != _NOT_A_REPLICA_SET:
+                raise
+        return PolledChanges(jobs, self._connection.max_time_ms, self._stop)
 
     def _write(self, segments: SegmentMap, as_of: datetime) -> None:
         self._put(
@@ -277,7 +347,7 @@ class Collector:
             return None
         jobs = self._connection.jobs
         try:
-            changes = Changes(jobs, snapshot["token"])
+            changes = self._changes(snapshot["token"])
         except _StreamLostError as error:
             log.warning("counting anew, the change stream cannot be resumed: %s", error)
             return None

@@ -84,6 +84,9 @@ class _Row:
         self.segments = [Segment()]
         self._keys: list[Any] = []  # of every segment but the first
 
+    def indexes(self) -> range:
+        return range(len(self.segments))
+
     def at(self, value: Any) -> int:
         return bisect_right(self._keys, self._key(value)) if self.kind.key else 0
 
@@ -121,16 +124,21 @@ class SegmentMap:
         self._max_time_ms = max_time_ms
         self._rows = {kind.name: _Row(kind) for kind in (*_TYPES, _OTHER)}
         self._dirty_ids: list[Any] = []
+        self._dirty_segments: set[tuple[str, int]] = set()
+        self._swept_to = 0
         self.totals: Counts = Counter()
 
     def mark(self, job_id: Any) -> None:
         """The job with this _id has changed, appeared or gone."""
         self._dirty_ids.append(job_id)
 
-    @property
-    def is_dirty(self) -> bool:
-        """Whether something was marked since the last recount."""
-        return bool(self._dirty_ids)
+    def mark_next(self, share: float) -> None:
+        """Mark the next segments in turn, `share` of all: for changes that nothing tells of."""
+        segments = [(name, index) for name, row in self._rows.items() for index in row.indexes()]
+        count = math.ceil(len(segments) * share)
+        start = self._swept_to % len(segments)
+        self._dirty_segments.update((segments + segments)[start : start + count])
+        self._swept_to = start + count
 
     def build(self, progress: Callable[[int], None]) -> None:
         """Count everything; `progress` is told how many jobs are counted so far.
@@ -154,12 +162,14 @@ class SegmentMap:
         If the database fails on the way, what is not counted yet stays marked.
         """
         wanted = {(row.kind.name, row.at(job_id)) for row, job_id in self._marked()}
+        wanted |= self._dirty_segments
         # From the right, so that a split or a merge moves no segment that is still to come.
         for name, index in sorted(wanted, reverse=True):
             row = self._rows[name]
             self._take(row.segments[index], self._count(row, *row.bounds(index)))
             self._fit(row, index)
         self._dirty_ids.clear()
+        self._dirty_segments.clear()
         return len(wanted)
 
     def dump(self) -> list[Document]:

@@ -26,6 +26,7 @@ BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
 BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING)]
+BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 
 UNIQUE = (JOB_ID, ATTEMPT)
@@ -33,7 +34,7 @@ _INDEX_OPTIONS_CONFLICT = (85, 86)
 
 
 def _wanted(connection: Connection) -> list[tuple[Collection[Document], Keys]]:
-    jobs = (
+    jobs = [
         JOB_ID,
         NEWEST_FIRST,
         BY_STATUS,
@@ -43,7 +44,9 @@ def _wanted(connection: Connection) -> list[tuple[Collection[Document], Keys]]:
         BY_OWNER_AND_STATUS,
         BY_LEASE,
         BY_NEXT_RUN,
-    )
+    ]
+    if "setName" not in connection.client.admin.command("hello"):
+        jobs.append(BY_UPDATE)
     return [(connection.jobs, keys) for keys in jobs] + [(connection.attempts, ATTEMPT)]
 
 

@@ -1,6 +1,9 @@
 """The collector on a real replica set: would catch a count that is lost, doubled or stale, after
 any change to the jobs and any fault of the collector or its database."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -8,23 +11,28 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bson import Binary, Decimal128, ObjectId
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pymongo import MongoClient
 from pymongo.database import Database
 
 from jobmon.embedded import Mongod
+from jobmon.rollup import collector as collector_module
 from jobmon.rollup import segments as segments_module
 from jobmon.rollup.collector import Collector, Lease, collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
 from jobmon.store.plain import text
 
+from ..conftest import SECRET
 from ..waiting import eventually
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -234,6 +242,76 @@ def test_two_collectors_side_by_side_stay_right_when_one_ends(watch: Watch) -> N
         if stop is stops[0]:
             watch.becomes_right(within_s=15)
     assert working
+
+
+def collector_process(watch: Watch) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ) | {
+        "JOBMON_MONGO_URI": watch.settings.mongo_uri,
+        "JOBMON_ROLLUP_DB": watch.settings.rollup_db,
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobmon.cli", "collector"],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch: Watch) -> None:
+    watch.jobs.insert_many([job() for _ in range(5_000)])
+    first = collector_process(watch)
+    eventually(watch.rollups.leases.find_one)
+    second = collector_process(watch)
+    try:
+        for number in range(40):
+            watch.jobs.update_many(
+                {"jobId": {"$regex": f"^{number % 16:x}"}}, {"$set": {"type": "u"}}
+            )
+            if number == 20:
+                first.kill()
+        watch.becomes_right(within_s=15)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+
+
+def test_a_primary_that_steps_down_only_interrupts(
+    make_settings: Callable[..., Settings], tmp_path: Path, mongod: Mongod
+) -> None:
+    with Mongod(tmp_path) as server, MongoClient(server.uri) as client:
+        watch = Watch(client.shop, make_settings(mongo_uri=server.uri.replace("/?", "/shop?")))
+        watch.jobs.insert_many([job() for _ in range(100)])
+        with collecting(watch.settings):
+            watch.becomes_right(within_s=10)
+            client.admin.command("replSetStepDown", 1, force=True)
+            eventually(lambda: client.admin.command("hello")["isWritablePrimary"])
+            watch.jobs.delete_many({})
+            watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
+            watch.becomes_right(within_s=15)
+        watch.connection.client.close()
+
+
+def test_a_standalone_server_is_polled_and_swept(
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+    mongod: Mongod,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collector_module, "SWEEP_S", 3.0)
+    with Mongod(tmp_path, replica_set=None) as server, MongoClient(server.uri) as client:
+        watch = Watch(client.shop, make_settings(mongo_uri=f"{server.uri}shop"))
+        create_indexes(watch.connection)
+        watch.jobs.insert_many([job() for _ in range(2_500)])
+        with collecting(watch.settings):
+            watch.becomes_right(within_s=10)
+            now = datetime.now(UTC)
+            watch.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": now}})
+            watch.jobs.insert_one(job(updatedAt=now))
+            watch.becomes_right()
+            watch.jobs.delete_many({"status": "dlq"})  # nothing tells of this
+            watch.becomes_right(within_s=8)
+        watch.connection.client.close()
 
 
 def test_stale_figures_are_not_served(watch: Watch) -> None:

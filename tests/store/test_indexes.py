@@ -1,10 +1,12 @@
 """`create_indexes` on the real server: would catch an index that is missing, made twice, or taken
 for one that it is not."""
 
+from pathlib import Path
 from typing import Any
 
 from pymongo.database import Database
 
+from jobmon.embedded import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes, missing_indexes
@@ -69,15 +71,20 @@ def test_duplicates_make_the_index_not_unique_and_init_says_so(
 
 
 def test_the_collections_have_the_names_that_are_set(
-    database: Database[dict[str, Any]],
+    mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
-    settings = Settings(mongo_uri="unused", jobs_collection="tasks", attempts_collection="tries")
-
-    class Client:
-        def get_default_database(self, _: str) -> Database[dict[str, Any]]:
-            return database
-
-    created = create_indexes(Connection(settings, Client()))
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    settings = Settings(mongo_uri=uri, jobs_collection="tasks", attempts_collection="tries")
+    connection = Connection(settings)
+    created = create_indexes(connection)
+    connection.client.close()
     assert "tasks(jobId)" in created
     assert "tries(jobId, attemptNumber)" in created
     assert set(database.list_collection_names()) == {"tasks", "tries"}
+
+
+def test_a_standalone_server_gets_the_index_that_replaces_change_streams(tmp_path: Path) -> None:
+    with Mongod(tmp_path, replica_set=None) as alone:
+        connection = Connection(Settings(mongo_uri=alone.uri))
+        assert create_indexes(connection)["jobs(updatedAt)"] == "created"
+        connection.client.close()

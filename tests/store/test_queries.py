@@ -27,7 +27,9 @@ STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", 
 
 
 @pytest.fixture(scope="module")
-def filled(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+def filled(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[Database[dict[str, Any]]]:
     database = mongo["test_queries"]
     pick = random.Random(59)
     owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
@@ -47,24 +49,11 @@ def filled(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, An
     database.job_attempts.insert_many(
         {"jobId": str(number // 2), "attemptNumber": number % 2 + 1} for number in range(5_000)
     )
-    settings = Settings(mongo_uri="mongodb://unused", jwt_secret_key=SECRET)
-    create_indexes(Connection(settings, mongo_of(database)))
+    connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?")))
+    create_indexes(connection)
+    connection.client.close()
     yield database
     mongo.drop_database(database.name)
-
-
-class _Default:
-    """A client whose default database is this one."""
-
-    def __init__(self, database: Database[dict[str, Any]]) -> None:
-        self._database = database
-
-    def get_default_database(self, _: str) -> Database[dict[str, Any]]:
-        return self._database
-
-
-def mongo_of(database: Database[dict[str, Any]]) -> Any:
-    return _Default(database)
 
 
 @pytest.fixture(scope="module")
