@@ -1,0 +1,43 @@
+"""The answers of the original design, for comparison: counted anew for every request."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, current_app, request
+
+from jobmon import create_app
+from jobmon.api import auth
+
+routes = Blueprint("original", __name__, url_prefix="/original")
+routes.before_request(auth.require_admin)
+
+
+def jobs() -> Any:
+    return current_app.extensions["jobmon_connection"].jobs
+
+
+@routes.get("/stats")
+def stats() -> dict[str, Any]:
+    groups = jobs().aggregate([{"$group": {"_id": "$status", "count": {"$sum": 1}}}])
+    oldest = jobs().find_one({"status": "queued"}, sort=[("createdAt", 1)])
+    now = datetime.now(UTC)
+    return {
+        "totalJobs": jobs().estimated_document_count(),
+        "statusCounts": {str(group["_id"]): group["count"] for group in groups},
+        "oldestQueuedJobAgeMs": (now - oldest["createdAt"]).total_seconds() * 1_000
+        if oldest
+        else 0,
+    }
+
+
+@routes.get("/queue")
+def queue() -> dict[str, Any]:
+    wanted = {name: request.args[name] for name in ("status", "type") if name in request.args}
+    page, per_page = int(request.args.get("page", 1)), int(request.args.get("per_page", 20))
+    found = jobs().find(wanted, {"payload": 0}).sort("createdAt", -1)
+    data = [str(job) for job in found.skip((page - 1) * per_page).limit(per_page)]
+    return {"total": jobs().count_documents(wanted), "data": data}
+
+
+app = create_app()
+app.register_blueprint(routes)
