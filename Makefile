@@ -5,7 +5,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: run test lint format clean
+.PHONY: run test lint bench format clean
 
 run: .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
@@ -19,6 +19,9 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: .venv/demo
+	$(BIN)/python bench/scale.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -169,7 +169,7 @@ class JobStats(Schema):
     """The figures of the queue, true at `asOf`.
 
     `source` is `rollup` (the collector's figures), `live` (counted now) or `estimate`: counting
-    took too long, `totalJobs` is the metadata's count, `statusCounts` and `typeCounts` are null.
+    took too long, `totalJobs` is the metadata's count, and what would have been counted is null.
     """
 
     totalJobs = fields.Integer()
@@ -178,7 +178,7 @@ class JobStats(Schema):
     oldestQueuedJobAgeMs = fields.Integer()
     oldestQueuedJobAgeMsByType = _numbers()
     expiredLeases = fields.Integer()
-    eligibleJobs = fields.Integer()
+    eligibleJobs = fields.Integer(allow_none=True)
     scheduledJobs = fields.Integer()
     estimatedTotalJobs = fields.Integer()
     asOf = _Instant()

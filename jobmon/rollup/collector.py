@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -60,6 +60,10 @@ class _StreamLostError(Exception):
 
 class _LeaseLostError(Exception):
     """Another collector may be working now."""
+
+
+class _StoppedError(Exception):
+    """Asked to stop in the middle of a first build."""
 
 
 class Lease:
@@ -203,6 +207,12 @@ class PolledChanges:
         pass
 
 
+def _in_short(error: PyMongoError) -> str:
+    if isinstance(error, OperationFailure):
+        return f"the database refuses: {(error.details or {}).get('codeName', error.code)}"
+    return f"the database is away: {type(error).__name__}"
+
+
 def _lost(error: OperationFailure) -> Exception:
     return _StreamLostError(str(error)) if error.code in _STREAM_IS_LOST else error
 
@@ -223,16 +233,22 @@ class Collector:
 
     def run(self) -> None:
         """Wait for the lease, work while holding it, give it back in the end."""
+        said = ""
         while not self._stop.is_set():
             try:
                 if self._lease.take():
                     log.info("collecting as %s", self._lease.holder)
-                    self._work()
+                    said = ""
+                    with suppress(_StoppedError):
+                        self._work()
                     self._lease.give_up()
             except _LeaseLostError:
-                log.warning("another collector has taken over")
+                log.warning("the lease is lost; another collector may have it")
             except PyMongoError as error:
-                log.warning("the collector's database is away: %s", type(error).__name__)
+                trouble = _in_short(error)
+                if trouble != said:  # once, not once a second
+                    log.error("the collector waits, %s", trouble)
+                said = trouble
             self._stop.wait(_RETRY_AFTER_S)
 
     def _work(self) -> None:
@@ -279,13 +295,17 @@ class Collector:
             nonlocal said_at
             self._lease.keep()
             if self._stop.is_set():
-                raise _LeaseLostError
+                raise _StoppedError
             if time.monotonic() > said_at + 1:
                 said_at = time.monotonic()
                 log.info("first build: %d of about %d jobs counted", counted, estimated)
                 self._put(BUILD, {"counted": counted, "estimated": estimated})
 
-        segments.build(progress)
+        try:
+            segments.build(progress)
+        except BaseException:
+            changes.close()
+            raise
         log.info("built: %d jobs in %.1f s", segments.totals.total(), time.monotonic() - started)
         self._rollups[STATE].delete_one({"_id": BUILD})
         self._write(segments, datetime.now(UTC))

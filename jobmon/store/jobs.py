@@ -91,12 +91,13 @@ class Conditions:
 
     `estimated_total` is what the collection's metadata says: the cheap check beside the counts.
     `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
-    100 types. `eligible` jobs wait and are due; `scheduled` ones have their nextRunAt to come.
+    100 types. `eligible` jobs wait and are due (None where the waiting ones could not be counted);
+    `scheduled` ones have their nextRunAt to come.
     """
 
     estimated_total: int
     expired_leases: int
-    eligible: int
+    eligible: int | None
     scheduled: int
     oldest_queued: datetime | None
     oldest_queued_by_type: Mapping[str, datetime]
@@ -262,7 +263,7 @@ class JobStore:
                 {"$match": {"_id": {"$eq": job["_id"]}}},
                 {"$project": {"greatest": {"$max": "$createdAt"}}},
             ]
-            found = next(iter(self._connection.jobs.aggregate(pipeline)), {})
+            found = next(self._connection.jobs.aggregate(pipeline, **self._given()), {})
             created_at = found.get("greatest")
         return Place(created_at=created_at, id=job["_id"], page=page)
 
@@ -294,19 +295,23 @@ class JobStore:
 
         return self._with_index(index, run)
 
-    def conditions(self, counts: Mapping[tuple[str, str], int], now: datetime) -> Conditions:
-        """How the queue stands at `now`, given its counts by (status, type)."""
+    def conditions(self, counts: Mapping[tuple[str, str], int] | None, now: datetime) -> Conditions:
+        """How the queue stands at `now`, given its counts by (status, type) if they are known."""
         waiting = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}}
         later = {"status": {"$in": waiting}, "nextRunAt": {"$gt": now}}
         scheduled = self._count_matching(later, indexes.BY_NEXT_RUN, None)
-        all_waiting = sum(count for (status, _), count in counts.items() if status in waiting)
-        queued = Counter({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
+        eligible = None
+        queued: Counter[str] = Counter()
+        if counts is not None:
+            all_waiting = sum(count for (status, _), count in counts.items() if status in waiting)
+            eligible = max(0, all_waiting - scheduled)
+            queued.update({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
         oldest = {kind: self._oldest_queued(kind) for kind, _ in queued.most_common(MAX_TYPES)}
         return Conditions(
             estimated_total=self._connection.jobs.estimated_document_count(**self._given()),
             expired_leases=self._count_matching(expired, indexes.BY_LEASE, None),
-            eligible=max(0, all_waiting - scheduled),
+            eligible=eligible,
             scheduled=scheduled,
             oldest_queued=self._oldest_queued(None),
             oldest_queued_by_type={kind: at for kind, at in oldest.items() if at is not None},
@@ -320,7 +325,7 @@ class JobStore:
             counts = self._counts_by_status_and_type()
         except ExecutionTimeout:
             log.warning("counting the jobs took over %d ms", connection.max_time_ms)
-            conditions = self.conditions({}, as_of)
+            conditions = self.conditions(None, as_of)
             return Figures(
                 as_of=as_of,
                 source="estimate",

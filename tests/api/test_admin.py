@@ -201,6 +201,7 @@ def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
     assert (stats["totalJobs"], stats["source"]) == (50, "estimate")
     assert stats["statusCounts"] is None
     assert stats["typeCounts"] is None
+    assert stats["eligibleJobs"] is None
     monkeypatch.setattr(jobs_module, "COUNT_EXACTLY_UP_TO", 10)
     assert api.as_admin(QUEUE).json["meta"]["total"] == 50
     assert api.as_admin(QUEUE, status="dlq").json["meta"]["total"] == 17
