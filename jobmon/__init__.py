@@ -12,6 +12,7 @@ from pymongo import MongoClient
 from jobmon.api import admin, auth, errors, health, jobs, ratelimit
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.series import SeriesReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
@@ -63,7 +64,7 @@ def create_app(
     api = _Api(app)
     for routes in (
         jobs.blueprint(store),
-        admin.blueprint(store),
+        admin.blueprint(store, SeriesReader(connection, rollup)),
         health.blueprint(connection, rollup),
     ):
         api.register_blueprint(routes)

@@ -47,6 +47,9 @@ class Settings:
     rollup_uri: str | None = field(default=None, repr=False)
     rollup_db: str = "jobmon_rollups"
     collector: bool = False
+    keep_minutes_days: int = 2
+    keep_hours_days: int = 35
+    keep_days_days: int = 400
     server_selection_timeout_ms: int = 2_000
     query_timeout_ms: int = 5_000
     stats_ttl_ms: int = 2_000
@@ -78,6 +81,13 @@ class Settings:
                 "rollup_uri": env.str("ROLLUP_URI", None, validate=_mongo_uri),
                 "rollup_db": env.str("ROLLUP_DB", cls.rollup_db, validate=_database),
                 "collector": env.bool("COLLECTOR", default=cls.collector),
+                "keep_minutes_days": env.int(
+                    "KEEP_MINUTES_DAYS", cls.keep_minutes_days, validate=_positive
+                ),
+                "keep_hours_days": env.int(
+                    "KEEP_HOURS_DAYS", cls.keep_hours_days, validate=_positive
+                ),
+                "keep_days_days": env.int("KEEP_DAYS_DAYS", cls.keep_days_days, validate=_positive),
                 "server_selection_timeout_ms": env.int(
                     "SERVER_SELECTION_TIMEOUT_MS",
                     cls.server_selection_timeout_ms,

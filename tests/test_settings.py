@@ -60,6 +60,9 @@ def test_every_setting_is_read(read: Any) -> None:
         ROLLUP_DB="rollups",
         ROLLUP_URI="mongodb://db2",
         COLLECTOR="true",
+        KEEP_MINUTES_DAYS="1",
+        KEEP_HOURS_DAYS="2",
+        KEEP_DAYS_DAYS="3",
         LOG_LEVEL="DEBUG",
     )
     assert settings == Settings(
@@ -79,6 +82,9 @@ def test_every_setting_is_read(read: Any) -> None:
         rollup_db="rollups",
         rollup_uri="mongodb://db2",
         collector=True,
+        keep_minutes_days=1,
+        keep_hours_days=2,
+        keep_days_days=3,
         log_level="DEBUG",
     )
 
@@ -103,6 +109,7 @@ def test_every_setting_is_read(read: Any) -> None:
         ("ROLLUP_DB", "a.b"),
         ("ROLLUP_URI", "http://hidden"),
         ("COLLECTOR", "perhaps"),
+        ("KEEP_DAYS_DAYS", "0"),
         ("LOG_LEVEL", "LOUD"),
     ],
 )

@@ -4,7 +4,7 @@ Watched documents may hold anything in any field, so a field here never fails: w
 is null, what is of another type is shown as text.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
@@ -183,6 +183,85 @@ class JobStats(Schema):
     estimatedTotalJobs = fields.Integer()
     asOf = _Instant()
     source = fields.String()
+
+
+class WindowQuery(Schema):
+    """Which time: from `from` to before `to`, the last hour by default; ISO 8601, UTC if unsaid."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    start = fields.AwareDateTime(data_key="from", format="iso", default_timezone=UTC)
+    end = fields.AwareDateTime(data_key="to", format="iso", default_timezone=UTC)
+
+
+class SeriesQuery(WindowQuery):
+    """Which time, in steps of how many seconds, and of which types of jobs: all by default."""
+
+    step = fields.Integer(validate=validate.Range(60, 7 * 86_400))
+    type = fields.List(
+        fields.String(validate=validate.Length(max=200)),
+        load_default=list,
+        validate=validate.Length(max=20),
+    )
+
+
+class Percentiles(Schema):
+    """Durations in ms, within 4 %; null where there was none."""
+
+    p50 = fields.Integer(allow_none=True)
+    p95 = fields.Integer(allow_none=True)
+    p99 = fields.Integer(allow_none=True)
+
+
+class Happened(Schema):
+    """What happened in some time. `failed` attempts include those whose lease expired."""
+
+    enqueued = fields.Integer()
+    succeeded = fields.Integer()
+    failed = fields.Integer()
+    dlq = fields.Integer()
+    failureRate = fields.Float(allow_none=True)
+    waitMs = fields.Nested(Percentiles)
+    runMs = fields.Nested(Percentiles)
+
+
+class Step(Happened):
+    """What happened from `at` on, for a step."""
+
+    at = _Instant()
+
+
+class TypeFigures(Happened):
+    """A type of job: what happened to it, and its jobs by status now (null if not known)."""
+
+    type = fields.String()
+    statusCounts = _numbers(allow_none=True)
+    finishedPerMinute = fields.Float()
+
+
+class WindowMeta(Schema):
+    """Which time an answer is about, how far it is known, and how it was come by."""
+
+    start = _Instant(data_key="from")
+    end = _Instant(data_key="to")
+    step = fields.Integer()
+    asOf = _Instant()
+    source = fields.String()
+
+
+class Series(Schema):
+    """What happened, step by step."""
+
+    meta = fields.Nested(WindowMeta)
+    data = fields.List(fields.Nested(Step))
+
+
+class TypeList(Schema):
+    """What happened, type by type."""
+
+    meta = fields.Nested(WindowMeta)
+    data = fields.List(fields.Nested(TypeFigures))
 
 
 class Health(Schema):

@@ -22,8 +22,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
-from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT, STATE
+from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
 from jobmon.rollup.segments import SegmentMap, dump_counts
+from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection, Document
 from jobmon.store.indexes import BY_UPDATE, is_bad_hint
@@ -252,17 +253,40 @@ class Collector:
             self._stop.wait(_RETRY_AFTER_S)
 
     def _work(self) -> None:
-        segments, changes = self._resume() or self._build()
-        try:
-            while not self._stop.is_set():
+        with self._counting_throughput():
+            segments, changes = self._resume() or self._build()
+            try:
+                while not self._stop.is_set():
+                    try:
+                        self._follow(segments, changes)
+                    except _StreamLostError as error:
+                        log.warning("counting anew, the change stream ended: %s", error)
+                        changes.close()
+                        segments, changes = self._build()
+            finally:
+                changes.close()
+
+    @contextmanager
+    def _counting_throughput(self) -> Iterator[None]:
+        """Beside the counts, in a thread of its own: counting a busy hour may take seconds."""
+        stop = threading.Event()
+
+        def count() -> None:
+            while not stop.is_set():
                 try:
-                    self._follow(segments, changes)
-                except _StreamLostError as error:
-                    log.warning("counting anew, the change stream ended: %s", error)
-                    changes.close()
-                    segments, changes = self._build()
+                    Throughput(self._connection, self._rollups).run(stop)
+                    return
+                except PyMongoError as error:
+                    log.warning("throughput waits, %s", _in_short(error))
+                    stop.wait(_RETRY_AFTER_S)
+
+        thread = threading.Thread(target=count, name="throughput", daemon=True)
+        thread.start()
+        try:
+            yield
         finally:
-            changes.close()
+            stop.set()
+            thread.join(_STOP_TIMEOUT_S)
 
     def _follow(self, segments: SegmentMap, changes: Changes) -> None:
         """Turn changes into figures until stopped."""

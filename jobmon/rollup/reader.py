@@ -1,10 +1,12 @@
 """What the web service asks of the rollup: the collector's figures, if they are fresh."""
 
 import logging
+from datetime import datetime, timedelta
 
 from pymongo.errors import OperationFailure
 
 from jobmon.rollup.segments import load_counts
+from jobmon.rollup.throughput import BUCKETS, STATE, THROUGH, Tallies, load
 from jobmon.store.connection import Connection, Document
 from jobmon.store.jobs import Conditions, Figures
 from jobmon.store.shared import Shared
@@ -12,13 +14,14 @@ from jobmon.store.shared import Shared
 log = logging.getLogger(__name__)
 
 # In the collection `state`: the figures, how far a first build is, what to go on from.
-STATE = "state"
 FIGURES = "figures"
 BUILD = "build"
 SNAPSHOT = "snapshot"
 
 # A collector writes every two seconds at the least; later than this it is taken for stopped.
 MAX_AGE_MS = 5_000
+# A busy minute takes seconds to count, and the collector rests between two counts.
+MAX_THROUGHPUT_AGE_MS = 60_000
 KEEP_MS = 200
 _UNAUTHORIZED = 13
 
@@ -52,15 +55,31 @@ class RollupReader:
             return None
         return {"counted": found["counted"], "estimated": found["estimated"]}
 
+    def counted_at(self) -> datetime | None:
+        """When the newest minutes were counted last; None if no collector does that now."""
+        found = self._find(THROUGH, age_of="$young")
+        if found is None or found["ageMs"] > MAX_THROUGHPUT_AGE_MS:
+            return None
+        young: datetime = found["young"]
+        return young
+
+    def buckets(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Tallies]:
+        """What was counted by minute, hour or day from `start` to before `end`; index: span, at."""
+        wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
+        found = (
+            self._connection.rollups[BUCKETS].find(wanted).max_time_ms(self._connection.max_time_ms)
+        )
+        return {bucket["at"]: load(bucket["types"]) for bucket in found}
+
     def _read(self) -> Document | None:
         return self._find(FIGURES)
 
-    def _find(self, key: str) -> Document | None:
+    def _find(self, key: str, age_of: str = "$at") -> Document | None:
         """A document of the state with its age by the database's own clock; index: _id."""
         state = self._connection.rollups[STATE]
         pipeline: list[Document] = [
             {"$match": {"_id": key}},
-            {"$set": {"ageMs": {"$subtract": ["$$NOW", "$at"]}}},
+            {"$set": {"ageMs": {"$subtract": ["$$NOW", age_of]}}},
         ]
         try:
             return next(state.aggregate(pipeline, maxTimeMS=self._connection.max_time_ms), None)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from datetime import timedelta
 from typing import Any
 
 from pymongo import MongoClient
@@ -60,6 +61,16 @@ class Connection:
     def rollups(self) -> Database[Document]:
         """jobmon's own database, in the watched deployment."""
         return self.client[self._settings.rollup_db]
+
+    @property
+    def kept(self) -> dict[timedelta, timedelta]:
+        """How long what happened is kept by the minute, by the hour and by the day."""
+        settings = self._settings
+        return {
+            timedelta(minutes=1): timedelta(days=settings.keep_minutes_days),
+            timedelta(hours=1): timedelta(days=settings.keep_hours_days),
+            timedelta(days=1): timedelta(days=settings.keep_days_days),
+        }
 
     @property
     def max_time_ms(self) -> int:

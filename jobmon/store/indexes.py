@@ -26,8 +26,10 @@ BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
 BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING)]
+BY_FINISH: Keys = [_STATUS, ("finishedAt", ASCENDING)]
 BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
+ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
 UNIQUE = (JOB_ID, ATTEMPT)
 _INDEX_OPTIONS_CONFLICT = (85, 86)
@@ -44,10 +46,14 @@ def _wanted(connection: Connection) -> list[tuple[Collection[Document], Keys]]:
         BY_OWNER_AND_STATUS,
         BY_LEASE,
         BY_NEXT_RUN,
+        BY_FINISH,
     ]
     if "setName" not in connection.client.admin.command("hello"):
         jobs.append(BY_UPDATE)
-    return [(connection.jobs, keys) for keys in jobs] + [(connection.attempts, ATTEMPT)]
+    attempts = (ATTEMPT, ATTEMPT_FINISHED)
+    return [(connection.jobs, keys) for keys in jobs] + [
+        (connection.attempts, keys) for keys in attempts
+    ]
 
 
 def create_indexes(connection: Connection) -> dict[str, str]:

@@ -23,7 +23,9 @@ EXPECTED = [
     "jobs(createdBy, status, -createdAt, -_id, type)",
     "jobs(status, leaseExpiresAt)",
     "jobs(status, nextRunAt)",
+    "jobs(status, finishedAt)",
     "job_attempts(jobId, attemptNumber)",
+    "job_attempts(finishedAt)",
 ]
 
 

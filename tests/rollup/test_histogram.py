@@ -1,0 +1,38 @@
+"""Histograms: would catch a percentile that is further off than promised."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymongo.database import Database
+
+from jobmon.rollup.histogram import bucket, bucket_expression, percentiles
+
+DURATIONS = st.lists(st.integers(0, 10**10), min_size=1, max_size=200)
+
+
+@given(durations=DURATIONS, fraction=st.sampled_from([0.5, 0.95, 0.99]))
+def test_a_percentile_is_at_most_five_percent_off(durations: list[int], fraction: float) -> None:
+    exact = sorted(durations)[math.ceil(fraction * len(durations)) - 1]
+    (told,) = percentiles(Counter(map(bucket, durations)), [fraction])
+    assert told == pytest.approx(exact, rel=0.05, abs=1)
+
+
+@given(one=DURATIONS, other=DURATIONS)
+def test_merging_is_adding(one: list[int], other: list[int]) -> None:
+    merged = Counter(map(bucket, one)) + Counter(map(bucket, other))
+    assert merged == Counter(map(bucket, one + other))
+
+
+def test_there_is_no_percentile_of_nothing() -> None:
+    assert percentiles(Counter(), [0.5, 0.99]) == [None, None]
+
+
+def test_the_server_fills_the_same_buckets(database: Database[dict[str, Any]]) -> None:
+    durations = [-5, 0, 1, 2, 3, 10, 999, 1_000, 60_000, 86_400_000, 10**10]
+    database.values.insert_many([{"ms": duration} for duration in durations])
+    found = database.values.aggregate([{"$project": {"ms": 1, "bucket": bucket_expression("$ms")}}])
+    assert {row["ms"]: int(row["bucket"]) for row in found} == {ms: bucket(ms) for ms in durations}

@@ -1,0 +1,250 @@
+"""Throughput on the real server: would catch an attempt that is not counted or counted twice, a
+history that goes with its jobs, and a window that is told wrong."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+
+from jobmon import create_app
+from jobmon.embedded import Mongod
+from jobmon.queue import JobQueue
+from jobmon.rollup.histogram import bucket
+from jobmon.rollup.throughput import DAY, MINUTE, Tally, Throughput, floor, tally
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..conftest import Api
+from ..waiting import eventually
+
+SERIES, TYPES = "/admin/jobs/timeseries", "/admin/jobs/types"
+Db = Database[dict[str, Any]]
+
+
+@pytest.fixture
+def service(mongod: Mongod, database: Db, make_settings: Callable[..., Settings]) -> Iterator[Api]:
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    app = create_app(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
+    connection = app.extensions["jobmon_connection"]
+    create_indexes(connection)
+    yield Api(app)
+    connection.client.drop_database(connection.rollups.name)
+    connection.client.close()
+
+
+def connection_of(service: Api) -> Connection:
+    return service.app.extensions["jobmon_connection"]
+
+
+@contextmanager
+def counting(service: Api) -> Iterator[None]:
+    """A collector's throughput thread."""
+    connection, stop = connection_of(service), threading.Event()
+    counter = Throughput(connection, connection.rollups)
+    thread = threading.Thread(target=counter.run, args=[stop])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def attempt(database: Db, finished_at: datetime, **more: Any) -> None:
+    """A job with one finished attempt."""
+    job_id = str(ObjectId())
+    started_at = more.pop("startedAt", finished_at - timedelta(milliseconds=500))
+    created_at = more.pop("createdAt", finished_at - timedelta(seconds=2))
+    database.jobs.insert_one(
+        {"jobId": job_id, "type": more.pop("type", "t"), "createdAt": created_at}
+    )
+    database.job_attempts.insert_one(
+        {
+            "jobId": job_id,
+            "attemptNumber": 1,
+            "status": "succeeded",
+            "startedAt": started_at,
+            "finishedAt": finished_at,
+        }
+        | more
+    )
+
+
+def total(service: Api, path: str = SERIES, **query: Any) -> dict[str, int]:
+    answer = service.as_admin(path, **query).json
+    names = ("enqueued", "succeeded", "failed", "dlq")
+    return {name: sum(row[name] for row in answer["data"]) for name in names}
+
+
+def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
+    service: Api, database: Db
+) -> None:
+    start = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    inside = start + timedelta(seconds=30)
+    attempt(database, inside)
+    attempt(database, inside, status="failed", type="u", eligibleAt=inside - timedelta(seconds=9))
+    attempt(database, inside, status="expired", type="u", startedAt="odd", attemptNumber=2)
+    attempt(database, inside, status="running")
+    attempt(database, start + MINUTE)
+    attempt(database, start - timedelta(milliseconds=1), createdAt=start)
+    database.job_attempts.insert_one({"jobId": "gone", "status": "failed", "finishedAt": inside})
+    database.jobs.insert_many([{"jobId": "d", "status": "dlq", "type": "u", "finishedAt": inside}])
+    assert tally(connection_of(service), start, start + MINUTE) == {
+        "t": Tally(
+            enqueued=4,
+            outcomes={"succeeded": 1},
+            wait={bucket(1_500): 1},
+            run={bucket(500): 1},
+        ),
+        "u": Tally(
+            enqueued=2,
+            dlq=1,
+            outcomes={"failed": 1, "expired": 1},
+            wait={bucket(8_500): 1},
+            run={bucket(500): 1},
+        ),
+        "null": Tally(outcomes={"failed": 1}),
+    }
+
+
+def test_what_a_real_queue_does_is_told_step_by_step_and_type_by_type(
+    service: Api, database: Db
+) -> None:
+    queue = JobQueue(database)
+    with counting(service):
+        for number in range(10):
+            queue.enqueue("email.send", max_attempts=1)
+            lease = queue.lease("w")
+            if number < 7:
+                queue.report_success(lease)
+            else:
+                queue.report_failure(lease, "E", "m")
+        expected = {"enqueued": 10, "succeeded": 7, "failed": 3, "dlq": 3}
+        eventually(lambda: total(service) == expected)
+        answer = service.as_admin(TYPES).json
+    assert total(service, type="email.send") == expected
+    assert total(service, type="other") == dict.fromkeys(expected, 0)
+    (row,) = answer["data"]
+    assert row["type"] == "email.send"
+    assert row["statusCounts"] == {"succeeded": 7, "dlq": 3}
+    assert row["failureRate"] == 0.3
+    assert row["finishedPerMinute"] == pytest.approx(10 / 60, rel=0.05)
+    assert row["runMs"]["p50"] <= row["runMs"]["p95"] <= row["runMs"]["p99"]
+    assert answer["meta"]["source"] == "rollup"
+
+
+def test_history_outlives_the_jobs_and_attempts_that_made_it(service: Api, database: Db) -> None:
+    now = datetime.now(UTC)
+    for _ in range(5):
+        attempt(database, now)
+    with counting(service):
+        eventually(lambda: total(service)["succeeded"] == 5)
+        database.jobs.delete_many({})
+        database.job_attempts.delete_many({})
+        attempt(database, datetime.now(UTC) + MINUTE)  # something new, to see that it went on
+        eventually(lambda: total(service, to=iso(now + 5 * MINUTE))["succeeded"] == 6)
+
+
+def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
+    service: Api, database: Db
+) -> None:
+    now = datetime.now(UTC)
+    ages = [timedelta(minutes=3), timedelta(hours=20), timedelta(days=10), timedelta(days=34)]
+    for age in ages:
+        attempt(database, now - age, createdAt=now - age)
+    with counting(service):
+        eventually(lambda: service.as_admin(SERIES).json["meta"]["source"] == "rollup")
+        month = {"from": iso(now - 34 * DAY), "to": iso(now), "step": 86_400}
+        eventually(lambda: total(service, **month)["succeeded"] == 4, within_s=60)
+        day = {"from": iso(now - DAY), "to": iso(now), "step": 3_600}
+        assert total(service, **day) == {"enqueued": 2, "succeeded": 2, "failed": 0, "dlq": 0}
+        minutes = {"from": iso(now - timedelta(hours=21)), "to": iso(now), "step": 60}
+        eventually(lambda: total(service, **minutes)["succeeded"] == 2)
+
+
+def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> None:
+    buckets = connection_of(service).rollups.throughput
+    now = datetime.now(UTC)
+    for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
+        buckets.insert_one({"span": span, "at": floor(now, DAY) - age * DAY, "types": []})
+    Throughput(connection_of(service), connection_of(service).rollups)._forget(now)
+    left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
+    assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
+
+
+def test_without_a_collector_a_short_window_is_counted_now_and_a_long_one_refused(
+    service: Api, database: Db
+) -> None:
+    attempt(database, datetime.now(UTC))
+    answer = service.as_admin(SERIES).json
+    assert answer["meta"]["source"] == "live"
+    assert sum(step["succeeded"] for step in answer["data"]) == 1
+    now = datetime.now(UTC)
+    refused = service.as_admin(SERIES, **{"from": iso(now - DAY)})
+    assert refused.status_code == 503
+    assert refused.json["error"]["code"] == "collector_unavailable"
+    assert refused.headers["Retry-After"]
+
+
+def iso(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ({"from": "yesterday"}, "from"),
+        ({"to": "2026-13-01"}, "to"),
+        ({"from": "2026-11-23T04:00:00Z", "to": "2026-11-23T03:00:00Z"}, "from"),
+        ({"step": "59"}, "step"),
+        ({"step": "90"}, "step"),
+        ({"step": "x"}, "step"),
+        ({"from": "2026-11-01T00:00:00Z", "step": "60"}, "step"),
+        ({"from": "0001-01-01T00:00:00Z"}, "from"),
+        ({"type": ["t"] * 21}, "type"),
+    ],
+)
+def test_a_window_that_cannot_be_told_is_422(
+    api: Api, query: dict[str, Any], parameter: str
+) -> None:
+    answer = api.as_admin(SERIES, **query)
+    assert answer.status_code == 422
+    assert list(answer.json["error"]["details"]) == [parameter]
+
+
+@pytest.mark.parametrize("path", [SERIES, TYPES])
+def test_figures_over_time_need_the_dashboards_permission(api: Api, path: str) -> None:
+    assert api.get(path).status_code == 401
+    assert api.as_owner(path, "ada", step="x").json["error"]["code"] == "permission_denied"
+
+
+def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
+    query = {"from": "2026-11-23T03:07:00Z", "to": "2026-11-23T04:01:00Z", "step": 900}
+    answer = service.as_admin(SERIES, **query).json
+    assert answer["meta"] | {"asOf": None} == {
+        "from": "2026-11-23T03:00:00.000Z",
+        "to": "2026-11-23T04:15:00.000Z",
+        "step": 900,
+        "asOf": None,
+        "source": "live",
+    }
+    assert [step["at"][11:16] for step in answer["data"]] == [
+        "03:00",
+        "03:15",
+        "03:30",
+        "03:45",
+        "04:00",
+    ]
+    assert answer["data"][0] == {
+        "at": "2026-11-23T03:00:00.000Z",
+        **dict.fromkeys(("enqueued", "succeeded", "failed", "dlq"), 0),
+        "failureRate": None,
+        "waitMs": {"p50": None, "p95": None, "p99": None},
+        "runMs": {"p50": None, "p95": None, "p99": None},
+    }
