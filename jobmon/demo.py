@@ -93,15 +93,16 @@ class Workload:
             try:
                 role()
             except PyMongoError as error:
-                log.warning("the database is away: %s", type(error).__name__)
+                log.warning("the workload waits, %s: %s", type(error).__name__, error)
                 self._stop.wait(1)
             else:
                 return
 
     def _prepare(self) -> None:
         self._queue.create_indexes()
-        for name in ("jobs", "job_attempts"):
-            self._database[name].create_index("finishedAt", expireAfterSeconds=KEEP_FINISHED_S)
+        # Not on the attempts' finishedAt: the monitor's index on it is an ordinary one.
+        for name, field in (("jobs", "finishedAt"), ("job_attempts", "startedAt")):
+            self._database[name].create_index(field, expireAfterSeconds=KEEP_FINISHED_S)
         if not self._database.jobs.estimated_document_count():
             for _ in range(FIRST_BURST):
                 self._enqueue(self._pick(KINDS))

@@ -108,6 +108,18 @@ def test_the_most_urgent_job_that_is_due_comes_first(queue: JobQueue, clock: Clo
     assert leased(queue).job_id == future
 
 
+@pytest.mark.parametrize("new_is_due_ms", [700, 800])
+def test_a_retry_and_a_new_job_are_taken_in_the_order_in_which_they_fell_due(
+    queue: JobQueue, clock: Clock, new_is_due_ms: int
+) -> None:
+    retried = queue.enqueue("t")
+    queue.report_failure(leased(queue), "E", "m")  # due again 750 ms from now
+    new = queue.enqueue("t", run_at=NOW + timedelta(milliseconds=new_is_due_ms))
+    clock.forward(seconds=1)
+    in_order = [new, retried] if new_is_due_ms < 750 else [retried, new]
+    assert [leased(queue).job_id for _ in range(2)] == in_order
+
+
 def test_a_worker_gets_only_types_that_it_asks_for(queue: JobQueue) -> None:
     queue.enqueue("a")
     wanted = queue.enqueue("b")
@@ -172,6 +184,34 @@ def test_success_is_recorded_in_job_and_attempt(
             "error": None,
         }
     ]
+
+
+def test_every_change_of_a_job_is_dated_in_its_updatedat(
+    queue: JobQueue, database: Db, clock: Clock
+) -> None:
+    job_id = queue.enqueue("t")
+    held: list[Lease] = []
+    changes: list[Callable[[], Any]] = [
+        lambda: held.append(leased(queue)),
+        lambda: queue.heartbeat(held[-1]),
+        lambda: queue.report_failure(held[-1], "E", "m"),
+        lambda: held.append(leased(queue)),
+        queue.recover,
+        lambda: queue.cancel(job_id),
+    ]
+    for change in changes:
+        clock.forward(seconds=45 if change == queue.recover else 5)
+        change()
+        assert job(database, job_id)["updatedAt"] == clock.now
+
+
+def test_a_lease_says_the_times_that_the_database_keeps(database: Db) -> None:
+    queue = JobQueue(database, clock=lambda: NOW.replace(microsecond=123_999))
+    job_id = queue.enqueue("t")
+    lease = leased(queue, lease_ms=1)
+    assert lease.started_at == NOW.replace(microsecond=123_000)
+    assert lease.expires_at == job(database, job_id)["leaseExpiresAt"]
+    assert lease.expires_at == NOW.replace(microsecond=124_000)
 
 
 def test_failures_are_retried_with_growing_delays_until_the_dead_letter_queue(
@@ -292,6 +332,26 @@ def test_a_late_report_after_a_lost_lease_changes_nothing(
     assert (job(database, job_id), attempts(database)) == before
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [{"status": "cancelled"}, {"leasedBy": "w2"}, {"attemptCount": 2}, {"leaseExpiresAt": None}],
+    ids=str,
+)
+def test_a_job_that_another_program_took_away_by_any_field_is_lost(
+    queue: JobQueue, database: Db, theirs: dict[str, Any]
+) -> None:
+    job_id = queue.enqueue("t")
+    lease = leased(queue)
+    database.jobs.update_one({"jobId": job_id}, {"$set": theirs})
+    before = job(database, job_id), attempts(database)
+    for report in (queue.heartbeat, queue.report_success):
+        with pytest.raises(LeaseLostError):
+            report(lease)
+    with pytest.raises(LeaseLostError):
+        queue.report_failure(lease, "E", "late")
+    assert (job(database, job_id), attempts(database)) == before
+
+
 def test_an_expired_lease_is_taken_back_and_its_attempt_counts(
     queue: JobQueue, database: Db, clock: Clock
 ) -> None:
@@ -326,6 +386,37 @@ def test_recoverers_side_by_side_take_each_lease_back_once(database: Db, clock: 
         thread.join()
     assert sum(counts) == 200
     assert database.jobs.count_documents({"status": "dlq"}) == 200
+
+
+def later() -> datetime:
+    return NOW + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda queue, lease: queue.heartbeat(lease, lease_ms=600_000),
+        lambda queue, lease: queue.report_success(lease),
+        lambda queue, lease: queue.report_failure(lease, "E", "m"),
+        lambda queue, lease: queue.cancel(lease.job_id),
+        lambda queue, lease: JobQueue(queue._jobs.database, clock=later).recover(),
+    ],
+    ids=["heartbeat", "success", "failure", "cancel", "another recovery"],
+)
+def test_recovery_leaves_alone_what_changed_after_it_looked(
+    queue: JobQueue, database: Db, meanwhile: Callable[[JobQueue, Lease], Any]
+) -> None:
+    job_id = queue.enqueue("t")
+    lease = leased(queue)
+    seen: list[Any] = []
+
+    def change_it() -> float:  # asked for the jitter: after the look, before the update
+        meanwhile(queue, lease)
+        seen.extend([job(database, job_id), attempts(database)])
+        return 0.5
+
+    assert JobQueue(database, clock=later, chance=change_it).recover() == 0
+    assert [job(database, job_id), attempts(database)] == seen
 
 
 def test_a_worker_killed_in_mid_job_loses_nothing(mongod: Mongod, database: Db) -> None:
@@ -411,6 +502,24 @@ def test_a_crash_between_leasing_and_the_first_record_is_on_record_after_recover
     (only,) = attempts(database)
     assert (only["jobId"], only["status"], only["workerId"]) == (job_id, "expired", "w1")
     assert (only["startedAt"], only["finishedAt"]) == (NOW, clock.now)
+
+
+def test_a_crash_of_recovery_between_job_and_attempt_is_completed_by_the_next(
+    queue: JobQueue, database: Db, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue("t")
+    leased(queue)
+    clock.forward(minutes=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "_attempts", CrashingAttempts())
+        with pytest.raises(AutoReconnect):
+            queue.recover()
+    assert attempts(database)[0]["status"] == "running"
+    expired_at = clock.now
+    clock.forward(seconds=9)
+    assert queue.recover() == 0
+    (only,) = attempts(database)
+    assert (only["status"], only["error"], only["finishedAt"]) == ("expired", EXPIRED, expired_at)
 
 
 def test_an_attempt_whose_job_was_deleted_or_has_moved_on_is_ended(

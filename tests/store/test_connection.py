@@ -1,6 +1,8 @@
 """The connection on the real server: would catch a client shared across a fork, a document that
 cannot be read, and a service that does not come back with its database."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 from bson import encode
+from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
@@ -42,6 +45,37 @@ def test_a_fork_gets_a_client_of_its_own(
     assert after is not before
     before.close()
     after.close()
+
+
+FORK = """
+import os, sys, warnings
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+
+warnings.simplefilter("error")
+connection = Connection(Settings(mongo_uri=sys.argv[1]))
+before = connection.client
+connection.ping()
+if child := os.fork():
+    _, status = os.waitpid(child, 0)
+    before.close()
+    sys.exit(os.waitstatus_to_exitcode(status))
+connection.ping()
+same = connection.client is before
+connection.client.close()
+os._exit(7 if same else 0)
+"""
+
+
+def test_a_forked_process_asks_the_server_over_a_connection_of_its_own(mongod: Mongod) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, mongod.uri],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_document_that_is_broken_inside_is_still_shown(
@@ -86,3 +120,22 @@ def test_dates_out_of_pythons_range_are_shown(
     )
     database.jobs.update_one({}, [{"$set": {"finishedAt": {"$add": ["$finishedAt", 10**15]}}}])
     assert real_api.as_admin("/jobs/far").json["finishedAt"].startswith("+0")
+
+
+@pytest.mark.parametrize(
+    "field", ["createdAt", "updatedAt", "nextRunAt", "leaseExpiresAt", "finishedAt"]
+)
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [
+        (253_402_300_800_000, "+010000-01-01T00:00:00.000Z"),
+        (-62_167_219_200_001, "-000001-12-31T23:59:59.999Z"),
+    ],
+)
+def test_a_date_that_python_cannot_hold_breaks_neither_list_nor_detail_nor_figures(
+    real_api: Api, database: Database[dict[str, Any]], field: str, ms: int, shown: str
+) -> None:
+    database.jobs.insert_one({"jobId": "odd", "status": "queued", field: DatetimeMS(ms)})
+    assert real_api.as_admin("/admin/jobs/queue").json["data"][0][field] == shown
+    assert real_api.as_admin("/jobs/odd").json[field] == shown
+    assert real_api.as_admin("/admin/jobs/stats").json["statusCounts"]["queued"] == 1

@@ -196,6 +196,59 @@ def test_an_owners_list_is_walked_the_same_way(
     assert sorted(seen) == sorted(mine)
 
 
+@pytest.mark.parametrize("per_page", [1, 3])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"status": "dlq"},
+        {"type": ["a", "b"]},
+        {"status": ["dlq", "queued"], "type": ["a", "c"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["/admin/jobs/queue", "/jobs"])
+def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    path: str,
+    wanted: dict[str, Any],
+    per_page: int,
+) -> None:
+    documents = JOBS + [{"_id": value, "createdAt": NOW} for value in IDS]
+    for number, document in enumerate(documents):
+        status, kind = ("dlq", "queued", "leased")[number % 3], "abc"[number % 5 % 3]
+        documents[number] = {**document, "status": status, "type": kind, "createdBy": "ada"}
+    fill(database, documents)
+    expected = [
+        str(number)
+        for number, document in enumerate(documents)
+        if all(document[field] in values for field, values in wanted.items())
+    ]
+
+    def ask(**query: Any) -> dict[str, Any]:
+        token = real_api.token("ada")
+        return real_api.get(path, token=token, per_page=per_page, **wanted, **query).json
+
+    by_cursor, by_number, cursor = [], [], ""
+    for page in range(1, len(expected) + 1):
+        by_number += [job["jobId"] for job in ask(page=page)["data"]]
+        if cursor is not None:
+            shown = ask(cursor=cursor)
+            by_cursor += [job["jobId"] for job in shown["data"]]
+            cursor = shown["meta"]["next_cursor"]
+    assert cursor is None
+    assert sorted(by_number) == sorted(expected)
+    assert by_cursor == by_number
+
+
+@pytest.mark.parametrize("kept", [1, 5, 20, -4, -1])
+def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
+    token = Place(created_at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).token()
+    answer = api.as_admin("/admin/jobs/queue", cursor=token[:kept])
+    assert answer.status_code == 422
+    assert answer.json["error"]["code"] == "validation_error"
+
+
 def test_dates_are_compared_in_utc() -> None:
     place = Place(created_at=datetime(2026, 1, 1, tzinfo=UTC), id=1, page=1)
     assert Place.from_token(place.token()).created_at.tzinfo is not None

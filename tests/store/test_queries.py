@@ -210,3 +210,33 @@ def test_a_query_that_takes_too_long_is_a_503(
         assert int(answer.headers["Retry-After"]) > 0
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def test_without_indexes_every_query_still_has_its_time_limit(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    database.jobs.insert_many(
+        {
+            "jobId": str(number),
+            "status": "queued",
+            "type": "t",
+            "createdBy": OWNER,
+            "createdAt": NOW + timedelta(seconds=number),
+        }
+        for number in range(5)
+    )
+    with profiled(database) as entries:
+        for wanted in ({}, {"status": "queued"}, {"type": "t"}, {"status": "queued", "type": "t"}):
+            for path in ("/admin/jobs/queue", "/jobs"):
+                token = real_api.token(OWNER, "admin")
+                first = real_api.get(path, token=token, per_page=2, **wanted).json["meta"]
+                query = {**wanted, "per_page": 2, "cursor": first["next_cursor"]}
+                second = real_api.get(path, token=token, **query).json
+                assert [job["jobId"] for job in second["data"]] == ["2", "1"]
+                assert second["meta"]["total"] == 5
+        assert real_api.as_owner("/jobs/3", OWNER).status_code == 200
+        assert real_api.as_admin("/admin/jobs/stats").json["totalJobs"] == 5
+    commands = [entry["command"] for entry in entries]
+    assert {"find", "aggregate"} <= {next(iter(command)) for command in commands}
+    unlimited = [command for command in commands if command.get("maxTimeMS") != 5_000]
+    assert unlimited == []
