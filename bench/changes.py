@@ -7,11 +7,8 @@ take meanwhile.
 """
 
 import argparse
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +18,7 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo import MongoClient
-from scale import SECRET, ask, fill, serving
+from scale import SECRET, ask, collecting, cpu_s, fill, serving
 
 from jobmon import create_app
 from jobmon.api.auth import issue_token
@@ -50,12 +47,6 @@ def write(uri: str, stop: threading.Event, done: list[int]) -> None:
             changes += 3
             time.sleep(max(0.0, started + changes / CHANGES_A_SECOND - time.monotonic()))
         done.append(changes)
-
-
-def cpu_s(pid: int) -> float:
-    """The CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def observe(
@@ -102,33 +93,26 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
     fill(uri, jobs)
     without, rate, _ = observe(uri, seconds, [server.pid])
     print(f"without a collector: database {without[0]:.1%} of a core at {rate:.0f} changes/s")
-    environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
-    collector = subprocess.Popen([sys.executable, "-m", "jobmon.cli", "collector"], env=environment)
-    try:
-        settled_at = time.monotonic() + 30
-        while time.monotonic() < settled_at:
-            time.sleep(1)
-        used, at = [cpu_s(server.pid), cpu_s(collector.pid)], time.monotonic()
+    with collecting(uri) as collector:
+        time.sleep(30)
+        used, at = [cpu_s(server.pid), cpu_s(collector)], time.monotonic()
         time.sleep(10)
         idle = [
             (cpu_s(pid) - was) / (time.monotonic() - at)
-            for pid, was in zip([server.pid, collector.pid], used, strict=True)
+            for pid, was in zip([server.pid, collector], used, strict=True)
         ]
         print(f"at rest: database {idle[0]:.1%}, collector {idle[1]:.1%} of a core")
-        shares, rate, _ = observe(uri, seconds, [server.pid, collector.pid])
+        shares, rate, _ = observe(uri, seconds, [server.pid, collector])
         print(
             f"with a collector: database {shares[0]:.1%}, collector {shares[1]:.1%} of a core "
             f"at {rate:.0f} changes/s; the database's ratio is {shares[0] / without[0]:.2f}"
         )
-        with serving(uri) as port:
+        with serving(uri) as (port, _):
             with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
                 token = issue_token("root", "admin", timedelta(hours=1))
             _, rate, took_ms = observe(uri, seconds, [server.pid], port, token)
             p50, p99 = statistics.median(took_ms), statistics.quantiles(took_ms, n=100)[98]
             print(f"answers at {rate:.0f} changes/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    finally:
-        collector.terminate()
-        collector.wait()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, current_app, request
+from flask import Blueprint, Flask, current_app, request
 
 from jobmon import create_app
 from jobmon.api import auth
+from jobmon.settings import Settings
 
 routes = Blueprint("original", __name__, url_prefix="/original")
 routes.before_request(auth.require_admin)
@@ -39,5 +40,8 @@ def queue() -> dict[str, Any]:
     return {"total": jobs().count_documents(wanted), "data": data}
 
 
-app = create_app()
-app.register_blueprint(routes)
+def create(settings: Settings | None = None) -> Flask:
+    """jobmon with the original answers beside its own."""
+    app = create_app(settings)
+    app.register_blueprint(routes)
+    return app

@@ -3,13 +3,12 @@
     .venv/bin/python bench/scale.py --jobs 10000 1000000
 
 For each N: a real MongoDB is filled (96 % succeeded, 8 types, 30 days), a collector counts it, and
-gunicorn answers, to one client and to 32. Prints a Markdown table.
+answers are asked for: in one process, by one client of gunicorn, and by 32. Prints a table.
 """
 
 import argparse
 import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -17,74 +16,68 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import original
 from bson import ObjectId
-from pymongo import IndexModel, MongoClient
+from flask.testing import FlaskClient
+from pymongo import MongoClient
 
-from jobmon import create_app
 from jobmon.api.auth import issue_token
 from jobmon.embedded import Mongod, free_port
-from jobmon.rollup.collector import collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
-from jobmon.store import indexes
 from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobFilter, JobStore
-from jobmon.store.ordering import Place
 
 SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa: S105
 STATUSES = ["succeeded"] * 960 + ["queued"] * 15 + ["dlq"] * 10 + ["failed"] * 10 + ["leased"] * 5
 BATCH = 20_000
 CLIENTS = 32
+DEEP = 450_000
 
 
 def fill(uri: str, count: int) -> float:
-    """Insert `count` jobs and build the indexes; seconds taken."""
+    """Insert `count` jobs, an attempt for each that was tried, and the indexes; seconds taken."""
     started = time.monotonic()
-    pick = random.Random(59)  # noqa: S311
-    first = datetime.now(UTC) - timedelta(days=30)
-    step = timedelta(days=30) / count
-    with MongoClient[dict[str, Any]](uri) as client:
-        jobs = client.get_default_database().jobs
-        for start in range(0, count, BATCH):
-            jobs.insert_many(
-                [
-                    job(number, first + step * number, pick)
-                    for number in range(start, min(start + BATCH, count))
-                ],
-                ordered=False,
-            )
-        wanted = [value for name, value in vars(indexes).items() if name in INDEXES]
-        jobs.create_indexes([IndexModel(keys, unique=keys == indexes.JOB_ID) for keys in wanted])
+    starts = range(0, count, BATCH)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill_part, [uri] * len(starts), starts, [count] * len(starts)))
+    connection = Connection(Settings(mongo_uri=uri))
+    create_indexes(connection)
+    connection.client.close()
     return time.monotonic() - started
 
 
-INDEXES = [
-    "JOB_ID",
-    "NEWEST_FIRST",
-    "BY_STATUS",
-    "BY_TYPE",
-    "BY_STATUS_AND_TYPE",
-    "BY_OWNER",
-    "BY_OWNER_AND_STATUS",
-    "BY_LEASE",
-    "BY_NEXT_RUN",
-]
+def fill_part(uri: str, start: int, count: int) -> None:
+    pick = random.Random(start)  # noqa: S311
+    first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
+    numbers = range(start, min(start + BATCH, count))
+    jobs = [job(number, first + step * number, pick) for number in numbers]
+    with MongoClient[dict[str, Any]](uri) as client:
+        database = client.get_default_database()
+        database.jobs.insert_many(jobs, ordered=False)
+        attempts = [attempt(tried, pick) for tried in jobs if tried["finishedAt"]]
+        database.job_attempts.insert_many(attempts, ordered=False)
 
 
 def job(number: int, created_at: datetime, pick: random.Random) -> dict[str, Any]:
     second = int(created_at.timestamp()).to_bytes(4, "big")
+    status = pick.choice(STATUSES)
+    finished_at = created_at + timedelta(seconds=pick.expovariate(0.1))
     return {
         "_id": ObjectId(second + number.to_bytes(8, "big")),
         "jobId": f"{number:032x}",
         "type": f"type-{min(int(pick.expovariate(0.5)), 7)}",
-        "status": pick.choice(STATUSES),
+        "status": status,
         "payload": {"reference": f"order/{number}", "amount": number % 1_000},
         "priority": 0,
         "createdBy": f"user-{number % 1_000}",
@@ -93,12 +86,26 @@ def job(number: int, created_at: datetime, pick: random.Random) -> dict[str, Any
         "nextRunAt": created_at,
         "maxAttempts": 5,
         "attemptCount": 1,
+        "finishedAt": finished_at if status in ("succeeded", "dlq") else None,
+    }
+
+
+def attempt(tried: dict[str, Any], pick: random.Random) -> dict[str, Any]:
+    ran = timedelta(milliseconds=pick.expovariate(0.005))
+    return {
+        "jobId": tried["jobId"],
+        "attemptNumber": 1,
+        "status": "succeeded" if tried["status"] == "succeeded" else "failed",
+        "workerId": f"worker-{pick.randrange(8)}",
+        "startedAt": max(tried["createdAt"], tried["finishedAt"] - ran),
+        "finishedAt": tried["finishedAt"],
+        "error": None,
     }
 
 
 @contextmanager
-def serving(uri: str) -> Iterator[int]:
-    """gunicorn with jobmon's routes and the original ones; its port."""
+def serving(uri: str) -> Iterator[tuple[int, int]]:
+    """gunicorn with jobmon's routes and the original ones; its port and process id."""
     port = free_port()
     environment = dict(os.environ) | {
         "JOBMON_MONGO_URI": uri,
@@ -107,7 +114,7 @@ def serving(uri: str) -> Iterator[int]:
         "JOBMON_QUERY_TIMEOUT_MS": "120000",
         "PYTHONPATH": str(Path(__file__).parent),
     }
-    command = ["-m", "gunicorn", "--config", "python:jobmon.serving", "original:app"]
+    command = ["-m", "gunicorn", "--config", "python:jobmon.serving", "original:create()"]
     process = subprocess.Popen([sys.executable, *command], env=environment)  # noqa: S603
     try:
         while True:
@@ -116,10 +123,41 @@ def serving(uri: str) -> Iterator[int]:
                 break
             except OSError:
                 time.sleep(0.1)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def collecting(uri: str) -> Iterator[int]:
+    """A collector; its process id."""
+    environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
+    command = [sys.executable, "-m", "jobmon.cli", "collector"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)  # noqa: S603
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mib(pids: list[int]) -> int:
+    """The most that each of these processes ever had in memory, added up."""
+    peaks = [Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1] for pid in pids]
+    return sum(int(peak.split()[0]) for peak in peaks) // 1_024
 
 
 def ask(port: int, path: str, token: str) -> None:
@@ -132,15 +170,31 @@ def ask(port: int, path: str, token: str) -> None:
         raise RuntimeError(f"{path}: {response.status} {body[:200]!r}")
 
 
-def alone(port: int, path: str, token: str, seconds: float = 3) -> float:
-    """p50 in ms for one client."""
+def inside(client: FlaskClient, path: str, token: str) -> float:
+    """p50 in ms in this process, without HTTP."""
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def answer() -> None:
+        if client.get(path, headers=headers).status_code != 200:
+            raise RuntimeError(path)
+
+    return p50(answer, 2)
+
+
+def p50(answer: Callable[[], object], seconds: float) -> float:
+    """The median of what an answer takes, in ms; of five answers at the least."""
     took: list[float] = []
     until = time.monotonic() + seconds
     while len(took) < 5 or time.monotonic() < until:
         started = time.perf_counter()
-        ask(port, path, token)
+        answer()
         took.append((time.perf_counter() - started) * 1_000)
     return statistics.median(took)
+
+
+def alone(port: int, path: str, token: str, seconds: float = 3) -> float:
+    """p50 in ms for one client."""
+    return p50(lambda: ask(port, path, token), seconds)
 
 
 def together(port: int, path: str, token: str, seconds: float = 5) -> float:
@@ -165,52 +219,85 @@ def together(port: int, path: str, token: str, seconds: float = 5) -> float:
     return answers / (time.monotonic() - started)
 
 
-def measure(count: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """(p50 alone in ms, answers a second with 32 clients) by what is asked."""
-    with Mongod(folder / str(count), cache_gb=6) as server:
+@dataclass(frozen=True)
+class Cost:
+    """What an answer takes: p50 in ms without HTTP and by HTTP, answers a second to 32 clients."""
+
+    inside_ms: float
+    alone_ms: float
+    together: float
+
+
+def paths(connection: Connection, count: int) -> dict[str, str]:
+    """What is asked, by name."""
+    depth = min(DEEP, count // 2)
+    deep = JobStore(connection, 0).list_jobs(JobFilter(), page=depth // 20, per_page=20)
+    cursor = deep.next_place.token() if deep.next_place else ""
+    day = f"?from={(datetime.now(UTC) - timedelta(days=1)):%Y-%m-%dT%H:%M:%SZ}"
+    return {
+        "stats": "/admin/jobs/stats",
+        "first page": "/admin/jobs/queue",
+        "by status and type": "/admin/jobs/queue?status=succeeded&type=type-1",
+        "by rare status": "/admin/jobs/queue?status=dlq",
+        "by type": "/admin/jobs/queue?type=type-3",
+        "450,000 deep by cursor": f"/admin/jobs/queue?cursor={cursor}",
+        "one owner's jobs": "/jobs",
+        "time series, a day": f"/admin/jobs/timeseries{day}",
+        "types, a day": f"/admin/jobs/types{day}",
+        "a job": f"/jobs/{count // 2:032x}",
+        "original: stats": "/original/stats",
+        "original: first page": "/original/queue",
+        "original: by status and type": "/original/queue?status=succeeded&type=type-1",
+        "original: 450,000 deep": f"/original/queue?page={depth // 20 + 1}",
+    }
+
+
+def measure(count: int, folder: Path) -> dict[str, Cost]:
+    """What every answer costs with `count` jobs."""
+    with Mongod(folder / str(count), cache_gb=8) as server:
         uri = server.uri.replace("/?", "/jobmon?")
         print(f"{count:,} jobs: filled in {fill(uri, count):.0f} s", flush=True)
-        settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET)
+        settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, query_timeout_ms=120_000)
         connection = Connection(settings)
-        reader = RollupReader(connection)
-        started = time.monotonic()
-        cpu = time.process_time()
-        with collecting(settings), serving(uri) as port:
-            while reader.figures() is None:
-                time.sleep(0.1)
-            took_s, cpu_s = time.monotonic() - started, time.process_time() - cpu
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1_024
+        with collecting(uri) as collector, serving(uri) as (port, web):
+            await_built(connection, collector)
+            app = original.create(settings)
+            with app.app_context():
+                token = issue_token("user-7", "admin", timedelta(hours=9))
+            costs = {}
+            for name, path in paths(connection, count).items():
+                costs[name] = Cost(
+                    inside(app.test_client(), path, token),
+                    alone(port, path, token),
+                    together(port, path, token),
+                )
+                print(f"  {name}: {costs[name]}", flush=True)
+            app.extensions["jobmon_connection"].client.close()
             print(
-                f"first build: {took_s:.1f} s, {cpu_s:.1f} s CPU, process at {memory} MiB",
+                f"memory: collector {memory_mib([collector])} MiB, "
+                f"web with two workers {memory_mib(family(web))} MiB",
                 flush=True,
             )
-            with create_app(settings).app_context():
-                token = issue_token("root", "admin", timedelta(hours=9))
-            deep = JobStore(connection, 0).list_jobs(JobFilter(), page=count // 40 + 1, per_page=20)
-            last = deep.jobs[0]
-            cursor = Place(created_at=last["createdAt"], id=last["_id"], page=1).token()
-            paths = {
-                "stats": "/admin/jobs/stats",
-                "first page": "/admin/jobs/queue",
-                "filtered": "/admin/jobs/queue?status=succeeded&type=type-1",
-                "rare filter": "/admin/jobs/queue?status=dlq",
-                "half-way by cursor": f"/admin/jobs/queue?cursor={cursor}",
-                "own jobs": "/jobs",
-                "original stats": "/original/stats",
-                "original first page": "/original/queue",
-                "original half-way": f"/original/queue?page={count // 40}",
-            }
-            result = {}
-            for name, path in paths.items():
-                result[name] = alone(port, path, token), together(port, path, token)
-                print(f"  {name}: {result[name][0]:.1f} ms, {result[name][1]:.1f}/s", flush=True)
         connection.client.close()
-        return result
+        return costs
+
+
+def await_built(connection: Connection, collector: int) -> None:
+    """Wait for the first build of counts and history, and say what it took."""
+    reader, started = RollupReader(connection), time.monotonic()
+    while reader.figures() is None:
+        time.sleep(0.1)
+    took_s = time.monotonic() - started
+    print(f"first build: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)
+    while "through" not in (connection.rollups.state.find_one({"_id": "throughput"}) or {}):
+        time.sleep(0.1)
+    took_s = time.monotonic() - started
+    print(f"history: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
     sizes = parser.parse_args().jobs
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
@@ -220,10 +307,13 @@ def main() -> None:
     print("| | " + " | ".join(f"{count:,} jobs" for count in sizes) + " | ratio |")
     print("| --- |" + " --- |" * (len(sizes) + 1))
     for name in results[sizes[0]]:
-        p50 = [results[count][name][0] for count in sizes]
-        rates = [results[count][name][1] for count in sizes]
-        cells = [f"{ms:.1f} ms, {rate:.0f}/s" for ms, rate in zip(p50, rates, strict=True)]
-        print(f"| {name} | " + " | ".join(cells) + f" | {p50[-1] / p50[0]:.2f} |")
+        costs = [results[count][name] for count in sizes]
+        cells = [f"{c.inside_ms:.1f} / {c.alone_ms:.1f} ms, {c.together:.1f}/s" for c in costs]
+        ratio = costs[-1].alone_ms / costs[0].alone_ms
+        print(f"| {name} | " + " | ".join(cells) + f" | {ratio:.2f} |")
+    for count in sizes:
+        ahead = results[count]["stats"].together / results[count]["original: stats"].together
+        print(f"stats at {count:,} jobs, 32 clients: {ahead:.0f} times the original's rate")
 
 
 if __name__ == "__main__":
