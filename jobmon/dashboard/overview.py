@@ -22,7 +22,7 @@ RANGES = {
 }
 RANGE_WORDS = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"}
 TYPES_SHOWN = 50
-NEWEST_STEPS = 3  # what the throughput now is the mean of
+NEWEST_STEPS = 3  # what the throughput is told from
 
 # When a type counts as stopped: something has been due for a while and nothing got finished.
 STOPPED_AFTER = 10 * MINUTE
@@ -150,7 +150,7 @@ def chart_columns(past: Past) -> dict[str, list[Any]]:
         total = _total(tallies)
         known = at <= past.as_of
         succeeded = total.outcomes[AttemptStatus.SUCCEEDED]
-        row = {
+        row: dict[str, int | None] = {
             "enqueued": total.enqueued,
             "succeeded": succeeded,
             "failed": total.outcomes.total() - succeeded,
@@ -226,33 +226,33 @@ def _of_oldest_type(by_type: Mapping[str, datetime]) -> str:
 
 
 def _flow(facts: Facts, steps: list[Tally], words: str) -> Iterator[Tile]:
-    if facts.past is None:
+    past = facts.past
+    if past is None:
         for name in ("Throughput", "Failure rate"):
             yield Tile(name=name, value="–", note="needs the collector")
         return
-    minutes = RANGES[facts.range][1] / MINUTE
+    length = RANGES[facts.range][1]
     # The step that is still going on would always look like a fall.
-    whole = [
-        step
-        for at, step in zip(facts.past.steps, steps, strict=True)
-        if at + RANGES[facts.range][1] <= facts.past.as_of
-    ]
-    done = [step.outcomes.total() for step in whole]
-    rates = [_failure_rate(step) for step in whole]
-    newest = sum(done[-NEWEST_STEPS:]) / minutes / NEWEST_STEPS
+    whole = [step for at, step in zip(past.steps, steps, strict=True) if at + length <= past.as_of]
+    newest = list(zip(past.steps, steps, strict=True))[-NEWEST_STEPS:]
+    minutes = (past.as_of - newest[0][0]) / MINUTE
+    per_minute = sum(step.outcomes.total() for _, step in newest) / minutes if minutes > 0 else 0
     yield Tile(
         name="Throughput",
-        value=f"{grouped(round(newest, 1 if newest < 10 else None))}/min",
+        value=f"{grouped(round(per_minute, 1 if per_minute < 10 else None))}/min",
         note=f"{grouped(sum(step.outcomes.total() for step in steps))} in the last {words}",
-        trend=[float(count) for count in done],
+        trend=[float(step.outcomes.total()) for step in whole],
     )
-    rate = _failure_rate(merge(iter([{"": step} for step in steps])).get("", Tally()))
+    all_of_it = Tally()
+    for step in steps:
+        all_of_it.add(step)
+    rate = _failure_rate(all_of_it)
     yield Tile(
         name="Failure rate",
         value=percent(rate),
         note=f"of attempts in the last {words}",
         link=query(status=(_FAILED, _DLQ)),
-        trend=rates,
+        trend=[_failure_rate(step) for step in whole],
         alarming=rate is not None and rate >= MANY_FAIL,
     )
 
@@ -290,9 +290,10 @@ def _notices_of_the_hour(facts: Facts, hour: Past) -> Iterator[Notice]:
         worst = max(dead, key=lambda kind: dead[kind])
         count = sum(dead.values())
         jobs = "1 job has" if count == 1 else f"{grouped(count)} jobs have"
+        most = "of" if len(dead) == 1 else "most of"
         yield Notice(
             level="bad",
-            text=f"{jobs} been given up in the last hour, most of type {worst}.",
+            text=f"{jobs} been given up in the last hour, {most} type {worst}.",
             link=query(status=_DLQ),
         )
     samples = [hour_gauge.status_counts for _, hour_gauge in sorted(facts.hour_gauges.items())]

@@ -47,6 +47,12 @@ def sign_in_page(error: ApiError) -> BaseResponse | tuple[str, int]:
     return page, error.status
 
 
+def sign_in_form() -> str:
+    """The page where a token is pasted."""
+    then = own_path(request.args.get("then", ""))
+    return render_template("dashboard/sign_in.html", said="", then=then)
+
+
 def sign_in() -> BaseResponse | tuple[str, int]:
     """Check the token that was pasted, and keep it until it expires."""
     _require_same_origin()
@@ -73,7 +79,7 @@ def sign_in() -> BaseResponse | tuple[str, int]:
 def sign_out() -> BaseResponse:
     """Forget the token."""
     _require_same_origin()
-    response = redirect(url_for("dashboard.sign_in"), HTTPStatus.SEE_OTHER)
+    response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
     response.delete_cookie(auth.SESSION_COOKIE, **_cookie())
     return response
 

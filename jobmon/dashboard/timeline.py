@@ -48,7 +48,7 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
             at=attempt["startedAt"],
             status=_colour(status),
             note=f"{status or 'unknown'} on {attempt['workerId'] or 'an unnamed worker'}",
-            wait_ms=_between(before, attempt["startedAt"]),
+            wait_ms=_wait_ms(attempt, before),
             run_ms=attempt["durationMs"],
             error=attempt["error"],
         )
@@ -80,6 +80,12 @@ def _what_comes(job: dict[str, Any]) -> Iterator[Step]:
         count, most = job["attemptCount"], job["maxAttempts"]
         note = f"attempt {_number(count + 1)} of {_number(most)}" if most else ""
         yield Step(name=name, at=due, status=status, note=note, to_come=True)
+
+
+def _wait_ms(attempt: dict[str, Any], before: str | None) -> float | None:
+    """How long it waited from when it was due, or else from what came before it."""
+    told: float | None = attempt["waitMs"]
+    return _between(before, attempt["startedAt"]) if told is None else told
 
 
 def _colour(status: str) -> str:

@@ -2,11 +2,12 @@
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from flask import (
     Blueprint,
@@ -28,6 +29,7 @@ from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
+    RANGE_WORDS,
     RANGES,
     SORTS,
     TYPES_SHOWN,
@@ -50,6 +52,7 @@ log = logging.getLogger(__name__)
 SHARED_MS = 1_000
 PER_PAGE = 25
 SUGGESTED_TYPES = 200
+BY_DEFAULT = "-queued"
 THEMES = ("light", "dark")
 STATIC = Path(__file__).parent / "static"
 
@@ -63,126 +66,119 @@ def blueprint(
     store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
 ) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
-    pages = Blueprint("dashboard", __name__, template_folder="templates")
-    pages.register_error_handler(Exception, _error_page)
-    pages.after_request(_protect)
+    routes = Blueprint("dashboard", __name__, template_folder="templates")
+    routes.register_error_handler(Exception, _error_page)
+    routes.after_request(_protect)
+    routes.context_processor(_about_the_page)
     for name in ("grouped", "duration", "percent", "status_word", "instant", "spark"):
-        pages.add_app_template_filter(getattr(words, name))
-    pages.add_app_template_global(words.query, "query")
+        routes.add_app_template_filter(getattr(words, name))
+    routes.add_app_template_global(words.query)
+    routes.add_app_template_global(_asset, "asset")
+    pages = _Pages(store, lists, series, rollup)
+    for path, view in (
+        ("/", pages.root),
+        ("/dashboard", pages.home),
+        ("/dashboard/overview", pages.overview_now),
+        ("/dashboard/charts", pages.charts),
+        ("/dashboard/jobs", pages.jobs),
+        ("/dashboard/jobs/<path:job_id>", pages.job),
+        ("/dashboard/my", pages.own_jobs),
+        ("/dashboard/sign-in", session.sign_in_form),
+        ("/dashboard/static/<path:name>", _static),
+        ("/dashboard/<path:_rest>", pages.nothing),
+    ):
+        routes.add_url_rule(path, view_func=view)
+    for path, act in (
+        ("/dashboard/session", session.sign_in),
+        ("/dashboard/sign-out", session.sign_out),
+    ):
+        routes.add_url_rule(path, view_func=act, methods=["POST"])
+    return routes
 
-    pages.add_url_rule("/dashboard/session", view_func=session.sign_in, methods=["POST"])
-    pages.add_url_rule("/dashboard/sign-out", view_func=session.sign_out, methods=["POST"])
 
-    @pages.context_processor
-    def about_the_page() -> dict[str, Any]:
-        theme = request.cookies.get("jobmon_theme")
-        return {
-            "theme": theme if theme in THEMES else "system",
-            "known_statuses": [status.value for status in JobStatus],
-            "signed_in": _caller(),
-        }
+class _Pages:
+    """The pages over what the JSON routes are over, too."""
 
-    @pages.get("/")
-    def root() -> BaseResponse:
+    def __init__(
+        self, store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
+    ) -> None:
+        self._store = store
+        self._lists = lists
+        self._series = series
+        self._rollup = rollup
+        self._overviews = SharedByKey(self._show_overview, SHARED_MS)
+        self._charts = SharedByKey(self._show_charts, SHARED_MS)
+
+    def root(self) -> BaseResponse:
+        """The dashboard is all that there is to see."""
         return redirect(url_for("dashboard.home"))
 
-    @pages.get("/dashboard/static/<path:name>")
-    def static(name: str) -> Response:
-        response = send_from_directory(STATIC, name)
-        # The address has the content's hash, so what it names never changes.
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
-
-    @cache
-    def asset(name: str) -> str:
-        """The address of a file of ours; empty if it was not built (see `make assets`)."""
-        file = STATIC / name
-        if not file.is_file():
-            log.warning("%s is not built: pages work without it, but do not update", name)
-            return ""
-        version = hashlib.blake2b(file.read_bytes(), digest_size=6).hexdigest()
-        return url_for("dashboard.static", name=name, v=version)
-
-    pages.add_app_template_global(asset)
-
-    @pages.get("/dashboard/sign-in")
-    def sign_in() -> str:
-        then = session.own_path(request.args.get("then", ""))
-        return render_template("dashboard/sign_in.html", said="", then=then)
-
-    @pages.get("/dashboard")
-    def home() -> BaseResponse | str:
+    def home(self) -> BaseResponse | str:
+        """The overview; whoever may not see it goes to their own jobs."""
         _require_session()
         if not auth.is_admin():
             return redirect(url_for("dashboard.own_jobs"))
-        wanted = _overview_query()
-        return render_template("dashboard/overview.html", part=overview_part(wanted)[1], **wanted)
+        asked = _OverviewQuery.of_request()
+        _, part = self._overviews.get(asked)
+        return render_template("dashboard/overview.html", part=part, asked=asked)
 
-    def show_overview(key: tuple[str, str, str]) -> tuple[str, str]:
-        wanted, by, text = key
-        shown = overview(gather(store, series, rollup, wanted, datetime.now(UTC)))
-        rows = sorted_types(shown.types, by, text)
+    def overview_now(self) -> Response:
+        """The overview's figures, for the page that is open."""
+        _require_admin()
+        as_of, part = self._overviews.get(_OverviewQuery.of_request())
+        response = _conditional(part)
+        response.headers["X-As-Of"] = as_of
+        return response
+
+    def _show_overview(self, asked: "_OverviewQuery") -> tuple[str, str]:
+        facts = gather(self._store, self._series, self._rollup, asked.range, datetime.now(UTC))
+        shown = overview(facts)
+        rows = sorted_types(shown.types, asked.by, asked.text)
         part = render_template(
             "dashboard/_overview.html",
             shown=shown,
             rows=rows[:TYPES_SHOWN],
             more=max(0, len(rows) - TYPES_SHOWN),
-            range=wanted,
-            by=by,
-            text=text,
+            asked=asked,
         )
-        return shown.as_of.isoformat(), part
+        return words.instant(shown.as_of), part
 
-    shared_overview = SharedByKey(show_overview, SHARED_MS)
-
-    def overview_part(wanted: dict[str, str]) -> tuple[str, str]:
-        return shared_overview.get((wanted["range"], wanted["by"], wanted["text"]))
-
-    @pages.get("/dashboard/overview")
-    def overview_now() -> Response:
+    def charts(self) -> Response:
+        """The charts' data: what `GET /admin/jobs/timeseries` tells, in columns."""
         _require_admin()
-        as_of, part = overview_part(_overview_query())
-        response = _conditional(part)
-        response.headers["X-As-Of"] = as_of
-        return response
+        asked = _OverviewQuery.of_request()
+        return _conditional(self._charts.get(asked.range), "application/json")
 
-    def show_charts(wanted: str) -> str:
+    def _show_charts(self, wanted: str) -> str:
         length, step = RANGES[wanted]
         now = datetime.now(UTC)
         try:
-            past = series.past(series.window(now - length, now, step))
+            past = self._series.past(self._series.window(now - length, now, step))
         except NoCollectorError:
             raise unavailable("collector_unavailable", "There is no collector.") from None
         return json.dumps(chart_columns(past))
 
-    shared_charts = SharedByKey(show_charts, SHARED_MS)
-
-    @pages.get("/dashboard/charts")
-    def charts() -> Response:
+    def jobs(self) -> BaseResponse | str | tuple[str, int]:
+        """All jobs."""
         _require_admin()
-        return _conditional(shared_charts.get(_overview_query()["range"]), "application/json")
+        return self._list(None)
 
-    @pages.get("/dashboard/jobs")
-    def jobs() -> BaseResponse | str | tuple[str, int]:
-        _require_admin()
-        return list_page(None)
-
-    @pages.get("/dashboard/my")
-    def own_jobs() -> BaseResponse | str | tuple[str, int]:
+    def own_jobs(self) -> BaseResponse | str | tuple[str, int]:
+        """The jobs of whoever looks."""
         _require_session()
-        return list_page(auth.subject())
+        return self._list(auth.subject())
 
-    def list_page(owner: str | None) -> BaseResponse | str | tuple[str, int]:
+    def _list(self, owner: str | None) -> BaseResponse | str | tuple[str, int]:
         schema = ListQuery() if owner is None else OwnListQuery()
         asked, errors, shown = _list_query(), {}, None
         try:
             query = schema.load({"per_page": PER_PAGE, **asked})
-            found = list_of_jobs(lists, query, owner=owner)
+            found = list_of_jobs(self._lists, query, owner=owner)
             if isinstance(found, Response):
-                return found
+                return found  # an export
             shown = JobList().dump(found)
         except ValidationError as error:
-            errors = error.normalized_messages()
+            errors = error.messages_dict
         except ApiError as error:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
@@ -196,14 +192,17 @@ def blueprint(
         }
         if session.is_part() and shown is not None:
             return _conditional(render_template("dashboard/_jobs.html", **given))
-        suggested = _suggested_types(store) if owner is None else []
-        page = render_template("dashboard/jobs.html", types=suggested, **given)
+        types = self._suggested_types() if owner is None else []
+        page = render_template("dashboard/jobs.html", types=types, **given)
         return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
-    @pages.get("/dashboard/jobs/<path:job_id>")
-    def job(job_id: str) -> Response | str:
+    def _suggested_types(self) -> list[str]:
+        return sorted(self._store.figures().type_counts() or {})[:SUGGESTED_TYPES]
+
+    def job(self, job_id: str) -> Response | str:
+        """One job, for its owner or an admin."""
         _require_session()
-        found = store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
+        found = self._store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
         if found is None:
             raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
         detail = JobDetail().dump(found)
@@ -212,11 +211,56 @@ def blueprint(
             return _conditional(render_template("dashboard/_job.html", **given))
         return render_template("dashboard/job.html", **given)
 
-    @pages.get("/dashboard/<path:_rest>")
-    def nothing(_rest: str) -> None:
+    def nothing(self, _rest: str) -> BaseResponse:
+        """Whatever else is asked for below `/dashboard`."""
         raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such page.")
 
-    return pages
+
+@dataclass(frozen=True, kw_only=True)
+class _OverviewQuery:
+    """Which overview: its range, and which types of jobs in which order."""
+
+    range: str
+    by: str
+    text: str
+
+    @classmethod
+    def of_request(cls) -> Self:
+        """As the address says; ApiError 422 names what is wrong with it."""
+        wanted, by = request.args.get("range", "1h"), request.args.get("by", BY_DEFAULT)
+        if wanted not in RANGES:
+            raise invalid("range", f"One of {', '.join(RANGES)}.")
+        if by.removeprefix("-") not in SORTS:
+            raise invalid("by", f"One of {', '.join(SORTS)}, after - the largest first.")
+        return cls(range=wanted, by=by, text=request.args.get("text", "")[:200])
+
+
+def _about_the_page() -> dict[str, Any]:
+    theme = request.cookies.get("jobmon_theme")
+    return {
+        "theme": theme if theme in THEMES else "system",
+        "known_statuses": [status.value for status in JobStatus],
+        "range_words": RANGE_WORDS,
+        "signed_in": _caller(),
+    }
+
+
+def _static(name: str) -> Response:
+    response = send_from_directory(STATIC, name)
+    # The address has the content's hash, so what it names never changes.
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+@cache
+def _asset(name: str) -> str:
+    """The address of a file of ours; empty if it was not built (`make assets`)."""
+    file = STATIC / name
+    if not file.is_file():
+        log.warning("%s is not built: pages work without it, but do not update", name)
+        return ""
+    version = hashlib.blake2b(file.read_bytes(), digest_size=6).hexdigest()
+    return url_for("dashboard._static", name=name, v=version)
 
 
 def _require_session() -> None:
@@ -234,16 +278,6 @@ def _caller() -> dict[str, Any] | None:
     return {"sub": auth.subject(), "is_admin": auth.is_admin()} if auth.is_known() else None
 
 
-def _overview_query() -> dict[str, str]:
-    wanted = request.args.get("range", "1h")
-    by = request.args.get("by", "-queued")
-    if wanted not in RANGES:
-        raise invalid("range", f"One of {', '.join(RANGES)}.")
-    if by.removeprefix("-") not in SORTS:
-        raise invalid("by", f"One of {', '.join(SORTS)}, with - in front for the largest first.")
-    return {"range": wanted, "by": by, "text": request.args.get("text", "")[:200]}
-
-
 def _list_query() -> dict[str, Any]:
     """The list's parameters as they stand in the address."""
     many = ("status", "type")
@@ -259,15 +293,12 @@ def _said(messages: Any) -> str:
     return " ".join(dict.fromkeys(messages))
 
 
-def _suggested_types(store: JobStore) -> list[str]:
-    return sorted(store.figures().type_counts() or {})[:SUGGESTED_TYPES]
-
-
 def _conditional(body: str, mimetype: str = "text/html") -> Response:
     """An answer that costs nothing when the caller has it already."""
     response = Response(body, mimetype=mimetype)
     response.set_etag(hashlib.blake2b(body.encode(), digest_size=16).hexdigest())
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, str]]:

@@ -31,6 +31,16 @@
     return `${(ms / 3600000).toFixed(1)} h`;
   }
 
+  const pad = (number) => String(number).padStart(2, "0");
+  const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+  function times(_, ticks, __, ___, step) {
+    return ticks.map((tick) => {
+      const at = new Date(tick * 1000);
+      const midnight = at.getHours() === 0 && at.getMinutes() === 0;
+      return step >= 86400 || midnight ? day.format(at) : `${pad(at.getHours())}:${pad(at.getMinutes())}`;
+    });
+  }
+
   function tooltip(chart) {
     let tip;
     return {
@@ -74,15 +84,16 @@
         width: Math.max(260, figure.clientWidth - 30),
         height: 200,
         plugins: [tooltip(chart)],
+        legend: { live: false },
         cursor: { sync: { key: sync.key }, drag: { x: true, y: false } },
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
-        axes: [axis, { ...axis, size: 58, values: (_, ticks) => ticks.map(format) }],
+        axes: [{ ...axis, values: times }, { ...axis, size: 58, values: (_, ticks) => ticks.map(format) }],
         series: [{}, ...chart.series.map(([, label, name], i) => ({
           label,
           stroke: colour(name),
           width: 1.75,
           fill: chart.unit === "count" && i === 0 ? `${colour(name)}22` : undefined,
-          points: { show: false },
+          points: { size: 4 },
           spanGaps: chart.unit === "ms",
           value: (_, value) => format(value),
         }))],

@@ -33,7 +33,7 @@ function showTime(element) {
   if ("age" in element.dataset) {
     element.textContent = duration(Math.max(0, age));
   } else if (Math.abs(age) < 3600) {
-    element.textContent = age >= 0 ? `${duration(age)} ago` : `in ${duration(-age)}`;
+    element.textContent = Math.abs(age) < 1 ? "now" : age > 0 ? `${duration(age)} ago` : `in ${duration(-age)}`;
   } else {
     element.textContent = (moment.getFullYear() === new Date().getFullYear() ? inZone : withYear).format(moment);
   }
@@ -212,7 +212,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   const actions = {
-    "/": () => (document.getElementById("search") || document.getElementById("find-type"))?.focus(),
+    "/": () => { if (filters) filters.open = true; (document.getElementById("search") || document.getElementById("find-type"))?.focus(); },
     "?": () => help.showModal(),
     g: () => { going = Date.now() + 1500; },
     j: () => moveRow(1),
@@ -237,6 +237,10 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest(".copy");
   if (button) copy(button);
 });
+
+// On a phone the filters would hide the jobs.
+const filters = document.querySelector(".filters");
+if (filters && !location.search && matchMedia("(max-width: 620px)").matches) filters.open = false;
 
 // A date and time is typed in the viewer's zone and sent as an instant.
 document.querySelectorAll("[data-instant]").forEach((field) => {
@@ -277,6 +281,8 @@ if (live && window.htmx) {
   document.addEventListener("visibilitychange", () => { if (!document.hidden) tick(); });
   // A folded part that somebody opened stays open when its surroundings are renewed.
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
+  // The charts draw themselves.
+  Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "charts";
 }
 themeButton.hidden = false;
 themeButton.addEventListener("click", nextTheme);
