@@ -316,15 +316,15 @@ def _stopped(facts: Facts, hour: Past) -> Iterator[Notice]:
     """Types that have waited for a while, of which nothing was finished meanwhile."""
     since = hour.as_of - STOPPED_AFTER
     lately = merge(tallies for at, tallies in hour.steps.items() if at > since)
-    for kind, oldest in sorted(facts.figures.conditions.oldest_queued_by_type.items()):
-        waited = facts.figures.as_of - oldest
+    for kind, due in sorted(facts.figures.conditions.overdue_by_type.items()):
+        waited = facts.figures.as_of - due
         running = (facts.figures.type_counts() or {}).get(kind, {}).get(_LEASED, 0)
         finished = lately.get(kind, Tally()).outcomes.total()
         if waited > STOPPED_AFTER and not finished and not running:
             ms = waited.total_seconds() * 1_000
             yield Notice(
                 level="bad",
-                text=f"{kind} stands still: a job has waited for {duration(ms)}, "
+                text=f"{kind} stands still: a job has been due for {duration(ms)}, "
                 f"and none was finished in the last {duration(600_000)}.",
                 link=query(type=kind, status=_QUEUED, sort="createdAt"),
             )

@@ -22,7 +22,7 @@ EXPECTED = [
     "jobs(createdBy, -createdAt, -_id, type)",
     "jobs(createdBy, status, -createdAt, -_id, type)",
     "jobs(status, leaseExpiresAt)",
-    "jobs(status, nextRunAt)",
+    "jobs(status, nextRunAt, type)",
     "jobs(status, finishedAt)",
     "job_attempts(jobId, attemptNumber)",
     "job_attempts(finishedAt)",
