@@ -25,7 +25,7 @@ Hint = dict[str, int] | None
 COUNT_EXACTLY_UP_TO = 10_000
 MAX_ATTEMPTS_SHOWN = 1_000
 MAX_TYPES = 100
-MAX_OVERDUE = 200
+MAX_OVERDUE = 100  # what the server answers at once
 
 # A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
 _SUMMARY_FIELDS = (
@@ -92,7 +92,7 @@ class Conditions:
 
     `estimated_total` is what the collection's metadata says: the cheap check beside the counts.
     `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
-    100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 200
+    100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 100
     longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not be
     counted); `scheduled` ones have their nextRunAt to come.
     """
