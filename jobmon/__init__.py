@@ -16,6 +16,7 @@ from jobmon.rollup.series import SeriesReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 
 __version__ = version("jobmon")
 
@@ -59,12 +60,13 @@ def create_app(
     app.extensions["jobmon_connection"] = connection
     rollup = RollupReader(connection)
     store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
+    lists = JobLists(connection, store)
     auth.register(app, settings)
     ratelimit.register(app, settings)
     api = _Api(app)
     for routes in (
-        jobs.blueprint(store),
-        admin.blueprint(store, SeriesReader(connection, rollup)),
+        jobs.blueprint(store, lists),
+        admin.blueprint(store, lists, SeriesReader(connection, rollup)),
         health.blueprint(connection, rollup),
     ):
         api.register_blueprint(routes)
