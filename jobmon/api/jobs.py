@@ -4,10 +4,12 @@ import math
 from http import HTTPStatus
 from typing import Any
 
+from flask import Response
 from flask_smorest import Blueprint
 
 from jobmon.api import auth, ratelimit
 from jobmon.api.errors import ApiError, invalid
+from jobmon.api.export import export
 from jobmon.api.schemas import JobDetail, JobList, OwnListQuery
 from jobmon.store.connection import Document
 from jobmon.store.jobs import JobStore
@@ -26,7 +28,7 @@ def blueprint(store: JobStore, lists: JobLists) -> Blueprint:
     @routes.get("")
     @routes.arguments(OwnListQuery, location="query")
     @routes.response(HTTPStatus.OK, JobList)
-    def own_jobs(query: dict[str, Any]) -> dict[str, Any]:
+    def own_jobs(query: dict[str, Any]) -> dict[str, Any] | Response:
         """The caller's own jobs."""
         return list_of_jobs(lists, query, owner=auth.subject())
 
@@ -44,10 +46,17 @@ def blueprint(store: JobStore, lists: JobLists) -> Blueprint:
 
 def list_of_jobs(
     lists: JobLists, query: dict[str, Any], owner: str | None = None
-) -> dict[str, Any]:
-    """The page that a `ListQuery` asks for, as a `JobList`; 422 for a filter that matches too much."""
+) -> dict[str, Any] | Response:
+    """What a `ListQuery` asks for: a page as a `JobList`, or everything as a file.
+
+    422 for a filter that matches too much or a cursor that is none, 429 for one export too many.
+    """
     try:
-        return page_of_jobs(lists, query, owner)
+        if query["format"] == "json":
+            return page_of_jobs(lists, query, owner)
+        wanted = _filter(query, owner)
+        oldest_first = query["sort"] == OLDEST_FIRST
+        return export(lists.batches(wanted, oldest_first=oldest_first), query["format"])
     except TooManyMatchesError:
         raise invalid(
             "job_id", f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."
