@@ -36,7 +36,8 @@ from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
-from jobmon.store.jobs import JobFilter, JobStore
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobFilter, JobLists
 
 SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa: S105
 STATUSES = ["succeeded"] * 960 + ["queued"] * 15 + ["dlq"] * 10 + ["failed"] * 10 + ["leased"] * 5
@@ -231,7 +232,9 @@ class Cost:
 def paths(connection: Connection, count: int) -> dict[str, str]:
     """What is asked, by name."""
     depth = min(DEEP, count // 2)
-    deep = JobStore(connection, 0).list_jobs(JobFilter(), page=depth // 20, per_page=20)
+    deep = JobLists(connection, JobStore(connection, 0)).page(
+        JobFilter(), page=depth // 20, per_page=20
+    )
     cursor = deep.next_place.token() if deep.next_place else ""
     day = f"?from={(datetime.now(UTC) - timedelta(days=1)):%Y-%m-%dT%H:%M:%SZ}"
     return {

@@ -18,6 +18,7 @@ from jobmon.rollup.series import SeriesReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 
 __version__ = version("jobmon")
 
@@ -65,12 +66,13 @@ def create_app(
     rollup = RollupReader(connection)
     store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
     series = SeriesReader(connection, rollup)
+    lists = JobLists(connection, store)
     auth.register(app, settings)
     ratelimit.register(app, settings)
     api = _Api(app)
     for routes in (
-        jobs.blueprint(store),
-        admin.blueprint(store, series),
+        jobs.blueprint(store, lists),
+        admin.blueprint(store, lists, series),
         health.blueprint(connection, rollup),
     ):
         api.register_blueprint(routes)

@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
+from flask import Response
 from flask_smorest import Blueprint
 
 from jobmon.api import auth, ratelimit
 from jobmon.api.errors import invalid, unavailable
-from jobmon.api.jobs import page_of_jobs
+from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import (
     JobList,
     JobStats,
@@ -23,9 +24,10 @@ from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.series import NoCollectorError, Past, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE, Tally, merge
 from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 
 
-def blueprint(store: JobStore, series: SeriesReader) -> Blueprint:
+def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
     """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
     routes = Blueprint("admin", __name__, url_prefix="/admin/jobs")
     routes.before_request(auth.require_admin)
@@ -34,9 +36,9 @@ def blueprint(store: JobStore, series: SeriesReader) -> Blueprint:
     @routes.get("/queue")
     @routes.arguments(ListQuery, location="query")
     @routes.response(HTTPStatus.OK, JobList)
-    def queue(query: dict[str, Any]) -> dict[str, Any]:
-        """All jobs, newest first."""
-        return page_of_jobs(store, query)
+    def queue(query: dict[str, Any]) -> dict[str, Any] | Response:
+        """All jobs."""
+        return list_of_jobs(lists, query)
 
     @routes.get("/stats")
     @routes.response(HTTPStatus.OK, JobStats)

@@ -120,11 +120,11 @@ def _database_error(error: PyMongoError) -> ApiError:
     refused = isinstance(error, OperationFailure) and error.code in _REFUSED
     if not (away or refused):
         return _server_error(error)
-    log.error("%s: database unavailable: %s", request.endpoint, _cause(error))
+    log.error("%s: database unavailable: %s", request.endpoint, cause(error))
     return unavailable("database_unavailable", "The database does not answer. Try again.")
 
 
-def _cause(error: PyMongoError) -> str:
+def cause(error: PyMongoError) -> str:
     """What went wrong, in a line; of a refusal only its name, for its text quotes the query."""
     if isinstance(error, OperationFailure):
         details = error.details or {}

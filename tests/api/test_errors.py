@@ -12,6 +12,7 @@ from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, WT
 from jobmon import create_app
 from jobmon.settings import Settings
 from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 
 from ..conftest import Api
 
@@ -206,7 +207,7 @@ def test_a_database_that_fails_or_refuses_is_503(
 def test_a_fault_of_ours_is_500_without_internals_and_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
-    monkeypatch.setattr(JobStore, "list_jobs", fails_with(fault))
+    monkeypatch.setattr(JobLists, "page", fails_with(fault))
     answer = api.as_admin(QUEUE)
     assert_error(answer, 500, "server_error")
     assert "hidden" not in answer.text + str(answer.headers)

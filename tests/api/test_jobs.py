@@ -98,7 +98,15 @@ def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any
 def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
     watched.jobs.insert_one(dict(FULL))
     expected = {
-        "meta": {"page": 1, "per_page": 20, "total": 1, "total_pages": 1, "next_cursor": None},
+        "meta": {
+            "page": 1,
+            "per_page": 20,
+            "total": 1,
+            "total_is_exact": True,
+            "total_pages": 1,
+            "next_cursor": None,
+            "prev_cursor": None,
+        },
         "data": [SUMMARY],
     }
     assert api.as_admin("/admin/jobs/queue").json == expected

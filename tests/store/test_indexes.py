@@ -21,6 +21,7 @@ EXPECTED = [
     "jobs(status, type, -createdAt, -_id)",
     "jobs(createdBy, -createdAt, -_id, type)",
     "jobs(createdBy, status, -createdAt, -_id, type)",
+    "jobs(lastError.code, -createdAt, -_id, status, type)",
     "jobs(status, leaseExpiresAt)",
     "jobs(status, nextRunAt, type)",
     "jobs(status, finishedAt)",
