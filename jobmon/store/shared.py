@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -53,3 +53,35 @@ class Shared(Generic[T]):
                 self._running = None
                 self._kept = (value, time.monotonic() + self._ttl_s)
             outcome.set_result(value)
+
+
+class SharedAnswers(Generic[T]):
+    """`Shared` for many questions: each is computed once, the answers of the newest are kept.
+
+    An answer never grows old: what it depends on has to be part of its question. A failure is
+    shared with those who waited for it and then forgotten.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._answers: dict[Hashable, Future[T]] = {}  # the one asked for last is the last
+
+    def get(self, question: Hashable, compute: Callable[[], T]) -> T:
+        """The kept answer, or a new one; raises what `compute` raised."""
+        with self._lock:
+            answer = self._answers.pop(question, None)
+            mine = answer is None
+            answer = answer or Future()
+            self._answers[question] = answer
+            if len(self._answers) > self._keep:
+                del self._answers[next(iter(self._answers))]
+        if mine:
+            try:
+                answer.set_result(compute())
+            except BaseException as error:  # noqa: BLE001 - it is raised again by result()
+                with self._lock:
+                    if self._answers.get(question) is answer:
+                        del self._answers[question]
+                answer.set_exception(error)
+        return answer.result()

@@ -95,7 +95,9 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
     attempt(database, start - timedelta(milliseconds=1), createdAt=start)
     database.job_attempts.insert_one({"jobId": "gone", "status": "failed", "finishedAt": inside})
     database.jobs.insert_many([{"jobId": "d", "status": "dlq", "type": "u", "finishedAt": inside}])
-    assert tally(connection_of(service), start, start + MINUTE) == {
+    counted = tally(connection_of(service), start, start + MINUTE, MINUTE)
+    assert counted == {start: counted[start]}
+    assert counted[start] == {
         "t": Tally(
             enqueued=4,
             outcomes={"succeeded": 1},
@@ -169,7 +171,7 @@ def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
 
 
 def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> None:
-    buckets = connection_of(service).rollups.throughput
+    buckets = connection_of(service).rollups.buckets
     now = datetime.now(UTC)
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         buckets.insert_one({"span": span, "at": floor(now, DAY) - age * DAY, "types": []})
