@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Self
 
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
@@ -129,74 +130,69 @@ def tally(
 
     def of(key: Document) -> Tally:
         kind = text(key.get("type"))
-        return tallies.setdefault(key["at"], {}).setdefault(kind, Tally())
+        return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
 
-    def by_type(moment: str) -> Document:
-        key = {"at": _start_of(span, moment), "type": "$type"}
-        return {"$group": {"_id": key, "count": {"$sum": 1}}}
-
-    created: list[Document] = [{"$match": {"createdAt": within}}, by_type("$createdAt")]
-    for key, count in _groups(connection, "jobs", created, NEWEST_FIRST):
-        of(key).enqueued += count
+    created: list[Document] = [{"$match": {"createdAt": within}}, _by_type("$createdAt")]
+    for group in _groups(connection.jobs, created, NEWEST_FIRST, connection.max_time_ms):
+        of(group["_id"]).enqueued += int(group["count"])
     dead: list[Document] = [
         {"$match": {"status": JobStatus.DLQ.value, "finishedAt": within}},
-        by_type("$finishedAt"),
+        _by_type("$finishedAt"),
     ]
-    for key, count in _groups(connection, "jobs", dead, BY_FINISH):
-        of(key).dlq += count
-    attempts = _attempts(connection.jobs.name, within, span)
-    for key, count in _groups(connection, "attempts", attempts, ATTEMPT_FINISHED):
-        counted = of(key)
-        counted.outcomes[key["status"]] += count
-        for histogram, name in ((counted.wait, "wait"), (counted.run, "run")):
-            if key.get(name) is not None:
-                histogram[int(key[name])] += count
+    for group in _groups(connection.jobs, dead, BY_FINISH, connection.max_time_ms):
+        of(group["_id"]).dlq += int(group["count"])
+    attempts = _attempts(connection.jobs.name, within)
+    for group in _groups(connection.attempts, attempts, ATTEMPT_FINISHED, connection.max_time_ms):
+        counted = of(group["_id"])
+        counted.outcomes[group["_id"]["status"]] += len(group["run"])
+        counted.wait.update(int(bucket) for bucket in group["wait"] if bucket is not None)
+        counted.run.update(int(bucket) for bucket in group["run"] if bucket is not None)
     return tallies
 
 
-def _start_of(span: timedelta, moment: str) -> Document:
+def _by_type(moment: str) -> Document:
+    key = {"at": _minute_of(moment), "type": "$type"}
+    return {"$group": {"_id": key, "count": {"$sum": 1}}}
+
+
+def _minute_of(moment: str) -> Document:
     """`floor` as an expression; null for an array of dates, which the match lets through."""
-    since_1970 = {"$toLong": moment}
-    start = {"$subtract": [moment, {"$mod": [since_1970, _milliseconds(span)]}]}
-    return {"$cond": [{"$eq": [{"$type": moment}, "date"]}, start, None]}
+    seconds = {"$mod": [{"$toLong": moment}, 60_000]}
+    is_date = {"$eq": [{"$type": moment}, "date"]}
+    return {"$cond": [is_date, {"$subtract": [moment, seconds]}, None]}
 
 
 def _groups(
-    connection: Connection, collection: str, pipeline: list[Document], index: Keys
-) -> Iterator[tuple[Document, int]]:
-    """The groups that have a moment, with how many are in each."""
-    watched = connection.jobs if collection == "jobs" else connection.attempts
-    options: Document = {"hint": dict(index), "maxTimeMS": connection.max_time_ms}
-    for group in watched.aggregate(pipeline, **options):
+    watched: Collection[Document], pipeline: list[Document], index: Keys, max_time_ms: int
+) -> Iterator[Document]:
+    """The groups that have a moment."""
+    for group in watched.aggregate(pipeline, hint=dict(index), maxTimeMS=max_time_ms):
         if group["_id"]["at"] is not None:
-            yield group["_id"], int(group["count"])
+            yield group
 
 
-def _attempts(jobs: str, within: Document, span: timedelta) -> list[Document]:
+def _attempts(jobs: str, within: Document) -> list[Document]:
+    """Finished attempts by minute, type and outcome, with every one's buckets.
+
+    Grouped by its buckets nearly every attempt would be a group of its own. A $lookup without a
+    pipeline is several times as fast: MongoDB 6.0 joins by index in its slot-based engine.
+    """
     first = {"$cond": [{"$eq": ["$attemptNumber", 1]}, "$job.createdAt", None]}
     eligible_at = {"$ifNull": ["$eligibleAt", first]}
+    by_job_id = {"localField": "jobId", "foreignField": "jobId"}
     return [
         {"$match": {"finishedAt": within, "status": {"$in": _FINISHED}}},
-        {
-            "$lookup": {
-                "from": jobs,
-                "localField": "jobId",
-                "foreignField": "jobId",
-                "pipeline": [{"$project": {"_id": False, "type": True, "createdAt": True}}],
-                "as": "job",
-            }
-        },
+        {"$lookup": {"from": jobs, **by_job_id, "as": "job"}},
         {"$set": {"job": {"$first": "$job"}}},
         {
             "$group": {
                 "_id": {
-                    "at": _start_of(span, "$finishedAt"),
+                    "at": _minute_of("$finishedAt"),
                     "type": "$job.type",
                     "status": "$status",
-                    "wait": _bucket_between(eligible_at, "$startedAt"),
-                    "run": _bucket_between("$startedAt", "$finishedAt"),
                 },
-                "count": {"$sum": 1},
+                "wait": {"$push": _bucket_between(eligible_at, "$startedAt")},
+                "run": {"$push": _bucket_between("$startedAt", "$finishedAt")},
             }
         },
     ]
@@ -365,7 +361,3 @@ def bucket_id(span: timedelta, at: datetime) -> str:
 
 def _seconds(span: timedelta) -> int:
     return round(span.total_seconds())
-
-
-def _milliseconds(span: timedelta) -> int:
-    return span // timedelta(milliseconds=1)
