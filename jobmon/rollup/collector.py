@@ -37,6 +37,7 @@ WRITE_AT_LEAST_EVERY_S = 2.0
 LEASE_MS = 10_000
 RENEW_EVERY_S = 3.0
 SNAPSHOT_EVERY_S = 60.0
+SAY_EVERY_S = 1.0  # how far a first build is
 # Without a change stream:
 SWEEP_S = 120.0
 CLOCKS_DIFFER_BY = timedelta(seconds=40)
@@ -320,7 +321,7 @@ class Collector:
             self._lease.keep()
             if self._stop.is_set():
                 raise _StoppedError
-            if time.monotonic() > said_at + 1:
+            if time.monotonic() >= said_at + SAY_EVERY_S:
                 said_at = time.monotonic()
                 log.info("first build: %d of about %d jobs counted", counted, estimated)
                 self._put(BUILD, {"counted": counted, "estimated": estimated})
