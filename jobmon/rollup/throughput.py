@@ -41,8 +41,10 @@ THROUGH = "buckets"
 # attempt a little after the fact: minutes that are past are counted again, but less often.
 STRAGGLERS = 15 * MINUTE
 LOOK_BACK_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, STRAGGLERS: 120.0}
-# Between two looks rest this many times as long as the last one took.
-REST = 20
+# Between two looks rest this many times as long as the last one took: a fortieth of a core of the
+# database at the most, unless that would make the figures old.
+REST = 40
+MAX_REST_S = 15.0
 
 _FINISHED = [status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING]
 
@@ -238,7 +240,7 @@ class Throughput:
                 log.warning("no throughput without its indexes; `jobmon init` makes them")
                 return
             took_s = time.monotonic() - started
-            rest_s = took_s / 4 if more else max(1.0, took_s * REST)
+            rest_s = took_s / 4 if more else min(max(1.0, took_s * REST), MAX_REST_S)
 
     def _count_missed(
         self, missed: Iterator[tuple[datetime, datetime, timedelta]], stop: threading.Event
