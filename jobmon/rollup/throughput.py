@@ -216,7 +216,7 @@ class Throughput:
         self._state = rollups[STATE]
         # How far back to look is due when; each look back includes the shorter ones.
         self._due_at = dict.fromkeys(LOOK_BACK_EVERY_S, 0.0)
-        self._at_a_time = HOUR
+        self._at_a_time = 6 * HOUR
         self._forgotten: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -269,22 +269,23 @@ class Throughput:
             self._add_up(start, end, MINUTE)
 
     def _missed(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
-        """What no collector has counted for good, hour by hour, the newest first.
+        """What no collector has counted for good, the newest first.
 
-        From when to when, and in which spans: minutes, further back whole hours.
+        From when to when, and in which spans: an hour by the minute, further back six by the hour.
         """
         through = (self._state.find_one({"_id": THROUGH}) or {}).get("through")
         since = through - STRAGGLERS if through else self._first()
         if since is None:
             return
         since = floor(max(since, now - self._kept[DAY]), MINUTE)
-        hour = floor(now, HOUR)
-        while hour >= floor(now - self._kept[MINUTE], HOUR) and hour + HOUR > since:
-            yield max(hour, since), hour + HOUR, MINUTE
-            hour -= HOUR
-        while hour + HOUR > since:
-            yield hour, hour + HOUR, HOUR
-            hour -= HOUR
+        end = floor(now, HOUR) + HOUR
+        while end > max(since, floor(now - self._kept[MINUTE], HOUR)):
+            yield max(end - HOUR, since), end, MINUTE
+            end -= HOUR
+        while end > since:
+            start = floor(end - HOUR, 6 * HOUR)
+            yield start, end, HOUR
+            end = start
 
     def _first(self) -> datetime | None:
         """When the oldest job was created, as far as jobs tell."""
