@@ -22,6 +22,7 @@ lint: .venv/dev
 
 bench: .venv/demo
 	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/changes.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
