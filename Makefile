@@ -27,6 +27,7 @@ assets: $(ASSETS)
 
 bench: .venv/demo
 	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/changes.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -3,78 +3,116 @@
     .venv/bin/python bench/changes.py --jobs 1000000
 
 Prints the CPU that the database and the collector use, as shares of one core, and how long answers
-take meanwhile.
+take meanwhile. A change is one of a job; each job also has an attempt, which is written twice.
 """
 
 import argparse
+import itertools
+import multiprocessing
 import shutil
 import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from bson import ObjectId
 from pymongo import MongoClient
-from scale import SECRET, ask, collecting, cpu_s, fill, serving
+from pymongo.database import Database
+from scale import SECRET, Client, await_built, collecting, cpu_s, fill, serving
 
 from jobmon import create_app
 from jobmon.api.auth import issue_token
 from jobmon.embedded import Mongod
 from jobmon.settings import Settings
+from jobmon.store.connection import Connection
 
 CHANGES_A_SECOND = 1_000
-ROUTES = ("/admin/jobs/stats", "/admin/jobs/queue?status=dlq", "/jobs", "/admin/jobs/timeseries")
+WRITERS = 8
+ROUTES = (
+    "/admin/jobs/stats",
+    "/admin/jobs/queue",
+    "/admin/jobs/queue?status=dlq",
+    "/admin/jobs/timeseries",
+    "/admin/jobs/types",
+    "/jobs",
+)
 
 
-def write(
-    uri: str, stop: threading.Event, done: list[int], a_second: int = CHANGES_A_SECOND
-) -> None:
-    """Enqueue, lease and finish jobs: three changes each, at a steady pace."""
-    with MongoClient[dict[str, Any]](uri) as client:
-        jobs = client.get_default_database().jobs
+def write(uri: str, stop: Event, done: Any) -> None:
+    """Enqueue, lease and finish jobs, three changes each with an attempt, at a steady pace."""
+    client = MongoClient[dict[str, Any]](uri)
+    database, pace = client.get_default_database(), CHANGES_A_SECOND / WRITERS
+
+    def work() -> None:
         started, changes = time.monotonic(), 0
         while not stop.is_set():
-            now = datetime.now(UTC)
-            job_id = ObjectId()
-            jobs.insert_one(
-                {"_id": job_id, "jobId": str(job_id), "type": f"type-{changes % 8}"}
-                | {"status": "queued", "createdBy": "user-1", "createdAt": now, "updatedAt": now}
-            )
-            for status in ("leased", "succeeded"):
-                change = {"status": status, "updatedAt": now, "finishedAt": now}
-                jobs.update_one({"_id": job_id}, {"$set": change})
+            change_a_job(database)
             changes += 3
-            time.sleep(max(0.0, started + changes / a_second - time.monotonic()))
-        done.append(changes)
+            with done.get_lock():
+                done.value += 3
+            time.sleep(max(0.0, started + changes / pace - time.monotonic()))
+
+    threads = [threading.Thread(target=work) for _ in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
 
 
-def observe(
-    uri: str, seconds: float, pids: list[int], port: int | None = None, token: str = ""
-) -> tuple[list[float], float, list[float]]:
-    """Shares of a core that processes use while the queue changes; changes a second; latencies."""
-    stop, done, took_ms = threading.Event(), list[int](), list[float]()
-    writer = threading.Thread(target=write, args=[uri, stop, done])
+def change_a_job(database: Database[dict[str, Any]]) -> None:
+    """From queued by leased to succeeded, as a producer and a worker would."""
+    jobs, attempts = database.jobs, database.job_attempts
+    job_id, attempt_id, now = ObjectId(), ObjectId(), datetime.now(UTC)
+    common = {"jobId": str(job_id), "type": f"type-{int(now.timestamp()) % 8}"}
+    owned = {"createdBy": "user-1", "createdAt": now, "updatedAt": now}
+    jobs.insert_one({"_id": job_id, **common, "status": "queued", **owned})
+    running = {"attemptNumber": 1, "status": "running", "startedAt": datetime.now(UTC)}
+    attempts.insert_one({"_id": attempt_id, "jobId": str(job_id), **running})
+    jobs.update_one({"_id": job_id}, {"$set": {"status": "leased", "updatedAt": now}})
+    finished = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
+    attempts.update_one({"_id": attempt_id}, {"$set": finished})
+    jobs.update_one({"_id": job_id}, {"$set": {**finished, "updatedAt": finished["finishedAt"]}})
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Shares of a core that processes used, how many jobs changed a second, and latencies."""
+
+    shares: list[float]
+    changes: float
+    took_ms: list[float]
+
+
+def observe(uri: str, seconds: float, pids: list[int], clients: Sequence[Client] = ()) -> Observed:
+    """What happens while the queue changes and the clients, if any, ask in turn."""
+    stop, done = multiprocessing.Event(), multiprocessing.Value("q", 0)
+    writer = multiprocessing.Process(target=write, args=[uri, stop, done])
     writer.start()
-    time.sleep(3)
-    before, started = [cpu_s(pid) for pid in pids], time.monotonic()
-    number = 0
+    time.sleep(5)
+    cpu, written, started = [cpu_s(pid) for pid in pids], done.value, time.monotonic()
+    took_ms: list[float] = []
+    turn = itertools.cycle(clients)
     while time.monotonic() < started + seconds:
-        if port is None:
+        if not clients:
             time.sleep(0.1)
             continue
         asked_at = time.perf_counter()
-        ask(port, ROUTES[number % len(ROUTES)], token)
+        next(turn).ask()
         took_ms.append((time.perf_counter() - asked_at) * 1_000)
-        number += 1
         time.sleep(0.01)
     elapsed = time.monotonic() - started
-    shares = [(cpu_s(pid) - was) / elapsed for pid, was in zip(pids, before, strict=True)]
+    shares = [(cpu_s(pid) - was) / elapsed for pid, was in zip(pids, cpu, strict=True)]
+    changes = (done.value - written) / elapsed
     stop.set()
     writer.join()
-    return shares, done[0] / (elapsed + 3), took_ms
+    return Observed(shares, changes, took_ms)
 
 
 def main() -> None:
@@ -93,28 +131,43 @@ def main() -> None:
 def measure(server: Mongod, jobs: int, seconds: float) -> None:
     uri = server.uri.replace("/?", "/jobmon?")
     fill(uri, jobs)
-    without, rate, _ = observe(uri, seconds, [server.pid])
-    print(f"without a collector: database {without[0]:.1%} of a core at {rate:.0f} changes/s")
+    connection = Connection(Settings(mongo_uri=uri))
+    without = observe(uri, seconds, [server.pid])
+    tell("without a collector", without)
     with collecting(uri) as collector:
-        time.sleep(30)
-        used, at = [cpu_s(server.pid), cpu_s(collector)], time.monotonic()
+        await_built(connection, collector)
+        time.sleep(20)
+        pids = [server.pid, collector]
+        used, at = [cpu_s(pid) for pid in pids], time.monotonic()
         time.sleep(10)
         idle = [
             (cpu_s(pid) - was) / (time.monotonic() - at)
-            for pid, was in zip([server.pid, collector], used, strict=True)
+            for pid, was in zip(pids, used, strict=True)
         ]
-        print(f"at rest: database {idle[0]:.1%}, collector {idle[1]:.1%} of a core")
-        shares, rate, _ = observe(uri, seconds, [server.pid, collector])
-        print(
-            f"with a collector: database {shares[0]:.1%}, collector {shares[1]:.1%} of a core "
-            f"at {rate:.0f} changes/s; the database's ratio is {shares[0] / without[0]:.2f}"
-        )
+        print(f"at rest: database {idle[0]:.1%}, collector {idle[1]:.1%} of a core", flush=True)
+        beside = observe(uri, seconds, pids)
+        tell("with a collector", beside)
+        ratio = (beside.shares[0] / beside.changes) / (without.shares[0] / without.changes)
+        thousand_ms = beside.shares[1] / beside.changes * 1_000_000
+        print(f"the database's CPU for a change is {ratio:.2f} times that without a collector;")
+        print(f"the collector's is {thousand_ms:.0f} ms for a thousand changes", flush=True)
         with serving(uri) as (port, _):
             with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
-                token = issue_token("root", "admin", timedelta(hours=1))
-            _, rate, took_ms = observe(uri, seconds, [server.pid], port, token)
-            p50, p99 = statistics.median(took_ms), statistics.quantiles(took_ms, n=100)[98]
-            print(f"answers at {rate:.0f} changes/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+                token = issue_token("user-1", "admin", timedelta(hours=1))
+            asked = observe(uri, seconds, pids, [Client(port, path, token) for path in ROUTES])
+            p50, p99 = (
+                statistics.median(asked.took_ms),
+                statistics.quantiles(asked.took_ms, n=100)[-1],
+            )
+            tell("with a collector and viewers", asked)
+            print(f"{len(asked.took_ms)} answers meanwhile: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    connection.client.close()
+
+
+def tell(when: str, observed: Observed) -> None:
+    shares = zip(("database", "collector"), observed.shares, strict=False)
+    used = ", ".join(f"{name} {share:.1%}" for name, share in shares)
+    print(f"{when}: {used} of a core at {observed.changes:.0f} changes/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """`/admin/jobs/…`: the routes of whoever runs the queue."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Response
 from flask_smorest import Blueprint
@@ -19,12 +20,20 @@ from jobmon.api.schemas import (
     TypeList,
     WindowQuery,
 )
-from jobmon.domain import AttemptStatus
-from jobmon.rollup.histogram import Histogram, percentiles
-from jobmon.rollup.series import NoCollectorError, Past, SeriesReader, Window
-from jobmon.rollup.throughput import HOUR, MINUTE, Tally, merge
-from jobmon.store.jobs import JobStore
+from jobmon.api.text import SharedText
+from jobmon.rollup.series import (
+    KEEP_ANSWERS,
+    Happened,
+    NoCollectorError,
+    Past,
+    SeriesReader,
+    Window,
+)
+from jobmon.rollup.throughput import HOUR, MINUTE
+from jobmon.store.jobs import Figures, JobStore
 from jobmon.store.lists import JobLists
+
+K = TypeVar("K")
 
 
 def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
@@ -32,6 +41,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     routes = Blueprint("admin", __name__, url_prefix="/admin/jobs")
     routes.before_request(auth.require_admin)
     routes.before_request(ratelimit.check)
+    stats_text, series_text = SharedText(JobStats(), 1), SharedText(Series(), KEEP_ANSWERS)
 
     @routes.get("/queue")
     @routes.arguments(ListQuery, location="query")
@@ -42,61 +52,44 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
 
     @routes.get("/stats")
     @routes.response(HTTPStatus.OK, JobStats)
-    def stats() -> dict[str, Any]:
+    def stats() -> Response:
         """The figures of the whole queue."""
         figures = store.figures()
-        conditions = figures.conditions
-        return {
-            "totalJobs": figures.total,
-            "statusCounts": figures.status_counts(),
-            "typeCounts": figures.type_counts(),
-            "oldestQueuedJobAgeMs": figures.age_ms(conditions.oldest_queued),
-            "oldestQueuedJobAgeMsByType": {
-                kind: figures.age_ms(at) for kind, at in conditions.oldest_queued_by_type.items()
-            },
-            "expiredLeases": conditions.expired_leases,
-            "eligibleJobs": conditions.eligible,
-            "scheduledJobs": conditions.scheduled,
-            "estimatedTotalJobs": conditions.estimated_total,
-            "asOf": figures.as_of,
-            "source": figures.source,
-        }
+        return stats_text.of(figures, lambda: _stats(figures))
 
     @routes.get("/timeseries")
     @routes.arguments(SeriesQuery, location="query")
     @routes.response(HTTPStatus.OK, Series)
-    def timeseries(query: dict[str, Any]) -> dict[str, Any]:
+    def timeseries(query: dict[str, Any]) -> Response:
         """What happened, step by step: enqueued, attempts by outcome, dead letters, durations."""
-        window, past = _past(series, query)
-        wanted = [kind for kind in query["type"] if kind]
-        data = []
-        for at, tallies in past.steps.items():
-            total = Tally()
-            for kind, counted in tallies.items():
-                if not wanted or kind in wanted:
-                    total.add(counted)
-            data.append({"at": at, **_happened(total)})
-        return {"meta": _about(window, past), "data": data}
+        window = _window(series, query)
+        past = _told(lambda: series.by_step(window, tuple(sorted({*query["type"]} - {""}))))
+
+        def answer() -> dict[str, Any]:
+            data = [{"at": at, **_happened(told)} for at, told in past.happened.items()]
+            return {"meta": _about(window, past), "data": data}
+
+        return series_text.of(past, answer)
 
     @routes.get("/types")
     @routes.arguments(WindowQuery, location="query")
     @routes.response(HTTPStatus.OK, TypeList)
     def types(query: dict[str, Any]) -> dict[str, Any]:
         """Every type of job: its jobs by status now, and what happened to it in a window."""
-        window, past = _past(series, query)
-        by_type = merge(iter(past.steps.values()))
-        now = store.figures().type_counts()
+        window = _window(series, query)
+        past, figures = _told(lambda: series.by_type(window)), store.figures()
+        now = figures.type_counts()
         minutes = (min(window.end, past.as_of) - window.start) / MINUTE
+        nothing = Happened.of([])
         data = []
-        for kind in sorted({*by_type, *(now or {})}):
-            counted = by_type.get(kind, Tally())
-            finished = counted.outcomes.total()
+        for kind in sorted({*past.happened, *(now or {})}):
+            told = past.happened.get(kind, nothing)
             data.append(
                 {
                     "type": kind,
                     "statusCounts": None if now is None else now.get(kind, {}),
-                    "finishedPerMinute": round(finished / minutes, 3) if minutes > 0 else 0.0,
-                    **_happened(counted),
+                    "finishedPerMinute": round(told.finished / minutes, 3) if minutes > 0 else 0.0,
+                    **_happened(told),
                 }
             )
         return {"meta": _about(window, past), "data": data}
@@ -104,24 +97,46 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     return routes
 
 
-def _past(series: SeriesReader, query: dict[str, Any]) -> tuple[Window, Past]:
-    """The window that a query asks for and what happened in it; 422 if it cannot be told."""
+def _stats(figures: Figures) -> dict[str, Any]:
+    conditions = figures.conditions
+    return {
+        "totalJobs": figures.total,
+        "statusCounts": figures.status_counts(),
+        "typeCounts": figures.type_counts(),
+        "oldestQueuedJobAgeMs": figures.age_ms(conditions.oldest_queued),
+        "oldestQueuedJobAgeMsByType": {
+            kind: figures.age_ms(at) for kind, at in conditions.oldest_queued_by_type.items()
+        },
+        "expiredLeases": conditions.expired_leases,
+        "eligibleJobs": conditions.eligible,
+        "scheduledJobs": conditions.scheduled,
+        "estimatedTotalJobs": conditions.estimated_total,
+        "asOf": figures.as_of,
+        "source": figures.source,
+    }
+
+
+def _window(series: SeriesReader, query: dict[str, Any]) -> Window:
+    """The window that a query asks for; 422 if it cannot be told."""
     end = query.get("end") or datetime.now(UTC)
     start = query.get("start") or end - HOUR
     step = timedelta(seconds=query["step"]) if "step" in query else None
     try:
-        window = series.window(start, end, step)
+        return series.window(start, end, step)
     except (ValueError, OverflowError) as error:
         raise invalid("step" if "step" in str(error) else "from", str(error)) from None
+
+
+def _told(tell: Callable[[], Past[K]]) -> Past[K]:
     try:
-        return window, series.past(window)
+        return tell()
     except NoCollectorError:
         raise unavailable(
             "collector_unavailable", "Without a collector only a few hours can be told."
         ) from None
 
 
-def _about(window: Window, past: Past) -> dict[str, Any]:
+def _about(window: Window, past: Past[K]) -> dict[str, Any]:
     return {
         "start": window.start,
         "end": window.end,
@@ -131,20 +146,13 @@ def _about(window: Window, past: Past) -> dict[str, Any]:
     }
 
 
-def _happened(counted: Tally) -> dict[str, Any]:
-    succeeded = counted.outcomes[AttemptStatus.SUCCEEDED]
-    finished = counted.outcomes.total()
+def _happened(told: Happened) -> dict[str, Any]:
     return {
-        "enqueued": counted.enqueued,
-        "succeeded": succeeded,
-        "failed": finished - succeeded,
-        "dlq": counted.dlq,
-        "failureRate": round((finished - succeeded) / finished, 4) if finished else None,
-        "waitMs": _percentiles(counted.wait),
-        "runMs": _percentiles(counted.run),
+        "enqueued": told.enqueued,
+        "succeeded": told.succeeded,
+        "failed": told.failed,
+        "dlq": told.dlq,
+        "failureRate": round(told.failed / told.finished, 4) if told.finished else None,
+        "waitMs": told.wait,
+        "runMs": told.run,
     }
-
-
-def _percentiles(histogram: Histogram) -> dict[str, int | None]:
-    told = percentiles(histogram, (0.5, 0.95, 0.99))
-    return dict(zip(("p50", "p95", "p99"), told, strict=True))

@@ -20,7 +20,13 @@ from typing import Protocol
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import (
+    ConnectionFailure,
+    CursorNotFound,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+)
 
 from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
@@ -39,6 +45,7 @@ LEASE_MS = 10_000
 RENEW_EVERY_S = 3.0
 SNAPSHOT_EVERY_S = 60.0
 SAMPLE_EVERY_S = 10.0
+SAY_EVERY_S = 1.0  # how far a first build is
 # Without a change stream:
 SWEEP_S = 120.0
 CLOCKS_DIFFER_BY = timedelta(seconds=40)
@@ -131,37 +138,61 @@ class Changes(Protocol):
 
 
 class StreamedChanges:
-    """Changes from a change stream."""
+    """Changes from a change stream, a tick's worth at a time.
 
-    def __init__(self, jobs: Collection[Document], token: Document | None) -> None:
-        try:
-            self._stream = jobs.watch(
-                [{"$project": {"documentKey": True, "operationType": True}}],
-                resume_after=token,
-                max_await_time_ms=round(TICK_S * 1_000),
-            )
-        except OperationFailure as error:
-            raise _lost(error) from error
+    The driver's own iterator asks again as soon as one event has come; with many a second that
+    costs the server and us more than everything else. So the cursor is driven by hand.
+    """
 
-    @property
-    def token(self) -> Document | None:
-        return dict(self._stream.resume_token) if self._stream.resume_token else None
+    def __init__(
+        self, jobs: Collection[Document], token: Document | None, stop: threading.Event
+    ) -> None:
+        self._jobs = jobs
+        self._stop = stop
+        self._session = jobs.database.client.start_session()  # a cursor belongs to one
+        self._rest_s = 0.0
+        self.token = token
+        self._open()
 
     def next_batch(self, segments: SegmentMap) -> None:
-        until = time.monotonic() + TICK_S
-        while time.monotonic() < until:
-            try:
-                event = self._stream.try_next()
-            except OperationFailure as error:
-                raise _lost(error) from error
-            if event is None:
-                return
+        self._stop.wait(self._rest_s)  # where something comes, let more of it come together
+        events = self._more()
+        self._rest_s = TICK_S if events else 0.0
+        for event in events:
             if event["operationType"] in _ENDS_STREAM:
                 raise _StreamLostError(event["operationType"])
             segments.mark(event["documentKey"]["_id"])
 
     def close(self) -> None:
-        self._stream.close()
+        with suppress(PyMongoError):
+            self._command({"killCursors": self._jobs.name, "cursors": [self._cursor]})
+        self._session.end_session()
+
+    def _open(self) -> None:
+        stream = {"$changeStream": {"resumeAfter": self.token} if self.token else {}}
+        names = {"$project": {"documentKey": True, "operationType": True}}
+        watch: Document = {"aggregate": self._jobs.name, "pipeline": [stream, names]}
+        opened = self._command({**watch, "cursor": {"batchSize": 0}})["cursor"]
+        self._cursor = opened["id"]
+        self.token = opened["postBatchResumeToken"]
+
+    def _more(self) -> list[Document]:
+        """All events that have come, after waiting a tick for the first; then `token` is newer."""
+        more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
+        try:
+            answer = self._command({**more, "maxTimeMS": round(TICK_S * 1_000)})["cursor"]
+        except (ConnectionFailure, CursorNotFound):  # another primary, perhaps: go on from there
+            self._open()
+            return []
+        self.token = answer["postBatchResumeToken"]
+        events: list[Document] = answer["nextBatch"]
+        return events
+
+    def _command(self, command: Document) -> Document:
+        try:
+            return self._jobs.database.command(command, session=self._session)
+        except OperationFailure as error:
+            raise _lost(error) from error
 
 
 class PolledChanges:
@@ -324,7 +355,7 @@ class Collector:
             self._lease.keep()
             if self._stop.is_set():
                 raise _StoppedError
-            if time.monotonic() > said_at + 1:
+            if time.monotonic() >= said_at + SAY_EVERY_S:
                 said_at = time.monotonic()
                 log.info("first build: %d of about %d jobs counted", counted, estimated)
                 self._put(BUILD, {"counted": counted, "estimated": estimated})
@@ -343,7 +374,7 @@ class Collector:
     def _changes(self, token: Document | None) -> Changes:
         jobs = self._connection.jobs
         try:
-            return StreamedChanges(jobs, token)
+            return StreamedChanges(jobs, token, self._stop)
         except OperationFailure as error:
             if error.code != _NOT_A_REPLICA_SET:
                 raise

@@ -1,6 +1,8 @@
 """What the web service asks of the rollup: the collector's figures, if they are fresh."""
 
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pymongo.errors import OperationFailure
@@ -8,7 +10,17 @@ from pymongo.errors import OperationFailure
 from jobmon.rollup.gauges import GAUGES, Gauge
 from jobmon.rollup.gauges import load as load_gauge
 from jobmon.rollup.segments import load_counts
-from jobmon.rollup.throughput import BUCKETS, STATE, THROUGH, Tallies, load
+from jobmon.rollup.throughput import (
+    BUCKETS,
+    MINUTE,
+    STATE,
+    STRAGGLERS,
+    THROUGH,
+    Tallies,
+    bucket_id,
+    floor,
+    load,
+)
 from jobmon.store.connection import Connection, Document
 from jobmon.store.jobs import Conditions, Figures
 from jobmon.store.shared import Shared
@@ -28,17 +40,61 @@ KEEP_MS = 200
 _UNAUTHORIZED = 13
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """How far the past is counted, as it is now.
+
+    `young` is when the newest minutes were counted last; spans that end by `settled` are counted
+    for good (None: while history is still being counted, none is). Both are UTC.
+    """
+
+    young: datetime
+    settled: datetime | None
+
+
 class RollupReader:
-    """Reads jobmon's own database; never writes."""
+    """Reads jobmon's own database; never writes. What it read is kept and shared for 0.2 s."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._shared = Shared(self._read, KEEP_MS)
+        self._figures = Shared(self._read_figures, KEEP_MS)
+        self._counted = Shared(self._read_counted, KEEP_MS)
         self._warned = False
 
     def figures(self) -> Figures | None:
-        """The collector's figures; None if there are none, or they are stale."""
-        found = self._shared.get()
+        """The collector's figures; None if there are none, or they are stale.
+
+        As long as nothing new is read it is the same object.
+        """
+        return self._figures.get()
+
+    def counted(self) -> Counted | None:
+        """How far the past is counted; None if no collector does that now."""
+        return self._counted.get()
+
+    def build(self) -> Document | None:
+        """How far a first build is, `counted` of about `estimated` jobs; None if there is none."""
+        found = self._find(BUILD)
+        if found is None or found["ageMs"] > MAX_AGE_MS:
+            return None
+        return {"counted": found["counted"], "estimated": found["estimated"]}
+
+    def buckets(
+        self, wanted: Iterable[tuple[timedelta, datetime]]
+    ) -> dict[tuple[timedelta, datetime], Tallies]:
+        """What was counted in spans from a moment on; one without events is absent. Index: _id."""
+        by_id = {bucket_id(span, at): (span, at) for span, at in wanted}
+        if not by_id:
+            return {}
+        found = (
+            self._connection.rollups[BUCKETS]
+            .find({"_id": {"$in": list(by_id)}}, {"types": True})
+            .max_time_ms(self._connection.max_time_ms)
+        )
+        return {by_id[bucket["_id"]]: load(bucket["types"]) for bucket in found}
+
+    def _read_figures(self) -> Figures | None:
+        found = self._find(FIGURES)
         if found is None or found["ageMs"] > MAX_AGE_MS:
             return None
         counts = load_counts(found["counts"])
@@ -50,28 +106,13 @@ class RollupReader:
             conditions=Conditions(**found["conditions"]),
         )
 
-    def build(self) -> Document | None:
-        """How far a first build is, `counted` of about `estimated` jobs; None if there is none."""
-        found = self._find(BUILD)
-        if found is None or found["ageMs"] > MAX_AGE_MS:
-            return None
-        return {"counted": found["counted"], "estimated": found["estimated"]}
-
-    def counted_at(self) -> datetime | None:
-        """When the newest minutes were counted last; None if no collector does that now."""
+    def _read_counted(self) -> Counted | None:
         found = self._find(THROUGH, age_of="$young")
         if found is None or found["ageMs"] > MAX_THROUGHPUT_AGE_MS:
             return None
-        young: datetime = found["young"]
-        return young
-
-    def buckets(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Tallies]:
-        """What was counted by minute, hour or day from `start` to before `end`; index: span, at."""
-        wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
-        found = (
-            self._connection.rollups[BUCKETS].find(wanted).max_time_ms(self._connection.max_time_ms)
-        )
-        return {bucket["at"]: load(bucket["types"]) for bucket in found}
+        through = found.get("through")
+        settled = floor(through - STRAGGLERS, MINUTE) if through else None
+        return Counted(young=found["young"], settled=settled)
 
     def gauges(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Gauge]:
         """How the queue stood, once a span from `start` to before `end`; index: span, at."""
@@ -80,9 +121,6 @@ class RollupReader:
             self._connection.rollups[GAUGES].find(wanted).max_time_ms(self._connection.max_time_ms)
         )
         return {sample["at"]: load_gauge(sample) for sample in found}
-
-    def _read(self) -> Document | None:
-        return self._find(FIGURES)
 
     def _find(self, key: str, age_of: str = "$at") -> Document | None:
         """A document of the state with its age by the database's own clock; index: _id."""

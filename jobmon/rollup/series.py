@@ -1,18 +1,38 @@
 """Figures over time, from the buckets that the collector keeps or, without it, counted now."""
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Generic, Self, TypeVar
 
-from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, Tallies, floor, merge, tally
+from jobmon.domain import AttemptStatus
+from jobmon.rollup.histogram import Histogram, percentiles
+from jobmon.rollup.reader import Counted, RollupReader
+from jobmon.rollup.throughput import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SPANS,
+    Tallies,
+    Tally,
+    floor,
+    merge,
+    tally,
+)
 from jobmon.store.connection import Connection
+from jobmon.store.shared import SharedAnswers
 
 MAX_STEPS = 1_500
-# Counted live, a window costs what happened in it.
+# Counted live, a window costs what happened in it; the answer is shared for so long.
 MAX_LIVE_WINDOW = timedelta(hours=6)
+KEEP_LIVE_S = 2.0
+# At most, in each process: answers of some 20 KiB, steps of some 500 bytes.
+KEEP_ANSWERS = 50
+KEEP_STEPS = 20_000
+
+Types = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +46,7 @@ class Window:
     @property
     def span(self) -> timedelta:
         """The largest buckets that the steps are made of."""
-        return next(span for span in (DAY, HOUR, MINUTE) if self.step % span == timedelta(0))
+        return next(span for span in reversed(SPANS) if self.step % span == timedelta(0))
 
     @classmethod
     def of(
@@ -36,7 +56,7 @@ class Window:
         step: timedelta | None,
         kept: Mapping[timedelta, timedelta],
     ) -> Self:
-        """The window, widened to whole steps; without `step` one that gives up to 120 points.
+        """The window, widened to whole steps; without `step` one that gives some 60 to 168 points.
 
         ValueError says in words what cannot be told.
         """
@@ -44,7 +64,8 @@ class Window:
         if start >= end:
             raise ValueError("from must be before to.")
         if step is None:
-            step = next((good for good in _STEPS if (end - start) / good <= 120), _STEPS[-1])
+            few = (good for good in _STEPS if (end - start) / good <= _MAX_POINTS)
+            step = next(few, _STEPS[-1])
         if step < MINUTE or step % MINUTE:
             raise ValueError("step must be a multiple of 60 seconds.")
         window = cls(start=floor(start, step), end=_ceil(end, step), step=step)
@@ -62,13 +83,27 @@ class Window:
             yield at
             at += self.step
 
+    def cover(self, until: datetime) -> Iterator[tuple[timedelta, datetime]]:
+        """The fewest spans that make up the window as far as `until`, each with its start."""
+        at = self.start
+        while at < min(self.end, until + MINUTE):
+            span = next(
+                span for span in reversed(SPANS) if floor(at, span) == at and at + span <= self.end
+            )
+            yield span, at
+            at += span
+
 
 _LARGER = {
     MINUTE: "the minute: step must be a multiple of 3600",
+    10 * MINUTE: "ten minutes: step must be a multiple of 3600",
     HOUR: "the hour: step must be a multiple of 86400",
+    6 * HOUR: "six hours: step must be a multiple of 86400",
     DAY: "the day, nor at all: from is too early",
 }
-_STEPS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY)
+# An hour is told by the minute, a day by ten minutes, a week by the hour, a month by six hours.
+_STEPS = (*SPANS, 7 * DAY)
+_MAX_POINTS = 168
 
 
 def _ceil(moment: datetime, step: timedelta) -> datetime:
@@ -81,43 +116,165 @@ class NoCollectorError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
-    """What happened in a window, by step and type, as far as is known at `as_of` (UTC)."""
+class Durations:
+    """Percentiles in ms; None where there was nothing to measure."""
+
+    p50: int | None
+    p95: int | None
+    p99: int | None
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Self:
+        """Those of a histogram."""
+        p50, p95, p99 = percentiles(histogram, (0.5, 0.95, 0.99))
+        return cls(p50=p50, p95=p95, p99=p99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happened:
+    """What is told of some time: a tally, with percentiles for its histograms."""
+
+    enqueued: int
+    succeeded: int
+    failed: int
+    dlq: int
+    wait: Durations
+    run: Durations
+
+    @property
+    def finished(self) -> int:
+        """Attempts, however they ended."""
+        return self.succeeded + self.failed
+
+    @classmethod
+    def of(cls, tallies: Iterable[Tally]) -> Self:
+        """The sum of these."""
+        total = Tally()
+        for counted in tallies:
+            total.add(counted)
+        succeeded = total.outcomes[AttemptStatus.SUCCEEDED]
+        return cls(
+            enqueued=total.enqueued,
+            succeeded=succeeded,
+            failed=total.outcomes.total() - succeeded,
+            dlq=total.dlq,
+            wait=Durations.of(total.wait),
+            run=Durations.of(total.run),
+        )
+
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Past(Generic[K]):
+    """What happened in a window as far as is known at `as_of` (UTC): by step, or by type.
+
+    As long as the collector has not counted again, whoever asks for the same window gets the same
+    object.
+    """
 
     as_of: datetime
     source: str
-    steps: dict[datetime, Tallies]
+    happened: dict[K, Happened]
 
 
 class SeriesReader:
-    """What the web service asks about the past."""
+    """What the web service asks about the past.
+
+    An answer is made once for each time that the collector counted, and shared by all who ask.
+    Steps that are counted for good are remembered as they are told: a few numbers each, without
+    their histograms. So any number of viewers costs one small read a second and window.
+    """
 
     def __init__(self, connection: Connection, rollup: RollupReader) -> None:
         self._connection = connection
         self._rollup = rollup
+        self._by_step: SharedAnswers[Past[datetime]] = SharedAnswers(KEEP_ANSWERS)
+        self._by_type: SharedAnswers[Past[str]] = SharedAnswers(KEEP_ANSWERS)
+        self._settled: dict[tuple[Types, timedelta, datetime], Happened] = {}
+        self._lock = threading.Lock()
         self._live = threading.Lock()
 
     def window(self, start: datetime, end: datetime, step: timedelta | None) -> Window:
         """`Window.of`, as far back as is kept."""
         return Window.of(start, end, step, self._connection.kept)
 
-    def past(self, window: Window) -> Past:
-        """What the collector kept; without one counted now, for a short window.
+    def by_step(self, window: Window, types: Types) -> Past[datetime]:
+        """What happened to jobs of these types (all, if none is named), step by step.
 
-        Raises NoCollectorError for a longer one.
+        From what the collector kept; without one counted now, for a short window. Raises
+        NoCollectorError for a longer one.
         """
-        steps: dict[datetime, Tallies] = {at: {} for at in window.steps()}
-        as_of = self._rollup.counted_at()
-        if as_of is not None:
-            buckets = self._rollup.buckets(window.span, window.start, window.end)
-            for at, tallies in buckets.items():
-                step = floor(at, window.step)
-                steps[step] = merge(iter([steps[step], tallies]))
-            return Past(as_of=as_of, source="rollup", steps=steps)
+        counted = self._rollup.counted()
+
+        def compute() -> Past[datetime]:
+            if counted is not None:
+                steps = self._kept_steps(window, types, counted)
+                return Past(counted.young, "rollup", steps)
+            now, tallies = self._count_now(window)
+            told = {at: tallies.get(at, {}) for at in window.steps()}
+            return Past(now, "live", {at: _sum(many, types) for at, many in told.items()})
+
+        return self._by_step.get((window, types, _moment(counted)), compute)
+
+    def by_type(self, window: Window) -> Past[str]:
+        """What happened to each type of job in the whole window; sources as for `by_step`."""
+        counted = self._rollup.counted()
+
+        def compute() -> Past[str]:
+            if counted is not None:
+                as_of, source = counted.young, "rollup"
+                spans = window.cover(counted.young)
+                tallies = merge(self._rollup.buckets(spans).values())
+            else:
+                as_of, by_step = self._count_now(window)
+                source, tallies = "live", merge(by_step.values())
+            happened = {kind: Happened.of([tally]) for kind, tally in tallies.items()}
+            return Past(as_of, source, happened)
+
+        return self._by_type.get((window, _moment(counted)), compute)
+
+    def _kept_steps(
+        self, window: Window, types: Types, counted: Counted
+    ) -> dict[datetime, Happened]:
+        with self._lock:
+            if counted.settled is None:  # the rollup was dropped, maybe
+                self._settled.clear()
+            known = {at: self._settled.get((types, window.step, at)) for at in window.steps()}
+        parts = {
+            (window.span, part): at
+            for at, happened in known.items()
+            if happened is None
+            for part in Window(start=at, end=at + window.step, step=window.span).steps()
+        }
+        tallies: dict[datetime, list[Tallies]] = {}
+        for bucket, counts in self._rollup.buckets(parts).items():
+            tallies.setdefault(parts[bucket], []).append(counts)
+        told = {
+            at: happened or _sum(merge(tallies.get(at, [])), types)
+            for at, happened in known.items()
+        }
+        with self._lock:
+            for at, happened in told.items():
+                if counted.settled is not None and at + window.step <= counted.settled:
+                    self._settled[types, window.step, at] = happened
+            while len(self._settled) > KEEP_STEPS:
+                del self._settled[next(iter(self._settled))]
+        return told
+
+    def _count_now(self, window: Window) -> tuple[datetime, dict[datetime, Tallies]]:
         if window.end - window.start > MAX_LIVE_WINDOW:
             raise NoCollectorError(MAX_LIVE_WINDOW)
         with self._live:  # one at a time in this process
             now = datetime.now(UTC)
-            for at in steps:
-                steps[at] = tally(self._connection, at, at + window.step) if at <= now else {}
-        return Past(as_of=now, source="live", steps=steps)
+            return now, tally(self._connection, window.start, window.end, window.step)
+
+
+def _moment(counted: Counted | None) -> datetime | int:
+    """The part of a question that says when its answer is no longer good."""
+    return counted.young if counted is not None else int(time.monotonic() // KEEP_LIVE_S)
+
+
+def _sum(tallies: Tallies, types: Types) -> Happened:
+    return Happened.of(tally for kind, tally in tallies.items() if not types or kind in types)

@@ -64,11 +64,15 @@ class Connection:
 
     @property
     def kept(self) -> dict[timedelta, timedelta]:
-        """How long what happened is kept by the minute, by the hour and by the day."""
+        """How long what happened is kept, by the span in which it is counted."""
         settings = self._settings
+        minutes = timedelta(days=settings.keep_minutes_days)
+        hours = timedelta(days=settings.keep_hours_days)
         return {
-            timedelta(minutes=1): timedelta(days=settings.keep_minutes_days),
-            timedelta(hours=1): timedelta(days=settings.keep_hours_days),
+            timedelta(minutes=1): minutes,
+            timedelta(minutes=10): minutes,
+            timedelta(hours=1): hours,
+            timedelta(hours=6): hours,
             timedelta(days=1): timedelta(days=settings.keep_days_days),
         }
 

@@ -2,12 +2,10 @@
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -57,23 +55,33 @@ class Shared(Generic[T]):
             outcome.set_result(value)
 
 
-class SharedByKey(Generic[K, T]):
-    """A `Shared` for each key that is asked for; the ones asked for last are remembered."""
+class SharedAnswers(Generic[T]):
+    """`Shared` for many questions: each is computed once, the answers of the newest are kept.
 
-    def __init__(self, compute: Callable[[K], T], ttl_ms: int, most: int = 100) -> None:
-        self._compute = compute
-        self._ttl_ms = ttl_ms
-        self._most = most
+    An answer never grows old: what it depends on has to be part of its question. A failure is
+    shared with those who waited for it and then forgotten.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
         self._lock = threading.Lock()
-        self._shared: OrderedDict[K, Shared[T]] = OrderedDict()
+        self._answers: dict[Hashable, Future[T]] = {}  # the one asked for last is the last
 
-    def get(self, key: K) -> T:
-        """The kept value of `key`, or a new one; raises what `compute` raised."""
+    def get(self, question: Hashable, compute: Callable[[], T]) -> T:
+        """The kept answer, or a new one; raises what `compute` raised."""
         with self._lock:
-            shared = self._shared.get(key)
-            if shared is None:
-                shared = self._shared[key] = Shared(lambda: self._compute(key), self._ttl_ms)
-            self._shared.move_to_end(key)
-            while len(self._shared) > self._most:
-                self._shared.popitem(last=False)
-        return shared.get()
+            answer = self._answers.pop(question, None)
+            mine = answer is None
+            answer = answer or Future()
+            self._answers[question] = answer
+            if len(self._answers) > self._keep:
+                del self._answers[next(iter(self._answers))]
+        if mine:
+            try:
+                answer.set_result(compute())
+            except BaseException as error:  # noqa: BLE001 - it is raised again by result()
+                with self._lock:
+                    if self._answers.get(question) is answer:
+                        del self._answers[question]
+                answer.set_exception(error)
+        return answer.result()

@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,23 @@ import pytest
 from bson import Binary, Decimal128, ObjectId
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo import MongoClient
+from pymongo import DeleteMany, InsertOne, MongoClient, UpdateMany
 from pymongo.database import Database
 
+from jobmon import create_app
 from jobmon.embedded import Mongod
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup import segments as segments_module
-from jobmon.rollup.collector import Collector, Lease, collecting
+from jobmon.rollup.collector import Collector, Lease, PolledChanges, collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
+from jobmon.store import jobs as jobs_module
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 from jobmon.store.plain import text
 
-from ..conftest import SECRET
+from ..conftest import SECRET, Api
 from ..waiting import eventually
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -106,6 +108,8 @@ CHANGES = st.lists(
         st.tuples(st.just("retry from dlq"), st.none()),
         st.tuples(st.just("delete"), st.integers(1, 5)),
         st.tuples(st.just("delete all of"), STATUSES),
+        st.tuples(st.just("delete a half"), st.booleans()),
+        st.tuples(st.just("in bulk"), st.lists(st.tuples(STATUSES, TYPES), max_size=20)),
         st.tuples(st.just("odd"), st.none()),
     ),
     max_size=12,
@@ -133,6 +137,15 @@ def apply(watch: Watch, change: tuple[str, Any]) -> None:
                 jobs.delete_one({"_id": found["_id"]})
         case "delete all of", status:
             jobs.delete_many({"status": status})
+        case "delete a half", newer:
+            ids = sorted(jobs.distinct("_id", {"_id": {"$type": "objectId"}}))
+            if ids:
+                operator = "$gte" if newer else "$lt"
+                jobs.delete_many({"_id": {operator: ids[len(ids) // 2]}})
+        case "in bulk", rows:
+            inserts = [InsertOne(job(status=status, type=kind)) for status, kind in rows]
+            retry = UpdateMany({"status": "failed"}, {"$set": {"status": "queued"}})
+            jobs.bulk_write([*inserts, retry, DeleteMany({"type": "a.b$c"})])
         case "odd", _:
             jobs.insert_one({"status": ["queued"], "type": {"a": 1}})
             jobs.insert_one({"_id": Decimal128(str(time.time_ns())), "status": None})
@@ -274,6 +287,125 @@ def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch:
         for process in (first, second):
             process.kill()
             process.wait()
+
+
+def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Watch) -> None:
+    create_indexes(watch.connection)
+    state, buckets = watch.rollups.state, watch.rollups.buckets
+    watch.jobs.insert_many([job() for _ in range(5_000)])
+    moments: list[Callable[[], Any]] = [
+        watch.rollups.leases.find_one,  # it has hardly begun
+        lambda: state.find_one({"_id": "figures"}),  # built, not saved
+        lambda: state.find_one({"_id": "snapshot"}),  # saved
+        lambda: state.find_one({"_id": "figures"}) and buckets.find_one(),  # gone on from there
+    ]
+    for number, moment in enumerate(moments):
+        process = collector_process(watch)
+        try:
+            eventually(moment)
+            watch.jobs.update_many({"jobId": {"$regex": f"^{number}"}}, {"$set": {"type": "u"}})
+            watch.jobs.delete_many({"jobId": {"$regex": f"^{number}1"}})
+        finally:
+            process.kill()
+            process.wait()
+        watch.jobs.insert_many([job(status="dlq") for _ in range(10)])
+        watch.rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
+        if number < 2:
+            state.delete_one({"_id": "figures"})
+    enqueued = watch.jobs.count_documents({})
+    with collecting(watch.settings):
+        watch.becomes_right(within_s=10)
+        eventually(lambda: sum(counted["events"] for counted in buckets.find({"span": 86_400})))
+        for span in (60, 600, 3_600, 21_600, 86_400):
+            eventually(lambda span=span: told(watch, span) >= enqueued)
+
+
+def told(watch: Watch, span: int) -> int:
+    """How many jobs were enqueued, as the buckets of a span say."""
+    buckets = watch.rollups.buckets.find({"span": span})
+    return sum(row["enqueued"] for bucket in buckets for row in bucket["types"])
+
+
+def test_the_routes_tell_what_a_full_recount_tells(
+    collected: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "COUNT_EXACTLY_UP_TO", 10)  # totals come from the rollup
+    create_indexes(collected.connection)
+    api = Api(create_app(collected.settings))
+    kinds, statuses = ["email.send", "payout.execute", "a.b$c"], ["queued", "dlq", "odd"]
+    for number in range(300):
+        kind, status = kinds[number % 3], statuses[number // 3 % 3]
+        collected.jobs.insert_one(job(type=kind, status=status))
+    collected.jobs.update_many({"type": "a.b$c", "status": "dlq"}, {"$set": {"type": "email.send"}})
+    collected.jobs.delete_many({"type": "payout.execute", "status": "odd"})
+    collected.becomes_right()
+    truth = collected.truth()
+
+    def count(status: str | None = None, kind: str | None = None) -> int:
+        rows = truth.items()
+        return sum(n for (s, k), n in rows if status in (None, s) and kind in (None, k))
+
+    def agrees() -> bool:
+        stats = api.as_admin("/admin/jobs/stats").json
+        return stats["source"] == "rollup" and stats["totalJobs"] == count()
+
+    eventually(agrees, WITHIN_S)
+    stats = api.as_admin("/admin/jobs/stats").json
+    known = {name: n for name, n in stats["statusCounts"].items() if n}
+    assert known == {status: count(status) for status in statuses}
+    assert stats["typeCounts"] == {
+        kind: {status: count(status, kind) for status in statuses if count(status, kind)}
+        for kind in kinds
+    }
+    types = api.as_admin("/admin/jobs/types").json["data"]
+    assert {row["type"]: row["statusCounts"] for row in types} == stats["typeCounts"]
+    for status in (None, *statuses):
+        for kind in (None, *kinds):
+            query = {name: value for name, value in (("status", status), ("type", kind)) if value}
+            total = api.as_admin("/admin/jobs/queue", **query).json["meta"]["total"]
+            assert total == collected.jobs.count_documents(query) == count(status, kind)
+    api.app.extensions["jobmon_connection"].client.close()
+
+
+def test_how_far_a_first_build_is_stands_in_the_log_and_in_readyz(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
+    monkeypatch.setattr(collector_module, "SAY_EVERY_S", 0)
+    caplog.set_level("INFO", "jobmon.rollup.collector")
+    watch.jobs.insert_many([job() for _ in range(30)])
+    api, count, go_on = Api(create_app(watch.settings)), SegmentMap._count, threading.Event()
+
+    def held_up(self: SegmentMap, row: Any, low: Any, high: Any) -> Any:
+        assert low is None or go_on.wait(20)
+        return count(self, row, low, high)
+
+    monkeypatch.setattr(SegmentMap, "_count", held_up)
+    with collecting(watch.settings):
+        unready = {"fresh": False, "build": {"counted": 10, "estimated": 30}}
+        eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == unready)
+        assert api.get("/readyz").status_code == 200
+        go_on.set()
+        eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == {"fresh": True})
+    api.app.extensions["jobmon_connection"].client.close()
+    assert "first build: 10 of about 30 jobs counted" in caplog.messages
+
+
+@pytest.mark.parametrize("seconds", [-30, 30])
+def test_polling_finds_what_a_writer_with_a_wrong_clock_changed(
+    watch: Watch, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.jobs.create_index("updatedAt")
+    segments, stop = SegmentMap(watch.jobs, 5_000), threading.Event()
+    stop.set()  # it does not rest between two looks
+    watch.jobs.insert_many([job() for _ in range(10)])
+    segments.build(lambda _: None)
+    wrong = datetime.now(UTC) + timedelta(seconds=seconds)
+    watch.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": wrong}})
+    monkeypatch.setattr(segments, "mark_next", lambda _: None)  # nor does it sweep
+    PolledChanges(watch.jobs, 5_000, stop).next_batch(segments)
+    segments.recount()
+    assert dict(segments.totals) == watch.truth()
 
 
 def test_a_primary_that_steps_down_only_interrupts(

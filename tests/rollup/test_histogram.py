@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymongo.database import Database
 
-from jobmon.rollup.histogram import bucket, bucket_expression, percentiles
+from jobmon.rollup.histogram import bucket, bucket_expression, pack, percentiles, unpack
 
 DURATIONS = st.lists(st.integers(0, 10**10), min_size=1, max_size=200)
 
@@ -25,6 +25,11 @@ def test_a_percentile_is_at_most_five_percent_off(durations: list[int], fraction
 def test_merging_is_adding(one: list[int], other: list[int]) -> None:
     merged = Counter(map(bucket, one)) + Counter(map(bucket, other))
     assert merged == Counter(map(bucket, one + other))
+
+
+@given(histogram=st.dictionaries(st.integers(0, 2**16 - 1), st.integers(1, 2**63), max_size=99))
+def test_a_packed_histogram_is_the_same_again(histogram: dict[int, int]) -> None:
+    assert unpack(pack(Counter(histogram))) == Counter(histogram)
 
 
 def test_there_is_no_percentile_of_nothing() -> None:

@@ -2,6 +2,7 @@
 history that goes with its jobs, and a window that is told wrong."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from bson import ObjectId
 from pymongo.database import Database
+from pymongo.errors import ExecutionTimeout
 
 from jobmon import create_app
 from jobmon.embedded import Mongod
 from jobmon.queue import JobQueue
+from jobmon.rollup import throughput as throughput_module
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.throughput import DAY, MINUTE, Tally, Throughput, floor, tally
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE, Tally, Throughput, floor, tally
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
@@ -95,7 +98,9 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
     attempt(database, start - timedelta(milliseconds=1), createdAt=start)
     database.job_attempts.insert_one({"jobId": "gone", "status": "failed", "finishedAt": inside})
     database.jobs.insert_many([{"jobId": "d", "status": "dlq", "type": "u", "finishedAt": inside}])
-    assert tally(connection_of(service), start, start + MINUTE) == {
+    counted = tally(connection_of(service), start, start + MINUTE, MINUTE)
+    assert counted == {start: counted[start]}
+    assert counted[start] == {
         "t": Tally(
             enqueued=4,
             outcomes={"succeeded": 1},
@@ -144,7 +149,8 @@ def test_history_outlives_the_jobs_and_attempts_that_made_it(service: Api, datab
     for _ in range(5):
         attempt(database, now)
     with counting(service):
-        eventually(lambda: total(service)["succeeded"] == 5)
+        eventually(lambda: service.as_admin(SERIES).json["meta"]["source"] == "rollup")
+        assert total(service)["succeeded"] == 5
         database.jobs.delete_many({})
         database.job_attempts.delete_many({})
         attempt(database, datetime.now(UTC) + MINUTE)  # something new, to see that it went on
@@ -155,13 +161,13 @@ def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
     service: Api, database: Db
 ) -> None:
     now = datetime.now(UTC)
-    ages = [timedelta(minutes=3), timedelta(hours=20), timedelta(days=10), timedelta(days=34)]
+    ages = [timedelta(minutes=3), timedelta(hours=20), timedelta(days=5), timedelta(days=12)]
     for age in ages:
         attempt(database, now - age, createdAt=now - age)
     with counting(service):
         eventually(lambda: service.as_admin(SERIES).json["meta"]["source"] == "rollup")
-        month = {"from": iso(now - 34 * DAY), "to": iso(now), "step": 86_400}
-        eventually(lambda: total(service, **month)["succeeded"] == 4, within_s=60)
+        days = {"from": iso(now - 12 * DAY), "to": iso(now), "step": 86_400}
+        eventually(lambda: total(service, **days)["succeeded"] == 4, within_s=60)
         day = {"from": iso(now - DAY), "to": iso(now), "step": 3_600}
         assert total(service, **day) == {"enqueued": 2, "succeeded": 2, "failed": 0, "dlq": 0}
         minutes = {"from": iso(now - timedelta(hours=21)), "to": iso(now), "step": 60}
@@ -169,7 +175,7 @@ def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
 
 
 def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> None:
-    buckets = connection_of(service).rollups.throughput
+    buckets = connection_of(service).rollups.buckets
     now = datetime.now(UTC)
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         buckets.insert_one({"span": span, "at": floor(now, DAY) - age * DAY, "types": []})
@@ -190,6 +196,71 @@ def test_without_a_collector_a_short_window_is_counted_now_and_a_long_one_refuse
     assert refused.status_code == 503
     assert refused.json["error"]["code"] == "collector_unavailable"
     assert refused.headers["Retry-After"]
+
+
+def test_the_buckets_of_every_span_tell_the_same(service: Api, database: Db) -> None:
+    now = datetime.now(UTC)
+    for minutes in (0, 1, 9, 14, 59, 300, 3_000):
+        attempt(database, now - minutes * MINUTE, createdAt=now - minutes * MINUTE)
+    with counting(service):
+        eventually(lambda: spans(service) == dict.fromkeys((3_600, 21_600, 86_400), 7))
+        buckets = connection_of(service).rollups.buckets
+        # As if a collector had been killed between a minute and what it adds up to.
+        for span in (HOUR, 6 * HOUR, DAY):
+            buckets.delete_one({"_id": throughput_module.bucket_id(span, floor(now, span))})
+    with counting(service):
+        eventually(lambda: spans(service) == dict.fromkeys((3_600, 21_600, 86_400), 7))
+
+
+def spans(service: Api) -> dict[int, int]:
+    """Attempts that are told by each span in which all are kept."""
+    told: Counter[int] = Counter()
+    for counted in connection_of(service).rollups.buckets.find({"span": {"$gt": 600}}):
+        told[counted["span"]] += sum(sum(row["outcomes"].values()) for row in counted["types"])
+    return dict(told)
+
+
+@pytest.mark.parametrize("seconds", [-30, 30])
+def test_what_a_writer_with_a_wrong_clock_did_is_told(
+    service: Api, database: Db, seconds: int
+) -> None:
+    with counting(service):
+        eventually(lambda: service.as_admin(SERIES).json["meta"]["source"] == "rollup")
+        moment = datetime.now(UTC) + timedelta(seconds=seconds)
+        attempt(database, moment, createdAt=moment)
+        until = iso(moment + 2 * MINUTE)
+        expected = {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}
+        eventually(lambda: total(service, to=until) == expected)
+
+
+def test_an_odd_moment_does_not_stop_the_count(service: Api, database: Db) -> None:
+    start = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    odd: list[Any] = [[start], [], "soon", None, {"a": start}, 7]
+    database.jobs.insert_many([{"jobId": str(at), "createdAt": at} for at in odd])
+    database.job_attempts.insert_many(
+        [{"jobId": "x", "attemptNumber": n, "finishedAt": at} for n, at in enumerate(odd)]
+    )
+    attempt(database, start, createdAt=start)
+    counted = tally(connection_of(service), start - MINUTE, start + MINUTE, MINUTE)
+    assert counted == {start: {"t": Tally(1, 0, {"succeeded": 1}, {0: 1}, {bucket(500): 1})}}
+
+
+def test_a_long_time_is_counted_in_pieces_where_the_database_is_slow(
+    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    for minutes in (0, 20, 59):
+        attempt(database, start + minutes * MINUTE, createdAt=start + minutes * MINUTE)
+
+    def slow(connection: Connection, start: datetime, end: datetime, span: timedelta) -> Any:
+        if end - start > 20 * MINUTE:
+            raise ExecutionTimeout("operation exceeded time limit", 50)
+        return tally(connection, start, end, span)
+
+    monkeypatch.setattr(throughput_module, "tally", slow)
+    counter = Throughput(connection_of(service), connection_of(service).rollups)
+    (tallies,) = counter._tally(start, start + HOUR, HOUR).values()
+    assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
 
 
 def iso(moment: datetime) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobmon.store.shared import Shared
+from jobmon.store.shared import Shared, SharedAnswers
 
 from ..waiting import eventually
 
@@ -94,3 +94,34 @@ def test_without_a_time_to_keep_it_every_caller_gets_a_new_value() -> None:
     values = iter(range(9))
     shared = Shared(lambda: next(values), 0)
     assert [shared.get() for _ in range(3)] == [0, 1, 2]
+
+
+def test_an_answer_is_computed_once_for_all_who_ask_the_same() -> None:
+    slow, answers = Slow(lambda: 42), SharedAnswers[int](9)
+    got: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: got.append(answers.get("q", slow))) for _ in range(9)
+    ]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: slow.calls == 1)
+    assert answers.get("another", lambda: 7) == 7  # nobody waits for another's question
+    slow.may_end.set()
+    for thread in threads:
+        thread.join()
+    assert (got, slow.calls) == ([42] * 9, 1)
+    assert answers.get("q", lambda: 0) == 42
+
+
+def test_the_answers_asked_for_last_are_kept_and_no_more() -> None:
+    answers = SharedAnswers[int](2)
+    for question in (1, 2, 1, 3):
+        answers.get(question, lambda: question)  # noqa: B023 - it is called at once
+    assert [answers.get(question, lambda: 0) for question in (1, 3, 2)] == [1, 3, 0]
+
+
+def test_a_failed_answer_is_forgotten() -> None:
+    answers = SharedAnswers[float](9)
+    with pytest.raises(ZeroDivisionError):
+        answers.get("q", lambda: 1 / 0)
+    assert answers.get("q", lambda: 7) == 7

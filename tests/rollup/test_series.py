@@ -1,0 +1,99 @@
+"""Windows of the past: would catch a step that is told twice or from a span that has changed since,
+and an answer that costs the database something for every viewer."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobmon.rollup.reader import Counted, RollupReader
+from jobmon.rollup.series import SeriesReader, Window
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, floor
+
+NOW = datetime(2026, 11, 23, 3, 7, 11, tzinfo=UTC)
+KEPT = dict.fromkeys(SPANS, 400 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("length", "step", "steps"),
+    [
+        (HOUR, MINUTE, 61),
+        (DAY, 10 * MINUTE, 145),
+        (7 * DAY, HOUR, 169),
+        (30 * DAY, 6 * HOUR, 121),
+        (90 * DAY, DAY, 91),
+    ],
+)
+def test_a_window_is_told_in_steps_that_are_spans_of_their_own(
+    length: timedelta, step: timedelta, steps: int
+) -> None:
+    window = Window.of(NOW - length, NOW, None, KEPT)
+    assert (window.step, window.span, len(list(window.steps()))) == (step, step, steps)
+
+
+@given(
+    minutes=st.integers(1, 40 * 1_440),
+    ago=st.integers(0, 20 * 1_440),
+    step=st.sampled_from([*SPANS, 5 * MINUTE, 7 * DAY]),
+)
+def test_a_window_is_covered_once_by_few_spans(minutes: int, ago: int, step: timedelta) -> None:
+    end = floor(NOW - ago * MINUTE, step) + step
+    window = Window(start=floor(end - minutes * MINUTE, step), end=end, step=step)
+    at, number = window.start, 0
+    for span, start in window.cover(NOW + 90 * DAY):
+        assert (start, floor(start, span)) == (at, start)
+        at, number = start + span, number + 1
+    assert at == window.end
+    assert number <= (window.end - window.start) / DAY + 2 * (3 + 5 + 5 + 9)
+
+
+class Rollup(RollupReader):
+    """A rollup where one job was enqueued in every span; it says what it is asked for."""
+
+    def __init__(self) -> None:
+        self.now: Counted | None = Counted(young=NOW, settled=floor(NOW, MINUTE) - 15 * MINUTE)
+        self.asked: list[int] = []
+        self.each = 1
+
+    def counted(self) -> Counted | None:
+        return self.now
+
+    def buckets(self, wanted: Any) -> dict[tuple[timedelta, datetime], Tallies]:
+        keys = list(wanted)
+        self.asked.append(len(keys))
+        return {key: {"t": Tally(self.each), "u": Tally(self.each)} for key in keys}
+
+
+def test_all_who_ask_for_a_window_share_one_answer_until_it_is_counted_again() -> None:
+    rollup = Rollup()
+    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
+    first = series.by_step(window, ())
+    assert series.by_step(window, ()) is first
+    assert rollup.asked == [61]
+    assert {told.enqueued for told in first.happened.values()} == {2}
+    assert {told.enqueued for told in series.by_step(window, ("t",)).happened.values()} == {1}
+    assert series.by_type(window) is series.by_type(window)
+    assert rollup.asked[1:] == [61, 16]
+
+
+def test_what_is_counted_for_good_is_not_read_again_and_the_rest_is() -> None:
+    rollup = Rollup()
+    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
+    series.by_step(window, ())
+    rollup.each, rollup.now = 5, Counted(young=NOW + MINUTE, settled=rollup.now.settled)
+    told = series.by_step(window, ()).happened
+    assert rollup.asked == [61, 16]
+    settled = [at for at in told if at + MINUTE <= rollup.now.settled]
+    assert len(settled) == 45
+    assert {told[at].enqueued for at in settled} == {2}
+    assert {told[at].enqueued for at in told if at not in settled} == {10}
+
+
+def test_what_was_remembered_goes_with_the_rollup() -> None:
+    rollup = Rollup()
+    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
+    series.by_step(window, ())
+    rollup.each, rollup.now = 5, Counted(young=NOW + MINUTE, settled=None)
+    assert {told.enqueued for told in series.by_step(window, ()).happened.values()} == {10}
