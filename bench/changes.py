@@ -29,7 +29,9 @@ CHANGES_A_SECOND = 1_000
 ROUTES = ("/admin/jobs/stats", "/admin/jobs/queue?status=dlq", "/jobs", "/admin/jobs/timeseries")
 
 
-def write(uri: str, stop: threading.Event, done: list[int]) -> None:
+def write(
+    uri: str, stop: threading.Event, done: list[int], a_second: int = CHANGES_A_SECOND
+) -> None:
     """Enqueue, lease and finish jobs: three changes each, at a steady pace."""
     with MongoClient[dict[str, Any]](uri) as client:
         jobs = client.get_default_database().jobs
@@ -45,7 +47,7 @@ def write(uri: str, stop: threading.Event, done: list[int]) -> None:
                 change = {"status": status, "updatedAt": now, "finishedAt": now}
                 jobs.update_one({"_id": job_id}, {"$set": change})
             changes += 3
-            time.sleep(max(0.0, started + changes / CHANGES_A_SECOND - time.monotonic()))
+            time.sleep(max(0.0, started + changes / a_second - time.monotonic()))
         done.append(changes)
 
 

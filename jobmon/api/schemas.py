@@ -99,23 +99,36 @@ class JobSummary(Schema):
 
 
 class Attempt(Schema):
-    """One attempt at a job; `durationMs` is null while it runs."""
+    """One attempt at a job; `durationMs` is null while it runs.
+
+    `waitMs` is from when it was due, where the writer keeps that as `eligibleAt`, to its start.
+    """
 
     attemptNumber = _Number(dump_default=None)
     status = _Text(dump_default=None)
     workerId = _Text(dump_default=None)
+    eligibleAt = _Instant(dump_default=None)
     startedAt = _Instant(dump_default=None)
     finishedAt = _Instant(dump_default=None)
+    waitMs = _Number(dump_default=None)
     durationMs = _Number(dump_default=None)
     error = _Error(stack=True, dump_default=None)
 
     @pre_dump
     def _measure(self, attempt: dict[str, Any], **_: Any) -> dict[str, Any]:
-        started, finished = attempt.get("startedAt"), attempt.get("finishedAt")
-        duration = None
-        if isinstance(started, datetime) and isinstance(finished, datetime):
-            duration = round((aware(finished) - aware(started)).total_seconds() * 1_000)
-        return {**attempt, "durationMs": duration}
+        eligible, started = attempt.get("eligibleAt"), attempt.get("startedAt")
+        wait = _between_ms(eligible, started)
+        return {
+            **attempt,
+            "waitMs": None if wait is None else max(0, wait),
+            "durationMs": _between_ms(started, attempt.get("finishedAt")),
+        }
+
+
+def _between_ms(start: Any, end: Any) -> int | None:
+    if isinstance(start, datetime) and isinstance(end, datetime):
+        return round((aware(end) - aware(start)).total_seconds() * 1_000)
+    return None
 
 
 class JobDetail(JobSummary):

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 from pymongo.errors import OperationFailure
 
+from jobmon.rollup.gauges import GAUGES, Gauge
+from jobmon.rollup.gauges import load as load_gauge
 from jobmon.rollup.segments import load_counts
 from jobmon.rollup.throughput import BUCKETS, STATE, THROUGH, Tallies, load
 from jobmon.store.connection import Connection, Document
@@ -70,6 +72,14 @@ class RollupReader:
             self._connection.rollups[BUCKETS].find(wanted).max_time_ms(self._connection.max_time_ms)
         )
         return {bucket["at"]: load(bucket["types"]) for bucket in found}
+
+    def gauges(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Gauge]:
+        """How the queue stood, once a span from `start` to before `end`; index: span, at."""
+        wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
+        found = (
+            self._connection.rollups[GAUGES].find(wanted).max_time_ms(self._connection.max_time_ms)
+        )
+        return {sample["at"]: load_gauge(sample) for sample in found}
 
     def _read(self) -> Document | None:
         return self._find(FIGURES)

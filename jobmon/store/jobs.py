@@ -4,7 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS_SHOWN = 1_000
 MAX_TYPES = 100
+MAX_OVERDUE = 100  # what the server answers at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,9 @@ class Conditions:
 
     `estimated_total` is what the collection's metadata says: the cheap check beside the counts.
     `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
-    100 types. `eligible` jobs wait and are due (None where the waiting ones could not be counted);
-    `scheduled` ones have their nextRunAt to come.
+    100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 100
+    longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not be
+    counted); `scheduled` ones have their nextRunAt to come.
     """
 
     estimated_total: int
@@ -40,6 +42,7 @@ class Conditions:
     scheduled: int
     oldest_queued: datetime | None
     oldest_queued_by_type: Mapping[str, datetime]
+    overdue_by_type: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +176,27 @@ class JobStore:
             scheduled=scheduled,
             oldest_queued=self._oldest_queued(None),
             oldest_queued_by_type={kind: at for kind, at in oldest.items() if at is not None},
+            overdue_by_type=self._overdue(waiting, now),
         )
+
+    def _overdue(self, waiting: list[str], now: datetime) -> dict[str, datetime]:
+        """Since when a job of each type has been due, among those that are due the longest."""
+        query = {"status": {"$in": waiting}, "nextRunAt": {"$lte": now}}
+
+        def run(hint: Hint) -> list[Document]:
+            return list(
+                self._connection.jobs.find(query, {"type": True, "nextRunAt": True, "_id": False})
+                .sort([("nextRunAt", 1)])
+                .limit(MAX_OVERDUE)
+                .hint(hint)
+                .max_time_ms(self._connection.max_time_ms)
+            )
+
+        overdue: dict[str, datetime] = {}
+        for job in self.reader.with_index(indexes.BY_NEXT_RUN, run):
+            if isinstance(job["nextRunAt"], datetime):
+                overdue.setdefault(text(job.get("type")), aware(job["nextRunAt"]))
+        return overdue
 
     def _count_everything(self) -> Figures:
         """One `$group`, covered by an index; the metadata's count where that takes too long."""

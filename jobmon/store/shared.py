@@ -2,10 +2,12 @@
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -53,3 +55,25 @@ class Shared(Generic[T]):
                 self._running = None
                 self._kept = (value, time.monotonic() + self._ttl_s)
             outcome.set_result(value)
+
+
+class SharedByKey(Generic[K, T]):
+    """A `Shared` for each key that is asked for; the ones asked for last are remembered."""
+
+    def __init__(self, compute: Callable[[K], T], ttl_ms: int, most: int = 100) -> None:
+        self._compute = compute
+        self._ttl_ms = ttl_ms
+        self._most = most
+        self._lock = threading.Lock()
+        self._shared: OrderedDict[K, Shared[T]] = OrderedDict()
+
+    def get(self, key: K) -> T:
+        """The kept value of `key`, or a new one; raises what `compute` raised."""
+        with self._lock:
+            shared = self._shared.get(key)
+            if shared is None:
+                shared = self._shared[key] = Shared(lambda: self._compute(key), self._ttl_ms)
+            self._shared.move_to_end(key)
+            while len(self._shared) > self._most:
+                self._shared.popitem(last=False)
+        return shared.get()

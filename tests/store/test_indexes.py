@@ -23,7 +23,7 @@ EXPECTED = [
     "jobs(createdBy, status, -createdAt, -_id, type)",
     "jobs(lastError.code, -createdAt, -_id, status, type)",
     "jobs(status, leaseExpiresAt)",
-    "jobs(status, nextRunAt)",
+    "jobs(status, nextRunAt, type)",
     "jobs(status, finishedAt)",
     "job_attempts(jobId, attemptNumber)",
     "job_attempts(finishedAt)",
