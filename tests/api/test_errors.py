@@ -69,7 +69,7 @@ def test_t59_4_a_job_of_another_and_no_job_at_all_are_the_same_answer(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/jobs/a/b", "/admin", "/admin/jobs/none", "/jobs/"]
+    "path", ["/favicon.ico", "/nope", "/jobs/a/b", "/admin", "/admin/jobs/none", "/jobs/"]
 )
 def test_an_unknown_route_is_404(api: Api, path: str) -> None:
     assert_error(api.get(path), 404, "not_found")
