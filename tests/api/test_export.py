@@ -203,6 +203,7 @@ def test_two_exports_run_at_a_time(api: Api, monkeypatch: pytest.MonkeyPatch) ->
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
     running.append(api.as_admin(QUEUE, format="csv"))
+    assert [answer.status_code for answer in running] == [200, 200]
     assert api.as_admin(QUEUE, format="csv").status_code == 429
     for answer in running:
         answer.close()
