@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -29,6 +29,8 @@ SESSION_COOKIE = "jobmon_session"
 KEYS_LIFESPAN_S = 300
 KEYS_COOLDOWN_S = 5
 KEYS_TIMEOUT_S = 2
+# What PyJWT raises for a signed token whose exp is null, infinite or a list.
+_BY_ODD_CLAIMS = (ValueError, TypeError, OverflowError)
 
 
 class KeySet:
@@ -119,14 +121,13 @@ def require_token(*, cookie: bool = False) -> None:
     g.jobmon_knows_caller = True
 
 
-def expiry(token: str) -> datetime | None:
-    """When a token expires (UTC), None for never; 401 if it is not good now."""
+def seconds_left(token: str) -> float | None:
+    """How long a token is good from now on, None for ever; 401 if it is not good now."""
     with _answering_401():
         claims = decode_token(token)
-        if not claims.get("sub"):
-            raise JWTDecodeError("The token has no subject")
-    expires_at = claims.get("exp")
-    return None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
+        if not claims.get("sub") or claims.get("type") == "refresh":
+            raise JWTDecodeError("Not an access token of somebody")
+        return int(claims["exp"]) - time.time() if "exp" in claims else None
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def _answering_401() -> Iterator[None]:
         raise _unauthorized("authentication_required", "A bearer token is required.") from None
     except pyjwt.ExpiredSignatureError:
         raise _unauthorized("token_expired", "The token has expired.") from None
-    except (JWTExtendedException, pyjwt.PyJWTError, ValueError):
+    except (JWTExtendedException, pyjwt.PyJWTError, *_BY_ODD_CLAIMS):
         raise _unauthorized("token_invalid", "The token is not valid.") from None
 
 

@@ -1,18 +1,19 @@
 """The queue at a glance: tiles, what needs attention in words, a table by type, and the charts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from jobmon.dashboard.words import duration, grouped, percent, query
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import JobStatus
 from jobmon.rollup.gauges import Gauge
-from jobmon.rollup.histogram import percentiles
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.series import NoCollectorError, Past, SeriesReader
-from jobmon.rollup.throughput import HOUR, MINUTE, Tally, merge
+from jobmon.rollup.series import Happened, NoCollectorError, Past, SeriesReader, Window
+from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
+
+K = TypeVar("K")
 
 RANGES = {
     "1h": (HOUR, MINUTE),
@@ -28,6 +29,7 @@ NEWEST_STEPS = 3  # what the throughput is told from
 STOPPED_AFTER = 10 * MINUTE
 MANY_FAIL = 0.2
 FEW = 20
+LONGEST_FILTER = 200
 GREW_BY = 1.2
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
@@ -59,12 +61,15 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeRow:
-    """A type of job: its jobs now, and what happened to it in the range."""
+    """A type of job: its jobs now, and what happened to it in the range.
+
+    `link` is the list's query for its jobs, empty where the name is too long for a filter.
+    """
 
     name: str
+    link: str = ""
     now: Mapping[str, int]
     done: int
-    per_minute: float
     failure_rate: float | None
     wait_p95: int | None
     run_p95: int | None
@@ -74,10 +79,7 @@ class TypeRow:
 class Overview:
     """All that the page shows."""
 
-    as_of: datetime
-    source: str
     total: int
-    range: str
     tiles: list[Tile]
     notices: list[Notice]
     types: list[TypeRow]
@@ -88,14 +90,17 @@ class Overview:
 class Facts:
     """What is known of the queue: its figures now, a range of its past, and the last hour.
 
-    `past` is None where nobody keeps it.
+    `past` is the range by step, `types` the same by type; `hour` and `lately` are the last hour and
+    the last ten minutes by type. All four are None where nobody keeps the past.
     """
 
     figures: Figures
     range: str
-    past: Past | None
+    past: Past[datetime] | None
+    types: Past[str] | None
     gauges: Mapping[datetime, Gauge]
-    hour: Past | None
+    hour: Past[str] | None
+    lately: Past[str] | None
     hour_gauges: Mapping[datetime, Gauge]
 
     @property
@@ -104,38 +109,52 @@ class Facts:
         return self.figures.status_counts() or {}
 
 
+class NotKeptError(Exception):
+    """The figures of the range are not kept for so long, as the settings say."""
+
+
+def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
+    """The range `wanted` until `now`; NotKeptError."""
+    length, step = RANGES[wanted]
+    try:
+        return series.window(now - length, now, step)
+    except ValueError as error:
+        raise NotKeptError(str(error)) from None
+
+
 def gather(
     store: JobStore, series: SeriesReader, rollup: RollupReader, wanted: str, now: datetime
 ) -> Facts:
-    """Ask for everything that an overview of the range `wanted` needs."""
+    """Ask for everything that an overview of the range `wanted` needs; NotKeptError."""
+    window, hour = window_of(series, wanted, now), window_of(series, "1h", now)
+    lately = series.window(now - STOPPED_AFTER, now, MINUTE)
 
-    def look_back(name: str) -> tuple[Past | None, Mapping[datetime, Gauge]]:
-        length, step = RANGES[name]
-        window = series.window(now - length, now, step)
-        try:
-            return series.past(window), rollup.gauges(step, window.start, window.end)
-        except NoCollectorError:
-            return None, {}
+    def gauges(of: Window) -> Mapping[datetime, Gauge]:
+        return rollup.gauges(of.step, of.start, of.end)
 
-    past, gauges = look_back(wanted)
-    hour, hour_gauges = (past, gauges) if wanted == "1h" else look_back("1h")
     return Facts(
         figures=store.figures(),
         range=wanted,
-        past=past,
-        gauges=gauges,
-        hour=hour,
-        hour_gauges=hour_gauges,
+        past=_if_kept(lambda: series.by_step(window, ())),
+        types=_if_kept(lambda: series.by_type(window)),
+        gauges=gauges(window),
+        hour=_if_kept(lambda: series.by_type(hour)),
+        lately=_if_kept(lambda: series.by_type(lately)),
+        hour_gauges=gauges(hour),
     )
+
+
+def _if_kept(tell: Callable[[], Past[K]]) -> Past[K] | None:
+    try:
+        return tell()
+    except NoCollectorError:
+        return None
 
 
 def overview(facts: Facts) -> Overview:
     """What the page shows of these facts."""
     return Overview(
-        as_of=facts.figures.as_of,
-        source=facts.figures.source,
         total=facts.figures.total,
-        range=facts.range,
         tiles=list(_tiles(facts)),
         notices=list(_notices(facts)),
         types=_types(facts),
@@ -143,32 +162,25 @@ def overview(facts: Facts) -> Overview:
     )
 
 
-def chart_columns(past: Past) -> dict[str, list[Any]]:
+def chart_columns(past: Past[datetime]) -> dict[str, list[Any]]:
     """The charts' data, a column each, with `at` in Unix seconds; durations in ms."""
-    columns: dict[str, list[Any]] = {"at": [round(at.timestamp()) for at in past.steps]}
-    for at, tallies in past.steps.items():
-        total = _total(tallies)
-        known = at <= past.as_of
-        succeeded = total.outcomes[AttemptStatus.SUCCEEDED]
+    columns: dict[str, list[Any]] = {"at": [round(at.timestamp()) for at in past.happened]}
+    for at, told in past.happened.items():
         row: dict[str, int | None] = {
-            "enqueued": total.enqueued,
-            "succeeded": succeeded,
-            "failed": total.outcomes.total() - succeeded,
-            "dlq": total.dlq,
+            "enqueued": told.enqueued,
+            "succeeded": told.succeeded,
+            "failed": told.failed,
+            "dlq": told.dlq,
         }
-        for name, histogram in (("wait", total.wait), ("run", total.run)):
-            told = percentiles(histogram, (0.5, 0.95, 0.99))
-            row |= {f"{name}{p}": ms for p, ms in zip(("P50", "P95", "P99"), told, strict=True)}
+        for name, durations in (("wait", told.wait), ("run", told.run)):
+            row |= {
+                f"{name}P50": durations.p50,
+                f"{name}P95": durations.p95,
+                f"{name}P99": durations.p99,
+            }
         for name, value in row.items():
-            columns.setdefault(name, []).append(value if known else None)
+            columns.setdefault(name, []).append(value if at <= past.as_of else None)
     return columns
-
-
-def _total(tallies: Mapping[str, Tally]) -> Tally:
-    total = Tally()
-    for tally in tallies.values():
-        total.add(tally)
-    return total
 
 
 def _tiles(facts: Facts) -> Iterator[Tile]:
@@ -179,7 +191,7 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     def trend(status: str) -> list[float | None]:
         if facts.past is None:
             return []
-        samples = [facts.gauges.get(at) for at in facts.past.steps if at <= facts.past.as_of]
+        samples = [facts.gauges.get(at) for at in facts.past.happened if at <= facts.past.as_of]
         return [None if one is None else one.status_counts.get(status, 0) for one in samples]
 
     def of_status(name: str, status: str, note: str, *, alarming: bool = False) -> Tile:
@@ -204,28 +216,27 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
         alarming=expired > 0,
     )
     yield of_status("Retrying", _FAILED, "failed, to be tried again")
-    steps = [_total(tallies) for tallies in facts.past.steps.values()] if facts.past else []
-    died = sum(step.dlq for step in steps)
+    died = sum(step.dlq for step in facts.past.happened.values()) if facts.past else 0
     note = f"{grouped(died)} in the last {words}" if facts.past else "given up"
     yield of_status("Dead", _DLQ, note, alarming=died > 0)
     oldest = conditions.oldest_queued
-    samples = [facts.gauges.get(at) for at in facts.past.steps] if facts.past else []
+    samples = [facts.gauges.get(at) for at in facts.past.happened] if facts.past else []
     yield Tile(
         name="Oldest queued",
         value=duration(figures.age_ms(oldest)) if oldest else "none",
-        note=_of_oldest_type(conditions.oldest_queued_by_type),
+        note=_of_oldest_type(conditions.oldest_queued_by_type) if oldest else "nothing waits",
         link=query(status=_QUEUED, sort="createdAt"),
         trend=[None if one is None else one.oldest_queued_ms for one in samples],
         since=oldest,
     )
-    yield from _flow(facts, steps, words)
+    yield from _flow(facts, words)
 
 
 def _of_oldest_type(by_type: Mapping[str, datetime]) -> str:
-    return min(by_type, key=lambda kind: by_type[kind]) if by_type else "nothing waits"
+    return min(by_type, key=lambda kind: by_type[kind]) if by_type else ""
 
 
-def _flow(facts: Facts, steps: list[Tally], words: str) -> Iterator[Tile]:
+def _flow(facts: Facts, words: str) -> Iterator[Tile]:
     past = facts.past
     if past is None:
         for name in ("Throughput", "Failure rate"):
@@ -233,20 +244,19 @@ def _flow(facts: Facts, steps: list[Tally], words: str) -> Iterator[Tile]:
         return
     length = RANGES[facts.range][1]
     # The step that is still going on would always look like a fall.
-    whole = [step for at, step in zip(past.steps, steps, strict=True) if at + length <= past.as_of]
-    newest = list(zip(past.steps, steps, strict=True))[-NEWEST_STEPS:]
+    whole = [step for at, step in past.happened.items() if at + length <= past.as_of]
+    newest = list(past.happened.items())[-NEWEST_STEPS:]
     minutes = (past.as_of - newest[0][0]) / MINUTE
-    per_minute = sum(step.outcomes.total() for _, step in newest) / minutes if minutes > 0 else 0
+    per_minute = sum(step.finished for _, step in newest) / minutes if minutes > 0 else 0
+    finished = sum(step.finished for step in past.happened.values())
+    failed = sum(step.failed for step in past.happened.values())
+    rate = failed / finished if finished else None
     yield Tile(
         name="Throughput",
         value=f"{grouped(round(per_minute, 1 if per_minute < 10 else None))}/min",
-        note=f"{grouped(sum(step.outcomes.total() for step in steps))} in the last {words}",
-        trend=[float(step.outcomes.total()) for step in whole],
+        note=f"{grouped(finished)} in the last {words}",
+        trend=[float(step.finished) for step in whole],
     )
-    all_of_it = Tally()
-    for step in steps:
-        all_of_it.add(step)
-    rate = _failure_rate(all_of_it)
     yield Tile(
         name="Failure rate",
         value=percent(rate),
@@ -257,9 +267,13 @@ def _flow(facts: Facts, steps: list[Tally], words: str) -> Iterator[Tile]:
     )
 
 
-def _failure_rate(tally: Tally) -> float | None:
-    finished = tally.outcomes.total()
-    return (finished - tally.outcomes[AttemptStatus.SUCCEEDED]) / finished if finished else None
+def _failure_rate(told: Happened) -> float | None:
+    return told.failed / told.finished if told.finished else None
+
+
+def _jobs_of(kind: str, **more: object) -> str:
+    """The list's query for the jobs of a type; empty where its name is too long for a filter."""
+    return query(type=kind, **more) if len(kind) <= LONGEST_FILTER else ""
 
 
 def _notices(facts: Facts) -> Iterator[Notice]:
@@ -276,16 +290,15 @@ def _notices(facts: Facts) -> Iterator[Notice]:
             link=query(status=_LEASED, sort="createdAt"),
         )
     if facts.hour is not None:
-        yield from _notices_of_the_hour(facts, facts.hour)
+        yield from _notices_of_the_hour(facts, facts.hour.happened)
     if facts.figures.source == "live":
         text = "No collector is at work: figures are counted when asked for."
         yield Notice(level="watch", text=text)
 
 
-def _notices_of_the_hour(facts: Facts, hour: Past) -> Iterator[Notice]:
-    by_type = merge(iter(hour.steps.values()))
-    yield from _stopped(facts, hour)
-    dead = {kind: tally.dlq for kind, tally in by_type.items() if tally.dlq}
+def _notices_of_the_hour(facts: Facts, hour: Mapping[str, Happened]) -> Iterator[Notice]:
+    yield from _stopped(facts)
+    dead = {kind: told.dlq for kind, told in hour.items() if told.dlq}
     if dead:
         worst = max(dead, key=lambda kind: dead[kind])
         count = sum(dead.values())
@@ -302,51 +315,49 @@ def _notices_of_the_hour(facts: Facts, hour: Past) -> Iterator[Notice]:
         if now > was + FEW and now > was * GREW_BY:
             text = f"The backlog grows: {grouped(now)} jobs are queued, {grouped(was)} an hour ago"
             yield Notice(level="watch", text=f"{text} or less.", link=query(status=_QUEUED))
-    for kind, tally in sorted(by_type.items()):
-        rate = _failure_rate(tally)
-        if rate is not None and rate >= MANY_FAIL and tally.outcomes.total() >= FEW:
+    for kind, told in sorted(hour.items()):
+        rate = _failure_rate(told)
+        if rate is not None and rate >= MANY_FAIL and told.finished >= FEW:
             yield Notice(
                 level="watch",
                 text=f"{percent(rate)} of the attempts at {kind} failed in the last hour.",
-                link=query(type=kind, status=(_FAILED, _DLQ)),
+                link=_jobs_of(kind, status=(_FAILED, _DLQ)),
             )
 
 
-def _stopped(facts: Facts, hour: Past) -> Iterator[Notice]:
-    """Types that have waited for a while, of which nothing was finished meanwhile."""
-    since = hour.as_of - STOPPED_AFTER
-    lately = merge(tallies for at, tallies in hour.steps.items() if at > since)
+def _stopped(facts: Facts) -> Iterator[Notice]:
+    """Types of which something has been due for a while, and nothing was finished meanwhile."""
+    lately = facts.lately.happened if facts.lately else {}
     for kind, due in sorted(facts.figures.conditions.overdue_by_type.items()):
         waited = facts.figures.as_of - due
         running = (facts.figures.type_counts() or {}).get(kind, {}).get(_LEASED, 0)
-        finished = lately.get(kind, Tally()).outcomes.total()
+        finished = lately[kind].finished if kind in lately else 0
         if waited > STOPPED_AFTER and not finished and not running:
             ms = waited.total_seconds() * 1_000
             yield Notice(
                 level="bad",
                 text=f"{kind} stands still: a job has been due for {duration(ms)}, "
                 f"and none was finished in the last {duration(600_000)}.",
-                link=query(type=kind, status=_QUEUED, sort="createdAt"),
+                link=_jobs_of(kind, status=_QUEUED, sort="createdAt"),
             )
 
 
 def _types(facts: Facts) -> list[TypeRow]:
     now = facts.figures.type_counts() or {}
-    by_type = merge(iter(facts.past.steps.values())) if facts.past else {}
-    minutes = RANGES[facts.range][0] / MINUTE
+    by_type = facts.types.happened if facts.types else {}
+    nothing = Happened.of([])
     rows = []
     for kind in {*now, *by_type}:
-        tally = by_type.get(kind, Tally())
-        done = tally.outcomes.total()
+        told = by_type.get(kind, nothing)
         rows.append(
             TypeRow(
                 name=kind,
+                link=_jobs_of(kind),
                 now=now.get(kind, {}),
-                done=done,
-                per_minute=done / minutes,
-                failure_rate=_failure_rate(tally),
-                wait_p95=percentiles(tally.wait, (0.95,))[0],
-                run_p95=percentiles(tally.run, (0.95,))[0],
+                done=told.finished,
+                failure_rate=_failure_rate(told),
+                wait_p95=told.wait.p95,
+                run_p95=told.run.p95,
             )
         )
     return rows

@@ -4,10 +4,11 @@ The cookie holds the token itself, so nothing is kept on the server and every wo
 It is SameSite=Strict: a page of another site can neither send it nor act with it.
 """
 
-import time
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
@@ -15,9 +16,13 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon.api import auth
 from jobmon.api.errors import ApiError
 
-# Browsers drop a larger cookie without a word.
+Page = tuple[str, int, Mapping[str, str]]
+
+# Browsers drop a larger cookie without a word, and keep none for longer than this.
 MAX_COOKIE_BYTES = 4_000
+MAX_COOKIE_AGE_S = 400 * 86_400
 COOKIE_PATH = "/dashboard"
+_OWN_PATH = re.compile(rf"{COOKIE_PATH}([/?#].*)?")
 
 _SAID = {
     "authentication_required": "",
@@ -30,21 +35,21 @@ _REFUSED = {
 }
 
 
-def sign_in_page(error: ApiError) -> BaseResponse | tuple[str, int]:
+def sign_in_page(error: ApiError) -> BaseResponse | Page:
     """What somebody without a good session gets: the way to sign in, and back to where they were.
 
     For a part of a page that is asked for by script, the page itself has to go there.
     """
     if is_part():
         # The page then asks for itself, and comes here.
-        return Response(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Refresh": "true"})
+        headers = {**error.headers, "HX-Refresh": "true"}
+        return Response(status=HTTPStatus.UNAUTHORIZED, headers=headers)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
         # A link on another site: the browser withholds the cookie, but not when we ask again.
-        return render_template("dashboard/arrive.html"), HTTPStatus.OK
-    page = render_template(
-        "dashboard/sign_in.html", said=_SAID.get(error.code, ""), then=request.full_path
-    )
-    return page, error.status
+        return render_template("dashboard/arrive.html"), HTTPStatus.OK, {}
+    said = _SAID.get(error.code, "")
+    page = render_template("dashboard/sign_in.html", said=said, then=address())
+    return page, error.status, error.headers
 
 
 def sign_in_form() -> str:
@@ -53,27 +58,34 @@ def sign_in_form() -> str:
     return render_template("dashboard/sign_in.html", said="", then=then)
 
 
-def sign_in() -> BaseResponse | tuple[str, int]:
+def sign_in() -> BaseResponse | Page:
     """Check the token that was pasted, and keep it until it expires."""
     _require_same_origin()
     token = "".join(request.form.get("token", "").split()).removeprefix("Bearer")
     then = own_path(request.form.get("then", ""))
+    if not token:
+        return _refusal("Paste a token first.", then)
+    if len(token) > MAX_COOKIE_BYTES:
+        return _refusal("This token is too long for a cookie: get one with fewer claims.", then)
     try:
-        expires_at = auth.expiry(token) if token else None
-        refused = "" if token else "Paste a token first."
-        if len(token) > MAX_COOKIE_BYTES:
-            refused = "This token is too long for a cookie: ask for one with fewer claims."
+        lasts_s = auth.seconds_left(token)
     except ApiError as error:
-        if error.status != HTTPStatus.UNAUTHORIZED:
-            raise
-        refused = _REFUSED.get(error.code, _REFUSED["token_invalid"])
-    if refused:
-        page = render_template("dashboard/sign_in.html", said=refused, then=then, failed=True)
-        return page, HTTPStatus.UNAUTHORIZED
+        said = _REFUSED.get(error.code, error.message)
+        return _refusal(said, then, error.status, error.headers)
     response = redirect(then or url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
-    lasts_s = None if expires_at is None else max(1, round(expires_at.timestamp() - time.time()))
-    response.set_cookie(auth.SESSION_COOKIE, token, max_age=lasts_s, **_cookie())
+    max_age = None if lasts_s is None else max(1, round(min(lasts_s, MAX_COOKIE_AGE_S)))
+    response.set_cookie(auth.SESSION_COOKIE, token, max_age=max_age, **_cookie())
     return response
+
+
+def _refusal(
+    said: str,
+    then: str,
+    status: int = HTTPStatus.UNAUTHORIZED,
+    headers: Mapping[str, str] | None = None,
+) -> Page:
+    page = render_template("dashboard/sign_in.html", said=said, then=then, failed=True)
+    return page, status, headers or {}
 
 
 def sign_out() -> BaseResponse:
@@ -89,12 +101,16 @@ def is_part() -> bool:
     return "HX-Request" in request.headers or "X-Jobmon-Part" in request.headers
 
 
+def address() -> str:
+    """This request's address, as it can be asked again: its path is quoted as a link's is."""
+    query = quote(request.query_string, safe="%/:?#[]@!$&'()*+,;=")
+    return quote(request.path) + (f"?{query}" if query else "")
+
+
 def own_path(target: str) -> str:
     """`target` if it is a page of the dashboard, else nothing: no way off this site."""
-    parts = urlsplit(target)
-    ours = parts.path == COOKIE_PATH or parts.path.startswith(f"{COOKIE_PATH}/")
-    plain = target.isprintable() and "\\" not in target and not target.startswith("//")
-    return target if ours and plain and not (parts.scheme or parts.netloc) else ""
+    plain = target.isprintable() and "\\" not in target
+    return target if plain and _OWN_PATH.fullmatch(target) else ""
 
 
 def _cookie() -> dict[str, Any]:
@@ -107,10 +123,17 @@ def _cookie() -> dict[str, Any]:
 
 
 def _require_same_origin() -> None:
-    """Refuse a form that another site sends (CSRF); browsers say where a form comes from."""
+    """Refuse a form that another site sends (CSRF).
+
+    Browsers say how a form's page and its address are related, over TLS and to this machine. Else
+    the page's origin is compared with the host that was asked.
+    """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    foreign = site not in (None, "same-origin", "none")
-    if foreign or (origin and urlsplit(origin).netloc != request.host):
+    if site is not None:
+        foreign = site not in ("same-origin", "none")
+    else:
+        foreign = origin is not None and origin.partition("://")[2] != request.host
+    if foreign:
         raise ApiError(
             HTTPStatus.FORBIDDEN, "permission_denied", "This form was sent from another site."
         )

@@ -8,6 +8,8 @@ from typing import Any
 from jobmon.domain import AttemptStatus, JobStatus
 
 FINISHED = (JobStatus.SUCCEEDED, JobStatus.DLQ, JobStatus.CANCELLED)
+# Each may come with a stack of pages; who wants them all asks for the JSON.
+MAX_ATTEMPTS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,12 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
     owner = f"by {job['createdBy']}" if job["createdBy"] else ""
     yield Step(name="Enqueued", at=job["createdAt"], status="queued", note=owner)
     before = job["createdAt"]
-    for attempt in job["attempts"]:
+    left_out = job["attempts"][:-MAX_ATTEMPTS]
+    if left_out:
+        before = left_out[-1]["finishedAt"]
+        note = "not shown: see GET /jobs/{jobId}"
+        yield Step(name=f"{len(left_out):,} attempts", at=None, status="", note=note)
+    for attempt in job["attempts"][-MAX_ATTEMPTS:]:
         status = attempt["status"] or ""
         yield Step(
             name=f"Attempt {_number(attempt['attemptNumber'])}",
@@ -49,7 +56,7 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
             status=_colour(status),
             note=f"{status or 'unknown'} on {attempt['workerId'] or 'an unnamed worker'}",
             wait_ms=_wait_ms(attempt, before),
-            run_ms=attempt["durationMs"],
+            run_ms=_not_negative(attempt["durationMs"]),
             error=attempt["error"],
         )
         before = attempt["finishedAt"]
@@ -78,7 +85,8 @@ def _what_comes(job: dict[str, Any]) -> Iterator[Step]:
     elif status in (JobStatus.QUEUED, JobStatus.FAILED) and due:
         name = "Next retry" if status == JobStatus.FAILED else "Eligible"
         count, most = job["attemptCount"], job["maxAttempts"]
-        note = f"attempt {_number(count + 1)} of {_number(most)}" if most else ""
+        number = None if count is None else count + 1
+        note = f"attempt {_number(number)} of {_number(most)}" if most else ""
         yield Step(name=name, at=due, status=status, note=note, to_come=True)
 
 
@@ -86,6 +94,11 @@ def _wait_ms(attempt: dict[str, Any], before: str | None) -> float | None:
     """How long it waited from when it was due, or else from what came before it."""
     told: float | None = attempt["waitMs"]
     return _between(before, attempt["startedAt"]) if told is None else told
+
+
+def _not_negative(ms: float | None) -> float | None:
+    """Clocks differ: what seems to end before it began took no time."""
+    return None if ms is None else max(0, ms)
 
 
 def _colour(status: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -21,6 +22,7 @@ from flask import (
     url_for,
 )
 from marshmallow import ValidationError
+from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
@@ -33,10 +35,12 @@ from jobmon.dashboard.overview import (
     RANGES,
     SORTS,
     TYPES_SHOWN,
+    NotKeptError,
     chart_columns,
     gather,
     overview,
     sorted_types,
+    window_of,
 )
 from jobmon.dashboard.timeline import is_finished, timeline
 from jobmon.domain import JobStatus
@@ -44,17 +48,21 @@ from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
-from jobmon.store.shared import SharedByKey
+from jobmon.store.shared import SharedAnswers
 
 log = logging.getLogger(__name__)
 
-# All who look at the same thing at the same time are shown one answer, for so long.
-SHARED_MS = 1_000
+# All who look at the same thing in the same second are shown one answer.
+SHARED_S = 1
+KEEP_ANSWERS = 100
 PER_PAGE = 25
 SUGGESTED_TYPES = 200
 BY_DEFAULT = "-queued"
 THEMES = ("light", "dark")
+EXPORTS = ("csv", "ndjson")
 STATIC = Path(__file__).parent / "static"
+# As browsers want them, whatever the machine's own tables say.
+MIMETYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -62,11 +70,19 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
+class _Anything(BaseConverter):
+    """The rest of an address, as it stands: a job's id may hold slashes and line ends."""
+
+    regex = r"[\s\S]+"
+    part_isolating = False
+
+
 def blueprint(
     store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
 ) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
+    routes.record(lambda state: state.app.url_map.converters.update(anything=_Anything))
     routes.register_error_handler(Exception, _error_page)
     routes.after_request(_protect)
     routes.context_processor(_about_the_page)
@@ -77,15 +93,16 @@ def blueprint(
     pages = _Pages(store, lists, series, rollup)
     for path, view in (
         ("/", pages.root),
+        ("/dashboard/", pages.root),
         ("/dashboard", pages.home),
         ("/dashboard/overview", pages.overview_now),
         ("/dashboard/charts", pages.charts),
         ("/dashboard/jobs", pages.jobs),
-        ("/dashboard/jobs/<path:job_id>", pages.job),
+        ("/dashboard/jobs/<anything:job_id>", pages.job),
         ("/dashboard/my", pages.own_jobs),
         ("/dashboard/sign-in", session.sign_in_form),
         ("/dashboard/static/<path:name>", _static),
-        ("/dashboard/<path:_rest>", pages.nothing),
+        ("/dashboard/<anything:_rest>", pages.nothing),
     ):
         routes.add_url_rule(path, view_func=view)
     for path, act in (
@@ -106,8 +123,7 @@ class _Pages:
         self._lists = lists
         self._series = series
         self._rollup = rollup
-        self._overviews = SharedByKey(self._show_overview, SHARED_MS)
-        self._charts = SharedByKey(self._show_charts, SHARED_MS)
+        self._shared: SharedAnswers[str] = SharedAnswers(KEEP_ANSWERS)
 
     def root(self) -> BaseResponse:
         """The dashboard is all that there is to see."""
@@ -119,41 +135,47 @@ class _Pages:
         if not auth.is_admin():
             return redirect(url_for("dashboard.own_jobs"))
         asked = _OverviewQuery.of_request()
-        _, part = self._overviews.get(asked)
+        part = self._overview(asked)
         return render_template("dashboard/overview.html", part=part, asked=asked)
 
     def overview_now(self) -> Response:
         """The overview's figures, for the page that is open."""
         _require_admin()
-        as_of, part = self._overviews.get(_OverviewQuery.of_request())
-        response = _conditional(part)
-        response.headers["X-As-Of"] = as_of
-        return response
+        return _conditional(self._overview(_OverviewQuery.of_request()))
 
-    def _show_overview(self, asked: "_OverviewQuery") -> tuple[str, str]:
-        facts = gather(self._store, self._series, self._rollup, asked.range, datetime.now(UTC))
+    def _overview(self, asked: "_OverviewQuery") -> str:
+        return self._shared.get((asked, _second()), lambda: self._show_overview(asked))
+
+    def _show_overview(self, asked: "_OverviewQuery") -> str:
+        """Shown to all who ask the same: nothing of a caller may be in it."""
+        try:
+            facts = gather(self._store, self._series, self._rollup, asked.range, datetime.now(UTC))
+        except NotKeptError as error:
+            raise invalid("range", str(error)) from None
         shown = overview(facts)
         rows = sorted_types(shown.types, asked.by, asked.text)
-        part = render_template(
+        return render_template(
             "dashboard/_overview.html",
             shown=shown,
             rows=rows[:TYPES_SHOWN],
             more=max(0, len(rows) - TYPES_SHOWN),
             asked=asked,
         )
-        return words.instant(shown.as_of), part
 
     def charts(self) -> Response:
         """The charts' data: what `GET /admin/jobs/timeseries` tells, in columns."""
         _require_admin()
         asked = _OverviewQuery.of_request()
-        return _conditional(self._charts.get(asked.range), "application/json")
+        question = (asked.range, _second())
+        shown = self._shared.get(question, lambda: self._show_charts(asked.range))
+        return _conditional(shown, "application/json")
 
     def _show_charts(self, wanted: str) -> str:
-        length, step = RANGES[wanted]
-        now = datetime.now(UTC)
         try:
-            past = self._series.past(self._series.window(now - length, now, step))
+            window = window_of(self._series, wanted, datetime.now(UTC))
+            past = self._series.by_step(window, ())
+        except NotKeptError as error:
+            raise invalid("range", str(error)) from None
         except NoCollectorError:
             raise unavailable("collector_unavailable", "There is no collector.") from None
         return json.dumps(chart_columns(past))
@@ -171,8 +193,9 @@ class _Pages:
     def _list(self, owner: str | None) -> BaseResponse | str | tuple[str, int]:
         schema = ListQuery() if owner is None else OwnListQuery()
         asked, errors, shown = _list_query(), {}, None
+        paged = {} if asked.get("format") in EXPORTS else {"per_page": PER_PAGE}
         try:
-            query = schema.load({"per_page": PER_PAGE, **asked})
+            query = schema.load(paged | asked)
             found = list_of_jobs(self._lists, query, owner=owner)
             if isinstance(found, Response):
                 return found  # an export
@@ -235,6 +258,10 @@ class _OverviewQuery:
         return cls(range=wanted, by=by, text=request.args.get("text", "")[:200])
 
 
+def _second() -> int:
+    return int(time.monotonic() // SHARED_S)
+
+
 def _about_the_page() -> dict[str, Any]:
     theme = request.cookies.get("jobmon_theme")
     return {
@@ -242,14 +269,26 @@ def _about_the_page() -> dict[str, Any]:
         "known_statuses": [status.value for status in JobStatus],
         "range_words": RANGE_WORDS,
         "signed_in": _caller(),
+        "address": session.address(),
     }
 
 
 def _static(name: str) -> Response:
-    response = send_from_directory(STATIC, name)
-    # The address has the content's hash, so what it names never changes.
-    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    mimetype = MIMETYPES.get(Path(name).suffix)
+    response = send_from_directory(STATIC, name, mimetype=mimetype, conditional=False)
+    response.direct_passthrough = False
+    content = response.get_data()  # in memory, for what is streamed is not compressed
+    # What an address with its content's hash names never changes. Another hash is another
+    # version's, which may be answering beside this one.
+    is_this = request.args.get("v") == _hash(content)
+    response.headers["Cache-Control"] = (
+        "public, max-age=31536000, immutable" if is_this else "no-cache"
+    )
     return response
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 @cache
@@ -259,8 +298,7 @@ def _asset(name: str) -> str:
     if not file.is_file():
         log.warning("%s is not built: pages work without it, but do not update", name)
         return ""
-    version = hashlib.blake2b(file.read_bytes(), digest_size=6).hexdigest()
-    return url_for("dashboard._static", name=name, v=version)
+    return url_for("dashboard._static", name=name, v=_hash(file.read_bytes()))
 
 
 def _require_session() -> None:
@@ -282,7 +320,9 @@ def _list_query() -> dict[str, Any]:
     """The list's parameters as they stand in the address."""
     many = ("status", "type")
     one = ListQuery().fields.keys() - set(many)
-    asked: dict[str, Any] = {name: request.args.getlist(name) for name in many}
+    asked: dict[str, Any] = {
+        name: [value for value in request.args.getlist(name) if value] for name in many
+    }
     return asked | {name: request.args[name] for name in one if request.args.get(name)}
 
 

@@ -17,7 +17,7 @@ STATUS_WORDS = {
 }
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
-_EXACT_BELOW_S = 10
+_EXACT_BELOW_MS = 10_000
 
 
 def grouped(number: float | None) -> str:
@@ -29,17 +29,16 @@ def duration(ms: float | None) -> str:
     """Milliseconds as a person says them, in at most two units: `850 ms`, `3 min 20 s`, `2 d`."""
     if ms is None:
         return "–"
+    ms = round(ms)
     if ms < 1_000:
-        return f"{round(ms)} ms"
-    if ms < _EXACT_BELOW_S * 1_000:
+        return f"{ms} ms"
+    if ms < _EXACT_BELOW_MS:
         return f"{ms / 1_000:.1f} s"
-    for number, (unit, size) in enumerate(_UNITS):
-        if ms >= size:
-            whole, rest = divmod(round(ms), size)
-            smaller, smaller_size = _UNITS[min(number + 1, len(_UNITS) - 1)]
-            part = rest // smaller_size if smaller != unit else 0
-            return f"{whole} {unit} {part} {smaller}" if part else f"{whole} {unit}"
-    return f"{round(ms)} ms"
+    number, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
+    whole, rest = divmod(ms, size)
+    smaller, smaller_size = _UNITS[min(number + 1, len(_UNITS) - 1)]
+    part = rest // smaller_size
+    return f"{whole:,} {unit} {part} {smaller}" if part else f"{whole:,} {unit}"
 
 
 def percent(fraction: float | None) -> str:
