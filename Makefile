@@ -8,7 +8,7 @@ BIN := .venv/bin
 DASHBOARD := jobmon/dashboard
 ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
 
-.PHONY: run test lint bench assets format clean
+.PHONY: run test lint bench assets screenshots format clean
 
 run: .venv/demo $(ASSETS)
 	@exec $(BIN)/jobmon demo --port $(PORT)
@@ -28,6 +28,9 @@ assets: $(ASSETS)
 bench: .venv/demo
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/changes.py
+
+screenshots: .venv/dev $(ASSETS)
+	$(BIN)/python bench/screenshots.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -55,9 +55,8 @@ def fill(uri: str, count: int) -> float:
     starts = range(0, count, BATCH)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill_part, [uri] * len(starts), starts, [count] * len(starts)))
-    connection = Connection(Settings(mongo_uri=uri))
-    create_indexes(connection)
-    connection.client.close()
+    with MongoClient[dict[str, Any]](uri) as client:  # no time limit: an index takes minutes
+        create_indexes(Connection(Settings(mongo_uri=uri), client))
     return time.monotonic() - started
 
 

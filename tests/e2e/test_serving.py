@@ -28,9 +28,9 @@ ROUTES = ("/admin/jobs/stats", "/admin/jobs/queue", "/jobs", "/readyz")
 
 
 class Web:
-    """A gunicorn of the test's own."""
+    """A gunicorn of the test's own, with more settings than that if given."""
 
-    def __init__(self, mongo_uri: str, log: Path) -> None:
+    def __init__(self, mongo_uri: str, log: Path, **settings: str) -> None:
         self.log = log
         self.port = free_port()
         environment = dict(os.environ) | {
@@ -39,6 +39,7 @@ class Web:
             "JOBMON_BIND": f"127.0.0.1:{self.port}",
             "JOBMON_WORKERS": "3",
             "JOBMON_THREADS": "4",
+            **settings,
         }
         with log.open("w") as stderr:
             self.process = subprocess.Popen(

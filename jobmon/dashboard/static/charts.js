@@ -23,13 +23,18 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const count = (value) => (value === null || value === undefined ? "–" : value.toLocaleString());
+  const UNITS = [["d", 86400000], ["h", 3600000], ["min", 60000], ["s", 1000], ["ms", 1]];
   function span(ms) {
     if (ms === null || ms === undefined) return "–";
-    if (ms < 1000) return `${Math.round(ms)} ms`;
-    if (ms < 60000) return `${(ms / 1000).toFixed(ms < 10000 ? 1 : 0)} s`;
-    if (ms < 3600000) return `${Math.round(ms / 60000)} min`;
-    return `${(ms / 3600000).toFixed(1)} h`;
+    const [unit, size] = UNITS.find(([, least]) => ms >= least) || UNITS.at(-1);
+    const whole = ms / size;
+    return `${Number(whole.toFixed(unit !== "ms" && whole < 10 ? 1 : 0))} ${unit}`;
   }
+  // Ticks that are round as durations: 200,000 ms is no round number of minutes.
+  const STEPS = [[1, [1, 2, 5, 10, 20, 50, 100, 200, 500]], [1000, [1, 2, 5, 10, 20, 30]], [60000, [1, 2, 5, 10, 20, 30]], [3600000, [1, 2, 3, 6, 12]], [86400000, [1, 2, 5, 10, 20, 50, 100]]]
+    .flatMap(([size, many]) => many.map((number) => number * size));
+
+  const COUNTS = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((number) => number * 10 ** power)).flat();
 
   const pad = (number) => String(number).padStart(2, "0");
   const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
@@ -45,6 +50,7 @@
     let tip;
     return {
       hooks: {
+        setScale: () => sayZoom(),
         init: (plot) => {
           tip = document.createElement("div");
           tip.className = "tip";
@@ -87,7 +93,10 @@
         legend: { live: false },
         cursor: { sync: { key: sync.key }, drag: { x: true, y: false } },
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
-        axes: [{ ...axis, values: times }, { ...axis, size: 58, values: (_, ticks) => ticks.map(format) }],
+        axes: [
+          { ...axis, size: 32, values: times },
+          { ...axis, size: 58, values: (_, ticks) => ticks.map(format), ...(chart.unit === "ms" ? { incrs: STEPS } : { incrs: COUNTS }) },
+        ],
         series: [{}, ...chart.series.map(([, label, name], i) => ({
           label,
           stroke: colour(name),
@@ -102,6 +111,28 @@
       plot.root.setAttribute("aria-label", said(chart));
       return plot;
     });
+    box.append(whole);
+    sayZoom();
+  }
+
+  function renew() {
+    plots.forEach((plot, i) => {
+      const zoomed = isZoomed(plot);
+      plot.setData(columns(CHARTS[i]), !zoomed);
+      if (zoomed) plot.redraw();
+      plot.root.setAttribute("aria-label", said(CHARTS[i]));
+    });
+  }
+
+  // The way back from a stretch that was dragged over.
+  const whole = document.createElement("button");
+  whole.type = "button";
+  whole.className = "whole";
+  whole.textContent = "Show the whole range again";
+  whole.addEventListener("click", () => plots.forEach((plot, i) => plot.setData(columns(CHARTS[i]))));
+
+  function sayZoom() {
+    whole.hidden = !plots.some(isZoomed);
   }
 
   function columns(chart) {
@@ -110,6 +141,7 @@
 
   function isZoomed(plot) {
     const [at] = plot.data;
+    if (!at.length || plot.scales.x.min === null) return false;
     return plot.scales.x.min > at[0] || plot.scales.x.max < at[at.length - 1];
   }
 
@@ -148,7 +180,7 @@
       etag = answer.headers.get("ETag");
       data = await answer.json();
       if (!plots.length) draw();
-      else plots.forEach((plot, i) => plot.setData(columns(CHARTS[i]), !isZoomed(plot)));
+      else renew();
     } else if (answer.status === 503 && !data) {
       const why = answer.headers.get("X-Error-Code") === "collector_unavailable";
       message(why ? "This range needs the collector: start one with `jobmon collector`." : "The charts come back with the database.");

@@ -2,7 +2,7 @@
 // and answer to keys. Without it they are plain pages that work, and stand still.
 "use strict";
 
-const TICK_MS = 2000;
+const TICK_MS = 1000;
 const page = document.documentElement;
 
 // --- Times -------------------------------------------------------------------------------------
@@ -51,6 +51,7 @@ const live = document.querySelector("[data-live]");
 const freshness = document.getElementById("freshness");
 const pause = document.getElementById("pause");
 let seenAt = Date.now();
+let askedAt = 0; // since when an answer is due; 0 if none is
 let failing = false;
 let paused = false;
 let finished = Boolean(document.getElementById("finished"));
@@ -66,10 +67,13 @@ function tick() {
 }
 
 function showFreshness() {
-  const age = (Date.now() - seenAt) / 1000;
-  const stale = failing && age > 3;
+  const now = Date.now();
+  const age = (now - seenAt) / 1000;
+  const unanswered = failing || (askedAt > 0 && now - askedAt > 4000);
+  const stale = !paused && !finished && unanswered && age > 3;
   page.classList.toggle("is-stale", stale);
   freshness.classList.toggle("stale", stale);
+  freshness.classList.toggle("fresh", !stale && !paused && !finished);
   let said = "";
   if (stale) said = `not answering; as of ${duration(age)} ago`;
   else if (paused) said = `as of ${duration(age)} ago`;
@@ -87,8 +91,11 @@ function setPaused(value) {
 
 // The page asks "has this changed?"; mostly it has not, and the answer is a 304 without a body.
 document.addEventListener("htmx:configRequest", (event) => {
-  const tag = event.detail.elt.dataset.etag;
-  if (tag) event.detail.headers["If-None-Match"] = tag;
+  const { elt, headers } = event.detail;
+  askedAt = askedAt || Date.now();
+  // What was held back under the pointer is wanted now that the pointer is gone.
+  const isBehind = elt.querySelector(".fresh-rows") && !pointerIsIn(elt);
+  if (elt.dataset.etag && !isBehind) headers["If-None-Match"] = elt.dataset.etag;
 });
 
 document.addEventListener("htmx:beforeSwap", (event) => {
@@ -96,6 +103,8 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (xhr.status === 200 && target.matches("[data-list]") && pointerIsIn(target)) {
     event.detail.shouldSwap = false;
     updateInPlace(target, event.detail.serverResponse);
+  } else if (xhr.status === 200 && pointerIsIn(target)) {
+    event.detail.serverResponse = inOrderOf(target, event.detail.serverResponse);
   }
 });
 
@@ -103,6 +112,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
   const { xhr, elt } = event.detail;
   const answered = xhr && (xhr.status === 200 || xhr.status === 304);
   failing = !answered;
+  askedAt = 0;
   if (answered) {
     seenAt = Date.now();
     if (xhr.status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
@@ -112,6 +122,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
 
 document.addEventListener("htmx:afterSwap", () => {
   finished = Boolean(document.getElementById("finished"));
+  pause.hidden = finished;
   showTimes();
   markRow();
 });
@@ -120,6 +131,16 @@ document.addEventListener("htmx:afterSwap", () => {
 function pointerIsIn(list) {
   const rows = list.querySelector("tbody");
   return Boolean(rows && (rows.matches(":hover") || rows.contains(document.activeElement)));
+}
+
+// A table that is sorted by its figures keeps the order that it has, and shows new figures.
+function inOrderOf(target, html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  const rows = fresh.querySelector("tbody");
+  const places = new Map(rowsOf().map((row, place) => [row.id, place]));
+  const place = (row) => places.get(row.id) ?? places.size;
+  if (rows) rows.append(...[...rows.children].sort((a, b) => place(a) - place(b)));
+  return fresh.body.innerHTML;
 }
 
 function updateInPlace(list, html) {
@@ -177,6 +198,7 @@ function moveRow(by) {
 // --- Keys, buttons, forms ------------------------------------------------------------------------
 
 const help = document.getElementById("help");
+const said = document.getElementById("said");
 const themeButton = document.getElementById("theme");
 const THEMES = ["system", "light", "dark"];
 let going = 0; // until when a key after `g` goes somewhere
@@ -228,9 +250,26 @@ document.addEventListener("keydown", (event) => {
 
 async function copy(button) {
   const text = "copyNext" in button.dataset ? button.nextElementSibling.textContent : button.dataset.copy;
-  await navigator.clipboard.writeText(text);
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else copyTheOldWay(text);
   button.classList.add("done");
-  setTimeout(() => button.classList.remove("done"), 1200);
+  said.textContent = "Copied";
+  setTimeout(() => {
+    button.classList.remove("done");
+    said.textContent = "";
+  }, 1200);
+}
+
+// Without TLS a browser has no clipboard to write to.
+function copyTheOldWay(text) {
+  const field = document.createElement("textarea");
+  const focused = document.activeElement;
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+  focused?.focus();
 }
 
 document.addEventListener("click", (event) => {
@@ -255,10 +294,12 @@ document.querySelectorAll("[data-instant]").forEach((field) => {
 });
 
 // Addresses stay short: what is not filled in is not sent.
-document.getElementById("filters")?.addEventListener("submit", (event) => {
-  event.target.querySelectorAll("input, select").forEach((field) => {
-    if (field.name && !field.value) field.disabled = true;
-  });
+document.getElementById("filters")?.addEventListener("formdata", ({ formData }) => {
+  for (const name of new Set(formData.keys())) {
+    const given = formData.getAll(name).filter(Boolean);
+    formData.delete(name);
+    given.forEach((value) => formData.append(name, value));
+  }
 });
 
 // An identity provider may send people here with their token behind the address.
@@ -279,7 +320,8 @@ if (live && window.htmx) {
   pause.hidden = finished;
   pause.addEventListener("click", () => setPaused(!paused));
   document.addEventListener("visibilitychange", () => { if (!document.hidden) tick(); });
-  // A folded part that somebody opened stays open when its surroundings are renewed.
+  // What somebody is typing stays, and a folded part that was opened stays open.
+  Idiomorph.defaults.ignoreActiveValue = true;
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
   // The charts draw themselves.
   Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "charts";
