@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from jobmon.dashboard.words import duration, grouped, percent, query
 from jobmon.domain import JobStatus
 from jobmon.rollup.gauges import Gauge
-from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import Happened, NoCollectorError, Past, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
@@ -122,25 +121,20 @@ def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
         raise NotKeptError(str(error)) from None
 
 
-def gather(
-    store: JobStore, series: SeriesReader, rollup: RollupReader, wanted: str, now: datetime
-) -> Facts:
+def gather(store: JobStore, series: SeriesReader, wanted: str, now: datetime) -> Facts:
     """Ask for everything that an overview of the range `wanted` needs; NotKeptError."""
     window, hour = window_of(series, wanted, now), window_of(series, "1h", now)
     lately = series.window(now - STOPPED_AFTER, now, MINUTE)
-
-    def gauges(of: Window) -> Mapping[datetime, Gauge]:
-        return rollup.gauges(of.step, of.start, of.end)
 
     return Facts(
         figures=store.figures(),
         range=wanted,
         past=_if_kept(lambda: series.by_step(window, ())),
         types=_if_kept(lambda: series.by_type(window)),
-        gauges=gauges(window),
+        gauges=series.stood(window),
         hour=_if_kept(lambda: series.by_type(hour)),
         lately=_if_kept(lambda: series.by_type(lately)),
-        hour_gauges=gauges(hour),
+        hour_gauges=series.stood(hour),
     )
 
 

@@ -44,7 +44,6 @@ from jobmon.dashboard.overview import (
 )
 from jobmon.dashboard.timeline import is_finished, timeline
 from jobmon.domain import JobStatus
-from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
@@ -77,9 +76,7 @@ class _Anything(BaseConverter):
     part_isolating = False
 
 
-def blueprint(
-    store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
-) -> Blueprint:
+def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=_Anything))
@@ -90,7 +87,7 @@ def blueprint(
         routes.add_app_template_filter(getattr(words, name))
     routes.add_app_template_global(words.query)
     routes.add_app_template_global(_asset, "asset")
-    pages = _Pages(store, lists, series, rollup)
+    pages = _Pages(store, lists, series)
     for path, view in (
         ("/", pages.root),
         ("/dashboard/", pages.root),
@@ -116,13 +113,10 @@ def blueprint(
 class _Pages:
     """The pages over what the JSON routes are over, too."""
 
-    def __init__(
-        self, store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
-    ) -> None:
+    def __init__(self, store: JobStore, lists: JobLists, series: SeriesReader) -> None:
         self._store = store
         self._lists = lists
         self._series = series
-        self._rollup = rollup
         self._shared: SharedAnswers[str] = SharedAnswers(KEEP_ANSWERS)
 
     def root(self) -> BaseResponse:
@@ -149,7 +143,7 @@ class _Pages:
     def _show_overview(self, asked: "_OverviewQuery") -> str:
         """Shown to all who ask the same: nothing of a caller may be in it."""
         try:
-            facts = gather(self._store, self._series, self._rollup, asked.range, datetime.now(UTC))
+            facts = gather(self._store, self._series, asked.range, datetime.now(UTC))
         except NotKeptError as error:
             raise invalid("range", str(error)) from None
         shown = overview(facts)

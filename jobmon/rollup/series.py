@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Generic, Self, TypeVar
 
 from jobmon.domain import AttemptStatus
+from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import Counted, RollupReader
 from jobmon.rollup.throughput import (
@@ -234,6 +235,11 @@ class SeriesReader:
             return Past(as_of, source, happened)
 
         return self._by_type.get((window, _moment(counted)), compute)
+
+    def stood(self, window: Window) -> dict[datetime, Gauge]:
+        """How the queue stood at the end of each step, where a collector looked."""
+        samples = self._rollup.gauges(window.span, window.start, window.end)
+        return {floor(at, window.step): gauge for at, gauge in sorted(samples.items())}
 
     def _kept_steps(
         self, window: Window, types: Types, counted: Counted
