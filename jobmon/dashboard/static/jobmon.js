@@ -58,7 +58,7 @@ let finished = Boolean(document.getElementById("finished"));
 
 function tick() {
   showTimes();
-  if (!live) return;
+  if (!live || !window.htmx) return;
   showFreshness();
   if (!paused && !finished && !document.hidden) {
     htmx.trigger(document.body, "jobmon:tick");
