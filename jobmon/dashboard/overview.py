@@ -327,7 +327,7 @@ def _stopped(facts: Facts) -> Iterator[Notice]:
         running = (facts.figures.type_counts() or {}).get(kind, {}).get(_LEASED, 0)
         finished = lately[kind].finished if kind in lately else 0
         if waited > STOPPED_AFTER and not finished and not running:
-            ms = waited.total_seconds() * 1_000
+            ms = waited // MINUTE * 60_000  # told anew once a minute, not once a second
             yield Notice(
                 level="bad",
                 text=f"{kind} stands still: a job has been due for {duration(ms)}, "

@@ -83,7 +83,15 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     routes.register_error_handler(Exception, _error_page)
     routes.after_request(_protect)
     routes.context_processor(_about_the_page)
-    for name in ("grouped", "duration", "percent", "status_word", "instant", "spark"):
+    for name in (
+        "grouped",
+        "duration",
+        "percent",
+        "status_word",
+        "instant",
+        "local_minute",
+        "spark",
+    ):
         routes.add_app_template_filter(getattr(words, name))
     routes.add_app_template_global(words.query)
     routes.add_app_template_global(_asset, "asset")
