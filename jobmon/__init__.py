@@ -6,16 +6,19 @@ from importlib.metadata import version
 from typing import Any
 
 from flask import Flask, Response
+from flask_compress import Compress
 from flask_smorest import Api
 from pymongo import MongoClient
 
 from jobmon.api import admin, auth, errors, health, jobs, ratelimit
+from jobmon.dashboard import views
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import SeriesReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 
 __version__ = version("jobmon")
 
@@ -48,6 +51,10 @@ def create_app(
         API_TITLE="jobmon",
         API_VERSION=__version__,
         OPENAPI_VERSION="3.1.0",
+        COMPRESS_ALGORITHM=["br", "gzip"],
+        COMPRESS_MIMETYPES=["text/html", "text/css", "text/javascript", "application/json"],
+        COMPRESS_STREAMS=False,
+        MAX_CONTENT_LENGTH=64 * 1_024,  # a token, or nothing: no route takes more
         PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token to check
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -59,16 +66,20 @@ def create_app(
     app.extensions["jobmon_connection"] = connection
     rollup = RollupReader(connection)
     store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
+    series = SeriesReader(connection, rollup)
+    lists = JobLists(connection, store)
     auth.register(app, settings)
     ratelimit.register(app, settings)
     api = _Api(app)
     for routes in (
-        jobs.blueprint(store),
-        admin.blueprint(store, SeriesReader(connection, rollup)),
+        jobs.blueprint(store, lists),
+        admin.blueprint(store, lists, series),
         health.blueprint(connection, rollup),
     ):
         api.register_blueprint(routes)
+    app.register_blueprint(views.blueprint(store, lists, series, rollup))
     app.after_request(_protect)
+    Compress(app)
     return app
 
 
@@ -82,6 +93,6 @@ def _settings_from_env() -> Settings:
 
 def _protect(response: Response) -> Response:
     """Data about jobs is for one caller and this moment only."""
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -88,6 +88,8 @@ def test_the_service_needs_no_more_than_the_reader_may(
     assert api.get("/readyz").status_code == 200
     assert api.as_admin("/admin/jobs/stats").json["statusCounts"]["succeeded"] == 1
     assert api.as_admin("/admin/jobs/queue", status="succeeded").json["meta"]["total"] == 1
+    for how in ({"sort": "createdAt"}, {"error_code": "E"}, {"job_id": "none"}, {"format": "csv"}):
+        assert api.as_admin("/admin/jobs/queue", **how).status_code == 200  # an explain, a sort
     assert [job["jobId"] for job in api.as_owner("/jobs", "ada").json["data"]] == [job_id]
     assert api.as_owner(f"/jobs/{job_id}", "ada").json["attempts"][0]["status"] == "succeeded"
     app.extensions["jobmon_connection"].client.close()

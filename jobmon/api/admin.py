@@ -10,7 +10,7 @@ from flask_smorest import Blueprint
 
 from jobmon.api import auth, ratelimit
 from jobmon.api.errors import invalid, unavailable
-from jobmon.api.jobs import page_of_jobs
+from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import (
     JobList,
     JobStats,
@@ -31,11 +31,12 @@ from jobmon.rollup.series import (
 )
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
+from jobmon.store.lists import JobLists
 
 K = TypeVar("K")
 
 
-def blueprint(store: JobStore, series: SeriesReader) -> Blueprint:
+def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
     """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
     routes = Blueprint("admin", __name__, url_prefix="/admin/jobs")
     routes.before_request(auth.require_admin)
@@ -45,9 +46,9 @@ def blueprint(store: JobStore, series: SeriesReader) -> Blueprint:
     @routes.get("/queue")
     @routes.arguments(ListQuery, location="query")
     @routes.response(HTTPStatus.OK, JobList)
-    def queue(query: dict[str, Any]) -> dict[str, Any]:
-        """All jobs, newest first."""
-        return page_of_jobs(store, query)
+    def queue(query: dict[str, Any]) -> dict[str, Any] | Response:
+        """All jobs."""
+        return list_of_jobs(lists, query)
 
     @routes.get("/stats")
     @routes.response(HTTPStatus.OK, JobStats)

@@ -2,17 +2,20 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
 import click
 import jwt as pyjwt
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 from flask.cli import with_appcontext
 from flask_jwt_extended import (
     JWTManager,
     create_access_token,
+    decode_token,
     get_jwt,
     get_jwt_identity,
     verify_jwt_in_request,
@@ -22,9 +25,12 @@ from flask_jwt_extended.exceptions import JWTDecodeError, JWTExtendedException, 
 from jobmon.api.errors import ApiError, unavailable
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 
+SESSION_COOKIE = "jobmon_session"
 KEYS_LIFESPAN_S = 300
 KEYS_COOLDOWN_S = 5
 KEYS_TIMEOUT_S = 2
+# What PyJWT raises for a signed token whose exp is null, infinite or a list.
+_BY_ODD_CLAIMS = (ValueError, TypeError, OverflowError)
 
 
 class KeySet:
@@ -77,7 +83,9 @@ class KeySet:
 def register(app: Flask, settings: Settings) -> None:
     """Configure the tokens' keys and what a token must look like."""
     app.config.update(
-        JWT_COOKIE_CSRF_PROTECT=False,  # no cookies, so no claim for them in our tokens
+        # The session's cookie is SameSite=Strict and what it opens only reads: no double submit.
+        JWT_COOKIE_CSRF_PROTECT=False,
+        JWT_ACCESS_COOKIE_NAME=SESSION_COOKIE,
         JWT_ALGORITHM=settings.jwt_algorithm,
         JWT_DECODE_ALGORITHMS=[settings.jwt_algorithm],
         JWT_SECRET_KEY=settings.jwt_secret_key,
@@ -101,25 +109,55 @@ def register(app: Flask, settings: Settings) -> None:
             return key
 
 
-def require_token() -> None:
-    """Let a request pass only with a valid token: 401 otherwise."""
+def require_token(*, cookie: bool = False) -> None:
+    """Let a request pass only with a valid token: 401 otherwise.
+
+    It is in the `Authorization` header or, for the pages with `cookie`, in the session's cookie.
+    """
+    with _answering_401():
+        verify_jwt_in_request(locations=["headers", "cookies"] if cookie else ["headers"])
+        if not get_jwt_identity():
+            raise JWTDecodeError("The token has no subject")
+    g.jobmon_knows_caller = True
+
+
+def seconds_left(token: str) -> float | None:
+    """How long a token is good from now on, None for ever; 401 if it is not good now."""
+    with _answering_401():
+        claims = decode_token(token)
+        if not claims.get("sub") or claims.get("type") == "refresh":
+            raise JWTDecodeError("Not an access token of somebody")
+        return int(claims["exp"]) - time.time() if "exp" in claims else None
+
+
+@contextmanager
+def _answering_401() -> Iterator[None]:
+    """Whatever is wrong with a token, as the 401 that says so."""
     try:
-        verify_jwt_in_request()
+        yield
     except NoAuthorizationError:
         raise _unauthorized("authentication_required", "A bearer token is required.") from None
     except pyjwt.ExpiredSignatureError:
         raise _unauthorized("token_expired", "The token has expired.") from None
-    except (JWTExtendedException, pyjwt.PyJWTError, ValueError):
+    except (JWTExtendedException, pyjwt.PyJWTError, *_BY_ODD_CLAIMS):
         raise _unauthorized("token_invalid", "The token is not valid.") from None
-    if not get_jwt_identity():
-        raise _unauthorized("token_invalid", "The token is not valid.")
 
 
 def require_admin() -> None:
     """Let a request pass only with ADMIN_DASHBOARD: 401 or 403 otherwise."""
     require_token()
+    require_permission()
+
+
+def require_permission() -> None:
+    """Let a request whose token was checked pass only with ADMIN_DASHBOARD: 403 otherwise."""
     if not is_admin():
         raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {ADMIN_DASHBOARD}.")
+
+
+def is_known() -> bool:
+    """Whether this request's token was checked and is good."""
+    return bool(g.get("jobmon_knows_caller"))
 
 
 def subject() -> str:

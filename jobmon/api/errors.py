@@ -57,10 +57,20 @@ def invalid(parameter: str, *messages: str) -> ApiError:
 
 def register(app: Flask) -> None:
     """Let the app answer every exception as this module says."""
-    app.register_error_handler(ApiError, _answer)
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(PyMongoError, _database_error)
-    app.register_error_handler(Exception, _server_error)
+    app.register_error_handler(Exception, lambda error: _answer(explain(error)))
+
+
+def explain(error: Exception) -> ApiError:
+    """What to tell the caller of any failure; a fault is logged here, once."""
+    match error:
+        case ApiError():
+            return error
+        case HTTPException():
+            return _http_error(error)
+        case PyMongoError():
+            return _database_error(error)
+        case _:
+            return _server_error(error)
 
 
 def _answer(error: ApiError) -> Response:
@@ -82,9 +92,9 @@ def _validation_error(details: dict[str, Any]) -> ApiError:
     )
 
 
-def _http_error(error: HTTPException) -> Response:
+def _http_error(error: HTTPException) -> ApiError:
     if isinstance(error, UnprocessableEntity) and hasattr(error, "data"):
-        return _answer(_validation_error(_by_parameter(error.data["messages"])))
+        return _validation_error(_by_parameter(error.data["messages"]))
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     code, message = _CODES.get(
         status, (status.phrase.lower().replace(" ", "_"), error.description or status.phrase)
@@ -92,7 +102,7 @@ def _http_error(error: HTTPException) -> Response:
     headers = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods))
-    return _answer(ApiError(status, code, message, headers=headers))
+    return ApiError(status, code, message, headers=headers)
 
 
 def _by_parameter(messages: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
@@ -105,16 +115,16 @@ def _by_parameter(messages: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
     return flat
 
 
-def _database_error(error: PyMongoError) -> Response:
+def _database_error(error: PyMongoError) -> ApiError:
     away = isinstance(error, ConnectionFailure | ExecutionTimeout)
     refused = isinstance(error, OperationFailure) and error.code in _REFUSED
     if not (away or refused):
         return _server_error(error)
-    log.error("%s: database unavailable: %s", request.endpoint, _cause(error))
-    return _answer(unavailable("database_unavailable", "The database does not answer. Try again."))
+    log.error("%s: database unavailable: %s", request.endpoint, cause(error))
+    return unavailable("database_unavailable", "The database does not answer. Try again.")
 
 
-def _cause(error: PyMongoError) -> str:
+def cause(error: PyMongoError) -> str:
     """What went wrong, in a line; of a refusal only its name, for its text quotes the query."""
     if isinstance(error, OperationFailure):
         details = error.details or {}
@@ -122,8 +132,6 @@ def _cause(error: PyMongoError) -> str:
     return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"
 
 
-def _server_error(error: Exception) -> Response:
+def _server_error(error: Exception) -> ApiError:
     log.error("%s %s failed", request.method, request.endpoint, exc_info=error)
-    return _answer(
-        ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "Internal server error.")
-    )
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "Internal server error.")

@@ -4,28 +4,33 @@ import math
 from http import HTTPStatus
 from typing import Any
 
+from flask import Response
 from flask_smorest import Blueprint
 
 from jobmon.api import auth, ratelimit
 from jobmon.api.errors import ApiError, invalid
-from jobmon.api.schemas import JobDetail, JobList, ListQuery
+from jobmon.api.export import export
+from jobmon.api.schemas import JobDetail, JobList, OwnListQuery
 from jobmon.store.connection import Document
-from jobmon.store.jobs import JobFilter, JobStore
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import MAX_ID_MATCHES, JobFilter, JobLists, TooManyMatchesError
 from jobmon.store.ordering import Place
 
+OLDEST_FIRST = "createdAt"
 
-def blueprint(store: JobStore) -> Blueprint:
+
+def blueprint(store: JobStore, lists: JobLists) -> Blueprint:
     """The routes below `/jobs`."""
     routes = Blueprint("jobs", __name__, url_prefix="/jobs")
     routes.before_request(auth.require_token)
     routes.before_request(ratelimit.check)
 
     @routes.get("")
-    @routes.arguments(ListQuery, location="query")
+    @routes.arguments(OwnListQuery, location="query")
     @routes.response(HTTPStatus.OK, JobList)
-    def own_jobs(query: dict[str, Any]) -> dict[str, Any]:
-        """The caller's own jobs, newest first."""
-        return page_of_jobs(store, query, owner=auth.subject())
+    def own_jobs(query: dict[str, Any]) -> dict[str, Any] | Response:
+        """The caller's own jobs."""
+        return list_of_jobs(lists, query, owner=auth.subject())
 
     @routes.get("/<job_id>")
     @routes.response(HTTPStatus.OK, JobDetail)
@@ -39,26 +44,69 @@ def blueprint(store: JobStore) -> Blueprint:
     return routes
 
 
+def list_of_jobs(
+    lists: JobLists, query: dict[str, Any], owner: str | None = None
+) -> dict[str, Any] | Response:
+    """What a `ListQuery` asks for: a page as a `JobList`, or everything as a file.
+
+    422 for a filter that matches too much or a cursor that is none, 429 for one export too many.
+    """
+    try:
+        if query["format"] == "json":
+            return page_of_jobs(lists, query, owner)
+        wanted = _filter(query, owner)
+        oldest_first = query["sort"] == OLDEST_FIRST
+        return export(lists.batches(wanted, oldest_first=oldest_first), query["format"])
+    except TooManyMatchesError:
+        raise invalid(
+            "job_id", f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."
+        ) from None
+
+
 def page_of_jobs(
-    store: JobStore, query: dict[str, Any], owner: str | None = None
+    lists: JobLists, query: dict[str, Any], owner: str | None = None
 ) -> dict[str, Any]:
-    """The page that a `ListQuery` asks for, as a `JobList`; 422 for a cursor that is none."""
-    wanted = JobFilter(statuses=query["status"], types=query["type"], owner=owner)
-    page = store.list_jobs(
-        wanted, page=query["page"], per_page=query["per_page"], place=_place(query["cursor"])
+    """The page that a `ListQuery` asks for, as a `JobList`; TooManyMatchesError, 422 for a cursor.
+
+    `owner` is whose jobs a caller is confined to.
+    """
+    oldest_first = query["sort"] == OLDEST_FIRST
+    page = lists.page(
+        _filter(query, owner),
+        page=query["page"],
+        per_page=query["per_page"],
+        oldest_first=oldest_first,
+        place=_place(query["cursor"], oldest_first=oldest_first),
     )
     meta = {
         "page": page.page,
         "per_page": query["per_page"],
         "total": page.total,
+        "total_is_exact": page.total_is_exact,
         "total_pages": math.ceil(page.total / query["per_page"]),
         "next_cursor": page.next_place.token() if page.next_place else None,
+        "prev_cursor": page.prev_place.token() if page.prev_place else None,
     }
     return {"meta": meta, "data": page.jobs}
 
 
-def _place(cursor: str) -> Place | None:
+def _filter(query: dict[str, Any], owner: str | None) -> JobFilter:
+    return JobFilter(
+        statuses=query["status"],
+        types=query["type"],
+        owner=query["owner"] if owner is None else owner,
+        created_from=query["created_from"],
+        created_to=query["created_to"],
+        error_code=query["error_code"],
+        job_id=query["job_id"],
+    )
+
+
+def _place(cursor: str, *, oldest_first: bool) -> Place | None:
     try:
-        return Place.from_token(cursor) if cursor else None
+        place = Place.from_token(cursor) if cursor else None
     except ValueError:
         raise invalid("cursor", "Not a cursor that a list has given.") from None
+    if place is not None and place.oldest_first != oldest_first:
+        raise invalid("cursor", "Given by a list in another order: see sort.")
+    return place

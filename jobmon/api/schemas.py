@@ -4,12 +4,22 @@ Watched documents may hold anything in any field, so a field here never fails: w
 is null, what is of another type is shown as text.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
 from flask import current_app
-from marshmallow import EXCLUDE, Schema, fields, post_load, pre_dump, validate
+from marshmallow import (
+    EXCLUDE,
+    Schema,
+    ValidationError,
+    fields,
+    post_load,
+    pre_dump,
+    validate,
+    validates_schema,
+)
 
 from jobmon.domain import Redactor
 from jobmon.store.plain import aware, iso, plain, text
@@ -89,23 +99,36 @@ class JobSummary(Schema):
 
 
 class Attempt(Schema):
-    """One attempt at a job; `durationMs` is null while it runs."""
+    """One attempt at a job; `durationMs` is null while it runs.
+
+    `waitMs` is from when it was due, where the writer keeps that as `eligibleAt`, to its start.
+    """
 
     attemptNumber = _Number(dump_default=None)
     status = _Text(dump_default=None)
     workerId = _Text(dump_default=None)
+    eligibleAt = _Instant(dump_default=None)
     startedAt = _Instant(dump_default=None)
     finishedAt = _Instant(dump_default=None)
+    waitMs = _Number(dump_default=None)
     durationMs = _Number(dump_default=None)
     error = _Error(stack=True, dump_default=None)
 
     @pre_dump
     def _measure(self, attempt: dict[str, Any], **_: Any) -> dict[str, Any]:
-        started, finished = attempt.get("startedAt"), attempt.get("finishedAt")
-        duration = None
-        if isinstance(started, datetime) and isinstance(finished, datetime):
-            duration = round((aware(finished) - aware(started)).total_seconds() * 1_000)
-        return {**attempt, "durationMs": duration}
+        eligible, started = attempt.get("eligibleAt"), attempt.get("startedAt")
+        wait = _between_ms(eligible, started)
+        return {
+            **attempt,
+            "waitMs": None if wait is None else max(0, wait),
+            "durationMs": _between_ms(started, attempt.get("finishedAt")),
+        }
+
+
+def _between_ms(start: Any, end: Any) -> int | None:
+    if isinstance(start, datetime) and isinstance(end, datetime):
+        return round((aware(end) - aware(start)).total_seconds() * 1_000)
+    return None
 
 
 class JobDetail(JobSummary):
@@ -116,8 +139,30 @@ class JobDetail(JobSummary):
     attempts = fields.List(fields.Nested(Attempt))
 
 
+class _Moment(fields.AwareDateTime):
+    """ISO 8601, UTC if unsaid; empty means none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(format="iso", default_timezone=UTC, load_default=None, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if value == "":
+            return None
+        try:
+            return super()._deserialize(value, *args, **kwargs).astimezone(UTC)
+        except OverflowError:
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
+def _text_or_none(*, longest: int | None = None) -> fields.String:
+    return fields.String(load_default=None, validate=validate.Length(max=longest))
+
+
+MIN_ID_PREFIX = 4
+
+
 class ListQuery(Schema):
-    """How to ask for a list of jobs."""
+    """How to ask for a list of jobs. A filter that is given but empty is no filter."""
 
     class Meta:
         unknown = EXCLUDE
@@ -133,24 +178,71 @@ class ListQuery(Schema):
         load_default=list,
         validate=validate.Length(max=20),
     )
+    owner = _text_or_none(longest=1_000)
+    created_from = _Moment()
+    created_to = _Moment()
+    error_code = _text_or_none(longest=1_000)
+    job_id = _text_or_none()
+    sort = fields.String(
+        load_default="-createdAt", validate=validate.OneOf(["-createdAt", "createdAt", ""])
+    )
     page = fields.Integer(load_default=1, validate=validate.Range(min=1))
     per_page = fields.Integer(load_default=20, validate=validate.Range(1, 100))
     cursor = fields.String(load_default="", validate=validate.Length(max=4_096))
+    format = fields.String(
+        load_default="json", validate=validate.OneOf(["json", "csv", "ndjson", ""])
+    )
+
+    @validates_schema(pass_original=True)
+    def _goes_together(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
+        wrong = {}
+        start, end = query["created_from"], query["created_to"]
+        if start is not None and end is not None and end <= start:
+            wrong["created_to"] = ["Not after created_from."]
+        if query["job_id"] and len(query["job_id"]) < MIN_ID_PREFIX:
+            wrong["job_id"] = [f"At least {MIN_ID_PREFIX} characters of the id are needed."]
+        if query["error_code"] and query["owner"]:
+            wrong["error_code"] = ["Cannot be combined with owner."]
+        if query["format"] in ("csv", "ndjson"):
+            for name in ("page", "per_page", "cursor"):
+                if given.get(name):
+                    wrong[name] = [f"An export has no pages: not with format={query['format']}."]
+        if wrong:
+            raise ValidationError(wrong)
 
     @post_load
     def _without_blanks(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
         """A form sends an empty choice as an empty string: no filter."""
-        return query | {name: tuple(filter(None, query[name])) for name in ("status", "type")}
+        return (
+            query
+            | {name: tuple(filter(None, query[name])) for name in ("status", "type")}
+            | {name: query[name] or None for name in ("owner", "error_code", "job_id")}
+            | {"sort": query["sort"] or "-createdAt", "format": query["format"] or "json"}
+        )
+
+
+class OwnListQuery(ListQuery):
+    """How to ask for a list of one's own jobs."""
+
+    @validates_schema
+    def _is_for_owners(self, query: dict[str, Any], **_: Any) -> None:
+        wrong = [name for name in ("owner", "error_code") if query[name]]
+        if wrong:
+            raise ValidationError(
+                {name: ["Only the admins' list can be so filtered."] for name in wrong}
+            )
 
 
 class ListMeta(Schema):
-    """Where a page stands in its list."""
+    """Where a page stands in its list; unless `total_is_exact`, `total` is at least so many."""
 
     page = fields.Integer()
     per_page = fields.Integer()
     total = fields.Integer()
+    total_is_exact = fields.Boolean()
     total_pages = fields.Integer()
     next_cursor = fields.String(allow_none=True)
+    prev_cursor = fields.String(allow_none=True)
 
 
 class JobList(Schema):

@@ -28,13 +28,14 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
 from jobmon.rollup.segments import SegmentMap, dump_counts
 from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection, Document
 from jobmon.store.indexes import BY_UPDATE, is_bad_hint
-from jobmon.store.jobs import JobStore
+from jobmon.store.jobs import Conditions, Figures, JobStore
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ WRITE_AT_LEAST_EVERY_S = 2.0
 LEASE_MS = 10_000
 RENEW_EVERY_S = 3.0
 SNAPSHOT_EVERY_S = 60.0
+SAMPLE_EVERY_S = 10.0
 SAY_EVERY_S = 1.0  # how far a first build is
 # Without a change stream:
 SWEEP_S = 120.0
@@ -262,6 +264,8 @@ class Collector:
         self._store = JobStore(connection, 0)
         self._conditions: Document = {}
         self._look_again_at = 0.0
+        self._gauges = Gauges(rollups, connection.kept)
+        self._sample_at = 0.0
 
     def run(self) -> None:
         """Wait for the lease, work while holding it, give it back in the end."""
@@ -377,15 +381,30 @@ class Collector:
         return PolledChanges(jobs, self._connection.max_time_ms, self._stop)
 
     def _write(self, segments: SegmentMap, as_of: datetime) -> None:
+        conditions = self._look_at_conditions(segments, as_of)
         self._put(
             FIGURES,
             {
                 "asOf": as_of,
                 "counts": dump_counts(segments.totals),
-                "conditions": self._look_at_conditions(segments, as_of),
+                "conditions": conditions,
                 "collector": self._lease.holder,
             },
         )
+        if time.monotonic() >= self._sample_at:
+            self._sample_at = time.monotonic() + SAMPLE_EVERY_S
+            figures = Figures(
+                as_of=as_of,
+                source="rollup",
+                counts=segments.totals,
+                total=segments.totals.total(),
+                conditions=Conditions(**conditions),
+            )
+            gauge = Gauge(
+                status_counts=figures.status_counts() or {},
+                oldest_queued_ms=figures.age_ms(figures.conditions.oldest_queued),
+            )
+            self._gauges.sample(as_of, gauge)
 
     def _look_at_conditions(self, segments: SegmentMap, as_of: datetime) -> Document:
         """What has to be asked the jobs themselves; the longer it takes, the less often."""

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 from pymongo.errors import OperationFailure
 
+from jobmon.rollup.gauges import GAUGES, Gauge
+from jobmon.rollup.gauges import load as load_gauge
 from jobmon.rollup.segments import load_counts
 from jobmon.rollup.throughput import (
     BUCKETS,
@@ -111,6 +113,14 @@ class RollupReader:
         through = found.get("through")
         settled = floor(through - STRAGGLERS, MINUTE) if through else None
         return Counted(young=found["young"], settled=settled)
+
+    def gauges(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Gauge]:
+        """How the queue stood, once a span from `start` to before `end`; index: span, at."""
+        wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
+        found = (
+            self._connection.rollups[GAUGES].find(wanted).max_time_ms(self._connection.max_time_ms)
+        )
+        return {sample["at"]: load_gauge(sample) for sample in found}
 
     def _find(self, key: str, age_of: str = "$at") -> Document | None:
         """A document of the state with its age by the database's own clock; index: _id."""

@@ -1,4 +1,4 @@
-"""The indexes that the queries of `store.jobs` need: made by `jobmon init`, hinted by their keys.
+"""The indexes that the queries of this package need: made by `jobmon init`, hinted by their keys.
 
 Equality fields first, then the sort: (createdAt, _id) is the order of every list, newest first.
 A hint by keys also finds an index that another program made under a name of its own.
@@ -21,11 +21,12 @@ JOB_ID: Keys = [("jobId", ASCENDING)]
 BY_STATUS: Keys = [_STATUS, *NEWEST_FIRST]
 BY_TYPE: Keys = [_TYPE, *NEWEST_FIRST]
 BY_STATUS_AND_TYPE: Keys = [_STATUS, _TYPE, *NEWEST_FIRST]  # also covers the stats pipeline
-# What an owner may also filter by stands last: it is checked in the index, not in the job.
+# What may be filtered by beside the first field stands last: it is checked in the index.
 BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
+BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
-BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING)]
+BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING), _TYPE]  # the type without the job
 BY_FINISH: Keys = [_STATUS, ("finishedAt", ASCENDING)]
 BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
@@ -44,6 +45,7 @@ def _wanted(connection: Connection) -> list[tuple[Collection[Document], Keys]]:
         BY_STATUS_AND_TYPE,
         BY_OWNER,
         BY_OWNER_AND_STATUS,
+        BY_ERROR_CODE,
         BY_LEASE,
         BY_NEXT_RUN,
         BY_FINISH,

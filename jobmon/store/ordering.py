@@ -1,9 +1,16 @@
-"""Newest first, exactly: which jobs come after a given one, whatever their createdAt holds.
+"""The order of jobs, exactly: which come after a given one, whatever their createdAt holds.
+
+There is one order, newest first by (createdAt, _id), and it is walked in both directions. An array
+stands where its greatest element does.
 
 MongoDB sorts values of different BSON types one type after the other, but `$lt` finds only
-values of the type that it is given. So the jobs after a place in the list are found by a few
+values of the type that it is given. So the older jobs after a place in the list are found by a few
 simple clauses, in list order: the rest of the type at hand, then each type below it. Each
 clause is one contiguous range of an index, and the ones for odd types cost an index probe.
+
+Towards the newer jobs `$expr` compares across types, in two clauses. It needs an index without
+arrays, and so does the direction itself: sorted upwards, an array stands where its least element
+does. Where there are arrays, `SORT_KEY` computes what a job sorts by.
 
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
@@ -18,7 +25,7 @@ from decimal import Decimal
 from typing import Any, Self
 
 import bson
-from bson import Binary, Decimal128, MinKey, ObjectId
+from bson import Binary, Code, DBRef, Decimal128, MinKey, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
@@ -26,6 +33,26 @@ from bson.errors import BSONError
 Clause = dict[str, Any]
 
 NEWEST_FIRST: list[tuple[str, int]] = [("createdAt", -1), ("_id", -1)]
+OLDEST_FIRST: list[tuple[str, int]] = [("createdAt", 1), ("_id", 1)]
+
+_GREATEST: dict[str, Any] = {
+    "$ifNull": [{"$cond": [{"$isArray": "$createdAt"}, {"$max": "$createdAt"}, "$createdAt"]}, None]
+}
+# An aggregation's expression. Documents are compared field by field, each across all types; only
+# the empty array, which sorts between MinKey and null, has no value to stand for it.
+SORT_KEY: dict[str, Any] = {
+    "r": {
+        "$switch": {
+            "branches": [
+                {"case": {"$eq": ["$createdAt", []]}, "then": 1},
+                {"case": {"$eq": [{"$type": _GREATEST}, "minKey"]}, "then": 0},
+            ],
+            "default": 2,
+        }
+    },
+    "c": _GREATEST,
+    "i": "$_id",
+}
 
 # From the highest downwards. What sorts above a date (a timestamp, a regular expression) or has
 # no `$lt` is placed by `$expr`, which compares across types but needs an index without arrays.
@@ -35,7 +62,7 @@ _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("bool", (bool,)),
     ("objectId", (ObjectId,)),
     ("binData", (bytes, Binary)),
-    ("object", (dict,)),
+    ("object", (dict, DBRef)),
     ("string", (str,)),
     ("number", (int, float, Decimal128)),
 )
@@ -48,7 +75,8 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A place in the list: right after the job (createdAt, _id), the last one of page `page`.
+    """A place in a list: right after the job (created_at, id), the last one of page `page`; or,
+    `backwards`, right before that job, the first one of the page.
 
     `created_at` is the value that the job sorts by: of an array its greatest element.
     """
@@ -56,10 +84,29 @@ class Place:
     created_at: Any
     id: Any
     page: int
+    oldest_first: bool = False
+    backwards: bool = False
+
+    @property
+    def ascending(self) -> bool:
+        """Whether what lies beyond is newer, the nearest first."""
+        return self.oldest_first != self.backwards
+
+    @property
+    def sort_key(self) -> dict[str, Any]:
+        """What `SORT_KEY` computes for the job."""
+        rank = {len(_TYPES) + 1: 1, len(_TYPES) + 2: 0}.get(_rank(self.created_at) or 0, 2)
+        return {"r": rank, "c": None if self.created_at == [] else self.created_at, "i": self.id}
 
     def token(self) -> str:
         """The place as an opaque string that is safe in a URL."""
-        document = {"c": self.created_at, "i": self.id, "p": self.page}
+        document = {
+            "c": self.created_at,
+            "i": self.id,
+            "p": self.page,
+            "o": self.oldest_first,
+            "b": self.backwards,
+        }
         return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
     @classmethod
@@ -69,32 +116,57 @@ class Place:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
             document = bson.decode(raw, _CODEC)
             created_at, job_id, page = document["c"], document["i"], document["p"]
+            oldest_first, backwards = document["o"], document["b"]
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
             raise ValueError("not a cursor") from error
-        if type(page) is not int or page < 1 or len(document) != 3:
+        if type(page) is not int or not 1 <= page < 2**53 or len(document) != 5:
             raise ValueError("not a cursor")
-        return cls(created_at=created_at, id=job_id, page=page)
+        if type(oldest_first) is not bool or type(backwards) is not bool:
+            raise ValueError("not a cursor")
+        return cls(
+            created_at=created_at,
+            id=job_id,
+            page=page,
+            oldest_first=oldest_first,
+            backwards=backwards,
+        )
 
 
-def sort_of(clause: Clause) -> list[tuple[str, int]]:
+def sort_of(clause: Clause, *, ascending: bool) -> list[tuple[str, int]]:
     """How to sort what a clause of `after` finds.
 
     With one createdAt for all, MongoDB reads the rest of the order from an index only if it is
     asked for the rest of the order.
     """
+    order = OLDEST_FIRST if ascending else NEWEST_FIRST
     has_one = "$eq" in clause.get("createdAt", {})
-    return NEWEST_FIRST[1:] if has_one else NEWEST_FIRST
+    return order[1:] if has_one else order
 
 
-def after(place: Place) -> Iterator[Clause]:
-    """The clauses that together match every job after `place`, in list order, each job once."""
+def after(place: Place, *, only_dates: bool = False) -> Iterator[Clause]:
+    """The clauses that together match every job beyond `place`, in that order, each job once.
+
+    With `only_dates`, those are left out that cannot match a date.
+    """
+    if place.ascending:
+        yield from _above(place)
+        return
     created_at, rank = place.created_at, _rank(place.created_at)
     before, not_before = _below_id(place.id)
     visited = _elements_above(rank, "$gt", created_at)
     yield {"createdAt": {"$eq": created_at}, **before, **_except(visited + not_before)}
     for below, its_rank in _below(created_at):
+        if only_dates and its_rank:
+            return
         visited = _elements_above(its_rank, "$gte", created_at if its_rank == rank else None)
         yield {**below, **_except(visited)}
+
+
+def _above(place: Place) -> Iterator[Clause]:
+    """The clauses towards newer jobs; there must be no arrays."""
+    higher_id = {"$expr": {"$gt": ["$_id", {"$literal": place.id}]}}
+    yield {"createdAt": {"$eq": place.created_at}, **higher_id}
+    yield {"$expr": {"$gt": ["$createdAt", {"$literal": place.created_at}]}}
 
 
 def _below_id(value: Any) -> tuple[Clause, list[Clause]]:
@@ -147,6 +219,8 @@ def _except(clauses: list[Clause]) -> Clause:
 
 
 def _rank(value: Any) -> int | None:
+    if isinstance(value, Code):  # a str to Python, above dates to MongoDB
+        return None
     if value is None:
         return len(_TYPES)
     if value == []:

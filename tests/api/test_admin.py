@@ -8,7 +8,7 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import ExecutionTimeout
 
-from jobmon.store import jobs as jobs_module
+from jobmon.store import lists as lists_module
 from jobmon.store.jobs import JobStore
 
 from ..conftest import NOW, Api
@@ -37,13 +37,25 @@ def ids(answer: Any) -> list[int]:
     return [int(job["jobId"]) for job in answer.json["data"]]
 
 
+def total(api: Api, path: str = QUEUE, **query: Any) -> tuple[int, bool]:
+    meta = api.as_admin(path, **query).json["meta"]
+    return meta["total"], meta["total_is_exact"]
+
+
 def test_t59_1_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty: Any) -> None:
     answer = api.as_admin(QUEUE)
     assert answer.status_code == 200
     assert ids(answer) == list(range(49, 29, -1))
     meta = answer.json["meta"]
     assert isinstance(meta.pop("next_cursor"), str)
-    assert meta == {"page": 1, "per_page": 20, "total": 50, "total_pages": 3}
+    assert meta == {
+        "page": 1,
+        "per_page": 20,
+        "total": 50,
+        "total_is_exact": True,
+        "total_pages": 3,
+        "prev_cursor": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -63,7 +75,13 @@ def test_the_last_page_and_what_lies_beyond(
     answer = api.as_admin(QUEUE, **query)
     assert ids(answer) == list(expected)
     names = ("page", "per_page", "total", "total_pages")
-    assert answer.json["meta"] == dict(zip(names, meta, strict=True)) | {"next_cursor": None}
+    told = answer.json["meta"]
+    assert told == dict(zip(names, meta, strict=True)) | {
+        "total_is_exact": True,
+        "next_cursor": None,
+        "prev_cursor": told["prev_cursor"],
+    }
+    assert (told["prev_cursor"] is not None) == (told["page"] > 1 and expected != [])
 
 
 @pytest.mark.parametrize("per_page", [1, 7, 10, 49, 50])
@@ -107,11 +125,11 @@ def test_filters_find_what_matches_and_nothing_else(
 def test_totals_beyond_the_count_limit_come_from_the_figures(
     api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "COUNT_EXACTLY_UP_TO", 10)
-    assert api.as_admin(QUEUE).json["meta"]["total"] == 50
-    assert api.as_admin(QUEUE, status="dlq", type="email.send").json["meta"]["total"] == 8
-    assert api.as_admin(QUEUE, status="dlq").json["meta"]["total"] == 17
-    assert api.as_admin(QUEUE, status=["dlq", "odd"]).json["meta"]["total"] == 33
+    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
+    assert total(api) == (50, True)
+    assert total(api, status="dlq", type="email.send") == (8, True)
+    assert total(api, status="dlq") == (17, True)
+    assert total(api, status=["dlq", "odd"]) == (33, True)
 
 
 def test_stats_of_an_empty_queue(api: Api) -> None:
@@ -202,9 +220,9 @@ def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
     assert stats["statusCounts"] is None
     assert stats["typeCounts"] is None
     assert stats["eligibleJobs"] is None
-    monkeypatch.setattr(jobs_module, "COUNT_EXACTLY_UP_TO", 10)
-    assert api.as_admin(QUEUE).json["meta"]["total"] == 50
-    assert api.as_admin(QUEUE, status="dlq").json["meta"]["total"] == 17
+    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
+    assert total(api) == (50, False)
+    assert total(api, status="dlq") == (10, False)
 
 
 def test_health_is_for_anyone(api: Api) -> None:

@@ -12,6 +12,7 @@ from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, WT
 from jobmon import create_app
 from jobmon.settings import Settings
 from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 
 from ..conftest import Api
 
@@ -68,7 +69,7 @@ def test_t59_4_a_job_of_another_and_no_job_at_all_are_the_same_answer(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/jobs/a/b", "/admin", "/admin/jobs/none", "/jobs/"]
+    "path", ["/favicon.ico", "/nope", "/jobs/a/b", "/admin", "/admin/jobs/none", "/jobs/"]
 )
 def test_an_unknown_route_is_404(api: Api, path: str) -> None:
     assert_error(api.get(path), 404, "not_found")
@@ -206,7 +207,7 @@ def test_a_database_that_fails_or_refuses_is_503(
 def test_a_fault_of_ours_is_500_without_internals_and_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
-    monkeypatch.setattr(JobStore, "list_jobs", fails_with(fault))
+    monkeypatch.setattr(JobLists, "page", fails_with(fault))
     answer = api.as_admin(QUEUE)
     assert_error(answer, 500, "server_error")
     assert "hidden" not in answer.text + str(answer.headers)

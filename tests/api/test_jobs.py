@@ -59,6 +59,7 @@ def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any
                 "attemptNumber": 1,
                 "status": "failed",
                 "workerId": "w1",
+                "eligibleAt": NOW - timedelta(milliseconds=250),
                 "startedAt": NOW,
                 "finishedAt": LATER,
                 "error": error,
@@ -77,8 +78,10 @@ def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any
                 "attemptNumber": 1,
                 "status": "failed",
                 "workerId": "w1",
+                "eligibleAt": "2026-11-23T02:59:59.750Z",
                 "startedAt": "2026-11-23T03:00:00.000Z",
                 "finishedAt": "2026-11-23T03:00:01.234Z",
+                "waitMs": 250,
                 "durationMs": 1_234,
                 "error": {"code": "E", "message": "broken", "stack": "s"},
             },
@@ -86,8 +89,10 @@ def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any
                 "attemptNumber": 2,
                 "status": "running",
                 "workerId": None,
+                "eligibleAt": None,
                 "startedAt": "2026-11-23T03:00:01.234Z",
                 "finishedAt": None,
+                "waitMs": None,
                 "durationMs": None,
                 "error": None,
             },
@@ -98,7 +103,15 @@ def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any
 def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
     watched.jobs.insert_one(dict(FULL))
     expected = {
-        "meta": {"page": 1, "per_page": 20, "total": 1, "total_pages": 1, "next_cursor": None},
+        "meta": {
+            "page": 1,
+            "per_page": 20,
+            "total": 1,
+            "total_is_exact": True,
+            "total_pages": 1,
+            "next_cursor": None,
+            "prev_cursor": None,
+        },
         "data": [SUMMARY],
     }
     assert api.as_admin("/admin/jobs/queue").json == expected

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pymongo.database import Database
 
 from jobmon.embedded import Mongod, free_port
 from jobmon.queue import JobQueue
+from jobmon.store.ordering import NEWEST_FIRST
 
 from ..conftest import SECRET, Api
 from ..waiting import eventually
@@ -27,9 +28,9 @@ ROUTES = ("/admin/jobs/stats", "/admin/jobs/queue", "/jobs", "/readyz")
 
 
 class Web:
-    """A gunicorn of the test's own."""
+    """A gunicorn of the test's own, with more settings than that if given."""
 
-    def __init__(self, mongo_uri: str, log: Path) -> None:
+    def __init__(self, mongo_uri: str, log: Path, **settings: str) -> None:
         self.log = log
         self.port = free_port()
         environment = dict(os.environ) | {
@@ -38,6 +39,7 @@ class Web:
             "JOBMON_BIND": f"127.0.0.1:{self.port}",
             "JOBMON_WORKERS": "3",
             "JOBMON_THREADS": "4",
+            **settings,
         }
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
@@ -131,3 +133,32 @@ def test_sigterm_lets_a_request_that_is_under_way_finish(
     assert answers == [200]
     assert web.process.returncode == 0
     assert "Shutting down: Master" in log
+
+
+def test_an_export_that_breaks_off_never_looks_whole(
+    web: Web, api: Api, database: Database[dict[str, Any]]
+) -> None:
+    database.jobs.create_index(NEWEST_FIRST)  # without it, each query is tried twice
+    database.jobs.insert_many({"jobId": f"more-{number}"} for number in range(1_500))
+    admin = {"Authorization": f"Bearer {api.token('root', 'admin')}"}
+    path = "/admin/jobs/queue?format=ndjson"
+    # The first batch is one query; the first query of the second one fails.
+    fault = {"failCommands": ["find"], "errorCode": 50, "appName": "jobmon"}
+    connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
+    database.client.admin.command("configureFailPoint", "failCommand", mode={"skip": 1}, data=fault)
+    try:
+        connection.request("GET", path, headers=admin)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        with pytest.raises((IncompleteRead, ConnectionResetError)):
+            answer.read()
+    finally:
+        database.client.admin.command("configureFailPoint", "failCommand", mode="off")
+        connection.close()
+    connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
+    connection.request("GET", path, headers=admin)
+    assert len(connection.getresponse().read().splitlines()) == 1_700
+    connection.close()
+    log = web.stop()
+    assert log.count("an export broke off") == 1
+    assert "Traceback" not in log

@@ -1,23 +1,43 @@
-"""Walking a list by cursor: would catch a job that is lost or shown twice because of what its
-createdAt or _id holds, and a cursor that could carry an operator into a query."""
+"""Walking a list by cursor, there and back, newest first and oldest first: would catch a job that
+is lost or shown twice because of what its createdAt or _id holds, two directions that disagree,
+and a cursor that could carry an operator into a query."""
 
 import base64
 import math
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import bson
 import pytest
-from bson import Binary, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson import (
+    Binary,
+    Code,
+    DBRef,
+    Decimal128,
+    Int64,
+    MaxKey,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
+)
 from bson.datetime_ms import DatetimeMS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon.store.ordering import Place
+from jobmon import create_app
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store.indexes import create_indexes
+from jobmon.store.ordering import NEWEST_FIRST, Place
+from jobmon.store.plain import aware
 
-from ..conftest import NOW, Api
+from ..conftest import NOW, SECRET, Api
 
 CREATED = [
     NOW,
@@ -49,6 +69,8 @@ CREATED = [
     {},
     Timestamp(1, 1),
     Regex("^a"),
+    Code("f()"),
+    DBRef("a", 1),
     MinKey(),
     MaxKey(),
     [],
@@ -58,26 +80,50 @@ CREATED = [
     [None, 3],
 ]
 JOBS = [{"createdAt": value} for value in CREATED] + [{}, {}]
+# Without an array the index is read in both directions; with one, MongoDB has to sort.
+UNSORTED = {
+    "arrays": JOBS,
+    "no arrays": [job for job in JOBS if not isinstance(job.get("createdAt"), list)],
+}
+SORTS = ("-createdAt", "createdAt")
 IDS = ["b", "a", 1, 2.5, -1, True, {"n": 1}, Binary(b"id", 5), NOW, Decimal128("1.25")]
 
 
-def walk(api: Api, **query: Any) -> Iterator[str]:
-    """The jobs of the list, a cursor's page after the other; fails on an endless list."""
-    cursor = None
-    for _ in range(200):
-        page = api.as_admin("/admin/jobs/queue", **query, **({"cursor": cursor} if cursor else {}))
+def walk(
+    api: Api, path: str = "/admin/jobs/queue", subject: str = "root", **query: Any
+) -> Iterator[str]:
+    """The jobs of the list, a cursor's page after the other; then the same pages backwards.
+
+    Fails on an endless list, and where the way back is another than the way there.
+    """
+    token = api.token(subject)
+
+    def ask(cursor: str | None) -> dict[str, Any]:
+        page = api.get(path, token=token, **query, **({"cursor": cursor} if cursor else {}))
         assert page.status_code == 200, page.text
-        yield from (job["jobId"] for job in page.json["data"])
-        cursor = page.json["meta"]["next_cursor"]
-        if cursor is None:
-            return
-    raise AssertionError("the list does not end")
+        return page.json
+
+    pages = [ask(None)]
+    while cursor := pages[-1]["meta"]["next_cursor"]:
+        assert len(pages) < 200, "the list does not end"
+        pages.append(ask(cursor))
+    back = [pages[-1]]
+    while cursor := back[-1]["meta"]["prev_cursor"]:
+        assert len(back) < 200, "the way back does not end"
+        back.append(ask(cursor))
+    assert [page["data"] for page in back] == [page["data"] for page in reversed(pages)]
+    assert [page["meta"]["page"] for page in back] == list(range(len(pages), 0, -1))
+    if len(pages) > 1:
+        again = ask(back[-2]["meta"]["next_cursor"]) if len(pages) > 2 else pages[1]
+        assert again["data"] == (pages[2] if len(pages) > 2 else pages[1])["data"]
+    for page in pages:
+        yield from (job["jobId"] for job in page["data"])
 
 
-def by_page(api: Api, per_page: int) -> list[str]:
-    first = api.as_admin("/admin/jobs/queue", per_page=per_page).json
+def by_page(api: Api, per_page: int, **query: Any) -> list[str]:
+    first = api.as_admin("/admin/jobs/queue", per_page=per_page, **query).json
     pages = [
-        api.as_admin("/admin/jobs/queue", per_page=per_page, page=page).json["data"]
+        api.as_admin("/admin/jobs/queue", per_page=per_page, page=page, **query).json["data"]
         for page in range(1, first["meta"]["total_pages"] + 1)
     ]
     return [job["jobId"] for page in pages for job in page]
@@ -91,24 +137,46 @@ def fill(database: Database[dict[str, Any]], jobs: list[dict[str, Any]]) -> list
     return [job["jobId"] for job in named]
 
 
-@pytest.mark.parametrize("per_page", [1, 2, 3, 7, 100])
+def in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
+    """All jobs as MongoDB itself sorts them, newest first, or the other way round."""
+    jobs = [job["jobId"] for job in database.jobs.find().sort([("createdAt", -1), ("_id", -1)])]
+    return jobs[::-1] if sort == "createdAt" else jobs
+
+
+@pytest.mark.parametrize("per_page", [1, 100])
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("unsorted", UNSORTED.values(), ids=UNSORTED)
 def test_jobs_with_anything_for_createdat_are_all_visited_once_in_list_order(
-    real_api: Api, database: Database[dict[str, Any]], per_page: int
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    unsorted: list[dict[str, Any]],
+    sort: str,
+    per_page: int,
 ) -> None:
-    all_jobs = fill(database, JOBS + [{"_id": value, "createdAt": NOW} for value in IDS])
-    in_order = by_page(real_api, 100)
-    assert sorted(in_order) == sorted(all_jobs)
-    assert list(walk(real_api, per_page=per_page)) == in_order
-    assert by_page(real_api, per_page) == in_order
+    database.jobs.create_index(NEWEST_FIRST)
+    fill(database, unsorted + [{"_id": value, "createdAt": NOW} for value in IDS])
+    expected = in_order(database, sort)
+    assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
+    assert by_page(real_api, per_page, sort=sort) == expected
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("sort", SORTS)
+def test_the_order_needs_no_index(
+    real_api: Api, database: Database[dict[str, Any]], sort: str
+) -> None:
+    fill(database, JOBS)
+    assert list(walk(real_api, per_page=7, sort=sort)) == in_order(database, sort)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    jobs=st.lists(
-        st.tuples(st.sampled_from(JOBS), st.sampled_from(["queued", "dlq"])), max_size=30
+    jobs=st.one_of(
+        st.lists(st.tuples(st.sampled_from(kind), st.sampled_from(["queued", "dlq"])), max_size=30)
+        for kind in UNSORTED.values()
     ),
     ids=st.lists(st.sampled_from(IDS), unique_by=repr),
     per_page=st.integers(1, 9),
+    sort=st.sampled_from(SORTS),
 )
 def test_any_mixture_with_any_filter_is_visited_once(
     real_api: Api,
@@ -116,16 +184,22 @@ def test_any_mixture_with_any_filter_is_visited_once(
     jobs: list[tuple[dict[str, Any], str]],
     ids: list[Any],
     per_page: int,
+    sort: str,
 ) -> None:
     documents = [{**job, "status": status, "type": "t", "createdBy": "ada"} for job, status in jobs]
     documents += [
         {"_id": job_id, "status": "dlq", "type": "t", "createdBy": "ada"} for job_id in ids
     ]
-    all_jobs = fill(database, documents)
-    dead = [str(n) for n, document in enumerate(documents) if document["status"] == "dlq"]
-    assert sorted(walk(real_api, per_page=per_page)) == sorted(all_jobs)
-    assert sorted(walk(real_api, per_page=per_page, status="dlq")) == sorted(dead)
-    assert sorted(walk(real_api, per_page=per_page, status="dlq", type="t")) == sorted(dead)
+    database.jobs.drop()  # an index remembers arrays that are gone
+    database.jobs.create_index(NEWEST_FIRST)
+    database.jobs.create_index([("status", 1), *NEWEST_FIRST])
+    fill(database, documents)
+    expected = in_order(database, sort)
+    dead = [name for name in expected if documents[int(name)]["status"] == "dlq"]
+    query = {"per_page": per_page, "sort": sort}
+    assert list(walk(real_api, **query)) == expected
+    assert list(walk(real_api, **query, status="dlq")) == dead
+    assert list(walk(real_api, **query, status="dlq", type="t")) == dead
 
 
 def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
@@ -144,8 +218,15 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
 
 @pytest.mark.parametrize("created_at", [NOW, None, "text", 1.5, [], {"a": [1]}])
 def test_a_place_survives_its_token(created_at: Any) -> None:
-    place = Place(created_at=created_at, id=ObjectId("65f0c0ffee0123456789abcd"), page=3)
-    assert Place.from_token(place.token()) == place
+    for oldest_first, backwards in product((False, True), repeat=2):
+        place = Place(
+            created_at=created_at,
+            id=ObjectId("65f0c0ffee0123456789abcd"),
+            page=3,
+            oldest_first=oldest_first,
+            backwards=backwards,
+        )
+        assert Place.from_token(place.token()) == place
 
 
 @pytest.mark.parametrize(
@@ -156,11 +237,20 @@ def test_a_place_survives_its_token(created_at: Any) -> None:
         for document in (
             {},
             {"c": 1, "i": 1},
-            {"c": 1, "i": 1, "p": 0},
-            {"c": 1, "i": 1, "p": -1},
-            {"c": 1, "i": 1, "p": "1"},
-            {"c": 1, "i": 1, "p": True},
-            {"c": 1, "i": 1, "p": 1, "x": 1},
+            {"c": 1, "i": 1, "p": 1},
+            *(
+                {"c": 1, "i": 1, "p": 1, "o": False, "b": False} | odd
+                for odd in (
+                    {"p": 0},
+                    {"p": -1},
+                    {"p": "1"},
+                    {"p": True},
+                    {"p": 2**63 - 1},
+                    {"o": 1},
+                    {"b": None},
+                    {"x": 1},
+                )
+            ),
         )
     ],
 )
@@ -173,27 +263,138 @@ def test_what_is_no_cursor_is_refused_by_name(api: Api, hostile: str) -> None:
 def test_a_forged_cursor_cannot_carry_an_operator(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    fill(database, [{"createdAt": NOW}, {"createdAt": "text"}])
-    place = Place(created_at={"$gt": ""}, id={"$ne": None}, page=1)
-    found = real_api.as_admin("/admin/jobs/queue", cursor=place.token())
-    # As a place it stands between the types: below dates, above strings.
-    assert [job["jobId"] for job in found.json["data"]] == ["1"]
-    where = Place(created_at=bson.Code("sleep(1000)"), id=1, page=1)
-    assert real_api.as_admin("/admin/jobs/queue", cursor=where.token()).status_code == 200
+    created = [NOW, "text"]
+    database.jobs.insert_many(
+        {"jobId": f"job-{number}", "createdAt": value, "createdBy": "ada"}
+        for number, value in enumerate(created)
+    )
+    database.jobs.create_index(NEWEST_FIRST)
+    # As a place, each stands somewhere in the list; as an operator, it would find more or fail.
+    stands: list[tuple[Any, list[str], list[str]]] = [
+        ({"$gt": ""}, ["0"], ["1"]),
+        ({"$literal": 1}, ["0"], ["1"]),
+        ("$createdAt", ["1", "0"], []),
+        (Code("sleep(1000)"), [], ["0", "1"]),
+    ]
+    for hostile, newer, older in stands:
+        for oldest_first, beyond in ((True, newer), (False, older)):
+            place = Place(created_at=hostile, id=hostile, page=1, oldest_first=oldest_first)
+            query = {"cursor": place.token(), "sort": SORTS[oldest_first]}
+            for path, whose in (("/admin/jobs/queue", {"job_id": "job-"}), ("/jobs", {})):
+                shown = real_api.get(path, token=real_api.token("ada"), **query, **whose).json
+                assert [job["jobId"] for job in shown["data"]] == [f"job-{n}" for n in beyond]
 
 
+@pytest.mark.parametrize("sort", SORTS)
 def test_an_owners_list_is_walked_the_same_way(
-    real_api: Api, database: Database[dict[str, Any]]
+    real_api: Api, database: Database[dict[str, Any]], sort: str
 ) -> None:
     owner = ObjectId()
-    mine = fill(database, [{**job, "createdBy": owner} for job in JOBS])
+    fill(database, [{**job, "createdBy": owner} for job in JOBS])
+    mine = in_order(database, sort)
     database.jobs.insert_one({"jobId": "not mine", "createdAt": NOW, "createdBy": "other"})
-    seen, cursor = [], ""
-    while cursor is not None:
-        page = real_api.as_owner("/jobs", str(owner), per_page=5, cursor=cursor).json
-        seen += [job["jobId"] for job in page["data"]]
-        cursor = page["meta"]["next_cursor"]
-    assert sorted(seen) == sorted(mine)
+    assert list(walk(real_api, "/jobs", str(owner), per_page=5, sort=sort)) == mine
+    assert list(walk(real_api, owner=str(owner), per_page=5, sort=sort)) == mine
+
+
+@pytest.fixture(scope="module", params=UNSORTED)
+def anything(
+    request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[tuple[Api, Database[dict[str, Any]]]]:
+    """The service, with its indexes, over jobs with anything for createdAt."""
+    database = mongo[f"test_anything_{request.param.replace(' ', '_')}"]
+    jobs = UNSORTED[request.param] + [{"_id": value, "createdAt": NOW} for value in IDS]
+    database.jobs.insert_many(
+        {
+            **job,
+            "jobId": f"id-{number:02d}",
+            "status": ("dlq", "queued")[number % 2],
+            "createdBy": "ada",
+            "lastError": {"code": "E"},
+        }
+        for number, job in enumerate(jobs)
+    )
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
+    connection = app.extensions["jobmon_connection"]
+    create_indexes(connection)
+    yield Api(app), database
+    connection.client.close()
+    mongo.drop_database(database.name)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"job_id": "id-1"},
+        {"job_id": "id-2", "status": "dlq"},
+        {"error_code": "E"},
+        {"error_code": "E", "status": "dlq", "created_from": "2026-11-23T03:00:00Z"},
+        {"created_from": "2026-11-23T03:00:00Z"},
+        {"created_to": "2026-11-23T03:00:00.001Z"},
+        {"created_from": "2025-10-19T03:00:00Z", "created_to": "2026-11-23T03:00:00"},
+        {"owner": "ada", "created_from": "2026-11-23T04:00:00+01:00"},
+    ],
+    ids=str,
+)
+def test_every_filter_is_walked_there_and_back(
+    anything: tuple[Api, Database[dict[str, Any]]], wanted: dict[str, str], sort: str
+) -> None:
+    api, database = anything
+    query: dict[str, Any] = {"jobId": re.compile(f"^{wanted.get('job_id', '')}")}
+    if "status" in wanted:
+        query["status"] = wanted["status"]
+    for name, operator in (("created_from", "$gte"), ("created_to", "$lt")):
+        if name in wanted:
+            moment = aware(datetime.fromisoformat(wanted[name]))
+            query.setdefault("createdAt", {})[operator] = moment
+    found = database.jobs.find(query).sort([("createdAt", -1), ("_id", -1)])
+    expected = [job["jobId"] for job in found][:: -1 if sort == "createdAt" else 1]
+    assert expected
+    assert list(walk(api, per_page=3, sort=sort, **wanted)) == expected
+    assert by_page(api, 3, sort=sort, **wanted) == expected
+
+
+def test_going_back_meets_what_came_and_misses_what_went(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(9)])
+
+    def ask(**query: Any) -> tuple[list[str], dict[str, Any]]:
+        page = real_api.as_admin("/admin/jobs/queue", per_page=3, **query).json
+        return [job["jobId"] for job in page["data"]], page["meta"]
+
+    _, first = ask()
+    shown, second = ask(cursor=first["next_cursor"])
+    assert shown == ["5", "4", "3"]
+    database.jobs.insert_many(
+        {"jobId": name, "createdAt": NOW + timedelta(days=1, seconds=n)}
+        for n, name in enumerate(("new", "newer"))
+    )
+    shown, back = ask(cursor=second["prev_cursor"])
+    assert (shown, back["page"]) == (["8", "7", "6"], 1)
+    # There is a page before the first one that was shown: it is shown in full.
+    shown, start = ask(cursor=back["prev_cursor"])
+    assert (shown, start["page"], start["prev_cursor"]) == (["newer", "new", "8"], 1, None)
+    database.jobs.delete_many({"jobId": {"$in": ["newer", "new", "8", "7", "6", "5", "4"]}})
+    shown, start = ask(cursor=second["prev_cursor"])
+    assert (shown, start["page"], start["prev_cursor"]) == (["3", "2", "1"], 1, None)
+
+
+@pytest.mark.parametrize(("made", "used"), [SORTS, SORTS[::-1]])
+def test_a_cursor_is_good_for_the_order_that_it_was_made_under(
+    real_api: Api, database: Database[dict[str, Any]], made: str, used: str
+) -> None:
+    fill(database, JOBS)
+    first = real_api.as_admin("/admin/jobs/queue", per_page=5, sort=made).json["meta"]
+    second = real_api.as_admin(
+        "/admin/jobs/queue", per_page=5, sort=made, cursor=first["next_cursor"]
+    ).json["meta"]
+    for cursor in (first["next_cursor"], second["prev_cursor"]):
+        answer = real_api.as_admin("/admin/jobs/queue", sort=used, cursor=cursor)
+        assert answer.status_code == 422
+        assert list(answer.json["error"]["details"]) == ["cursor"]
 
 
 @pytest.mark.parametrize("per_page", [1, 3])

@@ -1,6 +1,7 @@
 """The plan of every query on a request path, on the real server with 50,000 jobs: would catch a
 collection scan, an in-memory sort, a read that grows with the collection, a missing time limit."""
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from jobmon.embedded import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
+from jobmon.store.jobs import owner_values
+from jobmon.store.plain import iso
 
 from ..conftest import NOW, SECRET, Api
 
@@ -35,13 +38,14 @@ def filled(
     owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
     database.jobs.insert_many(
         {
-            "jobId": str(number),
+            "jobId": str(number) if number < 40_000 else f"job-{number}",
             "type": f"type-{pick.randrange(8)}",
             "status": pick.choice(STATUSES),
             "createdBy": pick.choice(owners),
             "createdAt": NOW + timedelta(seconds=number // 3),
             "nextRunAt": NOW + timedelta(seconds=number),
             "leaseExpiresAt": NOW,
+            "lastError": {"code": ("E1", "E2", 11_000, None)[number % 4]},
             "payload": {"filler": "x" * 200},
         }
         for number in range(JOBS)
@@ -90,14 +94,24 @@ def stages(plan: Any) -> Iterator[str]:
             yield from stages(inner)
 
 
-def assert_cheap(database: Database[dict[str, Any]], entries: list[dict[str, Any]]) -> None:
+def assert_cheap(
+    database: Database[dict[str, Any]], entries: list[dict[str, Any]], by_id: bool = False
+) -> None:
+    """Each command read what it returned; `by_id`, it may have looked at 1,000 jobs and sorted."""
     assert entries
     for entry in entries:
         command = entry["command"]
+        if "explain" in command:
+            assert command["explain"]["maxTimeMS"] == 5_000
+            continue
         said = f"{entry['planSummary']} {command}"
         assert "COLLSCAN" not in entry["planSummary"], said
-        assert not entry.get("hasSortStage"), said
         assert command["maxTimeMS"] == 5_000, said
+        if by_id:
+            assert entry["planSummary"].split(" ", 1)[1] == "{ jobId: 1 }", said
+            assert entry["docsExamined"] <= entry["keysExamined"] <= 1_001, said
+            continue
+        assert not entry.get("hasSortStage"), said
         if "count" in command:
             continue  # estimated_document_count: metadata, no plan
         returned = entry["nreturned"]
@@ -141,24 +155,158 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
     if meta["next_cursor"]:
         second = ask(per_page=50, cursor=meta["next_cursor"])
         assert ask(per_page=50, page=2)["data"] == second["data"]
-    last = ask(per_page=50, page=max(1, meta["total_pages"]))
-    assert len(last["data"]) == (meta["total"] - 1) % 50 + 1 if meta["total"] else not last["data"]
+    total = filled.jobs.count_documents(as_query(wanted, subject if path == "/jobs" else None))
+    pages = -(-total // 50)
+    last = ask(per_page=50, page=max(1, pages))
+    assert len(last["data"]) == (total - 1) % 50 + 1 if total else not last["data"]
     assert last["meta"]["next_cursor"] is None
-    if meta["total_pages"] > 2:
-        before = ask(per_page=50, page=meta["total_pages"] - 1)
+    if pages > 2:
+        before = ask(per_page=50, cursor=last["meta"]["prev_cursor"])
+        assert before["data"] == ask(per_page=50, page=pages - 1)["data"]
         assert ask(per_page=50, cursor=before["meta"]["next_cursor"])["data"] == last["data"]
+
+
+def as_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
+    query = {
+        name: {"$in": values if isinstance(values, list) else [values]}
+        for name, values in wanted.items()
+    }
+    return query | ({} if owner is None else {"createdBy": {"$in": owner_values(owner)}})
+
+
+def at(seconds: int) -> str:
+    return iso(NOW + timedelta(seconds=seconds))
+
+
+EARLY, LATE = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
+RANGE = {"created_from": iso(EARLY), "created_to": iso(LATE)}
+WITHIN = {"createdAt": {"$gte": EARLY, "$lt": LATE}}
+OF_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
+NARROWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (RANGE, WITHIN),
+    ({"created_from": iso(LATE)}, {"createdAt": {"$gte": LATE}}),
+    (RANGE | {"status": ["dlq", "succeeded"]}, WITHIN | {"status": {"$in": ["dlq", "succeeded"]}}),
+    (RANGE | {"type": "type-3"}, WITHIN | {"type": "type-3"}),
+    (
+        {"created_to": iso(EARLY), "status": "succeeded", "type": ["type-1", "type-2"]},
+        {
+            "createdAt": {"$lt": EARLY},
+            "status": "succeeded",
+            "type": {"$in": ["type-1", "type-2"]},
+        },
+    ),
+    ({"owner": OWNER}, {"createdBy": OWNER}),
+    ({"owner": BIG_OWNER, "type": "type-3"}, OF_BIG_OWNER | {"type": "type-3"}),
+    (RANGE | {"owner": BIG_OWNER}, WITHIN | OF_BIG_OWNER),
+    (
+        RANGE | {"owner": BIG_OWNER, "status": ["queued", "succeeded"]},
+        WITHIN | OF_BIG_OWNER | {"status": {"$in": ["queued", "succeeded"]}},
+    ),
+    ({"error_code": "E1"}, {"lastError.code": "E1"}),
+    (RANGE | {"error_code": "11000"}, WITHIN | {"lastError.code": 11_000}),
+    (
+        RANGE | {"error_code": "E2", "status": ["dlq", "queued"], "type": "type-1"},
+        WITHIN | {"lastError.code": "E2", "status": {"$in": ["dlq", "queued"]}, "type": "type-1"},
+    ),
+]
+BY_ID: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"job_id": "job-412"}, {"jobId": {"$regex": "^job-412"}}),
+    ({"job_id": "1234"}, {"jobId": {"$regex": "^1234"}}),
+    (
+        {"job_id": "job-42", "status": "succeeded", "type": "type-1", "owner": BIG_OWNER}
+        | {"created_from": at(14_100)},
+        {
+            "jobId": {"$regex": "^job-42"},
+            "status": "succeeded",
+            "type": "type-1",
+            "createdAt": {"$gte": NOW + timedelta(seconds=14_100)},
+        }
+        | OF_BIG_OWNER,
+    ),
+    (
+        {"job_id": "job-42", "error_code": "E1"},
+        {"jobId": {"$regex": "^job-42"}, "lastError.code": "E1"},
+    ),
+]
+
+
+@pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
+@pytest.mark.parametrize(("wanted", "query"), NARROWED + BY_ID, ids=str)
+def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
+    served: Api,
+    filled: Database[dict[str, Any]],
+    wanted: dict[str, Any],
+    query: dict[str, Any],
+    sort: str,
+) -> None:
+    direction = 1 if sort == "createdAt" else -1
+    found = filled.jobs.find(query, ["jobId"]).sort([("createdAt", direction), ("_id", direction)])
+    expected = [job["jobId"] for job in found]
+
+    def ask(**more: Any) -> tuple[list[str], dict[str, Any]]:
+        with profiled(filled) as entries:
+            answer = served.as_admin("/admin/jobs/queue", per_page=3, sort=sort, **wanted, **more)
+        assert answer.status_code == 200
+        assert_cheap(filled, entries, by_id="job_id" in wanted)
+        return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
+
+    assert len(expected) > 9
+    shown, first = ask()
+    assert shown == expected[:3]
+    is_exact = len(expected) <= 10_000
+    assert (first["total"], first["total_is_exact"]) == (min(len(expected), 10_000), is_exact)
+    shown, second = ask(cursor=first["next_cursor"])
+    assert shown == expected[3:6]
+    shown, third = ask(page=3)
+    assert shown == expected[6:9]
+    shown, _ = ask(cursor=third["prev_cursor"])
+    assert shown == expected[3:6]
+    shown, _ = ask(cursor=second["prev_cursor"])
+    assert shown == expected[:3]
+
+
+def test_the_start_of_an_id_that_says_too_little_is_refused(
+    served: Api, filled: Database[dict[str, Any]]
+) -> None:
+    for path in ("/admin/jobs/queue", "/jobs"):
+        for form in ("json", "csv"):
+            with profiled(filled) as entries:
+                answer = served.as_admin(path, job_id="job-", format=form)
+            assert answer.status_code == 422
+            assert answer.json["error"]["details"] == {
+                "job_id": ["Matches more than 1,000 jobs: give more of the id."]
+            }
+            (entry,) = entries
+            assert (entry["keysExamined"], entry["docsExamined"]) == (1_001, 0)
+    assert served.as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
+    assert served.as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
+
+
+def test_an_export_reads_each_job_once_a_batch_at_a_time(
+    served: Api, filled: Database[dict[str, Any]]
+) -> None:
+    query = WITHIN | OF_BIG_OWNER
+    with profiled(filled) as entries:
+        answer = served.as_admin(
+            "/admin/jobs/queue", owner=BIG_OWNER, sort="createdAt", format="ndjson", **RANGE
+        )
+        shown = [json.loads(line)["jobId"] for line in answer.text.splitlines()]
+    found = filled.jobs.find(query, ["jobId"]).sort([("createdAt", 1), ("_id", 1)])
+    assert shown == [job["jobId"] for job in found]
+    assert len(shown) > 5_000
+    assert_cheap(filled, entries)
+    finds = [entry for entry in entries if "find" in entry["command"]]
+    assert all("skip" not in entry["command"] for entry in finds)
+    assert sum(entry["docsExamined"] for entry in finds) <= len(shown) + len(finds)
 
 
 @pytest.mark.parametrize("wanted", FILTERS, ids=str)
 def test_totals_are_exact_at_any_size(
     served: Api, filled: Database[dict[str, Any]], wanted: dict[str, Any]
 ) -> None:
-    query = {
-        name: {"$in": values if isinstance(values, list) else [values]}
-        for name, values in wanted.items()
-    }
-    total = served.as_admin("/admin/jobs/queue", **wanted).json["meta"]["total"]
-    assert total == filled.jobs.count_documents(query)
+    meta = served.as_admin("/admin/jobs/queue", **wanted).json["meta"]
+    assert meta["total"] == filled.jobs.count_documents(as_query(wanted))
+    assert meta["total_is_exact"] is True
 
 
 def test_a_job_is_found_by_its_index_with_its_attempts(

@@ -1,0 +1,180 @@
+"""A plausible past for an empty queue: what the sample workload would have left behind by now.
+
+Waiting for it would take as long as it tells of. Jobs go through the same lives as in
+`jobmon.demo`, with a busy spell and a provider that was away for a while, so that charts have something to say.
+"""
+
+import math
+import random
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pymongo.database import Database
+
+from jobmon.demo import BACKLOG, KINDS, OWNERS, Kind
+from jobmon.rollup.gauges import Gauge, Gauges
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE
+
+Document = dict[str, Any]
+Change = tuple[datetime, str | None, str, datetime]  # when, from and to which status, created at
+
+RETRY_S = 20
+BACKLOG_WAITS_S = 600
+ERRORS = (
+    ("ETIMEDOUT", "The bank did not answer within 5 s."),
+    ("HTTP_502", "The receiver answered 502 Bad Gateway."),
+    ("RATE_LIMITED", "The provider asks us to slow down."),
+)
+STACK = """Traceback (most recent call last):
+  File "/srv/worker/run.py", line 88, in work
+    outcome = handler(job.payload)
+  File "/srv/worker/handlers.py", line 41, in deliver
+    response = client.post(receiver, json=body, timeout=5)
+"""
+
+
+class Past:
+    """`hours` of jobs up to now, made up from `seed`."""
+
+    def __init__(self, hours: float, seed: int = 4) -> None:
+        self._random = random.Random(seed)  # noqa: S311
+        self._now = datetime.now(UTC)
+        self._start = self._now - timedelta(hours=hours)
+        self._changes: list[Change] = []
+
+    def fill(self, watched: Database[Document], rollups: Database[Document]) -> None:
+        """Write the jobs, and the samples of how the queue stood that a collector would have."""
+        jobs: list[Document] = []
+        attempts: list[Document] = []
+        for kind in (*KINDS, BACKLOG):
+            for created_at in self._moments(kind):
+                job, tried = self._life(kind, created_at)
+                jobs.append(job)
+                attempts += tried
+        jobs.sort(key=lambda job: job["createdAt"])
+        watched.jobs.insert_many(jobs, ordered=False)
+        watched.job_attempts.insert_many(attempts, ordered=False)
+        gauges = Gauges(rollups, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
+        for at, gauge in self._samples():
+            gauges.sample(at, gauge)
+
+    def _moments(self, kind: Kind) -> Iterator[datetime]:
+        """When jobs of a kind were enqueued: more of them in some minutes than in others."""
+        per_second = kind.per_second / 2 if kind is BACKLOG else kind.per_second
+        at = self._start
+        while True:
+            slow = 1 + 0.3 * math.sin(at.timestamp() / 600) + 0.12 * math.sin(at.timestamp() / 97)
+            at += timedelta(seconds=self._random.expovariate(per_second * slow))
+            if at >= self._now:
+                return
+            yield at
+
+    def _life(self, kind: Kind, created_at: datetime) -> tuple[Document, list[Document]]:
+        """A job as it stands now, and its attempts."""
+        job: Document = {
+            "jobId": str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
+            "type": kind.name,
+            "status": "queued",
+            "payload": self._payload(kind),
+            "priority": kind.priority,
+            "createdBy": self._random.choice(OWNERS),
+            "createdAt": created_at,
+            "updatedAt": created_at,
+            "nextRunAt": created_at + timedelta(seconds=kind.delay_s),
+            "maxAttempts": kind.max_attempts,
+            "attemptCount": 0,
+            "leasedBy": None,
+            "leaseExpiresAt": None,
+            "finishedAt": None,
+            "lastError": None,
+        }
+        attempts: list[Document] = []
+        self._becomes(job, None, created_at)
+        while job["status"] in ("queued", "failed"):
+            wait_s = self._random.lognormvariate(-1.2, 0.9)
+            wait_s += self._random.uniform(0.9, 1.1) * BACKLOG_WAITS_S if kind is BACKLOG else 0
+            started_at = job["nextRunAt"] + timedelta(seconds=wait_s)
+            run_s = kind.work_s * self._random.lognormvariate(0, 0.4)
+            finished_at = started_at + timedelta(seconds=run_s)
+            if finished_at >= self._now:
+                break
+            attempts.append(self._attempt(kind, job, started_at, finished_at))
+        return job, attempts
+
+    def _attempt(
+        self, kind: Kind, job: Document, started_at: datetime, finished_at: datetime
+    ) -> Document:
+        """One attempt, and what it makes of the job."""
+        error, before = self._error(kind, finished_at), job["status"]
+        worker = "worker-reports" if kind is BACKLOG else f"worker-{self._random.randint(1, 3)}"
+        attempt = {
+            "jobId": job["jobId"],
+            "attemptNumber": job["attemptCount"] + 1,
+            "status": "failed" if error else "succeeded",
+            "workerId": worker,
+            "eligibleAt": job["nextRunAt"],
+            "startedAt": started_at,
+            "finishedAt": finished_at,
+            "error": error,
+        }
+        job |= {"attemptCount": attempt["attemptNumber"], "updatedAt": finished_at}
+        job["lastError"] = error or job["lastError"]
+        hopeless = error is not None and error["code"] == "BAD_INPUT"
+        if error is None:
+            job |= {"status": "succeeded", "finishedAt": finished_at}
+        elif hopeless or job["attemptCount"] >= kind.max_attempts:
+            job |= {"status": "dlq", "finishedAt": finished_at}
+        else:
+            retry_s = RETRY_S * 2 ** (job["attemptCount"] - 1) * self._random.uniform(0.5, 1)
+            job |= {"status": "failed", "nextRunAt": finished_at + timedelta(seconds=retry_s)}
+        self._becomes(job, before, finished_at)
+        return attempt
+
+    def _error(self, kind: Kind, at: datetime) -> Document | None:
+        minutes_ago = (self._now - at) / MINUTE
+        trouble = 1.25 if 32 < minutes_ago < 41 else 0.5
+        chance = self._random.random()
+        if chance < kind.hopeless:
+            message = "The document is not an invoice."
+            return {"code": "BAD_INPUT", "message": message, "stack": STACK}
+        if chance < kind.hopeless + kind.failing * trouble:
+            code, message = self._random.choice(ERRORS)
+            return {"code": code, "message": message, "stack": STACK + f"{code}: {message}\n"}
+        return None
+
+    def _payload(self, kind: Kind) -> Document:
+        number = self._random.randrange(10_000)
+        return {
+            "reference": f"{kind.name}/{number}",
+            "amount": {"value": number / 100, "currency": "EUR"},
+            "provider": {"apiKey": "sk_live_not_for_your_eyes"},
+        }
+
+    def _becomes(self, job: Document, before: str | None, at: datetime) -> None:
+        self._changes.append((at, before, job["status"], job["createdAt"]))
+
+    def _samples(self) -> Iterator[tuple[datetime, Gauge]]:
+        """How the queue stood at the end of each minute."""
+        self._changes.sort(key=lambda change: change[0])
+        counts: Counter[str] = Counter()
+        queued: Counter[datetime] = Counter()
+        changes = iter(self._changes)
+        change = next(changes, None)
+        at = self._start + MINUTE
+        while at < self._now:
+            while change is not None and change[0] <= at:
+                _, before, after, created_at = change
+                for status, by in ((before, -1), (after, 1)):
+                    if status is not None:
+                        counts[status] += by
+                    if status == "queued":
+                        queued[created_at] += by
+                change = next(changes, None)
+            queued = +queued
+            counts["leased"] = self._random.randint(1, 4)
+            oldest_ms = round((at - min(queued, default=at)) / timedelta(milliseconds=1))
+            yield at, Gauge(status_counts=dict(counts), oldest_queued_ms=oldest_ms)
+            at += MINUTE

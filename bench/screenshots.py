@@ -1,0 +1,94 @@
+"""The README's pictures: the sample workload with a plausible past, in a headless Chromium.
+
+    make screenshots
+
+Writes docs/overview.png, docs/jobs.png and docs/job-dark.png.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from past import Past
+from playwright.sync_api import Page, expect, sync_playwright
+from pymongo import MongoClient
+
+from jobmon.embedded import Mongod, free_port
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection, Document
+from jobmon.store.indexes import create_indexes
+
+DOCS = Path(__file__).parents[1] / "docs"
+WIDE = {"width": 1280, "height": 800}
+HOURS = 1.5
+CHROMIUM = os.environ.get("CHROMIUM", shutil.which("chromium"))
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+COLLECTED_MS = 60_000
+SETTLED_MS = 15_000  # history is counted after the jobs
+
+
+@contextmanager
+def demo(state: Path) -> Iterator[tuple[str, str]]:
+    """A `jobmon demo` that has been at work for a while: its address and an admin's token."""
+    with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
+        settings = Settings(mongo_uri=mongod.uri)
+        Past(HOURS).fill(client.jobmon, client[settings.rollup_db])
+        create_indexes(Connection(settings, client))
+    port, log = free_port(), state / "log"
+    command = [sys.executable, "-m", "jobmon.cli", "demo", "--port", str(port)]
+    with log.open("w") as output:
+        process = subprocess.Popen([*command, "--state", str(state)], stdout=output, stderr=output)  # noqa: S603
+    try:
+        while not (said := re.search(r"admin's token:\n(\S+)", log.read_text())):
+            if process.poll() is not None:
+                sys.exit(log.read_text())
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}", said[1]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def take(page: Page, name: str) -> None:
+    file = DOCS / f"{name}.png"
+    page.mouse.move(0, 0)
+    page.screenshot(path=file)
+    print(f"{file}: {file.stat().st_size / 1_024:.0f} KB")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        with demo(Path(folder)) as (url, token):
+            page = browser.new_page(viewport=WIDE, color_scheme="light")
+            page.goto(f"{url}/dashboard")
+            page.fill("#token", token)
+            page.click("text=Sign in >> nth=-1")
+            # Until the collector has counted: first the jobs, then what happened.
+            expect(page.locator("#types .c-done").nth(1)).not_to_have_text(
+                "–", timeout=COLLECTED_MS
+            )
+            expect(page.locator(".chart canvas")).to_have_count(3, timeout=COLLECTED_MS)
+            expect(page.get_by_text("No collector")).to_have_count(0, timeout=COLLECTED_MS)
+            page.wait_for_timeout(SETTLED_MS)
+            page.reload()
+            expect(page.locator(".chart canvas")).to_have_count(3)
+            take(page, "overview")
+            page.goto(f"{url}/dashboard/jobs?status=failed&status=dlq")
+            take(page, "jobs")
+            page.emulate_media(color_scheme="dark")
+            page.locator("tr", has_text="dead").first.locator(".row-link").click()
+            expect(page.locator("#payload")).to_be_visible()
+            take(page, "job-dark")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A list as a file: everything that a filter matches, streamed as CSV or NDJSON.
+
+What has been sent cannot be taken back: a fault in the midst breaks the connection off, so that
+half a file never looks like a whole one.
+"""
+
+import csv
+import errno
+import io
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import chain
+from typing import Any, NamedTuple
+
+from flask import Flask, Response, current_app, request
+from pymongo.errors import PyMongoError
+
+from jobmon.api.errors import ApiError, cause
+from jobmon.api.schemas import JobSummary
+from jobmon.store.connection import Document
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 2  # each holds a thread and keeps the database busy as long as it runs
+RETRY_AFTER_S = 10
+_slots = threading.BoundedSemaphore(AT_ONCE)
+
+_COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _csv(jobs: list[dict[str, Any]]) -> str:
+    rows = []
+    for job in jobs:
+        error = job["lastError"] or {}
+        values = [*(job[name] for name in _COLUMNS), error.get("code"), error.get("message")]
+        rows.append([_harmless(value) for value in values])
+    return _csv_of(rows)
+
+
+def _csv_of(rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """What a spreadsheet would run as a formula, as text."""
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
+    return f"'{value}" if is_formula else value
+
+
+def _ndjson(jobs: list[dict[str, Any]]) -> str:
+    return "".join(f"{json.dumps(job, ensure_ascii=False)}\n" for job in jobs)
+
+
+class _Form(NamedTuple):
+    """How a file looks: what it begins with, and a batch of `JobSummary`s in it."""
+
+    mimetype: str
+    header: str
+    render: Callable[[list[dict[str, Any]]], str]
+
+
+_FORMS = {
+    "csv": _Form("text/csv", _csv_of([[*_COLUMNS, "lastErrorCode", "lastErrorMessage"]]), _csv),
+    "ndjson": _Form("application/x-ndjson", "", _ndjson),
+}
+
+
+def export(batches: Iterator[list[Document]], form: str) -> Response:
+    """The jobs of all batches as a file, `form` being csv or ndjson; ApiError 429.
+
+    The first batch is read before the answer begins, so its faults are answers like any other.
+    """
+    if not _slots.acquire(blocking=False):
+        raise ApiError(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "rate_limited",
+            f"{AT_ONCE} exports are running. Try again.",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+    with ExitStack() as slot:
+        slot.callback(_slots.release)
+        batches = chain([next(batches, [])], batches)
+        held = slot.pop_all()  # given back once: at the file's end, or when the caller goes before
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    text = _text(app, batches, _FORMS[form], str(request.endpoint))
+    response = Response(_holding(held, text), mimetype=_FORMS[form].mimetype)
+    response.call_on_close(held.close)
+    name = f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+def _holding(held: ExitStack, text: Iterator[str]) -> Iterator[str]:
+    with held:
+        yield from text
+
+
+def _text(
+    app: Flask, batches: Iterator[list[Document]], form: _Form, endpoint: str
+) -> Iterator[str]:
+    schema = JobSummary(many=True)
+    if form.header:
+        yield form.header
+    try:
+        for batch in batches:
+            with app.app_context():  # the request's has ended
+                text = form.render(schema.dump(batch))
+            if text:
+                yield text
+    except PyMongoError as error:
+        log.error("%s: an export broke off: %s", endpoint, cause(error))
+        # To gunicorn as if the caller had gone: it closes without the last chunk.
+        raise ConnectionResetError(errno.ECONNRESET, "the export broke off") from None

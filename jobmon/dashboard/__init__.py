@@ -1,0 +1,1 @@
+"""The pages for people: what the JSON routes tell, to look at in a browser."""

@@ -1,0 +1,336 @@
+// What the pages do in the browser: keep themselves up to date, tell times in the viewer's zone,
+// and answer to keys. Without it they are plain pages that work, and stand still.
+"use strict";
+
+const TICK_MS = 1000;
+const page = document.documentElement;
+
+// --- Times -------------------------------------------------------------------------------------
+
+const inZone = new Intl.DateTimeFormat(undefined, {
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
+const withYear = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+
+function duration(seconds) {
+  for (let i = 0; i < UNITS.length; i += 1) {
+    const [unit, size] = UNITS[i];
+    if (seconds >= size || unit === "s") {
+      const whole = Math.floor(seconds / size);
+      const next = UNITS[i + 1];
+      const part = next ? Math.floor((seconds % size) / next[1]) : 0;
+      return part ? `${whole} ${unit} ${part} ${next[0]}` : `${whole} ${unit}`;
+    }
+  }
+  return "";
+}
+
+function showTime(element) {
+  const moment = new Date(element.dateTime);
+  if (Number.isNaN(moment.getTime())) return;
+  const age = (Date.now() - moment) / 1000;
+  if ("age" in element.dataset) {
+    element.textContent = duration(Math.max(0, age));
+  } else if (Math.abs(age) < 3600) {
+    element.textContent = Math.abs(age) < 1 ? "now" : age > 0 ? `${duration(age)} ago` : `in ${duration(-age)}`;
+  } else {
+    element.textContent = (moment.getFullYear() === new Date().getFullYear() ? inZone : withYear).format(moment);
+  }
+  if (element.title) return;
+  element.title = `${withYear.format(moment)}\n${moment.toISOString()}`;
+}
+
+function showTimes() {
+  document.querySelectorAll("time").forEach(showTime);
+}
+
+// --- Staying up to date ------------------------------------------------------------------------
+
+const live = document.querySelector("[data-live]");
+const freshness = document.getElementById("freshness");
+const pause = document.getElementById("pause");
+let seenAt = Date.now();
+let askedAt = 0; // since when an answer is due; 0 if none is
+let failing = false;
+let paused = false;
+let finished = Boolean(document.getElementById("finished"));
+
+function tick() {
+  showTimes();
+  if (!live) return;
+  showFreshness();
+  if (!paused && !finished && !document.hidden) {
+    htmx.trigger(document.body, "jobmon:tick");
+    document.dispatchEvent(new Event("jobmon:tick"));
+  }
+}
+
+function showFreshness() {
+  const now = Date.now();
+  const age = (now - seenAt) / 1000;
+  const unanswered = failing || (askedAt > 0 && now - askedAt > 4000);
+  const stale = !paused && !finished && unanswered && age > 3;
+  page.classList.toggle("is-stale", stale);
+  freshness.classList.toggle("stale", stale);
+  freshness.classList.toggle("fresh", !stale && !paused && !finished);
+  let said = "";
+  if (stale) said = `not answering; as of ${duration(age)} ago`;
+  else if (paused) said = `as of ${duration(age)} ago`;
+  else if (!finished) said = "live";
+  if (freshness.textContent !== said) freshness.textContent = said;
+}
+
+function setPaused(value) {
+  paused = value;
+  pause.setAttribute("aria-pressed", String(value));
+  pause.textContent = value ? "Paused" : "Pause";
+  if (!value) tick();
+  showFreshness();
+}
+
+// The page asks "has this changed?"; mostly it has not, and the answer is a 304 without a body.
+document.addEventListener("htmx:configRequest", (event) => {
+  const { elt, headers } = event.detail;
+  askedAt = askedAt || Date.now();
+  // What was held back under the pointer is wanted now that the pointer is gone.
+  const isBehind = elt.querySelector(".fresh-rows") && !pointerIsIn(elt);
+  if (elt.dataset.etag && !isBehind) headers["If-None-Match"] = elt.dataset.etag;
+});
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { xhr, target } = event.detail;
+  if (xhr.status === 200 && target.matches("[data-list]") && pointerIsIn(target)) {
+    event.detail.shouldSwap = false;
+    updateInPlace(target, event.detail.serverResponse);
+  } else if (xhr.status === 200 && pointerIsIn(target)) {
+    event.detail.serverResponse = inOrderOf(target, event.detail.serverResponse);
+  }
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  const { xhr, elt } = event.detail;
+  const answered = xhr && (xhr.status === 200 || xhr.status === 304);
+  failing = !answered;
+  askedAt = 0;
+  if (answered) {
+    seenAt = Date.now();
+    if (xhr.status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
+  }
+  showFreshness();
+});
+
+document.addEventListener("htmx:afterSwap", () => {
+  finished = Boolean(document.getElementById("finished"));
+  pause.hidden = finished;
+  showTimes();
+  markRow();
+});
+
+// Rows under the pointer stay where they are: what is new waits until it is wanted.
+function pointerIsIn(list) {
+  const rows = list.querySelector("tbody");
+  return Boolean(rows && (rows.matches(":hover") || rows.contains(document.activeElement)));
+}
+
+// A table that is sorted by its figures keeps the order that it has, and shows new figures.
+function inOrderOf(target, html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  const rows = fresh.querySelector("tbody");
+  const places = new Map(rowsOf().map((row, place) => [row.id, place]));
+  const place = (row) => places.get(row.id) ?? places.size;
+  if (rows) rows.append(...[...rows.children].sort((a, b) => place(a) - place(b)));
+  return fresh.body.innerHTML;
+}
+
+function updateInPlace(list, html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  let unknown = 0;
+  fresh.querySelectorAll("tbody tr").forEach((row) => {
+    const old = document.getElementById(row.id);
+    if (old) Idiomorph.morph(old, row.outerHTML, { morphStyle: "outerHTML" });
+    else unknown += 1;
+  });
+  showTimes();
+  markRow();
+  let button = list.querySelector(".fresh-rows");
+  if (!unknown) {
+    if (button) button.remove();
+    return;
+  }
+  if (!button) {
+    button = document.createElement("button");
+    button.type = "button";
+    button.className = "fresh-rows";
+    button.addEventListener("click", () => {
+      delete list.dataset.etag;
+      document.activeElement.blur();
+      htmx.ajax("GET", list.getAttribute("hx-get"), { source: list, target: list, swap: "morph:innerHTML" });
+    });
+    list.querySelector(".heading").after(button);
+  }
+  button.textContent = unknown === 1 ? "1 other job: show" : `${unknown} other jobs: show`;
+}
+
+// --- Rows by keyboard ----------------------------------------------------------------------------
+
+let here = null; // the id of the row that j and k have come to
+
+function rowsOf() {
+  return [...document.querySelectorAll(".rows tbody tr")];
+}
+
+function markRow() {
+  rowsOf().forEach((row) => row.classList.toggle("here", row.id === here));
+}
+
+function moveRow(by) {
+  const rows = rowsOf();
+  if (!rows.length) return;
+  const at = rows.findIndex((row) => row.id === here);
+  const row = rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(Math.max(at + by, 0), rows.length - 1)];
+  here = row.id;
+  markRow();
+  row.querySelector(".row-link")?.focus();
+  row.scrollIntoView({ block: "nearest" });
+}
+
+// --- Keys, buttons, forms ------------------------------------------------------------------------
+
+const help = document.getElementById("help");
+const said = document.getElementById("said");
+const themeButton = document.getElementById("theme");
+const THEMES = ["system", "light", "dark"];
+let going = 0; // until when a key after `g` goes somewhere
+
+function go(letter) {
+  const link = document.querySelector(`[data-go="${CSS.escape(letter)}"]`);
+  if (link) link.click();
+}
+
+function nextTheme() {
+  const theme = THEMES[(THEMES.indexOf(page.dataset.theme) + 1) % THEMES.length];
+  page.dataset.theme = theme;
+  document.cookie = `jobmon_theme=${theme}; Path=/dashboard; Max-Age=31536000; SameSite=Lax`;
+  sayTheme();
+  document.dispatchEvent(new Event("jobmon:theme"));
+}
+
+function sayTheme() {
+  const theme = page.dataset.theme;
+  themeButton.setAttribute("aria-label", `Colours: ${theme === "system" ? "as the system" : theme}`);
+  themeButton.title = themeButton.getAttribute("aria-label");
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  if (event.target.matches("input, textarea, select")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (Date.now() < going) {
+    going = 0;
+    go(event.key);
+    return;
+  }
+  const actions = {
+    "/": () => { if (filters) filters.open = true; (document.getElementById("search") || document.getElementById("find-type"))?.focus(); },
+    "?": () => help.showModal(),
+    g: () => { going = Date.now() + 1500; },
+    j: () => moveRow(1),
+    k: () => moveRow(-1),
+    p: () => { if (live && !finished) setPaused(!paused); },
+    t: nextTheme,
+  };
+  if (actions[event.key]) {
+    event.preventDefault();
+    actions[event.key]();
+  }
+});
+
+async function copy(button) {
+  const text = "copyNext" in button.dataset ? button.nextElementSibling.textContent : button.dataset.copy;
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else copyTheOldWay(text);
+  button.classList.add("done");
+  said.textContent = "Copied";
+  setTimeout(() => {
+    button.classList.remove("done");
+    said.textContent = "";
+  }, 1200);
+}
+
+// Without TLS a browser has no clipboard to write to.
+function copyTheOldWay(text) {
+  const field = document.createElement("textarea");
+  const focused = document.activeElement;
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+  focused?.focus();
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest(".copy");
+  if (button) copy(button);
+});
+
+// On a phone the filters would hide the jobs.
+const filters = document.querySelector(".filters");
+if (filters && !location.search && matchMedia("(max-width: 620px)").matches) filters.open = false;
+
+// A date and time is typed in the viewer's zone and sent as an instant.
+document.querySelectorAll("[data-instant]").forEach((field) => {
+  const sent = field.nextElementSibling;
+  const moment = new Date(sent.value);
+  if (sent.value && !Number.isNaN(moment.getTime())) {
+    field.value = new Date(moment - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  }
+  field.addEventListener("change", () => {
+    sent.value = field.value ? new Date(field.value).toISOString() : "";
+  });
+});
+
+// Addresses stay short: what is not filled in is not sent.
+document.getElementById("filters")?.addEventListener("formdata", ({ formData }) => {
+  for (const name of new Set(formData.keys())) {
+    const given = formData.getAll(name).filter(Boolean);
+    formData.delete(name);
+    given.forEach((value) => formData.append(name, value));
+  }
+});
+
+// An identity provider may send people here with their token behind the address.
+const signIn = document.getElementById("sign-in");
+if (signIn) {
+  const token = new URLSearchParams(location.hash.slice(1)).get("access_token");
+  if (token) {
+    history.replaceState(null, "", location.pathname + location.search);
+    signIn.elements.token.value = token;
+    signIn.submit();
+  }
+}
+
+const again = document.querySelector("[data-try-again]");
+if (again) setTimeout(() => location.reload(), Number(again.dataset.tryAgain) * 1000);
+
+if (live && window.htmx) {
+  pause.hidden = finished;
+  pause.addEventListener("click", () => setPaused(!paused));
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) tick(); });
+  // What somebody is typing stays, and a folded part that was opened stays open.
+  Idiomorph.defaults.ignoreActiveValue = true;
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
+  // The charts draw themselves.
+  Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "charts";
+}
+themeButton.hidden = false;
+themeButton.addEventListener("click", nextTheme);
+sayTheme();
+const helpButton = document.getElementById("help-button");
+helpButton.hidden = false;
+helpButton.addEventListener("click", () => help.showModal());
+tick();
+setInterval(tick, TICK_MS);

@@ -1,0 +1,127 @@
+"""A job's life, step by step, as the detail page tells it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jobmon.domain import AttemptStatus, JobStatus
+
+FINISHED = (JobStatus.SUCCEEDED, JobStatus.DLQ, JobStatus.CANCELLED)
+# Each may come with a stack of pages; who wants them all asks for the JSON.
+MAX_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Something that happened to a job, or will: `at` is ISO 8601 in UTC, or None if unknown.
+
+    `status` colours it; `wait_ms` went by before it and `run_ms` while it lasted.
+    """
+
+    name: str
+    at: str | None
+    status: str
+    note: str = ""
+    wait_ms: float | None = None
+    run_ms: float | None = None
+    error: dict[str, Any] | None = None
+    to_come: bool = False
+
+
+def timeline(job: dict[str, Any]) -> list[Step]:
+    """The life of a job, given as `JobDetail` serialises it."""
+    return [*_past(job), *_what_comes(job)]
+
+
+def is_finished(job: dict[str, Any]) -> bool:
+    """Whether nothing more will happen to the job by itself."""
+    return job["status"] in FINISHED
+
+
+def _past(job: dict[str, Any]) -> Iterator[Step]:
+    owner = f"by {job['createdBy']}" if job["createdBy"] else ""
+    yield Step(name="Enqueued", at=job["createdAt"], status="queued", note=owner)
+    before = job["createdAt"]
+    left_out = job["attempts"][:-MAX_ATTEMPTS]
+    if left_out:
+        before = left_out[-1]["finishedAt"]
+        note = "not shown: see GET /jobs/{jobId}"
+        yield Step(name=f"{len(left_out):,} attempts", at=None, status="", note=note)
+    for attempt in job["attempts"][-MAX_ATTEMPTS:]:
+        status = attempt["status"] or ""
+        yield Step(
+            name=f"Attempt {_number(attempt['attemptNumber'])}",
+            at=attempt["startedAt"],
+            status=_colour(status),
+            note=f"{status or 'unknown'} on {attempt['workerId'] or 'an unnamed worker'}",
+            wait_ms=_wait_ms(attempt, before),
+            run_ms=_not_negative(attempt["durationMs"]),
+            error=attempt["error"],
+        )
+        before = attempt["finishedAt"]
+    if job["finishedAt"]:
+        names = {
+            JobStatus.SUCCEEDED: "Succeeded",
+            JobStatus.DLQ: "Given up",
+            JobStatus.CANCELLED: "Cancelled",
+        }
+        name = next((word for known, word in names.items() if known == job["status"]), "Finished")
+        total_ms = _between(job["createdAt"], job["finishedAt"])
+        yield Step(name=name, at=job["finishedAt"], status=job["status"] or "", wait_ms=total_ms)
+
+
+def _what_comes(job: dict[str, Any]) -> Iterator[Step]:
+    status, due = job["status"], job["nextRunAt"]
+    if status == JobStatus.LEASED:
+        note = f"held by {job['leasedBy']}" if job["leasedBy"] else ""
+        yield Step(
+            name="Lease runs out",
+            at=job["leaseExpiresAt"],
+            status="leased",
+            note=note,
+            to_come=True,
+        )
+    elif status in (JobStatus.QUEUED, JobStatus.FAILED) and due:
+        name = "Next retry" if status == JobStatus.FAILED else "Eligible"
+        count, most = job["attemptCount"], job["maxAttempts"]
+        number = None if count is None else count + 1
+        note = f"attempt {_number(number)} of {_number(most)}" if most else ""
+        yield Step(name=name, at=due, status=status, note=note, to_come=True)
+
+
+def _wait_ms(attempt: dict[str, Any], before: str | None) -> float | None:
+    """How long it waited from when it was due, or else from what came before it."""
+    told: float | None = attempt["waitMs"]
+    return _between(before, attempt["startedAt"]) if told is None else told
+
+
+def _not_negative(ms: float | None) -> float | None:
+    """Clocks differ: what seems to end before it began took no time."""
+    return None if ms is None else max(0, ms)
+
+
+def _colour(status: str) -> str:
+    return {AttemptStatus.RUNNING.value: "leased", AttemptStatus.EXPIRED.value: "failed"}.get(
+        status, status
+    )
+
+
+def _number(value: Any) -> str:
+    return "?" if value is None else f"{value:,}"
+
+
+def _between(start: str | None, end: str | None) -> float | None:
+    first, last = _moment(start), _moment(end)
+    if first is None or last is None:
+        return None
+    return max(0.0, (last - first).total_seconds() * 1_000)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """The instant that the JSON tells; None for what a document holds instead of a date."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,360 @@
+"""The dashboard's routes: each asks what a JSON route asks, and renders a page or a part of it."""
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    json,
+    redirect,
+    render_template,
+    request,
+    send_from_directory,
+    url_for,
+)
+from marshmallow import ValidationError
+from werkzeug.routing import BaseConverter
+from werkzeug.wrappers import Response as BaseResponse
+
+from jobmon.api import auth, ratelimit
+from jobmon.api.errors import ApiError, explain, invalid, unavailable
+from jobmon.api.jobs import list_of_jobs
+from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
+from jobmon.dashboard import session, words
+from jobmon.dashboard.overview import (
+    RANGE_WORDS,
+    RANGES,
+    SORTS,
+    TYPES_SHOWN,
+    NotKeptError,
+    chart_columns,
+    gather,
+    overview,
+    sorted_types,
+    window_of,
+)
+from jobmon.dashboard.timeline import is_finished, timeline
+from jobmon.domain import JobStatus
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
+from jobmon.store.shared import SharedAnswers
+
+log = logging.getLogger(__name__)
+
+# All who look at the same thing in the same second are shown one answer.
+SHARED_S = 1
+KEEP_ANSWERS = 100
+PER_PAGE = 25
+SUGGESTED_TYPES = 200
+BY_DEFAULT = "-queued"
+THEMES = ("light", "dark")
+EXPORTS = ("csv", "ndjson")
+STATIC = Path(__file__).parent / "static"
+# As browsers want them, whatever the machine's own tables say.
+MIMETYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class _Anything(BaseConverter):
+    """The rest of an address, as it stands: a job's id may hold slashes and line ends."""
+
+    regex = r"[\s\S]+"
+    part_isolating = False
+
+
+def blueprint(
+    store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
+) -> Blueprint:
+    """The pages at `/` and below `/dashboard`."""
+    routes = Blueprint("dashboard", __name__, template_folder="templates")
+    routes.record(lambda state: state.app.url_map.converters.update(anything=_Anything))
+    routes.register_error_handler(Exception, _error_page)
+    routes.after_request(_protect)
+    routes.context_processor(_about_the_page)
+    for name in ("grouped", "duration", "percent", "status_word", "instant", "spark"):
+        routes.add_app_template_filter(getattr(words, name))
+    routes.add_app_template_global(words.query)
+    routes.add_app_template_global(_asset, "asset")
+    pages = _Pages(store, lists, series, rollup)
+    for path, view in (
+        ("/", pages.root),
+        ("/dashboard/", pages.root),
+        ("/dashboard", pages.home),
+        ("/dashboard/overview", pages.overview_now),
+        ("/dashboard/charts", pages.charts),
+        ("/dashboard/jobs", pages.jobs),
+        ("/dashboard/jobs/<anything:job_id>", pages.job),
+        ("/dashboard/my", pages.own_jobs),
+        ("/dashboard/sign-in", session.sign_in_form),
+        ("/dashboard/static/<path:name>", _static),
+        ("/dashboard/<anything:_rest>", pages.nothing),
+    ):
+        routes.add_url_rule(path, view_func=view)
+    for path, act in (
+        ("/dashboard/session", session.sign_in),
+        ("/dashboard/sign-out", session.sign_out),
+    ):
+        routes.add_url_rule(path, view_func=act, methods=["POST"])
+    return routes
+
+
+class _Pages:
+    """The pages over what the JSON routes are over, too."""
+
+    def __init__(
+        self, store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
+    ) -> None:
+        self._store = store
+        self._lists = lists
+        self._series = series
+        self._rollup = rollup
+        self._shared: SharedAnswers[str] = SharedAnswers(KEEP_ANSWERS)
+
+    def root(self) -> BaseResponse:
+        """The dashboard is all that there is to see."""
+        return redirect(url_for("dashboard.home"))
+
+    def home(self) -> BaseResponse | str:
+        """The overview; whoever may not see it goes to their own jobs."""
+        _require_session()
+        if not auth.is_admin():
+            return redirect(url_for("dashboard.own_jobs"))
+        asked = _OverviewQuery.of_request()
+        part = self._overview(asked)
+        return render_template("dashboard/overview.html", part=part, asked=asked)
+
+    def overview_now(self) -> Response:
+        """The overview's figures, for the page that is open."""
+        _require_admin()
+        return _conditional(self._overview(_OverviewQuery.of_request()))
+
+    def _overview(self, asked: "_OverviewQuery") -> str:
+        return self._shared.get((asked, _second()), lambda: self._show_overview(asked))
+
+    def _show_overview(self, asked: "_OverviewQuery") -> str:
+        """Shown to all who ask the same: nothing of a caller may be in it."""
+        try:
+            facts = gather(self._store, self._series, self._rollup, asked.range, datetime.now(UTC))
+        except NotKeptError as error:
+            raise invalid("range", str(error)) from None
+        shown = overview(facts)
+        rows = sorted_types(shown.types, asked.by, asked.text)
+        return render_template(
+            "dashboard/_overview.html",
+            shown=shown,
+            rows=rows[:TYPES_SHOWN],
+            more=max(0, len(rows) - TYPES_SHOWN),
+            asked=asked,
+        )
+
+    def charts(self) -> Response:
+        """The charts' data: what `GET /admin/jobs/timeseries` tells, in columns."""
+        _require_admin()
+        asked = _OverviewQuery.of_request()
+        question = (asked.range, _second())
+        shown = self._shared.get(question, lambda: self._show_charts(asked.range))
+        return _conditional(shown, "application/json")
+
+    def _show_charts(self, wanted: str) -> str:
+        try:
+            window = window_of(self._series, wanted, datetime.now(UTC))
+            past = self._series.by_step(window, ())
+        except NotKeptError as error:
+            raise invalid("range", str(error)) from None
+        except NoCollectorError:
+            raise unavailable("collector_unavailable", "There is no collector.") from None
+        return json.dumps(chart_columns(past))
+
+    def jobs(self) -> BaseResponse | str | tuple[str, int]:
+        """All jobs."""
+        _require_admin()
+        return self._list(None)
+
+    def own_jobs(self) -> BaseResponse | str | tuple[str, int]:
+        """The jobs of whoever looks."""
+        _require_session()
+        return self._list(auth.subject())
+
+    def _list(self, owner: str | None) -> BaseResponse | str | tuple[str, int]:
+        schema = ListQuery() if owner is None else OwnListQuery()
+        asked, errors, shown = _list_query(), {}, None
+        paged = {} if asked.get("format") in EXPORTS else {"per_page": PER_PAGE}
+        try:
+            query = schema.load(paged | asked)
+            found = list_of_jobs(self._lists, query, owner=owner)
+            if isinstance(found, Response):
+                return found  # an export
+            shown = JobList().dump(found)
+        except ValidationError as error:
+            errors = error.messages_dict
+        except ApiError as error:
+            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            errors = error.details or {}
+        given = {
+            "asked": asked,
+            "errors": {name: _said(said) for name, said in errors.items()},
+            "shown": shown,
+            "own": owner is not None,
+            "path": request.path,
+        }
+        if session.is_part() and shown is not None:
+            return _conditional(render_template("dashboard/_jobs.html", **given))
+        types = self._suggested_types() if owner is None else []
+        page = render_template("dashboard/jobs.html", types=types, **given)
+        return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
+
+    def _suggested_types(self) -> list[str]:
+        return sorted(self._store.figures().type_counts() or {})[:SUGGESTED_TYPES]
+
+    def job(self, job_id: str) -> Response | str:
+        """One job, for its owner or an admin."""
+        _require_session()
+        found = self._store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
+        if found is None:
+            raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
+        detail = JobDetail().dump(found)
+        given = {"job": detail, "steps": timeline(detail), "finished": is_finished(detail)}
+        if session.is_part():
+            return _conditional(render_template("dashboard/_job.html", **given))
+        return render_template("dashboard/job.html", **given)
+
+    def nothing(self, _rest: str) -> BaseResponse:
+        """Whatever else is asked for below `/dashboard`."""
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such page.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OverviewQuery:
+    """Which overview: its range, and which types of jobs in which order."""
+
+    range: str
+    by: str
+    text: str
+
+    @classmethod
+    def of_request(cls) -> Self:
+        """As the address says; ApiError 422 names what is wrong with it."""
+        wanted, by = request.args.get("range", "1h"), request.args.get("by", BY_DEFAULT)
+        if wanted not in RANGES:
+            raise invalid("range", f"One of {', '.join(RANGES)}.")
+        if by.removeprefix("-") not in SORTS:
+            raise invalid("by", f"One of {', '.join(SORTS)}, after - the largest first.")
+        return cls(range=wanted, by=by, text=request.args.get("text", "")[:200])
+
+
+def _second() -> int:
+    return int(time.monotonic() // SHARED_S)
+
+
+def _about_the_page() -> dict[str, Any]:
+    theme = request.cookies.get("jobmon_theme")
+    return {
+        "theme": theme if theme in THEMES else "system",
+        "known_statuses": [status.value for status in JobStatus],
+        "range_words": RANGE_WORDS,
+        "signed_in": _caller(),
+        "address": session.address(),
+    }
+
+
+def _static(name: str) -> Response:
+    mimetype = MIMETYPES.get(Path(name).suffix)
+    response = send_from_directory(STATIC, name, mimetype=mimetype, conditional=False)
+    response.direct_passthrough = False
+    content = response.get_data()  # in memory, for what is streamed is not compressed
+    # What an address with its content's hash names never changes. Another hash is another
+    # version's, which may be answering beside this one.
+    is_this = request.args.get("v") == _hash(content)
+    response.headers["Cache-Control"] = (
+        "public, max-age=31536000, immutable" if is_this else "no-cache"
+    )
+    return response
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
+
+
+@cache
+def _asset(name: str) -> str:
+    """The address of a file of ours; empty if it was not built (`make assets`)."""
+    file = STATIC / name
+    if not file.is_file():
+        log.warning("%s is not built: pages work without it, but do not update", name)
+        return ""
+    return url_for("dashboard._static", name=name, v=_hash(file.read_bytes()))
+
+
+def _require_session() -> None:
+    auth.require_token(cookie=True)
+    ratelimit.check()
+
+
+def _require_admin() -> None:
+    _require_session()
+    auth.require_permission()
+
+
+def _caller() -> dict[str, Any] | None:
+    """Who is signed in, for the page's head; None where nobody is, or not for sure."""
+    return {"sub": auth.subject(), "is_admin": auth.is_admin()} if auth.is_known() else None
+
+
+def _list_query() -> dict[str, Any]:
+    """The list's parameters as they stand in the address."""
+    many = ("status", "type")
+    one = ListQuery().fields.keys() - set(many)
+    asked: dict[str, Any] = {
+        name: [value for value in request.args.getlist(name) if value] for name in many
+    }
+    return asked | {name: request.args[name] for name in one if request.args.get(name)}
+
+
+def _said(messages: Any) -> str:
+    """The messages about a parameter in a line; those of a list come by their positions."""
+    if isinstance(messages, dict):
+        messages = [text for texts in messages.values() for text in texts]
+    return " ".join(dict.fromkeys(messages))
+
+
+def _conditional(body: str, mimetype: str = "text/html") -> Response:
+    """An answer that costs nothing when the caller has it already."""
+    response = Response(body, mimetype=mimetype)
+    response.set_etag(hashlib.blake2b(body.encode(), digest_size=16).hexdigest())
+    response.make_conditional(request)
+    return response
+
+
+def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, str]]:
+    """Every failure as a page that says what to do, with the status that it has as JSON."""
+    known = explain(error)
+    if known.status == HTTPStatus.UNAUTHORIZED:
+        return current_app.make_response(session.sign_in_page(known))
+    if session.is_part():
+        return Response(status=known.status, headers={**known.headers, "X-Error-Code": known.code})
+    page = render_template("dashboard/error.html", error=known)
+    return page, known.status, known.headers
+
+
+def _protect(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    return response

@@ -1,0 +1,83 @@
+"""Numbers, durations and jobs in the words of the pages."""
+
+from datetime import datetime
+from urllib.parse import urlencode
+
+from jobmon.domain import AttemptStatus, JobStatus
+
+STATUS_WORDS = {
+    JobStatus.QUEUED: "queued",
+    JobStatus.LEASED: "running",
+    JobStatus.SUCCEEDED: "succeeded",
+    JobStatus.FAILED: "retrying",
+    JobStatus.DLQ: "dead",
+    JobStatus.CANCELLED: "cancelled",
+    AttemptStatus.RUNNING: "running",
+    AttemptStatus.EXPIRED: "expired",
+}
+
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+_EXACT_BELOW_MS = 10_000
+
+
+def grouped(number: float | None) -> str:
+    """12345 as `12,345`; a dash where there is no number."""
+    return "–" if number is None else f"{number:,}"
+
+
+def duration(ms: float | None) -> str:
+    """Milliseconds as a person says them, in at most two units: `850 ms`, `3 min 20 s`, `2 d`."""
+    if ms is None:
+        return "–"
+    ms = round(ms)
+    if ms < 1_000:
+        return f"{ms} ms"
+    if ms < _EXACT_BELOW_MS:
+        return f"{ms / 1_000:.1f} s"
+    number, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
+    whole, rest = divmod(ms, size)
+    smaller, smaller_size = _UNITS[min(number + 1, len(_UNITS) - 1)]
+    part = rest // smaller_size
+    return f"{whole:,} {unit} {part} {smaller}" if part else f"{whole:,} {unit}"
+
+
+def percent(fraction: float | None) -> str:
+    """0.0123 as `1.2 %`."""
+    if fraction is None:
+        return "–"
+    return f"{fraction:.0%}".replace("%", " %") if fraction >= 0.1 else f"{fraction * 100:.1f} %"
+
+
+def status_word(status: str | None) -> str:
+    """What people call a status; one that we do not know is called what it is."""
+    if status is None:
+        return "none"
+    return next((word for known, word in STATUS_WORDS.items() if known == status), status)
+
+
+def instant(moment: str | datetime | None) -> str:
+    """An instant for `<time datetime>`, ISO 8601."""
+    if isinstance(moment, datetime):
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment or ""
+
+
+def spark(values: list[float | None]) -> str:
+    """The points of a small line, 100 wide and 24 high, for an SVG polyline."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return ""
+    top, bottom = max(known), min(known)
+    height = (top - bottom) or 1
+    step = 100 / (len(values) - 1)
+    return " ".join(
+        f"{number * step:.1f},{22 - 20 * (value - bottom) / height:.1f}"
+        for number, value in enumerate(values)
+        if value is not None
+    )
+
+
+def query(**parameters: object) -> str:
+    """A query string of what is not empty; a tuple is repeated."""
+    given = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
+    return f"?{urlencode(given, doseq=True)}" if given else ""

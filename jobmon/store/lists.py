@@ -1,0 +1,358 @@
+"""Lists of jobs: which ones (the filter), page by page or all of them, and how many there are."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from jobmon.store import indexes
+from jobmon.store.connection import Connection, Document
+from jobmon.store.jobs import JobStore, attempt_count, owner_values
+from jobmon.store.ordering import NEWEST_FIRST, SORT_KEY, Place, after, sort_of
+from jobmon.store.reading import Hint
+
+COUNT_EXACTLY_UP_TO = 10_000
+MAX_ID_MATCHES = 1_000
+BATCH = 500
+# More than can be skipped within any time limit, and it still fits the server's numbers.
+_MAX_SKIP = 2**31
+
+# A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
+_SUMMARY_FIELDS = (
+    "jobId",
+    "type",
+    "status",
+    "priority",
+    "createdBy",
+    "createdAt",
+    "updatedAt",
+    "nextRunAt",
+    "maxAttempts",
+    "attemptCount",
+    "attempts",
+    "leasedBy",
+    "leaseExpiresAt",
+    "finishedAt",
+    "lastError",
+)
+
+
+class TooManyMatchesError(ValueError):
+    """More than 1,000 jobs have an id that begins as the filter says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs: any of `statuses`, any of `types`, those of `owner`; empty means all.
+
+    `created_from` (inclusive) and `created_to` (exclusive) are aware dates; a job whose createdAt
+    is no date is in no range. `error_code` is the newest error's, in full, `job_id` how the id
+    begins. No index serves `owner` together with `error_code`: ValueError.
+    """
+
+    statuses: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    owner: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    error_code: str | None = None
+    job_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.owner is not None and self.error_code is not None:
+            raise ValueError("a list is by owner or by error code")
+
+    def match(self) -> Document:
+        """The filter as a query of typed values."""
+        query: Document = {}
+        if self.statuses:
+            query["status"] = {"$in": list(self.statuses)}
+        if self.types:
+            query["type"] = {"$in": list(self.types)}
+        if self.owner is not None:
+            query["createdBy"] = {"$in": owner_values(self.owner)}
+        if self.error_code is not None:
+            query["lastError.code"] = {"$in": _code_values(self.error_code)}
+        if self.is_ranged:
+            bounds = {"$gte": self.created_from, "$lt": self.created_to}
+            query["createdAt"] = {
+                operator: moment for operator, moment in bounds.items() if moment is not None
+            }
+        if self.job_id is not None:
+            query |= self.match_id()
+        return query
+
+    def match_id(self) -> Document:
+        """The jobs whose id begins so, as a range of the index: U+10FFFF is in no id."""
+        return {"jobId": {"$gte": self.job_id, "$lt": f"{self.job_id}\U0010ffff"}}
+
+    @property
+    def is_ranged(self) -> bool:
+        """Whether only jobs with a date can match."""
+        return self.created_from is not None or self.created_to is not None
+
+    @property
+    def is_by_status_and_type(self) -> bool:
+        """Whether the queue's figures tell how many match."""
+        return self == JobFilter(statuses=self.statuses, types=self.types)
+
+    @property
+    def index(self) -> indexes.Keys:
+        """The index that finds these jobs: in list order, except those by id."""
+        if self.job_id is not None:
+            return indexes.JOB_ID
+        if self.owner is not None:
+            return indexes.BY_OWNER_AND_STATUS if self.statuses else indexes.BY_OWNER
+        if self.error_code is not None:
+            return indexes.BY_ERROR_CODE
+        if self.statuses:
+            return indexes.BY_STATUS_AND_TYPE if self.types else indexes.BY_STATUS
+        return indexes.BY_TYPE if self.types else NEWEST_FIRST
+
+
+def _code_values(code: str) -> list[Any]:
+    """What an error's code may hold: the text, or the whole number that it spells (11000, say)."""
+    digits = code.removeprefix("-")
+    if digits.isascii() and digits.isdecimal() and len(digits) <= 18 and str(int(code)) == code:
+        return [code, int(code)]
+    return [code]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPage:
+    """One page of a list.
+
+    Unless `total_is_exact` there are at least `total` jobs. `next_place` is None on the last
+    page, `prev_place` on the first.
+    """
+
+    jobs: list[Document]
+    page: int
+    total: int
+    total_is_exact: bool
+    next_place: Place | None
+    prev_place: Place | None
+
+
+class _Stretch(NamedTuple):
+    """The jobs of a page, and whether the list has others before and behind them."""
+
+    jobs: list[Document]
+    page: int
+    oldest_first: bool
+    is_first: bool
+    is_last: bool
+
+
+class JobLists:
+    """Reads lists of the watched jobs; PyMongoError when they cannot be read."""
+
+    def __init__(self, connection: Connection, store: JobStore) -> None:
+        self._connection = connection
+        self._store = store
+        self._reader = store.reader
+
+    def page(
+        self,
+        wanted: JobFilter,
+        *,
+        page: int = 1,
+        per_page: int = 20,
+        oldest_first: bool = False,
+        place: Place | None = None,
+    ) -> JobPage:
+        """A page of the jobs that match, newest first unless `oldest_first`.
+
+        With `place`, the page beyond it, in the order that it was made under: that costs the same
+        at any depth, whereas a page number skips index keys. TooManyMatchesError.
+        """
+        total, is_exact = self._total(wanted)
+        if place is not None:
+            shown = self._stretch_beyond(place, wanted, per_page)
+        else:
+            skip = (page - 1) * per_page
+            # Past the end there is nothing to look for.
+            is_within = skip < (total if is_exact else _MAX_SKIP)
+            shown = self._stretch(wanted, page, per_page, oldest_first, skip if is_within else None)
+        ends = [
+            self._place_at(job, page=shown.page, oldest_first=shown.oldest_first)
+            for job in shown.jobs[:1] + shown.jobs[-1:]
+        ]
+        return JobPage(
+            jobs=_summaries(shown.jobs),
+            page=shown.page,
+            total=total,
+            total_is_exact=is_exact,
+            next_place=ends[-1] if ends and not shown.is_last else None,
+            prev_place=replace(ends[0], backwards=True) if ends and not shown.is_first else None,
+        )
+
+    def batches(self, wanted: JobFilter, *, oldest_first: bool = False) -> Iterator[list[Document]]:
+        """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
+
+        TooManyMatchesError comes before the first batch.
+        """
+        self._check_id(wanted)
+        place = None
+        while jobs := self._read(wanted, place, BATCH, ascending=oldest_first):
+            yield _summaries(jobs)
+            if len(jobs) < BATCH:
+                return
+            place = self._place_at(jobs[-1], page=1, oldest_first=oldest_first)
+
+    def _stretch(
+        self, wanted: JobFilter, page: int, per_page: int, oldest_first: bool, skip: int | None
+    ) -> _Stretch:
+        """The jobs from `skip` on, none if that is None."""
+        jobs = []
+        if skip is not None:
+            jobs = self._read(wanted, None, per_page + 1, ascending=oldest_first, skip=skip)
+        return _Stretch(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
+
+    def _stretch_beyond(self, place: Place, wanted: JobFilter, per_page: int) -> _Stretch:
+        jobs = self._read(wanted, place, per_page + 1, ascending=place.ascending)
+        there_is_more = len(jobs) > per_page
+        if not place.backwards:
+            page = place.page + 1
+            return _Stretch(jobs[:per_page], page, place.oldest_first, False, not there_is_more)
+        if len(jobs) < per_page:
+            # Less than a page is left before the place: show the first page in full.
+            return self._stretch(wanted, 1, per_page, place.oldest_first, 0)
+        page = max(1, place.page - 1)
+        return _Stretch(jobs[:per_page][::-1], page, place.oldest_first, not there_is_more, False)
+
+    def _read(
+        self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int = 0
+    ) -> list[Document]:
+        """Jobs in the order of the walk: from its start, or what lies beyond `place`."""
+        if wanted.job_id is not None or (ascending and not self._reads_upwards(wanted.index)):
+            return self._sorted(wanted, place, limit, ascending=ascending, skip=skip)
+        jobs: list[Document] = []
+        for clause in after(place, only_dates=wanted.is_ranged) if place else ({},):
+            jobs += self._find(wanted, clause, limit - len(jobs), ascending=ascending, skip=skip)
+            if len(jobs) >= limit:
+                break
+        return jobs
+
+    def _find(
+        self, wanted: JobFilter, clause: Document, limit: int, *, ascending: bool, skip: int
+    ) -> list[Document]:
+        """Jobs as the index has them, in either direction."""
+
+        def run(hint: Hint) -> list[Document]:
+            return list(
+                self._connection.jobs.find({"$and": [wanted.match(), clause]}, _SUMMARY_FIELDS)
+                .sort(sort_of(clause, ascending=ascending))
+                .skip(skip)
+                .limit(limit)
+                .batch_size(limit)
+                .hint(hint)
+                .max_time_ms(self._connection.max_time_ms)
+            )
+
+        return self._reader.with_index(wanted.index, run)
+
+    def _sorted(
+        self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int
+    ) -> list[Document]:
+        """Jobs that no index has in order: summaries sorted in memory.
+
+        Those by id are 1,000 at most; others are as many as match, within the time limit.
+        """
+        beyond = "$gt" if ascending else "$lt"
+        pipeline: list[Document] = [
+            {"$match": wanted.match()},
+            {"$project": {**dict.fromkeys(_SUMMARY_FIELDS, True), "_at": SORT_KEY}},
+            {"$match": {"_at": {beyond: place.sort_key}} if place else {}},
+            {"$sort": {"_at": 1 if ascending else -1}},
+            {"$skip": skip},
+            {"$limit": limit},
+            {"$project": {"_at": False}},
+        ]
+
+        def run(hint: Hint) -> list[Document]:
+            options = self._reader.options(hint=hint, batchSize=limit + 1)
+            return list(self._connection.jobs.aggregate(pipeline, **options))
+
+        return self._reader.with_index(wanted.index, run)
+
+    def _reads_upwards(self, index: indexes.Keys) -> bool:
+        """Whether the index exists and has no array for a createdAt: its plan tells."""
+
+        def run(hint: Hint) -> bool:
+            explained = (
+                self._connection.jobs.find({})
+                .limit(1)
+                .hint(hint)
+                .max_time_ms(self._connection.max_time_ms)
+                .explain()
+            )
+            return any(
+                paths.get("createdAt") == []
+                for paths in _multikey_paths(explained["queryPlanner"]["winningPlan"])
+            )
+
+        return self._reader.with_index(index, run)
+
+    def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Place:
+        created_at = job.get("createdAt")
+        if isinstance(created_at, list) and created_at:
+            # An array stands where its greatest element does: ask the server.
+            pipeline = [
+                {"$match": {"_id": {"$eq": job["_id"]}}},
+                {"$project": {"greatest": {"$max": "$createdAt"}}},
+            ]
+            options = self._reader.options()
+            found = next(self._connection.jobs.aggregate(pipeline, **options), {})
+            created_at = found.get("greatest")
+        return Place(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
+
+    def _total(self, wanted: JobFilter) -> tuple[int, bool]:
+        """How many jobs match, and whether that is exact.
+
+        Counted up to 10,000, in the keys of the list's own index; beyond that it is as the
+        queue's figures say, or at least 10,000 where they do not.
+        """
+        if wanted.job_id is not None:
+            self._check_id(wanted)
+            return self._reader.count(wanted.match(), wanted.index, None), True
+        if not wanted.is_by_status_and_type:
+            return self._counted(wanted)
+        figures = self._store.figures_at_hand()
+        if figures is None:
+            counted, is_exact = self._counted(wanted)
+            if is_exact:
+                return counted, True
+            figures = self._store.figures()
+        known = figures.matching(wanted.statuses, wanted.types)
+        if known is not None and known > COUNT_EXACTLY_UP_TO:
+            return known, True
+        if known is None and not wanted.match():
+            return figures.total, False
+        return self._counted(wanted)
+
+    def _counted(self, wanted: JobFilter) -> tuple[int, bool]:
+        counted = self._reader.count(wanted.match(), wanted.index, COUNT_EXACTLY_UP_TO + 1)
+        return min(counted, COUNT_EXACTLY_UP_TO), counted <= COUNT_EXACTLY_UP_TO
+
+    def _check_id(self, wanted: JobFilter) -> None:
+        if wanted.job_id is None:
+            return
+        matches = self._reader.count(wanted.match_id(), indexes.JOB_ID, MAX_ID_MATCHES + 1)
+        if matches > MAX_ID_MATCHES:
+            raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
+
+
+def _summaries(jobs: list[Document]) -> list[Document]:
+    return [{**job, "attemptCount": attempt_count(job, default=0)} for job in jobs]
+
+
+def _multikey_paths(plan: Any) -> Iterator[Document]:
+    """What an explained plan says of its indexes' arrays: field -> the paths that hold some."""
+    if isinstance(plan, dict):
+        if "multiKeyPaths" in plan:
+            yield plan["multiKeyPaths"]
+        plan = list(plan.values())
+    if isinstance(plan, list):
+        for inner in plan:
+            yield from _multikey_paths(inner)

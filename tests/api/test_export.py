@@ -1,0 +1,209 @@
+"""`format=csv` and `format=ndjson`: would catch a job that is lost, half a file that looks whole, a
+cell that a spreadsheet runs, an export that is read into memory, and too many at a time."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import AutoReconnect, ExecutionTimeout
+
+from jobmon import create_app
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store import lists as lists_module
+from jobmon.store.indexes import create_indexes
+from jobmon.store.lists import JobLists
+
+from ..conftest import NOW, SECRET, Api
+
+QUEUE = "/admin/jobs/queue"
+HEADER = (
+    "jobId,type,status,priority,createdBy,createdAt,updatedAt,nextRunAt,maxAttempts,attemptCount,"
+    "leasedBy,leaseExpiresAt,finishedAt,lastErrorCode,lastErrorMessage"
+)
+
+
+def walked(api: Api, path: str, token: str, **query: Any) -> list[dict[str, Any]]:
+    jobs, cursor = [], ""
+    while cursor is not None:
+        page = api.get(path, token=token, per_page=7, cursor=cursor, **query).json
+        jobs += page["data"]
+        cursor = page["meta"]["next_cursor"]
+    return jobs
+
+
+def flat(job: dict[str, Any]) -> dict[str, str]:
+    error = job.pop("lastError") or {"code": None, "message": None}
+    cells = job | {"lastErrorCode": error["code"], "lastErrorMessage": error["message"]}
+    return {name: "" if value is None else str(value) for name, value in cells.items()}
+
+
+@pytest.fixture(scope="module")
+def sixty(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
+    """The service, with its indexes, over sixty jobs."""
+    database = mongo["test_export"]
+    database.jobs.insert_many(
+        {
+            "jobId": f"job-{number}",
+            "createdBy": ["ada", "bob"][number % 5 == 0],
+            "status": ["dlq", "queued"][number % 2],
+            "createdAt": None if number % 9 == 0 else NOW + timedelta(seconds=number // 3),
+            "lastError": {"code": "E", "message": 'a "quoted",\nbroken line', "stack": "not shown"},
+            "payload": {"secret": 1},
+        }
+        for number in range(60)
+    )
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
+    connection = app.extensions["jobmon_connection"]
+    create_indexes(connection)
+    yield Api(app)
+    connection.client.close()
+    mongo.drop_database(database.name)
+
+
+@pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
+@pytest.mark.parametrize("path", [QUEUE, "/jobs"])
+@pytest.mark.parametrize(
+    "wanted", [{}, {"status": "dlq"}, {"job_id": "job-1"}, {"created_from": "2026-11-23T03:00:10Z"}]
+)
+def test_an_export_is_the_list_as_it_is_walked_by_cursor(
+    sixty: Api, monkeypatch: pytest.MonkeyPatch, path: str, wanted: dict[str, str], sort: str
+) -> None:
+    monkeypatch.setattr(lists_module, "BATCH", 10)
+    token = sixty.token("ada")
+    expected = walked(sixty, path, token, sort=sort, **wanted)
+    assert len(expected) > 5
+
+    lines = sixty.get(path, token=token, sort=sort, format="ndjson", **wanted)
+    assert lines.content_type == "application/x-ndjson"
+    assert [json.loads(line) for line in lines.text.splitlines()] == expected
+
+    table = sixty.get(path, token=token, sort=sort, format="csv", **wanted)
+    assert table.content_type == "text/csv; charset=utf-8"
+    assert table.text.split("\r\n", 1)[0] == HEADER
+    rows = list(csv.DictReader(io.StringIO(table.text, newline="")))
+    assert rows == [flat(job) for job in expected]
+
+
+def test_a_file_has_a_name(api: Api) -> None:
+    for form in ("csv", "ndjson"):
+        answer = api.as_admin(QUEUE, format=form)
+        disposition = answer.headers["Content-Disposition"]
+        assert disposition.startswith('attachment; filename="jobs-')
+        assert disposition.endswith(f'Z.{form}"')
+        assert answer.headers["Cache-Control"] == "no-store"
+        answer.close()
+
+
+def test_nothing_to_export_is_an_empty_file(api: Api) -> None:
+    assert api.as_admin(QUEUE, format="ndjson").text == ""
+    assert api.as_admin(QUEUE, format="csv").text == f"{HEADER}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("a=1", "a=1"),
+        ("'=1", "'=1"),
+        ("", ""),
+        ("nul\0 and é", "nul\0 and é"),
+    ],
+)
+def test_a_cell_is_never_a_formula(api: Api, watched: Any, value: str, cell: str) -> None:
+    job = {"jobId": value, "type": value, "lastError": {"code": value, "message": value}}
+    watched.jobs.insert_one({**job, "priority": -7})
+    text = api.as_admin(QUEUE, format="csv").text
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    names = ("jobId", "type", "lastErrorCode", "lastErrorMessage")
+    assert [row[name] for name in names] == [cell] * 4
+    assert row["priority"] == "-7"
+    (line,) = api.as_admin(QUEUE, format="ndjson").text.splitlines()
+    assert json.loads(line)["jobId"] == value
+
+
+def batches_of(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | None = None) -> Any:
+    """`JobLists.batches` with these outcomes; `read` grows by one at each that is asked for."""
+
+    def batches(*_: Any, **__: Any) -> Iterator[list[dict[str, Any]]]:
+        for number, outcome in enumerate(outcomes):
+            if read is not None:
+                read.append(number)
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+
+    return batches
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_a_batch_is_read_when_the_one_before_was_sent(
+    api: Api, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    read: list[int] = []
+    jobs = [[{"jobId": f"{batch}-{number}"} for number in range(3)] for batch in range(50)]
+    monkeypatch.setattr(JobLists, "batches", batches_of(*jobs, read=read))
+    answer = api.as_admin(QUEUE, format=form)
+    sent = 0
+    for chunk in answer.iter_encoded():
+        sent += chunk.count(b"-2")  # the last of its batch
+        assert len(read) <= sent + 1
+    assert sent == len(read) == 50
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_a_fault_in_the_midst_breaks_the_connection_off_and_is_logged_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    fault = ExecutionTimeout("hidden", 50, {"codeName": "MaxTimeMSExpired"})
+    monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "first"}], fault))
+    for _ in range(3):  # and each gives its place back
+        caplog.clear()
+        answer = api.as_admin(QUEUE, format=form)
+        assert answer.status_code == 200
+        with pytest.raises(ConnectionResetError):
+            _ = answer.data
+        (logged,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert "MaxTimeMSExpired" in logged.getMessage()
+        assert "hidden" not in caplog.text
+
+
+def test_a_fault_before_the_first_byte_is_a_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobLists, "batches", batches_of(AutoReconnect("hidden")))
+    for _ in range(3):
+        answer = api.as_admin(QUEUE, format="csv")
+        assert answer.status_code == 503
+        assert answer.json["error"]["code"] == "database_unavailable"
+        assert "Content-Disposition" not in answer.headers
+
+
+def test_two_exports_run_at_a_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "a"}], [{"jobId": "b"}]))
+    running = [api.as_admin(QUEUE, format="csv"), api.as_owner("/jobs", "ada", format="ndjson")]
+    refused = api.as_admin(QUEUE, format="csv")
+    assert refused.status_code == 429
+    assert refused.json["error"]["code"] == "rate_limited"
+    assert int(refused.headers["Retry-After"]) > 0
+    assert api.as_admin(QUEUE).status_code == 200
+    running.pop().close()  # as when the caller goes away
+    again = api.as_admin(QUEUE, format="ndjson")
+    assert [json.loads(line)["jobId"] for line in again.text.splitlines()] == ["a", "b"]
+    again.close()  # gives back nothing that it gave back at its end
+    headers = {"Authorization": f"Bearer {api.token()}"}
+    api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
+    running.append(api.as_admin(QUEUE, format="csv"))
+    assert [answer.status_code for answer in running] == [200, 200]
+    assert api.as_admin(QUEUE, format="csv").status_code == 429
+    for answer in running:
+        answer.close()

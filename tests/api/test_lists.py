@@ -1,0 +1,221 @@
+"""What both list routes can be asked: would catch a filter that lets too much through or is taken
+for another, a total that claims more than was counted, and an id that becomes a pattern."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+
+from jobmon.store import lists as lists_module
+
+from ..conftest import NOW, Api
+
+QUEUE, OWN = "/admin/jobs/queue", "/jobs"
+OWNER = ObjectId("65f0c0ffee0123456789abcd")
+
+
+def ids(answer: Any) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [job["jobId"] for job in answer.json["data"]]
+
+
+@pytest.fixture
+def twelve(watched: Any) -> Any:
+    """Jobs 0 … 11, an hour apart, of three owners; every other one failed."""
+    codes = ["E", 11_000, "E2", "11000"]
+    watched.jobs.insert_many(
+        {
+            "jobId": str(number),
+            "status": ["queued", "dlq"][number % 2],
+            "type": ["a", "b", "c"][number % 3],
+            "createdBy": [OWNER, str(OWNER), "ada"][number % 3],
+            "createdAt": NOW + timedelta(hours=number),
+            "lastError": {"code": codes[number // 2 % 4]} if number % 2 else None,
+        }
+        for number in range(12)
+    )
+    return watched
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"owner": str(OWNER)}, "10 9 7 6 4 3 1 0"),
+        ({"owner": "ada"}, "11 8 5 2"),
+        ({"owner": "ad"}, ""),
+        ({"owner": str(OWNER).upper()}, ""),
+        ({"owner": "ada", "status": "dlq", "type": ["a", "c"]}, "11 5"),
+        ({"owner": "ada", "created_from": "2026-11-23T10:00:00Z"}, "11 8"),
+        ({"created_from": "2026-11-23T12:00:00Z"}, "11 10 9"),
+        ({"created_to": "2026-11-23T05:00:00Z"}, "1 0"),
+        ({"created_from": "2026-11-23T05:00", "created_to": "2026-11-23T07:00"}, "3 2"),
+        ({"created_from": "2026-11-23T14:30:00+02:00"}, "11 10"),
+        ({"created_from": "2026-11-24"}, ""),
+        ({"created_to": "2026-11-24", "type": "b", "status": "dlq"}, "7 1"),
+        ({"error_code": "E"}, "9 1"),
+        ({"error_code": "11000"}, "11 7 3"),
+        ({"error_code": "e"}, ""),
+        ({"error_code": ".*"}, ""),
+        ({"error_code": "E", "type": "b"}, "1"),
+        ({"error_code": "E", "status": "dlq", "created_from": "2026-11-23T05:00"}, "9"),
+        ({"error_code": "9" * 30}, ""),
+        (
+            {"owner": "", "created_from": "", "created_to": "", "error_code": "", "job_id": ""}
+            | {"sort": "", "format": "", "cursor": "", "type": "", "status": ""},
+            "11 10 9 8 7 6 5 4 3 2 1 0",
+        ),
+    ],
+    ids=str,
+)
+def test_each_filter_finds_what_matches_and_nothing_else(
+    api: Api, twelve: Any, query: dict[str, Any], expected: str
+) -> None:
+    answer = api.as_admin(QUEUE, **query)
+    assert ids(answer) == expected.split()
+    meta = answer.json["meta"]
+    assert (meta["total"], meta["total_is_exact"]) == (len(expected.split()), True)
+
+
+def test_an_owners_own_list_has_the_filters_that_are_for_owners(api: Api, twelve: Any) -> None:
+    query = {"status": "dlq", "created_to": "2026-11-23T12:00:00Z"}
+    assert ids(api.as_owner(OWN, "ada", **query)) == ["5"]
+    for name in ("owner", "error_code"):
+        answer = api.as_owner(OWN, "ada", **{name: "x"})
+        assert answer.status_code == 422
+        assert list(answer.json["error"]["details"]) == [name]
+        assert ids(api.as_owner(OWN, "ada", **{name: ""})) == ["11", "8", "5", "2"]
+
+
+@pytest.mark.parametrize("path", [QUEUE, OWN])
+@pytest.mark.parametrize(
+    ("parameter", "query"),
+    [
+        ("created_from", {"created_from": "yesterday"}),
+        ("created_from", {"created_from": "0001-01-01T00:00:00+23:59"}),
+        ("created_to", {"created_to": "9999-12-31T23:59:59-23:59"}),
+        ("created_to", {"created_to": "1700000000"}),
+        ("created_to", {"created_from": "2026-01-02", "created_to": "2026-01-02"}),
+        ("created_to", {"created_from": "2026-01-02T00:00:00-01:00", "created_to": "2026-01-02"}),
+        ("owner", {"owner": "o" * 1_001}),
+        ("error_code", {"error_code": "e" * 1_001}),
+        ("error_code", {"error_code": "e", "owner": "ada"}),
+        ("job_id", {"job_id": "abc"}),
+        ("sort", {"sort": "type"}),
+        ("sort", {"sort": "+createdAt"}),
+        ("format", {"format": "xml"}),
+        ("page", {"format": "csv", "page": 1}),
+        ("per_page", {"format": "ndjson", "per_page": 100}),
+        ("cursor", {"format": "csv", "cursor": "x"}),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_is_422_and_is_named(
+    api: Api, path: str, parameter: str, query: dict[str, Any]
+) -> None:
+    answer = api.as_admin(path, **query)
+    assert answer.status_code == 422
+    error = answer.json["error"]
+    assert error["code"] == "validation_error"
+    assert parameter in error["details"]
+    assert set(error["details"]) <= set(query)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "matching"),
+    [
+        (OWN, {}, 30),
+        (QUEUE, {"owner": "ada"}, 30),
+        (QUEUE, {"created_from": "2026-11-23T03:00:01Z"}, 29),
+        (QUEUE, {"error_code": "E"}, 30),
+        (OWN, {"created_to": "2026-11-23T03:00:10Z"}, 10),
+        (OWN, {"created_to": "2026-11-23T03:00:11Z"}, 11),
+    ],
+    ids=str,
+)
+def test_beyond_the_count_limit_a_total_says_that_it_is_the_least(
+    api: Api,
+    watched: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    query: dict[str, Any],
+    matching: int,
+) -> None:
+    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
+    watched.jobs.insert_many(
+        {
+            "jobId": str(number),
+            "createdBy": "ada",
+            "createdAt": NOW + timedelta(seconds=number),
+            "lastError": {"code": "E"},
+        }
+        for number in range(30)
+    )
+    seen, cursor = [], ""
+    token = api.token("ada")
+    while cursor is not None:
+        page = api.get(path, token=token, per_page=4, cursor=cursor, **query)
+        seen += ids(page)
+        meta = page.json["meta"]
+        told = (meta["total"], meta["total_is_exact"], meta["total_pages"])
+        assert told == (10, matching == 10, 3)
+        cursor = meta["next_cursor"]
+    assert len(seen) == len(set(seen)) == matching
+    last = api.get(path, token=token, per_page=4, page=-(-matching // 4), **query)
+    assert ids(last) == seen[-((matching - 1) % 4 + 1) :]
+    for beyond in (99, 10**30):
+        assert ids(api.get(path, token=token, per_page=4, page=beyond, **query)) == []
+
+
+HOSTILE: dict[str, Callable[[str], str]] = {
+    "a regular expression": lambda _: "^.*$",
+    "any character": lambda start: f"{start}.",
+    "an operator": lambda _: '{"$gt": ""}',
+    "a field": lambda _: "$jobId",
+    "quotes": lambda _: "'\" || 1 == 1 //",
+    "a NUL": lambda start: f"{start}\0",
+    "the greatest character": lambda start: f"{start}\U0010ffff",
+    "a percent sign": lambda start: f"{start}%",
+    "right to left": lambda start: f"\u202e{start}",
+    "very long": lambda start: start * 500,
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_the_start_of_an_id_is_text_and_never_a_pattern(
+    real_api: Api, database: Database[dict[str, Any]], hostile: Callable[[str], str]
+) -> None:
+    plain = ["plain-id-1", "plain-id-2", "PLAIN-ID-3"]
+    wanted = hostile("plain-id-1")
+    for path in (QUEUE, OWN):
+        database.jobs.delete_many({})
+        database.jobs.insert_many({"jobId": name, "createdBy": "ada"} for name in plain)
+        token = real_api.token("ada")
+        assert ids(real_api.get(path, token=token, job_id=wanted)) == []
+        database.jobs.insert_many(
+            {"jobId": name, "createdBy": "ada"} for name in (wanted, f"{wanted}é")
+        )
+        assert sorted(ids(real_api.get(path, token=token, job_id=wanted))) == [wanted, f"{wanted}é"]
+
+
+def test_half_a_surrogate_pair_is_no_fault(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    database.jobs.insert_one({"jobId": "abcd"})
+    headers = {"Authorization": f"Bearer {real_api.token()}"}
+    for parameter in ("job_id", "owner", "error_code", "status"):
+        answer = real_api.client.get(f"{QUEUE}?{parameter}=abcd%ED%A0%80", headers=headers)
+        assert ids(answer) == []
+
+
+def test_an_owner_finds_only_their_own_by_the_start_of_an_id(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    database.jobs.insert_many(
+        {"jobId": f"same-{number}", "createdBy": ["ada", "bob"][number % 2]} for number in range(6)
+    )
+    answer = real_api.as_owner(OWN, "ada", job_id="same", sort="createdAt")
+    assert ids(answer) == ["same-0", "same-2", "same-4"]
+    assert answer.json["meta"]["total"] == 3

@@ -1,0 +1,68 @@
+"""What the dashboard's tests share: somebody who looks at its pages, and how to read these."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobmon import create_app
+from jobmon.api.auth import SESSION_COOKIE
+from jobmon.settings import Settings
+
+from ..conftest import Api
+from .reading import Viewer
+
+Make = Callable[..., Api]
+
+
+@pytest.fixture
+def service(
+    watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Make:
+    """Make the service over `watched`, where nothing ever happened: mongomock cannot count it."""
+    monkeypatch.setattr("jobmon.rollup.series.tally", lambda *_: {})
+
+    def make(**given: Any) -> Api:
+        return Api(create_app(make_settings(**given), watched.client))
+
+    return make
+
+
+@pytest.fixture
+def api(service: Make) -> Api:
+    return service()
+
+
+@pytest.fixture
+def admin(api: Api) -> Viewer:
+    return signed_in(api)
+
+
+@pytest.fixture
+def ada(api: Api) -> Viewer:
+    return signed_in(api, "ada", "user")
+
+
+@pytest.fixture
+def stranger(api: Api) -> Viewer:
+    return Viewer(api.app)
+
+
+def signed_in(api: Api, subject: str = "root", role: str = "admin", seconds: int = 600) -> Viewer:
+    """Somebody whose browser has a session's cookie."""
+    viewer = Viewer(api.app)
+    viewer.client.set_cookie(
+        SESSION_COOKIE, api.token(subject, role, seconds), path="/dashboard", domain="localhost"
+    )
+    return viewer
+
+
+@pytest.fixture
+def away(make_settings: Callable[..., Settings]) -> Any:
+    """The service over a database that is not there."""
+    settings = make_settings(
+        mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=50
+    )
+    app = create_app(settings)
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()

@@ -1,0 +1,84 @@
+"""A viewer of the pages, and a page as a browser would read it."""
+
+from html.parser import HTMLParser
+from typing import Any
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+PART = {"HX-Request": "true"}
+ADDRESSES = ("href", "src", "action", "formaction", "poster", "data", "hx-get", "data-url")
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.ends: list[str] = []
+        self.remarks: list[str] = []
+        self.text = ""
+        self.in_scripts = ""
+        self._inside = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.ends.append(tag)
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._inside in ("script", "style"):
+            self.in_scripts += data.strip()
+
+    def handle_comment(self, data: str) -> None:
+        self.remarks.append(data)
+
+    @property
+    def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Elements and the names of their attributes: all that data may not add to."""
+        return [(tag, tuple(attrs)) for tag, attrs in self.elements]
+
+    def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
+        """The attributes of the elements that are a `tag` and have these attributes."""
+        return [
+            attrs
+            for name, attrs in self.elements
+            if name == tag and wanted.items() <= attrs.items()
+        ]
+
+    def addresses(self) -> list[str]:
+        """Everything that the page would load, open or send to."""
+        return [
+            attrs[name] or "" for _, attrs in self.elements for name in ADDRESSES if name in attrs
+        ]
+
+
+class Viewer:
+    """A browser with its cookies."""
+
+    def __init__(self, app: Flask) -> None:
+        self.client = app.test_client()
+
+    def get(self, path: str, *, part: bool = False, **headers: str) -> TestResponse:
+        """GET, a header `Sec_Fetch_Site` being Sec-Fetch-Site."""
+        return self.client.get(path, headers=_named(headers) | (PART if part else {}))
+
+    def post(self, path: str, form: dict[str, Any] | None = None, **headers: str) -> TestResponse:
+        return self.client.post(path, data=form, headers=_named(headers))
+
+    def page(self, path: str, status: int = 200, *, part: bool = False) -> Page:
+        answer = self.get(path, part=part)
+        assert answer.status_code == status, answer.text
+        assert answer.content_type == "text/html; charset=utf-8"
+        return Page(answer.text)
+
+
+def _named(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,0 +1,402 @@
+"""The queue at a glance: would catch a figure that is none, a trend that invents what is not known,
+an alarm that does not sound or sounds for nothing, and a table in the wrong order."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.dashboard.overview import (
+    RANGES,
+    SORTS,
+    Facts,
+    Tile,
+    TypeRow,
+    chart_columns,
+    overview,
+    sorted_types,
+)
+from jobmon.rollup.gauges import Gauge
+from jobmon.rollup.histogram import bucket
+from jobmon.rollup.series import Happened, Past
+from jobmon.rollup.throughput import MINUTE, Tallies, Tally, merge
+from jobmon.store.jobs import Conditions, Figures
+
+NOW = datetime(2026, 11, 23, 3, 0, 30, tzinfo=UTC)
+START = datetime(2026, 11, 23, 2, 1, tzinfo=UTC)  # of the hour's first step; NOW is in the last
+
+
+def minute(number: int) -> datetime:
+    return START + number * MINUTE
+
+
+def tally(succeeded: int = 0, failed: int = 0, **more: Any) -> Tally:
+    return Tally(outcomes=+Counter({"succeeded": succeeded, "failed": failed}), **more)
+
+
+Steps = dict[int, Tallies]
+
+
+def past(steps: Steps | None = None, as_of: datetime = NOW) -> Past[datetime]:
+    given = steps or {}
+    told = {minute(n): Happened.of(given.get(n, {}).values()) for n in range(60)}
+    return Past(as_of, "rollup", told)
+
+
+def by_type(steps: Steps | None, first: int = 0) -> Past[str]:
+    """The minutes from the `first` on, by type."""
+    merged = merge(tallies for number, tallies in (steps or {}).items() if number >= first)
+    return Past(NOW, "rollup", {kind: Happened.of([tally]) for kind, tally in merged.items()})
+
+
+def figures(
+    counts: dict[tuple[str, str], int] | None, source: str = "rollup", **conditions: Any
+) -> Figures:
+    usual: dict[str, Any] = {
+        "estimated_total": 0,
+        "expired_leases": 0,
+        "eligible": 0,
+        "scheduled": 0,
+        "oldest_queued": None,
+        "oldest_queued_by_type": {},
+    }
+    return Figures(
+        as_of=NOW,
+        source=source,
+        counts=counts,
+        total=99 if counts is None else sum(counts.values()),
+        conditions=Conditions(**usual | conditions),
+    )
+
+
+def facts(
+    counts: dict[tuple[str, str], int] | None = None,
+    *,
+    known: bool = True,
+    happened: dict[int, Tallies] | None = None,
+    gauges: dict[int, Gauge] | None = None,
+    has_past: bool = True,
+    source: str = "rollup",
+    **conditions: Any,
+) -> Facts:
+    samples = {minute(number): gauge for number, gauge in (gauges or {}).items()}
+    return Facts(
+        figures=figures((counts or {}) if known else None, source, **conditions),
+        range="1h",
+        past=past(happened) if has_past else None,
+        types=by_type(happened) if has_past else None,
+        gauges=samples,
+        hour=by_type(happened) if has_past else None,
+        lately=by_type(happened, first=50) if has_past else None,
+        hour_gauges=samples,
+    )
+
+
+def tiles(shown: Facts) -> dict[str, Tile]:
+    return {tile.name: tile for tile in overview(shown).tiles}
+
+
+def gauge(oldest_ms: int = 0, **counts: int) -> Gauge:
+    return Gauge(status_counts=counts, oldest_queued_ms=oldest_ms)
+
+
+def test_tiles_tell_how_the_queue_stands() -> None:
+    shown = tiles(
+        facts(
+            {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
+            happened={10: {"a": tally(30, 10, dlq=2)}, 50: {"b": tally(20)}},
+            eligible=1_000,
+            scheduled=234,
+            oldest_queued=NOW - timedelta(minutes=3, seconds=20),
+            oldest_queued_by_type={"a": NOW - 3 * MINUTE, "b": NOW - timedelta(seconds=200)},
+        )
+    )
+    assert {name: (tile.value, tile.note, tile.alarming) for name, tile in shown.items()} == {
+        "Queued": ("1,234", "1,000 due, 234 for later", False),
+        "Running": ("5", "no lease has expired", False),
+        "Retrying": ("0", "failed, to be tried again", False),
+        "Dead": ("6", "2 in the last hour", True),
+        "Oldest queued": ("3 min 20 s", "b", False),
+        "Throughput": ("0.0/min", "60 in the last hour", False),
+        "Failure rate": ("17 %", "of attempts in the last hour", False),
+    }
+    assert shown["Oldest queued"].since == NOW - timedelta(seconds=200)
+    assert shown["Failure rate"].link == "?status=failed&status=dlq"
+
+
+def test_without_counts_there_are_dashes_and_no_zeros() -> None:
+    shown = tiles(facts(known=False, eligible=None, oldest_queued=NOW - MINUTE, source="estimate"))
+    assert [shown[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
+    assert shown["Queued"].note == "– due, 0 for later"
+    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("1 min", "")
+
+
+def test_without_a_collector_there_is_no_trend_and_no_throughput() -> None:
+    shown = overview(facts({("queued", "a"): 1}, has_past=False, source="live"))
+    by_name = {tile.name: tile for tile in shown.tiles}
+    assert not shown.has_past
+    assert all(tile.trend == [] for tile in shown.tiles)
+    assert by_name["Throughput"].value == by_name["Failure rate"].value == "–"
+    assert by_name["Dead"].note == "given up"
+    assert [(row.name, row.done, row.failure_rate) for row in shown.types] == [("a", 0, None)]
+
+
+def test_an_empty_queue_has_nothing_that_waits() -> None:
+    shown = tiles(facts())
+    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "nothing waits")
+    assert shown["Failure rate"].value == "–"
+    assert not any(tile.alarming for tile in shown.values())
+
+
+def test_a_trend_has_a_value_for_each_step_and_a_gap_where_nobody_looked() -> None:
+    shown = tiles(facts(gauges={0: gauge(queued=7), 2: gauge(9_000, queued=3, dlq=1)}))
+    assert shown["Queued"].trend == [7, None, 3] + [None] * 57
+    assert shown["Dead"].trend == [0, None, 1] + [None] * 57
+    assert shown["Oldest queued"].trend[:3] == [0, None, 9_000]
+
+
+def test_a_step_that_goes_on_is_no_fall_of_the_throughput() -> None:
+    shown = tiles(facts(happened={number: {"a": tally(6)} for number in range(60)}))
+    assert shown["Throughput"].trend == [6.0] * 59
+    assert shown["Failure rate"].trend == [0.0] * 59
+    # 18 in the two and a half minutes of the newest three steps
+    assert shown["Throughput"].value == "7.2/min"
+
+
+@pytest.mark.parametrize(
+    ("per_step", "seconds", "said"),
+    [(6, 0, "9.0/min"), (6, 59, "6.0/min"), (1_000, 30, "1,200/min"), (6, -200, "0/min")],
+)
+def test_the_throughput_is_over_the_time_that_is_counted(
+    per_step: int, seconds: int, said: str
+) -> None:
+    hour = past(
+        {57: {"a": tally(per_step)}, 58: {"a": tally(per_step)}, 59: {"a": tally(per_step)}}
+    )
+    as_of = minute(59) + timedelta(seconds=seconds)
+    shown = facts()
+    given = replace(shown, past=Past(as_of, "rollup", hour.happened))
+    assert tiles(given)["Throughput"].value == said
+
+
+def notices(shown: Facts) -> list[tuple[str, str, str]]:
+    return [(notice.level, notice.text, notice.link) for notice in overview(shown).notices]
+
+
+LATE = {"overdue_by_type": {"a": NOW - 11 * MINUTE}}
+NOTICES: list[tuple[str, Facts, tuple[str, str, str] | None]] = [
+    (
+        "an expired lease",
+        facts({("leased", "a"): 1}, expired_leases=1),
+        (
+            "bad",
+            "1 job is stuck: the lease has expired and nobody has taken the job back.",
+            "?status=leased&sort=createdAt",
+        ),
+    ),
+    ("no expired lease", facts({("leased", "a"): 1}), None),
+    (
+        "a type that stands still",
+        facts({("queued", "a"): 1}, **LATE),
+        (
+            "bad",
+            "a stands still: a job has been due for 11 min, "
+            "and none was finished in the last 10 min.",
+            "?type=a&status=queued&sort=createdAt",
+        ),
+    ),
+    ("nothing due for long", facts(overdue_by_type={"a": NOW - 9 * MINUTE}), None),
+    ("one of it was finished", facts(happened={55: {"a": tally(1)}}, **LATE), None),
+    ("one of it failed: it moves", facts(happened={55: {"a": tally(0, 1)}}, **LATE), None),
+    ("one of it runs", facts({("leased", "a"): 1}, **LATE), None),
+    (
+        "all of it is for later",
+        facts(
+            {("queued", "a"): 9}, scheduled=9, oldest_queued_by_type={"a": NOW - timedelta(days=3)}
+        ),
+        None,
+    ),
+    (
+        "a backlog that grows",
+        facts({("queued", "a"): 125}, gauges={3: gauge(queued=100), 30: gauge(queued=500)}),
+        (
+            "watch",
+            "The backlog grows: 125 jobs are queued, 100 an hour ago or less.",
+            "?status=queued",
+        ),
+    ),
+    ("a backlog that grows by a few", facts({("queued", "a"): 20}, gauges={3: gauge()}), None),
+    (
+        "a large backlog that grows by a part",
+        facts({("queued", "a"): 1_200}, gauges={3: gauge(queued=1_000)}),
+        None,
+    ),
+    ("a backlog that nobody saw before", facts({("queued", "a"): 900}), None),
+    (
+        "a backlog that could not be counted",
+        facts(known=False, gauges={3: gauge()}, source="rollup"),
+        (
+            "bad",
+            "Counting the jobs takes too long: only their estimated number is known. "
+            "Start the collector.",
+            "",
+        ),
+    ),
+    (
+        "a new dead letter",
+        facts(happened={1: {"a": tally(dlq=1)}}),
+        ("bad", "1 job has been given up in the last hour, of type a.", "?status=dlq"),
+    ),
+    (
+        "new dead letters of several types",
+        facts(happened={1: {"a": tally(dlq=1)}, 2: {"b": tally(dlq=1_000)}}),
+        ("bad", "1,001 jobs have been given up in the last hour, most of type b.", "?status=dlq"),
+    ),
+    ("old dead letters", facts({("dlq", "a"): 9}), None),
+    (
+        "a type that fails",
+        facts(happened={1: {"a b": tally(16, 4)}}),
+        (
+            "watch",
+            "20 % of the attempts at a b failed in the last hour.",
+            "?type=a+b&status=failed&status=dlq",
+        ),
+    ),
+    ("a type that fails seldom", facts(happened={1: {"a": tally(17, 4)}}), None),
+    ("a type that was hardly tried", facts(happened={1: {"a": tally(0, 19)}}), None),
+    (
+        "no collector",
+        facts(source="live"),
+        ("watch", "No collector is at work: figures are counted when asked for.", ""),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"), [case[1:] for case in NOTICES], ids=[case[0] for case in NOTICES]
+)
+def test_what_needs_attention_is_said_and_nothing_else(
+    shown: Facts, expected: tuple[str, str, str] | None
+) -> None:
+    assert notices(shown) == ([] if expected is None else [expected])
+
+
+def test_the_worst_is_said_first() -> None:
+    shown = facts(
+        {("queued", "a"): 99}, gauges={0: gauge()}, expired_leases=2, source="live", **LATE
+    )
+    assert [level for level, _, _ in notices(shown)] == ["bad", "bad", "watch", "watch"]
+
+
+def test_a_type_with_a_name_too_long_to_filter_by_has_no_link() -> None:
+    name = "t" * 5_000
+    shown = overview(
+        facts(
+            {("queued", name): 1, ("queued", "short"): 1},
+            happened={1: {name: tally(0, 30)}},
+            overdue_by_type={name: NOW - 90 * MINUTE},
+        )
+    )
+    assert {notice.link for notice in shown.notices} == {""}
+    assert {row.name: row.link for row in shown.types} == {name: "", "short": "?type=short"}
+
+
+def row(name: str, **more: Any) -> TypeRow:
+    usual: dict[str, Any] = {
+        "now": {},
+        "done": 0,
+        "failure_rate": None,
+        "wait_p95": None,
+        "run_p95": None,
+    }
+    return TypeRow(name=name, **usual | more)
+
+
+def test_a_row_tells_of_a_type_what_is_now_and_what_was() -> None:
+    waits = Counter({bucket(100): 95, bucket(9_000): 5})
+    shown = overview(
+        facts(
+            {("queued", "a"): 2, ("dlq", "a"): 1, ("odd", "b"): 4},
+            happened={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
+        )
+    )
+    rows = {row.name: row for row in shown.types}
+    assert set(rows) == {"a", "b", "gone"}
+    assert (rows["a"].now, rows["a"].done, rows["a"].failure_rate) == (
+        {"queued": 2, "dlq": 1},
+        10,
+        0.2,
+    )
+    assert 96 <= (rows["a"].wait_p95 or 0) <= 104
+    assert rows["a"].run_p95 is None
+    assert (rows["b"].now, rows["b"].failure_rate) == ({"odd": 4}, None)
+    assert rows["gone"].now == {}
+
+
+ROWS = [
+    row("b.slow", now={"queued": 1, "leased": 9}, run_p95=900),
+    row("a.mail", now={"queued": 5, "failed": 1}, done=7, wait_p95=3),
+    row("c.Mail", now={"queued": 5, "dlq": 2}, done=1, failure_rate=0.5),
+]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("type", "abc"),
+        ("-type", "cba"),
+        ("queued", "bac"),
+        ("-queued", "acb"),  # among equals by name, either way
+        ("-running", "bac"),
+        ("-retrying", "abc"),
+        ("-dead", "cab"),
+        ("-done", "acb"),
+        ("-failing", "cab"),
+        ("-wait", "abc"),
+        ("-run", "bac"),
+    ],
+)
+def test_types_are_sorted_by_any_column(by: str, expected: str) -> None:
+    assert "".join(found.name[0] for found in sorted_types(ROWS, by, "")) == expected
+
+
+def test_every_column_sorts_both_ways_whatever_is_unknown() -> None:
+    assert all(len(sorted_types(ROWS, f"{way}{by}", "")) == 3 for by in SORTS for way in ("", "-"))
+
+
+def test_a_type_is_found_by_any_part_of_its_name() -> None:
+    assert [found.name for found in sorted_types(ROWS, "type", "MAIL")] == ["a.mail", "c.Mail"]
+    assert sorted_types(ROWS, "type", "nothing") == []
+    assert sorted_types(ROWS, "type", ".*") == []
+
+
+def test_charts_have_a_column_for_each_line_and_nothing_of_the_future() -> None:
+    waits = Counter({bucket(1): 1})
+    hour = past({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
+    ahead = Past(minute(1), "rollup", hour.happened)
+    columns = chart_columns(ahead)
+    assert {name: values[:3] for name, values in columns.items()} == {
+        "at": [round(minute(number).timestamp()) for number in range(3)],
+        "enqueued": [5, 0, None],
+        "succeeded": [4, 0, None],
+        "failed": [1, 0, None],
+        "dlq": [1, 0, None],
+        "waitP50": [1, None, None],
+        "waitP95": [1, None, None],
+        "waitP99": [1, None, None],
+        "runP50": [None, None, None],
+        "runP95": [None, None, None],
+        "runP99": [None, None, None],
+    }
+    assert {len(values) for values in columns.values()} == {60}
+
+
+def test_every_range_gives_a_chart_of_a_size_that_can_be_read() -> None:
+    assert {name: round(length / step) for name, (length, step) in RANGES.items()} == {
+        "1h": 60,
+        "24h": 144,
+        "7d": 168,
+        "30d": 120,
+    }

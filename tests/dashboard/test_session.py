@@ -1,0 +1,378 @@
+"""Signing in and out, and who sees what: would catch a cookie that scripts, other sites or the
+JSON API can use, a way off this site, a session that opens too much or ends without a word."""
+
+from datetime import UTC, datetime, timedelta
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from jobmon.api.auth import SESSION_COOKIE
+from jobmon.dashboard.session import MAX_COOKIE_BYTES, own_path
+
+from ..conftest import SECRET, Api
+from .conftest import Make, signed_in
+from .reading import Page, Viewer
+
+SIGN_IN, SIGN_OUT = "/dashboard/session", "/dashboard/sign-out"
+ADMIN = {"sub": "root", "role": "admin"}
+
+
+def signed(**claims: Any) -> str:
+    return jwt.encode(ADMIN | claims, SECRET, "HS256")
+
+
+def cookie_of(answer: Any) -> Any:
+    """The session's cookie that an answer sets, or None."""
+    jar = SimpleCookie()
+    for header in answer.headers.getlist("Set-Cookie"):
+        jar.load(header)
+    return jar.get(SESSION_COOKIE)
+
+
+def sign_in(viewer: Viewer, token: str, then: str = "", **headers: str) -> Any:
+    return viewer.post(SIGN_IN, {"token": token, "then": then}, **headers)
+
+
+def test_a_good_token_is_kept_in_a_cookie_that_only_this_sites_pages_send(
+    api: Api, stranger: Viewer
+) -> None:
+    token = api.token(seconds=900)
+    answer = sign_in(stranger, token)
+    assert (answer.status_code, answer.location) == (303, "/dashboard")
+    cookie = cookie_of(answer)
+    assert cookie.value == token
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (
+        True,
+        "Strict",
+        "/dashboard",
+        "",
+    )
+    assert not cookie["secure"]  # or nobody could sign in on plain HTTP
+    assert 890 <= int(cookie["max-age"]) <= 900
+    assert stranger.get("/dashboard").status_code == 200
+
+
+def test_over_tls_the_cookie_stays_on_tls(api: Api) -> None:
+    client = api.app.test_client()
+    answer = client.post(SIGN_IN, data={"token": api.token()}, base_url="https://localhost")
+    assert cookie_of(answer)["secure"] is True
+
+
+def test_a_token_without_an_end_is_kept_until_the_browser_closes(stranger: Viewer) -> None:
+    answer = sign_in(stranger, signed())
+    assert cookie_of(answer)["max-age"] == ""
+    assert stranger.get("/dashboard").status_code == 200
+
+
+def test_a_token_that_ends_after_all_dates_is_kept(stranger: Viewer) -> None:
+    assert int(cookie_of(sign_in(stranger, signed(exp=10**15)))["max-age"]) == 400 * 86_400
+
+
+def test_a_token_may_be_pasted_with_what_clings_to_it(api: Api, stranger: Viewer) -> None:
+    token = api.token()
+    for pasted in (f" {token}\n", f"Bearer {token}", f"{token[:20]}\r\n  {token[20:]}"):
+        assert cookie_of(sign_in(stranger, pasted)).value == token
+
+
+REFUSED = [
+    (signed(exp=datetime.now(UTC) - timedelta(seconds=5)), "expired"),
+    (signed(nbf=datetime.now(UTC) + timedelta(hours=1)), "not a valid token"),
+    (signed(type="refresh"), "not a valid token"),
+    (signed(sub=""), "not a valid token"),
+    (jwt.encode(ADMIN, "another secret, as long as it has to be", "HS256"), "not a valid"),
+    (jwt.encode(ADMIN, None, "none"), "not a valid token"),
+    (signed()[:-3], "not a valid token"),
+    ("some.odd.token<b>", "not a valid token"),
+    ("é", "not a valid token"),
+    ("", "Paste a token"),
+    (" \n", "Paste a token"),
+    (signed(fill="x" * MAX_COOKIE_BYTES), "too long"),
+]
+
+
+def test_what_is_no_good_token_is_refused_in_words_and_not_kept(stranger: Viewer) -> None:
+    for token, said in REFUSED:
+        answer = sign_in(stranger, token, then="/dashboard/jobs?status=dlq")
+        assert answer.status_code == 401
+        page = Page(answer.text)
+        assert said in page.text
+        assert cookie_of(answer) is None
+        assert token.strip() == "" or token not in answer.text
+        assert page.all("input", name="then") == [
+            {"type": "hidden", "name": "then", "value": "/dashboard/jobs?status=dlq"}
+        ]
+
+
+def test_a_signed_token_with_an_odd_end_is_refused_everywhere(api: Api, stranger: Viewer) -> None:
+    odd: list[Any] = [None, [], {}, "soon", float("inf"), True]
+    for exp in odd:
+        token = signed(exp=exp)
+        assert sign_in(stranger, token).status_code == 401, exp
+        assert api.get("/jobs", token=token).status_code == 401, exp
+
+
+def test_a_token_larger_than_any_form_is_no_fault_of_ours(stranger: Viewer) -> None:
+    answer = sign_in(stranger, "x" * 1_000_000)
+    assert answer.status_code == 413
+    assert cookie_of(answer) is None
+
+
+THERE = [
+    "/dashboard",
+    "/dashboard/",
+    "/dashboard/jobs",
+    "/dashboard/jobs?status=dlq&type=a%20b&created_from=2026-11-23T03:00:00Z",
+    "/dashboard/jobs/a%3Fb%2Fc%23d%25",
+    "/dashboard?text=//evil.example",
+    "/dashboard#types",
+]
+ASTRAY = [
+    "",
+    "//evil.example",
+    "//evil.example/dashboard",
+    "///dashboard",
+    "https://evil.example/dashboard",
+    "https:/dashboard",
+    "https:dashboard",
+    "//evil.example@localhost/dashboard",
+    "javascript:alert(1)//dashboard",
+    "data:text/html,/dashboard",
+    "/dashboardevil",
+    "/dashboard.evil.example",
+    "/dashboard@evil.example",
+    "/dashboard\\evil",
+    "\\\\evil.example/dashboard",
+    "/\\evil.example/dashboard",
+    "/dashboard/\r\nSet-Cookie: a=b",
+    "/dashboard/\tjobs",
+    "\t//evil.example",
+    " /dashboard",
+    "/dashboard/\u0085",
+    "/dashboard/\u202e",
+    "/jobs",
+    "/",
+    "dashboard",
+    "//[",
+    "http://[::1",
+]
+
+
+@pytest.mark.parametrize("then", THERE)
+def test_a_page_of_ours_is_somewhere_to_go_back_to(then: str) -> None:
+    assert own_path(then) == then
+
+
+@pytest.mark.parametrize("then", ASTRAY)
+def test_nothing_else_is(then: str) -> None:
+    assert own_path(then) == ""
+
+
+def test_signing_in_leads_back_to_where_one_was_and_never_elsewhere(
+    api: Api, stranger: Viewer
+) -> None:
+    token = api.token()
+    assert [sign_in(stranger, token, then).location for then in THERE] == THERE
+    assert {sign_in(stranger, token, then).location for then in ASTRAY} == {"/dashboard"}
+    for then in ASTRAY:
+        page = stranger.page(f"/dashboard/sign-in?then={quote(then)}")
+        assert page.all("input", name="then")[0]["value"] == "", then
+
+
+FOREIGN = [
+    {"Sec_Fetch_Site": "cross-site"},
+    {"Sec_Fetch_Site": "same-site"},
+    {"Sec_Fetch_Site": "cross-site", "Origin": "http://localhost"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost.evil.example"},
+    {"Origin": "http://localhost:81"},
+    {"Origin": "http://evil.example@localhost"},
+    {"Origin": "http://["},
+    {"Origin": "null"},
+    {"Origin": ""},
+]
+OWN: list[dict[str, str]] = [
+    {},
+    {"Origin": "http://localhost"},
+    {"Sec_Fetch_Site": "same-origin", "Origin": "http://localhost"},
+    # The browser knows better than we do behind a proxy that changes the Host.
+    {"Sec_Fetch_Site": "same-origin", "Origin": "https://jobs.example"},
+]
+
+
+def test_a_form_on_another_site_can_neither_sign_in_nor_out(
+    api: Api, admin: Viewer, stranger: Viewer
+) -> None:
+    for headers in FOREIGN:
+        for answer in (
+            sign_in(stranger, api.token(), **headers),
+            admin.post(SIGN_OUT, **headers),
+        ):
+            assert answer.status_code == 403, headers
+            assert "Set-Cookie" not in answer.headers, headers
+
+
+def test_our_own_forms_sign_in_and_out(api: Api, stranger: Viewer) -> None:
+    for headers in OWN:
+        assert sign_in(stranger, api.token(), **headers).status_code == 303, headers
+        answer = stranger.post(SIGN_OUT, **headers)
+        assert (answer.status_code, answer.location) == (303, "/dashboard/sign-in"), headers
+        cookie = cookie_of(answer)
+        assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/dashboard")
+        assert stranger.get("/dashboard").status_code == 401
+
+
+def test_without_a_session_one_is_asked_to_sign_in(stranger: Viewer) -> None:
+    for path in ("/dashboard", "/dashboard/jobs", "/dashboard/my", "/dashboard/jobs/x"):
+        answer = stranger.get(path)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        page = Page(answer.text)
+        assert page.all("form", action=SIGN_IN)
+        assert "expired" not in page.text
+        assert not page.all("nav")  # nothing to go to
+
+
+def test_an_expired_session_says_so_and_keeps_the_address(api: Api) -> None:
+    viewer = signed_in(api, seconds=-5)
+    for asked, then in (
+        ("/dashboard/jobs?status=dlq&type=a%20b", "/dashboard/jobs?status=dlq&type=a%20b"),
+        ("/dashboard/my", "/dashboard/my"),
+        ("/dashboard/jobs/a%3Fb%2Fc%23%25%E2%80%AE", "/dashboard/jobs/a%3Fb/c%23%25%E2%80%AE"),
+        ('/dashboard?text="<b>', "/dashboard?text=%22%3Cb%3E"),
+    ):
+        page = viewer.page(asked, 401)
+        assert "Your session has expired" in page.text
+        assert page.all("input", name="then")[0]["value"] == then
+        assert own_path(then) == then
+
+
+def test_a_session_of_another_jobmon_says_that_it_is_not_valid(api: Api) -> None:
+    viewer = Viewer(api.app)
+    viewer.client.set_cookie(SESSION_COOKIE, "a.b.c", path="/dashboard")
+    assert "not valid any more" in viewer.page("/dashboard", 401).text
+
+
+def test_a_part_without_a_session_makes_the_page_ask_again(stranger: Viewer) -> None:
+    for path in ("/dashboard/overview", "/dashboard/charts", "/dashboard/jobs/x"):
+        answer = stranger.get(path, part=True)
+        assert (answer.status_code, answer.data) == (401, b"")
+        assert answer.headers["HX-Refresh"] == "true"
+        by_fetch = stranger.get(path, X_Jobmon_Part="1")
+        assert (by_fetch.status_code, by_fetch.data) == (401, b"")
+
+
+def test_a_link_on_another_site_gets_a_page_that_asks_again_with_the_cookie(
+    stranger: Viewer,
+) -> None:
+    answer = stranger.get("/dashboard/jobs?status=dlq", Sec_Fetch_Site="cross-site")
+    assert answer.status_code == 200
+    page = Page(answer.text)
+    assert page.all("meta", **{"http-equiv": "refresh"})
+    assert page.addresses() == ["/dashboard/jobs?status=dlq"]
+    assert stranger.get("/dashboard", Sec_Fetch_Site="same-origin").status_code == 401
+
+
+def test_a_token_in_the_header_opens_pages_too(api: Api, ada: Viewer, stranger: Viewer) -> None:
+    bearer = f"Bearer {api.token()}"
+    assert stranger.get("/dashboard/jobs", Authorization=bearer).status_code == 200
+    # It is what was asked with, whatever the cookie says.
+    assert ada.get("/dashboard/jobs", Authorization=bearer).status_code == 200
+    assert ada.get("/dashboard/my", Authorization="Bearer a.b.c").status_code == 401
+    # A proxy's password is none of our business.
+    assert ada.get("/dashboard/my", Authorization="Basic cm9vdDpyb290").status_code == 200
+
+
+def test_the_cookie_alone_does_not_open_the_json_api(api: Api) -> None:
+    viewer = Viewer(api.app)
+    viewer.client.set_cookie(SESSION_COOKIE, api.token(), path="/")
+    admins = [f"/admin/jobs/{name}" for name in ("stats", "queue", "timeseries", "types")]
+    for path in ("/jobs", "/jobs/x", *admins):
+        answer = viewer.get(path)
+        assert answer.status_code == 401, path
+        assert answer.json["error"]["code"] == "authentication_required"
+
+
+def test_who_may_not_see_the_overview_goes_to_own_jobs(ada: Viewer) -> None:
+    answer = ada.get("/dashboard")
+    assert (answer.status_code, answer.location) == (302, "/dashboard/my")
+    page = ada.page("/dashboard/my")
+    assert [link["href"] for link in page.all("a") if "data-go" in link] == ["/dashboard/my"]
+
+
+def test_who_is_no_admin_is_refused_before_the_query_is_looked_at(ada: Viewer) -> None:
+    for path in (
+        "/dashboard/jobs",
+        "/dashboard/jobs?format=csv",
+        "/dashboard/jobs?page=nonsense",
+        "/dashboard/overview",
+        "/dashboard/charts",
+        "/dashboard/charts?range=nonsense",
+    ):
+        assert "Not for your role" in ada.page(path, 403).text
+        part = ada.get(path, part=True)
+        assert (part.status_code, part.data) == (403, b""), path
+        assert part.headers["X-Error-Code"] == "permission_denied"
+
+
+def test_owners_see_their_own_jobs_and_nobody_elses(ada: Viewer, watched: Any) -> None:
+    watched.jobs.insert_many(
+        [
+            {"jobId": "adas-job", "createdBy": "ada", "type": "adas.type"},
+            {"jobId": "bobs-job", "createdBy": "bob", "type": "bobs.type"},
+        ]
+    )
+    text = ada.get("/dashboard/my").text
+    assert "adas-job" in text
+    assert "bob" not in text
+    assert "adas.type" in ada.page("/dashboard/jobs/adas-job").text
+    for query in ("?owner=bob", "?error_code=E", "?owner=bob&format=csv"):
+        refused = ada.get(f"/dashboard/my{query}")
+        assert refused.status_code == 422
+        assert "bobs" not in refused.text
+    export = ada.get("/dashboard/my?format=ndjson").text
+    assert "adas-job" in export
+    assert "bob" not in export
+
+
+def test_a_job_of_another_and_no_job_at_all_are_the_same_page(ada: Viewer, watched: Any) -> None:
+    watched.jobs.insert_one({"jobId": "theirs", "createdBy": "bob"})
+    theirs, missing = ada.get("/dashboard/jobs/theirs"), ada.get("/dashboard/jobs/none!!")
+    assert theirs.status_code == missing.status_code == 403
+    assert "No such job, or not yours" in theirs.text
+    assert theirs.data == missing.data
+    assert dict(theirs.headers) == dict(missing.headers)
+    parts = [ada.get(f"/dashboard/jobs/{name}", part=True) for name in ("theirs", "none")]
+    assert [(part.status_code, part.data) for part in parts] == [(403, b"")] * 2
+
+
+def test_who_asks_too_often_is_told_when_to_try_again(service: Make) -> None:
+    viewer = signed_in(service(rate_limit="2/hour"))
+    assert [viewer.get("/dashboard/jobs").status_code for _ in range(2)] == [200, 200]
+    answer = viewer.get("/dashboard/jobs")
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= 3_600
+    assert f"Try again in {answer.headers['Retry-After']} s" in Page(answer.text).text
+    assert viewer.get("/dashboard/jobs", part=True).headers["Retry-After"]
+    assert viewer.get("/dashboard/sign-in").status_code == 200
+
+
+def test_a_key_provider_that_is_away_is_503_and_the_session_is_kept(service: Make) -> None:
+    api = service(
+        jwt_secret_key=None, jwt_jwks_url="http://127.0.0.1:1/keys", jwt_algorithm="ES256"
+    )
+    token = jwt.encode(ADMIN, ec.generate_private_key(ec.SECP256R1()), "ES256", {"kid": "one"})
+    viewer = Viewer(api.app)
+    refused = sign_in(viewer, token, then="/dashboard/jobs")
+    assert refused.status_code == 503
+    assert "cannot be checked now" in refused.text
+    assert token not in refused.text
+    viewer.client.set_cookie(SESSION_COOKIE, token, path="/dashboard")
+    for answer in (refused, viewer.get("/dashboard/jobs")):
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "Set-Cookie" not in answer.headers
+    assert "cannot be checked now" in viewer.get("/dashboard/jobs").text

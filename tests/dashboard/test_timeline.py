@@ -1,0 +1,177 @@
+"""A job's life in steps: would catch a step that is missing, told twice, or takes less than no
+time, and a job that another program wrote and that cannot be told at all."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from jobmon.api.schemas import JobDetail
+from jobmon.dashboard.timeline import MAX_ATTEMPTS, Step, is_finished, timeline
+from jobmon.domain import Redactor
+
+AT = "2026-11-23T03:00:{:02d}.000Z"
+JOB: dict[str, Any] = {
+    "status": "queued",
+    "createdBy": None,
+    "createdAt": AT.format(0),
+    "nextRunAt": None,
+    "maxAttempts": 3,
+    "attemptCount": 0,
+    "leasedBy": None,
+    "leaseExpiresAt": None,
+    "finishedAt": None,
+    "attempts": [],
+}
+
+
+def attempt(number: int | None, status: str | None = "failed", **more: Any) -> dict[str, Any]:
+    return {
+        "attemptNumber": number,
+        "status": status,
+        "workerId": "w1",
+        "startedAt": None,
+        "finishedAt": None,
+        "waitMs": None,
+        "durationMs": None,
+        "error": None,
+    } | more
+
+
+def steps(**more: Any) -> list[Step]:
+    return timeline(JOB | more)
+
+
+def told(**more: Any) -> list[tuple[str, str, bool]]:
+    return [(step.name, step.note, step.to_come) for step in steps(**more)]
+
+
+ENQUEUED = ("Enqueued", "", False)
+
+
+@pytest.mark.parametrize(
+    ("job", "rest"),
+    [
+        ({}, []),
+        ({"status": None}, []),
+        ({"status": "odd", "nextRunAt": AT.format(9)}, []),
+        ({"nextRunAt": AT.format(9)}, [("Eligible", "attempt 1 of 3", True)]),
+        (
+            {"status": "failed", "nextRunAt": AT.format(9), "attemptCount": 1},
+            [("Next retry", "attempt 2 of 3", True)],
+        ),
+        (
+            {"status": "failed", "nextRunAt": AT.format(9), "maxAttempts": None},
+            [("Next retry", "", True)],
+        ),
+        (
+            {"nextRunAt": AT.format(9), "attemptCount": None},
+            [("Eligible", "attempt ? of 3", True)],
+        ),
+        (
+            {"status": "leased", "leasedBy": "w1", "leaseExpiresAt": AT.format(9)},
+            [("Lease runs out", "held by w1", True)],
+        ),
+        ({"status": "leased"}, [("Lease runs out", "", True)]),
+        ({"status": "succeeded", "finishedAt": AT.format(9)}, [("Succeeded", "", False)]),
+        ({"status": "dlq", "finishedAt": AT.format(9)}, [("Given up", "", False)]),
+        ({"status": "cancelled", "finishedAt": AT.format(9)}, [("Cancelled", "", False)]),
+        ({"status": "odd", "finishedAt": AT.format(9)}, [("Finished", "", False)]),
+        ({"status": None, "finishedAt": AT.format(9)}, [("Finished", "", False)]),
+        ({"status": "succeeded"}, []),
+    ],
+)
+def test_each_status_ends_as_it_must(job: dict[str, Any], rest: list[Any]) -> None:
+    assert told(**job) == [ENQUEUED, *rest]
+
+
+def test_waits_and_runs_are_told_from_what_came_before() -> None:
+    life = steps(
+        createdBy="ada",
+        status="succeeded",
+        finishedAt=AT.format(30),
+        attempts=[
+            attempt(1, startedAt=AT.format(5), finishedAt=AT.format(6), durationMs=1_000),
+            attempt(2, "succeeded", startedAt=AT.format(20), finishedAt=AT.format(30), waitMs=250),
+        ],
+    )
+    assert [(step.name, step.note, step.wait_ms, step.run_ms) for step in life] == [
+        ("Enqueued", "by ada", None, None),
+        ("Attempt 1", "failed on w1", 5_000, 1_000),
+        ("Attempt 2", "succeeded on w1", 250, None),  # since it was due, not since it failed
+        ("Succeeded", "", 30_000, None),
+    ]
+
+
+def test_attempts_have_the_colour_of_what_they_came_to() -> None:
+    statuses = ["running", "succeeded", "failed", "expired", "odd", None]
+    life = steps(attempts=[attempt(1, status, workerId=None) for status in statuses])
+    assert [step.status for step in life[1:]] == [
+        "leased",
+        "succeeded",
+        "failed",
+        "failed",
+        "odd",
+        "",
+    ]
+    assert life[-1].note == "unknown on an unnamed worker"
+
+
+def test_clocks_that_differ_make_no_negative_times() -> None:
+    early = attempt(1, startedAt="2026-11-23T02:59:58.000Z", finishedAt=AT.format(0), durationMs=-5)
+    life = steps(status="dlq", finishedAt="2026-11-23T02:00:00.000Z", attempts=[early])
+    assert [(step.wait_ms, step.run_ms) for step in life[1:]] == [(0, 0), (0, None)]
+
+
+@pytest.mark.parametrize("odd", [None, "yesterday", "", "+275760-09-13T00:00:00.000Z", "[1, 2]"])
+def test_what_is_no_date_is_shown_and_measures_nothing(odd: str | None) -> None:
+    life = steps(
+        createdAt=odd,
+        status="succeeded",
+        finishedAt=AT.format(9),
+        attempts=[attempt(None, startedAt=odd, finishedAt=odd), attempt(2, startedAt=AT.format(5))],
+    )
+    assert [step.at for step in life] == [odd, odd, AT.format(5), AT.format(9)]
+    assert [step.wait_ms for step in life] == [None] * 4
+    assert life[1].name == "Attempt ?"
+
+
+def test_of_many_attempts_the_newest_are_shown_and_the_others_counted() -> None:
+    many = [
+        attempt(number, startedAt=AT.format(5), finishedAt=AT.format(3))
+        for number in range(1, 1_001)
+    ]
+    life = steps(attempts=many)
+    assert len(life) == MAX_ATTEMPTS + 2
+    assert (life[1].name, life[2].name) == ("950 attempts", "Attempt 951")
+    assert life[2].wait_ms == 2_000  # since the last one that is not shown
+
+
+def test_attempts_embedded_by_another_program_are_told() -> None:
+    app = Flask(__name__)
+    app.extensions["jobmon_redactor"] = Redactor()
+    with app.app_context():
+        detail = JobDetail().dump(
+            {"jobId": "x", "attempts": [{"attemptNumber": 1, "error": "broken"}]}
+        )
+    (enqueued, first) = timeline(detail)
+    assert (enqueued.at, enqueued.note) == (None, "")
+    assert first.name == "Attempt 1"
+    assert first.error == {"code": None, "message": "broken", "stack": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "finished"),
+    [
+        ("succeeded", True),
+        ("dlq", True),
+        ("cancelled", True),
+        ("queued", False),
+        ("leased", False),
+        ("failed", False),
+        ("odd", False),
+        (None, False),
+    ],
+)
+def test_a_page_updates_itself_until_the_job_is_finished(status: Any, finished: bool) -> None:
+    assert is_finished(JOB | {"status": status}) is finished

@@ -1,0 +1,1058 @@
+"""The dashboard in a real browser: Debian's Chromium on the real stack.
+
+Whatever a page logs as an error, every request to another origin and everything that the content
+security policy had to stop fails the test: see `Visits`.
+"""
+
+import csv
+import json
+import os
+import re
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon import create_app
+from jobmon.api.auth import issue_token
+from jobmon.embedded import Mongod
+from jobmon.queue import JobQueue
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..conftest import SECRET
+from ..waiting import eventually
+from .test_serving import ROOT, Web
+from .test_stack import Demo
+
+Document = dict[str, Any]
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+AXE = ROOT / "jobmon/dashboard/node_modules/axe-core/axe.min.js"
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+# A page says these by its status too, and the browser logs each as a failure to load.
+EXPECTED = re.compile(r"responded with a status of (401|403|404|422|503)")
+PHONE = {"width": 360, "height": 740}
+SOON_MS = 3_000  # a change shows within 2 s; the third is for a machine that does other things
+HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}</td>"
+
+
+def is_there(thing: Path, what: str) -> None:
+    """Without it the test is skipped, by name; in CI it fails."""
+    if not thing.exists():
+        missing = f"{thing}: {what}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    is_there(CHROMIUM, "no browser (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Stack:
+    """A web service and the database that it watches."""
+
+    def __init__(self, web: Web | Demo, database: Database[Document], mongod: Mongod) -> None:
+        self.url = f"http://127.0.0.1:{web.port}"
+        self.database = database
+        self.mongod = mongod
+        self.queue = JobQueue(database)
+
+
+@pytest.fixture(scope="module")
+def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that all tests share, so each uses a type of jobs of its own (`kind`)."""
+    name = f"browser_{uuid.uuid4().hex}"
+    uri = mongod.uri.replace("/?", f"/{name}?")
+    with MongoClient[Document](uri, tz_aware=True) as client:
+        create_indexes(Connection(Settings(mongo_uri=uri), client))
+        rollups = f"{name}_rollups"
+        settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups, "JOBMON_WORKERS": "2"}
+        web = Web(uri, tmp_path_factory.mktemp("browser") / "log", **settings)
+        try:
+            eventually(web.answers)
+            yield Stack(web, client[name], mongod)
+        finally:
+            web.stop()
+            client.drop_database(name)
+            client.drop_database(rollups)
+
+
+@pytest.fixture(scope="module")
+def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterator[Stack]:
+    """A stack whose server no other test needs. It has no collector."""
+    folder = tmp_path_factory.mktemp("lone")
+    with Mongod(folder / "data") as own, MongoClient[Document](own.uri, tz_aware=True) as client:
+        uri = own.uri.replace("/?", "/jobmon?")
+        create_indexes(Connection(Settings(mongo_uri=uri), client))
+        settings = {
+            "JOBMON_STATS_TTL_MS": "0",
+            "JOBMON_WORKERS": "1",
+            "JOBMON_THREADS": "8",
+            "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "500",
+            "JOBMON_QUERY_TIMEOUT_MS": "500",
+        }
+        web = Web(uri, folder / "log", **settings)
+        try:
+            eventually(web.answers)
+            yield Stack(web, client.jobmon, own)
+        finally:
+            web.stop()
+
+
+@pytest.fixture
+def lone(lone_stack: Stack) -> Stack:
+    """The lone stack, with an empty queue."""
+    lone_stack.database.jobs.delete_many({})
+    lone_stack.database.job_attempts.delete_many({})
+    return lone_stack
+
+
+def token(subject: str = "root", role: str = "admin", seconds: int = 3_600) -> str:
+    app = create_app(Settings(mongo_uri="mongodb://127.0.0.1", jwt_secret_key=SECRET))
+    with app.app_context():
+        return issue_token(subject, role, timedelta(seconds=seconds))
+
+
+@pytest.fixture(scope="module")
+def admin() -> str:
+    return token()
+
+
+@pytest.fixture
+def kind() -> str:
+    return f"kind.{uuid.uuid4().hex[:8]}"
+
+
+class Visits:
+    """Opens pages, each in a fresh profile, and keeps what is wrong with them."""
+
+    def __init__(self, browser: Browser, token: str) -> None:
+        self._browser = browser
+        self._token = token
+        self._contexts: list[BrowserContext] = []
+        self.faults: list[str] = []
+        self.requests: list[Request] = []
+
+    def __call__(self, url: str, *, token: str | None = "", **options: Any) -> Page:
+        """The page at `url`, signed in as an admin unless told otherwise."""
+        options = {"timezone_id": "Europe/Berlin", "locale": "en-GB"} | options
+        context = self._browser.new_context(**options)
+        context.set_default_timeout(10_000)
+        self._contexts.append(context)
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        if token is not None:
+            sign_in(context, origin, token or self._token)
+        page = context.new_page()
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("dialog", lambda dialog: self.faults.append(f"a dialog: {dialog.message}"))
+        page.on("request", lambda request: self._asked(request, origin))
+        page.goto(url)
+        return page
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not EXPECTED.search(message.text):
+            self.faults.append(message.text)
+
+    def _asked(self, request: Request, origin: str) -> None:
+        self.requests.append(request)
+        if not request.url.startswith(f"{origin}/"):
+            self.faults.append(f"asks another origin: {request.url}")
+
+    def asked(self, path: str) -> int:
+        """How often pages have asked for `path`."""
+        return sum(urlsplit(request.url).path == path for request in self.requests)
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, admin: str) -> Iterator[Visits]:
+    visits = Visits(browser, admin)
+    yield visits
+    visits.close()
+    assert visits.faults == []
+
+
+def sign_in(context: BrowserContext, origin: str, token: str) -> None:
+    cookie = {"name": "jobmon_session", "value": token, "url": f"{origin}/dashboard"}
+    context.add_cookies([cookie])  # type: ignore[list-item]
+
+
+def paste(page: Page, token: str) -> None:
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def job(kind: str, **fields: Any) -> Document:
+    now = datetime.now(UTC)
+    return {
+        "jobId": str(uuid.uuid4()),
+        "type": kind,
+        "status": "queued",
+        "payload": {},
+        "priority": 0,
+        "createdBy": None,
+        "createdAt": now,
+        "updatedAt": now,
+        "nextRunAt": now,
+        "maxAttempts": 3,
+        "attemptCount": 0,
+        "leasedBy": None,
+        "leaseExpiresAt": None,
+        "finishedAt": None,
+        "lastError": None,
+    } | fields
+
+
+def tile(page: Page, name: str) -> Locator:
+    return page.locator(".tile").filter(has=page.get_by_text(name, exact=True)).locator(".value")
+
+
+def ids(page: Page) -> list[str]:
+    """The jobs of a list, as their links tell."""
+    return page.locator("#job-rows .row-link").evaluate_all(
+        "links => links.map(link => decodeURIComponent(link.pathname.split('/').pop()))"
+    )
+
+
+def ask(page: Page, path: str, token: str) -> Any:
+    origin = "{0.scheme}://{0.netloc}".format(urlsplit(page.url))
+    answer = page.request.get(origin + path, headers={"Authorization": f"Bearer {token}"})
+    return answer.json()
+
+
+# --- Signing in ----------------------------------------------------------------------------------
+
+
+def test_a_pasted_token_signs_in_a_wrong_one_is_told_and_signing_out_forgets(
+    visit: Visits, stack: Stack, admin: str
+) -> None:
+    page = visit(f"{stack.url}/dashboard", token=None)
+    paste(page, "not.a.token")
+    expect(page.get_by_role("alert")).to_have_text("This is not a valid token for this jobmon.")
+    paste(page, f"  Bearer {admin}\n")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    [cookie] = page.context.cookies(f"{stack.url}/dashboard")
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.goto(f"{stack.url}/dashboard/jobs")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_an_expired_session_says_so_and_comes_back_to_where_one_was(
+    visit: Visits, stack: Stack, admin: str
+) -> None:
+    page = visit(f"{stack.url}/dashboard/jobs?status=dlq&sort=createdAt")
+    sign_in(page.context, stack.url, token(seconds=-5))
+    expect(page.get_by_role("alert")).to_contain_text("Your session has expired", timeout=SOON_MS)
+    paste(page, admin)
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq&sort=createdAt")
+    expect(page.get_by_role("checkbox", name="dead")).to_be_checked()
+
+
+def test_a_token_that_comes_behind_the_address_signs_in_and_leaves_no_trace(
+    visit: Visits, stack: Stack, admin: str
+) -> None:
+    address = f"{stack.url}/dashboard/sign-in#state=x&access_token={admin}"
+    page = visit(address, token=None)
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert admin not in page.url
+    assert [request.url for request in visit.requests if admin in request.url] == []
+    page.go_back()
+    assert admin not in page.url
+
+
+def test_an_owner_sees_their_own_jobs_and_nothing_else(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    owner = f"owner-{kind}"
+    mine = stack.queue.enqueue(kind, created_by=owner)
+    other = stack.queue.enqueue(kind, created_by="somebody else")
+    page = visit(f"{stack.url}/", token=token(owner, "user"))
+    expect(page).to_have_url(f"{stack.url}/dashboard/my")
+    expect(page.get_by_role("navigation", name="Pages", exact=True)).to_have_text("My jobs")
+    assert ids(page) == [mine]
+    expect(page.get_by_label("Owner")).to_have_count(0)
+    page.locator(".row-link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(kind)
+    said = []
+    for job_id in (other, "never-was"):
+        page.goto(f"{stack.url}/dashboard/jobs/{job_id}")
+        said.append(page.locator("main").inner_text())
+    assert said[0] == said[1]
+    assert said[0].startswith("No such job, or not yours")
+    page.goto(f"{stack.url}/dashboard/jobs")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not for your role")
+    page.get_by_role("link", name="Your jobs").click()
+    assert ids(page) == [mine]
+
+
+# --- Overview ------------------------------------------------------------------------------------
+
+
+def test_tiles_and_types_tell_what_the_json_api_tells(
+    visit: Visits, lone: Stack, admin: str
+) -> None:
+    for status, count in (("queued", 1_200), ("leased", 3), ("failed", 4), ("dlq", 5)):
+        held = {"leaseExpiresAt": datetime.now(UTC) + timedelta(hours=1)}
+        lone.database.jobs.insert_many(
+            [job("import.rows", status=status, **held) for _ in range(count)]
+        )
+    page = visit(f"{lone.url}/dashboard")
+    counts = ask(page, "/admin/jobs/stats", admin)["statusCounts"]
+    for name, status in (
+        ("Queued", "queued"),
+        ("Running", "leased"),
+        ("Retrying", "failed"),
+        ("Dead", "dlq"),
+    ):
+        expect(tile(page, name)).to_have_text(f"{counts[status]:,}")
+    row = page.get_by_role("row", name="import.rows")
+    assert row.locator(".n").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
+
+
+def test_a_change_in_the_queue_shows_within_two_seconds_and_nothing_new_costs_304s(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    stack.queue.enqueue(kind)
+    page = visit(f"{stack.url}/dashboard?text={kind}")
+    page.evaluate("window.notReloaded = true")
+    queued = page.get_by_role("row", name=kind).locator(".c-queued")
+    expect(queued).to_have_text("1", timeout=SOON_MS)
+    statuses: list[int] = []
+
+    def heard(response: Response) -> None:
+        if urlsplit(response.url).path == "/dashboard/overview":
+            statuses.append(response.status)
+
+    page.on("response", heard)
+    page.wait_for_function("() => document.querySelector('#overview').dataset.etag")
+    for _ in range(2):
+        with page.expect_response(
+            lambda response: "/dashboard/overview" in response.url and response.status == 304
+        ):
+            pass
+    stack.queue.enqueue(kind)
+    expect(queued).to_have_text("2", timeout=SOON_MS)
+    assert page.evaluate("window.notReloaded")
+    assert statuses.count(304) >= 2
+
+
+def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
+    visit: Visits, lone: Stack
+) -> None:
+    now = datetime.now(UTC)
+    past, old = now - timedelta(minutes=5), now - timedelta(minutes=30)
+    lone.database.jobs.insert_many(
+        [
+            job("stuck.job", status="leased", leaseExpiresAt=past, leasedBy="worker-9"),
+            job("dead.job", status="dlq", finishedAt=past),
+            job("still.job", createdAt=old, updatedAt=old, nextRunAt=old),
+        ]
+    )
+    page = visit(f"{lone.url}/dashboard")
+    notices = page.get_by_role("region", name="What needs attention")
+    expect(notices).to_contain_text("1 job is stuck")
+    expect(notices).to_contain_text("still.job stands still: a job has waited for 30 min")
+    expect(notices).to_contain_text("1 job has been given up in the last hour, of type dead.job.")
+    expect(notices).to_contain_text("No collector is at work")
+    notices.get_by_role("link", name="stuck").click()
+    expect(page.locator(".c-type").last).to_have_text("stuck.job")
+
+
+def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
+    visit: Visits, lone: Stack
+) -> None:
+    now = datetime.now(UTC)
+    for minutes in range(1, 50):
+        started = now - timedelta(minutes=minutes)
+        done = job("charted", status="succeeded", createdAt=started, finishedAt=started)
+        lone.database.jobs.insert_one(done)
+        lone.database.job_attempts.insert_one(
+            {"jobId": done["jobId"], "attemptNumber": 1, "status": "succeeded"}
+            | {"startedAt": started, "finishedAt": started + timedelta(milliseconds=250)}
+        )
+    page = visit("about:blank", token=None)
+    sign_in(page.context, lone.url, token())
+    page.clock.install()
+    page.goto(f"{lone.url}/dashboard")
+    charts = page.get_by_role("img")
+    expect(charts).to_have_count(3)
+    expect(charts.first).to_have_attribute(
+        "aria-label", re.compile(r"Attempts and jobs\. succeeded: 4\d in all; failed: 0 in all")
+    )
+    expect(charts.last).to_have_attribute("aria-label", re.compile("p50: 2.. ms at the end"))
+    assert (
+        charts.locator("canvas").evaluate_all(
+            "all => all.map(c => c.getContext('2d').getImageData(0, 0, c.width, c.height)"
+            ".data.some(value => value > 0))"
+        )
+        == [True] * 3
+    )
+
+    over = charts.first.locator(".u-over")
+    over.hover(position={"x": 100, "y": 60})
+    tips = page.locator(".tip")
+    expect(tips.first).to_contain_text("succeeded  1")
+    expect(tips.nth(2)).to_be_visible()  # one cursor for all three
+    expect(tips.nth(2)).to_contain_text(re.compile("p50  2.. ms"))
+
+    back = page.get_by_role("button", name="Show the whole range again")
+    expect(back).to_be_hidden()
+    box = over.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 50, steps=4)
+    page.mouse.up()
+    expect(back).to_be_visible()
+    lone.database.jobs.insert_one(job("charted"))
+    page.clock.fast_forward(15_000)  # charts are asked for every ten seconds
+    expect(charts.first).to_have_attribute("aria-label", re.compile("enqueued: 50 in all"))
+    expect(back).to_be_visible()
+    back.click()
+    expect(back).to_be_hidden()
+
+
+def test_ranges_order_and_a_type_s_name_are_in_the_address_and_a_row_leads_to_its_jobs(
+    visit: Visits, lone: Stack
+) -> None:
+    lone.database.jobs.insert_many(
+        [job("alpha"), job("alpha"), job("beta", status="dlq"), job("gamma")]
+    )
+    page = visit(f"{lone.url}/dashboard")
+    types = page.locator("#types tbody th")
+    expect(types).to_have_text(["alpha", "gamma", "beta"])
+    page.get_by_role("link", name="Dead", exact=True).click()
+    expect(types.first).to_have_text("beta")
+    expect(page.get_by_role("columnheader", name="Dead")).to_have_attribute(
+        "aria-sort", "descending"
+    )
+    page.get_by_role("link", name="24 hours").click()
+    expect(page.get_by_role("link", name="24 hours")).to_have_attribute("aria-current", "true")
+    expect(page.locator("#charts")).to_have_text(re.compile("This range needs the collector"))
+    assert parse_qs(urlsplit(page.url).query) == {"range": ["24h"], "by": ["-dead"]}
+    find = page.get_by_role("searchbox", name="Find a type")
+    find.press_sequentially("alp")
+    lone.database.jobs.insert_one(job("alpha"))
+    alphas = page.get_by_role("row", name="alpha").locator(".c-queued")
+    expect(alphas).to_have_text("3", timeout=SOON_MS)
+    expect(find).to_have_value("alp")  # what is being typed outlives a refresh
+    find.press("Enter")
+    expect(types).to_have_text(["alpha"])
+    types.get_by_role("link").click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(3)
+    assert parse_qs(urlsplit(page.url).query) == {"type": ["alpha"]}
+
+
+# --- Jobs ----------------------------------------------------------------------------------------
+
+
+def test_filters_go_into_the_address_and_come_back_from_it(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    error = {"code": "E_ODD", "message": "odd"}
+    wanted = [
+        job(f"{kind}.a", status="dlq", lastError=error, createdBy="ann"),
+        job(f"{kind}.b", status="failed", lastError=error),
+    ]
+    others = [job(f"{kind}.a"), job(f"{kind}.c", status="dlq", lastError=error)]
+    stack.database.jobs.insert_many(wanted + others)
+    page = visit(f"{stack.url}/dashboard/jobs")
+    page.get_by_role("checkbox", name="retrying").check()
+    page.get_by_role("checkbox", name="dead").check()
+    page.get_by_label("Error code").fill("E_ODD")
+    page.get_by_label("Type", exact=True).fill(f"{kind}.a")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("checkbox", name=f"{kind}.a")).to_be_checked()
+    page.get_by_label("Type", exact=True).fill(f"{kind}.b")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+    assert parse_qs(urlsplit(page.url).query) == {
+        "status": ["failed", "dlq"],
+        "type": [f"{kind}.b", f"{kind}.a"],
+        "error_code": ["E_ODD"],
+    }
+    page.reload()
+    assert set(ids(page)) == {one["jobId"] for one in wanted}
+    expect(page.get_by_label("Error code")).to_have_value("E_ODD")
+    expect(page.get_by_role("checkbox", checked=True)).to_have_count(4)
+    page.get_by_role("checkbox", name=f"{kind}.b").uncheck()
+    page.get_by_label("Error code").fill("")
+    page.get_by_label("Owner").fill("ann")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(1)
+    page.go_back()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+    page.get_by_label("Job id", exact=True).fill(wanted[0]["jobId"][:9])
+    page.get_by_label("Job id", exact=True).press("Enter")
+    expect(page.locator("#job-rows tbody tr")).to_have_count(1)
+    assert ids(page) == [wanted[0]["jobId"]]
+
+
+@pytest.mark.parametrize(
+    ("zone", "instant"),
+    [("Europe/Berlin", "2026-11-10T11:30"), ("America/New_York", "2026-11-10T17:30")],
+)
+def test_created_between_is_typed_in_the_viewer_s_zone_and_sent_as_an_instant(
+    visit: Visits, stack: Stack, kind: str, zone: str, instant: str
+) -> None:
+    moment = datetime.fromisoformat(f"{instant}:00Z")
+    before, after = moment - timedelta(minutes=1), moment + timedelta(minutes=1)
+    late = job(kind, createdAt=after)
+    stack.database.jobs.insert_many([job(kind, createdAt=before), late])
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}", timezone_id=zone)
+    page.get_by_label("From").fill("2026-11-10T12:30")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(1)
+    assert ids(page) == [late["jobId"]]
+    assert parse_qs(urlsplit(page.url).query)["created_from"] == [f"{instant}:00.000Z"]
+    expect(page.get_by_label("From")).to_have_value("2026-11-10T12:30")
+    created = page.locator("td.c-created time")
+    expect(created).to_have_text(re.compile(r"12:31"))
+    expect(created).to_have_attribute("title", re.compile(re.escape(instant[:10] + "T")))
+
+
+def test_pages_go_forward_and_back_and_never_repeat_a_job(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    now = datetime.now(UTC)
+    jobs = [job(kind, createdAt=now - timedelta(seconds=age)) for age in range(60)]
+    stack.database.jobs.insert_many(jobs)
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
+    seen = [ids(page)]
+    for _ in range(2):
+        page.get_by_role("link", name="older").click()
+        expect(page.get_by_text(f"page {len(seen) + 1} of 3")).to_be_visible()
+        seen.append(ids(page))
+    assert [len(some) for some in seen] == [25, 25, 10]
+    assert sum(seen, []) == [one["jobId"] for one in jobs]
+    expect(page.get_by_role("link", name="older")).to_have_count(0)
+    for place in (1, 0):
+        page.get_by_role("link", name="newer").click()
+        expect(page.get_by_text(f"page {place + 1} of 3")).to_be_visible()
+        assert ids(page) == seen[place]
+
+
+def test_a_row_under_the_pointer_stays_where_it_is_while_jobs_arrive(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    first = stack.queue.enqueue(kind)
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
+    second = stack.queue.enqueue(kind)
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2, timeout=SOON_MS)  # by itself
+    row = page.locator("#job-rows tbody tr").first
+    row.hover()
+    place = row.bounding_box()
+    third = stack.queue.enqueue(kind)
+    assert stack.queue.cancel(second)
+    expect(row.locator(".status")).to_have_text("cancelled", timeout=SOON_MS)
+    button = page.get_by_role("button", name="1 other job: show")
+    expect(button).to_be_visible()
+    assert ids(page) == [second, first]
+    page.mouse.wheel(0, 0)
+    assert place
+    moved = row.bounding_box()
+    assert moved == place
+    button.click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(3)
+    assert ids(page) == [third, second, first]
+    expect(button).to_have_count(0)
+
+
+def test_a_paused_list_asks_for_nothing_until_it_goes_on(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    stack.queue.enqueue(kind)
+    page = visit("about:blank", token=None)
+    sign_in(page.context, stack.url, token())
+    page.clock.install()
+    page.goto(f"{stack.url}/dashboard/jobs?type={kind}")
+    expect(page.locator("#freshness")).to_have_text("live")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_load_state("networkidle")
+    asked = visit.asked("/dashboard/jobs")
+    stack.queue.enqueue(kind)
+    page.clock.run_for(30_000)
+    expect(page.locator("#freshness")).to_have_text(re.compile("as of 3. s ago"))
+    assert visit.asked("/dashboard/jobs") == asked
+    page.get_by_role("button", name="Paused").click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+
+
+def test_an_id_is_copied_and_what_is_filtered_is_exported(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    wanted = [job(kind, status="dlq") for _ in range(30)]
+    stack.database.jobs.insert_many([*wanted, job(kind)])
+    options = {"permissions": ["clipboard-read", "clipboard-write"]}
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}&status=dlq", **options)
+    page.get_by_role("button", name="Copy the job id").first.click()
+    expect(page.get_by_text("Copied")).to_be_attached()
+    assert page.evaluate("navigator.clipboard.readText()") == ids(page)[0]
+    exported = {}
+    for name in ("CSV", "NDJSON"):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=name, exact=True).click()
+        text = download.value.path().read_text(encoding="utf-8-sig")
+        rows = (
+            csv.DictReader(text.splitlines())
+            if name == "CSV"
+            else map(json.loads, text.splitlines())
+        )
+        exported[name] = {row["jobId"] for row in rows}
+    everything = {one["jobId"] for one in wanted}
+    assert exported == {"CSV": everything, "NDJSON": everything}
+
+
+def test_what_is_wrong_with_a_filter_is_said_beside_it(visit: Visits, stack: Stack) -> None:
+    page = visit(f"{stack.url}/dashboard/jobs?job_id=ab&created_from=yesterday")
+    said = page.get_by_role("alert")
+    expect(said).to_contain_text("job_id: At least 4 characters of the id are needed.")
+    expect(said).to_contain_text("created_from:")
+    expect(page.get_by_label("Job id", exact=True)).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("link", name="Clear").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+# --- One job -------------------------------------------------------------------------------------
+
+
+def test_a_job_tells_its_life_and_updates_itself_until_it_is_finished(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    queue = stack.queue
+    secret = {"apiKey": "sk_live", "deep": [{"password": "hunter2"}], "to": "ada"}
+    job_id = queue.enqueue(kind, secret, created_by="ada", max_attempts=3)
+    lease = queue.lease("worker-7", types=[kind])
+    assert lease
+    queue.report_failure(lease, "E_BANK", "The bank is closed.", stack="at line 1\n  at line 2")
+    options = {"permissions": ["clipboard-read", "clipboard-write"]}
+    page = visit(f"{stack.url}/dashboard/jobs/{job_id}", **options)
+    steps = page.locator(".timeline li")
+    expect(steps.locator("strong")).to_have_text(["Enqueued", "Attempt 1", "Next retry"])
+    expect(steps.nth(1)).to_contain_text("failed on worker-7")
+    expect(steps.nth(1)).to_contain_text(re.compile(r"waited \d+ ms\s+ran \d+ ms"))
+    expect(steps.nth(1)).to_contain_text("E_BANK The bank is closed.")
+    expect(steps.nth(2)).to_contain_text("attempt 2 of 3")
+
+    trace = page.get_by_text("at line 2")
+    expect(trace).to_be_hidden()
+    page.get_by_text("Stack", exact=True).click()
+    expect(trace).to_be_visible()
+    page.get_by_role("button", name="Copy the stack").click()
+    expect(page.get_by_text("Copied")).to_be_attached()
+    assert page.evaluate("navigator.clipboard.readText()") == "at line 1\n  at line 2"
+
+    payload = page.locator("#payload")
+    expect(payload).to_contain_text("apiKey [redacted]")
+    assert "hunter2" not in page.content()
+    deep = payload.locator("details").last
+    expect(deep).to_have_js_property("open", False)
+    deep.locator("summary").click()
+    expect(deep).to_contain_text("password [redacted]")
+
+    lease = eventually(lambda: queue.lease("worker-8", types=[kind]))
+    expect(steps.locator("strong").last).to_have_text("Lease runs out", timeout=SOON_MS)
+    expect(trace).to_be_visible()  # what was opened stays open
+    expect(deep).to_have_js_property("open", True)
+    queue.report_success(lease)
+    expect(page.get_by_text("finished, no longer updated")).to_be_visible(timeout=SOON_MS)
+    expect(steps.locator("strong").last).to_have_text("Succeeded")
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    expect(trace).to_be_visible()
+
+    page.clock.install()
+    page.reload()
+    page.wait_for_load_state("networkidle")
+    asked = visit.asked(f"/dashboard/jobs/{job_id}")
+    page.clock.run_for(30_000)
+    assert visit.asked(f"/dashboard/jobs/{job_id}") == asked
+
+    page.get_by_role("link", name="jobs like this").click()
+    assert parse_qs(urlsplit(page.url).query) == {"type": [kind]}
+    page.go_back()
+    page.get_by_role("link", name="ada").click()
+    assert parse_qs(urlsplit(page.url).query) == {"owner": ["ada"]}
+    assert job_id in ids(page)
+
+
+# --- Keys ----------------------------------------------------------------------------------------
+
+
+def test_everything_goes_by_keys(visit: Visits, stack: Stack, kind: str) -> None:
+    older, newer = stack.queue.enqueue(kind), stack.queue.enqueue(kind)
+    page = visit(f"{stack.url}/dashboard")
+    keys = page.keyboard
+    keys.press("/")
+    expect(page.get_by_label("Find a type")).to_be_focused()
+    keys.press("Escape")
+    keys.type("gj")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    keys.press("/")
+    expect(page.get_by_label("Job id", exact=True)).to_be_focused()
+    keys.type(newer[:4] + "jkgo?")  # letters in a field are letters
+    expect(page.get_by_label("Job id", exact=True)).to_have_value(newer[:4] + "jkgo?")
+    keys.press("Escape")
+    keys.type("gm")
+    expect(page.get_by_role("heading", level=1)).to_have_text("My jobs")
+    page.goto(f"{stack.url}/dashboard/jobs?type={kind}")
+    for key, job_id in (("j", newer), ("j", older), ("j", older), ("k", newer)):
+        keys.press(key)
+        expect(page.locator(".row-link:focus")).to_have_attribute("title", job_id)
+    expect(page.locator("tr.here")).to_have_count(1)
+    keys.press("p")
+    expect(page.get_by_role("button", name="Paused")).to_be_visible()
+    keys.press("Enter")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{newer}")
+    keys.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    keys.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    keys.type("go")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+
+
+REACHED = """() => {
+  const one = document.activeElement;
+  const style = getComputedStyle(one);
+  const rings = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+  one.dataset.reached = rings ? "seen" : "unseen";
+  return one === document.body;
+}"""
+NOT_SEEN = """() => [...document.querySelectorAll(
+  "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']")]
+  .filter(one => one.checkVisibility({ visibilityProperty: true }) && one.dataset.reached !== "seen")
+  .map(one => one.outerHTML.slice(0, 200))"""
+
+
+def test_tab_comes_to_everything_and_shows_where_it_is(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    job_id = stack.queue.enqueue(kind, {"a": {"b": 1}})
+    page = visit(f"{stack.url}/dashboard/sign-in", token=None)
+    unseen = {}
+    for path in (
+        "/dashboard/sign-in",
+        f"/dashboard?text={kind}",
+        f"/dashboard/jobs?type={kind}&status=queued",
+        f"/dashboard/jobs/{job_id}",
+    ):
+        page.goto(stack.url + path)
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate(REACHED):
+                break
+        unseen[path] = page.evaluate(NOT_SEEN)
+        sign_in(page.context, stack.url, token())
+    assert unseen == dict.fromkeys(unseen, [])
+
+
+# --- How it looks --------------------------------------------------------------------------------
+
+
+def paper(page: Page) -> str:
+    return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+def test_colours_follow_the_system_or_the_setting_which_is_kept(
+    visit: Visits, stack: Stack
+) -> None:
+    light, dark = "rgb(246, 247, 249)", "rgb(17, 22, 29)"
+    page = visit(f"{stack.url}/dashboard", color_scheme="dark")
+    assert paper(page) == dark
+    page.emulate_media(color_scheme="light")
+    assert paper(page) == light
+    page.keyboard.press("t")  # light
+    page.keyboard.press("t")  # dark, whatever the system says
+    assert paper(page) == dark
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    expect(page.get_by_role("button", name="Colours: dark")).to_be_visible()
+    assert paper(page) == dark
+
+
+def pages(stack: Stack, kind: str) -> dict[str, str]:
+    """Every page with something on it, by its name."""
+    now = datetime.now(UTC)
+    error = {"code": "E_ODD", "message": "It went wrong.", "stack": "at line 1\n" * 30}
+    shown = job(
+        kind,
+        status="failed",
+        lastError=error,
+        attemptCount=1,
+        createdBy="root",
+        payload={"to": "ada", "lines": [{"value": number} for number in range(5)]},
+    )
+    stack.database.jobs.insert_many(
+        [shown, *(job(kind, status=status) for status in ("queued", "leased", "dlq", "succeeded"))]
+    )
+    stack.database.job_attempts.insert_one(
+        {"jobId": shown["jobId"], "attemptNumber": 1, "status": "failed", "workerId": "worker-1"}
+        | {"startedAt": now - timedelta(seconds=2), "finishedAt": now, "error": error}
+    )
+    return {
+        "overview": f"/dashboard?text={kind}",
+        "jobs": f"/dashboard/jobs?type={kind}&type=other&status=failed",
+        "no match": "/dashboard/jobs?type=never",
+        "wrong filter": "/dashboard/jobs?job_id=ab",
+        "job": f"/dashboard/jobs/{shown['jobId']}",
+        "my jobs": "/dashboard/my",
+        "unknown job": "/dashboard/jobs/never",
+        "no such page": "/dashboard/never",
+        "wrong address": "/dashboard?range=2h",
+        "sign in": "/dashboard/sign-in",
+    }
+
+
+def unfolded(page: Page) -> None:
+    """Everything open, with the charts drawn."""
+    if page.locator("#charts").count():
+        expect(page.get_by_role("img")).to_have_count(3)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"color_scheme": "light"},
+        {"color_scheme": "dark"},
+        {"color_scheme": "light", "viewport": PHONE, "has_touch": True, "is_mobile": True},
+    ],
+    ids=["light", "dark", "phone"],
+)
+def test_axe_finds_nothing_on_any_page_and_none_scrolls_sideways(
+    visit: Visits, stack: Stack, kind: str, options: dict[str, Any]
+) -> None:
+    is_there(AXE, "no axe (make assets)")
+    axe = AXE.read_text()
+    found, wide = {}, {}
+    page = visit(f"{stack.url}/dashboard/sign-in", **options)
+    for name, path in pages(stack, kind).items():
+        page.goto(stack.url + path)
+        unfolded(page)
+        page.evaluate(axe)
+        results = page.evaluate("tags => axe.run({ runOnly: tags })", WCAG)
+        found[name] = [
+            (violation["id"], node["html"], node["failureSummary"])
+            for violation in results["violations"]
+            for node in violation["nodes"]
+        ]
+        wide[name] = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    page.keyboard.press("?")
+    page.evaluate(axe)
+    help_found = page.evaluate("tags => axe.run('#help', { runOnly: tags })", WCAG)
+    assert help_found["violations"] == []
+    assert found == dict.fromkeys(found, [])
+    assert wide == dict.fromkeys(wide, False)
+
+
+# --- States --------------------------------------------------------------------------------------
+
+
+def test_an_empty_queue_says_what_to_do_next(visit: Visits, lone: Stack) -> None:
+    page = visit(f"{lone.url}/dashboard")
+    expect(page.get_by_role("heading", name="The queue is empty")).to_be_visible()
+    expect(page.get_by_text("JOBMON_MONGO_URI")).to_be_visible()
+    lone.queue.enqueue("first.one")
+    expect(page.get_by_role("row", name="first.one")).to_be_visible(timeout=SOON_MS)
+    expect(page.get_by_role("heading", name="The queue is empty")).to_have_count(0)
+    page.goto(f"{lone.url}/dashboard/jobs?type=another")
+    expect(page.get_by_role("heading", name="No job is like that")).to_be_visible()
+    page.get_by_role("link", name="All jobs").click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(1)
+    page.goto(f"{lone.url}/dashboard/my")
+    expect(page.get_by_text("those whose createdBy is root")).to_be_visible()
+
+
+def test_with_the_database_away_the_last_figures_stay_marked_with_their_age(
+    visit: Visits, lone: Stack
+) -> None:
+    lone.queue.enqueue("kept.one")
+    page = visit(f"{lone.url}/dashboard")
+    expect(tile(page, "Queued")).to_have_text("1")
+    expect(page.locator("#freshness")).to_have_text("live")
+    os.kill(lone.mongod.pid, signal.SIGSTOP)
+    try:
+        stale = re.compile(r"not answering; as of \d+ s ago")
+        expect(page.locator("#freshness")).to_have_text(stale, timeout=15_000)
+        expect(tile(page, "Queued")).to_have_text("1")
+        expect(page.locator("html")).to_have_class("is-stale")
+        other = visit(f"{lone.url}/dashboard/jobs")
+        expect(other.get_by_role("heading", level=1)).to_have_text("The database does not answer")
+    finally:
+        os.kill(lone.mongod.pid, signal.SIGCONT)
+    expect(page.locator("#freshness")).to_have_text("live", timeout=15_000)
+    expect(other.get_by_role("heading", level=1)).to_have_text("Jobs", timeout=15_000)
+    lone.queue.enqueue("kept.one")
+    expect(tile(page, "Queued")).to_have_text("2", timeout=SOON_MS)
+
+
+def test_thousands_of_types_can_be_found_by_name(visit: Visits, lone: Stack) -> None:
+    lone.database.jobs.insert_many([job(f"type.{number:04}") for number in range(2_000)])
+    page = visit(f"{lone.url}/dashboard?text=type.17")
+    expect(page.locator("#types tbody tr")).to_have_count(50)
+    expect(page.get_by_text("50 more types")).to_be_visible()
+    page.goto(f"{lone.url}/dashboard?text=type.1777")
+    expect(page.locator("#types tbody th")).to_have_text(["type.1777"])
+    page.goto(f"{lone.url}/dashboard")
+    expect(page.get_by_text("1,950 more types")).to_be_visible()
+    page.goto(f"{lone.url}/dashboard/jobs")
+    suggested = page.locator("datalist option").count()
+    assert 0 < suggested <= 200
+    assert len(page.content()) < 200_000
+
+
+@pytest.mark.parametrize(
+    "viewport", [PHONE, {"width": 1_280, "height": 800}], ids=["phone", "wide"]
+)
+def test_what_is_long_or_large_or_written_from_the_right_fits(
+    visit: Visits, stack: Stack, kind: str, viewport: Any
+) -> None:
+    arabic = "إرسال البريد الإلكتروني"
+    long = job(
+        kind,
+        jobId=f"{kind}/" + "x" * 5_000,
+        createdBy="o" * 900,
+        lastError={"code": "C" * 900, "message": "m" * 5_000, "stack": "s" * 30_000},
+        status="dlq",
+    )
+    many = {f"key {number}": "v" * 90 for number in range(5_000)}
+    large = job(kind, payload={"text": "t" * 500_000, "many": many})
+    right = job(f"{kind} {arabic}", payload={arabic: arabic}, createdBy=arabic)
+    stack.database.jobs.insert_many([long, large, right])
+    page = visit(
+        f"{stack.url}/dashboard/jobs?type={kind}&type={quote(right['type'])}", viewport=viewport
+    )
+    wide = {}
+    for name, one in (("list", None), ("long", long), ("large", large), ("right", right)):
+        if one:
+            page.goto(f"{stack.url}/dashboard/jobs/{quote(one['jobId'], safe='')}")
+            expect(page.get_by_role("heading", level=1)).to_contain_text(kind)
+        else:
+            expect(page.locator("#job-rows tbody tr")).to_have_count(3)
+        unfolded(page)
+        wide[name] = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert len(page.content()) < 300_000
+    assert wide == dict.fromkeys(wide, False)
+    expect(page.get_by_role("heading", level=1)).to_have_attribute("dir", "auto")
+    expect(page.locator("#payload .string")).to_have_css("direction", "rtl")
+
+
+def test_a_job_s_content_never_becomes_markup(visit: Visits, stack: Stack, kind: str) -> None:
+    hostile = job(
+        kind + HOSTILE,
+        jobId=kind + HOSTILE,
+        status="failed",
+        createdBy=HOSTILE,
+        payload={HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]},
+        lastError={"code": HOSTILE, "message": HOSTILE, "stack": HOSTILE},
+    )
+    odd = job(kind, status=HOSTILE, createdAt=HOSTILE, nextRunAt=HOSTILE, maxAttempts=HOSTILE)
+    stack.database.jobs.insert_many([hostile, odd])
+    stack.database.job_attempts.insert_one(
+        {"jobId": hostile["jobId"], "attemptNumber": 1, "status": HOSTILE, "workerId": HOSTILE}
+        | {"startedAt": datetime.now(UTC), "error": hostile["lastError"]}
+    )
+    page = visit(f"{stack.url}/dashboard?text={kind}")
+    expect(page.locator("#types tbody th")).to_have_count(2, timeout=SOON_MS)
+    paths = [
+        f"/dashboard?text={kind}{quote(HOSTILE)}",
+        f"/dashboard/jobs?type={quote(hostile['type'])}&type={kind}",
+        f"/dashboard/jobs?owner={quote(HOSTILE)}&job_id=x{quote(HOSTILE)}",
+        f"/dashboard/jobs?status={quote(HOSTILE)}",
+        f"/dashboard?range={quote(HOSTILE)}",
+        f"/dashboard/{quote(HOSTILE)}",
+        f"/dashboard/jobs/{quote(hostile['jobId'], safe='')}",
+    ]
+    for path in paths:
+        page.goto(stack.url + path)
+        unfolded(page)
+        assert page.locator("main img, main script, main [onerror]").count() == 0, path
+        assert "7*7" in page.locator("main").inner_html(), path
+    expect(page.locator(".timeline")).to_contain_text(HOSTILE)
+    stack.database.jobs.update_one({"jobId": hostile["jobId"]}, {"$set": {"priority": 77}})
+    expect(page.locator(".facts")).to_contain_text("77", timeout=SOON_MS)  # also by script
+    assert page.locator("main img, main script, main [onerror]").count() == 0
+
+
+# --- `make run` ----------------------------------------------------------------------------------
+
+
+def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
+    mongod: Mongod, visit: Visits, tmp_path: Path
+) -> None:
+    demo = Demo(tmp_path)
+    try:
+        eventually(demo.ready, within_s=60)
+        admin = re.search(r"admin's token:\n(\S+)", demo.said())
+        assert admin
+        url = f"http://127.0.0.1:{demo.port}"
+        page = visit(f"{url}/dashboard/sign-in", token=admin[1])
+        network = page.context.new_cdp_session(page)
+        network.send("Network.enable")
+        network.send("Network.clearBrowserCache")
+        sizes: list[float] = []
+        network.on(
+            "Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"])
+        )
+        page.goto(f"{url}/dashboard")
+        expect(page.get_by_role("img")).to_have_count(3)
+        page.wait_for_load_state("networkidle")
+        assert len(sizes) >= 8  # the page, its scripts and styles, its icon or the charts' data
+        assert sum(sizes) < 150_000
+        before = int(tile(page, "Throughput").inner_text().split("/")[0].replace(",", "") or 0)
+        note = page.locator(".tile", has_text="Throughput").locator(".note")
+        was = note.inner_text()
+        assert before >= 0
+        expect(note).not_to_have_text(was, timeout=5_000)
+        expect(page.get_by_role("row", name="email.send")).to_be_visible()
+        page.get_by_role("link", name="email.send").click()
+        expect(page.locator("#job-rows tbody tr")).to_have_count(25)
+        newest = ids(page)[0]
+        page.mouse.move(5, 5)
+        expect(page.locator(".row-link").first).not_to_have_attribute(
+            "title", newest, timeout=5_000
+        )
+    finally:
+        demo.interrupt()
