@@ -1,7 +1,8 @@
 """A plausible past for an empty queue: what the sample workload would have left behind by now.
 
 Waiting for it would take as long as it tells of. Jobs go through the same lives as in
-`jobmon.demo`, with a busy spell and a provider that was away for a while, so that charts have something to say.
+`jobmon.demo`, with a busy spell and a provider that was away for a while, so that charts have
+something to say.
 """
 
 import math

@@ -77,7 +77,7 @@ def create_app(
         health.blueprint(connection, rollup),
     ):
         api.register_blueprint(routes)
-    app.register_blueprint(views.blueprint(store, lists, series, rollup))
+    app.register_blueprint(views.blueprint(store, lists, series))
     app.after_request(_protect)
     Compress(app)
     return app

@@ -21,6 +21,7 @@ from jobmon.api.schemas import (
     WindowQuery,
 )
 from jobmon.api.text import SharedText
+from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.series import (
     KEEP_ANSWERS,
     Happened,
@@ -63,10 +64,15 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     def timeseries(query: dict[str, Any]) -> Response:
         """What happened, step by step: enqueued, attempts by outcome, dead letters, durations."""
         window = _window(series, query)
-        past = _told(lambda: series.by_step(window, tuple(sorted({*query["type"]} - {""}))))
+        types = tuple(sorted({*query["type"]} - {""}))
+        past = _told(lambda: series.by_step(window, types))
 
         def answer() -> dict[str, Any]:
-            data = [{"at": at, **_happened(told)} for at, told in past.happened.items()]
+            stood = {} if types else series.stood(window)
+            data = [
+                {"at": at, **_happened(told), **_stood(stood.get(at))}
+                for at, told in past.happened.items()
+            ]
             return {"meta": _about(window, past), "data": data}
 
         return series_text.of(past, answer)
@@ -143,6 +149,13 @@ def _about(window: Window, past: Past[K]) -> dict[str, Any]:
         "step": round(window.step.total_seconds()),
         "asOf": past.as_of,
         "source": past.source,
+    }
+
+
+def _stood(gauge: Gauge | None) -> dict[str, Any]:
+    return {
+        "statusCounts": None if gauge is None else gauge.status_counts,
+        "oldestQueuedJobAgeMs": None if gauge is None else gauge.oldest_queued_ms,
     }
 
 

@@ -319,9 +319,14 @@ class Happened(Schema):
 
 
 class Step(Happened):
-    """What happened from `at` on, for a step."""
+    """What happened from `at` on, for a step, and how the whole queue stood at its end.
+
+    The latter is null where no collector looked, and where only some types are asked for.
+    """
 
     at = _Instant()
+    statusCounts = _numbers(allow_none=True)
+    oldestQueuedJobAgeMs = fields.Integer(allow_none=True)
 
 
 class TypeFigures(Happened):

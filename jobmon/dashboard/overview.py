@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from jobmon.dashboard.words import duration, grouped, percent, query
 from jobmon.domain import JobStatus
 from jobmon.rollup.gauges import Gauge
-from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import Happened, NoCollectorError, Past, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
@@ -122,25 +121,20 @@ def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
         raise NotKeptError(str(error)) from None
 
 
-def gather(
-    store: JobStore, series: SeriesReader, rollup: RollupReader, wanted: str, now: datetime
-) -> Facts:
+def gather(store: JobStore, series: SeriesReader, wanted: str, now: datetime) -> Facts:
     """Ask for everything that an overview of the range `wanted` needs; NotKeptError."""
     window, hour = window_of(series, wanted, now), window_of(series, "1h", now)
     lately = series.window(now - STOPPED_AFTER, now, MINUTE)
-
-    def gauges(of: Window) -> Mapping[datetime, Gauge]:
-        return rollup.gauges(of.step, of.start, of.end)
 
     return Facts(
         figures=store.figures(),
         range=wanted,
         past=_if_kept(lambda: series.by_step(window, ())),
         types=_if_kept(lambda: series.by_type(window)),
-        gauges=gauges(window),
+        gauges=series.stood(window),
         hour=_if_kept(lambda: series.by_type(hour)),
         lately=_if_kept(lambda: series.by_type(lately)),
-        hour_gauges=gauges(hour),
+        hour_gauges=series.stood(hour),
     )
 
 
@@ -206,8 +200,8 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
             alarming=alarming,
         )
 
-    later = grouped(conditions.scheduled)
-    yield of_status("Queued", _QUEUED, f"{grouped(conditions.eligible)} due, {later} for later")
+    due, later = grouped(conditions.eligible), grouped(conditions.scheduled)
+    yield of_status("Queued", _QUEUED, f"with retries {due} due, {later} later")
     expired = conditions.expired_leases
     yield of_status(
         "Running",
@@ -333,7 +327,7 @@ def _stopped(facts: Facts) -> Iterator[Notice]:
         running = (facts.figures.type_counts() or {}).get(kind, {}).get(_LEASED, 0)
         finished = lately[kind].finished if kind in lately else 0
         if waited > STOPPED_AFTER and not finished and not running:
-            ms = waited.total_seconds() * 1_000
+            ms = waited // MINUTE * 60_000  # told anew once a minute, not once a second
             yield Notice(
                 level="bad",
                 text=f"{kind} stands still: a job has been due for {duration(ms)}, "

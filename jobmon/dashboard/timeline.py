@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from jobmon.dashboard.words import duration
 from jobmon.domain import AttemptStatus, JobStatus
 
 FINISHED = (JobStatus.SUCCEEDED, JobStatus.DLQ, JobStatus.CANCELLED)
@@ -50,6 +51,10 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
         yield Step(name=f"{len(left_out):,} attempts", at=None, status="", note=note)
     for attempt in job["attempts"][-MAX_ATTEMPTS:]:
         status = attempt["status"] or ""
+        pause_ms = _between(before, attempt.get("eligibleAt"))
+        if pause_ms:  # enqueued for later, or a retry after its backoff
+            note = f"{duration(pause_ms)} later"
+            yield Step(name="Eligible", at=attempt["eligibleAt"], status="queued", note=note)
         yield Step(
             name=f"Attempt {_number(attempt['attemptNumber'])}",
             at=attempt["startedAt"],

@@ -18,11 +18,11 @@ from flask import (
     redirect,
     render_template,
     request,
-    send_from_directory,
     url_for,
 )
 from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
+from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
@@ -31,6 +31,7 @@ from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
+    LONGEST_FILTER,
     RANGE_WORDS,
     RANGES,
     SORTS,
@@ -44,7 +45,6 @@ from jobmon.dashboard.overview import (
 )
 from jobmon.dashboard.timeline import is_finished, timeline
 from jobmon.domain import JobStatus
-from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
@@ -77,20 +77,26 @@ class _Anything(BaseConverter):
     part_isolating = False
 
 
-def blueprint(
-    store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
-) -> Blueprint:
+def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=_Anything))
     routes.register_error_handler(Exception, _error_page)
     routes.after_request(_protect)
     routes.context_processor(_about_the_page)
-    for name in ("grouped", "duration", "percent", "status_word", "instant", "spark"):
+    for name in (
+        "grouped",
+        "duration",
+        "percent",
+        "status_word",
+        "instant",
+        "local_minute",
+        "spark",
+    ):
         routes.add_app_template_filter(getattr(words, name))
     routes.add_app_template_global(words.query)
     routes.add_app_template_global(_asset, "asset")
-    pages = _Pages(store, lists, series, rollup)
+    pages = _Pages(store, lists, series)
     for path, view in (
         ("/", pages.root),
         ("/dashboard/", pages.root),
@@ -116,13 +122,10 @@ def blueprint(
 class _Pages:
     """The pages over what the JSON routes are over, too."""
 
-    def __init__(
-        self, store: JobStore, lists: JobLists, series: SeriesReader, rollup: RollupReader
-    ) -> None:
+    def __init__(self, store: JobStore, lists: JobLists, series: SeriesReader) -> None:
         self._store = store
         self._lists = lists
         self._series = series
-        self._rollup = rollup
         self._shared: SharedAnswers[str] = SharedAnswers(KEEP_ANSWERS)
 
     def root(self) -> BaseResponse:
@@ -149,7 +152,7 @@ class _Pages:
     def _show_overview(self, asked: "_OverviewQuery") -> str:
         """Shown to all who ask the same: nothing of a caller may be in it."""
         try:
-            facts = gather(self._store, self._series, self._rollup, asked.range, datetime.now(UTC))
+            facts = gather(self._store, self._series, asked.range, datetime.now(UTC))
         except NotKeptError as error:
             raise invalid("range", str(error)) from None
         shown = overview(facts)
@@ -220,7 +223,8 @@ class _Pages:
         return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
     def _suggested_types(self) -> list[str]:
-        return sorted(self._store.figures().type_counts() or {})[:SUGGESTED_TYPES]
+        known = self._store.figures().type_counts() or {}
+        return sorted(kind for kind in known if len(kind) <= LONGEST_FILTER)[:SUGGESTED_TYPES]
 
     def job(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin."""
@@ -274,10 +278,11 @@ def _about_the_page() -> dict[str, Any]:
 
 
 def _static(name: str) -> Response:
-    mimetype = MIMETYPES.get(Path(name).suffix)
-    response = send_from_directory(STATIC, name, mimetype=mimetype, conditional=False)
-    response.direct_passthrough = False
-    content = response.get_data()  # in memory, for what is streamed is not compressed
+    path = safe_join(str(STATIC), name)
+    if path is None or not Path(path).is_file():
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
+    content = Path(path).read_bytes()  # they are small, and what is streamed is not compressed
+    response = _conditional(content, MIMETYPES.get(Path(path).suffix, "application/octet-stream"))
     # What an address with its content's hash names never changes. Another hash is another
     # version's, which may be answering beside this one.
     is_this = request.args.get("v") == _hash(content)
@@ -333,10 +338,10 @@ def _said(messages: Any) -> str:
     return " ".join(dict.fromkeys(messages))
 
 
-def _conditional(body: str, mimetype: str = "text/html") -> Response:
+def _conditional(body: str | bytes, mimetype: str = "text/html") -> Response:
     """An answer that costs nothing when the caller has it already."""
     response = Response(body, mimetype=mimetype)
-    response.set_etag(hashlib.blake2b(body.encode(), digest_size=16).hexdigest())
+    response.set_etag(hashlib.blake2b(response.get_data(), digest_size=16).hexdigest())
     response.make_conditional(request)
     return response
 

@@ -103,6 +103,22 @@ def test_waits_and_runs_are_told_from_what_came_before() -> None:
     ]
 
 
+def test_when_it_became_due_is_told_where_it_was_not_at_once() -> None:
+    life = steps(
+        attempts=[
+            attempt(1, eligibleAt=AT.format(0), startedAt=AT.format(1), finishedAt=AT.format(2)),
+            attempt(2, eligibleAt=AT.format(7), startedAt=AT.format(9), waitMs=2_000),
+            attempt(3, eligibleAt=AT.format(3), startedAt=AT.format(12)),
+        ]
+    )
+    assert [(step.name, step.note, step.at) for step in life[1:4]] == [
+        ("Attempt 1", "failed on w1", AT.format(1)),
+        ("Eligible", "5.0 s later", AT.format(7)),
+        ("Attempt 2", "failed on w1", AT.format(9)),
+    ]
+    assert [step.name for step in life[4:]] == ["Attempt 3"]  # its time cannot be told
+
+
 def test_attempts_have_the_colour_of_what_they_came_to() -> None:
     statuses = ["running", "succeeded", "failed", "expired", "odd", None]
     life = steps(attempts=[attempt(1, status, workerId=None) for status in statuses])
