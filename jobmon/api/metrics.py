@@ -117,7 +117,7 @@ def _observe(response: Response) -> Response:
 
 
 class QueueMetrics(Collector):
-    """The queue as the collector's small documents tell it: four of them are read, no job is.
+    """The queue as the collector's small documents tell it: three of them are read, no job is.
 
     With the database away it tells that, and nothing else. The types that have most jobs get
     gauges of their own, the types that were seen first get counters: a counter must not move
