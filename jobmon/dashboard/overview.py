@@ -201,7 +201,7 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
         )
 
     later = grouped(conditions.scheduled)
-    yield of_status("Queued", _QUEUED, f"{grouped(conditions.eligible)} due, {later} for later")
+    yield of_status("Queued", _QUEUED, f"with retries {grouped(conditions.eligible)} due, {later} later")
     expired = conditions.expired_leases
     yield of_status(
         "Running",
@@ -327,7 +327,7 @@ def _stopped(facts: Facts) -> Iterator[Notice]:
         running = (facts.figures.type_counts() or {}).get(kind, {}).get(_LEASED, 0)
         finished = lately[kind].finished if kind in lately else 0
         if waited > STOPPED_AFTER and not finished and not running:
-            ms = waited.total_seconds() * 1_000
+            ms = waited // MINUTE * 60_000  # told anew once a minute, not once a second
             yield Notice(
                 level="bad",
                 text=f"{kind} stands still: a job has been due for {duration(ms)}, "

@@ -18,11 +18,11 @@ from flask import (
     redirect,
     render_template,
     request,
-    send_from_directory,
     url_for,
 )
 from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
+from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
@@ -31,6 +31,7 @@ from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
+    LONGEST_FILTER,
     RANGE_WORDS,
     RANGES,
     SORTS,
@@ -83,7 +84,15 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     routes.register_error_handler(Exception, _error_page)
     routes.after_request(_protect)
     routes.context_processor(_about_the_page)
-    for name in ("grouped", "duration", "percent", "status_word", "instant", "spark"):
+    for name in (
+        "grouped",
+        "duration",
+        "percent",
+        "status_word",
+        "instant",
+        "local_minute",
+        "spark",
+    ):
         routes.add_app_template_filter(getattr(words, name))
     routes.add_app_template_global(words.query)
     routes.add_app_template_global(_asset, "asset")
@@ -214,7 +223,8 @@ class _Pages:
         return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
     def _suggested_types(self) -> list[str]:
-        return sorted(self._store.figures().type_counts() or {})[:SUGGESTED_TYPES]
+        known = self._store.figures().type_counts() or {}
+        return sorted(kind for kind in known if len(kind) <= LONGEST_FILTER)[:SUGGESTED_TYPES]
 
     def job(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin."""
@@ -268,10 +278,11 @@ def _about_the_page() -> dict[str, Any]:
 
 
 def _static(name: str) -> Response:
-    mimetype = MIMETYPES.get(Path(name).suffix)
-    response = send_from_directory(STATIC, name, mimetype=mimetype, conditional=False)
-    response.direct_passthrough = False
-    content = response.get_data()  # in memory, for what is streamed is not compressed
+    path = safe_join(str(STATIC), name)
+    if path is None or not Path(path).is_file():
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
+    content = Path(path).read_bytes()  # they are small, and what is streamed is not compressed
+    response = _conditional(content, MIMETYPES.get(Path(path).suffix, "application/octet-stream"))
     # What an address with its content's hash names never changes. Another hash is another
     # version's, which may be answering beside this one.
     is_this = request.args.get("v") == _hash(content)
@@ -327,10 +338,10 @@ def _said(messages: Any) -> str:
     return " ".join(dict.fromkeys(messages))
 
 
-def _conditional(body: str, mimetype: str = "text/html") -> Response:
+def _conditional(body: str | bytes, mimetype: str = "text/html") -> Response:
     """An answer that costs nothing when the caller has it already."""
     response = Response(body, mimetype=mimetype)
-    response.set_etag(hashlib.blake2b(body.encode(), digest_size=16).hexdigest())
+    response.set_etag(hashlib.blake2b(response.get_data(), digest_size=16).hexdigest())
     response.make_conditional(request)
     return response
 

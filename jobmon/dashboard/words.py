@@ -62,6 +62,14 @@ def instant(moment: str | datetime | None) -> str:
     return moment or ""
 
 
+def local_minute(moment: str | None) -> str:
+    """What a field for a date and time can hold of an instant; nothing of what is none."""
+    try:
+        return datetime.fromisoformat(moment or "").strftime("%Y-%m-%dT%H:%M")
+    except ValueError:
+        return ""
+
+
 def spark(values: list[float | None]) -> str:
     """The points of a small line, 100 wide and 24 high, for an SVG polyline."""
     known = [value for value in values if value is not None]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, Self, TypeVar
 
+from pymongo.errors import OperationFailure
+
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.histogram import Histogram, percentiles
@@ -23,6 +25,7 @@ from jobmon.rollup.throughput import (
     tally,
 )
 from jobmon.store.connection import Connection
+from jobmon.store.indexes import is_bad_hint
 from jobmon.store.shared import SharedAnswers
 
 MAX_STEPS = 1_500
@@ -205,7 +208,7 @@ class SeriesReader:
         """What happened to jobs of these types (all, if none is named), step by step.
 
         From what the collector kept; without one counted now, for a short window. Raises
-        NoCollectorError for a longer one.
+        NoCollectorError for a longer one, and where an index that counting needs is missing.
         """
         counted = self._rollup.counted()
 
@@ -274,7 +277,12 @@ class SeriesReader:
             raise NoCollectorError(MAX_LIVE_WINDOW)
         with self._live:  # one at a time in this process
             now = datetime.now(UTC)
-            return now, tally(self._connection, window.start, window.end, window.step)
+            try:
+                return now, tally(self._connection, window.start, window.end, window.step)
+            except OperationFailure as error:
+                if not is_bad_hint(error):
+                    raise
+                raise NoCollectorError("the indexes are missing") from None
 
 
 def _moment(counted: Counted | None) -> datetime | int:

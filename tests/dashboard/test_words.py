@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from jobmon.dashboard.words import duration, grouped, instant, percent, query, spark, status_word
+from jobmon.dashboard.words import (
+    duration,
+    grouped,
+    instant,
+    local_minute,
+    percent,
+    query,
+    spark,
+    status_word,
+)
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -107,3 +116,19 @@ def test_a_trend_stays_in_its_box_and_in_its_time(values: Any, points: str) -> N
 )
 def test_a_query_has_what_is_not_empty(given: dict[str, Any], expected: str) -> None:
     assert query(**given) == expected
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("2026-11-23T03:00:59.999Z", "2026-11-23T03:00"),
+        ("2026-11-23T03:00+02:00", "2026-11-23T03:00"),
+        ("yesterday", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_field_holds_the_minute_of_an_instant_and_nothing_of_what_is_none(
+    moment: str | None, said: str
+) -> None:
+    assert local_minute(moment) == said

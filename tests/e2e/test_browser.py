@@ -60,7 +60,7 @@ FLAGS = (
 AXE = ROOT / "jobmon/dashboard/node_modules/axe-core/axe.min.js"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 # A page says these by its status too, and the browser logs each as a failure to load.
-EXPECTED = re.compile(r"responded with a status of (401|403|404|422|503)")
+EXPECTED = re.compile(r"(responded with a status of|Status Error Code) (401|403|404|422|503)")
 PHONE = {"width": 360, "height": 740}
 SOON_MS = 3_000  # a change shows within 2 s; the third is for a machine that does other things
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}</td>"
@@ -169,8 +169,13 @@ class Visits:
         self.faults: list[str] = []
         self.requests: list[Request] = []
 
-    def __call__(self, url: str, *, token: str | None = "", **options: Any) -> Page:
-        """The page at `url`, signed in as an admin unless told otherwise."""
+    def __call__(
+        self, url: str, *, token: str | None = "", clock: bool = False, **options: Any
+    ) -> Page:
+        """The page at `url`, signed in as an admin unless told otherwise.
+
+        With `clock` its time can be moved.
+        """
         options = {"timezone_id": "Europe/Berlin", "locale": "en-GB"} | options
         context = self._browser.new_context(**options)
         context.set_default_timeout(10_000)
@@ -179,6 +184,8 @@ class Visits:
         if token is not None:
             sign_in(context, origin, token or self._token)
         page = context.new_page()
+        if clock:
+            page.clock.install()
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("dialog", lambda dialog: self.faults.append(f"a dialog: {dialog.message}"))
@@ -200,8 +207,8 @@ class Visits:
         return sum(urlsplit(request.url).path == path for request in self.requests)
 
     def close(self) -> None:
-        for context in self._contexts:
-            context.close()
+        while self._contexts:
+            self._contexts.pop().close()
 
 
 @pytest.fixture
@@ -302,6 +309,19 @@ def test_a_token_that_comes_behind_the_address_signs_in_and_leaves_no_trace(
     assert admin not in page.url
 
 
+def test_a_link_on_another_site_finds_the_session(visit: Visits, stack: Stack) -> None:
+    page = visit(f"{stack.url}/dashboard/sign-in")
+    [cookie] = page.context.cookies(f"{stack.url}/dashboard")
+    page.context.add_cookies([{**cookie, "sameSite": "Strict"}])  # type: ignore[typeddict-item]
+    page.goto("about:blank")
+    page.set_content(f'<a href="{stack.url}/dashboard/jobs?status=dlq">there</a>')
+    with page.expect_request(f"{stack.url}/dashboard/jobs?status=dlq") as first:
+        page.get_by_role("link", name="there").click()
+    assert first.value.all_headers()["sec-fetch-site"] == "cross-site"
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq")
+
+
 def test_an_owner_sees_their_own_jobs_and_nothing_else(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
@@ -393,7 +413,7 @@ def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
     page = visit(f"{lone.url}/dashboard")
     notices = page.get_by_role("region", name="What needs attention")
     expect(notices).to_contain_text("1 job is stuck")
-    expect(notices).to_contain_text("still.job stands still: a job has waited for 30 min")
+    expect(notices).to_contain_text("still.job stands still: a job has been due for 30 min")
     expect(notices).to_contain_text("1 job has been given up in the last hour, of type dead.job.")
     expect(notices).to_contain_text("No collector is at work")
     notices.get_by_role("link", name="stuck").click()
@@ -401,7 +421,7 @@ def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
 
 
 def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
-    visit: Visits, lone: Stack
+    visit: Visits, lone: Stack, admin: str
 ) -> None:
     now = datetime.now(UTC)
     for minutes in range(1, 50):
@@ -412,9 +432,13 @@ def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
             {"jobId": done["jobId"], "attemptNumber": 1, "status": "succeeded"}
             | {"startedAt": started, "finishedAt": started + timedelta(milliseconds=250)}
         )
-    page = visit("about:blank", token=None)
-    sign_in(page.context, lone.url, token())
-    page.clock.install()
+    page = visit(f"{lone.url}/dashboard/sign-in", clock=True)
+
+    def counted() -> bool:
+        steps = ask(page, "/admin/jobs/timeseries", admin)["data"]
+        return sum(step["enqueued"] for step in steps) == 49
+
+    eventually(counted)  # without a collector an answer is shared for two seconds
     page.goto(f"{lone.url}/dashboard")
     charts = page.get_by_role("img")
     expect(charts).to_have_count(3)
@@ -447,8 +471,12 @@ def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
     page.mouse.up()
     expect(back).to_be_visible()
     lone.database.jobs.insert_one(job("charted"))
-    page.clock.fast_forward(15_000)  # charts are asked for every ten seconds
-    expect(charts.first).to_have_attribute("aria-label", re.compile("enqueued: 50 in all"))
+
+    def renewed() -> bool:
+        page.clock.fast_forward(11_000)  # charts are asked for every ten seconds
+        return "enqueued: 50 in all" in (charts.first.get_attribute("aria-label") or "")
+
+    eventually(renewed)
     expect(back).to_be_visible()
     back.click()
     expect(back).to_be_hidden()
@@ -604,10 +632,7 @@ def test_a_paused_list_asks_for_nothing_until_it_goes_on(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     stack.queue.enqueue(kind)
-    page = visit("about:blank", token=None)
-    sign_in(page.context, stack.url, token())
-    page.clock.install()
-    page.goto(f"{stack.url}/dashboard/jobs?type={kind}")
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}", clock=True)
     expect(page.locator("#freshness")).to_have_text("live")
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
@@ -647,10 +672,12 @@ def test_an_id_is_copied_and_what_is_filtered_is_exported(
 
 
 def test_what_is_wrong_with_a_filter_is_said_beside_it(visit: Visits, stack: Stack) -> None:
-    page = visit(f"{stack.url}/dashboard/jobs?job_id=ab&created_from=yesterday")
+    page = visit(f"{stack.url}/dashboard/jobs?created_from=yesterday")
     said = page.get_by_role("alert")
+    expect(said).to_contain_text("created_from: Not a valid datetime.")
+    expect(page.get_by_label("From", exact=True)).to_have_attribute("aria-invalid", "true")
+    page.goto(f"{stack.url}/dashboard/jobs?job_id=ab")
     expect(said).to_contain_text("job_id: At least 4 characters of the id are needed.")
-    expect(said).to_contain_text("created_from:")
     expect(page.get_by_label("Job id", exact=True)).to_have_attribute("aria-invalid", "true")
     page.get_by_role("link", name="Clear").click()
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -758,13 +785,14 @@ REACHED = """() => {
   const one = document.activeElement;
   const style = getComputedStyle(one);
   const rings = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-  one.dataset.reached = rings ? "seen" : "unseen";
+  window.reached ??= new WeakSet(); // a refresh would drop a mark on the element itself
+  if (rings) window.reached.add(one); // a date has several stops, its picker a ring of its own
   return one === document.body;
 }"""
 NOT_SEEN = """() => [...document.querySelectorAll(
   "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']")]
   .filter(one => one.checkVisibility({ visibilityProperty: true }))
-  .filter(one => one.dataset.reached !== "seen")
+  .filter(one => !window.reached.has(one))
   .map(one => one.outerHTML.slice(0, 200))"""
 
 
@@ -1006,11 +1034,13 @@ def test_a_job_s_content_never_becomes_markup(visit: Visits, stack: Stack, kind:
         f"/dashboard/{quote(HOSTILE)}",
         f"/dashboard/jobs/{quote(hostile['jobId'], safe='')}",
     ]
+    silent = paths[-3:-1]  # they do not repeat what was asked for
     for path in paths:
         page.goto(stack.url + path)
         unfolded(page)
         assert page.locator("main img, main script, main [onerror]").count() == 0, path
-        assert "7*7" in page.locator("main").inner_html(), path
+        if path not in silent:
+            assert "7*7" in page.locator("main").inner_html(), path
     expect(page.locator(".timeline")).to_contain_text(HOSTILE)
     stack.database.jobs.update_one({"jobId": hostile["jobId"]}, {"$set": {"priority": 77}})
     expect(page.locator(".facts")).to_contain_text("77", timeout=SOON_MS)  # also by script
@@ -1042,13 +1072,11 @@ def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
         page.wait_for_load_state("networkidle")
         assert len(sizes) >= 8  # the page, its scripts and styles, its icon or the charts' data
         assert sum(sizes) < 150_000
-        before = int(tile(page, "Throughput").inner_text().split("/")[0].replace(",", "") or 0)
         note = page.locator(".tile", has_text="Throughput").locator(".note")
         was = note.inner_text()
-        assert before >= 0
-        expect(note).not_to_have_text(was, timeout=5_000)
+        expect(note).not_to_have_text(was, timeout=20_000)  # the collector rests between counts
         expect(page.get_by_role("row", name="email.send")).to_be_visible()
-        page.get_by_role("link", name="email.send").click()
+        page.get_by_role("link", name="email.send", exact=True).click()
         expect(page.locator("#job-rows tbody tr")).to_have_count(25)
         newest = ids(page)[0]
         page.mouse.move(5, 5)
@@ -1056,4 +1084,5 @@ def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
             "title", newest, timeout=5_000
         )
     finally:
+        visit.close()  # an open page would say that nobody answers
         demo.interrupt()

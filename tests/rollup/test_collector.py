@@ -29,7 +29,7 @@ from jobmon.rollup.collector import Collector, Lease, PolledChanges, collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
-from jobmon.store import jobs as jobs_module
+from jobmon.store import lists as lists_module
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 from jobmon.store.plain import text
@@ -329,7 +329,7 @@ def told(watch: Watch, span: int) -> int:
 def test_the_routes_tell_what_a_full_recount_tells(
     collected: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "COUNT_EXACTLY_UP_TO", 10)  # totals come from the rollup
+    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)  # totals come from the rollup
     create_indexes(collected.connection)
     api = Api(create_app(collected.settings))
     kinds, statuses = ["email.send", "payout.execute", "a.b$c"], ["queued", "dlq", "odd"]

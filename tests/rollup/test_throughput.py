@@ -316,6 +316,8 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
         "at": "2026-11-23T03:00:00.000Z",
         **dict.fromkeys(("enqueued", "succeeded", "failed", "dlq"), 0),
         "failureRate": None,
+        "statusCounts": None,
+        "oldestQueuedJobAgeMs": None,
         "waitMs": {"p50": None, "p95": None, "p99": None},
         "runMs": {"p50": None, "p95": None, "p99": None},
     }

@@ -167,7 +167,7 @@ function updateInPlace(list, html) {
       document.activeElement.blur();
       htmx.ajax("GET", list.getAttribute("hx-get"), { source: list, target: list, swap: "morph:innerHTML" });
     });
-    list.querySelector(".heading").after(button);
+    list.append(button); // over the page: it must move no row
   }
   button.textContent = unknown === 1 ? "1 other job: show" : `${unknown} other jobs: show`;
 }

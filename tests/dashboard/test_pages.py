@@ -1,0 +1,627 @@
+"""The pages as a browser gets them: would catch content that becomes markup, what a strict policy
+forbids, a failure that is no page, a page without bounds, and a look for each viewer."""
+
+import os
+import re
+import threading
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from flask import render_template
+
+from jobmon.dashboard import views
+from jobmon.store.indexes import create_indexes
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
+
+from ..conftest import NOW, Api
+from ..waiting import eventually
+from .conftest import Make, signed_in
+from .reading import Page, Viewer
+
+OVERVIEW, JOBS, PARTS = "/dashboard", "/dashboard/jobs", ("/dashboard/overview", "/dashboard/jobs")
+PAGES = (
+    OVERVIEW,
+    f"{OVERVIEW}?range=24h&by=type&text=a",
+    JOBS,
+    f"{JOBS}?status=queued&status=odd&type=a&type=b&sort=createdAt",
+    "/dashboard/my",
+    f"{JOBS}/j1",
+    "/dashboard/sign-in",
+)
+FAULTS = {
+    "/dashboard/nothing": 404,
+    "/dashboard/static/nothing.js": 404,
+    f"{JOBS}/missing": 403,
+    f"{JOBS}?page=x": 422,
+    f"{OVERVIEW}?range=2h": 422,
+}
+
+
+def job(**more: Any) -> dict[str, Any]:
+    return {
+        "jobId": "j1",
+        "type": "mail.send",
+        "status": "failed",
+        "payload": {"to": "ada"},
+        "createdBy": "root",
+        "createdAt": NOW,
+        "attemptCount": 1,
+        "maxAttempts": 3,
+        "lastError": {"code": "E1", "message": "broken", "stack": "at line 1"},
+    } | more
+
+
+def attempt(**more: Any) -> dict[str, Any]:
+    return {
+        "jobId": "j1",
+        "attemptNumber": 1,
+        "status": "failed",
+        "workerId": "w1",
+        "startedAt": NOW,
+        "finishedAt": NOW + timedelta(seconds=1),
+        "error": {"code": "E1", "message": "broken", "stack": "at line 1"},
+    } | more
+
+
+@pytest.fixture
+def one_job(watched: Any) -> None:
+    watched.jobs.insert_one(job())
+    watched.job_attempts.insert_one(attempt())
+
+
+def assert_protected(answer: Any) -> None:
+    policy = dict(
+        directive.split(" ", 1)
+        for directive in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    assert policy.pop("default-src") == "'none'"
+    assert {"base-uri", "frame-ancestors"} <= set(policy)
+    assert set(policy.values()) == {"'self'", "'none'"}
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+@pytest.mark.usefixtures("one_job")
+def test_every_answer_has_the_policy_and_no_page_is_kept(admin: Viewer) -> None:
+    assets = [a for a in admin.page(OVERVIEW).addresses() if a.startswith("/dashboard/static/")]
+    for path, status in {**dict.fromkeys(PAGES, 200), **FAULTS}.items():
+        answer = admin.get(path)
+        assert answer.status_code == status, path
+        assert_protected(answer)
+        assert answer.headers["Cache-Control"] == "no-store", path
+    for path in (*assets, *PARTS, "/dashboard/charts", f"{JOBS}?format=csv", "/", "/dashboard/"):
+        assert_protected(admin.get(path, part="overview" in path))
+
+
+def assert_clean(page: Page, what: object) -> None:
+    """Nothing inline, nothing of another origin."""
+    assert page.in_scripts == "", what
+    for tag, attrs in page.elements:
+        assert tag not in ("style", "iframe", "object", "embed", "base"), what
+        assert tag != "script" or attrs["src"], what
+        assert not [name for name in attrs if name.startswith(("on", "hx-on"))], what
+        assert "style" not in attrs, what
+    for address in page.addresses():
+        assert re.match(r"/dashboard(?![\w.@-])|\?|#|$", address), (what, address)
+
+
+@pytest.mark.usefixtures("one_job")
+def test_no_page_has_anything_inline_or_of_another_origin(admin: Viewer, stranger: Viewer) -> None:
+    for path in (*PAGES, *FAULTS):
+        assert_clean(Page(admin.get(path).text), path)
+    assert_clean(Page(stranger.get(JOBS, Sec_Fetch_Site="cross-site").text), "arrive")
+
+
+HOSTILE = (
+    "\"><script>alert(1)</script><img src=x onerror=alert(2)>' onmouseover='alert(3)",
+    "</textarea></title></script></style><!-- --><svg/onload=alert(4)>\"`='{{7*7}}{% raw %}",
+    "javascript:alert(5)//\u202e\u0007&lt;b&gt;&quot; style=x autofocus/onfocus=alert(6) <b",
+    "https://evil.example/\\?a=b#c %3Cscript%3E%00",
+)
+
+
+def tame(text: str) -> str:
+    """What is as long, and harmless."""
+    return re.sub(r"[^a-z]", "x", text)
+
+
+def documents(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A job and an attempt that say `text` wherever a document can say something."""
+    error = {"code": text, "message": text, "stack": text}
+    key = text.replace(".", ",").replace("$", "S").replace("\0", "")
+    said = {
+        "jobId": text,
+        "type": text,
+        "createdBy": text,
+        "leasedBy": text,
+        "lastError": error,
+        "payload": {key: [text, {key: text}]},
+    }
+    odd = {"status": text, "updatedAt": text, "nextRunAt": text, "finishedAt": text}
+    return (
+        job(**said, **odd, leaseExpiresAt=text),
+        attempt(jobId=text, status=text, workerId=text, startedAt=text, error=error),
+    )
+
+
+def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
+    """Every page over such documents, asked for with such parameters, by name."""
+    for collection, document in zip(
+        (watched.jobs, watched.job_attempts), documents(text), strict=True
+    ):
+        collection.delete_many({})
+        collection.insert_one(document)
+    due = datetime.now(UTC) - timedelta(hours=1)
+    watched.jobs.insert_one({"status": "queued", "type": text, "createdAt": due, "nextRunAt": due})
+    api = service()
+    admin = signed_in(api, subject=text)
+    client = admin.client
+
+    def page(path: str, expected: int = 200, /, **query: str) -> Page:
+        answer = client.get(path, query_string=query)
+        page = Page(answer.text)
+        assert answer.status_code == expected, page.text[-600:]
+        return page
+
+    with api.app.test_request_context(JOBS):
+        link = render_template("dashboard/_jobs.html", **_list_of(text))
+    address = next(address for address in Page(link).addresses() if address.startswith(f"{JOBS}/"))
+    return {
+        "overview": page(OVERVIEW, text=text),
+        "overview of all": page(OVERVIEW),
+        "jobs": page(JOBS),
+        "jobs like that": page(JOBS, status=text, type=text, owner=text),
+        "jobs with that error": page(JOBS, error_code=text),
+        "jobs with wrong dates": page(
+            JOBS, 422, created_from=text, sort=text, cursor=text, job_id=text
+        ),
+        "my jobs": page("/dashboard/my", type=text),
+        "job": page(address),
+        "sign in": page("/dashboard/sign-in", then=text),
+        "asked to sign in": Page(api.client.get(JOBS, query_string={"type": text}).text),
+        "unknown range": page(OVERVIEW, 422, range=text),
+        "unknown job": page(JOBS + "/" + "x" * len(text), 403),
+    }
+
+
+def _list_of(text: str) -> dict[str, Any]:
+    summary = dict.fromkeys(("createdAt", "finishedAt", "leaseExpiresAt", "nextRunAt", "lastError"))
+    row = {**summary, "jobId": text, "type": "t", "status": "s", "attemptCount": 1}
+    meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
+    return {
+        "shown": {"meta": meta, "data": [{**row, "createdBy": None, "maxAttempts": None}]},
+        "asked": {},
+        "path": JOBS,
+        "own": True,
+    }
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_content_becomes_markup(service: Make, watched: Any, text: str) -> None:
+    harmless, hostile = (shown(service, watched, said) for said in (tame(text), text))
+    for name, page in hostile.items():
+        assert page.skeleton == harmless[name].skeleton, name
+        assert page.ends == harmless[name].ends, name
+        assert page.remarks == [], name
+        assert_clean(page, name)
+    # It is shown as it stands, and the link to its job leads there.
+    assert text in hostile["job"].text
+    assert text in hostile["overview of all"].text
+    assert f"{text} stands still" in hostile["overview of all"].text
+    assert "49" not in hostile["job"].text
+
+
+def test_secrets_stay_hidden_in_pages(admin: Viewer, watched: Any) -> None:
+    secret = {"password": "hunter2", "deep": [{"apiKey": "hunter2", "ok": "shown"}]}
+    error = {"code": "E", "message": {"token": "hunter2"}, "stack": {"cookie": "hunter2"}}
+    watched.jobs.insert_one(job(payload=secret, lastError=error))
+    watched.job_attempts.insert_one(attempt(error=error))
+    for path in (f"{JOBS}/j1", JOBS, f"{JOBS}?format=csv", f"{JOBS}?format=ndjson"):
+        answer = admin.get(path)
+        assert answer.status_code == 200
+        assert "hunter2" not in answer.text, path
+    page = admin.page(f"{JOBS}/j1")
+    assert "[redacted]" in page.text
+    assert "shown" in page.text
+
+
+@pytest.mark.usefixtures("one_job")
+def test_a_part_that_has_not_changed_is_304_and_a_changed_queue_is_another(
+    service: Make, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = count()
+    monkeypatch.setattr(views, "_second", lambda: next(seconds))
+    admin = signed_in(service())
+    paths = ("/dashboard/overview", JOBS, f"{JOBS}/j1", "/dashboard/my")
+    tags = {}
+    for path in (*paths, "/dashboard/charts"):
+        first = admin.get(path, part=True, Accept_Encoding="br")
+        assert first.status_code == 200
+        assert first.headers["Cache-Control"] == "no-store"
+        tags[path] = first.headers["ETag"]
+        again = admin.get(path, part=True, Accept_Encoding="br", If_None_Match=tags[path])
+        assert (again.status_code, again.data) == (304, b""), path
+        assert again.headers["ETag"] == tags[path]
+    watched.jobs.update_one({}, {"$set": {"status": "dlq", "finishedAt": NOW}})
+    for path in paths:
+        changed = admin.get(path, part=True, Accept_Encoding="br", If_None_Match=tags[path])
+        assert changed.status_code == 200, path
+        assert changed.headers["ETag"] != tags[path]
+
+
+def test_the_charts_are_columns_of_numbers(admin: Viewer) -> None:
+    answer = admin.get("/dashboard/charts")
+    assert answer.content_type == "application/json"
+    assert len(answer.json["at"]) == len(answer.json["succeeded"]) in (60, 61)
+
+
+def test_what_many_are_shown_has_nothing_of_one_of_them(api: Api, watched: Any) -> None:
+    watched.jobs.insert_one(job(createdBy="ada"))
+    one, other = signed_in(api, "one-viewer"), signed_in(api, "other-viewer")
+    other.client.set_cookie("jobmon_theme", "dark", path="/dashboard")
+    first, second = (viewer.get("/dashboard/overview", part=True) for viewer in (one, other))
+    assert first.data == second.data
+    assert "viewer" not in first.text
+    page = other.get(OVERVIEW).text
+    assert "other-viewer" in page
+    assert "one-viewer" not in page
+
+
+def test_all_who_ask_at_the_same_time_cost_one_look(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+    may_end = threading.Event()
+    figures = JobStore.figures
+
+    def slowly(store: JobStore) -> Any:
+        looks.append(None)
+        assert may_end.wait(20)
+        return figures(store)
+
+    monkeypatch.setattr(JobStore, "figures", slowly)
+    monkeypatch.setattr(views, "_second", lambda: 0)
+    viewers = [signed_in(api, f"viewer-{number}") for number in range(8)]
+    statuses: list[int] = []
+    paths = (OVERVIEW, "/dashboard/overview")
+    threads = [
+        threading.Thread(target=lambda v=viewer, p=path: statuses.append(v.get(p).status_code))
+        for viewer in viewers
+        for path in paths
+    ]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: looks)
+    may_end.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 16
+    assert len(looks) == 1
+
+
+WRONG = [
+    ("page=0", "page"),
+    ("per_page=1000", "per_page"),
+    ("job_id=abc", "job_id"),
+    ("created_from=yesterday", "created_from"),
+    ("created_from=2026-11-23&created_to=2026-11-22", "created_to"),
+    ("owner=ada&error_code=E", "error_code"),
+    ("sort=type", "sort"),
+    ("cursor=!", "cursor"),
+    ("format=xml", "format"),
+    ("format=csv&page=2", "page"),
+    ("status=" + "s" * 201, "status"),
+    ("&".join(f"type=t{number}" for number in range(21)), "type"),
+]
+
+
+def test_a_wrong_parameter_is_named_and_the_form_keeps_what_was_typed(admin: Viewer) -> None:
+    for query, name in WRONG:
+        page = admin.page(f"{JOBS}?{query}", 422)
+        assert re.search(rf"\b{name}: [A-Z]", page.text), query
+        assert page.all("section", role="alert"), query
+        assert not page.all("div", id="jobs")
+    page = admin.page(f"{JOBS}?job_id=abc&type=mail&owner=ada&status=dlq&status=odd", 422)
+    kept = {attrs.get("name"): attrs.get("value") for attrs in page.all("input")}
+    assert (kept["job_id"], kept["owner"]) == ("abc", "ada")
+    boxes = [box for box in page.all("input", type="checkbox") if "checked" in box]
+    assert [(box["name"], box["value"]) for box in boxes] == [
+        ("status", "dlq"),
+        ("status", "odd"),
+        ("type", "mail"),
+    ]
+    assert page.all("input", **{"name": "job_id", "aria-invalid": "true"})
+
+
+def test_a_filter_that_is_empty_is_none(admin: Viewer, one_job: None) -> None:
+    page = admin.page(f"{JOBS}?status=&type=&owner=&page=&created_from=&sort=&format=&cursor=")
+    assert page.all("tr", id="job-j1")
+    assert not [box for box in page.all("input", type="checkbox") if "checked" in box]
+
+
+def test_a_list_is_exported_as_it_is_filtered(real_api: Api, database: Any) -> None:
+    admin = signed_in(real_api)
+    database.jobs.insert_many(
+        [job(jobId=f"j{n}", status="dlq" if n % 2 else "queued") for n in range(60)]
+    )
+    page = admin.page(f"{JOBS}?status=dlq&per_page=10&sort=createdAt")
+    links = [link["href"] or "" for link in page.all("a") if "download" in link]
+    assert len(links) == 2
+    for link in links:
+        answer = admin.get(link)
+        assert answer.status_code == 200, link
+        assert len(answer.text.strip().splitlines()) - ("csv" in link) == 30
+
+
+def test_a_list_is_walked_there_and_back(real_api: Api, database: Any) -> None:
+    admin = signed_in(real_api)
+    database.jobs.insert_many(
+        [job(jobId=f"job-{n:02d}", createdAt=NOW + timedelta(seconds=n)) for n in range(60)]
+    )
+
+    def rows(page: Page) -> list[str]:
+        return [row["id"] or "" for row in page.all("tr") if row.get("id")]
+
+    def link(page: Page, rel: str) -> str:
+        return next((a["href"] or "" for a in page.all("a", rel=rel)), "")
+
+    first = admin.page(f"{JOBS}?job_id=job-")
+    second = admin.page(link(first, "next"))
+    third = admin.page(link(second, "next"))
+    assert rows(first) + rows(second) + rows(third) == [
+        f"job-job-{n:02d}" for n in reversed(range(60))
+    ]
+    assert (link(third, "next"), link(first, "prev")) == ("", "")
+    assert rows(admin.page(link(third, "prev"))) == rows(second)
+
+
+def test_an_overview_of_a_real_queue_is_what_happened(real_api: Api, database: Any) -> None:
+    now = datetime.now(UTC)
+    create_indexes(real_api.app.extensions["jobmon_connection"])
+    database.jobs.insert_one(job(status="dlq", createdAt=now, finishedAt=now))
+    database.job_attempts.insert_one(attempt(startedAt=now - timedelta(seconds=3), finishedAt=now))
+    admin = signed_in(real_api)
+    page = admin.page(OVERVIEW)
+    assert "1 job has been given up in the last hour, of type mail.send." in page.text
+    assert re.search(r"Failure rate\s+100 %", page.text)
+    columns = admin.get("/dashboard/charts").json
+    told = {name: sum(filter(None, columns[name])) for name in ("enqueued", "failed", "dlq")}
+    assert told == {"enqueued": 1, "failed": 1, "dlq": 1}
+
+
+def test_a_queue_without_our_indexes_has_an_overview_without_a_past(
+    real_api: Api, database: Any
+) -> None:
+    database.jobs.insert_one(job())
+    admin = signed_in(real_api)
+    text = admin.page(OVERVIEW).text
+    assert "needs the collector" in text
+    assert "mail.send" in text
+    assert admin.get("/dashboard/charts").status_code == 503
+    assert real_api.as_admin("/admin/jobs/timeseries").status_code == 503
+
+
+def test_what_is_unknown_is_named(admin: Viewer) -> None:
+    assert "Nothing here" in admin.page("/dashboard/nothing", 404).text
+    assert "Nothing here" in admin.page("/dashboard/jobs/", 404).text
+    for query, name in (
+        ("range=2h", "range"),
+        ("by=colour", "by"),
+        ("by=--type", "by"),
+        ("by=", "by"),
+    ):
+        page = admin.page(f"{OVERVIEW}?{query}", 422)
+        assert page.all("dl")
+        assert f"{name}One of" in page.text
+        assert admin.get(f"/dashboard/overview?{query}", part=True).status_code == 422
+
+
+def test_a_range_that_is_not_kept_for_so_long_is_422_and_no_fault(service: Make) -> None:
+    admin = signed_in(service(keep_hours_days=3))
+    assert "older than 3 days" in admin.page(f"{OVERVIEW}?range=30d", 422).text
+    assert admin.get("/dashboard/charts?range=30d", part=True).status_code == 422
+    assert admin.get(f"{OVERVIEW}?range=24h").status_code == 200
+
+
+def test_without_a_collector_a_longer_past_is_unavailable(admin: Viewer) -> None:
+    assert "needs the collector" in admin.page(f"{OVERVIEW}?range=24h").text
+    answer = admin.get("/dashboard/charts?range=24h", part=True)
+    assert (answer.status_code, answer.data) == (503, b"")
+    assert answer.headers["X-Error-Code"] == "collector_unavailable"
+
+
+def test_a_database_that_is_away_is_a_page_that_says_so(away: Api) -> None:
+    admin = signed_in(away)
+    for path in (OVERVIEW, f"{JOBS}/a%3Fb?x=1"):
+        answer = admin.get(path)
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        page = Page(answer.text)
+        assert "The database does not answer" in page.text
+        assert "user:" not in answer.text
+        assert path in page.addresses()  # to try again
+        assert_protected(answer)
+    for path in ("/dashboard/overview", "/dashboard/charts"):
+        part = admin.get(path, part=True)
+        assert (part.status_code, part.data) == (503, b"")
+        assert part.headers["X-Error-Code"] == "database_unavailable"
+        assert int(part.headers["Retry-After"]) > 0
+
+
+def test_a_fault_of_ours_is_a_page_without_internals(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("hidden")
+
+    monkeypatch.setattr(JobLists, "page", fail)
+    page = admin.page(JOBS, 500)
+    assert "The log of jobmon says what" in page.text
+    assert "hidden" not in page.text
+
+
+def test_an_empty_queue_says_what_to_do_next(admin: Viewer, ada: Viewer) -> None:
+    assert "The queue is empty" in admin.page(OVERVIEW).text
+    assert "No jobs yet" in admin.page(JOBS).text
+    assert "No job is like that" in admin.page(f"{JOBS}?status=dlq").text
+    assert "createdBy is ada" in ada.page("/dashboard/my").text
+
+
+ODD: list[dict[str, Any]] = [
+    {},
+    {"jobId": None, "type": None, "status": None},
+    {"jobId": 7, "type": 8, "status": 9, "createdBy": 10, "priority": "high"},
+    {"jobId": ["a"], "type": {"b": 1}, "status": [], "payload": "text", "lastError": "broken"},
+    {"jobId": "", "type": "", "status": "", "createdAt": "", "attempts": 3, "maxAttempts": 1.5},
+    {"jobId": "odd", "attempts": [None, {}, {"error": []}], "payload": [[], {}, None, True, 1.5]},
+    {"jobId": "late", "nextRunAt": "soon", "status": "queued", "maxAttempts": "many"},
+    {"jobId": "n", "attemptCount": float("nan"), "maxAttempts": float("inf"), "status": "failed"},
+]
+
+
+def test_documents_that_another_program_wrote_break_no_page(admin: Viewer, watched: Any) -> None:
+    watched.jobs.insert_many([dict(document) for document in ODD])
+    assert len(admin.page(JOBS).all("tr")) == 1 + len(ODD)
+    assert admin.page(OVERVIEW).all("table", id="types")
+    for name in ("odd", "late", "n"):
+        admin.page(f"{JOBS}/{name}")
+        assert admin.get(f"{JOBS}/{name}", part=True).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "/a", "a//b", "a?b=c", "a#b", "100%", "a%2Fb", "a b", "ü\u202e", "a\nb", "a\\b", "+"],
+)
+def test_the_link_to_a_job_leads_to_it_whatever_its_id(
+    admin: Viewer, watched: Any, name: str
+) -> None:
+    watched.jobs.insert_one(job(jobId=name, type="that.one"))
+    link = next(
+        a["href"] or "" for a in admin.page(JOBS).all("a") if "row-link" in (a.get("class") or "")
+    )
+    page = admin.page(link)
+    assert "that.one" in page.text
+    (part,) = page.all("div", id="job")
+    assert "that.one" in admin.get(part["hx-get"] or "", part=True).text
+
+
+def assert_smaller(answer: Any, limit: int) -> None:
+    assert answer.status_code == 200
+    assert len(answer.data) < limit, len(answer.data)
+
+
+def test_large_documents_make_pages_of_bounded_size(admin: Viewer, watched: Any) -> None:
+    long_id = "i" * 5_000
+    error = {"code": "E", "message": "m" * 100_000, "stack": "s" * 100_000}
+    watched.jobs.insert_many(
+        [
+            job(jobId=long_id, payload={"text": "x" * 1_000_000}, lastError=error),
+            job(
+                jobId="wide",
+                payload={f"k{n}": {f"k{m}": [1] * 10 for m in range(100)} for n in range(100)},
+            ),
+            job(jobId="deep", payload=deep(100)),
+            job(jobId="list", payload=[{"a": n} for n in range(50_000)]),
+        ]
+    )
+    watched.job_attempts.insert_many(
+        [attempt(jobId="wide", attemptNumber=n, error=error) for n in range(1, 301)]
+    )
+    assert_smaller(admin.get(f"{JOBS}/{long_id}"), 100_000)
+    assert_smaller(admin.get(f"{JOBS}/wide"), 2_000_000)
+    assert_smaller(admin.get(f"{JOBS}/deep"), 50_000)
+    assert_smaller(admin.get(f"{JOBS}/list"), 50_000)
+    assert_smaller(admin.get(JOBS), 100_000)
+
+
+def deep(levels: int) -> Any:
+    return {"in": deep(levels - 1)} if levels else "bottom"
+
+
+def test_thousands_of_types_make_a_page_of_bounded_size(admin: Viewer, watched: Any) -> None:
+    watched.jobs.insert_many(
+        [
+            job(jobId=f"j{n}", type=f"type-{n:04d}-{'t' * (5_000 if n < 100 else 9)}")
+            for n in range(2_000)
+        ]
+    )
+    answer = admin.get(OVERVIEW)
+    assert_smaller(answer, 150_000)
+    page = Page(answer.text)
+    assert len(page.all("tr")) == 1 + views.TYPES_SHOWN
+    assert "1,950 more types" in page.text
+    assert_smaller(admin.get(JOBS), 150_000)
+    assert "type-1999" in admin.page(f"{OVERVIEW}?text=E-1999").text
+
+
+def test_files_of_ours_are_kept_as_long_as_their_content_is_the_same(stranger: Viewer) -> None:
+    addresses = [a for a in stranger.page("/dashboard/sign-in").addresses() if "/static/" in a]
+    assert len(addresses) >= 3
+    for address in addresses:
+        answer = stranger.get(address)
+        assert answer.status_code == 200
+        assert re.search(r"\?v=[0-9a-f]{12}$", address)
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    # By another hash, another version's file is meant.
+    for address in ("/dashboard/static/jobmon.css", "/dashboard/static/jobmon.css?v=000000000000"):
+        assert stranger.get(address).headers["Cache-Control"] == "no-cache"
+
+
+def test_files_have_the_types_that_browsers_run(stranger: Viewer) -> None:
+    types = {
+        name: stranger.get(f"/dashboard/static/{name}").mimetype
+        for name in ("jobmon.js", "jobmon.css", "icon.svg")
+    }
+    assert list(types.values()) == ["text/javascript", "text/css", "image/svg+xml"]
+
+
+@pytest.mark.parametrize("path", ["../views.py", "%2e%2e/views.py", "/etc/passwd", "..%5cviews.py"])
+def test_no_other_file_is_given_away(stranger: Viewer, path: str) -> None:
+    assert stranger.get(f"/dashboard/static/{path}").status_code == 404
+
+
+def test_a_first_visit_is_small(admin: Viewer) -> None:
+    if not (views.STATIC / "vendor").is_dir() and not os.environ.get("CI"):
+        pytest.skip("the front-end parts are not built: make assets")
+    first = admin.get(OVERVIEW, Accept_Encoding="gzip")
+    page = admin.page(OVERVIEW)
+    loaded = [a for a in page.addresses() if a.startswith("/dashboard/static/")]
+    assert len([name for name in loaded if "/vendor/" in name]) == 4
+    answers = [first, *(admin.get(path, Accept_Encoding="gzip") for path in loaded)]
+    large = [answer for answer in answers if len(answer.data) > 1_000]
+    assert {answer.headers["Content-Encoding"] for answer in large} == {"gzip"}
+    assert sum(len(answer.data) for answer in answers) < 150_000
+
+
+def test_pages_work_without_the_parts_that_are_built(
+    admin: Viewer, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("icon.svg", "jobmon.css", "jobmon.js", "charts.js"):
+        (tmp_path / name).write_bytes((views.STATIC / name).read_bytes())
+    monkeypatch.setattr(views, "STATIC", tmp_path)
+    views._asset.cache_clear()
+    try:
+        for path in (OVERVIEW, JOBS, "/dashboard/sign-in"):
+            page = admin.page(path)
+            assert "vendor" not in " ".join(page.addresses())
+            assert "" not in page.addresses()
+    finally:
+        views._asset.cache_clear()
+
+
+def test_the_way_in_is_the_overview(stranger: Viewer) -> None:
+    for path in ("/", "/dashboard/"):
+        answer = stranger.get(path)
+        assert (answer.status_code, answer.location) == (302, "/dashboard")
+
+
+def test_the_theme_is_one_of_three(admin: Viewer) -> None:
+    themes = {"dark": "dark", "light": "light", '"><b>': "system", "": "system"}
+    for said, shown_as in themes.items():
+        admin.client.set_cookie("jobmon_theme", said, path="/dashboard")
+        assert admin.page("/dashboard/my").elements[0][1]["data-theme"] == shown_as
