@@ -5,13 +5,14 @@ Prometheus does not take."""
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -94,6 +95,12 @@ def work(queue: JobQueue) -> None:
             queue.report_failure(leased, code="X", message="x")
 
 
+def scrape(web: Web, token: str) -> str:
+    url = f"http://127.0.0.1:{web.port}/metrics"
+    with urlopen(Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=10) as answer:
+        return answer.read().decode()
+
+
 @pytest.fixture
 def web(
     mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
@@ -151,6 +158,10 @@ def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_pat
             eventually(lambda query=query, answer=answer: ask(port, query) == answer)  # type: ignore[misc]
     counts = list(tmp_path.glob("jobmon-metrics-*/counter_*.db"))
     assert len(counts) == 2, "both workers keep their counts where the other one reads them"
+    os.kill(int(counts[0].stem.removeprefix("counter_")), signal.SIGKILL)
+    eventually(web.answers)
+    answered = 'jobmon_http_requests_total{method="GET",route="/jobs/<job_id>",status="403"}'
+    assert f"{answered} {ASKED}.0" in scrape(web, token), "a worker's death takes no counts along"
     log = web.stop()
     assert "Traceback" not in log
     assert not list(tmp_path.glob("jobmon-metrics-*"))
