@@ -43,6 +43,9 @@ def create_app(
     Without `settings` they come from the environment, and a bad one ends the process with a
     line that names it. A `client` (mongomock's, say) is used instead of connecting.
     """
+    # Not above: the master of gunicorn imports this package before its hooks have run.
+    from jobmon.api import metrics  # noqa: PLC0415
+
     if settings is None:
         settings = _settings_from_env()
     logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
@@ -68,6 +71,7 @@ def create_app(
     store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
     series = SeriesReader(connection, rollup)
     lists = JobLists(connection, store)
+    metrics.register(app, settings, connection, store, rollup)  # first, so that it times all
     auth.register(app, settings)
     ratelimit.register(app, settings)
     api = _Api(app)

@@ -5,7 +5,9 @@ overrides all of it.
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,13 +25,26 @@ limit_request_line = 8_190  # a cursor over odd documents can be long
 control_socket_disable = True
 accesslog = None
 
+_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+
 
 def on_starting(_: Any) -> None:
     """Refuse to start on a bad setting: one line, before any worker is made."""
     try:
-        Settings.from_env()
+        settings = Settings.from_env()
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
+    # Here the workers add up what they answered. A worker that has ended left its counts there,
+    # and they must stay: a counter never falls. Only gauges would have to be taken out.
+    os.environ.pop(_COUNTS, None)
+    if settings.metrics != "off":
+        os.environ[_COUNTS] = tempfile.mkdtemp(prefix="jobmon-metrics-")
+
+
+def on_exit(_: Any) -> None:
+    """Take the workers' counts away with the service."""
+    if _COUNTS in os.environ:
+        shutil.rmtree(os.environ[_COUNTS], ignore_errors=True)
 
 
 _of_worker = ExitStack()

@@ -31,6 +31,7 @@ PUBLIC_KEY_ALGORITHMS = (
     "EdDSA",
 )
 MIN_SECRET_BYTES = 32
+METRICS = ("token", "open", "off")  # who may scrape
 
 
 class SettingsError(Exception):
@@ -64,6 +65,8 @@ class Settings:
     rate_limit: str | None = None
     rate_limit_storage_uri: str = field(default="memory://", repr=False)
     log_level: str = "INFO"
+    metrics: str = "token"
+    metrics_max_types: int = 100
 
     @classmethod
     def from_env(cls) -> "Settings":
@@ -121,6 +124,10 @@ class Settings:
                     "LOG_LEVEL",
                     cls.log_level,
                     validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]),
+                ),
+                "metrics": env.str("METRICS", cls.metrics, validate=validate.OneOf(METRICS)),
+                "metrics_max_types": env.int(
+                    "METRICS_MAX_TYPES", cls.metrics_max_types, validate=_positive
                 ),
             }
         try:

@@ -64,6 +64,8 @@ def test_every_setting_is_read(read: Any) -> None:
         KEEP_HOURS_DAYS="2",
         KEEP_DAYS_DAYS="3",
         LOG_LEVEL="DEBUG",
+        METRICS="open",
+        METRICS_MAX_TYPES="7",
     )
     assert settings == Settings(
         mongo_uri=GOOD["MONGO_URI"],
@@ -86,6 +88,8 @@ def test_every_setting_is_read(read: Any) -> None:
         keep_hours_days=2,
         keep_days_days=3,
         log_level="DEBUG",
+        metrics="open",
+        metrics_max_types=7,
     )
 
 
@@ -111,6 +115,8 @@ def test_every_setting_is_read(read: Any) -> None:
         ("COLLECTOR", "perhaps"),
         ("KEEP_DAYS_DAYS", "0"),
         ("LOG_LEVEL", "LOUD"),
+        ("METRICS", "some"),
+        ("METRICS_MAX_TYPES", "0"),
     ],
 )
 def test_a_bad_setting_is_refused_in_a_line_that_names_it_and_shows_no_secret(

@@ -28,6 +28,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from jobmon.rollup.counters import Counters
 from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
 from jobmon.rollup.segments import SegmentMap, dump_counts
@@ -305,11 +306,15 @@ class Collector:
     def _counting_throughput(self) -> Iterator[None]:
         """Beside the counts, in a thread of its own: counting a busy hour may take seconds."""
         stop = threading.Event()
+        counters = Counters(self._rollups)
+
+        def looked(now: datetime, settled: bool) -> None:
+            counters.look(now, settled=settled)
 
         def count() -> None:
             while not stop.is_set():
                 try:
-                    Throughput(self._connection, self._rollups).run(stop)
+                    Throughput(self._connection, self._rollups, looked).run(stop)
                     return
                 except PyMongoError as error:
                     log.warning("throughput waits, %s", _in_short(error))

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from pymongo.errors import OperationFailure
 
+from jobmon.rollup.counters import COUNTERS, load_counters
 from jobmon.rollup.gauges import GAUGES, Gauge
 from jobmon.rollup.gauges import load as load_gauge
 from jobmon.rollup.segments import load_counts
@@ -52,6 +53,17 @@ class Counted:
     settled: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What happened since the collector first ran, by type, in an order that never changes.
+
+    `age_s` is how long ago the newest minutes were counted.
+    """
+
+    by_type: Tallies
+    age_s: float
+
+
 class RollupReader:
     """Reads jobmon's own database; never writes. What it read is kept and shared for 0.2 s."""
 
@@ -59,6 +71,7 @@ class RollupReader:
         self._connection = connection
         self._figures = Shared(self._read_figures, KEEP_MS)
         self._counted = Shared(self._read_counted, KEEP_MS)
+        self._totals = Shared(self._read_totals, KEEP_MS)
         self._warned = False
 
     def figures(self) -> Figures | None:
@@ -71,6 +84,10 @@ class RollupReader:
     def counted(self) -> Counted | None:
         """How far the past is counted; None if no collector does that now."""
         return self._counted.get()
+
+    def totals(self) -> Totals | None:
+        """The running totals, however old; None if no collector ever counted."""
+        return self._totals.get()
 
     def build(self) -> Document | None:
         """How far a first build is, `counted` of about `estimated` jobs; None if there is none."""
@@ -113,6 +130,13 @@ class RollupReader:
         through = found.get("through")
         settled = floor(through - STRAGGLERS, MINUTE) if through else None
         return Counted(young=found["young"], settled=settled)
+
+    def _read_totals(self) -> Totals | None:
+        through, found = self._find(THROUGH, age_of="$young"), self._find(COUNTERS)
+        if through is None or found is None:
+            return None
+        age_s = max(0.0, through["ageMs"] / 1_000)
+        return Totals(by_type=load_counters(found), age_s=age_s)
 
     def gauges(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Gauge]:
         """How the queue stood, once a span from `start` to before `end`; index: span, at."""

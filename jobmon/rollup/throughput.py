@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -207,9 +207,18 @@ def _bucket_between(start: Any, end: Any) -> Document:
 
 
 class Throughput:
-    """Keeps the buckets of jobmon's own database right."""
+    """Keeps the buckets of jobmon's own database right.
 
-    def __init__(self, connection: Connection, rollups: Database[Document]) -> None:
+    After each look `looked` is told when that was and whether nothing missed is left to count.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        rollups: Database[Document],
+        looked: Callable[[datetime, bool], None] = lambda _, __: None,
+    ) -> None:
+        self._looked = looked
         self._connection = connection
         self._kept = connection.kept
         self._buckets = rollups[BUCKETS]
@@ -233,6 +242,7 @@ class Throughput:
                 more = more and self._count_missed(missed, stop)
                 if not more:
                     self._note(through=now)
+                self._looked(now, not more)
                 self._forget(now)
             except OperationFailure as error:
                 if not is_bad_hint(error):

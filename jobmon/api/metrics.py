@@ -1,0 +1,270 @@
+"""`GET /metrics`: the queue, what happened in it, and this service, for Prometheus.
+
+Import it only once gunicorn's hooks have run (`jobmon.serving`): prometheus_client decides when it
+is imported whether the workers of one service add up their counts in files.
+"""
+
+import logging
+import os
+import time
+from collections import Counter as Count
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+
+from flask import Blueprint, Flask, Response, g, request
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from pymongo.errors import PyMongoError
+
+from jobmon.api import auth
+from jobmon.api.errors import cause
+from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.rollup.histogram import Histogram as Durations
+from jobmon.rollup.histogram import told_ms
+from jobmon.rollup.reader import RollupReader, Totals
+from jobmon.rollup.throughput import Tally
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.jobs import Figures, JobStore
+
+log = logging.getLogger(__name__)
+
+OTHER = "other"
+UNMATCHED = "unmatched"
+MAX_UNKNOWN_STATUSES = 10
+MAX_LABEL_LENGTH = 200
+# In seconds: jobs take from milliseconds to hours.
+JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
+HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_OUTCOMES = tuple(status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING)
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # one more series for each counter
+REQUESTS = Counter(
+    "jobmon_http_requests_total",
+    "Requests answered by jobmon, by route, method and status.",
+    ["route", "method", "status"],
+    registry=None,
+)
+REQUEST_SECONDS = Histogram(
+    "jobmon_http_request_duration_seconds",
+    "How long jobmon took until it began to answer, by route and method.",
+    ["route", "method"],
+    buckets=HTTP_BUCKETS,
+    registry=None,
+)
+
+
+def register(
+    app: Flask, settings: Settings, connection: Connection, store: JobStore, rollup: RollupReader
+) -> None:
+    """Count the app's requests and serve `/metrics`, as `settings.metrics` says."""
+    if settings.metrics == "off":
+        return
+    app.before_request(_begin)
+    app.after_request(_observe)
+    queue = QueueMetrics(connection, store, rollup, settings.metrics_max_types)
+    routes = Blueprint("metrics", __name__)
+    if settings.metrics == "token":
+        routes.before_request(auth.require_admin)
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        """Everything, in the format that the scraper prefers."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(_registry(queue)), content_type=content_type)
+
+    app.register_blueprint(routes)
+
+
+def _registry(queue: Collector) -> CollectorRegistry:
+    """What one scrape tells: made for it, because only so are ours and the workers' together."""
+    registry = CollectorRegistry()
+    registry.register(queue)
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(REQUESTS)
+        registry.register(REQUEST_SECONDS)
+    return registry
+
+
+def _begin() -> None:
+    g.jobmon_began = time.perf_counter()
+
+
+def _observe(response: Response) -> Response:
+    """Labels are bounded: the url's rule, a known method, a status."""
+    route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
+    method = request.method if request.method in _METHODS else OTHER
+    REQUESTS.labels(route, method, str(response.status_code)).inc()
+    if (began := g.get("jobmon_began")) is not None:
+        REQUEST_SECONDS.labels(route, method).observe(time.perf_counter() - began)
+    return response
+
+
+class QueueMetrics(Collector):
+    """The queue as the collector's small documents tell it: three of them are read, no job is.
+
+    With the database away it tells that, and nothing else. The types that have most jobs get
+    gauges of their own, the types that were seen first get counters: a counter must not move
+    between its own name and `other`.
+    """
+
+    def __init__(
+        self, connection: Connection, store: JobStore, rollup: RollupReader, max_types: int
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._rollup = rollup
+        self._max_types = max_types
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of one scrape."""
+        database_up, collector_up = True, False
+        families: list[Metric] = []
+        try:
+            self._connection.ping()
+            collector_up = self._rollup.figures() is not None
+            # Without a collector, figures that somebody else had counted, if they are still good.
+            if (figures := self._store.figures_at_hand()) is not None:
+                families += self._of_figures(figures)
+            if (totals := self._rollup.totals()) is not None:
+                families += self._of_totals(totals)
+        except PyMongoError as error:
+            log.error("the metrics lack the queue's: %s", cause(error))
+            database_up, collector_up, families = False, False, []
+        yield _gauge("jobmon_database_up", "Whether the database answers.", database_up)
+        yield _gauge(
+            "jobmon_collector_up", "Whether a collector keeps the figures fresh.", collector_up
+        )
+        yield from families
+
+    def _of_figures(self, figures: Figures) -> Iterator[Metric]:
+        age = GaugeMetricFamily(
+            "jobmon_figures_age_seconds",
+            "How old the figures of the queue are, by how they were come by.",
+            labels=["source"],
+        )
+        age_s = (datetime.now(UTC) - figures.as_of).total_seconds()
+        age.add_metric([figures.source], max(0.0, age_s))
+        yield age
+        if figures.counts is not None:
+            yield self._jobs(figures.counts)
+        conditions = figures.conditions
+        yield _gauge(
+            "jobmon_oldest_queued_job_age_seconds",
+            "How long ago the oldest queued job was created; 0 when none is queued.",
+            figures.age_ms(conditions.oldest_queued) / 1_000,
+        )
+        yield _gauge(
+            "jobmon_expired_leases",
+            "Leased jobs whose lease is past its expiry.",
+            conditions.expired_leases,
+        )
+        if conditions.eligible is not None:
+            yield _gauge("jobmon_eligible_jobs", "Jobs that wait and are due.", conditions.eligible)
+        yield _gauge(
+            "jobmon_scheduled_jobs",
+            "Jobs that wait and are not to be leased yet.",
+            conditions.scheduled,
+        )
+
+    def _jobs(self, counts: Mapping[tuple[str, str], int]) -> Metric:
+        by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
+        by_type: Count[str] = Count()
+        for (status, kind), count in counts.items():
+            by_status[status] += count
+            by_type[kind] += count
+        known = {status.value for status in JobStatus}
+        unknown = (status for status, _ in by_status.most_common() if status not in known)
+        status_label = _labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
+        type_label = _labels((kind for kind, _ in by_type.most_common()), self._max_types)
+        folded: Count[tuple[str, str]] = Count()
+        for (status, kind), count in counts.items():
+            folded[status_label(status), type_label(kind)] += count
+        # All known statuses of a type: a series that comes and goes is hard to alert on.
+        for kind in {type_label(kind) for kind in by_type}:
+            for status in known:
+                folded[status, kind] += 0
+        jobs = GaugeMetricFamily(
+            "jobmon_jobs", "Jobs by status and type.", labels=["status", "type"]
+        )
+        for labels, count in sorted(folded.items()):
+            jobs.add_metric(labels, count)
+        return jobs
+
+    def _of_totals(self, totals: Totals) -> Iterator[Metric]:
+        label = _labels(totals.by_type, self._max_types)
+        folded: dict[str, Tally] = {}
+        for kind, tally in totals.by_type.items():
+            folded.setdefault(label(kind), Tally()).add(tally)
+        attempts = CounterMetricFamily(
+            "jobmon_attempts_finished_total",
+            "Attempts that finished, by outcome and type of job.",
+            labels=["outcome", "type"],
+        )
+        enqueued = CounterMetricFamily(
+            "jobmon_jobs_enqueued_total", "Jobs that were created, by type.", labels=["type"]
+        )
+        dead = CounterMetricFamily(
+            "jobmon_jobs_dead_lettered_total", "Jobs that were given up, by type.", labels=["type"]
+        )
+        wait = HistogramMetricFamily(
+            "jobmon_attempt_wait_seconds",
+            "From when an attempt was due to its start, within 4 %, by type of job.",
+            labels=["type"],
+        )
+        run = HistogramMetricFamily(
+            "jobmon_attempt_run_seconds",
+            "From an attempt's start to its end, within 4 %, by type of job.",
+            labels=["type"],
+        )
+        for kind, tally in folded.items():
+            for outcome in _OUTCOMES:  # a zero, too: an increase from nothing is not seen
+                attempts.add_metric([outcome, kind], tally.outcomes[outcome])
+            enqueued.add_metric([kind], tally.enqueued)
+            dead.add_metric([kind], tally.dlq)
+            wait.add_metric([kind], *_cumulative(tally.wait))
+            run.add_metric([kind], *_cumulative(tally.run))
+        yield _gauge(
+            "jobmon_counters_age_seconds",
+            "How long ago the collector brought the counters up to date.",
+            totals.age_s,
+        )
+        yield from (attempts, enqueued, dead, wait, run)
+
+
+def _gauge(name: str, about: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, about, value=float(value))
+
+
+def _labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:
+    """How each value is named: the first `most` by themselves, the rest as `other`."""
+    named = [value for value, _ in zip(ranked, range(most), strict=False)]
+    label = {value: value[:MAX_LABEL_LENGTH] for value in named}
+    return lambda value: label.get(value, OTHER)
+
+
+def _cumulative(durations: Durations) -> tuple[list[tuple[str, float]], float]:
+    """Counts up to each of `JOB_BUCKETS` in seconds and up to infinity, and the sum."""
+    told_s = [(told_ms(index) / 1_000, count) for index, count in durations.items()]
+    upto = [
+        (str(float(edge)), float(sum(count for value, count in told_s if value <= edge)))
+        for edge in JOB_BUCKETS
+    ]
+    total = sum(count for _, count in told_s)
+    return [*upto, ("+Inf", float(total))], sum(value * count for value, count in told_s)

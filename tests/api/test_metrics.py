@@ -1,0 +1,262 @@
+"""`GET /metrics`: would catch a scrape that counts jobs, a label without bound, a metric that
+breaks Prometheus's rules, and a database that is away taking the whole scrape with it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.monitoring import CommandListener
+
+from jobmon import create_app
+from jobmon.api import metrics
+from jobmon.embedded import Mongod
+from jobmon.rollup.histogram import bucket
+from jobmon.rollup.reader import Totals
+from jobmon.rollup.throughput import Tally
+from jobmon.settings import Settings
+from jobmon.store.jobs import Conditions, Figures
+
+from ..conftest import Api
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(text: str) -> Samples:
+    """Every sample of a scrape by its name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    return found.get((name, frozenset(labels.items())))
+
+
+def promtool() -> str:
+    tool = shutil.which("promtool")
+    if tool is None:
+        assert not os.environ.get("CI"), "promtool is missing: apt-get install prometheus"
+        pytest.skip("no promtool")
+    return tool
+
+
+class Rollup:
+    """What a collector would have written."""
+
+    def __init__(self, counts: dict[tuple[str, str], int], tallies: dict[str, Tally]) -> None:
+        self._figures = Figures(
+            as_of=datetime.now(UTC) - timedelta(seconds=2),
+            source="rollup",
+            counts=counts,
+            total=sum(counts.values()),
+            conditions=Conditions(
+                estimated_total=1,
+                expired_leases=3,
+                eligible=4,
+                scheduled=5,
+                oldest_queued=datetime.now(UTC) - timedelta(seconds=62),
+                oldest_queued_by_type={},
+            ),
+        )
+        self._totals = Totals(by_type=tallies, age_s=1.5)
+
+    def figures(self) -> Figures:
+        return self._figures
+
+    figures_at_hand = figures
+
+    def totals(self) -> Totals:
+        return self._totals
+
+
+class Answering:
+    """A database that answers."""
+
+    def ping(self) -> None:
+        pass
+
+
+def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
+    """What a scrape tells of the queue."""
+    queue = metrics.QueueMetrics(Answering(), rollup, rollup, max_types)  # type: ignore[arg-type]
+    return samples(text_of(queue))
+
+
+def text_of(queue: metrics.QueueMetrics) -> str:
+    encode, _ = metrics.choose_encoder("text/plain")
+    return encode(metrics._registry(queue)).decode()
+
+
+TALLY = Tally(enqueued=7, dlq=1)
+TALLY.outcomes.update({"succeeded": 4, "failed": 2, "expired": 1})
+TALLY.wait.update({bucket(40): 3, bucket(9_000): 1})
+TALLY.run.update({bucket(700): 4})
+
+
+def test_the_queue_is_told_in_base_units() -> None:
+    found = scraped(Rollup({("queued", "mail"): 2, ("dlq", "mail"): 1}, {"mail": TALLY}))
+    assert value(found, "jobmon_database_up") == 1
+    assert value(found, "jobmon_collector_up") == 1
+    assert value(found, "jobmon_jobs", status="queued", type="mail") == 2
+    assert value(found, "jobmon_jobs", status="failed", type="mail") == 0
+    assert value(found, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
+    assert value(found, "jobmon_expired_leases") == 3
+    assert value(found, "jobmon_eligible_jobs") == 4
+    assert value(found, "jobmon_scheduled_jobs") == 5
+    assert 2 <= (value(found, "jobmon_figures_age_seconds", source="rollup") or 0) < 10
+    assert value(found, "jobmon_counters_age_seconds") == 1.5
+
+
+def test_what_happened_is_counted_and_durations_are_cumulative() -> None:
+    found = scraped(Rollup({}, {"mail": TALLY, "quiet": Tally()}))
+    finished = "jobmon_attempts_finished_total"
+    told = {name: value(found, finished, outcome=name, type="mail") for name in TALLY.outcomes}
+    assert told == {"succeeded": 4, "failed": 2, "expired": 1}
+    assert value(found, finished, outcome="failed", type="quiet") == 0
+    assert value(found, "jobmon_jobs_enqueued_total", type="mail") == 7
+    assert value(found, "jobmon_jobs_dead_lettered_total", type="mail") == 1
+    wait = {
+        edge: value(found, "jobmon_attempt_wait_seconds_bucket", le=edge, type="mail")
+        for edge in ("0.05", "5.0", "10.0", "+Inf")
+    }
+    assert wait == {"0.05": 3, "5.0": 3, "10.0": 4, "+Inf": 4}
+    assert value(found, "jobmon_attempt_wait_seconds_sum", type="mail") == pytest.approx(9.12, 0.04)
+    assert value(found, "jobmon_attempt_run_seconds_count", type="mail") == 4
+
+
+def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
+    counts = {("queued", f"type-{number}"): number for number in range(1, 6)}
+    counts |= {(f"odd-{number}", "type-5"): 1 for number in range(15)}
+    tallies = {f"type-{number}": TALLY for number in range(1, 6)}
+    found = scraped(Rollup(counts, tallies), max_types=2)
+    queued = {
+        dict(labels)["type"]: count
+        for (name, labels), count in found.items()
+        if name == "jobmon_jobs" and ("status", "queued") in labels
+    }
+    assert queued == {"type-5": 5, "type-4": 4, "other": 6}
+    assert value(found, "jobmon_jobs", status="other", type="type-5") == 5
+    # The first two stay the first two, whoever has most jobs: no counter falls.
+    enqueued = {
+        dict(labels)["type"]: count
+        for (name, labels), count in found.items()
+        if name == "jobmon_jobs_enqueued_total"
+    }
+    assert enqueued == {"type-1": 7, "type-2": 7, "other": 21}
+
+
+def test_promtool_finds_nothing_to_complain_of(api: Api) -> None:
+    tool = promtool()
+    api.as_admin("/admin/jobs/stats")
+    rollup = Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})
+    queue = metrics.QueueMetrics(Answering(), rollup, rollup, 100)  # type: ignore[arg-type]
+    checked = subprocess.run(
+        [tool, "check", "metrics"],
+        check=False,
+        input=text_of(queue),
+        capture_output=True,
+        text=True,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
+    before = samples(api.as_admin("/metrics").text)
+    api.as_admin("/jobs/no-such-job")
+    api.as_admin("/jobs/no-other-job")
+    api.as_admin("/not/a/route")
+    api.client.open("/healthz", method="BREW")
+    after = samples(api.as_admin("/metrics").text)
+
+    def more(**labels: str) -> float:
+        key = ("jobmon_http_requests_total", frozenset(labels.items()))
+        return after.get(key, 0) - before.get(key, 0)
+
+    assert more(route="/jobs/<job_id>", method="GET", status="403") == 2
+    assert more(route="unmatched", method="GET", status="404") == 1
+    assert sum(more(**dict(labels)) for name, labels in after if ("method", "other") in labels) == 1
+    assert more(route="/metrics", method="GET", status="200") == 1
+    duration = "jobmon_http_request_duration_seconds_count"
+    assert value(after, duration, route="/jobs/<job_id>", method="GET") >= 2  # type: ignore[operator]
+    assert "no-such-job" not in str(after)
+
+
+@pytest.mark.parametrize(
+    ("access", "nobody", "owner", "admin"),
+    [("token", 401, 403, 200), ("open", 200, 200, 200), ("off", 404, 404, 404)],
+)
+def test_who_may_scrape_is_a_setting(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    access: str,
+    nobody: int,
+    owner: int,
+    admin: int,
+) -> None:
+    api = Api(create_app(make_settings(metrics=access), watched.client))
+    answers = (api.get("/metrics"), api.as_owner("/metrics", "u"), api.as_admin("/metrics"))
+    assert [answer.status_code for answer in answers] == [nobody, owner, admin]
+
+
+def test_both_formats_are_spoken(api: Api) -> None:
+    headers = {"Authorization": f"Bearer {api.token()}"}
+    plain = api.client.get("/metrics", headers=headers)
+    assert plain.content_type.startswith("text/plain; version=")
+    open_metrics = api.client.get(
+        "/metrics", headers=headers | {"Accept": "application/openmetrics-text; version=1.0.0"}
+    )
+    assert open_metrics.content_type.startswith("application/openmetrics-text")
+    assert open_metrics.text.endswith("# EOF\n")
+
+
+def test_with_the_database_away_the_process_still_tells_of_itself(
+    make_settings: Callable[..., Settings],
+) -> None:
+    away = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
+    api = Api(create_app(away))
+    answer = api.as_admin("/metrics")
+    assert answer.status_code == 200
+    found = samples(api.as_admin("/metrics").text)
+    assert value(found, "jobmon_database_up") == 0
+    assert value(found, "jobmon_collector_up") == 0
+    assert not any(name.startswith("jobmon_jobs") for name, _ in found)
+    assert value(found, "jobmon_http_requests_total", route="/metrics", method="GET", status="200")
+    api.app.extensions["jobmon_connection"].client.close()
+
+
+class Asked(CommandListener):
+    """What a client asked its server."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[str, str]] = []
+
+    def started(self, event: Any) -> None:
+        collection = event.command.get(event.command_name)
+        self.commands.append((event.command_name, str(collection)))
+
+    def succeeded(self, event: Any) -> None:
+        pass
+
+    def failed(self, event: Any) -> None:
+        pass
+
+
+def test_a_scrape_never_asks_the_watched_jobs(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> None:
+    asked = Asked()
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    with MongoClient[dict[str, Any]](uri, event_listeners=[asked], tz_aware=True) as client:
+        api = Api(create_app(make_settings(mongo_uri=uri), client))
+        assert api.as_admin("/metrics").status_code == 200
+        asked_so_far = set(asked.commands)
+    assert asked_so_far == {("ping", "1"), ("aggregate", "state")}

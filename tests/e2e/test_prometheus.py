@@ -1,0 +1,167 @@
+"""Debian's Prometheus scrapes a gunicorn with two workers over the real server: would catch counts
+that depend on the worker that answers, totals that differ from the database, and a format that
+Prometheus does not take."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+import pytest
+import yaml
+from pymongo.database import Database
+
+from jobmon.embedded import Mongod, free_port
+from jobmon.queue import JobQueue
+from jobmon.rollup.counters import COUNTERS
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..conftest import Api
+from ..waiting import eventually
+from .test_serving import Web
+
+ASKED = 20
+
+
+@contextmanager
+def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
+    """Its port."""
+    binary = shutil.which("prometheus")
+    if binary is None:
+        assert not os.environ.get("CI"), "Prometheus is missing: apt-get install prometheus"
+        pytest.skip("no prometheus")
+    (state / "token").write_text(token)
+    scrape = {
+        "job_name": "jobmon",
+        "scrape_interval": "500ms",
+        "scrape_timeout": "500ms",
+        "authorization": {"credentials_file": str(state / "token")},
+        "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
+    }
+    (state / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
+    port = free_port()
+    with (state / "prometheus.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                binary,
+                f"--config.file={state / 'prometheus.yml'}",
+                f"--storage.tsdb.path={state / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stderr=log,
+        )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def ask(port: int, query: str) -> dict[str, float]:
+    """The answer's values by the one label that is left, `` if none is; nothing while starting."""
+    try:
+        url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(query)}"
+        with urlopen(url, timeout=5) as answer:
+            found = json.load(answer)["data"]["result"]
+    except OSError:
+        return {}
+    return {
+        next((text for name, text in one["metric"].items() if name != "__name__"), ""): float(
+            one["value"][1]
+        )
+        for one in found
+    }
+
+
+def work(queue: JobQueue) -> None:
+    """Seven jobs: three succeed, one is given up, one is held."""
+    for _ in range(6):
+        queue.enqueue("email.send", max_attempts=1)
+    queue.enqueue("report.build")
+    for number in range(5):
+        leased = queue.lease("worker", types=["email.send"])
+        assert leased is not None
+        if number < 3:
+            queue.report_success(leased)
+        elif number < 4:
+            queue.report_failure(leased, code="X", message="x")
+
+
+def scrape(web: Web, token: str) -> str:
+    url = f"http://127.0.0.1:{web.port}/metrics"
+    with urlopen(Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=10) as answer:
+        return answer.read().decode()
+
+
+@pytest.fixture
+def web(
+    mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
+) -> Iterator[Web]:
+    connection: Connection = real_api.app.extensions["jobmon_connection"]
+    create_indexes(connection)
+    rollups = f"{database.name}_rollups"
+    web = Web(
+        mongod.uri.replace("/?", f"/{database.name}?"),
+        tmp_path / "log",
+        JOBMON_WORKERS="2",
+        JOBMON_COLLECTOR="true",
+        JOBMON_ROLLUP_DB=rollups,
+        TMPDIR=str(tmp_path),
+    )
+    try:
+        eventually(web.answers)
+        # Totals begin with the hour of the first look.
+        state = database.client[rollups].state
+        eventually(lambda: state.find_one({"_id": COUNTERS}))
+        work(JobQueue(database))
+        yield web
+    finally:
+        web.stop()
+        database.client.drop_database(rollups)
+
+
+def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_path: Path) -> None:
+    token = real_api.token()
+    for _ in range(ASKED):  # by whichever worker is free
+        assert web.get("/jobs/none", token) == 403
+    expected = {
+        'sum by (status) (jobmon_jobs{type="email.send"} > 0)': {
+            "queued": 1,
+            "leased": 1,
+            "succeeded": 3,
+            "dlq": 1,
+        },
+        "sum by (outcome) (jobmon_attempts_finished_total)": {
+            "succeeded": 3,
+            "failed": 1,
+            "expired": 0,
+        },
+        "sum by (type) (jobmon_jobs_enqueued_total)": {"email.send": 6, "report.build": 1},
+        "sum(jobmon_jobs_dead_lettered_total)": {"": 1},
+        "sum(jobmon_attempt_run_seconds_count)": {"": 4},
+        "sum(jobmon_attempt_wait_seconds_bucket{le='+Inf'})": {"": 4},
+        "sum(jobmon_eligible_jobs)": {"": 2},
+        'sum(jobmon_http_requests_total{route="/jobs/<job_id>",status="403"})': {"": ASKED},
+        "sum(jobmon_database_up) + sum(jobmon_collector_up)": {"": 2},
+        'sum(up{job="jobmon"})': {"": 1},
+    }
+    with prometheus(web.port, token, tmp_path) as port:
+        for query, answer in expected.items():
+            eventually(lambda query=query, answer=answer: ask(port, query) == answer)  # type: ignore[misc]
+    counts = list(tmp_path.glob("jobmon-metrics-*/counter_*.db"))
+    assert len(counts) == 2, "both workers keep their counts where the other one reads them"
+    os.kill(int(counts[0].stem.removeprefix("counter_")), signal.SIGKILL)
+    eventually(web.answers)
+    answered = 'jobmon_http_requests_total{method="GET",route="/jobs/<job_id>",status="403"}'
+    assert f"{answered} {ASKED}.0" in scrape(web, token), "a worker's death takes no counts along"
+    log = web.stop()
+    assert "Traceback" not in log
+    assert not list(tmp_path.glob("jobmon-metrics-*"))

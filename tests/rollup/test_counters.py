@@ -1,0 +1,120 @@
+"""Running totals: would catch a recount that is added twice, an hour that retention takes out of a
+total, and a counter that falls."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.rollup import counters as counters_module
+from jobmon.rollup.counters import COUNTERS, OTHER, Counters, load_counters
+from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, dump
+
+Db = Database[dict[str, Any]]
+START = datetime(2026, 11, 23, 3, 20, tzinfo=UTC)
+FIRST = START.replace(minute=0)
+
+
+def hour(rollups: Db, at: datetime, **enqueued: int) -> None:
+    """What is counted in an hour, by type."""
+    tallies = {kind: Tally(enqueued=count, dlq=1) for kind, count in enqueued.items()}
+    for tally in tallies.values():
+        tally.outcomes["succeeded"] = tally.enqueued
+        tally.run[100] = tally.enqueued
+    key = {"span": 3_600, "at": at}
+    rollups[BUCKETS].replace_one(key, {**key, "types": dump(tallies)}, upsert=True)
+
+
+def totals(rollups: Db) -> Tallies:
+    return load_counters(rollups[STATE].find_one({"_id": COUNTERS}) or {})
+
+
+def enqueued(rollups: Db) -> dict[str, int]:
+    return {kind: tally.enqueued for kind, tally in totals(rollups).items()}
+
+
+def test_they_begin_with_the_hour_of_the_first_look(watched: Db) -> None:
+    hour(watched, FIRST - HOUR, mail=1_000)
+    hour(watched, FIRST, mail=7)
+    Counters(watched).look(START, settled=False)
+    told = totals(watched)["mail"]
+    assert (told.enqueued, told.dlq, told.outcomes, told.run) == (7, 1, {"succeeded": 7}, {100: 7})
+
+
+def test_looking_again_and_recounts_add_nothing_twice(watched: Db) -> None:
+    for count in (1, 5, 5, 9):
+        hour(watched, FIRST, mail=count)
+        Counters(watched).look(START, settled=True)
+        Counters(watched).look(START, settled=True)
+        assert enqueued(watched) == {"mail": count}
+
+
+def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
+    expected = 0
+    for number in range(50):
+        at = FIRST + number * HOUR
+        hour(watched, at, mail=number, more=1)
+        expected += number
+        Counters(watched).look(at + timedelta(minutes=20), settled=True)  # a collector anew
+        watched[BUCKETS].delete_many({"at": {"$lt": at}})
+        assert enqueued(watched) == {"mail": expected, "more": number + 1}
+    assert totals(watched)["mail"].run[100] == expected
+    assert watched[BUCKETS].count_documents({}) == 1
+
+
+def test_an_hour_stays_open_as_long_as_it_is_recounted(watched: Db) -> None:
+    counters = Counters(watched)
+    counters.look(START, settled=True)
+    hour(watched, FIRST, mail=1)
+    counters.look(FIRST + HOUR + timedelta(minutes=14), settled=True)
+    hour(watched, FIRST, mail=2)  # a straggler
+    counters.look(FIRST + HOUR + timedelta(minutes=15), settled=True)
+    assert enqueued(watched) == {"mail": 2}
+
+
+def test_no_hour_is_closed_before_what_was_missed_is_counted(watched: Db) -> None:
+    counters = Counters(watched)
+    counters.look(START, settled=True)
+    counters.look(START + 5 * HOUR, settled=False)
+    hour(watched, FIRST + HOUR, mail=3)  # while no collector ran
+    counters.look(START + 5 * HOUR, settled=True)
+    assert enqueued(watched) == {"mail": 3}
+
+
+def test_a_counter_stands_still_where_a_recount_finds_less(watched: Db) -> None:
+    counters = Counters(watched)
+    for count, told in ((8, 8), (5, 8), (8, 8), (10, 10)):
+        hour(watched, FIRST, mail=count)
+        counters.look(START, settled=True)
+        assert enqueued(watched) == {"mail": told}
+        assert totals(watched)["mail"].run[100] == told
+
+
+def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
+    watched: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, good = Counters(watched), Counters(watched)
+    late.look(START, settled=True)
+    read_by_late = watched[STATE].find_one({"_id": COUNTERS})
+    hour(watched, FIRST, mail=4)
+    good.look(START, settled=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(late._state, "find_one", lambda *_: read_by_late)
+        watched[BUCKETS].delete_many({})
+        hour(watched, FIRST, mail=2)
+        late.look(START, settled=True)
+    assert enqueued(watched) == {"mail": 4}
+
+
+def test_types_keep_their_order_and_are_bounded(
+    watched: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters_module, "MAX_TYPES", 3)
+    hour(watched, FIRST, small=1, large=9)
+    Counters(watched).look(START, settled=True)
+    hour(watched, FIRST, small=1, large=9, later=50, never=7, either=6)
+    Counters(watched).look(START + HOUR, settled=True)
+    told = enqueued(watched)
+    assert told == {"large": 9, "small": 1, "later": 50, OTHER: 13}
+    assert list(told) == ["large", "small", "later", OTHER]

@@ -1,0 +1,170 @@
+"""What `deploy/` holds for Prometheus and Grafana: would catch an alert that never fires or always
+does, one without a section in the runbook, and a panel that asks for a metric that is not there."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .api.test_metrics import TALLY, Answering, Rollup, promtool, samples, text_of
+from .conftest import Api
+
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "deploy/prometheus/alerts.yml"
+DASHBOARD = ROOT / "deploy/grafana/dashboards/jobmon.json"
+ALERTS = {
+    rule["alert"]: rule
+    for group in yaml.safe_load(RULES.read_text())["groups"]
+    for rule in group["rules"]
+}
+
+Series = dict[str, str]
+Labels = dict[str, str]
+MAIL = 'job="jobmon",instance="a",type="mail"'
+FINISHED, DEAD = "jobmon_attempts_finished_total", "jobmon_jobs_dead_lettered_total"
+
+
+def plain(name: str) -> str:
+    return f'{name}{{job="jobmon",instance="a"}}'
+
+
+def attempts(outcome: str) -> str:
+    return f'{FINISHED}{{{MAIL},outcome="{outcome}"}}'
+
+
+def ran_up_to(seconds: str) -> str:
+    return f'jobmon_attempt_run_seconds_bucket{{{MAIL},le="{seconds}"}}'
+
+
+DUE, COLLECTOR, DATABASE = (
+    plain(f"jobmon_{name}") for name in ("eligible_jobs", "collector_up", "database_up")
+)
+AGE, LEASES = plain("jobmon_counters_age_seconds"), plain("jobmon_expired_leases")
+
+# A value a minute; the alert is looked at in the 60th. First what fires, then what must not: what
+# is nearest to it.
+CASES: dict[str, tuple[Series, Series, Labels]] = {
+    "JobmonQueueStalled": (
+        {DUE: "5x90", attempts("succeeded"): "9x90"},
+        {DUE: "5x90", attempts("succeeded"): "0+1x90"},
+        {},
+    ),
+    "JobmonBacklogGrowing": ({DUE: "0+10x90"}, {DUE: "0+1x90"}, {}),
+    "JobmonDeadLetters": (
+        {f"{DEAD}{{{MAIL}}}": "0x50 0+1x40"},
+        {f"{DEAD}{{{MAIL}}}": "3x90"},
+        {"type": "mail"},
+    ),
+    "JobmonFailureRate": (
+        {attempts("succeeded"): "0+4x90", attempts("expired"): "0+2x90"},
+        {attempts("succeeded"): "0+9x90", attempts("failed"): "0+1x90"},
+        {"type": "mail"},
+    ),
+    "JobmonExpiredLeases": ({LEASES: "1x90"}, {LEASES: "0x57 1x30"}, {}),
+    "JobmonSlowAttempts": (
+        {ran_up_to("300.0"): "0+5x90", ran_up_to("900.0"): "0+9x90", ran_up_to("+Inf"): "0+9x90"},
+        {ran_up_to("300.0"): "0+9x90", ran_up_to("900.0"): "0+9x90", ran_up_to("+Inf"): "0+9x90"},
+        {"type": "mail"},
+    ),
+    "JobmonCollectorAbsent": (
+        {COLLECTOR: "0x90", DATABASE: "1x90"},
+        {COLLECTOR: "0x90", DATABASE: "0x90"},
+        {},
+    ),
+    "JobmonCollectorLagging": (
+        {AGE: "90x90", COLLECTOR: "1x90"},
+        {AGE: "15x90", COLLECTOR: "1x90"},
+        {},
+    ),
+    "JobmonDatabaseDown": ({DATABASE: "0x90"}, {DATABASE: "1x90"}, {}),
+    "JobmonDown": ({plain("up"): "0x90"}, {plain("up"): "1x90"}, {"instance": "a"}),
+}
+
+
+def unit_test(alert: str, series: Series, expected: list[dict[str, Any]]) -> dict[str, Any]:
+    def values(short: str) -> str:
+        """`5x90` is nine tens of fives: promtool wants a step."""
+        return re.sub(r"(^| )(\d+)x", r"\1\2+0x", short)
+
+    return {
+        "interval": "1m",
+        "input_series": [
+            {"series": name, "values": values(short)} for name, short in series.items()
+        ],
+        "alert_rule_test": [{"eval_time": "60m", "alertname": alert, "exp_alerts": expected}],
+    }
+
+
+def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
+    tests = []
+    for alert, (firing, quiet, more) in CASES.items():
+        rule = ALERTS[alert]
+        labels = {"job": "jobmon", **rule["labels"], **more}
+        told = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
+        tests += [unit_test(alert, firing, told), unit_test(alert, quiet, [])]
+    file = tmp_path / "alerts.test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
+    tested = subprocess.run(
+        [promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_no_alert_is_without_its_cases() -> None:
+    assert set(CASES) == set(ALERTS)
+
+
+def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
+    config = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+    token = tmp_path / "token"
+    token.touch()
+    (tmp_path / "alerts.yml").write_text(RULES.read_text())
+    file = tmp_path / "prometheus.yml"
+    file.write_text(config.replace("/run/secrets/metrics_token", str(token)))
+    checked = subprocess.run(
+        [promtool(), "check", "config", str(file)], check=False, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_alert_leads_to_its_section_of_the_runbook(alert: str) -> None:
+    path, _, anchor = ALERTS[alert]["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^## (\w+)$", (ROOT / path).read_text(), re.MULTILINE)
+    assert alert in headings
+    assert anchor == alert.lower()
+
+
+def exposed(api: Api) -> set[str]:
+    """The names of all metrics that a scrape tells, once there is something to tell."""
+    from jobmon.api.metrics import QueueMetrics  # noqa: PLC0415 - as late as the service does
+
+    api.as_admin("/admin/jobs/stats")
+    rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
+    text = text_of(QueueMetrics(Answering(), rollup, rollup, 100))  # type: ignore[arg-type]
+    return {name for name, _ in samples(text)} | {"up"}
+
+
+def names_in(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:jobmon_\w+|up)\b(?=[{\[) ]|$)", expression))
+
+
+def test_rules_and_panels_ask_only_for_metrics_that_there_are(api: Api) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(asked) > len(panels)
+    known = exposed(api)
+    for expression in (*asked, *(rule["expr"] for rule in ALERTS.values())):
+        names = names_in(expression)
+        assert names, expression
+        assert names <= known, expression
+
+
+def test_the_table_of_metrics_is_complete(api: Api) -> None:
+    told = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exposed(api)}
+    assert told == families - {"up"}
