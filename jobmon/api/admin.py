@@ -45,8 +45,8 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
     @routes.get("/queue")
     @routes.doc(operationId="listJobs")
     @routes.arguments(ListQuery, location="query")
-    @routes.as_files
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
+    @routes.as_files
     def queue(query: dict[str, Any]) -> dict[str, Any] | Response:
         """All jobs.
 
@@ -140,11 +140,13 @@ def _stats(figures: Figures) -> dict[str, Any]:
 def _window(series: SeriesReader, query: dict[str, Any]) -> Window:
     """The window that a query asks for; 422 if it cannot be told."""
     end = query.get("end") or datetime.now(UTC)
-    start = query.get("start") or end - HOUR
     step = timedelta(seconds=query["step"]) if "step" in query else None
     try:
-        return series.window(start, end, step)
-    except (ValueError, OverflowError) as error:
+        return series.window(query.get("start") or end - HOUR, end, step)
+    except OverflowError:  # an hour before the first moment, a step after the last
+        wrong = "from" if "start" in query else "to"
+        raise invalid(wrong, "Too near to the beginning or the end of time.") from None
+    except ValueError as error:
         raise invalid("step" if "step" in str(error) else "from", str(error)) from None
 
 

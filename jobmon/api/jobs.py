@@ -34,8 +34,8 @@ def blueprint(store: JobStore, lists: JobLists) -> Routes:
     @routes.get("")
     @routes.doc(operationId="listOwnJobs")
     @routes.arguments(OwnListQuery, location="query")
-    @routes.as_files
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
+    @routes.as_files
     def own_jobs(query: dict[str, Any]) -> dict[str, Any] | Response:
         """The caller's own jobs.
 

@@ -183,13 +183,13 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
             self.spec.components.response(status.name, response)
 
 
-def _schema_of_field(_: Any, field: fields.Field, **__: Any) -> dict[str, Any]:
+def _schema_of_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
     """What a field of ours says of itself, over what is known of the field that it is made of."""
     said: dict[str, Any] = getattr(field, "json_schema", {})
     return said
 
 
-def _parameter_of_field(_: Any, field: fields.Field, **__: Any) -> dict[str, Any]:
+def _parameter_of_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
     """That a parameter may be given but empty, where its schema alone would forbid it."""
     return {"allowEmptyValue": True} if isinstance(field, schemas.Since) else {}
 

@@ -5,6 +5,7 @@ is null, what is of another type is shown as text. `json_schema` is what a field
 are, for the documentation, where its marshmallow type does not say it.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from marshmallow import (
     validate,
     validates_schema,
 )
+from webargs.multidictproxy import MultiDictProxy
 
 from jobmon.domain import Redactor
 from jobmon.store.plain import aware, iso, plain, text
@@ -34,7 +36,7 @@ def _doc(description: str, **more: Any) -> dict[str, Any]:
 class _Text(fields.String):
     """A string or null."""
 
-    json_schema: ClassVar = {"type": ["string", "null"]}
+    json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         return None if value is None else text(value)
@@ -44,7 +46,7 @@ class _Instant(fields.String):
     """A date as ISO 8601 in UTC, or null; what is no date is shown as it stands."""
 
     # No `format`: a document may hold text, or a year of five digits, where a date belongs.
-    json_schema: ClassVar = {"type": ["string", "null"]}
+    json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         if isinstance(value, datetime | DatetimeMS):
@@ -55,13 +57,13 @@ class _Instant(fields.String):
 class _Moment(_Instant):
     """A date of our own making: always there and always one."""
 
-    json_schema: ClassVar = {"type": "string", "format": "date-time"}
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "date-time"}
 
 
 class _Number(fields.Raw):
     """A number or null."""
 
-    json_schema: ClassVar = {"type": ["number", "null"]}
+    json_schema: ClassVar[dict[str, Any]] = {"type": ["number", "null"]}
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> int | float | str | None:
         value = plain(value)
@@ -78,7 +80,7 @@ class _Redacted(fields.Raw):
 class _Count(_Number):
     """A number of attempts, which the store makes sure of."""
 
-    json_schema: ClassVar = {"type": "integer"}
+    json_schema: ClassVar[dict[str, Any]] = {"type": "integer"}
 
 
 class _Error(fields.Raw):
@@ -116,7 +118,7 @@ class Answer(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    def on_bind_field(self, _: str, field_obj: fields.Field) -> None:
+    def on_bind_field(self, _: str, field_obj: fields.Field[Any]) -> None:
         field_obj.required = not field_obj.metadata.get("optional", False)
 
 
@@ -224,6 +226,35 @@ class JobDetail(JobSummary):
     )
 
 
+class _Query(Schema):
+    """Parameters of an address. What is not known is ignored; only a list may be repeated."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    @validates_schema(pass_original=True)
+    def _is_said_once(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
+        if not isinstance(given, MultiDictProxy):
+            return
+        names = (
+            field.data_key or name
+            for name, field in self.fields.items()
+            if not isinstance(field, fields.List)
+        )
+        wrong = [name for name in names if len(given.getlist(name)) > 1]
+        if wrong:
+            raise ValidationError({name: ["Given more than once."] for name in wrong})
+
+
+class _Whole(fields.Integer):
+    """A whole number in plain digits: not all that Python reads as one, like `1_0`."""
+
+    def _validated(self, value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch("-?[0-9]+", value):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
 class Since(fields.AwareDateTime):
     """ISO 8601, UTC if unsaid; empty means none."""
 
@@ -251,7 +282,7 @@ def _text_or_none(description: str, *, longest: int | None = None) -> fields.Str
     )
 
 
-def _any_of(what: str, most: int) -> fields.List:
+def _any_of(what: str, most: int) -> fields.List[Any]:
     return fields.List(
         fields.String(validate=validate.Length(max=200)),
         load_default=list,
@@ -263,11 +294,8 @@ def _any_of(what: str, most: int) -> fields.List:
 MIN_ID_PREFIX = 4
 
 
-class _AnyListQuery(Schema):
+class _AnyListQuery(_Query):
     """How to ask for a list of jobs. A filter that is given but empty is no filter."""
-
-    class Meta:
-        unknown = EXCLUDE
 
     # 10 x 20 is as many combinations as MongoDB merges from an index without sorting.
     status = _any_of("Jobs with this status", 10)
@@ -282,12 +310,12 @@ class _AnyListQuery(Schema):
         validate=validate.OneOf(["-createdAt", "createdAt", ""]),
         **_doc("Newest first (`-createdAt`, or empty), or oldest first."),
     )
-    page = fields.Integer(
+    page = _Whole(
         load_default=1,
         validate=validate.Range(min=1),
         **_doc("Which page; far pages cost more than `cursor` does."),
     )
-    per_page = fields.Integer(
+    per_page = _Whole(
         load_default=20,
         validate=validate.Range(1, 100),
         **_doc("How many jobs a page has."),
@@ -430,11 +458,8 @@ class JobStats(Answer):
     )
 
 
-class WindowQuery(Schema):
+class WindowQuery(_Query):
     """Which time: from `from` to before `to`, the last hour by default; ISO 8601, UTC if unsaid."""
-
-    class Meta:
-        unknown = EXCLUDE
 
     start = fields.AwareDateTime(
         data_key="from",
@@ -453,7 +478,7 @@ class WindowQuery(Schema):
 class SeriesQuery(WindowQuery):
     """Which time, in steps of how many seconds, and of which types of jobs: all by default."""
 
-    step = fields.Integer(
+    step = _Whole(
         validate=validate.Range(60, 7 * 86_400),
         **_doc(
             "Seconds, a multiple of 60; what gives 60 to 168 steps by default. "

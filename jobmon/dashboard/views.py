@@ -294,7 +294,7 @@ def _static(name: str) -> Response:
 
 
 def _docs() -> Response:
-    """The JSON routes, to read about and to try with a token: open to anyone, as the document is."""
+    """The JSON routes, to read about and to try with a token; open to anyone, as their document."""
     response = Response(render_template("docs.html"), mimetype="text/html")
     # The viewer's style sheet has its icons inside.
     policy = CONTENT_SECURITY_POLICY.replace("img-src 'self'", "img-src 'self' data:")
