@@ -28,6 +28,7 @@ assets: $(ASSETS)
 bench: .venv/demo
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/changes.py
+	$(BIN)/python bench/dashboards.py
 
 screenshots: .venv/dev $(ASSETS)
 	$(BIN)/python bench/screenshots.py

@@ -18,8 +18,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from changes import write
+from changes import change_a_job
 from pymongo import MongoClient
+from pymongo.database import Database
 from scale import SECRET, collecting, cpu_s, family, fill, serving
 
 from jobmon import create_app
@@ -93,8 +94,8 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
         with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
             token = issue_token("root", "admin", timedelta(hours=1))
         for number in (0, dashboards):
-            stop, done = threading.Event(), list[int]()
-            writer = threading.Thread(target=write, args=[uri, stop, done, 100])
+            stop = threading.Event()
+            writer = threading.Thread(target=change_jobs, args=[client.jobmon, stop])
             writer.start()
             before, cpu = queries(client), sum(map(cpu_s, family(web)))
             now = time.monotonic()
@@ -112,6 +113,12 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
             report(number, seconds, queries(client) - before, sum(map(cpu_s, family(web))) - cpu)
             if pages:
                 report_answers(pages)
+
+
+def change_jobs(database: Database[dict[str, Any]], stop: threading.Event) -> None:
+    """Some hundred changes a second."""
+    while not stop.wait(0.03):
+        change_a_job(database)
 
 
 def queries(client: MongoClient[dict[str, Any]]) -> int:

@@ -114,7 +114,7 @@ def test_tiles_tell_how_the_queue_stands() -> None:
         )
     )
     assert {name: (tile.value, tile.note, tile.alarming) for name, tile in shown.items()} == {
-        "Queued": ("1,234", "1,000 due, 234 for later", False),
+        "Queued": ("1,234", "with retries 1,000 due, 234 later", False),
         "Running": ("5", "no lease has expired", False),
         "Retrying": ("0", "failed, to be tried again", False),
         "Dead": ("6", "2 in the last hour", True),
@@ -129,7 +129,7 @@ def test_tiles_tell_how_the_queue_stands() -> None:
 def test_without_counts_there_are_dashes_and_no_zeros() -> None:
     shown = tiles(facts(known=False, eligible=None, oldest_queued=NOW - MINUTE, source="estimate"))
     assert [shown[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
-    assert shown["Queued"].note == "– due, 0 for later"
+    assert shown["Queued"].note == "with retries – due, 0 later"
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("1 min", "")
 
 
