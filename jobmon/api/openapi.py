@@ -6,6 +6,7 @@ A `Routes` blueprint is guarded and documented by one declaration, so that neith
 import json
 from collections.abc import Callable
 from enum import Enum
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -205,8 +206,12 @@ def blueprint() -> FlaskBlueprint:
     """`GET /openapi.json`: open to anyone, for there is no data in it."""
     routes = FlaskBlueprint("openapi", __name__)
 
+    @cache  # anyone may ask, and no route is added once requests come
+    def text() -> str:
+        return document(current_app)
+
     @routes.get("/openapi.json")
     def openapi_json() -> Response:
-        return Response(document(current_app), mimetype="application/json")
+        return Response(text(), mimetype="application/json")
 
     return routes

@@ -201,7 +201,9 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
         )
 
     later = grouped(conditions.scheduled)
-    yield of_status("Queued", _QUEUED, f"with retries {grouped(conditions.eligible)} due, {later} later")
+    yield of_status(
+        "Queued", _QUEUED, f"with retries {grouped(conditions.eligible)} due, {later} later"
+    )
     expired = conditions.expired_leases
     yield of_status(
         "Running",

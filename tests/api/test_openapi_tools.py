@@ -17,10 +17,12 @@ from werkzeug.serving import make_server
 
 from jobmon import create_app
 from jobmon.embedded import Mongod
+from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 from jobmon.store.indexes import create_indexes
 
 from ..conftest import NOW, SECRET, Api
+from ..waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,14 +43,18 @@ def running(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]
         }
         for number in range(30)
     )
-    app = create_app(
-        Settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?"), jwt_secret_key=SECRET)
-    )
-    connection = app.extensions["jobmon_connection"]
+    rollups = f"{database.name}_rollups"
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    configured = Settings(mongo_uri=uri, rollup_db=rollups, jwt_secret_key=SECRET)
+    app = create_app(configured)
+    connection, api = app.extensions["jobmon_connection"], Api(app)
     create_indexes(connection)
-    yield Api(app)
+    with collecting(configured):  # without it long windows are a 503, rightly
+        eventually(lambda: api.as_admin("/admin/jobs/types").json["meta"]["source"] == "rollup")
+        yield api
     connection.client.close()
     mongo.drop_database(database.name)
+    mongo.drop_database(rollups)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +63,11 @@ def described(running: Api) -> Any:
     return schemathesis.openapi.from_wsgi("/openapi.json", running.app, config=config)
 
 
-# How parameters must go together no schema of single parameters can say: their 422 is no fault.
+# How parameters must go together, no schema of single ones can say: their 422 is no fault. Nor are
+# 403 and 404 for the id of a job that there is not.
 CONFIG = {
     "checks": {
-        "positive_data_acceptance": {"expected-statuses": ["2xx", "422"]},
+        "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "422"]},
     },
 }
 schema = schemathesis.pytest.from_fixture("described")
