@@ -200,10 +200,8 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
             alarming=alarming,
         )
 
-    later = grouped(conditions.scheduled)
-    yield of_status(
-        "Queued", _QUEUED, f"with retries {grouped(conditions.eligible)} due, {later} later"
-    )
+    due, later = grouped(conditions.eligible), grouped(conditions.scheduled)
+    yield of_status("Queued", _QUEUED, f"with retries {due} due, {later} later")
     expired = conditions.expired_leases
     yield of_status(
         "Running",
