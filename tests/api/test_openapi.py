@@ -15,6 +15,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pymongo.errors import AutoReconnect, ExecutionTimeout
 
 from jobmon import create_app
+from jobmon.api import examples
 from jobmon.api.openapi import RENEW
 from jobmon.cli import main
 from jobmon.dashboard import views
@@ -93,6 +94,9 @@ def check_answer(document: dict[str, Any], path: str, answer: Any) -> dict[str, 
     media = response["content"][answer.mimetype]
     if answer.mimetype == "application/json":
         check(document, media["schema"], answer.json)
+        code = answer.json.get("error", {}).get("code")
+        if code not in (None, "validation_error", "rate_limited"):  # theirs are made for the case
+            assert answer.json == examples.ERRORS[code]
         return answer.json
     check(document, media["schema"], answer.text)
     return {}
