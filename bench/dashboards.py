@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/dashboards.py --jobs 1000000 --dashboards 200
 
-Each asks every two seconds for the overview's figures, and every ten for its charts, as the page
+Each asks every second for the overview's figures, and every ten for its charts, as the page
 does: only for what it does not have already. Jobs change meanwhile.
 """
 
@@ -26,11 +26,12 @@ from scale import SECRET, collecting, cpu_s, family, fill, serving
 from jobmon import create_app
 from jobmon.api.auth import issue_token
 from jobmon.embedded import Mongod
+from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings
 
 FIGURES, CHARTS = "/dashboard/overview?range=1h&by=-queued", "/dashboard/charts?range=1h"
-EVERY_S = 2.0
-CHARTS_EVERY = 5
+EVERY_S = 1.0
+CHARTS_EVERY = 10
 
 
 class Dashboard(threading.Thread):
@@ -89,7 +90,7 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
         rollups = client.jobmon_rollups.state
         while not rollups.find_one({"_id": "figures"}):
             time.sleep(0.1)
-        while "through" not in (rollups.find_one({"_id": "throughput"}) or {}):
+        while "through" not in (rollups.find_one({"_id": THROUGH}) or {}):
             time.sleep(0.1)
         with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
             token = issue_token("root", "admin", timedelta(hours=1))
