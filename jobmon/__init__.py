@@ -7,10 +7,9 @@ from typing import Any
 
 from flask import Flask, Response
 from flask_compress import Compress
-from flask_smorest import Api
 from pymongo import MongoClient
 
-from jobmon.api import admin, auth, errors, health, jobs, ratelimit
+from jobmon.api import admin, auth, health, jobs, openapi, ratelimit
 from jobmon.dashboard import views
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
@@ -26,13 +25,6 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
 EXIT_BAD_SETTINGS = 3
-
-
-class _Api(Api):  # type: ignore[misc] # flask-smorest has no types
-    """flask-smorest, with the contract's errors instead of its own."""
-
-    def _register_error_handlers(self) -> None:
-        errors.register(self._app)
 
 
 def create_app(
@@ -74,13 +66,14 @@ def create_app(
     metrics.register(app, settings, connection, store, rollup)  # first, so that it times all
     auth.register(app, settings)
     ratelimit.register(app, settings)
-    api = _Api(app)
+    api = openapi.DocumentedApi(app)
     for routes in (
         jobs.blueprint(store, lists),
         admin.blueprint(store, lists, series),
         health.blueprint(connection, rollup),
     ):
         api.register_blueprint(routes)
+    app.register_blueprint(openapi.blueprint())
     app.register_blueprint(views.blueprint(store, lists, series))
     app.after_request(_protect)
     Compress(app)

@@ -14,6 +14,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon import LOG_FORMAT, create_app
 from jobmon.api.auth import token_command
+from jobmon.api.openapi import document
 from jobmon.demo import run_workload
 from jobmon.provision import create_users, initiate_replica_set
 from jobmon.rollup.collector import collecting
@@ -80,6 +81,14 @@ def demo(port: int, state: Path) -> None:
         run_stack(port, state)
     except (StackError, SettingsError) as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command()
+def openapi() -> None:
+    """Print the OpenAPI document that `/openapi.json` answers with; needs no settings."""
+    # Nothing is connected to before a request comes, and the document tells of no setting.
+    settings = Settings(mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR")
+    click.echo(document(create_app(settings)), nl=False)
 
 
 @main.command()

@@ -6,11 +6,11 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from flask import Response
-from flask_smorest import Blueprint
 
-from jobmon.api import auth, ratelimit
+from jobmon.api import examples
 from jobmon.api.errors import invalid, unavailable
 from jobmon.api.jobs import list_of_jobs
+from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import (
     JobList,
     JobStats,
@@ -37,32 +37,43 @@ from jobmon.store.lists import JobLists
 K = TypeVar("K")
 
 
-def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
+def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
     """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
-    routes = Blueprint("admin", __name__, url_prefix="/admin/jobs")
-    routes.before_request(auth.require_admin)
-    routes.before_request(ratelimit.check)
+    routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
     stats_text, series_text = SharedText(JobStats(), 1), SharedText(Series(), KEEP_ANSWERS)
 
     @routes.get("/queue")
+    @routes.doc(operationId="listJobs")
     @routes.arguments(ListQuery, location="query")
-    @routes.response(HTTPStatus.OK, JobList)
+    @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
+    @routes.as_files
     def queue(query: dict[str, Any]) -> dict[str, Any] | Response:
-        """All jobs."""
+        """All jobs.
+
+        Newest first by createdAt. Filters combine; one that is given but empty is no filter.
+        """
         return list_of_jobs(lists, query)
 
     @routes.get("/stats")
-    @routes.response(HTTPStatus.OK, JobStats)
+    @routes.doc(operationId="getStats")
+    @routes.response(HTTPStatus.OK, JobStats, example=examples.JOB_STATS)
     def stats() -> Response:
-        """The figures of the whole queue."""
+        """The figures of the whole queue.
+
+        `asOf` says what moment they are true of, `source` how they were come by.
+        """
         figures = store.figures()
         return stats_text.of(figures, lambda: _stats(figures))
 
     @routes.get("/timeseries")
+    @routes.doc(operationId="getTimeseries")
     @routes.arguments(SeriesQuery, location="query")
-    @routes.response(HTTPStatus.OK, Series)
+    @routes.response(HTTPStatus.OK, Series, example=examples.SERIES)
     def timeseries(query: dict[str, Any]) -> Response:
-        """What happened, step by step: enqueued, attempts by outcome, dead letters, durations."""
+        """What happened, step by step: enqueued, attempts by outcome, dead letters, durations.
+
+        From what the collector keeps. Without one counted now, for up to six hours; more is a 503.
+        """
         window = _window(series, query)
         types = tuple(sorted({*query["type"]} - {""}))
         past = _told(lambda: series.by_step(window, types))
@@ -78,10 +89,14 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
         return series_text.of(past, answer)
 
     @routes.get("/types")
+    @routes.doc(operationId="listTypes")
     @routes.arguments(WindowQuery, location="query")
-    @routes.response(HTTPStatus.OK, TypeList)
+    @routes.response(HTTPStatus.OK, TypeList, example=examples.TYPE_LIST)
     def types(query: dict[str, Any]) -> dict[str, Any]:
-        """Every type of job: its jobs by status now, and what happened to it in a window."""
+        """Every type of job: its jobs by status now, and what happened to it in a window.
+
+        From what the collector keeps. Without one counted now, for up to six hours; more is a 503.
+        """
         window = _window(series, query)
         past, figures = _told(lambda: series.by_type(window)), store.figures()
         now = figures.type_counts()
@@ -125,11 +140,13 @@ def _stats(figures: Figures) -> dict[str, Any]:
 def _window(series: SeriesReader, query: dict[str, Any]) -> Window:
     """The window that a query asks for; 422 if it cannot be told."""
     end = query.get("end") or datetime.now(UTC)
-    start = query.get("start") or end - HOUR
     step = timedelta(seconds=query["step"]) if "step" in query else None
     try:
-        return series.window(start, end, step)
-    except (ValueError, OverflowError) as error:
+        return series.window(query.get("start") or end - HOUR, end, step)
+    except OverflowError:  # an hour before the first moment, a step after the last
+        wrong = "from" if "start" in query else "to"
+        raise invalid(wrong, "Too near to the beginning or the end of time.") from None
+    except ValueError as error:
         raise invalid("step" if "step" in str(error) else "from", str(error)) from None
 
 

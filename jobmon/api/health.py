@@ -4,25 +4,28 @@ import time
 from http import HTTPStatus
 from typing import Any
 
-from flask_smorest import Blueprint
-
-from jobmon.api.schemas import Health
+from jobmon.api import examples
+from jobmon.api.openapi import Access, Routes
+from jobmon.api.schemas import Alive, Ready
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.connection import Connection
 
 
-def blueprint(connection: Connection, rollup: RollupReader) -> Blueprint:
+def blueprint(connection: Connection, rollup: RollupReader) -> Routes:
     """Liveness and readiness; anyone may ask."""
-    routes = Blueprint("health", __name__)
+    routes = Routes("health", __name__, access=Access.ANYONE)
 
     @routes.get("/healthz")
-    @routes.response(HTTPStatus.OK, Health)
+    @routes.doc(operationId="getHealth")
+    @routes.response(HTTPStatus.OK, Alive, example=examples.ALIVE)
     def healthz() -> dict[str, Any]:
         """The process answers."""
         return {"status": "ok"}
 
     @routes.get("/readyz")
-    @routes.response(HTTPStatus.OK, Health)
+    @routes.doc(operationId="getReadiness")
+    @routes.response(HTTPStatus.OK, Ready, example=examples.READY)
+    @routes.alt_response(HTTPStatus.SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")
     def readyz() -> dict[str, Any]:
         """The database answers, too; 503 when it does not."""
         started = time.perf_counter()

@@ -5,35 +5,55 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Response
-from flask_smorest import Blueprint
 
-from jobmon.api import auth, ratelimit
+from jobmon.api import auth, examples
 from jobmon.api.errors import ApiError, invalid
 from jobmon.api.export import export
-from jobmon.api.schemas import JobDetail, JobList, OwnListQuery
+from jobmon.api.openapi import Access, Routes
+from jobmon.api.schemas import Error, JobDetail, JobList, OwnListQuery
 from jobmon.store.connection import Document
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import MAX_ID_MATCHES, JobFilter, JobLists, TooManyMatchesError
 from jobmon.store.ordering import Place
 
 OLDEST_FIRST = "createdAt"
+JOB_ID = {
+    "in": "path",
+    "name": "job_id",
+    "required": True,
+    "description": "The job's public id. One with a slash is no path here: 404.",
+    "schema": {"type": "string", "minLength": 1},
+    "example": examples.JOB_DETAIL["jobId"],
+}
 
 
-def blueprint(store: JobStore, lists: JobLists) -> Blueprint:
+def blueprint(store: JobStore, lists: JobLists) -> Routes:
     """The routes below `/jobs`."""
-    routes = Blueprint("jobs", __name__, url_prefix="/jobs")
-    routes.before_request(auth.require_token)
-    routes.before_request(ratelimit.check)
+    routes = Routes("jobs", __name__, access=Access.SIGNED_IN, url_prefix="/jobs")
 
     @routes.get("")
+    @routes.doc(operationId="listOwnJobs")
     @routes.arguments(OwnListQuery, location="query")
-    @routes.response(HTTPStatus.OK, JobList)
+    @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
+    @routes.as_files
     def own_jobs(query: dict[str, Any]) -> dict[str, Any] | Response:
-        """The caller's own jobs."""
+        """The caller's own jobs.
+
+        Those whose createdBy is the token's `sub`; newest first by createdAt. Filters combine; one
+        that is given but empty is no filter. `owner` and `error_code` are a 422: admins have them.
+        """
         return list_of_jobs(lists, query, owner=auth.subject())
 
-    @routes.get("/<job_id>")
-    @routes.response(HTTPStatus.OK, JobDetail)
+    @routes.get("/<job_id>", parameters=[JOB_ID])
+    @routes.doc(operationId="getJob")
+    @routes.response(HTTPStatus.OK, JobDetail, example=examples.JOB_DETAIL)
+    @routes.alt_response(HTTPStatus.NOT_FOUND, "NOT_FOUND")
+    @routes.alt_response(
+        HTTPStatus.FORBIDDEN,
+        schema=Error,
+        description="No such job, or not the caller's: the same answer for both.",
+        example=examples.ERRORS["access_denied"],
+    )
     def job(job_id: str) -> Document:
         """One job with its attempts, for its owner or an admin."""
         found = store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())

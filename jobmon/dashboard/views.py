@@ -108,6 +108,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
         ("/dashboard/my", pages.own_jobs),
         ("/dashboard/sign-in", session.sign_in_form),
         ("/dashboard/static/<path:name>", _static),
+        ("/docs", _docs),
         ("/dashboard/<anything:_rest>", pages.nothing),
     ):
         routes.add_url_rule(path, view_func=view)
@@ -292,6 +293,15 @@ def _static(name: str) -> Response:
     return response
 
 
+def _docs() -> Response:
+    """The JSON routes, to read about and to try with a token; open to anyone, as their document."""
+    response = Response(render_template("docs.html"), mimetype="text/html")
+    # The viewer's style sheet has its icons inside.
+    policy = CONTENT_SECURITY_POLICY.replace("img-src 'self'", "img-src 'self' data:")
+    response.headers["Content-Security-Policy"] = policy
+    return response
+
+
 def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=6).hexdigest()
 
@@ -358,7 +368,7 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
 
 
 def _protect(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -95,6 +95,10 @@ def test_a_method_that_is_not_offered_is_405_and_names_those_that_are(
         ("page", "x"),
         ("page", ""),
         ("page", "9" * 5_000),
+        ("page", "1_0"),
+        ("page", "\uff11"),
+        ("page", ["1", "2"]),
+        ("sort", ["createdAt", "createdAt"]),
         ("per_page", "0"),
         ("per_page", "101"),
         ("per_page", "x"),
@@ -119,6 +123,23 @@ def test_a_bad_parameter_is_422_and_is_named(
 def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
     answer = api.as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
     assert set(answer.json["error"]["details"]) == {"page", "per_page", "status"}
+
+
+@pytest.mark.parametrize("path", ["/admin/jobs/timeseries", "/admin/jobs/types"])
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ({"to": "0001-01-01T00:30:00Z"}, "to"),
+        ({"from": "9999-12-31T23:59:59.5Z", "to": "9999-12-31T23:59:59.9Z"}, "from"),
+        ({"to": ["2026-11-24T01:00:00Z", "2026-11-24T02:00:00Z"]}, "to"),
+    ],
+)
+def test_the_ends_of_time_and_two_windows_at_once_are_422(
+    api: Api, path: str, query: dict[str, Any], parameter: str
+) -> None:
+    answer = api.as_admin(path, **query)
+    error = assert_error(answer, 422, "validation_error", details=True)
+    assert list(error["details"]) == [parameter]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""What the routes answer, by example: for the documentation. A test holds them to the schemas."""
+
+from typing import Any
+
+ERROR_MESSAGES = {
+    "authentication_required": "A bearer token is required.",
+    "token_expired": "The token has expired.",
+    "token_invalid": "The token is not valid.",
+    "permission_denied": "This needs ADMIN_DASHBOARD.",
+    "access_denied": "Job not found or access denied.",
+    "not_found": "There is nothing at this address.",
+    "validation_error": "Bad value for per_page.",
+    "rate_limited": "More than 600 per 1 minute.",
+    "server_error": "Internal server error.",
+    "database_unavailable": "The database does not answer. Try again.",
+    "identity_provider_unavailable": "The token cannot be checked now. Try again.",
+    "collector_unavailable": "Without a collector only a few hours can be told.",
+}
+ERRORS: dict[str, dict[str, Any]] = {
+    code: {"error": {"code": code, "message": message}} for code, message in ERROR_MESSAGES.items()
+}
+ERRORS["validation_error"]["error"]["details"] = {
+    "per_page": ["Must be greater than or equal to 1 and less than or equal to 100."]
+}
+
+_SUMMARY = {
+    "jobId": "7b1f2c3e-9d64-4f0c-a1c8-2f6b5d0e9a11",
+    "type": "payout.execute",
+    "status": "failed",
+    "priority": 0,
+    "createdBy": "65f0c0ffee0123456789abcd",
+    "createdAt": "2026-11-24T01:12:07.512Z",
+    "updatedAt": "2026-11-24T01:12:07.866Z",
+    "nextRunAt": "2026-11-24T01:12:09.366Z",
+    "maxAttempts": 5,
+    "attemptCount": 1,
+    "leasedBy": None,
+    "leaseExpiresAt": None,
+    "finishedAt": None,
+    "lastError": {"code": "RATE_LIMITED", "message": "The provider asks us to slow down."},
+}
+_ERROR = {**_SUMMARY["lastError"], "stack": "at pay (payout.js:12)"}  # type: ignore[dict-item]
+
+JOB_LIST = {
+    "meta": {
+        "page": 1,
+        "per_page": 20,
+        "total": 1,
+        "total_is_exact": True,
+        "total_pages": 1,
+        "next_cursor": None,
+        "prev_cursor": None,
+    },
+    "data": [_SUMMARY],
+}
+
+JOB_DETAIL = {
+    **_SUMMARY,
+    "payload": {"amount": 1200, "currency": "EUR", "iban": "[redacted]"},
+    "lastError": _ERROR,
+    "attempts": [
+        {
+            "attemptNumber": 1,
+            "status": "failed",
+            "workerId": "worker-2",
+            "eligibleAt": "2026-11-24T01:12:07.512Z",
+            "startedAt": "2026-11-24T01:12:07.792Z",
+            "finishedAt": "2026-11-24T01:12:07.866Z",
+            "waitMs": 280,
+            "durationMs": 74,
+            "error": _ERROR,
+        }
+    ],
+}
+
+JOB_STATS = {
+    "totalJobs": 35,
+    "statusCounts": {
+        "queued": 15,
+        "leased": 2,
+        "succeeded": 12,
+        "failed": 1,
+        "dlq": 3,
+        "cancelled": 0,
+        "on-hold": 2,
+    },
+    "typeCounts": {
+        "payout.execute": {"queued": 15, "leased": 2, "failed": 1, "dlq": 3, "on-hold": 2},
+        "email.send": {"succeeded": 12},
+    },
+    "oldestQueuedJobAgeMs": 93_412,
+    "oldestQueuedJobAgeMsByType": {"payout.execute": 93_412},
+    "expiredLeases": 1,
+    "eligibleJobs": 14,
+    "scheduledJobs": 2,
+    "estimatedTotalJobs": 35,
+    "asOf": "2026-11-24T01:12:10.004Z",
+    "source": "rollup",
+}
+
+_WINDOW = {
+    "from": "2026-11-24T00:13:00.000Z",
+    "to": "2026-11-24T01:13:00.000Z",
+    "step": 60,
+    "asOf": "2026-11-24T01:12:10.004Z",
+    "source": "rollup",
+}
+_HAPPENED = {
+    "enqueued": 120,
+    "succeeded": 95,
+    "failed": 5,
+    "dlq": 1,
+    "failureRate": 0.05,
+    "waitMs": {"p50": 210, "p95": 1_450, "p99": 2_300},
+    "runMs": {"p50": 74, "p95": 130, "p99": 190},
+}
+_STEP = {
+    "at": "2026-11-24T01:11:00.000Z",
+    **_HAPPENED,
+    "statusCounts": JOB_STATS["statusCounts"],
+    "oldestQueuedJobAgeMs": 41_000,
+}
+SERIES = {"meta": _WINDOW, "data": [_STEP]}
+_OF_TYPE = {
+    "type": "payout.execute",
+    **_HAPPENED,
+    "statusCounts": JOB_STATS["typeCounts"]["payout.execute"],  # type: ignore[index]
+    "finishedPerMinute": 1.69,
+}
+TYPE_LIST = {"meta": _WINDOW, "data": [_OF_TYPE]}
+
+ALIVE = {"status": "ok"}
+READY = {
+    "status": "ready",
+    "checks": {"database": {"ping_ms": 0.4}, "rollup": {"fresh": True}},
+}

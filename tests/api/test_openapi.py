@@ -1,0 +1,302 @@
+"""The OpenAPI document: would catch a route, a parameter or a failure that it does not tell of, and
+an answer that is not as it says, also where a watched document is odd."""
+
+import copy
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import Decimal128, ObjectId
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pymongo.errors import AutoReconnect, ExecutionTimeout
+
+from jobmon import create_app
+from jobmon.api import examples
+from jobmon.api.openapi import RENEW
+from jobmon.cli import main
+from jobmon.dashboard import views
+from jobmon.rollup.reader import RollupReader
+from jobmon.settings import Settings
+from jobmon.store.indexes import create_indexes
+from jobmon.store.jobs import JobStore
+
+from ..conftest import NOW, Api
+
+ROOT = Path(__file__).parents[2]
+QUEUE, STATS, SERIES, TYPES = (
+    f"/admin/jobs/{name}" for name in ["queue", "stats", "timeseries", "types"]
+)
+# What is not JSON, and the document itself.
+FOR_OTHERS = {"dashboard", "openapi", "metrics"}
+
+ODD = [
+    {},
+    {"jobId": "odd", "status": 7, "type": None, "priority": "high", "createdAt": "yesterday"},
+    {"jobId": 5, "status": "on-hold", "createdBy": {"team": 1}, "createdAt": [NOW]},
+    {"jobId": "inf", "priority": float("inf"), "maxAttempts": Decimal128("3.5"), "attempts": 2},
+    {"jobId": "err", "lastError": "broken", "updatedAt": NOW, "nextRunAt": 12, "payload": [1]},
+    {"jobId": "err2", "lastError": {"code": 5, "message": {"a": 1}, "stack": ["x"], "more": 1}},
+    {"jobId": "many", "attempts": [{"startedAt": "x", "error": 3}, {"waitMs": "x"}, 5, {}]},
+    {"jobId": "true", "priority": True, "attemptCount": "many", "leasedBy": ObjectId()},
+    {"jobId": "late", "status": "queued", "type": "a", "createdAt": NOW, "attemptCount": 1.0},
+]
+
+
+@pytest.fixture
+def document(api: Api) -> dict[str, Any]:
+    answer = api.get("/openapi.json")
+    assert (answer.status_code, answer.content_type) == (200, "application/json")
+    return answer.json
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        yield path, methods["get"]
+
+
+def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in part:
+        *_, kind, name = part["$ref"].split("/")
+        part = document["components"][kind][name]
+    return part
+
+
+def strict(part: Any) -> Any:
+    """The same schema, but what it does not name is wrong."""
+    if isinstance(part, list):
+        return [strict(inner) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    closed = {"additionalProperties": False} if isinstance(part.get("properties"), dict) else {}
+    return {key: strict(inner) for key, inner in part.items()} | closed
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    root = strict(copy.deepcopy(schema | {"components": document["components"]}))
+    formats = Draft202012Validator.FORMAT_CHECKER
+    assert "date-time" in formats.checkers
+    Draft202012Validator(root, format_checker=formats).validate(value)
+
+
+def check_answer(document: dict[str, Any], path: str, answer: Any) -> dict[str, Any]:
+    """That an answer is documented: its status, media type, headers and body; returns the body."""
+    responses = document["paths"][path]["get"]["responses"]
+    assert str(answer.status_code) in responses
+    response = resolved(document, responses[str(answer.status_code)])
+    for name, header in response.get("headers", {}).items():
+        value: Any = answer.headers[name]
+        number = header["schema"]["type"] == "integer"
+        check(document, header["schema"], int(value) if number else value)
+    media = response["content"][answer.mimetype]
+    if answer.mimetype == "application/json":
+        check(document, media["schema"], answer.json)
+        code = answer.json.get("error", {}).get("code")
+        if code not in (None, "validation_error", "rate_limited"):  # theirs are made for the case
+            assert answer.json == examples.ERRORS[code]
+        return answer.json
+    check(document, media["schema"], answer.text)
+    return {}
+
+
+def test_it_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_what_is_checked_in_is_what_the_blueprints_say() -> None:
+    now = CliRunner().invoke(main, ["openapi"])
+    assert now.exit_code == 0
+    assert now.output.endswith("}\n")
+    is_renewed = (ROOT / "docs/openapi.json").read_text(encoding="utf-8") == now.output
+    assert is_renewed, f"docs/openapi.json is out of date; renew it: {RENEW}"
+
+
+def test_every_json_route_is_documented_with_its_methods(
+    api: Api, document: dict[str, Any]
+) -> None:
+    routes = {
+        rule.rule.replace("<", "{").replace(">", "}"): set(rule.methods or ()) - {"HEAD"}
+        for rule in api.app.url_map.iter_rules()
+        if rule.endpoint.split(".")[0] not in FOR_OTHERS
+    }
+    documented = {
+        path: {"GET"} if set(told) - {"parameters"} == {"get"} else set()
+        for path, told in document["paths"].items()
+    }
+    assert documented == routes
+    assert len(routes) >= 8
+
+
+def test_everything_has_a_name_and_is_described(document: dict[str, Any]) -> None:
+    ids = []
+    for path, operation in operations(document):
+        ids.append(operation["operationId"])
+        assert operation["summary"], path
+        shared = document["paths"][path].get("parameters", [])
+        for parameter in [*operation.get("parameters", []), *shared]:
+            assert parameter["description"], (path, parameter["name"])
+        for status, response in operation["responses"].items():
+            media = resolved(document, response)["content"]["application/json"]
+            assert "example" in media or "examples" in media, (path, status)
+    assert len(set(ids)) == len(ids)
+    for name, schema in document["components"]["schemas"].items():
+        for field, told in schema["properties"].items():
+            assert "description" in told or "$ref" in told, (name, field)
+
+
+def test_parameters_say_their_bounds_defaults_and_that_they_repeat(
+    document: dict[str, Any],
+) -> None:
+    asked = {told["name"]: told for told in document["paths"][QUEUE]["get"]["parameters"]}
+    assert asked["per_page"]["schema"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100,
+        "default": 20,
+    }
+    assert asked["status"]["schema"]["maxItems"] == 10
+    assert (asked["status"]["style"], asked["status"]["explode"]) == ("form", True)
+    assert asked["created_from"]["schema"] == {"type": "string", "format": "date-time"}
+    assert asked["owner"]["schema"] == {"type": "string", "maxLength": 1_000}
+    own = {told["name"] for told in document["paths"]["/jobs"]["get"]["parameters"]}
+    assert set(asked) - own == {"owner", "error_code"}
+
+
+def test_every_example_is_as_its_schema_says(document: dict[str, Any]) -> None:
+    seen = 0
+    for _, operation in operations(document):
+        for response in operation["responses"].values():
+            for media in resolved(document, response)["content"].values():
+                given = [media["example"]] if "example" in media else []
+                given += [example["value"] for example in media.get("examples", {}).values()]
+                for value in given:
+                    check(document, media["schema"], value)
+                    seen += 1
+    assert seen > 30
+
+
+def test_who_needs_a_token_is_told_truly(api: Api, document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    for path, operation in operations(document):
+        address = path.replace("{job_id}", "some-id")
+        answer = api.get(address)
+        needs_token = operation["security"] == [{"bearer": []}]
+        assert (answer.status_code == 401) == needs_token, path
+        assert needs_token == (path not in ("/healthz", "/readyz"))
+        check_answer(document, path, answer)
+        if path.startswith("/admin"):
+            check_answer(document, path, api.as_owner(address, "ada"))
+
+
+def ask_everything(api: Api, document: dict[str, Any], ids: list[str]) -> None:
+    token = api.token()
+    for query in ({}, {"per_page": 2}, {"sort": "createdAt"}, {"status": "on-hold"}):
+        answer = api.get(QUEUE, token=token, **query)
+        assert answer.status_code == 200, answer.text
+        assert check_answer(document, QUEUE, answer)["data"]
+    for form in ("csv", "ndjson"):
+        check_answer(document, QUEUE, api.get(QUEUE, token=token, format=form))
+        check_answer(document, "/jobs", api.get("/jobs", token=token, format=form))
+    check_answer(document, "/jobs", api.get("/jobs", token=token))
+    for job_id in ids:
+        answer = api.get(f"/jobs/{job_id}", token=token)
+        assert answer.status_code == 200, answer.text
+        check_answer(document, "/jobs/{job_id}", answer)
+    for path in (STATS, "/healthz", "/readyz"):
+        answer = api.get(path, token=token)
+        assert answer.status_code == 200, answer.text
+        check_answer(document, path, answer)
+
+
+def test_answers_about_odd_documents_are_as_documented(
+    real_api: Api, database: Any, document: dict[str, Any]
+) -> None:
+    database.jobs.insert_many(copy.deepcopy(ODD))
+    database.job_attempts.insert_one(
+        {"jobId": "late", "attemptNumber": 1, "status": "failed", "startedAt": NOW,
+         "finishedAt": NOW + timedelta(seconds=1), "error": {"code": "E"}}
+    )  # fmt: skip
+    create_indexes(real_api.app.extensions["jobmon_connection"])
+    ask_everything(
+        real_api, document, [job["jobId"] for job in ODD if isinstance(job.get("jobId"), str)]
+    )
+    window = {"from": NOW.isoformat(), "to": (NOW + timedelta(minutes=5)).isoformat()}
+    token = real_api.token()
+    for path in (SERIES, TYPES):
+        answer = real_api.get(path, token=token)
+        assert answer.status_code == 200, answer.text
+        assert check_answer(document, path, answer)["data"]
+        answer = real_api.get(path, token=token, **window | {"from": "1999-01-01"})
+        assert answer.status_code == 422
+        check_answer(document, path, answer)
+
+
+def test_failures_are_as_documented(
+    api: Api,
+    watched: Any,
+    document: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    make_settings: Callable[..., Settings],
+) -> None:
+    def ask(path: str, expected: int, api: Api = api, **query: Any) -> None:
+        answer = api.as_admin(path.replace("{job_id}", "none"), **query)
+        assert answer.status_code == expected, answer.text
+        check_answer(document, path, answer)
+
+    for path in (QUEUE, "/jobs"):
+        ask(path, 422, page="x", status="s" * 201, cursor="!")
+    ask("/jobs", 422, owner="ada", error_code="E")
+    for path in (SERIES, TYPES):
+        ask(path, 422, **{"from": "x"})
+    ask("/jobs/{job_id}", 403)
+    answer = api.as_admin("/jobs/a/b")
+    assert answer.status_code == 404
+    check_answer(document, "/jobs/{job_id}", answer)
+    limited = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
+    ask(STATS, 200, limited)
+    ask(STATS, 429, limited)
+
+    def fails(fault: Exception) -> Callable[..., Any]:
+        def fail(*_: Any, **__: Any) -> Any:
+            raise fault
+
+        return fail
+
+    monkeypatch.setattr(RollupReader, "counted", lambda _: None)
+    ask(SERIES, 503, **{"from": (NOW - timedelta(hours=8)).isoformat()})
+    monkeypatch.setattr(JobStore, "_counts_by_status_and_type", fails(ExecutionTimeout("x", 50)))
+    ask(STATS, 200)  # an estimate
+    monkeypatch.setattr(JobStore, "get_job", fails(AutoReconnect("x")))
+    ask("/jobs/{job_id}", 503)
+    monkeypatch.setattr(JobStore, "figures", fails(RuntimeError("x")))
+    ask(STATS, 500)
+    away = create_app(
+        make_settings(mongo_uri="mongodb://127.0.0.1:1/x", server_selection_timeout_ms=50)
+    )
+    ask("/readyz", 503, Api(away))
+    away.extensions["jobmon_connection"].client.close()
+
+
+def test_the_docs_are_open_under_a_strict_policy_and_say_what_is_not_built(
+    api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answer = api.get("/docs")
+    assert answer.status_code == 200
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    )
+    assert "unsafe" not in policy
+    assert "<script>" not in answer.text
+    assert "style=" not in answer.text
+    monkeypatch.setattr("jobmon.dashboard.views.STATIC", tmp_path)
+    views._asset.cache_clear()
+    unbuilt = api.get("/docs")
+    views._asset.cache_clear()
+    assert "make assets" in unbuilt.text
+    assert 'href="/openapi.json"' in unbuilt.text
+    assert "<script" not in unbuilt.text

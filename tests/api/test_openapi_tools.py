@@ -1,0 +1,144 @@
+"""What others make of the OpenAPI document: would catch a promise that schemathesis sees broken,
+and a document that a generator makes no working client of."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from pymongo import MongoClient
+from schemathesis.core.parameters import ParameterLocation
+from werkzeug.serving import make_server
+
+from jobmon import create_app
+from jobmon.embedded import Mongod
+from jobmon.rollup.collector import collecting
+from jobmon.settings import Settings
+from jobmon.store.indexes import create_indexes
+
+from ..conftest import NOW, SECRET, Api
+from ..waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def running(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
+    """The service, with its indexes, over a few jobs on the real server."""
+    database = mongo["test_openapi_tools"]
+    database.jobs.insert_many(
+        {
+            "jobId": f"job-{number}",
+            "createdBy": ["root", "bob"][number % 2],
+            "status": ["dlq", "queued", "odd"][number % 3],
+            "type": ["email.send", None][number % 2],
+            "createdAt": ["long ago", NOW + timedelta(seconds=number)][number % 5 > 0],
+            "lastError": {"code": "E", "message": "broken"},
+            "payload": {"password": "p", "n": number},
+        }
+        for number in range(30)
+    )
+    rollups = f"{database.name}_rollups"
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    configured = Settings(mongo_uri=uri, rollup_db=rollups, jwt_secret_key=SECRET)
+    app = create_app(configured)
+    connection, api = app.extensions["jobmon_connection"], Api(app)
+    create_indexes(connection)
+    with collecting(configured):  # without it long windows are a 503, rightly
+        eventually(lambda: api.as_admin("/admin/jobs/types").json["meta"]["source"] == "rollup")
+        yield api
+    connection.client.close()
+    mongo.drop_database(database.name)
+    mongo.drop_database(rollups)
+
+
+@pytest.fixture(scope="module")
+def served(running: Api) -> Iterator[str]:
+    """Where the service listens."""
+    server = make_server("127.0.0.1", 0, running.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# How parameters must go together, no schema of single ones can say: their 422 is no fault. Nor are
+# 403 and 404 for the id of a job that there is not.
+CONFIG = {
+    "checks": {
+        "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "422"]},
+    },
+}
+DOCUMENT = ROOT / "docs/openapi.json"
+schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.from_dict(CONFIG))
+
+
+@schema.parametrize()
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_schemathesis_finds_nothing(case: Any, running: Api, served: str) -> None:
+    # A header that is wrong on purpose, or left out, must not be put right.
+    is_wrong = case.meta is not None and case.meta.is_negative_at(ParameterLocation.HEADER)
+    headers = {} if is_wrong else {"Authorization": f"Bearer {running.token()}"}
+    case.call_and_validate(base_url=served, headers=headers)
+
+
+LIST_JOBS = """
+import sys
+from jobmon_client import AuthenticatedClient
+from jobmon_client.api.admin import get_stats, list_jobs
+from jobmon_client.api.health import get_readiness
+from jobmon_client.api.jobs import get_job
+from jobmon_client.models import Error, JobDetail, JobList, JobStats
+
+client = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2])
+listed = list_jobs.sync(client=client, status=["dlq", "odd"], per_page=7)
+assert isinstance(listed, JobList), listed
+stats = get_stats.sync(client=client)
+assert isinstance(stats, JobStats), stats
+job = get_job.sync("job-4", client=client)
+assert isinstance(job, JobDetail), job
+refused = list_jobs.sync(client=AuthenticatedClient(base_url=sys.argv[1], token="x"))
+assert isinstance(refused, Error), refused
+assert get_readiness.sync(client=client).checks.database.ping_ms > 0
+print(len(listed.data), listed.meta.total, stats.total_jobs, stats.as_of.year > 2000)
+print(job.last_error.message, job.payload["password"], refused.error.code)
+"""
+
+
+def test_a_generated_client_compiles_and_lists_jobs(
+    running: Api, served: str, tmp_path: Path
+) -> None:
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    package = tmp_path / "jobmon_client"
+    (tmp_path / "generator.yaml").write_text("post_hooks: []\n")
+    said = run(
+        "-m", "openapi_python_client", "generate", "--fail-on-warning", "--meta", "none",
+        "--path", str(DOCUMENT), "--output-path", str(package),
+        "--config", "generator.yaml",
+    )  # fmt: skip
+    assert "warning" not in said.lower()
+    run("-m", "compileall", "-q", str(package))
+    (tmp_path / "list_jobs.py").write_text(LIST_JOBS)
+    listed, detail = run("list_jobs.py", served, running.token()).splitlines()
+    assert listed == "7 20 30 True"
+    assert detail == "broken [redacted] token_invalid"

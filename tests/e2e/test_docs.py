@@ -1,0 +1,77 @@
+"""`/docs` in a real browser: would catch a viewer that the content security policy breaks, one that
+asks another origin, or that does not send the token that it was given."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from werkzeug.serving import make_server
+
+from ..conftest import Api
+from .test_browser import CHROMIUM, FLAGS, is_there
+from .test_serving import ROOT
+
+VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
+
+
+@pytest.fixture
+def served(api: Api) -> Iterator[str]:
+    """Where the service over the make-believe database listens."""
+    server = make_server("127.0.0.1", 0, api.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def docs(served: str) -> Iterator[tuple[Page, list[str]]]:
+    """The open page, and what was wrong with it so far."""
+    is_there(CHROMIUM, "no browser (apt-get install chromium)")
+    is_there(VIEWER, "not built (make assets)")
+    faults: list[str] = []
+
+    def asked(url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != served:
+            faults.append(f"asked {url}")
+
+    def heard(kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            faults.append(text)
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+        page.on("console", lambda said: heard(said.type, said.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: asked(request.url))
+        page.goto(f"{served}/docs")
+        yield page, faults
+        browser.close()
+
+
+def test_the_docs_list_jobs_with_a_token_and_break_no_policy(
+    api: Api, watched: Any, docs: tuple[Page, list[str]]
+) -> None:
+    watched.jobs.insert_one({"jobId": "the-one-job", "status": "queued"})
+    page, faults = docs
+    expect(page.locator(".opblock")).to_have_count(8)
+    page.get_by_role("button", name="Authorize").first.click()
+    page.locator(".modal-ux input").fill(api.token())
+    page.locator(".modal-ux button.authorize").click()
+    page.locator(".modal-ux button.btn-done").click()
+    listed = page.locator("#operations-admin-listJobs")
+    listed.locator(".opblock-summary-control").click()
+    expect(listed.get_by_text("may be repeated").first).to_be_visible()
+    listed.locator(".try-out__btn").click()
+    listed.locator("button.execute").click()
+    answer = listed.locator(".live-responses-table .response").first
+    expect(answer).to_contain_text("200")
+    expect(answer).to_contain_text("the-one-job")
+    assert faults == []
