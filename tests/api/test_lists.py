@@ -219,3 +219,21 @@ def test_an_owner_finds_only_their_own_by_the_start_of_an_id(
     answer = real_api.as_owner(OWN, "ada", job_id="same", sort="createdAt")
     assert ids(answer) == ["same-0", "same-2", "same-4"]
     assert answer.json["meta"]["total"] == 3
+
+
+def test_a_long_list_is_counted_once_for_all_and_a_short_one_anew(
+    api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists_module, "SHARE_FROM", 5)
+    monkeypatch.setattr(lists_module, "SHARE_S", 10**9)  # this test is not that long
+    jobs = [{"jobId": str(number), "createdBy": "ada", "createdAt": NOW} for number in range(8)]
+    watched.jobs.insert_many([*jobs, {"jobId": "other", "createdBy": "bob", "createdAt": NOW}])
+
+    def total(owner: str) -> int:
+        return api.as_owner(OWN, owner).json["meta"]["total"]
+
+    assert (total("ada"), total("bob")) == (8, 1)
+    watched.jobs.insert_many({"createdBy": owner, "createdAt": NOW} for owner in ("ada", "bob"))
+    assert (total("ada"), total("bob")) == (8, 2)
+    monkeypatch.setattr(lists_module, "SHARE_S", 1e-9)
+    assert total("ada") == 9
