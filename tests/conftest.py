@@ -5,8 +5,10 @@ name; in CI (`CI=true`) they fail, because a suite without them proves little.
 """
 
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +18,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pymongo import MongoClient
 from pymongo.database import Database
+from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from jobmon import create_app
@@ -121,3 +124,15 @@ def real_api(
     app = create_app(make_settings(mongo_uri=uri))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
+
+
+@contextmanager
+def listening(app: Flask) -> Iterator[str]:
+    """Serve an app by HTTP from a thread of the test's own; where it listens."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

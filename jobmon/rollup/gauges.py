@@ -11,11 +11,10 @@ from datetime import datetime, timedelta
 from pymongo import ReplaceOne
 from pymongo.database import Database
 
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, floor
+from jobmon.rollup.throughput import DAY, SPANS, bucket_id, floor
 from jobmon.store.connection import Document
 
 GAUGES = "gauges"
-SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +41,11 @@ class Gauges:
         writes = []
         for span in SPANS:
             seconds, at = round(span.total_seconds()), floor(now, span)
-            key = {"_id": f"{seconds}:{at.isoformat()}"}
+            key = {"_id": bucket_id(span, at)}
             writes.append(ReplaceOne(key, {"span": seconds, "at": at, **sample}, upsert=True))
         self._gauges.create_index([("span", 1), ("at", 1)])
         self._gauges.bulk_write(writes, ordered=False)
-        for span in SPANS:
-            kept = self._kept[max(known for known in self._kept if known <= span)]
+        for span, kept in self._kept.items():
             old = {"span": round(span.total_seconds()), "at": {"$lt": floor(now - kept, DAY)}}
             self._gauges.delete_many(old)
 

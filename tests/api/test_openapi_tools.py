@@ -3,7 +3,6 @@ and a document that a generator makes no working client of."""
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,6 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from schemathesis.core.parameters import ParameterLocation
-from werkzeug.serving import make_server
 
 from jobmon import create_app
 from jobmon.embedded import Mongod
@@ -22,7 +20,7 @@ from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 from jobmon.store.indexes import create_indexes
 
-from ..conftest import NOW, SECRET, Api
+from ..conftest import NOW, SECRET, Api, listening
 from ..waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -61,13 +59,8 @@ def running(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]
 @pytest.fixture(scope="module")
 def served(running: Api) -> Iterator[str]:
     """Where the service listens."""
-    server = make_server("127.0.0.1", 0, running.app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(running.app) as address:
+        yield address
 
 
 # How parameters must go together, no schema of single ones can say: their 422 is no fault. Nor are

@@ -1,16 +1,14 @@
 """`/docs` in a real browser: would catch a viewer that the content security policy breaks, one that
 asks another origin, or that does not send the token that it was given."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
-from werkzeug.serving import make_server
 
-from ..conftest import Api
+from ..conftest import Api, listening
 from .test_browser import CHROMIUM, FLAGS, is_there
 from .test_serving import ROOT
 
@@ -20,13 +18,8 @@ VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
 @pytest.fixture
 def served(api: Api) -> Iterator[str]:
     """Where the service over the make-believe database listens."""
-    server = make_server("127.0.0.1", 0, api.app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(api.app) as address:
+        yield address
 
 
 @pytest.fixture

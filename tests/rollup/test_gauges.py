@@ -10,9 +10,9 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.embedded import Mongod
-from jobmon.rollup.gauges import SPANS, Gauge, Gauges
+from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, floor
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, floor
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
