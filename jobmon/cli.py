@@ -20,8 +20,9 @@ from jobmon.provision import create_users, initiate_replica_set
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.stack import StackError, run_stack
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
+from jobmon.store.names import Document
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

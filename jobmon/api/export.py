@@ -22,7 +22,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.api.errors import ApiError, cause
 from jobmon.api.schemas import JobSummary
-from jobmon.store.connection import Document
+from jobmon.store.names import Document
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from jobmon.rollup.throughput import (
     floor,
     load,
 )
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.names import Document
 from jobmon.store.shared import Shared
 
 log = logging.getLogger(__name__)
