@@ -66,6 +66,7 @@ class Settings:
     keep_days_days: int = 400
     server_selection_timeout_ms: int = 2_000
     query_timeout_ms: int = 5_000
+    slow_query_ms: int = 500
     stats_ttl_ms: int = 2_000
     jwt_algorithm: str = "HS256"
     jwt_secret_key: str | None = field(default=None, repr=False)
@@ -119,6 +120,7 @@ class Settings:
                 "query_timeout_ms": env.int(
                     "QUERY_TIMEOUT_MS", cls.query_timeout_ms, validate=_positive
                 ),
+                "slow_query_ms": env.int("SLOW_QUERY_MS", cls.slow_query_ms, validate=_positive),
                 "stats_ttl_ms": env.int(
                     "STATS_TTL_MS", cls.stats_ttl_ms, validate=validate.Range(min=0)
                 ),

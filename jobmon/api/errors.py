@@ -12,6 +12,8 @@ from flask import Flask, Response, jsonify, request
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
+from jobmon.logs import cause
+
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
@@ -122,14 +124,6 @@ def _database_error(error: PyMongoError) -> ApiError:
         return _server_error(error)
     log.error("%s: database unavailable: %s", request.endpoint, cause(error))
     return unavailable("database_unavailable", "The database does not answer. Try again.")
-
-
-def cause(error: PyMongoError) -> str:
-    """What went wrong, in a line; of a refusal only its name, for its text quotes the query."""
-    if isinstance(error, OperationFailure):
-        details = error.details or {}
-        return f"{type(error).__name__} {details.get('codeName', error.code)}"
-    return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"
 
 
 def _server_error(error: Exception) -> ApiError:

@@ -10,6 +10,7 @@ from pymongo.database import Database
 from jobmon.settings import Settings
 from jobmon.store.names import Document, Names
 from jobmon.store.profiles import profile_of
+from jobmon.store.slow import SlowQueries
 from jobmon.store.watched import Watched
 
 DEFAULT_DATABASE = "jobmon"
@@ -95,5 +96,6 @@ class Connection:
             unicode_decode_error_handler="replace",
             serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
             connectTimeoutMS=settings.server_selection_timeout_ms,
+            event_listeners=[SlowQueries(settings.slow_query_ms)],
             socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
         )
