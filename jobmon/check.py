@@ -383,12 +383,11 @@ class _Examination:
         ]
         if missing:
             lines = tuple(_create_index(collection, keys) for collection, keys in missing)
-            names = "; ".join(f"{collection}({', '.join(keys)})" for collection, keys in missing)
             yield _problem(
                 "indexes",
-                f"{_many(len(missing), 'index', 'indexes')} missing, without which queries read "
-                f"every job: {names}.",
-                do="Make them, as a user who may; the first line does it all, the others singly.",
+                f"{_many(len(missing), 'index', 'indexes')} missing: without, queries read far more "
+                "than they show.",
+                do="Make them, as a user who may: all by the first line, or each in mongosh.",
                 commands=(self._init(), *lines),
             )
         elif self._present:

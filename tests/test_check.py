@@ -192,7 +192,7 @@ def test_missing_indexes_are_named_and_the_lines_make_them(
     worked.jobs.drop_index("status_1_type_1_createdAt_-1__id_-1")
     finding = only(list(examine(settings)), "indexes")
     assert finding.level is Level.PROBLEM
-    assert "jobs(jobId); jobs(status, type, -createdAt, -_id)" in finding.says
+    assert finding.says.startswith("2 indexes missing")
     init, *lines = finding.commands
     assert lines == [
         'db.jobs.createIndex({"jobId": 1}, {unique: true})',
