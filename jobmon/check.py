@@ -6,13 +6,13 @@ the user may do. No finding repeats a password or what a job holds.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
+from typing import Any
 
-from pymongo.collection import Collection
 from pymongo.errors import (
     AutoReconnect,
     OperationFailure,
@@ -25,9 +25,11 @@ from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.rollup.collector import LEASES, SWEEP_S
 from jobmon.rollup.reader import BUILD, FIGURES, MAX_AGE_MS, SNAPSHOT
 from jobmon.rollup.throughput import STATE
-from jobmon.settings import Settings
-from jobmon.store.connection import DEFAULT_DATABASE, Connection, Document
+from jobmon.settings import PROFILES, Settings
+from jobmon.store.connection import DEFAULT_DATABASE, Connection
 from jobmon.store.indexes import UNIQUE, missing_indexes
+from jobmon.store.names import Document, Keys
+from jobmon.store.watched import Watched
 
 SAMPLE = 200  # newest documents of each collection whose fields are looked at
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
@@ -41,6 +43,17 @@ _WRITES = frozenset(
     | {"dropDatabase", "renameCollectionSameDB", "convertToCapped", "bypassDocumentValidation"}
 )
 _ROLLUP_WRITES = frozenset({"insert", "update", "remove"})
+
+
+# The settings that say what is watched: `jobmon init` reads them, too.
+_OF_INIT = (
+    "profile",
+    "jobs_collection",
+    "attempts_collection",
+    "job_fields",
+    "attempt_fields",
+    "status_names",
+)
 
 
 class Level(StrEnum):
@@ -150,7 +163,9 @@ class _Examination:
         self._settings = settings
         self._connection = connection
         self._clock = clock
-        self._watched = (connection.jobs, connection.attempts)
+        self._watched = [connection.jobs.collection]
+        if connection.attempts is not None:
+            self._watched.append(connection.attempts.collection)
         self._hello: Document = {}
         self._user: Document = {}  # who is signed in, and what they may do
         self._kinds: dict[str, str] = {}  # collections and views of the database
@@ -313,7 +328,7 @@ class _Examination:
     def _collections(self) -> Iterator[Finding]:
         database, kinds = self._connection.database, self._kinds
         settings = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
-        for watched, setting in zip(self._watched, settings, strict=True):
+        for watched, setting in zip(self._watched, settings, strict=False):
             where, is_jobs = f"{database.name}.{watched.name}", watched is self._watched[0]
             if watched.name not in kinds:
                 if watched.name in self._unreadable:  # said already, and it may well be there
@@ -369,9 +384,11 @@ class _Examination:
 
     def _looks_like_jobs(self, name: str) -> bool:
         collection = self._connection.database[name]
+        paths = self._connection.jobs.names.paths
+        fields = {paths[field] for field in _OF_A_JOB & paths.keys()} - {"_id"}
         newest = collection.find(max_time_ms=self._connection.max_time_ms).sort("_id", -1).limit(1)
         try:
-            return any(len(_OF_A_JOB & document.keys()) >= _ALIKE for document in newest)
+            return any(len(fields & document.keys()) >= _ALIKE for document in newest)
         except OperationFailure:
             return False
 
@@ -381,12 +398,19 @@ class _Examination:
             for collection, keys in map(_keys, missing_indexes(self._connection))
             if collection in self._present
         ]
+        both = (self._connection.jobs, self._connection.attempts)
+        unique = [
+            watched.names.keys(keys) for watched, keys in zip(both, UNIQUE, strict=True) if watched
+        ]
         if missing:
-            lines = tuple(_create_index(collection, keys) for collection, keys in missing)
+            lines = tuple(
+                _create_index(collection, keys, unique=keys in unique)
+                for collection, keys in missing
+            )
             yield _problem(
                 "indexes",
-                f"{_many(len(missing), 'index', 'indexes')} missing: without, queries read far more "
-                "than they show.",
+                f"{_many(len(missing), 'index', 'indexes')} missing: without, queries read "
+                "far more than they show.",
                 do="Make them, as a user who may: all by the first line, or each in mongosh.",
                 commands=(self._init(), *lines),
             )
@@ -396,28 +420,33 @@ class _Examination:
     def _fields(self) -> Iterator[Finding]:
         tables = (JOB_FIELDS, ATTEMPT_FIELDS)
         known: tuple[type[StrEnum], ...] = (JobStatus, AttemptStatus)
-        for watched, fields, statuses in zip(self._watched, tables, known, strict=True):
-            if watched.name not in self._present:
+        both = (self._connection.jobs, self._connection.attempts)
+        for watched, fields, statuses in zip(both, tables, known, strict=True):
+            if watched is None or watched.collection.name not in self._present:
                 continue
-            sample = _Sample(watched, fields, self._connection.max_time_ms)
-            if fields is JOB_FIELDS:
+            wanted = fields
+            if self._settings.profile != Settings.profile:
+                # What others keep comes and goes, and is read in more ways than one.
+                wanted = tuple(field for field in fields if field.essential)
+            sample = _Sample(watched, wanted)
+            if watched is self._connection.jobs:
                 self._has_updates = not sample.size or bool(sample.types("updatedAt"))
             found = [*sample.absent(), *sample.odd_types(), *sample.unknown_statuses(statuses)]
             yield from found
             if sample.size and not found:
-                says = f"The newest {sample.size} of {watched.name} have all the fields, as agreed."
+                says = f"The newest {sample.size} of {sample.name} have the fields that they need."
                 yield _ok("fields", says)
 
     def _changes(self) -> Iterator[Finding]:
         try:
-            with self._connection.jobs.watch(max_await_time_ms=1):
+            with self._watched[0].watch(max_await_time_ms=1):
                 yield _ok("changes", "Changes are told as they happen (change stream).")
                 return
         except OperationFailure as error:
             if error.code == _UNAUTHORIZED:
                 yield _problem(
                     "changes",
-                    f"The user may not follow changes of {self._connection.jobs.name} "
+                    f"The user may not follow changes of {self._watched[0].name} "
                     "(changeStream): a collector would not work.",
                     do="Give the user what `jobmon init --reader USER` would give it.",
                     commands=(self._init("--reader USER"),),
@@ -452,8 +481,8 @@ class _Examination:
             "do": "Start a collector beside the web service, or set JOBMON_COLLECTOR=true for it.",
             "commands": ("jobmon collector",),
         }
-        watched = state.get(SNAPSHOT, {}).get("watched", self._connection.jobs.full_name)
-        if watched != self._connection.jobs.full_name:
+        watched = state.get(SNAPSHOT, {}).get("watched", self._watched[0].full_name)
+        if watched != self._watched[0].full_name:
             do = "Give each watched database a JOBMON_ROLLUP_DB of its own."
             says = f"The figures in {rollups.name} are of {watched}, not of what is watched here."
             yield _problem("collector", says, do=do)
@@ -479,16 +508,17 @@ class _Examination:
     def _init(self, options: str = "") -> str:
         """The command line that makes what is missing, to be given a name and a password."""
         settings = self._settings
-        names = {
-            "JOBMON_JOBS_COLLECTION": (settings.jobs_collection, Settings.jobs_collection),
-            "JOBMON_ATTEMPTS_COLLECTION": (
-                settings.attempts_collection,
-                Settings.attempts_collection,
-            ),
-        }
-        if options:  # only users have to do with it
-            names["JOBMON_ROLLUP_DB"] = (settings.rollup_db, Settings.rollup_db)
-        given = [f"{name}='{value}' " for name, (value, usual) in names.items() if value != usual]
+        usual = replace(
+            Settings(mongo_uri="", profile=settings.profile),
+            jobs_collection=PROFILES[settings.profile],
+        )
+        given = ""
+        for name in _OF_INIT:
+            value = getattr(settings, name)
+            if value != getattr(usual, name) or (name == "profile" and value != Settings.profile):
+                given += f"JOBMON_{name.upper()}='{_as_set(value)}' "
+        if options and settings.rollup_db != Settings.rollup_db:  # only users have to do with it
+            given += f"JOBMON_ROLLUP_DB='{settings.rollup_db}' "
         user = "ADMIN:PASSWORD@" if self._user["authenticatedUsers"] else ""
         scheme, hosts = _hosts(settings.mongo_uri)
         uri = f"{scheme}://{user}{hosts}/{self._connection.database.name}"
@@ -498,36 +528,53 @@ class _Examination:
             uri += ("&" if "?" in uri else "?") + "authSource=admin"
         secret = options.partition("--")[2].partition(" ")[0].upper()
         password = f"JOBMON_{secret}_PASSWORD=… " if secret else ""
-        command = f"{''.join(given)}JOBMON_ADMIN_MONGO_URI='{uri}' {password}jobmon init {options}"
+        command = f"{given}JOBMON_ADMIN_MONGO_URI='{uri}' {password}jobmon init {options}"
         return command.rstrip()
 
 
 class _Sample:
     """Of the newest documents, which fields they have, and of which types. Index: _id."""
 
-    def __init__(
-        self, collection: Collection[Document], fields: tuple[_Field, ...], max_time_ms: int
-    ) -> None:
-        self._name = collection.name
-        self._fields = fields
+    def __init__(self, watched: Watched, fields: tuple[_Field, ...]) -> None:
+        self._names = watched.names
+        paths = self._names.paths
+        derived = self._names.derived is not None
+        self.name = watched.collection.name
+        self._setting = "JOB_FIELDS" if fields[0] in JOB_FIELDS else "ATTEMPT_FIELDS"
+        self._fields = [
+            field
+            for field in fields
+            if field.name in paths and not (derived and field.name == "status")
+        ]
         # Types, names and statuses: nothing else that the documents hold comes here.
-        types: Document = {f"types.{field.name}": {"$type": f"${field.name}"} for field in fields}
+        types = {field.name: {"$type": f"${paths[field.name]}"} for field in self._fields}
         names = {"$map": {"input": {"$objectToArray": "$$ROOT"}, "in": "$$this.k"}}
-        is_text = {"$eq": [{"$type": "$status"}, "string"]}
-        status = {"$cond": [is_text, "$status", None]}
+        status: Any = None
+        if "status" in paths and not derived:
+            is_text = {"$eq": [{"$type": f"${paths['status']}"}, "string"]}
+            status = {"$cond": [is_text, f"${paths['status']}", None]}
         pipeline: list[Document] = [
             {"$sort": {"_id": -1}},
             {"$limit": SAMPLE},
-            {"$project": {"_id": 0, **types, "names": names, "status": status}},
+            {
+                "$project": {
+                    "_id": 0,
+                    "types": types,
+                    "names": names,
+                    "status": {"$ifNull": [status, None]},
+                }
+            },
         ]
         self._documents = list(
-            collection.aggregate(pipeline, hint={"_id": 1}, maxTimeMS=max_time_ms)
+            watched.collection.aggregate(pipeline, hint={"_id": 1}, maxTimeMS=watched.max_time_ms)
         )
+        for document in self._documents:
+            document["status"] = self._names.status(document["status"])
         self.size = len(self._documents)
 
     def types(self, field: str) -> Counter[str]:
         """How often the field has which type, where it is there at all."""
-        found = Counter(document["types"][field] for document in self._documents)
+        found = Counter(document["types"].get(field, "missing") for document in self._documents)
         del found["missing"]
         return found
 
@@ -544,26 +591,31 @@ class _Sample:
                 continue
             if any(document["types"][field.name] != "missing" for document in expected):
                 continue
-            alike = sorted(name for name in names if _squeezed(name) == _squeezed(field.name))
+            path = self._names.paths[field.name]
+            alike = sorted(name for name in names if _squeezed(name) == _squeezed(path))
             where = f"with status {' or '.join(field.statuses)} " if field.statuses else ""
             yield Finding(
                 check="fields",
                 level=Level.PROBLEM if field.essential else Level.WARNING,
-                says=f"None of the newest {len(expected)} of {self._name} {where}has "
-                f"{field.name}: {field.lost}.",
-                do=f"They have {', '.join(map(_printable, alike))} instead." if alike else None,
+                says=f"None of the newest {len(expected)} of {self.name} {where}has "
+                f"{path}: {field.lost}.",
+                do=f"Set JOBMON_{self._setting}={field.name}={_printable(alike[0])} if that is it."
+                if alike
+                else None,
             )
 
     def odd_types(self) -> Iterator[Finding]:
         """Fields that hold something else than agreed."""
         for field in self._fields:
+            path = self._names.paths[field.name]
+            agreed = ("string", "objectId") if path == "_id" else field.types
             found = self.types(field.name)
-            odd = {kind: found[kind] for kind in found if kind not in (*field.types, "null")}
+            odd = {kind: found[kind] for kind in found if kind not in (*agreed, "null")}
             if odd:
                 told = ", ".join(f"{number} times {kind}" for kind, number in sorted(odd.items()))
                 yield _warning(
                     "fields",
-                    f"{field.name} in {self._name} should be {' or '.join(field.types)}, but is "
+                    f"{path} in {self.name} should be {' or '.join(agreed)}, but is "
                     f"{told} (of {self.size}). It is shown as it is; by it, no job is found.",
                 )
 
@@ -577,7 +629,7 @@ class _Sample:
             told = ", ".join(f"{_printable(name)} ({unknown[name]})" for name in sorted(unknown))
             yield _warning(
                 "fields",
-                f"Unknown statuses in {self._name}: {told}, of {self.size}. They are shown and "
+                f"Unknown statuses in {self.name}: {told}, of {self.size}. They are shown and "
                 "counted under their own names.",
             )
 
@@ -631,19 +683,26 @@ def _granted(privileges: list[Document], database: str, collection: str) -> set[
     return actions
 
 
-def _keys(index: str) -> tuple[str, tuple[str, ...]]:
+def _keys(index: str) -> tuple[str, Keys]:
     """Collection and keys of an index as `missing_indexes` names it."""
     collection, _, keys = index.removesuffix(")").rpartition("(")
-    return collection, tuple(keys.split(", "))
+    named = [(key.removeprefix("-"), -1 if key[0] == "-" else 1) for key in keys.split(", ")]
+    return collection, named
 
 
-def _create_index(collection: str, keys: tuple[str, ...]) -> str:
+def _create_index(collection: str, keys: Keys, *, unique: bool) -> str:
     """The same for mongosh."""
-    fields = ", ".join(f'"{key.removeprefix("-")}": {-1 if key[0] == "-" else 1}' for key in keys)
-    unique = {tuple(field for field, _ in wanted) for wanted in UNIQUE}
-    options = ", {unique: true}" if keys in unique else ""
+    fields = ", ".join(f'"{field}": {order}' for field, order in keys)
+    options = ", {unique: true}" if unique else ""
     name = f".{collection}" if collection.isidentifier() else f'.getCollection("{collection}")'
     return f"db{name}.createIndex({{{fields}}}{options})"
+
+
+def _as_set(value: object) -> str:
+    """A setting's value as it stands in the environment."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={said}" for name, said in value.items())
+    return str(value)
 
 
 def _hosts(uri: str) -> tuple[str, str]:

@@ -231,7 +231,7 @@ def test_fields_that_no_document_has_and_what_is_lost(
     assert (
         job_id.says == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
     )
-    assert job_id.do == "They have job_id instead."
+    assert job_id.do == "Set JOBMON_JOB_FIELDS=jobId=job_id if that is it."
     assert {finding.level for finding in others} == {Level.WARNING}
     names = {finding.says.partition(":")[0].rpartition(" ")[2] for finding in others}
     # Nothing has ended or failed; `attempts` in the job stands for attemptCount.
@@ -252,6 +252,40 @@ def test_values_of_other_types_and_unknown_statuses(
     types, statuses = of(list(examine(settings)), "fields")
     assert types.says.startswith("createdAt in jobs should be date, but is 1 times string (of 3).")
     assert statuses.says.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
+
+
+def test_names_and_statuses_that_the_settings_translate(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+) -> None:
+    database.jobs.insert_one({"key": "1", "at": {"made": "today"}, "state": "done"})
+    names = {"jobId": "key", "createdAt": "at.made", "status": "state"}
+    renamed = make_settings(
+        mongo_uri=settings.mongo_uri, job_fields=names, status_names={"done": "succeeded"}
+    )
+    found = of(list(examine(renamed)), "fields")
+    assert [finding for finding in found if finding.level is Level.PROBLEM] == []
+    told = [finding.says for finding in found]
+    assert any("with status succeeded or dlq or cancelled has finishedAt" in says for says in told)
+    assert any(says.startswith("at.made in jobs should be date") for says in told)
+    assert not any("Unknown statuses" in says for says in told)
+    init, first, *_ = only(list(examine(renamed)), "indexes").commands
+    assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
+    assert first == 'db.jobs.createIndex({"key": 1}, {unique: true})'
+
+
+def test_a_queue_of_another_program(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+) -> None:
+    agenda = make_settings(
+        mongo_uri=settings.mongo_uri, profile="agenda", jobs_collection="agendaJobs"
+    )
+    database.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})
+    found = list(examine(agenda))
+    assert of(found, "fields") == []
+    assert [finding.says for finding in of(found, "collections", *Level)] == [
+        f"{database.name}.agendaJobs holds about 1 document."
+    ]
+    assert only(found, "indexes").commands[0].startswith("JOBMON_PROFILE='agenda' JOBMON_ADMIN")
 
 
 def test_only_the_newest_documents_are_looked_at(
