@@ -55,9 +55,11 @@ class SdistWithAssets(sdist):
         build_assets()
         super().run()
 
-    def add_defaults(self) -> None:
-        super().add_defaults()
-        self.filelist.extend(f"jobmon/dashboard/{name}" for name in MANIFESTS)
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        # setuptools would take some of the tests, those at the top; they are of no use alone.
+        shipped = [name for name in files if not name.startswith("tests/")]
+        shipped += [f"jobmon/dashboard/{name}" for name in MANIFESTS]
+        super().make_release_tree(base_dir, shipped)
 
 
 setup(

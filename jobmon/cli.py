@@ -171,6 +171,7 @@ def openapi() -> None:
     "--mongo-uri",
     required=True,
     envvar="JOBMON_WORKLOAD_MONGO_URI",
+    show_envvar=True,
     help="A database that it may write to.",
 )
 def workload(mongo_uri: str) -> None:
@@ -184,6 +185,7 @@ def workload(mongo_uri: str) -> None:
     "--mongo-uri",
     required=True,
     envvar="JOBMON_ADMIN_MONGO_URI",
+    show_envvar=True,
     help="The watched database, as a user who may write to it.",
 )
 @click.option("--jobs", default="jobs", envvar="JOBMON_JOBS_COLLECTION", show_default=True)
@@ -192,9 +194,16 @@ def workload(mongo_uri: str) -> None:
 )
 @click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
 @click.option("--reader", metavar="USER", help="Make this read-only user for the web service.")
-@click.option("--reader-password", envvar="JOBMON_READER_PASSWORD", help="Better by environment.")
+@click.option(
+    "--reader-password",
+    envvar="JOBMON_READER_PASSWORD",
+    show_envvar=True,
+    help="Better by environment.",
+)
 @click.option("--collector", metavar="USER", help="Make this user for the collector.")
-@click.option("--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD")
+@click.option(
+    "--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD", show_envvar=True, help="Likewise."
+)
 @click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
 def init(
     *,
