@@ -151,7 +151,9 @@ def examine(
 
 def refused(error: Exception) -> Finding:
     """The finding that a setting is missing or bad."""
-    return _problem("settings", str(error), do="Set it in the environment; the README lists all.")
+    return _problem(
+        "settings", str(error), do="Set it in the environment; docs/operations.md lists them all."
+    )
 
 
 class _Examination:
@@ -298,8 +300,12 @@ class _Examination:
         """Whether a collector could write, as the user in JOBMON_ROLLUP_URI if that is set."""
         settings = self._settings
         if settings.rollup_uri:
-            with Connection(replace(settings, mongo_uri=settings.rollup_uri)).client as client:
-                status = client.admin.command("connectionStatus", showPrivileges=True)
+            try:
+                with Connection(replace(settings, mongo_uri=settings.rollup_uri)).client as client:
+                    status = client.admin.command("connectionStatus", showPrivileges=True)
+            except (PyMongoError, OSError, ValueError) as error:
+                says = f"The collector's connection does not work: {_short(error)}."
+                return _problem("rights", says, do="Correct JOBMON_ROLLUP_URI.")
             privileges = status["authInfo"]["authenticatedUserPrivileges"]
         if _granted(privileges, settings.rollup_db, STATE) >= _ROLLUP_WRITES:
             return _ok("rights", f"A collector may write {settings.rollup_db} with these settings.")
@@ -386,7 +392,13 @@ class _Examination:
         collection = self._connection.database[name]
         paths = self._connection.jobs.names.paths
         fields = {paths[field] for field in _OF_A_JOB & paths.keys()} - {"_id"}
-        newest = collection.find(max_time_ms=self._connection.max_time_ms).sort("_id", -1).limit(1)
+        newest = collection.find(
+            {},
+            dict.fromkeys(fields, True),
+            sort=[("_id", -1)],
+            limit=1,
+            max_time_ms=self._connection.max_time_ms,
+        )
         try:
             return any(len(fields & document.keys()) >= _ALIKE for document in newest)
         except OperationFailure:

@@ -59,7 +59,7 @@ class Commands(click.Group):
 def main(context: click.Context) -> None:
     """A read-only monitor and admin API for a job queue kept in MongoDB.
 
-    Settings come from the environment (JOBMON_…); the README lists them. For a start,
+    Settings come from the environment (JOBMON_…); docs/operations.md lists them. For a start,
     `jobmon demo` shows a sample queue; for one of your own, set JOBMON_MONGO_URI and
     JOBMON_JWT_SECRET_KEY, and ask `jobmon check` what is missing.
     """

@@ -430,6 +430,22 @@ def test_whether_a_collector_may_write(guarded: Mongod, make_settings: Make) -> 
     assert "JOBMON_COLLECTOR_PASSWORD=… jobmon init --collector USER" in finding.commands[0]
 
 
+def test_a_collectors_connection_that_does_not_work_is_its_own_problem(
+    guarded: Mongod, make_settings: Make
+) -> None:
+    reader = uri(guarded, "reader")
+    away = "mongodb://ada:5ecret@127.0.0.1:1/shop"
+    for rollup_uri in (away, reader.replace("readerpw", "no5ecret")):
+        settings = make_settings(
+            mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=300
+        )
+        found = list(examine(settings))
+        finding = only(found, "rights", Level.PROBLEM)
+        assert finding.says.startswith("The collector's connection does not work: ")
+        assert "5ecret" not in repr(found)
+        assert of(found, "collector", *Level)  # the rest is looked at all the same
+
+
 @pytest.mark.parametrize("user", ["writer", "root"])
 def test_a_user_who_may_write_is_a_warning(guarded: Mongod, make_settings: Make, user: str) -> None:
     options = "replicaSet=rs0" + ("&authSource=admin" if user == "root" else "")
