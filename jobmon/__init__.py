@@ -64,7 +64,7 @@ def create_app(
     series = SeriesReader(connection, rollup)
     lists = JobLists(connection, store)
     metrics.register(app, settings, connection, store, rollup)  # first, so that it times all
-    auth.register(app, settings)
+    auth.register(app, settings, connection)
     ratelimit.register(app, settings)
     api = openapi.DocumentedApi(app)
     for routes in (

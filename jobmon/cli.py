@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from jobmon import LOG_FORMAT, create_app
-from jobmon.api.auth import token_command
+from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
 from jobmon.demo import run_workload
 from jobmon.provision import create_users, initiate_replica_set
@@ -36,6 +36,7 @@ def main(context: click.Context) -> None:
 
 
 main.add_command(token_command)
+main.add_command(revoke_command)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
