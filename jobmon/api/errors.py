@@ -20,8 +20,9 @@ _CODES = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
     HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This address does not answer that."),
 }
-# Unauthorized, AuthenticationFailed: the database is there, but not for us, until someone acts.
-_REFUSED = (13, 18)
+# UserNotFound (by certificate), Unauthorized, AuthenticationFailed: the database is there, but not
+# for us, until someone acts.
+_REFUSED = (11, 13, 18)
 
 
 class ApiError(Exception):
