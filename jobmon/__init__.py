@@ -5,11 +5,11 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask
 from flask_compress import Compress
 from pymongo import MongoClient
 
-from jobmon.api import admin, auth, health, jobs, openapi, ratelimit
+from jobmon.api import admin, auth, health, jobs, openapi, protection, ratelimit
 from jobmon.dashboard import views
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
@@ -56,6 +56,7 @@ def create_app(
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.extensions["jobmon_settings"] = settings
     app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
+    protection.register(app, settings)
 
     connection = Connection(settings, client)
     app.extensions["jobmon_connection"] = connection
@@ -75,7 +76,6 @@ def create_app(
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
     app.register_blueprint(views.blueprint(store, lists, series))
-    app.after_request(_protect)
     Compress(app)
     return app
 
@@ -86,10 +86,3 @@ def _settings_from_env() -> Settings:
     except SettingsError as error:
         sys.stderr.write(f"jobmon: {error}\n")
         raise SystemExit(EXIT_BAD_SETTINGS) from None
-
-
-def _protect(response: Response) -> Response:
-    """Data about jobs is for one caller and this moment only."""
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response

@@ -67,6 +67,7 @@ class Settings:
     log_level: str = "INFO"
     metrics: str = "token"
     metrics_max_types: int = 100
+    trusted_proxies: int = 0
 
     @classmethod
     def from_env(cls) -> "Settings":
@@ -128,6 +129,9 @@ class Settings:
                 "metrics": env.str("METRICS", cls.metrics, validate=validate.OneOf(METRICS)),
                 "metrics_max_types": env.int(
                     "METRICS_MAX_TYPES", cls.metrics_max_types, validate=_positive
+                ),
+                "trusted_proxies": env.int(
+                    "TRUSTED_PROXIES", cls.trusted_proxies, validate=validate.Range(min=0)
                 ),
             }
         try:

@@ -137,10 +137,14 @@ def require_token(*, cookie: bool = False, unasked: bool = False) -> None:
 
 
 def seconds_left(token: str) -> float | None:
-    """How long a token is good from now on, None for ever; 401 if it is not good now."""
+    """How long a token is good from now on, None for ever; 401 if it is not good now.
+
+    Its bearer is this request's caller from then on.
+    """
     with _answering_401():
         claims = _claims_of(token)
         _refuse_revoked(claims)
+        g.jobmon_claims = claims
         return int(claims["exp"]) - time.time() if "exp" in claims else None
 
 

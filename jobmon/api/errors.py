@@ -8,7 +8,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
@@ -23,6 +23,9 @@ _CODES = {
 # UserNotFound (by certificate), Unauthorized, AuthenticationFailed: the database is there, but not
 # for us, until someone acts.
 _REFUSED = (11, 13, 18)
+
+
+_REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class ApiError(Exception):
@@ -65,6 +68,8 @@ def explain(error: Exception) -> ApiError:
     """What to tell the caller of any failure; a fault is logged here, once."""
     match error:
         case ApiError():
+            if error.status in _REFUSALS:
+                note_refusal(error)
             return error
         case HTTPException():
             return _http_error(error)
@@ -72,6 +77,19 @@ def explain(error: Exception) -> ApiError:
             return _database_error(error)
         case _:
             return _server_error(error)
+
+
+def note_refusal(error: ApiError) -> None:
+    """Log who was refused what, and why; nothing of a token but its subject, once it is checked."""
+    log.info(
+        "refused with %d %s: %s %s, sub %r, from %s",
+        error.status,
+        error.code,
+        request.method,
+        request.endpoint,
+        g.get("jobmon_claims", {}).get("sub"),
+        request.remote_addr,
+    )
 
 
 def _answer(error: ApiError) -> Response:
