@@ -164,11 +164,14 @@ def _key_source(values: Mapping[str, Any]) -> dict[str, str]:
         )
     if values["jwt_public_key"]:
         try:
-            jwt.get_algorithm_by_name(algorithm).prepare_key(values["jwt_public_key"])
+            named = jwt.get_algorithm_by_name(algorithm)
+            too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
         except (jwt.InvalidKeyError, TypeError, ValueError):
             raise SettingsError(
                 f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
             ) from None
+        if too_short:
+            raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
     return {"jwt_algorithm": algorithm}
 
 

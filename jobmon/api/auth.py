@@ -89,7 +89,12 @@ class KeySet:
         else:
             self._away = False
             self._fetched_at = self._tried_at
-            self._keys = {key.key_id: key for key in keys if key.key_id}
+            self._keys = {key.key_id: key for key in keys if key.key_id and not is_weak(key)}
+
+
+def is_weak(key: pyjwt.PyJWK) -> bool:
+    """Whether a key is shorter than its algorithm asks for (RFC 7518): it proves nothing."""
+    return bool(key.Algorithm.check_key_length(key.key))
 
 
 def register(app: Flask, settings: Settings, connection: Connection) -> None:
@@ -189,7 +194,7 @@ def token_id(claims: dict[str, Any]) -> str:
 
 def _refuse_revoked(claims: dict[str, Any]) -> None:
     revoked: RevokedTokens = current_app.extensions["jobmon_revoked"]
-    if token_id(claims) in revoked:
+    if revoked.includes(token_id(claims), claims["sub"], float(claims.get("iat", 0))):
         raise JWTDecodeError("Revoked")
 
 
@@ -262,16 +267,17 @@ def token_command(sub: str, role: str, hours: float) -> None:
 @click.command("revoke")
 @click.argument("token_id", metavar="JTI", required=False)
 @click.option("--token-stdin", is_flag=True, help="Read the token itself, from standard input.")
+@click.option("--sub", help="All tokens of a subject that were issued until now.")
 @click.option("--list", "listing", is_flag=True, help="Print what is revoked, and until when.")
 @with_appcontext
-def revoke_command(token_id: str | None, token_stdin: bool, listing: bool) -> None:
+def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, listing: bool) -> None:
     """Refuse a token before it expires, by the `jti` in it; sessions made with it end, too.
 
     It holds within two seconds, for all who serve. JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI)
     must be of a user who may write JOBMON_ROLLUP_DB: the collector's.
     """
-    if [bool(token_id), token_stdin, listing].count(True) != 1:
-        raise click.UsageError("Give one of: a JTI, --token-stdin, --list.")
+    if [bool(token_id), token_stdin, bool(sub), listing].count(True) != 1:
+        raise click.UsageError("Give one of: a JTI, --token-stdin, --sub, --list.")
     settings: Settings = current_app.extensions["jobmon_settings"]
     until = None
     if token_stdin:
@@ -282,9 +288,12 @@ def revoke_command(token_id: str | None, token_stdin: bool, listing: bool) -> No
         if token_id is not None:
             revoked.add(token_id, until)
             click.echo(f"revoked: {token_id}")
+        elif sub:
+            revoked.add_subject(sub)
+            click.echo(f"revoked: all tokens of {sub} issued until now")
         else:
-            for known, expires_at in revoked.all():
-                click.echo(f"{known}\t{expires_at.isoformat() if expires_at else 'for good'}")
+            for known, how_long in revoked.all():
+                click.echo(f"{known}\t{how_long}")
     except PyMongoError as error:
         raise click.ClickException(f"not revoked: {cause(error)}") from None
     finally:

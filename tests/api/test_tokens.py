@@ -11,9 +11,10 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
+from jwt.warnings import InsecureKeyLengthWarning
 
 from jobmon import create_app
 from jobmon.api import auth
@@ -228,6 +229,18 @@ def test_a_token_cannot_bring_its_own_key(service: Make, provider: Provider) -> 
             assert opened(secret, signed(CLAIMS, **header)) == 200, header
         assert evil.asked == 0
     assert provider.asked == 1
+
+
+def test_a_providers_key_that_is_too_short_proves_nothing(
+    service: Make, provider: Provider
+) -> None:
+    short = rsa.generate_private_key(65_537, 1_024)
+    provider.keys |= {"short": short}
+    api = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
+    assert opened(api, signed(CLAIMS, KEY, "RS256", kid="one")) == 200
+    with pytest.warns(InsecureKeyLengthWarning):
+        token = signed(CLAIMS, short, "RS256", kid="short")
+    assert opened(api, token) == INVALID
 
 
 def test_a_providers_shared_secret_is_no_key_for_us(service: Make, provider: Provider) -> None:
