@@ -119,6 +119,8 @@ def test_every_setting_is_read(read: Any) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("METRICS", "some"),
         ("METRICS_MAX_TYPES", "0"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("TRUSTED_PROXIES", "10.0.0.1"),
     ],
 )
 def test_a_bad_setting_is_refused_in_a_line_that_names_it_and_shows_no_secret(
