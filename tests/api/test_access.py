@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jwt
+import mongomock
 import pytest
 from bson import ObjectId
 from flask.testing import FlaskClient
@@ -85,15 +86,15 @@ TOKENS = {
 }
 
 
-@pytest.fixture
-def api(
-    watched: Database[dict[str, Any]],
-    make_settings: Callable[..., Settings],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Api:
-    monkeypatch.setattr("jobmon.rollup.series.tally", lambda *_: {})  # mongomock cannot
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
     granted = frozenset({ADMIN_DASHBOARD})
-    settings = make_settings(role_permissions={"admin": granted, "ops": granted})
+    settings = Settings(
+        mongo_uri="mongodb://127.0.0.1/watched",
+        jwt_secret_key=SECRET,
+        role_permissions={"admin": granted, "ops": granted},
+    )
+    client: Any = mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
     jobs = [
         ("adas", "ada"),
         ("bobs", "bob"),
@@ -101,9 +102,11 @@ def api(
         ("roots", "root"),
         ("olgas", "olga"),
     ]
-    watched.jobs.insert_many({"jobId": name, "createdBy": owner} for name, owner in jobs)
-    watched.client[settings.rollup_db][REVOKED].insert_one({"_id": "revoked"})
-    return Api(create_app(settings, watched.client))
+    client.watched.jobs.insert_many({"jobId": name, "createdBy": owner} for name, owner in jobs)
+    client[settings.rollup_db][REVOKED].insert_one({"_id": "revoked"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobmon.rollup.series.tally", lambda *_: {})  # mongomock cannot
+        yield Api(create_app(settings, client))
 
 
 def ask(api: Api, path: str, caller: str, **headers: str) -> Any:

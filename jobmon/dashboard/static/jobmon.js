@@ -320,12 +320,14 @@ if (signIn) {
 }
 
 function subjectOf(token) {
+  const unknown = "whoever this token is of";
   try {
     const bytes = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
     const text = new TextDecoder().decode(Uint8Array.from(bytes, (one) => one.charCodeAt(0)));
-    return String(JSON.parse(text).sub).slice(0, 100);
+    const { sub } = JSON.parse(text);
+    return typeof sub === "string" ? sub.slice(0, 100) : unknown;
   } catch {
-    return "whoever this token is of";
+    return unknown;
   }
 }
 
