@@ -1,6 +1,5 @@
 """jobmon: a read-only monitor and admin API for a job queue kept in MongoDB."""
 
-import logging
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -9,7 +8,8 @@ from flask import Flask
 from flask_compress import Compress
 from pymongo import MongoClient
 
-from jobmon.api import admin, auth, health, jobs, openapi, protection, ratelimit
+from jobmon import logs, tracing
+from jobmon.api import admin, auth, health, jobs, openapi, protection, ratelimit, requestlog
 from jobmon.dashboard import views
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
@@ -20,8 +20,6 @@ from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 
 __version__ = version("jobmon")
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
 EXIT_BAD_SETTINGS = 3
@@ -40,7 +38,8 @@ def create_app(
 
     if settings is None:
         settings = _settings_from_env()
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    logs.hide(settings)
+    logs.configure(settings.log_level)
     app = Flask(__name__, static_folder=None)
     app.config.update(
         API_TITLE="jobmon",
@@ -64,7 +63,9 @@ def create_app(
     store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
     series = SeriesReader(connection, rollup)
     lists = JobLists(connection, store)
-    metrics.register(app, settings, connection, store, rollup)  # first, so that it times all
+    tracing.instrument(app)
+    requestlog.register(app)
+    metrics.register(app, settings, connection, store, rollup)
     auth.register(app, settings, connection)
     ratelimit.register(app, settings)
     api = openapi.DocumentedApi(app)

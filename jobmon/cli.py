@@ -1,6 +1,5 @@
 """The `jobmon` command."""
 
-import logging
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from flask.cli import ScriptInfo
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from jobmon import LOG_FORMAT, create_app
+from jobmon import create_app, logs
 from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
 from jobmon.demo import run_workload
@@ -20,8 +19,9 @@ from jobmon.provision import create_users, initiate_replica_set
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.stack import StackError, run_stack
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
+from jobmon.store.names import Document
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,7 +58,8 @@ def collector() -> None:
         settings = Settings.from_env()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    logs.hide(settings)
+    logs.configure(settings.log_level)
     stop = _stopped_by(signal.SIGINT, signal.SIGTERM)
     with collecting(settings):
         stop.wait()
@@ -101,6 +102,7 @@ def openapi() -> None:
 )
 def workload(mongo_uri: str) -> None:
     """Producers and workers of a sample queue, until interrupted."""
+    logs.configure("INFO")
     run_workload(mongo_uri, _stopped_by(signal.SIGINT, signal.SIGTERM))
 
 

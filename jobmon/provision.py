@@ -10,7 +10,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from jobmon.store.connection import Document
+from jobmon.store.names import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"

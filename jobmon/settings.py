@@ -1,6 +1,7 @@
 """Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,7 +12,13 @@ from marshmallow import ValidationError, validate
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from jobmon.domain import DEFAULT_REDACT_KEYS
+from jobmon.domain import (
+    ATTEMPT_FIELDS,
+    DEFAULT_REDACT_KEYS,
+    JOB_FIELDS,
+    AttemptStatus,
+    JobStatus,
+)
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
 PERMISSIONS = frozenset({ADMIN_DASHBOARD})
@@ -31,6 +38,8 @@ PUBLIC_KEY_ALGORITHMS = (
     "EdDSA",
 )
 MIN_SECRET_BYTES = 32
+# Whose documents are watched, with the collection that they are in by default.
+PROFILES = {"jobmon": "jobs", "agenda": "agendaJobs", "celery": "celery_taskmeta"}
 METRICS = ("token", "open", "off")  # who may scrape
 
 
@@ -43,8 +52,12 @@ class Settings:
     """Everything that can be set. Each field is `JOBMON_` and its name in capitals."""
 
     mongo_uri: str = field(repr=False)
+    profile: str = "jobmon"
     jobs_collection: str = "jobs"
     attempts_collection: str = "job_attempts"
+    job_fields: Mapping[str, str] = field(default_factory=dict)
+    attempt_fields: Mapping[str, str] = field(default_factory=dict)
+    status_names: Mapping[str, str] = field(default_factory=dict)
     rollup_uri: str | None = field(default=None, repr=False)
     rollup_db: str = "jobmon_rollups"
     collector: bool = False
@@ -53,6 +66,7 @@ class Settings:
     keep_days_days: int = 400
     server_selection_timeout_ms: int = 2_000
     query_timeout_ms: int = 5_000
+    slow_query_ms: int = 500
     stats_ttl_ms: int = 2_000
     jwt_algorithm: str = "HS256"
     jwt_secret_key: str | None = field(default=None, repr=False)
@@ -70,18 +84,25 @@ class Settings:
     trusted_proxies: int = 0
 
     @classmethod
+    def of_watched(cls, mongo_uri: str) -> "Settings":
+        """What the environment says of the watched documents, for a database that it need not name.
+
+        SettingsError names every setting that is wrong.
+        """
+        env = Env(eager=False)
+        with env.prefixed("JOBMON_"):
+            values = _watched(env)
+        _seal(env)
+        return cls(mongo_uri=mongo_uri, **values)
+
+    @classmethod
     def from_env(cls) -> "Settings":
         """Read and check the environment; SettingsError names every setting that is wrong."""
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values: dict[str, Any] = {
                 "mongo_uri": env.str("MONGO_URI", validate=_mongo_uri),
-                "jobs_collection": env.str(
-                    "JOBS_COLLECTION", cls.jobs_collection, validate=_collection
-                ),
-                "attempts_collection": env.str(
-                    "ATTEMPTS_COLLECTION", cls.attempts_collection, validate=_collection
-                ),
+                **_watched(env),
                 "rollup_uri": env.str("ROLLUP_URI", None, validate=_mongo_uri),
                 "rollup_db": env.str("ROLLUP_DB", cls.rollup_db, validate=_database),
                 "collector": env.bool("COLLECTOR", default=cls.collector),
@@ -100,6 +121,7 @@ class Settings:
                 "query_timeout_ms": env.int(
                     "QUERY_TIMEOUT_MS", cls.query_timeout_ms, validate=_positive
                 ),
+                "slow_query_ms": env.int("SLOW_QUERY_MS", cls.slow_query_ms, validate=_positive),
                 "stats_ttl_ms": env.int(
                     "STATS_TTL_MS", cls.stats_ttl_ms, validate=validate.Range(min=0)
                 ),
@@ -134,13 +156,33 @@ class Settings:
                     "TRUSTED_PROXIES", cls.trusted_proxies, validate=validate.Range(min=0)
                 ),
             }
-        try:
-            env.seal()
-        except EnvValidationError as error:
-            raise SettingsError(_one_line(error)) from None
-        except EnvError as error:
-            raise SettingsError(str(error)) from None
+        _seal(env)
         return cls(**(values | _key_source(values)))
+
+
+def _watched(env: Env) -> dict[str, Any]:
+    """How the watched documents are told."""
+    profile = env.str("PROFILE", "jobmon", validate=validate.OneOf(PROFILES))
+    jobs = PROFILES.get(profile or "", "jobs")
+    return {
+        "profile": profile,
+        "jobs_collection": env.str("JOBS_COLLECTION", jobs, validate=_collection),
+        "attempts_collection": env.str(
+            "ATTEMPTS_COLLECTION", Settings.attempts_collection, validate=_collection
+        ),
+        "job_fields": env.dict("JOB_FIELDS", {}, validate=_fields_of(JOB_FIELDS)),
+        "attempt_fields": env.dict("ATTEMPT_FIELDS", {}, validate=_fields_of(ATTEMPT_FIELDS)),
+        "status_names": env.dict("STATUS_NAMES", {}, validate=_statuses),
+    }
+
+
+def _seal(env: Env) -> None:
+    try:
+        env.seal()
+    except EnvValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    except EnvError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _one_line(error: EnvValidationError) -> str:
@@ -212,6 +254,26 @@ def _known_permissions(value: Mapping[str, str]) -> None:
     unknown = set(value.values()) - PERMISSIONS
     if unknown:
         raise ValidationError(f"Permissions are {', '.join(sorted(PERMISSIONS))}.")
+
+
+def _fields_of(known: tuple[str, ...]) -> Callable[[Mapping[str, str]], None]:
+    def check(value: Mapping[str, str]) -> None:
+        unknown = set(value) - set(known)
+        if unknown:
+            raise ValidationError(f"Unknown: {', '.join(sorted(unknown))}. {', '.join(known)} are.")
+        if not all(re.fullmatch(r"[^$.\s\0][^$\s\0]*", path) for path in value.values()):
+            raise ValidationError("Not the name of a field, as in jobId=job_id.")
+
+    return check
+
+
+def _statuses(value: Mapping[str, str]) -> None:
+    known = {status.value for status in (*JobStatus, *AttemptStatus)}
+    unknown = set(value.values()) - known
+    if unknown:
+        raise ValidationError(
+            f"Unknown: {', '.join(sorted(unknown))}. Theirs first, as in done=succeeded."
+        )
 
 
 def _rate_limit(value: str) -> None:

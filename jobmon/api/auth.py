@@ -25,7 +25,8 @@ from flask_jwt_extended import (
 from flask_jwt_extended.exceptions import JWTDecodeError, JWTExtendedException, NoAuthorizationError
 from pymongo.errors import PyMongoError
 
-from jobmon.api.errors import ApiError, cause, unavailable
+from jobmon.api.errors import ApiError, unavailable
+from jobmon.logs import cause
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store.connection import Connection
 from jobmon.store.revoked import RevokedTokens

@@ -12,6 +12,8 @@ from flask import Flask, Response, g, jsonify, request
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
+from jobmon.logs import cause
+
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
@@ -23,9 +25,6 @@ _CODES = {
 # UserNotFound (by certificate), Unauthorized, AuthenticationFailed: the database is there, but not
 # for us, until someone acts.
 _REFUSED = (11, 13, 18)
-
-
-_REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class ApiError(Exception):
@@ -65,31 +64,21 @@ def register(app: Flask) -> None:
 
 
 def explain(error: Exception) -> ApiError:
-    """What to tell the caller of any failure; a fault is logged here, once."""
+    """What to tell the caller of any failure; a fault is logged here, once.
+
+    The code is also for the line that is logged of the request.
+    """
     match error:
         case ApiError():
-            if error.status in _REFUSALS:
-                note_refusal(error)
-            return error
+            known = error
         case HTTPException():
-            return _http_error(error)
+            known = _http_error(error)
         case PyMongoError():
-            return _database_error(error)
+            known = _database_error(error)
         case _:
-            return _server_error(error)
-
-
-def note_refusal(error: ApiError) -> None:
-    """Log who was refused what, and why; nothing of a token but its subject, once it is checked."""
-    log.info(
-        "refused with %d %s: %s %s, sub %r, from %s",
-        error.status,
-        error.code,
-        request.method,
-        request.endpoint,
-        g.get("jobmon_claims", {}).get("sub"),
-        request.remote_addr,
-    )
+            known = _server_error(error)
+    g.jobmon_error_code = known.code
+    return known
 
 
 def _answer(error: ApiError) -> Response:
@@ -141,14 +130,6 @@ def _database_error(error: PyMongoError) -> ApiError:
         return _server_error(error)
     log.error("%s: database unavailable: %s", request.endpoint, cause(error))
     return unavailable("database_unavailable", "The database does not answer. Try again.")
-
-
-def cause(error: PyMongoError) -> str:
-    """What went wrong, in a line; of a refusal only its name, for its text quotes the query."""
-    if isinstance(error, OperationFailure):
-        details = error.details or {}
-        return f"{type(error).__name__} {details.get('codeName', error.code)}"
-    return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"
 
 
 def _server_error(error: Exception) -> ApiError:

@@ -11,9 +11,9 @@ from jobmon.api.errors import ApiError, invalid
 from jobmon.api.export import export
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import Error, JobDetail, JobList, OwnListQuery
-from jobmon.store.connection import Document
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import MAX_ID_MATCHES, JobFilter, JobLists, TooManyMatchesError
+from jobmon.store.names import Document
 from jobmon.store.ordering import Place
 
 OLDEST_FIRST = "createdAt"

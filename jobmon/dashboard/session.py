@@ -5,7 +5,6 @@ a token that is revoked ends the session.
 It is SameSite=Strict: a page of another site can neither send it nor act with it.
 """
 
-import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -16,9 +15,7 @@ from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth
-from jobmon.api.errors import ApiError, note_refusal
-
-log = logging.getLogger(__name__)
+from jobmon.api.errors import ApiError, explain
 
 Page = tuple[str, int, Mapping[str, str]]
 
@@ -74,10 +71,9 @@ def sign_in() -> BaseResponse | Page:
     try:
         lasts_s = auth.seconds_left(token)
     except ApiError as error:
-        note_refusal(error)
+        explain(error)
         said = _REFUSED.get(error.code, error.message)
         return _refusal(said, then, error.status, error.headers)
-    log.info("signed in: sub %r, from %s", auth.subject(), request.remote_addr)
     response = redirect(then or url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
     max_age = None if lasts_s is None else max(1, round(min(lasts_s, MAX_COOKIE_AGE_S)))
     response.set_cookie(auth.session_cookie(), token, max_age=max_age, **_cookie())

@@ -34,9 +34,11 @@ from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
 from jobmon.rollup.segments import SegmentMap, dump_counts
 from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
-from jobmon.store.connection import Connection, Document
-from jobmon.store.indexes import BY_UPDATE, is_bad_hint
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import BY_UPDATE
 from jobmon.store.jobs import Conditions, Figures, JobStore
+from jobmon.store.names import Document
+from jobmon.store.watched import Watched, is_bad_hint
 
 log = logging.getLogger(__name__)
 
@@ -205,12 +207,11 @@ class PolledChanges:
 
     token = None
 
-    def __init__(self, jobs: Collection[Document], max_time_ms: int, stop: threading.Event) -> None:
+    def __init__(self, jobs: Watched, stop: threading.Event) -> None:
         self._jobs = jobs
-        self._max_time_ms = max_time_ms
         self._stop = stop
         self._next_look_back = 0.0
-        self._polls = True
+        self._polls = "updatedAt" in jobs.names.paths
 
     def next_batch(self, segments: SegmentMap) -> None:
         self._stop.wait(TICK_S)
@@ -225,12 +226,8 @@ class PolledChanges:
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
         try:
-            updated = (
-                self._jobs.find({"updatedAt": {"$gte": since}}, {"_id": True})
-                .hint(dict(BY_UPDATE))
-                .max_time_ms(self._max_time_ms)
-            )
-            for job in updated:
+            query = {"updatedAt": {"$gte": since}}
+            for job in self._jobs.find(query, ("_id",), index=BY_UPDATE, strictly=True):
                 segments.mark(job["_id"])
         except OperationFailure as error:
             if not is_bad_hint(error):
@@ -351,8 +348,8 @@ class Collector:
         """Count everything, with the changes meanwhile waiting in the stream."""
         jobs = self._connection.jobs
         changes = self._changes(None)
-        segments = SegmentMap(jobs, self._connection.max_time_ms)
-        estimated = jobs.estimated_document_count()
+        segments = SegmentMap(jobs)
+        estimated = jobs.estimated_count()
         started = said_at = time.monotonic()
 
         def progress(counted: int) -> None:
@@ -379,11 +376,11 @@ class Collector:
     def _changes(self, token: Document | None) -> Changes:
         jobs = self._connection.jobs
         try:
-            return StreamedChanges(jobs, token, self._stop)
+            return StreamedChanges(jobs.collection, token, self._stop)
         except OperationFailure as error:
             if error.code != _NOT_A_REPLICA_SET:
                 raise
-        return PolledChanges(jobs, self._connection.max_time_ms, self._stop)
+        return PolledChanges(jobs, self._stop)
 
     def _write(self, segments: SegmentMap, as_of: datetime) -> None:
         conditions = self._look_at_conditions(segments, as_of)
@@ -450,14 +447,14 @@ class Collector:
         except _StreamLostError as error:
             log.warning("counting anew, the change stream cannot be resumed: %s", error)
             return None
-        segments = SegmentMap(jobs, self._connection.max_time_ms)
+        segments = SegmentMap(jobs)
         parts = self._rollups[SNAPSHOTS].find({"version": snapshot["version"]}).sort("number")
         segments.load(segment for part in parts for segment in part["segments"])
         return segments, changes
 
     def _watched(self) -> str:
         """What the rollup is of: another collection's counts must not be taken for this one's."""
-        return self._connection.jobs.full_name
+        return self._connection.jobs.collection.full_name
 
 
 @contextmanager

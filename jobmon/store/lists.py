@@ -7,10 +7,18 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from jobmon.store import indexes
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore, attempt_count, owner_values
-from jobmon.store.ordering import NEWEST_FIRST, SORT_KEY, Place, after, sort_of
-from jobmon.store.reading import Hint
+from jobmon.store.names import Document, Keys
+from jobmon.store.ordering import (
+    BY_ID_KEY,
+    NEWEST_FIRST,
+    SORT_KEY,
+    Place,
+    after,
+    after_id,
+    sort_of,
+)
 from jobmon.store.shared import SharedAnswers
 
 COUNT_EXACTLY_UP_TO = 10_000
@@ -25,6 +33,7 @@ _MAX_SKIP = 2**31
 
 # A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
 _SUMMARY_FIELDS = (
+    "_id",
     "jobId",
     "type",
     "status",
@@ -103,7 +112,7 @@ class JobFilter:
         return self == JobFilter(statuses=self.statuses, types=self.types)
 
     @property
-    def index(self) -> indexes.Keys:
+    def index(self) -> Keys:
         """The index that finds these jobs: in list order, except those by id."""
         if self.job_id is not None:
             return indexes.JOB_ID
@@ -154,9 +163,9 @@ class JobLists:
     """Reads lists of the watched jobs; PyMongoError when they cannot be read."""
 
     def __init__(self, connection: Connection, store: JobStore) -> None:
-        self._connection = connection
+        self._jobs = connection.jobs
         self._store = store
-        self._reader = store.reader
+        self._by_id = connection.jobs.names.orders_by_id
         self._totals: SharedAnswers[int] = SharedAnswers(KEEP_TOTALS)
 
     def page(
@@ -232,10 +241,10 @@ class JobLists:
         self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int = 0
     ) -> list[Document]:
         """Jobs in the order of the walk: from its start, or what lies beyond `place`."""
-        if wanted.job_id is not None or (ascending and not self._reads_upwards(wanted.index)):
+        if not self._has_order(wanted, ascending=ascending):
             return self._sorted(wanted, place, limit, ascending=ascending, skip=skip)
         jobs: list[Document] = []
-        for clause in after(place, only_dates=wanted.is_ranged) if place else ({},):
+        for clause in self._beyond(place, wanted) if place else ({},):
             jobs += self._find(wanted, clause, limit - len(jobs), ascending=ascending, skip=skip)
             if len(jobs) >= limit:
                 break
@@ -245,19 +254,14 @@ class JobLists:
         self, wanted: JobFilter, clause: Document, limit: int, *, ascending: bool, skip: int
     ) -> list[Document]:
         """Jobs as the index has them, in either direction."""
-
-        def run(hint: Hint) -> list[Document]:
-            return list(
-                self._connection.jobs.find({"$and": [wanted.match(), clause]}, _SUMMARY_FIELDS)
-                .sort(sort_of(clause, ascending=ascending))
-                .skip(skip)
-                .limit(limit)
-                .batch_size(limit)
-                .hint(hint)
-                .max_time_ms(self._connection.max_time_ms)
-            )
-
-        return self._reader.with_index(wanted.index, run)
+        return self._jobs.find(
+            {"$and": [wanted.match(), clause]},
+            _SUMMARY_FIELDS,
+            index=wanted.index,
+            order=sort_of(clause, ascending=ascending),
+            skip=skip,
+            limit=limit,
+        )
 
     def _sorted(
         self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int
@@ -267,51 +271,50 @@ class JobLists:
         Those by id are 1,000 at most; others are as many as match, within the time limit.
         """
         beyond = "$gt" if ascending else "$lt"
+        names = self._jobs.names
         pipeline: list[Document] = [
             {"$match": wanted.match()},
-            {"$project": {**dict.fromkeys(_SUMMARY_FIELDS, True), "_at": SORT_KEY}},
-            {"$match": {"_at": {beyond: place.sort_key}} if place else {}},
+            {
+                "$project": dict.fromkeys(_SUMMARY_FIELDS, True)
+                | {"_at": BY_ID_KEY if self._by_id else SORT_KEY}
+            },
+            {"$match": {"_at": {beyond: self._sort_key(place)}} if place else {}},
             {"$sort": {"_at": 1 if ascending else -1}},
             {"$skip": skip},
             {"$limit": limit},
-            {"$project": {"_at": False}},
+            {"$unset": "_at"},
         ]
+        found = self._jobs.aggregate(pipeline, index=wanted.index, batch_size=limit + 1)
+        return [names.document(document) for document in found]
 
-        def run(hint: Hint) -> list[Document]:
-            options = self._reader.options(hint=hint, batchSize=limit + 1)
-            return list(self._connection.jobs.aggregate(pipeline, **options))
+    def _sort_key(self, place: Place) -> Document:
+        return {"i": place.id} if self._by_id else place.sort_key
 
-        return self._reader.with_index(wanted.index, run)
+    def _has_order(self, wanted: JobFilter, *, ascending: bool) -> bool:
+        """Whether an index has these jobs in the order of the walk."""
+        if wanted.job_id is not None:
+            return False
+        return self._by_id or not ascending or self._reads_upwards(wanted.index)
 
-    def _reads_upwards(self, index: indexes.Keys) -> bool:
+    def _beyond(self, place: Place, wanted: JobFilter) -> Iterator[Document]:
+        if self._by_id:
+            return after_id(place)
+        return after(place, only_dates=wanted.is_ranged)
+
+    def _reads_upwards(self, index: Keys) -> bool:
         """Whether the index exists and has no array for a createdAt: its plan tells."""
-
-        def run(hint: Hint) -> bool:
-            explained = (
-                self._connection.jobs.find({})
-                .limit(1)
-                .hint(hint)
-                .max_time_ms(self._connection.max_time_ms)
-                .explain()
-            )
-            return any(
-                paths.get("createdAt") == []
-                for paths in _multikey_paths(explained["queryPlanner"]["winningPlan"])
-            )
-
-        return self._reader.with_index(index, run)
+        path = self._jobs.names.paths["createdAt"]
+        return any(paths.get(path) == [] for paths in _multikey_paths(self._jobs.plan(index)))
 
     def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Place:
-        created_at = job.get("createdAt")
+        created_at = job.get("_at", job.get("createdAt"))
         if isinstance(created_at, list) and created_at:
             # An array stands where its greatest element does: ask the server.
             pipeline = [
                 {"$match": {"_id": {"$eq": job["_id"]}}},
                 {"$project": {"greatest": {"$max": "$createdAt"}}},
             ]
-            options = self._reader.options()
-            found = next(self._connection.jobs.aggregate(pipeline, **options), {})
-            created_at = found.get("greatest")
+            created_at = next(iter(self._jobs.aggregate(pipeline)), {}).get("greatest")
         return Place(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
 
     def _total(self, wanted: JobFilter) -> tuple[int, bool]:
@@ -323,7 +326,7 @@ class JobLists:
         """
         if wanted.job_id is not None:
             self._check_id(wanted)
-            return self._reader.count(wanted.match(), wanted.index, None), True
+            return self._jobs.count(wanted.match(), index=wanted.index), True
         if not wanted.is_by_status_and_type:
             return self._counted(wanted)
         figures = self._store.figures_at_hand()
@@ -351,12 +354,13 @@ class JobLists:
         return min(counted, COUNT_EXACTLY_UP_TO), counted <= COUNT_EXACTLY_UP_TO
 
     def _count(self, wanted: JobFilter, limit: int) -> int:
-        return self._reader.count(wanted.match(), wanted.index, limit)
+        return self._jobs.count(wanted.match(), index=wanted.index, limit=limit)
 
     def _check_id(self, wanted: JobFilter) -> None:
         if wanted.job_id is None:
             return
-        matches = self._reader.count(wanted.match_id(), indexes.JOB_ID, MAX_ID_MATCHES + 1)
+        query, most = wanted.match_id(), MAX_ID_MATCHES + 1
+        matches = self._jobs.count(query, index=indexes.JOB_ID, limit=most)
         if matches > MAX_ID_MATCHES:
             raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
+from jobmon.store.names import Document
 from jobmon.store.shared import Shared
 
 log = logging.getLogger(__name__)

@@ -304,8 +304,8 @@ class Commands(CommandListener):
     def started(self, event: Any) -> None:
         if REVOKED in event.command.values():
             return  # once a second, for whoever asks first
-        own = {key: value for key, value in event.command.items() if key not in ("lsid", "$db")}
-        own.pop("$clusterTime", None)
+        of_the_request = ("lsid", "$db", "$clusterTime", "comment")
+        own = {key: value for key, value in event.command.items() if key not in of_the_request}
         self.shapes.append(_shape(own))
 
     def succeeded(self, event: Any) -> None:
