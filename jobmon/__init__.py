@@ -4,12 +4,12 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask
 from flask_compress import Compress
 from pymongo import MongoClient
 
 from jobmon import logs, tracing
-from jobmon.api import admin, auth, health, jobs, openapi, ratelimit, requestlog
+from jobmon.api import admin, auth, health, jobs, openapi, protection, ratelimit, requestlog
 from jobmon.dashboard import views
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
@@ -55,6 +55,7 @@ def create_app(
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.extensions["jobmon_settings"] = settings
     app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
+    protection.register(app, settings)
 
     connection = Connection(settings, client)
     app.extensions["jobmon_connection"] = connection
@@ -65,7 +66,7 @@ def create_app(
     tracing.instrument(app)
     requestlog.register(app)
     metrics.register(app, settings, connection, store, rollup)
-    auth.register(app, settings)
+    auth.register(app, settings, connection)
     ratelimit.register(app, settings)
     api = openapi.DocumentedApi(app)
     for routes in (
@@ -76,7 +77,6 @@ def create_app(
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
     app.register_blueprint(views.blueprint(store, lists, series))
-    app.after_request(_protect)
     Compress(app)
     return app
 
@@ -87,10 +87,3 @@ def _settings_from_env() -> Settings:
     except SettingsError as error:
         sys.stderr.write(f"jobmon: {error}\n")
         raise SystemExit(EXIT_BAD_SETTINGS) from None
-
-
-def _protect(response: Response) -> Response:
-    """Data about jobs is for one caller and this moment only."""
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response

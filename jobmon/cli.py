@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from jobmon import create_app, logs
-from jobmon.api.auth import token_command
+from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
 from jobmon.check import Finding, Level, examine, refused
 from jobmon.demo import run_workload
@@ -67,6 +67,7 @@ def main(context: click.Context) -> None:
 
 
 main.add_command(token_command)
+main.add_command(revoke_command)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

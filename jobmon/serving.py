@@ -28,6 +28,10 @@ graceful_timeout = 20  # what SIGTERM leaves requests that are under way
 keepalive = 15
 limit_request_line = 8_190  # a cursor over odd documents can be long
 control_socket_disable = True
+# What proxies say is read in one place, as JOBMON_TRUSTED_PROXIES says (jobmon/api/protection.py);
+# gunicorn would believe it of anybody on this machine.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 
 
 class logger_class(Logger):  # noqa: N801 - the setting's name

@@ -81,6 +81,7 @@ class Settings:
     log_level: str = "INFO"
     metrics: str = "token"
     metrics_max_types: int = 100
+    trusted_proxies: int = 0
 
     @classmethod
     def of_watched(cls, mongo_uri: str) -> "Settings":
@@ -151,6 +152,9 @@ class Settings:
                 "metrics_max_types": env.int(
                     "METRICS_MAX_TYPES", cls.metrics_max_types, validate=_positive
                 ),
+                "trusted_proxies": env.int(
+                    "TRUSTED_PROXIES", cls.trusted_proxies, validate=validate.Range(min=0)
+                ),
             }
         _seal(env)
         return cls(**(values | _key_source(values)))
@@ -202,11 +206,14 @@ def _key_source(values: Mapping[str, Any]) -> dict[str, str]:
         )
     if values["jwt_public_key"]:
         try:
-            jwt.get_algorithm_by_name(algorithm).prepare_key(values["jwt_public_key"])
+            named = jwt.get_algorithm_by_name(algorithm)
+            too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
         except (jwt.InvalidKeyError, TypeError, ValueError):
             raise SettingsError(
                 f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
             ) from None
+        if too_short:
+            raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
     return {"jwt_algorithm": algorithm}
 
 

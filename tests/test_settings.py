@@ -66,6 +66,7 @@ def test_every_setting_is_read(read: Any) -> None:
         LOG_LEVEL="DEBUG",
         METRICS="open",
         METRICS_MAX_TYPES="7",
+        TRUSTED_PROXIES="2",
     )
     assert settings == Settings(
         mongo_uri=GOOD["MONGO_URI"],
@@ -90,6 +91,7 @@ def test_every_setting_is_read(read: Any) -> None:
         log_level="DEBUG",
         metrics="open",
         metrics_max_types=7,
+        trusted_proxies=2,
     )
 
 
@@ -117,6 +119,8 @@ def test_every_setting_is_read(read: Any) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("METRICS", "some"),
         ("METRICS_MAX_TYPES", "0"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("TRUSTED_PROXIES", "10.0.0.1"),
     ],
 )
 def test_a_bad_setting_is_refused_in_a_line_that_names_it_and_shows_no_secret(
@@ -183,6 +187,15 @@ def test_a_key_or_algorithm_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match="JOBMON_JWT_"):
         read(MONGO_URI="mongodb://db", JWT_ALGORITHM=algorithm, **source)
+
+
+def test_a_public_key_that_is_too_short_to_prove_anything_is_refused(read: Any) -> None:
+    short = pem(rsa.generate_private_key(65_537, 1_024))
+    for algorithm in ("RS256", "PS512"):
+        with pytest.raises(
+            SettingsError, match=f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}"
+        ):
+            read(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=short, JWT_ALGORITHM=algorithm)
 
 
 def test_a_public_key_may_have_its_line_ends_escaped(read: Any) -> None:

@@ -8,7 +8,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
@@ -22,8 +22,9 @@ _CODES = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
     HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This address does not answer that."),
 }
-# Unauthorized, AuthenticationFailed: the database is there, but not for us, until someone acts.
-_REFUSED = (13, 18)
+# UserNotFound (by certificate), Unauthorized, AuthenticationFailed: the database is there, but not
+# for us, until someone acts.
+_REFUSED = (11, 13, 18)
 
 
 class ApiError(Exception):
@@ -63,16 +64,21 @@ def register(app: Flask) -> None:
 
 
 def explain(error: Exception) -> ApiError:
-    """What to tell the caller of any failure; a fault is logged here, once."""
+    """What to tell the caller of any failure; a fault is logged here, once.
+
+    The code is also for the line that is logged of the request.
+    """
     match error:
         case ApiError():
-            return error
+            known = error
         case HTTPException():
-            return _http_error(error)
+            known = _http_error(error)
         case PyMongoError():
-            return _database_error(error)
+            known = _database_error(error)
         case _:
-            return _server_error(error)
+            known = _server_error(error)
+    g.jobmon_error_code = known.code
+    return known
 
 
 def _answer(error: ApiError) -> Response:

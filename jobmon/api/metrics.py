@@ -10,6 +10,7 @@ import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import (
@@ -78,7 +79,8 @@ def register(
     queue = QueueMetrics(connection, store, rollup, settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
-        routes.before_request(auth.require_admin)
+        # That the database is away has to be told, not answered with.
+        routes.before_request(partial(auth.require_admin, unasked=True))
 
     @routes.get("/metrics")
     def metrics() -> Response:

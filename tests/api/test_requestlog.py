@@ -37,6 +37,7 @@ def test_a_request_is_one_line_that_says_who_what_and_how_long(api: Api, lines: 
         "method": "GET",
         "route": "/jobs/<job_id>",
         "status": 403,
+        "code": "access_denied",
         "user": "alice",
         "address": "127.0.0.1",
         "request_id": answer.headers["X-Request-ID"],
