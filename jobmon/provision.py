@@ -14,7 +14,8 @@ from jobmon.store.names import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
-READING = ("find", "changeStream")
+# The last two are for `jobmon check`.
+READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 _ALREADY_INITIALIZED = 23
 _DUPLICATE = (51002, 51003)  # role, user

@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from bson import json_util
+from pymongo.common import URI_OPTIONS_VALIDATOR_MAP as VALIDATORS
 from pymongo.database import Database
 
 from jobmon import create_app
 from jobmon.cli import main
 from jobmon.embedded import Mongod, free_port
+from jobmon.provision import COLLECTOR_ROLE, READER_ROLE
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
@@ -172,6 +174,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
         "JOBMON": f"http://127.0.0.1:{port}",
         "ADMIN": token(),
         "OWNER": token("alice", "user"),
+        "STOLEN": token("mallory", "user"),
     }
     web = subprocess.Popen(
         [sys.executable, "-m", "jobmon.cli", "run"],
@@ -227,11 +230,23 @@ def has_extra(arguments: list[str]) -> None:
             assert extra in PROJECT["optional-dependencies"], arguments
 
 
-def creates_an_index(text: str) -> None:
+def is_for_mongosh(text: str) -> None:
+    """An index of ours, or a user with one of our roles."""
+    if ".createUser(" in text:
+        roles = set(re.findall(r'role: "(\w+)"', text))
+        assert roles
+        assert roles <= {READER_ROLE, COLLECTOR_ROLE}, text
+        return
     keys = re.fullmatch(r"db\.\w+\.createIndex\((\{.*?\})(, *\{.*\})?\);?", text)
     assert keys, text
     quoted = re.sub(r"([{,]\s*)([A-Za-z_][\w.]*)\s*:", r'\1"\2":', keys[1])
     assert set(json_util.loads(quoted).values()) <= {1, -1}, text
+
+
+def has_known_options(address: str) -> None:
+    options = address.partition("?")[2].split("&")
+    for name in filter(None, (option.partition("=")[0] for option in options)):
+        assert name.lower() in VALIDATORS, address
 
 
 def check(line: Line, shell: Shell) -> None:
@@ -242,7 +257,7 @@ def check(line: Line, shell: Shell) -> None:
             said = shell.run(line)
             assert said.strip(), line
             assert '"error"' not in said, (line, said)
-        case ["export", *_] | ["openssl", *_]:
+        case ["export" | "openssl" | "echo", *_]:
             shell.run(line)
         case ["jobmon", "run" | "collector"] | ["gunicorn", "wsgi:app"]:
             shell.serve(line)
@@ -265,8 +280,10 @@ def check(line: Line, shell: Shell) -> None:
             assert all((ROOT / name).exists() for name in rest if "/" in name), line
         case ["pre-commit", "install"]:
             assert (ROOT / ".pre-commit-config.yaml").is_file()
+        case [address] if address.startswith("mongodb"):
+            has_known_options(address)
         case _ if line.text.startswith("db."):
-            creates_an_index(line.text)
+            is_for_mongosh(line.text)
         case _:
             raise AssertionError(f"nothing runs this: {line}")
 
