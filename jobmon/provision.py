@@ -14,7 +14,7 @@ from jobmon.store.names import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
-READING = ("find", "changeStream")
+READING = ("find", "listIndexes", "collStats", "changeStream")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 _ALREADY_INITIALIZED = 23
 _DUPLICATE = (51002, 51003)  # role, user
