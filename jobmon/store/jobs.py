@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from bson import Decimal128, ObjectId
+from bson import Decimal128
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document, Keys
+from jobmon.store.names import Document, Keys, spellings
 from jobmon.store.ordering import OLDEST_FIRST
 from jobmon.store.plain import aware, text
 from jobmon.store.shared import Shared
@@ -101,9 +101,7 @@ class Figures:
 
 def owner_values(subject: str) -> list[Any]:
     """What createdBy may hold for a token's `sub`: the text, or the ObjectId that it spells."""
-    if ObjectId.is_valid(subject) and str(ObjectId(subject)) == subject:
-        return [subject, ObjectId(subject)]
-    return [subject]
+    return spellings(subject)
 
 
 class JobStore:
@@ -144,8 +142,10 @@ class JobStore:
         if self._attempts is None:
             return []
         newest_first: Keys = [("attemptNumber", -1)]
+        ids = spellings(job_id)  # mongoose refers to a job by its ObjectId
+        query: Document = {"jobId": {"$in": ids} if len(ids) > 1 else job_id}
         return self._attempts.find(  # index: (jobId, attemptNumber)
-            {"jobId": job_id}, order=newest_first, limit=MAX_ATTEMPTS_SHOWN
+            query, order=newest_first, limit=MAX_ATTEMPTS_SHOWN
         )[::-1]
 
     def figures(self) -> Figures:

@@ -21,7 +21,6 @@ Keys = list[tuple[str, int]]
 
 _LISTS = ("$and", "$or", "$nor")
 _NOTHING: Document = {"_id": {"$in": []}}
-_AFTER_ANY_ID = "\U0010ffff"
 _HEX_DIGITS = 24
 
 
@@ -139,7 +138,8 @@ class Names:
         """What of a document to read for these fields, all of them if None."""
         if fields is None and self.are_ours:
             return None
-        wanted = {*JOB_FIELDS, "_id"} if fields is None else set(fields)
+        all_fields = (*self.paths, *self.reads, *self.computed, "status", "_id")
+        wanted = set(all_fields if fields is None else fields)
         paths = {path for name in wanted if (path := self._path(name)) is not None}
         paths = paths.union(*(self.reads.get(name, ()) for name in wanted)) - {"_id"}
         outer = {path for path in paths if not _is_inside(path, paths)}
@@ -301,10 +301,11 @@ def _of_id(condition: Any) -> Document:
             first, last = start.ljust(_HEX_DIGITS, "0"), start.ljust(_HEX_DIGITS, "f")
             ranges.append({"_id": {"$gte": ObjectId(first), "$lte": ObjectId(last)}})
         return {"$or": ranges}
-    if isinstance(condition, str) and _is_hex_id(condition):
-        return {"_id": {"$in": [condition, ObjectId(condition)]}}
-    return {"_id": condition}
+    return {"_id": {"$in": spellings(condition)}}
 
 
-def _is_hex_id(value: str) -> bool:
-    return ObjectId.is_valid(value) and str(ObjectId(value)) == value
+def spellings(value: str) -> list[Any]:
+    """What a document may hold where `value` is told: the text, or the ObjectId that it spells."""
+    if ObjectId.is_valid(value) and str(ObjectId(value)) == value:
+        return [value, ObjectId(value)]
+    return [value]
