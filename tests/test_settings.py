@@ -166,9 +166,9 @@ def test_a_profile_knows_its_collection_which_may_have_another_name(
 
 
 def test_a_word_that_is_unknown_is_said_together_with_those_that_are_known(read: Any) -> None:
-    with pytest.raises(SettingsError, match="JOBMON_JOB_FIELDS: Unknown: color. jobId, type,"):
+    with pytest.raises(SettingsError, match=r"JOBMON_JOB_FIELDS: Unknown: color\. jobId, type,"):
         read(**GOOD, JOB_FIELDS="color=colour")
-    with pytest.raises(SettingsError, match="Unknown: finished. queued, leased,"):
+    with pytest.raises(SettingsError, match=r"Unknown: finished\. queued, leased,"):
         read(JOB_FIELDS="", STATUS_NAMES="done=finished")
 
 

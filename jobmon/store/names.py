@@ -28,8 +28,8 @@ _HEX_DIGITS = 24
 class DerivedStatus:
     """A status that no field holds: an aggregation's expression over the document's own fields.
 
-    `needs` has, for a status that the expression may give, a query that all such documents match:
-    it may have an index where an expression has none.
+    `needs` has, for every status that the expression may give, a query that all such documents
+    match: it may have an index where an expression has none.
     """
 
     expression: Document
@@ -79,6 +79,15 @@ class Names:
     def orders_by_id(self) -> bool:
         """Whether the order of creation is that of the _id."""
         return self.paths.get("createdAt") == "_id"
+
+    @property
+    def dated(self) -> tuple[str, ...]:
+        """Fields of which one has a new date after every change that the documents tell of."""
+        if "updatedAt" in self.paths:
+            return ("updatedAt",)
+        return tuple(
+            name for name in ("createdAt", "leaseExpiresAt", "finishedAt") if name in self.paths
+        )
 
     def keys(self, keys: Keys) -> Keys | None:
         """An index or an order in the documents' words; None if none of their fields say it."""
@@ -205,7 +214,7 @@ class Names:
         if self.derived is not None:
             needs = [self.derived.needs[word] for word in words if word in self.derived.needs]
             exactly = {"$expr": {"$in": [self.derived.expression, {"$literal": words}]}}
-            return {"$and": [{"$or": needs}, exactly]} if len(needs) == len(words) else exactly
+            return {"$and": [{"$or": needs}, exactly]} if needs else _NOTHING
         path = self.paths.get("status")
         if path is None:
             return _NOTHING

@@ -60,27 +60,38 @@ def _renamed(names: Names, paths: Mapping[str, str], statuses: Mapping[str, str]
     )
 
 
-def _is_date(field: str) -> Document:
-    return {"$eq": [{"$type": field}, "date"]}
+def _has(field: str) -> Document:
+    """Neither null nor missing, as Agenda itself asks."""
+    return {"$gt": [f"${field}", None]}
 
 
 # The last run failed: a success sets lastFinishedAt alone and leaves the old failedAt.
-_AGENDA_FAILED = {"$and": [_is_date("$failedAt"), {"$gte": ["$failedAt", "$lastFinishedAt"]}]}
+_AGENDA_FAILED = {"$and": [_has("failedAt"), {"$gte": ["$failedAt", "$lastFinishedAt"]}]}
 _AGENDA_STATUS: Document = {
     "$switch": {
         "branches": [
-            {"case": _is_date("$lockedAt"), "then": JobStatus.LEASED.value},
+            {"case": _has("lockedAt"), "then": JobStatus.LEASED.value},
             {"case": {"$eq": ["$disabled", True]}, "then": "disabled"},
             {
-                "case": {"$and": [_AGENDA_FAILED, _is_date("$nextRunAt")]},
+                "case": {"$and": [_AGENDA_FAILED, _has("nextRunAt")]},
                 "then": JobStatus.FAILED.value,
             },
             {"case": _AGENDA_FAILED, "then": JobStatus.DLQ.value},
-            {"case": _is_date("$nextRunAt"), "then": JobStatus.QUEUED.value},
-            {"case": _is_date("$lastFinishedAt"), "then": JobStatus.SUCCEEDED.value},
+            {"case": _has("nextRunAt"), "then": JobStatus.QUEUED.value},
+            {"case": _has("lastFinishedAt"), "then": JobStatus.SUCCEEDED.value},
         ],
         "default": "unscheduled",
     }
+}
+_ANY = {"$ne": None}
+_AGENDA_NEEDS: dict[str, Document] = {
+    JobStatus.LEASED.value: {"lockedAt": _ANY},
+    "disabled": {"disabled": True},
+    JobStatus.FAILED.value: {"failedAt": _ANY},
+    JobStatus.DLQ.value: {"failedAt": _ANY, "nextRunAt": None},
+    JobStatus.QUEUED.value: {"nextRunAt": _ANY},
+    JobStatus.SUCCEEDED.value: {"nextRunAt": None, "lastFinishedAt": _ANY},
+    "unscheduled": {"nextRunAt": None, "lastFinishedAt": None},
 }
 _AGENDA_RAN = ("lastRunAt", "lastFinishedAt", "failedAt", "failReason", "failCount")
 
@@ -205,17 +216,7 @@ _PROFILES = {
                 "leaseExpiresAt": "lockedAt",
                 "finishedAt": "lastFinishedAt",
             },
-            derived=DerivedStatus(
-                expression=_AGENDA_STATUS,
-                needs={
-                    JobStatus.LEASED.value: {"lockedAt": {"$type": "date"}},
-                    JobStatus.FAILED.value: {"failedAt": {"$type": "date"}},
-                    JobStatus.DLQ.value: {"failedAt": {"$type": "date"}},
-                    JobStatus.QUEUED.value: {"nextRunAt": {"$type": "date"}},
-                    JobStatus.SUCCEEDED.value: {"lastFinishedAt": {"$type": "date"}},
-                    JobStatus.CANCELLED.value: {"_id": {"$in": []}},
-                },
-            ),
+            derived=DerivedStatus(expression=_AGENDA_STATUS, needs=_AGENDA_NEEDS),
             lags={"leaseExpiresAt": AGENDA_LOCK_LIFETIME},
             reads={
                 "lastError": ("failedAt", "failReason"),
@@ -228,7 +229,12 @@ _PROFILES = {
         outcome={
             "$cond": [_AGENDA_FAILED, AttemptStatus.FAILED.value, AttemptStatus.SUCCEEDED.value]
         },
-        indexes=([("lockedAt", 1)], [("failedAt", 1)], [("nextRunAt", 1)]),
+        indexes=(
+            [("lockedAt", 1)],
+            [("failedAt", 1)],
+            [("nextRunAt", 1), ("lastFinishedAt", 1)],
+            [("disabled", 1), ("_id", -1)],
+        ),
     ),
     "celery": Profile(
         jobs=Names(

@@ -22,6 +22,11 @@ LONGEST_S = 60
 Ids = dict[str, Any]
 
 
+def _finish(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    texts = {"capture_output": True, "text": True, "timeout": LONGEST_S}
+    return subprocess.run(command, check=False, **texts, **options)
+
+
 @pytest.fixture(scope="session")
 def run_agenda() -> Callable[[str, str], Ids]:
     """Let Agenda of a version work in the database of a URI; the ids of its jobs by case."""
@@ -32,14 +37,14 @@ def run_agenda() -> Callable[[str, str], Ids]:
     lock, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+        done = _finish(command, cwd=HERE)
         if done.returncode and not os.environ.get("CI"):
             pytest.skip(f"Agenda cannot be installed: {done.stderr[-300:]}")
         assert done.returncode == 0, done.stderr
 
     def run(version: str, uri: str) -> Ids:
         command = ["node", str(HERE / "agenda.mjs"), version, uri]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
+        done = _finish(command)
         assert done.returncode == 0, done.stderr
         ids: Ids = json.loads(done.stdout)
         return ids
@@ -70,9 +75,7 @@ def run_celery(
         workers.callback(log.close)
         workers.callback(worker.wait)
         workers.callback(worker.kill)
-        done = subprocess.run(
-            [*script, "send"], env=environment, capture_output=True, text=True, timeout=LONGEST_S
-        )
+        done = _finish([*script, "send"], env=environment)
         assert done.returncode == 0, done.stderr + (folder / "log").read_text()
         worker.kill()  # in the midst of its work, as far as `run` and `progress` go
         eventually(lambda: worker.poll() is not None)

@@ -37,7 +37,8 @@ def a_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
 
 
 def uri_of(mongod: Mongod, database: Documents) -> str:
-    return mongod.uri.replace("/?", f"/{database.name}?")
+    address, mark, options = mongod.uri.partition("?")
+    return f"{address}{database.name}{mark}{options}"
 
 
 def init(uri: str, *options: str, **settings: str) -> list[str]:
@@ -114,6 +115,11 @@ class Watching:
         steps = self.get("/admin/jobs/timeseries")["data"]
         names = ("enqueued", "succeeded", "failed", "dlq")
         return {name: sum(step[name] for step in steps) for name in names}
+
+    def stood(self, status: str) -> list[int]:
+        """How many jobs had a status, where a collector looked."""
+        steps = self.get("/admin/jobs/timeseries")["data"]
+        return [step["statusCounts"].get(status, 0) for step in steps if step["statusCounts"]]
 
     def metric(self, name: str) -> dict[str, float]:
         """Samples of a metric: its labels -> the value."""
