@@ -118,4 +118,4 @@ if __name__ == "__main__":
     else:
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         pool = ["--pool=threads", "--concurrency=6", f"--hostname={WORKER}"]
-        app.worker_main(["worker", "--quiet", "--loglevel=WARNING", *pool, *quiet])
+        app.worker_main(["worker", "--loglevel=WARNING", *pool, *quiet])

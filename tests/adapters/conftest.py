@@ -18,7 +18,7 @@ import pytest
 from ..waiting import eventually
 
 HERE = Path(__file__).parent
-LONGEST_S = 60
+LONGEST_S = 40
 Ids = dict[str, Any]
 
 
