@@ -99,11 +99,8 @@ class Names:
             if path is None or (name == "status" and self.derived is not None):
                 return None
             said.setdefault(path, order)
-        fields = list(said.items())
-        for position, (path, _) in enumerate(fields):
-            if path == "_id":  # nothing comes after it, and by itself it has one index, upwards
-                return fields[: position + 1] if position else [("_id", 1)]
-        return fields
+        first = next(iter(said))
+        return [("_id", 1)] if first == "_id" else list(said.items())  # the one that always exists
 
     def order(self, order: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """How to sort; a field of no document says nothing."""

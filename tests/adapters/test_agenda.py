@@ -265,7 +265,7 @@ def test_init_makes_these_indexes_and_no_others(agenda: Agenda) -> None:
         "_id_",
         "findAndLockNextJobIndex",  # Agenda's own
         "name_1__id_-1",
-        "data.user.id_1__id_-1",
+        "data.user.id_1__id_-1_name_1",
         "lastFinishedAt_1",
         "lockedAt_1",
         "failedAt_1",

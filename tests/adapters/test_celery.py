@@ -260,8 +260,8 @@ def test_init_makes_these_indexes_and_no_others(celery: Celery) -> None:
         "status_1_date_done_-1__id_-1",
         "name_1_date_done_-1__id_-1",
         "status_1_name_1_date_done_-1__id_-1",
-        "kwargs.user_id_1_date_done_-1__id_-1",
-        "kwargs.user_id_1_status_1_date_done_-1__id_-1",
+        "kwargs.user_id_1_date_done_-1__id_-1_name_1",
+        "kwargs.user_id_1_status_1_date_done_-1__id_-1_name_1",
         "status_1_date_done_1",
     }
     collections = set(celery.database.list_collection_names()) - {"system.profile"}
