@@ -80,6 +80,17 @@ class Names:
         """Whether the order of creation is that of the _id."""
         return self.paths.get("createdAt") == "_id"
 
+    @cached_property
+    def unknown(self) -> frozenset[str]:
+        """The fields of a job that no document tells."""
+        told = {*self.paths, *self.reads, *self.computed, "attemptCount"}
+        told |= {"status"} if self.derived is not None else set()
+        return frozenset(JOB_FIELDS) - told | (set() if self.knows_creation else {"createdAt"})
+
+    def finds(self, name: str) -> bool:
+        """Whether documents can be asked for by this field."""
+        return self._path(name) is not None
+
     @property
     def dated(self) -> tuple[str, ...]:
         """Fields of which one has a new date after every change that the documents tell of."""

@@ -188,7 +188,8 @@ def test_filters_combine(agenda: Agenda) -> None:
     assert agenda.names(owner="bob", status="dlq") == ["is given up"]
     assert agenda.names(owner="bob", status="dlq", type="fails") == []
     assert agenda.names(owner="carol") == []
-    assert agenda.names(error_code="ETIMEDOUT") == []  # Agenda keeps no code
+    refused = agenda.api.as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
+    assert refused.status_code == 422  # Agenda keeps no code
     runs = agenda.jobs["runs"]
     assert agenda.names(job_id=runs) == ["runs"]
     assert len(agenda.ids(job_id=runs[:8])) >= 1  # who was made in the same second
@@ -304,6 +305,30 @@ def is_count_of_all(entry: Answer) -> bool:
     """The figures without a collector, and a change stream, which reads the oplog."""
     pipeline = entry["command"].get("pipeline") or [{}]
     return "$group" in pipeline[0] or "$changeStream" in pipeline[0]
+
+
+def test_the_pages_tell_what_is_known_and_nothing_else(agenda: Agenda) -> None:
+    viewer = signed_in(agenda.api)
+    overview = viewer.page("/dashboard")
+    odd = {"5": "2 unscheduled, 1 disabled", "6": "1 disabled, 1 unscheduled"}
+    assert odd[agenda.version] in overview.text
+    assert "is given up" in overview.text
+    listed = viewer.page("/dashboard/jobs")
+    for status in ("disabled", "unscheduled"):
+        assert listed.all("input", name="status", value=status)
+    assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
+    repeating = viewer.page(f"/dashboard/jobs/{agenda.jobs['repeats']}")
+    assert "Last attempt succeeded on worker-1" in repeating.text.replace("\n", "")
+    assert "ran " in repeating.text
+    assert "waited" not in repeating.text  # not since it was made, an hour or a year ago
+    assert "Eligible" in repeating.text
+    dead = viewer.page(f"/dashboard/jobs/{agenda.jobs['is given up']}")
+    assert "The bank said no." in dead.text
+    assert "hidden" not in dead.text
+    running = viewer.page(f"/dashboard/jobs/{agenda.jobs['runs']}")
+    assert "held by worker-1" in running.text
+    due = viewer.page(f"/dashboard/jobs/{agenda.jobs['due']}")
+    assert "attempt" not in due.text.lower().replace("attempts", "")
 
 
 def test_the_collector_follows_agenda_at_work(

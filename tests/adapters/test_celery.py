@@ -12,6 +12,7 @@ from pymongo import MongoClient
 from jobmon.embedded import Mongod
 from jobmon.store.plain import iso
 
+from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
 from ..waiting import eventually
 from .watching import Answer, Watching, a_database, init, uri_of
@@ -195,7 +196,9 @@ def test_filters_combine(celery: Celery) -> None:
     assert celery.names(owner="bob") == named("recover", "progress")
     assert celery.names(owner="bob", status="succeeded") == named("recover")
     assert celery.names(owner="bob", status="succeeded", type="progress") == []
-    assert celery.names(error_code="ValueError") == []  # it is within a text
+    refused = celery.api.as_admin("/admin/jobs/queue", error_code="ValueError")
+    assert refused.status_code == 422  # it is within a text
+    assert list(refused.json["error"]["details"]) == ["error_code"]
     assert celery.names(job_id=celery.jobs["add"][:13]) == ["add"]
 
 
@@ -226,7 +229,8 @@ def check_figures(celery: Celery, source: str) -> None:
     assert set(stats["typeCounts"]) == types
     assert (stats["scheduledJobs"], stats["expiredLeases"]) == (0, 0)
     assert stats["oldestQueuedJobAgeMs"] == 0
-    assert celery.happened() == {"enqueued": 0, "succeeded": 6, "failed": 2, "dlq": 2}
+    assert stats["eligibleJobs"] is None  # when a retry is due is not kept
+    assert celery.happened() == {"enqueued": None, "succeeded": 6, "failed": 2, "dlq": 2}
     told = {told["type"]: told for told in celery.get("/admin/jobs/types")["data"]}
     assert set(told) == types
     if celery.extended:
@@ -277,7 +281,6 @@ def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
             celery.names(status=status)
         celery.names(type=["add", "refuse"], status="dlq")
         celery.names(owner="bob", status="succeeded")
-        celery.names(error_code="ValueError")
         celery.get(f"/jobs/{celery.jobs['add']}")
         celery.get("/admin/jobs/stats")
         celery.happened()
@@ -293,6 +296,31 @@ def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
         assert "COLLSCAN" not in entry.get("planSummary", "") or is_stream, said
     after = celery.database.command("dbHash")["collections"]
     assert {name: after[name] for name in before} == before
+
+
+def test_the_pages_tell_what_is_known_and_nothing_else(celery: Celery) -> None:
+    viewer = signed_in(celery.api)
+    overview = viewer.page("/dashboard")
+    assert "when jobs were created is not known" in overview.text
+    assert "1 PROGRESS" in overview.text
+    assert "?status=PROGRESS" in " ".join(overview.addresses())
+    columns = json.loads(viewer.get("/dashboard/charts?range=1h").text)
+    assert set(columns["enqueued"]) == set(columns["waitP50"]) == {None}
+    assert sum(count or 0 for count in columns["succeeded"]) == 6
+    listed = viewer.page("/dashboard/jobs")
+    assert listed.all("input", name="status", value="PROGRESS")
+    assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
+    refused = viewer.page(f"/dashboard/jobs/{celery.jobs['refuse']}")
+    assert "The bank said no., 402" in refused.text
+    assert "error_code" not in " ".join(refused.addresses())
+    assert "waited" not in refused.text
+    assert "hidden" not in refused.text
+    running = viewer.page(f"/dashboard/jobs/{celery.jobs['run']}")
+    assert ("running on worker-1@shop" in running.text) == celery.extended
+    assert "Lease runs out" not in running.text
+    revoked = viewer.page(f"/dashboard/jobs/{celery.jobs['expired']}")
+    assert "TaskRevokedError" in revoked.text
+    assert "Cancelled" in revoked.text
 
 
 def test_the_collector_follows_celery_at_work(

@@ -111,10 +111,13 @@ class Watching:
             yield
 
     def happened(self) -> Answer:
-        """The sum of the last hour's steps."""
+        """The sum of the last hour's steps, None of what no step tells."""
         steps = self.get("/admin/jobs/timeseries")["data"]
-        names = ("enqueued", "succeeded", "failed", "dlq")
-        return {name: sum(step[name] for step in steps) for name in names}
+        told = {
+            name: [step[name] for step in steps if step[name] is not None]
+            for name in ("enqueued", "succeeded", "failed", "dlq")
+        }
+        return {name: sum(counts) if counts else None for name, counts in told.items()}
 
     def stood(self, status: str) -> list[int]:
         """How many jobs had a status, where a collector looked."""
