@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from jobmon.embedded import Mongod
 from jobmon.store.plain import iso
 
+from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
 from ..waiting import eventually
 from .watching import Answer, Documents, Watching, a_database, init, uri_of

@@ -120,7 +120,7 @@ def test_when_it_became_due_is_told_where_it_was_not_at_once() -> None:
 
 
 def test_a_last_attempt_without_a_number_waited_nobody_knows_how_long() -> None:
-    """Of a job that runs every hour the last run alone is told: it has not waited since creation."""
+    """Of a job that runs every hour, the last run is told: it has not waited since creation."""
     last = attempt(None, "succeeded", startedAt=AT.format(40), finishedAt=AT.format(45))
     (step,) = steps(attempts=[last])[1:]
     assert (step.name, step.at, step.wait_ms) == ("Last attempt", AT.format(40), None)
