@@ -53,6 +53,7 @@ _OF_INIT = (
     "job_fields",
     "attempt_fields",
     "status_names",
+    "attempt_status_names",
 )
 
 

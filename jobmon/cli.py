@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -189,10 +189,8 @@ def workload(mongo_uri: str) -> None:
     show_envvar=True,
     help="The watched database, as a user who may write to it.",
 )
-@click.option("--jobs", default="jobs", envvar="JOBMON_JOBS_COLLECTION", show_default=True)
-@click.option(
-    "--attempts", default="job_attempts", envvar="JOBMON_ATTEMPTS_COLLECTION", show_default=True
-)
+@click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
+@click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
 @click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
 @click.option("--reader", metavar="USER", help="Make this read-only user for the web service.")
 @click.option(
@@ -209,8 +207,8 @@ def workload(mongo_uri: str) -> None:
 def init(
     *,
     mongo_uri: str,
-    jobs: str,
-    attempts: str,
+    jobs: str | None,
+    attempts: str | None,
     replica_set: str | None,
     reader: str | None,
     reader_password: str | None,
@@ -220,7 +218,8 @@ def init(
 ) -> None:
     """Make the indexes that the monitor needs; also its users and a replica set.
 
-    What exists already stays; run it as often as you like.
+    For the documents that JOBMON_PROFILE and the settings beside it tell of. What exists already
+    stays; run it as often as you like.
     """
     if reader and not reader_password:
         raise click.UsageError("--reader needs a password: set JOBMON_READER_PASSWORD.")
@@ -231,7 +230,15 @@ def init(
         for user, password in ((reader, reader_password), (collector, collector_password))
         if user and password
     }
-    settings = Settings(mongo_uri=mongo_uri, jobs_collection=jobs, attempts_collection=attempts)
+    try:
+        settings = Settings.of_watched(mongo_uri)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    settings = replace(
+        settings,
+        jobs_collection=jobs or settings.jobs_collection,
+        attempts_collection=attempts or settings.attempts_collection,
+    )
     try:
         with MongoClient[Document](mongo_uri) as client:
             connection = Connection(settings, client)
@@ -241,11 +248,11 @@ def init(
                 click.echo(f"replica set {name}: {'initiated' if made else 'exists'}")
             if passwords:
                 database = connection.database.name
-                watched = (jobs, attempts)
+                watched = connection.collections
                 create_users(client, database, watched, rollup_db, passwords, collector=collector)
                 for user in passwords:
                     verb = "write" if user == collector else "read"
-                    rights = f"may read {jobs} and {attempts}, {verb} {rollup_db}"
+                    rights = f"may read {' and '.join(watched)}, {verb} {rollup_db}"
                     click.echo(f"user {user}@{database}: {rights}")
             for index, outcome in create_indexes(connection).items():
                 click.echo(f"index {index}: {outcome}")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, cast
 
 import jwt
@@ -58,6 +59,7 @@ class Settings:
     job_fields: Mapping[str, str] = field(default_factory=dict)
     attempt_fields: Mapping[str, str] = field(default_factory=dict)
     status_names: Mapping[str, str] = field(default_factory=dict)
+    attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     rollup_uri: str | None = field(default=None, repr=False)
     rollup_db: str = "jobmon_rollups"
     collector: bool = False
@@ -136,7 +138,7 @@ class Settings:
                 "jwt_issuer": env.str("JWT_ISSUER", None) or None,
                 "jwt_audience": env.str("JWT_AUDIENCE", None) or None,
                 "role_permissions": _role_permissions(
-                    env.dict("ROLE_PERMISSIONS", {}, validate=_known_permissions)
+                    _pairs(env, "ROLE_PERMISSIONS", _known_permissions)
                 ),
                 "redact_keys": tuple(env.list("REDACT_KEYS", list(DEFAULT_REDACT_KEYS))),
                 "rate_limit": env.str("RATE_LIMIT", None, validate=_rate_limit),
@@ -170,9 +172,10 @@ def _watched(env: Env) -> dict[str, Any]:
         "attempts_collection": env.str(
             "ATTEMPTS_COLLECTION", Settings.attempts_collection, validate=_collection
         ),
-        "job_fields": env.dict("JOB_FIELDS", {}, validate=_fields_of(JOB_FIELDS)),
-        "attempt_fields": env.dict("ATTEMPT_FIELDS", {}, validate=_fields_of(ATTEMPT_FIELDS)),
-        "status_names": env.dict("STATUS_NAMES", {}, validate=_statuses),
+        "job_fields": _pairs(env, "JOB_FIELDS", _fields_of(JOB_FIELDS)),
+        "attempt_fields": _pairs(env, "ATTEMPT_FIELDS", _fields_of(ATTEMPT_FIELDS)),
+        "status_names": _pairs(env, "STATUS_NAMES", _words_of(JobStatus)),
+        "attempt_status_names": _pairs(env, "ATTEMPT_STATUS_NAMES", _words_of(AttemptStatus)),
     }
 
 
@@ -222,8 +225,23 @@ def _pem(value: str | None) -> str | None:
     return value.replace("\\n", "\n") if value else None
 
 
-def _role_permissions(configured: Mapping[str, str] | None) -> dict[str, frozenset[str]]:
-    granted = {role: frozenset({permission}) for role, permission in (configured or {}).items()}
+def _pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
+    """What is given as `a=b,c=d`, after `check`."""
+
+    def split(items: list[str]) -> dict[str, str]:
+        pairs = (item.partition("=") for item in items if item)
+        return {key.strip(): value.strip() for key, _, value in pairs}
+
+    def check_all(items: list[str]) -> None:
+        if not all("=" in item for item in items if item):
+            raise ValidationError("Not of the form a=b,c=d.")
+        check(split(items))
+
+    return split(env.list(name, [], validate=check_all) or [])
+
+
+def _role_permissions(configured: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    granted = {role: frozenset({permission}) for role, permission in configured.items()}
     return DEFAULT_ROLES | granted
 
 
@@ -261,19 +279,22 @@ def _fields_of(known: tuple[str, ...]) -> Callable[[Mapping[str, str]], None]:
         unknown = set(value) - set(known)
         if unknown:
             raise ValidationError(f"Unknown: {', '.join(sorted(unknown))}. {', '.join(known)} are.")
-        if not all(re.fullmatch(r"[^$.\s\0][^$\s\0]*", path) for path in value.values()):
+        if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in value.values()):
             raise ValidationError("Not the name of a field, as in jobId=job_id.")
 
     return check
 
 
-def _statuses(value: Mapping[str, str]) -> None:
-    known = {status.value for status in (*JobStatus, *AttemptStatus)}
-    unknown = set(value.values()) - known
-    if unknown:
-        raise ValidationError(
-            f"Unknown: {', '.join(sorted(unknown))}. Theirs first, as in done=succeeded."
-        )
+def _words_of(statuses: type[StrEnum]) -> Callable[[Mapping[str, str]], None]:
+    def check(value: Mapping[str, str]) -> None:
+        unknown = set(value.values()) - set(statuses)
+        if unknown:
+            raise ValidationError(
+                f"Unknown: {', '.join(sorted(unknown))}. {', '.join(statuses)} are, "
+                "each after their own word, as in done=succeeded."
+            )
+
+    return check
 
 
 def _rate_limit(value: str) -> None:

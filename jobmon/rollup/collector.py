@@ -35,9 +35,8 @@ from jobmon.rollup.segments import SegmentMap, dump_counts
 from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import BY_UPDATE
 from jobmon.store.jobs import Conditions, Figures, JobStore
-from jobmon.store.names import Document
+from jobmon.store.names import Document, Keys
 from jobmon.store.watched import Watched, is_bad_hint
 
 log = logging.getLogger(__name__)
@@ -211,7 +210,7 @@ class PolledChanges:
         self._jobs = jobs
         self._stop = stop
         self._next_look_back = 0.0
-        self._polls = "updatedAt" in jobs.names.paths
+        self._polls = True
 
     def next_batch(self, segments: SegmentMap) -> None:
         self._stop.wait(TICK_S)
@@ -225,15 +224,21 @@ class PolledChanges:
             self._poll(segments, datetime.now(UTC) - overlap)
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
-        try:
-            query = {"updatedAt": {"$gte": since}}
-            for job in self._jobs.find(query, ("_id",), index=BY_UPDATE, strictly=True):
-                segments.mark(job["_id"])
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
-            self._polls = False
-            log.warning("no index on updatedAt: changes are found by sweeping, in %d s", SWEEP_S)
+        names = self._jobs.names
+        for field in names.dated:
+            query = {field: {"$gte": since + names.lags.get(field, timedelta(0))}}
+            index: Keys = [(field, 1)]
+            try:
+                for job in self._jobs.find(query, ("_id",), index=index, strictly=True):
+                    segments.mark(job["_id"])
+            except OperationFailure as error:
+                if not is_bad_hint(error):
+                    raise
+                self._polls = False
+                log.warning(
+                    "no index on %s: changes are found by sweeping, in %d s", field, SWEEP_S
+                )
+                return
 
     def close(self) -> None:
         pass

@@ -80,6 +80,11 @@ class Tally:
         """How much is counted; of a past span it can only shrink by deletions."""
         return self.enqueued + self.dlq + self.outcomes.total()
 
+    @property
+    def durations(self) -> int:
+        """How many are known; where a job tells of its last attempt alone, the others are lost."""
+        return self.wait.total() + self.run.total()
+
 
 Tallies = dict[str, Tally]  # by type
 
@@ -191,18 +196,21 @@ def _attempts(attempts: Watched, jobs: Watched, within: Document) -> list[Docume
     """
 
     def of_job(field: str) -> Any:
-        return jobs.names.expression(field, under="job")
+        return jobs.names.expression(field, under="_job")
 
     first = {"$cond": [{"$eq": ["$attemptNumber", 1]}, of_job("$createdAt"), None]}
     eligible_at = {"$ifNull": ["$eligibleAt", first]}
-    by_job_id = {
-        "localField": attempts.names.paths["jobId"],
-        "foreignField": jobs.names.paths["jobId"],
-    }
+    local, foreign = attempts.names.paths["jobId"], jobs.names.paths["jobId"]
+    either: list[Document] = []
+    if foreign == "_id":  # an attempt may hold its job's ObjectId as text
+        as_id = {"$convert": {"input": "$jobId", "to": "objectId", "onError": "$jobId"}}
+        either, local = [{"$set": {"_jobIds": ["$jobId", as_id]}}], "_jobIds"
+    by_job_id = {"localField": local, "foreignField": foreign}
     return [
         {"$match": {"finishedAt": within, "status": {"$in": _FINISHED}}},
-        {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "job"}},
-        {"$set": {"job": {"$first": "$job"}}},
+        *either,
+        {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "_job"}},
+        {"$set": {"_job": {"$first": "$_job"}}},
         {
             "$group": {
                 "_id": {
@@ -219,7 +227,9 @@ def _attempts(attempts: Watched, jobs: Watched, within: Document) -> list[Docume
 
 def _last_attempts(profile: Profile, within: Document) -> list[Document]:
     """The last attempt at each job, where the job itself is all that tells of it."""
-    run = _bucket_between(profile.started_at, "$finishedAt")
+    started, ended = profile.started_at, "$finishedAt"
+    # A job that runs anew has forgotten when the attempt began that ended.
+    run = {"$cond": [{"$lte": [started, ended]}, _bucket_between(started, ended), None]}
     key = {"at": _minute_of("$finishedAt"), "type": "$type", "status": profile.outcome}
     return [
         {"$match": {"finishedAt": within}},
@@ -380,8 +390,10 @@ class Throughput:
         key = {"_id": bucket_id(span, at)}
         bucket = {"span": _seconds(span), "at": at, "events": events, "types": dump(counted)}
         old = self._buckets.find_one(key)
-        if old is not None and (events < old["events"] or bucket["types"] == old["types"]):
-            return False
+        if old is not None:
+            known = old["events"], _durations(load(old["types"]))
+            if (events, _durations(counted)) < known or bucket["types"] == old["types"]:
+                return False
         self._buckets.replace_one(key, bucket, upsert=True)
         return True
 
@@ -393,6 +405,10 @@ class Throughput:
             old = {"span": _seconds(span), "at": {"$lt": floor(now - kept, DAY)}}
             self._buckets.delete_many(old)
         self._forgotten = floor(now, DAY)
+
+
+def _durations(tallies: Tallies) -> int:
+    return sum(tally.durations for tally in tallies.values())
 
 
 def bucket_id(span: timedelta, at: datetime) -> str:

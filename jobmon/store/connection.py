@@ -56,6 +56,12 @@ class Connection:
         return self.client.get_default_database(DEFAULT_DATABASE)
 
     @property
+    def collections(self) -> list[str]:
+        """The names of what is read in it."""
+        watched = [self.jobs, self.attempts]
+        return [each.collection.name for each in watched if each is not None]
+
+    @property
     def rollups(self) -> Database[Document]:
         """jobmon's own database, in the watched deployment."""
         return self.client[self._settings.rollup_db]

@@ -53,7 +53,7 @@ def _wanted(connection: Connection) -> list[tuple[Watched, Keys]]:
     if "setName" not in connection.client.admin.command("hello"):
         wanted.append(BY_UPDATE)
     if connection.attempts is None:
-        wanted += [ATTEMPT_FINISHED, *connection.profile.indexes]
+        wanted.append(ATTEMPT_FINISHED)
     jobs = [(connection.jobs, keys) for keys in wanted]
     if connection.attempts is None:
         return jobs
@@ -67,6 +67,8 @@ def _in_their_words(connection: Connection) -> list[tuple[Collection[Document], 
         theirs = watched.names.keys(keys)
         if theirs is not None and theirs != [("_id", ASCENDING)]:
             said.setdefault((watched.collection.name, tuple(theirs)), keys in UNIQUE)
+    for keys in connection.profile.indexes:
+        said.setdefault((connection.jobs.collection.name, tuple(keys)), False)
     database = connection.database
     return [(database[name], list(keys), unique) for (name, keys), unique in said.items()]
 

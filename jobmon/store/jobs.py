@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from bson import Decimal128, ObjectId
+from bson import Decimal128
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document, Keys
+from jobmon.store.names import Document, Keys, spellings
 from jobmon.store.ordering import OLDEST_FIRST
 from jobmon.store.plain import aware, text
 from jobmon.store.shared import Shared
@@ -34,7 +34,7 @@ class Conditions:
     `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
     100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 100
     longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not be
-    counted); `scheduled` ones have their nextRunAt to come.
+    counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come.
     """
 
     estimated_total: int
@@ -101,9 +101,7 @@ class Figures:
 
 def owner_values(subject: str) -> list[Any]:
     """What createdBy may hold for a token's `sub`: the text, or the ObjectId that it spells."""
-    if ObjectId.is_valid(subject) and str(ObjectId(subject)) == subject:
-        return [subject, ObjectId(subject)]
-    return [subject]
+    return spellings(subject)
 
 
 class JobStore:
@@ -144,9 +142,20 @@ class JobStore:
         if self._attempts is None:
             return []
         newest_first: Keys = [("attemptNumber", -1)]
+        ids = spellings(job_id)  # mongoose refers to a job by its ObjectId
+        query: Document = {"jobId": {"$in": ids} if len(ids) > 1 else job_id}
         return self._attempts.find(  # index: (jobId, attemptNumber)
-            {"jobId": job_id}, order=newest_first, limit=MAX_ATTEMPTS_SHOWN
+            query, order=newest_first, limit=MAX_ATTEMPTS_SHOWN
         )[::-1]
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The fields of a job that the watched documents do not tell."""
+        return self._jobs.names.unknown
+
+    def finds(self, field: str) -> bool:
+        """Whether jobs can be asked for by this field."""
+        return self._jobs.names.finds(field)
 
     def figures(self) -> Figures:
         """The queue's figures: the collector's, or else counted here.
@@ -169,7 +178,8 @@ class JobStore:
         queued: Counter[str] = Counter()
         if counts is not None:
             all_waiting = sum(count for (status, _), count in counts.items() if status in waiting)
-            eligible = max(0, all_waiting - scheduled)
+            if self.finds("nextRunAt"):
+                eligible = max(0, all_waiting - scheduled)
             queued.update({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
         oldest = {kind: self._oldest_queued(kind) for kind, _ in queued.most_common(MAX_TYPES)}
         return Conditions(

@@ -52,6 +52,10 @@ _SUMMARY_FIELDS = (
 )
 
 
+class NotKeptByCodeError(ValueError):
+    """The watched documents have no field that is an error's code."""
+
+
 class TooManyMatchesError(ValueError):
     """More than 1,000 jobs have an id that begins as the filter says."""
 
@@ -180,8 +184,10 @@ class JobLists:
         """A page of the jobs that match, newest first unless `oldest_first`.
 
         With `place`, the page beyond it, in the order that it was made under: that costs the same
-        at any depth, whereas a page number skips index keys. TooManyMatchesError.
+        at any depth, whereas a page number skips index keys. TooManyMatchesError,
+        NotKeptByCodeError.
         """
+        self._check_code(wanted)
         total, is_exact = self._total(wanted)
         if place is not None:
             shown = self._stretch_beyond(place, wanted, per_page)
@@ -206,8 +212,9 @@ class JobLists:
     def batches(self, wanted: JobFilter, *, oldest_first: bool = False) -> Iterator[list[Document]]:
         """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
 
-        TooManyMatchesError comes before the first batch.
+        TooManyMatchesError and NotKeptByCodeError come before the first batch.
         """
+        self._check_code(wanted)
         self._check_id(wanted)
         place = None
         while jobs := self._read(wanted, place, BATCH, ascending=oldest_first):
@@ -355,6 +362,10 @@ class JobLists:
 
     def _count(self, wanted: JobFilter, limit: int) -> int:
         return self._jobs.count(wanted.match(), index=wanted.index, limit=limit)
+
+    def _check_code(self, wanted: JobFilter) -> None:
+        if wanted.error_code is not None and not self._jobs.names.finds("lastError.code"):
+            raise NotKeptByCodeError
 
     def _check_id(self, wanted: JobFilter) -> None:
         if wanted.job_id is None:

@@ -21,7 +21,6 @@ Keys = list[tuple[str, int]]
 
 _LISTS = ("$and", "$or", "$nor")
 _NOTHING: Document = {"_id": {"$in": []}}
-_AFTER_ANY_ID = "\U0010ffff"
 _HEX_DIGITS = 24
 
 
@@ -29,8 +28,8 @@ _HEX_DIGITS = 24
 class DerivedStatus:
     """A status that no field holds: an aggregation's expression over the document's own fields.
 
-    `needs` has, for a status that the expression may give, a query that all such documents match:
-    it may have an index where an expression has none.
+    `needs` has, for every status that the expression may give, a query that all such documents
+    match: it may have an index where an expression has none.
     """
 
     expression: Document
@@ -81,6 +80,26 @@ class Names:
         """Whether the order of creation is that of the _id."""
         return self.paths.get("createdAt") == "_id"
 
+    @cached_property
+    def unknown(self) -> frozenset[str]:
+        """The fields of a job that no document tells."""
+        told = {*self.paths, *self.reads, *self.computed, "attemptCount"}
+        told |= {"status"} if self.derived is not None else set()
+        return frozenset(JOB_FIELDS) - told | (set() if self.knows_creation else {"createdAt"})
+
+    def finds(self, name: str) -> bool:
+        """Whether documents can be asked for by this field."""
+        return self._path(name) is not None
+
+    @property
+    def dated(self) -> tuple[str, ...]:
+        """Fields of which one has a new date after every change that the documents tell of."""
+        if "updatedAt" in self.paths:
+            return ("updatedAt",)
+        return tuple(
+            name for name in ("createdAt", "leaseExpiresAt", "finishedAt") if name in self.paths
+        )
+
     def keys(self, keys: Keys) -> Keys | None:
         """An index or an order in the documents' words; None if none of their fields say it."""
         if self.are_ours:
@@ -91,11 +110,8 @@ class Names:
             if path is None or (name == "status" and self.derived is not None):
                 return None
             said.setdefault(path, order)
-        fields = list(said.items())
-        for position, (path, _) in enumerate(fields):
-            if path == "_id":  # nothing comes after it, and by itself it has one index, upwards
-                return fields[: position + 1] if position else [("_id", 1)]
-        return fields
+        first = next(iter(said))
+        return [("_id", 1)] if first == "_id" else list(said.items())  # the one that always exists
 
     def order(self, order: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """How to sort; a field of no document says nothing."""
@@ -139,7 +155,8 @@ class Names:
         """What of a document to read for these fields, all of them if None."""
         if fields is None and self.are_ours:
             return None
-        wanted = {*JOB_FIELDS, "_id"} if fields is None else set(fields)
+        all_fields = (*self.paths, *self.reads, *self.computed, "status", "_id")
+        wanted = set(all_fields if fields is None else fields)
         paths = {path for name in wanted if (path := self._path(name)) is not None}
         paths = paths.union(*(self.reads.get(name, ()) for name in wanted)) - {"_id"}
         outer = {path for path in paths if not _is_inside(path, paths)}
@@ -205,7 +222,7 @@ class Names:
         if self.derived is not None:
             needs = [self.derived.needs[word] for word in words if word in self.derived.needs]
             exactly = {"$expr": {"$in": [self.derived.expression, {"$literal": words}]}}
-            return {"$and": [{"$or": needs}, exactly]} if len(needs) == len(words) else exactly
+            return {"$and": [{"$or": needs}, exactly]} if needs else _NOTHING
         path = self.paths.get("status")
         if path is None:
             return _NOTHING
@@ -301,10 +318,11 @@ def _of_id(condition: Any) -> Document:
             first, last = start.ljust(_HEX_DIGITS, "0"), start.ljust(_HEX_DIGITS, "f")
             ranges.append({"_id": {"$gte": ObjectId(first), "$lte": ObjectId(last)}})
         return {"$or": ranges}
-    if isinstance(condition, str) and _is_hex_id(condition):
-        return {"_id": {"$in": [condition, ObjectId(condition)]}}
-    return {"_id": condition}
+    return {"_id": {"$in": spellings(condition)}}
 
 
-def _is_hex_id(value: str) -> bool:
-    return ObjectId.is_valid(value) and str(ObjectId(value)) == value
+def spellings(value: str) -> list[Any]:
+    """What a document may hold where `value` is told: the text, or the ObjectId that it spells."""
+    if ObjectId.is_valid(value) and str(ObjectId(value)) == value:
+        return [value, ObjectId(value)]
+    return [value]

@@ -15,6 +15,7 @@ from typing import Any
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.settings import Settings
 from jobmon.store.names import DerivedStatus, Document, Keys, Names
+from jobmon.store.plain import text
 
 # Agenda's default: a job whose lock is older may be taken by another process.
 AGENDA_LOCK_LIFETIME = timedelta(minutes=10)
@@ -25,7 +26,8 @@ class Profile:
     """How jobs and attempts are told, and which indexes that needs beside the usual ones.
 
     Without `attempts` the job itself tells of its last one: when it began and how it ended are
-    expressions, its end is the job's `finishedAt`.
+    expressions, its end is the job's `finishedAt`. Expressions and `indexes` are in the words of
+    the documents.
     """
 
     jobs: Names
@@ -42,64 +44,90 @@ def profile_of(settings: Settings) -> Profile:
         profile,
         jobs=_renamed(profile.jobs, settings.job_fields, settings.status_names),
         attempts=profile.attempts
-        and _renamed(profile.attempts, settings.attempt_fields, settings.status_names),
+        and _renamed(profile.attempts, settings.attempt_fields, settings.attempt_status_names),
     )
 
 
 def _renamed(names: Names, paths: Mapping[str, str], statuses: Mapping[str, str]) -> Names:
-    return replace(names, paths={**names.paths, **paths}, statuses={**names.statuses, **statuses})
+    """These names, but for what is given: a field of their own is taken at its word."""
+    return replace(
+        names,
+        paths={**names.paths, **paths},
+        statuses={**names.statuses, **statuses},
+        derived=None if "status" in paths else names.derived,
+        lags={name: lag for name, lag in names.lags.items() if name not in paths},
+        knows_creation=names.knows_creation or "createdAt" in paths,
+    )
 
 
-def _is_date(field: str) -> Document:
-    return {"$eq": [{"$type": field}, "date"]}
+def _has(field: str) -> Document:
+    """Neither null nor missing, as Agenda itself asks."""
+    return {"$gt": [f"${field}", None]}
 
 
 # The last run failed: a success sets lastFinishedAt alone and leaves the old failedAt.
-_AGENDA_FAILED = {"$and": [_is_date("$failedAt"), {"$gte": ["$failedAt", "$lastFinishedAt"]}]}
+_AGENDA_FAILED = {"$and": [_has("failedAt"), {"$gte": ["$failedAt", "$lastFinishedAt"]}]}
 _AGENDA_STATUS: Document = {
     "$switch": {
         "branches": [
-            {"case": _is_date("$lockedAt"), "then": JobStatus.LEASED.value},
+            {"case": _has("lockedAt"), "then": JobStatus.LEASED.value},
             {"case": {"$eq": ["$disabled", True]}, "then": "disabled"},
             {
-                "case": {"$and": [_AGENDA_FAILED, _is_date("$nextRunAt")]},
+                "case": {"$and": [_AGENDA_FAILED, _has("nextRunAt")]},
                 "then": JobStatus.FAILED.value,
             },
             {"case": _AGENDA_FAILED, "then": JobStatus.DLQ.value},
-            {"case": _is_date("$nextRunAt"), "then": JobStatus.QUEUED.value},
-            {"case": _is_date("$lastFinishedAt"), "then": JobStatus.SUCCEEDED.value},
+            {"case": _has("nextRunAt"), "then": JobStatus.QUEUED.value},
+            {"case": _has("lastFinishedAt"), "then": JobStatus.SUCCEEDED.value},
         ],
         "default": "unscheduled",
     }
+}
+_ANY = {"$ne": None}
+_AGENDA_NEEDS: dict[str, Document] = {
+    JobStatus.LEASED.value: {"lockedAt": _ANY},
+    "disabled": {"disabled": True},
+    JobStatus.FAILED.value: {"failedAt": _ANY},
+    JobStatus.DLQ.value: {"failedAt": _ANY, "nextRunAt": None},
+    JobStatus.QUEUED.value: {"nextRunAt": _ANY},
+    JobStatus.SUCCEEDED.value: {"nextRunAt": None, "lastFinishedAt": _ANY},
+    "unscheduled": {"nextRunAt": None, "lastFinishedAt": None},
 }
 _AGENDA_RAN = ("lastRunAt", "lastFinishedAt", "failedAt", "failReason", "failCount")
 
 
 def _agenda_job(watched: Document, job: Document) -> Document:
+    """Its last run as its only attempt, without a number: Agenda counts failures, not runs."""
     status = job.get("status")
-    started, ended = watched.get("lastRunAt"), watched.get("lastFinishedAt")
-    failed_at = watched.get("failedAt")
-    has_failed = _not_before(failed_at, ended)
-    error = {"code": None, "message": watched.get("failReason"), "stack": None}
-    job["lastError"] = error if failed_at is not None else None
+    if status != JobStatus.LEASED:
+        job["leasedBy"] = None  # the name is that of whoever wrote last
     if status not in (JobStatus.SUCCEEDED, JobStatus.DLQ):
         job["finishedAt"] = None
-    runs = watched["failCount"] if isinstance(watched.get("failCount"), int) else 0
-    if started is None:
-        job |= {"attempts": [], "attemptCount": runs}
+    failed_at, ended = watched.get("failedAt"), watched.get("lastFinishedAt")
+    if failed_at is not None:
+        job["lastError"] = {"code": None, "message": watched.get("failReason"), "stack": None}
+    has_failed = _not_before(failed_at, ended)
+    failures = watched.get("failCount")
+    # Version 6 forgets the failures before a success.
+    runs = max(failures if isinstance(failures, int) else 0, int(failed_at is not None))
+    job |= {"attempts": [], "attemptCount": runs}
+    if (started := watched.get("lastRunAt")) is None:
         return job
-    is_running = status == JobStatus.LEASED and not _not_before(ended, started)
-    outcome = AttemptStatus.FAILED if has_failed else AttemptStatus.SUCCEEDED
     attempt = {
-        "attemptNumber": runs + (0 if has_failed and not is_running else 1),
-        "status": (AttemptStatus.RUNNING if is_running else outcome).value,
+        "attemptNumber": None,
         "workerId": watched.get("lastModifiedBy"),
         "startedAt": started,
-        "finishedAt": None if is_running else ended,
-        "error": error if has_failed and not is_running else None,
     }
-    job |= {"attempts": [attempt], "attemptCount": attempt["attemptNumber"]}
-    return job
+    if _not_before(ended, started):
+        outcome = AttemptStatus.FAILED if has_failed else AttemptStatus.SUCCEEDED
+        attempt |= {"finishedAt": ended, "error": job["lastError"] if has_failed else None}
+    else:  # unlocked without an end, it was broken off
+        outcome = AttemptStatus.RUNNING if status == JobStatus.LEASED else AttemptStatus.EXPIRED
+    attempt["status"] = outcome.value
+    return job | {
+        "attempts": [attempt],
+        "attemptCount": runs + (outcome is not AttemptStatus.FAILED),
+    }
 
 
 def _not_before(moment: Any, other: Any) -> bool:
@@ -117,9 +145,16 @@ _CELERY_STATUSES = {
     "FAILURE": JobStatus.DLQ.value,
     "REVOKED": JobStatus.CANCELLED.value,
 }
+_CELERY_OUTCOMES = {
+    "STARTED": AttemptStatus.RUNNING.value,
+    "RETRY": AttemptStatus.FAILED.value,
+    "SUCCESS": AttemptStatus.SUCCEEDED.value,
+    "FAILURE": AttemptStatus.FAILED.value,
+}
+# What a task returned may be large and is nobody's business here; what it raised is its error.
 _CELERY_ERROR: Document = {
     "$cond": [
-        {"$in": ["$status", ["FAILURE", "RETRY"]]},
+        {"$in": ["$status", ["FAILURE", "RETRY", "REVOKED"]]},
         {"result": "$result", "traceback": "$traceback"},
         None,
     ]
@@ -127,31 +162,27 @@ _CELERY_ERROR: Document = {
 
 
 def _celery_job(watched: Document, job: Document) -> Document:
-    status = job.get("status")
-    retries = watched["retries"] if isinstance(watched.get("retries"), int) else 0
-    job["attemptCount"] = retries + (status != JobStatus.QUEUED)
+    """Its newest attempt, numbered where extended results tell of retries."""
     job["lastError"] = error = _celery_error(watched.get("lastError"))
     if "args" in watched or "kwargs" in watched:
         job["payload"] = {"args": watched.get("args"), "kwargs": watched.get("kwargs")}
     outcome = _CELERY_OUTCOMES.get(str(watched.get("status")))
-    if outcome is not None:
-        attempt = {
-            "attemptNumber": job["attemptCount"],
-            "status": outcome,
-            "workerId": watched.get("worker"),
-            "finishedAt": watched.get("date_done"),
-            "error": error,
-        }
-        job["attempts"] = [attempt]
-    return job
-
-
-_CELERY_OUTCOMES = {
-    "STARTED": AttemptStatus.RUNNING.value,
-    "RETRY": AttemptStatus.FAILED.value,
-    "SUCCESS": AttemptStatus.SUCCEEDED.value,
-    "FAILURE": AttemptStatus.FAILED.value,
-}
+    retries = watched.get("retries")
+    number = retries + 1 if isinstance(retries, int) else None
+    job |= {"attempts": [], "attemptCount": number or int(outcome is not None)}
+    if outcome is None:
+        return job
+    worker = watched.get("worker")
+    if outcome == AttemptStatus.RUNNING:
+        job["leasedBy"] = worker
+    attempt = {
+        "attemptNumber": number,
+        "status": outcome,
+        "workerId": worker,
+        "finishedAt": watched.get("date_done"),
+        "error": error if outcome == AttemptStatus.FAILED else None,
+    }
+    return job | {"attempts": [attempt]}
 
 
 def _celery_error(error: Any) -> Document | None:
@@ -166,7 +197,7 @@ def _celery_error(error: Any) -> Document | None:
         said = {"exc_message": said}
     message = said.get("exc_message")
     if isinstance(message, list | tuple):
-        message = ", ".join(str(part) for part in message)
+        message = ", ".join(text(part) for part in message)
     return {"code": said.get("exc_type"), "message": message, "stack": error.get("traceback")}
 
 
@@ -185,17 +216,7 @@ _PROFILES = {
                 "leaseExpiresAt": "lockedAt",
                 "finishedAt": "lastFinishedAt",
             },
-            derived=DerivedStatus(
-                expression=_AGENDA_STATUS,
-                needs={
-                    JobStatus.LEASED.value: {"lockedAt": {"$type": "date"}},
-                    JobStatus.FAILED.value: {"failedAt": {"$type": "date"}},
-                    JobStatus.DLQ.value: {"failedAt": {"$type": "date"}},
-                    JobStatus.QUEUED.value: {"nextRunAt": {"$type": "date"}},
-                    JobStatus.SUCCEEDED.value: {"lastFinishedAt": {"$type": "date"}},
-                    JobStatus.CANCELLED.value: {"_id": {"$in": []}},
-                },
-            ),
+            derived=DerivedStatus(expression=_AGENDA_STATUS, needs=_AGENDA_NEEDS),
             lags={"leaseExpiresAt": AGENDA_LOCK_LIFETIME},
             reads={
                 "lastError": ("failedAt", "failReason"),
@@ -208,7 +229,12 @@ _PROFILES = {
         outcome={
             "$cond": [_AGENDA_FAILED, AttemptStatus.FAILED.value, AttemptStatus.SUCCEEDED.value]
         },
-        indexes=([("lockedAt", 1)], [("failedAt", 1)], [("nextRunAt", 1)]),
+        indexes=(
+            [("lockedAt", 1)],
+            [("failedAt", 1)],
+            [("nextRunAt", 1), ("lastFinishedAt", 1)],
+            [("disabled", 1), ("_id", -1)],
+        ),
     ),
     "celery": Profile(
         jobs=Names(
