@@ -46,6 +46,8 @@ COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
 OTHER_SETTINGS = {"BIND", "WORKERS", "THREADS", "PORT", "ADMIN_MONGO_URI", "READER_PASSWORD"}
 OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
 
+ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # what stands before a command, for it alone
+
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -118,8 +120,11 @@ class Shell:
         text = text.replace(
             "127.0.0.1:27017/yourdatabase", f"{self.mongod.address}/{self.database}"
         )
-        if export := re.match(r"export (\w+)=", text):
-            text += f'; printf %s "${export[1]}"'
+        text = re.sub(r"mongodb://db/\w+", f"mongodb://{self.mongod.address}/{self.database}", text)
+        text = re.sub(r"\S+=\S*…\S*", "", text)  # a secret of the reader's own
+        exports = text.startswith("export") or not ASSIGNED.sub("", text)
+        if exports:
+            text = f"set -a; {text}; env -0"
         done = subprocess.run(
             ["bash", "-c", text],
             check=False,
@@ -130,21 +135,23 @@ class Shell:
             timeout=60,
         )
         assert done.returncode == 0, f"{line.where}: {line.text}\n{done.stdout}{done.stderr}"
-        if export:
-            self.environment[export[1]] = done.stdout
+        if exports:
+            self.environment.update(item.split("=", 1) for item in done.stdout.split("\0") if item)
         return done.stdout
 
     def serve(self, line: Line) -> None:
         """Start what does not end by itself, see it work, and end it."""
-        arguments = shlex.split(line.text)
         log = self.folder / "log"
         # A collector waits while another one works: this one has a rollup of its own.
         own = {"JOBMON_BIND": f"127.0.0.1:{free_port()}", "JOBMON_ROLLUP_DB": "documentation_2"}
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                arguments, cwd=ROOT, env=self.environment | own, stderr=stderr
+                ["bash", "-c", ASSIGNED.sub(r"\1exec ", line.text, count=1)],
+                cwd=ROOT,
+                env=self.environment | own,
+                stderr=stderr,
             )
-        sign = "collecting as" if arguments[1:] == ["collector"] else "Booting worker"
+        sign = "collecting as" if "collector" in line.text else "Booting worker"
         try:
             eventually(lambda: sign in log.read_text())
         finally:
@@ -251,8 +258,11 @@ def has_known_options(address: str) -> None:
 
 def check(line: Line, shell: Shell) -> None:
     """Run a command, or look as closely as can be at what it would run."""
-    arguments = shlex.split(line.text.split("|")[0])
+    command = ASSIGNED.sub("", line.text)
+    arguments = shlex.split(command.split("|")[0])
     match arguments:
+        case []:
+            shell.run(line)
         case ["curl", *_]:
             said = shell.run(line)
             assert said.strip(), line
@@ -290,8 +300,12 @@ def check(line: Line, shell: Shell) -> None:
 
 @pages
 def test_every_command_works(page: Path, shell: Shell) -> None:
-    for line in commands(page):
-        check(line, shell)
+    kept = dict(shell.environment)
+    try:
+        for line in commands(page):
+            check(line, shell)
+    finally:
+        shell.environment = kept
 
 
 def test_commands_are_found_at_all() -> None:
