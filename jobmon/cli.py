@@ -29,7 +29,7 @@ from jobmon.store.names import Document
 # How `jobmon --help` lists the commands: in the order in which one comes to need them.
 SECTIONS = {
     "To try it": ("demo",),
-    "To set it up": ("init", "check", "token"),
+    "To set it up": ("init", "check", "token", "revoke"),
     "To run it": ("run", "collector"),
     "To build on it": ("openapi", "workload"),
 }

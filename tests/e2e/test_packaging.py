@@ -137,7 +137,15 @@ def test_the_installed_command_tells_its_version_and_helps(jobmon: Jobmon, insta
     ]
     commands = re.findall(r"^  (\w+) +\S", "".join(rows for _, rows in sections), re.MULTILINE)
     assert commands[:3] == ["demo", "init", "check"]
-    assert set(commands) == {*commands[:3], "token", "run", "collector", "openapi", "workload"}
+    assert set(commands) == {
+        *commands[:3],
+        "token",
+        "revoke",
+        "run",
+        "collector",
+        "openapi",
+        "workload",
+    }
 
 
 HELPS = """
@@ -163,7 +171,7 @@ def test_each_command_helps(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     *helps, file = done.stdout.splitlines()
     assert file == str(installed / "jobmon/__init__.py")  # not the sources beside these tests
-    assert len(helps) == 8
+    assert len(helps) == 9
     assert all(int(line.split()[1]) > 100 for line in helps)
 
 
