@@ -9,7 +9,7 @@ from flask import Flask, Response
 from flask_compress import Compress
 from pymongo import MongoClient
 
-from jobmon.api import admin, auth, health, jobs, openapi, ratelimit
+from jobmon.api import admin, auth, health, jobs, openapi, overload, ratelimit
 from jobmon.dashboard import views
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
@@ -66,6 +66,7 @@ def create_app(
     metrics.register(app, settings, connection, store, rollup)  # first, so that it times all
     auth.register(app, settings)
     ratelimit.register(app, settings)
+    overload.register(app, settings)
     api = openapi.DocumentedApi(app)
     for routes in (
         jobs.blueprint(store, lists),
