@@ -9,7 +9,17 @@ from flask_compress import Compress
 from pymongo import MongoClient
 
 from jobmon import logs, tracing
-from jobmon.api import admin, auth, health, jobs, openapi, protection, ratelimit, requestlog
+from jobmon.api import (
+    admin,
+    auth,
+    health,
+    jobs,
+    openapi,
+    overload,
+    protection,
+    ratelimit,
+    requestlog,
+)
 from jobmon.dashboard import views
 from jobmon.domain import Redactor
 from jobmon.rollup.reader import RollupReader
@@ -68,6 +78,7 @@ def create_app(
     metrics.register(app, settings, connection, store, rollup)
     auth.register(app, settings, connection)
     ratelimit.register(app, settings)
+    overload.register(app, settings)
     api = openapi.DocumentedApi(app)
     for routes in (
         jobs.blueprint(store, lists),

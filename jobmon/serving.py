@@ -1,7 +1,8 @@
 """How gunicorn serves jobmon; `jobmon run` and `gunicorn wsgi:app` both use it.
 
 `JOBMON_BIND`, `JOBMON_WORKERS` and `JOBMON_THREADS` are the knobs; gunicorn's own command line
-overrides all of it.
+overrides all of it. Of a worker's threads `JOBMON_THREADS` work at a time; what the others are for
+stands in `api.overload`.
 """
 
 import logging
@@ -16,12 +17,13 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from jobmon import logs
+from jobmon.api.overload import pool_size
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 
 bind = os.environ.get("JOBMON_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("JOBMON_WORKERS", "2"))
-threads = int(os.environ.get("JOBMON_THREADS", "8"))
+threads = pool_size(int(os.environ.get("JOBMON_THREADS", str(Settings.threads))))
 worker_class = "gthread"
 timeout = 30
 graceful_timeout = 20  # what SIGTERM leaves requests that are under way
@@ -47,6 +49,7 @@ class logger_class(Logger):  # noqa: N801 - the setting's name
 
 
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+_RATES = "JOBMON_RATE_LIMIT_STORAGE_URI"
 
 
 def on_starting(_: Any) -> None:
@@ -60,13 +63,24 @@ def on_starting(_: Any) -> None:
     # and they must stay: a counter never falls. Only gauges would have to be taken out.
     os.environ.pop(_COUNTS, None)
     if settings.metrics != "off":
-        os.environ[_COUNTS] = tempfile.mkdtemp(prefix="jobmon-metrics-")
+        os.environ[_COUNTS] = _folder("metrics")
+    if (settings.rate_limit or settings.rate_limit_per_address) and _RATES not in os.environ:
+        os.environ[_RATES] = f"sqlite://{_folder('rates')}/hits"
+
+
+_folders: list[str] = []
+
+
+def _folder(name: str) -> str:
+    """A folder of this service's own, for what its workers share."""
+    _folders.append(tempfile.mkdtemp(prefix=f"jobmon-{name}-"))
+    return _folders[-1]
 
 
 def on_exit(_: Any) -> None:
-    """Take the workers' counts away with the service."""
-    if _COUNTS in os.environ:
-        shutil.rmtree(os.environ[_COUNTS], ignore_errors=True)
+    """Take what the workers shared away with the service."""
+    for folder in _folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _of_worker = ExitStack()

@@ -78,7 +78,9 @@ class Settings:
     jwt_audience: str | None = None
     role_permissions: Mapping[str, frozenset[str]] = field(default_factory=DEFAULT_ROLES.copy)
     redact_keys: tuple[str, ...] = DEFAULT_REDACT_KEYS
+    threads: int = 8
     rate_limit: str | None = None
+    rate_limit_per_address: str | None = None
     rate_limit_storage_uri: str = field(default="memory://", repr=False)
     log_level: str = "INFO"
     metrics: str = "token"
@@ -141,7 +143,11 @@ class Settings:
                     _pairs(env, "ROLE_PERMISSIONS", _known_permissions)
                 ),
                 "redact_keys": tuple(env.list("REDACT_KEYS", list(DEFAULT_REDACT_KEYS))),
+                "threads": env.int("THREADS", cls.threads, validate=_positive),
                 "rate_limit": env.str("RATE_LIMIT", None, validate=_rate_limit),
+                "rate_limit_per_address": env.str(
+                    "RATE_LIMIT_PER_ADDRESS", None, validate=_rate_limit
+                ),
                 "rate_limit_storage_uri": env.str(
                     "RATE_LIMIT_STORAGE_URI", cls.rate_limit_storage_uri
                 ),

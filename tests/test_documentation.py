@@ -373,7 +373,7 @@ def test_every_setting_is_documented_and_no_other() -> None:
     )
     documented = {name for row in table for name in re.findall(r"`([A-Z_]+)`", row)}
     fields = {field.name.upper() for field in dataclasses.fields(Settings)}
-    assert documented - {"BIND", "WORKERS", "THREADS"} == fields
+    assert documented - {"BIND", "WORKERS"} == fields
 
 
 def test_the_answers_in_the_readme_have_the_shape_of_real_ones(shell: Shell) -> None:

@@ -38,7 +38,7 @@ def test_two_settings_are_enough_and_the_rest_has_defaults(read: Any) -> None:
     assert settings.jobs_collection == "jobs"
     assert settings.attempts_collection == "job_attempts"
     assert settings.stats_ttl_ms == 2_000
-    assert settings.rate_limit is None
+    assert settings.rate_limit is settings.rate_limit_per_address is None
     assert settings.role_permissions == {"admin": {"ADMIN_DASHBOARD"}}
 
 
@@ -56,7 +56,9 @@ def test_every_setting_is_read(read: Any) -> None:
         ROLE_PERMISSIONS="ops=ADMIN_DASHBOARD,sre=ADMIN_DASHBOARD",
         REDACT_KEYS="a,b",
         RATE_LIMIT="10/second;600/minute",
+        RATE_LIMIT_PER_ADDRESS="5/second",
         RATE_LIMIT_STORAGE_URI="memory://",
+        THREADS="3",
         ROLLUP_DB="rollups",
         ROLLUP_URI="mongodb://db2",
         COLLECTOR="true",
@@ -87,6 +89,8 @@ def test_every_setting_is_read(read: Any) -> None:
         role_permissions=dict.fromkeys(["admin", "ops", "sre"], frozenset({"ADMIN_DASHBOARD"})),
         redact_keys=("a", "b"),
         rate_limit="10/second;600/minute",
+        rate_limit_per_address="5/second",
+        threads=3,
         rollup_db="rollups",
         rollup_uri="mongodb://db2",
         collector=True,
@@ -123,6 +127,8 @@ def test_every_setting_is_read(read: Any) -> None:
         ("ROLE_PERMISSIONS", "ops=EVERYTHING"),
         ("ROLE_PERMISSIONS", "ops"),
         ("RATE_LIMIT", "a lot"),
+        ("RATE_LIMIT_PER_ADDRESS", "a lot"),
+        ("THREADS", "0"),
         ("ROLLUP_DB", "a.b"),
         ("ROLLUP_URI", "http://hidden"),
         ("COLLECTOR", "perhaps"),

@@ -13,6 +13,7 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
 from jobmon.logs import cause
+from jobmon.store.connection import DatabaseAwayError
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,8 @@ def _database_error(error: PyMongoError) -> ApiError:
     refused = isinstance(error, OperationFailure) and error.code in _REFUSED
     if not (away or refused):
         return _server_error(error)
-    log.error("%s: database unavailable: %s", request.endpoint, cause(error))
+    if not isinstance(error, DatabaseAwayError):  # of these the first was logged, there are many
+        log.error("%s: database unavailable: %s", request.endpoint, cause(error))
     return unavailable("database_unavailable", "The database does not answer. Try again.")
 
 
