@@ -370,3 +370,21 @@ def nonzero(watching: Watching) -> dict[str, int]:
 
 def at_least(told: dict[str, int], wanted: dict[str, int]) -> bool:
     return all(told[name] >= count for name, count in wanted.items())
+
+
+def test_a_long_list_waits_for_no_figures_that_no_index_counts(
+    agenda: Agenda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agenda.database.client.drop_database(agenda.settings.rollup_db)
+    eventually(lambda: agenda.get("/admin/jobs/stats")["source"] == "live")
+    monkeypatch.setattr("jobmon.store.lists.COUNT_EXACTLY_UP_TO", 1)
+    with profiled(agenda.database) as entries:
+        everything = agenda.get("/admin/jobs/queue")["meta"]
+        queued = agenda.get("/admin/jobs/queue", status="queued")["meta"]
+    assert (everything["total"], everything["total_is_exact"]) == (13, False)
+    assert (queued["total"], queued["total_is_exact"]) == (1, False)
+    assert entries
+    assert not [entry for entry in entries if is_count_of_all(entry)]
+    with agenda.collected():
+        everything = agenda.get("/admin/jobs/queue")["meta"]
+        assert (everything["total"], everything["total_is_exact"]) == (13, True)
