@@ -342,7 +342,7 @@ class JobLists:
             counted, is_exact = self._counted(wanted)
             if is_exact:
                 return counted, True
-            if self._jobs.names.keys(indexes.BY_STATUS_AND_TYPE) is None:
+            if not self._jobs.names.has_status:
                 # No index counts them: figures would cost more than any list.
                 return counted if wanted.match() else self._jobs.estimated_count(), False
             figures = self._store.figures()
