@@ -22,6 +22,7 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
 
 from jobmon.domain import AttemptStatus, JobStatus
 
@@ -150,6 +151,7 @@ class JobQueue:
     ) -> Lease | None:
         """Take the most urgent job that is due, of `types` if given; None if there is none.
 
+        Also None if the lease was lost before it could be recorded.
         Highest priority first, then the one that has been due the longest.
         """
         now = self._now()
@@ -175,19 +177,20 @@ class JobQueue:
         if job is None:
             return None
         attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
-        self._attempts.replace_one(
-            attempt,
-            attempt
-            | {
-                "status": AttemptStatus.RUNNING.value,
-                "workerId": worker_id,
-                "eligibleAt": job.get("nextRunAt"),
-                "startedAt": now,
-                "finishedAt": None,
-                "error": None,
-            },
-            upsert=True,
-        )
+        running = {
+            "status": AttemptStatus.RUNNING.value,
+            "workerId": worker_id,
+            "eligibleAt": job.get("nextRunAt"),
+            "startedAt": now,
+            "finishedAt": None,
+            "error": None,
+        }
+        # Not over an end that was recorded since: we may have been held up, and lost the lease.
+        open_ = {"finishedAt": {"$not": {"$gte": now}}}
+        try:
+            self._attempts.replace_one(attempt | open_, attempt | running, upsert=True)
+        except DuplicateKeyError:
+            return None
         return Lease(
             job_id=job["jobId"],
             attempt_number=job["attemptCount"],

@@ -1,9 +1,11 @@
 """How gunicorn serves jobmon; `jobmon run` and `gunicorn wsgi:app` both use it.
 
 `JOBMON_BIND`, `JOBMON_WORKERS` and `JOBMON_THREADS` are the knobs; gunicorn's own command line
-overrides all of it.
+overrides all of it. Of a worker's threads `JOBMON_THREADS` work at a time; what the others are for
+stands in `api.overload`.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -11,21 +13,43 @@ import tempfile
 from contextlib import ExitStack
 from typing import Any
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from jobmon import logs
+from jobmon.api.overload import pool_size
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 
 bind = os.environ.get("JOBMON_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("JOBMON_WORKERS", "2"))
-threads = int(os.environ.get("JOBMON_THREADS", "8"))
+threads = pool_size(int(os.environ.get("JOBMON_THREADS", str(Settings.threads))))
 worker_class = "gthread"
 timeout = 30
 graceful_timeout = 20  # what SIGTERM leaves requests that are under way
 keepalive = 15
 limit_request_line = 8_190  # a cursor over odd documents can be long
 control_socket_disable = True
-accesslog = None
+# What proxies say is read in one place, as JOBMON_TRUSTED_PROXIES says (jobmon/api/protection.py);
+# gunicorn would believe it of anybody on this machine.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+
+
+class logger_class(Logger):  # noqa: N801 - the setting's name
+    """gunicorn's lines are logged as ours are; requests are logged by `jobmon.api.requestlog`."""
+
+    def setup(self, cfg: Config) -> None:
+        """Let our handler have what gunicorn logs."""
+        super().setup(cfg)
+        level = os.environ.get("JOBMON_LOG_LEVEL", "INFO")
+        logs.configure(level if level in logging.getLevelNamesMapping() else "INFO")
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
 
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+_RATES = "JOBMON_RATE_LIMIT_STORAGE_URI"
 
 
 def on_starting(_: Any) -> None:
@@ -34,17 +58,29 @@ def on_starting(_: Any) -> None:
         settings = Settings.from_env()
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
+    logs.hide(settings)
     # Here the workers add up what they answered. A worker that has ended left its counts there,
     # and they must stay: a counter never falls. Only gauges would have to be taken out.
     os.environ.pop(_COUNTS, None)
     if settings.metrics != "off":
-        os.environ[_COUNTS] = tempfile.mkdtemp(prefix="jobmon-metrics-")
+        os.environ[_COUNTS] = _folder("metrics")
+    if (settings.rate_limit or settings.rate_limit_per_address) and _RATES not in os.environ:
+        os.environ[_RATES] = f"sqlite://{_folder('rates')}/hits"
+
+
+_folders: list[str] = []
+
+
+def _folder(name: str) -> str:
+    """A folder of this service's own, for what its workers share."""
+    _folders.append(tempfile.mkdtemp(prefix=f"jobmon-{name}-"))
+    return _folders[-1]
 
 
 def on_exit(_: Any) -> None:
-    """Take the workers' counts away with the service."""
-    if _COUNTS in os.environ:
-        shutil.rmtree(os.environ[_COUNTS], ignore_errors=True)
+    """Take what the workers shared away with the service."""
+    for folder in _folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _of_worker = ExitStack()

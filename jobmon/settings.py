@@ -68,6 +68,7 @@ class Settings:
     keep_days_days: int = 400
     server_selection_timeout_ms: int = 2_000
     query_timeout_ms: int = 5_000
+    slow_query_ms: int = 500
     stats_ttl_ms: int = 2_000
     jwt_algorithm: str = "HS256"
     jwt_secret_key: str | None = field(default=None, repr=False)
@@ -77,11 +78,14 @@ class Settings:
     jwt_audience: str | None = None
     role_permissions: Mapping[str, frozenset[str]] = field(default_factory=DEFAULT_ROLES.copy)
     redact_keys: tuple[str, ...] = DEFAULT_REDACT_KEYS
+    threads: int = 8
     rate_limit: str | None = None
+    rate_limit_per_address: str | None = None
     rate_limit_storage_uri: str = field(default="memory://", repr=False)
     log_level: str = "INFO"
     metrics: str = "token"
     metrics_max_types: int = 100
+    trusted_proxies: int = 0
 
     @classmethod
     def of_watched(cls, mongo_uri: str) -> "Settings":
@@ -121,6 +125,7 @@ class Settings:
                 "query_timeout_ms": env.int(
                     "QUERY_TIMEOUT_MS", cls.query_timeout_ms, validate=_positive
                 ),
+                "slow_query_ms": env.int("SLOW_QUERY_MS", cls.slow_query_ms, validate=_positive),
                 "stats_ttl_ms": env.int(
                     "STATS_TTL_MS", cls.stats_ttl_ms, validate=validate.Range(min=0)
                 ),
@@ -138,7 +143,11 @@ class Settings:
                     _pairs(env, "ROLE_PERMISSIONS", _known_permissions)
                 ),
                 "redact_keys": tuple(env.list("REDACT_KEYS", list(DEFAULT_REDACT_KEYS))),
+                "threads": env.int("THREADS", cls.threads, validate=_positive),
                 "rate_limit": env.str("RATE_LIMIT", None, validate=_rate_limit),
+                "rate_limit_per_address": env.str(
+                    "RATE_LIMIT_PER_ADDRESS", None, validate=_rate_limit
+                ),
                 "rate_limit_storage_uri": env.str(
                     "RATE_LIMIT_STORAGE_URI", cls.rate_limit_storage_uri
                 ),
@@ -150,6 +159,9 @@ class Settings:
                 "metrics": env.str("METRICS", cls.metrics, validate=validate.OneOf(METRICS)),
                 "metrics_max_types": env.int(
                     "METRICS_MAX_TYPES", cls.metrics_max_types, validate=_positive
+                ),
+                "trusted_proxies": env.int(
+                    "TRUSTED_PROXIES", cls.trusted_proxies, validate=validate.Range(min=0)
                 ),
             }
         _seal(env)
@@ -203,11 +215,14 @@ def _key_source(values: Mapping[str, Any]) -> dict[str, str]:
         )
     if values["jwt_public_key"]:
         try:
-            jwt.get_algorithm_by_name(algorithm).prepare_key(values["jwt_public_key"])
+            named = jwt.get_algorithm_by_name(algorithm)
+            too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
         except (jwt.InvalidKeyError, TypeError, ValueError):
             raise SettingsError(
                 f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
             ) from None
+        if too_short:
+            raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
     return {"jwt_algorithm": algorithm}
 
 

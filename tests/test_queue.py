@@ -56,6 +56,17 @@ def leased(queue: JobQueue, worker: str = "w1", **how: Any) -> Lease:
     return lease
 
 
+def held_by(worker: str, job: dict[str, Any]) -> Lease:
+    return Lease(
+        job_id=job["jobId"],
+        attempt_number=1,
+        worker_id=worker,
+        started_at=NOW,
+        expires_at=NOW,
+        job=job,
+    )
+
+
 def job(database: Db, job_id: str) -> dict[str, Any]:
     return database.jobs.find_one({"jobId": job_id}, {"_id": 0})
 
@@ -502,6 +513,26 @@ def test_a_crash_between_leasing_and_the_first_record_is_on_record_after_recover
     (only,) = attempts(database)
     assert (only["jobId"], only["status"], only["workerId"]) == (job_id, "expired", "w1")
     assert (only["startedAt"], only["finishedAt"]) == (NOW, clock.now)
+
+
+@pytest.mark.parametrize("lose", [recover, take_over, cancel])
+def test_a_worker_that_stalls_before_the_first_record_undoes_no_end_of_its_attempt(
+    queue: JobQueue, database: Db, clock: Clock, lose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue("t")
+    stalled = JobQueue(database, clock=Clock())
+    record, ended = stalled._attempts.replace_one, []
+
+    def stall(*arguments: Any, **options: Any) -> Any:
+        lost = database.jobs.find_one({"status": "leased"})
+        lose(queue, clock, held_by("w0", lost))
+        ended.extend(attempts(database))
+        return record(*arguments, **options)
+
+    monkeypatch.setattr(stalled._attempts, "replace_one", stall)
+    assert stalled.lease("w0") is None
+    assert ended[0]["finishedAt"] == (NOW if lose is cancel else NOW + timedelta(minutes=1))
+    assert attempts(database) == ended
 
 
 def test_a_crash_of_recovery_between_job_and_attempt_is_completed_by_the_next(

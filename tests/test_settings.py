@@ -38,7 +38,7 @@ def test_two_settings_are_enough_and_the_rest_has_defaults(read: Any) -> None:
     assert settings.jobs_collection == "jobs"
     assert settings.attempts_collection == "job_attempts"
     assert settings.stats_ttl_ms == 2_000
-    assert settings.rate_limit is None
+    assert settings.rate_limit is settings.rate_limit_per_address is None
     assert settings.role_permissions == {"admin": {"ADMIN_DASHBOARD"}}
 
 
@@ -56,7 +56,9 @@ def test_every_setting_is_read(read: Any) -> None:
         ROLE_PERMISSIONS="ops=ADMIN_DASHBOARD,sre=ADMIN_DASHBOARD",
         REDACT_KEYS="a,b",
         RATE_LIMIT="10/second;600/minute",
+        RATE_LIMIT_PER_ADDRESS="5/second",
         RATE_LIMIT_STORAGE_URI="memory://",
+        THREADS="3",
         ROLLUP_DB="rollups",
         ROLLUP_URI="mongodb://db2",
         COLLECTOR="true",
@@ -66,6 +68,7 @@ def test_every_setting_is_read(read: Any) -> None:
         LOG_LEVEL="DEBUG",
         METRICS="open",
         METRICS_MAX_TYPES="7",
+        TRUSTED_PROXIES="2",
         PROFILE="celery",
         JOB_FIELDS="createdBy=kwargs.user_id,jobId=_id",
         ATTEMPT_FIELDS="startedAt=began",
@@ -86,6 +89,8 @@ def test_every_setting_is_read(read: Any) -> None:
         role_permissions=dict.fromkeys(["admin", "ops", "sre"], frozenset({"ADMIN_DASHBOARD"})),
         redact_keys=("a", "b"),
         rate_limit="10/second;600/minute",
+        rate_limit_per_address="5/second",
+        threads=3,
         rollup_db="rollups",
         rollup_uri="mongodb://db2",
         collector=True,
@@ -95,6 +100,7 @@ def test_every_setting_is_read(read: Any) -> None:
         log_level="DEBUG",
         metrics="open",
         metrics_max_types=7,
+        trusted_proxies=2,
         profile="celery",
         job_fields={"createdBy": "kwargs.user_id", "jobId": "_id"},
         attempt_fields={"startedAt": "began"},
@@ -121,6 +127,8 @@ def test_every_setting_is_read(read: Any) -> None:
         ("ROLE_PERMISSIONS", "ops=EVERYTHING"),
         ("ROLE_PERMISSIONS", "ops"),
         ("RATE_LIMIT", "a lot"),
+        ("RATE_LIMIT_PER_ADDRESS", "a lot"),
+        ("THREADS", "0"),
         ("ROLLUP_DB", "a.b"),
         ("ROLLUP_URI", "http://hidden"),
         ("COLLECTOR", "perhaps"),
@@ -128,6 +136,8 @@ def test_every_setting_is_read(read: Any) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("METRICS", "some"),
         ("METRICS_MAX_TYPES", "0"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("TRUSTED_PROXIES", "10.0.0.1"),
         ("PROFILE", "sidekiq"),
         ("JOB_FIELDS", "color=colour"),
         ("JOB_FIELDS", "jobId"),
@@ -243,6 +253,15 @@ def test_a_key_or_algorithm_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match="JOBMON_JWT_"):
         read(MONGO_URI="mongodb://db", JWT_ALGORITHM=algorithm, **source)
+
+
+def test_a_public_key_that_is_too_short_to_prove_anything_is_refused(read: Any) -> None:
+    short = pem(rsa.generate_private_key(65_537, 1_024))
+    for algorithm in ("RS256", "PS512"):
+        with pytest.raises(
+            SettingsError, match=f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}"
+        ):
+            read(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=short, JWT_ALGORITHM=algorithm)
 
 
 def test_a_public_key_may_have_its_line_ends_escaped(read: Any) -> None:

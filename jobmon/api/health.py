@@ -9,11 +9,19 @@ from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import Alive, Ready
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.connection import Connection
+from jobmon.store.shared import Shared
 
 
 def blueprint(connection: Connection, rollup: RollupReader) -> Routes:
     """Liveness and readiness; anyone may ask."""
     routes = Routes("health", __name__, access=Access.ANYONE)
+
+    def ping() -> float:
+        started = time.perf_counter()
+        connection.ping()
+        return round((time.perf_counter() - started) * 1_000, 1)
+
+    pings = Shared(ping, 0)  # anyone may ask, but not hold a connection each
 
     @routes.get("/healthz")
     @routes.doc(operationId="getHealth")
@@ -28,10 +36,7 @@ def blueprint(connection: Connection, rollup: RollupReader) -> Routes:
     @routes.alt_response(HTTPStatus.SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")
     def readyz() -> dict[str, Any]:
         """The database answers, too; 503 when it does not."""
-        started = time.perf_counter()
-        connection.ping()
-        took_ms = round((time.perf_counter() - started) * 1_000, 1)
-        checks: dict[str, Any] = {"database": {"ping_ms": took_ms}, "rollup": {"fresh": True}}
+        checks: dict[str, Any] = {"database": {"ping_ms": pings.get()}, "rollup": {"fresh": True}}
         if rollup.figures() is None:
             # Not a reason to be unready: the figures are counted live instead.
             checks["rollup"] = {"fresh": False, "build": rollup.build()}

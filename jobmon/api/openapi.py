@@ -67,15 +67,20 @@ _FAILURES: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         ("validation_error",),
     ),
     HTTPStatus.TOO_MANY_REQUESTS: (
-        "More than `JOBMON_RATE_LIMIT` allows, or one export too many.",
+        "More than the limits of one caller or one address, or one export too many.",
         _RETRY_AFTER,
         ("rate_limited",),
     ),
     HTTPStatus.INTERNAL_SERVER_ERROR: ("A fault of the service's own.", {}, ("server_error",)),
     HTTPStatus.SERVICE_UNAVAILABLE: (
-        "Something that the service depends on does not answer in time.",
+        "Something that the service depends on does not answer in time, or it has too much to do.",
         _RETRY_AFTER,
-        ("database_unavailable", "identity_provider_unavailable", "collector_unavailable"),
+        (
+            "database_unavailable",
+            "identity_provider_unavailable",
+            "collector_unavailable",
+            "overloaded",
+        ),
     ),
 }
 

@@ -282,7 +282,7 @@ def _second() -> int:
 
 
 def _about_the_page() -> dict[str, Any]:
-    theme = request.cookies.get("jobmon_theme")
+    theme = request.cookies.get("__Host-jobmon_theme" if request.is_secure else "jobmon_theme")
     return {
         "theme": theme if theme in THEMES else "system",
         "known_statuses": [status.value for status in JobStatus],
@@ -383,7 +383,4 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
 
 def _protect(response: Response) -> Response:
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     return response

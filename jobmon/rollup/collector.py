@@ -332,16 +332,17 @@ class Collector:
 
     def _follow(self, segments: SegmentMap, changes: Changes) -> None:
         """Turn changes into figures until stopped."""
-        written_at = saved_at = time.monotonic()
+        saved_at = time.monotonic()
+        written_at = -WRITE_AT_LEAST_EVERY_S
         unsaved = False
         while not self._stop.is_set():
-            as_of = datetime.now(UTC)
+            as_of, at = datetime.now(UTC), self._database_time()
             changes.next_batch(segments)
             self._lease.keep()
             changed = segments.recount() > 0
             now = time.monotonic()
             if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
-                self._write(segments, as_of)
+                self._write(segments, as_of, at)
                 written_at = now
             unsaved = unsaved or changed
             if unsaved and now > saved_at + SNAPSHOT_EVERY_S:
@@ -374,7 +375,6 @@ class Collector:
             raise
         log.info("built: %d jobs in %.1f s", segments.totals.total(), time.monotonic() - started)
         self._rollups[STATE].delete_one({"_id": BUILD})
-        self._write(segments, datetime.now(UTC))
         self._save(segments, changes.token)
         return segments, changes
 
@@ -387,7 +387,16 @@ class Collector:
                 raise
         return PolledChanges(jobs, self._stop)
 
-    def _write(self, segments: SegmentMap, as_of: datetime) -> None:
+    def _database_time(self) -> datetime:
+        """By the clock that tells readers how old the figures are."""
+        now: datetime = self._rollups.client.admin.command("hello")["localTime"]
+        return now
+
+    def _write(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
+        """Write the figures, true of `as_of`, which is `at` by the database's own clock.
+
+        Not of now: what came since then is not counted, however long the database was silent.
+        """
         conditions = self._look_at_conditions(segments, as_of)
         self._put(
             FIGURES,
@@ -397,6 +406,7 @@ class Collector:
                 "conditions": conditions,
                 "collector": self._lease.holder,
             },
+            at,
         )
         if time.monotonic() >= self._sample_at:
             self._sample_at = time.monotonic() + SAMPLE_EVERY_S
@@ -422,11 +432,11 @@ class Collector:
             self._look_again_at = started + took_s * CONDITIONS_REST
         return self._conditions
 
-    def _put(self, key: str, document: Document) -> None:
+    def _put(self, key: str, document: Document, at: datetime | str = "$$NOW") -> None:
         """Write a document of the state, with the time by the database's own clock."""
         self._rollups[STATE].update_one(
             {"_id": key},
-            [{"$replaceWith": {"$literal": {"_id": key, **document}}}, {"$set": {"at": "$$NOW"}}],
+            [{"$replaceWith": {"$literal": {"_id": key, **document}}}, {"$set": {"at": at}}],
             upsert=True,
         )
 

@@ -1,20 +1,67 @@
 """One MongoDB client a process, made when first needed, never before a fork."""
 
+import logging
 import os
 import threading
+import time
 from datetime import timedelta
 
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import ServerSelectionTimeoutError
 
 from jobmon.settings import Settings
 from jobmon.store.names import Document, Names
 from jobmon.store.profiles import profile_of
+from jobmon.store.slow import SlowQueries
 from jobmon.store.watched import Watched
+
+log = logging.getLogger(__name__)
 
 DEFAULT_DATABASE = "jobmon"
 # A frozen server neither answers nor hangs up; the socket gives up soon after maxTimeMS would have.
 _SOCKET_GRACE_MS = 1_000
+# How often the driver's monitors look at each server: within this and a connection timeout a frozen
+# one is noticed and one that is back is found. The driver's own 10 s is too long for that.
+_HEARTBEAT_MS = 1_000
+
+
+class DatabaseAwayError(ServerSelectionTimeoutError):
+    """No server has been there for as long as one is waited for: this query does not wait, too."""
+
+
+class _Presence:
+    """Whether a server can be asked, as the driver's monitors know without being asked."""
+
+    def __init__(self, patience_ms: int) -> None:
+        self._patience_s = patience_ms / 1_000
+        self._lost_at: float | None = None
+        self._looked_at = 0.0
+        self._said = False
+
+    def check(self, client: MongoClient[Document]) -> None:
+        """DatabaseAwayError when queries have waited in vain for as long as they may.
+
+        Whoever comes first waits, for a new primary mostly comes soon; whoever comes after that
+        must not hold a thread each for as long again.
+        """
+        now = time.monotonic()
+        if client.topology_description.has_readable_server(client.read_preference):
+            self._lost_at = None
+            if self._said:
+                self._said = False
+                log.warning("the database is back")
+            return
+        # What was seen long ago may have been another outage.
+        if self._lost_at is None or now - self._looked_at > 2 * self._patience_s:
+            self._lost_at = now
+        self._looked_at = now
+        if now - self._lost_at <= self._patience_s:
+            return
+        if not self._said:
+            self._said = True
+            log.error("the database is away: queries are refused at once until it is back")
+        raise DatabaseAwayError(f"no server for {now - self._lost_at:.1f} s")
 
 
 class Connection:
@@ -38,6 +85,7 @@ class Connection:
             if self.profile.attempts is not None
             else None
         )
+        self._presence = _Presence(settings.server_selection_timeout_ms)
 
     @property
     def client(self) -> MongoClient[Document]:
@@ -51,8 +99,8 @@ class Connection:
 
     @property
     def database(self) -> Database[Document]:
-        """The database that the URI names, `jobmon` if it names none."""
-        return self.client.get_default_database(DEFAULT_DATABASE)
+        """The database that the URI names, `jobmon` if it names none; DatabaseAwayError."""
+        return self._present().get_default_database(DEFAULT_DATABASE)
 
     @property
     def collections(self) -> list[str]:
@@ -62,8 +110,8 @@ class Connection:
 
     @property
     def rollups(self) -> Database[Document]:
-        """jobmon's own database, in the watched deployment."""
-        return self.client[self._settings.rollup_db]
+        """jobmon's own database, in the watched deployment; DatabaseAwayError."""
+        return self._present()[self._settings.rollup_db]
 
     @property
     def kept(self) -> dict[timedelta, timedelta]:
@@ -86,7 +134,14 @@ class Connection:
 
     def ping(self) -> None:
         """Return when the database answers; PyMongoError when it does not."""
-        self.client.admin.command("ping")
+        self._present().admin.command("ping")
+
+    def _present(self) -> MongoClient[Document]:
+        """The client, if a server is there or may still be hoped for."""
+        client = self.client
+        if not self._given:
+            self._presence.check(client)
+        return client
 
     def _watched(self, collection: str, names: Names) -> Watched:
         return Watched(lambda: self.database[collection], names, self._settings.query_timeout_ms)
@@ -101,5 +156,7 @@ class Connection:
             unicode_decode_error_handler="replace",
             serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
             connectTimeoutMS=settings.server_selection_timeout_ms,
+            event_listeners=[SlowQueries(settings.slow_query_ms)],
+            heartbeatFrequencyMS=_HEARTBEAT_MS,
             socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
         )

@@ -113,9 +113,7 @@ class Watched:
         return self._with_index(index, run)
 
     def _limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
-        request_id = get_contextvars().get("request_id")
-        comment = {} if request_id is None else {"comment": f"jobmon {request_id}"}
-        return {max_time: self.max_time_ms} | comment
+        return {max_time: self.max_time_ms} | mark()
 
     def _with_index(
         self, index: Keys | None, run: Callable[[Hint], T], *, strictly: bool = False
@@ -132,6 +130,12 @@ class Watched:
             self._warned.add(str(keys))
             log.warning("no index on %s: queries will be slow; `jobmon init` makes it", dict(keys))
         return run(None)
+
+
+def mark() -> dict[str, Any]:
+    """The option by which a query is known, in MongoDB's profiler and logs, as one of a request."""
+    request_id = get_contextvars().get("request_id")
+    return {} if request_id is None else {"comment": f"jobmon {request_id}"}
 
 
 def is_bad_hint(error: OperationFailure) -> bool:

@@ -1,0 +1,252 @@
+"""A long time at half of full load, then twice full load: what grows, and what is refused.
+
+    .venv/bin/python -m bench.soak --minutes 30
+
+Prints memory, descriptors, connections and latencies by the minute, their slopes after a warm-up,
+and the answers to twice as much as can be answered. Ends with 1 if an answer was wrong.
+"""
+
+import argparse
+import multiprocessing
+import multiprocessing.queues
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+from tests.e2e.test_serving import Web
+from tests.faults import Answer, Viewers, Writers, admin_token, children, collector
+
+GENERATORS = 2
+PATHS = (
+    "/admin/jobs/stats",
+    "/admin/jobs/queue",
+    "/admin/jobs/queue?status=dlq",
+    "/admin/jobs/timeseries",
+    "/admin/jobs/types",
+    "/jobs",
+    "/dashboard/overview",
+)
+WARM_UP = 0.2  # of the time
+
+
+@dataclass
+class Load:
+    """Answers by code, and how long the good ones took in ms."""
+
+    codes: Counter[str]
+    took_ms: list[float]
+
+    def percentile(self, percent: int) -> float:
+        """In ms; 0 where there is none."""
+        took_ms = sorted(self.took_ms)
+        return took_ms[len(took_ms) * percent // 100] if took_ms else 0.0
+
+
+def generate(
+    port: int, token: str, a_second: float, seconds: float, clients: int, *, told: Any
+) -> None:
+    """Ask at a pace that does not depend on the answers (0: as fast as they come)."""
+    lock, codes, took_ms = threading.Lock(), Counter[str](), list[float]()
+    began = time.monotonic()
+
+    def ask(number: int) -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        headers = {"Authorization": f"Bearer {token}"}
+        turn = number
+        while True:
+            due = began + turn / a_second if a_second else time.monotonic()
+            if due > began + seconds:
+                break
+            time.sleep(max(0.0, due - time.monotonic()))
+            asked_at = time.perf_counter()
+            try:
+                path = PATHS[turn % len(PATHS)]
+                # The pages take the token as a proxy in front would add it.
+                connection.request("GET", path, headers=headers)
+                response = connection.getresponse()
+                response.read()
+                code = str(response.status)
+            except (OSError, HTTPException) as error:
+                connection.close()
+                code = type(error).__name__
+            took = (time.perf_counter() - asked_at) * 1_000
+            with lock:
+                codes[code] += 1
+                if code == "200":
+                    took_ms.append(took)
+            turn += clients
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told.put((codes, took_ms))
+
+
+def load(port: int, token: str, a_second: float, seconds: float, clients: int) -> Load:
+    """What came of so many requests a second for so long."""
+    told = multiprocessing.get_context("spawn").Queue()
+    processes = [
+        multiprocessing.get_context("spawn").Process(
+            target=generate,
+            args=[port, token, a_second / GENERATORS, seconds, clients // GENERATORS],
+            kwargs={"told": told},
+        )
+        for _ in range(GENERATORS)
+    ]
+    for process in processes:
+        process.start()
+    parts = [told.get() for _ in processes]
+    for process in processes:
+        process.join()
+    codes: Counter[str] = Counter()
+    for part, _ in parts:
+        codes.update(part)
+    return Load(codes, [ms for _, took_ms in parts for ms in took_ms])
+
+
+def memory_mib(pid: int) -> float:
+    """What a process has in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def descriptors(pid: int) -> int:
+    """How many files and sockets a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def slope_an_hour(samples: list[tuple[float, float]]) -> float:
+    """How much more of it there would be after an hour; `samples` are of seconds and values."""
+    if len(samples) < 2:
+        return 0.0
+    return statistics.linear_regression(*zip(*samples, strict=True)).slope * 3_600
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--jobs", type=int, default=50_000)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
+    try:
+        with ExitStack() as running:
+            return soak(running, folder, arguments.minutes, arguments.jobs)
+    finally:
+        shutil.rmtree(folder)
+
+
+def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
+    server = running.enter_context(Mongod(folder / "mongod"))
+    uri, token = server.uri.replace("/?", "/jobmon?"), admin_token()
+    connection = Connection(Settings(mongo_uri=uri))
+    create_indexes(connection)
+    fill(connection, jobs)
+    connection.client.close()
+    writers = Writers(uri, a_second=10)
+    running.callback(writers.stop)
+    restart = running.enter_context(collector(uri, folder / "collector.log"))
+    collecting = restart().pid
+    web = Web(uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
+    running.callback(web.stop)
+    writers.start()
+    while not web.answers():
+        time.sleep(0.1)
+    while Answer(web.port, "/admin/jobs/stats", token).json["source"] != "rollup":
+        time.sleep(0.5)
+    load(web.port, token, 0, 5, 16)  # warm
+    full = load(web.port, token, 0, 20, 32)
+    rate = full.codes.total() / 20
+    print(f"full load: {rate:.0f} answers a second to 32 clients, {dict(full.codes)}", flush=True)
+    right = hold(web, collecting, writers, rate=rate / 2, minutes=minutes)
+    overload(web.port, token, rate * 2)
+    return 0 if right else 1
+
+
+def fill(connection: Connection, jobs: int) -> None:
+    """Jobs that have been finished for some time, of the writers' types."""
+    template = {"status": "succeeded", "type": "email.send", "createdBy": "root"}
+    connection.jobs.insert_many(
+        {**template, "jobId": f"old-{number}", "attemptCount": 0} for number in range(jobs)
+    )
+
+
+def hold(web: Web, collecting: int, writers: Writers, *, rate: float, minutes: float) -> bool:
+    """Half load for as long; whether all answers were good."""
+    token = admin_token()
+    workers = children(web.process.pid)
+    series: dict[str, list[tuple[float, float]]] = {}
+    began, right, refused = time.monotonic(), True, 0
+    with Viewers(web.port, token, writers, clients=1) as viewers:
+        while (at := time.monotonic() - began) < minutes * 60:
+            part = load(web.port, token, rate, min(60, minutes * 60 - at), 32)
+            at = time.monotonic() - began
+            seen = {
+                "web MiB": sum(memory_mib(pid) for pid in workers),
+                "collector MiB": memory_mib(collecting),
+                "web descriptors": sum(descriptors(pid) for pid in workers),
+                "collector descriptors": descriptors(collecting),
+                "p50 ms": part.percentile(50),
+                "p99 ms": part.percentile(99),
+            }
+            for name, value in seen.items():
+                series.setdefault(name, []).append((at, value))
+            shown = ", ".join(f"{name} {value:.1f}" for name, value in seen.items())
+            print(f"{at / 60:5.1f} min: {part.codes.total()} answers, {shown}", flush=True)
+            others = {code: n for code, n in part.codes.items() if code != "200"}
+            if others:
+                print(f"    {others}", flush=True)
+            refused += others.pop("503", 0)
+            right = right and not others
+        answers, _, wrong = viewers.take()
+    right = right and not wrong and children(web.process.pid) == workers
+    print(f"checked meanwhile: {dict(answers)}, wrong: {wrong[:3]}; refused: {refused}", flush=True)
+    for name, samples in series.items():
+        warm = [sample for sample in samples if sample[0] > samples[-1][0] * WARM_UP]
+        values = [value for _, value in warm]
+        print(
+            f"{name}: {values[0]:.1f} to {values[-1]:.1f}, median {statistics.median(values):.1f}, "
+            f"slope {slope_an_hour(warm):+.2f} an hour, {len(warm)} samples",
+            flush=True,
+        )
+    return right
+
+
+def overload(port: int, token: str, rate: float) -> None:
+    """Twice as much as can be answered, and how soon the probe is."""
+    stop, health = threading.Event(), list[Answer]()
+
+    def probe() -> None:
+        while not stop.wait(0.2):
+            health.append(Answer(port, "/healthz"))
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    part = load(port, token, rate, 30, 400)
+    stop.set()
+    thread.join()
+    longest_s = max(answer.took_s for answer in health)
+    print(f"twice full load, {rate:.0f} a second for 30 s: {dict(part.codes)}")
+    print(f"  those answered: p50 {part.percentile(50):.0f} ms, p99 {part.percentile(99):.0f} ms")
+    statuses = dict(Counter(answer.status for answer in health))
+    print(f"  /healthz meanwhile: {statuses}, the longest {longest_s * 1_000:.0f} ms", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

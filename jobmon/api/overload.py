@@ -1,0 +1,71 @@
+"""503 `overloaded` for what a process cannot get to soon: better a plain no than a late answer.
+
+A process works at `JOBMON_THREADS` requests at a time. A few more wait for their turn, for a burst
+is no overload; one more than these, or one whose turn does not come within a second, is refused.
+A refusal costs a fraction of an answer and needs no database, so there is always a thread for it
+and for the probes: gunicorn gets one for each that works, each that waits, and some to spare.
+"""
+
+import threading
+
+from flask import Flask, g, request
+
+from jobmon.api.errors import unavailable
+from jobmon.settings import Settings
+
+MAX_WAITING = 64
+MAX_WAIT_S = 1.0
+SPARE_THREADS = 8
+
+# Whoever watches over the service must be answered above all when it is busy.
+ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def pool_size(at_once: int) -> int:
+    """How many threads a process needs, of which `at_once` work."""
+    return at_once + MAX_WAITING + SPARE_THREADS
+
+
+class Turns:
+    """Lets so many in at once, and so many more wait a moment for that."""
+
+    def __init__(
+        self, at_once: int, waiting: int = MAX_WAITING, wait_s: float = MAX_WAIT_S
+    ) -> None:
+        self._free = threading.Semaphore(at_once)
+        self._chairs = threading.Semaphore(waiting)
+        self._wait_s = wait_s
+
+    def take(self) -> bool:
+        """Whether it is one's turn, perhaps after a moment; who is let in must `give_back`."""
+        if self._free.acquire(blocking=False):
+            return True
+        if not self._chairs.acquire(blocking=False):
+            return False
+        try:
+            return self._free.acquire(timeout=self._wait_s)
+        finally:
+            self._chairs.release()
+
+    def give_back(self) -> None:
+        """Done."""
+        self._free.release()
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Have every request but the probes wait for its turn, before anything is done for it."""
+    turns = Turns(settings.threads)
+
+    def begin() -> None:
+        if request.path in ALWAYS_ANSWERED:
+            return
+        if not turns.take():
+            raise unavailable("overloaded", "Too many requests at once. Try again.")
+        g.jobmon_has_turn = True
+
+    def end(_: BaseException | None) -> None:
+        if g.pop("jobmon_has_turn", False):
+            turns.give_back()
+
+    app.before_request(begin)
+    app.teardown_request(end)

@@ -1,0 +1,94 @@
+"""Turns: would catch a turn that is lost, given twice or waited for too long, and a probe that has
+to wait for one."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from jobmon import create_app
+from jobmon.api import overload
+from jobmon.api.overload import Turns
+from jobmon.settings import Settings
+from jobmon.store.jobs import JobStore
+
+from ..conftest import Api
+from ..waiting import eventually
+
+JOB = "/jobs/some-id"
+
+
+def test_who_finds_neither_a_turn_nor_a_chair_is_refused_at_once() -> None:
+    turns = Turns(2, waiting=1, wait_s=30)
+    assert [turns.take(), turns.take()] == [True, True]
+    with ThreadPoolExecutor(1) as aside:
+        waiting = aside.submit(turns.take)
+        eventually(lambda: not turns._chairs.acquire(blocking=False) or turns._chairs.release())
+        assert turns.take() is False
+        turns.give_back()
+        assert waiting.result(timeout=10) is True
+    turns.give_back()
+    assert turns.take() is True
+
+
+def test_a_turn_is_waited_for_only_so_long() -> None:
+    turns = Turns(1, waiting=1, wait_s=0.01)
+    assert turns.take() is True
+    assert [turns.take(), turns.take()] == [False, False]  # the chair is free again
+    turns.give_back()
+    assert turns.take() is True
+
+
+@pytest.fixture
+def busy(
+    watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A service with two turns and no chair, whose jobs take as long as the test wants."""
+    monkeypatch.setattr(overload, "Turns", lambda at_once: Turns(at_once, waiting=0))
+    api, go_on, held = (
+        Api(create_app(make_settings(threads=2), watched.client)),
+        threading.Event(),
+        [],
+    )
+
+    def slow(*_: Any, **__: Any) -> None:
+        held.append(1)
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(JobStore, "get_job", slow)
+    with ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(api.as_admin, JOB) for _ in range(2)]
+        eventually(lambda: len(held) == 2)
+        yield api, go_on, answers
+        go_on.set()
+
+
+def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -> None:
+    api, go_on, answers = busy
+    for path in (JOB, "/admin/jobs/stats", "/none"):
+        refused = api.get(path)  # also before a token is looked at: that costs, too
+        assert refused.status_code == 503
+        assert refused.json["error"]["code"] == "overloaded"
+        assert int(refused.headers["Retry-After"]) > 0
+    page = api.get("/dashboard/sign-in")
+    assert (page.status_code, page.content_type) == (503, "text/html; charset=utf-8")
+    assert api.get("/healthz").status_code == 200
+    assert api.get("/readyz").status_code == 200
+    told = api.as_admin("/metrics").text
+    assert 'jobmon_http_requests_total{method="GET",route="/jobs/<job_id>",status="503"}' in told
+    go_on.set()
+    assert Counter(answer.result().status_code for answer in answers) == {403: 2}
+
+
+@pytest.mark.parametrize("path", [JOB, "/none", "/admin/jobs/queue", "/jobs", "/dashboard"])
+@pytest.mark.parametrize("token", ["guess", None])
+def test_every_request_gives_its_turn_back_however_it_ends(
+    watched: Any, make_settings: Callable[..., Settings], path: str, token: str | None
+) -> None:
+    api = Api(create_app(make_settings(threads=1), watched.client))
+    codes = {api.get(path, token=token or api.token()).status_code for _ in range(3)}
+    assert codes.isdisjoint({503})
+    assert len(codes) == 1

@@ -1,0 +1,250 @@
+"""Faults under load, with real servers and processes: would catch a wrong figure, an answer that
+comes late or never, a service that has to be restarted, and a count that is lost or doubled.
+
+`bench/faults.py` has the same for minutes."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.api.overload import MAX_WAITING
+from jobmon.embedded import Mongod
+
+from ..conftest import Api
+from ..faults import Answer, Proxy, Scene, await_counted, children, compare, scene
+from ..waiting import eventually
+from .test_serving import Web
+
+STATS, QUEUE = "/admin/jobs/stats", "/admin/jobs/queue?per_page=1"
+RECOVERS_WITHIN_S = 5
+# Selecting a server and a query, as the defaults say, and as much again for a slow machine.
+ANSWERS_WITHIN_S = (2 + 5) * 2
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterator[Scene]:
+    with scene(tmp_path_factory.mktemp("faults"), election_ms=1_000, a_second=12) as stage:
+        yield stage
+
+
+def kill(stage: Scene) -> Callable[[], Any]:
+    member = stage.servers.await_primary()
+    stage.servers.kill(member)
+    return lambda: stage.servers.start(member)
+
+
+def step_down(stage: Scene) -> Callable[[], Any]:
+    stage.servers.step_down()
+    return lambda: None
+
+
+def freeze(stage: Scene) -> Callable[[], Any]:
+    member = stage.servers.await_primary()
+    os.kill(member.pid, signal.SIGSTOP)
+    return lambda: os.kill(member.pid, signal.SIGCONT)
+
+
+def lose_all(stage: Scene) -> Callable[[], Any]:
+    for member in stage.servers.members:
+        stage.servers.kill(member)
+    eventually(lambda: Answer(stage.port, "/readyz").status == 503)
+    assert Answer(stage.port, "/healthz").status == 200
+    stage.servers.start(*stage.servers.members)
+    return lambda: None
+
+
+@pytest.mark.parametrize("fault", [step_down, kill, freeze, lose_all])
+def test_a_fault_of_the_database_is_told_plainly_and_got_over(
+    stage: Scene, fault: Callable[[Scene], Callable[[], Any]]
+) -> None:
+    stage.servers.await_all()
+    stage.viewers.take()
+    undo = fault(stage)
+    try:
+        served_s, figures_s = stage.recovery()
+    finally:
+        undo()
+    answers, longest_s, wrong = stage.viewers.take()
+    assert wrong == []
+    assert not [code for code in answers if "broken" in code]
+    assert max(longest_s.values()) < ANSWERS_WITHIN_S
+    assert longest_s["healthz 200"] < 2
+    assert served_s < RECOVERS_WITHIN_S
+    assert figures_s < RECOVERS_WITHIN_S
+    stage.every_thread_answers(2, 8)
+
+
+def test_killed_processes_break_nothing_but_what_they_were_at(stage: Scene) -> None:
+    stage.viewers.take()
+    until, chance = time.monotonic() + 8, random.Random(7)
+    web_kills = 0
+    while time.monotonic() < until:
+        match chance.randrange(3):
+            case 0:
+                workers = children(stage.web.process.pid)
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                web_kills += 1
+            case 1:
+                stage.restart_collector()
+            case _:
+                stage.writers.replace(chance.randrange(2))
+        stage.pause(0.7)
+    stage.recovery()
+    answers, _, wrong = stage.viewers.take()
+    assert wrong == []
+    # Each worker had at most every viewer's one request in hand, or in its queue.
+    assert sum(n for code, n in answers.items() if "broken" in code) <= web_kills * 5
+    stage.every_thread_answers(2, 8)
+
+
+def test_after_all_that_nothing_is_lost_or_doubled(stage: Scene) -> None:
+    stage.servers.await_all()
+    stage.writers.drain()
+    stage.restart_collector(kill=False)  # one that starts looks a quarter of an hour back
+    stats, metrics = await_counted(stage.port, stage.token, stage.writers)
+    told = compare(stage.writers, stats, metrics)
+    assert told["jobs"] > 100
+    assert told["attempts"] > told["jobs"]
+
+
+@pytest.fixture
+def proxied(
+    mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path
+) -> Iterator[tuple[Proxy, Web]]:
+    """A web service of two workers behind a cut cable, before ever it saw its database."""
+    database.jobs.insert_many([{"jobId": str(number)} for number in range(7)])
+    proxy = Proxy(mongod.port)
+    proxy.dropping = True
+    uri = f"mongodb://127.0.0.1:{proxy.port}/{database.name}?directConnection=true"
+    web = Web(
+        uri,
+        tmp_path / "log",
+        JOBMON_WORKERS="2",
+        JOBMON_SERVER_SELECTION_TIMEOUT_MS="1000",
+        JOBMON_QUERY_TIMEOUT_MS="3000",
+    )
+    try:
+        eventually(web.answers)
+        yield proxy, web
+    finally:
+        web.stop()
+        proxy.close()
+
+
+def test_a_silent_network_holds_no_one_up_for_long(
+    proxied: tuple[Proxy, Web], real_api: Api
+) -> None:
+    proxy, web = proxied
+    token, stop = real_api.token(), threading.Event()
+    answers: list[Answer] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            answers.append(Answer(web.port, STATS, token))
+
+    def settle() -> None:
+        eventually(lambda: answers[-1].status == 200 and answers[-1].json["totalJobs"] == 7, 5)
+
+    clients = [threading.Thread(target=ask) for _ in range(40)]
+    try:
+        for client in clients:  # it is started before its database
+            client.start()
+        for _ in range(2):
+            eventually(lambda: Answer(web.port, "/readyz").status == 503, 10)
+            for _ in range(10):
+                health = Answer(web.port, "/healthz")
+                assert (health.status, health.took_s < 2) == (200, True)
+            eventually(lambda: len(answers) > 500 or answers[-1].code == "database_unavailable")
+            proxy.heal()
+            settle()
+            assert eventually(lambda: Answer(web.port, "/readyz").status == 200, 5)
+            proxy.delay_s = 0.2
+            eventually(lambda: Answer(web.port, QUEUE, token).status == 200)
+            proxy.dropping = True
+        proxy.heal()
+        settle()
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    codes = Counter(answer.code for answer in answers)
+    assert set(codes) == {"200", "database_unavailable", "overloaded"} - (
+        set() if codes["overloaded"] else {"overloaded"}
+    )
+    assert all(int(answer.retry_after or 0) > 0 for answer in answers if answer.status == 503)
+    assert max(answer.took_s for answer in answers) < ANSWERS_WITHIN_S
+
+
+def test_what_is_too_much_is_refused_at_once_and_probes_are_answered(
+    mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
+) -> None:
+    database.jobs.insert_one({"jobId": "one", "createdBy": "root"})
+    uri, token = mongod.uri.replace("/?", f"/{database.name}?"), real_api.token()
+    web = Web(uri, tmp_path / "log", JOBMON_WORKERS="1", JOBMON_THREADS="2")
+    slow = {"failCommands": ["find"], "namespace": f"{database.name}.jobs"}
+    slow |= {"blockConnection": True, "blockTimeMS": 3_000}
+    answers: list[Answer] = []
+
+    def ask() -> None:
+        answers.append(Answer(web.port, "/jobs/one", token))
+
+    clients = [threading.Thread(target=ask) for _ in range(2 + MAX_WAITING + 20)]
+    admin = database.client.admin
+    try:
+        eventually(web.answers)
+        admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+        for client in clients:
+            client.start()
+        eventually(lambda: len(answers) == 20)  # nobody else has an answer yet
+        for path in ("/healthz", "/readyz", "/metrics"):
+            answer = Answer(web.port, path, token)
+            assert (answer.status, answer.took_s < 2) == (200, True)
+        for client in clients:
+            client.join()
+        admin.command("configureFailPoint", "failCommand", mode="off")
+        # The first two work, the next wait for a second in vain, the rest are turned away.
+        assert Counter(answer.code for answer in answers) == {"200": 2, "overloaded": 84}
+        refused = [answer for answer in answers if answer.code == "overloaded"]
+        assert all(int(answer.retry_after or 0) > 0 for answer in refused)
+        assert sorted(answer.took_s for answer in refused)[19] < 1
+        assert Answer(web.port, "/jobs/one", token).status == 200
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
+        web.stop()
+
+
+def test_workers_count_a_caller_and_an_address_together(
+    mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
+) -> None:
+    web = Web(
+        mongod.uri.replace("/?", f"/{database.name}?"),
+        tmp_path / "log",
+        JOBMON_WORKERS="3",
+        JOBMON_RATE_LIMIT="20/hour",
+        JOBMON_RATE_LIMIT_PER_ADDRESS="70/hour",
+    )
+    try:
+        eventually(web.answers)
+        token, other = real_api.token("root"), real_api.token("ada", "user")
+
+        def codes(token: str, times: int) -> Counter[str]:
+            return Counter(Answer(web.port, "/jobs", token).code for _ in range(times))
+
+        assert codes(token, 40) == {"200": 20, "rate_limited": 20}
+        assert codes("guessed", 25) == {"token_invalid": 25}
+        assert codes(other, 5) == {"200": 5}
+        assert codes("guessed", 5) == codes(other, 5) == {"rate_limited": 5}
+        refused = Answer(web.port, "/jobs", other)
+        assert 0 < int(refused.retry_after or 0) <= 3_600
+        assert {Answer(web.port, path).status for path in ("/healthz", "/readyz")} == {200}
+    finally:
+        web.stop()
