@@ -59,7 +59,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(DASHBOARD)/node_modules $(DASHBOARD)/static/vendor build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv $(DASHBOARD)/node_modules tests/adapters/node_modules $(DASHBOARD)/static/vendor build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

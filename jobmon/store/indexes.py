@@ -27,6 +27,7 @@ BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
 BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING), _TYPE]  # the type without the job
+BY_WAITING: Keys = [("nextRunAt", ASCENDING), ("finishedAt", ASCENDING)]  # without a status
 BY_FINISH: Keys = [_STATUS, ("finishedAt", ASCENDING)]
 BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]

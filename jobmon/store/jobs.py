@@ -114,6 +114,9 @@ class JobStore:
         rollup: Callable[[], Figures | None] = lambda: None,
     ) -> None:
         self._jobs = connection.jobs
+        self._waiting = (
+            indexes.BY_NEXT_RUN if connection.jobs.names.has_status else indexes.BY_WAITING
+        )
         self._attempts = connection.attempts
         self._live_figures = Shared(self._count_everything, stats_ttl_ms)
         self._rollup = rollup
@@ -173,7 +176,7 @@ class JobStore:
         waiting = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}}
         later = {"status": {"$in": waiting}, "nextRunAt": {"$gt": now}}
-        scheduled = self._jobs.count(later, index=indexes.BY_NEXT_RUN)
+        scheduled = self._jobs.count(later, index=self._waiting)
         eligible = None
         queued: Counter[str] = Counter()
         if counts is not None:
@@ -181,14 +184,15 @@ class JobStore:
             if self.finds("nextRunAt"):
                 eligible = max(0, all_waiting - scheduled)
             queued.update({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
-        oldest = {kind: self._oldest_queued(kind) for kind, _ in queued.most_common(MAX_TYPES)}
+        types = [kind for kind, _ in queued.most_common(MAX_TYPES)]
+        oldest, by_type = self._oldest_queued(types)
         return Conditions(
             estimated_total=self._jobs.estimated_count(),
             expired_leases=self._jobs.count(expired, index=indexes.BY_LEASE),
             eligible=eligible,
             scheduled=scheduled,
-            oldest_queued=self._oldest_queued(None),
-            oldest_queued_by_type={kind: at for kind, at in oldest.items() if at is not None},
+            oldest_queued=oldest,
+            oldest_queued_by_type=by_type,
             overdue_by_type=self._overdue(waiting, now),
         )
 
@@ -198,7 +202,7 @@ class JobStore:
         longest = self._jobs.find(
             query,
             ("type", "nextRunAt"),
-            index=indexes.BY_NEXT_RUN,
+            index=self._waiting,
             order=[("nextRunAt", 1)],
             limit=MAX_OVERDUE,
         )
@@ -241,7 +245,34 @@ class JobStore:
             counts[text(self._jobs.names.status(status)), text(kind)] += int(group["count"])
         return counts
 
-    def _oldest_queued(self, kind: str | None) -> datetime | None:
+    def _oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
+        """The createdAt of the oldest queued job, and of the oldest one of each of these types."""
+        if not self._jobs.names.has_status:
+            return self._oldest_that_never_ran(types)
+        by_type = {kind: self._oldest_queued_of(kind) for kind in types}
+        told = {kind: at for kind, at in by_type.items() if at is not None}
+        return self._oldest_queued_of(None), told
+
+    def _oldest_that_never_ran(
+        self, types: list[str]
+    ) -> tuple[datetime | None, dict[str, datetime]]:
+        """The same where no index has the status in order: the waiting jobs are gone through.
+
+        A job that has run before, hourly for instance, has not waited since it was created.
+        """
+        pipeline: list[Document] = [
+            {"$match": {"status": JobStatus.QUEUED.value, "finishedAt": None}},
+            {"$group": {"_id": "$type", "oldest": {"$min": "$createdAt"}}},
+        ]
+        oldest = {
+            text(group["_id"]): aware(group["oldest"])
+            for group in self._jobs.aggregate(pipeline, index=self._waiting)
+            if isinstance(group["oldest"], datetime)
+        }
+        by_type = {kind: oldest[kind] for kind in types if kind in oldest}
+        return min(oldest.values(), default=None), by_type
+
+    def _oldest_queued_of(self, kind: str | None) -> datetime | None:
         """The createdAt of the oldest queued job, of a type if given."""
         query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
         index = indexes.BY_STATUS

@@ -328,7 +328,8 @@ class JobLists:
         """How many jobs match, and whether that is exact.
 
         Counted up to 10,000, in the keys of the list's own index; beyond that it is as the
-        queue's figures say, or at least 10,000 where they do not. From 1,000 on the count may be
+        queue's figures say, or at least 10,000 where they do not tell or would have to be counted
+        without an index. From 1,000 on the count may be
         two seconds old.
         """
         if wanted.job_id is not None:
@@ -341,6 +342,9 @@ class JobLists:
             counted, is_exact = self._counted(wanted)
             if is_exact:
                 return counted, True
+            if not self._jobs.names.has_status:
+                # No index counts them: figures would cost more than any list.
+                return counted if wanted.match() else self._jobs.estimated_count(), False
             figures = self._store.figures()
         known = figures.matching(wanted.statuses, wanted.types)
         if known is not None and known > COUNT_EXACTLY_UP_TO:

@@ -87,6 +87,11 @@ class Names:
         told |= {"status"} if self.derived is not None else set()
         return frozenset(JOB_FIELDS) - told | (set() if self.knows_creation else {"createdAt"})
 
+    @property
+    def has_status(self) -> bool:
+        """Whether a field holds the status, so that there can be indexes on it."""
+        return self.derived is None
+
     def finds(self, name: str) -> bool:
         """Whether documents can be asked for by this field."""
         return self._path(name) is not None

@@ -87,7 +87,7 @@ _ANY = {"$ne": None}
 _AGENDA_NEEDS: dict[str, Document] = {
     JobStatus.LEASED.value: {"lockedAt": _ANY},
     "disabled": {"disabled": True},
-    JobStatus.FAILED.value: {"failedAt": _ANY},
+    JobStatus.FAILED.value: {"failedAt": _ANY, "nextRunAt": _ANY},
     JobStatus.DLQ.value: {"failedAt": _ANY, "nextRunAt": None},
     JobStatus.QUEUED.value: {"nextRunAt": _ANY},
     JobStatus.SUCCEEDED.value: {"nextRunAt": None, "lastFinishedAt": _ANY},
@@ -231,7 +231,7 @@ _PROFILES = {
         },
         indexes=(
             [("lockedAt", 1)],
-            [("failedAt", 1)],
+            [("failedAt", 1), ("nextRunAt", 1)],
             [("nextRunAt", 1), ("lastFinishedAt", 1)],
             [("disabled", 1), ("_id", -1)],
         ),
