@@ -19,7 +19,7 @@ from bson.datetime_ms import DatetimeMS
 from pymongo.collection import Collection
 
 from jobmon.store.connection import Document
-from jobmon.store.plain import aware, text
+from jobmon.store.plain import aware, name
 
 # (status, type) as text, as in `store.jobs.Figures`.
 Counts = Counter[tuple[str, str]]
@@ -32,8 +32,10 @@ _BY_ID = {"_id": 1}
 
 
 def _number(value: Any) -> Any:
-    number = value.to_decimal() if isinstance(value, Decimal128) else value
-    return -math.inf if math.isnan(number) else number
+    if isinstance(value, Decimal128):
+        decimal = value.to_decimal()
+        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises on a signalling one
+    return -math.inf if math.isnan(value) else value
 
 
 def _moment(value: Any) -> Any:
@@ -242,7 +244,7 @@ class SegmentMap:
         counts: Counts = Counter()
         for group in self._jobs.aggregate(pipeline, hint=_BY_ID, maxTimeMS=self._max_time_ms):
             status, kind = group["_id"].get("status"), group["_id"].get("type")
-            counts[text(status), text(kind)] += int(group["count"])
+            counts[name(status), name(kind)] += int(group["count"])
         return counts
 
     def _take(self, segment: Segment, counts: Counts) -> None:

@@ -10,6 +10,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from jobmon.settings import Settings
+from jobmon.store.decoding import Decoded
 
 Document = dict[str, Any]
 
@@ -19,11 +20,7 @@ _SOCKET_GRACE_MS = 1_000
 
 
 class Connection:
-    """The watched database.
-
-    Dates come back aware, in UTC; one beyond Python's years as `DatetimeMS`; text that is not
-    UTF-8 with replacement characters: a document that another program wrote never fails to load.
-    """
+    """The watched database. A document that another program wrote never fails to load: `decoding`."""
 
     def __init__(self, settings: Settings, client: MongoClient[Document] | None = None) -> None:
         self._settings = settings
@@ -89,10 +86,8 @@ class Connection:
         settings = self._settings
         return MongoClient(
             settings.mongo_uri,
+            document_class=Decoded,
             appname="jobmon",
-            tz_aware=True,
-            datetime_conversion="DATETIME_AUTO",
-            unicode_decode_error_handler="replace",
             serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
             connectTimeoutMS=settings.server_selection_timeout_ms,
             socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,

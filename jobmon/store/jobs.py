@@ -1,11 +1,11 @@
 """One job with its attempts, and the figures of the whole queue."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from bson import Decimal128, ObjectId
@@ -14,14 +14,18 @@ from pymongo.errors import ExecutionTimeout
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection, Document
-from jobmon.store.plain import aware, text
+from jobmon.store.plain import Room, aware, name
 from jobmon.store.reading import Hint, Reader
 from jobmon.store.shared import Shared
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS_SHOWN = 1_000
+# In characters. A job is 16 MB at the most, but each of its attempts may be.
+ROOM_FOR_ATTEMPTS = 10_000_000
+ROOM_FOR_AN_ATTEMPT = 2_000
 MAX_TYPES = 100
+MAX_COUNT = 2**53
 MAX_OVERDUE = 100  # what the server answers at once
 
 
@@ -123,7 +127,8 @@ class JobStore:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
         With `owner`, a job of somebody else is as absent as one that does not exist. Of more
-        than 1,000 attempts the newest 1,000 are returned. Index: (jobId) unique.
+        than 1,000 attempts the newest 1,000 are returned, of long texts in them 10 million
+        characters, the newest first, and 2,000 of each other attempt. Index: (jobId) unique.
         """
         query: Document = {"jobId": job_id}
         if owner is not None:
@@ -138,7 +143,9 @@ class JobStore:
             .limit(MAX_ATTEMPTS_SHOWN)
             .max_time_ms(connection.max_time_ms)
         )
-        attempts = list(newest_first)[::-1] or _embedded_attempts(job)
+        room = Room(ROOM_FOR_ATTEMPTS)
+        newest = [room.cut(attempt, at_least=ROOM_FOR_AN_ATTEMPT) for attempt in newest_first]
+        attempts = newest[::-1] or _embedded_attempts(job)
         return {
             **job,
             "attempts": attempts,
@@ -195,7 +202,7 @@ class JobStore:
         overdue: dict[str, datetime] = {}
         for job in self.reader.with_index(indexes.BY_NEXT_RUN, run):
             if isinstance(job["nextRunAt"], datetime):
-                overdue.setdefault(text(job.get("type")), aware(job["nextRunAt"]))
+                overdue.setdefault(name(job.get("type")), aware(job["nextRunAt"]))
         return overdue
 
     def _count_everything(self) -> Figures:
@@ -232,7 +239,7 @@ class JobStore:
 
         counts: dict[tuple[str, str], int] = {}
         for group in self.reader.with_index(indexes.BY_STATUS_AND_TYPE, run):
-            key = (text(group["_id"].get("status")), text(group["_id"].get("type")))
+            key = (name(group["_id"].get("status")), name(group["_id"].get("type")))
             counts[key] = counts.get(key, 0) + int(group["count"])
         return counts
 
@@ -280,9 +287,12 @@ def attempt_count(job: Document, default: int) -> int:
 
 
 def _whole_number(value: Any) -> int | None:
-    if isinstance(value, Decimal128):
-        value = value.to_decimal()
-        return int(value) if value.is_finite() else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A number that every JSON parser reads exactly; None for anything else."""
+    number = value.to_decimal() if isinstance(value, Decimal128) else value
+    if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
         return None
-    return int(value) if math.isfinite(value) else None
+    try:
+        whole = int(number)
+    except (ValueError, OverflowError):  # not a number, infinite
+        return None
+    return whole if abs(whole) <= MAX_COUNT else None

@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Self
 
 import bson
@@ -231,5 +230,6 @@ def _rank(value: Any) -> int | None:
 
 
 def _is_nan(value: Any) -> bool:
-    number = value.to_decimal() if isinstance(value, Decimal128) else value
-    return isinstance(number, float | Decimal) and math.isnan(number)
+    if isinstance(value, Decimal128):
+        return value.to_decimal().is_nan()  # math.isnan raises on a signalling one
+    return isinstance(value, float) and math.isnan(value)

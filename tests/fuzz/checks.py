@@ -1,0 +1,332 @@
+"""What must hold for any documents and any request; each check raises AssertionError."""
+
+import csv
+import io
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import quote
+
+from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
+from prometheus_client.parser import text_string_to_metric_families
+from pymongo import MongoClient
+from pymongo.errors import BulkWriteError
+from werkzeug.test import TestResponse
+
+from jobmon import create_app
+from jobmon.api.auth import SESSION_COOKIE
+from jobmon.embedded import Mongod
+from jobmon.rollup import segments as segments_module
+from jobmon.rollup.segments import SegmentMap, dump_counts, load_counts
+from jobmon.rollup.throughput import DAY, HOUR, dump, load, tally
+from jobmon.settings import Settings
+from jobmon.store.indexes import JOB_ID, create_indexes
+
+from ..conftest import SECRET, Api
+from . import documents
+from .documents import NOW_MS, PLANTED
+
+NOW = datetime.fromtimestamp(NOW_MS / 1_000, UTC)
+VOID = {"meta", "link", "input", "br", "img", "hr"}
+
+
+class _Balanced(HTMLParser):
+    """Fails on a page whose elements do not close in their order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self.feed(page)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+        assert not any(name.startswith("on") for name, _ in attrs), f"{tag} with {attrs}"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("p", "li") and self.open and self.open[-1] != tag:
+            return
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> in <{self.open[-1]}>"
+        self.open.pop()
+
+
+def strict(text: str) -> Any:
+    """JSON that every parser takes: no NaN, no number that a double cannot hold."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    def finite(digits: str) -> float:
+        number = float(digits)
+        assert abs(number) != float("inf"), f"{digits[:40]} is infinite to most parsers"
+        return number
+
+    return json.loads(text, parse_constant=refuse, parse_float=finite, parse_int=finite)
+
+
+class Log(logging.Handler):
+    """All that is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.said: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(self.format(record))
+
+    def check(self) -> None:
+        """No secret, no stack: a stack is a fault that nobody expected."""
+        for said in self.said:
+            assert PLANTED not in said, said[:2_000]
+            assert SECRET not in said, said[:2_000]
+            assert "Traceback" not in said, said[-4_000:]
+        self.said.clear()
+
+
+@contextmanager
+def listening_to_logs() -> Iterator[Log]:
+    log, root = Log(), logging.getLogger()
+    root.addHandler(log)
+    yield log
+    root.removeHandler(log)
+
+
+class World:
+    """The service over a database of its own, which is filled anew for each batch of documents."""
+
+    def __init__(
+        self, mongod: Mongod, mongo: MongoClient[dict[str, Any]], name: str, *, indexed: bool
+    ) -> None:
+        self.database = mongo[name]
+        self._indexed = indexed
+        uri = mongod.uri.replace("/?", f"/{name}?")
+        self.settings = Settings(
+            mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, rollup_db=f"{name}_rollups"
+        )
+        self.app = create_app(self.settings)
+        self.api = Api(self.app)
+        self.connection = self.app.extensions["jobmon_connection"]
+        self.tokens = {name: self.api.token(name, "user", 86_400) for name in documents.OWNERS}
+        self.tokens["admin"] = self.api.token("root", "admin", 86_400)
+        self.browser = self.app.test_client()
+        self.browser.set_cookie(
+            SESSION_COOKIE, self.tokens["admin"], path="/dashboard", domain="localhost"
+        )
+
+    def close(self) -> None:
+        self.database.client.drop_database(self.database.name)
+        self.connection.client.close()
+
+    def fill(self, jobs: Iterable[RawBSONDocument], attempts: Iterable[RawBSONDocument]) -> int:
+        """Put in what the server takes; returns how many documents those are."""
+        for collection in (self.database.jobs, self.database.job_attempts):
+            collection.drop()  # an index remembers arrays that are gone
+        if self._indexed:
+            self.database.jobs.create_index(JOB_ID)
+            create_indexes(self.connection)
+        accepted = 0
+        for collection, wanted in ((self.database.jobs, jobs), (self.database.job_attempts, attempts)):
+            if wanted := list(wanted):
+                try:
+                    collection.insert_many(wanted, ordered=False)
+                except BulkWriteError as error:
+                    codes = {fault["code"] for fault in error.details["writeErrors"]}
+                    # an _id twice, an _id that may not be, arrays in two fields of one index
+                    assert codes <= {11000, 53, 52, 171, 15, 2, 17280}, error.details["writeErrors"][0]
+            accepted += collection.count_documents({})
+        return accepted
+
+    def ask(self, path: str, who: str = "admin", expect: int = 200, **query: Any) -> TestResponse:
+        answer = self.api.get(path, token=self.tokens[who], **query)
+        assert answer.status_code == expect, f"{path} {query}: {answer.status} {answer.text[:500]}"
+        assert PLANTED not in answer.text, f"{path} {query} shows a secret"
+        return answer
+
+    def page(self, path: str, **query: Any) -> str:
+        answer = self.browser.get(path, query_string=query)
+        assert answer.status_code == 200, f"{path} {query}: {answer.status} {answer.text[:500]}"
+        assert answer.content_type == "text/html; charset=utf-8"
+        assert PLANTED not in answer.text, f"{path} {query} shows a secret"
+        page = _Balanced(answer.text)
+        assert not page.seen["img"]
+        assert page.seen["script"] <= 6
+        return answer.text
+
+    def check(self, *, per_page: int = 7) -> None:
+        """Everything below."""
+        self.check_details()
+        self.check_lists(per_page)
+        self.check_exports()
+        self.check_figures()
+        self.check_pages()
+
+    def check_details(self) -> None:
+        """Every job with an id that can be asked for, by an admin and by its owners."""
+        query = {"jobId": {"$type": "string"}}
+        for found in self.connection.jobs.find(query, {"jobId": 1, "createdBy": 1}):
+            path = f"/jobs/{quote(found['jobId'], safe='')}"
+            detail = strict(self.ask(path).text)
+            assert len(detail) == 16, list(detail)
+            assert isinstance(detail["attemptCount"], float), detail["attemptCount"]
+            whose = str(found.get("createdBy"))
+            is_named = isinstance(found.get("createdBy"), str | ObjectId)
+            for owner in documents.OWNERS:
+                mine = is_named and whose == owner
+                if mine or not isinstance(found.get("createdBy"), list):
+                    answer = self.ask(path, owner, 200 if mine else 403)
+                    assert not mine or strict(answer.text) == detail
+
+    def check_lists(self, per_page: int) -> None:
+        """Every filter, in both orders, there and back, finds what the server finds, once."""
+        owner = {"$in": ["ada"]}
+        either = {"$in": [documents.OWNERS[1], documents.OID]}
+        id_range = {"$gte": "job-1", "$lt": "job-1\U0010ffff"}
+        cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({}, {}),
+            ({"status": "dlq"}, {"status": {"$in": ["dlq"]}}),
+            (
+                {"status": ["dlq", "queued", "odd"], "type": ["email.send", "x"]},
+                {
+                    "status": {"$in": ["dlq", "queued", "odd"]},
+                    "type": {"$in": ["email.send", "x"]},
+                },
+            ),
+            ({"type": "email.send"}, {"type": {"$in": ["email.send"]}}),
+            ({"owner": "ada"}, {"createdBy": owner}),
+            ({"owner": documents.OWNERS[1], "status": "failed"}, {"createdBy": either, "status": "failed"}),
+            ({"error_code": "E1"}, {"lastError.code": "E1"}),
+            ({"job_id": "job-1"}, {"jobId": id_range}),
+            (
+                {"created_from": NOW.isoformat(), "created_to": (NOW + HOUR).isoformat()},
+                {"createdAt": {"$gte": NOW, "$lt": NOW + HOUR}},
+            ),
+        ]
+        for asked, query in cases:
+            self._check_list("/admin/jobs/queue", "admin", asked, query, per_page)
+        for name, whose in zip(documents.OWNERS, (owner, either), strict=True):
+            self._check_list("/jobs", name, {}, {"createdBy": whose}, per_page)
+
+    def _check_list(
+        self, path: str, who: str, asked: dict[str, Any], query: dict[str, Any], per_page: int
+    ) -> None:
+        found = self.connection.jobs.find(query, {"priority": 1, "_id": 0})
+        newest_first = [job["priority"] for job in found.sort([("createdAt", -1), ("_id", -1)])]
+        for sort, expected in (("-createdAt", newest_first), ("createdAt", newest_first[::-1])):
+            shown = self._walk(path, who, {**asked, "sort": sort, "per_page": per_page})
+            assert shown == expected, f"{path} {asked} {sort}: {shown} is not {expected}"
+
+    def _walk(self, path: str, who: str, query: dict[str, Any]) -> list[int]:
+        """There and back, a cursor's page after the other."""
+        pages = [strict(self.ask(path, who, **query).text)]
+        while cursor := pages[-1]["meta"]["next_cursor"]:
+            assert len(pages) < 1_000, "the list does not end"
+            pages.append(strict(self.ask(path, who, **query, cursor=cursor).text))
+        back = [pages[-1]]
+        while cursor := back[-1]["meta"]["prev_cursor"]:
+            assert len(back) <= len(pages), "the way back does not end"
+            back.append(strict(self.ask(path, who, **query, cursor=cursor).text))
+        forth = [[job["priority"] for job in page["data"]] for page in pages]
+        assert [[job["priority"] for job in page["data"]] for page in back[::-1]] == forth
+        numbers = [number for page in forth for number in page]
+        assert pages[0]["meta"]["total"] == len(numbers), f"{query}: {pages[0]['meta']}"
+        return numbers
+
+    def check_exports(self) -> None:
+        """Each file can be read back, and has a row for each job of the list."""
+        count = self.database.jobs.count_documents({})
+        text = self.ask("/admin/jobs/queue", format="csv").text
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        assert len(rows) == count
+        for row in rows:
+            assert None not in row, row
+            assert None not in row.values(), row
+            assert not any(cell[:1] in ("=", "+", "@", "\t", "\r") for cell in row.values()), row
+        lines = self.ask("/admin/jobs/queue", format="ndjson").text.split("\n")
+        assert lines.pop() == ""
+        jobs = [strict(line) for line in lines]
+        assert [int(row["priority"]) for row in rows] == [job["priority"] for job in jobs]
+        assert len(jobs) == count
+
+    def check_figures(self) -> None:
+        """Counted live, by segments, after changes, and back from what is kept: all the same."""
+        count = self.database.jobs.count_documents({})
+        stats = strict(self.ask("/admin/jobs/stats").text)
+        assert stats["totalJobs"] == count
+        assert sum(stats["statusCounts"].values()) == count
+        assert sum(sum(of.values()) for of in stats["typeCounts"].values()) == count
+        with patch.object(segments_module, "SEGMENT_JOBS", 3):
+            with patch.multiple(segments_module, SPLIT_ABOVE=6, MERGE_BELOW=1):
+                self._check_segments(stats)
+        window = {"from": (NOW - HOUR).isoformat(), "to": (NOW + HOUR).isoformat()}
+        series = strict(self.ask("/admin/jobs/timeseries", **window).text)
+        types = strict(self.ask("/admin/jobs/types", **window).text)
+        for name in ("enqueued", "succeeded", "failed", "dlq"):
+            told = sum(step[name] for step in series["data"])
+            assert told == sum(kind[name] for kind in types["data"]), name
+        created = {"createdAt": {"$gte": NOW - HOUR, "$lt": NOW + HOUR, "$not": {"$type": "array"}}}
+        assert sum(step["enqueued"] for step in series["data"]) == (
+            self.database.jobs.count_documents(created)
+        )
+        if self._indexed:
+            happened = tally(self.connection, NOW - 2 * DAY, NOW + 2 * DAY, HOUR)
+            for tallies in happened.values():
+                kept = self.database.client[f"{self.database.name}_rollups"].kept
+                kept.insert_one({"_id": 1, "types": dump(tallies)})
+                assert load(kept.find_one({"_id": 1})["types"]) == tallies  # type: ignore[index]
+                kept.drop()
+        metrics = self.ask("/metrics").text
+        families = {family.name: family for family in text_string_to_metric_families(metrics)}
+        assert families["jobmon_database_up"].samples[0].value == 1
+
+    def _check_segments(self, stats: dict[str, Any]) -> None:
+        def told(totals: Any) -> dict[str, dict[str, int]]:
+            by_type: dict[str, dict[str, int]] = {}
+            for (status, kind), number in load_counts(dump_counts(totals)).items():
+                by_type.setdefault(kind, {})[status] = number
+            return by_type
+
+        segments = SegmentMap(self.connection.jobs, 5_000)
+        segments.build(lambda _: None)
+        assert told(segments.totals) == stats["typeCounts"], "the collector counts otherwise"
+        ids = [job["_id"] for job in self.connection.jobs.find({}, {"_id": 1})]
+        changed = self.database.jobs.update_many(
+            {"priority": {"$mod": [2, 0]}}, {"$set": {"status": "changed"}}
+        )
+        gone = self.database.jobs.delete_many({"priority": {"$mod": [5, 0]}})
+        assert changed.matched_count + gone.deleted_count or len(ids) < 3
+        for job_id in ids:
+            segments.mark(job_id)
+        segments.recount()
+        loaded = SegmentMap(self.connection.jobs, 5_000)
+        loaded.load(iter(segments.dump()))
+        now = strict(self.ask("/admin/jobs/stats").text)["typeCounts"]
+        assert told(segments.totals) == now, "the collector missed a change"
+        assert told(loaded.totals) == now
+
+    def check_pages(self) -> None:
+        """The pages for people, well-formed."""
+        self.page("/dashboard")
+        self.page("/dashboard", range="24h", by="-done", text="e")
+        for query in ({}, {"sort": "createdAt"}, {"status": "dlq"}):
+            self.page("/dashboard/jobs", **query)
+        for found in self.connection.jobs.find({"jobId": {"$type": "string"}}, {"jobId": 1}):
+            self.page(f"/dashboard/jobs/{quote(found['jobId'], safe='')}")
+
+
+__all__ = ["World", "listening_to_logs", "timedelta"]
