@@ -65,7 +65,12 @@ _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("string", (str,)),
     ("number", (int, float, Decimal128)),
 )
-_NAMES = [name for name, _ in _TYPES]
+# By the names that `$type` knows. A symbol, long deprecated, sorts with the strings.
+_NAMES = [["string", "symbol"] if name == "string" else [name] for name, _ in _TYPES]
+_ABOVE_DATES = ["timestamp", "regex", "dbPointer", "javascript", "javascriptWithScope", "maxKey"]
+
+_LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
+_LONGEST = 500
 
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -77,7 +82,8 @@ class Place:
     """A place in a list: right after the job (created_at, id), the last one of page `page`; or,
     `backwards`, right before that job, the first one of the page.
 
-    `created_at` is the value that the job sorts by: of an array its greatest element.
+    `created_at` is the value that the job sorts by: of an array its greatest element. A place
+    `by_page` does not say which job that is, only the page: what is beyond has to be counted off.
     """
 
     created_at: Any
@@ -85,6 +91,16 @@ class Place:
     page: int
     oldest_first: bool = False
     backwards: bool = False
+    by_page: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is as it stands: short, decoded without loss, and no secret."""
+        return all(
+            isinstance(value, _LOSSLESS)
+            or (type(value) is str and len(value) <= _LONGEST and "\ufffd" not in value)
+            for value in (self.created_at, self.id)
+        )
 
     @property
     def ascending(self) -> bool:
@@ -99,13 +115,9 @@ class Place:
 
     def token(self) -> str:
         """The place as an opaque string that is safe in a URL."""
-        document = {
-            "c": self.created_at,
-            "i": self.id,
-            "p": self.page,
-            "o": self.oldest_first,
-            "b": self.backwards,
-        }
+        document = {"p": self.page, "o": self.oldest_first, "b": self.backwards}
+        if not self.by_page:
+            document |= {"c": self.created_at, "i": self.id}
         return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
     @classmethod
@@ -114,11 +126,12 @@ class Place:
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
             document = bson.decode(raw, _CODEC)
-            created_at, job_id, page = document["c"], document["i"], document["p"]
-            oldest_first, backwards = document["o"], document["b"]
+            page, oldest_first, backwards = document["p"], document["o"], document["b"]
+            by_page = "i" not in document
+            created_at, job_id = (None, None) if by_page else (document["c"], document["i"])
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
             raise ValueError("not a cursor") from error
-        if type(page) is not int or not 1 <= page < 2**53 or len(document) != 5:
+        if type(page) is not int or not 1 <= page < 2**53 or len(document) != (3 if by_page else 5):
             raise ValueError("not a cursor")
         if type(oldest_first) is not bool or type(backwards) is not bool:
             raise ValueError("not a cursor")
@@ -128,6 +141,7 @@ class Place:
             page=page,
             oldest_first=oldest_first,
             backwards=backwards,
+            by_page=by_page,
         )
 
 
@@ -176,7 +190,10 @@ def _below_id(value: Any) -> tuple[Clause, list[Clause]]:
     rank = _rank(value)
     if rank is None:
         return {"$expr": {"$lt": ["$_id", {"$literal": value}]}}, []
-    return {"_id": {"$not": {"$gte": value}}}, [{"_id": {"$type": name}} for name in _NAMES[:rank]]
+    higher = [{"_id": {"$type": name}} for name in (_ABOVE_DATES, *_NAMES[:rank])]
+    if _is_nan(value):  # below every number, but $gte finds none
+        return {"_id": {"$not": {"$gte": -math.inf}, "$ne": value}}, higher
+    return {"_id": {"$not": {"$gte": value}}}, higher
 
 
 def _below(created_at: Any) -> Iterator[tuple[Clause, int | None]]:
@@ -187,7 +204,7 @@ def _below(created_at: Any) -> Iterator[tuple[Clause, int | None]]:
         return
     if rank < len(_NAMES):
         yield {"createdAt": {"$lt": created_at}}, rank
-        if _NAMES[rank] == "number" and not _is_nan(created_at):
+        if _NAMES[rank] == ["number"] and not _is_nan(created_at):
             yield {"createdAt": {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
     found_by = [{"$type": name} for name in _NAMES] + [
         {"$eq": None},

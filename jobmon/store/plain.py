@@ -91,7 +91,7 @@ class Room:
                 return self._cut_array(value)
             case DBRef():
                 return self._cut_document(value.as_doc())
-            case Regex():
+            case Regex() if len(value.pattern) > self._left:
                 return self._cut(value.pattern)
             case _:
                 self._left -= _ROOM_OF_A_SCALAR

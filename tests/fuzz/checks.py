@@ -235,14 +235,15 @@ class World:
         """There and back, a cursor's page after the other."""
         pages = [strict(self.ask(path, who, **query).text)]
         while cursor := pages[-1]["meta"]["next_cursor"]:
-            assert len(pages) < 1_000, "the list does not end"
+            assert len(pages) < 60, "the list does not end"
             pages.append(strict(self.ask(path, who, **query, cursor=cursor).text))
         back = [pages[-1]]
         while cursor := back[-1]["meta"]["prev_cursor"]:
-            assert len(back) <= len(pages), "the way back does not end"
+            assert len(back) <= len(pages), f"{query}: the way back does not end"
             back.append(strict(self.ask(path, who, **query, cursor=cursor).text))
         forth = [[job["priority"] for job in page["data"]] for page in pages]
-        assert [[job["priority"] for job in page["data"]] for page in back[::-1]] == forth
+        going_back = [[job["priority"] for job in page["data"]] for page in back[::-1]]
+        assert going_back == forth, f"{path} {query}: {going_back} is not {forth}"
         numbers = [number for page in forth for number in page]
         assert pages[0]["meta"]["total"] == len(numbers), f"{query}: {pages[0]['meta']}"
         return numbers
