@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bson import Binary, Decimal128, ObjectId
+from bson import Binary, Code, Decimal128, ObjectId
 from bson.datetime_ms import DatetimeMS
 from pymongo.collection import Collection
 
@@ -67,7 +67,17 @@ _TYPES = (
     _Type("object", (dict,), None),
 )
 _OTHER = _Type("other", (), None)
-_OTHER_NAMES = ["null", "timestamp", "javascript", "minKey", "maxKey"]
+_OTHER_NAMES = [
+    "null",
+    "timestamp",
+    "javascript",
+    "javascriptWithScope",
+    "dbPointer",
+    "minKey",
+    "maxKey",
+]
+# What a type's values are sorted with, and decoded as.
+_ALSO = {"string": ["symbol"]}
 
 
 @dataclass
@@ -111,7 +121,7 @@ class _Row:
         bounds = {"$gte": low, "$lt": high}
         given = {operator: value for operator, value in bounds.items() if value is not None}
         # A comparison finds values of its own type only; without one the type has to be named.
-        return {"_id": given or {"$type": self.kind.name}}
+        return {"_id": given or {"$type": [self.kind.name, *_ALSO.get(self.kind.name, [])]}}
 
     def _key(self, value: Any) -> Any:
         assert self.kind.key is not None  # noqa: S101
@@ -196,6 +206,8 @@ class SegmentMap:
     def _marked(self) -> Iterator[tuple[_Row, Any]]:
         for job_id in self._dirty_ids:
             kind = next((kind for kind in _TYPES if isinstance(job_id, kind.kinds)), _OTHER)
+            if isinstance(job_id, Code):  # a str to Python
+                kind = _OTHER
             yield self._rows[kind.name], job_id
 
     def _fit(self, row: _Row, index: int) -> None:

@@ -58,7 +58,7 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def _mended(data: bytes) -> bytes:
-    """The document with another subtype for its binary values of subtype 2."""
+    """The document with another subtype for the binary values that contradict themselves."""
     mended = bytearray(data)
     _mend(mended, 0)
     return bytes(mended)
@@ -80,7 +80,13 @@ def _mend(data: bytearray, at: int) -> int:
             code = struct.unpack_from("<i", data, at + 4)[0]
             at = _mend(data, at + 8 + code)
         else:
-            if kind == _BINARY and data[at + 4] == _OLD_BINARY:
+            length = struct.unpack_from("<i", data, at)[0]
+            if kind == _BINARY and data[at + 4] == _OLD_BINARY and not _is_sound(data, at, length):
                 data[at + 4] = _USER_DEFINED
-            at += struct.unpack_from("<i", data, at)[0] + _MORE_THAN_TOLD[kind]
+            at += length + _MORE_THAN_TOLD[kind]
     return end
+
+
+def _is_sound(data: bytearray, at: int, length: int) -> bool:
+    """Whether the inner length of the old binary value at `at` goes with its outer one."""
+    return length >= 4 and struct.unpack_from("<i", data, at + 5)[0] == length - 4

@@ -53,8 +53,8 @@ SORT_KEY: dict[str, Any] = {
     "i": "$_id",
 }
 
-# From the highest downwards. What sorts above a date (a timestamp, a regular expression) or has
-# no `$lt` is placed by `$expr`, which compares across types but needs an index without arrays.
+# From the highest downwards. Below what sorts above a date (a timestamp, a regular expression) all
+# is found by its computed `SORT_KEY`: there is little above it to be passed over.
 # Below all of these come null (or nothing), the empty array and MinKey.
 _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("date", (datetime, DatetimeMS)),
@@ -165,10 +165,13 @@ def after(place: Place, *, only_dates: bool = False) -> Iterator[Clause]:
         yield from _above(place)
         return
     created_at, rank = place.created_at, _rank(place.created_at)
+    if rank is None:
+        yield {"$expr": {"$lt": [SORT_KEY, {"$literal": place.sort_key}]}}
+        return
     before, not_before = _below_id(place.id)
     visited = _elements_above(rank, "$gt", created_at)
     yield {"createdAt": {"$eq": created_at}, **before, **_except(visited + not_before)}
-    for below, its_rank in _below(created_at):
+    for below, its_rank in _below(created_at, rank):
         if only_dates and its_rank:
             return
         visited = _elements_above(its_rank, "$gte", created_at if its_rank == rank else None)
@@ -190,18 +193,14 @@ def _below_id(value: Any) -> tuple[Clause, list[Clause]]:
     rank = _rank(value)
     if rank is None:
         return {"$expr": {"$lt": ["$_id", {"$literal": value}]}}, []
-    higher = [{"_id": {"$type": name}} for name in (_ABOVE_DATES, *_NAMES[:rank])]
+    higher: list[Clause] = [{"_id": {"$type": names}} for names in _higher(rank)]
     if _is_nan(value):  # below every number, but $gte finds none
         return {"_id": {"$not": {"$gte": -math.inf}, "$ne": value}}, higher
     return {"_id": {"$not": {"$gte": value}}}, higher
 
 
-def _below(created_at: Any) -> Iterator[tuple[Clause, int | None]]:
+def _below(created_at: Any, rank: int) -> Iterator[tuple[Clause, int]]:
     """Clauses for what sorts below `created_at`, each with the rank of the type that it finds."""
-    rank = _rank(created_at)
-    if rank is None:
-        yield {"$expr": {"$lt": ["$createdAt", {"$literal": created_at}]}}, None
-        return
     if rank < len(_NAMES):
         yield {"createdAt": {"$lt": created_at}}, rank
         if _NAMES[rank] == ["number"] and not _is_nan(created_at):
@@ -215,19 +214,22 @@ def _below(created_at: Any) -> Iterator[tuple[Clause, int | None]]:
         yield {"createdAt": found_by[lower]}, lower
 
 
-def _elements_above(rank: int | None, operator: str, value: Any) -> list[Clause]:
+def _elements_above(rank: int, operator: str, value: Any) -> list[Clause]:
     """What an array must not hold, so that it is not found again by one of its lesser elements.
 
     In the list it stands where its greatest element does: not here, if that is of a higher type,
     or of this type beyond `value`.
     """
-    if rank is None:
-        return []
-    higher: list[Clause] = [{"createdAt": {"$type": name}} for name in _NAMES[:rank]]
+    higher: list[Clause] = [{"createdAt": {"$type": names}} for names in _higher(rank)]
     if value is not None and rank < len(_NAMES):
         # Every number is above NaN, but no comparison says so.
         higher.append({"createdAt": {"$gte": -math.inf} if _is_nan(value) else {operator: value}})
     return higher
+
+
+def _higher(rank: int) -> list[list[str]]:
+    """The names of the types above that of `rank`."""
+    return [_ABOVE_DATES, *_NAMES[:rank]]
 
 
 def _except(clauses: list[Clause]) -> Clause:

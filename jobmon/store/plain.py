@@ -5,9 +5,10 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
-from bson import Binary, MaxKey, MinKey, Timestamp
+from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
 from bson.regex import Regex
@@ -61,8 +62,25 @@ def _nameless(value: Any) -> Any:
             return [_nameless(inner) for inner in value[:MAX_NAME_LENGTH]]
         case str() | bytes():
             return value[: MAX_NAME_LENGTH + 1]
+        case Decimal128():
+            return _number(value.to_decimal())
+        case float():
+            return _number(value)
         case _:
             return value
+
+
+def _number(value: float | Decimal) -> int | str:
+    """What MongoDB takes for equal, and so counts together, has one name: 1, 1.0 and 1.00."""
+    try:
+        whole = int(value)
+    except ValueError:
+        return "nan"
+    except OverflowError:
+        return "inf" if value > 0 else "-inf"
+    if value == whole and abs(whole) < 2**63:
+        return whole
+    return str(value.normalize() if isinstance(value, Decimal) else value).lower()
 
 
 class Room:
