@@ -65,8 +65,7 @@ _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("string", (str,)),
     ("number", (int, float, Decimal128)),
 )
-# By the names that `$type` knows. A symbol, long deprecated, sorts with the strings.
-_NAMES = [["string", "symbol"] if name == "string" else [name] for name, _ in _TYPES]
+_NAMES = [name for name, _ in _TYPES]
 _ABOVE_DATES = ["timestamp", "regex", "dbPointer", "javascript", "javascriptWithScope", "maxKey"]
 
 _LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
@@ -193,7 +192,7 @@ def _below_id(value: Any) -> tuple[Clause, list[Clause]]:
     rank = _rank(value)
     if rank is None:
         return {"$expr": {"$lt": ["$_id", {"$literal": value}]}}, []
-    higher: list[Clause] = [{"_id": {"$type": names}} for names in _higher(rank)]
+    higher: list[Clause] = [{"_id": {"$type": name}} for name in _higher(rank)]
     if _is_nan(value):  # below every number, but $gte finds none
         return {"_id": {"$not": {"$gte": -math.inf}, "$ne": value}}, higher
     return {"_id": {"$not": {"$gte": value}}}, higher
@@ -203,9 +202,13 @@ def _below(created_at: Any, rank: int) -> Iterator[tuple[Clause, int]]:
     """Clauses for what sorts below `created_at`, each with the rank of the type that it finds."""
     if rank < len(_NAMES):
         yield {"createdAt": {"$lt": created_at}}, rank
-        if _NAMES[rank] == ["number"] and not _is_nan(created_at):
+        if _NAMES[rank] == "number" and not _is_nan(created_at):
             yield {"createdAt": {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
-    found_by = [{"$type": name} for name in _NAMES] + [
+    found_by: list[Clause] = [
+        # A symbol, long deprecated, sorts with the strings.
+        {"$gte": ""} if name == "string" else {"$type": name}
+        for name in _NAMES
+    ] + [
         {"$eq": None},
         {"$eq": []},
         {"$eq": MinKey()},
@@ -220,16 +223,17 @@ def _elements_above(rank: int, operator: str, value: Any) -> list[Clause]:
     In the list it stands where its greatest element does: not here, if that is of a higher type,
     or of this type beyond `value`.
     """
-    higher: list[Clause] = [{"createdAt": {"$type": names}} for names in _higher(rank)]
+    higher: list[Clause] = [{"createdAt": {"$type": name}} for name in _higher(rank)]
     if value is not None and rank < len(_NAMES):
         # Every number is above NaN, but no comparison says so.
         higher.append({"createdAt": {"$gte": -math.inf} if _is_nan(value) else {operator: value}})
     return higher
 
 
-def _higher(rank: int) -> list[list[str]]:
+def _higher(rank: int) -> list[str]:
     """The names of the types above that of `rank`."""
-    return [_ABOVE_DATES, *_NAMES[:rank]]
+    names = [*_ABOVE_DATES, *_NAMES[:rank]]
+    return [*names, "symbol"] if "string" in names else names
 
 
 def _except(clauses: list[Clause]) -> Clause:

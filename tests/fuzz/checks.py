@@ -4,10 +4,10 @@ import csv
 import io
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +18,9 @@ from bson.raw_bson import RawBSONDocument
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import MongoClient
 from pymongo.errors import BulkWriteError
-from werkzeug.test import TestResponse
+from werkzeug.datastructures import Headers
+from werkzeug.http import parse_options_header
+from werkzeug.test import TestResponse, run_wsgi_app
 
 from jobmon import create_app
 from jobmon.api.auth import SESSION_COOKIE
@@ -31,9 +33,11 @@ from jobmon.store.indexes import JOB_ID, create_indexes
 
 from ..conftest import SECRET, Api
 from . import documents
-from .documents import NOW_MS, PLANTED
+from .documents import NOW, PLANTED
+from .requests import Request
 
-NOW = datetime.fromtimestamp(NOW_MS / 1_000, UTC)
+NEEDS_TOKEN = ("/jobs", "/admin/jobs/", "/metrics")
+ANSWERS = {200, 206, 303, 302, 304, 308, 400, 401, 403, 404, 405, 413, 415, 416, 422, 429, 503}
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 
 
@@ -130,6 +134,7 @@ class World:
         self.settings = Settings(
             mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, rollup_db=f"{name}_rollups"
         )
+        self._address = mongod.address
         self.app = create_app(self.settings)
         self.api = Api(self.app)
         self.connection = self.app.extensions["jobmon_connection"]
@@ -186,6 +191,48 @@ class World:
         self.check_exports()
         self.check_figures()
         self.check_pages()
+
+    def answer(self, request: Request) -> int:
+        """Ask and check what holds for every answer; its status."""
+        environ = request.environ(self.tokens)
+        parts, status_line, headers = run_wsgi_app(self.app, environ, buffered=True)
+        body, status = b"".join(parts), int(status_line.partition(" ")[0])
+        self._check_answer(request, status, headers, body)
+        return status
+
+    def _check_answer(
+        self, request: Request, status: int, headers: Headers, body: bytes
+    ) -> None:
+        said = f"{request}: {status} {body[:300]!r}"
+        path = request.path.decode(errors="replace")
+        is_page = path in ("/", "/docs") or path.startswith("/dashboard")
+        assert status in ANSWERS, said
+        for name, value in headers:
+            assert not set("\r\n\0") & set(name + value), f"{name}: {said}"
+        for hidden in (PLANTED, SECRET, "Traceback", self._address, "pymongo"):
+            assert hidden.encode() not in body, f"{hidden} in {said}"
+            assert hidden not in str(headers), f"{hidden} in the headers of {said}"
+        if status == 304 or request.method == "HEAD":
+            assert not body, said
+        elif body and "Content-Encoding" not in headers:
+            mimetype, _ = parse_options_header(headers["Content-Type"])
+            assert re.fullmatch("[a-z]+/[a-z0-9.+-]+", mimetype), said
+            if mimetype == "application/json":
+                strict(body.decode())
+            elif mimetype == "text/html" and status not in (302, 303, 308):  # werkzeug's own
+                _Balanced(body.decode())
+        if not request.is_known and path.startswith(NEEDS_TOKEN):
+            assert status in (401, 404, 405, 308), said
+        if status < 400 or is_page or request.method == "HEAD":
+            return
+        assert headers["Content-Type"] == "application/json", said
+        if "Content-Encoding" not in headers:
+            error = json.loads(body)
+            assert list(error) == ["error"], said
+            assert {"code", "message"} <= set(error["error"]) <= {"code", "message", "details"}, said
+            assert status != 503 or error["error"]["code"] == "collector_unavailable", said
+        assert (status == 401) == ("WWW-Authenticate" in headers), said
+        assert status not in (429, 503) or int(headers["Retry-After"]) > 0, said
 
     def check_details(self) -> None:
         """Every job with an id that can be asked for, by an admin and by its owners."""
@@ -351,6 +398,3 @@ class World:
             self.page("/dashboard/jobs", **query)
         for found in self.connection.jobs.find({"jobId": {"$type": "string"}}, {"jobId": 1}):
             self.page(f"/dashboard/jobs/{quote(found['jobId'], safe='')}")
-
-
-__all__ = ["World", "listening_to_logs", "timedelta"]

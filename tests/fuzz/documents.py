@@ -21,7 +21,8 @@ SECRET_KEYS = [b"password", b"apiKey", b"x-auth-token", b"clientSecret", b"PIN",
 OWNERS = ["ada", "65f0c0ffee0123456789abcd"]
 ARRAY = 0x04
 STATUSES = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled", "odd"]
-NOW_MS = round(datetime(2026, 11, 23, 3, 0, tzinfo=UTC).timestamp() * 1_000)
+NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+NOW_MS = round(NOW.timestamp() * 1_000)
 
 
 class Value(NamedTuple):
