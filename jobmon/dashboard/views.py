@@ -280,9 +280,12 @@ def _about_the_page() -> dict[str, Any]:
 
 def _static(name: str) -> Response:
     path = safe_join(str(STATIC), name)
-    if path is None or not Path(path).is_file():
-        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
-    content = Path(path).read_bytes()  # they are small, and what is streamed is not compressed
+    try:
+        if path is None or not Path(path).is_file():
+            raise FileNotFoundError(name)
+        content = Path(path).read_bytes()  # they are small, and what is streamed is not compressed
+    except OSError:  # also a name that is too long for any file
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.") from None
     response = _conditional(content, MIMETYPES.get(Path(path).suffix, "application/octet-stream"))
     # What an address with its content's hash names never changes. Another hash is another
     # version's, which may be answering beside this one.

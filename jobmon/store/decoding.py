@@ -8,6 +8,7 @@ import struct
 from typing import Any, Self, cast
 
 import bson
+from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
@@ -18,7 +19,6 @@ _DECODED: CodecOptions[dict[str, Any]] = CodecOptions(
     unicode_decode_error_handler="replace",
 )
 
-_OLD_BINARY, _USER_DEFINED = 2, 0x80
 # How many bytes a value has, by its type; of the others the first four bytes tell.
 _SIZES = {
     **dict.fromkeys((0x06, 0x0A, 0x7F, 0xFF), 0),
@@ -81,8 +81,12 @@ def _mend(data: bytearray, at: int) -> int:
             at = _mend(data, at + 8 + code)
         else:
             length = struct.unpack_from("<i", data, at)[0]
-            if kind == _BINARY and data[at + 4] == _OLD_BINARY and not _is_sound(data, at, length):
-                data[at + 4] = _USER_DEFINED
+            if (
+                kind == _BINARY
+                and data[at + 4] == OLD_BINARY_SUBTYPE
+                and not _is_sound(data, at, length)
+            ):
+                data[at + 4] = USER_DEFINED_SUBTYPE
             at += length + _MORE_THAN_TOLD[kind]
     return end
 

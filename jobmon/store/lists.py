@@ -334,9 +334,9 @@ class JobLists:
     def _computed(self, place: Place, expression: Document) -> Any:
         """What an expression is for the job at a place; None if there is none."""
         pipeline = [{"$match": {"_id": {"$eq": place.id}}}, {"$project": {"is": expression}}]
-        return next(
-            self._connection.jobs.aggregate(pipeline, **self._reader.options()), {}
-        ).get("is")
+        return next(self._connection.jobs.aggregate(pipeline, **self._reader.options()), {}).get(
+            "is"
+        )
 
     def _total(self, wanted: JobFilter) -> tuple[int, bool]:
         """How many jobs match, and whether that is exact.

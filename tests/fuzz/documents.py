@@ -75,9 +75,7 @@ def document(*pairs: tuple[bytes, Value]) -> Value:
 
 
 def array(*values: Value) -> Value:
-    return Value(
-        0x04, raw([(str(number).encode(), value) for number, value in enumerate(values)])
-    )
+    return Value(0x04, raw([(str(number).encode(), value) for number, value in enumerate(values)]))
 
 
 def code_with_scope(code: str, scope: Value) -> Value:

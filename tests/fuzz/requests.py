@@ -87,7 +87,16 @@ HEADERS: dict[str, list[str]] = {
     "Upgrade": ["websocket"],
     "X-HTTP-Method-Override": ["DELETE"],
 }  # fmt: skip
-BODIES = [b"", b"", b"{}", b"token=x", b"token=" + b"x" * 70_000, b"\xff\xfe", b"--x\r\n", b"then=//evil.example&token=x"]
+BODIES = [
+    b"",
+    b"",
+    b"{}",
+    b"token=x",
+    b"token=" + b"x" * 70_000,
+    b"\xff\xfe",
+    b"--x\r\n",
+    b"then=//evil.example&token=x",
+]
 # Good ones, their names standing for the tokens; wrong ones.
 TOKENS = ["admin"] * 20 + ["ada"] * 4 + ["none"] * 2 + ["", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic eDp5", "Bearer é", "Bearer " + "x" * 5_000, "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."]  # fmt: skip
 
@@ -141,7 +150,6 @@ class Request(NamedTuple):
     def is_known(self) -> bool:
         """Whether it carries a good token."""
         return self.who in ("admin", "ada")
-
 
 
 def _text(dice: documents.Dice) -> str:

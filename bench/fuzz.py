@@ -1,0 +1,123 @@
+"""Requests and documents that nobody should send or store, 100,000 in all, against a real server.
+
+    .venv/bin/python bench/fuzz.py                     # prints progress; ends with 1 if it found anything
+    .venv/bin/python bench/fuzz.py --requests 1 --seed 4711    # that one request again
+
+A case is one request whose answer was checked, or one document that the server took and whose every
+answer was checked. What they are and what must hold is in `tests/fuzz`; a case is made from its
+seed alone, so a finding can be had again.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pymongo import MongoClient
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from jobmon.embedded import Mongod  # noqa: E402
+from tests.fuzz.checks import Log, World, listening_to_logs  # noqa: E402
+from tests.fuzz.requests import request  # noqa: E402
+
+BATCH = 30
+SAY_EVERY = 5_000
+
+
+class Findings:
+    """What did not hold, each kind once."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.kinds: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        try:
+            yield
+            self._log.check()
+        except Exception as error:  # noqa: BLE001 - that is what is looked for
+            stacks = [said for said in self._log.said if "Traceback" in said]
+            said = f"{type(error).__name__}: {error}"
+            kind = (stacks[-1].splitlines()[-1] if stacks else said)[:100]
+            if kind not in self.kinds:
+                print(f"FOUND by {what}: {said[:1_000]}\n{stacks[-1][-2_000:] if stacks else ''}")
+            self.kinds[kind] += 1
+        finally:
+            self._log.said.clear()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=80_000)
+    parser.add_argument("--documents", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=59)
+    parser.add_argument("--schemathesis", type=int, default=0, help="examples for each operation")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as data,
+        Mongod(Path(data)) as mongod,
+        MongoClient(mongod.uri, tz_aware=True, datetime_conversion="DATETIME_AUTO") as mongo,
+        listening_to_logs() as log,
+    ):
+        findings = Findings(log)
+        worlds = [World(mongod, mongo, f"fuzz_{n}", indexed=n == 0) for n in range(2)]
+        answers = fuzz_requests(worlds[0], findings, arguments.requests, arguments.seed)
+        documents = fuzz_documents(worlds, findings, arguments.documents, arguments.seed)
+    minutes = (time.monotonic() - started) / 60
+    print(f"{answers.total():,} requests, {documents:,} documents; seed {arguments.seed}")
+    print(f"answers: {dict(sorted(answers.items()))}; {minutes:.1f} min")
+    for kind, times in findings.kinds.most_common():
+        print(f"{times} times: {kind}")
+    failed = bool(findings.kinds)
+    if arguments.schemathesis:
+        failed |= run_schemathesis(arguments.schemathesis) != 0
+    return int(failed)
+
+
+def fuzz_requests(world: World, findings: Findings, count: int, seed: int) -> Counter[int]:
+    """How many answers had which status."""
+    answers: Counter[int] = Counter()
+    world.fill_from(range(40))
+    for number in range(count):
+        with findings.of(f"request {seed + number}"):
+            answers[world.answer(request(seed + number))] += 1
+        if number % SAY_EVERY == SAY_EVERY - 1:
+            print(f"{number + 1:,} requests", flush=True)
+    return answers
+
+
+def fuzz_documents(worlds: list[World], findings: Findings, count: int, seed: int) -> int:
+    """How many documents the server took and were checked."""
+    checked = said = 0
+    first = seed
+    while checked < count:
+        world = worlds[first // BATCH % len(worlds)]
+        with findings.of(f"documents {first} to {first + BATCH - 1}, per_page {2 + first % 8}"):
+            taken = world.fill_from(range(first, first + BATCH))
+            world.check(per_page=2 + first % 8)
+            checked += taken
+        first += BATCH
+        if checked // SAY_EVERY > said:
+            said = checked // SAY_EVERY
+            print(f"{checked:,} documents", flush=True)
+    return checked
+
+
+def run_schemathesis(examples: int) -> int:
+    """The suite's own schemathesis over HTTP, with more examples."""
+    command = [sys.executable, "-m", "pytest", "-n0", "-q", "tests/api/test_openapi_tools.py"]
+    chosen = ["-k", "schemathesis", f"--fuzz-examples={examples}"]
+    return subprocess.run([*command, *chosen], cwd=ROOT, check=False).returncode  # noqa: S603
+
+
+if __name__ == "__main__":
+    sys.exit(main())
