@@ -26,7 +26,7 @@ from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
-from jobmon.api.errors import ApiError, explain, invalid, unavailable
+from jobmon.api.errors import AWAY, ApiError, explain, invalid, unavailable
 from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
@@ -274,6 +274,7 @@ def _about_the_page() -> dict[str, Any]:
         "known_statuses": [status.value for status in JobStatus],
         "range_words": RANGE_WORDS,
         "signed_in": _caller(),
+        "longest_filter": LONGEST_FILTER,
         "address": session.address(),
     }
 
@@ -366,7 +367,7 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
         return current_app.make_response(session.sign_in_page(known))
     if session.is_part():
         return Response(status=known.status, headers={**known.headers, "X-Error-Code": known.code})
-    page = render_template("dashboard/error.html", error=known)
+    page = render_template("dashboard/error.html", error=known, is_away=known.message == AWAY)
     return page, known.status, known.headers
 
 

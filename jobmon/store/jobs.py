@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS_SHOWN = 1_000
 # In characters. A job is 16 MB at the most, but each of its attempts may be.
 ROOM_FOR_ATTEMPTS = 10_000_000
-ROOM_FOR_AN_ATTEMPT = 2_000
+ROOM_FOR_A_FIELD = 2_000
 MAX_TYPES = 100
 MAX_COUNT = 2**53
 MAX_OVERDUE = 100  # what the server answers at once
@@ -128,7 +128,7 @@ class JobStore:
 
         With `owner`, a job of somebody else is as absent as one that does not exist. Of more
         than 1,000 attempts the newest 1,000 are returned, of long texts in them 10 million
-        characters, the newest first, and 2,000 of each other attempt. Index: (jobId) unique.
+        characters, the newest first, and 2,000 of each field of the others. Index: (jobId) unique.
         """
         query: Document = {"jobId": job_id}
         if owner is not None:
@@ -144,7 +144,13 @@ class JobStore:
             .max_time_ms(connection.max_time_ms)
         )
         room = Room(ROOM_FOR_ATTEMPTS)
-        newest = [room.cut(attempt, at_least=ROOM_FOR_AN_ATTEMPT) for attempt in newest_first]
+        newest = [
+            {
+                name: room.cut(value, at_least=ROOM_FOR_A_FIELD)
+                for name, value in attempt.items()
+            }
+            for attempt in newest_first
+        ]
         attempts = newest[::-1] or _embedded_attempts(job)
         return {
             **job,

@@ -389,10 +389,14 @@ def _summary(job: Document) -> Document:
     """What a list shows of a job, made as it comes: a hundred may be 16 MB each."""
     shown = {name: value for name, value in job.items() if name != "attempts"}
     shown["attemptCount"] = attempt_count(job, default=0)
+    summary = {name: Room(ROOM_FOR_A_FIELD).cut(value) for name, value in shown.items()}
     error = job.get("lastError")
     if isinstance(error, dict):
-        shown["lastError"] = {name: error.get(name) for name in ("code", "message")}
-    return {name: Room(ROOM_FOR_A_FIELD).cut(value) for name, value in shown.items()}
+        parts = {name: error.get(name) for name in ("code", "message")}
+        summary["lastError"] = {
+            name: Room(ROOM_FOR_A_FIELD).cut(value) for name, value in parts.items()
+        }
+    return summary
 
 
 def _multikey_paths(plan: Any) -> Iterator[Document]:

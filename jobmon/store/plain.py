@@ -125,7 +125,8 @@ class Room:
             if self._left <= 0:
                 kept[CUT] = CUT
                 break
-            kept[self._cut(key)] = self._cut(inner)
+            name = self._cut(key)
+            kept[name] = self._cut(inner)
         return kept
 
     def _cut_array(self, value: list[Any]) -> list[Any]:
