@@ -1,7 +1,7 @@
 """Requests and documents that nobody should send or store, 100,000 in all, against a real server.
 
-    .venv/bin/python bench/fuzz.py                     # prints progress; ends with 1 if it found anything
-    .venv/bin/python bench/fuzz.py --requests 1 --seed 4711    # that one request again
+    .venv/bin/python bench/fuzz.py    # prints progress; ends with 1 if it found anything
+    .venv/bin/python bench/fuzz.py --requests 1 --documents 0 --seed 4711    # that request again
 
 A case is one request whose answer was checked, or one document that the server took and whose every
 answer was checked. What they are and what must hold is in `tests/fuzz`; a case is made from its

@@ -20,7 +20,7 @@ from bson.datetime_ms import DatetimeMS
 from pymongo.collection import Collection
 
 from jobmon.store.connection import Document
-from jobmon.store.plain import aware, name
+from jobmon.store.plain import aware, label
 
 # (status, type) as text, as in `store.jobs.Figures`.
 Counts = Counter[tuple[str, str]]
@@ -282,7 +282,7 @@ class SegmentMap:
         counts: Counts = Counter()
         for group in self._jobs.aggregate(pipeline, hint=_BY_ID, maxTimeMS=self._max_time_ms):
             status, kind = group["_id"].get("status"), group["_id"].get("type")
-            counts[name(status), name(kind)] += int(group["count"])
+            counts[label(status), label(kind)] += int(group["count"])
         return counts
 
     def _take(self, segment: Segment, counts: Counts) -> None:

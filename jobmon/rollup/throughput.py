@@ -24,7 +24,7 @@ from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
 from jobmon.store.connection import Connection, Document
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, Keys, is_bad_hint
 from jobmon.store.ordering import NEWEST_FIRST
-from jobmon.store.plain import name
+from jobmon.store.plain import label
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def tally(
     tallies: dict[datetime, Tallies] = {}
 
     def of(key: Document) -> Tally:
-        kind = name(key.get("type"))
+        kind = label(key.get("type"))
         return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
 
     created: list[Document] = [{"$match": {"createdAt": within}}, _by_type("$createdAt")]

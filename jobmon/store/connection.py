@@ -20,7 +20,10 @@ _SOCKET_GRACE_MS = 1_000
 
 
 class Connection:
-    """The watched database. A document that another program wrote never fails to load: `decoding`."""
+    """The watched database.
+
+    A document that another program wrote never fails to load: see `store.decoding`.
+    """
 
     def __init__(self, settings: Settings, client: MongoClient[Document] | None = None) -> None:
         self._settings = settings

@@ -14,7 +14,7 @@ from pymongo.errors import ExecutionTimeout
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection, Document
-from jobmon.store.plain import Room, aware, name
+from jobmon.store.plain import Room, aware, label
 from jobmon.store.reading import Hint, Reader
 from jobmon.store.shared import Shared
 
@@ -145,10 +145,7 @@ class JobStore:
         )
         room = Room(ROOM_FOR_ATTEMPTS)
         newest = [
-            {
-                name: room.cut(value, at_least=ROOM_FOR_A_FIELD)
-                for name, value in attempt.items()
-            }
+            {name: room.cut(value, at_least=ROOM_FOR_A_FIELD) for name, value in attempt.items()}
             for attempt in newest_first
         ]
         attempts = newest[::-1] or _embedded_attempts(job)
@@ -208,7 +205,7 @@ class JobStore:
         overdue: dict[str, datetime] = {}
         for job in self.reader.with_index(indexes.BY_NEXT_RUN, run):
             if isinstance(job["nextRunAt"], datetime):
-                overdue.setdefault(name(job.get("type")), aware(job["nextRunAt"]))
+                overdue.setdefault(label(job.get("type")), aware(job["nextRunAt"]))
         return overdue
 
     def _count_everything(self) -> Figures:
@@ -245,7 +242,7 @@ class JobStore:
 
         counts: dict[tuple[str, str], int] = {}
         for group in self.reader.with_index(indexes.BY_STATUS_AND_TYPE, run):
-            key = (name(group["_id"].get("status")), name(group["_id"].get("type")))
+            key = (label(group["_id"].get("status")), label(group["_id"].get("type")))
             counts[key] = counts.get(key, 0) + int(group["count"])
         return counts
 

@@ -45,7 +45,7 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def name(value: Any) -> str:
+def label(value: Any) -> str:
     """`text` of a status or a type that is counted: short, and of a document it tells no value.
 
     What is longer than a filter may be is cut, so that it is none; documents are counted together.

@@ -4,6 +4,8 @@ A driver writes only what it thinks well-formed, so the bytes are made here: dep
 that is not UTF-8, keys that occur twice, dates that no calendar has.
 """
 
+# ruff: noqa: E501 - tables of odd values read best in rows
+
 import random
 import struct
 from datetime import UTC, datetime

@@ -1,5 +1,7 @@
 """Requests as nobody should send them, as the WSGI server would hand them over."""
 
+# ruff: noqa: E501 - tables of odd values read best in rows
+
 import base64
 import io
 import string

@@ -36,7 +36,7 @@ from jobmon.settings import Settings
 from jobmon.store import lists as lists_module
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
-from jobmon.store.plain import name
+from jobmon.store.plain import label
 
 from ..conftest import SECRET, Api
 from ..fuzz.documents import (
@@ -69,7 +69,7 @@ class Watch:
     def truth(self) -> Counts:
         counts: Counter[tuple[str, str]] = Counter()
         for job in self.jobs.find({}, {"status": 1, "type": 1}):
-            counts[name(job.get("status")), name(job.get("type"))] += 1
+            counts[label(job.get("status")), label(job.get("type"))] += 1
         return dict(counts)
 
     def figures(self) -> Counts | None:

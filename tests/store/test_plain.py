@@ -9,7 +9,7 @@ import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from jobmon.store.plain import Room, iso, name, plain, text
+from jobmon.store.plain import Room, iso, label, plain, text
 
 NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001 - as a client that is not aware of zones reads it
 OID = ObjectId("65f0c0ffee0123456789abcd")
@@ -107,7 +107,7 @@ def test_anything_can_be_told_in_a_word(value: Any, word: str) -> None:
     ],
 )
 def test_a_name_is_short_one_for_equal_values_and_tells_no_document(value: Any, told: str) -> None:
-    assert name(value) == told
+    assert label(value) == told
 
 
 @pytest.mark.parametrize(
