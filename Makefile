@@ -8,12 +8,14 @@ BIN := .venv/bin
 DASHBOARD := jobmon/dashboard
 ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
 
-.PHONY: run test lint bench assets screenshots format clean
+LOCK := deploy/requirements.lock
 
-run: .venv/demo $(ASSETS)
+.PHONY: run test lint lock audit sbom bench assets screenshots format clean
+
+run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
 
-test: .venv/dev $(ASSETS)
+test: $(ASSETS) .venv/dev
 	$(BIN)/pytest
 
 lint: .venv/dev
@@ -24,6 +26,25 @@ lint: .venv/dev
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 assets: $(ASSETS)
+
+# What the image installs, each release by its hashes: the newest that requirements.txt allows, for
+# any Python from 3.11 on and any machine. It names no registry, so that any will do.
+lock: .venv/dev
+	$(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' --output-file $(LOCK) requirements.txt
+
+# Known vulnerabilities in what is shipped; a note where the advisories cannot be had.
+audit: .venv/dev
+	@$(BIN)/python .ci/audit.py
+
+# What is shipped, as CycloneDX, for whoever has to keep track of it.
+sbom: $(ASSETS) .venv/dev
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-file dist/jobmon.cdx.json $(LOCK)
+	export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD) && npm sbom --package-lock-only --omit=dev --sbom-format=cyclonedx \
+		--sbom-type=application >$(CURDIR)/dist/jobmon-dashboard.cdx.json
 
 bench: .venv/demo
 	$(BIN)/python bench/scale.py

@@ -22,8 +22,9 @@ from pymongo import MongoClient
 
 from jobmon.embedded import Mongod, free_port
 from jobmon.settings import Settings
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
+from jobmon.store.names import Document
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDE = {"width": 1280, "height": 800}

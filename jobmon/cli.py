@@ -1,10 +1,11 @@
 """The `jobmon` command."""
 
-import logging
+import json
 import os
 import signal
 import sys
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -12,55 +13,130 @@ from flask.cli import ScriptInfo
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from jobmon import LOG_FORMAT, create_app
-from jobmon.api.auth import token_command
+from jobmon import create_app, logs
+from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
+from jobmon.check import Finding, Level, examine, refused
 from jobmon.demo import run_workload
 from jobmon.provision import create_users, initiate_replica_set
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.stack import StackError, run_stack
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
+from jobmon.store.names import Document
+
+# How `jobmon --help` lists the commands: in the order in which one comes to need them.
+SECTIONS = {
+    "To try it": ("demo",),
+    "To set it up": ("init", "check", "token", "revoke"),
+    "To run it": ("run", "collector"),
+    "To build on it": ("openapi", "workload"),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group whose help has sections; a command in none of them stands under `Others`."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections, each command with the first sentence of its help."""
+        named = {name for names in SECTIONS.values() for name in names}
+        others = tuple(name for name in self.list_commands(context) if name not in named)
+        for title, names in (SECTIONS | {"Others": others}).items():
+            rows = [
+                (name, command.get_short_help_str(limit=100))
+                for name in names
+                if (command := self.get_command(context, name)) is not None
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="jobmon")
 @click.pass_context
 def main(context: click.Context) -> None:
     """A read-only monitor and admin API for a job queue kept in MongoDB.
 
-    Settings come from the environment (JOBMON_…); the README lists them.
+    Settings come from the environment (JOBMON_…); docs/operations.md lists them. For a start,
+    `jobmon demo` shows a sample queue; for one of your own, set JOBMON_MONGO_URI and
+    JOBMON_JWT_SECRET_KEY, and ask `jobmon check` what is missing.
     """
     context.obj = ScriptInfo(create_app=create_app)
 
 
 main.add_command(token_command)
+main.add_command(revoke_command)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("gunicorn_arguments", nargs=-1)
 def run(gunicorn_arguments: tuple[str, ...]) -> None:
-    """Serve the API with gunicorn; further arguments go to gunicorn."""
+    """Serve pages and API with gunicorn; further arguments go to gunicorn.
+
+    It listens at JOBMON_BIND, 127.0.0.1:8000 by default.
+    """
+    _settings()
+    for name in ("JOBMON_WORKERS", "JOBMON_THREADS"):
+        number = os.environ.get(name, "1")
+        if not number.isdecimal() or int(number) < 1:
+            raise click.ClickException(f"{name}: Not a whole number, 1 or more.")
     command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
     os.execv(sys.executable, [sys.executable, *command, "jobmon:create_app()"])  # noqa: S606
 
 
 @main.command()
 def collector() -> None:
-    """Keep the figures up to date, beside the web service; start as many as you like.
+    """Keep the figures up to date, beside the web service.
 
-    One works, another takes over when it ends. It writes to the database JOBMON_ROLLUP_DB only,
-    as the user in JOBMON_ROLLUP_URI, or else JOBMON_MONGO_URI.
+    Start as many as you like: one works, another takes over when it ends. It writes to the
+    database JOBMON_ROLLUP_DB only, as the user in JOBMON_ROLLUP_URI, or else JOBMON_MONGO_URI.
     """
-    try:
-        settings = Settings.from_env()
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT)
+    settings = _settings()
+    logs.hide(settings)
+    logs.configure(settings.log_level)
     stop = _stopped_by(signal.SIGINT, signal.SIGTERM)
     with collecting(settings):
         stop.wait()
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="The findings for machines.")
+def check(*, as_json: bool) -> None:
+    """Look at your deployment and say what is missing, and what to do.
+
+    It uses the settings in the environment and only reads. Exits with 1 if there is a problem;
+    a warning is none.
+    """
+    try:
+        found = examine(_read_settings())
+    except SettingsError as error:
+        found = iter([refused(error)])
+    findings = []
+    for finding in found:
+        findings.append(finding)
+        if not as_json:
+            _tell(finding)
+    counts = {level: sum(finding.level == level for finding in findings) for level in Level}
+    fine = not counts[Level.PROBLEM]
+    if as_json:
+        told = {"ok": fine, "findings": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        click.echo(f"\nProblems: {counts[Level.PROBLEM]}. Warnings: {counts[Level.WARNING]}.")
+    sys.exit(0 if fine else 1)
+
+
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+
+
+def _tell(finding: Finding) -> None:
+    level = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
+    click.echo(f"{level} {finding.check:<12} {finding.says}")
+    for line in (finding.do, *(f"  {command}" for command in finding.commands)):
+        if line:
+            click.echo(f"{'':<22}{line}")
 
 
 @main.command()
@@ -96,10 +172,12 @@ def openapi() -> None:
     "--mongo-uri",
     required=True,
     envvar="JOBMON_WORKLOAD_MONGO_URI",
+    show_envvar=True,
     help="A database that it may write to.",
 )
 def workload(mongo_uri: str) -> None:
     """Producers and workers of a sample queue, until interrupted."""
+    logs.configure("INFO")
     run_workload(mongo_uri, _stopped_by(signal.SIGINT, signal.SIGTERM))
 
 
@@ -108,23 +186,29 @@ def workload(mongo_uri: str) -> None:
     "--mongo-uri",
     required=True,
     envvar="JOBMON_ADMIN_MONGO_URI",
+    show_envvar=True,
     help="The watched database, as a user who may write to it.",
 )
-@click.option("--jobs", default="jobs", envvar="JOBMON_JOBS_COLLECTION", show_default=True)
-@click.option(
-    "--attempts", default="job_attempts", envvar="JOBMON_ATTEMPTS_COLLECTION", show_default=True
-)
+@click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
+@click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
 @click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
 @click.option("--reader", metavar="USER", help="Make this read-only user for the web service.")
-@click.option("--reader-password", envvar="JOBMON_READER_PASSWORD", help="Better by environment.")
+@click.option(
+    "--reader-password",
+    envvar="JOBMON_READER_PASSWORD",
+    show_envvar=True,
+    help="Better by environment.",
+)
 @click.option("--collector", metavar="USER", help="Make this user for the collector.")
-@click.option("--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD")
+@click.option(
+    "--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD", show_envvar=True, help="Likewise."
+)
 @click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
 def init(
     *,
     mongo_uri: str,
-    jobs: str,
-    attempts: str,
+    jobs: str | None,
+    attempts: str | None,
     replica_set: str | None,
     reader: str | None,
     reader_password: str | None,
@@ -134,7 +218,8 @@ def init(
 ) -> None:
     """Make the indexes that the monitor needs; also its users and a replica set.
 
-    What exists already stays; run it as often as you like.
+    For the documents that JOBMON_PROFILE and the settings beside it tell of. What exists already
+    stays; run it as often as you like.
     """
     if reader and not reader_password:
         raise click.UsageError("--reader needs a password: set JOBMON_READER_PASSWORD.")
@@ -145,7 +230,15 @@ def init(
         for user, password in ((reader, reader_password), (collector, collector_password))
         if user and password
     }
-    settings = Settings(mongo_uri=mongo_uri, jobs_collection=jobs, attempts_collection=attempts)
+    try:
+        settings = Settings.of_watched(mongo_uri)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    settings = replace(
+        settings,
+        jobs_collection=jobs or settings.jobs_collection,
+        attempts_collection=attempts or settings.attempts_collection,
+    )
     try:
         with MongoClient[Document](mongo_uri) as client:
             connection = Connection(settings, client)
@@ -155,16 +248,32 @@ def init(
                 click.echo(f"replica set {name}: {'initiated' if made else 'exists'}")
             if passwords:
                 database = connection.database.name
-                watched = (jobs, attempts)
+                watched = connection.collections
                 create_users(client, database, watched, rollup_db, passwords, collector=collector)
                 for user in passwords:
                     verb = "write" if user == collector else "read"
-                    rights = f"may read {jobs} and {attempts}, {verb} {rollup_db}"
+                    rights = f"may read {' and '.join(watched)}, {verb} {rollup_db}"
                     click.echo(f"user {user}@{database}: {rights}")
             for index, outcome in create_indexes(connection).items():
                 click.echo(f"index {index}: {outcome}")
     except (PyMongoError, TimeoutError) as error:
         raise click.ClickException(f"the database refused or did not answer: {error}") from None
+
+
+def _settings() -> Settings:
+    """The settings in the environment; one line and the end of the command if one is bad."""
+    try:
+        return _read_settings()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _read_settings() -> Settings:
+    try:
+        return Settings.from_env()
+    except OSError as error:  # the driver reads it while it parses the connection string
+        name = error.filename
+        raise SettingsError(f"JOBMON_MONGO_URI: The file {name} cannot be read.") from None
 
 
 def _stopped_by(*signals: signal.Signals) -> threading.Event:

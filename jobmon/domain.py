@@ -29,6 +29,36 @@ class AttemptStatus(StrEnum):
     EXPIRED = "expired"  # its lease ran out before it reported
 
 
+# The fields of a job and of an attempt at it (contract, section 1); `eligibleAt`: when it was due.
+JOB_FIELDS = (
+    "jobId",
+    "type",
+    "status",
+    "payload",
+    "priority",
+    "createdBy",
+    "createdAt",
+    "updatedAt",
+    "nextRunAt",
+    "maxAttempts",
+    "attemptCount",
+    "attempts",
+    "leasedBy",
+    "leaseExpiresAt",
+    "finishedAt",
+    "lastError",
+)
+ATTEMPT_FIELDS = (
+    "jobId",
+    "attemptNumber",
+    "status",
+    "workerId",
+    "eligibleAt",
+    "startedAt",
+    "finishedAt",
+    "error",
+)
+
 REDACTED = "[redacted]"
 
 DEFAULT_REDACT_KEYS = (

@@ -18,7 +18,7 @@ from typing import Self
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from jobmon.store.connection import Document
+from jobmon.store.names import Document
 
 REPLICA_SET = "rs0"
 _START_TIMEOUT_S = 60

@@ -10,10 +10,13 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from jobmon.store.connection import Document
+from jobmon.store.names import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
+# The last two are for `jobmon check`.
+READING = ("find", "changeStream", "listIndexes", "collStats")
+WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 _ALREADY_INITIALIZED = 23
 _DUPLICATE = (51002, 51003)  # role, user
 _PRIMARY_TIMEOUT_S = 60
@@ -40,6 +43,21 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
     return initiated
 
 
+def privileges_of_roles(
+    database: str, collections: Iterable[str], rollup_db: str
+) -> dict[str, list[Document]]:
+    """What the two roles may do: all of it, and nothing of it writes to `database`."""
+    watched: list[Document] = [
+        {"resource": {"db": database, "collection": name}, "actions": list(READING)}
+        for name in collections
+    ]
+    own = {"db": rollup_db, "collection": ""}
+    return {
+        READER_ROLE: [*watched, {"resource": own, "actions": ["find"]}],
+        COLLECTOR_ROLE: [*watched, {"resource": own, "actions": list(WRITING)}],
+    }
+
+
 def create_users(
     client: MongoClient[Document],
     database: str,
@@ -53,19 +71,8 @@ def create_users(
 
     All of them may read jobmon's own database, too; the one named `collector` may write that.
     """
-    actions = ["find", "listIndexes", "collStats", "changeStream"]
-    watched = [
-        {"resource": {"db": database, "collection": name}, "actions": actions}
-        for name in collections
-    ]
-    own = {"db": rollup_db, "collection": ""}
-    writing = ["find", "insert", "update", "remove", "createCollection", "createIndex"]
-    roles = {
-        READER_ROLE: [*watched, {"resource": own, "actions": ["find"]}],
-        COLLECTOR_ROLE: [*watched, {"resource": own, "actions": writing}],
-    }
     # A role that spans two databases can only be one of `admin`.
-    for role, privileges in roles.items():
+    for role, privileges in privileges_of_roles(database, collections, rollup_db).items():
         _create_or_update(client["admin"], "Role", role, {"privileges": privileges, "roles": []})
     for user, password in passwords.items():
         role = COLLECTOR_ROLE if user == collector else READER_ROLE

@@ -4,6 +4,7 @@
 overrides all of it.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -11,6 +12,10 @@ import tempfile
 from contextlib import ExitStack
 from typing import Any
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from jobmon import logs
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 
@@ -23,7 +28,23 @@ graceful_timeout = 20  # what SIGTERM leaves requests that are under way
 keepalive = 15
 limit_request_line = 8_190  # a cursor over odd documents can be long
 control_socket_disable = True
-accesslog = None
+# What proxies say is read in one place, as JOBMON_TRUSTED_PROXIES says (jobmon/api/protection.py);
+# gunicorn would believe it of anybody on this machine.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+
+
+class logger_class(Logger):  # noqa: N801 - the setting's name
+    """gunicorn's lines are logged as ours are; requests are logged by `jobmon.api.requestlog`."""
+
+    def setup(self, cfg: Config) -> None:
+        """Let our handler have what gunicorn logs."""
+        super().setup(cfg)
+        level = os.environ.get("JOBMON_LOG_LEVEL", "INFO")
+        logs.configure(level if level in logging.getLevelNamesMapping() else "INFO")
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
 
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -34,6 +55,7 @@ def on_starting(_: Any) -> None:
         settings = Settings.from_env()
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
+    logs.hide(settings)
     # Here the workers add up what they answered. A worker that has ended left its counts there,
     # and they must stay: a counter never falls. Only gauges would have to be taken out.
     os.environ.pop(_COUNTS, None)

@@ -1,7 +1,9 @@
 """Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, cast
 
 import jwt
@@ -11,7 +13,13 @@ from marshmallow import ValidationError, validate
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from jobmon.domain import DEFAULT_REDACT_KEYS
+from jobmon.domain import (
+    ATTEMPT_FIELDS,
+    DEFAULT_REDACT_KEYS,
+    JOB_FIELDS,
+    AttemptStatus,
+    JobStatus,
+)
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
 PERMISSIONS = frozenset({ADMIN_DASHBOARD})
@@ -31,6 +39,8 @@ PUBLIC_KEY_ALGORITHMS = (
     "EdDSA",
 )
 MIN_SECRET_BYTES = 32
+# Whose documents are watched, with the collection that they are in by default.
+PROFILES = {"jobmon": "jobs", "agenda": "agendaJobs", "celery": "celery_taskmeta"}
 METRICS = ("token", "open", "off")  # who may scrape
 
 
@@ -43,8 +53,13 @@ class Settings:
     """Everything that can be set. Each field is `JOBMON_` and its name in capitals."""
 
     mongo_uri: str = field(repr=False)
+    profile: str = "jobmon"
     jobs_collection: str = "jobs"
     attempts_collection: str = "job_attempts"
+    job_fields: Mapping[str, str] = field(default_factory=dict)
+    attempt_fields: Mapping[str, str] = field(default_factory=dict)
+    status_names: Mapping[str, str] = field(default_factory=dict)
+    attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     rollup_uri: str | None = field(default=None, repr=False)
     rollup_db: str = "jobmon_rollups"
     collector: bool = False
@@ -53,6 +68,7 @@ class Settings:
     keep_days_days: int = 400
     server_selection_timeout_ms: int = 2_000
     query_timeout_ms: int = 5_000
+    slow_query_ms: int = 500
     stats_ttl_ms: int = 2_000
     jwt_algorithm: str = "HS256"
     jwt_secret_key: str | None = field(default=None, repr=False)
@@ -67,6 +83,19 @@ class Settings:
     log_level: str = "INFO"
     metrics: str = "token"
     metrics_max_types: int = 100
+    trusted_proxies: int = 0
+
+    @classmethod
+    def of_watched(cls, mongo_uri: str) -> "Settings":
+        """What the environment says of the watched documents, for a database that it need not name.
+
+        SettingsError names every setting that is wrong.
+        """
+        env = Env(eager=False)
+        with env.prefixed("JOBMON_"):
+            values = _watched(env)
+        _seal(env)
+        return cls(mongo_uri=mongo_uri, **values)
 
     @classmethod
     def from_env(cls) -> "Settings":
@@ -75,12 +104,7 @@ class Settings:
         with env.prefixed("JOBMON_"):
             values: dict[str, Any] = {
                 "mongo_uri": env.str("MONGO_URI", validate=_mongo_uri),
-                "jobs_collection": env.str(
-                    "JOBS_COLLECTION", cls.jobs_collection, validate=_collection
-                ),
-                "attempts_collection": env.str(
-                    "ATTEMPTS_COLLECTION", cls.attempts_collection, validate=_collection
-                ),
+                **_watched(env),
                 "rollup_uri": env.str("ROLLUP_URI", None, validate=_mongo_uri),
                 "rollup_db": env.str("ROLLUP_DB", cls.rollup_db, validate=_database),
                 "collector": env.bool("COLLECTOR", default=cls.collector),
@@ -99,6 +123,7 @@ class Settings:
                 "query_timeout_ms": env.int(
                     "QUERY_TIMEOUT_MS", cls.query_timeout_ms, validate=_positive
                 ),
+                "slow_query_ms": env.int("SLOW_QUERY_MS", cls.slow_query_ms, validate=_positive),
                 "stats_ttl_ms": env.int(
                     "STATS_TTL_MS", cls.stats_ttl_ms, validate=validate.Range(min=0)
                 ),
@@ -113,7 +138,7 @@ class Settings:
                 "jwt_issuer": env.str("JWT_ISSUER", None) or None,
                 "jwt_audience": env.str("JWT_AUDIENCE", None) or None,
                 "role_permissions": _role_permissions(
-                    env.dict("ROLE_PERMISSIONS", {}, validate=_known_permissions)
+                    _pairs(env, "ROLE_PERMISSIONS", _known_permissions)
                 ),
                 "redact_keys": tuple(env.list("REDACT_KEYS", list(DEFAULT_REDACT_KEYS))),
                 "rate_limit": env.str("RATE_LIMIT", None, validate=_rate_limit),
@@ -129,14 +154,38 @@ class Settings:
                 "metrics_max_types": env.int(
                     "METRICS_MAX_TYPES", cls.metrics_max_types, validate=_positive
                 ),
+                "trusted_proxies": env.int(
+                    "TRUSTED_PROXIES", cls.trusted_proxies, validate=validate.Range(min=0)
+                ),
             }
-        try:
-            env.seal()
-        except EnvValidationError as error:
-            raise SettingsError(_one_line(error)) from None
-        except EnvError as error:
-            raise SettingsError(str(error)) from None
+        _seal(env)
         return cls(**(values | _key_source(values)))
+
+
+def _watched(env: Env) -> dict[str, Any]:
+    """How the watched documents are told."""
+    profile = env.str("PROFILE", "jobmon", validate=validate.OneOf(PROFILES))
+    jobs = PROFILES.get(profile or "", "jobs")
+    return {
+        "profile": profile,
+        "jobs_collection": env.str("JOBS_COLLECTION", jobs, validate=_collection),
+        "attempts_collection": env.str(
+            "ATTEMPTS_COLLECTION", Settings.attempts_collection, validate=_collection
+        ),
+        "job_fields": _pairs(env, "JOB_FIELDS", _fields_of(JOB_FIELDS)),
+        "attempt_fields": _pairs(env, "ATTEMPT_FIELDS", _fields_of(ATTEMPT_FIELDS)),
+        "status_names": _pairs(env, "STATUS_NAMES", _words_of(JobStatus)),
+        "attempt_status_names": _pairs(env, "ATTEMPT_STATUS_NAMES", _words_of(AttemptStatus)),
+    }
+
+
+def _seal(env: Env) -> None:
+    try:
+        env.seal()
+    except EnvValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    except EnvError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _one_line(error: EnvValidationError) -> str:
@@ -160,11 +209,14 @@ def _key_source(values: Mapping[str, Any]) -> dict[str, str]:
         )
     if values["jwt_public_key"]:
         try:
-            jwt.get_algorithm_by_name(algorithm).prepare_key(values["jwt_public_key"])
+            named = jwt.get_algorithm_by_name(algorithm)
+            too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
         except (jwt.InvalidKeyError, TypeError, ValueError):
             raise SettingsError(
                 f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
             ) from None
+        if too_short:
+            raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
     return {"jwt_algorithm": algorithm}
 
 
@@ -173,8 +225,23 @@ def _pem(value: str | None) -> str | None:
     return value.replace("\\n", "\n") if value else None
 
 
-def _role_permissions(configured: Mapping[str, str] | None) -> dict[str, frozenset[str]]:
-    granted = {role: frozenset({permission}) for role, permission in (configured or {}).items()}
+def _pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
+    """What is given as `a=b,c=d`, after `check`."""
+
+    def split(items: list[str]) -> dict[str, str]:
+        pairs = (item.partition("=") for item in items if item)
+        return {key.strip(): value.strip() for key, _, value in pairs}
+
+    def check_all(items: list[str]) -> None:
+        if not all("=" in item for item in items if item):
+            raise ValidationError("Not of the form a=b,c=d.")
+        check(split(items))
+
+    return split(env.list(name, [], validate=check_all) or [])
+
+
+def _role_permissions(configured: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    granted = {role: frozenset({permission}) for role, permission in configured.items()}
     return DEFAULT_ROLES | granted
 
 
@@ -205,6 +272,29 @@ def _known_permissions(value: Mapping[str, str]) -> None:
     unknown = set(value.values()) - PERMISSIONS
     if unknown:
         raise ValidationError(f"Permissions are {', '.join(sorted(PERMISSIONS))}.")
+
+
+def _fields_of(known: tuple[str, ...]) -> Callable[[Mapping[str, str]], None]:
+    def check(value: Mapping[str, str]) -> None:
+        unknown = set(value) - set(known)
+        if unknown:
+            raise ValidationError(f"Unknown: {', '.join(sorted(unknown))}. {', '.join(known)} are.")
+        if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in value.values()):
+            raise ValidationError("Not the name of a field, as in jobId=job_id.")
+
+    return check
+
+
+def _words_of(statuses: type[StrEnum]) -> Callable[[Mapping[str, str]], None]:
+    def check(value: Mapping[str, str]) -> None:
+        unknown = set(value.values()) - set(statuses)
+        if unknown:
+            raise ValidationError(
+                f"Unknown: {', '.join(sorted(unknown))}. {', '.join(statuses)} are, "
+                "each after their own word, as in done=succeeded."
+            )
+
+    return check
 
 
 def _rate_limit(value: str) -> None:

@@ -49,6 +49,8 @@ def run_stack(port: int, state: Path) -> None:
     _require_free(port)
     state.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
+    # An open page asks every second: a line for each would push what is printed here out of sight.
+    os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
     if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
         os.environ["JOBMON_JWT_SECRET_KEY"] = _kept_secret(state / "jwt-secret")
     with_sample = "JOBMON_MONGO_URI" not in os.environ

@@ -119,6 +119,22 @@ class Api:
         return self.get(path, token=self.token(subject, "user"), **query)
 
 
+def _without_marks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """mongomock knows no hint of a find and no comment anywhere."""
+
+    def unmarked(*arguments: Any, **options: Any) -> Any:
+        options.pop("comment", None)
+        if method.__name__ == "find":
+            options.pop("hint", None)
+        return method(*arguments, **options)
+
+    return unmarked
+
+
+for name in ("find", "count_documents", "estimated_document_count"):
+    setattr(mongomock.Collection, name, _without_marks(getattr(mongomock.Collection, name)))
+
+
 @pytest.fixture
 def watched() -> Database[dict[str, Any]]:
     """An empty make-believe database, the one that `api` watches."""

@@ -1,5 +1,6 @@
-"""What `deploy/` holds for Prometheus and Grafana: would catch an alert that never fires or always
-does, one without a section in the runbook, and a panel that asks for a metric that is not there."""
+"""What `deploy/` holds: would catch an alert that never fires or always does, one without a section
+in the runbook, a panel that asks for a metric that is not there, and a container that could do more
+than it must."""
 
 import json
 import re
@@ -168,3 +169,65 @@ def test_the_table_of_metrics_is_complete(api: Api) -> None:
     told = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exposed(api)}
     assert told == families - {"up"}
+
+
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", " ")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+OURS = {name: it for name, it in COMPOSE["services"].items() if it.get("image") == "jobmon"}
+
+
+def final_stage(instruction: str) -> list[str]:
+    """What follows an instruction of the Dockerfile's last stage, each time that it is there."""
+    stage = DOCKERFILE.rpartition("\nFROM ")[2]
+    return re.findall(rf"^{instruction} +(.+)$", stage, re.MULTILINE)
+
+
+def test_the_image_runs_as_nobody_in_particular_and_without_a_shell() -> None:
+    (user,) = final_stage("USER")
+    assert user.isdecimal()  # a number: Kubernetes can see that it is not root
+    assert int(user) > 0
+    (command,), (health,) = final_stage("CMD"), final_stage("HEALTHCHECK")
+    assert json.loads(command) == ["gunicorn", "wsgi:app"]
+    assert json.loads(health.partition(" CMD ")[2])[0] == "python"
+
+
+def test_the_image_installs_locked_releases_only() -> None:
+    installs = re.findall(r"pip install ([^&]+)", DOCKERFILE)
+    locked, own = installs
+    assert "--require-hashes -r /tmp/requirements.lock" in locked
+    assert "--only-binary :all:" in locked
+    assert "--no-index --no-deps" in own
+    assert re.findall(r"pip wheel (.+)", DOCKERFILE)[0].count("--no-deps") == 1
+
+
+def test_what_the_image_is_built_from_is_let_through_to_the_builder() -> None:
+    allowed = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = [
+        name
+        for names in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+        for name in names.split()
+    ]
+    copied += re.findall(r"type=bind,source=([^,]+)", DOCKERFILE)
+    assert len(copied) > 6
+    for name in copied:
+        assert (ROOT / name).exists(), name
+        assert f"!{name}" in allowed or name.startswith("jobmon/"), name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_write_nothing_and_have_no_rights(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "user" not in service
+    assert "privileged" not in service
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_no_container_needs_a_shell_to_start(name: str) -> None:
+    service = COMPOSE["services"][name]
+    for key in ("command", "entrypoint"):
+        assert isinstance(service.get(key, []), list), key
+    assert service.get("healthcheck", {}).get("test", ["CMD"])[0] == "CMD"

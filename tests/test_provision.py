@@ -4,10 +4,12 @@ right, grants one too many, or cannot be run twice."""
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from pymongo import MongoClient
+from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from jobmon import create_app
@@ -172,3 +174,41 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["init", "--mongo-uri", away])
     assert result.exit_code == 1
     assert result.output.startswith("Error: the database refused or did not answer")
+
+
+def test_users_of_a_profile_may_read_what_it_reads_and_nothing_else(
+    mongod: Mongod, database: Database[dict[str, Any]]
+) -> None:
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    environment = {"JOBMON_PROFILE": "agenda", "JOBMON_READER_PASSWORD": "readerpw"}
+    command = ["init", "--mongo-uri", uri, "--reader", "reader"]
+    said = CliRunner().invoke(main, command, env=environment).output
+    admin = database.client.admin
+    (role,) = admin.command("rolesInfo", "jobmonReader", showPrivileges=True)["roles"]
+    for name in ("jobmonReader", "jobmonCollector"):
+        admin.command("dropRole", name)
+    database.command("dropUser", "reader")
+    assert f"user reader@{database.name}: may read agendaJobs, read jobmon_rollups" in said
+    resources = [
+        (each["resource"]["db"], each["resource"]["collection"]) for each in role["privileges"]
+    ]
+    assert sorted(resources) == [("jobmon_rollups", ""), (database.name, "agendaJobs")]
+
+
+def test_options_of_init_override_the_settings_and_a_bad_one_is_a_line(
+    mongod: Mongod, database: Database[dict[str, Any]]
+) -> None:
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    environment = {"JOBMON_PROFILE": "celery", "JOBMON_JOBS_COLLECTION": "results"}
+    by_setting = CliRunner().invoke(main, ["init", "--mongo-uri", uri], env=environment)
+    assert "index results(status, date_done): created" in by_setting.output
+    by_option = CliRunner().invoke(
+        main, ["init", "--mongo-uri", uri, "--jobs", "tasks"], env=environment
+    )
+    assert "index tasks(status, date_done): created" in by_option.output
+    bad = CliRunner().invoke(
+        main, ["init", "--mongo-uri", uri], env={"JOBMON_JOB_FIELDS": "color=colour"}
+    )
+    assert bad.exit_code == 1
+    assert bad.output.startswith("Error: JOBMON_JOB_FIELDS: Unknown: color.")
+    assert bad.output.count("\n") == 1

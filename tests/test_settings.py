@@ -66,6 +66,12 @@ def test_every_setting_is_read(read: Any) -> None:
         LOG_LEVEL="DEBUG",
         METRICS="open",
         METRICS_MAX_TYPES="7",
+        TRUSTED_PROXIES="2",
+        PROFILE="celery",
+        JOB_FIELDS="createdBy=kwargs.user_id,jobId=_id",
+        ATTEMPT_FIELDS="startedAt=began",
+        STATUS_NAMES="PAUSED=queued",
+        ATTEMPT_STATUS_NAMES="ok=succeeded",
     )
     assert settings == Settings(
         mongo_uri=GOOD["MONGO_URI"],
@@ -90,6 +96,12 @@ def test_every_setting_is_read(read: Any) -> None:
         log_level="DEBUG",
         metrics="open",
         metrics_max_types=7,
+        trusted_proxies=2,
+        profile="celery",
+        job_fields={"createdBy": "kwargs.user_id", "jobId": "_id"},
+        attempt_fields={"startedAt": "began"},
+        status_names={"PAUSED": "queued"},
+        attempt_status_names={"ok": "succeeded"},
     )
 
 
@@ -109,6 +121,7 @@ def test_every_setting_is_read(read: Any) -> None:
         ("JWT_ALGORITHM", "none"),
         ("JWT_ALGORITHM", "RS256"),
         ("ROLE_PERMISSIONS", "ops=EVERYTHING"),
+        ("ROLE_PERMISSIONS", "ops"),
         ("RATE_LIMIT", "a lot"),
         ("ROLLUP_DB", "a.b"),
         ("ROLLUP_URI", "http://hidden"),
@@ -117,6 +130,22 @@ def test_every_setting_is_read(read: Any) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("METRICS", "some"),
         ("METRICS_MAX_TYPES", "0"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("TRUSTED_PROXIES", "10.0.0.1"),
+        ("PROFILE", "sidekiq"),
+        ("JOB_FIELDS", "color=colour"),
+        ("JOB_FIELDS", "jobId"),
+        ("JOB_FIELDS", "jobId="),
+        ("JOB_FIELDS", "jobId=$where"),
+        ("JOB_FIELDS", "createdBy=.user"),
+        ("JOB_FIELDS", "createdBy=data..user"),
+        ("JOB_FIELDS", "createdBy=data.user."),
+        ("JOB_FIELDS", "createdBy=data.$user"),
+        ("ATTEMPT_FIELDS", "createdBy=user"),
+        ("ATTEMPT_FIELDS", "jobId=job id"),
+        ("STATUS_NAMES", "done=finished"),
+        ("STATUS_NAMES", "running=running"),  # a word for attempts
+        ("ATTEMPT_STATUS_NAMES", "dead=dlq"),  # a word for jobs
     ],
 )
 def test_a_bad_setting_is_refused_in_a_line_that_names_it_and_shows_no_secret(
@@ -127,6 +156,41 @@ def test_a_bad_setting_is_refused_in_a_line_that_names_it_and_shows_no_secret(
     assert f"JOBMON_{name}" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("profile", "collection"),
+    [("agenda", "agendaJobs"), ("celery", "celery_taskmeta"), ("jobmon", "jobs")],
+)
+def test_a_profile_knows_its_collection_which_may_have_another_name(
+    read: Any, profile: str, collection: str
+) -> None:
+    assert read(**GOOD, PROFILE=profile).jobs_collection == collection
+    assert read(PROFILE=profile, JOBS_COLLECTION="tasks").jobs_collection == "tasks"
+
+
+def test_a_word_that_is_unknown_is_said_together_with_those_that_are_known(read: Any) -> None:
+    with pytest.raises(SettingsError, match=r"JOBMON_JOB_FIELDS: Unknown: color\. jobId, type,"):
+        read(**GOOD, JOB_FIELDS="color=colour")
+    with pytest.raises(SettingsError, match=r"Unknown: finished\. queued, leased,"):
+        read(JOB_FIELDS="", STATUS_NAMES="done=finished")
+
+
+def test_what_is_watched_is_known_without_the_rest_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JOBMON_PROFILE", "agenda")
+    monkeypatch.setenv("JOBMON_JOB_FIELDS", "createdBy=data.userId")
+    watched = Settings.of_watched("mongodb://db/shop")
+    assert watched == Settings(
+        mongo_uri="mongodb://db/shop",
+        profile="agenda",
+        jobs_collection="agendaJobs",
+        job_fields={"createdBy": "data.userId"},
+    )
+    monkeypatch.setenv("JOBMON_PROFILE", "sidekiq")
+    with pytest.raises(SettingsError, match="JOBMON_PROFILE"):
+        Settings.of_watched("mongodb://db/shop")
 
 
 def test_a_missing_database_is_named(read: Any) -> None:
@@ -183,6 +247,15 @@ def test_a_key_or_algorithm_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match="JOBMON_JWT_"):
         read(MONGO_URI="mongodb://db", JWT_ALGORITHM=algorithm, **source)
+
+
+def test_a_public_key_that_is_too_short_to_prove_anything_is_refused(read: Any) -> None:
+    short = pem(rsa.generate_private_key(65_537, 1_024))
+    for algorithm in ("RS256", "PS512"):
+        with pytest.raises(
+            SettingsError, match=f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}"
+        ):
+            read(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=short, JWT_ALGORITHM=algorithm)
 
 
 def test_a_public_key_may_have_its_line_ends_escaped(read: Any) -> None:

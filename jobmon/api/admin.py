@@ -81,7 +81,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         def answer() -> dict[str, Any]:
             stood = {} if types else series.stood(window)
             data = [
-                {"at": at, **_happened(told), **_stood(stood.get(at))}
+                {"at": at, **_happened(told, store.unknown), **_stood(stood.get(at))}
                 for at, told in past.happened.items()
             ]
             return {"meta": _about(window, past), "data": data}
@@ -110,7 +110,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
                     "type": kind,
                     "statusCounts": None if now is None else now.get(kind, {}),
                     "finishedPerMinute": round(told.finished / minutes, 3) if minutes > 0 else 0.0,
-                    **_happened(told),
+                    **_happened(told, store.unknown),
                 }
             )
         return {"meta": _about(window, past), "data": data}
@@ -176,9 +176,9 @@ def _stood(gauge: Gauge | None) -> dict[str, Any]:
     }
 
 
-def _happened(told: Happened) -> dict[str, Any]:
+def _happened(told: Happened, unknown: frozenset[str]) -> dict[str, Any]:
     return {
-        "enqueued": told.enqueued,
+        "enqueued": None if "createdAt" in unknown else told.enqueued,
         "succeeded": told.succeeded,
         "failed": told.failed,
         "dlq": told.dlq,

@@ -1,34 +1,47 @@
 """Who is asking, and what they may: bearer tokens, roles and permissions (contract, section 4)."""
 
+import hashlib
+import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
 import click
 import jwt as pyjwt
-from flask import Flask, current_app, g
+from flask import Flask, current_app, g, request
 from flask.cli import with_appcontext
 from flask_jwt_extended import (
     JWTManager,
     create_access_token,
     decode_token,
-    get_jwt,
-    get_jwt_identity,
-    verify_jwt_in_request,
+    get_unverified_jwt_headers,
 )
 from flask_jwt_extended.exceptions import JWTDecodeError, JWTExtendedException, NoAuthorizationError
+from pymongo.errors import PyMongoError
 
 from jobmon.api.errors import ApiError, unavailable
+from jobmon.logs import cause
 from jobmon.settings import ADMIN_DASHBOARD, Settings
+from jobmon.store.connection import Connection
+from jobmon.store.revoked import RevokedTokens
 
 SESSION_COOKIE = "jobmon_session"
+# Over TLS. A browser takes a cookie of such a name from this very host only, and by TLS only.
+SECURE_SESSION_COOKIE = "__Host-jobmon_session"
+# As long as a header may be; a larger token is refused before anything in it is looked at.
+MAX_TOKEN_LENGTH = 8_190
+# What a token of this kind says it is (RFC 7519, RFC 9068): other tokens of the same keys are not.
+_TYPES = ("jwt", "at+jwt", "application/at+jwt")
 KEYS_LIFESPAN_S = 300
 KEYS_COOLDOWN_S = 5
 KEYS_TIMEOUT_S = 2
+_GRACE_S = 3_600  # a revoked token is listed longer than it is good, for clocks that differ
 # What PyJWT raises for a signed token whose exp is null, infinite or a list.
 _BY_ODD_CLAIMS = (ValueError, TypeError, OverflowError)
 
@@ -77,15 +90,18 @@ class KeySet:
         else:
             self._away = False
             self._fetched_at = self._tried_at
-            self._keys = {key.key_id: key for key in keys if key.key_id}
+            self._keys = {key.key_id: key for key in keys if key.key_id and not is_weak(key)}
 
 
-def register(app: Flask, settings: Settings) -> None:
+def is_weak(key: pyjwt.PyJWK) -> bool:
+    """Whether a key is shorter than its algorithm asks for (RFC 7518): it proves nothing."""
+    return bool(key.Algorithm.check_key_length(key.key))
+
+
+def register(app: Flask, settings: Settings, connection: Connection) -> None:
     """Configure the tokens' keys and what a token must look like."""
+    app.extensions["jobmon_revoked"] = RevokedTokens(connection)
     app.config.update(
-        # The session's cookie is SameSite=Strict and what it opens only reads: no double submit.
-        JWT_COOKIE_CSRF_PROTECT=False,
-        JWT_ACCESS_COOKIE_NAME=SESSION_COOKIE,
         JWT_ALGORITHM=settings.jwt_algorithm,
         JWT_DECODE_ALGORITHMS=[settings.jwt_algorithm],
         JWT_SECRET_KEY=settings.jwt_secret_key,
@@ -96,6 +112,7 @@ def register(app: Flask, settings: Settings) -> None:
         JWT_DECODE_AUDIENCE=settings.jwt_audience,
     )
     app.cli.add_command(token_command)
+    app.cli.add_command(revoke_command)
     manager = JWTManager(app)
     if settings.jwt_jwks_url:
         key_set = KeySet(settings.jwt_jwks_url)
@@ -109,25 +126,77 @@ def register(app: Flask, settings: Settings) -> None:
             return key
 
 
-def require_token(*, cookie: bool = False) -> None:
-    """Let a request pass only with a valid token: 401 otherwise.
+def require_token(*, cookie: bool = False, unasked: bool = False) -> None:
+    """Let a request pass only with a valid token: 401 otherwise, 503 if nobody can tell.
 
     It is in the `Authorization` header or, for the pages with `cookie`, in the session's cookie.
+    `unasked`: a database that is away is not a reason to refuse, though it knows who was revoked.
     """
     with _answering_401():
-        verify_jwt_in_request(locations=["headers", "cookies"] if cookie else ["headers"])
-        if not get_jwt_identity():
-            raise JWTDecodeError("The token has no subject")
-    g.jobmon_knows_caller = True
+        claims = _claims_of(_token(cookie=cookie))
+        try:
+            _refuse_revoked(claims)
+        except PyMongoError:
+            if not unasked:
+                raise
+    g.jobmon_claims = claims
 
 
 def seconds_left(token: str) -> float | None:
-    """How long a token is good from now on, None for ever; 401 if it is not good now."""
+    """How long a token is good from now on, None for ever; 401 if it is not good now.
+
+    Its bearer is this request's caller from then on.
+    """
     with _answering_401():
-        claims = decode_token(token)
-        if not claims.get("sub") or claims.get("type") == "refresh":
-            raise JWTDecodeError("Not an access token of somebody")
+        claims = _claims_of(token)
+        _refuse_revoked(claims)
+        g.jobmon_claims = claims
         return int(claims["exp"]) - time.time() if "exp" in claims else None
+
+
+def session_cookie() -> str:
+    """The name of the session's cookie: over TLS one that no other host can set."""
+    return SECURE_SESSION_COOKIE if request.is_secure else SESSION_COOKIE
+
+
+def _token(*, cookie: bool) -> str:
+    """The request's one token: the header's, or the cookie's where the header has none."""
+    fields = [field.split() for field in request.headers.get("Authorization", "").split(",")]
+    bearers = [field[1:] for field in fields if field and field[0].lower() == "bearer"]
+    if bearers:
+        if len(bearers) > 1 or len(bearers[0]) != 1:
+            raise JWTDecodeError("Not exactly one token")
+        return bearers[0][0]
+    token = request.cookies.get(session_cookie()) if cookie else None
+    if not token:
+        raise NoAuthorizationError("No token")
+    return token
+
+
+def _claims_of(token: str) -> dict[str, Any]:
+    """What a token says, once its signature, times, issuer, audience and kind are checked."""
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise JWTDecodeError("Too long")
+    claims: dict[str, Any] = decode_token(token)
+    kind = get_unverified_jwt_headers(token).get("typ", "JWT")
+    is_access = isinstance(kind, str) and kind.lower() in _TYPES and claims["type"] != "refresh"
+    claims["sub"].encode()  # a half of a surrogate pair is nobody's name
+    if not claims["sub"] or not is_access:
+        raise JWTDecodeError("Not an access token of somebody")
+    return claims
+
+
+def token_id(claims: dict[str, Any]) -> str:
+    """What a token is revoked by: its `jti`, or all that it says where it has none."""
+    if claims["jti"]:
+        return str(claims["jti"])
+    return "sha256:" + hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_revoked(claims: dict[str, Any]) -> None:
+    revoked: RevokedTokens = current_app.extensions["jobmon_revoked"]
+    if revoked.includes(token_id(claims), claims["sub"], float(claims.get("iat", 0))):
+        raise JWTDecodeError("Revoked")
 
 
 @contextmanager
@@ -143,9 +212,9 @@ def _answering_401() -> Iterator[None]:
         raise _unauthorized("token_invalid", "The token is not valid.") from None
 
 
-def require_admin() -> None:
+def require_admin(*, unasked: bool = False) -> None:
     """Let a request pass only with ADMIN_DASHBOARD: 401 or 403 otherwise."""
-    require_token()
+    require_token(unasked=unasked)
     require_permission()
 
 
@@ -157,17 +226,17 @@ def require_permission() -> None:
 
 def is_known() -> bool:
     """Whether this request's token was checked and is good."""
-    return bool(g.get("jobmon_knows_caller"))
+    return "jobmon_claims" in g
 
 
 def subject() -> str:
     """The `sub` of the request's token."""
-    return str(get_jwt_identity())
+    return str(g.jobmon_claims["sub"])
 
 
 def is_admin() -> bool:
     """Whether the role of the request's token grants ADMIN_DASHBOARD."""
-    role = get_jwt().get("role")
+    role = g.jobmon_claims.get("role")
     settings: Settings = current_app.extensions["jobmon_settings"]
     granted = settings.role_permissions.get(role) if isinstance(role, str) else None
     return ADMIN_DASHBOARD in (granted or ())
@@ -194,6 +263,58 @@ def token_command(sub: str, role: str, hours: float) -> None:
             "JOBMON_JWT_SECRET_KEY is not set: tokens come from your identity provider."
         )
     click.echo(issue_token(sub, role, timedelta(hours=hours)))
+
+
+@click.command("revoke")
+@click.argument("token_id", metavar="JTI", required=False)
+@click.option("--token-stdin", is_flag=True, help="Read the token itself, from standard input.")
+@click.option("--sub", help="All tokens of a subject that were issued until now.")
+@click.option("--list", "listing", is_flag=True, help="Print what is revoked, and until when.")
+@with_appcontext
+def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, listing: bool) -> None:
+    """Refuse a token before it expires, by the `jti` in it; sessions made with it end, too.
+
+    It holds within two seconds, for all who serve. JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI)
+    must be of a user who may write JOBMON_ROLLUP_DB: the collector's.
+    """
+    if [bool(token_id), token_stdin, bool(sub), listing].count(True) != 1:
+        raise click.UsageError("Give one of: a JTI, --token-stdin, --sub, --list.")
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    until = None
+    if token_stdin:
+        token_id, until = _id_and_end(sys.stdin.read().strip().removeprefix("Bearer").strip())
+    own = Connection(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
+    revoked = RevokedTokens(own)
+    try:
+        if token_id is not None:
+            revoked.add(token_id, until)
+            click.echo(f"revoked: {token_id}")
+        elif sub:
+            revoked.add_subject(sub)
+            click.echo(f"revoked: all tokens of {sub} issued until now")
+        else:
+            for known, how_long in revoked.all():
+                click.echo(f"{known}\t{how_long}")
+    except PyMongoError as error:
+        raise click.ClickException(f"not revoked: {cause(error)}") from None
+    finally:
+        own.client.close()
+
+
+def _id_and_end(token: str) -> tuple[str, datetime | None]:
+    """What to revoke a token by, and for how long; ClickException if it is not good."""
+    try:
+        with _answering_401():
+            claims = _claims_of(token)
+    except ApiError as error:
+        raise click.ClickException(f"nothing to revoke: {error.message}") from None
+    try:
+        ends = (
+            datetime.fromtimestamp(int(claims["exp"]) + _GRACE_S, UTC) if "exp" in claims else None
+        )
+    except (OverflowError, ValueError):  # after all dates
+        ends = None
+    return token_id(claims), ends
 
 
 def _unauthorized(code: str, message: str) -> ApiError:

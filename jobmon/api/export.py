@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 from flask import Flask, Response, current_app, request
 from pymongo.errors import PyMongoError
 
-from jobmon.api.errors import ApiError, cause
+from jobmon.api.errors import ApiError
 from jobmon.api.schemas import JobSummary
-from jobmon.store.connection import Document
+from jobmon.logs import cause
+from jobmon.store.names import Document
 
 log = logging.getLogger(__name__)
 

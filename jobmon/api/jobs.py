@@ -11,9 +11,15 @@ from jobmon.api.errors import ApiError, invalid
 from jobmon.api.export import export
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import Error, JobDetail, JobList, OwnListQuery
-from jobmon.store.connection import Document
 from jobmon.store.jobs import JobStore
-from jobmon.store.lists import MAX_ID_MATCHES, JobFilter, JobLists, TooManyMatchesError
+from jobmon.store.lists import (
+    MAX_ID_MATCHES,
+    JobFilter,
+    JobLists,
+    NotKeptByCodeError,
+    TooManyMatchesError,
+)
+from jobmon.store.names import Document
 from jobmon.store.ordering import Place
 
 OLDEST_FIRST = "createdAt"
@@ -69,7 +75,8 @@ def list_of_jobs(
 ) -> dict[str, Any] | Response:
     """What a `ListQuery` asks for: a page as a `JobList`, or everything as a file.
 
-    422 for a filter that matches too much or a cursor that is none, 429 for one export too many.
+    422 for a filter that matches too much or that no field serves, or a cursor that is none; 429
+    for one export too many.
     """
     try:
         if query["format"] == "json":
@@ -77,6 +84,8 @@ def list_of_jobs(
         wanted = _filter(query, owner)
         oldest_first = query["sort"] == OLDEST_FIRST
         return export(lists.batches(wanted, oldest_first=oldest_first), query["format"])
+    except NotKeptByCodeError:
+        raise invalid("error_code", "The watched documents keep no code to look for.") from None
     except TooManyMatchesError:
         raise invalid(
             "job_id", f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."

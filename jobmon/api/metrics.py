@@ -10,6 +10,7 @@ import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import (
@@ -30,8 +31,8 @@ from prometheus_client.registry import Collector
 from pymongo.errors import PyMongoError
 
 from jobmon.api import auth
-from jobmon.api.errors import cause
 from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.logs import cause
 from jobmon.rollup.histogram import Histogram as Durations
 from jobmon.rollup.histogram import told_ms
 from jobmon.rollup.reader import RollupReader, Totals
@@ -74,12 +75,12 @@ def register(
     """Count the app's requests and serve `/metrics`, as `settings.metrics` says."""
     if settings.metrics == "off":
         return
-    app.before_request(_begin)
     app.after_request(_observe)
     queue = QueueMetrics(connection, store, rollup, settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
-        routes.before_request(auth.require_admin)
+        # That the database is away has to be told, not answered with.
+        routes.before_request(partial(auth.require_admin, unasked=True))
 
     @routes.get("/metrics")
     def metrics() -> Response:
@@ -102,17 +103,12 @@ def _registry(queue: Collector) -> CollectorRegistry:
     return registry
 
 
-def _begin() -> None:
-    g.jobmon_began = time.perf_counter()
-
-
 def _observe(response: Response) -> Response:
     """Labels are bounded: the url's rule, a known method, a status."""
     route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
     method = request.method if request.method in _METHODS else OTHER
     REQUESTS.labels(route, method, str(response.status_code)).inc()
-    if (began := g.get("jobmon_began")) is not None:
-        REQUEST_SECONDS.labels(route, method).observe(time.perf_counter() - began)
+    REQUEST_SECONDS.labels(route, method).observe(time.perf_counter() - g.jobmon_began)
     return response
 
 

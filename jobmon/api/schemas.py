@@ -450,7 +450,8 @@ class JobStats(Answer):
     oldestQueuedJobAgeMsByType = _numbers(**_doc("The same for each type, in ms."))
     expiredLeases = fields.Integer(**_doc("Leased jobs whose lease has run out."))
     eligibleJobs = fields.Integer(
-        allow_none=True, **_doc("Waiting jobs that are due. Null in an estimate.")
+        allow_none=True,
+        **_doc("Waiting jobs that are due. Null in an estimate, and where none tells when it is."),
     )
     scheduledJobs = fields.Integer(**_doc("Waiting jobs whose nextRunAt is to come."))
     estimatedTotalJobs = fields.Integer(**_doc("What the collection's metadata says."))
@@ -504,7 +505,10 @@ class Percentiles(Answer):
 class Happened(Answer):
     """What happened in some time. `failed` attempts include those whose lease expired."""
 
-    enqueued = fields.Integer(**_doc("Jobs that were enqueued."))
+    enqueued = fields.Integer(
+        allow_none=True,
+        **_doc("Jobs that were enqueued; null where documents do not tell when that was."),
+    )
     succeeded = fields.Integer(**_doc("Attempts that succeeded."))
     failed = fields.Integer(**_doc("Attempts that failed, or whose lease ran out."))
     dlq = fields.Integer(**_doc("Jobs that were given up."))

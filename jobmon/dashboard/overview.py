@@ -29,10 +29,13 @@ STOPPED_AFTER = 10 * MINUTE
 MANY_FAIL = 0.2
 FEW = 20
 LONGEST_FILTER = 200
+STATUSES_LISTED = 10
+_NOTHING = "null"  # what is counted of jobs without a status, which no filter finds
 GREW_BY = 1.2
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 _FAILED, _DLQ = JobStatus.FAILED.value, JobStatus.DLQ.value
+_KNOWN = frozenset(status.value for status in JobStatus)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,8 @@ class Facts:
     """What is known of the queue: its figures now, a range of its past, and the last hour.
 
     `past` is the range by step, `types` the same by type; `hour` and `lately` are the last hour and
-    the last ten minutes by type. All four are None where nobody keeps the past.
+    the last ten minutes by type. All four are None where nobody keeps the past. `unknown` are the
+    fields that the documents do not tell.
     """
 
     figures: Figures
@@ -101,6 +105,7 @@ class Facts:
     hour: Past[str] | None
     lately: Past[str] | None
     hour_gauges: Mapping[datetime, Gauge]
+    unknown: frozenset[str] = frozenset()
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -135,6 +140,7 @@ def gather(store: JobStore, series: SeriesReader, wanted: str, now: datetime) ->
         hour=_if_kept(lambda: series.by_type(hour)),
         lately=_if_kept(lambda: series.by_type(lately)),
         hour_gauges=series.stood(hour),
+        unknown=store.unknown,
     )
 
 
@@ -156,12 +162,17 @@ def overview(facts: Facts) -> Overview:
     )
 
 
-def chart_columns(past: Past[datetime]) -> dict[str, list[Any]]:
-    """The charts' data, a column each, with `at` in Unix seconds; durations in ms."""
+def chart_columns(
+    past: Past[datetime], unknown: frozenset[str] = frozenset()
+) -> dict[str, list[Any]]:
+    """The charts' data, a column each, with `at` in Unix seconds; durations in ms.
+
+    Without creation, which is among the `unknown` fields then, nothing is said to be enqueued.
+    """
     columns: dict[str, list[Any]] = {"at": [round(at.timestamp()) for at in past.happened]}
     for at, told in past.happened.items():
         row: dict[str, int | None] = {
-            "enqueued": told.enqueued,
+            "enqueued": None if "createdAt" in unknown else told.enqueued,
             "succeeded": told.succeeded,
             "failed": told.failed,
             "dlq": told.dlq,
@@ -201,29 +212,50 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
         )
 
     due, later = grouped(conditions.eligible), grouped(conditions.scheduled)
-    yield of_status("Queued", _QUEUED, f"with retries {due} due, {later} later")
+    when = "when they are due is not known"
+    if "nextRunAt" not in facts.unknown:
+        when = f"with retries {due} due, {later} later"
+    yield of_status("Queued", _QUEUED, when)
     expired = conditions.expired_leases
-    yield of_status(
-        "Running",
-        _LEASED,
-        f"{grouped(expired)} with an expired lease" if expired else "no lease has expired",
-        alarming=expired > 0,
-    )
+    until = "no lease has expired"
+    if expired:
+        until = f"{grouped(expired)} with an expired lease"
+    elif "leaseExpiresAt" in facts.unknown:
+        until = "until when is not known"
+    yield of_status("Running", _LEASED, until, alarming=expired > 0)
     yield of_status("Retrying", _FAILED, "failed, to be tried again")
     died = sum(step.dlq for step in facts.past.happened.values()) if facts.past else 0
     note = f"{grouped(died)} in the last {words}" if facts.past else "given up"
     yield of_status("Dead", _DLQ, note, alarming=died > 0)
     oldest = conditions.oldest_queued
     samples = [facts.gauges.get(at) for at in facts.past.happened] if facts.past else []
+    none, why = "none", "nothing waits"
+    if "createdAt" in facts.unknown:
+        none, why = "–", "when jobs were created is not known"
     yield Tile(
         name="Oldest queued",
-        value=duration(figures.age_ms(oldest)) if oldest else "none",
-        note=_of_oldest_type(conditions.oldest_queued_by_type) if oldest else "nothing waits",
+        value=duration(figures.age_ms(oldest)) if oldest else none,
+        note=_of_oldest_type(conditions.oldest_queued_by_type) if oldest else why,
         link=query(status=_QUEUED, sort="createdAt"),
         trend=[None if one is None else one.oldest_queued_ms for one in samples],
         since=oldest,
     )
     yield from _flow(facts, words)
+    yield from _others(facts)
+
+
+def _others(facts: Facts) -> Iterator[Tile]:
+    """Jobs whose status is none that we know, by its own name."""
+    odd = {status: count for status, count in facts.counts.items() if status not in _KNOWN}
+    if odd:
+        most = sorted(odd, key=lambda status: (-odd[status], status))
+        listed = [status for status in most if status != _NOTHING][:STATUSES_LISTED]
+        yield Tile(
+            name="Others",
+            value=grouped(sum(odd.values())),
+            note=", ".join(f"{grouped(odd[status])} {status}" for status in most),
+            link=query(status=tuple(listed)),
+        )
 
 
 def _of_oldest_type(by_type: Mapping[str, datetime]) -> str:

@@ -1,6 +1,7 @@
 """Who is looking: a token that was checked, kept in a cookie that no script can read.
 
-The cookie holds the token itself, so nothing is kept on the server and every worker can check it.
+The cookie holds the token itself, so nothing is kept on the server and every worker can check it;
+a token that is revoked ends the session.
 It is SameSite=Strict: a page of another site can neither send it nor act with it.
 """
 
@@ -14,7 +15,7 @@ from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth
-from jobmon.api.errors import ApiError
+from jobmon.api.errors import ApiError, explain
 
 Page = tuple[str, int, Mapping[str, str]]
 
@@ -70,11 +71,12 @@ def sign_in() -> BaseResponse | Page:
     try:
         lasts_s = auth.seconds_left(token)
     except ApiError as error:
+        explain(error)
         said = _REFUSED.get(error.code, error.message)
         return _refusal(said, then, error.status, error.headers)
     response = redirect(then or url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
     max_age = None if lasts_s is None else max(1, round(min(lasts_s, MAX_COOKIE_AGE_S)))
-    response.set_cookie(auth.SESSION_COOKIE, token, max_age=max_age, **_cookie())
+    response.set_cookie(auth.session_cookie(), token, max_age=max_age, **_cookie())
     return response
 
 
@@ -92,7 +94,7 @@ def sign_out() -> BaseResponse:
     """Forget the token."""
     _require_same_origin()
     response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
-    response.delete_cookie(auth.SESSION_COOKIE, **_cookie())
+    response.delete_cookie(auth.session_cookie(), **_cookie())
     return response
 
 
@@ -118,7 +120,8 @@ def _cookie() -> dict[str, Any]:
         "httponly": True,
         "samesite": "Strict",
         "secure": request.is_secure,
-        "path": COOKIE_PATH,
+        # A cookie of the host alone has to be of all its paths; the JSON routes do not read it.
+        "path": "/" if request.is_secure else COOKIE_PATH,
     }
 
 

@@ -44,6 +44,8 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
     owner = f"by {job['createdBy']}" if job["createdBy"] else ""
     yield Step(name="Enqueued", at=job["createdAt"], status="queued", note=owner)
     before = job["createdAt"]
+    if job["attempts"] and job["attempts"][0]["attemptNumber"] is None:
+        before = None  # there may have been others, of which nothing is told
     left_out = job["attempts"][:-MAX_ATTEMPTS]
     if left_out:
         before = left_out[-1]["finishedAt"]
@@ -56,7 +58,7 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
             note = f"{duration(pause_ms)} later"
             yield Step(name="Eligible", at=attempt["eligibleAt"], status="queued", note=note)
         yield Step(
-            name=f"Attempt {_number(attempt['attemptNumber'])}",
+            name=_name(attempt, is_last=attempt is job["attempts"][-1]),
             at=attempt["startedAt"],
             status=_colour(status),
             note=f"{status or 'unknown'} on {attempt['workerId'] or 'an unnamed worker'}",
@@ -78,7 +80,7 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
 
 def _what_comes(job: dict[str, Any]) -> Iterator[Step]:
     status, due = job["status"], job["nextRunAt"]
-    if status == JobStatus.LEASED:
+    if status == JobStatus.LEASED and (job["leaseExpiresAt"] or not job["attempts"]):
         note = f"held by {job['leasedBy']}" if job["leasedBy"] else ""
         yield Step(
             name="Lease runs out",
@@ -93,6 +95,11 @@ def _what_comes(job: dict[str, Any]) -> Iterator[Step]:
         number = None if count is None else count + 1
         note = f"attempt {_number(number)} of {_number(most)}" if most else ""
         yield Step(name=name, at=due, status=status, note=note, to_come=True)
+
+
+def _name(attempt: dict[str, Any], *, is_last: bool) -> str:
+    number = attempt["attemptNumber"]
+    return "Last attempt" if number is None and is_last else f"Attempt {_number(number)}"
 
 
 def _wait_ms(attempt: dict[str, Any], before: str | None) -> float | None:

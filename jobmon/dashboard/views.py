@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -57,6 +58,7 @@ SHARED_S = 1
 KEEP_ANSWERS = 100
 PER_PAGE = 25
 SUGGESTED_TYPES = 200
+SUGGESTED_STATUSES = 20
 BY_DEFAULT = "-queued"
 THEMES = ("light", "dark")
 EXPORTS = ("csv", "ndjson")
@@ -182,7 +184,7 @@ class _Pages:
             raise invalid("range", str(error)) from None
         except NoCollectorError:
             raise unavailable("collector_unavailable", "There is no collector.") from None
-        return json.dumps(chart_columns(past))
+        return json.dumps(chart_columns(past, self._store.unknown))
 
     def jobs(self) -> BaseResponse | str | tuple[str, int]:
         """All jobs."""
@@ -219,13 +221,16 @@ class _Pages:
         }
         if session.is_part() and shown is not None:
             return _conditional(render_template("dashboard/_jobs.html", **given))
-        types = self._suggested_types() if owner is None else []
-        page = render_template("dashboard/jobs.html", types=types, **given)
+        types, statuses = self._suggested() if owner is None else ([], [])
+        page = render_template("dashboard/jobs.html", types=types, odd_statuses=statuses, **given)
         return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
-    def _suggested_types(self) -> list[str]:
-        known = self._store.figures().type_counts() or {}
-        return sorted(kind for kind in known if len(kind) <= LONGEST_FILTER)[:SUGGESTED_TYPES]
+    def _suggested(self) -> tuple[list[str], list[str]]:
+        """The types that there are, and the statuses beside the known ones."""
+        figures = self._store.figures()
+        types = _short(figures.type_counts() or {})
+        odd = set(figures.status_counts() or {}) - {*JobStatus, "null"}
+        return types[:SUGGESTED_TYPES], _short(odd)[:SUGGESTED_STATUSES]
 
     def job(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin."""
@@ -234,7 +239,12 @@ class _Pages:
         if found is None:
             raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
         detail = JobDetail().dump(found)
-        given = {"job": detail, "steps": timeline(detail), "finished": is_finished(detail)}
+        given = {
+            "job": detail,
+            "steps": timeline(detail),
+            "finished": is_finished(detail),
+            "finds_codes": self._store.finds("lastError.code"),
+        }
         if session.is_part():
             return _conditional(render_template("dashboard/_job.html", **given))
         return render_template("dashboard/job.html", **given)
@@ -263,12 +273,16 @@ class _OverviewQuery:
         return cls(range=wanted, by=by, text=request.args.get("text", "")[:200])
 
 
+def _short(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if len(name) <= LONGEST_FILTER)
+
+
 def _second() -> int:
     return int(time.monotonic() // SHARED_S)
 
 
 def _about_the_page() -> dict[str, Any]:
-    theme = request.cookies.get("jobmon_theme")
+    theme = request.cookies.get("__Host-jobmon_theme" if request.is_secure else "jobmon_theme")
     return {
         "theme": theme if theme in THEMES else "system",
         "known_statuses": [status.value for status in JobStatus],
@@ -373,7 +387,4 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
 
 def _protect(response: Response) -> Response:
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     return response

@@ -34,9 +34,10 @@ from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
 from jobmon.rollup.segments import SegmentMap, dump_counts
 from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
-from jobmon.store.connection import Connection, Document
-from jobmon.store.indexes import BY_UPDATE, is_bad_hint
+from jobmon.store.connection import Connection
 from jobmon.store.jobs import Conditions, Figures, JobStore
+from jobmon.store.names import Document, Keys
+from jobmon.store.watched import Watched, is_bad_hint
 
 log = logging.getLogger(__name__)
 
@@ -208,9 +209,8 @@ class PolledChanges:
 
     token = None
 
-    def __init__(self, jobs: Collection[Document], max_time_ms: int, stop: threading.Event) -> None:
+    def __init__(self, jobs: Watched, stop: threading.Event) -> None:
         self._jobs = jobs
-        self._max_time_ms = max_time_ms
         self._stop = stop
         self._next_look_back = 0.0
         self._polls = True
@@ -227,19 +227,21 @@ class PolledChanges:
             self._poll(segments, datetime.now(UTC) - overlap)
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
-        try:
-            updated = (
-                self._jobs.find({"updatedAt": {"$gte": since}}, {"_id": True})
-                .hint(dict(BY_UPDATE))
-                .max_time_ms(self._max_time_ms)
-            )
-            for job in updated:
-                segments.mark(job["_id"])
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
-            self._polls = False
-            log.warning("no index on updatedAt: changes are found by sweeping, in %d s", SWEEP_S)
+        names = self._jobs.names
+        for field in names.dated:
+            query = {field: {"$gte": since + names.lags.get(field, timedelta(0))}}
+            index: Keys = [(field, 1)]
+            try:
+                for job in self._jobs.find(query, ("_id",), index=index, strictly=True):
+                    segments.mark(job["_id"])
+            except OperationFailure as error:
+                if not is_bad_hint(error):
+                    raise
+                self._polls = False
+                log.warning(
+                    "no index on %s: changes are found by sweeping, in %d s", field, SWEEP_S
+                )
+                return
 
     def close(self) -> None:
         pass
@@ -354,8 +356,8 @@ class Collector:
         """Count everything, with the changes meanwhile waiting in the stream."""
         jobs = self._connection.jobs
         changes = self._changes(None)
-        segments = SegmentMap(jobs, self._connection.max_time_ms)
-        estimated = jobs.estimated_document_count()
+        segments = SegmentMap(jobs)
+        estimated = jobs.estimated_count()
         started = said_at = time.monotonic()
 
         def progress(counted: int) -> None:
@@ -382,11 +384,11 @@ class Collector:
     def _changes(self, token: Document | None) -> Changes:
         jobs = self._connection.jobs
         try:
-            return StreamedChanges(jobs, token, self._stop)
+            return StreamedChanges(jobs.collection, token, self._stop)
         except OperationFailure as error:
             if error.code != _NOT_A_REPLICA_SET:
                 raise
-        return PolledChanges(jobs, self._connection.max_time_ms, self._stop)
+        return PolledChanges(jobs, self._stop)
 
     def _write(self, segments: SegmentMap, as_of: datetime) -> None:
         conditions = self._look_at_conditions(segments, as_of)
@@ -453,14 +455,14 @@ class Collector:
         except _StreamLostError as error:
             log.warning("counting anew, the change stream cannot be resumed: %s", error)
             return None
-        segments = SegmentMap(jobs, self._connection.max_time_ms)
+        segments = SegmentMap(jobs)
         parts = self._rollups[SNAPSHOTS].find({"version": snapshot["version"]}).sort("number")
         segments.load(segment for part in parts for segment in part["segments"])
         return segments, changes
 
     def _watched(self) -> str:
         """What the rollup is of: another collection's counts must not be taken for this one's."""
-        return self._connection.jobs.full_name
+        return self._connection.jobs.collection.full_name
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from jobmon.rollup.throughput import (
     load,
     merge,
 )
-from jobmon.store.connection import Document
+from jobmon.store.names import Document
 
 # In the state.
 COUNTERS = "counters"

@@ -12,7 +12,7 @@ from pymongo import ReplaceOne
 from pymongo.database import Database
 
 from jobmon.rollup.throughput import DAY, SPANS, bucket_id, floor
-from jobmon.store.connection import Document
+from jobmon.store.names import Document
 
 GAUGES = "gauges"
 

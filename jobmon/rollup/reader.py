@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from pymongo.errors import OperationFailure
 
@@ -22,9 +23,11 @@ from jobmon.rollup.throughput import (
     floor,
     load,
 )
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.names import Document
 from jobmon.store.shared import Shared
+from jobmon.store.watched import mark
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class RollupReader:
             return {}
         found = (
             self._connection.rollups[BUCKETS]
-            .find({"_id": {"$in": list(by_id)}}, {"types": True})
+            .find({"_id": {"$in": list(by_id)}}, {"types": True}, **mark())
             .max_time_ms(self._connection.max_time_ms)
         )
         return {by_id[bucket["_id"]]: load(bucket["types"]) for bucket in found}
@@ -142,7 +145,9 @@ class RollupReader:
         """How the queue stood, once a span from `start` to before `end`; index: span, at."""
         wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
         found = (
-            self._connection.rollups[GAUGES].find(wanted).max_time_ms(self._connection.max_time_ms)
+            self._connection.rollups[GAUGES]
+            .find(wanted, **mark())
+            .max_time_ms(self._connection.max_time_ms)
         )
         return {sample["at"]: load_gauge(sample) for sample in found}
 
@@ -154,7 +159,8 @@ class RollupReader:
             {"$set": {"ageMs": {"$subtract": ["$$NOW", age_of]}}},
         ]
         try:
-            return next(state.aggregate(pipeline, maxTimeMS=self._connection.max_time_ms), None)
+            limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
+            return next(state.aggregate(pipeline, **limits, **mark()), None)
         except OperationFailure as error:
             if error.code != _UNAUTHORIZED:
                 raise

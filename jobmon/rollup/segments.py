@@ -17,10 +17,10 @@ from typing import Any
 from bson import Binary, Code, DBRef, Decimal128, ObjectId
 from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
-from pymongo.collection import Collection
 
-from jobmon.store.connection import Document
+from jobmon.store.names import Document, Keys
 from jobmon.store.plain import aware, label
+from jobmon.store.watched import Watched
 
 # (status, type) as text, as in `store.jobs.Figures`.
 Counts = Counter[tuple[str, str]]
@@ -29,7 +29,7 @@ SEGMENT_JOBS = 1_000
 SPLIT_ABOVE = 2 * SEGMENT_JOBS
 MERGE_BELOW = SEGMENT_JOBS // 2
 
-_BY_ID = {"_id": 1}
+_BY_ID: Keys = [("_id", 1)]
 
 
 def _number(value: Any) -> Any:
@@ -157,9 +157,8 @@ class _Row:
 class SegmentMap:
     """The counts of all jobs; `totals` is always the sum of the segments."""
 
-    def __init__(self, jobs: Collection[Document], max_time_ms: int) -> None:
+    def __init__(self, jobs: Watched) -> None:
         self._jobs = jobs
-        self._max_time_ms = max_time_ms
         self._rows = {kind.name: _Row(kind) for kind in (*_TYPES, _OTHER)}
         self._dirty_ids: list[Any] = []
         self._dirty_segments: set[tuple[str, int]] = set()
@@ -264,15 +263,10 @@ class SegmentMap:
         """The _id that the first thousand jobs come before; None if there are not as many."""
         if row.kind.key is None:
             return None
-        found = (
-            self._jobs.find(row.match(low, high), _BY_ID)  # index: _id, keys only
-            .sort("_id", 1)
-            .skip(SEGMENT_JOBS)
-            .limit(1)
-            .hint(_BY_ID)
-            .max_time_ms(self._max_time_ms)
+        found = self._jobs.find(  # index: _id, keys only
+            row.match(low, high), ("_id",), index=_BY_ID, order=_BY_ID, skip=SEGMENT_JOBS, limit=1
         )
-        return next((job["_id"] for job in found), None)
+        return found[0]["_id"] if found else None
 
     def _count(self, row: _Row, low: Any, high: Any) -> Counts:
         pipeline: list[Document] = [
@@ -280,9 +274,9 @@ class SegmentMap:
             {"$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}},
         ]
         counts: Counts = Counter()
-        for group in self._jobs.aggregate(pipeline, hint=_BY_ID, maxTimeMS=self._max_time_ms):
+        for group in self._jobs.aggregate(pipeline, index=_BY_ID):
             status, kind = group["_id"].get("status"), group["_id"].get("type")
-            counts[label(status), label(kind)] += int(group["count"])
+            counts[label(self._jobs.names.status(status)), label(kind)] += int(group["count"])
         return counts
 
     def _take(self, segment: Segment, counts: Counts) -> None:

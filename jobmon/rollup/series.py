@@ -25,8 +25,8 @@ from jobmon.rollup.throughput import (
     tally,
 )
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import is_bad_hint
 from jobmon.store.shared import SharedAnswers
+from jobmon.store.watched import is_bad_hint
 
 MAX_STEPS = 1_500
 # Counted live, a window costs what happened in it; the answer is shared for so long.

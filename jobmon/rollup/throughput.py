@@ -15,16 +15,18 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Self
 
-from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
-from jobmon.store.connection import Connection, Document
-from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, Keys, is_bad_hint
-from jobmon.store.ordering import NEWEST_FIRST
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
+from jobmon.store.names import Document, Keys
+from jobmon.store.ordering import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.plain import label
+from jobmon.store.profiles import Profile
+from jobmon.store.watched import Watched, is_bad_hint
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,11 @@ class Tally:
     def events(self) -> int:
         """How much is counted; of a past span it can only shrink by deletions."""
         return self.enqueued + self.dlq + self.outcomes.total()
+
+    @property
+    def durations(self) -> int:
+        """How many are known; where a job tells of its last attempt alone, the others are lost."""
+        return self.wait.total() + self.run.total()
 
 
 Tallies = dict[str, Tally]  # by type
@@ -134,19 +141,29 @@ def tally(
         kind = label(key.get("type"))
         return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
 
-    created: list[Document] = [{"$match": {"createdAt": within}}, _by_type("$createdAt")]
-    for group in _groups(connection.jobs, created, NEWEST_FIRST, connection.max_time_ms):
-        of(group["_id"]).enqueued += int(group["count"])
+    jobs = connection.jobs
+    if jobs.names.knows_creation:
+        created: list[Document] = [{"$match": {"createdAt": within}}, _by_type("$createdAt")]
+        for group in _groups(jobs, created, NEWEST_FIRST):
+            of(group["_id"]).enqueued += int(group["count"])
     dead: list[Document] = [
         {"$match": {"status": JobStatus.DLQ.value, "finishedAt": within}},
         _by_type("$finishedAt"),
     ]
-    for group in _groups(connection.jobs, dead, BY_FINISH, connection.max_time_ms):
+    for group in _groups(jobs, dead, BY_FINISH):
         of(group["_id"]).dlq += int(group["count"])
-    attempts = _attempts(connection.jobs.name, within)
-    for group in _groups(connection.attempts, attempts, ATTEMPT_FINISHED, connection.max_time_ms):
+    attempts = connection.attempts or jobs
+    finished = (
+        _last_attempts(connection.profile, within)
+        if connection.attempts is None
+        else _attempts(attempts, jobs, within)
+    )
+    for group in _groups(attempts, finished, ATTEMPT_FINISHED):
         counted = of(group["_id"])
-        counted.outcomes[group["_id"]["status"]] += len(group["run"])
+        outcome = attempts.names.status(group["_id"]["status"])
+        if outcome not in _FINISHED:
+            continue
+        counted.outcomes[outcome] += len(group["run"])
         counted.wait.update(int(bucket) for bucket in group["wait"] if bucket is not None)
         counted.run.update(int(bucket) for bucket in group["run"] if bucket is not None)
     return tallies
@@ -164,39 +181,59 @@ def _minute_of(moment: str) -> Document:
     return {"$cond": [is_date, {"$subtract": [moment, seconds]}, None]}
 
 
-def _groups(
-    watched: Collection[Document], pipeline: list[Document], index: Keys, max_time_ms: int
-) -> Iterator[Document]:
+def _groups(watched: Watched, pipeline: list[Document], index: Keys) -> Iterator[Document]:
     """The groups that have a moment."""
-    for group in watched.aggregate(pipeline, hint=dict(index), maxTimeMS=max_time_ms):
-        if group["_id"]["at"] is not None:
+    for group in watched.aggregate(pipeline, index=index, strictly=True):
+        if group["_id"].get("at") is not None:
             yield group
 
 
-def _attempts(jobs: str, within: Document) -> list[Document]:
+def _attempts(attempts: Watched, jobs: Watched, within: Document) -> list[Document]:
     """Finished attempts by minute, type and outcome, with every one's buckets.
 
     Grouped by its buckets nearly every attempt would be a group of its own. A $lookup without a
     pipeline is several times as fast: MongoDB 6.0 joins by index in its slot-based engine.
     """
-    first = {"$cond": [{"$eq": ["$attemptNumber", 1]}, "$job.createdAt", None]}
+
+    def of_job(field: str) -> Any:
+        return jobs.names.expression(field, under="_job")
+
+    first = {"$cond": [{"$eq": ["$attemptNumber", 1]}, of_job("$createdAt"), None]}
     eligible_at = {"$ifNull": ["$eligibleAt", first]}
-    by_job_id = {"localField": "jobId", "foreignField": "jobId"}
+    local, foreign = attempts.names.paths["jobId"], jobs.names.paths["jobId"]
+    either: list[Document] = []
+    if foreign == "_id":  # an attempt may hold its job's ObjectId as text
+        as_id = {"$convert": {"input": "$jobId", "to": "objectId", "onError": "$jobId"}}
+        either, local = [{"$set": {"_jobIds": ["$jobId", as_id]}}], "_jobIds"
+    by_job_id = {"localField": local, "foreignField": foreign}
     return [
         {"$match": {"finishedAt": within, "status": {"$in": _FINISHED}}},
-        {"$lookup": {"from": jobs, **by_job_id, "as": "job"}},
-        {"$set": {"job": {"$first": "$job"}}},
+        *either,
+        {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "_job"}},
+        {"$set": {"_job": {"$first": "$_job"}}},
         {
             "$group": {
                 "_id": {
                     "at": _minute_of("$finishedAt"),
-                    "type": "$job.type",
+                    "type": of_job("$type"),
                     "status": "$status",
                 },
                 "wait": {"$push": _bucket_between(eligible_at, "$startedAt")},
                 "run": {"$push": _bucket_between("$startedAt", "$finishedAt")},
             }
         },
+    ]
+
+
+def _last_attempts(profile: Profile, within: Document) -> list[Document]:
+    """The last attempt at each job, where the job itself is all that tells of it."""
+    started, ended = profile.started_at, "$finishedAt"
+    # A job that runs anew has forgotten when the attempt began that ended.
+    run = {"$cond": [{"$lte": [started, ended]}, _bucket_between(started, ended), None]}
+    key = {"at": _minute_of("$finishedAt"), "type": "$type", "status": profile.outcome}
+    return [
+        {"$match": {"finishedAt": within}},
+        {"$group": {"_id": key, "wait": {"$push": None}, "run": {"$push": run}}},
     ]
 
 
@@ -299,14 +336,15 @@ class Throughput:
 
     def _first(self) -> datetime | None:
         """When the oldest job was created, as far as jobs tell."""
-        oldest = (
-            self._connection.jobs.find({"createdAt": {"$type": "date"}}, {"createdAt": True})
-            .sort([(name, -order) for name, order in NEWEST_FIRST])
-            .limit(1)
-            .hint(dict(NEWEST_FIRST))
-            .max_time_ms(self._connection.max_time_ms)
+        oldest = self._connection.jobs.find(
+            {"createdAt": {"$type": "date"}},
+            ("createdAt",),
+            index=NEWEST_FIRST,
+            order=OLDEST_FIRST,
+            limit=1,
+            strictly=True,
         )
-        found = next(oldest, {}).get("createdAt")
+        found = oldest[0].get("_at", oldest[0].get("createdAt")) if oldest else None
         return found if isinstance(found, datetime) else None
 
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:
@@ -352,8 +390,10 @@ class Throughput:
         key = {"_id": bucket_id(span, at)}
         bucket = {"span": _seconds(span), "at": at, "events": events, "types": dump(counted)}
         old = self._buckets.find_one(key)
-        if old is not None and (events < old["events"] or bucket["types"] == old["types"]):
-            return False
+        if old is not None:
+            known = old["events"], _durations(load(old["types"]))
+            if (events, _durations(counted)) < known or bucket["types"] == old["types"]:
+                return False
         self._buckets.replace_one(key, bucket, upsert=True)
         return True
 
@@ -365,6 +405,10 @@ class Throughput:
             old = {"span": _seconds(span), "at": {"$lt": floor(now - kept, DAY)}}
             self._buckets.delete_many(old)
         self._forgotten = floor(now, DAY)
+
+
+def _durations(tallies: Tallies) -> int:
+    return sum(tally.durations for tally in tallies.values())
 
 
 def bucket_id(span: timedelta, at: datetime) -> str:

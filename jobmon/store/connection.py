@@ -3,16 +3,16 @@
 import os
 import threading
 from datetime import timedelta
-from typing import Any
 
 from pymongo import MongoClient
-from pymongo.collection import Collection
 from pymongo.database import Database
 
 from jobmon.settings import Settings
 from jobmon.store.decoding import Decoded
-
-Document = dict[str, Any]
+from jobmon.store.names import Document, Names
+from jobmon.store.profiles import profile_of
+from jobmon.store.slow import SlowQueries
+from jobmon.store.watched import Watched
 
 DEFAULT_DATABASE = "jobmon"
 # A frozen server neither answers nor hangs up; the socket gives up soon after maxTimeMS would have.
@@ -31,6 +31,14 @@ class Connection:
         self._client = client
         self._given = client is not None
         self._pid = os.getpid()
+        self.profile = profile_of(settings)
+        self.jobs = self._watched(settings.jobs_collection, self.profile.jobs)
+        # None where the documents have no attempts but the last one, in the job itself.
+        self.attempts = (
+            self._watched(settings.attempts_collection, self.profile.attempts)
+            if self.profile.attempts is not None
+            else None
+        )
 
     @property
     def client(self) -> MongoClient[Document]:
@@ -48,14 +56,10 @@ class Connection:
         return self.client.get_default_database(DEFAULT_DATABASE)
 
     @property
-    def jobs(self) -> Collection[Document]:
-        """The watched jobs."""
-        return self.database[self._settings.jobs_collection]
-
-    @property
-    def attempts(self) -> Collection[Document]:
-        """The watched attempts."""
-        return self.database[self._settings.attempts_collection]
+    def collections(self) -> list[str]:
+        """The names of what is read in it."""
+        watched = [self.jobs, self.attempts]
+        return [each.collection.name for each in watched if each is not None]
 
     @property
     def rollups(self) -> Database[Document]:
@@ -85,6 +89,9 @@ class Connection:
         """Return when the database answers; PyMongoError when it does not."""
         self.client.admin.command("ping")
 
+    def _watched(self, collection: str, names: Names) -> Watched:
+        return Watched(lambda: self.database[collection], names, self._settings.query_timeout_ms)
+
     def _connect(self) -> MongoClient[Document]:
         settings = self._settings
         return MongoClient(
@@ -93,5 +100,6 @@ class Connection:
             appname="jobmon",
             serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
             connectTimeoutMS=settings.server_selection_timeout_ms,
+            event_listeners=[SlowQueries(settings.slow_query_ms)],
             socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
         )

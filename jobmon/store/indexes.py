@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from pymongo import ASCENDING
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError
 
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
+from jobmon.store.names import Document, Keys
 from jobmon.store.ordering import NEWEST_FIRST
-
-Keys = list[tuple[str, int]]
+from jobmon.store.watched import Watched
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
 
@@ -33,11 +33,11 @@ ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
 UNIQUE = (JOB_ID, ATTEMPT)
-_INDEX_OPTIONS_CONFLICT = (85, 86)
 
 
-def _wanted(connection: Connection) -> list[tuple[Collection[Document], Keys]]:
-    jobs = [
+def _wanted(connection: Connection) -> list[tuple[Watched, Keys]]:
+    """Every index, in the contract's words."""
+    wanted = [
         JOB_ID,
         NEWEST_FIRST,
         BY_STATUS,
@@ -51,11 +51,26 @@ def _wanted(connection: Connection) -> list[tuple[Collection[Document], Keys]]:
         BY_FINISH,
     ]
     if "setName" not in connection.client.admin.command("hello"):
-        jobs.append(BY_UPDATE)
-    attempts = (ATTEMPT, ATTEMPT_FINISHED)
-    return [(connection.jobs, keys) for keys in jobs] + [
-        (connection.attempts, keys) for keys in attempts
-    ]
+        wanted.append(BY_UPDATE)
+    if connection.attempts is None:
+        wanted.append(ATTEMPT_FINISHED)
+    jobs = [(connection.jobs, keys) for keys in wanted]
+    if connection.attempts is None:
+        return jobs
+    return [*jobs, (connection.attempts, ATTEMPT), (connection.attempts, ATTEMPT_FINISHED)]
+
+
+def _in_their_words(connection: Connection) -> list[tuple[Collection[Document], Keys, bool]]:
+    """Every index that the documents have the fields for, and whether it is to be unique."""
+    said: dict[tuple[str, tuple[tuple[str, int], ...]], bool] = {}
+    for watched, keys in _wanted(connection):
+        theirs = watched.names.keys(keys)
+        if theirs is not None and theirs != [("_id", ASCENDING)]:
+            said.setdefault((watched.collection.name, tuple(theirs)), keys in UNIQUE)
+    for keys in connection.profile.indexes:
+        said.setdefault((connection.jobs.collection.name, tuple(keys)), False)
+    database = connection.database
+    return [(database[name], list(keys), unique) for (name, keys), unique in said.items()]
 
 
 def create_indexes(connection: Connection) -> dict[str, str]:
@@ -64,13 +79,13 @@ def create_indexes(connection: Connection) -> dict[str, str]:
     A unique index that the data forbids is made without `unique`, and the answer says so.
     """
     outcome = {}
-    for collection, keys in _wanted(connection):
+    for collection, keys, unique in _in_their_words(connection):
         name = _name(collection, keys)
         if _exists(collection, keys):
             outcome[name] = "exists"
             continue
         try:
-            collection.create_index(keys, unique=keys in UNIQUE)
+            collection.create_index(keys, unique=unique)
             outcome[name] = "created"
         except DuplicateKeyError:
             collection.create_index(keys)
@@ -82,7 +97,7 @@ def missing_indexes(connection: Connection) -> list[str]:
     """The wanted indexes that the watched collections lack, as `collection(field, …)`."""
     return [
         _name(collection, keys)
-        for collection, keys in _wanted(connection)
+        for collection, keys, _ in _in_their_words(connection)
         if not _exists(collection, keys)
     ]
 
@@ -102,8 +117,3 @@ def _is_partial(index: Mapping[str, object]) -> bool:
 def _name(collection: Collection[Document], keys: Keys) -> str:
     fields = ", ".join(field if order == ASCENDING else f"-{field}" for field, order in keys)
     return f"{collection.name}({fields})"
-
-
-def is_bad_hint(error: OperationFailure) -> bool:
-    """Whether a query failed only because the index that it hints at does not exist."""
-    return error.code in (2, 27) and "hint" in str(error).lower()

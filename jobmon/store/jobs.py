@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from bson import Decimal128, ObjectId
+from bson import Decimal128
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
+from jobmon.store.names import Document, Keys, spellings
+from jobmon.store.ordering import OLDEST_FIRST
 from jobmon.store.plain import Room, aware, label
-from jobmon.store.reading import Hint, Reader
 from jobmon.store.shared import Shared
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Conditions:
     `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
     100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 100
     longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not be
-    counted); `scheduled` ones have their nextRunAt to come.
+    counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come.
     """
 
     estimated_total: int
@@ -104,9 +105,7 @@ class Figures:
 
 def owner_values(subject: str) -> list[Any]:
     """What createdBy may hold for a token's `sub`: the text, or the ObjectId that it spells."""
-    if ObjectId.is_valid(subject) and str(ObjectId(subject)) == subject:
-        return [subject, ObjectId(subject)]
-    return [subject]
+    return spellings(subject)
 
 
 class JobStore:
@@ -118,8 +117,8 @@ class JobStore:
         stats_ttl_ms: int,
         rollup: Callable[[], Figures | None] = lambda: None,
     ) -> None:
-        self._connection = connection
-        self.reader = Reader(connection)
+        self._jobs = connection.jobs
+        self._attempts = connection.attempts
         self._live_figures = Shared(self._count_everything, stats_ttl_ms)
         self._rollup = rollup
 
@@ -133,27 +132,42 @@ class JobStore:
         query: Document = {"jobId": job_id}
         if owner is not None:
             query["createdBy"] = {"$in": owner_values(owner)}
-        connection = self._connection
-        job = connection.jobs.find_one(query, max_time_ms=connection.max_time_ms)
-        if job is None:
+        found = self._jobs.find(query, limit=1)
+        if not found:
             return None
-        newest_first = (
-            connection.attempts.find({"jobId": job_id})  # index: (jobId, attemptNumber)
-            .sort("attemptNumber", -1)
-            .limit(MAX_ATTEMPTS_SHOWN)
-            .max_time_ms(connection.max_time_ms)
-        )
-        room = Room(ROOM_FOR_ATTEMPTS)
-        newest = [
-            {name: room.cut(value, at_least=ROOM_FOR_A_FIELD) for name, value in attempt.items()}
-            for attempt in newest_first
-        ]
-        attempts = newest[::-1] or _embedded_attempts(job)
+        (job,) = found
+        attempts = self._attempts_at(job_id) or _embedded_attempts(job)
         return {
             **job,
             "attempts": attempts,
             "attemptCount": attempt_count(job, default=len(attempts)),
         }
+
+    def _attempts_at(self, job_id: str) -> list[Document]:
+        if self._attempts is None:
+            return []
+        newest_first: Keys = [("attemptNumber", -1)]
+        ids = spellings(job_id)  # mongoose refers to a job by its ObjectId
+        query: Document = {"jobId": {"$in": ids} if len(ids) > 1 else job_id}
+        room = Room(ROOM_FOR_ATTEMPTS)
+
+        def cut(attempt: Document) -> Document:
+            return {
+                name: room.cut(value, at_least=ROOM_FOR_A_FIELD) for name, value in attempt.items()
+            }
+
+        return self._attempts.find(  # index: (jobId, attemptNumber)
+            query, order=newest_first, limit=MAX_ATTEMPTS_SHOWN, each=cut
+        )[::-1]
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The fields of a job that the watched documents do not tell."""
+        return self._jobs.names.unknown
+
+    def finds(self, field: str) -> bool:
+        """Whether jobs can be asked for by this field."""
+        return self._jobs.names.finds(field)
 
     def figures(self) -> Figures:
         """The queue's figures: the collector's, or else counted here.
@@ -171,17 +185,18 @@ class JobStore:
         waiting = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}}
         later = {"status": {"$in": waiting}, "nextRunAt": {"$gt": now}}
-        scheduled = self.reader.count(later, indexes.BY_NEXT_RUN, None)
+        scheduled = self._jobs.count(later, index=indexes.BY_NEXT_RUN)
         eligible = None
         queued: Counter[str] = Counter()
         if counts is not None:
             all_waiting = sum(count for (status, _), count in counts.items() if status in waiting)
-            eligible = max(0, all_waiting - scheduled)
+            if self.finds("nextRunAt"):
+                eligible = max(0, all_waiting - scheduled)
             queued.update({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
         oldest = {kind: self._oldest_queued(kind) for kind, _ in queued.most_common(MAX_TYPES)}
         return Conditions(
-            estimated_total=self._connection.jobs.estimated_document_count(**self.reader.options()),
-            expired_leases=self.reader.count(expired, indexes.BY_LEASE, None),
+            estimated_total=self._jobs.estimated_count(),
+            expired_leases=self._jobs.count(expired, index=indexes.BY_LEASE),
             eligible=eligible,
             scheduled=scheduled,
             oldest_queued=self._oldest_queued(None),
@@ -192,30 +207,26 @@ class JobStore:
     def _overdue(self, waiting: list[str], now: datetime) -> dict[str, datetime]:
         """Since when a job of each type has been due, among those that are due the longest."""
         query = {"status": {"$in": waiting}, "nextRunAt": {"$lte": now}}
-
-        def run(hint: Hint) -> list[Document]:
-            return list(
-                self._connection.jobs.find(query, {"type": True, "nextRunAt": True, "_id": False})
-                .sort([("nextRunAt", 1)])
-                .limit(MAX_OVERDUE)
-                .hint(hint)
-                .max_time_ms(self._connection.max_time_ms)
-            )
-
+        longest = self._jobs.find(
+            query,
+            ("type", "nextRunAt"),
+            index=indexes.BY_NEXT_RUN,
+            order=[("nextRunAt", 1)],
+            limit=MAX_OVERDUE,
+        )
         overdue: dict[str, datetime] = {}
-        for job in self.reader.with_index(indexes.BY_NEXT_RUN, run):
+        for job in longest:
             if isinstance(job["nextRunAt"], datetime):
                 overdue.setdefault(label(job.get("type")), aware(job["nextRunAt"]))
         return overdue
 
     def _count_everything(self) -> Figures:
         """One `$group`, covered by an index; the metadata's count where that takes too long."""
-        connection = self._connection
         as_of = datetime.now(UTC)
         try:
             counts = self._counts_by_status_and_type()
         except ExecutionTimeout:
-            log.warning("counting the jobs took over %d ms", connection.max_time_ms)
+            log.warning("counting the jobs took over %d ms", self._jobs.max_time_ms)
             conditions = self.conditions(None, as_of)
             return Figures(
                 as_of=as_of,
@@ -236,14 +247,10 @@ class JobStore:
         pipeline: list[Document] = [
             {"$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}}
         ]
-
-        def run(hint: Hint) -> list[Document]:
-            return list(self._connection.jobs.aggregate(pipeline, **self.reader.options(hint=hint)))
-
-        counts: dict[tuple[str, str], int] = {}
-        for group in self.reader.with_index(indexes.BY_STATUS_AND_TYPE, run):
-            key = (label(group["_id"].get("status")), label(group["_id"].get("type")))
-            counts[key] = counts.get(key, 0) + int(group["count"])
+        counts: Counter[tuple[str, str]] = Counter()
+        for group in self._jobs.aggregate(pipeline, index=indexes.BY_STATUS_AND_TYPE):
+            status, kind = group["_id"].get("status"), group["_id"].get("type")
+            counts[label(self._jobs.names.status(status)), label(kind)] += int(group["count"])
         return counts
 
     def _oldest_queued(self, kind: str | None) -> datetime | None:
@@ -253,18 +260,8 @@ class JobStore:
         if kind is not None:
             query["type"] = kind
             index = indexes.BY_STATUS_AND_TYPE
-
-        def run(hint: Hint) -> list[Document]:
-            return list(
-                self._connection.jobs.find(query, {"createdAt": True, "_id": False})
-                .sort([("createdAt", 1), ("_id", 1)])
-                .limit(1)
-                .hint(hint)
-                .max_time_ms(self._connection.max_time_ms)
-            )
-
-        found = self.reader.with_index(index, run)
-        created_at = found[0]["createdAt"] if found else None
+        found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
+        created_at = found[0].get("createdAt") if found else None
         return aware(created_at) if isinstance(created_at, datetime) else None
 
 

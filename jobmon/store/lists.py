@@ -8,11 +8,19 @@ from typing import Any, NamedTuple
 
 from jobmon.domain import Redactor
 from jobmon.store import indexes
-from jobmon.store.connection import Connection, Document
+from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore, attempt_count, owner_values
-from jobmon.store.ordering import NEWEST_FIRST, SORT_KEY, Place, after, sort_of
+from jobmon.store.names import Document, Keys
+from jobmon.store.ordering import (
+    BY_ID_KEY,
+    NEWEST_FIRST,
+    SORT_KEY,
+    Place,
+    after,
+    after_id,
+    sort_of,
+)
 from jobmon.store.plain import Room, plain
-from jobmon.store.reading import Hint
 from jobmon.store.shared import SharedAnswers
 
 COUNT_EXACTLY_UP_TO = 10_000
@@ -30,6 +38,7 @@ _MAX_SKIP = 2**31
 
 # A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
 _SUMMARY_FIELDS = (
+    "_id",
     "jobId",
     "type",
     "status",
@@ -46,6 +55,10 @@ _SUMMARY_FIELDS = (
     "finishedAt",
     "lastError",
 )
+
+
+class NotKeptByCodeError(ValueError):
+    """The watched documents have no field that is an error's code."""
 
 
 class TooManyMatchesError(ValueError):
@@ -108,7 +121,7 @@ class JobFilter:
         return self == JobFilter(statuses=self.statuses, types=self.types)
 
     @property
-    def index(self) -> indexes.Keys:
+    def index(self) -> Keys:
         """The index that finds these jobs: in list order, except those by id."""
         if self.job_id is not None:
             return indexes.JOB_ID
@@ -159,9 +172,9 @@ class JobLists:
     """Reads lists of the watched jobs; PyMongoError when they cannot be read."""
 
     def __init__(self, connection: Connection, store: JobStore) -> None:
-        self._connection = connection
+        self._jobs = connection.jobs
         self._store = store
-        self._reader = store.reader
+        self._by_id = connection.jobs.names.orders_by_id
         self._totals: SharedAnswers[int] = SharedAnswers(KEEP_TOTALS)
 
     def page(
@@ -176,8 +189,10 @@ class JobLists:
         """A page of the jobs that match, newest first unless `oldest_first`.
 
         With `place`, the page beyond it, in the order that it was made under: that costs the same
-        at any depth, whereas a page number skips index keys. TooManyMatchesError.
+        at any depth, whereas a page number skips index keys. TooManyMatchesError,
+        NotKeptByCodeError.
         """
+        self._check_code(wanted)
         total, is_exact = self._total(wanted)
         if place is not None:
             shown = self._stretch_beyond(place, wanted, per_page)
@@ -201,8 +216,9 @@ class JobLists:
     def batches(self, wanted: JobFilter, *, oldest_first: bool = False) -> Iterator[list[Document]]:
         """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
 
-        TooManyMatchesError comes before the first batch.
+        TooManyMatchesError and NotKeptByCodeError come before the first batch.
         """
+        self._check_code(wanted)
         self._check_id(wanted)
         place, page, skip = None, 0, 0
         while jobs := self._read(wanted, place, BATCH, ascending=oldest_first, skip=skip):
@@ -242,10 +258,10 @@ class JobLists:
         self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int = 0
     ) -> list[Document]:
         """Jobs in the order of the walk: from its start, or what lies beyond `place`."""
-        if wanted.job_id is not None or (ascending and not self._reads_upwards(wanted.index)):
+        if not self._has_order(wanted, ascending=ascending):
             return self._sorted(wanted, place, limit, ascending=ascending, skip=skip)
         jobs: list[Document] = []
-        for clause in after(place, only_dates=wanted.is_ranged) if place else ({},):
+        for clause in self._beyond(place, wanted) if place else ({},):
             jobs += self._find(wanted, clause, limit - len(jobs), ascending=ascending, skip=skip)
             if len(jobs) >= limit:
                 break
@@ -255,20 +271,15 @@ class JobLists:
         self, wanted: JobFilter, clause: Document, limit: int, *, ascending: bool, skip: int
     ) -> list[Document]:
         """Jobs as the index has them, in either direction."""
-
-        def run(hint: Hint) -> list[Document]:
-            found = (
-                self._connection.jobs.find({"$and": [wanted.match(), clause]}, _SUMMARY_FIELDS)
-                .sort(sort_of(clause, ascending=ascending))
-                .skip(skip)
-                .limit(limit)
-                .batch_size(limit)
-                .hint(hint)
-                .max_time_ms(self._connection.max_time_ms)
-            )
-            return [_summary(job) for job in found]
-
-        return self._reader.with_index(wanted.index, run)
+        return self._jobs.find(
+            {"$and": [wanted.match(), clause]},
+            _SUMMARY_FIELDS,
+            index=wanted.index,
+            order=sort_of(clause, ascending=ascending),
+            skip=skip,
+            limit=limit,
+            each=_summary,
+        )
 
     def _sorted(
         self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int
@@ -278,44 +289,48 @@ class JobLists:
         Those by id are 1,000 at most; others are as many as match, within the time limit.
         """
         beyond = "$gt" if ascending else "$lt"
+        names = self._jobs.names
         pipeline: list[Document] = [
             {"$match": wanted.match()},
-            {"$project": {**dict.fromkeys(_SUMMARY_FIELDS, True), "_at": SORT_KEY}},
-            {"$match": {"_at": {beyond: place.sort_key}} if place else {}},
+            {
+                "$project": dict.fromkeys(_SUMMARY_FIELDS, True)
+                | {"_at": BY_ID_KEY if self._by_id else SORT_KEY}
+            },
+            {"$match": {"_at": {beyond: self._sort_key(place)}} if place else {}},
             {"$sort": {"_at": 1 if ascending else -1}},
             {"$skip": skip},
             {"$limit": limit},
-            {"$project": {"_at": False}},
+            {"$unset": "_at"},
         ]
+        return self._jobs.aggregate(
+            pipeline,
+            index=wanted.index,
+            batch_size=limit + 1,
+            each=lambda document: _summary(names.document(document)),
+        )
 
-        def run(hint: Hint) -> list[Document]:
-            options = self._reader.options(hint=hint, batchSize=limit + 1)
-            found = self._connection.jobs.aggregate(pipeline, **options)
-            return [_summary(job) for job in found]
+    def _sort_key(self, place: Place) -> Document:
+        return {"i": place.id} if self._by_id else place.sort_key
 
-        return self._reader.with_index(wanted.index, run)
+    def _has_order(self, wanted: JobFilter, *, ascending: bool) -> bool:
+        """Whether an index has these jobs in the order of the walk."""
+        if wanted.job_id is not None:
+            return False
+        return self._by_id or not ascending or self._reads_upwards(wanted.index)
 
-    def _reads_upwards(self, index: indexes.Keys) -> bool:
+    def _beyond(self, place: Place, wanted: JobFilter) -> Iterator[Document]:
+        if self._by_id:
+            return after_id(place)
+        return after(place, only_dates=wanted.is_ranged)
+
+    def _reads_upwards(self, index: Keys) -> bool:
         """Whether the index exists and has no array for a createdAt: its plan tells."""
-
-        def run(hint: Hint) -> bool:
-            explained = (
-                self._connection.jobs.find({})
-                .limit(1)
-                .hint(hint)
-                .max_time_ms(self._connection.max_time_ms)
-                .explain()
-            )
-            return any(
-                paths.get("createdAt") == []
-                for paths in _multikey_paths(explained["queryPlanner"]["winningPlan"])
-            )
-
-        return self._reader.with_index(index, run)
+        path = self._jobs.names.paths["createdAt"]
+        return any(paths.get(path) == [] for paths in _multikey_paths(self._jobs.plan(index)))
 
     def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Place:
         """The place of a job; by its page, where it cannot be told, or not to everybody."""
-        created_at = job.get("createdAt")
+        created_at = job.get("_at", job.get("createdAt"))
         place = Place(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
         if place.is_plain:
             return place
@@ -323,20 +338,19 @@ class JobLists:
             # An array stands where its greatest element does: ask the server.
             place = replace(place, created_at=self._computed(place, {"$max": "$createdAt"}))
         shown = plain([place.created_at, place.id])
+        key = BY_ID_KEY if self._by_id else SORT_KEY
         can_be_told = (
             len(place.token()) <= LONGEST_TOKEN
             and Redactor().redact(shown) == shown
             # Deprecated types and text that is not UTF-8 are decoded to something else.
-            and self._computed(place, {"$eq": [SORT_KEY, {"$literal": place.sort_key}]})
+            and self._computed(place, {"$eq": [key, {"$literal": self._sort_key(place)}]})
         )
         return place if can_be_told else replace(place, created_at=None, id=None, by_page=True)
 
     def _computed(self, place: Place, expression: Document) -> Any:
         """What an expression is for the job at a place; None if there is none."""
         pipeline = [{"$match": {"_id": {"$eq": place.id}}}, {"$project": {"is": expression}}]
-        return next(self._connection.jobs.aggregate(pipeline, **self._reader.options()), {}).get(
-            "is"
-        )
+        return next(iter(self._jobs.aggregate(pipeline)), {}).get("is")
 
     def _total(self, wanted: JobFilter) -> tuple[int, bool]:
         """How many jobs match, and whether that is exact.
@@ -347,7 +361,7 @@ class JobLists:
         """
         if wanted.job_id is not None:
             self._check_id(wanted)
-            return self._reader.count(wanted.match(), wanted.index, None), True
+            return self._jobs.count(wanted.match(), index=wanted.index), True
         if not wanted.is_by_status_and_type:
             return self._counted(wanted)
         figures = self._store.figures_at_hand()
@@ -375,12 +389,17 @@ class JobLists:
         return min(counted, COUNT_EXACTLY_UP_TO), counted <= COUNT_EXACTLY_UP_TO
 
     def _count(self, wanted: JobFilter, limit: int) -> int:
-        return self._reader.count(wanted.match(), wanted.index, limit)
+        return self._jobs.count(wanted.match(), index=wanted.index, limit=limit)
+
+    def _check_code(self, wanted: JobFilter) -> None:
+        if wanted.error_code is not None and not self._jobs.names.finds("lastError.code"):
+            raise NotKeptByCodeError
 
     def _check_id(self, wanted: JobFilter) -> None:
         if wanted.job_id is None:
             return
-        matches = self._reader.count(wanted.match_id(), indexes.JOB_ID, MAX_ID_MATCHES + 1)
+        query, most = wanted.match_id(), MAX_ID_MATCHES + 1
+        matches = self._jobs.count(query, index=indexes.JOB_ID, limit=most)
         if matches > MAX_ID_MATCHES:
             raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
 

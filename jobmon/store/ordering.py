@@ -53,6 +53,9 @@ SORT_KEY: dict[str, Any] = {
     "i": "$_id",
 }
 
+# The same where the order of creation is that of the _id.
+BY_ID_KEY: dict[str, Any] = {"i": "$_id"}
+
 # From the highest downwards. Below what sorts above a date (a timestamp, a regular expression) all
 # is found by its computed `SORT_KEY`: there is little above it to be passed over.
 # Below all of these come null (or nothing), the empty array and MinKey.
@@ -170,11 +173,24 @@ def after(place: Place, *, only_dates: bool = False) -> Iterator[Clause]:
     before, not_before = _below_id(place.id)
     visited = _elements_above(rank, "$gt", created_at)
     yield {"createdAt": {"$eq": created_at}, **before, **_except(visited + not_before)}
-    for below, its_rank in _below(created_at, rank):
+    for below, its_rank in _below(created_at, rank, "createdAt"):
         if only_dates and its_rank:
             return
         visited = _elements_above(its_rank, "$gte", created_at if its_rank == rank else None)
         yield {**below, **_except(visited)}
+
+
+def after_id(place: Place) -> Iterator[Clause]:
+    """`after`, where the order of creation is that of the _id: that is never an array."""
+    if place.ascending:
+        yield {"$expr": {"$gt": ["$_id", {"$literal": place.id}]}}
+        return
+    rank = _rank(place.id)
+    if rank is None:
+        yield {"$expr": {"$lt": ["$_id", {"$literal": place.id}]}}
+        return
+    for clause, _ in _below(place.id, rank, "_id"):
+        yield clause
 
 
 def _above(place: Place) -> Iterator[Clause]:
@@ -198,12 +214,12 @@ def _below_id(value: Any) -> tuple[Clause, list[Clause]]:
     return {"_id": {"$not": {"$gte": value}}}, higher
 
 
-def _below(created_at: Any, rank: int) -> Iterator[tuple[Clause, int]]:
-    """Clauses for what sorts below `created_at`, each with the rank of the type that it finds."""
+def _below(value: Any, rank: int, field: str) -> Iterator[tuple[Clause, int]]:
+    """Clauses for what sorts below `value`, each with the rank of the type that it finds."""
     if rank < len(_NAMES):
-        yield {"createdAt": {"$lt": created_at}}, rank
-        if _NAMES[rank] == "number" and not _is_nan(created_at):
-            yield {"createdAt": {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
+        yield {field: {"$lt": value}}, rank
+        if _NAMES[rank] == "number" and not _is_nan(value):
+            yield {field: {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
     found_by: list[Clause] = [
         # A symbol, long deprecated, sorts with the strings.
         {"$gte": ""} if name == "string" else {"$type": name}
@@ -214,7 +230,7 @@ def _below(created_at: Any, rank: int) -> Iterator[tuple[Clause, int]]:
         {"$eq": MinKey()},
     ]
     for lower in range(rank + 1, len(found_by)):
-        yield {"createdAt": found_by[lower]}, lower
+        yield {field: found_by[lower]}, lower
 
 
 def _elements_above(rank: int, operator: str, value: Any) -> list[Clause]:

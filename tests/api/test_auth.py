@@ -4,6 +4,7 @@ does not, and an identity provider that is asked too often or not often enough."
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -168,6 +169,7 @@ class Provider:
 
     def __init__(self) -> None:
         self.keys: dict[str, rsa.RSAPrivateKey] = {"one": KEY}
+        self.more: list[dict[str, Any]] = []
         self.asked = 0
         self.broken = False
         provider = self
@@ -191,18 +193,29 @@ class Provider:
                 json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": kid, "alg": "RS256"}
                 for kid, key in self.keys.items()
             ]
+            + self.more
         }
+
+    @classmethod
+    @contextmanager
+    def listening(cls) -> Iterator["Provider"]:
+        """A provider that answers while the block runs."""
+        provider = cls()
+        serve = provider.server.serve_forever
+        thread = threading.Thread(target=serve, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield provider
+        finally:
+            provider.server.shutdown()
+            provider.server.server_close()
+            thread.join()
 
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    provider = Provider()
-    thread = threading.Thread(target=provider.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield provider
-    provider.server.shutdown()
-    provider.server.server_close()
-    thread.join()
+    with Provider.listening() as provider:
+        yield provider
 
 
 @pytest.fixture

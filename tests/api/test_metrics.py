@@ -259,4 +259,8 @@ def test_a_scrape_never_asks_the_watched_jobs(
         api = Api(create_app(make_settings(mongo_uri=uri), client))
         assert api.as_admin("/metrics").status_code == 200
         asked_so_far = set(asked.commands)
-    assert asked_so_far == {("ping", "1"), ("aggregate", "state")}
+    assert asked_so_far == {
+        ("ping", "1"),
+        ("aggregate", "state"),
+        ("find", "revoked_tokens"),
+    }

@@ -79,6 +79,7 @@ def facts(
     gauges: dict[int, Gauge] | None = None,
     has_past: bool = True,
     source: str = "rollup",
+    unknown: frozenset[str] = frozenset(),
     **conditions: Any,
 ) -> Facts:
     samples = {minute(number): gauge for number, gauge in (gauges or {}).items()}
@@ -91,6 +92,7 @@ def facts(
         hour=by_type(happened) if has_past else None,
         lately=by_type(happened, first=50) if has_past else None,
         hour_gauges=samples,
+        unknown=unknown,
     )
 
 
@@ -124,6 +126,25 @@ def test_tiles_tell_how_the_queue_stands() -> None:
     }
     assert shown["Oldest queued"].since == NOW - timedelta(seconds=200)
     assert shown["Failure rate"].link == "?status=failed&status=dlq"
+
+
+def test_statuses_that_nobody_knows_are_counted_by_their_names() -> None:
+    counts = {("odd", "a"): 1, ("paused", "a"): 1_200, ("paused", "b"): 34, ("null", "a"): 2}
+    others = tiles(facts(counts))["Others"]
+    assert (others.value, others.note) == ("1,237", "1,234 paused, 2 null, 1 odd")
+    assert others.link == "?status=paused&status=odd"  # a job without one is not found by it
+    assert "Others" not in tiles(facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
+
+
+def test_what_documents_do_not_tell_is_said_to_be_unknown() -> None:
+    unknown = frozenset({"createdAt", "nextRunAt", "leaseExpiresAt"})
+    shown = tiles(facts({("failed", "a"): 1}, eligible=None, unknown=unknown))
+    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == (
+        "–",
+        "when jobs were created is not known",
+    )
+    assert shown["Queued"].note == "when they are due is not known"
+    assert shown["Running"].note == "until when is not known"
 
 
 def test_without_counts_there_are_dashes_and_no_zeros() -> None:
@@ -376,6 +397,7 @@ def test_charts_have_a_column_for_each_line_and_nothing_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
     hour = past({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
     ahead = Past(minute(1), "rollup", hour.happened)
+    assert set(chart_columns(ahead, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = chart_columns(ahead)
     assert {name: values[:3] for name, values in columns.items()} == {
         "at": [round(minute(number).timestamp()) for number in range(3)],

@@ -119,6 +119,22 @@ def test_when_it_became_due_is_told_where_it_was_not_at_once() -> None:
     assert [step.name for step in life[4:]] == ["Attempt 3"]  # its time cannot be told
 
 
+def test_a_last_attempt_without_a_number_waited_nobody_knows_how_long() -> None:
+    """Of a job that runs every hour, the last run is told: it has not waited since creation."""
+    last = attempt(None, "succeeded", startedAt=AT.format(40), finishedAt=AT.format(45))
+    (step,) = steps(attempts=[last])[1:]
+    assert (step.name, step.at, step.wait_ms) == ("Last attempt", AT.format(40), None)
+    one_of_two = [attempt(None, "failed", startedAt=AT.format(1)), attempt(2, "succeeded")]
+    assert [step.name for step in steps(attempts=one_of_two)[1:]] == ["Attempt ?", "Attempt 2"]
+
+
+def test_a_lease_of_which_no_end_is_told_runs_out_at_no_time() -> None:
+    assert told(status="leased", attempts=[attempt(1, "running")]) == [
+        ENQUEUED,
+        ("Attempt 1", "running on w1", False),
+    ]
+
+
 def test_attempts_have_the_colour_of_what_they_came_to() -> None:
     statuses = ["running", "succeeded", "failed", "expired", "odd", None]
     life = steps(attempts=[attempt(1, status, workerId=None) for status in statuses])

@@ -297,11 +297,18 @@ def test_an_expired_session_says_so_and_comes_back_to_where_one_was(
     expect(page.get_by_role("checkbox", name="dead")).to_be_checked()
 
 
-def test_a_token_that_comes_behind_the_address_signs_in_and_leaves_no_trace(
+def test_a_token_that_comes_behind_the_address_needs_a_click_and_leaves_no_trace(
     visit: Visits, stack: Stack, admin: str
 ) -> None:
     address = f"{stack.url}/dashboard/sign-in#state=x&access_token={admin}"
     page = visit(address, token=None)
+    # Anybody can send such a link: it must not sign somebody in as its sender unseen.
+    as_whom = page.get_by_role("button", name="Sign in as")
+    expect(as_whom).to_be_focused()
+    assert as_whom.inner_text() == "Sign in as root"
+    assert page.context.cookies() == []
+    assert admin not in page.url
+    as_whom.press("Enter")
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     assert admin not in page.url
     assert [request.url for request in visit.requests if admin in request.url] == []

@@ -144,6 +144,7 @@ def test_an_export_that_breaks_off_never_looks_whole(
     path = "/admin/jobs/queue?format=ndjson"
     # The first batch is one query; the first query of the second one fails.
     fault = {"failCommands": ["find"], "errorCode": 50, "appName": "jobmon"}
+    fault |= {"namespace": f"{database.name}.jobs"}
     connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
     database.client.admin.command("configureFailPoint", "failCommand", mode={"skip": 1}, data=fault)
     try:

@@ -453,14 +453,14 @@ def test_polling_finds_what_a_writer_with_a_wrong_clock_changed(
     watch: Watch, seconds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.jobs.create_index("updatedAt")
-    segments, stop = SegmentMap(watch.jobs, 5_000), threading.Event()
+    segments, stop = SegmentMap(watch.connection.jobs), threading.Event()
     stop.set()  # it does not rest between two looks
     watch.jobs.insert_many([job() for _ in range(10)])
     segments.build(lambda _: None)
     wrong = datetime.now(UTC) + timedelta(seconds=seconds)
     watch.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": wrong}})
     monkeypatch.setattr(segments, "mark_next", lambda _: None)  # nor does it sweep
-    PolledChanges(watch.jobs, 5_000, stop).next_batch(segments)
+    PolledChanges(watch.connection.jobs, stop).next_batch(segments)
     segments.recount()
     assert dict(segments.totals) == watch.truth()
 
@@ -516,7 +516,7 @@ def test_a_failure_in_mid_recount_loses_nothing(
 ) -> None:
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
     monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
-    kept = SegmentMap(watch.jobs, 5_000)
+    kept = SegmentMap(watch.connection.jobs)
     watch.jobs.insert_many([job(_id=number) for number in range(15)])
     kept.build(lambda _: None)
     watch.jobs.insert_many([job(_id=number) for number in range(15, 60)])

@@ -211,7 +211,10 @@ function go(letter) {
 function nextTheme() {
   const theme = THEMES[(THEMES.indexOf(page.dataset.theme) + 1) % THEMES.length];
   page.dataset.theme = theme;
-  document.cookie = `jobmon_theme=${theme}; Path=/dashboard; Max-Age=31536000; SameSite=Lax`;
+  const cookie = location.protocol === "https:"
+    ? `__Host-jobmon_theme=${theme}; Path=/; Secure`
+    : `jobmon_theme=${theme}; Path=/dashboard`;
+  document.cookie = `${cookie}; Max-Age=31536000; SameSite=Lax`;
   sayTheme();
   document.dispatchEvent(new Event("jobmon:theme"));
 }
@@ -302,14 +305,29 @@ document.getElementById("filters")?.addEventListener("formdata", ({ formData }) 
   }
 });
 
-// An identity provider may send people here with their token behind the address.
+// An identity provider may send people here with their token behind the address. So may anybody
+// else, with a token of their own: whose it is has to be seen, and signing in with it to be meant.
 const signIn = document.getElementById("sign-in");
 if (signIn) {
   const token = new URLSearchParams(location.hash.slice(1)).get("access_token");
   if (token) {
     history.replaceState(null, "", location.pathname + location.search);
     signIn.elements.token.value = token;
-    signIn.submit();
+    const button = signIn.querySelector("button");
+    button.textContent = `Sign in as ${subjectOf(token)}`;
+    button.focus();
+  }
+}
+
+function subjectOf(token) {
+  const unknown = "whoever this token is of";
+  try {
+    const bytes = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
+    const text = new TextDecoder().decode(Uint8Array.from(bytes, (one) => one.charCodeAt(0)));
+    const { sub } = JSON.parse(text);
+    return typeof sub === "string" ? sub.slice(0, 100) : unknown;
+  } catch {
+    return unknown;
   }
 }
 

@@ -1,0 +1,96 @@
+"""Not yours or not there: whether the time of an answer tells which of the two a job is.
+
+    .venv/bin/python bench/timing.py --jobs 100000 --rounds 5000
+
+Asks in turn for jobs of somebody else, small and large ones, and for jobs that do not exist, in
+one process and without HTTP, where a difference is seen best. Two kinds of missing jobs say what
+chance alone makes of it.
+"""
+
+import argparse
+import random
+import shutil
+import statistics
+import tempfile
+import time
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+from pymongo import MongoClient
+
+from jobmon import create_app
+from jobmon.api.auth import issue_token
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Document
+from jobmon.store.indexes import JOB_ID
+
+SECRET = "a secret of the benchmark alone, long enough"  # noqa: S105
+LARGE_EVERY, LARGE_BYTES, SMALL_BYTES = 200, 1_000_000, 1_000
+BATCH = 1_000
+KINDS = ("not there", "not there either", "not yours, 1 kB", "not yours, 1 MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5_000)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
+    try:
+        with Mongod(folder, cache_gb=2) as server:
+            measure(server.uri.replace("/?", "/jobmon?"), arguments.jobs, arguments.rounds)
+    finally:
+        shutil.rmtree(folder)
+
+
+def fill(uri: str, count: int) -> dict[str, list[str]]:
+    """Jobs of bob, one in 200 large; ids by kind."""
+    ids: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    with MongoClient[Document](uri) as client:
+        jobs = client.get_default_database().jobs
+        jobs.create_index(JOB_ID, unique=True)
+        for start in range(0, count, BATCH):
+            batch = []
+            for number in range(start, min(start + BATCH, count)):
+                is_large = number % LARGE_EVERY == 0
+                payload = {"fill": "x" * (LARGE_BYTES if is_large else SMALL_BYTES)}
+                batch.append({"jobId": str(uuid.uuid4()), "createdBy": "bob", "payload": payload})
+                ids[KINDS[3 if is_large else 2]].append(batch[-1]["jobId"])
+            jobs.insert_many(batch, ordered=False)
+    for kind in KINDS[:2]:
+        ids[kind] = [str(uuid.uuid4()) for _ in range(count)]
+    return ids
+
+
+def measure(uri: str, count: int, rounds: int) -> None:
+    """Print the medians of each kind, and how they stand to a job that is not there."""
+    ids = fill(uri, count)
+    app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR"))
+    with app.app_context():
+        token = issue_token("ada", "user", timedelta(hours=1))
+    client, headers = app.test_client(), {"Authorization": f"Bearer {token}"}
+    took_us: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for number in range(rounds + 200):
+        for kind in random.sample(KINDS, len(KINDS)):
+            path = f"/jobs/{random.choice(ids[kind])}"  # noqa: S311
+            started = time.perf_counter()
+            answer = client.get(path, headers=headers)
+            took = (time.perf_counter() - started) * 1_000_000
+            assert answer.status_code == 403, answer.text  # noqa: S101
+            if number >= 200:  # warm
+                took_us[kind].append(took)
+    app.extensions["jobmon_connection"].client.close()
+    base = statistics.median(took_us[KINDS[0]])
+    print(f"{count:,} jobs, {rounds:,} rounds, µs\n")
+    print("| | median | 10th and 90th percentile | ratio of medians |")
+    print("| --- | --- | --- | --- |")
+    for kind, values in took_us.items():
+        tenths = statistics.quantiles(values, n=10)
+        median = statistics.median(values)
+        print(f"| {kind} | {median:.0f} | {tenths[0]:.0f}, {tenths[8]:.0f} | {median / base:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""How jobmon logs: one JSON object a line, or readable lines where a terminal reads them.
+
+Everything goes to standard error through one formatter, what libraries log too. A line has
+`timestamp` (UTC), `level`, `logger`, `event` and, while a request is served, its `request_id`.
+No secret gets past the formatter: neither those that jobmon was given, nor what looks like a token,
+nor a password in an address, nor what an exception quotes of the data that it stumbled over.
+"""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from pymongo.errors import OperationFailure, PyMongoError
+from structlog.typing import EventDict, Processor
+
+from jobmon.domain import REDACTED
+from jobmon.settings import Settings
+
+# Shorter ones would be found in words that are none.
+_SHORTEST_SECRET = 6
+_LOOKS_SECRET = (
+    (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), REDACTED),  # a JSON web token
+    (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+"), rf"\1 {REDACTED}"),
+    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{REDACTED}@"),
+)
+# What these say is about the program or the machine, not about data.
+_SPEAK = (OSError, ImportError, AttributeError, NameError)
+
+_FIRST = ("timestamp", "level", "logger", "event")  # a line is read from its start
+
+_secrets: set[str] = set()
+
+
+def configure(level: str) -> None:
+    """Log to standard error from `level` on, unless somebody else has set up logging here."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_formatter(readable=sys.stderr.isatty()))
+        root.addHandler(handler)
+    if any(_is_ours(handler) for handler in root.handlers):
+        root.setLevel(level)
+    # At DEBUG the driver logs commands and answers, with all that is in them.
+    logging.getLogger("pymongo").setLevel(logging.INFO)
+
+
+def hide(settings: Settings) -> None:
+    """Never let these settings' secrets into a log."""
+    uris = (settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri)
+    passwords = [urlsplit(uri).password or "" for uri in uris if uri]
+    given = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}
+    _secrets.update(secret for secret in given if len(secret) >= _SHORTEST_SECRET)
+
+
+def without_secrets(value: Any) -> Any:
+    """`value` with every secret in its texts replaced, at any depth."""
+    match value:
+        case str():
+            for secret in _secrets:
+                value = value.replace(secret, REDACTED)
+            for pattern, replacement in _LOOKS_SECRET:
+                value = pattern.sub(replacement, value)
+            return value
+        case dict():
+            return {key: without_secrets(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [without_secrets(inner) for inner in value]
+        case _:
+            return value
+
+
+def cause(error: PyMongoError) -> str:
+    """What went wrong, in a line; of a refusal only its name, for its text quotes the query."""
+    if isinstance(error, OperationFailure):
+        details = error.details or {}
+        return f"{type(error).__name__} {details.get('codeName', error.code)}"
+    return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"
+
+
+def _is_ours(handler: logging.Handler) -> bool:
+    return isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter)
+
+
+def _formatter(*, readable: bool) -> logging.Formatter:
+    render: Processor = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+    if readable:
+        render = structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_ABOUT,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _with_stack,
+            _in_order_and_without_secrets,
+            render,
+        ],
+    )
+
+
+def _in_order_and_without_secrets(_: Any, __: str, event: EventDict) -> EventDict:
+    first = {name: event[name] for name in _FIRST if name in event}
+    told: dict[str, Any] = without_secrets({**first, **event})
+    return told
+
+
+def _with_stack(_: Any, __: str, event: EventDict) -> EventDict:
+    """An exception as its stack, without what it might quote."""
+    error = event.pop("exc_info", None)
+    if isinstance(error, tuple):
+        error = error[1]
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event["exception"] = "".join(_stack(error)).rstrip()
+    return event
+
+
+def _stack(error: BaseException) -> Iterator[str]:
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _stack(before)
+        yield "\nwhich led to:\n"
+    yield from traceback.format_tb(error.__traceback__)
+    if isinstance(error, PyMongoError):
+        yield cause(error)
+    elif isinstance(error, _SPEAK):
+        yield f"{type(error).__name__}: {error}"
+    else:
+        yield type(error).__name__
+
+
+_ABOUT: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *_ABOUT,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=False,
+)

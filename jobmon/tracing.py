@@ -1,0 +1,64 @@
+"""OpenTelemetry traces, for who wants them: `pip install 'jobmon[otel]'` and an endpoint.
+
+OpenTelemetry's own variables say where spans go, `OTEL_EXPORTER_OTLP_ENDPOINT` first of all; with
+none of them set nothing is imported and nothing is traced.
+"""
+
+import logging
+import os
+
+from flask import Flask
+
+log = logging.getLogger(__name__)
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_NOT_TRACED = "healthz,readyz,metrics,static"
+
+
+def is_wanted() -> bool:
+    """Whether the environment says where spans go."""
+    return any(os.environ.get(name) for name in _ENDPOINTS)
+
+
+def instrument(app: Flask) -> None:
+    """Make a span of each request and of each query in it; after the fork, for it has a thread."""
+    if not is_wanted():
+        return
+    try:
+        from opentelemetry import trace  # noqa: PLC0415 - an extra
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter,
+        )
+        from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415
+        from opentelemetry.instrumentation.pymongo import PymongoInstrumentor  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    except ImportError:
+        log.warning("no traces: `pip install 'jobmon[otel]'` has what they need")
+        return
+    name = os.environ.get("OTEL_SERVICE_NAME", "jobmon")
+    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    PymongoInstrumentor().instrument()  # what is queried, not with which values
+    FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
+        app, excluded_urls=_NOT_TRACED
+    )
+
+
+def ids() -> dict[str, str]:
+    """The `trace_id` and `span_id` of what runs now, for its line in the log; or nothing."""
+    if not is_wanted():
+        return {}
+    try:
+        from opentelemetry import trace  # noqa: PLC0415 - an extra
+    except ImportError:
+        return {}
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+    }

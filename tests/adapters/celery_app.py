@@ -1,0 +1,121 @@
+"""The real Celery at work: every way in which its MongoDB backend keeps what became of a task.
+
+    python celery_app.py work     a worker
+    python celery_app.py send     the tasks; waits until all are dealt with, prints their ids
+
+Messages go by files below CELERY_FOLDER, results to the database of the URI CELERY_RESULTS; with
+CELERY_EXTENDED=1 they tell of their tasks.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, Task, chain, group
+from celery.exceptions import Ignore, Reject
+
+FOLDER = Path(os.environ["CELERY_FOLDER"])
+WORKER = "worker-1@shop"
+ADA = {"user_id": "ada", "api_key": "hidden"}
+
+app = Celery("shop", set_as_current=True)
+app.conf.update(
+    broker_url="filesystem://",
+    broker_transport_options={
+        "data_folder_in": str(FOLDER / "messages"),
+        "data_folder_out": str(FOLDER / "messages"),
+        "control_folder": str(FOLDER / "control"),
+        "polling_interval": 0.02,
+    },
+    result_backend=os.environ["CELERY_RESULTS"],
+    result_extended=os.environ["CELERY_EXTENDED"] == "1",
+    task_track_started=True,
+)
+
+
+@app.task(name="add")
+def add(a: int, b: int, **_: Any) -> int:
+    return a + b
+
+
+@app.task(name="refuse")
+def refuse(**_: Any) -> None:
+    raise ValueError("The bank said no.", 402)
+
+
+@app.task(name="retry", bind=True, max_retries=2)
+def retry(self: Task, **_: Any) -> None:
+    raise self.retry(exc=TimeoutError("The bank did not answer."), countdown=3_600)
+
+
+@app.task(name="recover", bind=True, max_retries=1, default_retry_delay=0)
+def recover(self: Task, **_: Any) -> str:
+    if not self.request.retries:
+        raise self.retry(exc=TimeoutError("The bank did not answer."))
+    return "in the end"
+
+
+@app.task(name="run")
+def run(**_: Any) -> None:
+    time.sleep(600)
+
+
+@app.task(name="progress", bind=True)
+def progress(self: Task, **_: Any) -> None:
+    self.update_state(state="PROGRESS", meta={"done": 3, "of": 10})
+    time.sleep(600)
+
+
+@app.task(name="ignore")
+def ignore(**_: Any) -> None:
+    raise Ignore
+
+
+@app.task(name="reject")
+def reject(**_: Any) -> None:
+    raise Reject("Not for us.")
+
+
+@app.task(name="forget", ignore_result=True)
+def forget(**_: Any) -> None:
+    pass
+
+
+def send() -> dict[str, str]:
+    """Send a task for each case; its id by the name of the case."""
+    sent = {
+        "add": add.delay(2, 3, **ADA),
+        "refuse": refuse.delay(**ADA),
+        "retry": retry.delay(**ADA),
+        "recover": recover.delay(user_id="bob"),
+        "run": run.delay(**ADA),
+        "progress": progress.delay(user_id="bob"),
+        "ignore": ignore.delay(),
+        "reject": reject.delay(),
+        "forget": forget.delay(),
+        "expired": add.apply_async((1, 1), expires=-1),
+    }
+    grouped = group(add.s(1, 1), add.s(2, 2)).delay()
+    sent["first of a group"], sent["second of a group"] = grouped
+    sent["end of a chain"] = chain(add.s(1, 1), add.s(2)).delay()
+    sent["begin of a chain"] = sent["end of a chain"].parent
+    grouped.save()
+    last = {"retry": "RETRY", "run": "STARTED", "progress": "PROGRESS", "ignore": "STARTED"}
+    for name, result in sent.items():
+        while name != "forget" and result.state != last.get(name, result.state):
+            time.sleep(0.02)
+        while name not in last and name != "forget" and not result.ready():
+            time.sleep(0.02)
+    return {name: result.id for name, result in sent.items()}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "send":
+        sys.stdout.write(json.dumps(send()))
+    else:
+        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        pool = ["--pool=threads", "--concurrency=6", f"--hostname={WORKER}"]
+        app.worker_main(["worker", "--loglevel=WARNING", *pool, *quiet])

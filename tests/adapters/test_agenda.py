@@ -1,0 +1,372 @@
+"""Agenda's own documents, of both its versions: would catch a field that is told wrongly, a job
+that a list loses, a figure that differs from a recount, a query that scans, any write."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from jobmon.embedded import Mongod
+from jobmon.store.plain import iso
+
+from ..dashboard.conftest import signed_in
+from ..store.test_queries import profiled
+from ..waiting import eventually
+from .watching import Answer, Documents, Watching, a_database, init, uri_of
+
+Ids = dict[str, str]
+
+# What `agenda.mjs` leaves: the case's status, and how many attempts are known.
+CASES = {
+    "succeeds": ("succeeded", 1),
+    "fails": ("dlq", 1),
+    "retries": ("failed", 1),
+    "is given up": ("dlq", 2),
+    "recovers": ("succeeded", 2),
+    "repeats": ("queued", 1),
+    "repeats and fails": ("failed", 1),
+    "runs": ("leased", 1),
+    "due": ("queued", 0),
+    "scheduled": ("queued", 0),
+    "disabled": ("disabled", 0),
+    "unscheduled": ("unscheduled", 0),
+    "interrupted": ("leased", 1),
+}
+# Version 5 unlocks what it was stopped at; then nothing will run it.
+CASES_OF = {"5": CASES | {"interrupted": ("unscheduled", 1)}, "6": CASES}
+OWNERS = dict.fromkeys(CASES, "ada") | {
+    "is given up": "bob",
+    "recovers": "bob",
+    "repeats and fails": None,
+}
+SETTINGS: Answer = {
+    "profile": "agenda",
+    "jobs_collection": "agendaJobs",
+    "job_fields": {"createdBy": "data.user.id"},
+}
+
+
+class Agenda(Watching):
+    """The service over what Agenda wrote."""
+
+    def __init__(self, mongod: Mongod, database: Documents, version: str, ids: Ids) -> None:
+        super().__init__(mongod, database, **SETTINGS)
+        self.version, self.jobs = version, ids
+        self.cases = CASES_OF[version]
+
+    def document(self, case: str) -> Answer:
+        found = self.database.agendaJobs.find_one({"name": case})
+        assert found is not None
+        return found
+
+    def names(self, **query: Any) -> list[str]:
+        names = {job_id: name for name, job_id in self.jobs.items()}
+        return [names[job_id] for job_id in self.ids(**query)]
+
+    def with_status(self, *statuses: str) -> list[str]:
+        """Newest first."""
+        cases = sorted(self.jobs, key=lambda case: self.jobs[case], reverse=True)
+        return [case for case in cases if self.cases[case][0] in statuses]
+
+
+@pytest.fixture(scope="module", params=["5", "6"])
+def agenda(
+    request: pytest.FixtureRequest,
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    run_agenda: Callable[[str, str], Ids],
+) -> Iterator[Agenda]:
+    with a_database(mongo) as database:
+        uri = uri_of(mongod, database)
+        agenda = Agenda(mongod, database, request.param, run_agenda(request.param, uri))
+        init(uri, PROFILE="agenda", JOB_FIELDS="createdBy=data.user.id")
+        yield agenda
+        agenda.close()
+
+
+def expected(agenda: Agenda, case: str) -> Answer:
+    """A job as its document has it, by the rules of docs/adapters.md."""
+    found = agenda.document(case)
+    status, count = agenda.cases[case]
+    at = {name: iso(value) for name, value in found.items() if hasattr(value, "year")}
+    is_leased, is_over = status == "leased", status in ("succeeded", "dlq")
+    error = None
+    if found.get("failedAt"):
+        error = {"code": None, "message": "The bank said no.", "stack": None}
+    attempts = []
+    if found.get("lastRunAt"):
+        ended, ran_ms = found.get("lastFinishedAt"), None
+        if ended:
+            outcome = "failed" if found.get("failedAt") == ended else "succeeded"
+            ran_ms = round((ended - found["lastRunAt"]) / timedelta(milliseconds=1))
+        else:
+            outcome = "running" if is_leased else "expired"
+        attempts = [
+            {
+                "attemptNumber": None,
+                "status": outcome,
+                "workerId": "worker-2" if case == "interrupted" else "worker-1",
+                "eligibleAt": None,
+                "startedAt": at["lastRunAt"],
+                "finishedAt": at.get("lastFinishedAt"),
+                "waitMs": None,
+                "durationMs": ran_ms,
+                "error": error if outcome == "failed" else None,
+            }
+        ]
+    data = found["data"] and {
+        name: "[redacted]" if name == "apiKey" else value for name, value in found["data"].items()
+    }
+    expires = iso(found["lockedAt"] + timedelta(minutes=10)) if is_leased else None
+    return {
+        "jobId": str(found["_id"]),
+        "type": case,
+        "status": status,
+        "priority": 10 if case == "runs" else 0,
+        "createdBy": OWNERS[case],
+        "createdAt": iso(found["_id"].generation_time),
+        "updatedAt": None,
+        "nextRunAt": at.get("nextRunAt"),
+        "maxAttempts": None,
+        "attemptCount": count,
+        "leasedBy": attempts[0]["workerId"] if is_leased else None,
+        "leaseExpiresAt": expires,
+        "finishedAt": at["lastFinishedAt"] if is_over else None,
+        "lastError": error,
+        "payload": data,
+        "attempts": attempts,
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_field_of_a_job_is_what_its_document_says(agenda: Agenda, case: str) -> None:
+    detail = expected(agenda, case)
+    assert agenda.get(f"/jobs/{agenda.jobs[case]}") == detail
+    (summary,) = agenda.get("/admin/jobs/queue", type=case)["data"]
+    assert summary == {name: detail[name] for name in summary} | {
+        "lastError": detail["lastError"] and {"code": None, "message": "The bank said no."}
+    }
+
+
+def test_the_list_has_every_job_once_in_either_order(agenda: Agenda) -> None:
+    newest_first = sorted(agenda.jobs.values(), reverse=True)
+    assert agenda.ids() == newest_first
+    assert agenda.ids(sort="createdAt") == newest_first[::-1]
+
+
+@pytest.mark.parametrize(
+    "statuses",
+    [
+        ["queued"],
+        ["leased"],
+        ["succeeded"],
+        ["failed"],
+        ["dlq"],
+        ["cancelled"],
+        ["disabled"],
+        ["unscheduled"],
+        ["failed", "dlq"],
+        ["queued", "disabled"],
+        ["no such status"],
+    ],
+    ids=str,
+)
+def test_a_status_list_has_the_jobs_of_that_status(agenda: Agenda, statuses: list[str]) -> None:
+    assert agenda.names(status=statuses) == agenda.with_status(*statuses)
+    oldest_first = agenda.with_status(*statuses)[::-1]
+    assert agenda.names(status=statuses, sort="createdAt") == oldest_first
+
+
+def test_filters_combine(agenda: Agenda) -> None:
+    assert agenda.names(type=["due", "fails"]) == ["due", "fails"]
+    assert agenda.names(type=["due", "fails"], status="dlq") == ["fails"]
+    bobs = [case for case in agenda.with_status("dlq", "succeeded") if OWNERS[case] == "bob"]
+    assert agenda.names(owner="bob") == bobs
+    assert agenda.names(owner="bob", status="dlq") == ["is given up"]
+    assert agenda.names(owner="bob", status="dlq", type="fails") == []
+    assert agenda.names(owner="carol") == []
+    refused = agenda.api.as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
+    assert refused.status_code == 422  # Agenda keeps no code
+    runs = agenda.jobs["runs"]
+    assert agenda.names(job_id=runs) == ["runs"]
+    assert len(agenda.ids(job_id=runs[:8])) >= 1  # who was made in the same second
+    assert agenda.names(job_id=runs[:-1] + "z") == []
+
+
+def test_a_range_of_creation_is_one_of_ids(agenda: Agenda) -> None:
+    made = {case: agenda.document(case)["_id"].generation_time for case in CASES}
+    middle = sorted(made.values())[len(made) // 2]
+    newer = agenda.names(created_from=iso(middle))
+    older = agenda.names(created_to=iso(middle))
+    assert sorted(newer) == sorted(case for case in made if made[case] >= middle)
+    assert sorted(older) == sorted(case for case in made if made[case] < middle)
+    until = middle + timedelta(milliseconds=1)
+    assert set(agenda.names(created_from=iso(middle), created_to=iso(until))) == {
+        case for case in made if made[case] == middle
+    }
+
+
+def test_an_owner_sees_their_own_jobs_and_no_others(agenda: Agenda) -> None:
+    own = agenda.api.as_owner("/jobs", "bob").json["data"]
+    assert {job["type"] for job in own} == {"is given up", "recovers"}
+    assert agenda.api.as_owner(f"/jobs/{agenda.jobs['recovers']}", "bob").status_code == 200
+    assert agenda.api.as_owner(f"/jobs/{agenda.jobs['fails']}", "bob").status_code == 403
+    assert (
+        agenda.api.as_owner(f"/jobs/{agenda.jobs['repeats and fails']}", "bob").status_code == 403
+    )
+
+
+def check_figures(agenda: Agenda, source: str) -> None:
+    stats = agenda.get("/admin/jobs/stats")
+    assert stats["source"] == source
+    assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
+    counted = {status: count for status, count in stats["statusCounts"].items() if count}
+    assert counted == dict(Counter(status for status, _ in agenda.cases.values()))
+    assert stats["typeCounts"] == {case: {s: 1} for case, (s, _) in agenda.cases.items()}
+    assert (stats["eligibleJobs"], stats["scheduledJobs"], stats["expiredLeases"]) == (1, 4, 0)
+    assert set(stats["oldestQueuedJobAgeMsByType"]) == {"repeats", "due", "scheduled"}
+    assert stats["oldestQueuedJobAgeMs"] == max(stats["oldestQueuedJobAgeMsByType"].values()) > 0
+    assert agenda.happened() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
+    types = {told["type"]: told for told in agenda.get("/admin/jobs/types")["data"]}
+    assert set(types) == set(CASES)
+    for case in ("succeeds", "fails"):
+        found = agenda.document(case)
+        ran_ms = (found["lastFinishedAt"] - found["lastRunAt"]) / timedelta(milliseconds=1)
+        assert types[case]["runMs"]["p50"] == pytest.approx(ran_ms, rel=0.05, abs=1)
+        assert types[case]["waitMs"]["p50"] is None  # when it was due is overwritten
+    assert types["fails"]["dlq"] == types["fails"]["failed"] == 1
+    assert types["due"]["succeeded"] == types["due"]["failed"] == 0
+
+
+def test_figures_are_right_counted_live(agenda: Agenda) -> None:
+    check_figures(agenda, "live")
+
+
+def test_figures_are_right_from_the_collector(agenda: Agenda) -> None:
+    with agenda.collected():
+        eventually(lambda: agenda.happened()["enqueued"] == 13)
+        check_figures(agenda, "rollup")
+        jobs = agenda.metric("jobmon_jobs")
+        assert jobs['{status="unscheduled",type="unscheduled"}'] == 1
+        assert jobs['{status="dlq",type="is given up"}'] == 1
+        eventually(lambda: agenda.metric("jobmon_attempts_finished_total"))
+        finished = agenda.metric("jobmon_attempts_finished_total")
+        assert finished['{outcome="succeeded",type="recovers"}'] == 1
+        assert finished['{outcome="failed",type="recovers"}'] == 0
+        assert agenda.metric("jobmon_expired_leases") == {"": 0}
+        eventually(lambda: 1 in agenda.stood("disabled"))
+
+
+def test_init_makes_these_indexes_and_no_others(agenda: Agenda) -> None:
+    names = {index["name"] for index in agenda.database.agendaJobs.list_indexes()}
+    assert names == {
+        "_id_",
+        "findAndLockNextJobIndex",  # Agenda's own
+        "name_1__id_-1",
+        "data.user.id_1__id_-1_name_1",
+        "lastFinishedAt_1",
+        "lockedAt_1",
+        "failedAt_1",
+        "nextRunAt_1_lastFinishedAt_1",
+        "disabled_1__id_-1",
+    }
+    theirs = {"5": {"agendaJobs"}, "6": {"agendaJobs", "agenda_logs"}}
+    assert set(agenda.database.list_collection_names()) == theirs[agenda.version]
+
+
+def test_nothing_is_scanned_and_nothing_is_written(agenda: Agenda) -> None:
+    before = agenda.database.command("dbHash")["collections"]
+    with profiled(agenda.database) as entries:
+        agenda.names()
+        agenda.names(sort="createdAt")
+        for status, _ in set(CASES.values()):
+            agenda.names(status=status)
+        agenda.names(type=["fails", "due"], status="dlq")
+        agenda.names(owner="bob")
+        agenda.get(f"/jobs/{agenda.jobs['fails']}")
+        agenda.happened()
+        with agenda.collected():
+            eventually(lambda: agenda.happened()["enqueued"] == 13)
+    for entry in entries:
+        said = f"{entry.get('planSummary')} {entry['command']}"
+        if entry["ns"].endswith(".system.profile"):
+            continue
+        assert entry["op"] in ("query", "command", "getmore"), said
+        assert entry["ns"] == f"{agenda.database.name}.agendaJobs", said
+        assert "COLLSCAN" not in entry.get("planSummary", "") or is_count_of_all(entry), said
+    after = agenda.database.command("dbHash")["collections"]
+    assert {name: after[name] for name in before} == before
+
+
+def is_count_of_all(entry: Answer) -> bool:
+    """The figures without a collector, and a change stream, which reads the oplog."""
+    pipeline = entry["command"].get("pipeline") or [{}]
+    return "$group" in pipeline[0] or "$changeStream" in pipeline[0]
+
+
+def test_the_pages_tell_what_is_known_and_nothing_else(agenda: Agenda) -> None:
+    viewer = signed_in(agenda.api)
+    overview = viewer.page("/dashboard")
+    odd = {"5": "2 unscheduled, 1 disabled", "6": "1 disabled, 1 unscheduled"}
+    assert odd[agenda.version] in overview.text
+    assert "is given up" in overview.text
+    listed = viewer.page("/dashboard/jobs")
+    for status in ("disabled", "unscheduled"):
+        assert listed.all("input", name="status", value=status)
+    assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
+    repeating = viewer.page(f"/dashboard/jobs/{agenda.jobs['repeats']}")
+    assert "Last attempt succeeded on worker-1" in repeating.text.replace("\n", "")
+    assert "ran " in repeating.text
+    assert "waited" not in repeating.text  # not since it was made, an hour or a year ago
+    assert "Eligible" in repeating.text
+    dead = viewer.page(f"/dashboard/jobs/{agenda.jobs['is given up']}")
+    assert "The bank said no." in dead.text
+    assert "hidden" not in dead.text
+    running = viewer.page(f"/dashboard/jobs/{agenda.jobs['runs']}")
+    assert "held by worker-1" in running.text
+    due = viewer.page(f"/dashboard/jobs/{agenda.jobs['due']}")
+    assert "attempt" not in due.text.lower().replace("attempts", "")
+
+
+def test_the_collector_follows_agenda_at_work(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_agenda: Callable[[str, str], Ids]
+) -> None:
+    with a_database(mongo) as database:
+        empty = Agenda(mongod, database, "6", {})
+        init(uri_of(mongod, database), PROFILE="agenda")
+        with empty.collected():
+            run_agenda("6", uri_of(mongod, database))
+            counts = dict(Counter(status for status, _ in CASES.values()))
+            eventually(lambda: nonzero(empty) == counts)
+            wanted = {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
+            # An attempt that the next one followed within the minute is counted, if it was seen.
+            eventually(lambda: at_least(empty.happened(), wanted))
+        empty.close()
+
+
+def test_a_standalone_server_is_polled(
+    tmp_path: Path, run_agenda: Callable[[str, str], Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what its dates tell: no sweep comes round so soon."""
+    monkeypatch.setattr("jobmon.rollup.collector.SWEEP_S", 100_000.0)
+    with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
+        watching = Agenda(alone, client["shop"], "5", {})
+        init(uri_of(alone, watching.database), PROFILE="agenda")
+        with watching.collected():
+            run_agenda("5", uri_of(alone, watching.database))
+            counts = dict(Counter(status for status, _ in CASES_OF["5"].values()))
+            eventually(lambda: nonzero(watching) == counts)
+        watching.close()
+
+
+def nonzero(watching: Watching) -> dict[str, int]:
+    counts = watching.get("/admin/jobs/stats")["statusCounts"]
+    return {status: count for status, count in counts.items() if count}
+
+
+def at_least(told: dict[str, int], wanted: dict[str, int]) -> bool:
+    return all(told[name] >= count for name, count in wanted.items())

@@ -1,0 +1,342 @@
+"""What Celery's MongoDB backend keeps, extended or not: would catch a field that is told wrongly, a
+task that a list loses, a figure that differs from a recount, a query that scans, any write."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from jobmon.embedded import Mongod
+from jobmon.store.plain import iso
+
+from ..dashboard.conftest import signed_in
+from ..store.test_queries import profiled
+from ..waiting import eventually
+from .watching import Answer, Watching, a_database, init, uri_of
+
+Ids = dict[str, str]
+WORKER = "worker-1@shop"
+
+# What `celery_app.py` leaves: the task, jobmon's status, its attempt's status and number.
+CASES: dict[str, tuple[str, str, str | None, int]] = {
+    "add": ("add", "succeeded", "succeeded", 1),
+    "refuse": ("refuse", "dlq", "failed", 1),
+    "retry": ("retry", "failed", "failed", 1),
+    "recover": ("recover", "succeeded", "succeeded", 2),
+    "run": ("run", "leased", "running", 1),
+    "progress": ("progress", "PROGRESS", None, 1),
+    "ignore": ("ignore", "leased", "running", 1),  # Celery leaves it so
+    "reject": ("reject", "dlq", "failed", 1),
+    "expired": ("add", "cancelled", None, 1),
+    "first of a group": ("add", "succeeded", "succeeded", 1),
+    "second of a group": ("add", "succeeded", "succeeded", 1),
+    "begin of a chain": ("add", "succeeded", "succeeded", 1),
+    "end of a chain": ("add", "succeeded", "succeeded", 1),
+}
+ERRORS = {
+    "refuse": ("ValueError", "The bank said no., 402"),
+    "retry": ("TimeoutError", "The bank did not answer."),
+    "reject": ("Reject", "Not for us., false"),
+    "expired": ("TaskRevokedError", "expired"),
+}
+OWNERS = {"add": "ada", "refuse": "ada", "retry": "ada", "run": "ada"} | {
+    "recover": "bob",
+    "progress": "bob",
+}
+ARGS = {
+    "add": [2, 3],
+    "expired": [1, 1],
+    "first of a group": [1, 1],
+    "second of a group": [2, 2],
+    "begin of a chain": [1, 1],
+    "end of a chain": [2, 2],
+}
+
+
+class Celery(Watching):
+    """The service over what Celery wrote."""
+
+    def __init__(self, mongod: Mongod, database: Any, extended: bool, ids: Ids) -> None:
+        super().__init__(
+            mongod,
+            database,
+            profile="celery",
+            jobs_collection="celery_taskmeta",
+            job_fields={"createdBy": "kwargs.user_id"},
+        )
+        self.extended, self.jobs = extended, ids
+
+    def document(self, case: str) -> Answer:
+        found = self.database.celery_taskmeta.find_one({"_id": self.jobs[case]})
+        assert found is not None
+        return found
+
+    def names(self, **query: Any) -> list[str]:
+        names = {job_id: name for name, job_id in self.jobs.items()}
+        return [names[job_id] for job_id in self.ids(**query)]
+
+    def in_order(self, wanted: Callable[[str], bool] = lambda _: True) -> list[str]:
+        """Those that ended last come first, those that did not end come last."""
+        key = {case: (self.document(case)["date_done"], self.jobs[case]) for case in CASES}
+        ended = sorted((key[case], case) for case in CASES if wanted(case) and key[case][0])
+        others = sorted((key[case][1], case) for case in CASES if wanted(case) and not key[case][0])
+        return [case for _, case in ended[::-1]] + [case for _, case in others[::-1]]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["extended", "plain"])
+def celery(
+    request: pytest.FixtureRequest,
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    run_celery: Callable[[str, bool], Ids],
+) -> Iterator[Celery]:
+    with a_database(mongo) as database:
+        uri = uri_of(mongod, database)
+        ids = run_celery(uri, request.param)
+        assert database.celery_taskmeta.find_one({"_id": ids.pop("forget")}) is None
+        celery = Celery(mongod, database, request.param, ids)
+        init(uri, PROFILE="celery", JOB_FIELDS="createdBy=kwargs.user_id")
+        yield celery
+        celery.close()
+
+
+def expected(celery: Celery, case: str) -> Answer:
+    """A task as its document has it, by the rules of docs/adapters.md."""
+    found = celery.document(case)
+    name, status, outcome, number = CASES[case]
+    ended = found["date_done"] and iso(found["date_done"])
+    error = None
+    if case in ERRORS:
+        code, message = ERRORS[case]
+        error = {"code": code, "message": message, "stack": found["traceback"]}
+    worker = WORKER if celery.extended else None
+    attempt = {
+        "attemptNumber": number if celery.extended else None,
+        "status": outcome,
+        "workerId": worker,
+        "eligibleAt": None,
+        "startedAt": None,
+        "finishedAt": ended,
+        "waitMs": None,
+        "durationMs": None,
+        "error": error if outcome == "failed" else None,
+    }
+    kwargs = {"user_id": OWNERS[case]} if case in OWNERS else {}
+    if OWNERS.get(case) == "ada":
+        kwargs["api_key"] = "[redacted]"
+    payload = {"args": ARGS.get(case, []), "kwargs": kwargs}
+    return {
+        "jobId": celery.jobs[case],
+        "type": name if celery.extended else None,
+        "status": status,
+        "priority": None,
+        "createdBy": OWNERS.get(case) if celery.extended else None,
+        "createdAt": None,
+        "updatedAt": ended,
+        "nextRunAt": None,
+        "maxAttempts": None,
+        "attemptCount": number if celery.extended else int(outcome is not None),
+        "leasedBy": worker if status == "leased" else None,
+        "leaseExpiresAt": None,
+        "finishedAt": ended,
+        "lastError": error,
+        "payload": payload if celery.extended else None,
+        "attempts": [attempt] if outcome else [],
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_field_of_a_task_is_what_its_document_says(celery: Celery, case: str) -> None:
+    detail = expected(celery, case)
+    assert celery.get(f"/jobs/{celery.jobs[case]}") == detail
+    if case == "refuse":
+        assert 'raise ValueError("The bank said no.", 402)' in detail["lastError"]["stack"]
+    (summary,) = celery.get("/admin/jobs/queue", job_id=celery.jobs[case])["data"]
+    error = detail["lastError"] and {
+        name: detail["lastError"][name] for name in ("code", "message")
+    }
+    assert summary == {name: detail[name] for name in summary} | {"lastError": error}
+
+
+def test_the_list_has_every_task_once_in_either_order(celery: Celery) -> None:
+    assert celery.names() == celery.in_order()
+    assert celery.names(sort="createdAt") == celery.in_order()[::-1]
+
+
+@pytest.mark.parametrize(
+    "statuses",
+    [
+        ["queued"],
+        ["leased"],
+        ["succeeded"],
+        ["failed"],
+        ["dlq"],
+        ["cancelled"],
+        ["PROGRESS"],
+        ["dlq", "cancelled", "PROGRESS"],
+        ["SUCCESS"],  # a word that nobody is shown
+    ],
+    ids=str,
+)
+def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: list[str]) -> None:
+    of_status = celery.in_order(lambda case: CASES[case][1] in statuses)
+    assert celery.names(status=statuses) == of_status
+    assert celery.names(status=statuses, sort="createdAt") == of_status[::-1]
+
+
+def test_filters_combine(celery: Celery) -> None:
+    def named(*names: str) -> list[str]:
+        return celery.in_order(lambda case: CASES[case][0] in names) if celery.extended else []
+
+    assert celery.names(type=["add", "refuse"]) == named("add", "refuse")
+    assert celery.names(type=["add", "refuse"], status="dlq") == named("refuse")
+    assert celery.names(owner="bob") == named("recover", "progress")
+    assert celery.names(owner="bob", status="succeeded") == named("recover")
+    assert celery.names(owner="bob", status="succeeded", type="progress") == []
+    refused = celery.api.as_admin("/admin/jobs/queue", error_code="ValueError")
+    assert refused.status_code == 422  # it is within a text
+    assert list(refused.json["error"]["details"]) == ["error_code"]
+    assert celery.names(job_id=celery.jobs["add"][:13]) == ["add"]
+
+
+def test_a_range_is_one_of_when_tasks_ended(celery: Celery) -> None:
+    ended = [case for case in celery.in_order() if celery.document(case)["date_done"]]
+    middle = celery.document(ended[len(ended) // 2])["date_done"]
+    newer = [case for case in ended if celery.document(case)["date_done"] >= middle]
+    assert celery.names(created_from=iso(middle)) == newer
+    assert celery.names(created_to=iso(middle)) == ended[len(newer) :]
+
+
+def test_an_owner_sees_their_own_tasks_and_no_others(celery: Celery) -> None:
+    own = celery.api.as_owner("/jobs", "bob").json["data"]
+    mine = {celery.jobs[case] for case in ("recover", "progress")} if celery.extended else set()
+    assert {job["jobId"] for job in own} == mine
+    for case in ("recover", "add"):
+        answer = celery.api.as_owner(f"/jobs/{celery.jobs[case]}", "bob")
+        assert answer.status_code == (200 if celery.jobs[case] in mine else 403)
+
+
+def check_figures(celery: Celery, source: str) -> None:
+    stats = celery.get("/admin/jobs/stats")
+    assert stats["source"] == source
+    assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
+    counted = {status: count for status, count in stats["statusCounts"].items() if count}
+    assert counted == dict(Counter(status for _, status, _, _ in CASES.values()))
+    types = {name for name, *_ in CASES.values()} if celery.extended else {"null"}
+    assert set(stats["typeCounts"]) == types
+    assert (stats["scheduledJobs"], stats["expiredLeases"]) == (0, 0)
+    assert stats["oldestQueuedJobAgeMs"] == 0
+    assert stats["eligibleJobs"] is None  # when a retry is due is not kept
+    assert celery.happened() == {"enqueued": None, "succeeded": 6, "failed": 2, "dlq": 2}
+    told = {told["type"]: told for told in celery.get("/admin/jobs/types")["data"]}
+    assert set(told) == types
+    if celery.extended:
+        assert (told["add"]["succeeded"], told["refuse"]["dlq"]) == (5, 1)
+        assert told["add"]["runMs"]["p50"] is None  # when it began is not kept
+
+
+def test_figures_are_right_counted_live(celery: Celery) -> None:
+    check_figures(celery, "live")
+
+
+def test_figures_are_right_from_the_collector(celery: Celery) -> None:
+    with celery.collected():
+        eventually(lambda: celery.happened()["succeeded"] == 6)
+        check_figures(celery, "rollup")
+        kind = "progress" if celery.extended else "null"
+        assert celery.metric("jobmon_jobs")[json_label("PROGRESS", kind)] == 1
+        eventually(lambda: 1 in celery.stood("PROGRESS"))
+
+
+def json_label(status: str, kind: str) -> str:
+    return f"{{status={json.dumps(status)},type={json.dumps(kind)}}}"
+
+
+def test_init_makes_these_indexes_and_no_others(celery: Celery) -> None:
+    names = {index["name"] for index in celery.database.celery_taskmeta.list_indexes()}
+    assert names == {
+        "_id_",
+        "date_done_1",  # Celery's own
+        "date_done_-1__id_-1",
+        "status_1_date_done_-1__id_-1",
+        "name_1_date_done_-1__id_-1",
+        "status_1_name_1_date_done_-1__id_-1",
+        "kwargs.user_id_1_date_done_-1__id_-1_name_1",
+        "kwargs.user_id_1_status_1_date_done_-1__id_-1_name_1",
+        "status_1_date_done_1",
+    }
+    collections = set(celery.database.list_collection_names()) - {"system.profile"}
+    assert collections == {"celery_taskmeta", "celery_groupmeta"}
+
+
+def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
+    before = celery.database.command("dbHash")["collections"]
+    with profiled(celery.database) as entries:
+        celery.names()
+        celery.names(sort="createdAt")
+        for status in ("queued", "leased", "succeeded", "failed", "dlq", "PROGRESS"):
+            celery.names(status=status)
+        celery.names(type=["add", "refuse"], status="dlq")
+        celery.names(owner="bob", status="succeeded")
+        celery.get(f"/jobs/{celery.jobs['add']}")
+        celery.get("/admin/jobs/stats")
+        celery.happened()
+        with celery.collected():
+            eventually(lambda: celery.happened()["succeeded"] == 6)
+    for entry in entries:
+        said = f"{entry.get('planSummary')} {entry['command']}"
+        if entry["ns"].endswith(".system.profile"):
+            continue
+        assert entry["op"] in ("query", "command", "getmore"), said
+        assert entry["ns"] == f"{celery.database.name}.celery_taskmeta", said
+        is_stream = "$changeStream" in (entry["command"].get("pipeline") or [{}])[0]
+        assert "COLLSCAN" not in entry.get("planSummary", "") or is_stream, said
+    after = celery.database.command("dbHash")["collections"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_the_pages_tell_what_is_known_and_nothing_else(celery: Celery) -> None:
+    viewer = signed_in(celery.api)
+    overview = viewer.page("/dashboard")
+    assert "when jobs were created is not known" in overview.text
+    assert "1 PROGRESS" in overview.text
+    assert "?status=PROGRESS" in " ".join(overview.addresses())
+    columns = json.loads(viewer.get("/dashboard/charts?range=1h").text)
+    assert set(columns["enqueued"]) == set(columns["waitP50"]) == {None}
+    assert sum(count or 0 for count in columns["succeeded"]) == 6
+    listed = viewer.page("/dashboard/jobs")
+    assert listed.all("input", name="status", value="PROGRESS")
+    assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
+    refused = viewer.page(f"/dashboard/jobs/{celery.jobs['refuse']}")
+    assert "The bank said no., 402" in refused.text
+    assert "error_code" not in " ".join(refused.addresses())
+    assert "waited" not in refused.text
+    assert "hidden" not in refused.text
+    running = viewer.page(f"/dashboard/jobs/{celery.jobs['run']}")
+    assert ("running on worker-1@shop" in running.text) == celery.extended
+    assert "Lease runs out" not in running.text
+    revoked = viewer.page(f"/dashboard/jobs/{celery.jobs['expired']}")
+    assert "TaskRevokedError" in revoked.text
+    assert "Cancelled" in revoked.text
+
+
+def test_the_collector_follows_celery_at_work(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_celery: Callable[[str, bool], Ids]
+) -> None:
+    with a_database(mongo) as database:
+        watching = Celery(mongod, database, True, {})
+        init(uri_of(mongod, database), PROFILE="celery")
+        with watching.collected():
+            run_celery(uri_of(mongod, database), True)
+            counts = dict(Counter(status for _, status, _, _ in CASES.values()))
+
+            def are_right() -> bool:
+                told = watching.get("/admin/jobs/stats")["statusCounts"]
+                return {status: count for status, count in told.items() if count} == counts
+
+            eventually(are_right)
+            eventually(lambda: watching.happened()["succeeded"] == 6)
+        watching.close()

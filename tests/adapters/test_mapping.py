@@ -1,0 +1,364 @@
+"""A queue of one's own with other words for everything, as mongoose schemas have them: would catch
+a query, a figure or a page that knows the contract's words only."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+
+from jobmon.embedded import Mongod
+from jobmon.rollup import collector as collector_module
+from jobmon.rollup.collector import PolledChanges
+from jobmon.settings import Settings
+from jobmon.store.plain import iso
+
+from ..dashboard.conftest import signed_in
+from ..store.test_queries import assert_cheap, profiled
+from ..waiting import eventually
+from .watching import Answer, Watching, a_database, init, uri_of
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+JOBS = 40
+JOB_STATUSES = {
+    "pending": "queued",
+    "running": "leased",
+    "done": "succeeded",
+    "retry": "failed",
+    "failed": "dlq",  # the contract's word for something else
+    "paused": "paused",
+}
+THEIRS = list(JOB_STATUSES)
+# Snake case, ids of their own.
+SNAKE = {
+    "JOBS_COLLECTION": "tasks",
+    "ATTEMPTS_COLLECTION": "task_runs",
+    "JOB_FIELDS": "jobId=job_id,type=kind,status=state,payload=input,createdBy=input.user.id,"
+    "createdAt=created_at,updatedAt=updated_at,nextRunAt=run_at,maxAttempts=max_tries,"
+    "attemptCount=tries,leasedBy=lock.owner,leaseExpiresAt=lock.until,finishedAt=finished_at,"
+    "lastError=error",
+    "ATTEMPT_FIELDS": "jobId=job_id,attemptNumber=number,status=outcome,workerId=worker,"
+    "startedAt=started_at,finishedAt=finished_at",
+    "STATUS_NAMES": "pending=queued,running=leased,done=succeeded,retry=failed,failed=dlq",
+    "ATTEMPT_STATUS_NAMES": "ok=succeeded",
+}
+# The same, but a job is known by its ObjectId, which also tells when it was made.
+BY_ID = SNAKE | {
+    "JOB_FIELDS": SNAKE["JOB_FIELDS"]
+    .replace("jobId=job_id", "jobId=_id")
+    .replace("createdAt=created_at", "createdAt=_id"),
+    "ATTEMPT_FIELDS": SNAKE["ATTEMPT_FIELDS"].replace("jobId=job_id", "jobId=task"),
+}
+CASES = {"snake": SNAKE, "by id": BY_ID}
+
+
+def task(number: int) -> Answer:
+    """Every status in turn, one task a second."""
+    created = NOW - timedelta(minutes=10) + timedelta(seconds=number)
+    state = THEIRS[number % len(THEIRS)]
+    error = {"code": f"E{number % 2}", "message": "The bank said no.", "stack": "at pay"}
+    return {
+        "_id": ObjectId(f"{int(created.timestamp()):08x}{'ab' * 6}{number:04x}"),
+        "job_id": f"task-{number:04}",
+        "kind": f"kind-{number % 3}",
+        "state": state,
+        "input": {"user": {"id": f"user-{number % 4}"}, "password": "hidden"},
+        "priority": number,
+        "created_at": created,
+        "updated_at": created + timedelta(seconds=30),
+        "run_at": created + timedelta(hours=1 if number % 2 else 0),
+        "max_tries": 5,
+        "tries": 1,
+        "lock": {"owner": "w-1", "until": created + timedelta(seconds=40)}
+        if state == "running"
+        else {"owner": None, "until": None},
+        "finished_at": created + timedelta(seconds=30) if state in ("done", "failed") else None,
+        "error": error if state in ("retry", "failed") else None,
+        # What the contract has these words for is none of ours.
+        "status": "queued",
+        "createdAt": "long ago",
+        "type": 7,
+    }
+
+
+def run_of(number: int) -> Answer:
+    """The only attempt at a task, which refers to it in one way or another."""
+    found = task(number)
+    ended = {"done": "ok", "retry": "failed", "failed": "failed"}.get(found["state"])
+    started = found["created_at"] + timedelta(seconds=2)
+    return {
+        "job_id": found["job_id"],
+        "task": found["_id"] if number % 2 else str(found["_id"]),
+        "number": 1,
+        "outcome": ended or "running",
+        "worker": "w-1",
+        "started_at": started,
+        "finished_at": started + timedelta(milliseconds=500) if ended else None,
+        "error": found["error"],
+        "status": "no word of theirs",
+    }
+
+
+class Tasks(Watching):
+    """The service over these tasks."""
+
+    def __init__(self, mongod: Mongod, database: Any, words: dict[str, str]) -> None:
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in words.items():
+                environment.setenv(f"JOBMON_{name}", value)
+            watched = Settings.of_watched("mongodb://db")
+        names = ("jobs_collection", "attempts_collection", "job_fields", "attempt_fields")
+        more = ("status_names", "attempt_status_names")
+        super().__init__(
+            mongod, database, **{name: getattr(watched, name) for name in (*names, *more)}
+        )
+        self.tasks = [task(number) for number in range(JOBS)]
+        self.by_id = words is BY_ID
+        self.indexes: list[str] = []
+
+    def id_of(self, found: Answer) -> str:
+        return str(found["_id"]) if self.by_id else found["job_id"]
+
+    def newest_first(self, **wanted: Any) -> list[str]:
+        return [
+            self.id_of(found)
+            for found in reversed(self.tasks)
+            if all(found[name] == value for name, value in wanted.items())
+        ]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def tasks(
+    request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[Tasks]:
+    words = CASES[request.param]
+    with a_database(mongo) as database:
+        watching = Tasks(mongod, database, words)
+        database.tasks.insert_many(watching.tasks)
+        runs = [run_of(number) for number in range(JOBS) if task(number)["state"] != "pending"]
+        database.task_runs.insert_many(runs)
+        watching.indexes = init(uri_of(mongod, database), **words)
+        yield watching
+        watching.close()
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_every_field_of_a_job_is_where_the_settings_say(tasks: Tasks, number: int) -> None:
+    found = task(number)
+    status = JOB_STATUSES[found["state"]]
+    run = run_of(number)
+    attempts = [
+        {
+            "attemptNumber": 1,
+            "status": {"ok": "succeeded"}.get(run["outcome"], run["outcome"]),
+            "workerId": "w-1",
+            "eligibleAt": None,
+            "startedAt": iso(run["started_at"]),
+            "finishedAt": run["finished_at"] and iso(run["finished_at"]),
+            "waitMs": None,
+            "durationMs": 500 if run["finished_at"] else None,
+            "error": run["error"],
+        }
+    ]
+    detail = {
+        "jobId": tasks.id_of(found),
+        "type": found["kind"],
+        "status": status,
+        "priority": number,
+        "createdBy": f"user-{number % 4}",
+        "createdAt": iso(found["created_at"]),
+        "updatedAt": iso(found["updated_at"]),
+        "nextRunAt": iso(found["run_at"]),
+        "maxAttempts": 5,
+        "attemptCount": 1,
+        "leasedBy": found["lock"]["owner"],
+        "leaseExpiresAt": found["lock"]["until"] and iso(found["lock"]["until"]),
+        "finishedAt": found["finished_at"] and iso(found["finished_at"]),
+        "lastError": found["error"],
+        "payload": {"user": {"id": f"user-{number % 4}"}, "password": "[redacted]"},
+        "attempts": [] if found["state"] == "pending" else attempts,
+    }
+    assert tasks.get(f"/jobs/{detail['jobId']}") == detail
+    (summary,) = tasks.get("/admin/jobs/queue", job_id=detail["jobId"])["data"]
+    error = found["error"] and {name: found["error"][name] for name in ("code", "message")}
+    assert summary == {name: detail[name] for name in summary} | {"lastError": error}
+
+
+def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
+    assert tasks.ids() == tasks.newest_first()
+    assert tasks.ids(sort="createdAt") == tasks.newest_first()[::-1]
+    for theirs, ours in JOB_STATUSES.items():
+        assert tasks.ids(status=ours) == tasks.newest_first(state=theirs)
+        oldest_first = tasks.newest_first(state=theirs)[::-1]
+        assert tasks.ids(status=ours, sort="createdAt") == oldest_first
+    assert tasks.ids(status="pending") == []  # nobody is shown that word
+    assert tasks.ids(type="kind-1") == tasks.newest_first(kind="kind-1")
+    dead = tasks.newest_first(kind="kind-1", state="failed")
+    assert dead
+    assert tasks.ids(type="kind-1", status="dlq") == dead
+    owners = {f"user-{number}": 10 for number in range(4)}
+    assert {owner: len(tasks.ids(owner=owner)) for owner in owners} == owners
+    assert len(tasks.ids(owner="user-1", status=["dlq", "succeeded", "failed"])) > 0
+    assert len(tasks.ids(error_code="E1")) == len(
+        [found for found in tasks.tasks if found["error"] and found["error"]["code"] == "E1"]
+    )
+
+
+def test_a_range_of_creation_is_where_the_settings_say(tasks: Tasks) -> None:
+    middle = tasks.tasks[20]["created_at"]
+    newer, older = tasks.newest_first()[:20], tasks.newest_first()[20:]
+    assert tasks.ids(created_from=iso(middle)) == newer
+    assert tasks.ids(created_to=iso(middle)) == older
+    assert (
+        tasks.ids(created_to=iso(middle), created_from=iso(middle - timedelta(seconds=2)))
+        == (older[:2])
+    )
+
+
+def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:
+    own = tasks.api.as_owner("/jobs", "user-1", per_page=100).json["data"]
+    assert len(own) == 10
+    assert {job["createdBy"] for job in own} == {"user-1"}
+    for number, status in ((1, 200), (2, 403)):
+        path = f"/jobs/{tasks.id_of(task(number))}"
+        assert tasks.api.as_owner(path, "user-1").status_code == status
+
+
+def check_figures(tasks: Tasks, source: str) -> None:
+    stats = tasks.get("/admin/jobs/stats")
+    assert stats["source"] == source
+    counts = Counter(JOB_STATUSES[found["state"]] for found in tasks.tasks)
+    assert {status: count for status, count in stats["statusCounts"].items() if count} == counts
+    assert set(stats["typeCounts"]) == {"kind-0", "kind-1", "kind-2"}
+    waiting = [found for found in tasks.tasks if found["state"] in ("pending", "retry")]
+    assert stats["scheduledJobs"] == len([found for found in waiting if found["run_at"] > NOW])
+    assert stats["eligibleJobs"] == len(waiting) - stats["scheduledJobs"]
+    assert stats["expiredLeases"] == counts["leased"]
+    age_ms = (datetime.now(UTC) - tasks.tasks[0]["created_at"]) / timedelta(milliseconds=1)
+    assert stats["oldestQueuedJobAgeMs"] == pytest.approx(age_ms, abs=10_000)
+    assert tasks.happened() == {
+        "enqueued": JOBS,
+        "succeeded": counts["succeeded"],
+        "failed": counts["failed"] + counts["dlq"],
+        "dlq": counts["dlq"],
+    }
+    told = {told["type"]: told for told in tasks.get("/admin/jobs/types")["data"]}
+    assert set(told) == {"kind-0", "kind-1", "kind-2"}
+    assert told["kind-2"]["runMs"]["p50"] == pytest.approx(500, rel=0.05)
+    # From the creation of its job on, which the attempt is joined with.
+    assert told["kind-2"]["waitMs"]["p50"] == pytest.approx(2_000, rel=0.05)
+
+
+def test_figures_are_right_counted_live(tasks: Tasks) -> None:
+    check_figures(tasks, "live")
+
+
+@pytest.mark.parametrize("changes", ["streamed", "polled"])
+def test_figures_are_right_from_the_collector(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, changes: str
+) -> None:
+    if changes == "polled":
+        polled = lambda self, _: PolledChanges(self._connection.jobs, self._stop)  # noqa: E731
+        monkeypatch.setattr(collector_module.Collector, "_changes", polled)
+        monkeypatch.setattr(collector_module, "SWEEP_S", 100_000.0)
+        tasks.database.tasks.create_index("updated_at")
+    with tasks.collected():
+        eventually(lambda: tasks.happened()["enqueued"] == JOBS)
+        check_figures(tasks, "rollup")
+        changed = tasks.database.tasks.find_one({"state": "pending"})
+        was = {"state": "pending", "updated_at": changed["updated_at"]}
+        now = {"state": "running", "updated_at": datetime.now(UTC)}
+        queued = tasks.get("/admin/jobs/stats")["statusCounts"]["queued"]
+        for values, wanted in ((now, queued - 1), (was | {"updated_at": NOW}, queued)):
+            values["updated_at"] = datetime.now(UTC)
+            tasks.database.tasks.update_one({"_id": changed["_id"]}, {"$set": values})
+            eventually(
+                lambda wanted=wanted: (
+                    tasks.get("/admin/jobs/stats")["statusCounts"]["queued"] == wanted
+                )
+            )
+        tasks.database.tasks.update_one({"_id": changed["_id"]}, {"$set": was})
+    if changes == "polled":
+        tasks.database.tasks.drop_index("updated_at_1")
+
+
+EXPECTED = {
+    "snake": [
+        "tasks(job_id)",
+        "tasks(-created_at, -_id)",
+        "tasks(state, -created_at, -_id)",
+        "tasks(kind, -created_at, -_id)",
+        "tasks(state, kind, -created_at, -_id)",
+        "tasks(input.user.id, -created_at, -_id, kind)",
+        "tasks(input.user.id, state, -created_at, -_id, kind)",
+        "tasks(error.code, -created_at, -_id, state, kind)",
+        "tasks(state, lock.until)",
+        "tasks(state, run_at, kind)",
+        "tasks(state, finished_at)",
+        "task_runs(job_id, number)",
+        "task_runs(finished_at)",
+    ],
+    "by id": [
+        "tasks(state, -_id)",
+        "tasks(kind, -_id)",
+        "tasks(state, kind, -_id)",
+        "tasks(input.user.id, -_id, kind)",
+        "tasks(input.user.id, state, -_id, kind)",
+        "tasks(error.code, -_id, state, kind)",
+        "tasks(state, lock.until)",
+        "tasks(state, run_at, kind)",
+        "tasks(state, finished_at)",
+        "task_runs(task, number)",
+        "task_runs(finished_at)",
+    ],
+}
+
+
+def test_init_makes_these_indexes_and_no_others(tasks: Tasks) -> None:
+    assert tasks.indexes == EXPECTED["by id" if tasks.by_id else "snake"]
+    made = sum(
+        len(list(tasks.database[name].list_indexes())) - 1 for name in ("tasks", "task_runs")
+    )
+    assert made == len(tasks.indexes)
+
+
+def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
+    before = tasks.database.command("dbHash")["collections"]
+    before.pop("system.profile", None)
+    with profiled(tasks.database) as entries:
+        for query in (
+            {},
+            {"sort": "createdAt"},
+            {"status": "dlq"},
+            {"status": ["dlq", "succeeded"], "type": ["kind-1", "kind-2"]},
+            {"type": "kind-1"},
+            {"owner": "user-1"},
+            {"owner": "user-1", "status": "dlq"},
+            {"error_code": "E1", "status": "dlq"},
+            {"created_from": iso(tasks.tasks[5]["created_at"]), "status": "queued"},
+        ):
+            page = tasks.get("/admin/jobs/queue", per_page=2, **query)
+            tasks.get("/admin/jobs/queue", per_page=2, cursor=page["meta"]["next_cursor"], **query)
+        tasks.get(f"/jobs/{tasks.id_of(task(1))}")
+    theirs = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
+    assert_cheap(tasks.database, theirs)
+    with tasks.collected():
+        eventually(lambda: tasks.happened()["enqueued"] == JOBS)
+    after = tasks.database.command("dbHash")["collections"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_the_pages_speak_of_these_jobs(tasks: Tasks) -> None:
+    viewer = signed_in(tasks.api)
+    assert "kind-1" in viewer.page("/dashboard").text
+    listed = viewer.page("/dashboard/jobs?status=dlq")
+    assert len(listed.all("a", **{"class": "row-link mono"})) == len(
+        tasks.newest_first(state="failed")
+    )
+    page = viewer.page(f"/dashboard/jobs/{tasks.id_of(task(2))}")
+    assert "Attempt 1" in page.text
+    assert "succeeded on w-1" in page.text
+    assert "hidden" not in page.text

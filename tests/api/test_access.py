@@ -1,0 +1,380 @@
+"""Who may see what, as tables: would catch a route that nobody has classed, one that opens to the
+wrong caller, and any difference between a job that is not yours and one that is not there."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+import mongomock
+import pytest
+from bson import ObjectId
+from flask.testing import FlaskClient
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.monitoring import CommandListener
+
+from jobmon import create_app
+from jobmon.api.auth import SESSION_COOKIE
+from jobmon.embedded import Mongod
+from jobmon.settings import ADMIN_DASHBOARD, Settings
+from jobmon.store import indexes
+from jobmon.store.revoked import REVOKED
+
+from ..conftest import SECRET, Api
+from ..dashboard.reading import PART, Page
+
+# Every route, with an address of it. A job of ada's is `adas`, one of bob's `bobs`.
+ANYONE = {
+    "/": "/",
+    "/dashboard/": "/dashboard/",
+    "/healthz": "/healthz",
+    "/readyz": "/readyz",
+    "/openapi.json": "/openapi.json",
+    "/docs": "/docs",
+    "/dashboard/sign-in": "/dashboard/sign-in",
+    "/dashboard/static/<path:name>": "/dashboard/static/jobmon.css",
+    "/dashboard/<anything:_rest>": "/dashboard/nothing/here",
+}
+SIGNED_IN = {"/jobs": "/jobs"}
+ADMINS = {
+    "/metrics": "/metrics",
+    "/admin/jobs/queue": "/admin/jobs/queue",
+    "/admin/jobs/stats": "/admin/jobs/stats",
+    "/admin/jobs/timeseries": "/admin/jobs/timeseries",
+    "/admin/jobs/types": "/admin/jobs/types",
+}
+OWNERS = {"/jobs/<job_id>": "/jobs/{}"}
+PAGES_OF_SIGNED_IN = {"/dashboard/my": "/dashboard/my", "/dashboard": "/dashboard"}
+PAGES_OF_ADMINS = {
+    "/dashboard/jobs": "/dashboard/jobs",
+    "/dashboard/overview": "/dashboard/overview",
+    "/dashboard/charts": "/dashboard/charts",
+}
+PAGES_OF_OWNERS = {"/dashboard/jobs/<anything:job_id>": "/dashboard/jobs/{}"}
+FORMS = {"/dashboard/session", "/dashboard/sign-out"}
+
+# How each kind of caller fares where one has to be signed in: status and code.
+STRANGERS = {
+    "none": (401, "authentication_required"),
+    "expired": (401, "token_expired"),
+    "forged": (401, "token_invalid"),
+    "revoked": (401, "token_invalid"),
+}
+KNOWN = ("user", "odd role", "no role")
+ADMINISTRATORS = ("ops", "admin")
+OK, NOT_ADMIN = (200, None), (403, "permission_denied")
+NOT_YOURS = (403, "access_denied")
+CALLERS = (*STRANGERS, *KNOWN, *ADMINISTRATORS)
+
+
+def signed(sub: str, role: Any, secret: str = SECRET, **claims: Any) -> str:
+    return jwt.encode({"sub": sub, "role": role} | claims, secret, "HS256")
+
+
+TOKENS = {
+    "none": None,
+    "expired": signed("ada", "admin", exp=1),
+    "forged": signed("ada", "admin", "another secret of thirty-two bytes or more"),
+    "revoked": signed("ada", "admin", jti="revoked"),
+    "user": signed("ada", "user"),
+    "odd role": signed("ada", ["admin", "ops"]),
+    "no role": jwt.encode({"sub": "ada"}, SECRET, "HS256"),
+    "ops": signed("olga", "ops"),
+    "admin": signed("root", "admin"),
+}
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
+    granted = frozenset({ADMIN_DASHBOARD})
+    settings = Settings(
+        mongo_uri="mongodb://127.0.0.1/watched",
+        jwt_secret_key=SECRET,
+        role_permissions={"admin": granted, "ops": granted},
+    )
+    client: Any = mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
+    jobs = [
+        ("adas", "ada"),
+        ("bobs", "bob"),
+        ("nobodys", None),
+        ("roots", "root"),
+        ("olgas", "olga"),
+    ]
+    client.watched.jobs.insert_many({"jobId": name, "createdBy": owner} for name, owner in jobs)
+    client[settings.rollup_db][REVOKED].insert_one({"_id": "revoked"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobmon.rollup.series.tally", lambda *_: {})  # mongomock cannot
+        yield Api(create_app(settings, client))
+
+
+def ask(api: Api, path: str, caller: str, **headers: str) -> Any:
+    """The answer to a caller, whose token is where the route looks for it."""
+    client, token = api.app.test_client(), TOKENS[caller]
+    if token is not None and path.startswith("/dashboard"):
+        client.set_cookie(SESSION_COOKIE, token, path="/dashboard")
+    elif token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return client.get(path, headers=headers)
+
+
+def fares(api: Api, path: str, caller: str) -> tuple[int, str | None]:
+    """Status and code, a page's code as its parts tell it."""
+    answer = ask(api, path, caller)
+    if answer.status_code < 400:
+        return answer.status_code, None
+    if not path.startswith("/dashboard"):
+        return answer.status_code, answer.json["error"]["code"]
+    assert answer.content_type == "text/html; charset=utf-8"
+    part = ask(api, path, caller, **PART)
+    assert (part.status_code, part.data) == (answer.status_code, b"")
+    if answer.status_code != 401:
+        return answer.status_code, part.headers["X-Error-Code"]
+    assert part.headers["HX-Refresh"] == "true"
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    said = Page(answer.text).text
+    if "expired" in said:
+        return 401, "token_expired"
+    return 401, "token_invalid" if "not valid" in said else "authentication_required"
+
+
+def test_every_route_is_classed(api: Api) -> None:
+    classed = ANYONE | SIGNED_IN | ADMINS | OWNERS
+    pages = PAGES_OF_SIGNED_IN | PAGES_OF_ADMINS | PAGES_OF_OWNERS
+    rules = list(api.app.url_map.iter_rules())
+    reads = {rule.rule for rule in rules if (rule.methods or set()) == {"GET", "HEAD"}}
+    assert reads == set(classed | pages)
+    assert {rule.rule for rule in rules} - reads == FORMS
+    assert {method for rule in rules for method in rule.methods or ()} == {"GET", "HEAD", "POST"}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("path", ANYONE.values())
+def test_what_is_open_is_the_same_for_all(api: Api, path: str, caller: str) -> None:
+    answer, to_nobody = ask(api, path, caller), ask(api, path, "none")
+    assert answer.status_code in {200, 302, 404}
+    if path != "/readyz":  # it says how long the database took
+        assert (answer.status_code, answer.data) == (to_nobody.status_code, to_nobody.data)
+
+
+def expected_of(caller: str, route: Mapping[str, str]) -> tuple[int, str | None]:
+    if caller in STRANGERS:
+        return STRANGERS[caller]
+    if route in (ADMINS, PAGES_OF_ADMINS) and caller in KNOWN:
+        return NOT_ADMIN
+    if route is PAGES_OF_SIGNED_IN and caller in KNOWN:
+        return OK
+    return OK
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize(
+    "routes",
+    [SIGNED_IN, ADMINS, PAGES_OF_SIGNED_IN, PAGES_OF_ADMINS],
+    ids=min,
+)
+def test_a_route_opens_to_those_whom_it_is_for(
+    api: Api, routes: dict[str, str], caller: str
+) -> None:
+    for path in routes.values():
+        expected = expected_of(caller, routes)
+        if path == "/dashboard" and caller in KNOWN:
+            expected = (302, None)  # to one's own jobs
+        assert fares(api, path, caller) == expected, path
+        # Neither a query that is wrong nor HEAD is a way round.
+        if expected[0] >= 400:
+            assert fares(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
+        header = {} if TOKENS[caller] is None else {"Authorization": f"Bearer {TOKENS[caller]}"}
+        assert api.client.head(path, headers=header).status_code == expected[0], path
+
+
+JOBS = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas": "olga", "none": 0}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_opens_to_its_owner_and_to_admins(api: Api, job: str, caller: str) -> None:
+    if caller in STRANGERS:
+        expected = STRANGERS[caller]
+    elif caller in ADMINISTRATORS:
+        expected = NOT_YOURS if job == "none" else OK
+    else:
+        expected = OK if job == "adas" else NOT_YOURS
+    for route in (OWNERS, PAGES_OF_OWNERS):
+        for path in route.values():
+            assert fares(api, path.format(job), caller) == expected
+
+
+def test_a_list_of_ones_own_jobs_holds_no_others(api: Api) -> None:
+    for caller, own in (
+        ("user", "adas"),
+        ("odd role", "adas"),
+        ("ops", "olgas"),
+        ("admin", "roots"),
+    ):
+        listed = ask(api, "/jobs", caller).json["data"]
+        assert [job["jobId"] for job in listed] == [own], caller
+        assert set(re.findall(r"\b\w+s\b", ask(api, "/dashboard/my", caller).text)) & set(JOBS) == {
+            own
+        }
+
+
+ODD_IDS = [
+    "..",
+    ".",
+    "%2e%2e",
+    "..%2f..%2fadmin",
+    "%00",
+    "bobs%00",
+    "bobs%0a",
+    "%20bobs",
+    "bobs%20",
+    "BOBS",
+    "%ff",
+    "%ed%a0%80",
+    quote("Ünïcödé-名-🦄"),
+    quote("\u202ebobs"),
+    quote("b\u043ebs"),  # a Cyrillic o
+    quote('{"$ne":null}'),
+    quote('{"$gt":""}'),
+    "$ne",
+    "bobs%2C%24ne",
+    quote("'||'1'=='1"),
+    quote("<script>alert(1)</script>"),
+    quote("'; return true; //"),
+    "[$ne]=",
+    "None",
+    "null",
+    "0",
+    "-1",
+    "x" * 10_000,
+    "%F0%9F%A6%84" * 800,
+    "*",
+    ".*",
+    "^b",
+]
+
+
+@pytest.mark.parametrize("job_id", ODD_IDS, ids=lambda job_id: job_id[:20])
+def test_an_odd_id_is_the_id_of_no_job(api: Api, job_id: str) -> None:
+    has_slash = "%2f" in job_id or "/" in quote(job_id, safe="/%") or "%2F" in job_id
+    expected = (404, "not_found") if has_slash else NOT_YOURS
+    for caller in ("user", "ops", "admin"):
+        assert fares(api, f"/jobs/{job_id}", caller) == expected
+        assert fares(api, f"/dashboard/jobs/{job_id}", caller) == NOT_YOURS
+    for caller, refused in STRANGERS.items():
+        assert fares(api, f"/jobs/{job_id}", caller) == (expected if has_slash else refused)
+        assert fares(api, f"/dashboard/jobs/{job_id}", caller) == refused
+
+
+@pytest.mark.parametrize(
+    "query", ["job_id[$ne]=x", "job_id=$ne:1", 'job_id={"$ne":1}', "owner[$ne]=x"]
+)
+def test_an_operator_in_a_query_is_text(api: Api, query: str) -> None:
+    answer = ask(api, f"/jobs?{query}", "user")
+    assert answer.status_code == 200
+    assert {job["createdBy"] for job in answer.json["data"]} <= {"ada"}
+
+
+def told(answer: Any) -> tuple[int, bytes, dict[str, str]]:
+    """Everything that a caller gets, but for what is of one request by its nature."""
+    headers = dict(answer.headers)
+    for name in ("Date", "X-Request-ID"):
+        headers.pop(name, None)
+    return answer.status_code, answer.data, headers
+
+
+def test_not_yours_and_not_there_are_the_same_to_the_last_byte(api: Api) -> None:
+    for path in ("/jobs/{}", "/dashboard/jobs/{}"):
+        for headers in ({}, PART, {"Accept-Encoding": "br, gzip"}, {"If-None-Match": "*"}):
+            theirs, missing = (
+                told(ask(api, path.format(name), "user", **headers)) for name in ("bobs", "none")
+            )
+            assert theirs == missing
+            assert theirs[0] == 403
+
+
+class Commands(CommandListener):
+    """What a client sends to its server, as the shapes of its commands."""
+
+    def __init__(self) -> None:
+        self.shapes: list[Any] = []
+
+    def started(self, event: Any) -> None:
+        if REVOKED in event.command.values():
+            return  # once a second, for whoever asks first
+        of_the_request = ("lsid", "$db", "$clusterTime", "comment")
+        own = {key: value for key, value in event.command.items() if key not in of_the_request}
+        self.shapes.append(_shape(own))
+
+    def succeeded(self, event: Any) -> None:
+        pass
+
+    def failed(self, event: Any) -> None:
+        pass
+
+    def of(self, ask: Callable[[], Any]) -> list[Any]:
+        self.shapes.clear()
+        ask()
+        return list(self.shapes)
+
+
+def _shape(value: Any, key: str = "") -> Any:
+    """A command with the job's id taken out, and nothing else."""
+    if isinstance(value, Mapping):
+        return {name: _shape(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shape(inner) for inner in value]
+    return "…" if key in ("jobId", "$gte", "$lt") else value
+
+
+@pytest.fixture
+def heard(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> Iterator[tuple[FlaskClient, Commands]]:
+    """A caller of a service over the real server, and what that server is asked."""
+    jobs = [("adas-job", "ada"), ("bobs-job", "bob"), ("by-object", ObjectId())]
+    for name, owner in jobs:
+        database.jobs.insert_one(
+            {"jobId": name, "createdBy": owner, "payload": {"fill": "x" * 9_000}}
+        )
+        database.job_attempts.insert_one({"jobId": name, "attemptNumber": 1})
+    commands = Commands()
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    with MongoClient[dict[str, Any]](uri, event_listeners=[commands], tz_aware=True) as client:
+        app = create_app(make_settings(mongo_uri=uri), client)
+        database.jobs.create_index(indexes.JOB_ID, unique=True)
+        yield app.test_client(), commands
+
+
+QUESTIONS = ["/jobs/{}", "/dashboard/jobs/{}", "/jobs?job_id={}", "/jobs?job_id={}&format=csv"]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_not_yours_and_not_there_ask_the_database_the_same(
+    heard: tuple[FlaskClient, Commands], question: str
+) -> None:
+    client, commands = heard
+    bearer = {"Authorization": f"Bearer {TOKENS['user']}"}
+    asked = {
+        name: commands.of(lambda name=name: client.get(question.format(name), headers=bearer).data)
+        for name in ("bobs-job", "by-object", "none-job", "adas-job")
+    }
+    assert asked["bobs-job"] == asked["by-object"] == asked["none-job"]
+    assert len(asked["none-job"]) >= 1
+    if "?" not in question:
+        # Only who may see the job makes us ask for its attempts.
+        assert (len(asked["none-job"]), len(asked["adas-job"])) == (1, 2)
+
+
+def test_what_the_server_looks_at_differs_by_one_key_and_one_job(
+    heard: tuple[FlaskClient, Commands], database: Database[dict[str, Any]]
+) -> None:
+    """No index could hide that without costing the queue's writers; docs/security.md says so."""
+    looked_at = {}
+    for name in ("bobs-job", "none-job"):
+        plan = database.jobs.find({"jobId": name, "createdBy": {"$in": ["ada"]}}).explain()
+        stats = plan["executionStats"]
+        looked_at[name] = (stats["totalKeysExamined"], stats["totalDocsExamined"])
+    assert looked_at == {"bobs-job": (1, 1), "none-job": (0, 0)}

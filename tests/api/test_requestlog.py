@@ -1,0 +1,119 @@
+"""One line a request, found by its id: would catch a request that leaves no trace, an id that a
+caller smuggles a line into the log with, and a query that nobody can tell the request of."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from pymongo.database import Database
+from structlog.testing import capture_logs
+
+from ..conftest import Api
+
+STATS = "/admin/jobs/stats"
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as captured:
+        yield captured
+
+
+def requests(lines: list[Any]) -> list[Any]:
+    return [line for line in lines if line["event"] == "request"]
+
+
+def test_a_request_is_one_line_that_says_who_what_and_how_long(api: Api, lines: list[Any]) -> None:
+    answer = api.as_owner("/jobs/some-id", "alice")
+    (line,) = requests(lines)
+    duration_ms = line.pop("duration_ms")
+    assert 0 < duration_ms < 60_000
+    assert line == {
+        "event": "request",
+        "log_level": "info",
+        "method": "GET",
+        "route": "/jobs/<job_id>",
+        "status": 403,
+        "code": "access_denied",
+        "user": "alice",
+        "address": "127.0.0.1",
+        "request_id": answer.headers["X-Request-ID"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "route"),
+    [(STATS, 401, STATS), ("/nope", 404, None), ("/healthz", 200, "/healthz")],
+)
+def test_so_is_one_without_a_token_and_one_without_a_route(
+    api: Api, lines: list[Any], path: str, status: int, route: str | None
+) -> None:
+    assert api.get(path).status_code == status
+    (line,) = requests(lines)
+    assert (line["status"], line["route"], line["user"]) == (status, route, None)
+
+
+def test_a_forged_token_names_nobody(api: Api, lines: list[Any]) -> None:
+    api.get("/jobs", token=api.token("alice", "user")[:-3] + "abc")
+    assert requests(lines)[0]["user"] is None
+
+
+def test_a_file_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -> None:
+    api.app.extensions["jobmon_connection"].jobs.collection.insert_one({"jobId": "a"})
+    answer = api.as_admin("/admin/jobs/queue", format="ndjson")
+    sent = answer.get_data()
+    answer.close()
+    assert json.loads(sent)["jobId"] == "a"
+    assert len(requests(lines)) == 1
+
+
+def test_the_id_is_the_callers_or_one_of_ours(api: Api) -> None:
+    def asked(**headers: str) -> str:
+        return api.client.get("/healthz", headers=headers).headers["X-Request-ID"]
+
+    assert asked(**{"X-Request-ID": "edge-1.2:a/b=c_d+e"}) == "edge-1.2:a/b=c_d+e"
+    ours = {asked(), asked()}
+    assert len(ours) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ours)
+
+
+@pytest.mark.parametrize("given", ["", "two words", 'quo"te', "ümlaut", "{json}", "x" * 129])
+def test_what_is_no_plain_word_is_no_id(api: Api, given: str) -> None:
+    answer = api.client.get("/healthz", headers={"X-Request-ID": given})
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        STATS,
+        "/admin/jobs/queue?status=dlq&page=2",
+        "/admin/jobs/queue?sort=createdAt",
+        "/admin/jobs/queue?job_id=abcd",
+        "/admin/jobs/queue?format=csv",
+        "/admin/jobs/timeseries",
+        "/admin/jobs/types",
+        "/jobs",
+        "/jobs/some-id",
+        "/dashboard",
+        "/dashboard/jobs",
+        "/metrics",
+    ],
+)
+def test_every_query_carries_the_id(
+    real_api: Api, database: Database[dict[str, Any]], path: str
+) -> None:
+    headers = {"X-Request-ID": "from-the-edge", "Authorization": f"Bearer {real_api.token()}"}
+    database.command("profile", 2)
+    try:
+        real_api.client.get(path, headers=headers).get_data()
+    finally:
+        database.command("profile", 0)
+    ran = list(database["system.profile"].find({"appName": "jobmon"}))
+    comments = {entry["command"].get("comment") for entry in ran}
+    # A figure that is shared may have been asked for by nobody else here; a ping is no query.
+    assert comments <= {"jobmon from-the-edge"}
+    assert comments or path == "/metrics"

@@ -1,0 +1,307 @@
+"""Revoked tokens: would catch one that still opens a route or a page, a list that is lost or kept
+for ever, and a database that is away turning into a fault."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+import pytest
+from click.testing import CliRunner, Result
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect, OperationFailure
+
+from jobmon import create_app
+from jobmon.api.auth import token_id
+from jobmon.cli import main
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store import revoked
+from jobmon.store.revoked import REVOKED, RevokedTokens
+
+from ..conftest import SECRET, Api
+from ..dashboard.reading import Viewer
+from ..waiting import eventually
+from .test_auth import CLAIMS, at, outcome, signed
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def unkept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list is read for each request: what is about keeping it says so."""
+    monkeypatch.setattr(revoked, "KEEP_MS", 0)
+
+
+@pytest.fixture
+def rollups(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    yield (own := database.client[f"{database.name}_own"])
+    database.client.drop_database(own.name)
+
+
+@pytest.fixture
+def run(mongod: Mongod, rollups: Database[dict[str, Any]]) -> Run:
+    """`jobmon …` for the service under test, with that on standard input."""
+    environment = {
+        "JOBMON_MONGO_URI": "mongodb://127.0.0.1:1/never",
+        "JOBMON_ROLLUP_URI": mongod.uri,
+        "JOBMON_ROLLUP_DB": rollups.name,
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+    }
+    return lambda *words, said="": CliRunner().invoke(main, words, said, environment)
+
+
+@pytest.fixture
+def api(
+    mongod: Mongod, rollups: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> Iterator[Api]:
+    uri = mongod.uri.replace("/?", f"/{rollups.name}?")
+    app = create_app(make_settings(mongo_uri=uri, rollup_db=rollups.name))
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()
+
+
+def entries(rollups: Database[dict[str, Any]]) -> dict[str, datetime | None]:
+    return {entry["_id"]: entry.get("expiresAt") for entry in rollups[REVOKED].find()}
+
+
+def test_a_token_from_standard_input_is_revoked_until_it_would_end(
+    api: Api, run: Run, rollups: Database[dict[str, Any]]
+) -> None:
+    token, other = api.token(seconds=600), api.token(seconds=600)
+    assert [outcome(api, token), outcome(api, other)] == [200, 200]
+    done = run("revoke", "--token-stdin", said=f"Bearer {token}\n")
+    assert done.exit_code == 0, done.output
+    assert token not in done.output
+    assert [outcome(api, token), outcome(api, other)] == ["token_invalid", 200]
+    refused = api.get("/jobs", token=token)
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+    ((known, until),) = entries(rollups).items()
+    assert done.output == f"revoked: {known}\n"
+    # An hour longer than the token is good.
+    left_s = (until - datetime.now(UTC)).total_seconds()
+    assert 3_600 + 590 < left_s <= 3_600 + 600
+
+
+def test_a_token_is_revoked_by_its_jti(
+    api: Api, run: Run, rollups: Database[dict[str, Any]]
+) -> None:
+    token = signed(CLAIMS | {"jti": "leaked-1", "exp": at(hours=1)})
+    assert outcome(api, token) == 200
+    assert run("revoke", "leaked-1").output == "revoked: leaked-1\n"
+    assert outcome(api, token) == "token_invalid"
+    assert outcome(api, signed(CLAIMS | {"jti": "LEAKED-1"})) == 200
+    assert entries(rollups) == {"leaked-1": None}
+
+
+def test_a_token_without_a_jti_is_revoked_by_all_that_it_says(api: Api, run: Run) -> None:
+    token, later = signed(CLAIMS | {"iat": 1}), signed(CLAIMS | {"iat": 2})
+    assert run("revoke", "--token-stdin", said=token).exit_code == 0
+    # Written in another order it is the same token, whoever signs it again.
+    again = signed({"iat": 1, **dict(reversed(CLAIMS.items()))})
+    assert [outcome(api, one) for one in (token, again, later)] == [
+        "token_invalid",
+        "token_invalid",
+        200,
+    ]
+
+
+def test_all_tokens_of_somebody_who_leaves_are_revoked_and_newer_ones_are_good(
+    api: Api, run: Run
+) -> None:
+    ours, without_iat = api.token("ada"), signed({"sub": "ada", "role": "admin"})
+    early = signed({"sub": "ada", "role": "admin", "iat": at(hours=-5), "jti": "x"})
+    others = api.token("adam")
+    done = run("revoke", "--sub", "ada")
+    assert done.output == "revoked: all tokens of ada issued until now\n"
+    assert {outcome(api, token) for token in (ours, without_iat, early)} == {"token_invalid"}
+    assert outcome(api, others) == 200
+    # A token's iat is in whole seconds.
+    eventually(lambda: outcome(api, api.token("ada")) == 200)
+    assert outcome(api, ours) == "token_invalid"
+    # A token's id that looks like a subject's entry is another thing.
+    assert run("revoke", "sub adam").exit_code == 0
+    assert outcome(api, others) == 200
+
+
+def test_the_list_says_what_is_revoked_and_until_when(api: Api, run: Run) -> None:
+    assert run("revoke", "--list").output == ""
+    run("revoke", "b")
+    run("revoke", "--token-stdin", said=signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800}))
+    assert run("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tfor good\n"
+    run("revoke", "--sub", "ada")
+    assert run("revoke", "--list").output.splitlines()[2].startswith("sub ada\tissued before 20")
+
+
+def test_revoking_twice_is_no_fault_and_a_better_end_is_kept(
+    run: Run, rollups: Database[dict[str, Any]]
+) -> None:
+    token = signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
+    for words, said in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
+        assert run("revoke", *words, said=said).exit_code == 0
+    assert entries(rollups) == {"a": None}
+
+
+@pytest.mark.parametrize("exp", [10**15, 253_402_300_799, 10**30])
+def test_a_token_that_ends_after_all_dates_is_revoked_for_good(
+    api: Api, run: Run, rollups: Database[dict[str, Any]], exp: int
+) -> None:
+    token = signed(CLAIMS | {"jti": "a", "exp": exp})
+    assert run("revoke", "--token-stdin", said=token).exit_code == 0
+    assert (entries(rollups), outcome(api, token)) == ({"a": None}, "token_invalid")
+
+
+def test_an_entry_goes_when_its_token_has_ended(
+    run: Run, api: Api, rollups: Database[dict[str, Any]]
+) -> None:
+    run("revoke", "kept")  # makes the index
+    rollups[REVOKED].insert_one({"_id": "over", "expiresAt": datetime.now(UTC)})
+    eventually(lambda: entries(rollups) == {"kept": None})
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("", "The token is not valid."),
+        ("x.y.z", "The token is not valid."),
+        (signed(CLAIMS, "another secret of thirty-two bytes or more"), "The token is not valid."),
+        (signed(CLAIMS | {"exp": at(hours=-1)}), "The token has expired."),
+    ],
+    ids=["nothing", "garbage", "forged", "expired"],
+)
+def test_a_token_that_opens_nothing_needs_no_revoking(
+    run: Run, rollups: Database[dict[str, Any]], token: str, said: str
+) -> None:
+    done = run("revoke", "--token-stdin", said=token)
+    assert (done.exit_code, done.output) == (1, f"Error: nothing to revoke: {said}\n")
+    assert entries(rollups) == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("a", "--list"),
+        ("a", "--token-stdin"),
+        ("--list", "--token-stdin"),
+        ("",),
+        ("a", "--sub", "b"),
+        ("--sub", ""),
+    ],
+)
+def test_one_thing_is_asked_for_at_a_time(run: Run, words: tuple[str, ...]) -> None:
+    done = run("revoke", *words)
+    assert done.exit_code == 2
+    assert "Give one of" in done.output
+
+
+def test_a_database_that_is_away_is_said_in_one_line_without_its_password(run: Run) -> None:
+    away = {
+        "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/?serverSelectionTimeoutMS=50",
+        "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+    }
+    done = CliRunner().invoke(main, ["revoke", "a"], env=away)
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: not revoked: ServerSelectionTimeoutError")
+    assert len(done.output.splitlines()) == 1
+    assert "hidden" not in done.output
+
+
+def test_revoking_ends_the_sessions_that_were_made_with_the_token(api: Api, run: Run) -> None:
+    token = api.token()
+    viewer = Viewer(api.app)
+    assert viewer.post("/dashboard/session", {"token": token}).status_code == 303
+    assert viewer.get("/dashboard/jobs").status_code == 200
+    run("revoke", "--token-stdin", said=token)
+    assert "not valid any more" in viewer.page("/dashboard/jobs", 401).text
+    part = viewer.get("/dashboard/overview", part=True)
+    assert (part.status_code, part.headers["HX-Refresh"]) == (401, "true")
+    again = Viewer(api.app).post("/dashboard/session", {"token": token})
+    assert (again.status_code, "Set-Cookie" in again.headers) == (401, False)
+    assert "not a valid token" in again.text
+
+
+class Listed:
+    """A collection that fails, or holds that."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+        self.reads = 0
+
+    def find(self, *_: Any) -> Any:
+        self.reads += 1
+        if self.fault:
+            raise self.fault
+        return self
+
+    def max_time_ms(self, _: int) -> list[dict[str, Any]]:
+        return [{"_id": "a"}]
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> Listed:
+    listed = Listed()
+    monkeypatch.setattr(RevokedTokens, "_entries", lambda _: listed)
+    return listed
+
+
+def test_the_list_is_read_once_for_all_who_ask_in_the_same_second(
+    real_api: Api, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoked, "KEEP_MS", 1_000)
+    tokens = RevokedTokens(real_api.app.extensions["jobmon_connection"])
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert [tokens.includes(one, "ada", 0) for one in ("a", "b", "a")] == [True, False, True]
+    assert listed.reads == 1
+    now += 1.1
+    assert tokens.includes("a", "ada", 0)
+    assert listed.reads == 2
+
+
+OFFICES = ["/jobs", "/jobs/x", "/admin/jobs/stats", "/admin/jobs/queue", "/dashboard/my"]
+
+
+def test_while_nobody_can_tell_routes_are_503_and_come_back(api: Api, listed: Listed) -> None:
+    listed.fault = AutoReconnect("db.internal:27017")
+    for path in OFFICES:
+        answer = api.get(path, token=api.token())
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2"), path
+        assert "internal" not in answer.text
+        # What can be told without the list is told.
+        assert api.get(path).status_code == 401, path
+        assert api.get(path, token="x.y.z").status_code == 401, path
+    assert Viewer(api.app).post("/dashboard/session", {"token": api.token()}).status_code == 503
+    assert [api.get(path).status_code for path in ("/healthz", "/readyz", "/docs")] == [200] * 3
+    # It is how Prometheus learns that the database is away.
+    assert api.as_admin("/metrics").status_code == 200
+    assert api.as_owner("/metrics", "ada").status_code == 403
+    listed.fault = None
+    assert [api.as_admin(path).status_code for path in OFFICES if path != "/jobs/x"] == [200] * 4
+
+
+def test_a_user_who_may_not_read_the_list_revokes_nothing_and_it_is_said_once(
+    api: Api, listed: Listed, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed.fault = OperationFailure("not authorized", 13)
+    assert [api.as_admin("/jobs").status_code for _ in range(3)] == [200] * 3
+    assert caplog.text.count("may not read the list of revoked tokens") == 1
+
+
+def test_tokens_that_say_different_things_have_different_ids() -> None:
+    ids = {
+        token_id({"jti": jti, "sub": sub, "exp": exp})
+        for jti in (None, "")
+        for sub in ("a", "b")
+        for exp in (1, 2)
+    }
+    assert len(ids) == 8
+    assert token_id({"jti": "x", "sub": "a"}) == token_id({"jti": "x", "sub": "b"}) == "x"
+
+
+def test_tokens_that_we_issue_each_have_an_id_of_their_own(api: Api) -> None:
+    ids = [jwt.decode(api.token(), SECRET, ["HS256"])["jti"] for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert all(len(one) >= 32 for one in ids)

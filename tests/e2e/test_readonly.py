@@ -1,0 +1,450 @@
+"""That jobmon only reads, and reads by TLS, on a server that asks for both: would catch a write to
+the watched database that is tried, one that is allowed, a connection that falls back to plain
+text, and a password in the log."""
+
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from jobmon import create_app
+from jobmon.demo import run_workload
+from jobmon.embedded import Mongod
+from jobmon.provision import READER_ROLE, create_users, initiate_replica_set
+from jobmon.rollup.collector import collecting
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..api import test_access as access
+from ..conftest import Api
+from ..dashboard.reading import PART
+from ..waiting import eventually
+
+WATCHED, OWN = "shop", "jobmon_rollups"
+COLLECTIONS = ("jobs", "job_attempts")
+PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
+ROOT = "the-roots-password"
+
+
+class Authority:
+    """A certificate authority of the test's own."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(self._name, self._key, x509.BasicConstraints(True, 0))
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, str]:
+        """A file with key and certificate for 127.0.0.1, and the subject as MongoDB writes it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"{name}s"),
+                x509.NameAttribute(NameOID.COMMON_NAME, name),
+            ]
+        )
+        host = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+        certificate = self._sign(subject, key, host)
+        file = self._folder / f"{name}-by-{self.file.name}"
+        pem = PrivateFormat.PKCS8, NoEncryption()
+        file.write_bytes(
+            key.private_bytes(Encoding.PEM, *pem) + certificate.public_bytes(Encoding.PEM)
+        )
+        return file, subject.rfc4514_string()
+
+    def _sign(self, subject: x509.Name, key: Any, more: x509.ExtensionType) -> x509.Certificate:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(more, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+class Guarded:
+    """A MongoDB that wants TLS and a user from everybody, and how its users reach it."""
+
+    def __init__(self, server: Mongod, authority: Authority, stranger: Authority) -> None:
+        self.server = server
+        self.authority = authority
+        self.stranger = stranger
+        self.certificate, self.subject = authority.issue("monitor")
+
+    def uri(self, user: str, password: str | None = None, **options: str) -> str:
+        password = password or PASSWORDS.get(user, ROOT)
+        source = "admin" if user == "root" else WATCHED
+        return self._uri(f"{user}:{password}@", authSource=source, **options)
+
+    def by_certificate(self, file: Path) -> str:
+        how = {"authMechanism": "MONGODB-X509", "authSource": "%24external"}
+        return self._uri("", tlsCertificateKeyFile=str(file), **how)
+
+    def _uri(self, user: str, **options: str) -> str:
+        options = {"tls": "true", "tlsCAFile": str(self.authority.file)} | options
+        asked = "&".join(f"{name}={value}" for name, value in options.items() if value)
+        return f"mongodb://{user}{self.server.address}/{WATCHED}?replicaSet=rs0&{asked}"
+
+    def root(self, **more: Any) -> MongoClient[dict[str, Any]]:
+        return MongoClient(self.uri("root"), tz_aware=True, **more)
+
+
+@pytest.fixture(scope="module")
+def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """Set up as docs/security.md says, with TLS required in the end."""
+    folder = tmp_path_factory.mktemp("guarded")
+    authority, stranger = Authority("ours", folder), Authority("theirs", folder)
+    key = folder / "replica.key"
+    key.touch(mode=0o600)
+    key.write_text(secrets.token_hex(32))
+    options = ["--keyFile", str(key), "--tlsMode", "preferTLS"]
+    options += ["--tlsCertificateKeyFile", str(authority.issue("server")[0])]
+    options += ["--tlsCAFile", str(authority.file), "--tlsAllowConnectionsWithoutCertificates"]
+    with Mongod(folder / "data", initiate=False, options=tuple(options)) as server:
+        with MongoClient[dict[str, Any]](server.address, directConnection=True) as local:
+            initiate_replica_set(local, "rs0", server.address)
+            local.admin.command("createUser", "root", pwd=ROOT, roles=["root"])
+        guarded = Guarded(server, authority, stranger)
+        with guarded.root() as root:
+            create_users(root, WATCHED, COLLECTIONS, OWN, PASSWORDS, collector="collector")
+            role = {"role": READER_ROLE, "db": "admin"}
+            root["$external"].command("createUser", guarded.subject, roles=[role])
+            create_indexes(Connection(Settings(mongo_uri=guarded.uri("root")), root))
+            root.admin.command("setParameter", 1, tlsMode="requireTLS")
+        yield guarded
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Api]:
+    app = create_app(settings)
+    try:
+        yield Api(app)
+    finally:
+        app.extensions["jobmon_connection"].client.close()
+
+
+@contextmanager
+def working(guarded: Guarded) -> Iterator[None]:
+    """Producers and workers beside us, as a user who may write."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run_workload, args=[guarded.uri("root"), stop])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def exercise(api: Api, spans: tuple[str, ...]) -> None:
+    """Ask every route for everything that makes it ask the database."""
+    by = {"admin": api.token(), "owner": api.token("alice", "user")}
+
+    def get(path: str, who: str = "admin") -> Any:
+        headers = {"Authorization": f"Bearer {by[who]}"}
+        for more in ({}, PART) if path.startswith("/dashboard") else ({},):
+            answer = api.client.get(path, headers=headers | more)
+            assert answer.status_code < 400 or "nothing" in path or "none" in path, path
+            assert answer.data is not None  # a stream is read to its end
+        return answer
+
+    jobs = get("/admin/jobs/queue?per_page=1").json
+    job_id = jobs["data"][0]["jobId"]
+    routes = access.ANYONE | access.SIGNED_IN | access.ADMINS
+    routes |= access.PAGES_OF_SIGNED_IN | access.PAGES_OF_ADMINS
+    for path in routes.values():
+        get(path)
+    for path in ("/jobs", "/dashboard", "/dashboard/my", "/jobs?format=csv"):
+        get(path, "owner")
+    for path in (*access.OWNERS.values(), *access.PAGES_OF_OWNERS.values()):
+        get(path.format(job_id))
+        get(path.format("none"))
+        get(path.format("none"), "owner")
+    for query in (
+        "status=queued",
+        "status=queued&type=email.send",
+        "type=email.send&sort=createdAt",
+        "owner=alice",
+        "owner=alice&status=dlq",
+        "error_code=E",
+        f"job_id={job_id[:6]}",
+        "created_from=2020-01-01&sort=createdAt",
+        "page=2&per_page=1",
+        f"cursor={jobs['meta']['next_cursor']}&per_page=1",
+        "format=csv",
+        "format=ndjson&sort=createdAt",
+    ):
+        get(f"/admin/jobs/queue?{query}")
+        get(f"/dashboard/jobs?{query}".replace("per_page=1", ""))
+    for window in ("", "?type=email.send", "?step=600"):
+        get(f"/admin/jobs/timeseries{window}")
+    for span in spans:
+        get(f"/dashboard/overview?range={span}")
+        get(f"/dashboard/charts?range={span}")
+
+
+# What the profiler may show of us, by (operation, command).
+READS = {
+    ("query", "find"),
+    ("getmore", "getMore"),
+    ("command", "aggregate"),
+    ("command", "count"),
+    ("command", "explain"),
+    ("command", "distinct"),
+    ("command", "killCursors"),
+    ("killcursors", "killCursors"),
+}
+
+
+def profiled(entry: Mapping[str, Any]) -> tuple[str, str]:
+    command = entry.get("command") or {}
+    return entry["op"], next(iter(command), "")
+
+
+def stages(entry: Mapping[str, Any]) -> set[str]:
+    pipelines = [
+        (entry.get(name) or {}).get("pipeline", []) for name in ("command", "originatingCommand")
+    ]
+    return {stage for pipeline in pipelines for step in pipeline for stage in step}
+
+
+def refusals(server: Mongod) -> list[str]:
+    """What the server refused to users who may not: it is in its log, and not in the profile."""
+    lines = (server.data / "mongod.log").read_text().splitlines()
+    entries = [json.loads(line) for line in lines if "Checking authorization failed" in line]
+    return [entry["attr"]["error"]["errmsg"] for entry in entries]
+
+
+@contextmanager
+def profiling(root: MongoClient[dict[str, Any]], name: str) -> Iterator[None]:
+    root[name].command("profile", 0)
+    root[name].drop_collection("system.profile")
+    root[name].create_collection("system.profile", capped=True, size=200_000_000)
+    root[name].command("profile", 2)
+    try:
+        yield
+    finally:
+        root[name].command("profile", 0)
+
+
+def test_service_and_collector_never_try_to_write_to_the_watched_database(
+    guarded: Guarded, make_settings: Callable[..., Settings]
+) -> None:
+    web = make_settings(mongo_uri=guarded.uri("reader"))
+    collector = make_settings(mongo_uri=guarded.uri("collector"))
+    with guarded.root(appname="jobmon") as root, working(guarded):
+        eventually(lambda: root[WATCHED].jobs.count_documents({}) > 100)
+        refused_before = refusals(guarded.server)
+        with profiling(root, WATCHED), profiling(root, OWN), serving(web) as api:
+            exercise(api, ("1h",))  # counted live
+            with collecting(collector):
+                stats = "/admin/jobs/stats"
+                eventually(lambda: api.as_admin(stats).json["source"] == "rollup")
+                totals = "/admin/jobs/timeseries"
+                eventually(lambda: api.as_admin(totals).json["meta"]["source"] == "rollup")
+                exercise(api, ("1h", "24h", "7d", "30d"))
+            assert refusals(guarded.server) == refused_before
+            # What would be seen if it were tried, as a proof that somebody looks.
+            root[WATCHED].jobs.update_one({"_id": "control"}, {"$set": {"status": "dlq"}})
+            with (
+                MongoClient(guarded.uri("reader"), appname="jobmon") as as_reader,
+                pytest.raises(OperationFailure, match="not authorized"),
+            ):
+                as_reader[WATCHED].jobs.insert_one({})
+            refused = eventually(lambda: refusals(guarded.server)[len(refused_before) :])
+            assert len(refused) == 1
+            assert "insert" in refused[0]
+            seen = list(root[WATCHED]["system.profile"].find({"appName": "jobmon"}))
+            own = list(root[OWN]["system.profile"].find({"appName": "jobmon"}))
+    by_user = {user: [one for one in seen if user in one["user"]] for user in PASSWORDS}
+    assert {one["op"] for one in seen if one["user"] == "root@admin"} >= {"update"}
+    assert all(len(entries) > 20 for entries in by_user.values())
+    for user, entries in by_user.items():
+        kinds = {profiled(one) for one in entries}
+        assert kinds <= READS, (user, kinds - READS)
+        assert not {"$out", "$merge"} & {stage for one in entries for stage in stages(one)}
+    # Of our own database the service reads, too; only the collector writes it.
+    of_reader = {profiled(one) for one in own if "reader" in one["user"]}
+    of_collector = {one["op"] for one in own if "collector" in one["user"]}
+    assert of_reader <= READS
+    assert of_reader
+    assert {"insert", "update"} <= of_collector
+
+
+Attempt = Callable[[MongoClient[dict[str, Any]]], object]
+
+
+def command(*words: Any, on: str = WATCHED, **more: Any) -> Attempt:
+    return lambda client: client[on].command(*words, **more)
+
+
+OUTS = [{"$out": "stolen"}, {"$out": {"db": "other", "coll": "stolen"}}, {"$merge": "jobs"}]
+ATTEMPTS: dict[str, Attempt] = {
+    "insert": command("insert", "jobs", documents=[{"jobId": "planted"}]),
+    "update": command(
+        "update", "jobs", updates=[{"q": {}, "u": {"$set": {"a": 1}}, "multi": True}]
+    ),
+    "replace": command("update", "jobs", updates=[{"q": {}, "u": {"a": 1}}]),
+    "upsert": command("update", "jobs", updates=[{"q": {"_id": 1}, "u": {"a": 1}, "upsert": True}]),
+    "delete": command("delete", "jobs", deletes=[{"q": {}, "limit": 0}]),
+    "findAndModify": command("findAndModify", "jobs", query={}, update={"$set": {"a": 1}}),
+    "findAndRemove": command("findAndModify", "job_attempts", query={}, remove=True),
+    "drop": command("drop", "jobs"),
+    "dropDatabase": command("dropDatabase"),
+    "create": command("create", "planted"),
+    "view": command("create", "planted", viewOn="jobs", pipeline=[]),
+    "createIndexes": command("createIndexes", "jobs", indexes=[{"key": {"a": 1}, "name": "a"}]),
+    "dropIndexes": command("dropIndexes", "jobs", index="*"),
+    "collMod": command("collMod", "jobs", validator={"a": 1}),
+    "compact": command("compact", "jobs"),
+    "reIndex": command("reIndex", "jobs"),
+    "convertToCapped": command("convertToCapped", "jobs", size=1),
+    "cloneCollectionAsCapped": command(
+        "cloneCollectionAsCapped", "jobs", toCollection="planted", size=1_000
+    ),
+    "rename": command("renameCollection", f"{WATCHED}.jobs", to=f"{WATCHED}.gone", on="admin"),
+    "applyOps": command("applyOps", [{"op": "d", "ns": f"{WATCHED}.jobs", "o": {}}], on="admin"),
+    **{
+        f"aggregate {stage}": command("aggregate", "jobs", pipeline=[stage], cursor={})
+        for stage in OUTS
+    },
+    "mapReduce": command(
+        "mapReduce", "jobs", map="function(){}", reduce="function(){}", out="planted"
+    ),
+    "mapReduce inline": command(
+        "mapReduce", "jobs", map="function(){}", reduce="function(){}", out={"merge": "jobs"}
+    ),
+    "createUser": command("createUser", "planted", pwd="x", roles=[]),
+    "updateUser": command("updateUser", "reader", roles=["root"]),
+    "grantRoles": command("grantRolesToUser", "reader", roles=[{"role": "root", "db": "admin"}]),
+    "createRole": command("createRole", "planted", privileges=[], roles=[], on="admin"),
+    "updateRole": command("updateRole", READER_ROLE, roles=["root"], on="admin"),
+    "profile": command("profile", 2),
+    "setParameter": command("setParameter", 1, notablescan=True, on="admin"),
+    "shutdown": command("shutdown", on="admin"),
+    "fsync": command("fsync", 1, lock=True, on="admin"),
+    "killAllSessions": command("killAllSessions", [], on="admin"),
+    "stepDown": command("replSetStepDown", 1, on="admin"),
+    "reconfig": command("replSetReconfig", {}, on="admin"),
+    "other collection": command("find", "customers"),
+    "other database": command("find", "jobs", on="other"),
+    "users": command("find", "system.users", on="admin"),
+    "profile's entries": command("find", "system.profile"),
+    "oplog": command("find", "oplog.rs", on="local"),
+    "whole database's changes": command(
+        "aggregate", 1, pipeline=[{"$changeStream": {}}], cursor={}
+    ),
+    "own: drop": command("drop", "state", on=OWN),
+    "own: drop database": command("dropDatabase", on=OWN),
+    "own: rename": command("renameCollection", f"{OWN}.state", to=f"{OWN}.gone", on="admin"),
+    "own: into the watched": command(
+        "aggregate",
+        "state",
+        pipeline=[{"$merge": {"into": {"db": WATCHED, "coll": "jobs"}}}],
+        cursor={},
+        on=OWN,
+    ),
+}
+OF_READER = {
+    "own: insert": command("insert", "revoked_tokens", documents=[{}], on=OWN),
+    "own: update": command("update", "state", updates=[{"q": {}, "u": {"a": 1}}], on=OWN),
+    "own: delete": command("delete", "revoked_tokens", deletes=[{"q": {}, "limit": 0}], on=OWN),
+    "own: createIndexes": command(
+        "createIndexes", "state", indexes=[{"key": {"a": 1}, "name": "a"}], on=OWN
+    ),
+}
+
+
+@pytest.mark.parametrize("user", [*PASSWORDS, "certificate"])
+def test_the_server_refuses_every_write(guarded: Guarded, user: str) -> None:
+    attempts = ATTEMPTS if user == "collector" else ATTEMPTS | OF_READER
+    uri = (
+        guarded.by_certificate(guarded.certificate) if user == "certificate" else guarded.uri(user)
+    )
+    with guarded.root() as root, MongoClient[dict[str, Any]](uri) as client:
+        if root[WATCHED].jobs.find_one({"jobId": "there"}) is None:
+            root[WATCHED].jobs.insert_one({"jobId": "there"})
+        before = root[WATCHED].command("dbHash")["collections"], root.list_database_names()
+        assert client[WATCHED].jobs.count_documents({}) > 0
+        outcomes = {}
+        for name, attempt in attempts.items():
+            try:
+                outcomes[name] = attempt(client)
+            except OperationFailure as error:
+                outcomes[name] = error.code
+        assert outcomes == dict.fromkeys(attempts, 13)
+        assert (
+            root[WATCHED].command("dbHash")["collections"],
+            root.list_database_names(),
+        ) == before
+
+
+@pytest.mark.parametrize("how", ["SCRAM-SHA-256", "SCRAM-SHA-1", "default", "certificate"])
+def test_the_service_answers_by_tls_as_each_kind_of_user(
+    guarded: Guarded, make_settings: Callable[..., Settings], how: str
+) -> None:
+    if how == "certificate":
+        uri = guarded.by_certificate(guarded.certificate)
+    else:
+        uri = guarded.uri("reader", authMechanism="" if how == "default" else how)
+    with serving(make_settings(mongo_uri=uri)) as api:
+        assert api.get("/readyz").status_code == 200
+        assert api.as_admin("/admin/jobs/queue").status_code == 200
+        assert api.as_admin("/admin/jobs/stats").json["totalJobs"] >= 0
+
+
+WRONG: dict[str, Callable[[Guarded], str]] = {
+    "another authority": lambda at: at.uri("reader", tlsCAFile=str(at.stranger.file)),
+    "the system's authorities": lambda at: at.uri("reader", tlsCAFile=""),
+    "no TLS": lambda at: at.uri("reader", tls="false", tlsCAFile=""),
+    "another password": lambda at: at.uri("reader", "not-the-password"),
+    "no such user": lambda at: at.uri("somebody", "not-the-password"),
+    "a certificate of nobody": lambda at: at.by_certificate(at.authority.issue("unknown")[0]),
+    "a certificate by another authority": lambda at: at.by_certificate(
+        at.stranger.issue("monitor")[0]
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_what_the_server_refuses_is_503_and_one_line_without_a_secret(
+    guarded: Guarded,
+    make_settings: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    uri = WRONG[how](guarded)
+    with serving(make_settings(mongo_uri=uri, server_selection_timeout_ms=400)) as api:
+        answer = api.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json["error"]["code"] == "database_unavailable"
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == 1, lines
+    assert len(lines[0].splitlines()) == 1
+    for secret in (*PASSWORDS.values(), "not-the-password", "mongodb://", str(guarded.certificate)):
+        assert secret not in caplog.text + answer.text

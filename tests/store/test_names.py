@@ -1,0 +1,215 @@
+"""The contract's words said in the documents' own: would catch a query that asks for the wrong
+field or value, an index that no document has the fields for, a document that is told wrongly."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+from jobmon.settings import Settings
+from jobmon.store.names import DerivedStatus, Names, spellings
+from jobmon.store.profiles import profile_of
+
+AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
+ID = ObjectId("6b0569950000000000000001")
+SNAKE = Names(
+    paths={
+        "jobId": "job_id",
+        "type": "kind",
+        "status": "state",
+        "createdAt": "made.at",
+        "lastError": "error",
+        "leaseExpiresAt": "locked_at",
+    },
+    statuses={"done": "succeeded", "ok": "succeeded", "failed": "dlq"},
+    lags={"leaseExpiresAt": timedelta(minutes=10)},
+)
+BY_ID = Names(paths={"jobId": "_id", "createdAt": "_id", "type": "kind"})
+DERIVED = Names(
+    paths={"type": "kind"},
+    derived=DerivedStatus(
+        expression={"$cond": ["$locked", "leased", "queued"]},
+        needs={"leased": {"locked": True}, "queued": {"locked": None}},
+    ),
+)
+NOTHING = {"_id": {"$in": []}}
+
+
+def test_the_contracts_own_documents_are_left_as_they_are() -> None:
+    own = Names.of_jobs()
+    query: dict[str, Any] = {"status": {"$in": ["dlq"]}}
+    stages = [{"$match": query}]
+    job = {"_id": 1, "odd": 2}
+    assert own.are_ours
+    assert own.query(query) is query
+    assert own.pipeline(stages) is stages
+    assert own.document(job) is job
+    assert own.projection(None) is None
+    assert own.unknown == frozenset()
+    assert not Names.of_jobs(jobId="job_id").are_ours
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, {}),
+        ({"type": "a"}, {"kind": "a"}),
+        ({"type": "a", "_id": 3}, {"$and": [{"kind": "a"}, {"_id": 3}]}),
+        ({"$nor": [{"type": "a"}, {}]}, {"$nor": [{"kind": "a"}, {}]}),
+        ({"lastError.code": "E"}, {"error.code": "E"}),
+        ({"status": "queued"}, {"state": "queued"}),
+        ({"status": "succeeded"}, {"state": {"$in": ["done", "ok", "succeeded"]}}),
+        ({"status": "dlq"}, {"state": {"$in": ["failed", "dlq"]}}),
+        ({"status": {"$in": ["failed"]}}, {"state": {"$in": []}}),  # their word for another
+        ({"status": {"$in": ["done", "queued"]}}, {"state": "queued"}),
+        ({"leaseExpiresAt": {"$lt": AT}}, {"locked_at": {"$lt": AT - timedelta(minutes=10)}}),
+        ({"nextRunAt": {"$gt": AT}}, NOTHING),
+        ({"nextRunAt": None}, {}),
+        ({"createdBy": {"$in": ["ada"]}}, NOTHING),
+        ({"$expr": {"$gt": ["$createdAt", AT]}}, {"$expr": {"$gt": ["$made.at", AT]}}),
+    ],
+    ids=str,
+)
+def test_a_query_is_said_in_their_words(asked: Any, said: Any) -> None:
+    assert SNAKE.query(asked) == said
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"jobId": "abc"}, {"_id": {"$in": ["abc"]}}),
+        ({"jobId": str(ID)}, {"_id": {"$in": [str(ID), ID]}}),
+        ({"jobId": str(ID).upper()}, {"_id": {"$in": [str(ID).upper()]}}),
+        (
+            {"jobId": {"$gte": "6b05", "$lt": "6b05~"}},
+            {
+                "$or": [
+                    {"_id": {"$gte": "6b05", "$lt": "6b05~"}},
+                    {
+                        "_id": {
+                            "$gte": ObjectId("6b05" + "0" * 20),
+                            "$lte": ObjectId("6b05" + "f" * 20),
+                        }
+                    },
+                ]
+            },
+        ),
+        (
+            {"jobId": {"$gte": "job-", "$lt": "job-~"}},
+            {"$or": [{"_id": {"$gte": "job-", "$lt": "job-~"}}]},
+        ),
+        ({"createdAt": {"$type": "date"}}, {"_id": {"$type": "objectId"}}),
+    ],
+    ids=str,
+)
+def test_an_id_may_be_a_text_or_an_objectid(asked: Any, said: Any) -> None:
+    assert BY_ID.query(asked) == said
+
+
+@pytest.mark.parametrize(
+    ("moment", "first"),
+    [
+        (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1),
+        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # no id of second 1 is that late
+        (datetime(1969, 12, 31, tzinfo=UTC), 0),
+        (datetime(2200, 1, 1, tzinfo=UTC), 0xFFFF_FFFF),
+    ],
+)
+def test_a_moment_is_the_first_id_that_could_be_made_then(moment: datetime, first: int) -> None:
+    asked = {"createdAt": {"$gte": moment}}
+    assert BY_ID.query(asked) == {"_id": {"$gte": ObjectId(f"{first:08x}{'0' * 16}")}}
+
+
+def test_a_status_that_no_field_holds_is_asked_for_by_what_it_follows_from() -> None:
+    expression = DERIVED.derived and DERIVED.derived.expression
+    assert DERIVED.query({"status": "leased"}) == {
+        "$and": [
+            {"$or": [{"locked": True}]},
+            {"$expr": {"$in": [expression, {"$literal": ["leased"]}]}},
+        ]
+    }
+    assert DERIVED.query({"status": {"$in": ["odd"]}}) == NOTHING  # it can never be that
+    grouped = {"$group": {"_id": {"status": "$status", "type": "$type"}}}
+    assert DERIVED.pipeline([grouped]) == [
+        {"$group": {"_id": {"status": expression, "type": "$kind"}}}
+    ]
+    assert DERIVED.projection(("status", "type")) == {
+        "_id": False,
+        "kind": True,
+        "_status": expression,
+    }
+    assert DERIVED.document({"_status": "leased", "kind": "a"}) == {"status": "leased", "type": "a"}
+
+
+def test_an_index_is_one_on_their_fields_or_none() -> None:
+    by_status = [("status", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
+    assert SNAKE.keys(by_status) == [("state", 1), ("made.at", -1), ("_id", -1), ("kind", 1)]
+    assert SNAKE.keys([("createdBy", 1), ("createdAt", -1)]) is None
+    assert DERIVED.keys(by_status) is None
+    assert BY_ID.keys([("type", 1), ("createdAt", -1), ("_id", -1)]) == [("kind", 1), ("_id", -1)]
+    # By itself _id has an index that is always there, and upwards.
+    assert BY_ID.keys([("createdAt", -1), ("_id", -1)]) == [("_id", 1)]
+    assert BY_ID.keys([("jobId", 1)]) == [("_id", 1)]
+    assert BY_ID.order([("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]) == [("_id", -1)]
+
+
+def test_an_expression_is_about_their_fields_but_a_literal_is_not() -> None:
+    asked = {"$cond": [{"$eq": ["$type", {"$literal": "$type"}]}, "$$NOW", "$nextRunAt"]}
+    assert SNAKE.expression(asked) == {
+        "$cond": [{"$eq": ["$kind", {"$literal": "$type"}]}, "$$NOW", None]
+    }
+    assert SNAKE.expression("$type", under="_job") == "$_job.kind"
+    assert BY_ID.expression("$createdAt", under="_job") == {
+        "$convert": {"input": "$_job._id", "to": "date", "onError": None}
+    }
+
+
+def test_what_is_read_is_what_is_told_of_and_no_path_twice() -> None:
+    names = Names(paths={"payload": "data", "createdBy": "data.user.id", "jobId": "_id"})
+    assert names.projection(("payload", "createdBy")) == {"_id": False, "data": True}
+    assert names.projection(("createdBy", "jobId")) == {"_id": True, "data.user.id": True}
+    assert names.projection(None) == {"_id": True, "data": True}
+
+
+def test_a_document_is_told_in_the_contracts_words() -> None:
+    job = {"_id": 7, "kind": "a", "state": "ok", "made": {"at": AT}, "locked_at": AT, "status": 9}
+    assert SNAKE.document(job) == {
+        "_id": 7,
+        "type": "a",
+        "status": "succeeded",
+        "createdAt": AT,
+        "leaseExpiresAt": AT + timedelta(minutes=10),
+    }
+    assert SNAKE.document({"_id": 7, "made": "then", "state": ["ok"], "locked_at": "now"}) == {
+        "_id": 7,
+        "status": ["ok"],
+        "leaseExpiresAt": "now",
+    }
+    assert BY_ID.document({"_id": ID}) == {
+        "_id": ID,
+        "jobId": str(ID),
+        "createdAt": ID.generation_time,
+    }
+    assert BY_ID.document({"_id": "text"}) == {"_id": "text", "jobId": "text", "createdAt": None}
+
+
+def test_spellings_of_a_text() -> None:
+    assert spellings("ada") == ["ada"]
+    assert spellings(str(ID)) == [str(ID), ID]
+
+
+def test_settings_correct_a_profile() -> None:
+    def jobs(**given: Any) -> Names:
+        return profile_of(Settings(mongo_uri="mongodb://db", **given)).jobs
+
+    assert "createdAt" in jobs(profile="celery").unknown
+    assert jobs(profile="celery", job_fields={"createdAt": "made"}).knows_creation
+    assert jobs(profile="celery", status_names={"PROGRESS": "leased"}).status("PROGRESS") == (
+        "leased"
+    )
+    assert jobs(profile="celery").status("PROGRESS") == "PROGRESS"
+    mine = jobs(profile="agenda", job_fields={"status": "state", "leaseExpiresAt": "until"})
+    assert mine.query({"status": "dlq"}) == {"state": "dlq"}
+    assert mine.query({"leaseExpiresAt": {"$lt": AT}}) == {"until": {"$lt": AT}}
+    assert jobs(profile="agenda").unknown == {"createdBy", "maxAttempts", "updatedAt"}

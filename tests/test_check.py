@@ -1,0 +1,514 @@
+"""`jobmon check` on real servers: would catch a finding that is never made, one that is always
+made, a line to paste that does not work, and a password that is printed."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from click.testing import CliRunner, Result
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon import check
+from jobmon.check import Finding, Level, examine
+from jobmon.cli import main
+from jobmon.embedded import Mongod
+from jobmon.queue import JobQueue
+from jobmon.rollup.collector import collecting
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes, missing_indexes
+
+from .conftest import SECRET
+from .waiting import eventually
+
+Findings = list[Finding]
+Make = Callable[..., Settings]
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def of(findings: Findings, name: str, *levels: Level) -> Findings:
+    """What one check found, of these levels; by default what is amiss."""
+    wanted = levels or (Level.WARNING, Level.PROBLEM)
+    return [finding for finding in findings if finding.check == name and finding.level in wanted]
+
+
+def only(findings: Findings, name: str, *levels: Level) -> Finding:
+    (finding,) = of(findings, name, *levels)
+    return finding
+
+
+@pytest.fixture
+def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Make) -> Settings:
+    """For a database of the test's own, with rollups of its own."""
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    return make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups")
+
+
+@pytest.fixture
+def worked(database: Database[dict[str, Any]], settings: Settings) -> Database[dict[str, Any]]:
+    """A queue that is as it should be: indexes, and a job for each way to end."""
+    with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
+        create_indexes(Connection(settings, client))
+    queue = JobQueue(database)
+    for finish in ("succeed", "fail", "work"):
+        queue.enqueue(finish, created_by="ada", max_attempts=1)
+        lease = queue.lease("worker-1")
+        assert lease
+        if finish == "succeed":
+            queue.report_success(lease)
+        if finish == "fail":
+            queue.report_failure(lease, code="E", message="no")
+    return database
+
+
+def run_check(uri: str, *options: str, **more: str) -> Result:
+    environment = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **more}
+    return CliRunner().invoke(main, ["check", *options], env=environment)
+
+
+def test_a_queue_as_it_should_be_has_no_problem(
+    worked: Database[dict[str, Any]], settings: Settings
+) -> None:
+    with collecting(settings):
+        eventually(lambda: not of(list(examine(settings)), "collector"))
+        found = list(examine(settings))
+    amiss = [finding for finding in found if finding.level is not Level.OK]
+    # The server of the tests lets anybody in, and that is said.
+    assert [finding.check for finding in amiss] == ["rights"], amiss
+    told = {finding.check: finding.says for finding in found}
+    assert "MongoDB 6.0" in told["database"]
+    assert "replica set rs0, 1 member" in told["database"]
+    assert "change stream" in told["changes"]
+    assert "The figures are" in told["collector"]
+    assert len(of(found, "collections", Level.OK)) == 2
+    assert len(of(found, "fields", Level.OK)) == 2
+    worked.client.drop_database(settings.rollup_db)
+
+
+def test_the_command_prints_a_line_each_and_what_to_do(
+    worked: Database[dict[str, Any]], settings: Settings
+) -> None:
+    worked.jobs.drop_indexes()
+    result = run_check(settings.mongo_uri)
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert lines[0].startswith("ok       settings     The settings are valid: jobs and")
+    assert any(line.startswith("problem  indexes ") for line in lines)
+    assert any("db.jobs.createIndex(" in line for line in lines)
+    assert lines[-1] == "Problems: 1. Warnings: 2."
+
+
+def test_the_findings_for_machines(worked: Database[dict[str, Any]], settings: Settings) -> None:
+    result = run_check(settings.mongo_uri, "--json")
+    told = json.loads(result.output)
+    assert result.exit_code == 0  # warnings are no problem
+    assert told["ok"] is True
+    levels = {finding["check"]: finding["level"] for finding in told["findings"]}
+    assert levels["indexes"] == "ok"
+    assert levels["collector"] == "warning"
+
+
+def test_a_certificate_that_is_not_there_is_one_line_too() -> None:
+    result = run_check("mongodb://ada:5ecret@db/shop?tls=true&tlsCAFile=/nowhere/ca.pem")
+    assert result.exit_code == 1
+    assert "JOBMON_MONGO_URI: The file /nowhere/ca.pem cannot be read." in result.output
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_bad_setting_is_a_finding_like_any_other(options: tuple[str, ...]) -> None:
+    result = run_check("not a URI", *options)
+    assert result.exit_code == 1
+    assert "JOBMON_MONGO_URI: Not a MongoDB connection string" in result.output
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://ada:5ecret@127.0.0.1:1/shop",
+        "mongodb+srv://ada:5ecret@nowhere.invalid/shop",
+    ],
+    ids=["no server", "no name"],
+)
+def test_an_unreachable_database_is_one_line_without_the_password(uri: str) -> None:
+    result = run_check(uri, JOBMON_SERVER_SELECTION_TIMEOUT_MS="200")
+    assert result.exit_code == 1
+    assert "5ecret" not in result.output
+    told = [line for line in result.output.splitlines() if line.startswith("problem")]
+    assert len(told) == 1, result.output
+    assert told[0].startswith("problem  database     The database at ")
+    assert "Problems: 1. Warnings: 0." in result.output
+
+
+def test_collections_that_are_not_there_and_one_that_looks_like_jobs(
+    database: Database[dict[str, Any]], settings: Settings
+) -> None:
+    database.users.insert_one({"name": "ada", "status": "here", "type": "person"})
+    assert "another name" in str(of(list(examine(settings)), "collections")[0].do)
+    database.work.insert_one({"jobId": "1", "status": "queued", "nextRunAt": NOW})
+    jobs, attempts = of(list(examine(settings)), "collections")
+    assert jobs.level is Level.PROBLEM
+    assert jobs.says == f"There is no collection {database.name}.jobs."
+    assert jobs.do == "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one."
+    assert attempts.level is Level.WARNING
+    assert "JOBMON_ATTEMPTS_COLLECTION" in str(attempts.do)
+    # No indexes are asked for in collections that may not be the right ones.
+    assert not of(list(examine(settings)), "indexes")
+
+
+def test_jobs_in_another_database_are_named(
+    mongo: MongoClient[dict[str, Any]], database: Database[dict[str, Any]], settings: Settings
+) -> None:
+    other = mongo[f"{database.name}_other"]
+    other.jobs.insert_one({"jobId": "1"})
+    try:
+        finding = of(list(examine(settings)), "collections")[0]
+        assert other.name in str(finding.do)
+        assert "JOBMON_MONGO_URI" in str(finding.do)
+    finally:
+        mongo.drop_database(other.name)
+
+
+def test_empty_collections_and_a_view(
+    database: Database[dict[str, Any]], settings: Settings
+) -> None:
+    database.create_collection("jobs")
+    database.create_collection("job_attempts", viewOn="jobs", pipeline=[])
+    jobs, attempts = of(list(examine(settings)), "collections")
+    assert (jobs.level, jobs.says) == (Level.WARNING, f"{database.name}.jobs is empty.")
+    assert attempts.level is Level.PROBLEM
+    assert "is a view" in attempts.says
+
+
+def test_missing_indexes_are_named_and_the_lines_make_them(
+    worked: Database[dict[str, Any]], settings: Settings
+) -> None:
+    worked.jobs.drop_index("jobId_1")
+    worked.jobs.drop_index("status_1_type_1_createdAt_-1__id_-1")
+    finding = only(list(examine(settings)), "indexes")
+    assert finding.level is Level.PROBLEM
+    assert finding.says.startswith("2 indexes missing")
+    init, *lines = finding.commands
+    assert lines == [
+        'db.jobs.createIndex({"jobId": 1}, {unique: true})',
+        'db.jobs.createIndex({"status": 1, "type": 1, "createdAt": -1, "_id": -1})',
+    ]
+    assignment, *command = init.split()
+    name, _, uri = assignment.partition("=")
+    assert command == ["jobmon", "init"]
+    made = CliRunner().invoke(main, ["init"], env={name: uri.strip("'")})
+    assert made.exit_code == 0, made.output
+    with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
+        assert missing_indexes(Connection(settings, client)) == []
+
+
+def test_lines_to_paste_keep_names_that_are_not_the_usual_ones(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+) -> None:
+    database["my-jobs"].insert_one({"jobId": "1"})
+    renamed = make_settings(mongo_uri=settings.mongo_uri, jobs_collection="my-jobs")
+    init, line, *_ = only(list(examine(renamed)), "indexes").commands
+    assert init.startswith("JOBMON_JOBS_COLLECTION='my-jobs' JOBMON_ADMIN_MONGO_URI=")
+    assert line.startswith('db.getCollection("my-jobs").createIndex(')
+
+
+def test_fields_that_no_document_has_and_what_is_lost(
+    database: Database[dict[str, Any]], settings: Settings
+) -> None:
+    database.jobs.insert_many(
+        {"job_id": str(number), "status": "leased", "createdAt": NOW, "attempts": 1}
+        for number in range(3)
+    )
+    database.job_attempts.insert_one({"jobId": "1", "attemptNumber": 1, "status": "running"})
+    found = of(list(examine(settings)), "fields")
+    job_id, *others = (finding for finding in found if "of jobs " in finding.says)
+    assert job_id.level is Level.PROBLEM
+    assert (
+        job_id.says == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
+    )
+    assert job_id.do == "Set JOBMON_JOB_FIELDS=jobId=job_id if that is it."
+    assert {finding.level for finding in others} == {Level.WARNING}
+    names = {finding.says.partition(":")[0].rpartition(" ")[2] for finding in others}
+    # Nothing has ended or failed; `attempts` in the job stands for attemptCount.
+    expected = {"type", "updatedAt", "createdBy", "payload", "priority", "nextRunAt", "maxAttempts"}
+    assert names == expected | {"leasedBy", "leaseExpiresAt"}
+    assert "with status leased has leasedBy" in str(others)
+    of_attempts = [finding.says for finding in found if "job_attempts" in finding.says]
+    assert len(of_attempts) == 2  # workerId, startedAt
+
+
+def test_values_of_other_types_and_unknown_statuses(
+    worked: Database[dict[str, Any]], settings: Settings
+) -> None:
+    assert of(list(examine(settings)), "fields") == []
+    worked.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": "2026-11-24"}})
+    worked.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})  # is fine
+    worked.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
+    types, statuses = of(list(examine(settings)), "fields")
+    assert types.says.startswith("createdAt in jobs should be date, but is 1 times string (of 3).")
+    assert statuses.says.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
+
+
+def test_names_and_statuses_that_the_settings_translate(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+) -> None:
+    database.jobs.insert_one({"key": "1", "at": {"made": "today"}, "state": "done"})
+    names = {"jobId": "key", "createdAt": "at.made", "status": "state"}
+    renamed = make_settings(
+        mongo_uri=settings.mongo_uri, job_fields=names, status_names={"done": "succeeded"}
+    )
+    found = of(list(examine(renamed)), "fields")
+    assert [finding for finding in found if finding.level is Level.PROBLEM] == []
+    told = [finding.says for finding in found]
+    assert any("with status succeeded or dlq or cancelled has finishedAt" in says for says in told)
+    assert any(says.startswith("at.made in jobs should be date") for says in told)
+    assert not any("Unknown statuses" in says for says in told)
+    init, first, *_ = only(list(examine(renamed)), "indexes").commands
+    assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
+    assert first == 'db.jobs.createIndex({"key": 1}, {unique: true})'
+
+
+def test_a_queue_of_another_program(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+) -> None:
+    agenda = make_settings(
+        mongo_uri=settings.mongo_uri, profile="agenda", jobs_collection="agendaJobs"
+    )
+    database.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})
+    found = list(examine(agenda))
+    assert of(found, "fields") == []
+    assert [finding.says for finding in of(found, "collections", *Level)] == [
+        f"{database.name}.agendaJobs holds about 1 document."
+    ]
+    assert only(found, "indexes").commands[0].startswith("JOBMON_PROFILE='agenda' JOBMON_ADMIN")
+
+
+def test_only_the_newest_documents_are_looked_at(
+    worked: Database[dict[str, Any]], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked.jobs.update_many({"status": {"$ne": "leased"}}, {"$set": {"payload": "text"}})
+    assert len(of(list(examine(settings)), "fields")) == 1
+    monkeypatch.setattr(check, "SAMPLE", 1)
+    assert of(list(examine(settings)), "fields") == []
+
+
+@pytest.mark.parametrize(
+    ("off", "level", "how"),
+    [
+        (timedelta(milliseconds=500), Level.OK, "behind"),
+        (timedelta(seconds=30), Level.WARNING, "behind"),
+        (timedelta(seconds=-30), Level.WARNING, "ahead of"),
+    ],
+)
+def test_clocks_that_differ(
+    settings: Settings, database: Database[dict[str, Any]], off: timedelta, level: Level, how: str
+) -> None:
+    found = list(examine(settings, lambda: datetime.now(UTC) + off))
+    finding = only(found, "clock", *Level)
+    assert finding.level is level
+    assert how in finding.says
+
+
+def test_a_slow_round_trip_is_no_difference_of_clocks(
+    settings: Settings, database: Database[dict[str, Any]]
+) -> None:
+    # Each question takes ten seconds, as if the network took them: five there, five back.
+    now = datetime.now(UTC)
+    looks = itertools.cycle((now - timedelta(seconds=5), now + timedelta(seconds=5)))
+    finding = only(list(examine(settings, lambda: next(looks))), "clock", *Level)
+    assert finding.level is Level.OK
+    assert "± 5,000 ms" in finding.says
+
+
+def test_the_collector_absent_stopped_stuck_building_and_of_another_queue(
+    worked: Database[dict[str, Any]], settings: Settings
+) -> None:
+    def says() -> Finding:
+        return only(list(examine(settings)), "collector", *Level)
+
+    assert "No collector ever ran" in says().says
+    assert says().commands == ("jobmon collector",)
+    rollups = worked.client[settings.rollup_db]
+    now = datetime.now(UTC)
+    rollups.state.insert_one({"_id": "build", "at": now, "counted": 5, "estimated": 1_000})
+    assert says().says == "A first count is under way: 5 of about 1,000 jobs."
+    rollups.state.update_one({"_id": "build"}, {"$set": {"at": now - timedelta(hours=1)}})
+    rollups.state.insert_one({"_id": "figures", "at": now - timedelta(hours=3)})
+    assert says().says.startswith("No collector runs, the figures are 3:00:")
+    lease = {"_id": "collector", "holder": "box:1", "expiresAt": now + timedelta(hours=1)}
+    rollups.leases.insert_one(lease)
+    assert says().says == "Collector box:1 is at work, but has no fresh figures."
+    assert says().level is Level.WARNING
+    rollups.state.update_one({"_id": "figures"}, {"$set": {"at": now + timedelta(hours=1)}})
+    assert says().level is Level.OK
+    assert says().says.endswith("kept by collector box:1.")
+    rollups.state.insert_one({"_id": "snapshot", "at": now, "watched": "shop.jobs"})
+    assert says().level is Level.PROBLEM
+    assert "are of shop.jobs" in says().says
+    worked.client.drop_database(rollups.name)
+
+
+@pytest.fixture(scope="module")
+def standalone(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    with Mongod(tmp_path_factory.mktemp("standalone"), replica_set=None) as server:
+        yield server
+
+
+def test_a_standalone_server_is_polled(standalone: Mongod, make_settings: Make) -> None:
+    settings = make_settings(mongo_uri=f"{standalone.uri}shop")
+    with MongoClient[dict[str, Any]](standalone.uri) as client:
+        client.shop.jobs.insert_one({"jobId": "1", "updatedAt": NOW})
+        found = list(examine(settings))
+        assert "a standalone server" in only(found, "database", Level.OK).says
+        finding = only(found, "changes")
+        assert finding.level is Level.WARNING
+        assert "asks for what was updated, and finds deletions within" in finding.says
+        assert 'db.jobs.createIndex({"updatedAt": 1})' in only(found, "indexes").commands
+        client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
+        assert "no job has updatedAt" in only(list(examine(settings)), "changes").says
+
+
+@pytest.fixture(scope="module")
+def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    """A server with authentication and the users of `jobmon init`; a few others, less fit."""
+    folder = tmp_path_factory.mktemp("guarded")
+    key = folder / "replica.key"
+    key.touch(mode=0o600)
+    key.write_text("k" * 64)
+    with (
+        Mongod(folder / "data", replica_set=None) as alone,
+        MongoClient[dict[str, Any]](alone.uri) as client,
+    ):
+        client.admin.command("createUser", "root", pwd="rootpw", roles=["root"])
+        client.shop.command("createUser", "writer", pwd="writerpw", roles=["readWrite"])
+        client.shop.command("createUser", "nobody", pwd="nobodypw", roles=[])
+        read_only = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
+        client.shop.command("createRole", "finder", privileges=[read_only], roles=[])
+        client.shop.command("createUser", "finder", pwd="finderpw", roles=["finder"])
+    with Mongod(folder / "data", initiate=False, options=("--keyFile", str(key))) as server:
+        environment = {
+            "JOBMON_ADMIN_MONGO_URI": uri(server, "root", "authSource=admin&directConnection=true"),
+            "JOBMON_READER_PASSWORD": "readerpw",
+            "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
+        }
+        command = ["init", "--replica-set", f"rs0/{server.address}", "--reader", "reader"]
+        result = CliRunner().invoke(main, [*command, "--collector", "collector"], env=environment)
+        assert result.exit_code == 0, result.output
+        yield server
+
+
+def uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
+    return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
+
+
+def test_the_reader_has_all_the_rights_and_none_too_many(
+    guarded: Mongod, make_settings: Make
+) -> None:
+    found = list(examine(make_settings(mongo_uri=uri(guarded, "reader"))))
+    assert of(found, "rights") == [], of(found, "rights")[0].says
+    users, figures = of(found, "rights", Level.OK)
+    assert users.says == "User reader@shop may read all that jobmon reads."
+    assert figures.says.endswith("the web service needs not.")
+    assert of(found, "indexes") == of(found, "changes") == []
+    assert not [finding for finding in found if finding.level is Level.PROBLEM]
+
+
+def test_whether_a_collector_may_write(guarded: Mongod, make_settings: Make) -> None:
+    reader, writer = uri(guarded, "reader"), uri(guarded, "collector")
+    for settings in (
+        make_settings(mongo_uri=writer),
+        make_settings(mongo_uri=reader, rollup_uri=writer),
+    ):
+        figures = of(list(examine(settings)), "rights", Level.OK)[-1]
+        assert figures.says == "A collector may write jobmon_rollups with these settings."
+    finding = only(list(examine(make_settings(mongo_uri=reader, collector=True))), "rights")
+    assert finding.level is Level.PROBLEM
+    assert "JOBMON_COLLECTOR_PASSWORD=… jobmon init --collector USER" in finding.commands[0]
+
+
+def test_a_collectors_connection_that_does_not_work_is_its_own_problem(
+    guarded: Mongod, make_settings: Make
+) -> None:
+    reader = uri(guarded, "reader")
+    away = "mongodb://ada:5ecret@127.0.0.1:1/shop"
+    for rollup_uri in (away, reader.replace("readerpw", "no5ecret")):
+        settings = make_settings(
+            mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=300
+        )
+        found = list(examine(settings))
+        finding = only(found, "rights", Level.PROBLEM)
+        assert finding.says.startswith("The collector's connection does not work: ")
+        assert "5ecret" not in repr(found)
+        assert of(found, "collector", *Level)  # the rest is looked at all the same
+
+
+@pytest.mark.parametrize("user", ["writer", "root"])
+def test_a_user_who_may_write_is_a_warning(guarded: Mongod, make_settings: Make, user: str) -> None:
+    options = "replicaSet=rs0" + ("&authSource=admin" if user == "root" else "")
+    found = list(examine(make_settings(mongo_uri=uri(guarded, user, options))))
+    warnings = of(found, "rights", Level.WARNING)
+    assert [finding.says.partition(" (")[0] for finding in warnings] == [
+        "The user may also change jobs",
+        "The user may also change job_attempts",
+    ]
+    assert "insert" in warnings[0].says
+    assert warnings[0].commands[0].endswith("jobmon init --reader USER")
+    assert "ADMIN:PASSWORD@" in warnings[0].commands[0]
+
+
+def test_rights_that_are_missing_are_named(guarded: Mongod, make_settings: Make) -> None:
+    found = list(examine(make_settings(mongo_uri=uri(guarded, "finder"))))
+    finding = of(found, "rights", Level.PROBLEM)[0]
+    assert finding.says == (
+        "The user may not list the indexes of jobs; may not read the size (collStats) of jobs; "
+        "may not read job_attempts; may not list the indexes of job_attempts; "
+        "may not read jobmon_rollups."
+    )
+    assert "may not follow changes of jobs" in only(found, "changes").says
+    assert "Unauthorized" in only(found, "indexes").says
+
+
+def test_a_user_without_any_right_learns_that_and_not_that_nothing_is_there(
+    guarded: Mongod, make_settings: Make
+) -> None:
+    found = list(examine(make_settings(mongo_uri=uri(guarded, "nobody"))))
+    assert "may not read jobs" in of(found, "rights", Level.PROBLEM)[0].says
+    assert of(found, "collections") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("reader:no5ecret@", "does not know this user or password"),
+        ("", "answers only to users who sign in"),
+    ],
+    ids=["wrong password", "no user"],
+)
+def test_a_server_that_does_not_let_us_in(
+    guarded: Mongod, make_settings: Make, name: str, says: str
+) -> None:
+    away = f"mongodb://{name}{guarded.address}/shop?directConnection=true"
+    found = list(examine(make_settings(mongo_uri=away)))
+    assert [finding.check for finding in found] == ["settings", "database"]
+    assert says in found[-1].says
+    assert "5ecret" not in repr(found)
+
+
+def test_nothing_printed_holds_a_password(guarded: Mongod, tmp_path: Path) -> None:
+    for user in ("reader", "writer", "finder", "nobody"):
+        for options in ((), ("--json",)):
+            result = run_check(uri(guarded, user), *options)
+            assert f"{user}pw" not in result.output
+            assert SECRET not in result.output
+
+
+def test_a_check_writes_nothing(worked: Database[dict[str, Any]], settings: Settings) -> None:
+    before = worked.command("dbHash")["md5"]
+    assert len(list(examine(settings))) > 8
+    assert worked.command("dbHash")["md5"] == before
+    assert settings.rollup_db not in worked.client.list_database_names()

@@ -1,0 +1,174 @@
+"""docs/security.md: would catch a test that it names and that is not there, a requirement that it
+passes over, and roles that are not what `jobmon init` makes."""
+
+import ast
+import re
+from pathlib import Path
+
+from jobmon.provision import COLLECTOR_ROLE, READER_ROLE, privileges_of_roles
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs/security.md").read_text()
+
+# OWASP ASVS 5.0.0: how many requirements each section has, and which of them are of level 3 only.
+SECTIONS: dict[str, tuple[int, set[int]]] = {
+    "1.1": (2, set()),
+    "1.2": (10, {10}),
+    "1.3": (12, {12}),
+    "1.4": (3, set()),
+    "1.5": (3, {3}),
+    "2.1": (3, set()),
+    "2.2": (3, set()),
+    "2.3": (5, {5}),
+    "2.4": (2, {2}),
+    "3.1": (1, {1}),
+    "3.2": (3, {3}),
+    "3.3": (5, {5}),
+    "3.4": (8, {7, 8}),
+    "3.5": (8, {6, 7, 8}),
+    "3.6": (1, {1}),
+    "3.7": (5, {3, 4, 5}),
+    "4.1": (5, {4, 5}),
+    "4.2": (5, {2, 3, 4, 5}),
+    "4.3": (2, set()),
+    "4.4": (4, set()),
+    "5.1": (1, set()),
+    "5.2": (6, {4, 5, 6}),
+    "5.3": (3, {3}),
+    "5.4": (3, set()),
+    "6.1": (3, set()),
+    "6.2": (12, set()),
+    "6.3": (8, {5, 6, 7, 8}),
+    "6.4": (6, {5, 6}),
+    "6.5": (8, {6, 7, 8}),
+    "6.6": (4, {4}),
+    "6.7": (2, {1, 2}),
+    "6.8": (4, set()),
+    "7.1": (3, set()),
+    "7.2": (4, set()),
+    "7.3": (2, set()),
+    "7.4": (5, set()),
+    "7.5": (3, {3}),
+    "7.6": (2, set()),
+    "8.1": (4, {3, 4}),
+    "8.2": (4, {4}),
+    "8.3": (3, {2, 3}),
+    "8.4": (2, {2}),
+    "9.1": (3, set()),
+    "9.2": (4, set()),
+    "10.1": (2, set()),
+    "10.2": (3, {3}),
+    "10.3": (5, {5}),
+    "10.4": (16, {12, 13, 14, 15, 16}),
+    "10.5": (5, set()),
+    "10.6": (2, set()),
+    "10.7": (3, set()),
+    "11.1": (4, {3, 4}),
+    "11.2": (5, {4, 5}),
+    "11.3": (5, {4, 5}),
+    "11.4": (4, set()),
+    "11.5": (2, {2}),
+    "11.6": (2, {2}),
+    "11.7": (2, {1, 2}),
+    "12.1": (5, {4, 5}),
+    "12.2": (2, set()),
+    "12.3": (5, {5}),
+    "13.1": (4, {2, 3, 4}),
+    "13.2": (6, {6}),
+    "13.3": (4, {3, 4}),
+    "13.4": (7, {6, 7}),
+    "14.1": (2, set()),
+    "14.2": (8, {5, 6, 7, 8}),
+    "14.3": (3, set()),
+    "15.1": (5, {4, 5}),
+    "15.2": (5, {4, 5}),
+    "15.3": (7, set()),
+    "15.4": (4, {1, 2, 3, 4}),
+    "16.1": (1, set()),
+    "16.2": (5, set()),
+    "16.3": (4, set()),
+    "16.4": (3, set()),
+    "16.5": (4, {4}),
+    "17.1": (2, {2}),
+    "17.2": (8, {5, 6, 7, 8}),
+    "17.3": (2, set()),
+}
+
+
+def rows() -> list[list[str]]:
+    """The checklist's rows by their cells, without its chapters' names."""
+    table = TEXT[TEXT.index("| requirement |") :].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line]
+    return [row for row in cells if not row[0].startswith("**")]
+
+
+def requirements(cell: str) -> list[str]:
+    """`1.3.1, 1.3.4` and what a dash leaves out, in full."""
+    found = []
+    for part in cell.split(", "):
+        first, _, last = part.partition("–")
+        section, _, number = first.rpartition(".")
+        numbers = range(int(number), int(last or number) + 1)
+        found += [f"{section}.{number}" for number in numbers]
+    return found
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)
+    assert len(named) > 100
+    functions: dict[str, set[str]] = {}
+    for file in {file for file, _ in named}:
+        tree = ast.parse((ROOT / "tests" / file).read_text())
+        functions[file] = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert [f"{file}::{name}" for file, name in named if name not in functions[file]] == []
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = re.findall(r"`((?:jobmon|docs|bench|api)/[\w/.-]+|[\w.-]+\.(?:txt|yml|md))`", TEXT)
+    assert len(named) > 15
+    there = [(ROOT / name).exists() or (ROOT / "tests" / name).exists() for name in named]
+    assert [name for name, exists in zip(named, there, strict=True) if not exists] == []
+
+
+def test_every_requirement_up_to_level_2_has_its_line() -> None:
+    wanted = {
+        f"{section}.{number}"
+        for section, (count, third) in SECTIONS.items()
+        for number in range(1, count + 1)
+        if number not in third
+    }
+    told = [one for row in rows() for one in requirements(row[0])]
+    assert len(told) == len(set(told))
+    assert set(told) == wanted
+
+
+def test_what_is_met_says_by_what() -> None:
+    for requirement, asks, stand, how in rows():
+        assert asks, requirement
+        assert stand in ("met", "part", "no", "yours", "none"), requirement
+        if stand in ("part", "no"):
+            assert how, requirement
+        if stand == "met":
+            assert "`" in how or requirement == "4.1.2", requirement
+
+
+def test_the_roles_are_as_written() -> None:
+    before = TEXT[: TEXT.index("Neither may")]
+    table = re.findall(r"^\|(.*)\| (.*) \| (`.*`) \|$", before, re.MULTILINE)
+    written: dict[str, list[tuple[str, list[str]]]] = {}
+    role = ""
+    for name, on, actions in table:
+        role = (re.findall(r"`(\w+)`:", name) or [role])[0]
+        written.setdefault(role, []).append((on, re.findall(r"`(\w+)`", actions)))
+    made = privileges_of_roles("shop", ["jobs", "job_attempts"], "own")
+    assert set(written) == set(made) == {READER_ROLE, COLLECTOR_ROLE}
+    for role, privileges in made.items():
+        jobs, attempts, own = privileges
+        assert jobs["resource"] == {"db": "shop", "collection": "jobs"}
+        assert attempts["resource"] == {"db": "shop", "collection": "job_attempts"}
+        assert own["resource"] == {"db": "own", "collection": ""}
+        assert jobs["actions"] == attempts["actions"]
+        assert written[role] == [
+            ("the jobs and the attempts", jobs["actions"]),
+            ("jobmon's own database", own["actions"]),
+        ]
