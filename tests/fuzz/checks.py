@@ -271,7 +271,7 @@ class World:
     def _jobs_with_an_address(self) -> Iterator[dict[str, Any]]:
         """Those with a text of their own for an id."""
         wanted = {"jobId": {"$type": "string"}}
-        jobs = list(self.connection.jobs.find(wanted, {"jobId": 1, "createdBy": 1}))
+        jobs = list(self.connection.jobs.collection.find(wanted, {"jobId": 1, "createdBy": 1}))
         times = Counter(str(job["jobId"]) for job in jobs)
         for job in jobs:
             # Of an array the server looks at the elements.
@@ -315,7 +315,7 @@ class World:
     def _check_list(
         self, path: str, who: str, asked: dict[str, Any], query: dict[str, Any], per_page: int
     ) -> None:
-        found = self.connection.jobs.find(query, {"priority": 1, "_id": 0})
+        found = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
         newest_first = [job["priority"] for job in found.sort([("createdAt", -1), ("_id", -1)])]
         for sort, expected in (("-createdAt", newest_first), ("createdAt", newest_first[::-1])):
             shown = self._walk(path, who, {**asked, "sort": sort, "per_page": per_page})
@@ -327,7 +327,7 @@ class World:
         pairs = zip(flat, wanted, strict=False)
         numbers = [number for pair in pairs if pair[0] != pair[1] for number in pair]
         lost = set(wanted) ^ set(flat)
-        jobs = self.connection.jobs.find(
+        jobs = self.connection.jobs.collection.find(
             {"priority": {"$in": [*numbers[:4], *lost]}}, {"priority": 1, "createdAt": 1}
         )
         return numbers, lost, list(jobs)
@@ -405,11 +405,11 @@ class World:
             counts = load_counts(dump_counts(totals))
             return {(status, kind, number) for (status, kind), number in counts.items()}
 
-        segments = SegmentMap(self.connection.jobs, 5_000)
+        segments = SegmentMap(self.connection.jobs)
         segments.build(lambda _: None)
         difference = told(segments.totals) ^ _flat(stats)
         assert not difference, f"the collector counts otherwise: {difference}"
-        ids = [job["_id"] for job in self.connection.jobs.find({}, {"_id": 1})]
+        ids = [job["_id"] for job in self.connection.jobs.collection.find({}, {"_id": 1})]
         changed = self.database.jobs.update_many(
             {"priority": {"$mod": [2, 0]}}, {"$set": {"status": "changed"}}
         )
@@ -418,7 +418,7 @@ class World:
         for job_id in ids:
             segments.mark(job_id)
         segments.recount()
-        loaded = SegmentMap(self.connection.jobs, 5_000)
+        loaded = SegmentMap(self.connection.jobs)
         loaded.load(iter(segments.dump()))
         difference = told(segments.totals) ^ _flat(strict(self.ask("/admin/jobs/stats").text))
         assert not difference, f"the collector missed a change: {difference}"

@@ -223,7 +223,7 @@ def test_a_first_count_finds_a_job_with_any_id(
     for value in ODD_IDS:
         with suppress(DuplicateKeyError):
             watch.jobs.insert_one(RawBSONDocument(raw([(b"_id", value)])))
-    segments = SegmentMap(watch.connection.jobs, 5_000)
+    segments = SegmentMap(watch.connection.jobs)
     segments.build(lambda _: None)
     assert segments.totals.total() == watch.jobs.count_documents({}) == 9 + len(ODD_IDS) - 1
 
