@@ -9,13 +9,14 @@ seed alone, so a finding can be had again.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pymongo import MongoClient
@@ -28,7 +29,7 @@ from tests.fuzz.checks import Log, World, listening_to_logs  # noqa: E402
 from tests.fuzz.requests import request  # noqa: E402
 
 BATCH = 30
-SAY_EVERY = 5_000
+SAY_EVERY = 1_000
 
 
 class Findings:
@@ -70,10 +71,13 @@ def main() -> int:
     ):
         findings = Findings(log)
         worlds = [World(mongod, mongo, f"fuzz_{n}", indexed=n == 0) for n in range(2)]
-        answers = fuzz_requests(worlds[0], findings, arguments.requests, arguments.seed)
-        documents = fuzz_documents(worlds, findings, arguments.documents, arguments.seed)
+        answers: Counter[int] = Counter()
+        documents: Counter[str] = Counter()
+        with suppress(KeyboardInterrupt):  # then what was done so far is told
+            fuzz_requests(worlds[0], findings, arguments.requests, arguments.seed, answers)
+            fuzz_documents(worlds, findings, arguments.documents, arguments.seed, documents)
     minutes = (time.monotonic() - started) / 60
-    print(f"{answers.total():,} requests, {documents:,} documents; seed {arguments.seed}")
+    print(f"{answers.total():,} requests, {documents.total():,} documents; seed {arguments.seed}")
     print(f"answers: {dict(sorted(answers.items()))}; {minutes:.1f} min")
     for kind, times in findings.kinds.most_common():
         print(f"{times} times: {kind}")
@@ -83,40 +87,41 @@ def main() -> int:
     return int(failed)
 
 
-def fuzz_requests(world: World, findings: Findings, count: int, seed: int) -> Counter[int]:
-    """How many answers had which status."""
-    answers: Counter[int] = Counter()
+def fuzz_requests(
+    world: World, findings: Findings, count: int, seed: int, answers: Counter[int]
+) -> None:
+    """Counts the answers by their status."""
     world.fill_from(range(40))
     for number in range(count):
         with findings.of(f"request {seed + number}"):
             answers[world.answer(request(seed + number))] += 1
         if number % SAY_EVERY == SAY_EVERY - 1:
             print(f"{number + 1:,} requests", flush=True)
-    return answers
 
 
-def fuzz_documents(worlds: list[World], findings: Findings, count: int, seed: int) -> int:
-    """How many documents the server took and were checked."""
-    checked = said = 0
-    first = seed
-    while checked < count:
+def fuzz_documents(
+    worlds: list[World], findings: Findings, count: int, seed: int, checked: Counter[str]
+) -> None:
+    """Counts the documents that the server took and that were checked."""
+    said, first = 0, seed
+    while checked.total() < count:
         world = worlds[first // BATCH % len(worlds)]
         with findings.of(f"documents {first} to {first + BATCH - 1}, per_page {2 + first % 8}"):
             taken = world.fill_from(range(first, first + BATCH))
             world.check(per_page=2 + first % 8)
-            checked += taken
+            checked["taken"] += taken
         first += BATCH
-        if checked // SAY_EVERY > said:
-            said = checked // SAY_EVERY
-            print(f"{checked:,} documents", flush=True)
-    return checked
+        if checked.total() // SAY_EVERY > said:
+            said = checked.total() // SAY_EVERY
+            print(f"{checked.total():,} documents", flush=True)
 
 
 def run_schemathesis(examples: int) -> int:
     """The suite's own schemathesis over HTTP, with more examples."""
     command = [sys.executable, "-m", "pytest", "-n0", "-q", "tests/api/test_openapi_tools.py"]
-    chosen = ["-k", "schemathesis", f"--fuzz-examples={examples}"]
-    return subprocess.run([*command, *chosen], cwd=ROOT, check=False).returncode  # noqa: S603
+    more = os.environ | {"JOBMON_TEST_EXAMPLES": str(examples)}
+    chosen = [*command, "-k", "schemathesis"]
+    return subprocess.run(chosen, cwd=ROOT, env=more, check=False).returncode  # noqa: S603
 
 
 if __name__ == "__main__":
