@@ -10,6 +10,7 @@ seed alone, so a finding can be had again.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--schemathesis", type=int, default=0, help="examples for each operation")
     arguments = parser.parse_args()
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         tempfile.TemporaryDirectory() as data,
         Mongod(Path(data)) as mongod,

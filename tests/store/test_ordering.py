@@ -183,7 +183,7 @@ def test_what_is_decoded_with_a_loss_is_visited_once(
     real_api: Api, database: Database[dict[str, Any]], field: str, sort: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
-    common = [NOW, None, "symbol", "z", "\ufffd", 1, ObjectId(), b"abc"]
+    common = [NOW, None, "symbols", "z", "\ufffd", 1, ObjectId(), b"abc"]
     documents = [{"_id": number, "createdAt": NOW, field: v} for number, v in enumerate(common)]
     fill(database, documents)
     for number, value in enumerate(RAW, start=len(common)):
