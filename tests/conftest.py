@@ -16,6 +16,7 @@ import mongomock
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from mongomock.filtering import TYPE_MAP
 from pymongo import MongoClient
 from pymongo.database import Database
 from werkzeug.serving import make_server
@@ -25,6 +26,22 @@ from jobmon import create_app
 from jobmon.api.auth import issue_token
 from jobmon.embedded import Mongod, MongodUnavailableError
 from jobmon.settings import Settings
+
+# Types that no document in mongomock can have, but that a query may ask for.
+TYPE_MAP.update(
+    dict.fromkeys(
+        (
+            "regex",
+            "timestamp",
+            "dbPointer",
+            "javascript",
+            "javascriptWithScope",
+            "symbol",
+            "maxKey",
+        ),
+        lambda _: False,
+    )
+)
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)

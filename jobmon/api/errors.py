@@ -18,6 +18,13 @@ from jobmon.store.connection import DatabaseAwayError
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
+RETRY_SLOW_AFTER_S = 10
+
+AWAY = "The database does not answer. Try again."
+TOO_SLOW = (
+    "The query took longer than the database may work at one. Ask for less: a narrower filter, "
+    "or the next pages by cursor instead of a page far from 1."
+)
 
 _CODES = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
@@ -48,9 +55,9 @@ class ApiError(Exception):
         self.headers = headers or {}
 
 
-def unavailable(code: str, message: str) -> ApiError:
+def unavailable(code: str, message: str, retry_after_s: int = RETRY_AFTER_S) -> ApiError:
     """503 with Retry-After: something that jobmon depends on does not answer."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    headers = {"Retry-After": str(retry_after_s)}
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, headers=headers)
 
 
@@ -131,7 +138,9 @@ def _database_error(error: PyMongoError) -> ApiError:
         return _server_error(error)
     if not isinstance(error, DatabaseAwayError):  # of these the first was logged, there are many
         log.error("%s: database unavailable: %s", request.endpoint, cause(error))
-    return unavailable("database_unavailable", "The database does not answer. Try again.")
+    if isinstance(error, ExecutionTimeout):
+        return unavailable("database_unavailable", TOO_SLOW, RETRY_SLOW_AFTER_S)
+    return unavailable("database_unavailable", AWAY)
 
 
 def _server_error(error: Exception) -> ApiError:

@@ -39,7 +39,7 @@ class _Text(fields.String):
     json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        return None if value is None else text(value)
+        return _told(value)
 
 
 class _Instant(fields.String):
@@ -51,7 +51,7 @@ class _Instant(fields.String):
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         if isinstance(value, datetime | DatetimeMS):
             return iso(value)
-        return None if value is None else text(value)
+        return _told(value)
 
 
 class _Moment(_Instant):
@@ -102,6 +102,11 @@ class _Error(fields.Raw):
         return {
             part: None if error.get(part) is None else text(error[part]) for part in self._parts
         }
+
+
+def _told(value: Any) -> str | None:
+    """`value` as text, without the secrets of a document that stands where a word belongs."""
+    return None if value is None else text(_redact(value))
 
 
 def _redact(value: Any) -> Any:

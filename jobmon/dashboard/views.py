@@ -27,7 +27,7 @@ from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
-from jobmon.api.errors import ApiError, explain, invalid, unavailable
+from jobmon.api.errors import AWAY, ApiError, explain, invalid, unavailable
 from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
@@ -288,15 +288,19 @@ def _about_the_page() -> dict[str, Any]:
         "known_statuses": [status.value for status in JobStatus],
         "range_words": RANGE_WORDS,
         "signed_in": _caller(),
+        "longest_filter": LONGEST_FILTER,
         "address": session.address(),
     }
 
 
 def _static(name: str) -> Response:
     path = safe_join(str(STATIC), name)
-    if path is None or not Path(path).is_file():
-        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
-    content = Path(path).read_bytes()  # they are small, and what is streamed is not compressed
+    try:
+        if path is None or not Path(path).is_file():
+            raise FileNotFoundError(name)
+        content = Path(path).read_bytes()  # they are small, and what is streamed is not compressed
+    except OSError:  # also a name that is too long for any file
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.") from None
     response = _conditional(content, MIMETYPES.get(Path(path).suffix, "application/octet-stream"))
     # What an address with its content's hash names never changes. Another hash is another
     # version's, which may be answering beside this one.
@@ -377,7 +381,7 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
         return current_app.make_response(session.sign_in_page(known))
     if session.is_part():
         return Response(status=known.status, headers={**known.headers, "X-Error-Code": known.code})
-    page = render_template("dashboard/error.html", error=known)
+    page = render_template("dashboard/error.html", error=known, is_away=known.message == AWAY)
     return page, known.status, known.headers
 
 

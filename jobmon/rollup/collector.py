@@ -192,7 +192,10 @@ class StreamedChanges:
 
     def _command(self, command: Document) -> Document:
         try:
-            return self._jobs.database.command(command, session=self._session)
+            # Of itself a command decodes less than a collection does: an _id may be anything.
+            return self._jobs.database.command(
+                command, session=self._session, codec_options=self._jobs.codec_options
+            )
         except OperationFailure as error:
             raise _lost(error) from error
 

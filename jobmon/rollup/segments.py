@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bson import Binary, Decimal128, ObjectId
+from bson import Binary, Code, DBRef, Decimal128, ObjectId
+from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
 from jobmon.store.names import Document, Keys
-from jobmon.store.plain import aware, text
+from jobmon.store.plain import aware, label
 from jobmon.store.watched import Watched
 
 # (status, type) as text, as in `store.jobs.Figures`.
@@ -32,8 +33,10 @@ _BY_ID: Keys = [("_id", 1)]
 
 
 def _number(value: Any) -> Any:
-    number = value.to_decimal() if isinstance(value, Decimal128) else value
-    return -math.inf if math.isnan(number) else number
+    if isinstance(value, Decimal128):
+        decimal = value.to_decimal()
+        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises on a signalling one
+    return -math.inf if math.isnan(value) else value
 
 
 def _moment(value: Any) -> Any:
@@ -55,6 +58,7 @@ class _Type:
     key: Callable[[Any], Any] | None
 
 
+_OBJECT = _Type("object", (dict,), None)
 _TYPES = (
     _Type("objectId", (ObjectId,), lambda value: value.binary),
     _Type("string", (str,), lambda value: value.encode()),
@@ -62,10 +66,42 @@ _TYPES = (
     _Type("number", (int, float, Decimal128), _number),
     _Type("date", (datetime, DatetimeMS), _moment),
     _Type("binData", (bytes, Binary), _bytes),
-    _Type("object", (dict,), None),
+    _OBJECT,
 )
 _OTHER = _Type("other", (), None)
-_OTHER_NAMES = ["null", "timestamp", "javascript", "minKey", "maxKey"]
+_OTHER_NAMES = [
+    "null",
+    "timestamp",
+    "javascript",
+    "javascriptWithScope",
+    "dbPointer",
+    "minKey",
+    "maxKey",
+]
+# What a type's values are sorted with, and decoded as.
+_ALSO = {"string": ["symbol"]}
+
+
+def _kinds_of(job_id: Any) -> list[_Type]:
+    """The types that an _id may be of, as far as its decoded value tells."""
+    match job_id:
+        case Code():  # a str to Python
+            return [_OTHER]
+        case DBRef():  # a document, or the deprecated type
+            return [_OBJECT, _OTHER]
+        case _:
+            return [next((kind for kind in _TYPES if isinstance(job_id, kind.kinds)), _OTHER)]
+
+
+def _is_vague(job_id: Any) -> bool:
+    """Whether an _id may have been decoded with a loss, so that its order is not known."""
+    match job_id:
+        case str():
+            return "\ufffd" in job_id
+        case Binary():
+            return job_id.subtype in (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
+        case _:
+            return False
 
 
 @dataclass
@@ -108,8 +144,10 @@ class _Row:
             return {"_id": {"$type": _OTHER_NAMES}}
         bounds = {"$gte": low, "$lt": high}
         given = {operator: value for operator, value in bounds.items() if value is not None}
+        if self.kind.name == "number" and low is None and given:
+            given = {"$type": "number", "$not": {"$gte": high}}  # NaN, which $lt does not find
         # A comparison finds values of its own type only; without one the type has to be named.
-        return {"_id": given or {"$type": self.kind.name}}
+        return {"_id": given or {"$type": [self.kind.name, *_ALSO.get(self.kind.name, [])]}}
 
     def _key(self, value: Any) -> Any:
         assert self.kind.key is not None  # noqa: S101
@@ -160,8 +198,7 @@ class SegmentMap:
 
         If the database fails on the way, what is not counted yet stays marked.
         """
-        wanted = {(row.kind.name, row.at(job_id)) for row, job_id in self._marked()}
-        wanted |= self._dirty_segments
+        wanted = self._dirty_segments | set(self._marked())
         # From the right, so that a split or a merge moves no segment that is still to come.
         for name, index in sorted(wanted, reverse=True):
             row = self._rows[name]
@@ -190,10 +227,13 @@ class SegmentMap:
                 row.insert(len(row.segments), segment)
             self.totals += segment.counts
 
-    def _marked(self) -> Iterator[tuple[_Row, Any]]:
+    def _marked(self) -> Iterator[tuple[str, int]]:
+        """The segments that the marked jobs may be in, by type and index."""
         for job_id in self._dirty_ids:
-            kind = next((kind for kind in _TYPES if isinstance(job_id, kind.kinds)), _OTHER)
-            yield self._rows[kind.name], job_id
+            for kind in _kinds_of(job_id):
+                row = self._rows[kind.name]
+                for index in row.indexes() if _is_vague(job_id) else [row.at(job_id)]:
+                    yield kind.name, index
 
     def _fit(self, row: _Row, index: int) -> None:
         """Keep a segment's size near what it should be, at any rate of inserts and deletes."""
@@ -236,7 +276,7 @@ class SegmentMap:
         counts: Counts = Counter()
         for group in self._jobs.aggregate(pipeline, index=_BY_ID):
             status, kind = group["_id"].get("status"), group["_id"].get("type")
-            counts[text(self._jobs.names.status(status)), text(kind)] += int(group["count"])
+            counts[label(self._jobs.names.status(status)), label(kind)] += int(group["count"])
         return counts
 
     def _take(self, segment: Segment, counts: Counts) -> None:

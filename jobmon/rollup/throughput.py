@@ -24,7 +24,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
 from jobmon.store.names import Document, Keys
 from jobmon.store.ordering import NEWEST_FIRST, OLDEST_FIRST
-from jobmon.store.plain import text
+from jobmon.store.plain import label
 from jobmon.store.profiles import Profile
 from jobmon.store.watched import Watched, is_bad_hint
 
@@ -138,7 +138,7 @@ def tally(
     tallies: dict[datetime, Tallies] = {}
 
     def of(key: Document) -> Tally:
-        kind = text(key.get("type"))
+        kind = label(key.get("type"))
         return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
 
     jobs = connection.jobs

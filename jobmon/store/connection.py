@@ -11,6 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import ServerSelectionTimeoutError
 
 from jobmon.settings import Settings
+from jobmon.store.decoding import Decoded
 from jobmon.store.names import Document, Names
 from jobmon.store.profiles import profile_of
 from jobmon.store.slow import SlowQueries
@@ -67,8 +68,7 @@ class _Presence:
 class Connection:
     """The watched database.
 
-    Dates come back aware, in UTC; one beyond Python's years as `DatetimeMS`; text that is not
-    UTF-8 with replacement characters: a document that another program wrote never fails to load.
+    A document that another program wrote never fails to load: see `store.decoding`.
     """
 
     def __init__(self, settings: Settings, client: MongoClient[Document] | None = None) -> None:
@@ -150,10 +150,8 @@ class Connection:
         settings = self._settings
         return MongoClient(
             settings.mongo_uri,
+            document_class=Decoded,
             appname="jobmon",
-            tz_aware=True,
-            datetime_conversion="DATETIME_AUTO",
-            unicode_decode_error_handler="replace",
             serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
             connectTimeoutMS=settings.server_selection_timeout_ms,
             event_listeners=[SlowQueries(settings.slow_query_ms)],

@@ -1,11 +1,11 @@
 """One job with its attempts, and the figures of the whole queue."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from bson import Decimal128
@@ -16,13 +16,17 @@ from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.names import Document, Keys, spellings
 from jobmon.store.ordering import OLDEST_FIRST
-from jobmon.store.plain import aware, text
+from jobmon.store.plain import Room, aware, label
 from jobmon.store.shared import Shared
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS_SHOWN = 1_000
+# In characters. A job is 16 MB at the most, but each of its attempts may be.
+ROOM_FOR_ATTEMPTS = 10_000_000
+ROOM_FOR_A_FIELD = 2_000
 MAX_TYPES = 100
+MAX_COUNT = 2**53
 MAX_OVERDUE = 100  # what the server answers at once
 
 
@@ -125,7 +129,8 @@ class JobStore:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
         With `owner`, a job of somebody else is as absent as one that does not exist. Of more
-        than 1,000 attempts the newest 1,000 are returned. Index: (jobId) unique.
+        than 1,000 attempts the newest 1,000 are returned, of long texts in them 10 million
+        characters, the newest first, and 2,000 of each field of the others. Index: (jobId) unique.
         """
         query: Document = {"jobId": job_id}
         if owner is not None:
@@ -147,8 +152,15 @@ class JobStore:
         newest_first: Keys = [("attemptNumber", -1)]
         ids = spellings(job_id)  # mongoose refers to a job by its ObjectId
         query: Document = {"jobId": {"$in": ids} if len(ids) > 1 else job_id}
+        room = Room(ROOM_FOR_ATTEMPTS)
+
+        def cut(attempt: Document) -> Document:
+            return {
+                name: room.cut(value, at_least=ROOM_FOR_A_FIELD) for name, value in attempt.items()
+            }
+
         return self._attempts.find(  # index: (jobId, attemptNumber)
-            query, order=newest_first, limit=MAX_ATTEMPTS_SHOWN
+            query, order=newest_first, limit=MAX_ATTEMPTS_SHOWN, each=cut
         )[::-1]
 
     @property
@@ -209,7 +221,7 @@ class JobStore:
         overdue: dict[str, datetime] = {}
         for job in longest:
             if isinstance(job["nextRunAt"], datetime):
-                overdue.setdefault(text(job.get("type")), aware(job["nextRunAt"]))
+                overdue.setdefault(label(job.get("type")), aware(job["nextRunAt"]))
         return overdue
 
     def _count_everything(self) -> Figures:
@@ -242,7 +254,7 @@ class JobStore:
         counts: Counter[tuple[str, str]] = Counter()
         for group in self._jobs.aggregate(pipeline, index=indexes.BY_STATUS_AND_TYPE):
             status, kind = group["_id"].get("status"), group["_id"].get("type")
-            counts[text(self._jobs.names.status(status)), text(kind)] += int(group["count"])
+            counts[label(self._jobs.names.status(status)), label(kind)] += int(group["count"])
         return counts
 
     def _oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
@@ -306,9 +318,12 @@ def attempt_count(job: Document, default: int) -> int:
 
 
 def _whole_number(value: Any) -> int | None:
-    if isinstance(value, Decimal128):
-        value = value.to_decimal()
-        return int(value) if value.is_finite() else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A number that every JSON parser reads exactly; None for anything else."""
+    number = value.to_decimal() if isinstance(value, Decimal128) else value
+    if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
         return None
-    return int(value) if math.isfinite(value) else None
+    try:
+        whole = int(number)
+    except (ValueError, OverflowError):  # not a number, infinite
+        return None
+    return whole if abs(whole) <= MAX_COUNT else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from jobmon.domain import Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore, attempt_count, owner_values
@@ -19,6 +20,7 @@ from jobmon.store.ordering import (
     after_id,
     sort_of,
 )
+from jobmon.store.plain import Room, plain
 from jobmon.store.shared import SharedAnswers
 
 COUNT_EXACTLY_UP_TO = 10_000
@@ -28,6 +30,9 @@ SHARE_S = 2
 KEEP_TOTALS = 1_000
 MAX_ID_MATCHES = 1_000
 BATCH = 500
+# In characters: what is longer is cut. A cursor has to fit in an address.
+ROOM_FOR_A_FIELD = 10_000
+LONGEST_TOKEN = 3_000
 # More than can be skipped within any time limit, and it still fits the server's numbers.
 _MAX_SKIP = 2**31
 
@@ -192,16 +197,15 @@ class JobLists:
         if place is not None:
             shown = self._stretch_beyond(place, wanted, per_page)
         else:
-            skip = (page - 1) * per_page
             # Past the end there is nothing to look for.
-            is_within = skip < (total if is_exact else _MAX_SKIP)
-            shown = self._stretch(wanted, page, per_page, oldest_first, skip if is_within else None)
+            end = total if is_exact else _MAX_SKIP
+            shown = self._stretch(wanted, page, per_page, oldest_first, end)
         ends = [
             self._place_at(job, page=shown.page, oldest_first=shown.oldest_first)
             for job in shown.jobs[:1] + shown.jobs[-1:]
         ]
         return JobPage(
-            jobs=_summaries(shown.jobs),
+            jobs=shown.jobs,
             page=shown.page,
             total=total,
             total_is_exact=is_exact,
@@ -216,23 +220,29 @@ class JobLists:
         """
         self._check_code(wanted)
         self._check_id(wanted)
-        place = None
-        while jobs := self._read(wanted, place, BATCH, ascending=oldest_first):
-            yield _summaries(jobs)
+        place, page, skip = None, 0, 0
+        while jobs := self._read(wanted, place, BATCH, ascending=oldest_first, skip=skip):
+            yield jobs
             if len(jobs) < BATCH:
                 return
-            place = self._place_at(jobs[-1], page=1, oldest_first=oldest_first)
+            page += 1
+            place, skip = self._place_at(jobs[-1], page=page, oldest_first=oldest_first), 0
+            if place.by_page:
+                place, skip = None, page * BATCH
 
     def _stretch(
-        self, wanted: JobFilter, page: int, per_page: int, oldest_first: bool, skip: int | None
+        self, wanted: JobFilter, page: int, per_page: int, oldest_first: bool, end: int = _MAX_SKIP
     ) -> _Stretch:
-        """The jobs from `skip` on, none if that is None."""
-        jobs = []
-        if skip is not None:
+        """The jobs of a page by its number, none where that begins at `end` or beyond."""
+        jobs, skip = [], (page - 1) * per_page
+        if skip < end:
             jobs = self._read(wanted, None, per_page + 1, ascending=oldest_first, skip=skip)
         return _Stretch(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
 
     def _stretch_beyond(self, place: Place, wanted: JobFilter, per_page: int) -> _Stretch:
+        if place.by_page:
+            page = max(1, place.page - 1) if place.backwards else place.page + 1
+            return self._stretch(wanted, page, per_page, place.oldest_first)
         jobs = self._read(wanted, place, per_page + 1, ascending=place.ascending)
         there_is_more = len(jobs) > per_page
         if not place.backwards:
@@ -240,7 +250,7 @@ class JobLists:
             return _Stretch(jobs[:per_page], page, place.oldest_first, False, not there_is_more)
         if len(jobs) < per_page:
             # Less than a page is left before the place: show the first page in full.
-            return self._stretch(wanted, 1, per_page, place.oldest_first, 0)
+            return self._stretch(wanted, 1, per_page, place.oldest_first)
         page = max(1, place.page - 1)
         return _Stretch(jobs[:per_page][::-1], page, place.oldest_first, not there_is_more, False)
 
@@ -268,6 +278,7 @@ class JobLists:
             order=sort_of(clause, ascending=ascending),
             skip=skip,
             limit=limit,
+            each=_summary,
         )
 
     def _sorted(
@@ -291,8 +302,12 @@ class JobLists:
             {"$limit": limit},
             {"$unset": "_at"},
         ]
-        found = self._jobs.aggregate(pipeline, index=wanted.index, batch_size=limit + 1)
-        return [names.document(document) for document in found]
+        return self._jobs.aggregate(
+            pipeline,
+            index=wanted.index,
+            batch_size=limit + 1,
+            each=lambda document: _summary(names.document(document)),
+        )
 
     def _sort_key(self, place: Place) -> Document:
         return {"i": place.id} if self._by_id else place.sort_key
@@ -314,15 +329,28 @@ class JobLists:
         return any(paths.get(path) == [] for paths in _multikey_paths(self._jobs.plan(index)))
 
     def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Place:
+        """The place of a job; by its page, where it cannot be told, or not to everybody."""
         created_at = job.get("_at", job.get("createdAt"))
+        place = Place(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
+        if place.is_plain:
+            return place
         if isinstance(created_at, list) and created_at:
             # An array stands where its greatest element does: ask the server.
-            pipeline = [
-                {"$match": {"_id": {"$eq": job["_id"]}}},
-                {"$project": {"greatest": {"$max": "$createdAt"}}},
-            ]
-            created_at = next(iter(self._jobs.aggregate(pipeline)), {}).get("greatest")
-        return Place(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
+            place = replace(place, created_at=self._computed(place, {"$max": "$createdAt"}))
+        shown = plain([place.created_at, place.id])
+        key = BY_ID_KEY if self._by_id else SORT_KEY
+        can_be_told = (
+            len(place.token()) <= LONGEST_TOKEN
+            and Redactor().redact(shown) == shown
+            # Deprecated types and text that is not UTF-8 are decoded to something else.
+            and self._computed(place, {"$eq": [key, {"$literal": self._sort_key(place)}]})
+        )
+        return place if can_be_told else replace(place, created_at=None, id=None, by_page=True)
+
+    def _computed(self, place: Place, expression: Document) -> Any:
+        """What an expression is for the job at a place; None if there is none."""
+        pipeline = [{"$match": {"_id": {"$eq": place.id}}}, {"$project": {"is": expression}}]
+        return next(iter(self._jobs.aggregate(pipeline)), {}).get("is")
 
     def _total(self, wanted: JobFilter) -> tuple[int, bool]:
         """How many jobs match, and whether that is exact.
@@ -380,8 +408,18 @@ class JobLists:
             raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
 
 
-def _summaries(jobs: list[Document]) -> list[Document]:
-    return [{**job, "attemptCount": attempt_count(job, default=0)} for job in jobs]
+def _summary(job: Document) -> Document:
+    """What a list shows of a job, made as it comes: a hundred may be 16 MB each."""
+    shown = {name: value for name, value in job.items() if name != "attempts"}
+    shown["attemptCount"] = attempt_count(job, default=0)
+    summary = {name: Room(ROOM_FOR_A_FIELD).cut(value) for name, value in shown.items()}
+    error = job.get("lastError")
+    if isinstance(error, dict):
+        parts = {name: error.get(name) for name in ("code", "message")}
+        summary["lastError"] = {
+            name: Room(ROOM_FOR_A_FIELD).cut(value) for name, value in parts.items()
+        }
+    return summary
 
 
 def _multikey_paths(plan: Any) -> Iterator[Document]:

@@ -195,7 +195,8 @@ class Names:
 
     def status(self, value: Any) -> Any:
         """The contract's word for a status as it stands in a document."""
-        return self.statuses.get(value, value) if isinstance(value, str) else value
+        # Not isinstance: BSON code is a str to Python, and has no hash.
+        return self.statuses.get(value, value) if type(value) is str else value
 
     def _path(self, name: str) -> str | None:
         if name.startswith("_") or name in self.paths:

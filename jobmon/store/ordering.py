@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Self
 
 import bson
@@ -57,8 +56,8 @@ SORT_KEY: dict[str, Any] = {
 # The same where the order of creation is that of the _id.
 BY_ID_KEY: dict[str, Any] = {"i": "$_id"}
 
-# From the highest downwards. What sorts above a date (a timestamp, a regular expression) or has
-# no `$lt` is placed by `$expr`, which compares across types but needs an index without arrays.
+# From the highest downwards. Below what sorts above a date (a timestamp, a regular expression) all
+# is found by its computed `SORT_KEY`: there is little above it to be passed over.
 # Below all of these come null (or nothing), the empty array and MinKey.
 _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("date", (datetime, DatetimeMS)),
@@ -70,6 +69,10 @@ _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("number", (int, float, Decimal128)),
 )
 _NAMES = [name for name, _ in _TYPES]
+_ABOVE_DATES = ["timestamp", "regex", "dbPointer", "javascript", "javascriptWithScope", "maxKey"]
+
+_LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
+_LONGEST = 500
 
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -81,7 +84,8 @@ class Place:
     """A place in a list: right after the job (created_at, id), the last one of page `page`; or,
     `backwards`, right before that job, the first one of the page.
 
-    `created_at` is the value that the job sorts by: of an array its greatest element.
+    `created_at` is the value that the job sorts by: of an array its greatest element. A place
+    `by_page` does not say which job that is, only the page: what is beyond has to be counted off.
     """
 
     created_at: Any
@@ -89,6 +93,16 @@ class Place:
     page: int
     oldest_first: bool = False
     backwards: bool = False
+    by_page: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is as it stands: short, decoded without loss, and no secret."""
+        return all(
+            isinstance(value, _LOSSLESS)
+            or (type(value) is str and len(value) <= _LONGEST and "\ufffd" not in value)
+            for value in (self.created_at, self.id)
+        )
 
     @property
     def ascending(self) -> bool:
@@ -103,13 +117,9 @@ class Place:
 
     def token(self) -> str:
         """The place as an opaque string that is safe in a URL."""
-        document = {
-            "c": self.created_at,
-            "i": self.id,
-            "p": self.page,
-            "o": self.oldest_first,
-            "b": self.backwards,
-        }
+        document = {"p": self.page, "o": self.oldest_first, "b": self.backwards}
+        if not self.by_page:
+            document |= {"c": self.created_at, "i": self.id}
         return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
     @classmethod
@@ -118,11 +128,12 @@ class Place:
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
             document = bson.decode(raw, _CODEC)
-            created_at, job_id, page = document["c"], document["i"], document["p"]
-            oldest_first, backwards = document["o"], document["b"]
+            page, oldest_first, backwards = document["p"], document["o"], document["b"]
+            by_page = "i" not in document
+            created_at, job_id = (None, None) if by_page else (document["c"], document["i"])
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
             raise ValueError("not a cursor") from error
-        if type(page) is not int or not 1 <= page < 2**53 or len(document) != 5:
+        if type(page) is not int or not 1 <= page < 2**53 or len(document) != (3 if by_page else 5):
             raise ValueError("not a cursor")
         if type(oldest_first) is not bool or type(backwards) is not bool:
             raise ValueError("not a cursor")
@@ -132,6 +143,7 @@ class Place:
             page=page,
             oldest_first=oldest_first,
             backwards=backwards,
+            by_page=by_page,
         )
 
 
@@ -155,10 +167,13 @@ def after(place: Place, *, only_dates: bool = False) -> Iterator[Clause]:
         yield from _above(place)
         return
     created_at, rank = place.created_at, _rank(place.created_at)
+    if rank is None:
+        yield {"$expr": {"$lt": [SORT_KEY, {"$literal": place.sort_key}]}}
+        return
     before, not_before = _below_id(place.id)
     visited = _elements_above(rank, "$gt", created_at)
     yield {"createdAt": {"$eq": created_at}, **before, **_except(visited + not_before)}
-    for below, its_rank in _below(created_at, "createdAt"):
+    for below, its_rank in _below(created_at, rank, "createdAt"):
         if only_dates and its_rank:
             return
         visited = _elements_above(its_rank, "$gte", created_at if its_rank == rank else None)
@@ -170,7 +185,11 @@ def after_id(place: Place) -> Iterator[Clause]:
     if place.ascending:
         yield {"$expr": {"$gt": ["$_id", {"$literal": place.id}]}}
         return
-    for clause, _ in _below(place.id, "_id"):
+    rank = _rank(place.id)
+    if rank is None:
+        yield {"$expr": {"$lt": ["$_id", {"$literal": place.id}]}}
+        return
+    for clause, _ in _below(place.id, rank, "_id"):
         yield clause
 
 
@@ -189,20 +208,23 @@ def _below_id(value: Any) -> tuple[Clause, list[Clause]]:
     rank = _rank(value)
     if rank is None:
         return {"$expr": {"$lt": ["$_id", {"$literal": value}]}}, []
-    return {"_id": {"$not": {"$gte": value}}}, [{"_id": {"$type": name}} for name in _NAMES[:rank]]
+    higher: list[Clause] = [{"_id": {"$type": name}} for name in _higher(rank)]
+    if _is_nan(value):  # below every number, but $gte finds none
+        return {"_id": {"$not": {"$gte": -math.inf}, "$ne": value}}, higher
+    return {"_id": {"$not": {"$gte": value}}}, higher
 
 
-def _below(value: Any, field: str) -> Iterator[tuple[Clause, int | None]]:
+def _below(value: Any, rank: int, field: str) -> Iterator[tuple[Clause, int]]:
     """Clauses for what sorts below `value`, each with the rank of the type that it finds."""
-    rank = _rank(value)
-    if rank is None:
-        yield {"$expr": {"$lt": [f"${field}", {"$literal": value}]}}, None
-        return
     if rank < len(_NAMES):
         yield {field: {"$lt": value}}, rank
         if _NAMES[rank] == "number" and not _is_nan(value):
             yield {field: {"$eq": math.nan}}, rank  # sorts below every number, is $lt none
-    found_by = [{"$type": name} for name in _NAMES] + [
+    found_by: list[Clause] = [
+        # A symbol, long deprecated, sorts with the strings.
+        {"$gte": ""} if name == "string" else {"$type": name}
+        for name in _NAMES
+    ] + [
         {"$eq": None},
         {"$eq": []},
         {"$eq": MinKey()},
@@ -211,19 +233,23 @@ def _below(value: Any, field: str) -> Iterator[tuple[Clause, int | None]]:
         yield {field: found_by[lower]}, lower
 
 
-def _elements_above(rank: int | None, operator: str, value: Any) -> list[Clause]:
+def _elements_above(rank: int, operator: str, value: Any) -> list[Clause]:
     """What an array must not hold, so that it is not found again by one of its lesser elements.
 
     In the list it stands where its greatest element does: not here, if that is of a higher type,
     or of this type beyond `value`.
     """
-    if rank is None:
-        return []
-    higher: list[Clause] = [{"createdAt": {"$type": name}} for name in _NAMES[:rank]]
+    higher: list[Clause] = [{"createdAt": {"$type": name}} for name in _higher(rank)]
     if value is not None and rank < len(_NAMES):
         # Every number is above NaN, but no comparison says so.
         higher.append({"createdAt": {"$gte": -math.inf} if _is_nan(value) else {operator: value}})
     return higher
+
+
+def _higher(rank: int) -> list[str]:
+    """The names of the types above that of `rank`."""
+    names = [*_ABOVE_DATES, *_NAMES[:rank]]
+    return [*names, "symbol"] if "string" in names else names
 
 
 def _except(clauses: list[Clause]) -> Clause:
@@ -243,5 +269,6 @@ def _rank(value: Any) -> int | None:
 
 
 def _is_nan(value: Any) -> bool:
-    number = value.to_decimal() if isinstance(value, Decimal128) else value
-    return isinstance(number, float | Decimal) and math.isnan(number)
+    if isinstance(value, Decimal128):
+        return value.to_decimal().is_nan()  # math.isnan raises on a signalling one
+    return isinstance(value, float) and math.isnan(value)

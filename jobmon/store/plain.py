@@ -3,14 +3,19 @@
 import base64
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
-from bson import Binary, MaxKey, MinKey, Timestamp
+from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
 from bson.regex import Regex
 
+MAX_NAME_LENGTH = 200
+CUT = "…"
+_ROOM_OF_A_SCALAR = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_IN_400_YEARS = 146_097 * 86_400_000  # the Gregorian calendar repeats itself after as many
 
@@ -35,9 +40,104 @@ def plain(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """`value` in a word, as the name of a status, a type or an id; `null` for None."""
+    """`value` as a text, whatever it is; `null` for None."""
     value = plain(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def label(value: Any) -> str:
+    """`text` of a status or a type that is counted: short, and of a document it tells no value.
+
+    What is longer than a filter may be is cut, so that it is none; documents are counted together.
+    """
+    told = text(_nameless(value))
+    return told if len(told) <= MAX_NAME_LENGTH else f"{told[:MAX_NAME_LENGTH]}{CUT}"
+
+
+def _nameless(value: Any) -> Any:
+    match value:
+        case dict() | DBRef():
+            return "{…}"
+        case list():
+            return [_nameless(inner) for inner in value[:MAX_NAME_LENGTH]]
+        case str() | bytes():
+            return value[: MAX_NAME_LENGTH + 1]
+        case Decimal128():
+            return _number(value.to_decimal())
+        case float():
+            return _number(value)
+        case _:
+            return value
+
+
+def _number(value: float | Decimal) -> int | str:
+    """What MongoDB takes for equal, and so counts together, has one name: 1, 1.0 and 1.00."""
+    try:
+        whole = int(value)
+    except ValueError:
+        return "nan"
+    except OverflowError:
+        return "inf" if value > 0 else "-inf"
+    if value == whole and abs(whole) < 2**63:
+        return whole
+    return str(value.normalize() if isinstance(value, Decimal) else value).lower()
+
+
+class Room:
+    """How many characters there is room for: a document may hold 16 MB where a word belongs."""
+
+    def __init__(self, characters: int) -> None:
+        self._left = characters
+
+    def cut(self, value: Any, *, at_least: int = 0) -> Any:
+        """`value`, less what there is no room for, at any depth; `…` stands where that was."""
+        self._left = max(self._left, at_least)
+        return self._cut(value)
+
+    def _cut(self, value: Any) -> Any:
+        match value:
+            case str() | bytes() if len(value) <= self._left:
+                self._left -= len(value)
+                return value
+            case str():
+                return self._all_of(value) + CUT
+            case bytes():
+                return base64.b64encode(self._all_of(value)).decode() + CUT
+            case dict():
+                return self._cut_document(value)
+            case list():
+                return self._cut_array(value)
+            case DBRef():
+                return self._cut_document(value.as_doc())
+            case Regex() if len(value.pattern) > self._left:
+                return self._cut(value.pattern)
+            case _:
+                self._left -= _ROOM_OF_A_SCALAR
+                return value
+
+    def _all_of(self, value: Any) -> Any:
+        left, self._left = max(0, self._left), 0
+        return value[:left]
+
+    def _cut_document(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, inner in value.items():
+            if self._left <= 0:
+                kept[CUT] = CUT
+                break
+            name = self._cut(key)
+            kept[name] = self._cut(inner)
+        return kept
+
+    def _cut_array(self, value: list[Any]) -> list[Any]:
+        kept: list[Any] = []
+        for inner in value:
+            if self._left <= 0:
+                kept.append(CUT)
+                break
+            kept.append(self._cut(inner))
+            self._left -= 1
+        return kept
 
 
 def iso(moment: datetime | DatetimeMS) -> str:

@@ -15,6 +15,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Hint = dict[str, int] | None
 
+Each = Callable[[Document], Document]
+
+
+def _as_it_is(document: Document) -> Document:
+    return document
+
+
 _BAD_VALUE, _INDEX_NOT_FOUND = 2, 27
 
 
@@ -48,25 +55,27 @@ class Watched:
         skip: int = 0,
         limit: int = 0,
         strictly: bool = False,
+        each: Each = _as_it_is,
     ) -> list[Document]:
-        """Documents, all of them if `limit` is 0; with these `fields`, or all."""
-        found = self._with_index(
-            index,
-            lambda hint: list(
-                self.collection.find(
-                    self.names.query(query),
-                    self.names.projection(fields),
-                    sort=self.names.order(order or []) or None,
-                    skip=skip,
-                    limit=limit,
-                    batch_size=limit,
-                    hint=hint,
-                    **self._limits("max_time_ms"),
-                )
-            ),
-            strictly=strictly,
-        )
-        return [self.names.document(document) for document in found]
+        """Documents, all of them if `limit` is 0; with these `fields`, or all.
+
+        What `each` makes of one is kept, and the document let go before the next batch comes.
+        """
+
+        def run(hint: Hint) -> list[Document]:
+            found = self.collection.find(
+                self.names.query(query),
+                self.names.projection(fields),
+                sort=self.names.order(order or []) or None,
+                skip=skip,
+                limit=limit,
+                batch_size=limit,
+                hint=hint,
+                **self._limits("max_time_ms"),
+            )
+            return [each(self.names.document(document)) for document in found]
+
+        return self._with_index(index, run, strictly=strictly)
 
     def aggregate(
         self,
@@ -75,14 +84,16 @@ class Watched:
         index: Keys | None = None,
         batch_size: int | None = None,
         strictly: bool = False,
+        each: Each = _as_it_is,
     ) -> list[Document]:
-        """What the pipeline gives, as it gives it."""
+        """What the pipeline gives, and `each` makes of it."""
         stages = self.names.pipeline(pipeline)
 
         def run(hint: Hint) -> list[Document]:
             options: dict[str, Any] = {"hint": hint, "batchSize": batch_size}
             given = {name: value for name, value in options.items() if value is not None}
-            return list(self.collection.aggregate(stages, **given, **self._limits()))
+            found = self.collection.aggregate(stages, **given, **self._limits())
+            return [each(document) for document in found]
 
         return self._with_index(index, run, strictly=strictly)
 

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from limits.errors import StorageError
 from limits.strategies import FixedWindowRateLimiter
+from pymongo.database import Database
 from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, WTimeoutError
 
 from jobmon import create_app
+from jobmon.api.auth import SESSION_COOKIE
 from jobmon.settings import Settings
+from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 
@@ -219,8 +222,51 @@ def test_a_database_that_fails_or_refuses_is_503(
     monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
     answer = api.as_admin("/jobs/some-id")
     assert_error(answer, 503, "database_unavailable")
-    assert answer.headers["Retry-After"] == "2"
+    is_slow = isinstance(fault, ExecutionTimeout)
+    assert answer.headers["Retry-After"] == ("10" if is_slow else "2")
+    assert ("took longer" in answer.json["error"]["message"]) == is_slow
     assert "hidden" not in answer.text
+
+
+SLOW = [
+    "/jobs",
+    "/jobs/some-id",
+    QUEUE,
+    f"{QUEUE}?page=99&status=dlq",
+    f"{QUEUE}?format=csv",
+    f"{QUEUE}?sort=createdAt",
+    f"{QUEUE}?job_id=some",
+    STATS,
+    "/admin/jobs/timeseries",
+    "/admin/jobs/types",
+    "/dashboard",
+    "/dashboard/jobs",
+    "/dashboard/jobs/some-id",
+]
+
+
+def test_a_query_that_takes_too_long_is_refused_in_words_by_every_route(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    create_indexes(real_api.app.extensions["jobmon_connection"])
+    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
+    slow = {"failCommands": ["find", "aggregate", "explain"], "errorCode": 50, "appName": "jobmon"}
+    admin = database.client.admin
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+    headers = {"Authorization": f"Bearer {real_api.token()}"}
+    try:
+        answers = {path: real_api.client.get(path, headers=headers) for path in SLOW[:-3]}
+        real_api.client.set_cookie(
+            SESSION_COOKIE, real_api.token(), path="/dashboard", domain="localhost"
+        )
+        answers |= {path: real_api.client.get(path) for path in SLOW[-3:]}
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
+    for path, answer in answers.items():
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), path
+        assert "The query took longer" in answer.text, path
+        if not path.startswith("/dashboard"):
+            assert_error(answer, 503, "database_unavailable")
 
 
 @pytest.mark.parametrize(

@@ -240,3 +240,62 @@ def test_everybodys_list_is_their_own_also_an_admins(api: Api, watched: Any) -> 
         answer = api.get("/jobs", token=api.token("a", role), status="dlq").json
         assert sorted(job["jobId"] for job in answer["data"]) == ["a1", "a2"]
         assert answer["meta"]["total"] == 2
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (Decimal128("sNaN"), 1),
+        (Decimal128("9E+6144"), 1),
+        (1e308, 1),
+        (float("inf"), 1),
+        (Decimal128("3"), 3),
+        (2**53, 2**53),
+        (2**53 + 1, 1),
+    ],
+)
+def test_attemptcount_is_a_number_that_every_parser_reads(
+    api: Api, watched: Any, stored: Any, shown: int
+) -> None:
+    watched.jobs.insert_one({"jobId": "j", "attemptCount": stored})
+    watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": 1})
+    assert api.as_admin("/jobs/j").json["attemptCount"] == shown
+
+
+def test_secrets_are_redacted_wherever_a_document_stands(api: Api, watched: Any) -> None:
+    hidden = {"password": "hidden", "seen": 1}
+    odd = dict.fromkeys(SUMMARY.keys() - {"jobId", "attemptCount"}, hidden) | {"jobId": "j"}
+    watched.jobs.insert_one({**odd, "lastError": [hidden], "payload": [[hidden]]})
+    watched.job_attempts.insert_one(
+        {**dict.fromkeys(("status", "workerId", "error"), hidden), "jobId": "j"}
+    )
+    for path in ("/jobs/j", "/admin/jobs/queue", "/admin/jobs/stats"):
+        answer = api.as_admin(path)
+        assert answer.status_code == 200
+        assert "hidden" not in answer.text, path
+    assert api.as_admin("/jobs/j").json["leasedBy"] == '{"password": "[redacted]", "seen": 1}'
+
+
+def test_long_texts_are_cut_in_a_list_and_whole_in_the_job(api: Api, watched: Any) -> None:
+    error = {"code": "E", "message": "x" * 50_000, "stack": "y" * 50_000}
+    watched.jobs.insert_one({"jobId": "j", "type": "t" * 50_000, "lastError": error})
+    (listed,) = api.as_admin("/admin/jobs/queue").json["data"]
+    assert listed["type"] == "t" * 10_000 + "…"
+    assert listed["lastError"] == {"code": "E", "message": "x" * 10_000 + "…"}
+    detail = api.as_admin("/jobs/j").json
+    assert (detail["type"], detail["lastError"]) == ("t" * 50_000, error)
+
+
+def test_of_huge_attempts_the_newest_are_shown_whole(
+    api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobmon.store.jobs.ROOM_FOR_ATTEMPTS", 10_000)
+    watched.jobs.insert_one({"jobId": "j"})
+    watched.job_attempts.insert_many(
+        {"jobId": "j", "attemptNumber": n, "error": {"message": "x" * 7_000}} for n in (1, 2, 3)
+    )
+    attempts = api.as_admin("/jobs/j").json["attempts"]
+    lengths = [len(attempt["error"]["message"]) for attempt in attempts]
+    assert lengths[2] == 7_000
+    assert 2_000 < lengths[1] < 3_000
+    assert 1_900 < lengths[0] <= 2_001

@@ -1,6 +1,7 @@
 """What others make of the OpenAPI document: would catch a promise that schemathesis sees broken,
 and a document that a generator makes no working client of."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.fro
 
 @schema.parametrize()
 @settings(
-    max_examples=30,
+    max_examples=int(os.environ.get("JOBMON_TEST_EXAMPLES", "30")),  # bench/fuzz.py asks for more
     deadline=None,
     derandomize=True,
     database=None,

@@ -34,6 +34,7 @@ PAGES = (
 FAULTS = {
     "/dashboard/nothing": 404,
     "/dashboard/static/nothing.js": 404,
+    f"/dashboard/static/{'x' * 300}.js": 404,
     f"{JOBS}/missing": 403,
     f"{JOBS}?page=x": 422,
     f"{OVERVIEW}?range=2h": 422,
@@ -625,3 +626,12 @@ def test_the_theme_is_one_of_three(admin: Viewer) -> None:
     for said, shown_as in themes.items():
         admin.client.set_cookie("jobmon_theme", said, path="/dashboard")
         assert admin.page("/dashboard/my").elements[0][1]["data-theme"] == shown_as
+
+
+def test_texts_that_are_too_long_for_a_page_are_cut(admin: Viewer, watched: Any) -> None:
+    long = "x" * 500_000
+    error = {"code": long, "message": long}
+    job = {"jobId": "j", "type": long, "createdBy": long, "status": long, "lastError": error}
+    watched.jobs.insert_one(job)
+    for path in ("/dashboard/jobs", "/dashboard/jobs/j"):
+        assert len(admin.get(path).text) < 100_000, path

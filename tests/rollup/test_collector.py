@@ -2,6 +2,7 @@
 any change to the jobs and any fault of the collector or its database."""
 
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,10 +18,12 @@ from typing import Any
 
 import pytest
 from bson import Binary, Decimal128, ObjectId
+from bson.raw_bson import RawBSONDocument
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import DeleteMany, InsertOne, MongoClient, UpdateMany
 from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
 
 from jobmon import create_app
 from jobmon.embedded import Mongod
@@ -32,9 +36,19 @@ from jobmon.settings import Settings
 from jobmon.store import lists as lists_module
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
-from jobmon.store.plain import text
+from jobmon.store.plain import label
 
 from ..conftest import SECRET, Api
+from ..fuzz.documents import (
+    REFERENCE,
+    Value,
+    binary,
+    code_with_scope,
+    document,
+    int32,
+    raw,
+    text,
+)
 from ..waiting import eventually
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -55,7 +69,7 @@ class Watch:
     def truth(self) -> Counts:
         counts: Counter[tuple[str, str]] = Counter()
         for job in self.jobs.find({}, {"status": 1, "type": 1}):
-            counts[text(job.get("status")), text(job.get("type"))] += 1
+            counts[label(job.get("status")), label(job.get("type"))] += 1
         return dict(counts)
 
     def figures(self) -> Counts | None:
@@ -169,6 +183,49 @@ def test_many_jobs_are_split_into_segments_and_merged_again(collected: Watch) ->
     collected.becomes_right()
     collected.jobs.delete_many({"_id": {"$gte": 100, "$lt": 8_900}})
     collected.becomes_right()
+
+
+ODD_IDS = [
+    Value(0x09, struct.pack("<q", 2**63 - 1)),  # a date that Python has none for
+    text(b"\xff\xfe"),
+    text("symbol", 0x0E),
+    text("f()", 0x0D),
+    code_with_scope("f()", document()),
+    Value(0x0C, text("users").data + ObjectId().binary),
+    REFERENCE,
+    binary(b"abc", 2),
+    binary(struct.pack("<i", 3) + b"abc", 2),
+    Value(0x01, struct.pack("<d", float("nan"))),
+    Value(0x13, Decimal128("sNaN").bid),
+    Value(0xFF, b""),
+]
+
+
+def test_a_change_of_a_job_with_any_id_is_followed(collected: Watch) -> None:
+    taken = 0
+    for number, value in enumerate(ODD_IDS):
+        fields = [(b"_id", value), (b"n", int32(number)), (b"status", text("queued"))]
+        with suppress(DuplicateKeyError):  # NaN is NaN
+            collected.jobs.insert_one(RawBSONDocument(raw(fields)))
+            taken += 1
+    collected.jobs.insert_many([{"_id": number, "status": "queued"} for number in range(3_000)])
+    eventually(lambda: collected.figures() == {("queued", "null"): 3_000 + taken}, WITHIN_S)
+    collected.jobs.update_many({"n": {"$gte": 0}}, {"$set": {"status": "dlq"}})
+    expected = {("queued", "null"): 3_000, ("dlq", "null"): taken}
+    eventually(lambda: collected.figures() == expected, WITHIN_S)
+
+
+def test_a_first_count_finds_a_job_with_any_id(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 2)
+    watch.jobs.insert_many([{"_id": number} for number in range(9)])
+    for value in ODD_IDS:
+        with suppress(DuplicateKeyError):
+            watch.jobs.insert_one(RawBSONDocument(raw([(b"_id", value)])))
+    segments = SegmentMap(watch.connection.jobs)
+    segments.build(lambda _: None)
+    assert segments.totals.total() == watch.jobs.count_documents({}) == 9 + len(ODD_IDS) - 1
 
 
 def test_a_job_that_expires_by_ttl_is_no_longer_counted(collected: Watch) -> None:

@@ -25,6 +25,7 @@ from bson import (
     Timestamp,
 )
 from bson.datetime_ms import DatetimeMS
+from bson.raw_bson import RawBSONDocument
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
@@ -38,6 +39,7 @@ from jobmon.store.ordering import NEWEST_FIRST, Place
 from jobmon.store.plain import aware
 
 from ..conftest import NOW, SECRET, Api
+from ..fuzz.documents import Value, binary, date, int32, raw, text
 
 CREATED = [
     NOW,
@@ -58,6 +60,7 @@ CREATED = [
     -math.inf,
     math.nan,
     Decimal128("2.5"),
+    Decimal128("sNaN"),
     Int64(2**40),
     True,
     False,
@@ -78,6 +81,10 @@ CREATED = [
     [NOW - timedelta(days=1), NOW + timedelta(days=1)],
     ["x", NOW],
     [None, 3],
+    [Timestamp(1, 1), NOW],
+    ["x", Code("f()"), 7],
+    "x" * 5_000,
+    {"password": "p"},
 ]
 JOBS = [{"createdAt": value} for value in CREATED] + [{}, {}]
 # Without an array the index is read in both directions; with one, MongoDB has to sort.
@@ -87,6 +94,16 @@ UNSORTED = {
 }
 SORTS = ("-createdAt", "createdAt")
 IDS = ["b", "a", 1, 2.5, -1, True, {"n": 1}, Binary(b"id", 5), NOW, Decimal128("1.25")]
+IDS += [math.nan, MinKey(), MaxKey(), Timestamp(1, 1), Code("f()"), None, "y" * 5_000]
+# As no driver writes them: decoded, they are something else.
+RAW = [
+    Value(0x0C, text("users").data + ObjectId().binary),  # a DBPointer
+    text("symbol", 0x0E),
+    text(b"\xff", 0x0E),
+    text(b"\xff\xfe"),
+    text(b"\xed\xa0\x80"),
+    binary(b"abc", 2),
+]
 
 
 def walk(
@@ -158,6 +175,37 @@ def test_jobs_with_anything_for_createdat_are_all_visited_once_in_list_order(
     expected = in_order(database, sort)
     assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
     assert by_page(real_api, per_page, sort=sort) == expected
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("field", ["createdAt", "_id"])
+def test_what_is_decoded_with_a_loss_is_visited_once(
+    real_api: Api, database: Database[dict[str, Any]], field: str, sort: str
+) -> None:
+    database.jobs.create_index(NEWEST_FIRST)
+    common = [NOW, None, "symbols", "z", "\ufffd", 1, ObjectId(), b"abc"]
+    documents = [{"_id": number, "createdAt": NOW, field: v} for number, v in enumerate(common)]
+    fill(database, documents)
+    for number, value in enumerate(RAW, start=len(common)):
+        pairs = {"_id": int32(number), "createdAt": date(0), field: value}
+        named = [(name.encode(), value) for name, value in pairs.items()]
+        job_id = (b"jobId", text(str(number)))
+        database.jobs.insert_one(RawBSONDocument(raw([*named, job_id])))
+    names = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort([("createdAt", -1), ("_id", -1)])
+    expected = [job["jobId"] for job in names][:: -1 if sort == "createdAt" else 1]
+    for per_page in (1, 3):
+        assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
+
+
+def test_no_cursor_is_long_or_carries_a_secret(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    fill(database, [{"createdAt": {"password": "hidden"}}, {"createdAt": "x" * 9_000}, {}])
+    for page in (1, 2):
+        meta = real_api.as_admin("/admin/jobs/queue", per_page=1, page=page).json["meta"]
+        assert len(meta["next_cursor"]) < 100
+        assert b"hidden" not in base64.urlsafe_b64decode(meta["next_cursor"] + "==")
+        assert Place.from_token(meta["next_cursor"]).by_page
 
 
 @pytest.mark.parametrize("sort", SORTS)

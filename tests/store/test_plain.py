@@ -9,7 +9,7 @@ import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from jobmon.store.plain import iso, plain, text
+from jobmon.store.plain import Room, iso, label, plain, text
 
 NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001 - as a client that is not aware of zones reads it
 OID = ObjectId("65f0c0ffee0123456789abcd")
@@ -82,3 +82,53 @@ def test_every_bson_type_becomes_json(value: Any, expected: Any) -> None:
 )
 def test_anything_can_be_told_in_a_word(value: Any, word: str) -> None:
     assert text(value) == word
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("queued", "queued"),
+        (None, "null"),
+        (1, "1"),
+        (1.0, "1"),
+        (-0.0, "0"),
+        (Decimal128("1.00"), "1"),
+        (0.5, "0.5"),
+        (Decimal128("0.50"), "0.5"),
+        (float("nan"), "nan"),
+        (Decimal128("sNaN"), "nan"),
+        (Decimal128("-Infinity"), "-inf"),
+        (Decimal128("9E+6144"), "9e+6144"),
+        ({"password": "p"}, "{…}"),
+        (["a", {"password": "p"}, DBRef("a", 1, token="t")], '["a", "{…}", "{…}"]'),
+        ("é" * 200, "é" * 200),
+        ("é" * 201, "é" * 200 + "…"),
+        (["x" * 300], '["' + "x" * 198 + "…"),
+    ],
+)
+def test_a_name_is_short_one_for_equal_values_and_tells_no_document(value: Any, told: str) -> None:
+    assert label(value) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("x" * 10, "x" * 10),
+        ("x" * 11, "x" * 10 + "…"),
+        (b"x" * 11, "eHh4eHh4eHh4eA==…"),
+        ({"a": "x" * 20, "b": 1}, {"a": "x" * 9 + "…", "…": "…"}),
+        ([1] * 10, [1, 1, "…"]),
+        (Regex("x" * 11), "x" * 10 + "…"),
+        ([[["x" * 11]]], [[["x" * 10 + "…"]]]),
+        (NAIVE, NAIVE),
+        (DBRef("a", 1), {"$ref": "a", "$id": 1}),
+    ],
+)
+def test_what_there_is_no_room_for_is_cut(value: Any, kept: Any) -> None:
+    assert Room(10).cut(value) == kept
+
+
+def test_each_value_finds_the_room_that_the_ones_before_have_left() -> None:
+    room = Room(10)
+    assert [room.cut("x" * 6), room.cut("y" * 6)] == ["x" * 6, "y" * 4 + "…"]
+    assert room.cut("z" * 6, at_least=3) == "zzz…"

@@ -1,0 +1,434 @@
+"""What must hold for any documents and any request; each check raises AssertionError."""
+
+import csv
+import io
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from html.parser import HTMLParser
+from itertools import chain
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import quote
+
+from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
+from prometheus_client.parser import text_string_to_metric_families
+from pymongo import MongoClient
+from pymongo.errors import BulkWriteError
+from werkzeug.datastructures import Headers
+from werkzeug.http import parse_options_header
+from werkzeug.test import TestResponse, run_wsgi_app
+
+from jobmon import create_app
+from jobmon.api.auth import SESSION_COOKIE
+from jobmon.embedded import Mongod
+from jobmon.rollup import segments as segments_module
+from jobmon.rollup import series as series_module
+from jobmon.rollup.segments import SegmentMap, dump_counts, load_counts
+from jobmon.rollup.throughput import DAY, HOUR, dump, load, tally
+from jobmon.settings import Settings
+from jobmon.store.indexes import JOB_ID, create_indexes
+
+from ..conftest import SECRET, Api
+from . import documents
+from .documents import NOW, PLANTED
+from .requests import Request
+
+NEEDS_TOKEN = ("/jobs", "/admin/jobs/", "/metrics")
+ANSWERS = {200, 206, 303, 302, 304, 308, 400, 401, 403, 404, 405, 413, 415, 416, 422, 429, 503}
+VOID = {"meta", "link", "input", "br", "img", "hr"}
+
+
+class _Balanced(HTMLParser):
+    """Fails on a page whose elements do not close in their order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self.feed(page)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+        assert not any(name.startswith("on") for name, _ in attrs), f"{tag} with {attrs}"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("p", "li") and self.open and self.open[-1] != tag:
+            return
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> in <{self.open[-1]}>"
+        self.open.pop()
+
+
+def strict(text: str) -> Any:
+    """JSON that every parser takes: no NaN, no number that a double cannot hold."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    def finite(digits: str) -> float:
+        number = float(digits)
+        assert abs(number) != float("inf"), f"{digits[:40]} is infinite to most parsers"
+        return number
+
+    return json.loads(text, parse_constant=refuse, parse_float=finite, parse_int=finite)
+
+
+class Log(logging.Handler):
+    """All that is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.said: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(self.format(record))
+
+    def check(self) -> None:
+        """No secret, no stack: a stack is a fault that nobody expected."""
+        for said in self.said:
+            assert PLANTED not in said, said[:2_000]
+            assert SECRET not in said, said[:2_000]
+            assert "Traceback" not in said, said[-4_000:]
+        self.said.clear()
+
+
+@contextmanager
+def listening_to_logs() -> Iterator[Log]:
+    log, root = Log(), logging.getLogger()
+    root.addHandler(log)
+    yield log
+    root.removeHandler(log)
+
+
+Flat = set[tuple[str, str, float]]
+
+
+def _flat(stats: dict[str, Any]) -> Flat:
+    return {
+        (status, kind, number)
+        for kind, by_status in stats["typeCounts"].items()
+        for status, number in by_status.items()
+    }
+
+
+class World:
+    """The service over a database of its own, which is filled anew for each batch of documents."""
+
+    def __init__(
+        self, mongod: Mongod, mongo: MongoClient[dict[str, Any]], name: str, *, indexed: bool
+    ) -> None:
+        self.database = mongo[name]
+        self._indexed = indexed
+        uri = mongod.uri.replace("/?", f"/{name}?")
+        self.settings = Settings(
+            mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, rollup_db=f"{name}_rollups"
+        )
+        self._address = mongod.address
+        self.app = create_app(self.settings)
+        self.api = Api(self.app)
+        self.connection = self.app.extensions["jobmon_connection"]
+        self.tokens = {name: self.api.token(name, "user", 86_400) for name in documents.OWNERS}
+        self.tokens["admin"] = self.api.token("root", "admin", 86_400)
+        self.browser = self.app.test_client()
+        self.browser.set_cookie(
+            SESSION_COOKIE, self.tokens["admin"], path="/dashboard", domain="localhost"
+        )
+
+    def close(self) -> None:
+        self.database.client.drop_database(self.database.name)
+        self.connection.client.close()
+
+    def fill(self, jobs: Iterable[RawBSONDocument], attempts: Iterable[RawBSONDocument]) -> int:
+        """Put in what the server takes; returns how many documents those are."""
+        for collection in (self.database.jobs, self.database.job_attempts):
+            collection.drop()  # an index remembers arrays that are gone
+        if self._indexed:
+            self.database.jobs.create_index(JOB_ID)
+            create_indexes(self.connection)
+        accepted = 0
+        for collection, wanted in (
+            (self.database.jobs, jobs),
+            (self.database.job_attempts, attempts),
+        ):
+            if taken := list(wanted):
+                # Refused: an _id twice, one that may not be, arrays in two fields of an index.
+                with suppress(BulkWriteError):
+                    collection.insert_many(taken, ordered=False)
+            accepted += collection.count_documents({})
+        return accepted
+
+    def fill_from(self, seeds: Sequence[int]) -> int:
+        """A job from each seed, and an attempt from each third; returns how many were taken."""
+        jobs, attempts = [], []
+        for number, seed in enumerate(seeds):
+            dice = documents.Dice(seed + 1)
+            name = documents.text(f"job-{number}")
+            job_id = name if dice.random() < 0.8 else dice.anything()
+            first = {"_id": documents.job_id(seed), "jobId": job_id}
+            first["priority"] = documents.int32(number)
+            jobs.append(documents.insertable(documents.job(seed), **first))
+            if seed % 3 == 0:
+                attempt = documents.attempt(seed)
+                attempts.append(documents.insertable(attempt, jobId=name))
+                attempts.append(documents.insertable(documents.attempt(seed + 2), jobId=name))
+        return self.fill(jobs, attempts)
+
+    def ask(self, path: str, who: str = "admin", expect: int = 200, **query: Any) -> TestResponse:
+        answer = self.api.get(path, token=self.tokens[who], **query)
+        assert answer.status_code == expect, f"{path} {query}: {answer.status} {answer.text[:500]}"
+        assert PLANTED not in answer.text, f"{path} {query} shows a secret"
+        return answer
+
+    def page(self, path: str, **query: Any) -> str:
+        answer = self.browser.get(path, query_string=query)
+        assert answer.status_code == 200, f"{path} {query}: {answer.status} {answer.text[:500]}"
+        assert answer.content_type == "text/html; charset=utf-8"
+        assert PLANTED not in answer.text, f"{path} {query} shows a secret"
+        page = _Balanced(answer.text)
+        assert not page.seen["img"]
+        assert page.seen["script"] <= 6
+        return answer.text
+
+    def check(self, *, per_page: int = 7) -> None:
+        """Everything below."""
+        self.check_details()
+        self.check_lists(per_page)
+        self.check_exports()
+        self.check_figures()
+        self.check_pages()
+
+    def answer(self, request: Request) -> int:
+        """Ask and check what holds for every answer; its status."""
+        environ = request.environ(self.tokens)
+        parts, status_line, headers = run_wsgi_app(self.app, environ, buffered=True)
+        body, status = b"".join(parts), int(status_line.partition(" ")[0])
+        self._check_answer(request, status, headers, body)
+        return status
+
+    def _check_answer(self, request: Request, status: int, headers: Headers, body: bytes) -> None:
+        said = f"{request}: {status} {body[:300]!r}"
+        path = request.path.decode(errors="replace")
+        is_page = path in ("/", "/docs") or path.startswith("/dashboard")
+        assert status in ANSWERS, said
+        for name, value in headers:
+            assert not set("\r\n\0") & set(name + value), f"{name}: {said}"
+        for hidden in (PLANTED, SECRET, "Traceback", self._address, "pymongo"):
+            assert hidden.encode() not in body, f"{hidden} in {said}"
+            assert hidden not in str(headers), f"{hidden} in the headers of {said}"
+        if status == 304 or request.method == "HEAD":
+            assert not body, said
+        elif body and "Content-Encoding" not in headers:
+            mimetype, _ = parse_options_header(headers["Content-Type"])
+            assert re.fullmatch("[a-z]+/[a-z0-9.+-]+", mimetype), said
+            if mimetype == "application/json":
+                strict(body.decode())
+            elif mimetype == "text/html" and status not in (302, 303, 308):  # werkzeug's own
+                _Balanced(body.decode())
+        if not request.is_known and path.startswith(NEEDS_TOKEN):
+            assert status in (401, 404, 405, 308), said
+        if status < 400 or is_page or request.method == "HEAD":
+            return
+        assert headers["Content-Type"] == "application/json", said
+        if "Content-Encoding" not in headers:
+            error = json.loads(body)
+            assert list(error) == ["error"], said
+            assert {"code", "message"} <= set(error["error"]) <= {"code", "message", "details"}, (
+                said
+            )
+            assert status != 503 or error["error"]["code"] == "collector_unavailable", said
+        assert (status == 401) == ("WWW-Authenticate" in headers), said
+        assert status not in (429, 503) or int(headers["Retry-After"]) > 0, said
+
+    def check_details(self) -> None:
+        """Every job with an id that can be asked for, by an admin and by its owners."""
+        for found in self._jobs_with_an_address():
+            if "/" in found["jobId"]:
+                continue  # the pages show it
+            path = f"/jobs/{quote(found['jobId'], safe='')}"
+            detail = strict(self.ask(path).text)
+            assert len(detail) == 16, list(detail)
+            assert isinstance(detail["attemptCount"], float), detail["attemptCount"]
+            owners = found.get("createdBy")
+            owners = owners if isinstance(owners, list) else [owners]
+            for owner in documents.OWNERS:
+                mine = any(isinstance(one, str | ObjectId) and str(one) == owner for one in owners)
+                answer = self.ask(path, owner, 200 if mine else 403)
+                assert not mine or strict(answer.text) == detail
+
+    def _jobs_with_an_address(self) -> Iterator[dict[str, Any]]:
+        """Those with a text of their own for an id."""
+        wanted = {"jobId": {"$type": "string"}}
+        jobs = list(self.connection.jobs.collection.find(wanted, {"jobId": 1, "createdBy": 1}))
+        times = Counter(str(job["jobId"]) for job in jobs)
+        for job in jobs:
+            # Of an array the server looks at the elements.
+            name = job["jobId"]
+            if type(name) is str and name and "\ufffd" not in name and times[name] == 1:
+                yield job
+
+    def check_lists(self, per_page: int) -> None:
+        """Every filter, in both orders, there and back, finds what the server finds, once."""
+        owner = {"$in": ["ada"]}
+        either = {"$in": [documents.OWNERS[1], documents.OID]}
+        id_range = {"$gte": "job-1", "$lt": "job-1\U0010ffff"}
+        cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({}, {}),
+            ({"status": "dlq"}, {"status": {"$in": ["dlq"]}}),
+            (
+                {"status": ["dlq", "queued", "odd"], "type": ["email.send", "x"]},
+                {
+                    "status": {"$in": ["dlq", "queued", "odd"]},
+                    "type": {"$in": ["email.send", "x"]},
+                },
+            ),
+            ({"type": "email.send"}, {"type": {"$in": ["email.send"]}}),
+            ({"owner": "ada"}, {"createdBy": owner}),
+            (
+                {"owner": documents.OWNERS[1], "status": "failed"},
+                {"createdBy": either, "status": "failed"},
+            ),
+            ({"error_code": "E1"}, {"lastError.code": "E1"}),
+            ({"job_id": "job-1"}, {"jobId": id_range}),
+            (
+                {"created_from": NOW.isoformat(), "created_to": (NOW + HOUR).isoformat()},
+                {"createdAt": {"$gte": NOW, "$lt": NOW + HOUR}},
+            ),
+        ]
+        for asked, query in cases:
+            self._check_list("/admin/jobs/queue", "admin", asked, query, per_page)
+        for name, whose in zip(documents.OWNERS, (owner, either), strict=True):
+            self._check_list("/jobs", name, {}, {"createdBy": whose}, per_page)
+
+    def _check_list(
+        self, path: str, who: str, asked: dict[str, Any], query: dict[str, Any], per_page: int
+    ) -> None:
+        found = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
+        newest_first = [job["priority"] for job in found.sort([("createdAt", -1), ("_id", -1)])]
+        for sort, expected in (("-createdAt", newest_first), ("createdAt", newest_first[::-1])):
+            shown = self._walk(path, who, {**asked, "sort": sort, "per_page": per_page})
+            assert shown == expected, f"{path} {asked} {sort}: {self._unlike([shown], [expected])}"
+
+    def _unlike(self, shown: list[list[int]], expected: list[list[int]]) -> Any:
+        """The jobs that are not where they should be."""
+        flat, wanted = list(chain(*shown)), list(chain(*expected))
+        pairs = zip(flat, wanted, strict=False)
+        numbers = [number for pair in pairs if pair[0] != pair[1] for number in pair]
+        lost = set(wanted) ^ set(flat)
+        jobs = self.connection.jobs.collection.find(
+            {"priority": {"$in": [*numbers[:4], *lost]}}, {"priority": 1, "createdAt": 1}
+        )
+        return numbers, lost, list(jobs)
+
+    def _walk(self, path: str, who: str, query: dict[str, Any]) -> list[int]:
+        """There and back, a cursor's page after the other."""
+        pages = [strict(self.ask(path, who, **query).text)]
+        while cursor := pages[-1]["meta"]["next_cursor"]:
+            assert len(pages) < 60, "the list does not end"
+            pages.append(strict(self.ask(path, who, **query, cursor=cursor).text))
+        back = [pages[-1]]
+        while cursor := back[-1]["meta"]["prev_cursor"]:
+            assert len(back) <= len(pages), f"{query}: the way back does not end"
+            back.append(strict(self.ask(path, who, **query, cursor=cursor).text))
+        forth = [[job["priority"] for job in page["data"]] for page in pages]
+        going_back = [[job["priority"] for job in page["data"]] for page in back[::-1]]
+        assert going_back == forth, (
+            f"{path} {query}: back is not forth: {self._unlike(going_back, forth)}"
+        )
+        numbers = [number for page in forth for number in page]
+        assert pages[0]["meta"]["total"] == len(numbers), f"{query}: {pages[0]['meta']}"
+        return numbers
+
+    def check_exports(self) -> None:
+        """Each file can be read back, and has a row for each job of the list."""
+        count = self.database.jobs.count_documents({})
+        text = self.ask("/admin/jobs/queue", format="csv").text
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        assert len(rows) == count
+        for row in rows:
+            assert None not in row, row
+            assert None not in row.values(), row
+            assert not any(cell[:1] in ("=", "+", "@", "\t", "\r") for cell in row.values()), row
+        lines = self.ask("/admin/jobs/queue", format="ndjson").text.split("\n")
+        assert lines.pop() == ""
+        jobs = [strict(line) for line in lines]
+        assert [int(row["priority"]) for row in rows] == [job["priority"] for job in jobs]
+        assert len(jobs) == count
+
+    def check_figures(self) -> None:
+        """Counted live, by segments, after changes, and back from what is kept: all the same."""
+        count = self.database.jobs.count_documents({})
+        stats = strict(self.ask("/admin/jobs/stats").text)
+        assert stats["totalJobs"] == count
+        assert sum(stats["statusCounts"].values()) == count
+        assert sum(sum(of.values()) for of in stats["typeCounts"].values()) == count
+        with patch.multiple(segments_module, SEGMENT_JOBS=3, SPLIT_ABOVE=6, MERGE_BELOW=1):
+            self._check_segments(stats)
+        if self._indexed:  # what happened is not counted without
+            with patch.object(series_module, "KEEP_LIVE_S", 1e-6):  # not the last batch's
+                self._check_series()
+        metrics = self.ask("/metrics").text
+        families = {family.name: family for family in text_string_to_metric_families(metrics)}
+        assert families["jobmon_database_up"].samples[0].value == 1
+
+    def _check_series(self) -> None:
+        window = {"from": (NOW - HOUR).isoformat(), "to": (NOW + HOUR).isoformat()}
+        series = strict(self.ask("/admin/jobs/timeseries", **window).text)
+        types = strict(self.ask("/admin/jobs/types", **window).text)
+        for name in ("enqueued", "succeeded", "failed", "dlq"):
+            told = sum(step[name] for step in series["data"])
+            assert told == sum(kind[name] for kind in types["data"]), name
+        created = {"createdAt": {"$gte": NOW - HOUR, "$lt": NOW + HOUR, "$not": {"$type": "array"}}}
+        enqueued = sum(step["enqueued"] for step in series["data"])
+        assert enqueued == self.database.jobs.count_documents(created), enqueued
+        happened = tally(self.connection, NOW - 2 * DAY, NOW + 2 * DAY, HOUR)
+        for tallies in happened.values():
+            kept = self.database.client[f"{self.database.name}_rollups"].kept
+            kept.insert_one({"_id": 1, "types": dump(tallies)})
+            assert load(kept.find_one({"_id": 1})["types"]) == tallies  # type: ignore[index]
+            kept.drop()
+
+    def _check_segments(self, stats: dict[str, Any]) -> None:
+        def told(totals: Any) -> Flat:
+            counts = load_counts(dump_counts(totals))
+            return {(status, kind, number) for (status, kind), number in counts.items()}
+
+        segments = SegmentMap(self.connection.jobs)
+        segments.build(lambda _: None)
+        difference = told(segments.totals) ^ _flat(stats)
+        assert not difference, f"the collector counts otherwise: {difference}"
+        ids = [job["_id"] for job in self.connection.jobs.collection.find({}, {"_id": 1})]
+        changed = self.database.jobs.update_many(
+            {"priority": {"$mod": [2, 0]}}, {"$set": {"status": "changed"}}
+        )
+        gone = self.database.jobs.delete_many({"priority": {"$mod": [5, 0]}})
+        assert changed.matched_count + gone.deleted_count or len(ids) < 3
+        for job_id in ids:
+            segments.mark(job_id)
+        segments.recount()
+        loaded = SegmentMap(self.connection.jobs)
+        loaded.load(iter(segments.dump()))
+        difference = told(segments.totals) ^ _flat(strict(self.ask("/admin/jobs/stats").text))
+        assert not difference, f"the collector missed a change: {difference}"
+        assert loaded.totals == segments.totals
+
+    def check_pages(self) -> None:
+        """The pages for people, well-formed."""
+        self.page("/dashboard")
+        self.page("/dashboard", range="24h", by="-done", text="e")
+        for query in ({}, {"sort": "createdAt"}, {"status": "dlq"}):
+            self.page("/dashboard/jobs", **query)
+        for found in self._jobs_with_an_address():
+            self.page(f"/dashboard/jobs/{quote(found['jobId'], safe='')}")

@@ -1,0 +1,230 @@
+"""Requests as nobody should send them, as the WSGI server would hand them over."""
+
+# ruff: noqa: E501 - tables of odd values read best in rows
+
+import base64
+import io
+import string
+from typing import Any, NamedTuple
+from urllib.parse import quote, quote_plus, unquote_to_bytes
+
+import bson
+
+from jobmon.store.ordering import Place
+
+from . import documents
+
+ROUTES = [
+    "/jobs",
+    "/jobs/job-1",
+    "/admin/jobs/queue",
+    "/admin/jobs/stats",
+    "/admin/jobs/timeseries",
+    "/admin/jobs/types",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/",
+    "/dashboard",
+    "/dashboard/",
+    "/dashboard/overview",
+    "/dashboard/charts",
+    "/dashboard/jobs",
+    "/dashboard/jobs/job-1",
+    "/dashboard/my",
+    "/dashboard/sign-in",
+    "/dashboard/session",
+    "/dashboard/sign-out",
+    "/dashboard/static/jobmon.css",
+    "/dashboard/static/vendor/htmx.min.js",
+]
+METHODS = ["GET"] * 24 + ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "get", "X"]
+
+ODD_TEXT = [
+    "", " ", "\0", "%", "%00", "%ff", "%c0%80", "%ed%a0%80", "%F0%9F", "..", "../..", ".", "/", "//",
+    "\\", "%2F", "%2e%2e", "%5c", "?", "#", ";", "\r\nX: y", "%0d%0aSet-Cookie:x=1", "\u202e", "\ufeff",
+    "\ud7ff", "é", "𝕏", "x" * 300, "x" * 9_000, "$where", "{$gt:''}", "[]", "__proto__", "null", "true",
+    "NaN", "Infinity", "1e999", "-1", "0", "1", "2147483648", "9223372036854775808", "9" * 400,
+    "00000000000000000001", "+1", " 1", "1 ", "1.0", "0x1", "١", "1_0", "<script>", "'\"", "{{7*7}}",
+    "2026-11-23", "2026-11-23T03:00:00Z", "2026-11-23T03:00:00+23:59", "0001-01-01T00:00:00-23:59",
+    "9999-12-31T23:59:59+00:00", "9999-12-31T23:59:59.999999-23:59", "2026-W48-1", "2026-11-23T24:00:00",
+    "10000-01-01", "-000001-01-01", "now", "65f0c0ffee0123456789abcd", "65F0C0FFEE0123456789ABCD",
+    "job-", "job-1", "createdAt", "-createdAt", "csv", "ndjson", "json", "queued", "dlq", "email.send",
+    "1h", "24h", "7d", "30d", "-done", "type", "60", "3600", "604800", "61", "100", "101", "E1", "ada",
+]  # fmt: skip
+LETTERS = string.ascii_letters + string.digits + "%$.[]{}:+-_ \0é\u202e𝕏"
+PARAMETERS = [
+    "status", "type", "owner", "created_from", "created_to", "error_code", "job_id", "sort", "page",
+    "per_page", "cursor", "format", "from", "to", "step", "range", "by", "text", "then", "v", "other",
+]  # fmt: skip
+HEADERS: dict[str, list[str]] = {
+    "Accept": ["*/*", "text/html", "application/openmetrics-text; version=1.0.0", "a/b;q=x", ";,", "x" * 900],
+    "Accept-Encoding": ["gzip", "br", "zstd", "identity;q=0", "*;q=0", ";q", "gzip;q=nan"],
+    "If-None-Match": ["*", '"x"', 'W/"x"', "x", '"', "é"],
+    "If-Modified-Since": ["Thu, 01 Jan 1970 00:00:00 GMT", "x", "Thu, 99 Jan 99999 00:00:00 GMT"],
+    "Range": ["bytes=0-1", "bytes=-1", "bytes=9-1", "bytes=0-" + "9" * 40, "x=1", "bytes=,"],
+    "If-Range": ['"x"', "x"],
+    "X-Request-ID": ["x", "\x00", "é" * 100, "x" * 900],
+    "Cookie": ["jobmon_session=x", "jobmon_theme=dark", "jobmon_theme=\"><script>", "=;=", "a", "x=\xff"],
+    "X-Forwarded-For": ["1.2.3.4", "x", ","],
+    "X-Forwarded-Proto": ["https", "x"],
+    "X-Forwarded-Host": ["evil.example", "a b"],
+    "X-Forwarded-Prefix": ["/x", "//evil.example"],
+    "Forwarded": ["for=x;host=evil.example"],
+    "Host": ["localhost", "evil.example:99999", "a b", "", "[::1", "é", "x/y", "user@x"],
+    "Origin": ["null", "http://evil.example", "http://localhost", "x"],
+    "Referer": ["http://evil.example", "x"],
+    "Sec-Fetch-Site": ["cross-site", "same-origin", "none", "x"],
+    "HX-Request": ["true", "x"],
+    "HX-Current-URL": ["http://localhost/dashboard", "x"],
+    "HX-Target": ["jobs", "<x>"],
+    "X-Jobmon-Part": ["1"],
+    "Content-Type": ["application/json", "application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=x", "x;charset=é", ""],
+    "Content-Encoding": ["gzip"],
+    "Transfer-Encoding": ["chunked", "x"],
+    "Content-Length": ["0", "-1", "x", "99999999999", "5"],
+    "Expect": ["100-continue"],
+    "Upgrade": ["websocket"],
+    "X-HTTP-Method-Override": ["DELETE"],
+}  # fmt: skip
+BODIES = [
+    b"",
+    b"",
+    b"{}",
+    b"token=x",
+    b"token=" + b"x" * 70_000,
+    b"\xff\xfe",
+    b"--x\r\n",
+    b"then=//evil.example&token=x",
+]
+# Good ones, their names standing for the tokens; wrong ones.
+TOKENS = ["admin"] * 20 + ["ada"] * 4 + ["none"] * 2 + ["", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic eDp5", "Bearer é", "Bearer " + "x" * 5_000, "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."]  # fmt: skip
+
+
+class Request(NamedTuple):
+    """What a WSGI server makes of a request: the path as bytes, the rest as it was sent."""
+
+    method: str
+    path: bytes
+    query: str
+    headers: dict[str, str]
+    body: bytes
+    who: str
+
+    def environ(self, tokens: dict[str, str]) -> dict[str, Any]:
+        """As PEP 3333 has it; `tokens` by who they are of."""
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": self.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": self.path.decode("latin-1"),
+            "QUERY_STRING": self.query,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": "localhost",
+            "REMOTE_ADDR": "127.0.0.1",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(self.body),
+            "wsgi.errors": io.StringIO(),
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+        }
+        if self.body:
+            environ["CONTENT_LENGTH"] = str(len(self.body))
+        for name, value in self.headers.items():
+            key = name.upper().replace("-", "_")
+            is_content = key in ("CONTENT_TYPE", "CONTENT_LENGTH")
+            environ[key if is_content else f"HTTP_{key}"] = value.encode().decode("latin-1")
+        if self.who in tokens:
+            environ["HTTP_AUTHORIZATION"] = f"Bearer {tokens[self.who]}"
+            if b"dashboard" in self.path:
+                environ["HTTP_COOKIE"] = f"jobmon_session={tokens[self.who]}"
+                del environ["HTTP_AUTHORIZATION"]
+        elif self.who != "none":
+            environ["HTTP_AUTHORIZATION"] = self.who.encode().decode("latin-1")
+        return environ
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it carries a good token."""
+        return self.who in ("admin", "ada")
+
+
+def _text(dice: documents.Dice) -> str:
+    if dice.random() < 0.7:
+        return dice.choice(ODD_TEXT)
+    return "".join(dice.choice(LETTERS) for _ in range(dice.randrange(9)))
+
+
+def _cursor(dice: documents.Dice) -> str:
+    """A real cursor, or what became of one: other values, cut, bits turned over, other keys."""
+    place = Place(
+        created_at=documents.NOW,
+        id=dice.randrange(9),
+        page=dice.choice([1, 2, 9]),
+        oldest_first=dice.random() < 0.3,
+        backwards=dice.random() < 0.5,
+        by_page=dice.random() < 0.1,
+    )
+    token = place.token()
+    data = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    match dice.choice(["real", "odd", "odd", "odd", "cut", "flipped", "inserted", "keys"]):
+        case "odd":
+            fields = {
+                b"c": dice.anything(),
+                b"i": dice.anything(),
+                b"p": documents.int32(2),
+                b"o": documents.Value(8, bytes([dice.random() < 0.3])),
+                b"b": documents.Value(8, bytes([dice.random() < 0.5])),
+            }
+            if dice.random() < 0.2:
+                fields[dice.choice([*fields, b"x"])] = dice.anything()
+            data = bytearray(documents.raw(list(fields.items())))
+        case "cut":
+            data = data[: dice.randrange(len(data))]
+        case "flipped":
+            for _ in range(dice.randint(1, 4)):
+                data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        case "inserted":
+            at = dice.randrange(len(data))
+            data[at:at] = dice.randbytes(dice.randint(1, 9))
+        case "keys":
+            hostile = {"c": documents.NOW, "i": {"$gt": ""}, "p": 1, "o": False, "b": False}
+            data = bytearray(bson.encode(hostile))
+    return base64.urlsafe_b64encode(data).decode().rstrip("=" if dice.random() < 0.9 else "")
+
+
+def request(seed: int) -> Request:
+    """A request, the same one from the same seed."""
+    dice = documents.Dice(seed)
+    path = dice.choice(ROUTES)
+    match dice.randrange(16):
+        case 0:
+            path += dice.choice(["/", "//", "/.", "/..", "%2F", "%00", "/x", ".json", " "])
+        case 1:
+            last = quote(_text(dice), safe=dice.choice(["", "/%"]))
+            path = f"{path.rpartition('/')[0]}/{last}"
+        case 2:
+            path = _text(dice)
+    names = [dice.choice(PARAMETERS) if dice.random() < 0.9 else _text(dice) for _ in range(4)]
+    pairs = [(name, _text(dice)) for name in names[: dice.choice([0, 0, 1, 1, 1, 2, 4])]]
+    if dice.random() < 0.25:
+        pairs.append(("cursor", _cursor(dice)))
+    as_it_is = dice.random() < 0.5  # `%ff` stays an escape, or becomes the text `%ff`
+    query = "&".join(
+        f"{quote_plus(name)}={quote(value, safe='%') if as_it_is else quote_plus(value)}"
+        for name, value in pairs
+    )
+    headers = dice.sample(sorted(HEADERS), dice.choice([0, 0, 0, 1, 2, 3]))
+    return Request(
+        method=dice.choice(METHODS),
+        path=unquote_to_bytes(path.partition("?")[0]),
+        query=query[:8_000],
+        headers={name: dice.choice(HEADERS[name]) for name in headers},
+        body=dice.choice(BODIES),
+        who=dice.choice(TOKENS),
+    )

@@ -1,0 +1,67 @@
+"""Decoding what the driver refuses: would catch one odd document that takes every other of its
+reply with it, and a value beside it that is read otherwise than it stands."""
+
+import struct
+
+import pytest
+from bson import Binary, Code, ObjectId, Regex, encode
+from bson.errors import InvalidBSON
+from bson.raw_bson import RawBSONDocument
+from pymongo.database import Database
+
+from jobmon.store.decoding import decode
+
+from ..conftest import Api
+from ..fuzz.documents import Value, array, binary, code_with_scope, document, raw, text
+
+BROKEN = binary(b"abc", 2)  # the inner length is missing
+SOUND = binary(struct.pack("<i", 3) + b"abc", 2)
+BESIDE: list[tuple[bytes, Value]] = [
+    (b"oid", Value(0x07, b"\0" * 12)),
+    (b"regex", Value(0x0B, b"a\0i\0")),
+    (b"code", text("f()", 0x0D)),
+    (b"pointer", Value(0x0C, text("users").data + b"\0" * 12)),
+    (b"undefined", Value(0x06, b"")),
+    (b"sound", SOUND),
+    (b"decimal", Value(0x13, b"\0" * 16)),
+]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda value: value,
+        lambda value: document((b"a", array(value, value))),
+        lambda value: code_with_scope("f()", document((b"a", value))),
+    ],
+    ids=["alone", "nested", "scope"],
+)
+@pytest.mark.parametrize("data", [b"", b"abc", struct.pack("<i", 9) + b"abc"])
+def test_a_binary_value_that_contradicts_itself_leaves_the_rest_as_it_is(
+    wrap: object, data: bytes
+) -> None:
+    assert callable(wrap)
+    whole = raw([*BESIDE, (b"odd", wrap(binary(data, 2))), (b"last", text("z"))])
+    decoded = decode(whole)
+    assert f"Binary({data!r}, 128)" in repr(
+        decoded["odd"].scope if isinstance(decoded["odd"], Code) else decoded["odd"]
+    )
+    assert decoded["sound"] == Binary(b"abc", 2)
+    assert decoded["regex"] == Regex("a", "i")
+    assert decoded["oid"] == ObjectId(b"\0" * 12)
+    assert (decoded["undefined"], decoded["last"]) == (None, "z")
+
+
+def test_what_is_no_document_at_all_is_still_refused() -> None:
+    with pytest.raises((InvalidBSON, struct.error, ValueError, IndexError)):
+        decode(encode({"a": 1})[:-3])
+
+
+def test_one_such_job_is_shown_and_breaks_no_list(real_api: Api, database: Database) -> None:
+    database.jobs.insert_many({"jobId": f"job-{number}", "status": "dlq"} for number in range(3))
+    fields = [(b"type", BROKEN), (b"payload", document((b"a", BROKEN)))]
+    odd = raw([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])
+    database.jobs.insert_one(RawBSONDocument(odd))
+    assert len(real_api.as_admin("/admin/jobs/queue").json["data"]) == 4
+    assert real_api.as_admin("/jobs/odd").json["payload"] == {"a": "YWJj"}
+    assert real_api.as_admin("/admin/jobs/stats").json["typeCounts"]["YWJj"] == {"null": 1}
