@@ -277,7 +277,7 @@ class JobStore:
             {"$group": {"_id": "$type", "oldest": {"$min": "$createdAt"}}},
         ]
         oldest = {
-            text(group["_id"]): aware(group["oldest"])
+            label(group["_id"]): aware(group["oldest"])
             for group in self._jobs.aggregate(pipeline, index=self._waiting)
             if isinstance(group["oldest"], datetime)
         }
