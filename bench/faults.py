@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.faults import Scene, await_counted, children, compare, scene
+from tests.faults import ReplicaSet, Scene, await_counted, children, compare, scene
 
 # What must be undone after the recovery goes on the stack.
 Fault = Callable[[Scene, ExitStack], None]
@@ -100,7 +100,10 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
-        with scene(folder, viewers=arguments.viewers) as stage:
+        with (
+            ReplicaSet(folder / "mongod") as servers,
+            scene(servers, folder, viewers=arguments.viewers) as stage,
+        ):
             right = [measure(stage, name) for name in arguments.faults]
             stage.servers.await_all()
             stage.writers.drain()

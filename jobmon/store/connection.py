@@ -69,10 +69,21 @@ class Connection:
 
     Dates come back aware, in UTC; one beyond Python's years as `DatetimeMS`; text that is not
     UTF-8 with replacement characters: a document that another program wrote never fails to load.
+
+    With `only_lasting` nothing is read that could be lost with the primary, should it be lost now.
     """
 
-    def __init__(self, settings: Settings, client: MongoClient[Document] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: MongoClient[Document] | None = None,
+        *,
+        only_lasting: bool = False,
+    ) -> None:
         self._settings = settings
+        self._read_concern: dict[str, Any] = (
+            {"readConcernLevel": "majority"} if only_lasting else {}
+        )
         self._lock = threading.Lock()
         self._client = client
         self._given = client is not None
@@ -151,4 +162,5 @@ class Connection:
             connectTimeoutMS=settings.server_selection_timeout_ms,
             heartbeatFrequencyMS=_HEARTBEAT_MS,
             socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
+            **self._read_concern,
         )
