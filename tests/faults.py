@@ -495,7 +495,7 @@ def recovered_at(
 
 
 def await_counted(
-    port: int, token: str, writers: Writers, within_s: float = 60
+    port: int, token: str, writers: Writers, within_s: float = 240
 ) -> tuple[Document, str]:
     """Wait until the figures and the counters tell all; the stats and the metrics."""
     deadline = time.monotonic() + within_s
@@ -605,6 +605,7 @@ class Scene:
         self.servers, self.port, self.token, self.web = servers, port, token, web
         self.writers, self.viewers = writers, viewers
         self.restart_collector = restart_collector
+        self.seconds = 600.0  # of killing processes
 
     def recovery(self) -> tuple[float, float]:
         """Seconds from when there is a primary until all is served, and from when a majority takes
