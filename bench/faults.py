@@ -18,11 +18,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.faults import Scene, await_counted, children, compare, scene
+from tests.faults import ReplicaSet, Scene, await_counted, children, compare, scene
 
 # What must be undone after the recovery goes on the stack.
 Fault = Callable[[Scene, ExitStack], None]
-PROCESS_FAULTS_S = 600
+A_SECOND = 12  # jobs: what two workers can do between a hundred deaths
+DRAINS_WITHIN_S = 600
 chance = random.Random()  # noqa: S311 - what to kill next
 
 
@@ -67,7 +68,7 @@ def all_down(stage: Scene, _: ExitStack) -> None:
 def processes(stage: Scene, _: ExitStack) -> None:
     """Every second or so a gunicorn worker, the collector or a queue worker is killed."""
     until, killed = (
-        time.monotonic() + PROCESS_FAULTS_S,
+        time.monotonic() + stage.seconds,
         dict.fromkeys(("web", "collector", "queue"), 0),
     )
     while time.monotonic() < until:
@@ -97,13 +98,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("faults", nargs="*", default=list(FAULTS))
     parser.add_argument("--viewers", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=600, help="of killing processes")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
-        with scene(folder, viewers=arguments.viewers) as stage:
+        with (
+            ReplicaSet(folder / "mongod") as servers,
+            scene(servers, folder, viewers=arguments.viewers, a_second=A_SECOND) as stage,
+        ):
+            stage.seconds = arguments.seconds
             right = [measure(stage, name) for name in arguments.faults]
             stage.servers.await_all()
-            stage.writers.drain()
+            stage.writers.drain(DRAINS_WITHIN_S)
             stats, metrics = await_counted(stage.port, stage.token, stage.writers)
             print("at the end:", compare(stage.writers, stats, metrics), flush=True)
             return 0 if all(right) else 1

@@ -38,6 +38,7 @@ from jobmon.store.indexes import create_indexes
 
 from .conftest import SECRET
 from .e2e.test_serving import Web
+from .waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 TYPES = ("email.send", "payout.execute", "webhook.deliver")
@@ -52,6 +53,7 @@ class ReplicaSet:
 
     def __init__(self, folder: Path, *, election_ms: int = 10_000) -> None:
         options = ("--oplogSize", "64")
+        options += ("--setParameter", "enableTestCommands=1")
         if election_ms < 10_000:  # a secondary leaves a frozen primary as soon
             options += ("--setParameter", "oplogNetworkTimeoutBufferSeconds=1")
         self.members = [
@@ -148,6 +150,19 @@ class ReplicaSet:
     def step_down(self) -> None:
         """The primary becomes a secondary."""
         self._ask(self.await_primary(), {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4})
+
+    def cut_off(self, *members: Mongod) -> None:
+        """Let these learn nothing more of what the primary writes."""
+        for member in members:
+            point = {"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"}
+            entered = self._ask(member, point)["count"] + 1
+            wait = {"waitForFailPoint": "stopReplProducer", "timesEntered": entered}
+            self._ask(member, wait | {"maxTimeMS": 10_000})
+
+    def reconnect(self, *members: Mongod) -> None:
+        """Let them learn again."""
+        for member in members:
+            self._ask(member, {"configureFailPoint": "stopReplProducer", "mode": "off"})
 
     def _ask(self, member: Mongod, command: Document) -> Document:
         with MongoClient[Document](
@@ -480,7 +495,7 @@ def recovered_at(
 
 
 def await_counted(
-    port: int, token: str, writers: Writers, within_s: float = 60
+    port: int, token: str, writers: Writers, within_s: float = 240
 ) -> tuple[Document, str]:
     """Wait until the figures and the counters tell all; the stats and the metrics."""
     deadline = time.monotonic() + within_s
@@ -590,6 +605,7 @@ class Scene:
         self.servers, self.port, self.token, self.web = servers, port, token, web
         self.writers, self.viewers = writers, viewers
         self.restart_collector = restart_collector
+        self.seconds = 600.0  # of killing processes
 
     def recovery(self) -> tuple[float, float]:
         """Seconds from when there is a primary until all is served, and from when a majority takes
@@ -622,31 +638,27 @@ class Scene:
 
 @contextmanager
 def scene(
-    folder: Path, *, election_ms: int = 10_000, viewers: int = 4, a_second: float = 30
+    servers: ReplicaSet, folder: Path, *, viewers: int = 4, a_second: float = 30
 ) -> Iterator[Scene]:
-    """Start everything, and end it."""
+    """Start everything over these servers, and end it; the logs are in `folder`."""
     token = admin_token()
-    with ReplicaSet(folder / "mongod", election_ms=election_ms) as servers:
-        connection = Connection(Settings(mongo_uri=servers.uri))
-        create_indexes(connection)
-        connection.client.close()
-        writers = Writers(servers.uri, a_second=a_second)
-        web = Web(servers.uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
-        try:
-            with collector(servers.uri, folder / "collector.log") as restart:
-                writers.start()
-                deadline = time.monotonic() + 30
-                while not web.answers():
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
-                with Viewers(web.port, token, writers, viewers) as looking:
-                    made = Scene(servers, web.port, token, writers, looking, web, restart)
-                    made.recovery()
-                    looking.take()
-                    yield made
-        finally:
-            writers.stop()
-            web.stop()
+    connection = Connection(Settings(mongo_uri=servers.uri))
+    create_indexes(connection)
+    connection.client.close()
+    writers = Writers(servers.uri, a_second=a_second)
+    web = Web(servers.uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
+    try:
+        with collector(servers.uri, folder / "collector.log") as restart:
+            writers.start()
+            eventually(web.answers)
+            with Viewers(web.port, token, writers, viewers) as looking:
+                made = Scene(servers, web.port, token, writers, looking, web, restart)
+                made.recovery()
+                looking.take()
+                yield made
+    finally:
+        writers.stop()
+        web.stop()
 
 
 def admin_token() -> str:

@@ -11,11 +11,12 @@ import socket
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
@@ -63,6 +64,8 @@ LEASES = "leases"
 # ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken: only counting anew helps.
 _STREAM_IS_LOST = (286, 280, 260)
 _NOT_A_REPLICA_SET = 40573
+# As long as another primary may lag behind what the stream told, and longer.
+_REMEMBER_S = 30.0
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
 
 
@@ -153,17 +156,26 @@ class StreamedChanges:
         self._stop = stop
         self._session = jobs.database.client.start_session()  # a cursor belongs to one
         self._rest_s = 0.0
+        self._told: deque[tuple[float, Any]] = deque()
         self.token = token
         self._open()
 
     def next_batch(self, segments: SegmentMap) -> None:
         self._stop.wait(self._rest_s)  # where something comes, let more of it come together
-        events = self._more()
+        now, events = time.monotonic(), self._more()
         self._rest_s = TICK_S if events else 0.0
-        for event in events:
+        while self._told and self._told[0][0] < now - _REMEMBER_S:
+            self._told.popleft()
+        if events is None:
+            # Counted since then on a primary that did not know yet, perhaps.
+            for _, job_id in self._told:
+                segments.mark(job_id)
+        for event in events or []:
             if event["operationType"] in _ENDS_STREAM:
                 raise _StreamLostError(event["operationType"])
-            segments.mark(event["documentKey"]["_id"])
+            job_id = event["documentKey"]["_id"]
+            segments.mark(job_id)
+            self._told.append((now, job_id))
 
     def close(self) -> None:
         with suppress(PyMongoError):
@@ -178,14 +190,17 @@ class StreamedChanges:
         self._cursor = opened["id"]
         self.token = opened["postBatchResumeToken"]
 
-    def _more(self) -> list[Document]:
-        """All events that have come, after waiting a tick for the first; then `token` is newer."""
+    def _more(self) -> list[Document] | None:
+        """All events that have come, after waiting a tick for the first; then `token` is newer.
+
+        None when the stream had to be opened again.
+        """
         more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
         try:
             answer = self._command({**more, "maxTimeMS": round(TICK_S * 1_000)})["cursor"]
         except (ConnectionFailure, CursorNotFound):  # another primary, perhaps: go on from there
             self._open()
-            return []
+            return None
         self.token = answer["postBatchResumeToken"]
         events: list[Document] = answer["nextBatch"]
         return events
@@ -479,7 +494,8 @@ class Collector:
 def collecting(settings: Settings) -> Iterator[None]:
     """Run a collector in a thread of this process, on connections of its own."""
     stop = threading.Event()
-    watched = Connection(settings)
+    # What it counts is kept: nothing would tell it of a change that went with a lost primary.
+    watched = Connection(settings, only_lasting=True)
     own = Connection(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
     collector = Collector(watched, own.rollups, stop)
     thread = threading.Thread(target=collector.run, name="collector", daemon=True)

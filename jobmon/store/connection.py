@@ -69,10 +69,20 @@ class Connection:
     """The watched database.
 
     A document that another program wrote never fails to load: see `store.decoding`.
+    With `only_lasting` nothing is read that could be lost with the primary, should it be lost now.
     """
 
-    def __init__(self, settings: Settings, client: MongoClient[Document] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: MongoClient[Document] | None = None,
+        *,
+        only_lasting: bool = False,
+    ) -> None:
         self._settings = settings
+        self._read_concern: dict[str, Any] = (
+            {"readConcernLevel": "majority"} if only_lasting else {}
+        )
         self._lock = threading.Lock()
         self._client = client
         self._given = client is not None
@@ -157,4 +167,5 @@ class Connection:
             event_listeners=[SlowQueries(settings.slow_query_ms)],
             heartbeatFrequencyMS=_HEARTBEAT_MS,
             socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
+            **self._read_concern,
         )

@@ -10,17 +10,25 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import WriteConcern
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from jobmon.api.overload import MAX_WAITING
 from jobmon.embedded import Mongod
+from jobmon.rollup.collector import collecting
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.segments import SegmentMap
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
 
 from ..conftest import Api
-from ..faults import Answer, Proxy, Scene, await_counted, children, compare, scene
+from ..faults import Answer, Proxy, ReplicaSet, Scene, await_counted, children, compare, scene
 from ..waiting import eventually
 from .test_serving import Web
 
@@ -31,8 +39,53 @@ ANSWERS_WITHIN_S = (2 + 5) * 2
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterator[Scene]:
-    with scene(tmp_path_factory.mktemp("faults"), election_ms=1_000, a_second=12) as stage:
+def servers(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterator[ReplicaSet]:
+    with ReplicaSet(tmp_path_factory.mktemp("mongod"), election_ms=1_000) as servers:
+        yield servers
+
+
+def test_what_a_lost_primary_took_with_it_is_not_counted(
+    servers: ReplicaSet, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = servers.uri.replace("/jobmon?", "/lossy?")
+    settings = make_settings(mongo_uri=uri, rollup_db="lossy_rollups")
+    first, recount = servers.await_primary(), SegmentMap.recount
+    others = [member for member in servers.members if member is not first]
+    connection = Connection(settings)
+    reader, lost = RollupReader(connection), threading.Event()
+    here = connection.jobs.with_options(write_concern=WriteConcern(1))
+
+    def total() -> int | None:
+        with suppress(PyMongoError):
+            return None if (figures := reader.figures()) is None else figures.total
+        return None
+
+    def while_only_the_primary_knows(segments: SegmentMap) -> int:
+        if not segments._dirty_ids or lost.is_set():
+            return recount(segments)
+        servers.cut_off(*others)
+        here.insert_many([{"jobId": f"lost-{number}"} for number in range(5)])
+        counted = recount(segments)
+        lost.set()
+        return counted
+
+    with collecting(settings):
+        eventually(lambda: total() == 0)
+        monkeypatch.setattr(SegmentMap, "recount", while_only_the_primary_knows)
+        connection.jobs.insert_one({"jobId": "kept"})
+        assert lost.wait(20)
+        servers.kill(first)  # while the collector waits for its write to reach the others
+        servers.reconnect(*others)
+        eventually(lambda: total() is not None)
+        servers.await_writable()
+        eventually(lambda: total() == 1, 10)
+    connection.client.close()
+    servers.start(first)
+
+
+@pytest.fixture(scope="module")
+def stage(servers: ReplicaSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(servers, tmp_path_factory.mktemp("stage"), a_second=12) as stage:
         yield stage
 
 
