@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from datetime import timedelta
+from typing import Any
 
 from pymongo import MongoClient
 from pymongo.database import Database
