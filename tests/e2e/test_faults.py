@@ -264,7 +264,7 @@ def test_what_is_too_much_is_refused_at_once_and_probes_are_answered(
         for client in clients:
             client.join()
         admin.command("configureFailPoint", "failCommand", mode="off")
-        # The first two work, the next wait for a second in vain, the rest are turned away.
+        # The first two work, the next wait two seconds in vain, the rest are turned away.
         assert Counter(answer.code for answer in answers) == {"200": 2, "overloaded": 84}
         refused = [answer for answer in answers if answer.code == "overloaded"]
         assert all(int(answer.retry_after or 0) > 0 for answer in refused)
