@@ -1,12 +1,13 @@
 """503 `overloaded` for what a process cannot get to soon: better a plain no than a late answer.
 
 A process works at `JOBMON_THREADS` requests at a time. A few more wait for their turn, for a burst
-is no overload; one more than these, or one whose turn does not come within a second, is refused.
+is no overload; one more than these, or one whose turn does not come within two seconds, is refused.
 A refusal costs a fraction of an answer and needs no database, so there is always a thread for it
 and for the probes: gunicorn gets one for each that works, each that waits, and some to spare.
 """
 
 import threading
+from collections import deque
 
 from flask import Flask, g, request
 
@@ -14,7 +15,7 @@ from jobmon.api.errors import unavailable
 from jobmon.settings import Settings
 
 MAX_WAITING = 64
-MAX_WAIT_S = 1.0
+MAX_WAIT_S = 2.0
 SPARE_THREADS = 8
 
 # Whoever watches over the service must be answered above all when it is busy.
@@ -27,29 +28,41 @@ def pool_size(at_once: int) -> int:
 
 
 class Turns:
-    """Lets so many in at once, and so many more wait a moment for that."""
+    """Lets so many in at once; so many more wait a moment for that, first come, first served."""
 
     def __init__(
         self, at_once: int, waiting: int = MAX_WAITING, wait_s: float = MAX_WAIT_S
     ) -> None:
-        self._free = threading.Semaphore(at_once)
-        self._chairs = threading.Semaphore(waiting)
+        self._free = at_once
+        self._chairs = waiting
         self._wait_s = wait_s
+        self._lock = threading.Lock()
+        self._line: deque[threading.Event] = deque()
 
     def take(self) -> bool:
         """Whether it is one's turn, perhaps after a moment; who is let in must `give_back`."""
-        if self._free.acquire(blocking=False):
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            if len(self._line) >= self._chairs:
+                return False
+            called = threading.Event()
+            self._line.append(called)
+        if called.wait(self._wait_s):
             return True
-        if not self._chairs.acquire(blocking=False):
-            return False
-        try:
-            return self._free.acquire(timeout=self._wait_s)
-        finally:
-            self._chairs.release()
+        with self._lock:
+            if not called.is_set():
+                self._line.remove(called)
+            return called.is_set()
 
     def give_back(self) -> None:
-        """Done."""
-        self._free.release()
+        """Done: the next one's turn."""
+        with self._lock:
+            if self._line:
+                self._line.popleft().set()
+            else:
+                self._free += 1
 
 
 def register(app: Flask, settings: Settings) -> None:

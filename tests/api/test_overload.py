@@ -26,12 +26,31 @@ def test_who_finds_neither_a_turn_nor_a_chair_is_refused_at_once() -> None:
     assert [turns.take(), turns.take()] == [True, True]
     with ThreadPoolExecutor(1) as aside:
         waiting = aside.submit(turns.take)
-        eventually(lambda: not turns._chairs.acquire(blocking=False) or turns._chairs.release())
+        eventually(lambda: turns._line)
         assert turns.take() is False
         turns.give_back()
         assert waiting.result(timeout=10) is True
     turns.give_back()
     assert turns.take() is True
+
+
+def test_who_came_first_is_served_first_and_nobody_pushes_in() -> None:
+    turns, served = Turns(1, waiting=5, wait_s=30), []
+    assert turns.take() is True
+
+    def wait(number: int) -> None:
+        assert turns.take()
+        served.append(number)
+        turns.give_back()
+
+    threads = [threading.Thread(target=wait, args=[number]) for number in range(5)]
+    for number, thread in enumerate(threads, start=1):
+        thread.start()
+        eventually(lambda number=number: len(turns._line) == number)
+    turns.give_back()
+    for thread in threads:
+        thread.join()
+    assert served == [0, 1, 2, 3, 4]
 
 
 def test_a_turn_is_waited_for_only_so_long() -> None:

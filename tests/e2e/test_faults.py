@@ -201,7 +201,7 @@ def test_a_silent_network_holds_no_one_up_for_long(
     answers: list[Answer] = []
 
     def ask() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.05):
             answers.append(Answer(web.port, STATS, token))
 
     def settle() -> None:
@@ -216,7 +216,7 @@ def test_a_silent_network_holds_no_one_up_for_long(
             for _ in range(10):
                 health = Answer(web.port, "/healthz")
                 assert (health.status, health.took_s < 2) == (200, True)
-            eventually(lambda: len(answers) > 500 or answers[-1].code == "database_unavailable")
+            eventually(lambda: answers and answers[-1].code == "database_unavailable")
             proxy.heal()
             settle()
             assert eventually(lambda: Answer(web.port, "/readyz").status == 200, 5)
@@ -264,7 +264,7 @@ def test_what_is_too_much_is_refused_at_once_and_probes_are_answered(
         for client in clients:
             client.join()
         admin.command("configureFailPoint", "failCommand", mode="off")
-        # The first two work, the next wait for a second in vain, the rest are turned away.
+        # The first two work, the next wait two seconds in vain, the rest are turned away.
         assert Counter(answer.code for answer in answers) == {"200": 2, "overloaded": 84}
         refused = [answer for answer in answers if answer.code == "overloaded"]
         assert all(int(answer.retry_after or 0) > 0 for answer in refused)
