@@ -78,10 +78,6 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     It listens at JOBMON_BIND, 127.0.0.1:8000 by default.
     """
     _settings()
-    for name in ("JOBMON_WORKERS", "JOBMON_THREADS"):
-        number = os.environ.get(name, "1")
-        if not number.isdecimal() or int(number) < 1:
-            raise click.ClickException(f"{name}: Not a whole number, 1 or more.")
     command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
     os.execv(sys.executable, [sys.executable, *command, "jobmon:create_app()"])  # noqa: S606
 

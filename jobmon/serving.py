@@ -21,9 +21,16 @@ from jobmon.api.overload import pool_size
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 
+
+def _number(name: str, default: int) -> int:
+    """A setting that `on_starting` refuses if it is no number, in a line and by its name."""
+    given = os.environ.get(name, "")
+    return int(given) if given.isdecimal() else default
+
+
 bind = os.environ.get("JOBMON_BIND", "127.0.0.1:8000")
-workers = int(os.environ.get("JOBMON_WORKERS", "2"))
-threads = pool_size(int(os.environ.get("JOBMON_THREADS", str(Settings.threads))))
+workers = _number("JOBMON_WORKERS", Settings.workers)
+threads = pool_size(_number("JOBMON_THREADS", Settings.threads))
 worker_class = "gthread"
 timeout = 30
 graceful_timeout = 20  # what SIGTERM leaves requests that are under way

@@ -78,6 +78,7 @@ class Settings:
     jwt_audience: str | None = None
     role_permissions: Mapping[str, frozenset[str]] = field(default_factory=DEFAULT_ROLES.copy)
     redact_keys: tuple[str, ...] = DEFAULT_REDACT_KEYS
+    workers: int = 2
     threads: int = 8
     rate_limit: str | None = None
     rate_limit_per_address: str | None = None
@@ -143,6 +144,7 @@ class Settings:
                     _pairs(env, "ROLE_PERMISSIONS", _known_permissions)
                 ),
                 "redact_keys": tuple(env.list("REDACT_KEYS", list(DEFAULT_REDACT_KEYS))),
+                "workers": env.int("WORKERS", cls.workers, validate=_positive),
                 "threads": env.int("THREADS", cls.threads, validate=_positive),
                 "rate_limit": env.str("RATE_LIMIT", None, validate=_rate_limit),
                 "rate_limit_per_address": env.str(

@@ -43,7 +43,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULT
 LOCAL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"']*)")
 COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
 # What is set for gunicorn, for `jobmon init` and in .env; every other name is a field of Settings.
-OTHER_SETTINGS = {"BIND", "WORKERS", "THREADS", "PORT", "ADMIN_MONGO_URI", "READER_PASSWORD"}
+OTHER_SETTINGS = {"BIND", "PORT", "ADMIN_MONGO_URI", "READER_PASSWORD"}
 OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
 
 ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # what stands before a command, for it alone
@@ -373,7 +373,7 @@ def test_every_setting_is_documented_and_no_other() -> None:
     )
     documented = {name for row in table for name in re.findall(r"`([A-Z_]+)`", row)}
     fields = {field.name.upper() for field in dataclasses.fields(Settings)}
-    assert documented - {"BIND", "WORKERS"} == fields
+    assert documented - {"BIND"} == fields
 
 
 def test_the_answers_in_the_readme_have_the_shape_of_real_ones(shell: Shell) -> None:

@@ -157,7 +157,9 @@ def test_the_workers_file_goes_with_the_service(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)
     monkeypatch.setenv("JOBMON_METRICS", "off")
-    monkeypatch.delenv("JOBMON_RATE_LIMIT_STORAGE_URI", raising=False)
+    # Set first: what the hook sets is then undone with it, and no later test inherits it.
+    monkeypatch.setenv("JOBMON_RATE_LIMIT_STORAGE_URI", "")
+    monkeypatch.delenv("JOBMON_RATE_LIMIT_STORAGE_URI")
     serving.on_starting(None)
     assert "JOBMON_RATE_LIMIT_STORAGE_URI" not in os.environ
     monkeypatch.setenv("JOBMON_RATE_LIMIT_PER_ADDRESS", "1/hour")

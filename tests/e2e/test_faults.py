@@ -53,7 +53,7 @@ def test_what_a_lost_primary_took_with_it_is_not_counted(
     others = [member for member in servers.members if member is not first]
     connection = Connection(settings)
     reader, lost = RollupReader(connection), threading.Event()
-    here = connection.jobs.with_options(write_concern=WriteConcern(1))
+    here = connection.jobs.collection.with_options(write_concern=WriteConcern(1))
 
     def total() -> int | None:
         with suppress(PyMongoError):
@@ -72,7 +72,7 @@ def test_what_a_lost_primary_took_with_it_is_not_counted(
     with collecting(settings):
         eventually(lambda: total() == 0)
         monkeypatch.setattr(SegmentMap, "recount", while_only_the_primary_knows)
-        connection.jobs.insert_one({"jobId": "kept"})
+        connection.jobs.collection.insert_one({"jobId": "kept"})
         assert lost.wait(20)
         servers.kill(first)  # while the collector waits for its write to reach the others
         servers.reconnect(*others)
