@@ -1,37 +1,31 @@
 """The real Celery at work: every way in which its MongoDB backend keeps what became of a task.
 
-    python celery_app.py work     a worker
-    python celery_app.py send     the tasks; waits until all are dealt with, prints their ids
+    python celery_app.py URI EXTENDED
 
-Messages go by files below CELERY_FOLDER, results to the database of the URI CELERY_RESULTS; with
-CELERY_EXTENDED=1 they tell of their tasks.
+sends the tasks, waits until a worker has dealt with all, prints their ids, and ends in the midst of
+the worker's work, as far as `run` and `progress` go. Messages stay in this process's memory,
+results go to the database of the URI; with EXTENDED=1 they tell of their tasks.
 """
 
 import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task, chain, group
+from celery.app.trace import setup_worker_optimizations
+from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, Reject
 
-FOLDER = Path(os.environ["CELERY_FOLDER"])
 WORKER = "worker-1@shop"
 ADA = {"user_id": "ada", "api_key": "hidden"}
 
 app = Celery("shop", set_as_current=True)
 app.conf.update(
-    broker_url="filesystem://",
-    broker_transport_options={
-        "data_folder_in": str(FOLDER / "messages"),
-        "data_folder_out": str(FOLDER / "messages"),
-        "control_folder": str(FOLDER / "control"),
-        "polling_interval": 0.02,
-    },
-    result_backend=os.environ["CELERY_RESULTS"],
-    result_extended=os.environ["CELERY_EXTENDED"] == "1",
+    broker_url="memory://",
+    result_backend=sys.argv[1],
+    result_extended=sys.argv[2] == "1",
     task_track_started=True,
 )
 
@@ -113,9 +107,9 @@ def send() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "send":
+    setup_worker_optimizations(app, WORKER)  # whose name a result tells
+    pool: dict[str, Any] = {"pool": "threads", "concurrency": 6, "hostname": WORKER}
+    with start_worker(app, perform_ping_check=False, loglevel="WARNING", **pool):
         sys.stdout.write(json.dumps(send()))
-    else:
-        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        pool = ["--pool=threads", "--concurrency=6", f"--hostname={WORKER}"]
-        app.worker_main(["worker", "--loglevel=WARNING", *pool, *quiet])
+        sys.stdout.flush()
+        os._exit(0)

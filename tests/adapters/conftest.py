@@ -8,14 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ..waiting import eventually
 
 HERE = Path(__file__).parent
 LONGEST_S = 40
@@ -53,34 +50,15 @@ def run_agenda() -> Callable[[str, str], Ids]:
 
 
 @pytest.fixture(scope="session")
-def run_celery(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str, bool], Ids]]:
+def run_celery() -> Callable[[str, bool], Ids]:
     """Let Celery work, its results in the database of a URI, extended or not; ids by case."""
-    workers = ExitStack()
 
     def run(uri: str, extended: bool) -> Ids:
-        folder = tmp_path_factory.mktemp("celery")
-        for name in ("messages", "control"):
-            (folder / name).mkdir()
-        environment = os.environ | {
-            "CELERY_FOLDER": str(folder),
-            "CELERY_RESULTS": uri,
-            "CELERY_EXTENDED": str(int(extended)),
-            "PYTHONWARNINGS": "ignore",  # that the tests' user may do too much, for instance
-        }
-        log = (folder / "log").open("w")
-        script = [sys.executable, str(HERE / "celery_app.py")]
-        worker = subprocess.Popen([*script, "work"], env=environment, stdout=log, stderr=log)
-        workers.callback(log.close)
-        workers.callback(worker.wait)
-        workers.callback(worker.kill)
-        done = _finish([*script, "send"], env=environment)
-        assert done.returncode == 0, done.stderr + (folder / "log").read_text()
-        worker.kill()  # in the midst of its work, as far as `run` and `progress` go
-        eventually(lambda: worker.poll() is not None)
+        command = [sys.executable, str(HERE / "celery_app.py"), uri, str(int(extended))]
+        # That the tests' user may do too much, for instance, is no news.
+        done = _finish(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+        assert done.returncode == 0, done.stderr
         ids: Ids = json.loads(done.stdout)
         return ids
 
-    with workers:
-        yield run
+    return run
