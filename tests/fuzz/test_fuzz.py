@@ -19,7 +19,7 @@ from .checks import World, listening_to_logs
 from .requests import request
 
 small = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     database=None,

@@ -165,7 +165,7 @@ def apply(watch: Watch, change: tuple[str, Any]) -> None:
             jobs.insert_one({"_id": Decimal128(str(time.time_ns())), "status": None})
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(changes=CHANGES)
 def test_any_changes_leave_the_figures_equal_to_a_recount(
     collected: Watch, changes: list[tuple[str, Any]]
