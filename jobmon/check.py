@@ -654,8 +654,10 @@ def _of_settings(settings: Settings) -> Finding:
         "an identity provider's keys": settings.jwt_jwks_url,
     }
     by = next((name for name, value in keys.items() if value), "no key")
-    watched = f"{settings.jobs_collection} and {settings.attempts_collection}"
-    says = f"The settings are valid: {watched} are watched, tokens checked by {by}"
+    watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
+    if settings.profile != Settings.profile:
+        watched = f"{settings.jobs_collection} is"
+    says = f"The settings are valid: {watched} watched, tokens checked by {by}"
     return _ok("settings", f"{says} ({settings.jwt_algorithm}).")
 
 

@@ -217,6 +217,8 @@ class _Pages:
             "errors": {name: _said(said) for name, said in errors.items()},
             "shown": shown,
             "own": owner is not None,
+            "finds_owners": self._store.finds("createdBy"),
+            "finds_codes": self._store.finds("lastError.code"),
             "path": request.path,
         }
         if session.is_part() and shown is not None:

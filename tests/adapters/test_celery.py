@@ -310,6 +310,7 @@ def test_the_pages_tell_what_is_known_and_nothing_else(celery: Celery) -> None:
     assert sum(count or 0 for count in columns["succeeded"]) == 6
     listed = viewer.page("/dashboard/jobs")
     assert listed.all("input", name="status", value="PROGRESS")
+    assert "Error code" not in listed.text  # it would be a 422
     assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
     refused = viewer.page(f"/dashboard/jobs/{celery.jobs['refuse']}")
     assert "The bank said no., 402" in refused.text
