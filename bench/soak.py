@@ -17,11 +17,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+
+from pymongo import MongoClient
 
 from jobmon.embedded import Mongod
 from jobmon.settings import Settings
@@ -174,7 +177,13 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     full = load(web.port, token, 0, 20, 32)
     rate = full.codes.total() / 20
     print(f"full load: {rate:.0f} answers a second to 32 clients, {dict(full.codes)}", flush=True)
-    right = hold(web, collecting, writers, rate=rate / 2, minutes=minutes)
+    mongo = running.enter_context(MongoClient[dict[str, Any]](server.uri))
+
+    def connections() -> int:
+        current: int = mongo.admin.command("serverStatus")["connections"]["current"]
+        return current
+
+    right = hold(web, collecting, connections, writers, rate=rate / 2, minutes=minutes)
     overload(web.port, token, rate * 2)
     return 0 if right else 1
 
@@ -182,12 +191,20 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
 def fill(connection: Connection, jobs: int) -> None:
     """Jobs that have been finished for some time, of the writers' types."""
     template = {"status": "succeeded", "type": "email.send", "createdBy": "root"}
-    connection.jobs.insert_many(
+    connection.jobs.collection.insert_many(
         {**template, "jobId": f"old-{number}", "attemptCount": 0} for number in range(jobs)
     )
 
 
-def hold(web: Web, collecting: int, writers: Writers, *, rate: float, minutes: float) -> bool:
+def hold(
+    web: Web,
+    collecting: int,
+    connections: Callable[[], int],
+    writers: Writers,
+    *,
+    rate: float,
+    minutes: float,
+) -> bool:
     """Half load for as long; whether all answers were good."""
     token = admin_token()
     workers = children(web.process.pid)
@@ -202,6 +219,7 @@ def hold(web: Web, collecting: int, writers: Writers, *, rate: float, minutes: f
                 "collector MiB": memory_mib(collecting),
                 "web descriptors": sum(descriptors(pid) for pid in workers),
                 "collector descriptors": descriptors(collecting),
+                "connections": connections(),
                 "p50 ms": part.percentile(50),
                 "p99 ms": part.percentile(99),
             }

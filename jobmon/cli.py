@@ -78,6 +78,8 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     It listens at JOBMON_BIND, 127.0.0.1:8000 by default.
     """
     _settings()
+    # One heap for each of a process's eighty threads would grow to what each of them needed once.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
     os.execv(sys.executable, [sys.executable, *command, "jobmon:create_app()"])  # noqa: S606
 
