@@ -106,7 +106,9 @@ class _Error(fields.Raw):
 
 def _told(value: Any) -> str | None:
     """`value` as text, without the secrets of a document that stands where a word belongs."""
-    return None if value is None else text(_redact(value))
+    if value is None or type(value) is str:  # what nearly every field holds
+        return value
+    return text(_redact(value))
 
 
 def _redact(value: Any) -> Any:

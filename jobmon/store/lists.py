@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from bson import ObjectId
+
 from jobmon.domain import Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
@@ -59,6 +61,9 @@ _SUMMARY_FIELDS = (
 
 class NotKeptByCodeError(ValueError):
     """The watched documents have no field that is an error's code."""
+
+
+_SMALL = (datetime, int, float, ObjectId)
 
 
 class TooManyMatchesError(ValueError):
@@ -412,14 +417,20 @@ def _summary(job: Document) -> Document:
     """What a list shows of a job, made as it comes: a hundred may be 16 MB each."""
     shown = {name: value for name, value in job.items() if name != "attempts"}
     shown["attemptCount"] = attempt_count(job, default=0)
-    summary = {name: Room(ROOM_FOR_A_FIELD).cut(value) for name, value in shown.items()}
-    error = job.get("lastError")
+    error = shown.pop("lastError", None)
+    summary = {name: _cut(value) for name, value in shown.items()}
     if isinstance(error, dict):
-        parts = {name: error.get(name) for name in ("code", "message")}
-        summary["lastError"] = {
-            name: Room(ROOM_FOR_A_FIELD).cut(value) for name, value in parts.items()
-        }
+        summary["lastError"] = {name: _cut(error.get(name)) for name in ("code", "message")}
+    else:
+        summary["lastError"] = _cut(error)
     return summary
+
+
+def _cut(value: Any) -> Any:
+    """As much of a field as there is room for; nearly always that is all of it."""
+    if value is None or (type(value) is str and len(value) <= ROOM_FOR_A_FIELD):
+        return value
+    return value if isinstance(value, _SMALL) else Room(ROOM_FOR_A_FIELD).cut(value)
 
 
 def _multikey_paths(plan: Any) -> Iterator[Document]:
