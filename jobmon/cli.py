@@ -108,7 +108,7 @@ def check(*, as_json: bool) -> None:
     a warning is none.
     """
     try:
-        found = examine(_read_settings())
+        found = examine(Settings.from_env())
     except SettingsError as error:
         found = iter([refused(error)])
     findings = []
@@ -261,17 +261,9 @@ def init(
 def _settings() -> Settings:
     """The settings in the environment; one line and the end of the command if one is bad."""
     try:
-        return _read_settings()
+        return Settings.from_env()
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _read_settings() -> Settings:
-    try:
-        return Settings.from_env()
-    except OSError as error:  # the driver reads it while it parses the connection string
-        name = error.filename
-        raise SettingsError(f"JOBMON_MONGO_URI: The file {name} cannot be read.") from None
 
 
 def _stopped_by(*signals: signal.Signals) -> threading.Event:

@@ -269,6 +269,8 @@ def _mongo_uri(value: str) -> None:
         raise ValidationError(
             "Not a MongoDB connection string (mongodb://… or mongodb+srv://…)."
         ) from None
+    except OSError:  # of a certificate: the driver looks at it while it parses
+        raise ValidationError("A file that it names cannot be read.") from None
 
 
 def _long_enough(value: str) -> None:
