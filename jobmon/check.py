@@ -27,8 +27,8 @@ from jobmon.rollup.reader import BUILD, FIGURES, MAX_AGE_MS, SNAPSHOT
 from jobmon.rollup.throughput import STATE
 from jobmon.settings import PROFILES, Settings
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
-from jobmon.store.indexes import UNIQUE, missing_indexes
-from jobmon.store.names import Document, Keys
+from jobmon.store.indexes import Index, missing_indexes
+from jobmon.store.names import Document
 from jobmon.store.watched import Watched
 
 SAMPLE = 200  # newest documents of each collection whose fields are looked at
@@ -407,19 +407,12 @@ class _Examination:
 
     def _indexes(self) -> Iterator[Finding]:
         missing = [
-            (collection, keys)
-            for collection, keys in map(_keys, missing_indexes(self._connection))
-            if collection in self._present
-        ]
-        both = (self._connection.jobs, self._connection.attempts)
-        unique = [
-            watched.names.keys(keys) for watched, keys in zip(both, UNIQUE, strict=True) if watched
+            index
+            for index in missing_indexes(self._connection)
+            if index.collection.name in self._present
         ]
         if missing:
-            lines = tuple(
-                _create_index(collection, keys, unique=keys in unique)
-                for collection, keys in missing
-            )
+            lines = tuple(map(_create_index, missing))
             yield _problem(
                 "indexes",
                 f"{_many(len(missing), 'index', 'indexes')} missing: without, queries read "
@@ -698,17 +691,11 @@ def _granted(privileges: list[Document], database: str, collection: str) -> set[
     return actions
 
 
-def _keys(index: str) -> tuple[str, Keys]:
-    """Collection and keys of an index as `missing_indexes` names it."""
-    collection, _, keys = index.removesuffix(")").rpartition("(")
-    named = [(key.removeprefix("-"), -1 if key[0] == "-" else 1) for key in keys.split(", ")]
-    return collection, named
-
-
-def _create_index(collection: str, keys: Keys, *, unique: bool) -> str:
-    """The same for mongosh."""
-    fields = ", ".join(f'"{field}": {order}' for field, order in keys)
-    options = ", {unique: true}" if unique else ""
+def _create_index(index: Index) -> str:
+    """The line that makes it in mongosh."""
+    fields = ", ".join(f'"{field}": {order}' for field, order in index.keys)
+    options = ", {unique: true}" if index.unique else ""
+    collection = index.collection.name
     name = f".{collection}" if collection.isidentifier() else f'.getCollection("{collection}")'
     return f"db{name}.createIndex({{{fields}}}{options})"
 

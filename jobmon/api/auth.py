@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -283,7 +282,7 @@ def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, lis
     until = None
     if token_stdin:
         token_id, until = _id_and_end(sys.stdin.read().strip().removeprefix("Bearer").strip())
-    own = Connection(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
+    own = Connection.of_writer(settings)
     revoked = RevokedTokens(own)
     try:
         if token_id is not None:

@@ -25,7 +25,7 @@ from marshmallow import (
 from webargs.multidictproxy import MultiDictProxy
 
 from jobmon.domain import Redactor
-from jobmon.store.plain import aware, iso, plain, text
+from jobmon.store.plain import MAX_NAME_LENGTH, aware, iso, plain, text
 
 
 def _doc(description: str, **more: Any) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _text_or_none(description: str, *, longest: int | None = None) -> fields.Str
 
 def _any_of(what: str, most: int) -> fields.List[Any]:
     return fields.List(
-        fields.String(validate=validate.Length(max=200)),
+        fields.String(validate=validate.Length(max=MAX_NAME_LENGTH)),
         load_default=list,
         validate=validate.Length(max=most),
         **_doc(f"{what}; may be repeated: any of them."),

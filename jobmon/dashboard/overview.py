@@ -11,6 +11,7 @@ from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.series import Happened, NoCollectorError, Past, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
+from jobmon.store.plain import MAX_NAME_LENGTH
 
 K = TypeVar("K")
 
@@ -28,7 +29,6 @@ NEWEST_STEPS = 3  # what the throughput is told from
 STOPPED_AFTER = 10 * MINUTE
 MANY_FAIL = 0.2
 FEW = 20
-LONGEST_FILTER = 200
 STATUSES_LISTED = 10
 _NOTHING = "null"  # what is counted of jobs without a status, which no filter finds
 GREW_BY = 1.2
@@ -299,7 +299,7 @@ def _failure_rate(told: Happened) -> float | None:
 
 def _jobs_of(kind: str, **more: object) -> str:
     """The list's query for the jobs of a type; empty where its name is too long for a filter."""
-    return query(type=kind, **more) if len(kind) <= LONGEST_FILTER else ""
+    return query(type=kind, **more) if len(kind) <= MAX_NAME_LENGTH else ""
 
 
 def _notices(facts: Facts) -> Iterator[Notice]:

@@ -32,7 +32,6 @@ from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
-    LONGEST_FILTER,
     RANGE_WORDS,
     RANGES,
     SORTS,
@@ -49,6 +48,7 @@ from jobmon.domain import JobStatus
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
+from jobmon.store.plain import MAX_NAME_LENGTH
 from jobmon.store.shared import SharedAnswers
 
 log = logging.getLogger(__name__)
@@ -276,7 +276,7 @@ class _OverviewQuery:
 
 
 def _short(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if len(name) <= LONGEST_FILTER)
+    return sorted(name for name in names if len(name) <= MAX_NAME_LENGTH)
 
 
 def _second() -> int:
@@ -290,7 +290,7 @@ def _about_the_page() -> dict[str, Any]:
         "known_statuses": [status.value for status in JobStatus],
         "range_words": RANGE_WORDS,
         "signed_in": _caller(),
-        "longest_filter": LONGEST_FILTER,
+        "longest_filter": MAX_NAME_LENGTH,
         "address": session.address(),
     }
 

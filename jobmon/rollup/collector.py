@@ -14,7 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -496,7 +496,7 @@ def collecting(settings: Settings) -> Iterator[None]:
     stop = threading.Event()
     # What it counts is kept: nothing would tell it of a change that went with a lost primary.
     watched = Connection(settings, only_lasting=True)
-    own = Connection(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
+    own = Connection.of_writer(settings)
     collector = Collector(watched, own.rollups, stop)
     thread = threading.Thread(target=collector.run, name="collector", daemon=True)
     thread.start()

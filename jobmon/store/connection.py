@@ -4,8 +4,9 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -97,6 +98,11 @@ class Connection:
             else None
         )
         self._presence = _Presence(settings.server_selection_timeout_ms)
+
+    @classmethod
+    def of_writer(cls, settings: Settings) -> Self:
+        """As the user who may write jobmon's own database."""
+        return cls(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
 
     @property
     def client(self) -> MongoClient[Document]:

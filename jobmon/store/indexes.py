@@ -5,6 +5,7 @@ A hint by keys also finds an index that another program made under a name of its
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pymongo import ASCENDING
 from pymongo.collection import Collection
@@ -61,8 +62,20 @@ def _wanted(connection: Connection) -> list[tuple[Watched, Keys]]:
     return [*jobs, (connection.attempts, ATTEMPT), (connection.attempts, ATTEMPT_FINISHED)]
 
 
-def _in_their_words(connection: Connection) -> list[tuple[Collection[Document], Keys, bool]]:
-    """Every index that the documents have the fields for, and whether it is to be unique."""
+class Index(NamedTuple):
+    """An index in the documents' words; as a text `collection(field, -field, …)`."""
+
+    collection: Collection[Document]
+    keys: Keys
+    unique: bool
+
+    def __str__(self) -> str:
+        fields = (field if order == ASCENDING else f"-{field}" for field, order in self.keys)
+        return f"{self.collection.name}({', '.join(fields)})"
+
+
+def _in_their_words(connection: Connection) -> list[Index]:
+    """Every index that the documents have the fields for."""
     said: dict[tuple[str, tuple[tuple[str, int], ...]], bool] = {}
     for watched, keys in _wanted(connection):
         theirs = watched.names.keys(keys)
@@ -71,7 +84,7 @@ def _in_their_words(connection: Connection) -> list[tuple[Collection[Document], 
     for keys in connection.profile.indexes:
         said.setdefault((connection.jobs.collection.name, tuple(keys)), False)
     database = connection.database
-    return [(database[name], list(keys), unique) for (name, keys), unique in said.items()]
+    return [Index(database[name], list(keys), unique) for (name, keys), unique in said.items()]
 
 
 def create_indexes(connection: Connection) -> dict[str, str]:
@@ -80,41 +93,31 @@ def create_indexes(connection: Connection) -> dict[str, str]:
     A unique index that the data forbids is made without `unique`, and the answer says so.
     """
     outcome = {}
-    for collection, keys, unique in _in_their_words(connection):
-        name = _name(collection, keys)
-        if _exists(collection, keys):
-            outcome[name] = "exists"
+    for index in _in_their_words(connection):
+        if _exists(index):
+            outcome[str(index)] = "exists"
             continue
         try:
-            collection.create_index(keys, unique=unique)
-            outcome[name] = "created"
+            index.collection.create_index(index.keys, unique=index.unique)
+            outcome[str(index)] = "created"
         except DuplicateKeyError:
-            collection.create_index(keys)
-            outcome[name] = "created, but not unique: the collection holds duplicates"
+            index.collection.create_index(index.keys)
+            outcome[str(index)] = "created, but not unique: the collection holds duplicates"
     return outcome
 
 
-def missing_indexes(connection: Connection) -> list[str]:
-    """The wanted indexes that the watched collections lack, as `collection(field, …)`."""
-    return [
-        _name(collection, keys)
-        for collection, keys, _ in _in_their_words(connection)
-        if not _exists(collection, keys)
-    ]
+def missing_indexes(connection: Connection) -> list[Index]:
+    """The wanted indexes that the watched collections lack."""
+    return [index for index in _in_their_words(connection) if not _exists(index)]
 
 
-def _exists(collection: Collection[Document], keys: Keys) -> bool:
+def _exists(wanted: Index) -> bool:
     """Whether an index with these keys covers the whole collection."""
     return any(
-        list(index["key"].items()) == keys and not _is_partial(index)
-        for index in collection.list_indexes()
+        list(index["key"].items()) == wanted.keys and not _is_partial(index)
+        for index in wanted.collection.list_indexes()
     )
 
 
 def _is_partial(index: Mapping[str, object]) -> bool:
     return "partialFilterExpression" in index or bool(index.get("sparse"))
-
-
-def _name(collection: Collection[Document], keys: Keys) -> str:
-    fields = ", ".join(field if order == ASCENDING else f"-{field}" for field, order in keys)
-    return f"{collection.name}({fields})"

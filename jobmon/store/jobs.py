@@ -103,11 +103,6 @@ class Figures:
         )
 
 
-def owner_values(subject: str) -> list[Any]:
-    """What createdBy may hold for a token's `sub`: the text, or the ObjectId that it spells."""
-    return spellings(subject)
-
-
 class JobStore:
     """Reads the watched collections. Every method raises PyMongoError when they cannot be read."""
 
@@ -134,7 +129,7 @@ class JobStore:
         """
         query: Document = {"jobId": job_id}
         if owner is not None:
-            query["createdBy"] = {"$in": owner_values(owner)}
+            query["createdBy"] = {"$in": spellings(owner)}
         found = self._jobs.find(query, limit=1)
         if not found:
             return None

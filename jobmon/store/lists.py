@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from jobmon.domain import Redactor
+from jobmon.domain import JOB_FIELDS, Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.jobs import JobStore, attempt_count, owner_values
-from jobmon.store.names import Document, Keys
+from jobmon.store.jobs import JobStore, attempt_count
+from jobmon.store.names import Document, Keys, spellings
 from jobmon.store.ordering import (
     BY_ID_KEY,
     NEWEST_FIRST,
@@ -39,24 +39,7 @@ LONGEST_TOKEN = 3_000
 _MAX_SKIP = 2**31
 
 # A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
-_SUMMARY_FIELDS = (
-    "_id",
-    "jobId",
-    "type",
-    "status",
-    "priority",
-    "createdBy",
-    "createdAt",
-    "updatedAt",
-    "nextRunAt",
-    "maxAttempts",
-    "attemptCount",
-    "attempts",
-    "leasedBy",
-    "leaseExpiresAt",
-    "finishedAt",
-    "lastError",
-)
+_SUMMARY_FIELDS = ("_id", *(name for name in JOB_FIELDS if name != "payload"))
 
 
 class NotKeptByCodeError(ValueError):
@@ -99,7 +82,7 @@ class JobFilter:
         if self.types:
             query["type"] = {"$in": list(self.types)}
         if self.owner is not None:
-            query["createdBy"] = {"$in": owner_values(self.owner)}
+            query["createdBy"] = {"$in": spellings(self.owner)}
         if self.error_code is not None:
             query["lastError.code"] = {"$in": _code_values(self.error_code)}
         if self.is_ranged:

@@ -36,7 +36,7 @@ def connection_of(api: Api) -> Connection:
 
 def test_all_indexes_are_made_once(real_api: Api, database: Database[dict[str, Any]]) -> None:
     connection = connection_of(real_api)
-    assert missing_indexes(connection) == EXPECTED
+    assert [str(index) for index in missing_indexes(connection)] == EXPECTED
     assert create_indexes(connection) == dict.fromkeys(EXPECTED, "created")
     assert missing_indexes(connection) == []
     assert create_indexes(connection) == dict.fromkeys(EXPECTED, "exists")
@@ -59,7 +59,7 @@ def test_an_index_over_a_part_of_the_jobs_does_not_count(
     database.jobs.create_index(keys, name="partial", partialFilterExpression=some)
     database.jobs.create_index([("jobId", 1)], name="sparse", sparse=True)
     assert {"jobs(-createdAt, -_id)", "jobs(jobId)"} <= set(
-        missing_indexes(connection_of(real_api))
+        map(str, missing_indexes(connection_of(real_api)))
     )
     assert create_indexes(connection_of(real_api))["jobs(-createdAt, -_id)"] == "created"
 

@@ -18,7 +18,7 @@ from jobmon.embedded import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
-from jobmon.store.jobs import owner_values
+from jobmon.store.names import spellings
 from jobmon.store.plain import iso
 
 from ..conftest import NOW, SECRET, Api
@@ -171,7 +171,7 @@ def as_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]
         name: {"$in": values if isinstance(values, list) else [values]}
         for name, values in wanted.items()
     }
-    return query | ({} if owner is None else {"createdBy": {"$in": owner_values(owner)}})
+    return query | ({} if owner is None else {"createdBy": {"$in": spellings(owner)}})
 
 
 def at(seconds: int) -> str:
