@@ -11,11 +11,12 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from tests.faults import ReplicaSet, Scene, await_counted, children, compare, scene
@@ -24,6 +25,7 @@ from tests.faults import ReplicaSet, Scene, await_counted, children, compare, sc
 Fault = Callable[[Scene, ExitStack], None]
 A_SECOND = 12  # jobs: what two workers can do between a hundred deaths
 DRAINS_WITHIN_S = 600
+SMALL_DISK_MIB = 600
 chance = random.Random()  # noqa: S311 - what to kill next
 
 
@@ -65,6 +67,34 @@ def all_down(stage: Scene, _: ExitStack) -> None:
     stage.servers.start(*stage.servers.members)
 
 
+def disk_full(stage: Scene, after: ExitStack) -> None:
+    """The primary's disk is full, until that ends it (only as root: it gets a small disk)."""
+    member = stage.servers.members[0]
+    while stage.servers.await_primary() is not member:
+        stage.servers.step_down()
+        stage.servers.await_all()
+    filler = member.data / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(2**20)):
+            pass
+    os.waitid(os.P_PID, member.pid, os.WEXITED | os.WNOWAIT)
+    after.callback(stage.servers.start, member)
+    after.callback(filler.unlink)
+    after.callback(stage.servers.kill, member)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of its own for what will be in this folder."""
+    folder.mkdir(parents=True)
+    options = ["-t", "tmpfs", "-o", f"size={SMALL_DISK_MIB}m"]
+    subprocess.run(["mount", *options, "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def processes(stage: Scene, _: ExitStack) -> None:
     """Every second or so a gunicorn worker, the collector or a queue worker is killed."""
     until, killed = (
@@ -90,6 +120,7 @@ FAULTS: dict[str, Fault] = {
     "freeze": freeze,
     "all_frozen": all_frozen,
     "all_down": all_down,
+    "disk_full": disk_full,
     "processes": processes,
 }
 
@@ -100,14 +131,19 @@ def main() -> int:
     parser.add_argument("--viewers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=600, help="of killing processes")
     arguments = parser.parse_args()
+    faults = arguments.faults
+    if "disk_full" in faults and os.geteuid() != 0:
+        print("without disk_full: it takes root", flush=True)
+        faults.remove("disk_full")
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
         with (
+            small_disk(folder / "mongod" / "0") if "disk_full" in faults else nullcontext(),
             ReplicaSet(folder / "mongod") as servers,
             scene(servers, folder, viewers=arguments.viewers, a_second=A_SECOND) as stage,
         ):
             stage.seconds = arguments.seconds
-            right = [measure(stage, name) for name in arguments.faults]
+            right = [measure(stage, name) for name in faults]
             stage.servers.await_all()
             stage.writers.drain(DRAINS_WITHIN_S)
             stats, metrics = await_counted(stage.port, stage.token, stage.writers)

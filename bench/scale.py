@@ -119,7 +119,7 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
     }
     command = ["-m", "gunicorn", "--config", "python:jobmon.serving", "original:create()"]
     command += ["--log-level", "warning"]
-    process = subprocess.Popen([sys.executable, *command], env=environment)  # noqa: S603
+    process = subprocess.Popen([sys.executable, *command], env=environment)
     try:
         while True:
             try:
@@ -138,7 +138,7 @@ def collecting(uri: str) -> Iterator[int]:
     """A collector; its process id."""
     environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
     command = [sys.executable, "-m", "jobmon.cli", "collector"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)  # noqa: S603
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         yield process.pid
     finally:

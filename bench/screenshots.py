@@ -45,7 +45,7 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
     port, log = free_port(), state / "log"
     command = [sys.executable, "-m", "jobmon.cli", "demo", "--port", str(port)]
     with log.open("w") as output:
-        process = subprocess.Popen([*command, "--state", str(state)], stdout=output, stderr=output)  # noqa: S603
+        process = subprocess.Popen([*command, "--state", str(state)], stdout=output, stderr=output)
     try:
         while not (said := re.search(r"admin's token:\n(\S+)", log.read_text())):
             if process.poll() is not None:

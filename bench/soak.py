@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 from tests.e2e.test_serving import Web
-from tests.faults import Answer, Viewers, Writers, admin_token, children, collector
+from tests.faults import TYPES, Answer, Viewers, Writers, admin_token, children, collector
 
 GENERATORS = 2
 PATHS = (
@@ -43,7 +44,7 @@ PATHS = (
     "/jobs",
     "/dashboard/overview",
 )
-WARM_UP = 0.2  # of the time
+WARM_UP = 1 / 3  # of the time
 
 
 @dataclass
@@ -130,6 +131,11 @@ def memory_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def threads(pid: int) -> int:
+    """How many threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
 def descriptors(pid: int) -> int:
     """How many files and sockets a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
@@ -166,7 +172,10 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     running.callback(writers.stop)
     restart = running.enter_context(collector(uri, folder / "collector.log"))
     collecting = restart().pid
-    web = Web(uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
+    knobs = {"JOBMON_WORKERS": "2", "JOBMON_THREADS": "8", "MALLOC_ARENA_MAX": "2"}
+    web = Web(
+        uri, folder / "web.log", **knobs
+    )  # the last one as `jobmon run` and the image have it
     running.callback(web.stop)
     writers.start()
     while not web.answers():
@@ -185,14 +194,40 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
 
     right = hold(web, collecting, connections, writers, rate=rate / 2, minutes=minutes)
     overload(web.port, token, rate * 2)
+    workers = children(web.process.pid)
+    total_mib, n = sum(memory_mib(pid) for pid in workers), sum(threads(pid) for pid in workers)
+    print(f"after that: web MiB {total_mib:.1f}, {n} threads", flush=True)
     return 0 if right else 1
 
 
 def fill(connection: Connection, jobs: int) -> None:
-    """Jobs that have been finished for some time, of the writers' types."""
-    template = {"status": "succeeded", "type": "email.send", "createdBy": "root"}
+    """Jobs and attempts of the last two hours, which answers tell of: those that are given at the
+    end of the run are to be no longer than those at its start."""
+    now, run, wait = datetime.now(UTC), timedelta(seconds=2), timedelta(seconds=9)
+    ends = {f"old-{n}": now - timedelta(seconds=7_200 * n / jobs) for n in range(jobs)}
+    job = {"status": "succeeded", "createdBy": "root", "attemptCount": 1}
     connection.jobs.collection.insert_many(
-        {**template, "jobId": f"old-{number}", "attemptCount": 0} for number in range(jobs)
+        {
+            **job,
+            "jobId": job_id,
+            "type": TYPES[number % len(TYPES)],
+            "createdAt": end - run - wait,
+            "finishedAt": end,
+        }
+        for number, (job_id, end) in enumerate(ends.items())
+    )
+    database = connection.jobs.collection.database
+    database.job_attempts.insert_many(
+        {
+            "jobId": job_id,
+            "type": TYPES[number % len(TYPES)],
+            "attemptNumber": 1,
+            "status": "succeeded",
+            "eligibleAt": end - run - wait,
+            "startedAt": end - run,
+            "finishedAt": end,
+        }
+        for number, (job_id, end) in enumerate(ends.items())
     )
 
 
@@ -217,6 +252,7 @@ def hold(
             seen = {
                 "web MiB": sum(memory_mib(pid) for pid in workers),
                 "collector MiB": memory_mib(collecting),
+                "web threads": sum(threads(pid) for pid in workers),
                 "web descriptors": sum(descriptors(pid) for pid in workers),
                 "collector descriptors": descriptors(collecting),
                 "connections": connections(),

@@ -28,11 +28,13 @@ from jobmon.rollup.series import (
     NoCollectorError,
     Past,
     SeriesReader,
+    TooManyTypesError,
     Window,
 )
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
 from jobmon.store.lists import JobLists
+from jobmon.store.plain import MAX_TYPES
 
 K = TypeVar("K")
 
@@ -99,7 +101,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         """
         window = _window(series, query)
         past, figures = _told(lambda: series.by_type(window)), store.figures()
-        now = figures.type_counts()
+        now = figures.type_counts(past.happened)
         minutes = (min(window.end, past.as_of) - window.start) / MINUTE
         nothing = Happened.of([])
         data = []
@@ -157,6 +159,8 @@ def _told(tell: Callable[[], Past[K]]) -> Past[K]:
         raise unavailable(
             "collector_unavailable", "Without a collector only a few hours can be told."
         ) from None
+    except TooManyTypesError:
+        raise invalid("type", f"Of more than {MAX_TYPES:,} types no single one is told.") from None
 
 
 def _about(window: Window, past: Past[K]) -> dict[str, Any]:

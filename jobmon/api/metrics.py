@@ -40,6 +40,7 @@ from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import Figures, JobStore
+from jobmon.store.plain import UNNAMED
 
 log = logging.getLogger(__name__)
 
@@ -173,11 +174,12 @@ class QueueMetrics(Collector):
         )
         if conditions.eligible is not None:
             yield _gauge("jobmon_eligible_jobs", "Jobs that wait and are due.", conditions.eligible)
-        yield _gauge(
-            "jobmon_scheduled_jobs",
-            "Jobs that wait and are not to be leased yet.",
-            conditions.scheduled,
-        )
+        if conditions.scheduled is not None:
+            yield _gauge(
+                "jobmon_scheduled_jobs",
+                "Jobs that wait and are not to be leased yet.",
+                conditions.scheduled,
+            )
 
     def _jobs(self, counts: Mapping[tuple[str, str], int]) -> Metric:
         by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
@@ -186,9 +188,12 @@ class QueueMetrics(Collector):
             by_status[status] += count
             by_type[kind] += count
         known = {status.value for status in JobStatus}
-        unknown = (status for status, _ in by_status.most_common() if status not in known)
+        unknown = (
+            status for status, _ in by_status.most_common() if status not in {*known, UNNAMED}
+        )
         status_label = _labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
-        type_label = _labels((kind for kind, _ in by_type.most_common()), self._max_types)
+        ranked = (kind for kind, _ in by_type.most_common() if kind != UNNAMED)
+        type_label = _labels(ranked, self._max_types)
         folded: Count[tuple[str, str]] = Count()
         for (status, kind), count in counts.items():
             folded[status_label(status), type_label(kind)] += count

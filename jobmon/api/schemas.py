@@ -444,18 +444,32 @@ class JobStats(Answer):
         keys=fields.String(),
         values=_numbers(),
         allow_none=True,
-        **_doc("Jobs by type, then by status. Null in an estimate."),
+        **_doc(
+            "Jobs by type, then by status; beyond 5,000 types the rest are `(other)`. Null in an "
+            "estimate."
+        ),
     )
     oldestQueuedJobAgeMs = fields.Integer(
         **_doc("Age of the oldest queued job in ms; 0 when none is.")
     )
     oldestQueuedJobAgeMsByType = _numbers(**_doc("The same for each type, in ms."))
-    expiredLeases = fields.Integer(**_doc("Leased jobs whose lease has run out."))
+    expiredLeases = fields.Integer(
+        **_doc("Leased jobs whose lease has run out; no more than 500,000 are counted.")
+    )
     eligibleJobs = fields.Integer(
         allow_none=True,
-        **_doc("Waiting jobs that are due. Null in an estimate, and where none tells when it is."),
+        **_doc(
+            "Waiting jobs that are due. Null in an estimate, where none tells when it is, and "
+            "where 500,000 and more are due and as many are to come."
+        ),
     )
-    scheduledJobs = fields.Integer(**_doc("Waiting jobs whose nextRunAt is to come."))
+    scheduledJobs = fields.Integer(
+        allow_none=True,
+        **_doc(
+            "Waiting jobs whose nextRunAt is to come. Null where these are 500,000 and more and "
+            "the jobs that are due cannot be told either."
+        ),
+    )
     estimatedTotalJobs = fields.Integer(**_doc("What the collection's metadata says."))
     asOf = _Moment(**_doc("The moment that the figures are true of."))
     source = fields.String(

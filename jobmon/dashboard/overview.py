@@ -213,7 +213,9 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
 
     due, later = grouped(conditions.eligible), grouped(conditions.scheduled)
     when = "when they are due is not known"
-    if "nextRunAt" not in facts.unknown:
+    if conditions.scheduled is None:
+        when = "too many to tell which of them are due"
+    elif "nextRunAt" not in facts.unknown:
         when = f"with retries {due} due, {later} later"
     yield of_status("Queued", _QUEUED, when)
     expired = conditions.expired_leases
@@ -369,8 +371,8 @@ def _stopped(facts: Facts) -> Iterator[Notice]:
 
 
 def _types(facts: Facts) -> list[TypeRow]:
-    now = facts.figures.type_counts() or {}
     by_type = facts.types.happened if facts.types else {}
+    now = facts.figures.type_counts(by_type) or {}
     nothing = Happened.of([])
     rows = []
     for kind in {*now, *by_type}:

@@ -57,6 +57,7 @@ CONDITIONS_REST = 20
 _RETRY_AFTER_S = 1.0
 _STOP_TIMEOUT_S = 10
 _SEGMENTS_A_DOCUMENT = 100
+_COUNTS_A_DOCUMENT = 10_000  # of a status and a type, with names of 200 characters
 
 SNAPSHOTS = "snapshots"
 LEASES = "leases"
@@ -262,6 +263,19 @@ class PolledChanges:
         pass
 
 
+def _parts(segments: list[Document]) -> Iterator[list[Document]]:
+    """As many as a document has room for, one after another."""
+    part: list[Document] = []
+    room = _COUNTS_A_DOCUMENT
+    for segment in segments:
+        room -= len(segment["counts"])
+        if part and (room < 0 or len(part) == _SEGMENTS_A_DOCUMENT):
+            yield part
+            part, room = [], _COUNTS_A_DOCUMENT - len(segment["counts"])
+        part.append(segment)
+    yield part
+
+
 def _in_short(error: PyMongoError) -> str:
     if isinstance(error, OperationFailure):
         return f"the database refuses: {(error.details or {}).get('codeName', error.code)}"
@@ -461,10 +475,8 @@ class Collector:
     def _save(self, segments: SegmentMap, token: Document | None) -> None:
         """Keep the segments for the next start; what is there counts only once it is complete."""
         version = uuid.uuid4().hex
-        dumped = segments.dump()
         snapshots = self._rollups[SNAPSHOTS]
-        for number, start in enumerate(range(0, len(dumped), _SEGMENTS_A_DOCUMENT)):
-            part = dumped[start : start + _SEGMENTS_A_DOCUMENT]
+        for number, part in enumerate(_parts(segments.dump())):
             snapshots.insert_one({"version": version, "number": number, "segments": part})
         self._put(SNAPSHOT, {"version": version, "token": token, "watched": self._watched()})
         snapshots.delete_many({"version": {"$ne": version}})

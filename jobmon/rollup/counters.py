@@ -30,10 +30,11 @@ from jobmon.rollup.throughput import (
     merge,
 )
 from jobmon.store.names import Document
+from jobmon.store.plain import UNNAMED
 
 # In the state.
 COUNTERS = "counters"
-# Some 4 KiB each; types beyond these are counted together.
+# Some 4 KiB each; types beyond these, and those that buckets do not name, are counted together.
 MAX_TYPES = 500
 OTHER = "other"
 
@@ -85,7 +86,7 @@ def load_counters(document: Document) -> Tallies:
 
 def _extended(order: list[str], tallies: Tallies) -> list[str]:
     """The known types, then the new ones, the busiest first, as many as there may be."""
-    new = sorted(tallies.keys() - set(order), key=lambda kind: (-tallies[kind].events, kind))
+    new = sorted(tallies.keys() - {*order, UNNAMED}, key=lambda kind: (-tallies[kind].events, kind))
     return [*order, *new][:MAX_TYPES]
 
 

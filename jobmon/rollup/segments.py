@@ -18,8 +18,9 @@ from bson import Binary, Code, DBRef, Decimal128, ObjectId
 from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
+from jobmon.domain import JobStatus
 from jobmon.store.names import Document, Keys
-from jobmon.store.plain import aware, label
+from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, Words, aware
 from jobmon.store.watched import Watched
 
 # (status, type) as text, as in `store.jobs.Figures`.
@@ -163,6 +164,7 @@ class SegmentMap:
         self._dirty_ids: list[Any] = []
         self._dirty_segments: set[tuple[str, int]] = set()
         self._swept_to = 0
+        self._statuses, self._types = Words(MAX_STATUSES, JobStatus), Words(MAX_TYPES)
         self.totals: Counts = Counter()
 
     def mark(self, job_id: Any) -> None:
@@ -221,6 +223,8 @@ class SegmentMap:
         for document in documents:
             row = self._rows[document["type"]]
             segment = Segment(document["low"], load_counts(document["counts"]))
+            self._statuses.learn(status for status, _ in segment.counts)
+            self._types.learn(kind for _, kind in segment.counts)
             if segment.low is None:
                 row.segments[0] = segment
             else:
@@ -275,8 +279,9 @@ class SegmentMap:
         ]
         counts: Counts = Counter()
         for group in self._jobs.aggregate(pipeline, index=_BY_ID):
-            status, kind = group["_id"].get("status"), group["_id"].get("type")
-            counts[label(self._jobs.names.status(status)), label(kind)] += int(group["count"])
+            status = self._statuses.word(self._jobs.names.status(group["_id"].get("status")))
+            kind = self._types.word(group["_id"].get("type"))
+            counts[status, kind] += int(group["count"])
         return counts
 
     def _take(self, segment: Segment, counts: Counts) -> None:

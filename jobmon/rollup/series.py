@@ -20,11 +20,13 @@ from jobmon.rollup.throughput import (
     SPANS,
     Tallies,
     Tally,
+    busiest,
     floor,
     merge,
     tally,
 )
 from jobmon.store.connection import Connection
+from jobmon.store.plain import UNNAMED
 from jobmon.store.shared import SharedAnswers
 from jobmon.store.watched import is_bad_hint
 
@@ -119,7 +121,11 @@ class NoCollectorError(Exception):
     """Nobody keeps these figures, and counting them now would cost too much."""
 
 
-@dataclass(frozen=True, kw_only=True)
+class TooManyTypesError(Exception):
+    """There were more types than are kept by name, so one by itself cannot be told."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Durations:
     """Percentiles in ms; None where there was nothing to measure."""
 
@@ -134,7 +140,7 @@ class Durations:
         return cls(p50=p50, p95=p95, p99=p99)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Happened:
     """What is told of some time: a tally, with percentiles for its histograms."""
 
@@ -208,7 +214,8 @@ class SeriesReader:
         """What happened to jobs of these types (all, if none is named), step by step.
 
         From what the collector kept; without one counted now, for a short window. Raises
-        NoCollectorError for a longer one, and where an index that counting needs is missing.
+        NoCollectorError for a longer one, and where an index that counting needs is missing;
+        TooManyTypesError where some types are named and there were more than are kept by name.
         """
         counted = self._rollup.counted()
 
@@ -223,7 +230,10 @@ class SeriesReader:
         return self._by_step.get((window, types, _moment(counted)), compute)
 
     def by_type(self, window: Window) -> Past[str]:
-        """What happened to each type of job in the whole window; sources as for `by_step`."""
+        """What happened to each type of job in the whole window; sources as for `by_step`.
+
+        Beyond the 5,000 busiest types the rest are `(other)`.
+        """
         counted = self._rollup.counted()
 
         def compute() -> Past[str]:
@@ -234,7 +244,8 @@ class SeriesReader:
             else:
                 as_of, by_step = self._count_now(window)
                 source, tallies = "live", merge(by_step.values())
-            happened = {kind: Happened.of([tally]) for kind, tally in tallies.items()}
+            told = busiest(tallies)
+            happened = {kind: Happened.of([tally]) for kind, tally in told.items()}
             return Past(as_of, source, happened)
 
         return self._by_type.get((window, _moment(counted)), compute)
@@ -259,6 +270,8 @@ class SeriesReader:
         }
         tallies: dict[datetime, list[Tallies]] = {}
         for bucket, counts in self._rollup.buckets(parts).items():
+            if types and UNNAMED in counts:
+                raise TooManyTypesError
             tallies.setdefault(parts[bucket], []).append(counts)
         told = {
             at: happened or _sum(merge(tallies.get(at, [])), types)

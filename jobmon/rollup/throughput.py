@@ -24,7 +24,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
 from jobmon.store.names import Document, Keys
 from jobmon.store.ordering import NEWEST_FIRST, OLDEST_FIRST
-from jobmon.store.plain import label
+from jobmon.store.plain import MAX_TYPES, UNNAMED, label
 from jobmon.store.profiles import Profile
 from jobmon.store.watched import Watched, is_bad_hint
 
@@ -96,6 +96,16 @@ def merge(many: Iterable[Tallies]) -> Tallies:
         for kind, tally in tallies.items():
             merged.setdefault(kind, Tally()).add(tally)
     return merged
+
+
+def busiest(tallies: Tallies) -> Tallies:
+    """The 5,000 types with most events by their names, the rest as `(other)`: what is kept and
+    told of some time must not grow with the jobs, if each has a type of its own."""
+    if len(tallies) <= MAX_TYPES:
+        return tallies
+    ranked = sorted(tallies, key=lambda kind: (kind == UNNAMED, -tallies[kind].events, kind))
+    named = set(ranked[:MAX_TYPES])
+    return merge({kind if kind in named else UNNAMED: tallies[kind]} for kind in ranked)
 
 
 def dump(tallies: Tallies) -> list[Document]:
@@ -384,6 +394,7 @@ class Throughput:
 
         It never tells less than before: jobs go, what they did stays.
         """
+        counted = busiest(counted)
         events = sum(tally.events for tally in counted.values())
         if not events:
             return False

@@ -16,7 +16,7 @@ from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.names import Document, Keys, spellings
 from jobmon.store.ordering import OLDEST_FIRST
-from jobmon.store.plain import Room, aware, label
+from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Room, Words, aware, label
 from jobmon.store.shared import Shared
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,10 @@ MAX_ATTEMPTS_SHOWN = 1_000
 # In characters. A job is 16 MB at the most, but each of its attempts may be.
 ROOM_FOR_ATTEMPTS = 10_000_000
 ROOM_FOR_A_FIELD = 2_000
-MAX_TYPES = 100
+MAX_AGES = 100  # of the oldest job, by type
 MAX_COUNT = 2**53
 MAX_OVERDUE = 100  # what the server answers at once
+MAX_COUNTED = 500_000  # of one condition; what an index gives in half a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +39,15 @@ class Conditions:
     `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
     100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 100
     longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not be
-    counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come.
+    counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come. Where
+    more than 500,000 are due and as many are to come, both are None; of expired leases no more than
+    that are counted.
     """
 
     estimated_total: int
     expired_leases: int
     eligible: int | None
-    scheduled: int
+    scheduled: int | None
     oldest_queued: datetime | None
     oldest_queued_by_type: Mapping[str, datetime]
     overdue_by_type: Mapping[str, datetime] = field(default_factory=dict)
@@ -54,9 +57,10 @@ class Conditions:
 class Figures:
     """What the whole queue looks like at `as_of` (UTC).
 
-    `counts` holds how many jobs there are by (status, type), each as its text. It is None when
-    counting ran into its time limit: then `total` is what the collection's metadata says and
-    `source` is `estimate`; else it is `live`, or `rollup` for what the collector keeps.
+    `counts` holds how many jobs there are by (status, type), each as its text; beyond 100 statuses
+    or 5,000 types the rest are `(other)`. It is None when counting ran into its time limit: then
+    `total` is what the collection's metadata says and `source` is `estimate`; else it is `live`, or
+    `rollup` for what the collector keeps.
     """
 
     as_of: datetime
@@ -74,13 +78,18 @@ class Figures:
             by_status[status] = by_status.get(status, 0) + count
         return by_status
 
-    def type_counts(self) -> dict[str, dict[str, int]] | None:
-        """Jobs by type, and by the statuses that occur in it."""
+    def type_counts(self, among: Collection[str] = ()) -> dict[str, dict[str, int]] | None:
+        """Jobs by type, and by the statuses that occur in it.
+
+        Where there are `(other)` types `among` those given, all that are not given are of these.
+        """
         if self.counts is None:
             return None
         by_type: dict[str, dict[str, int]] = {}
         for (status, kind), count in self.counts.items():
-            by_type.setdefault(kind, {})[status] = count
+            name = UNNAMED if UNNAMED in among and kind not in among else kind
+            by_status = by_type.setdefault(name, {})
+            by_status[status] = by_status.get(status, 0) + count
         return by_type
 
     def age_ms(self, moment: datetime | None) -> int:
@@ -92,10 +101,16 @@ class Figures:
     def matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
         """How many jobs have any of `statuses` and any of `types`, none meaning all.
 
-        None where that was not counted.
+        None where that was not counted, or not by that name.
         """
         if self.counts is None:
             return None
+        for wanted, told in (
+            (statuses, {status for status, _ in self.counts}),
+            (types, {kind for _, kind in self.counts}),
+        ):
+            if UNNAMED in told and not (told - {UNNAMED}).issuperset(wanted):
+                return None
         return sum(
             count
             for (status, kind), count in self.counts.items()
@@ -182,26 +197,42 @@ class JobStore:
         """How the queue stands at `now`, given its counts by (status, type) if they are known."""
         waiting = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}}
-        later = {"status": {"$in": waiting}, "nextRunAt": {"$gt": now}}
-        scheduled = self._jobs.count(later, index=self._waiting)
-        eligible = None
+        all_waiting = None
         queued: Counter[str] = Counter()
         if counts is not None:
             all_waiting = sum(count for (status, _), count in counts.items() if status in waiting)
-            if self.finds("nextRunAt"):
-                eligible = max(0, all_waiting - scheduled)
             queued.update({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
-        types = [kind for kind, _ in queued.most_common(MAX_TYPES)]
+        eligible, scheduled = self._due_and_to_come(waiting, now, all_waiting)
+        types = [kind for kind, _ in queued.most_common(MAX_AGES)]
         oldest, by_type = self._oldest_queued(types)
         return Conditions(
             estimated_total=self._jobs.estimated_count(),
-            expired_leases=self._jobs.count(expired, index=indexes.BY_LEASE),
+            expired_leases=self._jobs.count(expired, index=indexes.BY_LEASE, limit=MAX_COUNTED),
             eligible=eligible,
             scheduled=scheduled,
             oldest_queued=oldest,
             oldest_queued_by_type=by_type,
             overdue_by_type=self._overdue(waiting, now),
         )
+
+    def _due_and_to_come(
+        self, waiting: list[str], now: datetime, all_waiting: int | None
+    ) -> tuple[int | None, int | None]:
+        """`eligible` and `scheduled`. One is counted, the other is the rest: so it takes no longer
+        with a huge backlog, nor with a huge schedule."""
+
+        def count(when: Document) -> int | None:
+            query = {"status": {"$in": waiting}, "nextRunAt": when}
+            counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
+            return counted if counted < MAX_COUNTED else None
+
+        scheduled = count({"$gt": now})
+        if all_waiting is None or not self.finds("nextRunAt"):
+            return None, scheduled
+        if scheduled is not None:
+            return max(0, all_waiting - scheduled), scheduled
+        at_rest = count({"$not": {"$gt": now}})
+        return at_rest, None if at_rest is None else max(0, all_waiting - at_rest)
 
     def _overdue(self, waiting: list[str], now: datetime) -> dict[str, datetime]:
         """Since when a job of each type has been due, among those that are due the longest."""
@@ -246,10 +277,12 @@ class JobStore:
         pipeline: list[Document] = [
             {"$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}}
         ]
+        groups = self._jobs.aggregate(pipeline, index=indexes.BY_STATUS_AND_TYPE)
+        statuses, types = Words(MAX_STATUSES, JobStatus), Words(MAX_TYPES)
         counts: Counter[tuple[str, str]] = Counter()
-        for group in self._jobs.aggregate(pipeline, index=indexes.BY_STATUS_AND_TYPE):
-            status, kind = group["_id"].get("status"), group["_id"].get("type")
-            counts[label(self._jobs.names.status(status)), label(kind)] += int(group["count"])
+        for group in sorted(groups, key=lambda group: -int(group["count"])):
+            status = statuses.word(self._jobs.names.status(group["_id"].get("status")))
+            counts[status, types.word(group["_id"].get("type"))] += int(group["count"])
         return counts
 
     def _oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:

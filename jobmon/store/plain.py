@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,6 +15,8 @@ from bson.regex import Regex
 
 MAX_NAME_LENGTH = 200
 CUT = "…"
+MAX_STATUSES, MAX_TYPES = 100, 5_000  # that are told by name
+UNNAMED = "(other)"
 _ROOM_OF_A_SCALAR = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_IN_400_YEARS = 146_097 * 86_400_000  # the Gregorian calendar repeats itself after as many
@@ -52,6 +54,32 @@ def label(value: Any) -> str:
     """
     told = text(_nameless(value))
     return told if len(told) <= MAX_NAME_LENGTH else f"{told[:MAX_NAME_LENGTH]}{CUT}"
+
+
+class Words:
+    """The statuses or types that are counted by name, each as its `label`: the first `most` ones.
+
+    The rest are counted together as `(other)`: a writer that gives each job a type of its own must
+    not make the figures grow with the jobs. Once there is such a rest nothing new gets a name, for
+    its jobs are in the rest already.
+    """
+
+    def __init__(self, most: int, known: Iterable[str] = ()) -> None:
+        self._most = most
+        self._known = set(known)
+
+    def learn(self, words: Iterable[str]) -> None:
+        """These have been counted so before."""
+        self._known.update(words)
+
+    def word(self, value: Any) -> str:
+        """What `value` is counted as."""
+        told = label(value)
+        if told not in self._known:
+            if UNNAMED in self._known or len(self._known) >= self._most:
+                told = UNNAMED
+            self._known.add(told)
+        return told
 
 
 def _nameless(value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+FORGET_AFTER_S = 30.0
+
 
 class Shared(Generic[T]):
     """Runs `compute` at most once at a time; everybody who comes meanwhile gets its outcome.
@@ -58,30 +60,39 @@ class Shared(Generic[T]):
 class SharedAnswers(Generic[T]):
     """`Shared` for many questions: each is computed once, the answers of the newest are kept.
 
-    An answer never grows old: what it depends on has to be part of its question. A failure is
-    shared with those who waited for it and then forgotten.
+    An answer never grows old: what it depends on has to be part of its question, the second that
+    it was asked in for instance. So most are soon of no use: what nobody asked for in half a minute
+    is let go. A failure is shared with those who waited for it and then forgotten.
     """
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._lock = threading.Lock()
-        self._answers: dict[Hashable, Future[T]] = {}  # the one asked for last is the last
+        # With when it was asked for; the one asked for last is the last.
+        self._answers: dict[Hashable, tuple[Future[T], float]] = {}
 
     def get(self, question: Hashable, compute: Callable[[], T]) -> T:
         """The kept answer, or a new one; raises what `compute` raised."""
+        now = time.monotonic()
         with self._lock:
-            answer = self._answers.pop(question, None)
-            mine = answer is None
-            answer = answer or Future()
-            self._answers[question] = answer
-            if len(self._answers) > self._keep:
-                del self._answers[next(iter(self._answers))]
+            kept = self._answers.pop(question, None)
+            answer, mine = (Future[T](), True) if kept is None else (kept[0], False)
+            self._answers[question] = answer, now
+            self._let_go(now - FORGET_AFTER_S)
         if mine:
             try:
                 answer.set_result(compute())
             except BaseException as error:  # noqa: BLE001 - it is raised again by result()
                 with self._lock:
-                    if self._answers.get(question) is answer:
+                    kept = self._answers.get(question)
+                    if kept is not None and kept[0] is answer:
                         del self._answers[question]
                 answer.set_exception(error)
         return answer.result()
+
+    def _let_go(self, asked_before: float) -> None:
+        while True:
+            oldest = next(iter(self._answers))
+            if len(self._answers) <= self._keep and self._answers[oldest][1] >= asked_before:
+                return
+            del self._answers[oldest]

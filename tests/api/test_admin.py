@@ -8,6 +8,7 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import ExecutionTimeout
 
+from jobmon.store import jobs as jobs_module
 from jobmon.store import lists as lists_module
 from jobmon.store.jobs import JobStore
 
@@ -223,6 +224,35 @@ def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
     monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
     assert total(api) == (50, False)
     assert total(api, status="dlq") == (10, False)
+
+
+def test_more_types_than_can_be_told_are_told_together(
+    api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch figures that grow with the jobs where every job has a type of its own."""
+    monkeypatch.setattr(jobs_module, "MAX_TYPES", 2)
+    monkeypatch.setattr(jobs_module, "MAX_STATUSES", 7)
+    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 4)
+    rows = [("queued", "large")] * 9 + [("dlq", "small")] * 6 + [("odd", "one")] * 5
+    rows += [("odder", "two")] * 3
+    watched.jobs.insert_many({"status": status, "type": kind} for status, kind in rows)
+    stats = api.as_admin(STATS).json
+    assert stats["typeCounts"] == {
+        "large": {"queued": 9},
+        "small": {"dlq": 6},
+        "(other)": {"odd": 5, "(other)": 3},
+    }
+    assert stats["totalJobs"] == 23 == sum(stats["statusCounts"].values())
+    for wanted, told in (
+        ({"type": "large"}, (9, True)),
+        ({"type": "one"}, (4, False)),  # five, and the figures do not tell
+        ({"type": "two"}, (3, True)),
+        ({"type": "(other)"}, (0, True)),
+        ({"status": "odd"}, (5, True)),
+        ({"status": "odder"}, (3, True)),
+        ({"status": "leased"}, (0, True)),
+    ):
+        assert total(api, **wanted) == told
 
 
 def test_health_is_for_anyone(api: Api) -> None:

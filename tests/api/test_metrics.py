@@ -22,6 +22,7 @@ from jobmon.rollup.reader import Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.plain import UNNAMED
 
 from ..conftest import Api
 
@@ -136,6 +137,7 @@ def test_what_happened_is_counted_and_durations_are_cumulative() -> None:
 def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
     counts = {("queued", f"type-{number}"): number for number in range(1, 6)}
     counts |= {(f"odd-{number}", "type-5"): 1 for number in range(15)}
+    counts[("queued", UNNAMED)] = 50
     tallies = {f"type-{number}": TALLY for number in range(1, 6)}
     found = scraped(Rollup(counts, tallies), max_types=2)
     queued = {
@@ -143,7 +145,7 @@ def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
         for (name, labels), count in found.items()
         if name == "jobmon_jobs" and ("status", "queued") in labels
     }
-    assert queued == {"type-5": 5, "type-4": 4, "other": 6}
+    assert queued == {"type-5": 5, "type-4": 4, "other": 56}
     assert value(found, "jobmon_jobs", status="other", type="type-5") == 5
     # The first two stay the first two, whoever has most jobs: no counter falls.
     enqueued = {

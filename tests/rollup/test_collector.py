@@ -268,6 +268,35 @@ def test_a_restart_goes_on_from_what_was_saved_and_sees_what_happened_meanwhile(
         watch.becomes_right(within_s=10)
 
 
+def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch a collector that fails for good, or tells wrong, as types become ever more."""
+    monkeypatch.setattr(segments_module, "MAX_TYPES", 3)
+    monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
+    monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
+    monkeypatch.setattr(collector_module, "_COUNTS_A_DOCUMENT", 5)
+
+    def becomes(**counts: int) -> None:
+        told = {("queued", kind.replace("rest", "(other)")): n for kind, n in counts.items()}
+        eventually(lambda: watch.figures() == told, 10)
+
+    watch.jobs.insert_many([job(type=f"t{number % 3}") for number in range(30)])
+    watch.jobs.insert_many([job(type=f"t{number % 5}") for number in range(70)])
+    with collecting(watch.settings):
+        becomes(t0=24, t1=24, t2=24, rest=28)
+        watch.jobs.delete_many({"type": "t1"})
+        watch.jobs.insert_many([job(type="t9") for _ in range(7)])
+        becomes(t0=24, t2=24, rest=35)
+    assert watch.rollups.snapshots.count_documents({}) > 1
+    monkeypatch.setattr(SegmentMap, "build", pytest.fail)
+    with collecting(watch.settings):
+        watch.jobs.delete_many({"type": {"$in": ["t0", "t3"]}})
+        becomes(t2=24, rest=21)
+        watch.jobs.insert_many([job(type=f"t{number}") for number in range(4)])
+        becomes(t0=1, t2=25, rest=23)  # t1 was gone when this one began
+
+
 def test_a_history_that_is_lost_means_counting_anew(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(20)])
     with collecting(watch.settings):
@@ -509,6 +538,37 @@ def test_stale_figures_are_not_served(watch: Watch) -> None:
         watch.becomes_right(within_s=10)
     watch.rollups.state.update_one({"_id": "figures"}, {"$set": {"at": LONG_AGO}})
     eventually(lambda: watch.figures() is None)
+
+
+def test_a_database_without_room_for_a_write_is_read_on(
+    collected: Watch, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Would catch a service that goes dark, or tells old figures, when only writes are refused."""
+    create_indexes(collected.connection)
+    api = Api(create_app(collected.settings))
+    collected.jobs.insert_many([job() for _ in range(3)])
+    collected.becomes_right()
+    caplog.clear()
+    full = {"failCommands": ["insert", "update", "delete", "findAndModify"], "appName": "jobmon"}
+    failpoint = {"data": full | {"errorCode": 14_031}}  # OutOfDiskSpace
+    admin = database.client.admin
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", **failpoint)
+    try:
+        collected.jobs.insert_many([job() for _ in range(4)])
+
+        def live() -> bool:
+            stats = api.as_admin("/admin/jobs/stats").json
+            return (stats["source"], stats["totalJobs"]) == ("live", 7)
+
+        eventually(live)
+        assert api.as_admin("/admin/jobs/queue").json["meta"]["total"] == 7
+        assert api.get("/readyz").status_code == 200
+        said = [record.message for record in caplog.records if "collector waits" in record.message]
+        assert said == ["the collector waits, the database refuses: OutOfDiskSpace"]
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
+    collected.becomes_right(within_s=15)
+    api.app.extensions["jobmon_connection"].client.close()
 
 
 def test_a_failure_in_mid_recount_loses_nothing(

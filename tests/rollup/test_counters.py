@@ -10,6 +10,7 @@ from pymongo.database import Database
 from jobmon.rollup import counters as counters_module
 from jobmon.rollup.counters import COUNTERS, OTHER, Counters, load_counters
 from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, dump
+from jobmon.store.plain import UNNAMED
 
 Db = Database[dict[str, Any]]
 START = datetime(2026, 11, 23, 3, 20, tzinfo=UTC)
@@ -113,8 +114,9 @@ def test_types_keep_their_order_and_are_bounded(
     monkeypatch.setattr(counters_module, "MAX_TYPES", 3)
     hour(watched, FIRST, small=1, large=9)
     Counters(watched).look(START, settled=True)
-    hour(watched, FIRST, small=1, large=9, later=50, never=7, either=6)
+    later = {"later": 50, "never": 7, "either": 6, UNNAMED: 99}
+    hour(watched, FIRST, small=1, large=9, **later)
     Counters(watched).look(START + HOUR, settled=True)
     told = enqueued(watched)
-    assert told == {"large": 9, "small": 1, "later": 50, OTHER: 13}
+    assert told == {"large": 9, "small": 1, "later": 50, OTHER: 112}
     assert list(told) == ["large", "small", "later", OTHER]

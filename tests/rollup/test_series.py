@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobmon.rollup import throughput as throughput_module
 from jobmon.rollup.reader import Counted, RollupReader
-from jobmon.rollup.series import SeriesReader, Window
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, floor
+from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, busiest, floor
+from jobmon.store.plain import UNNAMED
 
+MANY = {"a": Tally(1), "most": Tally(5), "b": Tally(3)}
 NOW = datetime(2026, 11, 23, 3, 7, 11, tzinfo=UTC)
 KEPT = dict.fromkeys(SPANS, 400 * DAY)
 
@@ -89,6 +92,21 @@ def test_what_is_counted_for_good_is_not_read_again_and_the_rest_is() -> None:
     assert len(settled) == 45
     assert {told[at].enqueued for at in settled} == {2}
     assert {told[at].enqueued for at in told if at not in settled} == {10}
+
+
+def test_one_type_of_too_many_is_not_told_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a type's series that silently lacks what was counted as the rest."""
+    monkeypatch.setattr(throughput_module, "MAX_TYPES", 1)
+    rollup = Rollup()
+    monkeypatch.setattr(
+        rollup, "buckets", lambda wanted: {key: busiest(MANY) for key in list(wanted)}
+    )
+    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
+    with pytest.raises(TooManyTypesError):
+        series.by_step(window, ("most",))
+    assert {told.enqueued for told in series.by_step(window, ()).happened.values()} == {9}
+    told = series.by_type(window).happened
+    assert {kind: row.enqueued for kind, row in told.items()} == {"most": 80, UNNAMED: 64}
 
 
 def test_what_was_remembered_goes_with_the_rollup() -> None:

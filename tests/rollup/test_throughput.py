@@ -184,6 +184,25 @@ def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> Non
     assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
 
 
+def test_buckets_do_not_grow_with_the_types(
+    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput_module, "MAX_TYPES", 2)
+    now = datetime.now(UTC)
+    for kind in ("a", "a", "a", "b", "b", "c", "d"):
+        attempt(database, now, type=kind)
+    with counting(service):
+        eventually(lambda: total(service)["succeeded"] == 7)
+    buckets = connection_of(service).rollups.buckets.find()
+    assert {max(2, len(bucket["types"])) for bucket in buckets} <= {2, 3}
+    rows = service.as_admin(TYPES).json["data"]
+    told = {row["type"]: (row["succeeded"], sum(row["statusCounts"].values())) for row in rows}
+    assert told == {"a": (3, 3), "b": (2, 2), "(other)": (2, 2)}
+    answer = service.as_admin(SERIES, type="a")
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "validation_error")
+    assert "type" in str(answer.json)
+
+
 def test_without_a_collector_a_short_window_is_counted_now_and_a_long_one_refused(
     service: Api, database: Db
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from jobmon.store.plain import Room, iso, label, plain, text
+from jobmon.store.plain import UNNAMED, Room, Words, iso, label, plain, text
 
 NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001 - as a client that is not aware of zones reads it
 OID = ObjectId("65f0c0ffee0123456789abcd")
@@ -132,3 +132,18 @@ def test_each_value_finds_the_room_that_the_ones_before_have_left() -> None:
     room = Room(10)
     assert [room.cut("x" * 6), room.cut("y" * 6)] == ["x" * 6, "y" * 4 + "…"]
     assert room.cut("z" * 6, at_least=3) == "zzz…"
+
+
+def test_the_first_words_have_names_and_a_later_one_never_gets_one() -> None:
+    """Would catch a type that is counted by its name in one place and as the rest in another."""
+    words = Words(3, ["queued"])
+    assert [words.word(value) for value in ("a", 7, "b", "a", "queued")] == [
+        "a",
+        "7",
+        UNNAMED,
+        "a",
+        "queued",
+    ]
+    again = Words(3)  # after a restart, and "a" and 7 are gone meanwhile
+    again.learn(["queued", UNNAMED])
+    assert [again.word(value) for value in ("queued", "b", "c")] == ["queued", UNNAMED, UNNAMED]

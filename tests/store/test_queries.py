@@ -16,8 +16,10 @@ from pymongo.database import Database
 from jobmon import create_app
 from jobmon.embedded import Mongod
 from jobmon.settings import Settings
+from jobmon.store import jobs as jobs_module
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
+from jobmon.store.jobs import JobStore
 from jobmon.store.names import spellings
 from jobmon.store.plain import iso
 
@@ -332,6 +334,34 @@ def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) 
     assert_cheap(filled, entries)
     groups = [entry for entry in entries if "pipeline" in entry["command"]]
     assert any(entry["keysExamined"] >= JOBS for entry in groups)
+
+
+@pytest.mark.parametrize(
+    ("second", "told"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
+)
+def test_due_jobs_are_told_from_scheduled_ones_however_many_there_are_of_one_kind(
+    filled: Database[dict[str, Any]],
+    mongod: Mongod,
+    monkeypatch: pytest.MonkeyPatch,
+    second: int,
+    *,
+    told: bool,
+) -> None:
+    """Would catch a count that runs into its time limit when ten million jobs wait."""
+    monkeypatch.setattr(jobs_module, "MAX_COUNTED", 300)
+    now = NOW + timedelta(seconds=second)
+    waiting = {"status": {"$in": ["queued", "failed"]}}
+    later = filled.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
+    due = filled.jobs.count_documents(waiting) - later
+    assert max(due, later) > 300
+    connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{filled.name}?")))
+    counts = JobStore(connection, 0).figures().counts
+    with profiled(filled) as entries:
+        found = JobStore(connection, 0).conditions(counts, now)
+    connection.client.close()
+    assert (found.eligible, found.scheduled) == ((due, later) if told else (None, None))
+    assert_cheap(filled, entries)
+    assert max(entry.get("keysExamined", 0) for entry in entries) <= 300 + 2
 
 
 def test_without_indexes_the_answers_are_right_and_the_log_names_each_once(

@@ -1,13 +1,19 @@
 """Sharing one answer: would catch a query for each viewer, and a failure that sticks."""
 
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
 
+from jobmon.store import shared as shared_module
 from jobmon.store.shared import Shared, SharedAnswers
 
 from ..waiting import eventually
+
+
+class Thing:
+    """Something that is gone when nobody holds it."""
 
 
 class Slow:
@@ -118,6 +124,25 @@ def test_the_answers_asked_for_last_are_kept_and_no_more() -> None:
     for question in (1, 2, 1, 3):
         answers.get(question, lambda: question)  # noqa: B023 - it is called at once
     assert [answers.get(question, lambda: 0) for question in (1, 3, 2)] == [1, 3, 0]
+
+
+def test_what_nobody_asks_for_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch answers about seconds that are past filling the memory up to their bound."""
+    now = 0.0
+    monkeypatch.setattr(shared_module.time, "monotonic", lambda: now)
+    answers, held = SharedAnswers[object](1_000), list[weakref.ref[Thing]]()
+
+    def make() -> object:
+        thing = Thing()
+        held.append(weakref.ref(thing))
+        return thing
+
+    for second in range(200):
+        now = float(second)
+        answers.get(second, make)
+        answers.get("always", object)
+    assert 30 <= sum(thing() is not None for thing in held) <= 32
+    assert answers.get("always", lambda: None) is not None
 
 
 def test_a_failed_answer_is_forgotten() -> None:
