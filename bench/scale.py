@@ -33,6 +33,7 @@ from flask.testing import FlaskClient
 from pymongo import MongoClient
 
 from jobmon.api.auth import issue_token
+from jobmon.domain import Redactor
 from jobmon.embedded import Mongod, free_port
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.throughput import THROUGH
@@ -277,7 +278,7 @@ class Cost:
 def paths(connection: Connection, count: int) -> dict[str, str]:
     """What is asked, by name."""
     depth = min(DEEP, count // 2)
-    deep = JobLists(connection, JobStore(connection, 0)).page(
+    deep = JobLists(connection, JobStore(connection, 0), Redactor()).page(
         JobFilter(), page=depth // 20, per_page=20
     )
     cursor = deep.next_place.token() if deep.next_place else ""

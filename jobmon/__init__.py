@@ -64,7 +64,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.extensions["jobmon_settings"] = settings
-    app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
+    redactor = app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
     protection.register(app, settings)
 
     connection = Connection(settings, client)
@@ -72,7 +72,7 @@ def create_app(
     rollup = RollupReader(connection)
     store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
     series = SeriesReader(connection, rollup)
-    lists = JobLists(connection, store)
+    lists = JobLists(connection, store, redactor)
     tracing.instrument(app)
     requestlog.register(app)
     metrics.register(app, settings, connection, store, rollup)

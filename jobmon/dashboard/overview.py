@@ -11,7 +11,7 @@ from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.series import Happened, NoCollectorError, Past, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
-from jobmon.store.plain import MAX_NAME_LENGTH
+from jobmon.store.plain import MAX_NAME_LENGTH, UNNAMED
 
 K = TypeVar("K")
 
@@ -30,7 +30,7 @@ STOPPED_AFTER = 10 * MINUTE
 MANY_FAIL = 0.2
 FEW = 20
 STATUSES_LISTED = 10
-_NOTHING = "null"  # what is counted of jobs without a status, which no filter finds
+_NO_FILTERS = ("null", UNNAMED)  # what is counted of jobs that no filter finds by that name
 GREW_BY = 1.2
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
@@ -251,7 +251,7 @@ def _others(facts: Facts) -> Iterator[Tile]:
     odd = {status: count for status, count in facts.counts.items() if status not in _KNOWN}
     if odd:
         most = sorted(odd, key=lambda status: (-odd[status], status))
-        listed = [status for status in most if status != _NOTHING][:STATUSES_LISTED]
+        listed = [status for status in most if status not in _NO_FILTERS][:STATUSES_LISTED]
         yield Tile(
             name="Others",
             value=grouped(sum(odd.values())),
@@ -300,8 +300,9 @@ def _failure_rate(told: Happened) -> float | None:
 
 
 def _jobs_of(kind: str, **more: object) -> str:
-    """The list's query for the jobs of a type; empty where its name is too long for a filter."""
-    return query(type=kind, **more) if len(kind) <= MAX_NAME_LENGTH else ""
+    """The list's query for the jobs of a type; empty where its name is none for a filter."""
+    is_filter = len(kind) <= MAX_NAME_LENGTH and kind != UNNAMED
+    return query(type=kind, **more) if is_filter else ""
 
 
 def _notices(facts: Facts) -> Iterator[Notice]:
@@ -356,10 +357,13 @@ def _notices_of_the_hour(facts: Facts, hour: Mapping[str, Happened]) -> Iterator
 def _stopped(facts: Facts) -> Iterator[Notice]:
     """Types of which something has been due for a while, and nothing was finished meanwhile."""
     lately = facts.lately.happened if facts.lately else {}
+    now = facts.figures.type_counts() or {}
     for kind, due in sorted(facts.figures.conditions.overdue_by_type.items()):
         waited = facts.figures.as_of - due
-        running = (facts.figures.type_counts() or {}).get(kind, {}).get(_LEASED, 0)
-        finished = lately[kind].finished if kind in lately else 0
+        # Of a type that is not told by its name nothing is said while any such type moves.
+        running = now.get(kind, now.get(UNNAMED, {})).get(_LEASED, 0)
+        told = lately.get(kind, lately.get(UNNAMED))
+        finished = told.finished if told is not None else 0
         if waited > STOPPED_AFTER and not finished and not running:
             ms = waited // MINUTE * 60_000  # told anew once a minute, not once a second
             yield Notice(

@@ -159,7 +159,8 @@ class _Stretch(NamedTuple):
 class JobLists:
     """Reads lists of the watched jobs; PyMongoError when they cannot be read."""
 
-    def __init__(self, connection: Connection, store: JobStore) -> None:
+    def __init__(self, connection: Connection, store: JobStore, redactor: Redactor) -> None:
+        self._redactor = redactor  # of what a cursor would tell
         self._jobs = connection.jobs
         self._store = store
         self._by_id = connection.jobs.names.orders_by_id
@@ -329,7 +330,7 @@ class JobLists:
         key = BY_ID_KEY if self._by_id else SORT_KEY
         can_be_told = (
             len(place.token()) <= LONGEST_TOKEN
-            and Redactor().redact(shown) == shown
+            and self._redactor.redact(shown) == shown
             # Deprecated types and text that is not UTF-8 are decoded to something else.
             and self._computed(place, {"$eq": [key, {"$literal": self._sort_key(place)}]})
         )

@@ -23,6 +23,7 @@ from jobmon.rollup.histogram import bucket
 from jobmon.rollup.series import Happened, Past
 from jobmon.rollup.throughput import MINUTE, Tallies, Tally, merge
 from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.plain import UNNAMED
 
 NOW = datetime(2026, 11, 23, 3, 0, 30, tzinfo=UTC)
 START = datetime(2026, 11, 23, 2, 1, tzinfo=UTC)  # of the hour's first step; NOW is in the last
@@ -126,6 +127,11 @@ def test_tiles_tell_how_the_queue_stands() -> None:
     }
     assert shown["Oldest queued"].since == NOW - timedelta(seconds=200)
     assert shown["Failure rate"].link == "?status=failed&status=dlq"
+
+
+def test_a_tile_says_when_due_jobs_are_too_many_to_be_told_from_scheduled_ones() -> None:
+    shown = tiles(facts({("queued", "a"): 2_000_000}, eligible=None, scheduled=None))
+    assert shown["Queued"].note == "too many to tell which of them are due"
 
 
 def test_statuses_that_nobody_knows_are_counted_by_their_names() -> None:
@@ -232,6 +238,8 @@ NOTICES: list[tuple[str, Facts, tuple[str, str, str] | None]] = [
     ("one of it was finished", facts(happened={55: {"a": tally(1)}}, **LATE), None),
     ("one of it failed: it moves", facts(happened={55: {"a": tally(0, 1)}}, **LATE), None),
     ("one of it runs", facts({("leased", "a"): 1}, **LATE), None),
+    ("one of types without a name", facts(happened={55: {UNNAMED: tally(1)}}, **LATE), None),
+    ("one of these runs", facts({("leased", UNNAMED): 1}, **LATE), None),
     (
         "all of it is for later",
         facts(
@@ -322,6 +330,22 @@ def test_a_type_with_a_name_too_long_to_filter_by_has_no_link() -> None:
     )
     assert {notice.link for notice in shown.notices} == {""}
     assert {row.name: row.link for row in shown.types} == {name: "", "short": "?type=short"}
+
+
+def test_types_that_have_no_name_have_one_row_and_no_link() -> None:
+    shown = overview(
+        facts(
+            {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", UNNAMED): 2, ("queued", UNNAMED): 1},
+            happened={1: {"a": tally(7), UNNAMED: tally(4, 30)}},
+        )
+    )
+    assert {row.name: (row.link, row.now, row.done) for row in shown.types} == {
+        "a": ("?type=a", {"queued": 5}, 7),
+        UNNAMED: ("", {"queued": 4, "dlq": 2}, 34),
+    }
+    assert [notice.link for notice in shown.notices] == [""]
+    others = tiles(facts({("odd", "a"): 1, (UNNAMED, "a"): 4}))["Others"]
+    assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
 
 
 def row(name: str, **more: Any) -> TypeRow:
