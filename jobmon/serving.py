@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from gunicorn.config import Config
@@ -56,6 +57,7 @@ class logger_class(Logger):  # noqa: N801 - the setting's name
 
 
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+_KINDS_OF_COUNTS = ("counter", "histogram")  # as prometheus_client names its files
 _RATES = "JOBMON_RATE_LIMIT_STORAGE_URI"
 
 
@@ -73,6 +75,30 @@ def on_starting(_: Any) -> None:
         os.environ[_COUNTS] = _folder("metrics")
     if (settings.rate_limit or settings.rate_limit_per_address) and _RATES not in os.environ:
         os.environ[_RATES] = f"sqlite://{_folder('rates')}/hits"
+
+
+_BYTES_FOR_COUNTS = 128 * 1_024  # twice what all routes and statuses need
+_without_counts: list[str] = []
+
+
+def post_fork(_: Any, __: Any) -> None:
+    """Take the room for what a worker counts before it counts.
+
+    The files are mapped to memory: a count that the disk has no room for would end the worker.
+    One that finds no room serves all the same, and counts for itself only.
+    """
+    if _COUNTS not in os.environ:
+        return
+    files = [Path(os.environ[_COUNTS], f"{kind}_{os.getpid()}.db") for kind in _KINDS_OF_COUNTS]
+    try:
+        for file in files:
+            file.write_bytes(bytes(_BYTES_FOR_COUNTS))
+    except OSError as error:
+        logging.getLogger(__name__).error("this worker's requests are not counted: %s", error)
+        for file in files:
+            file.unlink(missing_ok=True)
+        # prometheus_client looks for it when it is imported, with the app.
+        _without_counts.append(os.environ.pop(_COUNTS))
 
 
 _folders: list[str] = []
@@ -95,6 +121,8 @@ _of_worker = ExitStack()
 
 def post_worker_init(_: Any) -> None:
     """With JOBMON_COLLECTOR, each worker offers to be the collector; one of them is."""
+    if _without_counts:
+        os.environ[_COUNTS] = _without_counts.pop()  # what the others count is told
     settings = Settings.from_env()
     if settings.collector:
         _of_worker.enter_context(collecting(settings))

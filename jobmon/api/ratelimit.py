@@ -128,6 +128,7 @@ class RateLimit:
     def __init__(self, limits: str, storage: Storage) -> None:
         self._limits = parse_many(limits)
         self._limiter = FixedWindowRateLimiter(storage)
+        self._counts = True
 
     def hit(self, kind: str, caller: str) -> None:
         """Count a request of `caller`; ApiError 429 when it is one too many."""
@@ -136,9 +137,12 @@ class RateLimit:
                 if not self._limiter.hit(limit, kind, caller):
                     reset_at = self._limiter.get_window_stats(limit, kind, caller).reset_time
                     raise _too_many(f"More than {limit}.", reset_at - time.time())
+            self._counts = True
         except StorageError as error:
             # Losing the count must not lose the monitor.
-            log.error("rate limit not counted: %s", error)
+            if self._counts:
+                log.error("rate limit not counted: %s", error)
+            self._counts = False
 
 
 def _too_many(message: str, retry_after_s: float) -> ApiError:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 from pymongo import ReturnDocument
@@ -82,11 +83,37 @@ class _StoppedError(Exception):
     """Asked to stop in the middle of a first build."""
 
 
+def _process(pid: int) -> Document | None:
+    """What tells a process of this machine from all others; None where the system does not say."""
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return {"kernel": kernel, "namespace": os.stat("/proc/self/ns/pid").st_ino, "pid": pid}
+    except OSError:
+        return None
+
+
+def _is_dead(process: Document | None) -> bool:
+    """Whether a process is known to have ended: it was one of ours, and there is none such now."""
+    if process is None or process != _process(process["pid"]):
+        return False
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 class Lease:
-    """Who may write the rollup: one holder at a time, by the database's clock."""
+    """Who may write the rollup: one holder at a time, by the database's clock.
+
+    One whose process has died on this machine is not waited for.
+    """
 
     def __init__(self, rollups: Database[Document]) -> None:
         self._leases = rollups[LEASES]
+        self._process = _process(os.getpid())
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._good_until = 0.0
         self._taken_at = 0.0
@@ -97,19 +124,21 @@ class Lease:
         free_or_mine = {
             "$or": [{"holder": self.holder}, {"$expr": {"$lt": ["$expiresAt", "$$NOW"]}}]
         }
-        mine: Document = {"holder": self.holder, "expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
+        mine: Document = {"holder": self.holder, "process": self._process}
+        until: Document = {"expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
         held = self._leases.find_one_and_update(
             {"_id": "collector", **free_or_mine},
-            [{"$set": mine}],
+            [{"$set": mine | until}],
             return_document=ReturnDocument.AFTER,
         )
         if held is None:
+            other = self._leases.find_one({"_id": "collector"})
+            if other is not None and _is_dead(other.get("process")):
+                self._leases.delete_one({"_id": "collector", "holder": other["holder"]})
             try:
-                # Never taken so far, or the rollup database was dropped.
-                until = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
-                self._leases.insert_one(
-                    {"_id": "collector", "holder": self.holder, "expiresAt": until}
-                )
+                # Never taken so far, or the rollup database was dropped, or the holder is dead.
+                expires_at = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
+                self._leases.insert_one({"_id": "collector", **mine, "expiresAt": expires_at})
             except DuplicateKeyError:
                 return False
         self._taken_at = asked_at
@@ -476,9 +505,11 @@ class Collector:
         """Keep the segments for the next start; what is there counts only once it is complete."""
         version = uuid.uuid4().hex
         snapshots = self._rollups[SNAPSHOTS]
-        for number, part in enumerate(_parts(segments.dump())):
+        parts = list(_parts(segments.dump()))
+        for number, part in enumerate(parts):
             snapshots.insert_one({"version": version, "number": number, "segments": part})
-        self._put(SNAPSHOT, {"version": version, "token": token, "watched": self._watched()})
+        about = {"version": version, "parts": len(parts), "watched": self._watched()}
+        self._put(SNAPSHOT, {**about, "token": token})
         snapshots.delete_many({"version": {"$ne": version}})
 
     def _resume(self) -> tuple[SegmentMap, Changes] | None:
@@ -487,13 +518,16 @@ class Collector:
         if snapshot is None or not snapshot["token"] or snapshot["watched"] != self._watched():
             return None
         jobs = self._connection.jobs
+        parts = list(self._rollups[SNAPSHOTS].find({"version": snapshot["version"]}).sort("number"))
+        if len(parts) != snapshot.get("parts"):
+            log.warning("counting anew, what was saved is not complete")
+            return None
         try:
             changes = self._changes(snapshot["token"])
         except _StreamLostError as error:
             log.warning("counting anew, the change stream cannot be resumed: %s", error)
             return None
         segments = SegmentMap(jobs)
-        parts = self._rollups[SNAPSHOTS].find({"version": snapshot["version"]}).sort("number")
         segments.load(segment for part in parts for segment in part["segments"])
         return segments, changes
 

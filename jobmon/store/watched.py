@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
 from structlog.contextvars import get_contextvars
 
 from jobmon.store.names import Document, Keys, Names
@@ -23,6 +24,8 @@ def _as_it_is(document: Document) -> Document:
 
 
 _BAD_VALUE, _INDEX_NOT_FOUND = 2, 27
+_SNAPSHOT = ReadConcern("snapshot")
+_NO_SNAPSHOTS = (72, 123, 246)  # InvalidOptions, NotAReplicaSet, SnapshotUnavailable
 
 
 class Watched:
@@ -84,16 +87,31 @@ class Watched:
         index: Keys | None = None,
         batch_size: int | None = None,
         strictly: bool = False,
+        at_one_moment: bool = False,
         each: Each = _as_it_is,
     ) -> list[Document]:
-        """What the pipeline gives, and `each` makes of it."""
+        """What the pipeline gives, and `each` makes of it.
+
+        `at_one_moment`: without it a document that moves in the index meanwhile may be met twice,
+        or not at all. A server that is no member of a replica set cannot do that; it does without.
+        """
         stages = self.names.pipeline(pipeline)
 
         def run(hint: Hint) -> list[Document]:
             options: dict[str, Any] = {"hint": hint, "batchSize": batch_size}
             given = {name: value for name, value in options.items() if value is not None}
-            found = self.collection.aggregate(stages, **given, **self._limits())
-            return [each(document) for document in found]
+
+            def ask(collection: Collection[Document]) -> list[Document]:
+                found = collection.aggregate(stages, **given, **self._limits())
+                return [each(document) for document in found]
+
+            if at_one_moment:
+                try:
+                    return ask(self.collection.with_options(read_concern=_SNAPSHOT))
+                except OperationFailure as error:
+                    if error.code not in _NO_SNAPSHOTS:
+                        raise
+            return ask(self.collection)
 
         return self._with_index(index, run, strictly=strictly)
 

@@ -5,6 +5,7 @@ comes late or never, a service that has to be restarted, and a count that is los
 
 import os
 import random
+import resource
 import signal
 import threading
 import time
@@ -273,6 +274,34 @@ def test_what_is_too_much_is_refused_at_once_and_probes_are_answered(
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
         web.stop()
+
+
+def test_a_worker_without_room_for_its_counts_serves_all_the_same(
+    mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
+) -> None:
+    """Would catch workers that end at once, one after another, on a machine whose disk is full."""
+    web = Web(mongod.uri.replace("/?", f"/{database.name}?"), tmp_path / "log", JOBMON_WORKERS="2")
+
+    def workers() -> set[int]:
+        return set(children(web.process.pid))
+
+    try:
+        eventually(lambda: len(workers()) == 2 and web.answers())
+        token, old = real_api.token(), workers()
+        assert Answer(web.port, "/jobs", token).status == 200
+        resource.prlimit(web.process.pid, resource.RLIMIT_FSIZE, (65_536, 65_536))
+        for worker in old:
+            os.kill(worker, signal.SIGKILL)
+        eventually(lambda: len(workers() - old) == 2 and web.answers())
+        new = workers()
+        asked = [Answer(web.port, path, token) for path in ("/jobs", STATS, "/metrics") * 20]
+        assert {answer.status for answer in asked} == {200}
+        assert workers() == new
+        counted = 'jobmon_http_requests_total{method="GET",route="/jobs",status="200"} 1.0'
+        assert all(counted in a.body.decode() for a in asked if a.path == "/metrics")
+    finally:
+        log = web.stop()
+    assert log.count("this worker's requests are not counted") == 2
 
 
 def test_workers_count_a_caller_and_an_address_together(

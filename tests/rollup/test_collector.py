@@ -268,6 +268,16 @@ def test_a_restart_goes_on_from_what_was_saved_and_sees_what_happened_meanwhile(
         watch.becomes_right(within_s=10)
 
 
+def test_what_was_saved_in_part_is_not_gone_on_from(watch: Watch) -> None:
+    watch.jobs.insert_many([job() for _ in range(50)])
+    with collecting(watch.settings):
+        watch.becomes_right(within_s=10)
+    watch.rollups.snapshots.delete_one({"number": 0})
+    watch.jobs.insert_one(job(status="dlq"))
+    with collecting(watch.settings):
+        watch.becomes_right(within_s=10)
+
+
 def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +331,25 @@ def test_one_collector_works_and_another_takes_over(watch: Watch) -> None:
     assert not first.take()
     second.give_up()
     assert first.take()
+
+
+@pytest.mark.parametrize(
+    ("more", "is_taken"),
+    [({}, True), ({"pid": os.getpid()}, False), ({"kernel": "another's"}, False), (None, False)],
+)
+def test_who_died_on_this_machine_is_not_waited_for_and_nobody_else_is_robbed(
+    watch: Watch, more: dict[str, Any] | None, *, is_taken: bool
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    process = None if more is None else {**collector_module._process(ended.pid), **more}
+    until = datetime.now(UTC) + timedelta(hours=1)
+    left = {"_id": "collector", "holder": "it", "process": process, "expiresAt": until}
+    watch.rollups.leases.insert_one(left)
+    mine, other = Lease(watch.rollups), Lease(watch.rollups)
+    assert (mine.take(), other.take()) == (is_taken, False)
+    holder = watch.rollups.leases.find_one({"_id": "collector"})["holder"]
+    assert holder == (mine.holder if is_taken else "it")
 
 
 def test_two_collectors_side_by_side_stay_right_when_one_ends(watch: Watch) -> None:

@@ -3,6 +3,7 @@ collection scan, an in-memory sort, a read that grows with the collection, a mis
 
 import json
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -334,6 +335,37 @@ def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) 
     assert_cheap(filled, entries)
     groups = [entry for entry in entries if "pipeline" in entry["command"]]
     assert any(entry["keysExamined"] >= JOBS for entry in groups)
+
+
+def test_jobs_that_change_while_they_are_counted_are_counted_once(
+    mongod: Mongod, database: Database[dict[str, Any]]
+) -> None:
+    """Would catch a job that is met under its old status and again under its new one."""
+    connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?")))
+    create_indexes(connection)
+    database.jobs.insert_many(
+        [{"_id": number, "jobId": str(number), "status": "dlq"} for number in range(3_000)]
+    )
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            low = random.randrange(3_000)
+            for status in ("succeeded", "dlq"):
+                wanted = {"_id": {"$gte": low, "$lt": low + 100}}
+                database.jobs.update_many(wanted, {"$set": {"status": status}})
+
+    changing = [threading.Thread(target=change) for _ in range(3)]
+    for thread in changing:
+        thread.start()
+    try:
+        store = JobStore(connection, 0)
+        assert {store.figures().total for _ in range(100)} == {3_000}
+    finally:
+        stop.set()
+        for thread in changing:
+            thread.join()
+        connection.client.close()
 
 
 @pytest.mark.parametrize(
