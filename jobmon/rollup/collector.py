@@ -87,9 +87,10 @@ def _process(pid: int) -> Document | None:
     """What tells a process of this machine from all others; None where the system does not say."""
     try:
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return {"kernel": kernel, "namespace": os.stat("/proc/self/ns/pid").st_ino, "pid": pid}
+        namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return None
+    return {"host": socket.gethostname(), "kernel": kernel, "namespace": namespace, "pid": pid}
 
 
 def _is_dead(process: Document | None) -> bool:
@@ -100,8 +101,8 @@ def _is_dead(process: Document | None) -> bool:
         os.kill(process["pid"], 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        return False
+    except PermissionError:  # another user's
+        pass
     return False
 
 

@@ -22,7 +22,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.api.overload import MAX_WAITING
 from jobmon.embedded import Mongod
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collector import LEASE_MS, collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
@@ -302,6 +302,33 @@ def test_a_worker_without_room_for_its_counts_serves_all_the_same(
     finally:
         log = web.stop()
     assert log.count("this worker's requests are not counted") == 2
+
+
+def test_the_worker_that_collects_is_killed_and_another_one_follows_at_once(
+    mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
+) -> None:
+    """Would catch figures that are counted live until the dead one's lease is over."""
+    database.jobs.insert_many([{"jobId": str(number)} for number in range(7)])
+    rollups = database.client[f"{database.name}_rollups"]
+    settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups.name}
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    web = Web(uri, tmp_path / "log", JOBMON_WORKERS="2", **settings)
+
+    def collector() -> str:
+        lease, figures = rollups.leases.find_one(), rollups.state.find_one({"_id": "figures"})
+        same = lease and figures and lease["holder"] == figures["collector"]
+        return lease["holder"] if same else ""
+
+    try:
+        killed = eventually(collector)
+        eventually(lambda: len(children(web.process.pid)) == 2)
+        os.kill(int(killed.split(":")[1]), signal.SIGKILL)
+        eventually(lambda: collector() not in ("", killed), LEASE_MS / 1_000 - 4)
+        stats = Answer(web.port, STATS, real_api.token()).json
+        assert (stats["source"], stats["totalJobs"]) == ("rollup", 7)
+    finally:
+        web.stop()
+        database.client.drop_database(rollups.name)
 
 
 def test_workers_count_a_caller_and_an_address_together(
