@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pymongo import ReplaceOne
 from pymongo.database import Database
 
-from jobmon.rollup.throughput import DAY, SPANS, bucket_id, floor
+from jobmon.rollup.throughput import DAY, HOUR, SPANS, bucket_id, floor
 from jobmon.store.names import Document
 
 GAUGES = "gauges"
@@ -31,6 +31,7 @@ class Gauges:
     def __init__(self, rollups: Database[Document], kept: Mapping[timedelta, timedelta]) -> None:
         self._gauges = rollups[GAUGES]
         self._kept = kept
+        self._tidied: datetime | None = None
 
     def sample(self, now: datetime, gauge: Gauge) -> None:
         """Keep this sample as the newest of the spans that `now` (UTC) lies in."""
@@ -43,8 +44,14 @@ class Gauges:
             seconds, at = round(span.total_seconds()), floor(now, span)
             key = {"_id": bucket_id(span, at)}
             writes.append(ReplaceOne(key, {"span": seconds, "at": at, **sample}, upsert=True))
-        self._gauges.create_index([("span", 1), ("at", 1)])
+        if floor(now, HOUR) != self._tidied:
+            self._tidy(now)
+            self._tidied = floor(now, HOUR)
         self._gauges.bulk_write(writes, ordered=False)
+
+    def _tidy(self, now: datetime) -> None:
+        """Have the index, which goes with the database, and drop what is older than it is kept."""
+        self._gauges.create_index([("span", 1), ("at", 1)])
         for span, kept in self._kept.items():
             old = {"span": round(span.total_seconds()), "at": {"$lt": floor(now - kept, DAY)}}
             self._gauges.delete_many(old)
