@@ -22,7 +22,8 @@ from pymongo.errors import (
 from pymongo.uri_parser import parse_uri
 
 from jobmon.domain import AttemptStatus, JobStatus
-from jobmon.rollup.collector import LEASES, SWEEP_S
+from jobmon.rollup.changes import SWEEP_S
+from jobmon.rollup.lease import LEASES
 from jobmon.rollup.reader import BUILD, FIGURES, MAX_AGE_MS, SNAPSHOT
 from jobmon.rollup.throughput import STATE
 from jobmon.settings import PROFILES, Settings

@@ -354,7 +354,7 @@ def test_a_standalone_server_is_polled(
     tmp_path: Path, run_agenda: Callable[[str, str], Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what its dates tell: no sweep comes round so soon."""
-    monkeypatch.setattr("jobmon.rollup.collector.SWEEP_S", 100_000.0)
+    monkeypatch.setattr("jobmon.rollup.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         watching = Agenda(alone, client["shop"], "5", {})
         init(uri_of(alone, watching.database), PROFILE="agenda")

@@ -11,8 +11,9 @@ from bson import ObjectId
 from pymongo import MongoClient
 
 from jobmon.embedded import Mongod
+from jobmon.rollup import changes as changes_module
 from jobmon.rollup import collector as collector_module
-from jobmon.rollup.collector import PolledChanges
+from jobmon.rollup.changes import PolledChanges
 from jobmon.settings import Settings
 from jobmon.store.plain import iso
 
@@ -261,9 +262,9 @@ def test_figures_are_right_from_the_collector(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch, changes: str
 ) -> None:
     if changes == "polled":
-        polled = lambda self, _: PolledChanges(self._connection.jobs, self._stop)  # noqa: E731
-        monkeypatch.setattr(collector_module.Collector, "_changes", polled)
-        monkeypatch.setattr(collector_module, "SWEEP_S", 100_000.0)
+        polled = lambda jobs, _, stop: PolledChanges(jobs, stop)  # noqa: E731
+        monkeypatch.setattr(collector_module, "open_changes", polled)
+        monkeypatch.setattr(changes_module, "SWEEP_S", 100_000.0)
         tasks.database.tasks.create_index("updated_at")
     with tasks.collected():
         eventually(lambda: tasks.happened()["enqueued"] == JOBS)

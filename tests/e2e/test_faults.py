@@ -22,7 +22,8 @@ from pymongo.errors import PyMongoError
 
 from jobmon.api.overload import MAX_WAITING
 from jobmon.embedded import Mongod
-from jobmon.rollup.collector import LEASE_MS, collecting
+from jobmon.rollup.collector import collecting
+from jobmon.rollup.lease import LEASE_MS
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings

@@ -27,9 +27,11 @@ from pymongo.errors import DuplicateKeyError
 
 from jobmon import create_app
 from jobmon.embedded import Mongod
+from jobmon.rollup import changes as changes_module
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup import segments as segments_module
-from jobmon.rollup.collector import Collector, Lease, PolledChanges, collecting
+from jobmon.rollup.changes import PolledChanges
+from jobmon.rollup.collector import Collector, collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
@@ -321,37 +323,6 @@ def test_a_history_that_is_lost_means_counting_anew(watch: Watch) -> None:
         watch.becomes_right(within_s=10)
 
 
-def test_one_collector_works_and_another_takes_over(watch: Watch) -> None:
-    first, second = Lease(watch.rollups), Lease(watch.rollups)
-    assert first.take()
-    assert not second.take()
-    assert first.take()
-    watch.rollups.leases.update_one({}, {"$set": {"expiresAt": LONG_AGO}})
-    assert second.take()
-    assert not first.take()
-    second.give_up()
-    assert first.take()
-
-
-@pytest.mark.parametrize(
-    ("more", "is_taken"),
-    [({}, True), ({"pid": os.getpid()}, False), ({"kernel": "another's"}, False), (None, False)],
-)
-def test_who_died_on_this_machine_is_not_waited_for_and_nobody_else_is_robbed(
-    watch: Watch, more: dict[str, Any] | None, *, is_taken: bool
-) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    process = None if more is None else {**collector_module._process(ended.pid), **more}
-    until = datetime.now(UTC) + timedelta(hours=1)
-    left = {"_id": "collector", "holder": "it", "process": process, "expiresAt": until}
-    watch.rollups.leases.insert_one(left)
-    mine, other = Lease(watch.rollups), Lease(watch.rollups)
-    assert (mine.take(), other.take()) == (is_taken, False)
-    holder = watch.rollups.leases.find_one({"_id": "collector"})["holder"]
-    assert holder == (mine.holder if is_taken else "it")
-
-
 def test_two_collectors_side_by_side_stay_right_when_one_ends(watch: Watch) -> None:
     stops = [threading.Event(), threading.Event()]
     threads = [
@@ -545,7 +516,7 @@ def test_a_standalone_server_is_polled_and_swept(
     mongod: Mongod,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(collector_module, "SWEEP_S", 3.0)
+    monkeypatch.setattr(changes_module, "SWEEP_S", 3.0)
     with Mongod(tmp_path, replica_set=None) as server, MongoClient(server.uri) as client:
         watch = Watch(client.shop, make_settings(mongo_uri=f"{server.uri}shop"))
         create_indexes(watch.connection)

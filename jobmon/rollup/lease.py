@@ -1,0 +1,98 @@
+"""Which collector works: one of many, the others wait."""
+
+import os
+import socket
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pymongo import ReturnDocument
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from jobmon.store.names import Document
+
+LEASES = "leases"
+LEASE_MS = 10_000
+RENEW_EVERY_S = 3.0
+
+
+class LeaseLostError(Exception):
+    """Another collector may be working now."""
+
+
+class Lease:
+    """Who may write the rollup: one holder at a time, by the database's clock.
+
+    One whose process has died on this machine is not waited for.
+    """
+
+    def __init__(self, rollups: Database[Document]) -> None:
+        self._leases = rollups[LEASES]
+        self._process = _process(os.getpid())
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._good_until = 0.0
+        self._taken_at = 0.0
+
+    def take(self) -> bool:
+        """Take the lease, or hold on to it; False while another collector has it."""
+        asked_at = time.monotonic()
+        free_or_mine = {
+            "$or": [{"holder": self.holder}, {"$expr": {"$lt": ["$expiresAt", "$$NOW"]}}]
+        }
+        mine: Document = {"holder": self.holder, "process": self._process}
+        until: Document = {"expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
+        held = self._leases.find_one_and_update(
+            {"_id": "collector", **free_or_mine},
+            [{"$set": mine | until}],
+            return_document=ReturnDocument.AFTER,
+        )
+        if held is None:
+            other = self._leases.find_one({"_id": "collector"})
+            if other is not None and _is_dead(other.get("process")):
+                self._leases.delete_one({"_id": "collector", "holder": other["holder"]})
+            try:
+                # Never taken so far, or the rollup database was dropped, or the holder is dead.
+                expires_at = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
+                self._leases.insert_one({"_id": "collector", **mine, "expiresAt": expires_at})
+            except DuplicateKeyError:
+                return False
+        self._taken_at = asked_at
+        self._good_until = asked_at + LEASE_MS / 1_000
+        return True
+
+    def keep(self) -> None:
+        """Renew when it is time to; LeaseLostError when another collector may work now."""
+        now = time.monotonic()
+        if now > self._good_until:
+            raise LeaseLostError
+        if now > self._taken_at + RENEW_EVERY_S and not self.take():
+            raise LeaseLostError
+
+    def give_up(self) -> None:
+        """Let another collector take over at once."""
+        self._leases.delete_one({"_id": "collector", "holder": self.holder})
+
+
+def _process(pid: int) -> Document | None:
+    """What tells a process of this machine from all others; None where the system does not say."""
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return None
+    return {"host": socket.gethostname(), "kernel": kernel, "namespace": namespace, "pid": pid}
+
+
+def _is_dead(process: Document | None) -> bool:
+    """Whether a process is known to have ended: it was one of ours, and there is none such now."""
+    if process is None or process != _process(process["pid"]):
+        return False
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        pass
+    return False
