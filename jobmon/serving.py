@@ -57,7 +57,8 @@ class logger_class(Logger):  # noqa: N801 - the setting's name
 
 
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
-_KINDS_OF_COUNTS = ("counter", "histogram")  # as prometheus_client names its files
+# In bytes, by what prometheus_client calls its files: more than every route and method needs.
+_ROOM_FOR_COUNTS = {"counter": 128 * 1_024, "histogram": 256 * 1_024}
 _RATES = "JOBMON_RATE_LIMIT_STORAGE_URI"
 
 
@@ -77,7 +78,6 @@ def on_starting(_: Any) -> None:
         os.environ[_RATES] = f"sqlite://{_folder('rates')}/hits"
 
 
-_BYTES_FOR_COUNTS = 128 * 1_024  # twice what all routes and statuses need
 _without_counts: list[str] = []
 
 
@@ -89,16 +89,20 @@ def post_fork(_: Any, __: Any) -> None:
     """
     if _COUNTS not in os.environ:
         return
-    files = [Path(os.environ[_COUNTS], f"{kind}_{os.getpid()}.db") for kind in _KINDS_OF_COUNTS]
-    try:
-        for file in files:
-            file.write_bytes(bytes(_BYTES_FOR_COUNTS))
-    except OSError as error:
-        logging.getLogger(__name__).error("this worker's requests are not counted: %s", error)
-        for file in files:
-            file.unlink(missing_ok=True)
-        # prometheus_client looks for it when it is imported, with the app.
-        _without_counts.append(os.environ.pop(_COUNTS))
+    folder = Path(os.environ[_COUNTS])
+    for kind, size in _ROOM_FOR_COUNTS.items():
+        file, new = folder / f"{kind}_{os.getpid()}.db", folder / f"{os.getpid()}.new"
+        if file.exists():  # of one before with this number: its counts stay
+            continue
+        try:
+            new.write_bytes(bytes(size))
+            new.rename(file)  # the others read all that is there at any moment
+        except OSError as error:
+            logging.getLogger(__name__).error("this worker's requests are not counted: %s", error)
+            new.unlink(missing_ok=True)
+            # prometheus_client looks for it when it is imported, with the app.
+            _without_counts.append(os.environ.pop(_COUNTS))
+            return
 
 
 _folders: list[str] = []

@@ -39,7 +39,7 @@ from jobmon.rollup.reader import RollupReader, Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
-from jobmon.store.jobs import Figures, JobStore
+from jobmon.store.jobs import MAX_COUNTED, Figures, JobStore
 from jobmon.store.plain import UNNAMED
 
 log = logging.getLogger(__name__)
@@ -172,8 +172,12 @@ class QueueMetrics(Collector):
             "Leased jobs whose lease is past its expiry.",
             conditions.expired_leases,
         )
-        if conditions.eligible is not None:
-            yield _gauge("jobmon_eligible_jobs", "Jobs that wait and are due.", conditions.eligible)
+        eligible = conditions.eligible
+        if eligible is None and conditions.scheduled is None and figures.counts is not None:
+            eligible = MAX_COUNTED  # at least: an alert must not fall silent because of too many
+        if eligible is not None:
+            about = "Jobs that wait and are due; no more than 500,000 where as many are scheduled."
+            yield _gauge("jobmon_eligible_jobs", about, eligible)
         if conditions.scheduled is not None:
             yield _gauge(
                 "jobmon_scheduled_jobs",

@@ -437,7 +437,8 @@ class JobStats(Answer):
     statusCounts = _numbers(
         allow_none=True,
         **_doc(
-            "By status: the six known ones always, every other that occurs. Null in an estimate."
+            "By status: the six known ones always, every other that occurs; beyond 100 the rest "
+            "are `(other)`. Null in an estimate."
         ),
     )
     typeCounts = fields.Dict(

@@ -70,7 +70,7 @@ class TypeRow:
 
     name: str
     link: str = ""
-    now: Mapping[str, int]
+    now: Mapping[str, int] | None
     done: int
     failure_rate: float | None
     wait_p95: int | None
@@ -301,7 +301,7 @@ def _failure_rate(told: Happened) -> float | None:
 
 def _jobs_of(kind: str, **more: object) -> str:
     """The list's query for the jobs of a type; empty where its name is none for a filter."""
-    is_filter = len(kind) <= MAX_NAME_LENGTH and kind != UNNAMED
+    is_filter = len(kind) <= MAX_NAME_LENGTH and not kind.startswith(UNNAMED)
     return query(type=kind, **more) if is_filter else ""
 
 
@@ -362,8 +362,7 @@ def _stopped(facts: Facts) -> Iterator[Notice]:
         waited = facts.figures.as_of - due
         # Of a type that is not told by its name nothing is said while any such type moves.
         running = now.get(kind, now.get(UNNAMED, {})).get(_LEASED, 0)
-        told = lately.get(kind, lately.get(UNNAMED))
-        finished = told.finished if told is not None else 0
+        finished = sum(lately[name].finished for name in {kind, UNNAMED} & lately.keys())
         if waited > STOPPED_AFTER and not finished and not running:
             ms = waited // MINUTE * 60_000  # told anew once a minute, not once a second
             yield Notice(
@@ -385,7 +384,7 @@ def _types(facts: Facts) -> list[TypeRow]:
             TypeRow(
                 name=kind,
                 link=_jobs_of(kind),
-                now=now.get(kind, {}),
+                now=None if kind not in now and UNNAMED in now else now.get(kind, {}),
                 done=told.finished,
                 failure_rate=_failure_rate(told),
                 wait_p95=told.wait.p95,
@@ -397,10 +396,10 @@ def _types(facts: Facts) -> list[TypeRow]:
 
 SORTS = {
     "type": lambda row: row.name,
-    "queued": lambda row: row.now.get(_QUEUED, 0),
-    "running": lambda row: row.now.get(_LEASED, 0),
-    "retrying": lambda row: row.now.get(_FAILED, 0),
-    "dead": lambda row: row.now.get(_DLQ, 0),
+    "queued": lambda row: (row.now or {}).get(_QUEUED, 0),
+    "running": lambda row: (row.now or {}).get(_LEASED, 0),
+    "retrying": lambda row: (row.now or {}).get(_FAILED, 0),
+    "dead": lambda row: (row.now or {}).get(_DLQ, 0),
     "done": lambda row: row.done,
     "failing": lambda row: row.failure_rate or 0.0,
     "wait": lambda row: row.wait_p95 or 0,

@@ -48,7 +48,7 @@ from jobmon.domain import JobStatus
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
-from jobmon.store.plain import MAX_NAME_LENGTH
+from jobmon.store.plain import MAX_NAME_LENGTH, UNNAMED
 from jobmon.store.shared import SharedAnswers
 
 log = logging.getLogger(__name__)
@@ -230,8 +230,8 @@ class _Pages:
     def _suggested(self) -> tuple[list[str], list[str]]:
         """The types that there are, and the statuses beside the known ones."""
         figures = self._store.figures()
-        types = _short(figures.type_counts() or {})
-        odd = set(figures.status_counts() or {}) - {*JobStatus, "null"}
+        types = _short({*(figures.type_counts() or {})} - {UNNAMED})
+        odd = set(figures.status_counts() or {}) - {*JobStatus, "null", UNNAMED}
         return types[:SUGGESTED_TYPES], _short(odd)[:SUGGESTED_STATUSES]
 
     def job(self, job_id: str) -> Response | str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from bson.errors import InvalidDocument
 from pymongo.database import Database
 from pymongo.errors import (
     OperationFailure,
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 WRITE_AT_LEAST_EVERY_S = 2.0
 SNAPSHOT_EVERY_S = 60.0
 SAMPLE_EVERY_S = 10.0
+RENAME_AFTER_S = 3_600.0
 SAY_EVERY_S = 1.0  # how far a first build is
 # Rest this many times as long as a look at the conditions took: a large backlog costs its count.
 CONDITIONS_REST = 20
@@ -65,7 +67,9 @@ def _parts(segments: list[Document]) -> Iterator[list[Document]]:
     yield part
 
 
-def _in_short(error: PyMongoError) -> str:
+def _in_short(error: Exception) -> str:
+    if isinstance(error, InvalidDocument):
+        return "there is more to write than a document may have"
     if isinstance(error, OperationFailure):
         return f"the database refuses: {(error.details or {}).get('codeName', error.code)}"
     return f"the database is away: {type(error).__name__}"
@@ -100,7 +104,7 @@ class Collector:
                     self._lease.give_up()
             except LeaseLostError:
                 log.warning("the lease is lost; another collector may have it")
-            except PyMongoError as error:
+            except (PyMongoError, InvalidDocument) as error:
                 trouble = _in_short(error)
                 if trouble != said:  # once, not once a second
                     log.error("the collector waits, %s", trouble)
@@ -116,6 +120,7 @@ class Collector:
                         self._follow(segments, changes)
                     except StreamLostError as error:
                         log.warning("counting anew, the change stream ended: %s", error)
+                    if not self._stop.is_set():
                         changes.close()
                         segments, changes = self._build()
             finally:
@@ -131,12 +136,16 @@ class Collector:
             counters.look(now, settled=settled)
 
         def count() -> None:
+            said = ""
             while not stop.is_set():
                 try:
                     Throughput(self._connection, self._rollups, looked).run(stop)
                     return
-                except PyMongoError as error:
-                    log.warning("throughput waits, %s", _in_short(error))
+                except (PyMongoError, InvalidDocument) as error:
+                    trouble = _in_short(error)
+                    if trouble != said:
+                        log.warning("throughput waits, %s", trouble)
+                    said = trouble
                     stop.wait(_RETRY_AFTER_S)
 
         thread = threading.Thread(target=count, name="throughput", daemon=True)
@@ -148,10 +157,12 @@ class Collector:
             thread.join(_STOP_TIMEOUT_S)
 
     def _follow(self, segments: SegmentMap, changes: Changes) -> None:
-        """Turn changes into figures until stopped."""
+        """Turn changes into figures until stopped, or until there are names again for types that
+        are told together: then all has to be counted anew."""
         saved_at = time.monotonic()
         written_at = -WRITE_AT_LEAST_EVERY_S
         unsaved = False
+        rename_at = saved_at + RENAME_AFTER_S
         while not self._stop.is_set():
             as_of, at = datetime.now(UTC), self._database_time()
             changes.next_batch(segments)
@@ -165,6 +176,9 @@ class Collector:
             if unsaved and now > saved_at + SNAPSHOT_EVERY_S:
                 self._save(segments, changes.token)
                 saved_at, unsaved = now, False
+            if now > rename_at and segments.has_names_left:
+                log.info("counting anew, for there are names for all types again")
+                return
         self._save(segments, changes.token)
 
     def _build(self) -> tuple[SegmentMap, Changes]:
@@ -267,7 +281,7 @@ class Collector:
         jobs = self._connection.jobs
         parts = list(self._rollups[SNAPSHOTS].find({"version": snapshot["version"]}).sort("number"))
         if len(parts) != snapshot.get("parts"):
-            log.warning("counting anew, what was saved is not complete")
+            log.warning("counting anew, what was saved is not complete, or not of this version")
             return None
         try:
             changes = open_changes(jobs, snapshot["token"], self._stop)

@@ -8,7 +8,8 @@ that was away for as long as hours are kept, loses and doubles nothing. An hour 
 and moves `since` in one write, after nothing counts it any more, so retention cannot reach it
 either. `told` is the greatest that each total ever was: if a recount finds less (jobs deleted,
 dead letters put back), the counter stands still until the sum has caught up, for a counter that
-falls looks to Prometheus like one that began anew.
+falls looks to Prometheus like one that began anew. Where a bucket has more types than it names,
+one may be counted by its name and, after a recount, among the others as well.
 """
 
 from collections.abc import Iterable

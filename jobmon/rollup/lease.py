@@ -7,7 +7,6 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
@@ -38,28 +37,37 @@ class Lease:
     def take(self) -> bool:
         """Take the lease, or hold on to it; False while another collector has it."""
         asked_at = time.monotonic()
-        free_or_mine = {
+        free_or_mine: Document = {
             "$or": [{"holder": self.holder}, {"$expr": {"$lt": ["$expiresAt", "$$NOW"]}}]
         }
-        mine: Document = {"holder": self.holder, "process": self._process}
-        until: Document = {"expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
-        held = self._leases.find_one_and_update(
-            {"_id": "collector", **free_or_mine},
-            [{"$set": mine | until}],
-            return_document=ReturnDocument.AFTER,
-        )
-        if held is None:
+        if not self._is_set(free_or_mine):
             other = self._leases.find_one({"_id": "collector"})
-            if other is not None and _is_dead(other.get("process")):
-                self._leases.delete_one({"_id": "collector", "holder": other["holder"]})
-            try:
-                # Never taken so far, or the rollup database was dropped, or the holder is dead.
-                expires_at = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
-                self._leases.insert_one({"_id": "collector", **mine, "expiresAt": expires_at})
-            except DuplicateKeyError:
+            if other is None:  # never taken so far, or the rollup database was dropped
+                if not self._is_new():
+                    return False
+            elif not _is_dead(other) or not self._is_set({"holder": other["holder"]}):
                 return False
         self._taken_at = asked_at
         self._good_until = asked_at + LEASE_MS / 1_000
+        return True
+
+    def _is_set(self, to_whom: Document) -> bool:
+        """Whether the lease is this one's, if it was one of those."""
+        mine: Document = {"holder": self.holder, "process": self._process}
+        until: Document = {"expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
+        held = self._leases.find_one_and_update(
+            {"_id": "collector", **to_whom}, [{"$set": mine | until}]
+        )
+        return held is not None
+
+    def _is_new(self) -> bool:
+        """Whether the lease is this one's, for there was none."""
+        mine: Document = {"holder": self.holder, "process": self._process}
+        until = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
+        try:
+            self._leases.insert_one({"_id": "collector", **mine, "expiresAt": until})
+        except DuplicateKeyError:
+            return False
         return True
 
     def keep(self) -> None:
@@ -85,10 +93,13 @@ def _process(pid: int) -> Document | None:
     return {"host": socket.gethostname(), "kernel": kernel, "namespace": namespace, "pid": pid}
 
 
-def _is_dead(process: Document | None) -> bool:
-    """Whether a process is known to have ended: it was one of ours, and there is none such now."""
+def _is_dead(lease: Document) -> bool:
+    """Whether the holder is known to have ended: it was a process of this machine's, and is not."""
+    process = lease.get("process")
     if process is None or process != _process(process["pid"]):
         return False
+    if not lease["holder"].startswith(f"{process['host']}:{process['pid']}:"):
+        return False  # of one before, whom a collector that does not say its process has followed
     try:
         os.kill(process["pid"], 0)
     except ProcessLookupError:

@@ -20,7 +20,7 @@ from bson.datetime_ms import DatetimeMS
 
 from jobmon.domain import JobStatus
 from jobmon.store.names import Document, Keys
-from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, Words, aware
+from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Words, aware
 from jobmon.store.watched import Watched
 
 # (status, type) as text, as in `store.jobs.Figures`.
@@ -201,6 +201,8 @@ class SegmentMap:
         If the database fails on the way, what is not counted yet stays marked.
         """
         wanted = self._dirty_segments | set(self._marked())
+        self._statuses.forget(all_but=(status for status, _ in self.totals))
+        self._types.forget(all_but=(kind for _, kind in self.totals))
         # From the right, so that a split or a merge moves no segment that is still to come.
         for name, index in sorted(wanted, reverse=True):
             row = self._rows[name]
@@ -209,6 +211,12 @@ class SegmentMap:
         self._dirty_ids.clear()
         self._dirty_segments.clear()
         return len(wanted)
+
+    @property
+    def has_names_left(self) -> bool:
+        """Whether types are told as `(other)` though there are not half as many as have names."""
+        types = {kind for _, kind in self.totals}
+        return UNNAMED in types and len(types) <= MAX_TYPES // 2
 
     def dump(self) -> list[Document]:
         """The segments as documents, for `load`."""

@@ -232,7 +232,7 @@ class SeriesReader:
     def by_type(self, window: Window) -> Past[str]:
         """What happened to each type of job in the whole window; sources as for `by_step`.
 
-        Beyond the 5,000 busiest types the rest are `(other)`.
+        Beyond 2,500 types the rest are `(other)`, as `throughput.busiest` says.
         """
         counted = self._rollup.counted()
 

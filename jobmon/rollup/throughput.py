@@ -24,7 +24,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
 from jobmon.store.names import Document, Keys
 from jobmon.store.ordering import NEWEST_FIRST, OLDEST_FIRST
-from jobmon.store.plain import MAX_TYPES, UNNAMED, label
+from jobmon.store.plain import UNNAMED, label
 from jobmon.store.profiles import Profile
 from jobmon.store.watched import Watched, is_bad_hint
 
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 # Each is added up from the one before it, so that an answer never needs many.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
+
+# Of which a bucket tells by name; some 4 KiB each at the most, and a document has 16 MB.
+MAX_TYPES = 2_500
 
 STATE = "state"
 BUCKETS = "buckets"
@@ -99,8 +102,11 @@ def merge(many: Iterable[Tallies]) -> Tallies:
 
 
 def busiest(tallies: Tallies) -> Tallies:
-    """The 5,000 types with most events by their names, the rest as `(other)`: what is kept and
-    told of some time must not grow with the jobs, if each has a type of its own."""
+    """The types with most events by their names, 2,500 of them, the rest as `(other)`: what is kept
+    and told of some time must not grow with the jobs, if each has a type of its own.
+
+    Of a sum of such a type may be told too low: what it had where it was of the rest is in there.
+    """
     if len(tallies) <= MAX_TYPES:
         return tallies
     ranked = sorted(tallies, key=lambda kind: (kind == UNNAMED, -tallies[kind].events, kind))

@@ -40,8 +40,8 @@ class Conditions:
     100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 100
     longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not be
     counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come. Where
-    more than 500,000 are due and as many are to come, both are None; of expired leases no more than
-    that are counted.
+    500,000 and more are due and as many are to come, both are None (and the latter also where the
+    waiting ones could not be counted); of expired leases no more than that are counted.
     """
 
     estimated_total: int
@@ -81,7 +81,7 @@ class Figures:
     def type_counts(self, among: Collection[str] = ()) -> dict[str, dict[str, int]] | None:
         """Jobs by type, and by the statuses that occur in it.
 
-        Where there are `(other)` types `among` those given, all that are not given are of these.
+        Where `(other)` is `among` those given, what is not given is told as that, too.
         """
         if self.counts is None:
             return None

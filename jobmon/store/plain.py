@@ -51,8 +51,11 @@ def label(value: Any) -> str:
     """`text` of a status or a type that is counted: short, and of a document it tells no value.
 
     What is longer than a filter may be is cut, so that it is none; documents are counted together.
+    No value is called `(other)`: that is what those are told as that have no name of their own.
     """
     told = text(_nameless(value))
+    if told == UNNAMED:
+        return UNNAMED + CUT
     return told if len(told) <= MAX_NAME_LENGTH else f"{told[:MAX_NAME_LENGTH]}{CUT}"
 
 
@@ -60,17 +63,24 @@ class Words:
     """The statuses or types that are counted by name, each as its `label`: the first `most` ones.
 
     The rest are counted together as `(other)`: a writer that gives each job a type of its own must
-    not make the figures grow with the jobs. Once there is such a rest nothing new gets a name, for
-    its jobs are in the rest already.
+    not make the figures grow with the jobs. While there is such a rest nothing new gets a name, for
+    its jobs may be in the rest already.
     """
 
     def __init__(self, most: int, known: Iterable[str] = ()) -> None:
         self._most = most
+        self._always = frozenset(known)
         self._known = set(known)
 
     def learn(self, words: Iterable[str]) -> None:
         """These have been counted so before."""
         self._known.update(words)
+
+    def forget(self, *, all_but: Iterable[str]) -> None:
+        """Only these are still counted: if there is no rest among them, others can have names."""
+        counted = set(all_but)
+        if len(self._known) >= self._most and UNNAMED not in counted:
+            self._known = counted | self._always
 
     def word(self, value: Any) -> str:
         """What `value` is counted as."""

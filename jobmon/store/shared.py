@@ -62,7 +62,8 @@ class SharedAnswers(Generic[T]):
 
     An answer never grows old: what it depends on has to be part of its question, the second that
     it was asked in for instance. So most are soon of no use: what nobody asked for in half a minute
-    is let go. A failure is shared with those who waited for it and then forgotten.
+    is let go at the next question. A failure is shared with those who waited for it and then
+    forgotten.
     """
 
     def __init__(self, keep: int) -> None:

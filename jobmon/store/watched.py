@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pymongo.collection import Collection
-from pymongo.errors import OperationFailure
+from pymongo.errors import ExecutionTimeout, OperationFailure
 from pymongo.read_concern import ReadConcern
 from structlog.contextvars import get_contextvars
 
@@ -25,7 +25,6 @@ def _as_it_is(document: Document) -> Document:
 
 _BAD_VALUE, _INDEX_NOT_FOUND = 2, 27
 _SNAPSHOT = ReadConcern("snapshot")
-_NO_SNAPSHOTS = (72, 123, 246)  # InvalidOptions, NotAReplicaSet, SnapshotUnavailable
 
 
 class Watched:
@@ -93,7 +92,8 @@ class Watched:
         """What the pipeline gives, and `each` makes of it.
 
         `at_one_moment`: without it a document that moves in the index meanwhile may be met twice,
-        or not at all. A server that is no member of a replica set cannot do that; it does without.
+        or not at all. It is the newest moment that a majority of the replica set has; a server that
+        cannot tell one, being alone for instance, does without.
         """
         stages = self.names.pipeline(pipeline)
 
@@ -109,7 +109,7 @@ class Watched:
                 try:
                     return ask(self.collection.with_options(read_concern=_SNAPSHOT))
                 except OperationFailure as error:
-                    if error.code not in _NO_SNAPSHOTS:
+                    if isinstance(error, ExecutionTimeout) or is_bad_hint(error):
                         raise
             return ask(self.collection)
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -115,6 +116,15 @@ def test_the_queue_is_told_in_base_units() -> None:
     assert value(found, "jobmon_scheduled_jobs") == 5
     assert 2 <= (value(found, "jobmon_figures_age_seconds", source="rollup") or 0) < 10
     assert value(found, "jobmon_counters_age_seconds") == 1.5
+
+
+def test_an_alert_does_not_fall_silent_because_there_are_too_many_jobs() -> None:
+    rollup = Rollup({("queued", "mail"): 2_000_000}, {})
+    many = replace(rollup._figures.conditions, eligible=None, scheduled=None)
+    rollup._figures = replace(rollup._figures, conditions=many)
+    found = scraped(rollup)
+    assert value(found, "jobmon_eligible_jobs") == 500_000
+    assert value(found, "jobmon_scheduled_jobs") is None
 
 
 def test_what_happened_is_counted_and_durations_are_cumulative() -> None:

@@ -239,6 +239,11 @@ NOTICES: list[tuple[str, Facts, tuple[str, str, str] | None]] = [
     ("one of it failed: it moves", facts(happened={55: {"a": tally(0, 1)}}, **LATE), None),
     ("one of it runs", facts({("leased", "a"): 1}, **LATE), None),
     ("one of types without a name", facts(happened={55: {UNNAMED: tally(1)}}, **LATE), None),
+    (
+        "one of it failed, one of these was finished",
+        facts(happened={55: {"a": tally(0), UNNAMED: tally(1)}}, **LATE),
+        None,
+    ),
     ("one of these runs", facts({("leased", UNNAMED): 1}, **LATE), None),
     (
         "all of it is for later",
@@ -336,11 +341,12 @@ def test_types_that_have_no_name_have_one_row_and_no_link() -> None:
     shown = overview(
         facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", UNNAMED): 2, ("queued", UNNAMED): 1},
-            happened={1: {"a": tally(7), UNNAMED: tally(4, 30)}},
+            happened={1: {"a": tally(7), "c": tally(1), UNNAMED: tally(4, 30)}},
         )
     )
     assert {row.name: (row.link, row.now, row.done) for row in shown.types} == {
         "a": ("?type=a", {"queued": 5}, 7),
+        "c": ("?type=c", None, 1),  # its jobs are among the others
         UNNAMED: ("", {"queued": 4, "dlq": 2}, 34),
     }
     assert [notice.link for notice in shown.notices] == [""]

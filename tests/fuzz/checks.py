@@ -15,6 +15,7 @@ from unittest.mock import patch
 from urllib.parse import quote
 
 from bson import ObjectId
+from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import MongoClient
@@ -164,8 +165,9 @@ class World:
             (self.database.job_attempts, attempts),
         ):
             if taken := list(wanted):
-                # Refused: an _id twice, one that may not be, arrays in two fields of an index.
-                with suppress(BulkWriteError):
+                # Refused: an _id twice, one that may not be, arrays in two fields of an index; the
+                # reply says which value it was, even one that the driver cannot decode.
+                with suppress(BulkWriteError, InvalidBSON):
                     collection.insert_many(taken, ordered=False)
             accepted += collection.count_documents({})
         return accepted

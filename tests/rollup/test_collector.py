@@ -270,6 +270,35 @@ def test_a_restart_goes_on_from_what_was_saved_and_sees_what_happened_meanwhile(
         watch.becomes_right(within_s=10)
 
 
+def test_names_of_types_that_are_gone_are_given_to_others(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch types that stay without a name for good, because there once were too many."""
+    monkeypatch.setattr(segments_module, "MAX_TYPES", 4)
+    monkeypatch.setattr(collector_module, "RENAME_AFTER_S", 0.0)
+    with collecting(watch.settings):
+        for number in range(10):  # never more than one at a time
+            watch.jobs.insert_one(job(type=f"t{number}"))
+            watch.becomes_right(within_s=10)
+            watch.jobs.delete_many({})
+        watch.jobs.insert_many([job(type=f"u{number}") for number in range(6)])
+        eventually(lambda: ("queued", "(other)") in (watch.figures() or {}))
+        watch.jobs.delete_many({"type": {"$in": ["u0", "u1", "u2", "u3"]}})
+        watch.becomes_right(within_s=10)
+
+
+def test_a_collector_that_has_too_much_to_write_says_so_and_goes_on(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch.jobs.insert_one(job(type="t" * 100))
+    huge = [["queued", "x" * 1_000, 1]] * 20_000
+    with monkeypatch.context() as patch, collecting(watch.settings):
+        patch.setattr(collector_module, "dump_counts", lambda _: huge)
+        eventually(lambda: "than a document may have" in caplog.text)
+        patch.undo()
+        watch.becomes_right(within_s=10)
+
+
 def test_what_was_saved_in_part_is_not_gone_on_from(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(50)])
     with collecting(watch.settings):

@@ -1,6 +1,7 @@
 """The collector's lease on the real server: would catch two that work at once, or none for long."""
 
 import os
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -28,19 +29,35 @@ def test_one_collector_works_and_another_takes_over(database: Database[dict[str,
 
 
 @pytest.mark.parametrize(
-    ("more", "is_taken"),
-    [({}, True), ({"pid": os.getpid()}, False), ({"kernel": "another's"}, False), (None, False)],
+    ("of", "is_taken"),
+    [
+        ("one that is dead", True),
+        ("one that is alive", False),
+        ("one elsewhere", False),
+        ("one that does not say where", False),
+        ("an older one, after one that is dead", False),
+    ],
 )
 def test_who_died_on_this_machine_is_not_waited_for_and_nobody_else_is_robbed(
-    database: Database[dict[str, Any]], more: dict[str, Any] | None, *, is_taken: bool
+    database: Database[dict[str, Any]], of: str, *, is_taken: bool
 ) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    process = None if more is None else {**lease_module._process(ended.pid), **more}
-    until = datetime.now(UTC) + timedelta(hours=1)
-    left = {"_id": "collector", "holder": "it", "process": process, "expiresAt": until}
+    pid = os.getpid() if of == "one that is alive" else ended.pid
+    process = lease_module._process(pid)
+    holder = f"{socket.gethostname()}:{pid}:1"
+    match of:
+        case "one elsewhere":
+            process["kernel"] = "another's"
+        case "one that does not say where":
+            process = None
+        case "an older one, after one that is dead":
+            holder = "older"
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    left = {"_id": "collector", "holder": holder, "process": process, "expiresAt": until}
     database.leases.insert_one(left)
     mine, other = Lease(database), Lease(database)
     assert (mine.take(), other.take()) == (is_taken, False)
-    holder = database.leases.find_one({"_id": "collector"})["holder"]
-    assert holder == (mine.holder if is_taken else "it")
+    lease = database.leases.find_one({"_id": "collector"})
+    assert lease["holder"] == (mine.holder if is_taken else holder)
+    assert (lease["expiresAt"].replace(tzinfo=UTC) < until) == is_taken

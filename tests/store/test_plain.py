@@ -94,6 +94,7 @@ def test_anything_can_be_told_in_a_word(value: Any, word: str) -> None:
         (-0.0, "0"),
         (Decimal128("1.00"), "1"),
         (0.5, "0.5"),
+        ("(other)", "(other)…"),
         (Decimal128("0.50"), "0.5"),
         (float("nan"), "nan"),
         (Decimal128("sNaN"), "nan"),
@@ -144,6 +145,10 @@ def test_the_first_words_have_names_and_a_later_one_never_gets_one() -> None:
         "a",
         "queued",
     ]
+    words.forget(all_but=["a", UNNAMED])  # the rest may have any of them
+    assert words.word("c") == UNNAMED
+    words.forget(all_but=["a"])
+    assert [words.word(value) for value in ("c", "queued", "d")] == ["c", "queued", UNNAMED]
     again = Words(3)  # after a restart, and "a" and 7 are gone meanwhile
     again.learn(["queued", UNNAMED])
     assert [again.word(value) for value in ("queued", "b", "c")] == ["queued", UNNAMED, UNNAMED]

@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,7 +130,7 @@ def test_the_answers_asked_for_last_are_kept_and_no_more() -> None:
 def test_what_nobody_asks_for_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch answers about seconds that are past filling the memory up to their bound."""
     now = 0.0
-    monkeypatch.setattr(shared_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(shared_module, "time", SimpleNamespace(monotonic=lambda: now))
     answers, held = SharedAnswers[object](1_000), list[weakref.ref[Thing]]()
 
     def make() -> object:
