@@ -172,10 +172,9 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     running.callback(writers.stop)
     restart = running.enter_context(collector(uri, folder / "collector.log"))
     collecting = restart().pid
+    # MALLOC_ARENA_MAX as `jobmon run` and the image have it.
     knobs = {"JOBMON_WORKERS": "2", "JOBMON_THREADS": "8", "MALLOC_ARENA_MAX": "2"}
-    web = Web(
-        uri, folder / "web.log", **knobs
-    )  # the last one as `jobmon run` and the image have it
+    web = Web(uri, folder / "web.log", **knobs)
     running.callback(web.stop)
     writers.start()
     while not web.answers():
@@ -204,31 +203,18 @@ def fill(connection: Connection, jobs: int) -> None:
     """Jobs and attempts of the last two hours, which answers tell of: those that are given at the
     end of the run are to be no longer than those at its start."""
     now, run, wait = datetime.now(UTC), timedelta(seconds=2), timedelta(seconds=9)
-    ends = {f"old-{n}": now - timedelta(seconds=7_200 * n / jobs) for n in range(jobs)}
-    job = {"status": "succeeded", "createdBy": "root", "attemptCount": 1}
-    connection.jobs.collection.insert_many(
-        {
-            **job,
-            "jobId": job_id,
-            "type": TYPES[number % len(TYPES)],
-            "createdAt": end - run - wait,
-            "finishedAt": end,
-        }
-        for number, (job_id, end) in enumerate(ends.items())
-    )
-    database = connection.jobs.collection.database
-    database.job_attempts.insert_many(
-        {
-            "jobId": job_id,
-            "type": TYPES[number % len(TYPES)],
-            "attemptNumber": 1,
-            "status": "succeeded",
-            "eligibleAt": end - run - wait,
-            "startedAt": end - run,
-            "finishedAt": end,
-        }
-        for number, (job_id, end) in enumerate(ends.items())
-    )
+    finished: list[dict[str, Any]] = []
+    attempts: list[dict[str, Any]] = []
+    for number in range(jobs):
+        end = now - timedelta(seconds=7_200 * number / jobs)
+        both = {"jobId": f"old-{number}", "type": TYPES[number % len(TYPES)]}
+        both |= {"status": "succeeded", "finishedAt": end}
+        created = {"createdBy": "root", "createdAt": end - run - wait, "attemptCount": 1}
+        started = {"attemptNumber": 1, "eligibleAt": end - run - wait, "startedAt": end - run}
+        finished.append(both | created)
+        attempts.append(both | started)
+    connection.database.jobs.insert_many(finished)
+    connection.database.job_attempts.insert_many(attempts)
 
 
 def hold(

@@ -1,6 +1,6 @@
 """`/admin/jobs/…`: the routes of whoever runs the queue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -34,7 +34,6 @@ from jobmon.rollup.series import (
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
 from jobmon.store.lists import JobLists
-from jobmon.store.plain import UNNAMED
 
 K = TypeVar("K")
 
@@ -101,16 +100,18 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         """
         window = _window(series, query)
         past, figures = _told(lambda: series.by_type(window)), store.figures()
-        now = figures.type_counts(past.happened)
+        now = figures.type_counts_beside(past.happened)
+        if now is None:
+            now = dict.fromkeys(past.happened)
         minutes = (min(window.end, past.as_of) - window.start) / MINUTE
         nothing = Happened.of([])
         data = []
-        for kind in sorted({*past.happened, *(now or {})}):
+        for kind in sorted(now):
             told = past.happened.get(kind, nothing)
             data.append(
                 {
                     "type": kind,
-                    "statusCounts": _now(now, kind),
+                    "statusCounts": now[kind],
                     "finishedPerMinute": round(told.finished / minutes, 3) if minutes > 0 else 0.0,
                     **_happened(told, store.unknown),
                 }
@@ -137,13 +138,6 @@ def _stats(figures: Figures) -> dict[str, Any]:
         "asOf": figures.as_of,
         "source": figures.source,
     }
-
-
-def _now(by_type: Mapping[str, dict[str, int]] | None, kind: str) -> dict[str, int] | None:
-    """The jobs of a type by status; None where they are not told by its name."""
-    if by_type is None or (kind not in by_type and UNNAMED in by_type):
-        return None
-    return by_type.get(kind, {})
 
 
 def _window(series: SeriesReader, query: dict[str, Any]) -> Window:

@@ -11,7 +11,7 @@ from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.series import Happened, NoCollectorError, Past, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.jobs import Figures, JobStore
-from jobmon.store.plain import MAX_NAME_LENGTH, UNNAMED
+from jobmon.store.plain import UNNAMED, is_filter
 
 K = TypeVar("K")
 
@@ -30,7 +30,7 @@ STOPPED_AFTER = 10 * MINUTE
 MANY_FAIL = 0.2
 FEW = 20
 STATUSES_LISTED = 10
-_NO_FILTERS = ("null", UNNAMED)  # what is counted of jobs that no filter finds by that name
+NO_STATUS = "null"  # what is counted of jobs without a status, which no filter finds
 GREW_BY = 1.2
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
@@ -251,12 +251,12 @@ def _others(facts: Facts) -> Iterator[Tile]:
     odd = {status: count for status, count in facts.counts.items() if status not in _KNOWN}
     if odd:
         most = sorted(odd, key=lambda status: (-odd[status], status))
-        listed = [status for status in most if status not in _NO_FILTERS][:STATUSES_LISTED]
+        listed = [status for status in most if is_filter(status) and status != NO_STATUS]
         yield Tile(
             name="Others",
             value=grouped(sum(odd.values())),
             note=", ".join(f"{grouped(odd[status])} {status}" for status in most),
-            link=query(status=tuple(listed)),
+            link=query(status=tuple(listed[:STATUSES_LISTED])),
         )
 
 
@@ -301,8 +301,7 @@ def _failure_rate(told: Happened) -> float | None:
 
 def _jobs_of(kind: str, **more: object) -> str:
     """The list's query for the jobs of a type; empty where its name is none for a filter."""
-    is_filter = len(kind) <= MAX_NAME_LENGTH and not kind.startswith(UNNAMED)
-    return query(type=kind, **more) if is_filter else ""
+    return query(type=kind, **more) if is_filter(kind) else ""
 
 
 def _notices(facts: Facts) -> Iterator[Notice]:
@@ -375,16 +374,18 @@ def _stopped(facts: Facts) -> Iterator[Notice]:
 
 def _types(facts: Facts) -> list[TypeRow]:
     by_type = facts.types.happened if facts.types else {}
-    now = facts.figures.type_counts(by_type) or {}
+    now = facts.figures.type_counts_beside(by_type)
+    if now is None:
+        now = {kind: {} for kind in by_type}
     nothing = Happened.of([])
     rows = []
-    for kind in {*now, *by_type}:
+    for kind in now:
         told = by_type.get(kind, nothing)
         rows.append(
             TypeRow(
                 name=kind,
                 link=_jobs_of(kind),
-                now=None if kind not in now and UNNAMED in now else now.get(kind, {}),
+                now=now[kind],
                 done=told.finished,
                 failure_rate=_failure_rate(told),
                 wait_p95=told.wait.p95,

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -32,6 +31,7 @@ from jobmon.api.jobs import list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
+    NO_STATUS,
     RANGE_WORDS,
     RANGES,
     SORTS,
@@ -48,7 +48,7 @@ from jobmon.domain import JobStatus
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
-from jobmon.store.plain import MAX_NAME_LENGTH, UNNAMED
+from jobmon.store.plain import MAX_NAME_LENGTH, is_filter
 from jobmon.store.shared import SharedAnswers
 
 log = logging.getLogger(__name__)
@@ -230,9 +230,9 @@ class _Pages:
     def _suggested(self) -> tuple[list[str], list[str]]:
         """The types that there are, and the statuses beside the known ones."""
         figures = self._store.figures()
-        types = _short({*(figures.type_counts() or {})} - {UNNAMED})
-        odd = set(figures.status_counts() or {}) - {*JobStatus, "null", UNNAMED}
-        return types[:SUGGESTED_TYPES], _short(odd)[:SUGGESTED_STATUSES]
+        types = sorted(filter(is_filter, figures.type_counts() or {}))
+        odd = set(figures.status_counts() or {}) - {*JobStatus, NO_STATUS}
+        return types[:SUGGESTED_TYPES], sorted(filter(is_filter, odd))[:SUGGESTED_STATUSES]
 
     def job(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin."""
@@ -273,10 +273,6 @@ class _OverviewQuery:
         if by.removeprefix("-") not in SORTS:
             raise invalid("by", f"One of {', '.join(SORTS)}, after - the largest first.")
         return cls(range=wanted, by=by, text=request.args.get("text", "")[:200])
-
-
-def _short(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if len(name) <= MAX_NAME_LENGTH)
 
 
 def _second() -> int:

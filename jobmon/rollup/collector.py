@@ -16,10 +16,7 @@ from datetime import UTC, datetime
 
 from bson.errors import InvalidDocument
 from pymongo.database import Database
-from pymongo.errors import (
-    OperationFailure,
-    PyMongoError,
-)
+from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.rollup.changes import Changes, StreamLostError, open_changes
 from jobmon.rollup.counters import Counters
@@ -67,6 +64,24 @@ def _parts(segments: list[Document]) -> Iterator[list[Document]]:
     yield part
 
 
+class _Trouble:
+    """What keeps somebody waiting: told once, not once a second, until it is over."""
+
+    def __init__(self, level: int, who_waits: str) -> None:
+        self._level = level
+        self._who_waits = who_waits
+        self._told = ""
+
+    def tell(self, error: Exception) -> None:
+        in_short = _in_short(error)
+        if in_short != self._told:
+            log.log(self._level, "%s, %s", self._who_waits, in_short)
+        self._told = in_short
+
+    def is_over(self) -> None:
+        self._told = ""
+
+
 def _in_short(error: Exception) -> str:
     if isinstance(error, InvalidDocument):
         return "there is more to write than a document may have"
@@ -93,22 +108,19 @@ class Collector:
 
     def run(self) -> None:
         """Wait for the lease, work while holding it, give it back in the end."""
-        said = ""
+        trouble = _Trouble(logging.ERROR, "the collector waits")
         while not self._stop.is_set():
             try:
                 if self._lease.take():
                     log.info("collecting as %s", self._lease.holder)
-                    said = ""
+                    trouble.is_over()
                     with suppress(_StoppedError):
                         self._work()
                     self._lease.give_up()
             except LeaseLostError:
                 log.warning("the lease is lost; another collector may have it")
             except (PyMongoError, InvalidDocument) as error:
-                trouble = _in_short(error)
-                if trouble != said:  # once, not once a second
-                    log.error("the collector waits, %s", trouble)
-                said = trouble
+                trouble.tell(error)
             self._stop.wait(_RETRY_AFTER_S)
 
     def _work(self) -> None:
@@ -131,21 +143,19 @@ class Collector:
         """Beside the counts, in a thread of its own: counting a busy hour may take seconds."""
         stop = threading.Event()
         counters = Counters(self._rollups)
+        trouble = _Trouble(logging.WARNING, "throughput waits")
 
         def looked(now: datetime, settled: bool) -> None:
             counters.look(now, settled=settled)
+            trouble.is_over()
 
         def count() -> None:
-            said = ""
             while not stop.is_set():
                 try:
                     Throughput(self._connection, self._rollups, looked).run(stop)
                     return
                 except (PyMongoError, InvalidDocument) as error:
-                    trouble = _in_short(error)
-                    if trouble != said:
-                        log.warning("throughput waits, %s", trouble)
-                    said = trouble
+                    trouble.tell(error)
                     stop.wait(_RETRY_AFTER_S)
 
         thread = threading.Thread(target=count, name="throughput", daemon=True)

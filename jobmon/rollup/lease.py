@@ -29,8 +29,8 @@ class Lease:
 
     def __init__(self, rollups: Database[Document]) -> None:
         self._leases = rollups[LEASES]
-        self._process = _process(os.getpid())
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._mine: Document = {"holder": self.holder, "process": _process(os.getpid())}
         self._good_until = 0.0
         self._taken_at = 0.0
 
@@ -40,32 +40,30 @@ class Lease:
         free_or_mine: Document = {
             "$or": [{"holder": self.holder}, {"$expr": {"$lt": ["$expiresAt", "$$NOW"]}}]
         }
-        if not self._is_set(free_or_mine):
+        if not self._take_from(free_or_mine):
             other = self._leases.find_one({"_id": "collector"})
             if other is None:  # never taken so far, or the rollup database was dropped
-                if not self._is_new():
+                if not self._create():
                     return False
-            elif not _is_dead(other) or not self._is_set({"holder": other["holder"]}):
+            elif not _is_dead(other) or not self._take_from({"holder": other["holder"]}):
                 return False
         self._taken_at = asked_at
         self._good_until = asked_at + LEASE_MS / 1_000
         return True
 
-    def _is_set(self, to_whom: Document) -> bool:
-        """Whether the lease is this one's, if it was one of those."""
-        mine: Document = {"holder": self.holder, "process": self._process}
+    def _take_from(self, whom: Document) -> bool:
+        """Take the lease if it is as `whom` says; whether it was."""
         until: Document = {"expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
         held = self._leases.find_one_and_update(
-            {"_id": "collector", **to_whom}, [{"$set": mine | until}]
+            {"_id": "collector", **whom}, [{"$set": self._mine | until}]
         )
         return held is not None
 
-    def _is_new(self) -> bool:
-        """Whether the lease is this one's, for there was none."""
-        mine: Document = {"holder": self.holder, "process": self._process}
+    def _create(self) -> bool:
+        """Take the lease where there is none; whether nobody else has meanwhile."""
         until = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
         try:
-            self._leases.insert_one({"_id": "collector", **mine, "expiresAt": until})
+            self._leases.insert_one({"_id": "collector", **self._mine, "expiresAt": until})
         except DuplicateKeyError:
             return False
         return True
@@ -102,8 +100,6 @@ def _is_dead(lease: Document) -> bool:
         return False  # of one before, whom a collector that does not say its process has followed
     try:
         os.kill(process["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's
-        pass
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # else it is another user's
     return False

@@ -18,9 +18,9 @@ from bson import Binary, Code, DBRef, Decimal128, ObjectId
 from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
-from jobmon.domain import JobStatus
+from jobmon.store.jobs import COUNT_BY_STATUS_AND_TYPE, CountsByName
 from jobmon.store.names import Document, Keys
-from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Words, aware
+from jobmon.store.plain import MAX_TYPES, UNNAMED, aware
 from jobmon.store.watched import Watched
 
 # (status, type) as text, as in `store.jobs.Figures`.
@@ -164,7 +164,7 @@ class SegmentMap:
         self._dirty_ids: list[Any] = []
         self._dirty_segments: set[tuple[str, int]] = set()
         self._swept_to = 0
-        self._statuses, self._types = Words(MAX_STATUSES, JobStatus), Words(MAX_TYPES)
+        self._by_name = CountsByName(jobs.names)
         self.totals: Counts = Counter()
 
     def mark(self, job_id: Any) -> None:
@@ -201,8 +201,7 @@ class SegmentMap:
         If the database fails on the way, what is not counted yet stays marked.
         """
         wanted = self._dirty_segments | set(self._marked())
-        self._statuses.forget(all_but=(status for status, _ in self.totals))
-        self._types.forget(all_but=(kind for _, kind in self.totals))
+        self._by_name.forget(all_but=self.totals)
         # From the right, so that a split or a merge moves no segment that is still to come.
         for name, index in sorted(wanted, reverse=True):
             row = self._rows[name]
@@ -231,8 +230,7 @@ class SegmentMap:
         for document in documents:
             row = self._rows[document["type"]]
             segment = Segment(document["low"], load_counts(document["counts"]))
-            self._statuses.learn(status for status, _ in segment.counts)
-            self._types.learn(kind for _, kind in segment.counts)
+            self._by_name.learn(segment.counts)
             if segment.low is None:
                 row.segments[0] = segment
             else:
@@ -281,16 +279,8 @@ class SegmentMap:
         return found[0]["_id"] if found else None
 
     def _count(self, row: _Row, low: Any, high: Any) -> Counts:
-        pipeline: list[Document] = [
-            {"$match": row.match(low, high)},
-            {"$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}},
-        ]
-        counts: Counts = Counter()
-        for group in self._jobs.aggregate(pipeline, index=_BY_ID):
-            status = self._statuses.word(self._jobs.names.status(group["_id"].get("status")))
-            kind = self._types.word(group["_id"].get("type"))
-            counts[status, kind] += int(group["count"])
-        return counts
+        pipeline: list[Document] = [{"$match": row.match(low, high)}, COUNT_BY_STATUS_AND_TYPE]
+        return self._by_name.of(self._jobs.aggregate(pipeline, index=_BY_ID))
 
     def _take(self, segment: Segment, counts: Counts) -> None:
         self.totals.subtract(segment.counts)

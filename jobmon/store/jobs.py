@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from pymongo.errors import ExecutionTimeout
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document, Keys, spellings
+from jobmon.store.names import Document, Keys, Names, spellings
 from jobmon.store.ordering import OLDEST_FIRST
 from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Room, Words, aware, label
 from jobmon.store.shared import Shared
@@ -78,19 +78,31 @@ class Figures:
             by_status[status] = by_status.get(status, 0) + count
         return by_status
 
-    def type_counts(self, among: Collection[str] = ()) -> dict[str, dict[str, int]] | None:
-        """Jobs by type, and by the statuses that occur in it.
-
-        Where `(other)` is `among` those given, what is not given is told as that, too.
-        """
+    def type_counts(self) -> dict[str, dict[str, int]] | None:
+        """Jobs by type, and by the statuses that occur in it."""
         if self.counts is None:
             return None
         by_type: dict[str, dict[str, int]] = {}
         for (status, kind), count in self.counts.items():
-            name = UNNAMED if UNNAMED in among and kind not in among else kind
-            by_status = by_type.setdefault(name, {})
-            by_status[status] = by_status.get(status, 0) + count
+            by_type.setdefault(kind, {})[status] = count
         return by_type
+
+    def type_counts_beside(
+        self, types: Collection[str]
+    ) -> dict[str, Mapping[str, int] | None] | None:
+        """The same for these types and all others, to be told beside what else is told of `types`.
+
+        Where `(other)` is one of `types`, those that are not given are told as that, too. A type
+        that is given and not counted by its name, where there are others, is None.
+        """
+        if self.counts is None:
+            return None
+        by_type: dict[str, Counter[str]] = {}
+        for (status, kind), count in self.counts.items():
+            name = UNNAMED if UNNAMED in types and kind not in types else kind
+            by_type.setdefault(name, Counter())[status] += count
+        of_no_job = None if UNNAMED in by_type else Counter[str]()
+        return {kind: by_type.get(kind, of_no_job) for kind in {*types, *by_type}}
 
     def age_ms(self, moment: datetime | None) -> int:
         """How long before `as_of` that was; 0 for None and for what a fast clock wrote."""
@@ -116,6 +128,38 @@ class Figures:
             for (status, kind), count in self.counts.items()
             if (not statuses or status in statuses) and (not types or kind in types)
         )
+
+
+# A stage that counts jobs; what it gives is for `CountsByName`.
+COUNT_BY_STATUS_AND_TYPE: Document = {
+    "$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}
+}
+
+
+class CountsByName:
+    """Adds up groups of jobs by (status, type), each by its name as far as there are names."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._statuses, self._types = Words(MAX_STATUSES, JobStatus), Words(MAX_TYPES)
+
+    def of(self, groups: Iterable[Document]) -> Counter[tuple[str, str]]:
+        """The sum; the names go to those that come first."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for group in groups:
+            status = self._statuses.word(self._names.status(group["_id"].get("status")))
+            counts[status, self._types.word(group["_id"].get("type"))] += int(group["count"])
+        return counts
+
+    def learn(self, counts: Collection[tuple[str, str]]) -> None:
+        """These have been counted so before."""
+        self._statuses.learn(status for status, _ in counts)
+        self._types.learn(kind for _, kind in counts)
+
+    def forget(self, *, all_but: Collection[tuple[str, str]]) -> None:
+        """Only these are still counted, so that others may have names."""
+        self._statuses.forget(all_but=(status for status, _ in all_but))
+        self._types.forget(all_but=(kind for _, kind in all_but))
 
 
 class JobStore:
@@ -274,18 +318,11 @@ class JobStore:
         )
 
     def _counts_by_status_and_type(self) -> dict[tuple[str, str], int]:
-        pipeline: list[Document] = [
-            {"$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}}
-        ]
         groups = self._jobs.aggregate(
-            pipeline, index=indexes.BY_STATUS_AND_TYPE, at_one_moment=True
+            [COUNT_BY_STATUS_AND_TYPE], index=indexes.BY_STATUS_AND_TYPE, at_one_moment=True
         )
-        statuses, types = Words(MAX_STATUSES, JobStatus), Words(MAX_TYPES)
-        counts: Counter[tuple[str, str]] = Counter()
-        for group in sorted(groups, key=lambda group: -int(group["count"])):
-            status = statuses.word(self._jobs.names.status(group["_id"].get("status")))
-            counts[status, types.word(group["_id"].get("type"))] += int(group["count"])
-        return counts
+        largest_first = sorted(groups, key=lambda group: -int(group["count"]))
+        return CountsByName(self._jobs.names).of(largest_first)
 
     def _oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
         """The createdAt of the oldest queued job, and of the oldest one of each of these types."""

@@ -40,13 +40,11 @@ _MAX_SKIP = 2**31
 
 # A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
 _SUMMARY_FIELDS = ("_id", *(name for name in JOB_FIELDS if name != "payload"))
+_SMALL = (datetime, int, float, ObjectId)  # values that are never cut
 
 
 class NotKeptByCodeError(ValueError):
     """The watched documents have no field that is an error's code."""
-
-
-_SMALL = (datetime, int, float, ObjectId)
 
 
 class TooManyMatchesError(ValueError):

@@ -59,6 +59,11 @@ def label(value: Any) -> str:
     return told if len(told) <= MAX_NAME_LENGTH else f"{told[:MAX_NAME_LENGTH]}{CUT}"
 
 
+def is_filter(told: str) -> bool:
+    """Whether a filter by this `label` finds what was counted by it: no part, and not the rest."""
+    return len(told) <= MAX_NAME_LENGTH and told not in (UNNAMED, UNNAMED + CUT)
+
+
 class Words:
     """The statuses or types that are counted by name, each as its `label`: the first `most` ones.
 
@@ -78,8 +83,10 @@ class Words:
 
     def forget(self, *, all_but: Iterable[str]) -> None:
         """Only these are still counted: if there is no rest among them, others can have names."""
+        if len(self._known) < self._most:
+            return
         counted = set(all_but)
-        if len(self._known) >= self._most and UNNAMED not in counted:
+        if UNNAMED not in counted:
             self._known = counted | self._always
 
     def word(self, value: Any) -> str:

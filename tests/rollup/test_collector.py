@@ -35,6 +35,7 @@ from jobmon.rollup.collector import Collector, collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
+from jobmon.store import jobs as jobs_module
 from jobmon.store import lists as lists_module
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
@@ -82,6 +83,11 @@ class Watch:
         truth = self.truth()
         eventually(lambda: self.figures() == truth, within_s)
 
+    def collects(self) -> None:
+        """A collector comes, is right, and ends."""
+        with collecting(self.settings):
+            self.becomes_right(within_s=10)
+
 
 @pytest.fixture
 def watch(
@@ -98,6 +104,11 @@ def collected(watch: Watch) -> Iterator[Watch]:
     with collecting(watch.settings):
         eventually(lambda: watch.figures() is not None)
         yield watch
+
+
+def bound_types(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    for module in (jobs_module, segments_module):
+        monkeypatch.setattr(module, "MAX_TYPES", most)
 
 
 def job(**more: Any) -> dict[str, Any]:
@@ -258,23 +269,21 @@ def test_a_restart_goes_on_from_what_was_saved_and_sees_what_happened_meanwhile(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.jobs.insert_many([job() for _ in range(3_000)])
-    with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+    watch.collects()
     watch.jobs.update_many(
         {},
         {"$set": {"status": "succeeded"}},
     )
     watch.jobs.insert_many([job() for _ in range(10)])
     monkeypatch.setattr(SegmentMap, "build", pytest.fail)
-    with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+    watch.collects()
 
 
 def test_names_of_types_that_are_gone_are_given_to_others(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch types that stay without a name for good, because there once were too many."""
-    monkeypatch.setattr(segments_module, "MAX_TYPES", 4)
+    bound_types(monkeypatch, 4)
     monkeypatch.setattr(collector_module, "RENAME_AFTER_S", 0.0)
     with collecting(watch.settings):
         for number in range(10):  # never more than one at a time
@@ -301,19 +310,17 @@ def test_a_collector_that_has_too_much_to_write_says_so_and_goes_on(
 
 def test_what_was_saved_in_part_is_not_gone_on_from(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(50)])
-    with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+    watch.collects()
     watch.rollups.snapshots.delete_one({"number": 0})
     watch.jobs.insert_one(job(status="dlq"))
-    with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+    watch.collects()
 
 
 def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch a collector that fails for good, or tells wrong, as types become ever more."""
-    monkeypatch.setattr(segments_module, "MAX_TYPES", 3)
+    bound_types(monkeypatch, 3)
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
     monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
     monkeypatch.setattr(collector_module, "_COUNTS_A_DOCUMENT", 5)
@@ -340,16 +347,14 @@ def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
 
 def test_a_history_that_is_lost_means_counting_anew(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(20)])
-    with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+    watch.collects()
     token = watch.rollups.state.find_one({"_id": "snapshot"})["token"]
     watch.rollups.state.update_one(
         {"_id": "snapshot"}, {"$set": {"token._data": "8200000001" + token["_data"][10:]}}
     )
     watch.jobs.delete_many({})
     watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
-    with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+    watch.collects()
 
 
 def test_two_collectors_side_by_side_stay_right_when_one_ends(watch: Watch) -> None:
@@ -563,8 +568,7 @@ def test_a_standalone_server_is_polled_and_swept(
 
 def test_stale_figures_are_not_served(watch: Watch) -> None:
     watch.jobs.insert_one(job())
-    with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+    watch.collects()
     watch.rollups.state.update_one({"_id": "figures"}, {"$set": {"at": LONG_AGO}})
     eventually(lambda: watch.figures() is None)
 

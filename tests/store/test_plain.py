@@ -9,7 +9,7 @@ import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 
-from jobmon.store.plain import UNNAMED, Room, Words, iso, label, plain, text
+from jobmon.store.plain import UNNAMED, Room, Words, is_filter, iso, label, plain, text
 
 NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001 - as a client that is not aware of zones reads it
 OID = ObjectId("65f0c0ffee0123456789abcd")
@@ -109,6 +109,21 @@ def test_anything_can_be_told_in_a_word(value: Any, word: str) -> None:
 )
 def test_a_name_is_short_one_for_equal_values_and_tells_no_document(value: Any, told: str) -> None:
     assert label(value) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        ("mail", True),
+        ("(other) mail", True),
+        ("(other)", False),
+        ("é" * 200, True),
+        ("é" * 201, False),
+    ],
+)
+def test_a_label_is_a_filter_where_it_is_all_of_the_value(value: str, *, is_one: bool) -> None:
+    assert is_filter(label(value)) == is_one
+    assert not is_filter(UNNAMED)
 
 
 @pytest.mark.parametrize(
