@@ -218,7 +218,7 @@ def test_what_the_image_is_built_from_is_let_through_to_the_builder() -> None:
 def test_our_containers_write_nothing_and_have_no_rights(name: str) -> None:
     service = OURS[name]
     assert service["read_only"] is True
-    assert service["tmpfs"] == ["/tmp"]
+    assert service["tmpfs"] == ["/tmp:size=64m"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "user" not in service
@@ -231,3 +231,37 @@ def test_no_container_needs_a_shell_to_start(name: str) -> None:
     for key in ("command", "entrypoint"):
         assert isinstance(service.get(key, []), list), key
     assert service.get("healthcheck", {}).get("test", ["CMD"])[0] == "CMD"
+
+
+def test_mongo_has_only_the_rights_that_its_entrypoint_needs() -> None:
+    mongo = COMPOSE["services"]["mongo"]
+    assert mongo["read_only"] is True
+    assert mongo["cap_drop"] == ["ALL"]
+    assert mongo["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+    assert mongo["security_opt"] == ["no-new-privileges:true"]
+    # /data/configdb is a volume of the image: without the tmpfs each `down` leaves one behind.
+    assert all(":size=" in folder for folder in mongo["tmpfs"])
+    assert {folder.partition(":")[0] for folder in mongo["tmpfs"]} == {"/tmp", "/data/configdb"}
+
+
+def test_mongo_is_healthy_only_when_the_network_reaches_it() -> None:
+    """The image first runs a temporary server on 127.0.0.1, which is not the one to wait for."""
+    check = COMPOSE["services"]["mongo"]["healthcheck"]
+    command = check["test"]
+    assert command[command.index("--host") + 1] == "mongo"
+    assert int(check["interval"].removesuffix("s")) >= 15  # mongosh takes a second of a core
+
+
+def test_a_set_up_that_fails_ends_the_start() -> None:
+    """`up` waits for init to succeed: one that is restarted for ever never lets it end."""
+    assert COMPOSE["services"]["init"]["restart"] == "no"
+    for name in ("web", "collector", "workload"):
+        waits = COMPOSE["services"][name]["depends_on"]["init"]
+        assert waits == {"condition": "service_completed_successfully"}
+
+
+def test_the_metrics_token_is_a_file_that_is_not_committed() -> None:
+    """A secret from the environment is written into the container, which is read-only."""
+    file = COMPOSE["secrets"]["metrics_token"]["file"]
+    assert file in (ROOT / ".gitignore").read_text().splitlines()
+    assert file in (ROOT / "docs/metrics.md").read_text()
