@@ -32,9 +32,8 @@ SHARE_S = 2
 KEEP_TOTALS = 1_000
 MAX_ID_MATCHES = 1_000
 BATCH = 500
-# In characters: what is longer is cut. A cursor has to fit in an address.
+# In characters: what is longer is cut.
 ROOM_FOR_A_FIELD = 10_000
-LONGEST_TOKEN = 3_000
 # More than can be skipped within any time limit, and it still fits the server's numbers.
 _MAX_SKIP = 2**31
 
@@ -327,7 +326,7 @@ class JobLists:
         shown = plain([place.created_at, place.id])
         key = BY_ID_KEY if self._by_id else SORT_KEY
         can_be_told = (
-            len(place.token()) <= LONGEST_TOKEN
+            place.fits
             and self._redactor.redact(shown) == shown
             # Deprecated types and text that is not UTF-8 are decoded to something else.
             and self._computed(place, {"$eq": [key, {"$literal": self._sort_key(place)}]})

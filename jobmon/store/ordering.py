@@ -18,13 +18,13 @@ Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 import base64
 import binascii
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
 import bson
-from bson import Binary, Code, DBRef, Decimal128, MinKey, ObjectId
+from bson import Binary, Code, DBRef, Decimal128, Int64, MinKey, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
@@ -73,6 +73,9 @@ _ABOVE_DATES = ["timestamp", "regex", "dbPointer", "javascript", "javascriptWith
 
 _LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
 _LONGEST = 500
+# A cursor has to fit in an address, and the server refuses queries nested 200 levels deep.
+MAX_TOKEN_LENGTH = 3_000
+MAX_DEPTH = 32
 
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -105,6 +108,14 @@ class Place:
         )
 
     @property
+    def fits(self) -> bool:
+        """Whether it can be a cursor: short enough, and nested no deeper than a query may be."""
+        return (
+            not _is_deeper([self.created_at, self.id], MAX_DEPTH + 1)
+            and len(self.token()) <= MAX_TOKEN_LENGTH
+        )
+
+    @property
     def ascending(self) -> bool:
         """Whether what lies beyond is newer, the nearest first."""
         return self.oldest_first != self.backwards
@@ -124,23 +135,33 @@ class Place:
 
     @classmethod
     def from_token(cls, token: str) -> Self:
-        """The place that `token` says; ValueError if it says none."""
+        """The place that `token` encodes; ValueError unless it is one that `token()` makes."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
-            document = bson.decode(raw, _CODEC)
-            page, oldest_first, backwards = document["p"], document["o"], document["b"]
-            by_page = "i" not in document
-            created_at, job_id = (None, None) if by_page else (document["c"], document["i"])
+            place = cls._from_document(bson.decode(raw, _CODEC))
+            # Whatever decodes to the same place in another spelling was not made here.
+            is_ours = place.fits and place.token() == token
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
             raise ValueError("not a cursor") from error
-        if type(page) is not int or not 1 <= page < 2**53 or len(document) != (3 if by_page else 5):
+        if not is_ours:
             raise ValueError("not a cursor")
+        return place
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> Self:
+        by_page = "i" not in document
+        page, oldest_first, backwards = document["p"], document["o"], document["b"]
+        created_at, job_id = (None, None) if by_page else (document["c"], document["i"])
+        if type(page) not in (int, Int64) or not 1 <= page < 2**53:
+            raise ValueError("not a page")
         if type(oldest_first) is not bool or type(backwards) is not bool:
-            raise ValueError("not a cursor")
+            raise ValueError("not a direction")
+        if isinstance(job_id, list):
+            raise ValueError("not an id")  # the server takes none
         return cls(
             created_at=created_at,
             id=job_id,
-            page=page,
+            page=int(page),
             oldest_first=oldest_first,
             backwards=backwards,
             by_page=by_page,
@@ -266,6 +287,22 @@ def _rank(value: Any) -> int | None:
     if isinstance(value, MinKey):
         return len(_TYPES) + 2
     return next((rank for rank, (_, kinds) in enumerate(_TYPES) if isinstance(value, kinds)), None)
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether documents and arrays are nested more than `depth` deep, `value` included."""
+    match value:
+        case dict():
+            inner: Iterable[Any] = value.values()
+        case list():
+            inner = value
+        case DBRef():
+            inner = value.as_doc().values()
+        case Code() if value.scope:
+            inner = value.scope.values()
+        case _:
+            return False
+    return depth == 0 or any(_is_deeper(each, depth - 1) for each in inner)
 
 
 def _is_nan(value: Any) -> bool:

@@ -3,6 +3,7 @@ is lost or shown twice because of what its createdAt or _id holds, two direction
 and a cursor that could carry an operator into a query."""
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -316,6 +317,96 @@ def test_what_is_no_cursor_is_refused_by_name(api: Api, hostile: str) -> None:
     answer = api.as_admin("/admin/jobs/queue", cursor=hostile)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == ["cursor"]
+
+
+def nested(depth: int, value: Any = 1) -> Any:
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def encoded(document: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
+
+
+PLAIN_PLACE = {"p": 1, "o": False, "b": False, "c": NOW, "i": 1}
+NOT_OURS = {
+    "deep id": encoded(PLAIN_PLACE | {"i": nested(195)}),
+    "deep createdAt": encoded(PLAIN_PLACE | {"c": nested(195)}),
+    "deep array": encoded(PLAIN_PLACE | {"c": {"a": json.loads("[" * 99 + "]" * 99)}}),
+    "deep scope": encoded(PLAIN_PLACE | {"c": Code("f()", nested(150))}),
+    "long": encoded(PLAIN_PLACE | {"i": "x" * 2_900}),
+    "an array for an id": encoded(PLAIN_PLACE | {"i": [1]}),
+    "keys in another order": encoded(dict(sorted(PLAIN_PLACE.items()))),
+    "a page of another type": encoded(PLAIN_PLACE | {"p": 1.0}),
+    "a page as a long": encoded(PLAIN_PLACE | {"p": Int64(1)}),
+    "padded": encoded(PLAIN_PLACE) + "=",
+    "bits left over": encoded({"p": 1, "o": False, "b": False})[:-1] + "B",
+    "no place, but more": encoded({"p": 1, "o": False, "b": False, "x": 1}),
+}
+
+
+@pytest.mark.parametrize("cursor", NOT_OURS.values(), ids=NOT_OURS)
+def test_a_cursor_in_a_shape_that_no_list_makes_is_422(api: Api, cursor: str) -> None:
+    for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
+        answer = api.as_admin(path, cursor=cursor)
+        assert answer.status_code == 422, path
+    assert list(api.as_admin("/jobs", cursor=cursor).json["error"]["details"]) == ["cursor"]
+
+
+def test_jobs_with_deeply_nested_ids_and_dates_are_visited_once(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    deep = [{"createdAt": nested(depth)} for depth in (1, 30, 31, 32, 33, 150)]
+    deep += [{"_id": nested(depth, 2), "createdAt": NOW} for depth in (1, 30, 31, 32, 33, 150)]
+    fill(database, deep)
+    for sort in SORTS:
+        assert list(walk(real_api, per_page=1, sort=sort)) == in_order(database, sort)
+
+
+VALUES = st.recursive(
+    st.sampled_from(CREATED + IDS)
+    | st.text(max_size=9)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.integers(1, 199).map(nested),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "$gt", "$ref", "$id", "", "a.b"]), inner, max_size=3
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    place=st.fixed_dictionaries(
+        {"p": st.integers(1, 2**53 - 1), "o": st.booleans(), "b": st.booleans()},
+        optional={"c": VALUES, "i": VALUES},
+    ),
+    flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2),
+    cut=st.integers(0, 3),
+    status=st.sampled_from(["", "dlq"]),
+)
+def test_any_cursor_is_a_422_or_a_page(
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    place: dict[str, Any],
+    flips: list[tuple[int, int]],
+    cut: int,
+    status: str,
+) -> None:
+    if database.jobs.find_one() is None:
+        fill(database, JOBS)
+    raw_cursor = bytearray(bson.encode(place))
+    for at, byte in flips:
+        raw_cursor[at % len(raw_cursor)] = byte
+    cursor = base64.urlsafe_b64encode(raw_cursor).decode().rstrip("=")
+    cursor = cursor[: len(cursor) - cut]
+    sort = SORTS[bool(place["o"])]
+    answer = real_api.as_admin("/admin/jobs/queue", cursor=cursor, sort=sort, status=status)
+    assert answer.status_code in (200, 422), (answer.status_code, place)
 
 
 def test_a_forged_cursor_cannot_carry_an_operator(
