@@ -44,7 +44,11 @@ TYPE_MAP.update(
 )
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
-NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+# Yesterday's: past for every writer, and still kept by the minute. The first process of a run
+# decides, so that the others agree with it when midnight passes.
+DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
+NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
+NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,12 +24,11 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes, missing_indexes
 
-from .conftest import SECRET
+from .conftest import DATE, NOW, SECRET
 from .waiting import eventually
 
 Findings = list[Finding]
 Make = Callable[..., Settings]
-NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
 def of(findings: Findings, name: str, *levels: Level) -> Findings:
@@ -246,7 +245,7 @@ def test_values_of_other_types_and_unknown_statuses(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
     assert of(list(examine(settings)), "fields") == []
-    worked.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": "2026-11-24"}})
+    worked.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": DATE}})
     worked.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})  # is fine
     worked.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
     types, statuses = of(list(examine(settings)), "fields")

@@ -18,7 +18,7 @@ from flask import Flask, request
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .conftest import listening
+from .conftest import DATE, listening
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "deploy/requirements.lock").read_text()
@@ -66,7 +66,7 @@ def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
         if not vulnerable or asked["name"] != "flask":
             return {}
         affected = {"package": asked, "versions": [asked_for["version"]], "ranges": []}
-        told = {"id": "PYSEC-1", "modified": "2026-01-01T00:00:00Z", "published": None}
+        told = {"id": "PYSEC-1", "modified": f"{DATE}T00:00:00Z", "published": None}
         return {"vulns": [{**told, "aliases": [], "details": "bad", "affected": [affected]}]}
 
     @app.post("/-/npm/v1/security/advisories/bulk")

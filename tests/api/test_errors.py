@@ -17,7 +17,7 @@ from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 
-from ..conftest import Api
+from ..conftest import NEXT_DATE, Api
 
 QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
 PROTECTED = [QUEUE, STATS, "/jobs", "/jobs/some-id"]
@@ -135,7 +135,7 @@ def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
     [
         ({"to": "0001-01-01T00:30:00Z"}, "to"),
         ({"from": "9999-12-31T23:59:59.5Z", "to": "9999-12-31T23:59:59.9Z"}, "from"),
-        ({"to": ["2026-11-24T01:00:00Z", "2026-11-24T02:00:00Z"]}, "to"),
+        ({"to": [f"{NEXT_DATE}T01:00:00Z", f"{NEXT_DATE}T02:00:00Z"]}, "to"),
     ],
 )
 def test_the_ends_of_time_and_two_windows_at_once_are_422(

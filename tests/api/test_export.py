@@ -19,7 +19,7 @@ from jobmon.store import lists as lists_module
 from jobmon.store.indexes import create_indexes
 from jobmon.store.lists import JobLists
 
-from ..conftest import NOW, SECRET, Api
+from ..conftest import DATE, NOW, SECRET, Api
 
 QUEUE = "/admin/jobs/queue"
 HEADER = (
@@ -70,7 +70,7 @@ def sixty(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
 @pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
 @pytest.mark.parametrize("path", [QUEUE, "/jobs"])
 @pytest.mark.parametrize(
-    "wanted", [{}, {"status": "dlq"}, {"job_id": "job-1"}, {"created_from": "2026-11-23T03:00:10Z"}]
+    "wanted", [{}, {"status": "dlq"}, {"job_id": "job-1"}, {"created_from": f"{DATE}T03:00:10Z"}]
 )
 def test_an_export_is_the_list_as_it_is_walked_by_cursor(
     sixty: Api, monkeypatch: pytest.MonkeyPatch, path: str, wanted: dict[str, str], sort: str

@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from jobmon.store import lists as lists_module
 
-from ..conftest import NOW, Api
+from ..conftest import DATE, NEXT_DATE, NOW, Api
 
 QUEUE, OWN = "/admin/jobs/queue", "/jobs"
 OWNER = ObjectId("65f0c0ffee0123456789abcd")
@@ -48,19 +48,19 @@ def twelve(watched: Any) -> Any:
         ({"owner": "ad"}, ""),
         ({"owner": str(OWNER).upper()}, ""),
         ({"owner": "ada", "status": "dlq", "type": ["a", "c"]}, "11 5"),
-        ({"owner": "ada", "created_from": "2026-11-23T10:00:00Z"}, "11 8"),
-        ({"created_from": "2026-11-23T12:00:00Z"}, "11 10 9"),
-        ({"created_to": "2026-11-23T05:00:00Z"}, "1 0"),
-        ({"created_from": "2026-11-23T05:00", "created_to": "2026-11-23T07:00"}, "3 2"),
-        ({"created_from": "2026-11-23T14:30:00+02:00"}, "11 10"),
-        ({"created_from": "2026-11-24"}, ""),
-        ({"created_to": "2026-11-24", "type": "b", "status": "dlq"}, "7 1"),
+        ({"owner": "ada", "created_from": f"{DATE}T10:00:00Z"}, "11 8"),
+        ({"created_from": f"{DATE}T12:00:00Z"}, "11 10 9"),
+        ({"created_to": f"{DATE}T05:00:00Z"}, "1 0"),
+        ({"created_from": f"{DATE}T05:00", "created_to": f"{DATE}T07:00"}, "3 2"),
+        ({"created_from": f"{DATE}T14:30:00+02:00"}, "11 10"),
+        ({"created_from": NEXT_DATE}, ""),
+        ({"created_to": NEXT_DATE, "type": "b", "status": "dlq"}, "7 1"),
         ({"error_code": "E"}, "9 1"),
         ({"error_code": "11000"}, "11 7 3"),
         ({"error_code": "e"}, ""),
         ({"error_code": ".*"}, ""),
         ({"error_code": "E", "type": "b"}, "1"),
-        ({"error_code": "E", "status": "dlq", "created_from": "2026-11-23T05:00"}, "9"),
+        ({"error_code": "E", "status": "dlq", "created_from": f"{DATE}T05:00"}, "9"),
         ({"error_code": "9" * 30}, ""),
         (
             {"owner": "", "created_from": "", "created_to": "", "error_code": "", "job_id": ""}
@@ -80,7 +80,7 @@ def test_each_filter_finds_what_matches_and_nothing_else(
 
 
 def test_an_owners_own_list_has_the_filters_that_are_for_owners(api: Api, twelve: Any) -> None:
-    query = {"status": "dlq", "created_to": "2026-11-23T12:00:00Z"}
+    query = {"status": "dlq", "created_to": f"{DATE}T12:00:00Z"}
     assert ids(api.as_owner(OWN, "ada", **query)) == ["5"]
     for name in ("owner", "error_code"):
         answer = api.as_owner(OWN, "ada", **{name: "x"})
@@ -96,9 +96,9 @@ def test_an_owners_own_list_has_the_filters_that_are_for_owners(api: Api, twelve
         ("created_from", {"created_from": "yesterday"}),
         ("created_from", {"created_from": "0001-01-01T00:00:00+23:59"}),
         ("created_to", {"created_to": "9999-12-31T23:59:59-23:59"}),
-        ("created_to", {"created_to": "1700000000"}),
-        ("created_to", {"created_from": "2026-01-02", "created_to": "2026-01-02"}),
-        ("created_to", {"created_from": "2026-01-02T00:00:00-01:00", "created_to": "2026-01-02"}),
+        ("created_to", {"created_to": f"{NOW.timestamp():.0f}"}),
+        ("created_to", {"created_from": DATE, "created_to": DATE}),
+        ("created_to", {"created_from": f"{DATE}T00:00:00-01:00", "created_to": DATE}),
         ("owner", {"owner": "o" * 1_001}),
         ("error_code", {"error_code": "e" * 1_001}),
         ("error_code", {"error_code": "e", "owner": "ada"}),
@@ -128,10 +128,10 @@ def test_what_cannot_be_served_is_422_and_is_named(
     [
         (OWN, {}, 30),
         (QUEUE, {"owner": "ada"}, 30),
-        (QUEUE, {"created_from": "2026-11-23T03:00:01Z"}, 29),
+        (QUEUE, {"created_from": f"{DATE}T03:00:01Z"}, 29),
         (QUEUE, {"error_code": "E"}, 30),
-        (OWN, {"created_to": "2026-11-23T03:00:10Z"}, 10),
-        (OWN, {"created_to": "2026-11-23T03:00:11Z"}, 11),
+        (OWN, {"created_to": f"{DATE}T03:00:10Z"}, 10),
+        (OWN, {"created_to": f"{DATE}T03:00:11Z"}, 11),
     ],
     ids=str,
 )

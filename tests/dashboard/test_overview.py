@@ -3,7 +3,7 @@ an alarm that does not sound or sounds for nothing, and a table in the wrong ord
 
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,8 +25,10 @@ from jobmon.rollup.throughput import MINUTE, Tallies, Tally, merge
 from jobmon.store.jobs import Conditions, Figures
 from jobmon.store.plain import UNNAMED
 
-NOW = datetime(2026, 11, 23, 3, 0, 30, tzinfo=UTC)
-START = datetime(2026, 11, 23, 2, 1, tzinfo=UTC)  # of the hour's first step; NOW is in the last
+from .. import conftest
+
+NOW = conftest.NOW.replace(second=30)
+START = conftest.NOW - 59 * MINUTE  # of the hour's first step; NOW is in the last
 
 
 def minute(number: int) -> datetime:

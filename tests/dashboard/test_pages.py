@@ -16,7 +16,7 @@ from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 
-from ..conftest import NOW, Api
+from ..conftest import DATE, NEXT_DATE, NOW, Api
 from ..waiting import eventually
 from .conftest import Make, signed_in
 from .reading import Page, Viewer
@@ -310,7 +310,7 @@ WRONG = [
     ("per_page=1000", "per_page"),
     ("job_id=abc", "job_id"),
     ("created_from=yesterday", "created_from"),
-    ("created_from=2026-11-23&created_to=2026-11-22", "created_to"),
+    (f"created_from={NEXT_DATE}&created_to={DATE}", "created_to"),
     ("owner=ada&error_code=E", "error_code"),
     ("sort=type", "sort"),
     ("cursor=!", "cursor"),

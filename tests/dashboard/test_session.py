@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jobmon.api.auth import SECURE_SESSION_COOKIE, SESSION_COOKIE
 from jobmon.dashboard.session import MAX_COOKIE_BYTES, own_path
 
-from ..conftest import SECRET, Api
+from ..conftest import DATE, SECRET, Api
 from .conftest import Make, signed_in
 from .reading import Page, Viewer
 
@@ -145,7 +145,7 @@ THERE = [
     "/dashboard",
     "/dashboard/",
     "/dashboard/jobs",
-    "/dashboard/jobs?status=dlq&type=a%20b&created_from=2026-11-23T03:00:00Z",
+    f"/dashboard/jobs?status=dlq&type=a%20b&created_from={DATE}T03:00:00Z",
     "/dashboard/jobs/a%3Fb%2Fc%23d%25",
     "/dashboard?text=//evil.example",
     "/dashboard#types",

@@ -10,7 +10,9 @@ from jobmon.api.schemas import JobDetail
 from jobmon.dashboard.timeline import MAX_ATTEMPTS, Step, is_finished, timeline
 from jobmon.domain import Redactor
 
-AT = "2026-11-23T03:00:{:02d}.000Z"
+from ..conftest import DATE
+
+AT = DATE + "T03:00:{:02d}.000Z"
 JOB: dict[str, Any] = {
     "status": "queued",
     "createdBy": None,
@@ -150,8 +152,8 @@ def test_attempts_have_the_colour_of_what_they_came_to() -> None:
 
 
 def test_clocks_that_differ_make_no_negative_times() -> None:
-    early = attempt(1, startedAt="2026-11-23T02:59:58.000Z", finishedAt=AT.format(0), durationMs=-5)
-    life = steps(status="dlq", finishedAt="2026-11-23T02:00:00.000Z", attempts=[early])
+    early = attempt(1, startedAt=f"{DATE}T02:59:58.000Z", finishedAt=AT.format(0), durationMs=-5)
+    life = steps(status="dlq", finishedAt=f"{DATE}T02:00:00.000Z", attempts=[early])
     assert [(step.wait_ms, step.run_ms) for step in life[1:]] == [(0, 0), (0, None)]
 
 

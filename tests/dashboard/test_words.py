@@ -1,6 +1,5 @@
 """Numbers in words: would catch a unit too many, one too few, and a number where there is none."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +14,8 @@ from jobmon.dashboard.words import (
     spark,
     status_word,
 )
+
+from ..conftest import DATE, NOW
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -80,8 +81,8 @@ def test_a_status_has_a_word_and_an_unknown_one_keeps_its_name(
 
 
 def test_an_instant_is_iso_and_what_is_none_stays_what_it_is() -> None:
-    moment = datetime(2026, 11, 23, 3, 0, 0, 123_000, UTC)
-    assert instant(moment) == "2026-11-23T03:00:00.123Z"
+    moment = NOW.replace(microsecond=123_000)
+    assert instant(moment) == f"{DATE}T03:00:00.123Z"
     assert instant("last Tuesday") == "last Tuesday"
     assert instant(None) == ""
 
@@ -121,8 +122,8 @@ def test_a_query_has_what_is_not_empty(given: dict[str, Any], expected: str) -> 
 @pytest.mark.parametrize(
     ("moment", "said"),
     [
-        ("2026-11-23T03:00:59.999Z", "2026-11-23T03:00"),
-        ("2026-11-23T03:00+02:00", "2026-11-23T03:00"),
+        (f"{DATE}T03:00:59.999Z", f"{DATE}T03:00"),
+        (f"{DATE}T03:00+02:00", f"{DATE}T03:00"),
         ("yesterday", ""),
         ("", ""),
         (None, ""),

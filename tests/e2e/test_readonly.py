@@ -192,7 +192,7 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
         "owner=alice&status=dlq",
         "error_code=E",
         f"job_id={job_id[:6]}",
-        "created_from=2020-01-01&sort=createdAt",
+        "created_from=1999-01-01&sort=createdAt",
         "page=2&per_page=1",
         f"cursor={jobs['meta']['next_cursor']}&per_page=1",
         "format=csv",

@@ -34,9 +34,9 @@ from jobmon.rollup.throughput import DAY, HOUR, dump, load, tally
 from jobmon.settings import Settings
 from jobmon.store.indexes import JOB_ID, create_indexes
 
-from ..conftest import SECRET, Api
+from ..conftest import NOW, SECRET, Api
 from . import documents
-from .documents import NOW, PLANTED
+from .documents import PLANTED
 from .requests import Request
 
 NEEDS_TOKEN = ("/jobs", "/admin/jobs/", "/metrics")

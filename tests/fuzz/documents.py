@@ -8,13 +8,14 @@ that is not UTF-8, keys that occur twice, dates that no calendar has.
 
 import random
 import struct
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from bson import Decimal128, ObjectId
 from bson.raw_bson import RawBSONDocument
 
 from jobmon.store.decoding import decode
+
+from ..conftest import DATE, NOW
 
 # Whatever stands under a secret key has this in it: it must never be seen.
 PLANTED = "pl4nted"
@@ -23,7 +24,6 @@ SECRET_KEYS = [b"password", b"apiKey", b"x-auth-token", b"clientSecret", b"PIN",
 OWNERS = ["ada", "65f0c0ffee0123456789abcd"]
 ARRAY = 0x04
 STATUSES = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled", "odd"]
-NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
 NOW_MS = round(NOW.timestamp() * 1_000)
 
 
@@ -103,7 +103,7 @@ STRINGS = [
         "", " ", "x", "null", "true", "0", "a.b$c", "$type", "\0", "a\0b", "\r\n", "\x1b[31m",
         "\x7f\x80", "\ufeff", "\u202egnp.exe", "\u2028", "\U0010ffff", "é" * 300, "=1+1", "@x", "-2",
         "<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "{{ 7 * 7 }}", "%s%n%00",
-        "../../etc/passwd", "2026-11-23T03:00:00Z", "9999-12-31T23:59:59.999+23:59", "0001-01-01",
+        "../../etc/passwd", f"{DATE}T03:00:00Z", "9999-12-31T23:59:59.999+23:59", "0001-01-01",
         "x" * 5_000, '{"password": 1}', "other", "\ud7ff", "a,b;c\"d", "line\u0085end", "\t",
     )
 ] + [text(value) for value in (b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\x80", b"a\xf0\x9f", b"\xed\xbf\xbf")]  # fmt: skip

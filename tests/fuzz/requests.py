@@ -12,6 +12,7 @@ import bson
 
 from jobmon.store.ordering import Place
 
+from ..conftest import DATE, NOW
 from . import documents
 
 ROUTES = [
@@ -48,8 +49,8 @@ ODD_TEXT = [
     "\ud7ff", "é", "𝕏", "x" * 300, "x" * 9_000, "$where", "{$gt:''}", "[]", "__proto__", "null", "true",
     "NaN", "Infinity", "1e999", "-1", "0", "1", "2147483648", "9223372036854775808", "9" * 400,
     "00000000000000000001", "+1", " 1", "1 ", "1.0", "0x1", "١", "1_0", "<script>", "'\"", "{{7*7}}",
-    "2026-11-23", "2026-11-23T03:00:00Z", "2026-11-23T03:00:00+23:59", "0001-01-01T00:00:00-23:59",
-    "9999-12-31T23:59:59+00:00", "9999-12-31T23:59:59.999999-23:59", "2026-W48-1", "2026-11-23T24:00:00",
+    DATE, f"{DATE}T03:00:00Z", f"{DATE}T03:00:00+23:59", "0001-01-01T00:00:00-23:59",
+    "9999-12-31T23:59:59+00:00", "9999-12-31T23:59:59.999999-23:59", f"{NOW:%G-W%V-1}", f"{DATE}T24:00:00",
     "10000-01-01", "-000001-01-01", "now", "65f0c0ffee0123456789abcd", "65F0C0FFEE0123456789ABCD",
     "job-", "job-1", "createdAt", "-createdAt", "csv", "ndjson", "json", "queued", "dlq", "email.send",
     "1h", "24h", "7d", "30d", "-done", "type", "60", "3600", "604800", "61", "100", "101", "E1", "ada",
@@ -163,7 +164,7 @@ def _text(dice: documents.Dice) -> str:
 def _cursor(dice: documents.Dice) -> str:
     """A real cursor, or what became of one: other values, cut, bits turned over, other keys."""
     place = Place(
-        created_at=documents.NOW,
+        created_at=NOW,
         id=dice.randrange(9),
         page=dice.choice([1, 2, 9]),
         oldest_first=dice.random() < 0.3,
@@ -193,7 +194,7 @@ def _cursor(dice: documents.Dice) -> str:
             at = dice.randrange(len(data))
             data[at:at] = dice.randbytes(dice.randint(1, 9))
         case "keys":
-            hostile = {"c": documents.NOW, "i": {"$gt": ""}, "p": 1, "o": False, "b": False}
+            hostile = {"c": NOW, "i": {"$gt": ""}, "p": 1, "o": False, "b": False}
             data = bytearray(bson.encode(hostile))
     return base64.urlsafe_b64encode(data).decode().rstrip("=" if dice.random() < 0.9 else "")
 

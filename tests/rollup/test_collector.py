@@ -41,7 +41,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 from jobmon.store.plain import label
 
-from ..conftest import SECRET, Api
+from ..conftest import NOW, SECRET, Api
 from ..fuzz.documents import (
     REFERENCE,
     Value,
@@ -54,7 +54,7 @@ from ..fuzz.documents import (
 )
 from ..waiting import eventually
 
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(days=2_000)
 WITHIN_S = 2  # what is promised after the last change
 Counts = dict[tuple[str, str], int]
 

@@ -1,7 +1,7 @@
 """Running totals: would catch a recount that is added twice, an hour that retention takes out of a
 total, and a counter that falls."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +12,10 @@ from jobmon.rollup.counters import COUNTERS, OTHER, Counters, load_counters
 from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, dump
 from jobmon.store.plain import UNNAMED
 
+from ..conftest import NOW
+
 Db = Database[dict[str, Any]]
-START = datetime(2026, 11, 23, 3, 20, tzinfo=UTC)
+START = NOW.replace(minute=20)
 FIRST = START.replace(minute=0)
 
 

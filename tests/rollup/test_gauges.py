@@ -16,11 +16,12 @@ from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, floor
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
+from .. import conftest
 from ..waiting import eventually
 from .test_collector import collecting
 
-NOW = datetime(2026, 11, 23, 3, 17, 42, tzinfo=UTC)
-ALWAYS = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+NOW = conftest.NOW.replace(minute=17, second=42)
+ALWAYS = (NOW - 10_000 * DAY, NOW + 10_000 * DAY)
 
 
 @pytest.fixture

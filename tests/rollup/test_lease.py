@@ -13,7 +13,9 @@ from pymongo.database import Database
 from jobmon.rollup import lease as lease_module
 from jobmon.rollup.lease import Lease
 
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+from ..conftest import NOW
+
+LONG_AGO = NOW - timedelta(days=2_000)
 
 
 def test_one_collector_works_and_another_takes_over(database: Database[dict[str, Any]]) -> None:

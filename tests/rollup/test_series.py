@@ -1,7 +1,7 @@
 """Windows of the past: would catch a step that is told twice or from a span that has changed since,
 and an answer that costs the database something for every viewer."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,8 +14,10 @@ from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, busiest, floor
 from jobmon.store.plain import UNNAMED
 
+from .. import conftest
+
 MANY = {"a": Tally(1), "most": Tally(5), "b": Tally(3)}
-NOW = datetime(2026, 11, 23, 3, 7, 11, tzinfo=UTC)
+NOW = conftest.NOW.replace(minute=7, second=11)
 KEPT = dict.fromkeys(SPANS, 400 * DAY)
 
 

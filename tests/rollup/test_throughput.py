@@ -23,7 +23,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
-from ..conftest import Api
+from ..conftest import DATE, NOW, Api
 from ..waiting import eventually
 
 SERIES, TYPES = "/admin/jobs/timeseries", "/admin/jobs/types"
@@ -88,7 +88,7 @@ def total(service: Api, path: str = SERIES, **query: Any) -> dict[str, int]:
 def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
     service: Api, database: Db
 ) -> None:
-    start = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    start = NOW
     inside = start + timedelta(seconds=30)
     attempt(database, inside)
     attempt(database, inside, status="failed", type="u", eligibleAt=inside - timedelta(seconds=9))
@@ -253,7 +253,7 @@ def test_what_a_writer_with_a_wrong_clock_did_is_told(
 
 
 def test_an_odd_moment_does_not_stop_the_count(service: Api, database: Db) -> None:
-    start = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    start = NOW
     odd: list[Any] = [[start], [], "soon", None, {"a": start}, 7]
     database.jobs.insert_many([{"jobId": str(at), "createdAt": at} for at in odd])
     database.job_attempts.insert_many(
@@ -267,7 +267,7 @@ def test_an_odd_moment_does_not_stop_the_count(service: Api, database: Db) -> No
 def test_a_long_time_is_counted_in_pieces_where_the_database_is_slow(
     service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    start = NOW
     for minutes in (0, 20, 59):
         attempt(database, start + minutes * MINUTE, createdAt=start + minutes * MINUTE)
 
@@ -290,12 +290,12 @@ def iso(moment: datetime) -> str:
     ("query", "parameter"),
     [
         ({"from": "yesterday"}, "from"),
-        ({"to": "2026-13-01"}, "to"),
-        ({"from": "2026-11-23T04:00:00Z", "to": "2026-11-23T03:00:00Z"}, "from"),
+        ({"to": "1999-13-01"}, "to"),
+        ({"from": f"{DATE}T04:00:00Z", "to": f"{DATE}T03:00:00Z"}, "from"),
         ({"step": "59"}, "step"),
         ({"step": "90"}, "step"),
         ({"step": "x"}, "step"),
-        ({"from": "2026-11-01T00:00:00Z", "step": "60"}, "step"),
+        ({"from": (NOW - 22 * DAY).isoformat(), "step": "60"}, "step"),
         ({"from": "0001-01-01T00:00:00Z"}, "from"),
         ({"type": ["t"] * 21}, "type"),
     ],
@@ -315,11 +315,11 @@ def test_figures_over_time_need_the_dashboards_permission(api: Api, path: str) -
 
 
 def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
-    query = {"from": "2026-11-23T03:07:00Z", "to": "2026-11-23T04:01:00Z", "step": 900}
+    query = {"from": f"{DATE}T03:07:00Z", "to": f"{DATE}T04:01:00Z", "step": 900}
     answer = service.as_admin(SERIES, **query).json
     assert answer["meta"] | {"asOf": None} == {
-        "from": "2026-11-23T03:00:00.000Z",
-        "to": "2026-11-23T04:15:00.000Z",
+        "from": f"{DATE}T03:00:00.000Z",
+        "to": f"{DATE}T04:15:00.000Z",
         "step": 900,
         "asOf": None,
         "source": "live",
@@ -332,7 +332,7 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
         "04:00",
     ]
     assert answer["data"][0] == {
-        "at": "2026-11-23T03:00:00.000Z",
+        "at": f"{DATE}T03:00:00.000Z",
         **dict.fromkeys(("enqueued", "succeeded", "failed", "dlq"), 0),
         "failureRate": None,
         "statusCounts": None,

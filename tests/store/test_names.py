@@ -11,7 +11,8 @@ from jobmon.settings import Settings
 from jobmon.store.names import DerivedStatus, Names, spellings
 from jobmon.store.profiles import profile_of
 
-AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
+from ..conftest import NOW
+
 ID = ObjectId("6b0569950000000000000001")
 SNAKE = Names(
     paths={
@@ -63,11 +64,11 @@ def test_the_contracts_own_documents_are_left_as_they_are() -> None:
         ({"status": "dlq"}, {"state": {"$in": ["failed", "dlq"]}}),
         ({"status": {"$in": ["failed"]}}, {"state": {"$in": []}}),  # their word for another
         ({"status": {"$in": ["done", "queued"]}}, {"state": "queued"}),
-        ({"leaseExpiresAt": {"$lt": AT}}, {"locked_at": {"$lt": AT - timedelta(minutes=10)}}),
-        ({"nextRunAt": {"$gt": AT}}, NOTHING),
+        ({"leaseExpiresAt": {"$lt": NOW}}, {"locked_at": {"$lt": NOW - timedelta(minutes=10)}}),
+        ({"nextRunAt": {"$gt": NOW}}, NOTHING),
         ({"nextRunAt": None}, {}),
         ({"createdBy": {"$in": ["ada"]}}, NOTHING),
-        ({"$expr": {"$gt": ["$createdAt", AT]}}, {"$expr": {"$gt": ["$made.at", AT]}}),
+        ({"$expr": {"$gt": ["$createdAt", NOW]}}, {"$expr": {"$gt": ["$made.at", NOW]}}),
     ],
     ids=str,
 )
@@ -173,13 +174,13 @@ def test_what_is_read_is_what_is_told_of_and_no_path_twice() -> None:
 
 
 def test_a_document_is_told_in_the_contracts_words() -> None:
-    job = {"_id": 7, "kind": "a", "state": "ok", "made": {"at": AT}, "locked_at": AT, "status": 9}
+    job = {"_id": 7, "kind": "a", "state": "ok", "made": {"at": NOW}, "locked_at": NOW, "status": 9}
     assert SNAKE.document(job) == {
         "_id": 7,
         "type": "a",
         "status": "succeeded",
-        "createdAt": AT,
-        "leaseExpiresAt": AT + timedelta(minutes=10),
+        "createdAt": NOW,
+        "leaseExpiresAt": NOW + timedelta(minutes=10),
     }
     assert SNAKE.document({"_id": 7, "made": "then", "state": ["ok"], "locked_at": "now"}) == {
         "_id": 7,
@@ -211,5 +212,5 @@ def test_settings_correct_a_profile() -> None:
     assert jobs(profile="celery").status("PROGRESS") == "PROGRESS"
     mine = jobs(profile="agenda", job_fields={"status": "state", "leaseExpiresAt": "until"})
     assert mine.query({"status": "dlq"}) == {"state": "dlq"}
-    assert mine.query({"leaseExpiresAt": {"$lt": AT}}) == {"until": {"$lt": AT}}
+    assert mine.query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
     assert jobs(profile="agenda").unknown == {"createdBy", "maxAttempts", "updatedAt"}

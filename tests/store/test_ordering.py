@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -39,7 +39,7 @@ from jobmon.store.indexes import create_indexes
 from jobmon.store.ordering import NEWEST_FIRST, Place
 from jobmon.store.plain import aware
 
-from ..conftest import NOW, SECRET, Api
+from ..conftest import DATE, NOW, SECRET, Api
 from ..fuzz.documents import Value, binary, date, int32, raw, text
 
 CREATED = [
@@ -51,7 +51,7 @@ CREATED = [
     DatetimeMS(-62_135_596_800_001),
     None,
     None,
-    "2026-11-23T03:00:00Z",
+    f"{DATE}T03:00:00Z",
     "",
     "zz",
     0,
@@ -479,11 +479,11 @@ def anything(
         {"job_id": "id-1"},
         {"job_id": "id-2", "status": "dlq"},
         {"error_code": "E"},
-        {"error_code": "E", "status": "dlq", "created_from": "2026-11-23T03:00:00Z"},
-        {"created_from": "2026-11-23T03:00:00Z"},
-        {"created_to": "2026-11-23T03:00:00.001Z"},
-        {"created_from": "2025-10-19T03:00:00Z", "created_to": "2026-11-23T03:00:00"},
-        {"owner": "ada", "created_from": "2026-11-23T04:00:00+01:00"},
+        {"error_code": "E", "status": "dlq", "created_from": f"{DATE}T03:00:00Z"},
+        {"created_from": f"{DATE}T03:00:00Z"},
+        {"created_to": f"{DATE}T03:00:00.001Z"},
+        {"created_from": (NOW - timedelta(days=400)).isoformat(), "created_to": f"{DATE}T03:00:00"},
+        {"owner": "ada", "created_from": f"{DATE}T04:00:00+01:00"},
     ],
     ids=str,
 )
@@ -600,5 +600,5 @@ def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
 
 
 def test_dates_are_compared_in_utc() -> None:
-    place = Place(created_at=datetime(2026, 1, 1, tzinfo=UTC), id=1, page=1)
+    place = Place(created_at=NOW, id=1, page=1)
     assert Place.from_token(place.token()).created_at.tzinfo is not None

@@ -1,0 +1,68 @@
+"""Find dates written into tests and benches: sooner or later they are older than what is kept.
+
+A moment there is relative to now, or to `NOW` of tests/conftest.py. `make lint` runs
+this in the checkout; another one may be named.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Printing is what this file tests: of a moment that is given, and nothing looks at the clock.
+MEANT = {
+    "tests/store/test_plain.py": {
+        "datetime(2026, 1, 2)",
+        "datetime(2026, 1, 2, 3, 4, 5, 678_999, UTC)",
+        "datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=1)))",
+        "2026-01-02T03:04:05.678Z",
+        "2026-01-02T00:00:00.000Z",
+    },
+}
+
+YEARS = range(2000, 2100)
+TEXT = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2]|W[0-5]\d)\b")
+SECONDS = range(1_500_000_000, 2_000_000_000)  # since 1970: from 2017 to 2033
+WITH_BODY = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def dates(source: str) -> Iterator[tuple[int, str]]:
+    """The dates written in a Python file, docstrings apart: each with its line."""
+    tree = ast.parse(source)
+    prose = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, WITH_BODY) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Name(id="datetime" | "date") | ast.Attribute(attr="datetime" | "date"),
+                args=[ast.Constant(value=int(year)), *_],
+            ) if year in YEARS:
+                yield node.lineno, ast.get_source_segment(source, node) or ""
+            case ast.Constant(value=str(text)) if id(node) not in prose and TEXT.search(text):
+                yield node.lineno, text
+            case ast.Constant(value=int(number) | float(number)) if (
+                int(number) in SECONDS or int(number) // 1_000 in SECONDS
+            ):
+                yield node.lineno, str(number)
+
+
+def main(root: Path) -> int:
+    """Print the dates under `root` that are not meant; 1 if there are any."""
+    found = [
+        f"{path.relative_to(root)}:{line}: a date in a test grows old: {written}"
+        for folder in ("tests", "bench")
+        for path in sorted((root / folder).rglob("*.py"))
+        if "node_modules" not in path.parts
+        for line, written in dates(path.read_text())
+        if written not in MEANT.get(str(path.relative_to(root)), ())
+    ]
+    print("\n".join([*found, "Make them relative to now."]) if found else "No dates in tests.")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))

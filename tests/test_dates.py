@@ -1,0 +1,35 @@
+"""The check of dates in tests: would catch one that lets a date pass until the day it expires."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECK = Path(__file__).parents[1] / ".ci/dates.py"
+YEAR = 2026
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (f"NOW = datetime({YEAR}, 11, 23, tzinfo=UTC)", True),
+        (f"NOW = datetime.date({YEAR}, 1, 2)", True),
+        (f'JOB = {{"createdAt": "{YEAR}-11-23T03:00:00Z"}}', True),
+        (f'path = f"/jobs?created_from={YEAR}-11-23&owner={{owner}}"', True),
+        (f'"""Docs."""\nWEEK = "{YEAR}-W48-1"', True),
+        ("issued_at = 1_7" + "00_000_000", True),
+        ("at = DatetimeMS(17" + "00000000000)", True),
+        (f'def test() -> None:\n    """As of {YEAR}-11-23."""', False),
+        ("NOW = datetime.now(UTC) - timedelta(days=1)", False),
+        ('ENDS = ["0001-01-01", "9999-12-31T23:59:59Z", "1970-01-01"]', False),
+        ("sizes = [2_147_483_648, 2**31, 1_000_000, 0.5]", False),
+    ],
+)
+def test_a_date_in_a_test_is_found(tmp_path: Path, source: str, found: bool) -> None:
+    (tmp_path / "tests/deep").mkdir(parents=True)
+    (tmp_path / "tests/deep/test_x.py").write_text(source)
+    command = [sys.executable, str(CHECK), str(tmp_path)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == found, checked.stdout + checked.stderr
+    assert ("tests/deep/test_x.py:" in checked.stdout) == found
