@@ -9,11 +9,12 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
 from jobmon.logs import cause
 from jobmon.store.connection import DatabaseAwayError
+from jobmon.store.failures import Failure, failure_of
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +22,31 @@ RETRY_AFTER_S = 2
 RETRY_SLOW_AFTER_S = 10
 
 AWAY = "The database does not answer. Try again."
+INTERRUPTED = "The database ended the query before it was done. Try again."
 TOO_SLOW = (
     "The query took longer than the database may work at one. Ask for less: a narrower filter, "
     "or the next pages by cursor instead of a page far from 1."
 )
+# What a caller is answered where the deployment, not the query, is at fault: the message, and
+# after how many seconds the same query may succeed.
+_UNAVAILABLE = {
+    Failure.AWAY: (AWAY, RETRY_AFTER_S),
+    Failure.INTERRUPTED: (INTERRUPTED, RETRY_AFTER_S),
+    Failure.TOO_SLOW: (TOO_SLOW, RETRY_SLOW_AFTER_S),
+    Failure.TOO_LARGE: (
+        "The query needs more memory than the database allows. Ask for less: a narrower filter.",
+        RETRY_SLOW_AFTER_S,
+    ),
+    Failure.REFUSED: (
+        "The database refuses jobmon's user; /readyz and the log name the reason.",
+        RETRY_AFTER_S,
+    ),
+}
 
 _CODES = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
     HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This address does not answer that."),
 }
-# UserNotFound (by certificate), Unauthorized, AuthenticationFailed: the database is there, but not
-# for us, until someone acts.
-_REFUSED = (11, 13, 18)
 
 
 class ApiError(Exception):
@@ -132,15 +146,12 @@ def _by_parameter(messages: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def _database_error(error: PyMongoError) -> ApiError:
-    away = isinstance(error, ConnectionFailure | ExecutionTimeout)
-    refused = isinstance(error, OperationFailure) and error.code in _REFUSED
-    if not (away or refused):
+    failure = failure_of(error)
+    if failure is None:
         return _server_error(error)
     if not isinstance(error, DatabaseAwayError):  # of these the first was logged, there are many
         log.error("%s: database unavailable: %s", request.endpoint, cause(error))
-    if isinstance(error, ExecutionTimeout):
-        return unavailable("database_unavailable", TOO_SLOW, RETRY_SLOW_AFTER_S)
-    return unavailable("database_unavailable", AWAY)
+    return unavailable("database_unavailable", *_UNAVAILABLE[failure])
 
 
 def _server_error(error: Exception) -> ApiError:

@@ -1,6 +1,7 @@
 """Every failure as the contract says: would catch a wrong status or code, a body of another shape,
 a check that comes too late, and an answer that tells what it must not."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 
 from ..conftest import NEXT_DATE, Api
+from ..waiting import eventually
 
 QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
 PROTECTED = [QUEUE, STATS, "/jobs", "/jobs/some-id"]
@@ -228,7 +230,7 @@ def test_a_database_that_fails_or_refuses_is_503(
     assert "hidden" not in answer.text
 
 
-SLOW = [
+ASKING = [
     "/jobs",
     "/jobs/some-id",
     QUEUE,
@@ -245,32 +247,172 @@ SLOW = [
 ]
 
 
+def answers_while_failing(api: Api, database: Database[dict[str, Any]], code: int) -> Any:
+    """What every route that reads jobs answers while all of its commands fail with a code."""
+    create_indexes(api.app.extensions["jobmon_connection"])
+    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
+    commands = ["find", "aggregate", "count", "explain", "getMore"]
+    failing = {"failCommands": commands, "errorCode": code, "appName": "jobmon"}
+    admin = database.client.admin
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
+    headers = {"Authorization": f"Bearer {api.token()}"}
+    try:
+        answers = {path: api.client.get(path, headers=headers) for path in ASKING[:-3]}
+        api.client.set_cookie(SESSION_COOKIE, api.token(), path="/dashboard", domain="localhost")
+        return answers | {path: api.client.get(path) for path in ASKING[-3:]}
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
+
+
 def test_a_query_that_takes_too_long_is_refused_in_words_by_every_route(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    create_indexes(real_api.app.extensions["jobmon_connection"])
-    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
-    slow = {"failCommands": ["find", "aggregate", "explain"], "errorCode": 50, "appName": "jobmon"}
-    admin = database.client.admin
-    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
-    headers = {"Authorization": f"Bearer {real_api.token()}"}
-    try:
-        answers = {path: real_api.client.get(path, headers=headers) for path in SLOW[:-3]}
-        real_api.client.set_cookie(
-            SESSION_COOKIE, real_api.token(), path="/dashboard", domain="localhost"
-        )
-        answers |= {path: real_api.client.get(path) for path in SLOW[-3:]}
-    finally:
-        admin.command("configureFailPoint", "failCommand", mode="off")
-    for path, answer in answers.items():
+    for path, answer in answers_while_failing(real_api, database, 50).items():
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), path
         assert "The query took longer" in answer.text, path
         if not path.startswith("/dashboard"):
             assert_error(answer, 503, "database_unavailable")
 
 
+# What a database may answer to a query that is good, by the names of its error codes.
+NO_FAULT_OF_OURS = {
+    "HostUnreachable": 6,
+    "LockTimeout": 24,
+    "NamespaceNotFound": 26,
+    "IndexNotFound": 27,
+    "CursorNotFound": 43,
+    "NetworkTimeout": 89,
+    "ShutdownInProgress": 91,
+    "OperationFailed": 96,
+    "WriteConflict": 112,
+    "CappedPositionLost": 136,
+    "CursorInUse": 143,
+    "ExceededMemoryLimit": 146,
+    "StaleEpoch": 150,
+    "QueryPlanKilled": 175,
+    "PrimarySteppedDown": 189,
+    "NetworkInterfaceExceededTimeLimit": 202,
+    "CursorKilled": 237,
+    "SnapshotTooOld": 239,
+    "SnapshotUnavailable": 246,
+    "StaleDbVersion": 249,
+    "TooManyLogicalSessions": 261,
+    "ExceededTimeLimit": 262,
+    "TooManyFilesOpen": 264,
+    "MigrationConflict": 272,
+    "ClientDisconnect": 279,
+    "QueryExceededMemoryLimitNoDiskUseAllowed": 292,
+    "InterruptedDueToStorageChange": 355,
+    "TemporarilyUnavailable": 365,
+    "NotWritablePrimary": 10107,
+    "InterruptedAtShutdown": 11600,
+    "Interrupted": 11601,
+    "InterruptedDueToReplStateChange": 11602,
+    "StaleConfig": 13388,
+    "NotPrimaryNoSecondaryOk": 13435,
+    "NotPrimaryOrSecondary": 13436,
+    "OutOfDiskSpace": 14031,
+    "Unauthorized": 13,
+    "AuthenticationFailed": 18,
+    "AtlasError": 8000,
+}
+
+
+@pytest.mark.parametrize("name", NO_FAULT_OF_OURS)
+def test_what_the_deployment_causes_is_503(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    fault = OperationFailure("quoted", NO_FAULT_OF_OURS[name], {"codeName": name})
+    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    for path in ("/jobs/some-id", "/dashboard/jobs/some-id"):
+        answer = api.as_admin(path)
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "quoted" not in answer.text
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [name in line for line in lines] == [True, True]
+
+
+@pytest.mark.parametrize("label", ["SystemOverloadedError", "TransientTransactionError"])
+def test_an_unknown_code_is_503_where_the_server_labels_it_as_passing(
+    api: Api, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    fault = OperationFailure("hidden", 999_999, {"errorLabels": [label]})
+    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    assert_error(api.as_admin("/jobs/some-id"), 503, "database_unavailable")
+
+
+# One of each kind that the driver treats in its own way.
+@pytest.mark.parametrize("code", [13, 26, 43, 175, 292, 10107, 11600, 11601])
+def test_every_route_answers_503_while_the_database_ends_queries(
+    real_api: Api, database: Database[dict[str, Any]], code: int
+) -> None:
+    for path, answer in answers_while_failing(real_api, database, code).items():
+        assert answer.status_code == 503, path
+        assert int(answer.headers["Retry-After"]) > 0, path
+        if not path.startswith("/dashboard"):
+            assert_error(answer, 503, "database_unavailable")
+
+
+class Killed:
+    """Runs `act` on the real server once a query of jobmon's waits in it, then lets it go on."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._database = database
+
+    def during(self, ask: Callable[[], Any], act: Callable[[int], Any]) -> Any:
+        admin, outcome = self._database.client.admin, []
+        held = {"shouldCheckForInterrupt": True, "nss": f"{self._database.name}.jobs"}
+        admin.command("configureFailPoint", WAITS, mode="alwaysOn", data=held)
+        thread = threading.Thread(target=lambda: outcome.append(ask()))
+        try:
+            thread.start()
+            running = eventually(self._running)
+            act(running["opid"])
+        finally:
+            admin.command("configureFailPoint", WAITS, mode="off")
+            thread.join()
+        return outcome[0]
+
+    def _running(self) -> Any:
+        mine = {"appName": "jobmon", "ns": f"{self._database.name}.jobs", "failpointMsg": WAITS}
+        operations = [{"$currentOp": {"allUsers": True}}, {"$match": mine}]
+        return next(self._database.client.admin.aggregate(operations), None)
+
+
+WAITS = "waitInFindBeforeMakingBatch"
+ACTS: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
+    "killOp": lambda database, opid: database.client.admin.command("killOp", 1, op=opid),
+    "drop": lambda database, _: database.jobs.drop(),
+    "rename": lambda database, _: database.jobs.rename("elsewhere"),
+    "drop of the index": lambda database, _: database.jobs.drop_indexes(),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("path", [QUEUE, "/dashboard/jobs"])
+def test_a_query_that_is_ended_on_the_server_is_503(
+    real_api: Api, database: Database[dict[str, Any]], path: str, act: str
+) -> None:
+    create_indexes(real_api.app.extensions["jobmon_connection"])
+    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
+    answer = Killed(database).during(
+        lambda: real_api.as_admin(path), lambda opid: ACTS[act](database, opid)
+    )
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+
+
 @pytest.mark.parametrize(
-    "fault", [RuntimeError("hidden"), OperationFailure("hidden", 2), WTimeoutError("hidden")]
+    "fault",
+    [
+        RuntimeError("hidden"),
+        OperationFailure("hidden", 2),
+        OperationFailure("hidden", 9),
+        OperationFailure("hidden", 40_324),
+        OperationFailure("hidden"),
+        WTimeoutError("hidden"),
+    ],
 )
 def test_a_fault_of_ours_is_500_without_internals_and_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception

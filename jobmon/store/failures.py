@@ -1,0 +1,91 @@
+"""What kind of failure a database error is, and whether jobmon's own query is to blame for it."""
+
+from enum import Enum
+
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    CursorNotFound,
+    ExecutionTimeout,
+    OperationFailure,
+    ProtocolError,
+)
+
+UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_ERROR = 13, 18, 8_000
+
+
+class Failure(Enum):
+    """A failure that the deployment causes: the same query may succeed later."""
+
+    AWAY = "away"
+    """No server is reachable, or the one that was asked is stopping or no longer primary."""
+    INTERRUPTED = "interrupted"
+    """The server ended the query: killed, its cursor or collection is gone, a lock, no disk."""
+    TOO_SLOW = "too slow"
+    """The query reached its time limit."""
+    TOO_LARGE = "too large"
+    """The query needs more memory than the server allows."""
+    REFUSED = "refused"
+    """The server knows no such user or password, or the user lacks a right."""
+
+
+# By the categories of MongoDB's src/mongo/base/error_codes.yml, and what has the same effect.
+_CODES: dict[Failure, tuple[int, ...]] = {
+    Failure.AWAY: (
+        *(6, 7, 89, 141, 202, 230, 231, 317, 384, 407, 9001, 56846),  # network between servers
+        *(91, 333, 372, 11600),  # ShutdownError
+        *(189, 10058, 10107, 11602, 13435, 13436),  # NotPrimaryError
+        *(70, 71, 74, 94, 133, 199, 216, 303),  # a shard or a member that is not there (yet)
+        *(433, 449, 450, 462),  # SystemOverloadedError
+    ),
+    Failure.INTERRUPTED: (
+        *(24, 279, 281, 282, 355, 453, 11601, 46841, 91331, 10045600),  # Interruption
+        *(90, 194, 310, 312),  # CancellationError
+        *(43, 96, 136, 143, 175, 237, 314),  # CursorInvalidatedError; a cursor in use
+        *(26, 27, 215, 221, 361, 4938500),  # collection or index dropped under the query
+        *(239, 246, 250, 272),  # SnapshotError
+        *(150, 249, 343, 9996, 13388),  # StaleShardVersionError
+        *(46, 107, 112, 117, 134, 208, 211, 259, 267, 338, 12586, 12587),  # locks, conflicts
+        *(206, 225, 251, 261, 365, 402, 406, 412),  # sessions; RetriableError
+        *(38, 39, 176, 264, 288, 301, 14031),  # disk and files
+    ),
+    Failure.TOO_SLOW: (50, 262, 290),  # ExceededTimeLimitError
+    Failure.TOO_LARGE: (146, 292, 16819, 16820, 16945),  # the last three: before MongoDB 4.4
+    Failure.REFUSED: (
+        *(11, UNAUTHORIZED, AUTHENTICATION_FAILED, 31, 33, 214, 334, 337, 391, 392, 404),
+        ATLAS_ERROR,
+    ),
+}
+_BY_CODE = {code: failure for failure, codes in _CODES.items() for code in codes}
+# What a server or the driver adds to an error that passes by itself.
+_PASSING = (
+    "RetryableError",
+    "SystemOverloadedError",
+    "TransientTransactionError",
+    "RetryableWriteError",
+    "ResumableChangeStreamError",
+)
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """The kind of failure; None where jobmon's own query or code is at fault."""
+    match error:
+        case ExecutionTimeout():
+            return Failure.TOO_SLOW
+        case CursorNotFound():
+            return Failure.INTERRUPTED
+        case OperationFailure():
+            known = _BY_CODE.get(error.code or 0)
+            if known is None and any(map(error.has_error_label, _PASSING)):
+                return Failure.INTERRUPTED
+            return known
+        # A configuration is checked at the start: what is wrong with it later, the deployment is.
+        case ConnectionFailure() | ProtocolError() | ConfigurationError():
+            return Failure.AWAY
+        case _:
+            return None
+
+
+def is_unauthorized(error: BaseException) -> bool:
+    """Whether the user is signed in and lacks the right that this query needs."""
+    return isinstance(error, OperationFailure) and error.code in (UNAUTHORIZED, ATLAS_ERROR)
