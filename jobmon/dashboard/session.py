@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from flask import Response, redirect, render_template, request, url_for
+from pymongo.errors import PyMongoError
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth
@@ -22,72 +23,91 @@ Page = tuple[str, int, Mapping[str, str]]
 # Browsers drop a larger cookie without a word, and keep none for longer than this.
 MAX_COOKIE_BYTES = 4_000
 MAX_COOKIE_AGE_S = 400 * 86_400
+# The cookie outlives its token, so that the next visit learns why it has to sign in again.
+KEEP_EXPIRED_S = 7 * 86_400
 COOKIE_PATH = "/dashboard"
 _OWN_PATH = re.compile(rf"{COOKIE_PATH}([/?#].*)?")
 
-_SAID = {
+# What a pasted token may come with, less white space: a header of curl's, its scheme, quotes.
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019,;"
+_AROUND_A_TOKEN = re.compile(
+    rf"^[{_QUOTES}]*(--?h(eader)?)?[{_QUOTES}=]*(authorization)?[{_QUOTES}:=]*(bearer)?[{_QUOTES}:=]*"
+    rf"|[{_QUOTES}]+$",
+    re.IGNORECASE,
+)
+
+_MESSAGES = {
     "authentication_required": "",
-    "token_expired": "Your session has expired. Sign in again to go on where you were.",
-    "token_invalid": "Your session is not valid any more. Sign in again.",
+    "token_expired": "Your session has expired. Sign in again to return to this page.",
+    "token_invalid": "Your session is no longer valid. Sign in again.",
 }
-_REFUSED = {
-    "token_expired": "This token has expired. Get a fresh one.",
-    "token_invalid": "This is not a valid token for this jobmon.",
+NO_TOKEN, TOO_LONG = "no_token", "token_too_long"
+_REFUSALS = {
+    NO_TOKEN: "Paste a token first.",
+    TOO_LONG: "This token is too long for a cookie. Ask for one with fewer claims.",
+    "token_expired": "This token has expired. Ask for a new one.",
+    "token_invalid": "Token not accepted. Ask for a new one.",
+    "identity_provider_unavailable": "The token cannot be checked now. Try again.",
+    "database_unavailable": "Database not responding: the token cannot be checked now. Try again.",
 }
+_REFUSED_OTHERWISE = "Sign-in failed. Try again."
 
 
 def sign_in_page(error: ApiError) -> BaseResponse | Page:
-    """What somebody without a good session gets: the way to sign in, and back to where they were.
+    """The answer to a request without a good session: the sign-in form, and the way back.
 
-    For a part of a page that is asked for by script, the page itself has to go there.
+    A script that asks for a part of a page has to reload that page.
     """
     if is_part():
-        # The page then asks for itself, and comes here.
         headers = {**error.headers, "HX-Refresh": "true"}
         return Response(status=HTTPStatus.UNAUTHORIZED, headers=headers)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
         # A link on another site: the browser withholds the cookie, but not when we ask again.
         return render_template("dashboard/arrive.html"), HTTPStatus.OK, {}
-    said = _SAID.get(error.code, "")
-    page = render_template("dashboard/sign_in.html", said=said, then=address())
+    said = _MESSAGES.get(error.code, "")
+    page = render_template("dashboard/sign_in.html", said=said, then=own_path(address()))
     return page, error.status, error.headers
 
 
 def sign_in_form() -> str:
-    """The page where a token is pasted."""
-    then = own_path(request.args.get("then", ""))
-    return render_template("dashboard/sign_in.html", said="", then=then)
+    """The page where a token is pasted, with the reason if one was refused."""
+    then, refused = own_path(request.args.get("then", "")), request.args.get("refused")
+    said = _REFUSALS.get(refused, _REFUSED_OTHERWISE) if refused else ""
+    return render_template("dashboard/sign_in.html", said=said, then=then, failed=bool(said))
 
 
-def sign_in() -> BaseResponse | Page:
-    """Check the token that was pasted, and keep it until it expires."""
+def sign_in() -> BaseResponse:
+    """Check the token that was pasted, and keep it until it expires.
+
+    Every outcome is a redirect, so that a reload never sends the token again.
+    """
     _require_same_origin()
-    token = "".join(request.form.get("token", "").split()).removeprefix("Bearer")
+    token = bare_token(request.form.get("token", ""))
     then = own_path(request.form.get("then", ""))
     if not token:
-        return _refusal("Paste a token first.", then)
+        return _refuse(NO_TOKEN, then)
     if len(token) > MAX_COOKIE_BYTES:
-        return _refusal("This token is too long for a cookie: get one with fewer claims.", then)
+        return _refuse(TOO_LONG, then)
     try:
         lasts_s = auth.seconds_left(token)
-    except ApiError as error:
-        explain(error)
-        said = _REFUSED.get(error.code, error.message)
-        return _refusal(said, then, error.status, error.headers)
+    except (ApiError, PyMongoError) as error:
+        return _refuse(explain(error).code, then)
     response = redirect(then or url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
-    max_age = None if lasts_s is None else max(1, round(min(lasts_s, MAX_COOKIE_AGE_S)))
+    max_age = None
+    if lasts_s is not None:
+        max_age = max(1, round(min(lasts_s + KEEP_EXPIRED_S, MAX_COOKIE_AGE_S)))
     response.set_cookie(auth.session_cookie(), token, max_age=max_age, **_cookie())
     return response
 
 
-def _refusal(
-    said: str,
-    then: str,
-    status: int = HTTPStatus.UNAUTHORIZED,
-    headers: Mapping[str, str] | None = None,
-) -> Page:
-    page = render_template("dashboard/sign_in.html", said=said, then=then, failed=True)
-    return page, status, headers or {}
+def bare_token(pasted: str) -> str:
+    """The token in what somebody pasted, without white space, quotes and header names."""
+    return _AROUND_A_TOKEN.sub("", "".join(pasted.split()))
+
+
+def _refuse(code: str, then: str) -> BaseResponse:
+    form = url_for("dashboard.sign_in_form", refused=code, then=then or None)
+    return redirect(form, HTTPStatus.SEE_OTHER)
 
 
 def sign_out() -> BaseResponse:
@@ -110,9 +130,11 @@ def address() -> str:
 
 
 def own_path(target: str) -> str:
-    """`target` if it is a page of the dashboard, else nothing: no way off this site."""
-    plain = target.isprintable() and "\\" not in target
-    return target if plain and _OWN_PATH.fullmatch(target) else ""
+    """`target` if it is an address below `/dashboard`, also once a browser resolves it; else ""."""
+    if not target.isprintable() or "\\" in target or not _OWN_PATH.fullmatch(target):
+        return ""
+    segments = urlsplit(target).path.split("/")
+    return "" if any(unquote(segment) in (".", "..") for segment in segments) else target
 
 
 def _cookie() -> dict[str, Any]:

@@ -136,7 +136,7 @@ def fares(api: Api, path: str, caller: str) -> tuple[int, str | None]:
     said = Page(answer.text).text
     if "expired" in said:
         return 401, "token_expired"
-    return 401, "token_invalid" if "not valid" in said else "authentication_required"
+    return 401, "token_invalid" if "no longer valid" in said else "authentication_required"
 
 
 def test_every_route_is_classed(api: Api) -> None:

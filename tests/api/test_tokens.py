@@ -481,7 +481,7 @@ def test_a_token_of_a_megabyte_is_refused_before_it_is_looked_into(
         assert opened(api, huge) == INVALID
         in_cookie = browser.get("/dashboard", headers={"Cookie": f"jobmon_session={huge}"})
         assert in_cookie.status_code == 401
-        assert "not valid any more" in in_cookie.text
+        assert "no longer valid" in in_cookie.text
 
 
 def test_a_refusal_tells_nothing_of_why(service: Make) -> None:
