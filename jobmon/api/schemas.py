@@ -504,8 +504,8 @@ class SeriesQuery(WindowQuery):
     step = _Whole(
         validate=validate.Range(60, 7 * 86_400),
         **_doc(
-            "Seconds, a multiple of 60; what gives 60 to 168 steps by default. "
-            "Older times are told in larger steps."
+            "Seconds, a multiple of 60; by default the smallest that gives at most 168 steps and "
+            "is kept at `from`. Older times are kept in larger steps only."
         ),
     )
     type = _any_of("Jobs of this type", 20)

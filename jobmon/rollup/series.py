@@ -62,7 +62,8 @@ class Window:
         step: timedelta | None,
         kept: Mapping[timedelta, timedelta],
     ) -> Self:
-        """The window, widened to whole steps; without `step` one that gives some 60 to 168 points.
+        """The window, widened to whole steps; without `step` the finest that gives at most 168
+        points and is still kept at its start, or else the coarsest that is.
 
         ValueError says in words what cannot be told.
         """
@@ -70,17 +71,28 @@ class Window:
         if start >= end:
             raise ValueError("from must be before to.")
         if step is None:
-            few = (good for good in _STEPS if (end - start) / good <= _MAX_POINTS)
-            step = next(few, _STEPS[-1])
+            few = [good for good in _STEPS if (end - start) / good <= _MAX_POINTS]
+            many = [good for good in reversed(_STEPS) if good not in few]
+            windows = (cls.widened(start, end, good) for good in (*few, *many))
+            step = next((window.step for window in windows if window.is_kept(kept, now)), DAY)
         if step < MINUTE or step % MINUTE:
             raise ValueError("step must be a multiple of 60 seconds.")
-        window = cls(start=floor(start, step), end=_ceil(end, step), step=step)
-        if (window.end - window.start) / step > MAX_STEPS:
-            raise ValueError(f"More than {MAX_STEPS} steps: make step larger.")
-        if window.start < floor(now - kept[window.span], DAY):
+        window = cls.widened(start, end, step)
+        if not window.is_kept(kept, now):
             days, larger = kept[window.span].days, _LARGER[window.span]
             raise ValueError(f"What is older than {days} days is not told by {larger}.")
+        if (window.end - window.start) / step > MAX_STEPS:
+            raise ValueError(f"More than {MAX_STEPS} steps: make step larger.")
         return window
+
+    @classmethod
+    def widened(cls, start: datetime, end: datetime, step: timedelta) -> Self:
+        """The window of whole steps that `start` and `end` lie in."""
+        return cls(start=floor(start, step), end=_ceil(end, step), step=step)
+
+    def is_kept(self, kept: Mapping[timedelta, timedelta], now: datetime) -> bool:
+        """Whether buckets of the span are still there for the first step; by whole days."""
+        return self.start >= floor(now - kept[self.span], DAY)
 
     def steps(self) -> Iterator[datetime]:
         """The start of each step."""

@@ -1,13 +1,14 @@
 """Windows of the past: would catch a step that is told twice or from a span that has changed since,
 and an answer that costs the database something for every viewer."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobmon.rollup import series as series_module
 from jobmon.rollup import throughput as throughput_module
 from jobmon.rollup.reader import Counted, RollupReader
 from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
@@ -36,6 +37,51 @@ def test_a_window_is_told_in_steps_that_are_spans_of_their_own(
 ) -> None:
     window = Window.of(NOW - length, NOW, None, KEPT)
     assert (window.step, window.span, len(list(window.steps()))) == (step, step, steps)
+
+
+RETENTION = {
+    MINUTE: 2 * DAY,
+    10 * MINUTE: 2 * DAY,
+    HOUR: 35 * DAY,
+    6 * HOUR: 35 * DAY,
+    DAY: 400 * DAY,
+}
+
+
+@pytest.mark.parametrize(
+    ("ago", "length", "step"),
+    [
+        (2 * DAY, HOUR, MINUTE),
+        (3 * DAY, HOUR, HOUR),
+        (34 * DAY, DAY, HOUR),
+        (34 * DAY, 34 * DAY, 6 * HOUR),
+        (37 * DAY, HOUR, DAY),
+        (37 * DAY, 36 * DAY, DAY),
+        (390 * DAY, 300 * DAY, 7 * DAY),
+    ],
+)
+def test_without_a_step_a_window_gets_one_that_is_still_kept(
+    ago: timedelta, length: timedelta, step: timedelta
+) -> None:
+    """Would catch a 422 for a step that nobody asked for."""
+    start = datetime.now(UTC) - ago
+    assert Window.of(start, start + length, None, RETENTION).step == step
+
+
+@given(ago_minutes=st.integers(1, 400 * 1_440), minutes=st.integers(1, 400 * 1_440))
+def test_every_window_since_what_is_kept_can_be_told_without_a_step(
+    ago_minutes: int, minutes: int
+) -> None:
+    start = datetime.now(UTC) - ago_minutes * MINUTE
+    window = Window.of(start, start + minutes * MINUTE, None, RETENTION)
+    assert window.start <= start < start + minutes * MINUTE <= window.end
+    assert len(list(window.steps())) <= series_module.MAX_STEPS
+
+
+def test_what_is_kept_no_more_is_told_apart_from_a_bad_step() -> None:
+    start = datetime.now(UTC) - 402 * DAY
+    with pytest.raises(ValueError, match="from is too early"):
+        Window.of(start, start + HOUR, None, RETENTION)
 
 
 @given(
