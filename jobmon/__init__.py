@@ -83,7 +83,7 @@ def create_app(
     for routes in (
         jobs.blueprint(store, lists),
         admin.blueprint(store, lists, series),
-        health.blueprint(connection, rollup),
+        health.blueprint(connection, rollup, app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())

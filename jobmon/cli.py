@@ -25,6 +25,7 @@ from jobmon.stack import StackError, run_stack
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 from jobmon.store.names import Document
+from jobmon.store.revoked import RevokedTokens
 
 # How `jobmon --help` lists the commands: in the order in which one comes to need them.
 SECTIONS = {
@@ -202,6 +203,7 @@ def workload(mongo_uri: str) -> None:
     "--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD", show_envvar=True, help="Likewise."
 )
 @click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
+@click.option("--state-db", default="jobmon_state", envvar="JOBMON_STATE_DB", show_default=True)
 def init(
     *,
     mongo_uri: str,
@@ -213,6 +215,7 @@ def init(
     collector: str | None,
     collector_password: str | None,
     rollup_db: str,
+    state_db: str,
 ) -> None:
     """Make the indexes that the monitor needs; also its users and a replica set.
 
@@ -234,6 +237,8 @@ def init(
         raise click.ClickException(str(error)) from None
     settings = replace(
         settings,
+        rollup_db=rollup_db,
+        state_db=state_db,
         jobs_collection=jobs or settings.jobs_collection,
         attempts_collection=attempts or settings.attempts_collection,
     )
@@ -247,13 +252,22 @@ def init(
             if passwords:
                 database = connection.database.name
                 watched = connection.collections
-                create_users(client, database, watched, rollup_db, passwords, collector=collector)
+                create_users(
+                    client,
+                    database,
+                    watched,
+                    rollup_db,
+                    passwords,
+                    collector=collector,
+                    state_db=state_db,
+                )
                 for user in passwords:
                     verb = "write" if user == collector else "read"
-                    rights = f"may read {' and '.join(watched)}, {verb} {rollup_db}"
+                    rights = f"may read {' and '.join(watched)}, {verb} {rollup_db} and {state_db}"
                     click.echo(f"user {user}@{database}: {rights}")
             for index, outcome in create_indexes(connection).items():
                 click.echo(f"index {index}: {outcome}")
+            RevokedTokens(connection).create()
     except (PyMongoError, TimeoutError) as error:
         raise click.ClickException(f"the database refused or did not answer: {error}") from None
 

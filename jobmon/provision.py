@@ -10,6 +10,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from jobmon.settings import Settings
 from jobmon.store.names import Document
 
 READER_ROLE = "jobmonReader"
@@ -44,17 +45,20 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
 
 
 def privileges_of_roles(
-    database: str, collections: Iterable[str], rollup_db: str
+    database: str,
+    collections: Iterable[str],
+    rollup_db: str,
+    state_db: str = Settings.state_db,
 ) -> dict[str, list[Document]]:
     """What the two roles may do: all of it, and nothing of it writes to `database`."""
     watched: list[Document] = [
         {"resource": {"db": database, "collection": name}, "actions": list(READING)}
         for name in collections
     ]
-    own = {"db": rollup_db, "collection": ""}
+    own = [{"db": name, "collection": ""} for name in (rollup_db, state_db)]
     return {
-        READER_ROLE: [*watched, {"resource": own, "actions": ["find"]}],
-        COLLECTOR_ROLE: [*watched, {"resource": own, "actions": list(WRITING)}],
+        role: [*watched, *({"resource": resource, "actions": list(actions)} for resource in own)]
+        for role, actions in ((READER_ROLE, ("find",)), (COLLECTOR_ROLE, WRITING))
     }
 
 
@@ -66,13 +70,15 @@ def create_users(
     passwords: Mapping[str, str],
     *,
     collector: str | None = None,
+    state_db: str = Settings.state_db,
 ) -> None:
     """Make (or bring up to date) users of `database`, who may read these collections.
 
-    All of them may read jobmon's own database, too; the one named `collector` may write that.
+    All of them may read jobmon's own databases, too; the one named `collector` may write those.
     """
     # A role that spans two databases can only be one of `admin`.
-    for role, privileges in privileges_of_roles(database, collections, rollup_db).items():
+    roles = privileges_of_roles(database, collections, rollup_db, state_db)
+    for role, privileges in roles.items():
         _create_or_update(client["admin"], "Role", role, {"privileges": privileges, "roles": []})
     for user, password in passwords.items():
         role = COLLECTOR_ROLE if user == collector else READER_ROLE

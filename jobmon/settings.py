@@ -62,6 +62,7 @@ class Settings:
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     rollup_uri: str | None = field(default=None, repr=False)
     rollup_db: str = "jobmon_rollups"
+    state_db: str = "jobmon_state"
     collector: bool = False
     keep_minutes_days: int = 2
     keep_hours_days: int = 35
@@ -110,6 +111,7 @@ class Settings:
                 **_watched(env),
                 "rollup_uri": env.str("ROLLUP_URI", None, validate=_mongo_uri),
                 "rollup_db": env.str("ROLLUP_DB", cls.rollup_db, validate=_database),
+                "state_db": env.str("STATE_DB", cls.state_db, validate=_database),
                 "collector": env.bool("COLLECTOR", default=cls.collector),
                 "keep_minutes_days": env.int(
                     "KEEP_MINUTES_DAYS", cls.keep_minutes_days, validate=_positive

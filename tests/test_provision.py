@@ -62,9 +62,10 @@ def initiated(guarded: Mongod) -> Mongod:
     assert result.exit_code == 0, result.output
     assert "replica set rs0: initiated" in result.output
     users = [line for line in result.output.splitlines() if line.startswith("user")]
+    own = "jobmon_rollups and jobmon_state"
     assert users == [
-        "user reader@shop: may read jobs and job_attempts, read jobmon_rollups",
-        "user collector@shop: may read jobs and job_attempts, write jobmon_rollups",
+        f"user reader@shop: may read jobs and job_attempts, read {own}",
+        f"user collector@shop: may read jobs and job_attempts, write {own}",
     ]
     assert "index jobs(status, type, -createdAt, -_id): created" in result.output
     return guarded
@@ -192,7 +193,8 @@ def test_users_of_a_profile_may_read_what_it_reads_and_nothing_else(
     resources = [
         (each["resource"]["db"], each["resource"]["collection"]) for each in role["privileges"]
     ]
-    assert sorted(resources) == [("jobmon_rollups", ""), (database.name, "agendaJobs")]
+    own = [("jobmon_rollups", ""), ("jobmon_state", "")]
+    assert sorted(resources) == [*own, (database.name, "agendaJobs")]
 
 
 def test_options_of_init_override_the_settings_and_a_bad_one_is_a_line(

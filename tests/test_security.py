@@ -160,15 +160,16 @@ def test_the_roles_are_as_written() -> None:
     for name, on, actions in table:
         role = (re.findall(r"`(\w+)`:", name) or [role])[0]
         written.setdefault(role, []).append((on, re.findall(r"`(\w+)`", actions)))
-    made = privileges_of_roles("shop", ["jobs", "job_attempts"], "own")
+    made = privileges_of_roles("shop", ["jobs", "job_attempts"], "own", "state")
     assert set(written) == set(made) == {READER_ROLE, COLLECTOR_ROLE}
     for role, privileges in made.items():
-        jobs, attempts, own = privileges
+        jobs, attempts, own, state = privileges
         assert jobs["resource"] == {"db": "shop", "collection": "jobs"}
         assert attempts["resource"] == {"db": "shop", "collection": "job_attempts"}
         assert own["resource"] == {"db": "own", "collection": ""}
-        assert jobs["actions"] == attempts["actions"]
+        assert state["resource"] == {"db": "state", "collection": ""}
+        assert (jobs["actions"], own["actions"]) == (attempts["actions"], state["actions"])
         assert written[role] == [
             ("the jobs and the attempts", jobs["actions"]),
-            ("jobmon's own database", own["actions"]),
+            ("jobmon's own databases", own["actions"]),
         ]

@@ -274,7 +274,7 @@ def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, lis
     """Refuse a token before it expires, by the `jti` in it; sessions made with it end, too.
 
     It holds within two seconds, for all who serve. JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI)
-    must be of a user who may write JOBMON_ROLLUP_DB: the collector's.
+    must be of a user who may write JOBMON_STATE_DB: the collector's.
     """
     if [bool(token_id), token_stdin, bool(sub), listing].count(True) != 1:
         raise click.UsageError("Give one of: a JTI, --token-stdin, --sub, --list.")

@@ -15,6 +15,7 @@ ERROR_MESSAGES = {
     "database_unavailable": "The database does not answer. Try again.",
     "identity_provider_unavailable": "The token cannot be checked now. Try again.",
     "collector_unavailable": "Without a collector only a few hours can be told.",
+    "revocations_lost": "The list of revoked tokens is gone; the log has more.",
     "overloaded": "Too many requests at once. Try again.",
 }
 ERRORS: dict[str, dict[str, Any]] = {

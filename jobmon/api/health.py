@@ -5,14 +5,16 @@ from http import HTTPStatus
 from typing import Any
 
 from jobmon.api import examples
+from jobmon.api.errors import unavailable
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import Alive, Ready
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.connection import Connection
+from jobmon.store.revoked import RevokedTokens
 from jobmon.store.shared import Shared
 
 
-def blueprint(connection: Connection, rollup: RollupReader) -> Routes:
+def blueprint(connection: Connection, rollup: RollupReader, revoked: RevokedTokens) -> Routes:
     """Liveness and readiness; anyone may ask."""
     routes = Routes("health", __name__, access=Access.ANYONE)
 
@@ -35,11 +37,14 @@ def blueprint(connection: Connection, rollup: RollupReader) -> Routes:
     @routes.response(HTTPStatus.OK, Ready, example=examples.READY)
     @routes.alt_response(HTTPStatus.SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")
     def readyz() -> dict[str, Any]:
-        """The database answers, too; 503 when it does not."""
+        """The database answers, too; 503 when it does not, or when revoked tokens are lost."""
         checks: dict[str, Any] = {"database": {"ping_ms": pings.get()}, "rollup": {"fresh": True}}
         if rollup.figures() is None:
             # Not a reason to be unready: the figures are counted live instead.
             checks["rollup"] = {"fresh": False, "build": rollup.build()}
+        if revoked.are_lost():
+            message = "The list of revoked tokens is gone; the log has more."
+            raise unavailable("revocations_lost", message)
         return {"status": "ready", "checks": checks}
 
     return routes

@@ -79,6 +79,7 @@ _FAILURES: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
             "database_unavailable",
             "identity_provider_unavailable",
             "collector_unavailable",
+            "revocations_lost",
             "overloaded",
         ),
     ),

@@ -131,6 +131,11 @@ class Connection:
         return self._present()[self._settings.rollup_db]
 
     @property
+    def state(self) -> Database[Document]:
+        """What outlives the figures: revoked tokens; in the watched deployment."""
+        return self._present()[self._settings.state_db]
+
+    @property
     def kept(self) -> dict[timedelta, timedelta]:
         """How long what happened is kept, by the span in which it is counted."""
         settings = self._settings

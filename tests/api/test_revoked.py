@@ -35,18 +35,21 @@ def unkept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def rollups(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    yield (own := database.client[f"{database.name}_own"])
-    database.client.drop_database(own.name)
+def state(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    """The list's database; the figures are in `<its name>_figures`."""
+    yield (own := database.client[f"{database.name}_state"])
+    for name in (own.name, f"{own.name}_figures"):
+        database.client.drop_database(name)
 
 
 @pytest.fixture
-def run(mongod: Mongod, rollups: Database[dict[str, Any]]) -> Run:
+def run(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
     """`jobmon …` for the service under test, with that on standard input."""
     environment = {
         "JOBMON_MONGO_URI": "mongodb://127.0.0.1:1/never",
         "JOBMON_ROLLUP_URI": mongod.uri,
-        "JOBMON_ROLLUP_DB": rollups.name,
+        "JOBMON_ROLLUP_DB": f"{state.name}_figures",
+        "JOBMON_STATE_DB": state.name,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
     return lambda *words, said="": CliRunner().invoke(main, words, said, environment)
@@ -54,20 +57,21 @@ def run(mongod: Mongod, rollups: Database[dict[str, Any]]) -> Run:
 
 @pytest.fixture
 def api(
-    mongod: Mongod, rollups: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+    mongod: Mongod, state: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
-    uri = mongod.uri.replace("/?", f"/{rollups.name}?")
-    app = create_app(make_settings(mongo_uri=uri, rollup_db=rollups.name))
+    own = {"rollup_db": f"{state.name}_figures", "state_db": state.name}
+    app = create_app(make_settings(mongo_uri=mongod.uri, **own))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
 
 
-def entries(rollups: Database[dict[str, Any]]) -> dict[str, datetime | None]:
-    return {entry["_id"]: entry.get("expiresAt") for entry in rollups[REVOKED].find()}
+def entries(state: Database[dict[str, Any]]) -> dict[str, datetime | None]:
+    found = state[REVOKED].find({"_id": {"$type": "string"}})
+    return {entry["_id"]: entry.get("expiresAt") for entry in found}
 
 
 def test_a_token_from_standard_input_is_revoked_until_it_would_end(
-    api: Api, run: Run, rollups: Database[dict[str, Any]]
+    api: Api, run: Run, state: Database[dict[str, Any]]
 ) -> None:
     token, other = api.token(seconds=600), api.token(seconds=600)
     assert [outcome(api, token), outcome(api, other)] == [200, 200]
@@ -77,22 +81,20 @@ def test_a_token_from_standard_input_is_revoked_until_it_would_end(
     assert [outcome(api, token), outcome(api, other)] == ["token_invalid", 200]
     refused = api.get("/jobs", token=token)
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
-    ((known, until),) = entries(rollups).items()
+    ((known, until),) = entries(state).items()
     assert done.output == f"revoked: {known}\n"
     # An hour longer than the token is good.
     left_s = (until - datetime.now(UTC)).total_seconds()
     assert 3_600 + 590 < left_s <= 3_600 + 600
 
 
-def test_a_token_is_revoked_by_its_jti(
-    api: Api, run: Run, rollups: Database[dict[str, Any]]
-) -> None:
+def test_a_token_is_revoked_by_its_jti(api: Api, run: Run, state: Database[dict[str, Any]]) -> None:
     token = signed(CLAIMS | {"jti": "leaked-1", "exp": at(hours=1)})
     assert outcome(api, token) == 200
     assert run("revoke", "leaked-1").output == "revoked: leaked-1\n"
     assert outcome(api, token) == "token_invalid"
     assert outcome(api, signed(CLAIMS | {"jti": "LEAKED-1"})) == 200
-    assert entries(rollups) == {"leaked-1": None}
+    assert entries(state) == {"leaked-1": None}
 
 
 def test_a_token_without_a_jti_is_revoked_by_all_that_it_says(api: Api, run: Run) -> None:
@@ -135,29 +137,29 @@ def test_the_list_says_what_is_revoked_and_until_when(api: Api, run: Run) -> Non
 
 
 def test_revoking_twice_is_no_fault_and_a_better_end_is_kept(
-    run: Run, rollups: Database[dict[str, Any]]
+    run: Run, state: Database[dict[str, Any]]
 ) -> None:
     token = signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
     for words, said in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
         assert run("revoke", *words, said=said).exit_code == 0
-    assert entries(rollups) == {"a": None}
+    assert entries(state) == {"a": None}
 
 
 @pytest.mark.parametrize("exp", [10**15, 253_402_300_799, 10**30])
 def test_a_token_that_ends_after_all_dates_is_revoked_for_good(
-    api: Api, run: Run, rollups: Database[dict[str, Any]], exp: int
+    api: Api, run: Run, state: Database[dict[str, Any]], exp: int
 ) -> None:
     token = signed(CLAIMS | {"jti": "a", "exp": exp})
     assert run("revoke", "--token-stdin", said=token).exit_code == 0
-    assert (entries(rollups), outcome(api, token)) == ({"a": None}, "token_invalid")
+    assert (entries(state), outcome(api, token)) == ({"a": None}, "token_invalid")
 
 
 def test_an_entry_goes_when_its_token_has_ended(
-    run: Run, api: Api, rollups: Database[dict[str, Any]]
+    run: Run, api: Api, state: Database[dict[str, Any]]
 ) -> None:
     run("revoke", "kept")  # makes the index
-    rollups[REVOKED].insert_one({"_id": "over", "expiresAt": datetime.now(UTC)})
-    eventually(lambda: entries(rollups) == {"kept": None})
+    state[REVOKED].insert_one({"_id": "over", "expiresAt": datetime.now(UTC)})
+    eventually(lambda: entries(state) == {"kept": None})
 
 
 @pytest.mark.parametrize(
@@ -171,11 +173,11 @@ def test_an_entry_goes_when_its_token_has_ended(
     ids=["nothing", "garbage", "forged", "expired"],
 )
 def test_a_token_that_opens_nothing_needs_no_revoking(
-    run: Run, rollups: Database[dict[str, Any]], token: str, said: str
+    run: Run, state: Database[dict[str, Any]], token: str, said: str
 ) -> None:
     done = run("revoke", "--token-stdin", said=token)
     assert (done.exit_code, done.output) == (1, f"Error: nothing to revoke: {said}\n")
-    assert entries(rollups) == {}
+    assert entries(state) == {}
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,8 @@ def test_while_nobody_can_tell_routes_are_503_and_come_back(api: Api, listed: Li
         assert api.get(path, token="x.y.z").status_code == 401, path
     refused = Viewer(api.app).post("/dashboard/session", {"token": api.token()})
     assert "refused=database_unavailable" in refused.location
-    assert [api.get(path).status_code for path in ("/healthz", "/readyz", "/docs")] == [200] * 3
+    assert [api.get(path).status_code for path in ("/healthz", "/docs")] == [200] * 2
+    assert api.get("/readyz").status_code == 503
     # It is how Prometheus learns that the database is away.
     assert api.as_admin("/metrics").status_code == 200
     assert api.as_owner("/metrics", "ada").status_code == 403
@@ -292,6 +295,98 @@ def test_a_user_who_may_not_read_the_list_revokes_nothing_and_it_is_said_once(
     listed.fault = OperationFailure("not authorized", 13)
     assert [api.as_admin("/jobs").status_code for _ in range(3)] == [200] * 3
     assert caplog.text.count("may not read the list of revoked tokens") == 1
+
+
+def test_revoked_tokens_stay_revoked_when_the_figures_are_dropped(
+    api: Api, run: Run, state: Database[dict[str, Any]]
+) -> None:
+    token = api.token()
+    run("revoke", "--token-stdin", said=token)
+    state.client.drop_database(f"{state.name}_figures")
+    assert outcome(api, token) == "token_invalid"
+    assert api.get("/readyz").status_code == 200
+    again = Api(create_app(api.app.extensions["jobmon_settings"]))
+    assert outcome(again, token) == "token_invalid"
+    again.app.extensions["jobmon_connection"].client.close()
+
+
+@pytest.mark.parametrize("gone", ["database", "collection", "entries", "rights"])
+def test_a_list_that_vanishes_is_an_error_and_what_it_had_stays_refused(
+    api: Api,
+    run: Run,
+    state: Database[dict[str, Any]],
+    gone: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token, good = api.token("ada"), api.token("bob")
+    run("revoke", "--token-stdin", said=token)
+    run("revoke", "--sub", "carol")
+    carols = signed(CLAIMS | {"sub": "carol", "iat": at(hours=-1), "jti": "c"})
+    assert [outcome(api, one) for one in (token, carols, good)] == [*["token_invalid"] * 2, 200]
+    with monkeypatch.context() as patch:
+        match gone:
+            case "database":
+                state.client.drop_database(state.name)
+            case "collection":
+                state[REVOKED].drop()
+            case "entries":
+                state[REVOKED].delete_many({})
+            case "rights":
+                unreadable = Listed(OperationFailure("not authorized", 13))
+                patch.setattr(RevokedTokens, "_entries", lambda _: unreadable)
+        for _ in range(3):
+            refused = [outcome(api, one) for one in (token, carols, good)]
+            assert refused == [*["token_invalid"] * 2, 200]
+        unready = api.get("/readyz")
+        assert (unready.status_code, unready.json["error"]["code"]) == (503, "revocations_lost")
+        errors = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert len([each for each in errors if "list of revoked tokens" in each.message]) == 1
+    if gone != "rights":
+        # A process that starts now knows no entry of it, but that there was one.
+        again = Api(create_app(api.app.extensions["jobmon_settings"]))
+        assert again.get("/readyz").status_code == 503
+        again.app.extensions["jobmon_connection"].client.close()
+        run("revoke", "other")
+    assert api.get("/readyz").status_code == 200
+    assert [outcome(api, one) for one in (token, carols, good)] == [*["token_invalid"] * 2, 200]
+
+
+def test_where_no_list_was_ever_made_nothing_is_wrong(api: Api) -> None:
+    assert (outcome(api, api.token()), api.get("/readyz").status_code) == (200, 200)
+
+
+def test_init_makes_the_list_so_that_it_can_be_missed(
+    mongod: Mongod, api: Api, state: Database[dict[str, Any]]
+) -> None:
+    environment = {
+        "JOBMON_ADMIN_MONGO_URI": mongod.uri.replace("/?", f"/{state.name}_figures?"),
+        "JOBMON_ROLLUP_DB": f"{state.name}_figures",
+        "JOBMON_STATE_DB": state.name,
+    }
+    assert CliRunner().invoke(main, ["init"], env=environment).exit_code == 0
+    assert api.get("/readyz").status_code == 200
+    state[REVOKED].drop()
+    assert api.get("/readyz").json["error"]["code"] == "revocations_lost"
+
+
+def test_an_entry_that_is_half_understood_refuses_what_it_names(
+    api: Api, state: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Would catch an entry of a later version, or a broken one, that opens the door."""
+    odd = [
+        {"_id": "leaked", "format": 99, "expiresAt": "soon"},
+        {"_id": {"sub": "ada"}, "before": "now"},
+        {"_id": {"sub": "bob"}},
+        {"_id": {"sub": 7}, "before": datetime.now(UTC)},
+        {"_id": 7},
+    ]
+    state[REVOKED].insert_many(odd)
+    leaked = signed(CLAIMS | {"jti": "leaked"})
+    refused = [outcome(api, one) for one in (leaked, api.token("ada"), api.token("bob"))]
+    assert refused == ["token_invalid"] * 3
+    assert outcome(api, api.token("carol")) == 200
+    assert caplog.text.count("neither id nor sub") == 1
 
 
 def test_tokens_that_say_different_things_have_different_ids() -> None:

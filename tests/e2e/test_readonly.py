@@ -36,7 +36,7 @@ from ..conftest import Api
 from ..dashboard.reading import PART
 from ..waiting import eventually
 
-WATCHED, OWN = "shop", "jobmon_rollups"
+WATCHED, OWN, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
 ROOT = "the-roots-password"
@@ -370,9 +370,9 @@ ATTEMPTS: dict[str, Attempt] = {
     ),
 }
 OF_READER = {
-    "own: insert": command("insert", "revoked_tokens", documents=[{}], on=OWN),
+    "own: insert": command("insert", "revoked_tokens", documents=[{}], on=STATE),
     "own: update": command("update", "state", updates=[{"q": {}, "u": {"a": 1}}], on=OWN),
-    "own: delete": command("delete", "revoked_tokens", deletes=[{"q": {}, "limit": 0}], on=OWN),
+    "own: delete": command("delete", "revoked_tokens", deletes=[{"q": {}, "limit": 0}], on=STATE),
     "own: createIndexes": command(
         "createIndexes", "state", indexes=[{"key": {"a": 1}, "name": "a"}], on=OWN
     ),
