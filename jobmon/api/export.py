@@ -1,7 +1,7 @@
 """A list as a file: everything that a filter matches, streamed as CSV or NDJSON.
 
-What has been sent cannot be taken back: a fault in the midst breaks the connection off, so that
-half a file never looks like a whole one.
+What has been sent cannot be taken back. A complete file ends with a marker and the number of its
+rows; a fault before that breaks the connection off, which an HTTP/1.0 proxy hides.
 """
 
 import csv
@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,7 +33,12 @@ RETRY_AFTER_S = 10
 _slots = threading.BoundedSemaphore(AT_ONCE)
 
 _COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_CSV_COLUMNS = [*_COLUMNS, "lastErrorCode", "lastErrorMessage"]
+_CSV_END = "#end"
+# Importers trim blanks, drop what is invisible, and take the full-width forms for the ASCII ones.
+_FORMULA = re.compile(
+    r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]"
+)
 
 
 def _csv(jobs: list[dict[str, Any]]) -> str:
@@ -44,6 +50,10 @@ def _csv(jobs: list[dict[str, Any]]) -> str:
     return _csv_of(rows)
 
 
+def _csv_end(rows: int) -> str:
+    return _csv_of([[_CSV_END, rows, *[None] * (len(_CSV_COLUMNS) - 2)]])
+
+
 def _csv_of(rows: list[list[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
@@ -51,26 +61,31 @@ def _csv_of(rows: list[list[Any]]) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """What a spreadsheet would run as a formula, as text."""
-    is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
-    return f"'{value}" if is_formula else value
+    """What a spreadsheet would run as a formula, as text; and so what looks like the end."""
+    is_harmful = isinstance(value, str) and (_FORMULA.match(value) or value == _CSV_END)
+    return f"'{value}" if is_harmful else value
 
 
 def _ndjson(jobs: list[dict[str, Any]]) -> str:
     return "".join(f"{json.dumps(job, ensure_ascii=False)}\n" for job in jobs)
 
 
+def _ndjson_end(rows: int) -> str:
+    return f"{json.dumps({'end': True, 'rows': rows})}\n"
+
+
 class _Form(NamedTuple):
-    """How a file looks: what it begins with, and a batch of `JobSummary`s in it."""
+    """How a file looks: its start, a batch of `JobSummary`s in it, and its end by its rows."""
 
     mimetype: str
     header: str
     render: Callable[[list[dict[str, Any]]], str]
+    end: Callable[[int], str]
 
 
 _FORMS = {
-    "csv": _Form("text/csv", _csv_of([[*_COLUMNS, "lastErrorCode", "lastErrorMessage"]]), _csv),
-    "ndjson": _Form("application/x-ndjson", "", _ndjson),
+    "csv": _Form("text/csv", _csv_of([_CSV_COLUMNS]), _csv, _csv_end),
+    "ndjson": _Form("application/x-ndjson", "", _ndjson, _ndjson_end),
 }
 
 
@@ -108,15 +123,18 @@ def _text(
     app: Flask, batches: Iterator[list[Document]], form: _Form, endpoint: str
 ) -> Iterator[str]:
     schema = JobSummary(many=True)
+    rows = 0
     if form.header:
         yield form.header
     try:
         for batch in batches:
             with app.app_context():  # the request's has ended
                 text = form.render(schema.dump(batch))
+            rows += len(batch)
             if text:
                 yield text
     except PyMongoError as error:
         log.error("%s: an export broke off: %s", endpoint, cause(error))
         # To gunicorn as if the caller had gone: it closes without the last chunk.
         raise ConnectionResetError(errno.ECONNRESET, "the export broke off") from None
+    yield form.end(rows)

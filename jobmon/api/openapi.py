@@ -87,8 +87,14 @@ _FAILURES: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 
 _FILES = {
-    "text/csv": "With `format=csv`: a row a job, under a row of the fields' names.",
-    "application/x-ndjson": "With `format=ndjson`: a line a job, each a JobSummary.",
+    "text/csv": (
+        "With `format=csv`: a row a job, under a row of the fields' names. A file that is complete "
+        "ends with a row of `#end` and the number of jobs."
+    ),
+    "application/x-ndjson": (
+        "With `format=ndjson`: a line a job, each a JobSummary. A file that is complete ends with "
+        'the line `{"end": true, "rows": n}`, n being the number of jobs.'
+    ),
 }
 
 

@@ -100,8 +100,10 @@ class Watching:
         answer = self.api.as_admin("/admin/jobs/queue", format=form, **query)
         assert answer.status_code == 200
         if form == "csv":
-            return [row["jobId"] for row in csv.DictReader(io.StringIO(answer.text))]
-        return [json.loads(line)["jobId"] for line in answer.text.splitlines()]
+            *rows, _ = csv.DictReader(io.StringIO(answer.text))
+            return [row["jobId"] for row in rows]
+        *jobs, _ = map(json.loads, answer.text.splitlines())
+        return [job["jobId"] for job in jobs]
 
     @contextmanager
     def collected(self) -> Iterator[None]:

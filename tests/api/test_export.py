@@ -82,13 +82,16 @@ def test_an_export_is_the_list_as_it_is_walked_by_cursor(
 
     lines = sixty.get(path, token=token, sort=sort, format="ndjson", **wanted)
     assert lines.content_type == "application/x-ndjson"
-    assert [json.loads(line) for line in lines.text.splitlines()] == expected
+    *jobs, end = map(json.loads, lines.text.splitlines())
+    assert jobs == expected
+    assert end == {"end": True, "rows": len(expected)}
 
     table = sixty.get(path, token=token, sort=sort, format="csv", **wanted)
     assert table.content_type == "text/csv; charset=utf-8"
     assert table.text.split("\r\n", 1)[0] == HEADER
-    rows = list(csv.DictReader(io.StringIO(table.text, newline="")))
+    *rows, last = csv.DictReader(io.StringIO(table.text, newline=""))
     assert rows == [flat(job) for job in expected]
+    assert [*last.values()] == ["#end", str(len(expected)), *[""] * 13]
 
 
 def test_a_file_has_a_name(api: Api) -> None:
@@ -101,9 +104,18 @@ def test_a_file_has_a_name(api: Api) -> None:
         answer.close()
 
 
-def test_nothing_to_export_is_an_empty_file(api: Api) -> None:
-    assert api.as_admin(QUEUE, format="ndjson").text == ""
-    assert api.as_admin(QUEUE, format="csv").text == f"{HEADER}\r\n"
+def test_a_file_without_jobs_is_its_end(api: Api) -> None:
+    assert api.as_admin(QUEUE, format="ndjson").text == '{"end": true, "rows": 0}\n'
+    assert api.as_admin(QUEUE, format="csv").text == f"{HEADER}\r\n#end,0{',' * 13}\r\n"
+
+
+def test_no_job_looks_like_the_end_of_a_file(api: Api, watched: Any) -> None:
+    watched.jobs.insert_one({"jobId": "#end", "type": "1", "end": True, "rows": 1})
+    table = list(csv.reader(io.StringIO(api.as_admin(QUEUE, format="csv").text, newline="")))
+    assert [row[0] for row in table] == ["jobId", "'#end", "#end"]
+    job, end = map(json.loads, api.as_admin(QUEUE, format="ndjson").text.splitlines())
+    assert (job["jobId"], "end" in job) == ("#end", False)
+    assert end == {"end": True, "rows": 1}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +127,18 @@ def test_nothing_to_export_is_an_empty_file(api: Api) -> None:
         ("@SUM(A1)", "'@SUM(A1)"),
         ("\t=1", "'\t=1"),
         ("\r=1", "'\r=1"),
+        ("\n=1", "'\n=1"),
+        ("\nplain", "'\nplain"),
+        ("＝1+1", "'＝1+1"),
+        ("＋1", "'＋1"),
+        ("－1", "'－1"),
+        ("＠SUM(A1)", "'＠SUM(A1)"),
+        (" =1+1", "' =1+1"),
+        ("\u00a0＝1", "'\u00a0＝1"),
+        ("\ufeff@x", "'\ufeff@x"),
+        (" a=1", " a=1"),
+        ("#end", "'#end"),
+        ("#ending", "#ending"),
         ("a=1", "a=1"),
         ("'=1", "'=1"),
         ("", ""),
@@ -125,11 +149,11 @@ def test_a_cell_is_never_a_formula(api: Api, watched: Any, value: str, cell: str
     job = {"jobId": value, "type": value, "lastError": {"code": value, "message": value}}
     watched.jobs.insert_one({**job, "priority": -7})
     text = api.as_admin(QUEUE, format="csv").text
-    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    row, _ = csv.DictReader(io.StringIO(text, newline=""))
     names = ("jobId", "type", "lastErrorCode", "lastErrorMessage")
     assert [row[name] for name in names] == [cell] * 4
     assert row["priority"] == "-7"
-    (line,) = api.as_admin(QUEUE, format="ndjson").text.splitlines()
+    line, _ = api.as_admin(QUEUE, format="ndjson").text.splitlines()
     assert json.loads(line)["jobId"] == value
 
 
@@ -172,8 +196,14 @@ def test_a_fault_in_the_midst_breaks_the_connection_off_and_is_logged_once(
         caplog.clear()
         answer = api.as_admin(QUEUE, format=form)
         assert answer.status_code == 200
-        with pytest.raises(ConnectionResetError):
-            _ = answer.data
+        sent = b""
+        with pytest.raises(ConnectionResetError):  # noqa: PT012 - what came before it counts
+            for chunk in answer.iter_encoded():
+                sent += chunk
+        answer.close()
+        assert b"first" in sent
+        assert b"#end" not in sent
+        assert b'"end"' not in sent
         (logged,) = [record for record in caplog.records if record.levelname == "ERROR"]
         assert "MaxTimeMSExpired" in logged.getMessage()
         assert "hidden" not in caplog.text
@@ -198,7 +228,8 @@ def test_two_exports_run_at_a_time(api: Api, monkeypatch: pytest.MonkeyPatch) ->
     assert api.as_admin(QUEUE).status_code == 200
     running.pop().close()  # as when the caller goes away
     again = api.as_admin(QUEUE, format="ndjson")
-    assert [json.loads(line)["jobId"] for line in again.text.splitlines()] == ["a", "b"]
+    *jobs, _ = map(json.loads, again.text.splitlines())
+    assert [job["jobId"] for job in jobs] == ["a", "b"]
     again.close()  # gives back nothing that it gave back at its end
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()

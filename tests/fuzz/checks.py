@@ -358,6 +358,7 @@ class World:
         count = self.database.jobs.count_documents({})
         text = self.ask("/admin/jobs/queue", format="csv").text
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        assert [*rows.pop().values()][:2] == ["#end", str(count)]
         assert len(rows) == count
         for row in rows:
             assert None not in row, row
@@ -365,7 +366,8 @@ class World:
             assert not any(cell[:1] in ("=", "+", "@", "\t", "\r") for cell in row.values()), row
         lines = self.ask("/admin/jobs/queue", format="ndjson").text.split("\n")
         assert lines.pop() == ""
-        jobs = [strict(line) for line in lines]
+        *jobs, end = (strict(line) for line in lines)
+        assert end == {"end": True, "rows": count}
         assert [int(row["priority"]) for row in rows] == [job["priority"] for job in jobs]
         assert len(jobs) == count
 
