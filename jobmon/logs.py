@@ -4,8 +4,10 @@ Everything goes to standard error through one formatter, what libraries log too.
 `timestamp` (UTC), `level`, `logger`, `event` and, while a request is served, its `request_id`.
 No secret gets past the formatter: neither those that jobmon was given, nor what looks like a token,
 nor a password in an address, nor what an exception quotes of the data that it stumbled over.
+Characters that change how a line looks (controls, writing direction, invisible ones) are escaped.
 """
 
+import json
 import logging
 import re
 import sys
@@ -30,6 +32,16 @@ _LOOKS_SECRET = (
 )
 # What these say is about the program or the machine, not about data.
 _SPEAK = (OSError, ImportError, AttributeError, NameError)
+
+# C1 and DEL; soft hyphen, Arabic letter mark; zero widths, directions and line separators; joiners
+# and directions; byte order mark; interlinear marks; tags. JSON itself escapes the C0 controls.
+_MISLEADING = (
+    "\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f"
+)
+_NOT_IN_JSON = re.compile(f"[{_MISLEADING}]")
+_NOT_ON_A_TERMINAL = re.compile(f"[\\x00-\\x1f{_MISLEADING}]")
+_NOT_IN_A_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # it has line feeds and tabs
 
 _FIRST = ("timestamp", "level", "logger", "event")  # a line is read from its start
 
@@ -87,18 +99,22 @@ def _is_ours(handler: logging.Handler) -> bool:
 
 
 def _formatter(*, readable: bool) -> logging.Formatter:
-    render: Processor = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+    render: list[Processor] = [
+        structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        _escape_in_json,
+    ]
     if readable:
-        render = structlog.dev.ConsoleRenderer(
+        console = structlog.dev.ConsoleRenderer(
             exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
         )
+        render = [_escape_for_a_terminal, console]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_ABOUT,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _with_stack,
             _in_order_and_without_secrets,
-            render,
+            *render,
         ],
     )
 
@@ -107,6 +123,34 @@ def _in_order_and_without_secrets(_: Any, __: str, event: EventDict) -> EventDic
     first = {name: event[name] for name in _FIRST if name in event}
     told: dict[str, Any] = without_secrets({**first, **event})
     return told
+
+
+def _escape_in_json(_: Any, __: str, line: Any) -> str:
+    """A line of JSON that means the same and looks like what it is."""
+    return _NOT_IN_JSON.sub(_as_json, str(line))
+
+
+def _escape_for_a_terminal(_: Any, __: str, event: EventDict) -> EventDict:
+    return {
+        name: _escaped(value, _NOT_IN_A_STACK if name == "exception" else _NOT_ON_A_TERMINAL)
+        for name, value in event.items()
+    }
+
+
+def _escaped(value: Any, characters: re.Pattern[str]) -> Any:
+    match value:
+        case str():
+            return characters.sub(_as_json, value)
+        case dict():
+            return {name: _escaped(inner, characters) for name, inner in value.items()}
+        case list():
+            return [_escaped(inner, characters) for inner in value]
+        case _:
+            return value
+
+
+def _as_json(character: re.Match[str]) -> str:
+    return json.dumps(character.group())[1:-1]
 
 
 def _with_stack(_: Any, __: str, event: EventDict) -> EventDict:
@@ -130,7 +174,8 @@ def _stack(error: BaseException) -> Iterator[str]:
     if isinstance(error, PyMongoError):
         yield cause(error)
     elif isinstance(error, _SPEAK):
-        yield f"{type(error).__name__}: {error}"
+        said = str(error).replace("\n", "\n    ")  # no line of it looks like one of the log
+        yield f"{type(error).__name__}: {said}"
     else:
         yield type(error).__name__
 

@@ -90,6 +90,45 @@ def test_what_an_exception_says_of_the_machine_is_kept(line: Any) -> None:
     )
 
 
+# Each shows a text as another one, or moves the cursor: directions, C1 controls, line separators.
+MISLEADING = "\u202a\u202e\u2066\u2069\u200e\u200f\u061c\x7f\x80\x85\x9b\x9f"
+MISLEADING += "\u2028\u2029\ufeff\u200b\U000e0041"
+
+
+def structured(event: str, error: BaseException, **values: Any) -> logging.LogRecord:
+    """A record as structlog hands it to the formatter."""
+    message: Any = {"event": event, "exc_info": error, **values}
+    record = logging.LogRecord("some", 30, "", 0, message, (), None)
+    vars(record).update(_logger=None, _name="warning")
+    return record
+
+
+def test_a_line_never_looks_like_another_one(line: Any) -> None:
+    formatter = logs._formatter(readable=False)
+    for character in MISLEADING:
+        told = f"a{character}b"
+        error = FileNotFoundError(2, told)
+        formatted = formatter.format(structured(told, error, address=told, more=[{"a": told}]))
+        assert character not in formatted
+        assert json.loads(formatted)["event"] == json.loads(formatted)["address"] == told
+        assert told in json.loads(formatted)["exception"]
+
+
+def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
+    formatter = logs._formatter(readable=True)
+    plain = formatter.format(structured("ab", OSError(), address="ab", more=1)).partition("\n")[0]
+    for character in MISLEADING + "\0\x07\b\r\n\x1b":
+        told = f"a{character}b"
+        error = FileNotFoundError(2, told)
+        shown = formatter.format(structured(told, error, address=told, more=[{"a": told}]))
+        first, _, stack = shown.partition("\n")
+        assert f"a{json.dumps(character)[1:-1]}b" in first
+        assert first.count("\x1b") == plain.count("\x1b")  # the colours alone
+        assert "\nb" not in stack
+        assert character in "\x1b\n" or character not in shown
+        assert "FileNotFoundError" in stack
+
+
 def test_on_a_terminal_lines_are_for_people_and_else_json() -> None:
     program = "from jobmon import logs; import logging; logs.configure('INFO');"
     program += "logging.getLogger('some').warning('a %s', 'word')"
