@@ -137,6 +137,7 @@ def require_token(*, cookie: bool = False, unasked: bool = False) -> None:
             _refuse_revoked(claims)
         except PyMongoError:
             if not unasked:
+                g.jobmon_unconfirmed_claims = claims
                 raise
     g.jobmon_claims = claims
 
@@ -228,6 +229,15 @@ def is_known() -> bool:
     return "jobmon_claims" in g
 
 
+def caller() -> tuple[str, bool] | None:
+    """The `sub` of the request's token and whether it is an admin's; None without a valid one.
+
+    For display only: it may have been revoked, where the database that knows is away.
+    """
+    claims = g.get("jobmon_claims") or g.get("jobmon_unconfirmed_claims")
+    return (str(claims["sub"]), _is_admin(claims)) if claims else None
+
+
 def subject() -> str:
     """The `sub` of the request's token."""
     return str(g.jobmon_claims["sub"])
@@ -235,7 +245,11 @@ def subject() -> str:
 
 def is_admin() -> bool:
     """Whether the role of the request's token grants ADMIN_DASHBOARD."""
-    role = g.jobmon_claims.get("role")
+    return _is_admin(g.jobmon_claims)
+
+
+def _is_admin(claims: dict[str, Any]) -> bool:
+    role = claims.get("role")
     settings: Settings = current_app.extensions["jobmon_settings"]
     granted = settings.role_permissions.get(role) if isinstance(role, str) else None
     return ADMIN_DASHBOARD in (granted or ())

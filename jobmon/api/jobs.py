@@ -81,7 +81,7 @@ def list_of_jobs(
     try:
         if query["format"] == "json":
             return page_of_jobs(lists, query, owner)
-        wanted = _filter(query, owner)
+        wanted = filter_of(query, owner)
         oldest_first = query["sort"] == OLDEST_FIRST
         return export(lists.batches(wanted, oldest_first=oldest_first), query["format"])
     except NotKeptByCodeError:
@@ -101,7 +101,7 @@ def page_of_jobs(
     """
     oldest_first = query["sort"] == OLDEST_FIRST
     page = lists.page(
-        _filter(query, owner),
+        filter_of(query, owner),
         page=query["page"],
         per_page=query["per_page"],
         oldest_first=oldest_first,
@@ -119,7 +119,8 @@ def page_of_jobs(
     return {"meta": meta, "data": page.jobs}
 
 
-def _filter(query: dict[str, Any], owner: str | None) -> JobFilter:
+def filter_of(query: dict[str, Any], owner: str | None) -> JobFilter:
+    """The jobs that a `ListQuery` asks for; of those of `owner` only, if one is given."""
     return JobFilter(
         statuses=query["status"],
         types=query["type"],

@@ -17,7 +17,8 @@ MAX_ATTEMPTS = 50
 class Step:
     """Something that happened to a job, or will: `at` is ISO 8601 in UTC, or None if unknown.
 
-    `status` colours it; `wait_ms` went by before it and `run_ms` while it lasted.
+    `status` colours it; `wait_ms` went by before it and `run_ms` while it lasted. `aside`: the note
+    stands in brackets behind the time.
     """
 
     name: str
@@ -28,11 +29,19 @@ class Step:
     run_ms: float | None = None
     error: dict[str, Any] | None = None
     to_come: bool = False
+    alarming: bool = False
+    aside: bool = False
 
 
-def timeline(job: dict[str, Any]) -> list[Step]:
-    """The life of a job, given as `JobDetail` serialises it."""
-    return [*_past(job), *_what_comes(job)]
+def timeline(job: dict[str, Any], now: datetime) -> list[Step]:
+    """The life of a job, given as `JobDetail` serialises it, at `now` (UTC)."""
+    return [*_past(job), *_what_comes(job, now)]
+
+
+def has_expired_lease(job: dict[str, Any], now: datetime) -> bool:
+    """Whether a worker holds the job beyond the end of its lease."""
+    expires = _moment(job["leaseExpiresAt"])
+    return job["status"] == JobStatus.LEASED and expires is not None and expires < now
 
 
 def is_finished(job: dict[str, Any]) -> bool:
@@ -55,8 +64,14 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
         status = attempt["status"] or ""
         pause_ms = _between(before, attempt.get("eligibleAt"))
         if pause_ms:  # enqueued for later, or a retry after its backoff
-            note = f"{duration(pause_ms)} later"
-            yield Step(name="Eligible", at=attempt["eligibleAt"], status="queued", note=note)
+            again = attempt is not job["attempts"][0]
+            note = f"after {duration(pause_ms)}"
+            yield Step(
+                name="Due again" if again else "Due",
+                at=attempt["eligibleAt"],
+                status="queued",
+                note=note,
+            )
         yield Step(
             name=_name(attempt, is_last=attempt is job["attempts"][-1]),
             at=attempt["startedAt"],
@@ -70,7 +85,7 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
     if job["finishedAt"]:
         names = {
             JobStatus.SUCCEEDED: "Succeeded",
-            JobStatus.DLQ: "Given up",
+            JobStatus.DLQ: "Dead",
             JobStatus.CANCELLED: "Cancelled",
         }
         name = next((word for known, word in names.items() if known == job["status"]), "Finished")
@@ -78,19 +93,21 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
         yield Step(name=name, at=job["finishedAt"], status=job["status"] or "", wait_ms=total_ms)
 
 
-def _what_comes(job: dict[str, Any]) -> Iterator[Step]:
+def _what_comes(job: dict[str, Any], now: datetime) -> Iterator[Step]:
     status, due = job["status"], job["nextRunAt"]
     if status == JobStatus.LEASED and (job["leaseExpiresAt"] or not job["attempts"]):
-        note = f"held by {job['leasedBy']}" if job["leasedBy"] else ""
+        expired = has_expired_lease(job, now)
         yield Step(
-            name="Lease runs out",
+            name="Lease expired" if expired else "Lease expires",
             at=job["leaseExpiresAt"],
-            status="leased",
-            note=note,
-            to_come=True,
+            status="dlq" if expired else "leased",
+            note=job["leasedBy"] or "",
+            aside=bool(job["leasedBy"]),
+            to_come=not expired,
+            alarming=expired,
         )
     elif status in (JobStatus.QUEUED, JobStatus.FAILED) and due:
-        name = "Next retry" if status == JobStatus.FAILED else "Eligible"
+        name = "Next retry" if status == JobStatus.FAILED else "Due"
         count, most = job["attemptCount"], job["maxAttempts"]
         number = None if count is None else count + 1
         note = f"attempt {_number(number)} of {_number(most)}" if most else ""

@@ -9,6 +9,7 @@ from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 from flask import (
     Blueprint,
@@ -27,7 +28,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
 from jobmon.api.errors import AWAY, ApiError, explain, invalid, unavailable
-from jobmon.api.jobs import list_of_jobs
+from jobmon.api.jobs import filter_of, list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
@@ -43,7 +44,7 @@ from jobmon.dashboard.overview import (
     sorted_types,
     window_of,
 )
-from jobmon.dashboard.timeline import is_finished, timeline
+from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 SHARED_S = 1
 KEEP_ANSWERS = 100
 PER_PAGE = 25
+HELD = "X-Jobmon-Held"  # ids of rows that stay where they are under the pointer, quoted
 SUGGESTED_TYPES = 200
 SUGGESTED_STATUSES = 20
 BY_DEFAULT = "-queued"
@@ -222,10 +224,29 @@ class _Pages:
             "path": request.path,
         }
         if session.is_part() and shown is not None:
+            given |= self._held(query, shown["data"], owner)
             return _conditional(render_template("dashboard/_jobs.html", **given))
         types, statuses = self._suggested() if owner is None else ([], [])
         page = render_template("dashboard/jobs.html", types=types, odd_statuses=statuses, **given)
         return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
+
+    def _held(
+        self, query: dict[str, Any], shown: list[dict[str, Any]], owner: str | None
+    ) -> dict[str, Any]:
+        """The rows that a browser keeps in place but that are not on the page any more.
+
+        `held` are those jobs as they are now, `gone` the ids of those that are not there.
+        """
+        ids = [unquote(held) for held in request.headers.get(HELD, "").split(",") if held]
+        missing = list(dict.fromkeys(ids[:PER_PAGE]))
+        for job in shown:
+            if job["jobId"] in missing:
+                missing.remove(job["jobId"])
+        found = self._lists.look_up(missing, filter_of(query, owner), owner)
+        jobs = JobList().dump({"data": [job for job, _ in found]})["data"]
+        held = [job | {"matches": matches} for job, (_, matches) in zip(jobs, found, strict=True)]
+        there = {job["jobId"] for job in held}
+        return {"held": held, "gone": [job_id for job_id in missing if job_id not in there]}
 
     def _suggested(self) -> tuple[list[str], list[str]]:
         """The types that there are, and the statuses beside the known ones."""
@@ -240,10 +261,11 @@ class _Pages:
         found = self._store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
         if found is None:
             raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
-        detail = JobDetail().dump(found)
+        detail, now = JobDetail().dump(found), datetime.now(UTC)
         given = {
             "job": detail,
-            "steps": timeline(detail),
+            "steps": timeline(detail, now),
+            "lease_expired": has_expired_lease(detail, now),
             "finished": is_finished(detail),
             "finds_codes": self._store.finds("lastError.code"),
         }
@@ -343,8 +365,9 @@ def _require_admin() -> None:
 
 
 def _caller() -> dict[str, Any] | None:
-    """Who is signed in, for the page's head; None where nobody is, or not for sure."""
-    return {"sub": auth.subject(), "is_admin": auth.is_admin()} if auth.is_known() else None
+    """Who is signed in, for the page's head; None where nobody is."""
+    caller = auth.caller()
+    return {"sub": caller[0], "is_admin": caller[1]} if caller else None
 
 
 def _list_query() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Lists of jobs: which ones (the filter), page by page or all of them, and how many there are."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -215,6 +215,24 @@ class JobLists:
             place, skip = self._place_at(jobs[-1], page=page, oldest_first=oldest_first), 0
             if place.by_page:
                 place, skip = None, page * BATCH
+
+    def look_up(
+        self, ids: Collection[str], wanted: JobFilter, owner: str | None = None
+    ) -> list[tuple[Document, bool]]:
+        """The jobs that have these ids now, each with whether `wanted` matches it.
+
+        With `owner`, only that owner's. Index: (jobId) unique.
+        """
+        if not ids:
+            return []
+        named: Document = {"$or": [{"jobId": job_id} for job_id in ids]}
+        if owner is not None:
+            named["createdBy"] = {"$in": spellings(owner)}
+        found = self._jobs.find(named, _SUMMARY_FIELDS, index=indexes.JOB_ID, each=_summary)
+        matching = {"$and": [wanted.match(), named]}
+        matches = self._jobs.find(matching, ("_id",), index=indexes.JOB_ID)
+        matching_ids = [job["_id"] for job in matches]
+        return [(job, job["_id"] in matching_ids) for job in found]
 
     def _stretch(
         self, wanted: JobFilter, page: int, per_page: int, oldest_first: bool, end: int = _MAX_SKIP

@@ -7,6 +7,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask import render_template
@@ -408,8 +409,8 @@ def test_a_queue_without_our_indexes_has_an_overview_without_a_past(
 
 
 def test_what_is_unknown_is_named(admin: Viewer) -> None:
-    assert "Nothing here" in admin.page("/dashboard/nothing", 404).text
-    assert "Nothing here" in admin.page("/dashboard/jobs/", 404).text
+    assert "Page not found" in admin.page("/dashboard/nothing", 404).text
+    assert "Page not found" in admin.page("/dashboard/jobs/", 404).text
     for query, name in (
         ("range=2h", "range"),
         ("by=colour", "by"),
@@ -443,7 +444,11 @@ def test_a_database_that_is_away_is_a_page_that_says_so(away: Api) -> None:
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
         page = Page(answer.text)
-        assert "The database does not answer" in page.text
+        assert "Database not responding" in page.text
+        assert "jobmon is up and retrying" in page.text
+        # Who is signed in may go elsewhere meanwhile, and come back.
+        assert [link["data-go"] for link in page.all("a") if "data-go" in link] == ["o", "j", "m"]
+        assert page.all("form", action="/dashboard/sign-out")
         assert "user:" not in answer.text
         assert path in page.addresses()  # to try again
         assert_protected(answer)
@@ -454,6 +459,77 @@ def test_a_database_that_is_away_is_a_page_that_says_so(away: Api) -> None:
         assert int(part.headers["Retry-After"]) > 0
 
 
+def test_whoever_has_no_good_token_sees_no_pages_to_go_to_while_the_database_is_away(
+    away: Api,
+) -> None:
+    for viewer in (Viewer(away.app), signed_in(away, seconds=-60)):
+        assert not viewer.page(OVERVIEW, 401).all("nav")
+
+
+def test_held_rows_are_shown_as_they_are_now(admin: Viewer, ada: Viewer, watched: Any) -> None:
+    """Would catch a finished job that stays "running" because the pointer rests on its row."""
+    names = ("still/leased,1", "done", "elsewhere")
+    watched.jobs.insert_many(
+        [
+            {"jobId": names[0], "status": "leased", "createdBy": "ada"},
+            {"jobId": names[1], "status": "succeeded", "createdBy": "ada"},
+            {"jobId": names[2], "status": "leased", "createdBy": "bob"},
+        ]
+    )
+    held = ",".join(quote(name, safe="") for name in (*names, "deleted?"))
+
+    def rows(viewer: Viewer, path: str) -> dict[str, tuple[bool, bool]]:
+        """The rows beside the list's own: whether they match no more, whether they are gone."""
+        page = Page(viewer.get(path, part=True, X_Jobmon_Held=held).text)
+        elements = [(tag, attrs) for tag, attrs in page.elements if tag in ("table", "tr")]
+        at = elements.index(("table", {"hidden": None, "id": "held-rows"}))
+        return {
+            str(attrs["id"]): (attrs.get("class") == "unmatched", "data-gone" in attrs)
+            for _, attrs in elements[at + 1 :]
+        }
+
+    # Two match and are among the list's own rows.
+    assert rows(admin, f"{JOBS}?status=leased") == {
+        "job-done": (True, False),
+        "job-deleted%3F": (False, True),
+    }
+    # One is on another page: it matches.
+    assert rows(admin, f"{JOBS}?status=leased&per_page=1")["job-still/leased%2C1"] == (False, False)
+    assert rows(ada, "/dashboard/my?status=leased") == {
+        "job-done": (True, False),
+        "job-elsewhere": (False, True),  # somebody else's is as absent as none
+        "job-deleted%3F": (False, True),
+    }
+    assert "held-rows" not in admin.get(f"{JOBS}?status=leased", part=True).text
+    many = ",".join(f"x{number}" for number in range(500))
+    assert admin.get(JOBS, part=True, X_Jobmon_Held=many).text.count("data-gone") == 25
+
+
+def test_an_expired_lease_is_alarming_on_its_own_page(admin: Viewer, watched: Any) -> None:
+    now = datetime.now(UTC)
+    watched.jobs.insert_many(
+        [
+            job(jobId="held", status="leased", leasedBy="w2", leaseExpiresAt=now + timedelta(1)),
+            job(jobId="stuck", status="leased", leasedBy="w2", leaseExpiresAt=now - timedelta(1)),
+        ]
+    )
+    assert "lease expired" not in admin.page(f"{JOBS}/held").text
+    page = admin.page(f"{JOBS}/stuck")
+    assert page.all("strong", **{"class": "bad"})
+    assert page.all("li", **{"class": "s-dlq bad"})
+    assert re.search(r"Lease expired\s+[0-9Z :.-]+\s+\(w2\)", page.text)
+
+
+def test_the_stack_of_a_job_without_attempts_is_shown(admin: Viewer, watched: Any) -> None:
+    watched.jobs.insert_one(job())
+    page = admin.page(f"{JOBS}/j1")
+    assert "Last error" in page.text
+    assert "at line 1" in page.text
+    assert page.all("a", href=f"{JOBS}?error_code=E1")
+    watched.job_attempts.insert_one(attempt())
+    assert admin.page(f"{JOBS}/j1").text.count("at line 1") == 1
+
+
 def test_a_fault_of_ours_is_a_page_without_internals(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,14 +538,14 @@ def test_a_fault_of_ours_is_a_page_without_internals(
 
     monkeypatch.setattr(JobLists, "page", fail)
     page = admin.page(JOBS, 500)
-    assert "The log of jobmon says what" in page.text
+    assert "The log of jobmon names the cause" in page.text
     assert "hidden" not in page.text
 
 
 def test_an_empty_queue_says_what_to_do_next(admin: Viewer, ada: Viewer) -> None:
     assert "The queue is empty" in admin.page(OVERVIEW).text
     assert "No jobs yet" in admin.page(JOBS).text
-    assert "No job is like that" in admin.page(f"{JOBS}?status=dlq").text
+    assert "No jobs match these filters" in admin.page(f"{JOBS}?status=dlq").text
     assert "createdBy is ada" in ada.page("/dashboard/my").text
 
 

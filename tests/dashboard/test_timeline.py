@@ -1,6 +1,7 @@
 """A job's life in steps: would catch a step that is missing, told twice, or takes less than no
 time, and a job that another program wrote and that cannot be told at all."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from jobmon.domain import Redactor
 from ..conftest import DATE
 
 AT = DATE + "T03:00:{:02d}.000Z"
+NOW = datetime.fromisoformat(AT.format(5))
 JOB: dict[str, Any] = {
     "status": "queued",
     "createdBy": None,
@@ -41,7 +43,7 @@ def attempt(number: int | None, status: str | None = "failed", **more: Any) -> d
 
 
 def steps(**more: Any) -> list[Step]:
-    return timeline(JOB | more)
+    return timeline(JOB | more, NOW)
 
 
 def told(**more: Any) -> list[tuple[str, str, bool]]:
@@ -57,7 +59,7 @@ ENQUEUED = ("Enqueued", "", False)
         ({}, []),
         ({"status": None}, []),
         ({"status": "odd", "nextRunAt": AT.format(9)}, []),
-        ({"nextRunAt": AT.format(9)}, [("Eligible", "attempt 1 of 3", True)]),
+        ({"nextRunAt": AT.format(9)}, [("Due", "attempt 1 of 3", True)]),
         (
             {"status": "failed", "nextRunAt": AT.format(9), "attemptCount": 1},
             [("Next retry", "attempt 2 of 3", True)],
@@ -68,15 +70,23 @@ ENQUEUED = ("Enqueued", "", False)
         ),
         (
             {"nextRunAt": AT.format(9), "attemptCount": None},
-            [("Eligible", "attempt ? of 3", True)],
+            [("Due", "attempt ? of 3", True)],
         ),
         (
             {"status": "leased", "leasedBy": "w1", "leaseExpiresAt": AT.format(9)},
-            [("Lease runs out", "held by w1", True)],
+            [("Lease expires", "w1", True)],
         ),
-        ({"status": "leased"}, [("Lease runs out", "", True)]),
+        ({"status": "leased"}, [("Lease expires", "", True)]),
+        (
+            {"status": "leased", "leasedBy": "w1", "leaseExpiresAt": AT.format(1)},
+            [("Lease expired", "w1", False)],
+        ),
+        (
+            {"status": "leased", "leaseExpiresAt": "no date"},
+            [("Lease expires", "", True)],
+        ),
         ({"status": "succeeded", "finishedAt": AT.format(9)}, [("Succeeded", "", False)]),
-        ({"status": "dlq", "finishedAt": AT.format(9)}, [("Given up", "", False)]),
+        ({"status": "dlq", "finishedAt": AT.format(9)}, [("Dead", "", False)]),
         ({"status": "cancelled", "finishedAt": AT.format(9)}, [("Cancelled", "", False)]),
         ({"status": "odd", "finishedAt": AT.format(9)}, [("Finished", "", False)]),
         ({"status": None, "finishedAt": AT.format(9)}, [("Finished", "", False)]),
@@ -115,7 +125,7 @@ def test_when_it_became_due_is_told_where_it_was_not_at_once() -> None:
     )
     assert [(step.name, step.note, step.at) for step in life[1:4]] == [
         ("Attempt 1", "failed on w1", AT.format(1)),
-        ("Eligible", "5.0 s later", AT.format(7)),
+        ("Due again", "after 5.0 s", AT.format(7)),
         ("Attempt 2", "failed on w1", AT.format(9)),
     ]
     assert [step.name for step in life[4:]] == ["Attempt 3"]  # its time cannot be told
@@ -188,7 +198,7 @@ def test_attempts_embedded_by_another_program_are_told() -> None:
         detail = JobDetail().dump(
             {"jobId": "x", "attempts": [{"attemptNumber": 1, "error": "broken"}]}
         )
-    (enqueued, first) = timeline(detail)
+    (enqueued, first) = timeline(detail, NOW)
     assert (enqueued.at, enqueued.note) == (None, "")
     assert first.name == "Attempt 1"
     assert first.error == {"code": None, "message": "broken", "stack": None}

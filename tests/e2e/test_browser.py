@@ -358,10 +358,10 @@ def test_an_owner_sees_their_own_jobs_and_nothing_else(
         page.goto(f"{stack.url}/dashboard/jobs/{job_id}")
         said.append(page.locator("main").inner_text())
     assert said[0] == said[1]
-    assert said[0].startswith("No such job, or not yours")
+    assert said[0].startswith("Job not found")
     page.goto(f"{stack.url}/dashboard/jobs")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Not for your role")
-    page.get_by_role("link", name="Your jobs").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not allowed")
+    page.locator("main").get_by_role("link", name="My jobs").click()
     assert ids(page) == [mine]
 
 
@@ -633,7 +633,7 @@ def test_a_row_under_the_pointer_stays_where_it_is_while_jobs_arrive(
     third = stack.queue.enqueue(kind)
     assert stack.queue.cancel(second)
     expect(row.locator(".status")).to_have_text("cancelled", timeout=SOON_MS)
-    button = page.get_by_role("button", name="1 other job: show")
+    button = page.get_by_role("button", name="Show 1 newer job")
     expect(button).to_be_visible()
     assert ids(page) == [second, first]
     page.mouse.wheel(0, 0)
@@ -644,6 +644,110 @@ def test_a_row_under_the_pointer_stays_where_it_is_while_jobs_arrive(
     expect(page.locator("#job-rows tbody tr")).to_have_count(3)
     assert ids(page) == [third, second, first]
     expect(button).to_have_count(0)
+
+
+def held(page: Page) -> Locator:
+    return page.locator("#freshness", has_text="rows held")
+
+
+def test_rows_that_no_longer_match_show_their_status_while_the_pointer_holds_them(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    names = [f"{kind}-{number}" for number in range(4)]
+    running = {"status": "leased", "leaseExpiresAt": soon, "createdBy": "root"}
+    stack.database.jobs.insert_many([job(kind, jobId=name, **running) for name in names])
+    for path in ("/dashboard/jobs", "/dashboard/my"):
+        stack.database.jobs.update_many({"type": kind}, {"$set": {"status": "leased"}})
+        stack.database.jobs.update_one(
+            {"jobId": names[1]}, {"$set": job(kind, jobId=names[1], **running)}, upsert=True
+        )
+        page = visit(f"{stack.url}{path}?type={kind}&status=leased")
+        rows = page.locator("#job-rows tbody tr")
+        expect(rows).to_have_count(4, timeout=SOON_MS)
+        expect(held(page)).to_have_count(0)
+        order = ids(page)
+        rows.nth(2).hover()
+        expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
+        done = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
+        stack.database.jobs.update_one({"jobId": names[0]}, {"$set": done})
+        stack.database.jobs.delete_one({"jobId": names[1]})
+        row = {name: page.locator(f'[id="job-{name}"]') for name in names}
+        expect(row[names[0]].locator(".status")).to_have_text("succeeded", timeout=SOON_MS)
+        expect(row[names[1]].locator(".status")).to_have_text("deleted", timeout=SOON_MS)
+        expect(page.locator("#job-rows tr.unmatched")).to_have_count(2)
+        expect(page.locator(".count")).to_have_text("2 jobs")
+        assert ids(page) == order
+        page.mouse.move(5, 5)
+        expect(rows).to_have_count(2, timeout=SOON_MS)
+        expect(held(page)).to_have_count(0)
+        page.locator("#job-rows .row-link").first.focus()
+        expect(page.locator("#freshness")).to_have_text("live · rows held: focus in the table")
+        stack.database.jobs.update_many({"type": kind}, {"$set": {"status": "dlq"}})
+        expect(page.locator("#job-rows tr.unmatched")).to_have_count(2, timeout=SOON_MS)
+        expect(page.locator(".count")).to_have_text("0 jobs")
+        expect(page.locator("#job-rows .row-link").first).to_be_focused()
+        page.keyboard.press("Escape")
+        page.evaluate("document.activeElement.blur()")
+        expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
+
+
+def test_the_types_keep_their_order_under_the_pointer_and_with_the_focus(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    names = [f"{kind}.{letter}" for letter in "abc"]
+
+    def enqueue(name: str, count: int) -> None:
+        stack.database.jobs.insert_many([job(name) for _ in range(count)])
+
+    for number, name in enumerate(names):
+        enqueue(name, 9 - number)
+    page = visit(f"{stack.url}/dashboard?text={kind}")
+    expect(page.get_by_role("img")).to_have_count(3)  # the charts' legends are tables, too
+    types = page.locator("#types tbody th")
+    expect(types).to_have_text(names, timeout=SOON_MS)
+    row = page.locator("#types tbody tr").nth(1)
+    row.locator(".c-queued").hover()
+    expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
+    enqueue(names[2], 20)
+    last = page.locator("#types tbody tr").nth(2).locator(".c-queued")
+    expect(last).to_have_text("27", timeout=SOON_MS)
+    expect(types).to_have_text(names)
+    page.mouse.move(5, 5)
+    expect(types).to_have_text([names[2], names[0], names[1]], timeout=SOON_MS)
+    link = types.get_by_role("link", name=names[1])
+    link.focus()
+    enqueue(names[1], 40)
+    expect(page.get_by_role("row", name=names[1]).locator(".c-queued")).to_have_text(
+        "48", timeout=SOON_MS
+    )
+    expect(types).to_have_text([names[2], names[0], names[1]])
+    expect(link).to_be_focused()
+    link.blur()
+    expect(types.first).to_have_text(names[1], timeout=SOON_MS)
+
+
+def test_back_shows_the_form_of_the_list_that_is_shown(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    stack.database.jobs.insert_many([job(kind), job(kind, status="dlq")])
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+    page.get_by_role("checkbox", name="dead").check()
+    page.get_by_label("Owner").fill("ann")
+    page.get_by_label("From").fill("2020-11-10T12:30")
+    page.get_by_label("Order").select_option("oldest first")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+    expect(page.get_by_role("checkbox", name="dead")).not_to_be_checked()
+    for label in ("Owner", "From"):
+        expect(page.get_by_label(label)).to_have_value("")
+    expect(page.get_by_label("Order")).to_have_value("")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={kind}")
+    page.go_forward()
 
 
 def test_a_paused_list_asks_for_nothing_until_it_goes_on(
@@ -739,11 +843,11 @@ def test_a_job_tells_its_life_and_updates_itself_until_it_is_finished(
     expect(deep).to_contain_text("password [redacted]")
 
     lease = eventually(lambda: queue.lease("worker-8", types=[kind]))
-    expect(steps.locator("strong").last).to_have_text("Lease runs out", timeout=SOON_MS)
+    expect(steps.locator("strong").last).to_have_text("Lease expires", timeout=SOON_MS)
     expect(trace).to_be_visible()  # what was opened stays open
     expect(deep).to_have_js_property("open", True)
     queue.report_success(lease)
-    expect(page.get_by_text("finished, no longer updated")).to_be_visible(timeout=SOON_MS)
+    expect(page.locator(".heading .status")).to_have_text("succeeded", timeout=SOON_MS)
     expect(steps.locator("strong").last).to_have_text("Succeeded")
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
     expect(trace).to_be_visible()
@@ -755,12 +859,40 @@ def test_a_job_tells_its_life_and_updates_itself_until_it_is_finished(
     page.clock.run_for(30_000)
     assert visit.asked(f"/dashboard/jobs/{job_id}") == asked
 
-    page.get_by_role("link", name="jobs like this").click()
+    page.get_by_role("link", name="More jobs of this type").click()
     assert parse_qs(urlsplit(page.url).query) == {"type": [kind]}
     page.go_back()
     page.get_by_role("link", name="ada").click()
     assert parse_qs(urlsplit(page.url).query) == {"owner": ["ada"]}
     assert job_id in ids(page)
+
+
+def test_a_job_that_is_deleted_while_its_page_is_open_is_not_shown_as_if_it_were_there(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    job_id = stack.queue.enqueue(kind)
+    page = visit(f"{stack.url}/dashboard/jobs/{job_id}")
+    expect(page.locator("#freshness")).to_have_text("live")
+    stack.database.jobs.delete_one({"jobId": job_id})
+    gone = page.get_by_role("alert")
+    expect(gone).to_contain_text("This job no longer exists", timeout=SOON_MS)
+    expect(gone).to_have_count(1)
+    expect(page.locator("#freshness")).to_have_text("")
+    expect(page.locator("#job")).to_have_class("ended")
+
+
+def test_a_lease_that_expires_while_its_page_is_open_turns_red(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    shown = job(kind, status="leased", leasedBy="w2", leaseExpiresAt=datetime.now(UTC))
+    shown["leaseExpiresAt"] += timedelta(seconds=4)
+    stack.database.jobs.insert_one(shown)
+    page = visit(f"{stack.url}/dashboard/jobs/{shown['jobId']}")
+    step = page.locator(".timeline li").last
+    expect(step).to_have_text(re.compile(r"Lease expires in \d s \(w2\)"))
+    expect(page.get_by_text("lease expired", exact=True)).to_be_visible(timeout=8_000)
+    expect(step).to_have_text(re.compile(r"Lease expired \d s ago \(w2\)|Lease expired now"))
+    assert step.evaluate("one => getComputedStyle(one).color") == "rgb(179, 38, 30)"
 
 
 # --- Keys ----------------------------------------------------------------------------------------
@@ -945,8 +1077,8 @@ def test_an_empty_queue_says_what_to_do_next(visit: Visits, lone: Stack) -> None
     expect(page.get_by_role("row", name="first.one")).to_be_visible(timeout=SOON_MS)
     expect(page.get_by_role("heading", name="The queue is empty")).to_have_count(0)
     page.goto(f"{lone.url}/dashboard/jobs?type=another")
-    expect(page.get_by_role("heading", name="No job is like that")).to_be_visible()
-    page.get_by_role("link", name="All jobs").click()
+    expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
+    page.get_by_role("link", name="Clear filters").click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(1)
     page.goto(f"{lone.url}/dashboard/my")
     expect(page.get_by_text("those whose createdBy is root")).to_be_visible()
@@ -961,12 +1093,13 @@ def test_with_the_database_away_the_last_figures_stay_marked_with_their_age(
     expect(page.locator("#freshness")).to_have_text("live")
     os.kill(lone.mongod.pid, signal.SIGSTOP)
     try:
-        stale = re.compile(r"not answering; as of \d+ s ago")
+        stale = re.compile(r"Database not responding · data \d+ s old")
         expect(page.locator("#freshness")).to_have_text(stale, timeout=15_000)
         expect(tile(page, "Queued")).to_have_text("1")
         expect(page.locator("html")).to_have_class("is-stale")
         other = visit(f"{lone.url}/dashboard/jobs")
-        expect(other.get_by_role("heading", level=1)).to_have_text("The database does not answer")
+        expect(other.get_by_role("heading", level=1)).to_have_text("Database not responding")
+        expect(other.get_by_role("navigation", name="Pages", exact=True)).to_be_visible()
     finally:
         os.kill(lone.mongod.pid, signal.SIGCONT)
     expect(page.locator("#freshness")).to_have_text("live", timeout=15_000)

@@ -52,15 +52,30 @@ const freshness = document.getElementById("freshness");
 const pause = document.getElementById("pause");
 let seenAt = Date.now();
 let askedAt = 0; // since when an answer is due; 0 if none is
-let failing = false;
+let failing = ""; // who does not answer, and how
+let waitUntil = 0; // no request before that
 let paused = false;
 let finished = Boolean(document.getElementById("finished"));
+
+// By the code of an error. Who is not named here is jobmon itself.
+const FAILURES = {
+  database_unavailable: "Database not responding",
+  overloaded: "jobmon is busy",
+  rate_limited: "Too many requests",
+  identity_provider_unavailable: "Identity provider not responding",
+  server_error: "jobmon reports an error",
+};
+const ENDINGS = {
+  access_denied: "This job no longer exists, or you don't have access to it.",
+  permission_denied: "You don't have access to this page any more.",
+  validation_error: "This page link is no longer valid.",
+};
 
 function tick() {
   showTimes();
   if (!live || !window.htmx) return;
   showFreshness();
-  if (!paused && !finished && !document.hidden) {
+  if (!paused && !finished && !document.hidden && Date.now() >= waitUntil) {
     htmx.trigger(document.body, "jobmon:tick");
     document.dispatchEvent(new Event("jobmon:tick"));
   }
@@ -69,15 +84,15 @@ function tick() {
 function showFreshness() {
   const now = Date.now();
   const age = (now - seenAt) / 1000;
-  const unanswered = failing || (askedAt > 0 && now - askedAt > 4000);
-  const stale = !paused && !finished && unanswered && age > 3;
+  const unanswered = failing || (askedAt > 0 && now - askedAt > 4000 ? "jobmon not responding" : "");
+  const stale = Boolean(!paused && !finished && unanswered && age > 3);
   page.classList.toggle("is-stale", stale);
   freshness.classList.toggle("stale", stale);
   freshness.classList.toggle("fresh", !stale && !paused && !finished);
   let said = "";
-  if (stale) said = `not answering; as of ${duration(age)} ago`;
+  if (stale) said = `${unanswered} · data ${duration(age)} old`;
   else if (paused) said = `as of ${duration(age)} ago`;
-  else if (!finished) said = "live";
+  else if (!finished) said = ["live", heldBy(live)].filter(Boolean).join(" · ");
   if (freshness.textContent !== said) freshness.textContent = said;
 }
 
@@ -93,32 +108,65 @@ function setPaused(value) {
 document.addEventListener("htmx:configRequest", (event) => {
   const { elt, headers } = event.detail;
   askedAt = askedAt || Date.now();
-  // What was held back under the pointer is wanted now that the pointer is gone.
-  const isBehind = elt.querySelector(".fresh-rows") && !pointerIsIn(elt);
+  const held = heldBy(elt);
+  // What was held back under the pointer is due now that the pointer is gone.
+  const isBehind = "held" in elt.dataset && !held;
   if (elt.dataset.etag && !isBehind) headers["If-None-Match"] = elt.dataset.etag;
+  if (held && elt.matches("[data-list]")) headers["X-Jobmon-Held"] = heldIds();
 });
+
+// The jobs whose rows stay, whether or not they are still on the page: as many as a header has room for.
+function heldIds() {
+  let room = 4000;
+  const ids = rowsOf().map((row) => row.dataset.job).filter(Boolean);
+  return ids.filter((id) => (room -= id.length + 1) >= 0).join(",");
+}
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { xhr, target } = event.detail;
-  if (xhr.status === 200 && target.matches("[data-list]") && pointerIsIn(target)) {
+  if (xhr.status !== 200) return;
+  if (!heldBy(target)) {
+    delete target.dataset.held;
+    return;
+  }
+  target.dataset.held = "";
+  if (target.matches("[data-list]")) {
     event.detail.shouldSwap = false;
     updateInPlace(target, event.detail.serverResponse);
-  } else if (xhr.status === 200 && pointerIsIn(target)) {
+  } else {
     event.detail.serverResponse = inOrderOf(target, event.detail.serverResponse);
   }
 });
 
 document.addEventListener("htmx:afterRequest", (event) => {
   const { xhr, elt } = event.detail;
-  const answered = xhr && (xhr.status === 200 || xhr.status === 304);
-  failing = !answered;
+  const status = xhr ? xhr.status : 0;
+  const code = status ? xhr.getResponseHeader("X-Error-Code") : "";
   askedAt = 0;
-  if (answered) {
+  failing = "";
+  if (status === 200 || status === 304) {
     seenAt = Date.now();
-    if (xhr.status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
+    if (status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
+  } else if (status >= 400 && status < 500 && status !== 401 && status !== 408 && status !== 429) {
+    end(ENDINGS[code] || "This page is no longer there.");
+  } else if (status !== 401) { // then the page loads anew, and asks to sign in
+    failing = FAILURES[code] || "jobmon not responding";
+    if (status === 429) waitUntil = Date.now() + 1000 * (Number(xhr.getResponseHeader("Retry-After")) || 1);
   }
   showFreshness();
 });
+
+// What was shown is not there any more, or not for this viewer: it is not shown as if it were.
+function end(why) {
+  finished = true;
+  pause.hidden = true;
+  live.classList.add("ended");
+  const line = document.createElement("p");
+  line.className = "card said bad";
+  line.setAttribute("role", "alert");
+  line.textContent = `${why} Below is what it was ${duration((Date.now() - seenAt) / 1000)} ago.`;
+  live.before(line);
+}
 
 document.addEventListener("htmx:afterSwap", () => {
   finished = Boolean(document.getElementById("finished"));
@@ -127,32 +175,59 @@ document.addEventListener("htmx:afterSwap", () => {
   markRow();
 });
 
-// Rows under the pointer stay where they are: what is new waits until it is wanted.
-function pointerIsIn(list) {
-  const rows = list.querySelector("tbody");
-  return Boolean(rows && (rows.matches(":hover") || rows.contains(document.activeElement)));
+// Rows under the pointer or with the focus stay where they are, and the page says why.
+function heldBy(list) {
+  const bodies = [...list.querySelectorAll(".rows tbody")];
+  if (bodies.some((rows) => rows.matches(":hover"))) return "rows held: pointer on the table";
+  if (bodies.some((rows) => rows.contains(document.activeElement))) return "rows held: focus in the table";
+  return "";
 }
 
-// A table that is sorted by its figures keeps the order that it has, and shows new figures.
+// A table that is sorted by its figures keeps its rows in their order, and shows new figures.
+// A row that is not among the first ones any more keeps its last figures, dimmed.
 function inOrderOf(target, html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
-  const rows = fresh.querySelector("tbody");
-  const places = new Map(rowsOf().map((row, place) => [row.id, place]));
-  const place = (row) => places.get(row.id) ?? places.size;
-  if (rows) rows.append(...[...rows.children].sort((a, b) => place(a) - place(b)));
+  const rows = fresh.querySelector(".rows tbody");
+  if (!rows) return html;
+  const known = new Map([...rows.children].map((row) => [row.id, row]));
+  const kept = rowsOf().map((row) => {
+    const now = known.get(row.id);
+    known.delete(row.id);
+    if (now) return now;
+    const old = row.cloneNode(true);
+    old.classList.add("unmatched");
+    return old;
+  });
+  rows.replaceChildren(...kept, ...known.values());
   return fresh.body.innerHTML;
 }
 
 function updateInPlace(list, html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
-  let unknown = 0;
-  fresh.querySelectorAll("tbody tr").forEach((row) => {
-    const old = document.getElementById(row.id);
-    if (old) Idiomorph.morph(old, row.outerHTML, { morphStyle: "outerHTML" });
-    else unknown += 1;
+  const rows = [...fresh.querySelectorAll("#job-rows tbody tr")];
+  const isNew = (row) => !document.getElementById(row.id);
+  const known = new Set(rows.map((row) => row.id));
+  rows.forEach((row) => {
+    if (!isNew(row)) Idiomorph.morph(document.getElementById(row.id), row.outerHTML, { morphStyle: "outerHTML" });
   });
+  rowsOf().filter((row) => !known.has(row.id)).forEach((row) => {
+    const now = fresh.getElementById(row.id);
+    if (now && !("gone" in now.dataset)) {
+      Idiomorph.morph(row, now.outerHTML, { morphStyle: "outerHTML" });
+      return;
+    }
+    row.classList.add("unmatched");
+    const status = row.querySelector(".status");
+    if (now && status) {
+      status.className = "status s-other";
+      status.textContent = "deleted";
+    }
+  });
+  const count = fresh.querySelector(".count");
+  if (count) Idiomorph.morph(list.querySelector(".count"), count.outerHTML, { morphStyle: "outerHTML" });
   showTimes();
   markRow();
+  const unknown = rows.filter(isNew).length;
   let button = list.querySelector(".fresh-rows");
   if (!unknown) {
     if (button) button.remove();
@@ -169,7 +244,9 @@ function updateInPlace(list, html) {
     });
     list.append(button); // over the page: it must move no row
   }
-  button.textContent = unknown === 1 ? "1 other job: show" : `${unknown} other jobs: show`;
+  // They are newer where they come before all that is shown, as in a list with the newest first.
+  const which = rows.slice(0, unknown).every(isNew) && !("oldestFirst" in list.dataset) ? "newer" : "other";
+  button.textContent = `Show ${unknown} ${which} ${unknown === 1 ? "job" : "jobs"}`;
 }
 
 // --- Rows by keyboard ----------------------------------------------------------------------------
@@ -285,15 +362,29 @@ const filters = document.querySelector(".filters");
 if (filters && !location.search && matchMedia("(max-width: 620px)").matches) filters.open = false;
 
 // A date and time is typed in the viewer's zone and sent as an instant.
-document.querySelectorAll("[data-instant]").forEach((field) => {
-  const sent = field.nextElementSibling;
-  const moment = new Date(sent.value);
-  if (sent.value && !Number.isNaN(moment.getTime())) {
-    field.value = new Date(moment - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
-  }
-  field.addEventListener("change", () => {
-    sent.value = field.value ? new Date(field.value).toISOString() : "";
+const instants = document.querySelectorAll("[data-instant]");
+function showInstants() {
+  instants.forEach((field) => {
+    const moment = new Date(field.nextElementSibling.value);
+    if (!Number.isNaN(moment.getTime())) {
+      field.value = new Date(moment - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+    }
   });
+}
+showInstants();
+instants.forEach((field) => field.addEventListener("change", () => {
+  field.nextElementSibling.value = field.value ? new Date(field.value).toISOString() : "";
+}));
+
+// After Back the form is that of the list, not what had been typed before leaving it.
+addEventListener("pageshow", (event) => {
+  const [visit] = performance.getEntriesByType("navigation");
+  if (!event.persisted && visit?.type !== "back_forward") return;
+  const form = document.getElementById("filters");
+  if (!form) return;
+  form.reset();
+  form.querySelectorAll("input[type=hidden]").forEach((field) => { field.value = field.defaultValue; });
+  showInstants();
 });
 
 // Addresses stay short: what is not filled in is not sent.
