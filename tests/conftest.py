@@ -126,10 +126,11 @@ class Api:
 
 
 def _without_marks(method: Callable[..., Any]) -> Callable[..., Any]:
-    """mongomock knows no hint of a find and no comment anywhere."""
+    """mongomock knows no hint of a find, no comment and no collation."""
 
     def unmarked(*arguments: Any, **options: Any) -> Any:
         options.pop("comment", None)
+        options.pop("collation", None)
         if method.__name__ == "find":
             options.pop("hint", None)
         return method(*arguments, **options)
@@ -139,6 +140,8 @@ def _without_marks(method: Callable[..., Any]) -> Callable[..., Any]:
 
 for name in ("find", "count_documents", "estimated_document_count"):
     setattr(mongomock.Collection, name, _without_marks(getattr(mongomock.Collection, name)))
+# Nor has it plans: of no collation, and by no index.
+mongomock.collection.Cursor.explain = lambda _: {"queryPlanner": {"winningPlan": {}}}
 
 
 @pytest.fixture

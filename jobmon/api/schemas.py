@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+from bson import DBRef
 from bson.datetime_ms import DatetimeMS
 from flask import current_app
 from marshmallow import (
@@ -108,7 +109,7 @@ def _told(value: Any) -> str | None:
     """`value` as text, without the secrets of a document that stands where a word belongs."""
     if value is None or type(value) is str:  # what nearly every field holds
         return value
-    return text(_redact(value))
+    return text(_redact(value) if isinstance(value, dict | list | DBRef) else value)
 
 
 def _redact(value: Any) -> Any:

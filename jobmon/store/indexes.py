@@ -5,7 +5,7 @@ A hint by keys also finds an index that another program made under a name of its
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pymongo import ASCENDING
 from pymongo.collection import Collection
@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.store.connection import Connection
 from jobmon.store.names import Document, Keys
 from jobmon.store.ordering import NEWEST_FIRST
-from jobmon.store.watched import Watched
+from jobmon.store.watched import EXACTLY, Watched, name_of_exact
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
 
@@ -98,12 +98,20 @@ def create_indexes(connection: Connection) -> dict[str, str]:
             outcome[str(index)] = "exists"
             continue
         try:
-            index.collection.create_index(index.keys, unique=index.unique)
+            _create(index, unique=index.unique)
             outcome[str(index)] = "created"
         except DuplicateKeyError:
-            index.collection.create_index(index.keys)
+            _create(index)
             outcome[str(index)] = "created, but not unique: the collection holds duplicates"
     return outcome
+
+
+def _create(index: Index, *, unique: bool = False) -> None:
+    """Make an index that compares by bytes, also where the collection's own would not."""
+    options: dict[str, Any] = {"unique": unique, "collation": EXACTLY}
+    if "collation" in index.collection.options():
+        options["name"] = name_of_exact(index.keys)
+    index.collection.create_index(index.keys, **options)
 
 
 def missing_indexes(connection: Connection) -> list[Index]:
@@ -112,9 +120,11 @@ def missing_indexes(connection: Connection) -> list[Index]:
 
 
 def _exists(wanted: Index) -> bool:
-    """Whether an index with these keys covers the whole collection."""
+    """Whether an index with these keys covers the whole collection and compares by bytes."""
     return any(
-        list(index["key"].items()) == wanted.keys and not _is_partial(index)
+        list(index["key"].items()) == wanted.keys
+        and not _is_partial(index)
+        and "collation" not in index
         for index in wanted.collection.list_indexes()
     )
 

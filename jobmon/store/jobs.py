@@ -14,7 +14,8 @@ from pymongo.errors import ExecutionTimeout
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document, Keys, Names, spellings
+from jobmon.store.identity import identity_values, is_identity
+from jobmon.store.names import Document, Names
 from jobmon.store.ordering import OLDEST_FIRST
 from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Room, Words, aware, label
 from jobmon.store.shared import Shared
@@ -182,14 +183,20 @@ class JobStore:
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
-        With `owner`, a job of somebody else is as absent as one that does not exist. Of more
+        `job_id` is the id as lists print it, `owner` a token's `sub`. With `owner`, a job of
+        somebody else is as absent as one that does not exist. Of more
         than 1,000 attempts the newest 1,000 are returned, of long texts in them 10 million
         characters, the newest first, and 2,000 of each field of the others. Index: (jobId) unique.
         """
-        query: Document = {"jobId": job_id}
+        query = _any_identity("jobId", job_id)
         if owner is not None:
-            query["createdBy"] = {"$in": spellings(owner)}
-        found = self._jobs.find(query, limit=1)
+            query |= _any_identity("createdBy", owner)
+
+        def is_meant(job: Document) -> bool:
+            owns = owner is None or is_identity(job.get("createdBy"), owner)
+            return owns and is_identity(job.get("jobId"), job_id)
+
+        found = self._jobs.look_up(query, by="jobId", keep=is_meant, most=1)
         if not found:
             return None
         (job,) = found
@@ -203,9 +210,6 @@ class JobStore:
     def _attempts_at(self, job_id: str) -> list[Document]:
         if self._attempts is None:
             return []
-        newest_first: Keys = [("attemptNumber", -1)]
-        ids = spellings(job_id)  # mongoose refers to a job by its ObjectId
-        query: Document = {"jobId": {"$in": ids} if len(ids) > 1 else job_id}
         room = Room(ROOM_FOR_ATTEMPTS)
 
         def cut(attempt: Document) -> Document:
@@ -213,8 +217,13 @@ class JobStore:
                 name: room.cut(value, at_least=ROOM_FOR_A_FIELD) for name, value in attempt.items()
             }
 
-        return self._attempts.find(  # index: (jobId, attemptNumber)
-            query, order=newest_first, limit=MAX_ATTEMPTS_SHOWN, each=cut
+        return self._attempts.look_up(  # index: (jobId, attemptNumber)
+            _any_identity("jobId", job_id),
+            by="jobId",
+            keep=lambda attempt: is_identity(attempt.get("jobId"), job_id),
+            most=MAX_ATTEMPTS_SHOWN,
+            order=[("attemptNumber", -1)],
+            each=cut,
         )[::-1]
 
     @property
@@ -361,6 +370,12 @@ class JobStore:
         found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
         created_at = found[0].get("createdAt") if found else None
         return aware(created_at) if isinstance(created_at, datetime) else None
+
+
+def _any_identity(field: str, printed: str) -> Document:
+    """A query for what a text means in a field. Mongoose refers to a job by its ObjectId."""
+    values = identity_values(printed)
+    return {field: {"$in": values} if len(values) > 1 else printed}
 
 
 def _embedded_attempts(job: Document) -> list[Document]:

@@ -11,8 +11,9 @@ from bson import ObjectId
 from jobmon.domain import JOB_FIELDS, Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
+from jobmon.store.identity import identity_ranges, identity_values, is_identity
 from jobmon.store.jobs import JobStore, attempt_count
-from jobmon.store.names import Document, Keys, spellings
+from jobmon.store.names import IS_ARRAY, Document, Keys
 from jobmon.store.ordering import (
     BY_ID_KEY,
     NEWEST_FIRST,
@@ -56,7 +57,9 @@ class JobFilter:
 
     `created_from` (inclusive) and `created_to` (exclusive) are aware dates; a job whose createdAt
     is no date is in no range. `error_code` is the newest error's, in full, `job_id` how the id
-    begins. No index serves `owner` together with `error_code`: ValueError.
+    begins. No index serves `owner` together with `error_code`: ValueError. A createdBy that is an
+    array has no owner, but MongoDB finds it by each element; `may_have_arrays` excludes it, which
+    takes the job itself and not only the index.
     """
 
     statuses: tuple[str, ...] = ()
@@ -66,6 +69,7 @@ class JobFilter:
     created_to: datetime | None = None
     error_code: str | None = None
     job_id: str | None = None
+    may_have_arrays: bool = True
 
     def __post_init__(self) -> None:
         if self.owner is not None and self.error_code is not None:
@@ -79,7 +83,9 @@ class JobFilter:
         if self.types:
             query["type"] = {"$in": list(self.types)}
         if self.owner is not None:
-            query["createdBy"] = {"$in": spellings(self.owner)}
+            query["createdBy"] = {"$in": identity_values(self.owner)}
+            if self.may_have_arrays:
+                query["$nor"] = [{"createdBy": IS_ARRAY}]
         if self.error_code is not None:
             query["lastError.code"] = {"$in": _code_values(self.error_code)}
         if self.is_ranged:
@@ -92,8 +98,9 @@ class JobFilter:
         return query
 
     def match_id(self) -> Document:
-        """The jobs whose id begins so, as a range of the index: U+10FFFF is in no id."""
-        return {"jobId": {"$gte": self.job_id, "$lt": f"{self.job_id}\U0010ffff"}}
+        """The jobs whose id begins so, as ranges of the index, one for each type of id."""
+        ranges = [{"jobId": condition} for condition in identity_ranges(self.job_id or "")]
+        return {"$or": ranges} if len(ranges) > 1 else ranges[0]
 
     @property
     def is_ranged(self) -> bool:
@@ -179,6 +186,7 @@ class JobLists:
         NotKeptByCodeError.
         """
         self._check_code(wanted)
+        wanted = self._without_needless(wanted)
         total, is_exact = self._total(wanted)
         if place is not None:
             shown = self._stretch_beyond(place, wanted, per_page)
@@ -206,6 +214,7 @@ class JobLists:
         """
         self._check_code(wanted)
         self._check_id(wanted)
+        wanted = self._without_needless(wanted)
         place, page, skip = None, 0, 0
         while jobs := self._read(wanted, place, BATCH, ascending=oldest_first, skip=skip):
             yield jobs
@@ -225,14 +234,18 @@ class JobLists:
         """
         if not ids:
             return []
-        named: Document = {"$or": [{"jobId": job_id} for job_id in ids]}
-        if owner is not None:
-            named["createdBy"] = {"$in": spellings(owner)}
-        found = self._jobs.find(named, _SUMMARY_FIELDS, index=indexes.JOB_ID, each=_summary)
+        confined = JobFilter(owner=owner)
+        values = [value for job_id in ids for value in identity_values(job_id)]
+        named = confined.match() | {"jobId": {"$in": values}}
+        found = [
+            job
+            for job in self._jobs.find(named, _SUMMARY_FIELDS, index=indexes.JOB_ID, each=_summary)
+            if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
+        ]
         matching = {"$and": [wanted.match(), named]}
         matches = self._jobs.find(matching, ("_id",), index=indexes.JOB_ID)
         matching_ids = [job["_id"] for job in matches]
-        return [(job, job["_id"] in matching_ids) for job in found]
+        return [(job, job["_id"] in matching_ids) for job in _owned(found, confined)]
 
     def _stretch(
         self, wanted: JobFilter, page: int, per_page: int, oldest_first: bool, end: int = _MAX_SKIP
@@ -263,13 +276,14 @@ class JobLists:
     ) -> list[Document]:
         """Jobs in the order of the walk: from its start, or what lies beyond `place`."""
         if not self._has_order(wanted, ascending=ascending):
-            return self._sorted(wanted, place, limit, ascending=ascending, skip=skip)
+            found = self._sorted(wanted, place, limit, ascending=ascending, skip=skip)
+            return _owned(found, wanted)
         jobs: list[Document] = []
         for clause in self._beyond(place, wanted) if place else ({},):
             jobs += self._find(wanted, clause, limit - len(jobs), ascending=ascending, skip=skip)
             if len(jobs) >= limit:
                 break
-        return jobs
+        return _owned(jobs, wanted)
 
     def _find(
         self, wanted: JobFilter, clause: Document, limit: int, *, ascending: bool, skip: int
@@ -320,16 +334,22 @@ class JobLists:
         """Whether an index has these jobs in the order of the walk."""
         if wanted.job_id is not None:
             return False
-        return self._by_id or not ascending or self._reads_upwards(wanted.index)
+        return self._by_id or not ascending or self._has_no_array("createdAt", wanted.index)
 
     def _beyond(self, place: Place, wanted: JobFilter) -> Iterator[Document]:
         if self._by_id:
             return after_id(place)
         return after(place, only_dates=wanted.is_ranged)
 
-    def _reads_upwards(self, index: Keys) -> bool:
-        """Whether the index exists and has no array for a createdAt: its plan tells."""
-        path = self._jobs.names.paths["createdAt"]
+    def _without_needless(self, wanted: JobFilter) -> JobFilter:
+        """The filter, less the condition on arrays where its index proves that there are none."""
+        if wanted.owner is None or wanted.job_id is not None:
+            return wanted
+        return replace(wanted, may_have_arrays=not self._has_no_array("createdBy", wanted.index))
+
+    def _has_no_array(self, field: str, index: Keys) -> bool:
+        """Whether the index exists and was made of no array in this field: its plan shows."""
+        path = self._jobs.names.paths.get(field, "")
         return any(paths.get(path) == [] for paths in _multikey_paths(self._jobs.plan(index)))
 
     def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Place:
@@ -410,6 +430,12 @@ class JobLists:
         matches = self._jobs.count(query, index=indexes.JOB_ID, limit=most)
         if matches > MAX_ID_MATCHES:
             raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
+
+
+def _owned(jobs: list[Document], wanted: JobFilter) -> list[Document]:
+    """Those of the filter's owner by our own comparison, whatever the database takes for equal."""
+    owner = wanted.owner
+    return [job for job in jobs if owner is None or is_identity(job.get("createdBy"), owner)]
 
 
 def _summary(job: Document) -> Document:

@@ -14,14 +14,15 @@ from typing import Any
 from bson import ObjectId
 
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS
-from jobmon.store.plain import aware, text
+from jobmon.store.plain import aware
 
 Document = dict[str, Any]
 Keys = list[tuple[str, int]]
 
 _LISTS = ("$and", "$or", "$nor")
 _NOTHING: Document = {"_id": {"$in": []}}
-_HEX_DIGITS = 24
+# That there is an array in a field, or anywhere on the way to it.
+IS_ARRAY: Document = {"$type": "array"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +182,6 @@ class Names:
             if found:
                 lag = self.lags.get(name)
                 told[name] = value + lag if lag and isinstance(value, datetime) else value
-        if self.paths.get("jobId") == "_id" and "_id" in watched:
-            told["jobId"] = text(watched.get("_id"))
         if self.orders_by_id:
             told["createdAt"] = _created(watched.get("_id"))
         if "_status" in watched:
@@ -219,8 +218,8 @@ class Names:
             condition = _earlier(condition, self.lags[name])
         if path == "_id" and name == "createdAt":
             return {"_id": _of_date(condition)}
-        if path == "_id" and name == "jobId":
-            return _of_id(condition)
+        if condition == IS_ARRAY:
+            return {"$or": [{part: condition} for part in _parts_of(path)]}
         return {path: condition}
 
     def _of_status(self, condition: Any) -> Document:
@@ -270,8 +269,7 @@ class Names:
 
 def _is_inside(path: str, paths: set[str]) -> bool:
     """Whether another path leads to something that this one is a part of."""
-    parts = path.split(".")
-    return any(".".join(parts[:depth]) in paths for depth in range(1, len(parts)))
+    return not paths.isdisjoint(_parts_of(path)[:-1])
 
 
 def _dig(document: Document, path: str) -> tuple[bool, Any]:
@@ -281,6 +279,12 @@ def _dig(document: Document, path: str) -> tuple[bool, Any]:
             return False, None
         value = value[part]
     return True, value
+
+
+def _parts_of(path: str) -> list[str]:
+    """The path and those to the documents that it leads through."""
+    parts = path.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 def _earlier(condition: Any, lag: timedelta) -> Any:
@@ -313,22 +317,3 @@ def _first_id_of(moment: datetime, later: timedelta) -> ObjectId:
     seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC) + later) // timedelta(seconds=1)
     bounded = min(max(seconds, 0), 0xFFFF_FFFF)
     return ObjectId(f"{bounded:08x}" + "0" * 16)
-
-
-def _of_id(condition: Any) -> Document:
-    """A condition on a public id as one on _ids, which are texts or ObjectIds."""
-    if isinstance(condition, dict):
-        start = condition["$gte"]
-        ranges: list[Document] = [{"_id": condition}]
-        if len(start) <= _HEX_DIGITS and all(digit in "0123456789abcdef" for digit in start):
-            first, last = start.ljust(_HEX_DIGITS, "0"), start.ljust(_HEX_DIGITS, "f")
-            ranges.append({"_id": {"$gte": ObjectId(first), "$lte": ObjectId(last)}})
-        return {"$or": ranges}
-    return {"_id": {"$in": spellings(condition)}}
-
-
-def spellings(value: str) -> list[Any]:
-    """What a document may hold where `value` is told: the text, or the ObjectId that it spells."""
-    if ObjectId.is_valid(value) and str(ObjectId(value)) == value:
-        return [value, ObjectId(value)]
-    return [value]

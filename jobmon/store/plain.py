@@ -5,8 +5,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
+from uuid import UUID
 
 from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp
 from bson.datetime_ms import DatetimeMS
@@ -17,6 +18,10 @@ MAX_NAME_LENGTH = 200
 CUT = "…"
 MAX_STATUSES, MAX_TYPES = 100, 5_000  # that are told by name
 UNNAMED = "(other)"
+UUID_SUBTYPES = (4, 3)  # 3 was written by old drivers, some with the bytes in another order
+_DOCUMENT = "{…}"
+_QUOTED = ("null", "")
+_DECIMAL = Context(prec=34)  # as many digits as a Decimal128 has
 _ROOM_OF_A_SCALAR = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_IN_400_YEARS = 146_097 * 86_400_000  # the Gregorian calendar repeats itself after as many
@@ -42,7 +47,12 @@ def plain(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """`value` as a text, whatever it is; `null` for None."""
+    """`value` as a text, whatever it is; `null` for None.
+
+    Numbers that MongoDB takes for equal are printed alike: 1, 1.0 and 1.00 as `1`.
+    """
+    if isinstance(value, float | Decimal128):
+        return str(_number(value))
     value = plain(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -52,16 +62,20 @@ def label(value: Any) -> str:
 
     What is longer than a filter may be is cut, so that it is none; documents are counted together.
     No value is called `(other)`: that is what those are told as that have no name of their own.
+    The texts that a filter takes for something else are in quotes: `"null"`, and `""` for the
+    empty one.
     """
     told = text(_nameless(value))
     if told == UNNAMED:
         return UNNAMED + CUT
+    if value is not None and told in _QUOTED:
+        return f'"{told}"'
     return told if len(told) <= MAX_NAME_LENGTH else f"{told[:MAX_NAME_LENGTH]}{CUT}"
 
 
 def is_filter(told: str) -> bool:
     """Whether a filter by this `label` finds what was counted by it: no part, and not the rest."""
-    return len(told) <= MAX_NAME_LENGTH and told not in (UNNAMED, UNNAMED + CUT)
+    return len(told) <= MAX_NAME_LENGTH and told not in (UNNAMED, UNNAMED + CUT, _DOCUMENT)
 
 
 class Words:
@@ -102,30 +116,34 @@ class Words:
 def _nameless(value: Any) -> Any:
     match value:
         case dict() | DBRef():
-            return "{…}"
+            return _DOCUMENT
         case list():
             return [_nameless(inner) for inner in value[:MAX_NAME_LENGTH]]
-        case str() | bytes():
+        case str() | bytes() if not is_uuid(value):
             return value[: MAX_NAME_LENGTH + 1]
-        case Decimal128():
-            return _number(value.to_decimal())
-        case float():
+        case float() | Decimal128():
             return _number(value)
         case _:
             return value
 
 
-def _number(value: float | Decimal) -> int | str:
+def _number(value: float | Decimal128) -> int | str:
     """What MongoDB takes for equal, and so counts together, has one name: 1, 1.0 and 1.00."""
+    number = value.to_decimal() if isinstance(value, Decimal128) else value
     try:
-        whole = int(value)
+        whole = int(number)
     except ValueError:
         return "nan"
     except OverflowError:
-        return "inf" if value > 0 else "-inf"
-    if value == whole and abs(whole) < 2**63:
+        return "inf" if number > 0 else "-inf"
+    if number == whole and -(2**63) <= whole < 2**63:
         return whole
-    return str(value.normalize() if isinstance(value, Decimal) else value).lower()
+    return str(number.normalize(_DECIMAL) if isinstance(number, Decimal) else number).lower()
+
+
+def is_uuid(value: Any) -> bool:
+    """Whether a binary value is a UUID, of the subtype in use or of the old one."""
+    return isinstance(value, Binary) and value.subtype in UUID_SUBTYPES and len(value) == 16
 
 
 class Room:
@@ -208,8 +226,8 @@ def _scalar(value: Any) -> str:
             return iso(value)
         case Timestamp():
             return iso(value.as_datetime())
-        case Binary() if value.subtype == 4 and len(value) == 16:
-            return str(value.as_uuid())
+        case Binary() if is_uuid(value):
+            return str(UUID(bytes=bytes(value)))
         case bytes():
             return base64.b64encode(value).decode()
         case Regex():

@@ -2,7 +2,9 @@
 time limit, and marked with the request that it serves."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any, TypeVar
 
 from pymongo.collection import Collection
@@ -14,7 +16,7 @@ from jobmon.store.names import Document, Keys, Names
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Hint = dict[str, int] | None
+Hint = dict[str, int] | str | None
 
 Each = Callable[[Document], Document]
 
@@ -25,6 +27,9 @@ def _as_it_is(document: Document) -> Document:
 
 _BAD_VALUE, _INDEX_NOT_FOUND = 2, 27
 _SNAPSHOT = ReadConcern("snapshot")
+# Strings are compared by their bytes, whatever collation the collection has.
+EXACTLY = {"locale": "simple"}
+_LOOK_AGAIN_S = 60.0
 
 
 class Watched:
@@ -41,6 +46,7 @@ class Watched:
         self.names = names
         self.max_time_ms = max_time_ms
         self._warned: set[str] = set()
+        self._lookup: tuple[float, dict[str, Any]] | None = None
 
     @property
     def collection(self) -> Collection[Document]:
@@ -78,6 +84,52 @@ class Watched:
             return [each(self.names.document(document)) for document in found]
 
         return self._with_index(index, run, strictly=strictly)
+
+    def look_up(
+        self,
+        query: Document,
+        *,
+        by: str,
+        keep: Callable[[Document], bool],
+        most: int,
+        order: Keys | None = None,
+        each: Each = _as_it_is,
+    ) -> list[Document]:
+        """The first `most` documents that match and that `keep` accepts.
+
+        `query` asks for values of the field `by`, whose index serves it under any collation. Under
+        one that is not simple it matches more than these values: `keep` has to compare them.
+        """
+        found = self.collection.find(
+            self.names.query(query),
+            self.names.projection(None),
+            sort=self.names.order(order or []) or None,
+            batch_size=most + 1,
+            **self._limits("max_time_ms") | self._collation_of_lookups(by),
+        )
+        kept: list[Document] = []
+        with closing(found):
+            for document in found:
+                told = self.names.document(document)
+                if keep(told):
+                    kept.append(each(told))
+                    if len(kept) == most:
+                        break
+        return kept
+
+    def _collation_of_lookups(self, by: str) -> dict[str, Any]:
+        """The simple one, unless the collection has another and the index on `by` has that, too.
+
+        Its index serves no exact comparison then, and that of `_id` is always so.
+        """
+        now = time.monotonic()
+        if self._lookup is None or self._lookup[0] < now - _LOOK_AGAIN_S:
+            limits = self._limits("max_time_ms") | {"collation": None}
+            plan = self.collection.find(self.names.query({by: ""}), **limits).explain()
+            planned = plan["queryPlanner"]
+            serves = "collation" in planned and "COLLSCAN" not in str(planned["winningPlan"])
+            self._lookup = now, {"collation": None if serves else EXACTLY}
+        return self._lookup[1]
 
     def aggregate(
         self,
@@ -128,7 +180,7 @@ class Watched:
 
     def estimated_count(self) -> int:
         """How many documents there are, as the metadata has it."""
-        return self.collection.estimated_document_count(**self._limits())
+        return self.collection.estimated_document_count(maxTimeMS=self.max_time_ms, **mark())
 
     def plan(self, index: Keys) -> Any:
         """The plan of a query for everything, by an index."""
@@ -142,7 +194,7 @@ class Watched:
         return self._with_index(index, run)
 
     def _limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
-        return {max_time: self.max_time_ms} | mark()
+        return {max_time: self.max_time_ms, "collation": EXACTLY} | mark()
 
     def _with_index(
         self, index: Keys | None, run: Callable[[Hint], T], *, strictly: bool = False
@@ -151,7 +203,7 @@ class Watched:
         if keys is None:
             return run(None)
         try:
-            return run(dict(keys))
+            return self._run_with_one(keys, run)
         except OperationFailure as error:
             if strictly or not is_bad_hint(error):
                 raise
@@ -159,6 +211,23 @@ class Watched:
             self._warned.add(str(keys))
             log.warning("no index on %s: queries will be slow; `jobmon init` makes it", dict(keys))
         return run(None)
+
+    def _run_with_one(self, keys: Keys, run: Callable[[Hint], T]) -> T:
+        """Run with the index on these keys; of several the one that compares exactly."""
+        try:
+            return run(dict(keys))
+        except OperationFailure as error:
+            if not is_bad_hint(error) or "multiple" not in str(error):
+                raise
+        return run(name_of_exact(keys))
+
+
+def name_of_exact(keys: Keys) -> str:
+    """What `jobmon init` calls an index with the simple collation where the collection has another.
+
+    The name that the server would choose is perhaps that of an index with the same keys.
+    """
+    return "_".join([*(f"{field}_{order}" for field, order in keys), EXACTLY["locale"]])
 
 
 def mark() -> dict[str, Any]:

@@ -211,8 +211,14 @@ def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:
         (OWNER, str(OWNER).upper(), 403),
         (None, "None", 403),
         (None, "null", 403),
-        (5, "5", 403),
+        (5, "5", 200),
+        (5.0, "5", 200),
+        (5.5, "5", 403),
+        (True, "true", 403),
         ({"$ne": 1}, "x", 403),
+        (["ada"], "ada", 403),
+        (["ada"], '["ada"]', 403),
+        ([OWNER, None], str(OWNER), 403),
     ],
 )
 def test_a_job_is_its_owners(

@@ -19,9 +19,9 @@ from jobmon.embedded import Mongod
 from jobmon.settings import Settings
 from jobmon.store import jobs as jobs_module
 from jobmon.store.connection import Connection
+from jobmon.store.identity import identity_values
 from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
-from jobmon.store.names import spellings
 from jobmon.store.plain import iso
 
 from ..conftest import NOW, SECRET, Api
@@ -111,8 +111,9 @@ def assert_cheap(
         assert "COLLSCAN" not in entry["planSummary"], said
         assert command["maxTimeMS"] == 5_000, said
         if by_id:
-            assert entry["planSummary"].split(" ", 1)[1] == "{ jobId: 1 }", said
-            assert entry["docsExamined"] <= entry["keysExamined"] <= 1_001, said
+            ranges = entry["planSummary"].split(", ")
+            assert {scan.split(" ", 1)[1] for scan in ranges} == {"{ jobId: 1 }"}, said
+            assert entry["docsExamined"] <= entry["keysExamined"] <= 1_001 + len(ranges), said
             continue
         assert not entry.get("hasSortStage"), said
         if "count" in command:
@@ -174,7 +175,7 @@ def as_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]
         name: {"$in": values if isinstance(values, list) else [values]}
         for name, values in wanted.items()
     }
-    return query | ({} if owner is None else {"createdBy": {"$in": spellings(owner)}})
+    return query | ({} if owner is None else {"createdBy": {"$in": identity_values(owner)}})
 
 
 def at(seconds: int) -> str:
@@ -447,7 +448,7 @@ def test_without_indexes_every_query_still_has_its_time_limit(
                 assert second["meta"]["total"] == 5
         assert real_api.as_owner("/jobs/3", OWNER).status_code == 200
         assert real_api.as_admin("/admin/jobs/stats").json["totalJobs"] == 5
-    commands = [entry["command"] for entry in entries]
+    commands = [entry["command"].get("explain", entry["command"]) for entry in entries]
     assert {"find", "aggregate"} <= {next(iter(command)) for command in commands}
     unlimited = [command for command in commands if command.get("maxTimeMS") != 5_000]
     assert unlimited == []

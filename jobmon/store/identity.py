@@ -1,0 +1,124 @@
+"""Which values of a document a printed text means: a job's id, an owner, a status, a type.
+
+A jobId or createdBy may be a string, an ObjectId, a number or a UUID. A text means it if it is
+printed as exactly that text. Values of any other kind are no identity: no text means them.
+"""
+
+import json
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import InvalidOperation
+from typing import Any
+from uuid import UUID
+
+from bson import Binary, Decimal128, ObjectId
+
+from jobmon.store.plain import UUID_SUBTYPES, is_uuid, label, text
+
+_LONGEST_NUMBER = 45  # a Decimal128 with its sign and exponent
+_LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
+_HEX_DIGITS = 24
+_HEX = frozenset("0123456789abcdef")
+_UUID = "00000000-0000-0000-0000-000000000000"
+_AFTER = "\U0010ffff"  # in no id
+
+
+def identity_values(printed: str) -> list[Any]:
+    """The values that a text means as an id or an owner, no two of them equal to MongoDB."""
+    return [printed, *_object_ids(printed), *_numbers(printed), *_uuids(printed)]
+
+
+def is_identity(value: Any, printed: str) -> bool:
+    """Whether a value is one of `identity_values`, by its bytes or by its number."""
+    # Not isinstance: BSON code is a str to Python.
+    known = type(value) is str or isinstance(value, ObjectId) or _is_number(value) or is_uuid(value)
+    return known and text(value) == printed
+
+
+def identity_ranges(prefix: str) -> list[dict[str, Any]]:
+    """Conditions on a field that together match every identity printed with this beginning."""
+    ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{_AFTER}"}]
+    if len(prefix) <= _HEX_DIGITS and _HEX.issuperset(prefix):
+        first, last = (ObjectId(prefix.ljust(_HEX_DIGITS, digit)) for digit in "0f")
+        ranges.append({"$gte": first, "$lte": last})
+    for first_uuid, last_uuid in zip(
+        _uuids(prefix + _UUID[len(prefix) :]),
+        _uuids(prefix + _UUID[len(prefix) :].replace("0", "f")),
+        strict=True,
+    ):
+        ranges.append({"$gte": first_uuid, "$lte": last_uuid})
+    return [*ranges, *_number_ranges(prefix)]
+
+
+def label_values(printed: str) -> list[Any]:
+    """The values of a status or a type whose `label` is this text; None stands for missing, too.
+
+    Of documents, which all have the same label, there are none.
+    """
+    values: list[Any] = [printed, *_json(printed), *_dates(printed)]
+    if len(printed) > 1 and printed[0] == printed[-1] == '"':
+        values.append(printed[1:-1])
+    values += [*_object_ids(printed), *_numbers(printed), *_uuids(printed)]
+    return [value for value in values if label(value) == printed]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal128) and not isinstance(value, bool)
+
+
+def _object_ids(printed: str) -> list[ObjectId]:
+    if ObjectId.is_valid(printed) and str(ObjectId(printed)) == printed:
+        return [ObjectId(printed)]
+    return []
+
+
+def _uuids(printed: str) -> list[Binary]:
+    with suppress(ValueError):
+        if str(UUID(printed)) == printed:
+            return [Binary(UUID(printed).bytes, subtype) for subtype in UUID_SUBTYPES]
+    return []
+
+
+def _numbers(printed: str) -> list[Any]:
+    """A whole number is equal to a double or decimal of its size; other two are not always."""
+    if len(printed) > _LONGEST_NUMBER:
+        return []
+    with suppress(ValueError):
+        whole = int(printed)
+        if _LEAST_INT64 <= whole <= _GREATEST_INT64 and str(whole) == printed:
+            return [whole]
+    numbers: list[Any] = []
+    for number in (float, Decimal128):
+        with suppress(ValueError, InvalidOperation):
+            numbers.append(number(printed))
+    return [number for number in numbers if text(number) == printed]
+
+
+def _number_ranges(prefix: str) -> list[dict[str, Any]]:
+    """Numbers whose digits begin so: for 12 that is 12, 120 to 129, 1200 to 1299 and so on."""
+    if not re.fullmatch("-?[1-9][0-9]{0,17}", prefix):
+        return []
+    sign, digits = (-1 if prefix[0] == "-" else 1), abs(int(prefix))
+    ranges = []
+    while digits <= _GREATEST_INT64:
+        length = 10 ** (len(str(digits)) - len(prefix.lstrip("-")))
+        low, high = digits, min(digits + length, _GREATEST_INT64)
+        ranges.append({"$gte": low, "$lt": high} if sign > 0 else {"$gt": -high, "$lte": -low})
+        digits *= 10
+    return ranges
+
+
+def _json(printed: str) -> list[Any]:
+    """Nothing, yes, no, or an array of what JSON knows."""
+    with suppress(ValueError):
+        value = json.loads(printed)
+        if value is None or isinstance(value, bool | list):
+            return [value]
+    return []
+
+
+def _dates(printed: str) -> list[datetime]:
+    with suppress(ValueError, OverflowError):
+        return [datetime.fromisoformat(printed).astimezone(UTC)]
+    return []

@@ -1,0 +1,107 @@
+"""A collection whose default collation ignores case, on the real server: would catch a job that is
+shown to somebody else, an id that opens another job, and counts that fold what differs."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..adapters.watching import Watching
+from ..conftest import NOW
+
+IGNORES_CASE = {"locale": "en", "strength": 2}
+OWNERS = ("u-a", "u-A")
+IDS = ("xk9ab", "xK9Ab")
+
+
+@pytest.fixture(params=["their indexes", "ours", "both", "none"])
+def folded(
+    request: pytest.FixtureRequest, mongod: Mongod, database: Database[dict[str, Any]]
+) -> Iterator[Watching]:
+    for name in ("jobs", "job_attempts"):
+        database.create_collection(name, collation=IGNORES_CASE)
+    for number, (owner, job_id) in enumerate(zip(OWNERS, IDS, strict=True)):
+        database.jobs.insert_one(
+            {
+                "_id": ObjectId(f"{number:024x}"),
+                "jobId": job_id,
+                "createdBy": owner,
+                "type": ["mail", "Mail"][number],
+                "status": ["queued", "Queued"][number],
+                "createdAt": NOW,
+            }
+        )
+        database.job_attempts.insert_one({"jobId": job_id, "attemptNumber": 1, "workerId": owner})
+    watching = Watching(mongod, database)
+    if request.param in ("their indexes", "both"):
+        database.jobs.create_index([("jobId", 1)])
+        database.jobs.create_index([("createdBy", 1), ("createdAt", -1), ("_id", -1), ("type", 1)])
+        database.job_attempts.create_index([("jobId", 1), ("attemptNumber", 1)])
+    if request.param in ("ours", "both"):
+        create_indexes(watching.connection)
+    yield watching
+    watching.close()
+
+
+def test_a_job_opens_by_its_own_id_for_its_own_owner(folded: Watching) -> None:
+    for owner, job_id in zip(OWNERS, IDS, strict=True):
+        job = folded.api.as_owner(f"/jobs/{job_id}", owner).json
+        assert (job["jobId"], job["createdBy"]) == (job_id, owner)
+        assert [attempt["workerId"] for attempt in job["attempts"]] == [owner]
+        assert folded.get(f"/jobs/{job_id}")["createdBy"] == owner
+    assert folded.api.as_owner(f"/jobs/{IDS[0]}", OWNERS[1]).status_code == 403
+    for path, owner in ((f"/jobs/{IDS[0].upper()}", OWNERS[0]), (f"/jobs/{IDS[0]}", "U-A")):
+        assert folded.api.as_owner(path, owner).status_code == 403
+    assert folded.api.as_admin(f"/jobs/{IDS[0].upper()}").status_code == 403
+
+
+@pytest.mark.parametrize("sort", ["createdAt", "-createdAt"])
+def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
+    folded: Watching, sort: str
+) -> None:
+    for number, owner in enumerate(OWNERS):
+        own = folded.api.as_owner("/jobs", owner, sort=sort).json
+        assert [job["jobId"] for job in own["data"]] == [IDS[number]]
+        assert own["meta"]["total"] == 1
+        for query in (
+            {"owner": owner},
+            {"owner": owner, "status": ["queued", "Queued"][number]},
+            {"type": ["mail", "Mail"][number]},
+            {"status": ["queued", "Queued"][number]},
+            {"job_id": IDS[number][:4]},
+        ):
+            assert folded.ids(sort=sort, **query) == [IDS[number]]
+    assert folded.api.as_owner("/jobs", "U-A").json["meta"]["total"] == 0
+    assert folded.ids(owner=OWNERS[0], type="Mail") == []
+
+
+def test_counts_do_not_fold_what_differs(folded: Watching) -> None:
+    stats = folded.get("/admin/jobs/stats")
+    assert {name: count for name, count in stats["statusCounts"].items() if count} == {
+        "queued": 1,
+        "Queued": 1,
+    }
+    assert stats["typeCounts"] == {"mail": {"queued": 1}, "Mail": {"Queued": 1}}
+
+
+def test_init_makes_indexes_that_compare_exactly(
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+) -> None:
+    database.create_collection("jobs", collation=IGNORES_CASE)
+    database.jobs.insert_one({"jobId": "a", "createdBy": "ada"})
+    database.jobs.create_index([("jobId", 1)])
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    connection = Connection(make_settings(mongo_uri=uri))
+    create_indexes(connection)
+    connection.client.close()
+    made = [index for index in database.jobs.list_indexes() if "collation" not in index]
+    assert {"jobId", "createdBy"} <= {next(iter(index["key"])) for index in made}

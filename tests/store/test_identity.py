@@ -1,0 +1,170 @@
+"""What a printed text means: would catch an id that a list shows and no request opens, and one that
+opens, or owns, what is printed otherwise."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from bson import Binary, Code, Decimal128, Int64, ObjectId
+
+from jobmon.store.identity import identity_ranges, identity_values, is_identity, label_values
+from jobmon.store.plain import label, text
+
+ID = ObjectId("6b0569950000000000000001")
+UUID_TEXT = "0f8fad5b-d9cb-469f-a165-70867728950e"
+UUID_BYTES = UUID(UUID_TEXT).bytes
+
+IDENTITIES = [
+    "ada",
+    "",
+    "null",
+    str(ID),
+    ID,
+    7,
+    -7,
+    0,
+    Int64(2**40),
+    2**63 - 1,
+    -(2**63),
+    1_732_600_000_000.0,  # what Node.js writes for Date.now()
+    1.5,
+    0.1,
+    1e22,
+    float("inf"),
+    Decimal128("42.00"),
+    Decimal128("0.10"),
+    Decimal128("1.234567890123456789012345678901234"),
+    Decimal128("123456789012345678901234567890"),
+    Binary(UUID_BYTES, 4),
+    Binary(UUID_BYTES, 3),
+]
+
+
+@pytest.mark.parametrize("value", IDENTITIES, ids=repr)
+def test_identity_values_contain_what_was_printed(value: Any) -> None:
+    printed = text(value)
+    assert is_identity(value, printed)
+    kinds = [type(found) for found in identity_values(printed)]
+    assert type(value) in kinds or (isinstance(value, Int64 | float | Decimal128) and int in kinds)
+    assert all(is_identity(found, printed) for found in identity_values(printed))
+
+
+@pytest.mark.parametrize(
+    ("printed", "values"),
+    [
+        ("ada", ["ada"]),
+        (str(ID), [str(ID), ID]),
+        (str(ID).upper(), [str(ID).upper()]),
+        ("1234", ["1234", 1234]),
+        ("01234", ["01234"]),
+        ("1234.0", ["1234.0"]),
+        ("1_234", ["1_234"]),
+        ("٣", ["٣"]),
+        (" 7", [" 7"]),
+        (str(2**63), [str(2**63), Decimal128(str(2**63))]),
+        ("9" * 5_000, ["9" * 5_000]),
+        (UUID_TEXT, [UUID_TEXT, Binary(UUID_BYTES, 4), Binary(UUID_BYTES, 3)]),
+        (UUID_TEXT.upper(), [UUID_TEXT.upper()]),
+        (UUID_TEXT.replace("-", ""), [UUID_TEXT.replace("-", "")]),
+    ],
+)
+def test_identity_values_are_those_of_exactly_this_text(printed: str, values: list[Any]) -> None:
+    assert identity_values(printed) == values
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        ["ada"],
+        {"a": 1},
+        datetime(2026, 1, 1, tzinfo=UTC),
+        Code("ada"),
+        b"raw",
+        Binary(b"x" * 16, 5),
+        Binary(b"x" * 15, 128),
+    ],
+    ids=repr,
+)
+def test_is_identity_without_identity_type_is_false(value: Any) -> None:
+    assert not is_identity(value, text(value))
+
+
+def test_is_identity_of_another_case_is_false() -> None:
+    assert not is_identity("u-A", "u-a")
+    assert not is_identity(1, "1.0")
+
+
+def matches(value: Any, condition: dict[str, Any]) -> bool:
+    compare = {
+        "$gte": lambda a, b: a >= b,
+        "$gt": lambda a, b: a > b,
+        "$lte": lambda a, b: a <= b,
+        "$lt": lambda a, b: a < b,
+    }
+    try:
+        return all(
+            type(value) in (type(bound), float) and compare[operator](value, bound)
+            for operator, bound in condition.items()
+        )
+    except TypeError:
+        return False
+
+
+@pytest.mark.parametrize("number", [1234, 12_345, 12_349_999, -1234, -123_400, 1234.5, 12_345.25])
+def test_identity_ranges_of_a_number_begin_with_its_digits(number: float) -> None:
+    sign = "-" if number < 0 else ""
+    for digits, expected in (("1234", True), ("1235", False), ("123", True)):
+        ranges = identity_ranges(sign + digits)
+        assert any(matches(number, condition) for condition in ranges) == expected
+    assert not any(matches(-number, condition) for condition in identity_ranges(f"{sign}1234"))
+
+
+def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:
+    text_range, id_range, uuid_range, old_range = identity_ranges("0f8f")
+    assert text_range == {"$gte": "0f8f", "$lt": "0f8f\U0010ffff"}
+    assert id_range["$gte"] < ObjectId("0f8f12340000000000000000") < id_range["$lte"]
+    assert uuid_range["$gte"] < Binary(UUID_BYTES, 4) < uuid_range["$lte"]
+    assert old_range["$gte"].subtype == 3
+    assert len(identity_ranges(UUID_TEXT[:20])) == 3  # no ObjectId has a hyphen
+    assert len(identity_ranges("job-1")) == 1
+    assert len(identity_ranges("0f8f-")) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "queued",
+        "null",
+        "",
+        "true",
+        None,
+        True,
+        False,
+        1,
+        1.0,
+        0.5,
+        Decimal128("2.50"),
+        ID,
+        Binary(UUID_BYTES, 4),
+        datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC),
+        ["a", 1, None],
+        [],
+    ],
+    ids=repr,
+)
+def test_label_values_contain_what_is_counted_by_that_label(value: Any) -> None:
+    found = label_values(label(value))
+    kinds = [type(other) for other in found]
+    assert type(value) in kinds or (value == 1.0 and int in kinds)
+    assert {label(other) for other in found} == {label(value)}
+
+
+def test_label_values_of_null_and_of_the_text_null_differ() -> None:
+    assert label_values("null") == [None]
+    assert label_values('"null"') == ['"null"', "null"]
+    assert label_values("true") == ["true", True]
+    assert label_values("1") == ["1", 1]
+    assert label_values('{"a": 1}') == ['{"a": 1}']
