@@ -16,6 +16,7 @@ import mongomock
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from mongomock import filtering
 from mongomock.filtering import TYPE_MAP
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -42,6 +43,17 @@ TYPE_MAP.update(
         lambda _: False,
     )
 )
+
+_has_type = filtering._type_op
+
+
+def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
+    """mongomock knows no list of types."""
+    each = types if isinstance(types, list) else [types]
+    return any(_has_type(value, one, **options) for one in each)
+
+
+filtering._filterer_inst._operator_map["$type"] = _has_any_type
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
 # Yesterday's: past for every writer, and still kept by the minute. The first process of a run

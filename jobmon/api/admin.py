@@ -32,7 +32,7 @@ from jobmon.rollup.series import (
     Window,
 )
 from jobmon.rollup.throughput import HOUR, MINUTE
-from jobmon.store.jobs import Figures, JobStore
+from jobmon.store.jobs import UNCOUNTED, Figures, JobStore
 from jobmon.store.lists import JobLists
 
 K = TypeVar("K")
@@ -121,13 +121,28 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
     return routes
 
 
+# The reasons why figures are unknown, under the names that the figures have in an answer.
+_UNKNOWN = {
+    "oldest_queued": "oldestQueuedJobAgeMs",
+    "oldest_queued_by_type": "oldestQueuedJobAgeMsByType",
+    "expired_leases": "expiredLeases",
+    "eligible": "eligibleJobs",
+    "scheduled": "scheduledJobs",
+}
+
+
 def _stats(figures: Figures) -> dict[str, Any]:
     conditions = figures.conditions
+    reasons = {
+        _UNKNOWN[name]: reason for name, reason in conditions.unknown.items() if name in _UNKNOWN
+    }
+    if figures.counts is None:
+        reasons |= dict.fromkeys(("statusCounts", "typeCounts"), UNCOUNTED)
     return {
         "totalJobs": figures.total,
         "statusCounts": figures.status_counts(),
         "typeCounts": figures.type_counts(),
-        "oldestQueuedJobAgeMs": figures.age_ms(conditions.oldest_queued),
+        "oldestQueuedJobAgeMs": figures.oldest_queued_age_ms(),
         "oldestQueuedJobAgeMsByType": {
             kind: figures.age_ms(at) for kind, at in conditions.oldest_queued_by_type.items()
         },
@@ -135,6 +150,7 @@ def _stats(figures: Figures) -> dict[str, Any]:
         "eligibleJobs": conditions.eligible,
         "scheduledJobs": conditions.scheduled,
         "estimatedTotalJobs": conditions.estimated_total,
+        "reasons": reasons,
         "asOf": figures.as_of,
         "source": figures.source,
     }

@@ -96,6 +96,7 @@ JOB_STATS = {
     "eligibleJobs": 14,
     "scheduledJobs": 2,
     "estimatedTotalJobs": 35,
+    "reasons": {},
     "asOf": "2026-11-24T01:12:10.004Z",
     "source": "rollup",
 }

@@ -39,7 +39,7 @@ from jobmon.rollup.reader import RollupReader, Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
-from jobmon.store.jobs import MAX_COUNTED, Figures, JobStore
+from jobmon.store.jobs import MAX_COUNTED, TOO_MANY, Figures, JobStore
 from jobmon.store.plain import UNNAMED
 
 log = logging.getLogger(__name__)
@@ -162,18 +162,21 @@ class QueueMetrics(Collector):
         if figures.counts is not None:
             yield self._jobs(figures.counts)
         conditions = figures.conditions
-        yield _gauge(
-            "jobmon_oldest_queued_job_age_seconds",
-            "How long ago the oldest queued job was created; 0 when none is queued.",
-            figures.age_ms(conditions.oldest_queued) / 1_000,
-        )
-        yield _gauge(
-            "jobmon_expired_leases",
-            "Leased jobs whose lease is past its expiry.",
-            conditions.expired_leases,
-        )
+        # What is unknown has no sample: a zero would say that all is well.
+        if (oldest_ms := figures.oldest_queued_age_ms()) is not None:
+            yield _gauge(
+                "jobmon_oldest_queued_job_age_seconds",
+                "How long ago the oldest queued job was created; 0 when none is queued.",
+                oldest_ms / 1_000,
+            )
+        if conditions.expired_leases is not None:
+            yield _gauge(
+                "jobmon_expired_leases",
+                "Leased jobs whose lease is past its expiry.",
+                conditions.expired_leases,
+            )
         eligible = conditions.eligible
-        if eligible is None and conditions.scheduled is None and figures.counts is not None:
+        if eligible is None and conditions.unknown.get("eligible") == TOO_MANY:
             eligible = MAX_COUNTED  # at least: an alert must not fall silent because of too many
         if eligible is not None:
             about = "Jobs that wait and are due; no more than 500,000 where as many are scheduled."

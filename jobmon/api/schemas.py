@@ -452,11 +452,13 @@ class JobStats(Answer):
         ),
     )
     oldestQueuedJobAgeMs = fields.Integer(
-        **_doc("Age of the oldest queued job in ms; 0 when none is.")
+        allow_none=True,
+        **_doc("Age of the oldest queued job in ms; 0 when none is, null where it is unknown."),
     )
-    oldestQueuedJobAgeMsByType = _numbers(**_doc("The same for each type, in ms."))
+    oldestQueuedJobAgeMsByType = _numbers(**_doc("The same for each type where it is known."))
     expiredLeases = fields.Integer(
-        **_doc("Leased jobs whose lease has run out; no more than 500,000 are counted.")
+        allow_none=True,
+        **_doc("Leased jobs whose lease has run out; no more than 500,000 are counted."),
     )
     eligibleJobs = fields.Integer(
         allow_none=True,
@@ -468,11 +470,18 @@ class JobStats(Answer):
     scheduledJobs = fields.Integer(
         allow_none=True,
         **_doc(
-            "Waiting jobs whose nextRunAt is to come. Null where these are 500,000 and more and "
-            "the jobs that are due cannot be told either."
+            "Waiting jobs whose nextRunAt is to come. Null where no date says so, and where these "
+            "are 500,000 and more and as many are due."
         ),
     )
     estimatedTotalJobs = fields.Integer(**_doc("What the collection's metadata says."))
+    reasons = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        **_doc(
+            "Why a figure above is null, by its name; a number whose name is here is a lower bound."
+        ),
+    )
     asOf = _Moment(**_doc("The moment that the figures are true of."))
     source = fields.String(
         **_doc(

@@ -218,11 +218,11 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     elif "nextRunAt" not in facts.unknown:
         when = f"with retries {due} due, {later} later"
     yield of_status("Queued", _QUEUED, when)
-    expired = conditions.expired_leases
+    expired = conditions.expired_leases or 0
     until = "no lease has expired"
     if expired:
         until = f"{grouped(expired)} with an expired lease"
-    elif "leaseExpiresAt" in facts.unknown:
+    elif "leaseExpiresAt" in facts.unknown or conditions.expired_leases is None:
         until = "until when is not known"
     yield of_status("Running", _LEASED, until, alarming=expired > 0)
     yield of_status("Retrying", _FAILED, "failed, to be tried again")
@@ -232,7 +232,7 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     oldest = conditions.oldest_queued
     samples = [facts.gauges.get(at) for at in facts.past.happened] if facts.past else []
     none, why = "none", "nothing waits"
-    if "createdAt" in facts.unknown:
+    if "createdAt" in facts.unknown or "oldest_queued" in conditions.unknown:
         none, why = "–", "when jobs were created is not known"
     yield Tile(
         name="Oldest queued",

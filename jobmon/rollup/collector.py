@@ -251,7 +251,7 @@ class Collector:
             )
             gauge = Gauge(
                 status_counts=figures.status_counts() or {},
-                oldest_queued_ms=figures.age_ms(figures.conditions.oldest_queued),
+                oldest_queued_ms=figures.oldest_queued_age_ms(),
             )
             self._gauges.sample(as_of, gauge)
 

@@ -19,10 +19,13 @@ GAUGES = "gauges"
 
 @dataclass(frozen=True, kw_only=True)
 class Gauge:
-    """Jobs by status at some moment, and how long the oldest queued one had waited then, in ms."""
+    """Jobs by status at some moment, and how long the oldest queued one had waited then, in ms.
+
+    The latter is None where that was unknown.
+    """
 
     status_counts: Mapping[str, int]
-    oldest_queued_ms: int
+    oldest_queued_ms: int | None
 
 
 class Gauges:

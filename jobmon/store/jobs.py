@@ -30,6 +30,11 @@ MAX_AGES = 100  # of the oldest job, by type
 MAX_COUNT = 2**53
 MAX_OVERDUE = 100  # what the server answers at once
 MAX_COUNTED = 500_000  # of one condition; what an index gives in a quarter of a second
+# Why a condition is not known.
+TOO_MANY = "500,000 and more jobs are due, and as many are scheduled"
+UNCOUNTED = "counting the jobs took longer than a query may take"
+# What may stand where a date belongs; each is one range of an index.
+_NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +48,20 @@ class Conditions:
     counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come. Where
     500,000 and more are due and as many are to come, both are None (and the latter also where the
     waiting ones could not be counted); of expired leases no more than that are counted.
+
+    `unknown` has the reason for each of these, by its name, that is None though it may not be
+    nothing, and for each that is only a lower bound, because some documents cannot be read. None of
+    them is ever 0 for want of a readable date.
     """
 
     estimated_total: int
-    expired_leases: int
+    expired_leases: int | None
     eligible: int | None
     scheduled: int | None
     oldest_queued: datetime | None
     oldest_queued_by_type: Mapping[str, datetime]
     overdue_by_type: Mapping[str, datetime] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +120,12 @@ class Figures:
         if moment is None:
             return 0
         return max(0, round((self.as_of - moment).total_seconds() * 1_000))
+
+    def oldest_queued_age_ms(self) -> int | None:
+        """How old the oldest queued job is; 0 when none is queued, None where that is unknown."""
+        if "oldest_queued" in self.conditions.unknown:
+            return None
+        return self.age_ms(self.conditions.oldest_queued)
 
     def matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
         """How many jobs have any of `statuses` and any of `types`, none meaning all.
@@ -247,45 +263,107 @@ class JobStore:
         return self._rollup() or self._live_figures.kept()
 
     def conditions(self, counts: Mapping[tuple[str, str], int] | None, now: datetime) -> Conditions:
-        """How the queue stands at `now`, given its counts by (status, type) if they are known."""
+        """How the queue is at `now`, given its counts by (status, type) if they are known."""
+        unknown: dict[str, str] = {}
         waiting = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
-        expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}}
         all_waiting = None
         queued: Counter[str] = Counter()
         if counts is not None:
             all_waiting = sum(count for (status, _), count in counts.items() if status in waiting)
             queued.update({kind: n for (status, kind), n in counts.items() if status == waiting[0]})
-        eligible, scheduled = self._due_and_to_come(waiting, now, all_waiting)
+        eligible, scheduled = self._due_and_to_come(waiting, now, all_waiting, unknown)
         types = [kind for kind, _ in queued.most_common(MAX_AGES)]
         oldest, by_type = self._oldest_queued(types)
+        if oldest is None and self._is_any(JobStatus.QUEUED, counts):
+            unknown["oldest_queued"] = self._why_no_age()
+        if ages_unknown := set(types) - by_type.keys():
+            unknown["oldest_queued_by_type"] = (
+                f"not known for {len(ages_unknown)} of {len(types)} types: "
+                f"{self._why_no_age()}, or the type is not a text"
+            )
         return Conditions(
             estimated_total=self._jobs.estimated_count(),
-            expired_leases=self._jobs.count(expired, index=indexes.BY_LEASE, limit=MAX_COUNTED),
+            expired_leases=self._expired_leases(counts, now, unknown),
             eligible=eligible,
             scheduled=scheduled,
             oldest_queued=oldest,
             oldest_queued_by_type=by_type,
             overdue_by_type=self._overdue(waiting, now),
+            unknown=unknown,
         )
 
+    def _expired_leases(
+        self, counts: Mapping[tuple[str, str], int] | None, now: datetime, unknown: dict[str, str]
+    ) -> int | None:
+        def count(when: Document) -> int:
+            query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": when}
+            return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
+
+        if not self.finds("leaseExpiresAt"):
+            if not self._is_any(JobStatus.LEASED, counts):
+                return 0
+            unknown["expired_leases"] = "no field of the documents has the end of a lease"
+            return None
+        expired, unreadable = count({"$lt": now}), count({"$type": _NOT_DATES})
+        if unreadable:
+            why = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
+            unknown["expired_leases"] = why
+        return expired or (None if unreadable else 0)
+
+    def _is_any(self, status: JobStatus, counts: Mapping[tuple[str, str], int] | None) -> bool:
+        """Whether any job has this status."""
+        if counts is not None:
+            return any(count for (counted, _), count in counts.items() if counted == status.value)
+        return self._jobs.count({"status": status.value}, index=indexes.BY_STATUS, limit=1) > 0
+
+    def _why_no_age(self) -> str:
+        if "createdAt" in self.unknown:
+            return "no field of the documents has when a job was created"
+        if not self._jobs.names.has_status:
+            return "since when a job waits that ran before is not recorded"
+        return "createdAt of the queued jobs is not a date, or missing"
+
     def _due_and_to_come(
-        self, waiting: list[str], now: datetime, all_waiting: int | None
+        self, waiting: list[str], now: datetime, all_waiting: int | None, unknown: dict[str, str]
     ) -> tuple[int | None, int | None]:
         """`eligible` and `scheduled`. One is counted, the other is the rest: so it takes no longer
         with a huge backlog, nor with a huge schedule."""
+        both = ("eligible", "scheduled")
+        if all_waiting == 0:
+            return 0, 0
+        if not self.finds("nextRunAt"):
+            unknown |= dict.fromkeys(both, "no field of the documents has when a job is due")
+            return None, None
 
         def count(when: Document) -> int | None:
             query = {"status": {"$in": waiting}, "nextRunAt": when}
             counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
             return counted if counted < MAX_COUNTED else None
 
-        scheduled = count({"$gt": now})
-        if all_waiting is None or not self.finds("nextRunAt"):
-            return None, scheduled
+        unreadable, scheduled = count({"$type": _NOT_DATES}), count({"$gt": now})
+        if unreadable != 0:
+            jobs = f"{MAX_COUNTED:,} and more" if unreadable is None else f"{unreadable:,}"
+            why = f"nextRunAt of {jobs} waiting jobs is not a date"
+            unknown |= dict.fromkeys(both, why)
+        if all_waiting is None:
+            unknown["eligible"] = UNCOUNTED
+            if scheduled is None:
+                unknown["scheduled"] = TOO_MANY
+            return None, scheduled or (None if unreadable != 0 else scheduled)
+        if unreadable is None:
+            return None, scheduled or None
+        readable = all_waiting - unreadable
         if scheduled is not None:
-            return max(0, all_waiting - scheduled), scheduled
-        at_rest = count({"$not": {"$gt": now}})
-        return at_rest, None if at_rest is None else max(0, all_waiting - at_rest)
+            due: int | None = max(0, readable - scheduled)
+        else:
+            at_rest = count({"$not": {"$gt": now}})
+            if at_rest is None:
+                unknown |= dict.fromkeys(both, TOO_MANY)
+                return None, None
+            due, scheduled = max(0, at_rest - unreadable), max(0, all_waiting - at_rest)
+        if unreadable:  # each is a lower bound then: never "none"
+            return due or None, scheduled or None
+        return due, scheduled
 
     def _overdue(self, waiting: list[str], now: datetime) -> dict[str, datetime]:
         """Since when a job of each type has been due, among those that are due the longest."""

@@ -13,6 +13,7 @@ from jobmon.store import lists as lists_module
 from jobmon.store.jobs import JobStore
 
 from ..conftest import NOW, Api
+from ..dashboard.reading import Viewer
 
 QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
 KNOWN = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
@@ -147,6 +148,7 @@ def test_stats_of_an_empty_queue(api: Api) -> None:
         "eligibleJobs": 0,
         "scheduledJobs": 0,
         "estimatedTotalJobs": 0,
+        "reasons": {},
         "source": "live",
     }
 
@@ -203,6 +205,61 @@ def test_stats_tell_types_ages_leases_and_what_is_due(api: Api, watched: Any) ->
     assert (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"]) == (1, 3, 2)
 
 
+def test_what_no_date_says_is_null_with_its_reason_and_has_no_sample(
+    api: Api, watched: Any
+) -> None:
+    """Would catch "0 ms old" and "due" of jobs whose dates are numbers or texts."""
+    us = 1_700_000_000_000_000
+    odd: list[dict[str, Any]] = [
+        {"createdAt": us / 1e6, "nextRunAt": us // 1_000, "leaseExpiresAt": us // 1_000},
+        {"createdAt": us, "nextRunAt": us, "leaseExpiresAt": us},
+        {"createdAt": "2026", "nextRunAt": "2026", "leaseExpiresAt": "2026"},
+    ]
+    for status in ("queued", "leased"):
+        watched.jobs.insert_many({"status": status, "type": "t", **dates} for dates in odd)
+    stats = api.as_admin(STATS).json
+    names = ("oldestQueuedJobAgeMs", "expiredLeases", "eligibleJobs", "scheduledJobs")
+    assert {name: stats[name] for name in names} == dict.fromkeys(names)
+    assert stats["oldestQueuedJobAgeMsByType"] == {}
+    due = "nextRunAt of 3 waiting jobs is not a date"
+    age = "createdAt of the queued jobs is not a date, or missing"
+    also = "or the type is not a text"
+    assert stats["reasons"] == {
+        "oldestQueuedJobAgeMs": age,
+        "oldestQueuedJobAgeMsByType": f"not known for 1 of 1 types: {age}, {also}",
+        "expiredLeases": "leaseExpiresAt of 3 leased jobs is not a date",
+        "eligibleJobs": due,
+        "scheduledJobs": due,
+    }
+    metrics = api.as_admin("/metrics").text
+    for name in ("oldest_queued_job_age", "expired_leases", "eligible_jobs", "scheduled_jobs"):
+        assert f"\njobmon_{name}" not in metrics, name
+    viewer = Viewer(api.app)
+    viewer.post("/dashboard/session", {"token": api.token()})
+    assert "nothing waits" not in viewer.page("/dashboard").text
+
+
+def test_what_some_dates_say_is_a_lower_bound_and_never_none(api: Api, watched: Any) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    watched.jobs.insert_many(
+        [
+            {"status": "queued", "type": "t", "createdAt": now, "nextRunAt": 7},
+            {
+                "status": "queued",
+                "type": "t",
+                "createdAt": now,
+                "nextRunAt": now - timedelta(hours=1),
+            },
+            {"status": "leased", "leaseExpiresAt": "soon"},
+            {"status": "leased", "leaseExpiresAt": now - timedelta(hours=1)},
+        ]
+    )
+    stats = api.as_admin(STATS).json
+    told = (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"])
+    assert told == (1, 1, None)
+    assert set(stats["reasons"]) == {"expiredLeases", "eligibleJobs", "scheduledJobs"}
+
+
 def test_a_job_from_the_future_is_not_negative_years_old(api: Api, watched: Any) -> None:
     ahead = datetime.now(UTC) + timedelta(days=1)
     watched.jobs.insert_one({"status": "queued", "createdAt": ahead})
@@ -221,6 +278,7 @@ def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
     assert stats["statusCounts"] is None
     assert stats["typeCounts"] is None
     assert stats["eligibleJobs"] is None
+    assert {"statusCounts", "typeCounts", "eligibleJobs"} <= stats["reasons"].keys()
     monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
     assert total(api) == (50, False)
     assert total(api, status="dlq") == (10, False)

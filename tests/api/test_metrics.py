@@ -22,7 +22,7 @@ from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
-from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.jobs import TOO_MANY, Conditions, Figures
 from jobmon.store.plain import UNNAMED
 
 from ..conftest import Api
@@ -120,7 +120,9 @@ def test_the_queue_is_told_in_base_units() -> None:
 
 def test_an_alert_does_not_fall_silent_because_there_are_too_many_jobs() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
-    many = replace(rollup._figures.conditions, eligible=None, scheduled=None)
+    many = replace(
+        rollup._figures.conditions, eligible=None, scheduled=None, unknown={"eligible": TOO_MANY}
+    )
     rollup._figures = replace(rollup._figures, conditions=many)
     found = scraped(rollup)
     assert value(found, "jobmon_eligible_jobs") == 500_000
