@@ -1,16 +1,18 @@
 """`GET /jobs/{jobId}` and `GET /jobs`: the routes of whoever started a job."""
 
 import math
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response
+from werkzeug.routing import BaseConverter
 
 from jobmon.api import auth, examples
 from jobmon.api.errors import ApiError, invalid
 from jobmon.api.export import export
 from jobmon.api.openapi import Access, Routes
-from jobmon.api.schemas import Error, JobDetail, JobList, OwnListQuery
+from jobmon.api.schemas import Error, JobDetail, JobList, JobQuery, OwnListQuery
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import (
     MAX_ID_MATCHES,
@@ -27,17 +29,26 @@ JOB_ID = {
     "in": "path",
     "name": "job_id",
     "required": True,
-    "description": "The job's public id. One with a slash is no path here: 404.",
+    "description": "The job's id as lists print it, percent-encoded; a slash may be `%2F` or `/`. "
+    "Clients and proxies drop `.` and `..` from a path: such an id takes `GET /job`.",
     "schema": {"type": "string", "minLength": 1},
     "example": examples.JOB_DETAIL["jobId"],
 }
 
 
-def blueprint(store: JobStore, lists: JobLists) -> Routes:
-    """The routes below `/jobs`."""
-    routes = Routes("jobs", __name__, access=Access.SIGNED_IN, url_prefix="/jobs")
+class RestOfPath(BaseConverter):
+    """The rest of a path, as it stands: a job's id may hold slashes and line ends."""
 
-    @routes.get("")
+    regex = r"[\s\S]+"
+    part_isolating = False
+
+
+def blueprint(store: JobStore, lists: JobLists) -> Routes:
+    """`/jobs`, a job below it, and `/job` for ids that no path can hold."""
+    routes = Routes("jobs", __name__, access=Access.SIGNED_IN)
+    routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
+
+    @routes.get("/jobs")
     @routes.doc(operationId="listOwnJobs")
     @routes.arguments(OwnListQuery, location="query")
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
@@ -50,24 +61,45 @@ def blueprint(store: JobStore, lists: JobLists) -> Routes:
         """
         return list_of_jobs(lists, query, owner=auth.subject())
 
-    @routes.get("/<job_id>", parameters=[JOB_ID])
+    def answers_a_job(view: Callable[..., Document]) -> Callable[..., Any]:
+        view = routes.alt_response(
+            HTTPStatus.FORBIDDEN,
+            schema=Error,
+            description="No such job, or not the caller's: the same answer for both.",
+            example=examples.ERRORS["access_denied"],
+        )(view)
+        answered: Callable[..., Any] = routes.response(
+            HTTPStatus.OK, JobDetail, example=examples.JOB_DETAIL
+        )(view)
+        return answered
+
+    @routes.get("/jobs/<anything:job_id>", parameters=[JOB_ID])
     @routes.doc(operationId="getJob")
-    @routes.response(HTTPStatus.OK, JobDetail, example=examples.JOB_DETAIL)
-    @routes.alt_response(HTTPStatus.NOT_FOUND, "NOT_FOUND")
-    @routes.alt_response(
-        HTTPStatus.FORBIDDEN,
-        schema=Error,
-        description="No such job, or not the caller's: the same answer for both.",
-        example=examples.ERRORS["access_denied"],
-    )
+    @answers_a_job
     def job(job_id: str) -> Document:
         """One job with its attempts, for its owner or an admin."""
-        found = store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
-        if found is None:
-            raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
-        return found
+        return job_of_caller(store, job_id)
+
+    @routes.get("/job")
+    @routes.doc(operationId="getJobByQuery")
+    @routes.arguments(JobQuery, location="query")
+    @answers_a_job
+    def job_by_query(query: dict[str, Any]) -> Document:
+        """The same for an id that a path cannot hold: `.`, `..` or the empty one.
+
+        Any other id opens here, too, whatever a proxy does to paths.
+        """
+        return job_of_caller(store, query["id"])
 
     return routes
+
+
+def job_of_caller(store: JobStore, job_id: str) -> Document:
+    """The job with this id if the caller may see it; ApiError 403, the same if there is none."""
+    found = store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
+    if found is None:
+        raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
+    return found
 
 
 def list_of_jobs(

@@ -299,6 +299,15 @@ def _any_of(what: str, most: int) -> fields.List[Any]:
     )
 
 
+class JobQuery(_Query):
+    """Which job, by its id in full."""
+
+    id = fields.String(
+        required=True,
+        **_doc("The job's id as lists print it."),
+    )
+
+
 MIN_ID_PREFIX = 4
 
 

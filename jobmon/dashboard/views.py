@@ -22,13 +22,12 @@ from flask import (
     url_for,
 )
 from marshmallow import ValidationError
-from werkzeug.routing import BaseConverter
 from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
 from jobmon.api.errors import AWAY, ApiError, explain, invalid, unavailable
-from jobmon.api.jobs import filter_of, list_of_jobs
+from jobmon.api.jobs import RestOfPath, filter_of, list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
@@ -74,17 +73,10 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
-class _Anything(BaseConverter):
-    """The rest of an address, as it stands: a job's id may hold slashes and line ends."""
-
-    regex = r"[\s\S]+"
-    part_isolating = False
-
-
 def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
-    routes.record(lambda state: state.app.url_map.converters.update(anything=_Anything))
+    routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
     routes.register_error_handler(Exception, _error_page)
     routes.after_request(_protect)
     routes.context_processor(_about_the_page)
@@ -99,6 +91,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     ):
         routes.add_app_template_filter(getattr(words, name))
     routes.add_app_template_global(words.query)
+    routes.add_app_template_global(words.job_address)
     routes.add_app_template_global(_asset, "asset")
     pages = _Pages(store, lists, series)
     for path, view in (
@@ -109,6 +102,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
         ("/dashboard/charts", pages.charts),
         ("/dashboard/jobs", pages.jobs),
         ("/dashboard/jobs/<anything:job_id>", pages.job),
+        ("/dashboard/job", pages.job_by_query),
         ("/dashboard/my", pages.own_jobs),
         ("/dashboard/sign-in", session.sign_in_form),
         ("/dashboard/static/<path:name>", _static),
@@ -272,6 +266,10 @@ class _Pages:
         if session.is_part():
             return _conditional(render_template("dashboard/_job.html", **given))
         return render_template("dashboard/job.html", **given)
+
+    def job_by_query(self) -> Response | str:
+        """The same for an id that a path cannot hold, as `words.job_address` makes of it."""
+        return self.job(request.args.get("id", ""))
 
     def nothing(self, _rest: str) -> BaseResponse:
         """Whatever else is asked for below `/dashboard`."""

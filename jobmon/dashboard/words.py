@@ -1,7 +1,7 @@
 """Numbers, durations and jobs in the words of the pages."""
 
 from datetime import datetime
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jobmon.domain import AttemptStatus, JobStatus
 
@@ -89,3 +89,10 @@ def query(**parameters: object) -> str:
     """A query string of what is not empty; a tuple is repeated."""
     given = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
     return f"?{urlencode(given, doseq=True)}" if given else ""
+
+
+def job_address(job_id: str) -> str:
+    """The address of a job's page. Clients drop `.` and `..` from a path, however written."""
+    if job_id in ("", ".", ".."):
+        return f"/dashboard/job?{urlencode({'id': job_id})}"
+    return f"/dashboard/jobs/{quote(job_id, safe='')}"

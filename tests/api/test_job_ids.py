@@ -1,0 +1,175 @@
+"""Ids of every kind, on the real server: would catch one that a list shows and that does not open,
+in the API or on the page, by its printed form."""
+
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import pytest
+from bson import Binary, Decimal128, Int64, ObjectId
+from pymongo.database import Database
+
+from jobmon.dashboard.words import job_address
+
+from ..adapters.watching import Watching
+from ..conftest import NOW, Api
+from ..dashboard.conftest import signed_in
+
+A_UUID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
+TEXTS = [
+    "user/234",
+    "/first",
+    "last/",
+    "a//b",
+    "//",
+    "a/../b",
+    "./a",
+    ".",
+    "..",
+    "...",
+    "",
+    "~",
+    "a%2Fb",
+    "%2e",
+    "100%",
+    "a b",
+    " ",
+    "a+b",
+    "?",
+    "#top",
+    "a\nb",
+    "a\0b",
+    "zażółć",
+    "🦄",
+    'a"b',
+    "null",
+    "queue",
+]
+VALUES = [
+    1_234_567,
+    -5,
+    Int64(2**53 + 1),
+    1_732_600_000_123.0,
+    1.5,
+    Decimal128("98765432109876543210"),
+    ObjectId("65f0c0ffee0123456789abcd"),
+    Binary(A_UUID.bytes, 4),
+    Binary(bytes(reversed(A_UUID.bytes)), 3),
+]
+ROW_LINK = {"class": "row-link mono"}
+
+
+def by_cursors(watching: Watching) -> list[str]:
+    """The ids of all jobs, three at a time."""
+    ids, cursor = [], ""
+    while cursor is not None:
+        page = watching.get("/admin/jobs/queue", per_page=3, cursor=cursor)
+        ids += [job["jobId"] for job in page["data"]]
+        cursor = page["meta"]["next_cursor"]
+    return ids
+
+
+@pytest.fixture(params=["jobId", "_id"])
+def listed(request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]) -> Any:
+    """A list of jobs with all these ids, each owned by whoever has the id for a `sub`."""
+    mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
+    watching = Watching(mongod, database, **mapping)
+    ids = [*TEXTS, *VALUES]
+    database.jobs.insert_many(
+        {request.param: job_id, "createdBy": job_id, "createdAt": NOW} for job_id in ids
+    )
+    database.job_attempts.insert_many(
+        {"jobId": job_id, "attemptNumber": 1, "workerId": repr(job_id)} for job_id in ids
+    )
+    yield watching, ids
+    watching.close()
+
+
+def test_every_id_that_a_list_shows_opens_in_the_api_and_on_the_page(listed: Any) -> None:
+    watching, ids = listed
+    shown = by_cursors(watching)
+    assert len(shown) == len(ids) == len(set(shown))
+    workers = set()
+    for job_id in shown:
+        by_query = watching.get("/job", id=job_id)
+        assert by_query["jobId"] == job_id
+        (attempt,) = by_query["attempts"]
+        workers.add(attempt["workerId"])
+        if job_id:
+            assert watching.get(f"/jobs/{quote(job_id, safe='')}") == by_query
+    assert len(workers) == len(ids)
+    viewer = signed_in(watching.api)
+    links = [
+        link["href"]
+        for number in (1, 2)
+        for link in viewer.page(f"/dashboard/jobs?page={number}").all(
+            "a", **{"class": "row-link mono"}
+        )
+    ]
+    assert links == [job_address(job_id) for job_id in shown]
+    for link in links:
+        assert viewer.client.get(link).status_code == 200, link
+
+
+def test_an_owner_has_the_jobs_whose_createdby_is_printed_as_their_sub(listed: Any) -> None:
+    watching, _ = listed
+    api: Api = watching.api
+    for job_id in filter(None, by_cursors(watching)):
+        own = api.as_owner("/jobs", job_id).json
+        assert [job["jobId"] for job in own["data"]] == [job_id]
+        assert own["meta"]["total"] == 1
+        assert api.as_owner("/job", job_id, id=job_id).status_code == 200
+        assert api.as_owner("/job", "somebody", id=job_id).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [
+        ("1234", ["1234567"]),
+        ("1234567", ["1234567"]),
+        ("17326", ["1732600000123"]),
+        ("0f8fad5b-d9cb", [str(A_UUID)]),
+        ("65f0", ["65f0c0ffee0123456789abcd"]),
+        ("user/", ["user/234"]),
+        ("1.50", []),
+        ("9876543210987654321", []),
+    ],
+)
+def test_the_beginning_of_an_id_finds_it(listed: Any, prefix: str, found: list[str]) -> None:
+    watching, _ = listed
+    assert watching.ids(job_id=prefix) == found
+
+
+@pytest.mark.parametrize("printed", ["01234567", "1234567.0", "1_234_567", "1234567 ", "1.50"])
+def test_another_spelling_of_an_id_opens_nothing(listed: Any, printed: str) -> None:
+    watching, _ = listed
+    assert watching.api.as_admin("/job", id=printed).status_code == 403
+
+
+def test_arrays_have_no_owner_in_lists_totals_and_exports(
+    mongod: Any, database: Database[dict[str, Any]]
+) -> None:
+    """Also where the array is on the way to the owner."""
+    watching = Watching(mongod, database, job_fields={"createdBy": "by.id"})
+    database.jobs.insert_many(
+        {"jobId": name, "by": by, "createdAt": NOW, "status": "queued"}
+        for name, by in (
+            ("own", {"id": "ada"}),
+            ("array", {"id": ["ada", "bob"]}),
+            ("on the way", [{"id": "ada"}]),
+            ("nested", {"id": [["ada"]]}),
+            ("document", {"id": {"a": "ada"}}),
+        )
+    )
+    index = [("by.id", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
+    for made in (lambda: None, lambda: database.jobs.create_index(index)):
+        made()
+        own = watching.api.as_owner("/jobs", "ada").json
+        assert [job["jobId"] for job in own["data"]] == ["own"]
+        assert own["meta"]["total"] == 1
+        for query in ({"owner": "ada"}, {"owner": "ada", "status": "queued"}):
+            assert watching.ids(**query) == ["own"]
+        for name in ("array", "on the way", "nested", "document"):
+            assert watching.api.as_owner(f"/jobs/{name}", "ada").status_code == 403
+            assert watching.get(f"/jobs/{name}")["jobId"] == name
+    watching.close()
