@@ -58,7 +58,6 @@ def create_app(
         COMPRESS_ALGORITHM=["br", "gzip"],
         COMPRESS_MIMETYPES=["text/html", "text/css", "text/javascript", "application/json"],
         COMPRESS_STREAMS=False,
-        MAX_CONTENT_LENGTH=64 * 1_024,  # a token, or nothing: no route takes more
         PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token to check
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ def _number(name: str, default: int) -> int:
 bind = os.environ.get("JOBMON_BIND", "127.0.0.1:8000")
 workers = _number("JOBMON_WORKERS", Settings.workers)
 threads = pool_size(_number("JOBMON_THREADS", Settings.threads))
-worker_class = "gthread"
+worker_class = "jobmon.worker.BufferedWorker"
 timeout = 30
 graceful_timeout = 20  # what SIGTERM leaves requests that are under way
 keepalive = 15

@@ -10,10 +10,12 @@ import threading
 from collections import deque
 
 from flask import Flask, g, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobmon.api.errors import unavailable
 from jobmon.settings import Settings
 
+MAX_BODY_BYTES = 64 * 1_024  # a token, or nothing: no route takes more
 MAX_WAITING = 64
 MAX_WAIT_S = 2.0
 SPARE_THREADS = 8
@@ -70,6 +72,7 @@ def register(app: Flask, settings: Settings) -> None:
     turns = Turns(settings.threads)
 
     def begin() -> None:
+        _receive_body()
         if request.path in ALWAYS_ANSWERED:
             return
         if not turns.take():
@@ -80,5 +83,18 @@ def register(app: Flask, settings: Settings) -> None:
         if g.pop("jobmon_has_turn", False):
             turns.give_back()
 
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(begin)
     app.teardown_request(end)
+
+
+def _receive_body() -> None:
+    """Read the body before a turn is taken, so that a slow client holds none; 413 if it is large.
+
+    Behind `jobmon.worker` it is in memory already.
+    """
+    if request.content_length or "Transfer-Encoding" in request.headers:
+        request.get_data()
+        # Werkzeug cuts a body whose length was not announced where it should refuse it.
+        if request.content_length is None and request.environ["wsgi.input"].read(1):
+            raise RequestEntityTooLarge

@@ -1,0 +1,300 @@
+"""Clients that hold what they got: half-sent requests, unread answers, idle connections.
+
+    .venv/bin/python -m bench.slow_clients
+    .venv/bin/python -m bench.slow_clients --worker-class gthread    # gunicorn's own worker
+
+Starts a database and the service (two workers, eight threads each) on this machine. While each
+kind of client holds the service, a normal client asks it; prints its answers by route, as Markdown.
+Ends with 1 if one of them was not answered.
+"""
+
+import argparse
+import shutil
+import socket
+import ssl
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+
+from pymongo import MongoClient
+
+from jobmon import create_app
+from jobmon.api.auth import issue_token
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection, Document
+from jobmon.store.indexes import create_indexes
+from tests.conftest import SECRET
+from tests.e2e.test_readonly import Authority
+from tests.e2e.test_serving import Web
+from tests.faults import children
+from tests.waiting import eventually
+
+JOBS = 30_000
+LARGE_JOB = "large"
+MAX_CLIENTS = 1_600
+ASK_EVERY_S = 0.05
+TIMEOUT_S = 10
+PROBED = ("/healthz", "/admin/jobs/stats", "/admin/jobs/queue")
+
+FORM = (
+    b"POST /dashboard/session HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n"
+)
+SIZED = FORM + b"Content-Length: 1000\r\n\r\n"
+CHUNKED = FORM + b"Transfer-Encoding: chunked\r\n\r\n"
+HALF_HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Half: "
+
+
+@dataclass
+class Holder:
+    """A kind of slow client: what each sends at first, and with each drip."""
+
+    name: str
+    clients: int
+    opening: bytes
+    drip: bytes = b""
+    by_tls: bool = False
+    reads_little: bool = False
+
+
+@dataclass
+class Probe:
+    """What a normal client got."""
+
+    answers: dict[str, Counter[str]] = field(default_factory=dict)
+    took_s: dict[str, list[float]] = field(default_factory=dict)
+
+    def row(self, path: str) -> str:
+        """Answers by status, p50 and the slowest."""
+        took_s = sorted(self.took_s[path])
+        answers = ", ".join(f"{n}× {code}" for code, n in sorted(self.answers[path].items()))
+        return f"{answers}; {took_s[len(took_s) // 2] * 1_000:.0f} ms, {took_s[-1]:.1f} s"
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether every answer was a 200."""
+        return all(set(answers) == {"200"} for answers in self.answers.values())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=15, help="for each kind of client")
+    parser.add_argument("--worker-class", help="instead of jobmon's own")
+    parser.add_argument("--only", help="kinds whose name contains this")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
+    try:
+        with Mongod(folder, cache_gb=1) as server:
+            uri = server.uri.replace("/?", "/jobmon?")
+            fill(uri)
+            return measure(uri, folder, arguments)
+    finally:
+        shutil.rmtree(folder)
+
+
+def fill(uri: str) -> None:
+    """Jobs of alice, and one of 7 MB."""
+    now = datetime.now(UTC)
+    with MongoClient[Document](uri) as client:
+        jobs = client.get_default_database().jobs
+        for start in range(0, JOBS, 1_000):
+            jobs.insert_many(
+                {
+                    "jobId": f"job-{number}",
+                    "type": "email.send",
+                    "status": "succeeded",
+                    "createdBy": "alice",
+                    "createdAt": now - timedelta(seconds=number),
+                }
+                for number in range(start, start + 1_000)
+            )
+        payload = {"items": [{"n": n, "text": "x" * 40} for n in range(100_000)]}
+        jobs.insert_one({"jobId": LARGE_JOB, "createdBy": "alice", "payload": payload})
+    connection = Connection(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
+    create_indexes(connection)
+    connection.client.close()
+
+
+def holders(token: str) -> tuple[Holder, ...]:
+    """The kinds of slow clients; the last ones have a token of alice's."""
+
+    def get(path: str) -> bytes:
+        lines = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        return lines.encode()
+
+    bundle = (
+        b"GET /dashboard/static/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
+    return (
+        Holder("none", 0, b""),
+        Holder("16 half-sent forms", 16, SIZED + b"x"),
+        Holder("170 half-sent headers", 170, HALF_HEAD),
+        Holder("1,600 half-sent headers", 1_600, HALF_HEAD),
+        Holder("400 forms, a byte a second each", 400, SIZED, b"x"),
+        Holder("400 chunked forms, likewise", 400, CHUNKED, b"1\r\nx\r\n"),
+        Holder("1,000 idle connections", 1_000, b""),
+        Holder("170 unread files of 1.7 MB", 170, bundle, reads_little=True),
+        Holder("200 half TLS handshakes", 200, b"\x16\x03\x01\x02\x00\x01", by_tls=True),
+        Holder("20 unread exports of one owner", 20, get("/jobs?format=ndjson"), reads_little=True),
+        Holder("8 unread details of 7 MB", 8, get(f"/jobs/{LARGE_JOB}"), reads_little=True),
+    )
+
+
+def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
+    """Print a row for each kind of client; 1 if a normal one was ever refused."""
+    app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR"))
+    with app.app_context():
+        admin = issue_token("root", "admin", timedelta(hours=1))
+        owner = issue_token("alice", "user", timedelta(hours=1))
+    options = f"--worker-class {arguments.worker_class} " if arguments.worker_class else ""
+    certificate = Authority("bench", folder).issue("server")[0]
+    refused = 0
+    print(f"| held by | {' | '.join(PROBED)} | memory |\n| --- {'| --- ' * (len(PROBED) + 1)}|")
+    for holder in holders(owner):
+        if arguments.only and arguments.only not in holder.name:
+            continue
+        tls = f"--certfile {certificate} --keyfile {certificate}" if holder.by_tls else ""
+        with served(uri, folder, options + tls, by_tls=holder.by_tls) as web:
+            probe = Probe()
+            with holding(web.port, holder):
+                until = time.monotonic() + arguments.seconds
+                ask(web.port, admin, until, probe, by_tls=holder.by_tls)
+            columns = [probe.row(path) for path in PROBED]
+            print(
+                f"| {holder.name} | {' | '.join(columns)} | {memory_mib(web):,.0f} MiB |",
+                flush=True,
+            )
+            refused += not probe.is_fine
+    return 1 if refused else 0
+
+
+@contextmanager
+def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[Web]:
+    """The service, with these options of gunicorn's."""
+    web = Web(
+        uri,
+        folder / "log",
+        JOBMON_WORKERS="2",
+        JOBMON_THREADS="8",
+        GUNICORN_CMD_ARGS=options,
+        MALLOC_ARENA_MAX="2",
+    )
+    try:
+        eventually(lambda: status(web.port, "/readyz", "", by_tls=by_tls) == "200", within_s=60)
+        yield web
+    finally:
+        web.process.terminate()
+        try:
+            web.process.wait(timeout=40)
+        finally:
+            web.process.kill()
+
+
+@contextmanager
+def holding(port: int, holder: Holder) -> Iterator[None]:
+    """Keep so many clients connected; one that is closed comes back at once."""
+    held: list[socket.socket] = []
+    is_over = threading.Event()
+
+    def connect() -> socket.socket:
+        client = socket.socket()
+        if holder.reads_little:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.settimeout(TIMEOUT_S)
+        client.connect(("127.0.0.1", port))
+        client.sendall(holder.opening)
+        client.setblocking(False)
+        return client
+
+    def is_closed(client: socket.socket) -> bool:
+        try:
+            if holder.drip:
+                client.send(holder.drip)
+            return not holder.reads_little and not client.recv(4_096)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def hold() -> None:
+        while not is_over.wait(1.0 if held else 0):
+            for client in [client for client in held if is_closed(client)]:
+                held.remove(client)
+                client.close()
+            while len(held) < min(holder.clients, MAX_CLIENTS) and not is_over.is_set():
+                try:
+                    held.append(connect())
+                except OSError:
+                    break
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    if holder.clients:
+        eventually(lambda: len(held) >= holder.clients * 0.9 or is_over.wait(0.1), within_s=60)
+    yield
+    is_over.set()
+    thread.join()
+    for client in held:
+        client.close()
+
+
+def ask(port: int, token: str, until: float, probe: Probe, *, by_tls: bool) -> None:
+    """A client for each route that asks by a new connection each time."""
+
+    def go_on(path: str) -> None:
+        answers, took_s = probe.answers[path], probe.took_s[path]
+        while time.monotonic() < until:
+            began = time.monotonic()
+            answers[status(port, path, token, by_tls=by_tls)] += 1
+            took_s.append(time.monotonic() - began)
+            time.sleep(ASK_EVERY_S)
+
+    threads = []
+    for path in PROBED:
+        probe.answers[path], probe.took_s[path] = Counter(), []
+        threads.append(threading.Thread(target=go_on, args=[path]))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+
+
+def status(port: int, path: str, token: str, *, by_tls: bool) -> str:
+    """The answer's status, or what happened instead."""
+    context = ssl._create_unverified_context()  # noqa: S323 - our own server, on this machine
+    connection = (
+        HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT_S, context=context)
+        if by_tls
+        else HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    )
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        answer.read()
+        return str(answer.status)
+    except (OSError, HTTPException) as error:
+        return type(error).__name__
+    finally:
+        connection.close()
+
+
+def memory_mib(web: Web) -> float:
+    """The most that the workers ever had in memory, added up."""
+    total = 0
+    for pid in children(web.process.pid):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                total += int(line.split()[1])
+    return total / 1_024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

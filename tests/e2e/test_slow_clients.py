@@ -1,0 +1,290 @@
+"""Slow clients at a real gunicorn: would catch a client that holds a thread, a loop or a place by
+sending or reading slowly, and a request that is answered wrongly because it came in pieces."""
+
+import json
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon import worker
+from jobmon.embedded import Mongod
+
+from ..conftest import Api
+from ..waiting import eventually
+from .test_readonly import Authority
+from .test_serving import Web
+
+FORM = (
+    b"POST /dashboard/session HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n"
+)
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+LAST = HEALTH + b"Connection: close\r\n\r\n"
+ALL_THREADS = 80  # of the one worker
+PATIENCE_S = 20
+
+
+@pytest.fixture(scope="module")
+def served(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """A service with one worker, for tests that leave it as it was."""
+    with one_worker(mongod, tmp_path_factory.mktemp("slow")) as web:
+        yield web
+
+
+@contextmanager
+def one_worker(mongod: Mongod, folder: Path, **settings: str) -> Iterator[Web]:
+    uri = mongod.uri.replace("/?", "/test_slow_clients?")
+    web = Web(uri, folder / "log", JOBMON_WORKERS="1", JOBMON_THREADS="2", **settings)
+    try:
+        eventually(web.answers, within_s=60)
+        yield web
+    finally:
+        web.stop()
+
+
+def connect(web: Web, opening: bytes = b"") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE_S)
+    client.sendall(opening)
+    return client
+
+
+def connect_narrow(web: Web, opening: bytes) -> socket.socket:
+    """A client that has room for next to nothing while it does not read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.settimeout(PATIENCE_S)
+    client.connect(("127.0.0.1", web.port))
+    client.sendall(opening)
+    return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    """What the service sends until it closes, which it must do properly."""
+    answer = b""
+    while part := client.recv(65_536):
+        answer += part
+    return answer
+
+
+def statuses(answer: bytes) -> list[int]:
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+@pytest.mark.parametrize(
+    ("opening", "drip"),
+    [
+        (b"", b""),
+        (HEALTH + b"X-Half: ", b""),
+        (HEALTH + b"X-Drip: ", b"x"),
+        (FORM + b"Content-Length: 1000\r\n\r\n", b""),
+        (FORM + b"Content-Length: 60000\r\n\r\n", b"x"),
+        (FORM + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (FORM + b"Transfer-Encoding: chunked\r\n\r\n5", b"0"),
+        (LAST, b""),  # and then does not close
+        (b"nonsense\r\n\r\n", b""),
+    ],
+    ids=["idle", "head", "head drips", "body", "body drips", "chunks", "size", "open", "refused"],
+)
+def test_clients_that_send_slowly_hold_nobody_and_are_sent_away(
+    served: Web, api: Api, opening: bytes, drip: bytes
+) -> None:
+    """Would catch a thread that waits for a client, and an event loop that does."""
+    with ExitStack() as held:
+        clients = [held.enter_context(connect(served, opening)) for _ in range(2 * ALL_THREADS)]
+        is_over: set[socket.socket] = set()
+
+        def all_are_sent_away() -> bool:
+            assert served.get("/healthz", "") == 200
+            assert served.get("/openapi.json", "") == 200
+            for client in clients:
+                if client not in is_over and _has_ended(client, drip):
+                    is_over.add(client)
+            return len(is_over) == len(clients)
+
+        # Each is given the time for a request, however it spends it.
+        eventually(all_are_sent_away, within_s=worker.REQUEST_TIMEOUT_S + PATIENCE_S)
+    assert served.get("/healthz", "") == 200
+
+
+def _has_ended(client: socket.socket, drip: bytes) -> bool:
+    try:
+        if select.select([client], [], [], 0)[0] and not client.recv(65_536):
+            return True
+        client.sendall(drip)
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_a_request_that_does_not_come_in_time_is_408_in_the_errors_shape(served: Web) -> None:
+    for opening in (HEALTH, FORM + b"Content-Length: 9\r\n\r\n1234"):
+        with connect(served, opening) as client:
+            head, body = read_all(client).split(b"\r\n\r\n")
+        assert statuses(head) == [408]
+        assert b"Connection: close" in head
+        assert json.loads(body)["error"]["code"] == "request_timeout"
+    with connect(served) as client:
+        assert read_all(client) == b""  # there was no request to answer
+
+
+def test_a_request_in_pieces_is_the_same_request(served: Web) -> None:
+    """Would catch an end of the head or of the body that is missed because it was cut."""
+    body = b"token=" + b"x" * 40
+    chunks = b"4\r\ntoke\r\n3;a=b\r\nn=%s\r\n0\r\nX-Trailer: x\r\n\r\n"
+    requests = {
+        LAST: 200,
+        b"\r\n" + LAST: 200,
+        LAST.replace(b"1.1", b"1.0"): 200,
+        FORM + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body): 303,
+        FORM + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks % b"x": 303,
+        FORM + b"Connection: close\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n": 400,
+        FORM + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n": 400,
+        HEALTH.replace(b"\r\n", b"\n"): 400,
+    }
+    for request, status in requests.items():
+        for step in (1, 7, 64, 10_000):
+            with connect(served) as client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for at in range(0, len(request), step):
+                    client.sendall(request[at : at + step])
+                assert statuses(read_all(client).replace(b"1.0", b"1.1")) == [status], request
+
+
+def test_requests_behind_each_other_are_answered_in_their_order(served: Web) -> None:
+    body = b"Content-Length: 7\r\n\r\ntoken=x"
+    pipelined = (HEALTH + b"\r\n", FORM + body, b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n", LAST)
+    with connect(served, b"".join(pipelined)) as client:
+        assert statuses(read_all(client)) == [200, 303, 401, 200]
+    with connect(served, b"".join(pipelined)[:-10]) as client:
+        client.sendall(b"".join(pipelined)[-10:])
+        assert statuses(read_all(client)) == [200, 303, 401, 200]
+
+
+def test_who_waits_for_a_100_gets_one_and_only_where_the_body_is_wanted(served: Web) -> None:
+    expecting = FORM + b"Connection: close\r\nExpect: 100-continue\r\n"
+    with connect(served, expecting + b"Content-Length: 7\r\n\r\n") as client:
+        assert client.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"token=x")
+        assert statuses(read_all(client)) == [303]
+    with connect(served, expecting + b"Content-Length: 7\r\n\r\ntoken=x") as client:
+        assert statuses(read_all(client)) == [303]
+    with connect(served, expecting + b"Content-Length: 70000\r\n\r\n") as client:
+        assert statuses(read_all(client)) == [413]
+
+
+@pytest.mark.parametrize("path", [b"/dashboard/session", b"/jobs", b"/healthz", b"/none"])
+def test_a_body_that_is_too_large_is_413_however_it_comes(served: Web, path: bytes) -> None:
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n"
+    kilobyte = b"400\r\n" + b"x" * 1_024 + b"\r\n"
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+    for request in (
+        chunked + 65 * kilobyte,
+        chunked + b"fffffff\r\n",  # said, and never sent
+        head + b"Content-Length: 70000\r\n\r\n",
+    ):
+        with connect(served, request) as client:
+            answer = read_all(client)
+        assert statuses(answer) == [413], request[:200]
+        assert b"request_entity_too_large" in answer or path.startswith(b"/dashboard")
+    with connect(served, chunked + 63 * kilobyte + b"0\r\n\r\n") as client:
+        assert select.select([client], [], [], PATIENCE_S)[0]
+        assert statuses(client.recv(12)) != [413]
+
+
+def test_connections_beyond_the_bound_push_out_those_that_have_waited_longest(
+    mongod: Mongod, tmp_path: Path
+) -> None:
+    with (
+        one_worker(mongod, tmp_path, GUNICORN_CMD_ARGS="--worker-connections 100") as web,
+        ExitStack() as held,
+    ):
+        clients = [held.enter_context(connect(web, HEALTH)) for _ in range(300)]
+        assert web.get("/healthz", "") == 200
+        eventually(lambda: _has_ended(clients[0], b""))
+
+
+def test_unread_files_hold_no_thread_and_one_who_reads_gets_all(served: Web) -> None:
+    path = b"/dashboard/static/vendor/swagger-ui-bundle.js"
+    request = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with ExitStack() as held:
+        for _ in range(2 * ALL_THREADS):
+            held.enter_context(connect_narrow(served, request))
+            assert served.get("/healthz", "") == 200
+        eventually(lambda: served.get("/openapi.json", "") == 200)  # all answers were made
+        for _ in range(20):
+            assert served.get("/openapi.json", "") == 200
+        client = held.enter_context(connect_narrow(served, request))
+        head, body = read_all(client).split(b"\r\n\r\n", 1)
+        assert b"Content-Length: %d" % len(body) in head
+        assert len(body) > 1_000_000
+
+
+def test_an_export_that_nobody_reads_ends_and_frees_its_place(
+    mongod: Mongod, database: Database[dict[str, Any]], api: Api, tmp_path: Path
+) -> None:
+    database.jobs.insert_many(
+        {"jobId": f"job-{number}", "createdBy": "ada", "type": "x" * 2_000}
+        for number in range(3_000)
+    )
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    web = Web(uri, tmp_path / "log", JOBMON_WORKERS="1", JOBMON_THREADS="2")
+    ada, bob = api.token("ada", "user"), api.token("bob", "user")
+    export = "/jobs?format=ndjson"
+    try:
+        eventually(web.answers, within_s=60)
+        with ExitStack() as held:
+            for _ in range(4):
+                lines = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
+                held.enter_context(connect_narrow(web, lines.encode()))
+            eventually(lambda: web.get(export, ada) == 429)
+            assert web.get(export, bob) == 200  # one caller does not keep all from exporting
+            eventually(
+                lambda: web.get(export, ada) == 200, within_s=worker.STALLED_TIMEOUT_S + PATIENCE_S
+            )
+    finally:
+        log = web.stop()
+    assert "Traceback" not in log
+
+
+def test_by_tls_half_a_handshake_holds_nobody(mongod: Mongod, tmp_path: Path) -> None:
+    authority = Authority("door", tmp_path)
+    file, _ = authority.issue("server")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    uri = mongod.uri.replace("/?", "/test_slow_clients?")
+    arguments = f"--certfile {file} --keyfile {file}"
+    web = Web(
+        uri, tmp_path / "log", JOBMON_WORKERS="1", JOBMON_THREADS="2", GUNICORN_CMD_ARGS=arguments
+    )
+
+    def ask(request: bytes, step: int = 10_000) -> bytes:
+        with connect(web) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
+            for at in range(0, len(request), step):
+                tls.sendall(request[at : at + step])
+            return read_all(tls)
+
+    def answers() -> bool:
+        try:
+            return statuses(ask(LAST)) == [200]
+        except OSError:
+            return False
+
+    try:
+        eventually(answers, within_s=60)
+        with ExitStack() as held:
+            for opening in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"):
+                for _ in range(ALL_THREADS):
+                    held.enter_context(connect(web, opening))
+            assert answers()
+            assert statuses(ask(HEALTH + b"\r\n" + LAST, step=11)) == [200, 200]
+            large = b"GET /dashboard/static/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n"
+            assert len(ask(large + b"Connection: close\r\n\r\n")) > 1_000_000
+    finally:
+        log = web.stop()
+    assert "Traceback" not in log
