@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from flask import Flask, Response, current_app, request
 from pymongo.errors import PyMongoError
 
+from jobmon.api import auth
 from jobmon.api.errors import ApiError
 from jobmon.api.schemas import JobSummary
 from jobmon.logs import cause
@@ -28,9 +30,10 @@ from jobmon.store.names import Document
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 2  # each holds a thread and keeps the database busy as long as it runs
+# Of a process: each export holds a thread and keeps the database busy as long as it runs.
+AT_ONCE = 4
+PER_CALLER = 1  # so that nobody keeps all others from exporting
 RETRY_AFTER_S = 10
-_slots = threading.BoundedSemaphore(AT_ONCE)
 
 _COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
 _CSV_COLUMNS = [*_COLUMNS, "lastErrorCode", "lastErrorMessage"]
@@ -89,20 +92,46 @@ _FORMS = {
 }
 
 
+class _Slots:
+    """How many exports run, and whose."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()
+
+    def take(self, caller: str) -> None:
+        """Count one more export of `caller`, who must `give_back`; ApiError 429."""
+        with self._lock:
+            if self._running[caller] >= PER_CALLER:
+                raise _too_many("An export of yours is running. Try again when it has ended.")
+            if self._running.total() >= AT_ONCE:
+                raise _too_many(f"{AT_ONCE} exports are running. Try again.")
+            self._running[caller] += 1
+
+    def give_back(self, caller: str) -> None:
+        """An export of `caller` has ended."""
+        with self._lock:
+            self._running[caller] -= 1
+            self._running = +self._running  # forgets who has none
+
+
+_slots = _Slots()
+
+
+def _too_many(message: str) -> ApiError:
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
+
+
 def export(batches: Iterator[list[Document]], form: str) -> Response:
     """The jobs of all batches as a file, `form` being csv or ndjson; ApiError 429.
 
     The first batch is read before the answer begins, so its faults are answers like any other.
     """
-    if not _slots.acquire(blocking=False):
-        raise ApiError(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            "rate_limited",
-            f"{AT_ONCE} exports are running. Try again.",
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )
+    caller = auth.subject()
+    _slots.take(caller)
     with ExitStack() as slot:
-        slot.callback(_slots.release)
+        slot.callback(_slots.give_back, caller)
         batches = chain([next(batches, [])], batches)
         held = slot.pop_all()  # given back once: at the file's end, or when the caller goes before
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]

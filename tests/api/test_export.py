@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, ExecutionTimeout
 
 from jobmon import create_app
+from jobmon.api.export import AT_ONCE
 from jobmon.embedded import Mongod
 from jobmon.settings import Settings
 from jobmon.store import lists as lists_module
@@ -218,14 +219,25 @@ def test_a_fault_before_the_first_byte_is_a_503(api: Api, monkeypatch: pytest.Mo
         assert "Content-Disposition" not in answer.headers
 
 
-def test_two_exports_run_at_a_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exports_are_bounded_for_a_caller_and_for_all(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch one caller who keeps all others from exporting, and a place that is lost."""
     monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "a"}], [{"jobId": "b"}]))
-    running = [api.as_admin(QUEUE, format="csv"), api.as_owner("/jobs", "ada", format="ndjson")]
-    refused = api.as_admin(QUEUE, format="csv")
-    assert refused.status_code == 429
-    assert refused.json["error"]["code"] == "rate_limited"
-    assert int(refused.headers["Retry-After"]) > 0
-    assert api.as_admin(QUEUE).status_code == 200
+
+    def export_of(owner: str) -> Any:
+        return api.as_owner("/jobs", owner, format="ndjson")
+
+    running = [export_of("ada")]
+    for refused in (export_of("ada"), api.as_owner("/jobs", "ada", format="csv")):
+        assert refused.status_code == 429
+        assert refused.json["error"]["code"] == "rate_limited"
+        assert "of yours" in refused.json["error"]["message"]
+        assert int(refused.headers["Retry-After"]) > 0
+    assert api.as_owner("/jobs", "ada").status_code == 200
+    running += [export_of(f"owner-{number}") for number in range(AT_ONCE - 1)]
+    assert {answer.status_code for answer in running} == {200}
+    assert str(AT_ONCE) in api.as_admin(QUEUE, format="csv").json["error"]["message"]
     running.pop().close()  # as when the caller goes away
     again = api.as_admin(QUEUE, format="ndjson")
     *jobs, _ = map(json.loads, again.text.splitlines())
@@ -234,7 +246,8 @@ def test_two_exports_run_at_a_time(api: Api, monkeypatch: pytest.MonkeyPatch) ->
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
     running.append(api.as_admin(QUEUE, format="csv"))
-    assert [answer.status_code for answer in running] == [200, 200]
-    assert api.as_admin(QUEUE, format="csv").status_code == 429
+    assert {answer.status_code for answer in running} == {200}
+    assert export_of("eve").status_code == 429
     for answer in running:
         answer.close()
+    assert export_of("ada").status_code == 200
