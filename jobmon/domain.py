@@ -20,6 +20,13 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class JobCondition(StrEnum):
+    """What a job is in at some moment, by its status and a date."""
+
+    DUE = "due"  # waits, and may be leased now
+    EXPIRED = "expired"  # leased, beyond the end of its lease
+
+
 class AttemptStatus(StrEnum):
     """How one attempt at a job ended, or that it has not yet."""
 

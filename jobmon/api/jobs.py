@@ -13,9 +13,11 @@ from jobmon.api.errors import ApiError, invalid
 from jobmon.api.export import export
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import Error, JobDetail, JobList, JobQuery, OwnListQuery
+from jobmon.domain import JobCondition
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import (
     MAX_ID_MATCHES,
+    DateNotKeptError,
     JobFilter,
     JobLists,
     NotKeptByCodeError,
@@ -118,6 +120,8 @@ def list_of_jobs(
         return export(lists.batches(wanted, oldest_first=oldest_first), query["format"])
     except NotKeptByCodeError:
         raise invalid("error_code", "The watched documents keep no code to look for.") from None
+    except DateNotKeptError as error:
+        raise invalid(error.parameter, "The watched documents do not keep that date.") from None
     except TooManyMatchesError:
         raise invalid(
             "job_id", f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."
@@ -153,6 +157,7 @@ def page_of_jobs(
 
 def filter_of(query: dict[str, Any], owner: str | None) -> JobFilter:
     """The jobs that a `ListQuery` asks for; of those of `owner` only, if one is given."""
+    condition = query.get("condition")
     return JobFilter(
         statuses=query["status"],
         types=query["type"],
@@ -161,6 +166,8 @@ def filter_of(query: dict[str, Any], owner: str | None) -> JobFilter:
         created_to=query["created_to"],
         error_code=query["error_code"],
         job_id=query["job_id"],
+        condition=JobCondition(condition) if condition else None,
+        finished_from=query.get("finished_from"),
     )
 
 

@@ -25,7 +25,7 @@ from marshmallow import (
 )
 from webargs.multidictproxy import MultiDictProxy
 
-from jobmon.domain import Redactor
+from jobmon.domain import JobCondition, Redactor
 from jobmon.store.plain import MAX_NAME_LENGTH, aware, iso, plain, text
 
 
@@ -372,7 +372,10 @@ class _AnyListQuery(_Query):
         return (
             query
             | {name: tuple(filter(None, query[name])) for name in ("status", "type")}
-            | {name: query.get(name) or None for name in ("owner", "error_code", "job_id")}
+            | {
+                name: query.get(name) or None
+                for name in ("owner", "error_code", "job_id", "condition")
+            }
             | {"sort": query["sort"] or "-createdAt", "format": query["format"] or "json"}
         )
 
@@ -386,11 +389,28 @@ class ListQuery(_AnyListQuery):
     error_code = _text_or_none(
         "The code of lastError is exactly that; not together with `owner`.", longest=1_000
     )
+    condition = fields.String(
+        load_default=_none,
+        allow_none=True,
+        validate=validate.OneOf([*JobCondition, ""]),
+        **_doc(
+            "`due` jobs wait and may be leased now, `expired` ones are leased beyond the end "
+            "of their lease. Ordered by nextRunAt, leaseExpiresAt."
+        ),
+    )
+    finished_from = Since(
+        **_doc("Finished then or later. Ordered by finishedAt. ISO 8601, UTC if unsaid.")
+    )
 
     @validates_schema
     def _has_an_index(self, query: dict[str, Any], **_: Any) -> None:
         if query["error_code"] and query["owner"]:
             raise ValidationError({"error_code": ["Cannot be combined with owner."]})
+        by_date = [name for name in ("condition", "finished_from") if query[name]]
+        others = [name for name in ("owner", "error_code", "job_id") if query[name]]
+        if by_date and (others or len(by_date) > 1):
+            other = (others or by_date[1:])[0]
+            raise ValidationError({by_date[0]: [f"Cannot be combined with {other}."]})
 
 
 class OwnListQuery(_AnyListQuery):
@@ -398,7 +418,8 @@ class OwnListQuery(_AnyListQuery):
 
     @validates_schema(pass_original=True)
     def _is_for_owners(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        wrong = [name for name in ("owner", "error_code") if given.get(name)]
+        admins = ("owner", "error_code", "condition", "finished_from")
+        wrong = [name for name in admins if given.get(name)]
         if wrong:
             raise ValidationError(
                 {name: ["Only the admins' list can be so filtered."] for name in wrong}

@@ -34,7 +34,7 @@ MAX_COUNTED = 500_000  # of one condition; what an index gives in a quarter of a
 TOO_MANY = "500,000 and more jobs are due, and as many are scheduled"
 UNCOUNTED = "counting the jobs took longer than a query may take"
 # What may stand where a date belongs; each is one range of an index.
-_NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
+NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +304,7 @@ class JobStore:
                 return 0
             unknown["expired_leases"] = "no field of the documents has the end of a lease"
             return None
-        expired, unreadable = count({"$lt": now}), count({"$type": _NOT_DATES})
+        expired, unreadable = count({"$lt": now}), count({"$type": NOT_DATES})
         if unreadable:
             why = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
             unknown["expired_leases"] = why
@@ -340,7 +340,7 @@ class JobStore:
             counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
             return counted if counted < MAX_COUNTED else None
 
-        unreadable, scheduled = count({"$type": _NOT_DATES}), count({"$gt": now})
+        unreadable, scheduled = count({"$type": NOT_DATES}), count({"$gt": now})
         if unreadable != 0:
             jobs = f"{MAX_COUNTED:,} and more" if unreadable is None else f"{unreadable:,}"
             why = f"nextRunAt of {jobs} waiting jobs is not a date"

@@ -3,16 +3,16 @@
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from jobmon.domain import JOB_FIELDS, Redactor
+from jobmon.domain import JOB_FIELDS, JobCondition, JobStatus, Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_ranges, identity_values, is_identity
-from jobmon.store.jobs import JobStore, attempt_count
+from jobmon.store.jobs import NOT_DATES, JobStore, attempt_count
 from jobmon.store.names import IS_ARRAY, Document, Keys
 from jobmon.store.ordering import (
     BY_ID_KEY,
@@ -47,6 +47,14 @@ class NotKeptByCodeError(ValueError):
     """The watched documents have no field that is an error's code."""
 
 
+class DateNotKeptError(ValueError):
+    """The watched documents have no field for the date that a filter needs."""
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(parameter)
+        self.parameter = parameter
+
+
 class TooManyMatchesError(ValueError):
     """More than 1,000 jobs have an id that begins as the filter says."""
 
@@ -59,7 +67,9 @@ class JobFilter:
     is no date is in no range. `error_code` is the newest error's, in full, `job_id` how the id
     begins. No index serves `owner` together with `error_code`: ValueError. A createdBy that is an
     array has no owner, but MongoDB finds it by each element; `may_have_arrays` excludes it, which
-    takes the job itself and not only the index.
+    takes the job itself and not only the index. `condition` is as of the moment of the query;
+    `finished_from` (inclusive) is of finishedAt. A list by one of these two is in the order of its
+    date: nextRunAt, leaseExpiresAt or finishedAt.
     """
 
     statuses: tuple[str, ...] = ()
@@ -70,6 +80,8 @@ class JobFilter:
     error_code: str | None = None
     job_id: str | None = None
     may_have_arrays: bool = True
+    condition: JobCondition | None = None
+    finished_from: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.owner is not None and self.error_code is not None:
@@ -95,7 +107,28 @@ class JobFilter:
             }
         if self.job_id is not None:
             query |= self.match_id()
+        if self.date is not None:
+            known = _STATUSES_BY_DATE[self.date]
+            asked = [status for status in known if not self.statuses or status in self.statuses]
+            query |= {"status": {"$in": asked}} | self._match_date()
         return query
+
+    def _match_date(self) -> Document:
+        now = datetime.now(UTC)
+        match self.condition:
+            case JobCondition.DUE:  # a job without nextRunAt is due at once
+                return {"$nor": [{"nextRunAt": {"$gt": now}}, {"nextRunAt": {"$type": NOT_DATES}}]}
+            case JobCondition.EXPIRED:
+                return {"leaseExpiresAt": {"$lt": now}}
+            case _:
+                return {"finishedAt": {"$gte": self.finished_from}}
+
+    @property
+    def date(self) -> str | None:
+        """The date that the list is by, unless it is by createdAt."""
+        if self.condition is not None:
+            return "nextRunAt" if self.condition is JobCondition.DUE else "leaseExpiresAt"
+        return None if self.finished_from is None else "finishedAt"
 
     def match_id(self) -> Document:
         """The jobs whose id begins so, as ranges of the index, one for each type of id."""
@@ -117,6 +150,8 @@ class JobFilter:
         """The index that finds these jobs: in list order, except those by id."""
         if self.job_id is not None:
             return indexes.JOB_ID
+        if self.date is not None:
+            return _INDEX_BY_DATE[self.date]
         if self.owner is not None:
             return indexes.BY_OWNER_AND_STATUS if self.statuses else indexes.BY_OWNER
         if self.error_code is not None:
@@ -124,6 +159,22 @@ class JobFilter:
         if self.statuses:
             return indexes.BY_STATUS_AND_TYPE if self.types else indexes.BY_STATUS
         return indexes.BY_TYPE if self.types else NEWEST_FIRST
+
+
+_STATUSES_BY_DATE = {
+    "nextRunAt": (JobStatus.QUEUED.value, JobStatus.FAILED.value),
+    "leaseExpiresAt": (JobStatus.LEASED.value,),
+    "finishedAt": (
+        JobStatus.SUCCEEDED.value,
+        JobStatus.DLQ.value,
+        JobStatus.CANCELLED.value,
+    ),
+}
+_INDEX_BY_DATE = {
+    "nextRunAt": indexes.BY_NEXT_RUN,
+    "leaseExpiresAt": indexes.BY_LEASE,
+    "finishedAt": indexes.BY_FINISH,
+}
 
 
 def _code_values(code: str) -> list[Any]:
@@ -185,7 +236,7 @@ class JobLists:
         at any depth, whereas a page number skips index keys. TooManyMatchesError,
         NotKeptByCodeError.
         """
-        self._check_code(wanted)
+        self._check_fields(wanted)
         wanted = self._without_needless(wanted)
         total, is_exact = self._total(wanted)
         if place is not None:
@@ -195,7 +246,7 @@ class JobLists:
             end = total if is_exact else _MAX_SKIP
             shown = self._stretch(wanted, page, per_page, oldest_first, end)
         ends = [
-            self._place_at(job, page=shown.page, oldest_first=shown.oldest_first)
+            self._place_in(wanted, job, page=shown.page, oldest_first=shown.oldest_first)
             for job in shown.jobs[:1] + shown.jobs[-1:]
         ]
         return JobPage(
@@ -212,7 +263,7 @@ class JobLists:
 
         TooManyMatchesError and NotKeptByCodeError come before the first batch.
         """
-        self._check_code(wanted)
+        self._check_fields(wanted)
         self._check_id(wanted)
         wanted = self._without_needless(wanted)
         place, page, skip = None, 0, 0
@@ -221,7 +272,10 @@ class JobLists:
             if len(jobs) < BATCH:
                 return
             page += 1
-            place, skip = self._place_at(jobs[-1], page=page, oldest_first=oldest_first), 0
+            place, skip = (
+                self._place_in(wanted, jobs[-1], page=page, oldest_first=oldest_first),
+                0,
+            )
             if place.by_page:
                 place, skip = None, page * BATCH
 
@@ -257,7 +311,7 @@ class JobLists:
         return _Stretch(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
 
     def _stretch_beyond(self, place: Place, wanted: JobFilter, per_page: int) -> _Stretch:
-        if place.by_page:
+        if place.by_page or wanted.date is not None:
             page = max(1, place.page - 1) if place.backwards else place.page + 1
             return self._stretch(wanted, page, per_page, place.oldest_first)
         jobs = self._read(wanted, place, per_page + 1, ascending=place.ascending)
@@ -275,6 +329,16 @@ class JobLists:
         self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int = 0
     ) -> list[Document]:
         """Jobs in the order of the walk: from its start, or what lies beyond `place`."""
+        if wanted.date is not None:
+            return self._jobs.find(
+                wanted.match(),
+                _SUMMARY_FIELDS,
+                index=self._index(wanted),
+                order=[(wanted.date, 1 if ascending else -1)],
+                skip=skip,
+                limit=limit,
+                each=_summary,
+            )
         if not self._has_order(wanted, ascending=ascending):
             found = self._sorted(wanted, place, limit, ascending=ascending, skip=skip)
             return _owned(found, wanted)
@@ -352,6 +416,20 @@ class JobLists:
         path = self._jobs.names.paths.get(field, "")
         return any(paths.get(path) == [] for paths in _multikey_paths(self._jobs.plan(index)))
 
+    def _index(self, wanted: JobFilter) -> Keys:
+        is_waiting = wanted.condition is JobCondition.DUE
+        if is_waiting and not self._jobs.names.has_status:
+            return indexes.BY_WAITING
+        return wanted.index
+
+    def _place_in(
+        self, wanted: JobFilter, job: Document, *, page: int, oldest_first: bool
+    ) -> Place:
+        """The place of a job in a list; by its page where createdAt is not its order."""
+        if wanted.date is None:
+            return self._place_at(job, page=page, oldest_first=oldest_first)
+        return Place(created_at=None, id=None, page=page, oldest_first=oldest_first, by_page=True)
+
     def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Place:
         """The place of a job; by its page, where it cannot be told, or not to everybody."""
         created_at = job.get("_at", job.get("createdAt"))
@@ -417,9 +495,19 @@ class JobLists:
         return min(counted, COUNT_EXACTLY_UP_TO), counted <= COUNT_EXACTLY_UP_TO
 
     def _count(self, wanted: JobFilter, limit: int) -> int:
-        return self._jobs.count(wanted.match(), index=wanted.index, limit=limit)
+        return self._jobs.count(wanted.match(), index=self._index(wanted), limit=limit)
 
-    def _check_code(self, wanted: JobFilter) -> None:
+    def count(self, wanted: JobFilter) -> tuple[int, bool]:
+        """How many jobs match, and whether that is exact; else there are at least so many.
+
+        DateNotKeptError, NotKeptByCodeError, TooManyMatchesError.
+        """
+        self._check_fields(wanted)
+        return self._total(wanted)
+
+    def _check_fields(self, wanted: JobFilter) -> None:
+        if wanted.date is not None and not self._jobs.names.finds(wanted.date):
+            raise DateNotKeptError("finished_from" if wanted.condition is None else "condition")
         if wanted.error_code is not None and not self._jobs.names.finds("lastError.code"):
             raise NotKeptByCodeError
 

@@ -2,13 +2,14 @@
 for another, a total that claims more than was counted, and an id that becomes a pattern."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
+from jobmon import create_app
 from jobmon.store import lists as lists_module
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
@@ -237,3 +238,93 @@ def test_a_long_list_is_counted_once_for_all_and_a_short_one_anew(
     assert (total("ada"), total("bob")) == (8, 2)
     monkeypatch.setattr(lists_module, "SHARE_S", 1e-9)
     assert total("ada") == 9
+
+
+@pytest.fixture
+def dated(watched: Any) -> Any:
+    """Jobs that are due, due later, held, held too long, finished just now and long ago."""
+    now = datetime.now(UTC)
+    hour = timedelta(hours=1)
+    watched.jobs.insert_many(
+        {"type": "b" if job_id == "due-b" else "a", "createdAt": NOW, "jobId": job_id, **fields}
+        for job_id, fields in {
+            "due": {"status": "queued", "nextRunAt": now - hour},
+            "due-b": {"status": "failed", "nextRunAt": now - 2 * hour},
+            "due-at-once": {"status": "queued"},
+            "later": {"status": "queued", "nextRunAt": now + hour},
+            "unreadable": {"status": "queued", "nextRunAt": "soon"},
+            "held": {"status": "leased", "leaseExpiresAt": now + hour},
+            "expired": {"status": "leased", "leaseExpiresAt": now - hour},
+            "was-held": {"status": "succeeded", "leaseExpiresAt": now - hour, "finishedAt": now},
+            "died": {"status": "dlq", "finishedAt": now - hour / 2},
+            "died-long-ago": {"status": "dlq", "finishedAt": now - 2 * hour},
+        }.items()
+    )
+    return watched
+
+
+@pytest.mark.usefixtures("dated")
+def test_a_list_by_a_condition_has_the_jobs_that_are_in_it_now(api: Api) -> None:
+    hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+
+    def found(**query: Any) -> list[str]:
+        return ids(api.as_admin(QUEUE, **query))
+
+    assert found(condition="due", sort="createdAt") == ["due-at-once", "due-b", "due"]
+    assert found(condition="due") == ["due", "due-b", "due-at-once"]
+    assert found(condition="due", type="a", status=["failed", "queued"]) == ["due", "due-at-once"]
+    assert found(condition="due", status=["failed", "dlq"]) == ["due-b"]
+    assert found(condition="due", status="succeeded") == []
+    assert found(condition="expired") == ["expired"]
+    assert found(finished_from=hour_ago) == ["was-held", "died"]
+    assert found(finished_from=hour_ago, status="dlq") == ["died"]
+    assert len(found(condition="", finished_from="")) == 10
+
+
+@pytest.mark.usefixtures("dated")
+def test_pages_and_exports_of_a_list_by_a_condition_are_whole(api: Api) -> None:
+    query, seen = {"condition": "due", "per_page": 1, "sort": "createdAt"}, []
+    answer = api.as_admin(QUEUE, **query)
+    while True:
+        assert answer.json["meta"]["total"] == 3
+        seen += ids(answer)
+        if (cursor := answer.json["meta"]["next_cursor"]) is None:
+            break
+        answer = api.as_admin(QUEUE, **query, cursor=cursor)
+    assert seen == ["due-at-once", "due-b", "due"]
+    # A cursor of another list is of a page only.
+    newest_first = {"per_page": 1}
+    plain = api.as_admin(QUEUE, **newest_first).json["meta"]["next_cursor"]
+    assert ids(api.as_admin(QUEUE, **newest_first, condition="due", cursor=plain)) == ["due-b"]
+    lines = api.as_admin(QUEUE, condition="due", format="ndjson").text.splitlines()
+    assert len(lines) == 3 + 1  # and the line that ends it
+
+
+@pytest.mark.parametrize(
+    ("query", "wrong"),
+    [
+        ({"condition": "late"}, "condition"),
+        ({"condition": "due", "owner": "ada"}, "condition"),
+        ({"condition": "due", "job_id": "12345"}, "condition"),
+        ({"finished_from": NEXT_DATE, "error_code": "E"}, "finished_from"),
+        ({"condition": "due", "finished_from": NEXT_DATE}, "condition"),
+        ({"finished_from": "soon"}, "finished_from"),
+    ],
+)
+def test_what_a_condition_cannot_be_combined_with_is_named(
+    api: Api, query: dict[str, str], wrong: str
+) -> None:
+    answer = api.as_admin(QUEUE, **query)
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [wrong])
+
+
+def test_a_condition_on_a_date_that_is_not_kept_is_no_empty_list(
+    watched: Any, make_settings: Callable[..., Any]
+) -> None:
+    api = Api(create_app(make_settings(profile="celery"), watched.client))
+    answer = api.as_admin(QUEUE, condition="expired")
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["condition"])
+
+
+def test_owners_cannot_ask_by_a_condition(api: Api) -> None:
+    assert api.as_owner(OWN, "ada", condition="due").status_code == 422

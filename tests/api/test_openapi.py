@@ -163,7 +163,7 @@ def test_parameters_say_their_bounds_defaults_and_that_they_repeat(
     assert asked["created_from"]["schema"] == {"type": "string", "format": "date-time"}
     assert asked["owner"]["schema"] == {"type": "string", "maxLength": 1_000}
     own = {told["name"] for told in document["paths"]["/jobs"]["get"]["parameters"]}
-    assert set(asked) - own == {"owner", "error_code"}
+    assert set(asked) - own == {"owner", "error_code", "condition", "finished_from"}
 
 
 def test_every_example_is_as_its_schema_says(document: dict[str, Any]) -> None:
