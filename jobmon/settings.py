@@ -261,10 +261,18 @@ _database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}$', error="Not a database
 _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 
+_SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
+
+
 def _mongo_uri(value: str) -> None:
     # The value may hold a password, so no message repeats any of it.
     if value.startswith("mongodb+srv://"):
-        return  # parsing it asks the DNS, which may be down while the service starts
+        # The driver's parser would ask the DNS, which may be away while the service starts.
+        if not _SRV_ADDRESS.fullmatch(value):
+            raise ValidationError(
+                "Not of the form mongodb+srv://USER:PASSWORD@HOST/DATABASE: one host name, no port."
+            )
+        return
     try:
         parse_uri(value, warn=False)
     except (PyMongoError, ValueError):

@@ -311,7 +311,7 @@ def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, lis
     except PyMongoError as error:
         raise click.ClickException(f"not revoked: {cause(error)}") from None
     finally:
-        own.client.close()
+        own.close()
 
 
 def _id_and_end(token: str) -> tuple[str, datetime | None]:

@@ -314,13 +314,28 @@ def collecting(settings: Settings) -> Iterator[None]:
     # What it counts is kept: nothing would tell it of a change that went with a lost primary.
     watched = Connection(settings, only_lasting=True)
     own = Connection.of_writer(settings)
-    collector = Collector(watched, own.rollups, stop)
-    thread = threading.Thread(target=collector.run, name="collector", daemon=True)
+    thread = threading.Thread(
+        target=_collect, args=(watched, own, stop), name="collector", daemon=True
+    )
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join(timeout=_STOP_TIMEOUT_S)
-        watched.client.close()
-        own.client.close()
+        watched.close()
+        own.close()
+
+
+def _collect(watched: Connection, own: Connection, stop: threading.Event) -> None:
+    """Collect once the database's host name is resolved: the DNS, too, may be away at the start."""
+    trouble = _Trouble(logging.ERROR, "the collector waits")
+    while not stop.is_set():
+        try:
+            rollups = own.rollups
+        except PyMongoError as error:
+            trouble.tell(error)
+            stop.wait(_RETRY_AFTER_S)
+        else:
+            Collector(watched, rollups, stop).run()
+            return

@@ -4,13 +4,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import InvalidURI, PyMongoError, ServerSelectionTimeoutError
 
 from jobmon.settings import Settings
 from jobmon.store.decoding import Decoded
@@ -29,8 +30,15 @@ _SOCKET_GRACE_MS = 1_000
 _HEARTBEAT_MS = 1_000
 
 
+_RESOLVE_AGAIN_AFTER_S = 1.0
+
+
 class DatabaseAwayError(ServerSelectionTimeoutError):
-    """No server has been there for as long as one is waited for: this query does not wait, too."""
+    """No server for longer than the selection timeout: this query does not wait as well."""
+
+
+class UnresolvedHostError(DatabaseAwayError):
+    """The DNS does not resolve the host name of a mongodb+srv:// address, or not to servers."""
 
 
 class _Presence:
@@ -67,6 +75,70 @@ class _Presence:
         raise DatabaseAwayError(f"no server for {now - self._lost_at:.1f} s")
 
 
+class _ClientMaker:
+    """Makes one client; where that asks the DNS (mongodb+srv), in a thread that tries until it can.
+
+    The driver resolves such a name as it makes a client, and fails where the DNS is away. Whoever
+    comes first waits for that, nobody for longer than `patience_ms` after the first try.
+    """
+
+    def __init__(
+        self, make: Callable[[], MongoClient[Document]], patience_ms: int, *, asks_dns: bool
+    ) -> None:
+        self._make = make
+        self._asks_dns = asks_dns
+        self._give_up_at = time.monotonic() + patience_ms / 1_000
+        self._client: MongoClient[Document] | None = None
+        self._reason = "it is still being resolved"
+        self._done = threading.Event()
+        self._closed = threading.Event()
+        if asks_dns:
+            threading.Thread(target=self._try_until_made, name="mongodb+srv", daemon=True).start()
+            return
+        try:
+            self._client = make()
+        except (OSError, ValueError) as error:  # a certificate's file has gone since the start
+            raise DatabaseAwayError(f"no client can be made: {error}") from error
+
+    def client(self) -> MongoClient[Document]:
+        """The client; UnresolvedHostError as long as its host name is not resolved."""
+        if self._client is None:
+            self._done.wait(max(0.0, self._give_up_at - time.monotonic()))
+        if self._client is None:
+            raise UnresolvedHostError(f"the database's host name is not resolved: {self._reason}")
+        return self._client
+
+    def close(self) -> None:
+        """Close the client; one that is not there is not waited for."""
+        self._closed.set()
+        if self._client is not None:
+            self._client.close()
+
+    def _try_until_made(self) -> None:
+        has_failed = False
+        while not self._closed.is_set():
+            try:
+                client = self._make()
+            except Exception as error:  # noqa: BLE001 - whatever it is, a later try may succeed
+                # Of an address that is no name the driver's message may quote a password.
+                is_quoting = isinstance(error, InvalidURI) or not isinstance(error, PyMongoError)
+                self._reason = type(error).__name__ if is_quoting else str(error)
+                if not has_failed:
+                    log.error(
+                        "the database is away: its host name is not resolved: %s", self._reason
+                    )
+                has_failed = True
+                self._closed.wait(_RESOLVE_AGAIN_AFTER_S)
+                continue
+            if has_failed:
+                log.warning("the database's host name is resolved")
+            self._client = client
+            self._done.set()
+            if self._closed.is_set():
+                client.close()
+            return
+
+
 class Connection:
     """The watched database.
 
@@ -86,8 +158,8 @@ class Connection:
             {"readConcernLevel": "majority"} if only_lasting else {}
         )
         self._lock = threading.Lock()
-        self._client = client
-        self._given = client is not None
+        self._given = client
+        self._maker: _ClientMaker | None = None
         self._pid = os.getpid()
         self.profile = profile_of(settings)
         self.jobs = self._watched(settings.jobs_collection, self.profile.jobs)
@@ -106,13 +178,27 @@ class Connection:
 
     @property
     def client(self) -> MongoClient[Document]:
-        """This process's client; it connects in the background and survives its database."""
+        """This process's client; it connects in the background and survives its database.
+
+        UnresolvedHostError while the host name of a mongodb+srv:// address is not resolved.
+        """
+        if self._given is not None:
+            return self._given
         with self._lock:
-            forked = self._pid != os.getpid() and not self._given
-            if self._client is None or forked:
-                self._client = self._connect()
+            if self._maker is None or self._pid != os.getpid():
+                self._maker = self._connect()
                 self._pid = os.getpid()
-            return self._client
+            maker = self._maker
+        return maker.client()
+
+    def close(self) -> None:
+        """Close the client, if there is one; the connection is of no use after that."""
+        with self._lock:
+            maker = self._maker
+        if self._given is not None:
+            self._given.close()
+        elif maker is not None:
+            maker.close()
 
     @property
     def database(self) -> Database[Document]:
@@ -161,23 +247,28 @@ class Connection:
     def _present(self) -> MongoClient[Document]:
         """The client, if a server is there or may still be hoped for."""
         client = self.client
-        if not self._given:
+        if self._given is None:
             self._presence.check(client)
         return client
 
     def _watched(self, collection: str, names: Names) -> Watched:
         return Watched(lambda: self.database[collection], names, self._settings.query_timeout_ms)
 
-    def _connect(self) -> MongoClient[Document]:
+    def _connect(self) -> _ClientMaker:
         settings = self._settings
-        return MongoClient(
-            settings.mongo_uri,
-            document_class=Decoded,
-            appname="jobmon",
-            serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
-            connectTimeoutMS=settings.server_selection_timeout_ms,
-            event_listeners=[SlowQueries(settings.slow_query_ms)],
-            heartbeatFrequencyMS=_HEARTBEAT_MS,
-            socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
-            **self._read_concern,
-        )
+
+        def make() -> MongoClient[Document]:
+            return MongoClient(
+                settings.mongo_uri,
+                document_class=Decoded,
+                appname="jobmon",
+                serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
+                connectTimeoutMS=settings.server_selection_timeout_ms,
+                event_listeners=[SlowQueries(settings.slow_query_ms)],
+                heartbeatFrequencyMS=_HEARTBEAT_MS,
+                socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
+                **self._read_concern,
+            )
+
+        asks_dns = settings.mongo_uri.startswith("mongodb+srv://")
+        return _ClientMaker(make, settings.server_selection_timeout_ms, asks_dns=asks_dns)

@@ -3,7 +3,9 @@ cannot be read, and a service that does not come back with its database."""
 
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from pymongo.database import Database
 
 from jobmon import create_app
 from jobmon.embedded import Mongod, free_port
-from jobmon.settings import Settings
-from jobmon.store.connection import Connection
+from jobmon.rollup.collector import collecting
+from jobmon.settings import Settings, SettingsError
+from jobmon.store.connection import Connection, DatabaseAwayError
 
-from ..conftest import NOW, Api
+from ..conftest import NOW, SECRET, Api
+from ..nameserver import HOST, NAME, NameServer, name_server
 from ..waiting import eventually
 
 
@@ -139,3 +143,137 @@ def test_a_date_that_python_cannot_hold_breaks_neither_list_nor_detail_nor_figur
     assert real_api.as_admin("/admin/jobs/queue").json["data"][0][field] == shown
     assert real_api.as_admin("/jobs/odd").json[field] == shown
     assert real_api.as_admin("/admin/jobs/stats").json["statusCounts"]["queued"] == 1
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    with name_server(monkeypatch) as server:
+        yield server
+
+
+def by_name(mongod: Mongod, database: str) -> tuple[str, str]:
+    """A mongodb+srv address, and the SRV record that leads it to a server."""
+    return (
+        f"mongodb+srv://{NAME}/{database}?tls=false&replicaSet=rs0",
+        f"0 0 {mongod.port} {HOST}.",
+    )
+
+
+# What a name server may answer instead of the way to the database, with a TXT record's options.
+NO_WAY = {
+    "silence": ("silence", ""),
+    "no such name": ("no such name", ""),
+    "a host elsewhere": ("0 0 27017 db.example.org.", ""),
+    "no host": ("0 0 0 .", ""),
+    "bad options": ("0 0 1 " + HOST + ".", "retryWrites=true"),
+}
+
+
+@pytest.mark.parametrize("case", NO_WAY)
+def test_a_name_that_is_not_resolved_is_a_database_that_is_away_and_recovers(
+    make_settings: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+    names: NameServer,
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
+    case: str,
+) -> None:
+    database.jobs.insert_one({"jobId": "there", "status": "queued"})
+    uri, way = by_name(mongod, database.name)
+    names.answer, names.options = NO_WAY[case]
+    app = create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300))
+    api = Api(app)
+    try:
+        assert api.get("/healthz").status_code == 200
+        for path in ("/admin/jobs/stats", "/jobs/there", "/admin/jobs/timeseries", "/dashboard"):
+            answer = api.as_admin(path)
+            assert answer.status_code == 503, path
+            assert int(answer.headers["Retry-After"]) > 0
+        ready = api.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json["error"]["details"] == {"database": ["the host name is not resolved"]}
+        scraped = api.as_admin("/metrics")
+        assert scraped.status_code == 200
+        assert "jobmon_database_up 0.0" in scraped.text
+        asked = names.questions
+        eventually(lambda: names.questions > asked + 1)  # it goes on trying, and tells it once
+        away = [record.getMessage() for record in caplog.records if "away" in record.getMessage()]
+        assert len(away) == 1
+        names.answer, names.options = way, ""
+        eventually(lambda: api.get("/readyz").status_code == 200)
+        assert api.as_admin("/admin/jobs/stats").json["totalJobs"] == 1
+        assert api.as_admin("/jobs/there").status_code == 200
+    finally:
+        app.extensions["jobmon_connection"].close()
+
+
+def test_however_many_ask_the_name_server_is_asked_by_one_and_for_a_bounded_time(
+    make_settings: Callable[..., Settings], names: NameServer
+) -> None:
+    settings = make_settings(
+        mongo_uri=f"mongodb+srv://{NAME}/shop", server_selection_timeout_ms=500
+    )
+    connection = Connection(settings)
+
+    def ask(_: int) -> str:
+        try:
+            return connection.database.name
+        except DatabaseAwayError as error:
+            return type(error).__name__
+
+    try:
+        with ThreadPoolExecutor(40) as pool:
+            assert set(pool.map(ask, range(200))) == {"UnresolvedHostError"}
+        assert names.questions <= 10, "each try asks anew, callers do not"
+        ended = threading.Thread(target=connection.close)
+        ended.start()
+        ended.join(10)
+        assert not ended.is_alive()
+    finally:
+        connection.close()
+
+
+def test_a_collector_starts_while_the_name_server_is_away(
+    make_settings: Callable[..., Settings],
+    names: NameServer,
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
+) -> None:
+    database.jobs.insert_one({"jobId": "there", "status": "queued"})
+    uri, way = by_name(mongod, database.name)
+    settings = make_settings(
+        mongo_uri=uri, rollup_db=f"{database.name}_own", server_selection_timeout_ms=300
+    )
+    app = create_app(settings)
+    try:
+        with collecting(settings):
+            assert Api(app).as_admin("/admin/jobs/stats").status_code == 503
+            names.answer = way
+            eventually(
+                lambda: Api(app).as_admin("/admin/jobs/stats").json.get("source") == "rollup"
+            )
+    finally:
+        app.extensions["jobmon_connection"].close()
+        database.client.drop_database(f"{database.name}_own")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb+srv://",
+        "mongodb+srv://one.cluster.test,two.cluster.test/shop",
+        "mongodb+srv://queue.cluster.test:27017/shop",
+        "mongodb+srv://user:pass@word@queue.cluster.test/shop",
+        "mongodb+srv:///shop",
+    ],
+)
+def test_an_address_that_no_name_server_can_mend_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("JOBMON_MONGO_URI", uri)
+    monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", SECRET)
+    with pytest.raises(SettingsError, match="JOBMON_MONGO_URI") as refused:
+        Settings.from_env()
+    assert "word" not in str(refused.value)
+    monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb+srv://user:p%40ss@queue.cluster.test/shop?w=1")
+    assert Settings.from_env().mongo_uri.endswith("?w=1")

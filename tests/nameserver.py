@@ -1,0 +1,86 @@
+"""A name server of a test's own, which can be away, and tell nonsense."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+import dns.rrset
+import pytest
+
+NAME = "queue.cluster.test"
+HOST = "member.cluster.test"
+
+
+class NameServer:
+    """Answers for `NAME` by UDP on 127.0.0.1, as `answer` says; `questions` counts what was asked.
+
+    `answer` is "silence", "no such name", or the data of the SRV record; `options` is the TXT.
+    """
+
+    def __init__(self) -> None:
+        self.answer = "silence"
+        self.options = ""
+        self.questions = 0
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.settimeout(0.1)
+        self._ended = threading.Event()
+        self.port: int = self.socket.getsockname()[1]
+
+    def serve(self) -> None:
+        """Until `close`."""
+        while not self._ended.is_set():
+            try:
+                wire, sender = self.socket.recvfrom(4_096)
+            except TimeoutError:
+                continue
+            self.questions += 1
+            if self.answer != "silence":
+                self.socket.sendto(self._answer(wire), sender)
+
+    def close(self) -> None:
+        """End `serve`."""
+        self._ended.set()
+
+    def _answer(self, wire: bytes) -> bytes:
+        query = dns.message.from_wire(wire)
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.RA
+        (question,) = query.question
+        if self.answer == "no such name":
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        elif question.rdtype == dns.rdatatype.SRV:
+            response.answer.append(dns.rrset.from_text(question.name, 1, "IN", "SRV", self.answer))
+        elif question.rdtype == dns.rdatatype.TXT and self.options:
+            text = f'"{self.options}"'
+            response.answer.append(dns.rrset.from_text(question.name, 1, "IN", "TXT", text))
+        return response.to_wire()
+
+
+@contextmanager
+def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    """The one that this process asks; `HOST` is this machine."""
+    server = NameServer()
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], server.port
+    monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
+    resolve = socket.getaddrinfo
+
+    def here(host: str, *arguments: object, **options: object) -> object:
+        return resolve("127.0.0.1" if host == HOST else host, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        thread.join()
+        server.socket.close()
