@@ -28,6 +28,7 @@ from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
+from jobmon.store.probe import DatabaseProbe
 
 __version__ = version("jobmon")
 
@@ -68,13 +69,14 @@ def create_app(
 
     connection = Connection(settings, client)
     app.extensions["jobmon_connection"] = connection
+    probe = DatabaseProbe(connection, settings.server_selection_timeout_ms)
     rollup = RollupReader(connection)
     store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
     series = SeriesReader(connection, rollup)
     lists = JobLists(connection, store, redactor)
     tracing.instrument(app)
     requestlog.register(app)
-    metrics.register(app, settings, connection, store, rollup)
+    metrics.register(app, settings, probe, store, rollup)
     auth.register(app, settings, connection)
     ratelimit.register(app, settings)
     overload.register(app, settings)
@@ -82,7 +84,7 @@ def create_app(
     for routes in (
         jobs.blueprint(store, lists),
         admin.blueprint(store, lists, series),
-        health.blueprint(connection, rollup, app.extensions["jobmon_revoked"]),
+        health.blueprint(probe, rollup, app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())

@@ -69,10 +69,16 @@ class ApiError(Exception):
         self.headers = headers or {}
 
 
-def unavailable(code: str, message: str, retry_after_s: int = RETRY_AFTER_S) -> ApiError:
+def unavailable(
+    code: str,
+    message: str,
+    retry_after_s: int = RETRY_AFTER_S,
+    *,
+    details: dict[str, Any] | None = None,
+) -> ApiError:
     """503 with Retry-After: something that jobmon depends on does not answer."""
     headers = {"Retry-After": str(retry_after_s)}
-    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, headers=headers)
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, details=details, headers=headers)
 
 
 def invalid(parameter: str, *messages: str) -> ApiError:

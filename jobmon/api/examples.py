@@ -135,5 +135,16 @@ TYPE_LIST = {"meta": _WINDOW, "data": [_OF_TYPE]}
 ALIVE = {"status": "ok"}
 READY = {
     "status": "ready",
-    "checks": {"database": {"ping_ms": 0.4}, "rollup": {"fresh": True}},
+    "checks": {"database": {"ping_ms": 0.4, "readable": True}, "rollup": {"fresh": True}},
+}
+_REASON = "not authorized to read jobs"
+NOT_READY: dict[str, Any] = {
+    "database_unavailable": {
+        "error": {
+            "code": "database_unavailable",
+            "message": f"Not ready: {_REASON}.",
+            "details": {"database": [_REASON]},
+        }
+    },
+    "revocations_lost": ERRORS["revocations_lost"],
 }

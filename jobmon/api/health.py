@@ -1,29 +1,23 @@
 """`GET /healthz` and `GET /readyz`: probes for whatever keeps the service running."""
 
-import time
+import logging
 from http import HTTPStatus
 from typing import Any
 
 from jobmon.api import examples
 from jobmon.api.errors import unavailable
-from jobmon.api.openapi import Access, Routes
-from jobmon.api.schemas import Alive, Ready
+from jobmon.api.openapi import RETRY_AFTER, Access, Routes
+from jobmon.api.schemas import Alive, Error, Ready
 from jobmon.rollup.reader import RollupReader
-from jobmon.store.connection import Connection
+from jobmon.store.probe import DatabaseProbe
 from jobmon.store.revoked import RevokedTokens
-from jobmon.store.shared import Shared
+
+log = logging.getLogger(__name__)
 
 
-def blueprint(connection: Connection, rollup: RollupReader, revoked: RevokedTokens) -> Routes:
+def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens) -> Routes:
     """Liveness and readiness; anyone may ask."""
     routes = Routes("health", __name__, access=Access.ANYONE)
-
-    def ping() -> float:
-        started = time.perf_counter()
-        connection.ping()
-        return round((time.perf_counter() - started) * 1_000, 1)
-
-    pings = Shared(ping, 0)  # anyone may ask, but not hold a connection each
 
     @routes.get("/healthz")
     @routes.doc(operationId="getHealth")
@@ -35,16 +29,53 @@ def blueprint(connection: Connection, rollup: RollupReader, revoked: RevokedToke
     @routes.get("/readyz")
     @routes.doc(operationId="getReadiness")
     @routes.response(HTTPStatus.OK, Ready, example=examples.READY)
-    @routes.alt_response(HTTPStatus.SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")
+    @routes.alt_response(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        schema=Error,
+        description="The watched collections cannot be read, or revoked tokens are not known.",
+        examples={name: {"value": example} for name, example in examples.NOT_READY.items()},
+        headers=RETRY_AFTER,
+    )
     def readyz() -> dict[str, Any]:
-        """The database answers, too; 503 when it does not, or when revoked tokens are lost."""
-        checks: dict[str, Any] = {"database": {"ping_ms": pings.get()}, "rollup": {"fresh": True}}
-        if rollup.figures() is None:
-            # Not a reason to be unready: the figures are counted live instead.
-            checks["rollup"] = {"fresh": False, "build": rollup.build()}
-        if revoked.are_lost():
+        """The watched collections can be read; if not, `details.database` says why.
+
+        503 also when the list of revoked tokens is lost.
+        """
+        database = probe.look()
+        if database.reason is not None:
+            raise unavailable(
+                "database_unavailable",
+                f"Not ready: {database.reason}.",
+                details={"database": [database.reason]},
+            )
+        if _are_lost(revoked):
             message = "The list of revoked tokens is gone; the log has more."
             raise unavailable("revocations_lost", message)
+        checks = {
+            "database": {"ping_ms": database.ping_ms, "readable": True},
+            "rollup": _rollup(rollup),
+        }
         return {"status": "ready", "checks": checks}
 
     return routes
+
+
+def _are_lost(revoked: RevokedTokens) -> bool:
+    try:
+        return revoked.are_lost()
+    except Exception as error:  # whatever is stored there, the probe answers
+        log.error("readiness lacks the revoked tokens", exc_info=error)
+        return True
+
+
+def _rollup(rollup: RollupReader) -> dict[str, Any]:
+    """Never a reason to be unready: without a collector's figures they are counted live."""
+    try:
+        if rollup.figures() is not None:
+            return {"fresh": True}
+        if not rollup.is_readable:
+            return {"fresh": False, "reason": "the user may not read jobmon's own database"}
+        return {"fresh": False, "build": rollup.build()}
+    except Exception as error:  # whatever is stored there, the probe answers
+        log.error("readiness lacks the rollup", exc_info=error)
+        return {"fresh": False, "reason": "jobmon's own database could not be read"}

@@ -38,9 +38,10 @@ from jobmon.rollup.histogram import told_ms
 from jobmon.rollup.reader import RollupReader, Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
-from jobmon.store.connection import Connection
 from jobmon.store.jobs import MAX_COUNTED, TOO_MANY, Figures, JobStore
 from jobmon.store.plain import UNNAMED
+from jobmon.store.probe import KEEP_MS, DatabaseHealth, DatabaseProbe
+from jobmon.store.shared import Shared
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +72,13 @@ REQUEST_SECONDS = Histogram(
 
 
 def register(
-    app: Flask, settings: Settings, connection: Connection, store: JobStore, rollup: RollupReader
+    app: Flask, settings: Settings, probe: DatabaseProbe, store: JobStore, rollup: RollupReader
 ) -> None:
     """Count the app's requests and serve `/metrics`, as `settings.metrics` says."""
     if settings.metrics == "off":
         return
     app.after_request(_observe)
-    queue = QueueMetrics(connection, store, rollup, settings.metrics_max_types)
+    queue = QueueMetrics(probe, store, rollup, settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
         # That the database is away has to be told, not answered with.
@@ -114,41 +115,61 @@ def _observe(response: Response) -> Response:
 
 
 class QueueMetrics(Collector):
-    """The queue as the collector's small documents tell it: three of them are read, no job is.
+    """The queue as the collector's small documents tell it: four of them are read, no job is.
 
-    With the database away it tells that, and nothing else. The types that have most jobs get
-    gauges of their own, the types that were seen first get counters: a counter must not move
-    between its own name and `other`.
+    What is not known is absent, never 0: with the database away everything but that. The types that
+    have most jobs get gauges of their own, the types that were seen first get counters: a counter
+    must not move between its own name and `other`.
     """
 
     def __init__(
-        self, connection: Connection, store: JobStore, rollup: RollupReader, max_types: int
+        self, probe: DatabaseProbe, store: JobStore, rollup: RollupReader, max_types: int
     ) -> None:
-        self._connection = connection
+        self._probe = probe
         self._store = store
         self._rollup = rollup
         self._max_types = max_types
+        self._estimated = Shared(store.estimated_total, KEEP_MS)
 
     def collect(self) -> Iterator[Metric]:
         """The families of one scrape."""
-        database_up, collector_up = True, False
-        families: list[Metric] = []
-        try:
-            self._connection.ping()
-            collector_up = self._rollup.figures() is not None
-            # Without a collector, figures that somebody else had counted, if they are still good.
-            if (figures := self._store.figures_at_hand()) is not None:
-                families += self._of_figures(figures)
-            if (totals := self._rollup.totals()) is not None:
-                families += self._of_totals(totals)
-        except PyMongoError as error:
-            log.error("the metrics lack the queue's: %s", cause(error))
-            database_up, collector_up, families = False, False, []
-        yield _gauge("jobmon_database_up", "Whether the database answers.", database_up)
+        database = self._probe.look()
+        yield _gauge("jobmon_database_up", "Whether the database answers.", database.answers)
+        if database.readable is not None:
+            about = "Whether jobmon's user may read the watched collections."
+            yield _gauge("jobmon_database_readable", about, database.readable)
+        if not database.answers:
+            return
+        for families in (self._of_estimate, self._of_rollup):
+            try:
+                yield from list(families(database))
+            except PyMongoError as error:
+                log.error("the metrics lack the queue's: %s", cause(error))
+
+    def _of_estimate(self, database: DatabaseHealth) -> Iterator[Metric]:
+        if database.readable:
+            about = "Jobs by the collection's own metadata, to compare the figures with."
+            yield _gauge("jobmon_jobs_estimated", about, self._estimated.get())
+
+    def _of_rollup(self, _: DatabaseHealth) -> Iterator[Metric]:
+        figures = self._rollup.figures()
+        readable = self._rollup.is_readable
         yield _gauge(
-            "jobmon_collector_up", "Whether a collector keeps the figures fresh.", collector_up
+            "jobmon_own_database_readable",
+            "Whether jobmon's user may read jobmon's own database, where the collector writes.",
+            readable,
         )
-        yield from families
+        if readable:
+            about = "Whether a collector keeps the figures of this queue fresh."
+            yield _gauge("jobmon_collector_up", about, figures is not None)
+        # Without a collector, figures that somebody else had counted, if they are still good.
+        if (figures := self._store.figures_at_hand()) is not None:
+            yield from self._of_figures(figures)
+        if (age_s := self._rollup.history_age_s()) is not None:
+            about = "How long ago the collector counted the newest minutes of the history."
+            yield _gauge("jobmon_history_age_seconds", about, age_s)
+        if (totals := self._rollup.totals()) is not None:
+            yield from self._of_totals(totals)
 
     def _of_figures(self, figures: Figures) -> Iterator[Metric]:
         age = GaugeMetricFamily(
@@ -253,7 +274,10 @@ class QueueMetrics(Collector):
             "How long ago the collector brought the counters up to date.",
             totals.age_s,
         )
-        yield from (attempts, enqueued, dead, wait, run)
+        yield attempts
+        if "createdAt" not in self._store.unknown:
+            yield enqueued
+        yield from (dead, wait, run)
 
 
 def _gauge(name: str, about: str, value: float) -> Metric:

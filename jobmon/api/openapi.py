@@ -37,7 +37,7 @@ _TAGS = {
     "health": "Probes for whatever keeps the service running; no token.",
 }
 
-_RETRY_AFTER = {
+RETRY_AFTER = {
     "Retry-After": {
         "description": "After how many seconds to ask again.",
         "required": True,
@@ -68,13 +68,13 @@ _FAILURES: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     ),
     HTTPStatus.TOO_MANY_REQUESTS: (
         "More than the limits of one caller or one address, or one export too many.",
-        _RETRY_AFTER,
+        RETRY_AFTER,
         ("rate_limited",),
     ),
     HTTPStatus.INTERNAL_SERVER_ERROR: ("A fault of the service's own.", {}, ("server_error",)),
     HTTPStatus.SERVICE_UNAVAILABLE: (
         "Something that the service depends on does not answer in time, or it has too much to do.",
-        _RETRY_AFTER,
+        RETRY_AFTER,
         (
             "database_unavailable",
             "identity_provider_unavailable",

@@ -634,9 +634,10 @@ class Alive(Answer):
 
 
 class DatabaseCheck(Answer):
-    """The database answered."""
+    """The database answered, and the watched collections can be read."""
 
-    ping_ms = fields.Float(**_doc("How long that took, in ms."))
+    ping_ms = fields.Float(**_doc("How long a ping took, in ms."))
+    readable = fields.Boolean(**_doc("Always true: without it, readiness is a 503."))
 
 
 class BuildProgress(Answer):
@@ -655,6 +656,9 @@ class RollupCheck(Answer):
         allow_none=True,
         **_doc("Only where not fresh; null without a count.", optional=True),
     )
+    reason = fields.String(
+        **_doc("Why it is not known whether there is a collector, where that is so.", optional=True)
+    )
 
 
 class Checks(Answer):
@@ -665,7 +669,7 @@ class Checks(Answer):
 
 
 class Ready(Answer):
-    """The database answers, too."""
+    """The watched collections can be read."""
 
     status = fields.String(**_doc("`ready`.", enum=["ready"]))
     checks = fields.Nested(Checks)
@@ -679,7 +683,7 @@ class Failure(Answer):
     details = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
-        **_doc("What is wrong with each bad parameter.", optional=True),
+        **_doc("What is wrong with each bad parameter, or part of the service.", optional=True),
     )
 
 

@@ -1,11 +1,12 @@
 """What the web service asks of the rollup: the collector's figures, if they are fresh."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from jobmon.rollup.counters import COUNTERS, load_counters
@@ -24,6 +25,7 @@ from jobmon.rollup.throughput import (
     load,
 )
 from jobmon.store.connection import Connection
+from jobmon.store.failures import is_unauthorized
 from jobmon.store.jobs import Conditions, Figures
 from jobmon.store.names import Document
 from jobmon.store.shared import Shared
@@ -41,7 +43,6 @@ MAX_AGE_MS = 5_000
 # A busy minute takes seconds to count, and the collector rests between two counts.
 MAX_THROUGHPUT_AGE_MS = 60_000
 KEEP_MS = 200
-_UNAUTHORIZED = 13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class Counted:
 class Totals:
     """What happened since the collector first ran, by type, in an order that never changes.
 
-    `age_s` is how long ago the newest minutes were counted.
+    `age_s` is how long ago they were brought up to date.
     """
 
     by_type: Tallies
@@ -75,7 +76,12 @@ class RollupReader:
         self._figures = Shared(self._read_figures, KEEP_MS)
         self._counted = Shared(self._read_counted, KEEP_MS)
         self._totals = Shared(self._read_totals, KEEP_MS)
-        self._warned = False
+        self._is_readable = True
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the user could read jobmon's own database when it was last read."""
+        return self._is_readable
 
     def figures(self) -> Figures | None:
         """The collector's figures; None if there are none, or they are stale.
@@ -92,6 +98,11 @@ class RollupReader:
         """The running totals, however old; None if no collector ever counted."""
         return self._totals.get()
 
+    def history_age_s(self) -> float | None:
+        """How long ago the newest minutes of the past were counted; None if none ever were."""
+        found = self._find(THROUGH, age_of="$young")
+        return max(0.0, found["ageMs"] / 1_000) if found and found["ageMs"] is not None else None
+
     def build(self) -> Document | None:
         """How far a first build is, `counted` of about `estimated` jobs; None if there is none."""
         found = self._find(BUILD)
@@ -106,10 +117,12 @@ class RollupReader:
         by_id = {bucket_id(span, at): (span, at) for span, at in wanted}
         if not by_id:
             return {}
-        found = (
-            self._connection.rollups[BUCKETS]
-            .find({"_id": {"$in": list(by_id)}}, {"types": True}, **mark())
-            .max_time_ms(self._connection.max_time_ms)
+        found = self._read(
+            lambda rollups: (
+                rollups[BUCKETS]
+                .find({"_id": {"$in": list(by_id)}}, {"types": True}, **mark())
+                .max_time_ms(self._connection.max_time_ms)
+            )
         )
         return {by_id[bucket["_id"]]: load(bucket["types"]) for bucket in found}
 
@@ -135,8 +148,8 @@ class RollupReader:
         return Counted(young=found["young"], settled=settled)
 
     def _read_totals(self) -> Totals | None:
-        through, found = self._find(THROUGH, age_of="$young"), self._find(COUNTERS)
-        if through is None or found is None:
+        through, found = self._find(THROUGH, age_of="$counters"), self._find(COUNTERS)
+        if through is None or through["ageMs"] is None or found is None:
             return None
         age_s = max(0.0, through["ageMs"] / 1_000)
         return Totals(by_type=load_counters(found), age_s=age_s)
@@ -144,27 +157,36 @@ class RollupReader:
     def gauges(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Gauge]:
         """How the queue stood, once a span from `start` to before `end`; index: span, at."""
         wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
-        found = (
-            self._connection.rollups[GAUGES]
-            .find(wanted, **mark())
-            .max_time_ms(self._connection.max_time_ms)
+        found = self._read(
+            lambda rollups: (
+                rollups[GAUGES].find(wanted, **mark()).max_time_ms(self._connection.max_time_ms)
+            )
         )
         return {sample["at"]: load_gauge(sample) for sample in found}
 
     def _find(self, key: str, age_of: str = "$at") -> Document | None:
         """A document of the state with its age by the database's own clock; index: _id."""
-        state = self._connection.rollups[STATE]
         pipeline: list[Document] = [
             {"$match": {"_id": key}},
             {"$set": {"ageMs": {"$subtract": ["$$NOW", age_of]}}},
         ]
+        limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
+        found = self._read(lambda rollups: rollups[STATE].aggregate(pipeline, **limits, **mark()))
+        return next(iter(found), None)
+
+    def _read(self, ask: Callable[[Database[Document]], Iterable[Document]]) -> list[Document]:
+        """What is found in jobmon's own database; nothing where the user may not read it.
+
+        Every read goes through here: without this right all figures are counted live.
+        """
         try:
-            limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
-            return next(state.aggregate(pipeline, **limits, **mark()), None)
+            found = list(ask(self._connection.rollups))
         except OperationFailure as error:
-            if error.code != _UNAUTHORIZED:
+            if not is_unauthorized(error):
                 raise
-            if not self._warned:
-                self._warned = True
-                log.warning("may not read the rollups: figures are counted live")
-            return None
+            if self._is_readable:
+                log.warning("may not read jobmon's own database: figures are counted live")
+            self._is_readable = False
+            return []
+        self._is_readable = True
+        return found

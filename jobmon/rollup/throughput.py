@@ -39,7 +39,8 @@ MAX_TYPES = 2_500
 
 STATE = "state"
 BUCKETS = "buckets"
-# In the state: `young`, when the newest minutes were counted last; `through`, up to when all were.
+# In the state: `young`, when the newest minutes were counted last; `through`, up to when all were;
+# `counters`, when the running totals were last brought up to that.
 THROUGH = "buckets"
 
 # The minute that runs is counted at every look. Clocks of writers differ, and a recovery ends an
@@ -296,6 +297,7 @@ class Throughput:
                 if not more:
                     self._note(through=now)
                 self._looked(now, not more)
+                self._note(counters=now)
                 self._forget(now)
             except OperationFailure as error:
                 if not is_bad_hint(error):

@@ -251,6 +251,10 @@ class JobStore:
         """Whether jobs can be asked for by this field."""
         return self._jobs.names.finds(field)
 
+    def estimated_total(self) -> int:
+        """How many jobs there are by the collection's own metadata, whoever counted them."""
+        return self._jobs.estimated_count()
+
     def figures(self) -> Figures:
         """The queue's figures: the collector's, or else counted here.
 

@@ -182,6 +182,15 @@ class Watched:
         """How many documents there are, as the metadata has it."""
         return self.collection.estimated_document_count(maxTimeMS=self.max_time_ms, **mark())
 
+    def touch(self) -> None:
+        """Read one _id by its index, and no document; PyMongoError where that cannot be read."""
+
+        def run(hint: Hint) -> list[Document]:
+            limits = self._limits("max_time_ms")
+            return list(self.collection.find({}, {"_id": True}, limit=1, hint=hint, **limits))
+
+        self._with_index([("_id", 1)], run)
+
     def plan(self, index: Keys) -> Any:
         """The plan of a query for everything, by an index."""
 

@@ -195,7 +195,7 @@ def test_a_database_that_is_away_is_503_with_retry_after_logged_once(
     away: Api, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = away.as_admin(path)
-    assert_error(answer, 503, "database_unavailable")
+    assert_error(answer, 503, "database_unavailable", details=path == "/readyz")
     assert int(answer.headers["Retry-After"]) > 0
     logged = [record for record in caplog.records if record.name.startswith("jobmon")]
     assert len(logged) == 1

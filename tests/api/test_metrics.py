@@ -24,6 +24,7 @@ from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.store.jobs import TOO_MANY, Conditions, Figures
 from jobmon.store.plain import UNNAMED
+from jobmon.store.probe import DatabaseHealth
 
 from ..conftest import Api
 
@@ -76,15 +77,24 @@ class Rollup:
 
     figures_at_hand = figures
 
+    is_readable = True
+    unknown: frozenset[str] = frozenset()
+
     def totals(self) -> Totals:
         return self._totals
 
+    def history_age_s(self) -> float:
+        return 2.5
+
+    def estimated_total(self) -> int:
+        return 17
+
 
 class Answering:
-    """A database that answers."""
+    """A look at a database that answers."""
 
-    def ping(self) -> None:
-        pass
+    def look(self) -> DatabaseHealth:
+        return DatabaseHealth(ping_ms=0.4, answers=True, readable=True)
 
 
 def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
@@ -116,6 +126,39 @@ def test_the_queue_is_told_in_base_units() -> None:
     assert value(found, "jobmon_scheduled_jobs") == 5
     assert 2 <= (value(found, "jobmon_figures_age_seconds", source="rollup") or 0) < 10
     assert value(found, "jobmon_counters_age_seconds") == 1.5
+    assert value(found, "jobmon_history_age_seconds") == 2.5
+    assert value(found, "jobmon_jobs_estimated") == 17
+    assert value(found, "jobmon_database_readable") == 1
+    assert value(found, "jobmon_own_database_readable") == 1
+
+
+def test_what_is_not_known_is_absent_never_zero() -> None:
+    rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
+    nothing = dict.fromkeys(("oldest_queued", "eligible", "scheduled", "expired_leases"))
+    undated = replace(
+        rollup._figures.conditions, **nothing, unknown=dict.fromkeys(nothing, "no dates")
+    )
+    rollup._figures = replace(rollup._figures, conditions=undated, counts=None)
+    rollup.unknown = frozenset({"createdAt"})
+    found = {name for name, _ in scraped(rollup)}
+    for name in (
+        "jobmon_jobs",
+        "jobmon_oldest_queued_job_age_seconds",
+        "jobmon_expired_leases",
+        "jobmon_eligible_jobs",
+        "jobmon_scheduled_jobs",
+        "jobmon_jobs_enqueued_total",
+    ):
+        assert name not in found
+    assert "jobmon_jobs_dead_lettered_total" in found
+
+
+def test_a_collector_is_neither_up_nor_down_where_its_figures_may_not_be_read() -> None:
+    rollup = Rollup({}, {})
+    rollup.is_readable = False
+    found = scraped(rollup)
+    assert value(found, "jobmon_own_database_readable") == 0
+    assert value(found, "jobmon_collector_up") is None
 
 
 def test_an_alert_does_not_fall_silent_because_there_are_too_many_jobs() -> None:
@@ -241,7 +284,8 @@ def test_with_the_database_away_the_process_still_tells_of_itself(
     assert answer.status_code == 200
     found = samples(api.as_admin("/metrics").text)
     assert value(found, "jobmon_database_up") == 0
-    assert value(found, "jobmon_collector_up") == 0
+    for unknown in ("database_readable", "own_database_readable", "collector_up", "jobs_estimated"):
+        assert value(found, f"jobmon_{unknown}") is None
     assert not any(name.startswith("jobmon_jobs") for name, _ in found)
     assert value(found, "jobmon_http_requests_total", route="/metrics", method="GET", status="200")
     api.app.extensions["jobmon_connection"].client.close()
@@ -252,9 +296,12 @@ class Asked(CommandListener):
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, str]] = []
+        self.finds: list[Any] = []
 
     def started(self, event: Any) -> None:
         collection = event.command.get(event.command_name)
+        if event.command_name == "find":
+            self.finds.append(event.command)
         self.commands.append((event.command_name, str(collection)))
 
     def succeeded(self, event: Any) -> None:
@@ -264,7 +311,7 @@ class Asked(CommandListener):
         pass
 
 
-def test_a_scrape_never_asks_the_watched_jobs(
+def test_a_scrape_reads_no_watched_document(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
     asked = Asked()
@@ -277,4 +324,10 @@ def test_a_scrape_never_asks_the_watched_jobs(
         ("ping", "1"),
         ("aggregate", "state"),
         ("find", "revoked_tokens"),
+        ("find", "jobs"),  # the _id of one, by its index
+        ("find", "job_attempts"),
+        ("count", "jobs"),  # of everything, which the metadata tells
     }
+    hints = [command["hint"] for command in asked.finds if command["find"] != "revoked_tokens"]
+    assert hints == [{"_id": 1}, {"_id": 1}]
+    assert all(command["projection"] == {"_id": True} for command in asked.finds[-2:])

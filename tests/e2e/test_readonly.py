@@ -4,11 +4,13 @@ text, and a password in the log."""
 
 import json
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
 from ..api import test_access as access
+from ..api.test_metrics import samples, value
 from ..conftest import Api
 from ..dashboard.reading import PART
 from ..waiting import eventually
@@ -39,6 +42,13 @@ from ..waiting import eventually
 WATCHED, OWN, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
+# Users of an operator's own, with what they may do: less than what `jobmon init` grants.
+NARROW: dict[str, Any] = {
+    "finder": [{"role": "finder", "db": WATCHED}],
+    "plain": [{"role": "read", "db": WATCHED}],
+    "stranger": [],
+    "half": [{"role": "half", "db": WATCHED}],
+}
 ROOT = "the-roots-password"
 
 
@@ -96,7 +106,7 @@ class Guarded:
         self.certificate, self.subject = authority.issue("monitor")
 
     def uri(self, user: str, password: str | None = None, **options: str) -> str:
-        password = password or PASSWORDS.get(user, ROOT)
+        password = password or PASSWORDS.get(user, ROOT if user == "root" else f"{user}-password")
         source = "admin" if user == "root" else WATCHED
         return self._uri(f"{user}:{password}@", authSource=source, **options)
 
@@ -133,6 +143,14 @@ def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             create_users(root, WATCHED, COLLECTIONS, OWN, PASSWORDS, collector="collector")
             role = {"role": READER_ROLE, "db": "admin"}
             root["$external"].command("createUser", guarded.subject, roles=[role])
+            for name, collections in (("finder", COLLECTIONS), ("half", COLLECTIONS[:1])):
+                privileges = [
+                    {"resource": {"db": WATCHED, "collection": each}, "actions": ["find"]}
+                    for each in collections
+                ]
+                root[WATCHED].command("createRole", name, privileges=privileges, roles=[])
+            for name, roles in NARROW.items():
+                root[WATCHED].command("createUser", name, pwd=f"{name}-password", roles=roles)
             create_indexes(Connection(Settings(mongo_uri=guarded.uri("root")), root))
             root.admin.command("setParameter", 1, tlsMode="requireTLS")
         yield guarded
@@ -205,6 +223,37 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
     for span in spans:
         get(f"/dashboard/overview?range={span}")
         get(f"/dashboard/charts?range={span}")
+
+
+def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
+    """An address of every route, by method. A route with a new parameter fails here: name it."""
+    values = {"job_id": job_id, "name": "jobmon.css", "_rest": "nothing"}
+    found: dict[str, list[str]] = {"GET": [], "POST": []}
+    for rule in api.app.url_map.iter_rules():
+        path = re.sub(r"<(?:[^:<>]+:)?(\w+)>", lambda match: values[match[1]], rule.rule)
+        for method in found.keys() & (rule.methods or set()):
+            found[method].append(path)
+    return found
+
+
+def walk(api: Api) -> dict[str, int]:
+    """What every route answers to an admin, as a page and as a part of one: its worst status."""
+    token = api.token()
+    headers = {"Authorization": f"Bearer {token}"}
+    job_id = api.as_admin("/admin/jobs/queue", per_page=1).json["data"][0]["jobId"]
+    routes = addresses(api, job_id)
+    answers = [
+        (path, api.client.get(path, headers=headers | more))
+        for path in routes["GET"]
+        for more in ({}, PART)
+    ]
+    answers += [(path, api.client.post(path, data={"token": token})) for path in routes["POST"]]
+    worst: dict[str, int] = {}
+    for path, answer in answers:
+        assert answer.data is not None  # a stream is read to its end
+        worst[path] = max(worst.get(path, 0), answer.status_code)
+    assert worst.pop("/dashboard/nothing") == 404
+    return worst
 
 
 # What the profiler may show of us, by (operation, command).
@@ -293,6 +342,81 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
     assert of_reader <= READS
     assert of_reader
     assert {"insert", "update"} <= of_collector
+
+
+def sampled(api: Api, source: str) -> list[dict[str, int]]:
+    """The samples of the queue that the last hour's series has."""
+    series = api.as_admin("/admin/jobs/timeseries").json
+    assert series["meta"]["source"] == source
+    return [step["statusCounts"] for step in series["data"] if step["statusCounts"] is not None]
+
+
+USERS = {"finder": False, "plain": False, "reader": True, "collector": True}
+
+
+@pytest.mark.parametrize("collects", [False, True], ids=["no collector", "collector"])
+def test_every_route_works_for_every_documented_user(
+    guarded: Guarded, make_settings: Callable[..., Settings], *, collects: bool
+) -> None:
+    """Would catch a route that needs jobmon's own database, whose user may not be able to read."""
+    collector = make_settings(mongo_uri=guarded.uri("collector"))
+    with ExitStack() as stack:
+        root = stack.enter_context(guarded.root())
+        stack.enter_context(working(guarded))
+        eventually(lambda: root[WATCHED].jobs.count_documents({}) > 20)
+        root.drop_database(OWN)
+        apis = {
+            user: stack.enter_context(serving(make_settings(mongo_uri=guarded.uri(user))))
+            for user in USERS
+        }
+        if collects:
+            stack.enter_context(collecting(collector))
+            reader = apis["reader"]
+            eventually(lambda: reader.as_admin("/admin/jobs/stats").json["source"] == "rollup")
+            series = "/admin/jobs/timeseries"
+            eventually(lambda: reader.as_admin(series).json["meta"]["source"] == "rollup")
+        for user, reads_rollups in USERS.items():
+            api = apis[user]
+            assert [it for it in walk(api).items() if it[1] >= 400] == [], user
+            source = "rollup" if collects and reads_rollups else "live"
+            assert api.as_admin("/admin/jobs/stats").json["source"] == source
+            samples_of_queue = partial(sampled, api, source)
+            # A sample of the queue is known or null: never the figures of an empty queue.
+            assert eventually(samples_of_queue) if source == "rollup" else not samples_of_queue()
+            checks = api.get("/readyz").json["checks"]
+            assert checks["database"]["readable"] is True
+            assert checks["rollup"]["fresh"] is (source == "rollup")
+            assert ("may not" in checks["rollup"].get("reason", "")) is not reads_rollups
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [
+        ("stranger", None, "not authorized to read jobs, job_attempts"),
+        ("half", None, "not authorized to read job_attempts"),
+        ("reader", "not-the-password", "authentication failed"),
+    ],
+)
+def test_readiness_is_503_with_its_reason_where_the_watched_collections_cannot_be_read(
+    guarded: Guarded,
+    make_settings: Callable[..., Settings],
+    caplog: pytest.LogCaptureFixture,
+    user: str,
+    password: str | None,
+    reason: str,
+) -> None:
+    with serving(make_settings(mongo_uri=guarded.uri(user, password))) as api:
+        answer = api.get("/readyz")
+        scraped = samples(api.as_admin("/metrics").text)
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    error = answer.json["error"]
+    assert (error["code"], error["details"]) == ("database_unavailable", {"database": [reason]})
+    for secret in ("mongodb://", "password", guarded.server.address, user):
+        assert secret not in answer.text
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert reason in lines[0]
+    assert value(scraped, "jobmon_database_readable") == 0
 
 
 Attempt = Callable[[MongoClient[dict[str, Any]]], object]

@@ -1,0 +1,111 @@
+"""Whether the database answers, and lets jobmon read what it watches: for probes and metrics."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from jobmon.logs import cause
+from jobmon.store.connection import Connection, UnresolvedHostError
+from jobmon.store.failures import Failure, failure_of, is_unauthorized
+from jobmon.store.shared import Shared
+
+log = logging.getLogger(__name__)
+
+KEEP_MS = 1_000
+_REASONS = {
+    Failure.AWAY: "no server answers",
+    Failure.INTERRUPTED: "the server ended the query",
+    Failure.TOO_SLOW: "reading one document takes too long",
+    Failure.TOO_LARGE: "the server has too little memory",
+    Failure.REFUSED: "authentication failed",
+    None: "the check itself failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseHealth:
+    """What a look at the database found.
+
+    `reason` says in words for anybody, without a secret, why the watched collections cannot be
+    read; None if they can. `answers` says whether a server is there, `readable` whether it lets
+    jobmon read: None where that is not known. `ping_ms` is how long a server took to answer.
+    """
+
+    ping_ms: float | None = None
+    answers: bool
+    readable: bool | None
+    reason: str | None = None
+
+
+class DatabaseProbe:
+    """Looks at the database, at most once a second however many ask, within a bounded time.
+
+    A failure is logged when it begins and when it ends, not at each look.
+    """
+
+    def __init__(self, connection: Connection, within_ms: int) -> None:
+        self._connection = connection
+        self._within_s = within_ms / 1_000
+        self._looks = Shared(self._look, KEEP_MS)
+        self._reason: str | None = None
+
+    def look(self) -> DatabaseHealth:
+        """How it is now, or was a second ago."""
+        return self._looks.get()
+
+    def _look(self) -> DatabaseHealth:
+        began = time.perf_counter()
+        try:
+            with pymongo.timeout(self._within_s):
+                self._connection.ping()
+                ping_ms = round((time.perf_counter() - began) * 1_000, 1)
+                refused = self._refused()
+        except Exception as error:  # noqa: BLE001 - a probe answers, whatever it comes upon
+            return self._failed(error)
+        if refused:
+            names = ", ".join(refused)
+            reason = f"not authorized to read {names}"
+            self._report(reason)
+            return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=False, reason=reason)
+        self._report(None)
+        return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=True)
+
+    def _refused(self) -> list[str]:
+        """The watched collections that the user may not read."""
+        refused = []
+        for watched in (self._connection.jobs, self._connection.attempts):
+            if watched is None:
+                continue
+            try:
+                watched.touch()
+            except PyMongoError as error:
+                if not is_unauthorized(error):
+                    raise
+                refused.append(watched.collection.name)
+        return refused
+
+    def _failed(self, error: Exception) -> DatabaseHealth:
+        failure = failure_of(error)
+        reason = _REASONS[failure]
+        if isinstance(error, UnresolvedHostError):
+            reason = "the host name is not resolved"
+        said = cause(error) if isinstance(error, PyMongoError) else None
+        self._report(reason, said, None if failure else error)
+        answers = failure not in (Failure.AWAY, None)
+        readable = False if failure is Failure.REFUSED else None
+        return DatabaseHealth(answers=answers, readable=readable, reason=reason)
+
+    def _report(
+        self, reason: str | None, said: str | None = None, error: Exception | None = None
+    ) -> None:
+        if reason == self._reason:
+            return
+        self._reason = reason
+        if reason is None:
+            log.warning("the watched collections can be read again")
+        else:
+            more = f" ({said})" if said else ""
+            log.error("the watched collections cannot be read: %s%s", reason, more, exc_info=error)
