@@ -45,6 +45,13 @@ DUE, COLLECTOR, DATABASE = (
     plain(f"jobmon_{name}") for name in ("eligible_jobs", "collector_up", "database_up")
 )
 AGE, LEASES = plain("jobmon_counters_age_seconds"), plain("jobmon_expired_leases")
+HISTORY, ESTIMATED = plain("jobmon_history_age_seconds"), plain("jobmon_jobs_estimated")
+READABLE, OWN = plain("jobmon_database_readable"), plain("jobmon_own_database_readable")
+
+
+def jobs(status: str) -> str:
+    return f'jobmon_jobs{{{MAIL},status="{status}"}}'
+
 
 # A value a minute; the alert is looked at in the 60th. First what fires, then what must not: what
 # is nearest to it.
@@ -81,6 +88,22 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {AGE: "15x90", COLLECTOR: "1x90"},
         {},
     ),
+    "JobmonHistoryStalled": (
+        {HISTORY: "0x30 0+60x60", COLLECTOR: "1x90"},
+        {HISTORY: "15x90", COLLECTOR: "1x90"},
+        {},
+    ),
+    "JobmonFiguresDiffer": (
+        {jobs("queued"): "500x90", jobs("dlq"): "300x90", ESTIMATED: "1200x90"},
+        {jobs("queued"): "500x90", jobs("dlq"): "300x90", ESTIMATED: "950x90"},
+        {},
+    ),
+    "JobmonOwnDatabaseUnreadable": ({OWN: "0x90"}, {OWN: "1x90"}, {}),
+    "JobmonDatabaseUnreadable": (
+        {READABLE: "0x90", DATABASE: "1x90"},
+        {READABLE: "1x90", DATABASE: "1x90"},
+        {},
+    ),
     "JobmonDatabaseDown": ({DATABASE: "0x90"}, {DATABASE: "1x90"}, {}),
     "JobmonDown": ({plain("up"): "0x90"}, {plain("up"): "1x90"}, {"instance": "a"}),
 }
@@ -107,12 +130,41 @@ def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
         labels = {"job": "jobmon", **rule["labels"], **more}
         told = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
         tests += [unit_test(alert, firing, told), unit_test(alert, quiet, [])]
+    run_promtool(tmp_path, tests)
+
+
+def run_promtool(tmp_path: Path, tests: list[dict[str, Any]]) -> None:
     file = tmp_path / "alerts.test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
     tested = subprocess.run(
         [promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+# What must fire, too, and what must not, beyond one case of each.
+MORE_CASES: list[tuple[str, Series, bool]] = [
+    ("JobmonHistoryStalled", {COLLECTOR: "1x90"}, True),  # it never counted any
+    ("JobmonHistoryStalled", {COLLECTOR: "0x90", HISTORY: "900x90"}, False),
+    ("JobmonHistoryStalled", {}, False),
+    ("JobmonFiguresDiffer", {jobs("queued"): "0x90", ESTIMATED: "900x90"}, True),
+    ("JobmonFiguresDiffer", {jobs("queued"): "9000x90", ESTIMATED: "900x90"}, True),
+    ("JobmonFiguresDiffer", {jobs("queued"): "9x90", ESTIMATED: "90x90"}, False),
+    ("JobmonFiguresDiffer", {ESTIMATED: "90000x90"}, False),  # the figures are unknown
+    ("JobmonDatabaseUnreadable", {DATABASE: "0x90"}, False),  # nor is this known
+    ("JobmonCollectorAbsent", {DATABASE: "1x90", OWN: "0x90"}, False),
+    ("JobmonCollectorLagging", {COLLECTOR: "1x90"}, False),
+]
+
+
+def test_more_that_fires_and_does_not(tmp_path: Path) -> None:
+    tests = []
+    for alert, series, fires in MORE_CASES:
+        rule = ALERTS[alert]
+        labels = {"job": "jobmon", **rule["labels"]}
+        fired = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}] if fires else []
+        tests.append(unit_test(alert, series, fired))
+    run_promtool(tmp_path, tests)
 
 
 def test_no_alert_is_without_its_cases() -> None:
