@@ -10,22 +10,19 @@ from pathlib import Path
 
 import click
 from flask.cli import ScriptInfo
-from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
 from jobmon import create_app, logs
 from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
-from jobmon.check import Finding, Level, examine, refused
 from jobmon.demo import run_workload
-from jobmon.provision import create_users, initiate_replica_set
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
+from jobmon.setup.check import examine
+from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
+from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
+from jobmon.setup.removal import remove, script_removal
+from jobmon.setup.users import User
 from jobmon.stack import StackError, run_stack
-from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
-from jobmon.store.names import Document
-from jobmon.store.revoked import RevokedTokens
 
 # How `jobmon --help` lists the commands: in the order in which one comes to need them.
 SECTIONS = {
@@ -111,7 +108,7 @@ def check(*, as_json: bool) -> None:
     try:
         found = examine(Settings.from_env())
     except SettingsError as error:
-        found = iter([refused(error)])
+        found = iter([refused_setting(error)])
     findings = []
     for finding in found:
         findings.append(finding)
@@ -130,12 +127,13 @@ def check(*, as_json: bool) -> None:
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 
-def _tell(finding: Finding) -> None:
+def _tell(finding: Finding, *, err: bool = False) -> Level:
     level = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
-    click.echo(f"{level} {finding.check:<12} {finding.says}")
+    click.echo(f"{level} {finding.check:<12} {finding.says}", err=err)
     for line in (finding.do, *(f"  {command}" for command in finding.commands)):
         if line:
-            click.echo(f"{'':<22}{line}")
+            click.echo(f"{'':<22}{line}", err=err)
+    return finding.level
 
 
 @main.command()
@@ -202,6 +200,31 @@ def workload(mongo_uri: str) -> None:
 @click.option(
     "--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD", show_envvar=True, help="Likewise."
 )
+@click.option(
+    "--change-passwords",
+    is_flag=True,
+    help="Also those of users that exist and that `jobmon init` did not make.",
+)
+@click.option(
+    "--create",
+    is_flag=True,
+    help="For a new queue that is still empty: make its collections, and every index.",
+)
+@click.option(
+    "--unique",
+    is_flag=True,
+    help="Make jobId, and jobId with attemptNumber, unique, if every document has them.",
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing; print what would be made.")
+@click.option(
+    "--print", "as_script", is_flag=True, help="Write nothing; print it as lines for mongosh."
+)
+@click.option(
+    "--remove",
+    "removes",
+    is_flag=True,
+    help="Remove what `jobmon init` made for this queue: users, roles, indexes.",
+)
 @click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
 @click.option("--state-db", default="jobmon_state", envvar="JOBMON_STATE_DB", show_default=True)
 def init(
@@ -214,62 +237,65 @@ def init(
     reader_password: str | None,
     collector: str | None,
     collector_password: str | None,
+    change_passwords: bool,
+    create: bool,
+    unique: bool,
+    dry_run: bool,
+    as_script: bool,
+    removes: bool,
     rollup_db: str,
     state_db: str,
 ) -> None:
     """Make the indexes that the monitor needs; also its users and a replica set.
 
-    For the documents that JOBMON_PROFILE and the settings beside it tell of. What exists already
-    stays; run it as often as you like.
+    For the documents that JOBMON_PROFILE and the settings beside it describe. What exists already
+    stays, and nobody loses a right; run it as often as you like. It stops before it makes anything
+    where the documents are not as described.
     """
-    if reader and not reader_password:
-        raise click.UsageError("--reader needs a password: set JOBMON_READER_PASSWORD.")
-    if collector and not collector_password:
-        raise click.UsageError("--collector needs a password: set JOBMON_COLLECTOR_PASSWORD.")
-    passwords = {
-        user: password
-        for user, password in ((reader, reader_password), (collector, collector_password))
-        if user and password
-    }
-    try:
-        settings = Settings.of_watched(mongo_uri)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
-    settings = replace(
-        settings,
-        rollup_db=rollup_db,
-        state_db=state_db,
-        jobs_collection=jobs or settings.jobs_collection,
-        attempts_collection=attempts or settings.attempts_collection,
+    if reader and reader == collector:
+        raise click.UsageError("--reader and --collector need two names.")
+    users = [
+        User(name=name, password=password, is_collector=name == collector)
+        for name, password in ((reader, reader_password), (collector, collector_password))
+        if name
+    ]
+    for user in users:
+        if not (user.password or dry_run or as_script or removes):
+            option = "collector" if user.is_collector else "reader"
+            raise click.UsageError(
+                f"--{option} needs a password: set JOBMON_{option.upper()}_PASSWORD."
+            )
+    options = InitOptions(
+        users=users,
+        replica_set=replica_set,
+        create=create,
+        unique=unique,
+        change_passwords=change_passwords,
     )
     try:
-        with MongoClient[Document](mongo_uri) as client:
-            connection = Connection(settings, client)
-            if replica_set:
-                name, _, member = replica_set.partition("/")
-                made = initiate_replica_set(client, name, member)
-                click.echo(f"replica set {name}: {'initiated' if made else 'exists'}")
-            if passwords:
-                database = connection.database.name
-                watched = connection.collections
-                create_users(
-                    client,
-                    database,
-                    watched,
-                    rollup_db,
-                    passwords,
-                    collector=collector,
-                    state_db=state_db,
-                )
-                for user in passwords:
-                    verb = "write" if user == collector else "read"
-                    rights = f"may read {' and '.join(watched)}, {verb} {rollup_db} and {state_db}"
-                    click.echo(f"user {user}@{database}: {rights}")
-            for index, outcome in create_indexes(connection).items():
-                click.echo(f"index {index}: {outcome}")
-            RevokedTokens(connection).create()
-    except (PyMongoError, TimeoutError) as error:
-        raise click.ClickException(f"the database refused or did not answer: {error}") from None
+        settings = Settings.of_watched(mongo_uri)
+        settings = replace(
+            settings,
+            rollup_db=rollup_db,
+            state_db=state_db,
+            jobs_collection=jobs or settings.jobs_collection,
+            attempts_collection=attempts or settings.attempts_collection,
+        )
+        if as_script:
+            lines = script_removal(settings) if removes else script_init(settings, options)
+            click.echo("\n".join(lines))
+            return
+        if removes:
+            found = remove(settings, dry_run=dry_run)
+        else:
+            found = (preview_init if dry_run else run_init)(settings, options)
+        levels = [_tell(finding) for finding in found]
+    except SettingsError as error:
+        levels = [_tell(refused_setting(error), err=as_script)]
+    except SetupError as error:
+        levels = [_tell(error.finding, err=as_script)]
+    if Level.PROBLEM in levels:
+        sys.exit(1)
 
 
 def _settings() -> Settings:

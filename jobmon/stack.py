@@ -103,7 +103,7 @@ def _sample_database(state: Path) -> Iterator[str]:
     try:
         uri = mongod.uri.replace("/?", "/jobmon?")
         connection = Connection(Settings(mongo_uri=uri))
-        create_indexes(connection)
+        create_indexes(connection, unique=True)
         connection.client.close()
         yield uri
     finally:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from pymongo import ASCENDING
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError
 
 from jobmon.store.connection import Connection
 from jobmon.store.names import Document, Keys
@@ -34,93 +33,126 @@ BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change s
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
+# Unique where documents are as the contract has them; made so only where somebody asks for it.
 UNIQUE = (JOB_ID, ATTEMPT)
 
 
-def _wanted(connection: Connection) -> list[tuple[Watched, Keys]]:
-    """Every index, in the contract's words."""
+def _wanted(connection: Connection) -> list[tuple[Watched, str, Keys]]:
+    """Every index, in the contract's words, each with the field that it is there for."""
     wanted = [
-        JOB_ID,
-        NEWEST_FIRST,
-        BY_STATUS,
-        BY_TYPE,
-        BY_STATUS_AND_TYPE,
-        BY_OWNER,
-        BY_OWNER_AND_STATUS,
-        BY_ERROR_CODE,
-        BY_LEASE,
-        BY_NEXT_RUN,
-        BY_FINISH,
+        ("jobId", JOB_ID),
+        ("createdAt", NEWEST_FIRST),
+        ("status", BY_STATUS),
+        ("type", BY_TYPE),
+        ("status", BY_STATUS_AND_TYPE),
+        ("createdBy", BY_OWNER),
+        ("createdBy", BY_OWNER_AND_STATUS),
+        ("lastError.code", BY_ERROR_CODE),
+        ("leaseExpiresAt", BY_LEASE),
+        ("nextRunAt", BY_NEXT_RUN),
+        ("finishedAt", BY_FINISH),
     ]
     if "setName" not in connection.client.admin.command("hello"):
-        wanted.append(BY_UPDATE)
+        wanted.append(("updatedAt", BY_UPDATE))
     if connection.attempts is None:
-        wanted.append(ATTEMPT_FINISHED)
-    jobs = [(connection.jobs, keys) for keys in wanted]
+        wanted.append(("finishedAt", ATTEMPT_FINISHED))
+    jobs = [(connection.jobs, field, keys) for field, keys in wanted]
     if connection.attempts is None:
         return jobs
-    return [*jobs, (connection.attempts, ATTEMPT), (connection.attempts, ATTEMPT_FINISHED)]
+    return [
+        *jobs,
+        (connection.attempts, "jobId", ATTEMPT),
+        (connection.attempts, "finishedAt", ATTEMPT_FINISHED),
+    ]
 
 
 class Index(NamedTuple):
-    """An index in the documents' words; as a text `collection(field, -field, …)`."""
+    """An index in the documents' words; as a text `collection(field, -field, …)`.
+
+    It is there for `field`, in the contract's words, which documents keep at `path`; both are None
+    where a profile adds the index. `may_be_unique`: no two documents should have the same keys.
+    """
 
     collection: Collection[Document]
     keys: Keys
-    unique: bool
+    may_be_unique: bool = False
+    field: str | None = None
+    path: str | None = None
 
     def __str__(self) -> str:
         fields = (field if order == ASCENDING else f"-{field}" for field, order in self.keys)
         return f"{self.collection.name}({', '.join(fields)})"
 
 
-def _in_their_words(connection: Connection) -> list[Index]:
-    """Every index that the documents have the fields for."""
-    said: dict[tuple[str, tuple[tuple[str, int], ...]], bool] = {}
-    for watched, keys in _wanted(connection):
+def wanted_indexes(connection: Connection) -> list[Index]:
+    """Every index that the documents can have the fields for, by what they call them."""
+    found: dict[tuple[str, tuple[tuple[str, int], ...]], Index] = {}
+    for watched, field, keys in _wanted(connection):
         theirs = watched.names.keys(keys)
-        if theirs is not None and theirs != [("_id", ASCENDING)]:
-            said.setdefault((watched.collection.name, tuple(theirs)), keys in UNIQUE)
+        if theirs is None or theirs == [("_id", ASCENDING)]:
+            continue
+        ((path, _),) = watched.names.order([(field, ASCENDING)])
+        index = Index(watched.collection, theirs, keys in UNIQUE, field, path)
+        found.setdefault((watched.collection.name, tuple(theirs)), index)
     for keys in connection.profile.indexes:
-        said.setdefault((connection.jobs.collection.name, tuple(keys)), False)
-    database = connection.database
-    return [Index(database[name], list(keys), unique) for (name, keys), unique in said.items()]
+        jobs = connection.jobs.collection
+        found.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
+    return list(found.values())
 
 
-def create_indexes(connection: Connection) -> dict[str, str]:
-    """Make what is missing; needs a user that may write. Returns what became of each index.
+def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
+    """Make every missing index, whatever the documents hold; needs a user that may write.
 
-    A unique index that the data forbids is made without `unique`, and the answer says so.
+    For a queue of jobmon's own documents; `jobmon init` looks at those of others first. Returns
+    what became of each index.
     """
     outcome = {}
-    for index in _in_their_words(connection):
-        if _exists(index):
+    for index in wanted_indexes(connection):
+        if exists(index):
             outcome[str(index)] = "exists"
-            continue
-        try:
-            _create(index, unique=index.unique)
+        else:
+            create_index(index, unique=unique)
             outcome[str(index)] = "created"
-        except DuplicateKeyError:
-            _create(index)
-            outcome[str(index)] = "created, but not unique: the collection holds duplicates"
     return outcome
 
 
-def _create(index: Index, *, unique: bool = False) -> None:
-    """Make an index that compares by bytes, also where the collection's own would not."""
-    options: dict[str, Any] = {"unique": unique, "collation": EXACTLY}
-    if "collation" in index.collection.options():
-        options["name"] = name_of_exact(index.keys)
-    index.collection.create_index(index.keys, **options)
+def create_index(index: Index, *, unique: bool = False) -> str:
+    """Make an index, `unique` if it may be; returns its name. Raises PyMongoError."""
+    return index.collection.create_index(index.keys, **index_options(index, unique=unique))
+
+
+def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
+    """The options for an index that is to be made: its name, and what is not the default.
+
+    It compares by bytes, also where the collection's own indexes do not. Its name stands in
+    nobody's way: it is the usual one, so that who makes the same index afterwards finds it made.
+    But where others would make it unique that name is left to them, so that both can exist.
+    """
+    present = list(index.collection.list_indexes())
+    is_unique = unique and index.may_be_unique
+    options: dict[str, Any] = {"name": usual_name(index)}
+    if any("collation" in other for other in present if other["name"] == "_id_"):
+        # The index on _id has the collection's collation.
+        options |= {"name": name_of_exact(index.keys), "collation": EXACTLY}
+    elif options["name"] in {other["name"] for other in present} or (
+        index.may_be_unique and not is_unique
+    ):
+        options["name"] = f"jobmon_{usual_name(index)}"
+    return options | ({"unique": True} if is_unique else {})
+
+
+def usual_name(index: Index) -> str:
+    """The name that drivers give an index which is made without one."""
+    return "_".join(f"{field}_{order}" for field, order in index.keys)
 
 
 def missing_indexes(connection: Connection) -> list[Index]:
     """The wanted indexes that the watched collections lack."""
-    return [index for index in _in_their_words(connection) if not _exists(index)]
+    return [index for index in wanted_indexes(connection) if not exists(index)]
 
 
-def _exists(wanted: Index) -> bool:
-    """Whether an index with these keys covers the whole collection and compares by bytes."""
+def exists(wanted: Index) -> bool:
+    """Whether an index with these keys serves every document and compares by bytes."""
     return any(
         list(index["key"].items()) == wanted.keys
         and not _is_partial(index)
@@ -130,4 +162,4 @@ def _exists(wanted: Index) -> bool:
 
 
 def _is_partial(index: Mapping[str, object]) -> bool:
-    return "partialFilterExpression" in index or bool(index.get("sparse"))
+    return "partialFilterExpression" in index or bool(index.get("sparse") or index.get("hidden"))

@@ -222,13 +222,18 @@ class Watched:
         return run(None)
 
     def _run_with_one(self, keys: Keys, run: Callable[[Hint], T]) -> T:
-        """Run with the index on these keys; of several the one that compares exactly."""
-        try:
-            return run(dict(keys))
-        except OperationFailure as error:
-            if not is_bad_hint(error) or "multiple" not in str(error):
-                raise
-        return run(name_of_exact(keys))
+        """Run with the index on these keys; of several the one that compares exactly.
+
+        If they differ in something else, in being unique for instance, the server chooses.
+        """
+        for hint in (dict(keys), name_of_exact(keys)):
+            try:
+                return run(hint)
+            except OperationFailure as error:
+                is_first = not isinstance(hint, str)
+                if not is_bad_hint(error) or (is_first and "multiple" not in str(error)):
+                    raise
+        return run(None)
 
 
 def name_of_exact(keys: Keys) -> str:

@@ -339,7 +339,7 @@ def test_the_collector_follows_agenda_at_work(
 ) -> None:
     with a_database(mongo) as database:
         empty = Agenda(mongod, database, "6", {})
-        init(uri_of(mongod, database), PROFILE="agenda")
+        init(uri_of(mongod, database), "--create", PROFILE="agenda")
         with empty.collected():
             run_agenda("6", uri_of(mongod, database))
             counts = dict(Counter(status for status, _ in CASES.values()))
@@ -357,7 +357,7 @@ def test_a_standalone_server_is_polled(
     monkeypatch.setattr("jobmon.rollup.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         watching = Agenda(alone, client["shop"], "5", {})
-        init(uri_of(alone, watching.database), PROFILE="agenda")
+        init(uri_of(alone, watching.database), "--create", PROFILE="agenda")
         with watching.collected():
             run_agenda("5", uri_of(alone, watching.database))
             counts = dict(Counter(status for status, _ in CASES_OF["5"].values()))

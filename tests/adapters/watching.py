@@ -43,12 +43,13 @@ def uri_of(mongod: Mongod, database: Documents) -> str:
 
 
 def init(uri: str, *options: str, **settings: str) -> list[str]:
-    """The indexes that `jobmon init` makes with these `JOBMON_` settings."""
+    """The indexes of a queue after `jobmon init` with these `JOBMON_` settings."""
     environment = {f"JOBMON_{name}": value for name, value in settings.items()}
     done = CliRunner().invoke(main, ["init", "--mongo-uri", uri, *options], env=environment)
     assert done.exit_code == 0, done.output
-    lines = [line.removeprefix("index ") for line in done.output.splitlines()]
-    return [index for index, _, outcome in (line.rpartition(": ") for line in lines) if outcome]
+    lines = [line.split(maxsplit=2) for line in done.output.splitlines()]
+    found = [what.rpartition(": ") for _, check, what in lines if check == "index"]
+    return [index for index, _, outcome in found if not outcome.startswith("not made")]
 
 
 class Watching:

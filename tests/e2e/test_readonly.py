@@ -27,9 +27,10 @@ from pymongo.errors import OperationFailure
 from jobmon import create_app
 from jobmon.demo import run_workload
 from jobmon.embedded import Mongod
-from jobmon.provision import READER_ROLE, create_users, initiate_replica_set
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
+from jobmon.setup.deployment import initiate_replica_set
+from jobmon.setup.users import QueueRoles, User, create_roles, create_users
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
@@ -41,6 +42,7 @@ from ..waiting import eventually
 
 WATCHED, OWN, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
+ROLES = QueueRoles(WATCHED, COLLECTIONS, (OWN, STATE))
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
 # Users of an operator's own, with what they may do: less than what `jobmon init` grants.
 NARROW: dict[str, Any] = {
@@ -140,8 +142,12 @@ def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             local.admin.command("createUser", "root", pwd=ROOT, roles=["root"])
         guarded = Guarded(server, authority, stranger)
         with guarded.root() as root:
-            create_users(root, WATCHED, COLLECTIONS, OWN, PASSWORDS, collector="collector")
-            role = {"role": READER_ROLE, "db": "admin"}
+            users = [
+                User(name=name, password=password, is_collector=name == "collector")
+                for name, password in PASSWORDS.items()
+            ]
+            assert len([*create_roles(root, ROLES), *create_users(root, ROLES, users)]) == 4
+            role = {"role": ROLES.reader, "db": "admin"}
             root["$external"].command("createUser", guarded.subject, roles=[role])
             for name, collections in (("finder", COLLECTIONS), ("half", COLLECTIONS[:1])):
                 privileges = [
@@ -466,7 +472,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "updateUser": command("updateUser", "reader", roles=["root"]),
     "grantRoles": command("grantRolesToUser", "reader", roles=[{"role": "root", "db": "admin"}]),
     "createRole": command("createRole", "planted", privileges=[], roles=[], on="admin"),
-    "updateRole": command("updateRole", READER_ROLE, roles=["root"], on="admin"),
+    "updateRole": command("updateRole", ROLES.reader, roles=["root"], on="admin"),
     "profile": command("profile", 2),
     "setParameter": command("setParameter", 1, notablescan=True, on="admin"),
     "shutdown": command("shutdown", on="admin"),

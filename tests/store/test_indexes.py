@@ -4,12 +4,14 @@ for one that it is not."""
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pymongo.database import Database
 
 from jobmon.embedded import Mongod
+from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes, missing_indexes
+from jobmon.store.indexes import JOB_ID, create_indexes, missing_indexes
 
 from ..conftest import Api
 
@@ -40,8 +42,7 @@ def test_all_indexes_are_made_once(real_api: Api, database: Database[dict[str, A
     assert create_indexes(connection) == dict.fromkeys(EXPECTED, "created")
     assert missing_indexes(connection) == []
     assert create_indexes(connection) == dict.fromkeys(EXPECTED, "exists")
-    unique = [index["name"] for index in database.jobs.list_indexes() if index.get("unique")]
-    assert unique == ["jobId_1"]
+    assert not any(index.get("unique") for index in database.jobs.list_indexes())
 
 
 def test_an_equal_index_under_another_name_is_recognised(
@@ -64,13 +65,44 @@ def test_an_index_over_a_part_of_the_jobs_does_not_count(
     assert create_indexes(connection_of(real_api))["jobs(-createdAt, -_id)"] == "created"
 
 
-def test_duplicates_make_the_index_not_unique_and_init_says_so(
+def test_an_index_that_has_the_usual_name_is_no_obstacle(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    database.jobs.insert_many([{"jobId": "twice"}, {"jobId": "twice"}])
-    outcome = create_indexes(connection_of(real_api))
-    assert outcome["jobs(jobId)"] == "created, but not unique: the collection holds duplicates"
+    database.jobs.create_index([("status", 1), ("finishedAt", 1)], sparse=True)
+    assert create_indexes(connection_of(real_api))["jobs(status, finishedAt)"] == "created"
     assert missing_indexes(connection_of(real_api)) == []
+
+
+def test_the_program_of_the_collection_can_make_its_own_indexes_afterwards(
+    real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A unique index on jobId, or an equal one: no start of theirs fails for ours."""
+    create_indexes(connection_of(real_api))
+    queue = JobQueue(database)
+    queue.create_indexes()
+    database.jobs.create_index([("createdAt", -1), ("_id", -1)])
+    unique = [index["name"] for index in database.jobs.list_indexes() if index.get("unique")]
+    assert unique == ["jobId_1"]
+    # Two indexes have the keys of the hint now.
+    job_id = queue.enqueue("email.send")
+    found = connection_of(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, strictly=True)
+    assert [job["jobId"] for job in found] == [job_id]
+    assert "no index" not in caplog.text
+
+
+def test_the_indexes_of_a_new_queue_of_our_own_are_unique(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    create_indexes(connection_of(real_api), unique=True)
+    JobQueue(database).create_indexes()
+    unique = {
+        index["name"]
+        for name in ("jobs", "job_attempts")
+        for index in database[name].list_indexes()
+        if index.get("unique")
+    }
+    assert unique == {"jobId_1", "jobId_1_attemptNumber_1"}
+    assert not any(index["name"].startswith("jobmon") for index in database.jobs.list_indexes())
 
 
 def test_the_collections_have_the_names_that_are_set(

@@ -3,6 +3,7 @@ made, a line to paste that does not work, and a password that is printed."""
 
 import itertools
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,18 +15,19 @@ from click.testing import CliRunner, Result
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon import check
-from jobmon.check import Finding, Level, examine
 from jobmon.cli import main
 from jobmon.embedded import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
+from jobmon.setup import fields
+from jobmon.setup.check import examine
+from jobmon.setup.findings import Finding, Level
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes, missing_indexes
 
-from .conftest import DATE, NOW, SECRET
-from .waiting import eventually
+from ..conftest import DATE, NOW, SECRET
+from ..waiting import eventually
 
 Findings = list[Finding]
 Make = Callable[..., Settings]
@@ -53,7 +55,7 @@ def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: 
 def worked(database: Database[dict[str, Any]], settings: Settings) -> Database[dict[str, Any]]:
     """A queue that is as it should be: indexes, and a job for each way to end."""
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
-        create_indexes(Connection(settings, client))
+        create_indexes(Connection(settings, client), unique=True)
     queue = JobQueue(database)
     for finish in ("succeed", "fail", "work"):
         queue.enqueue(finish, created_by="ada", max_attempts=1)
@@ -194,13 +196,13 @@ def test_missing_indexes_are_named_and_the_lines_make_them(
     assert finding.says.startswith("2 indexes missing")
     init, *lines = finding.commands
     assert lines == [
-        'db.jobs.createIndex({"jobId": 1}, {unique: true})',
+        'db.jobs.createIndex({"jobId": 1}, {"name": "jobmon_jobId_1"})',
         'db.jobs.createIndex({"status": 1, "type": 1, "createdAt": -1, "_id": -1})',
     ]
-    assignment, *command = init.split()
-    name, _, uri = assignment.partition("=")
-    assert command == ["jobmon", "init"]
-    made = CliRunner().invoke(main, ["init"], env={name: uri.strip("'")})
+    *assignments, program, command = shlex.split(init)
+    assert (program, command) == ("jobmon", "init")
+    given = dict(assignment.split("=", 1) for assignment in assignments)
+    made = CliRunner().invoke(main, ["init"], env=given)
     assert made.exit_code == 0, made.output
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
         assert missing_indexes(Connection(settings, client)) == []
@@ -269,7 +271,7 @@ def test_names_and_statuses_that_the_settings_translate(
     assert not any("Unknown statuses" in says for says in told)
     init, first, *_ = only(list(examine(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
-    assert first == 'db.jobs.createIndex({"key": 1}, {unique: true})'
+    assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
 
 def test_a_queue_of_another_program(
@@ -292,7 +294,7 @@ def test_only_the_newest_documents_are_looked_at(
 ) -> None:
     worked.jobs.update_many({"status": {"$ne": "leased"}}, {"$set": {"payload": "text"}})
     assert len(of(list(examine(settings)), "fields")) == 1
-    monkeypatch.setattr(check, "SAMPLE", 1)
+    monkeypatch.setattr(fields, "SAMPLE", 1)
     assert of(list(examine(settings)), "fields") == []
 
 
@@ -395,9 +397,14 @@ def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "JOBMON_READER_PASSWORD": "readerpw",
             "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
         }
-        command = ["init", "--replica-set", f"rs0/{server.address}", "--reader", "reader"]
+        command = ["init", "--create", "--replica-set", f"rs0/{server.address}"]
+        command += ["--reader", "reader"]
         result = CliRunner().invoke(main, [*command, "--collector", "collector"], env=environment)
         assert result.exit_code == 0, result.output
+        with MongoClient[dict[str, Any]](uri(server, "root", "authSource=admin")) as root:
+            queue = JobQueue(root.shop)
+            queue.enqueue("email.send")
+            assert queue.lease("worker-1")
         yield server
 
 
@@ -424,7 +431,7 @@ def test_whether_a_collector_may_write(guarded: Mongod, make_settings: Make) -> 
         make_settings(mongo_uri=reader, rollup_uri=writer),
     ):
         figures = of(list(examine(settings)), "rights", Level.OK)[-1]
-        assert figures.says == "A collector may write jobmon_rollups with these settings."
+        assert figures.says.startswith("A collector may write jobmon_rollups and jobmon_state")
     finding = only(list(examine(make_settings(mongo_uri=reader, collector=True))), "rights")
     assert finding.level is Level.PROBLEM
     assert "JOBMON_COLLECTOR_PASSWORD=… jobmon init --collector USER" in finding.commands[0]
@@ -466,7 +473,7 @@ def test_rights_that_are_missing_are_named(guarded: Mongod, make_settings: Make)
     assert finding.says == (
         "The user may not list the indexes of jobs; may not read the size (collStats) of jobs; "
         "may not read job_attempts; may not list the indexes of job_attempts; "
-        "may not read jobmon_rollups."
+        "may not read jobmon_rollups; may not read jobmon_state."
     )
     assert "may not follow changes of jobs" in only(found, "changes").says
     assert "Unauthorized" in only(found, "indexes").says

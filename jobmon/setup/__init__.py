@@ -1,0 +1,1 @@
+"""Setting jobmon up: `jobmon init` prepares a deployment, `jobmon check` examines one."""

@@ -1,0 +1,273 @@
+"""`jobmon check`: what a deployment has of all that jobmon needs and what it lacks, in plain words.
+
+It only reads, and little: a sample of the newest documents, the lists of names and indexes, what
+the user may do. No finding repeats a password or what a job holds.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
+
+from jobmon.rollup.changes import SWEEP_S
+from jobmon.rollup.lease import LEASES
+from jobmon.rollup.reader import BUILD, FIGURES, MAX_AGE_MS, SNAPSHOT
+from jobmon.rollup.throughput import STATE
+from jobmon.settings import Settings
+from jobmon.setup.deployment import Deployment, jobs_elsewhere, unfit_kind
+from jobmon.setup.fields import Sample, expected_fields
+from jobmon.setup.findings import (
+    UNAUTHORIZED,
+    Finding,
+    Level,
+    count,
+    describe,
+    describe_address,
+    ok,
+    problem,
+    unreachable,
+    warning,
+)
+from jobmon.setup.indexes import missing_indexes
+from jobmon.setup.rights import check_rights, refusals
+from jobmon.setup.script import create_index_line
+from jobmon.store.connection import Connection
+from jobmon.store.names import Document
+
+CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
+_CLOCK_TRIES = 3
+_NOT_A_REPLICA_SET = 40573
+
+
+def examine(
+    settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Iterator[Finding]:
+    """Look at everything, giving each finding as it is made.
+
+    Ends early when the database does not answer, within `server_selection_timeout_ms`. `clock`
+    is this machine's, in UTC.
+    """
+    yield _of_settings(settings)
+    connection = Connection(settings)
+    no_user = "Put a user into JOBMON_MONGO_URI; `jobmon init --reader USER` makes one."
+    try:
+        with connection.client:
+            deployment = Deployment.inspect(settings, connection)
+            yield from _Examination(deployment, clock).findings()
+    except (PyMongoError, OSError, ValueError) as error:
+        yield unreachable(error, settings.mongo_uri, "JOBMON_MONGO_URI", no_user)
+
+
+class _Examination:
+    """One look at one deployment; later checks build on what earlier ones learnt."""
+
+    def __init__(self, deployment: Deployment, clock: Callable[[], datetime]) -> None:
+        self._deployment = deployment
+        self._settings = deployment.settings
+        self._connection = deployment.connection
+        self._clock = clock
+        self._watched = deployment.watched
+        self._unreadable: set[str] = set()
+        self._filled: set[str] = set()  # which of the watched collections hold documents
+        self._has_updates = True  # some sampled job has the time of its last change
+
+    def findings(self) -> Iterator[Finding]:
+        checks = {
+            "database": self._database,
+            "clock": self._clocks,
+            "rights": self._rights,
+            "collections": self._collections,
+            "indexes": self._indexes,
+            "fields": self._fields,
+            "changes": self._changes,
+            "collector": self._collector,
+        }
+        for name, check in checks.items():
+            try:
+                yield from check()
+            except PyMongoError as error:
+                yield problem(name, f"could not be checked: {describe(error)}")
+                if isinstance(error, AutoReconnect):  # it went away: the rest would wait in vain
+                    return
+
+    def _database(self) -> Iterator[Finding]:
+        version = self._connection.client.admin.command("buildInfo")["version"]
+        where = describe_address(self._settings.mongo_uri)
+        yield ok(
+            "database", f"{where} answers: MongoDB {version}, {self._deployment.describe_kind()}."
+        )
+
+    def _clocks(self) -> Iterator[Finding]:
+        client = self._connection.client
+        tries = []
+        for _ in range(_CLOCK_TRIES):
+            before = self._clock()
+            theirs = client.admin.command("hello", codec_options=client.codec_options)["localTime"]
+            took = self._clock() - before
+            # Their clock was read somewhere in between.
+            tries.append((took / 2, theirs - (before + took / 2)))
+        uncertain, ahead = min(tries)
+        how = "ahead of" if ahead > timedelta() else "behind"
+        says = (
+            f"The database's clock is {_ms(abs(ahead))} {how} this machine's "
+            f"(± {_ms(uncertain)}, half of a round trip)."
+        )
+        if abs(ahead) - uncertain > CLOCKS_MAY_DIFFER_BY:
+            do = "Ages and expired leases are off by that much: run NTP on both machines."
+            yield warning("clock", says, do=do)
+        else:
+            yield ok("clock", says)
+
+    def _rights(self) -> Iterator[Finding]:
+        refused = refusals(self._deployment)
+        self._unreadable = {name for action, name in refused if action == "read"}
+        yield from check_rights(self._deployment, refused)
+
+    def _collections(self) -> Iterator[Finding]:
+        kinds = self._deployment.kinds
+        settings = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
+        for watched, setting in zip(self._watched, settings, strict=False):
+            where, is_jobs = watched.full_name, watched is self._watched[0]
+            if watched.name not in kinds:
+                if watched.name in self._unreadable:  # it may well exist
+                    continue
+                elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
+                yield Finding(
+                    check="collections",
+                    level=Level.PROBLEM if is_jobs else Level.WARNING,
+                    says=f"There is no collection {where}.",
+                    do=elsewhere
+                    or f"Set {setting} if it has another name. For a new queue of jobmon's own "
+                    "documents, let `jobmon init --create` make it.",
+                    commands=() if elsewhere else (self._deployment.init_command("--create"),),
+                )
+            elif (unfit := unfit_kind(where, kinds[watched.name], setting)) is not None:
+                yield unfit
+            else:
+                number = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
+                if number:
+                    self._filled.add(watched.name)
+                    yield ok("collections", f"{where} holds about {count(number, 'document')}.")
+                else:
+                    elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
+                    yield warning("collections", f"{where} is empty.", do=elsewhere)
+
+    def _indexes(self) -> Iterator[Finding]:
+        if not self._filled:  # nothing shows yet which fields there are
+            return
+        missing = missing_indexes(self._settings, self._connection, self._filled)
+        if missing:
+            lines = tuple(create_index_line(index) for index in missing)
+            yield problem(
+                "indexes",
+                f"{count(len(missing), 'index', 'indexes')} missing: without, queries read "
+                "far more than they show.",
+                do="Make them, as a user who may: all by the first line, or each in mongosh.",
+                commands=(self._deployment.init_command(), *lines),
+            )
+        else:
+            yield ok("indexes", "Every index that jobmon's queries need is there.")
+
+    def _fields(self) -> Iterator[Finding]:
+        for watched, fields, statuses in expected_fields(self._settings, self._connection):
+            if watched.collection.name not in self._filled:
+                continue
+            sample = Sample(watched, fields)
+            if watched is self._connection.jobs:
+                self._has_updates = not sample.size or bool(sample.types("updatedAt"))
+            found = [*sample.absent(), *sample.odd_types(), *sample.unknown_statuses(statuses)]
+            yield from found
+            if sample.size and not found:
+                says = f"The newest {sample.size} of {sample.name} have the fields that they need."
+                yield ok("fields", says)
+
+    def _changes(self) -> Iterator[Finding]:
+        try:
+            with self._watched[0].watch(max_await_time_ms=1):
+                yield ok("changes", "Changes are told as they happen (change stream).")
+                return
+        except OperationFailure as error:
+            if error.code == UNAUTHORIZED:
+                if self._watched[0].name not in self._unreadable:
+                    yield problem(
+                        "changes",
+                        f"The user may not follow changes of {self._watched[0].name} "
+                        "(changeStream): a collector would not work.",
+                        do="Let `jobmon init` grant it; it takes no right away from anybody.",
+                        commands=(self._deployment.init_command("--reader USER"),),
+                    )
+                return
+            if error.code != _NOT_A_REPLICA_SET:
+                raise
+        says = "This server has no change streams: the collector asks for what was updated"
+        if self._has_updates:
+            do = "A replica set, of one member even, tells of changes and deletions at once."
+            says += f", and finds deletions within {SWEEP_S:g} s."
+        else:
+            do = "Let writers set updatedAt at every change, or make it a replica set."
+            says += f", but no job has updatedAt: changes show within {SWEEP_S:g} s only."
+        yield warning("changes", says, do=do)
+
+    def _collector(self) -> Iterator[Finding]:
+        rollups = self._connection.rollups
+        limit = self._connection.max_time_ms
+        age: Document = {"$set": {"ageMs": {"$subtract": ["$$NOW", "$at"]}}}
+        keep: Document = {"$project": {"ageMs": 1, "counted": 1, "estimated": 1, "watched": 1}}
+        state = {
+            document["_id"]: document
+            for document in rollups[STATE].aggregate(
+                [{"$match": {"_id": {"$in": [FIGURES, BUILD, SNAPSHOT]}}}, age, keep],
+                maxTimeMS=limit,
+            )
+        }
+        held: Document = {"_id": "collector", "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
+        lease = rollups[LEASES].find_one(held, max_time_ms=limit)
+        start = {
+            "do": "Start a collector beside the web service, or set JOBMON_COLLECTOR=true for it.",
+            "commands": ("jobmon collector",),
+        }
+        watched = state.get(SNAPSHOT, {}).get("watched", self._watched[0].full_name)
+        if watched != self._watched[0].full_name:
+            do = "Give each watched database a JOBMON_ROLLUP_DB of its own."
+            says = f"The figures in {rollups.name} are of {watched}, not of what is watched here."
+            yield problem("collector", says, do=do)
+        elif _is_fresh(state.get(FIGURES)):
+            by = f"collector {lease['holder']}" if lease else "a collector that has just ended"
+            seconds = max(0, state[FIGURES]["ageMs"]) / 1_000
+            yield ok("collector", f"The figures are {seconds:.1f} s old, kept by {by}.")
+        elif _is_fresh(state.get(BUILD)):
+            counted, estimated = state[BUILD]["counted"], state[BUILD]["estimated"]
+            says = f"A first count is under way: {counted:,} of about {estimated:,} jobs."
+            yield ok("collector", says)
+        elif lease:
+            says = f"Collector {lease['holder']} is at work, but has no fresh figures."
+            yield warning("collector", says, do="Its log says why.")
+        elif FIGURES in state:
+            old = timedelta(seconds=round(state[FIGURES]["ageMs"] / 1_000))
+            says = f"No collector runs, the figures are {old} (h:mm:ss) old. Each look counts anew."
+            yield warning("collector", says, **start)  # type: ignore[arg-type]
+        else:
+            says = f"No collector ever ran on {rollups.name}: each look counts the jobs anew."
+            yield warning("collector", says, **start)  # type: ignore[arg-type]
+
+
+def _of_settings(settings: Settings) -> Finding:
+    keys = {
+        "a shared secret": settings.jwt_secret_key,
+        "a public key": settings.jwt_public_key,
+        "an identity provider's keys": settings.jwt_jwks_url,
+    }
+    by = next((name for name, value in keys.items() if value), "no key")
+    watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
+    if settings.profile != Settings.profile:
+        watched = f"{settings.jobs_collection} is"
+    says = f"The settings are valid: {watched} watched, tokens checked by {by}"
+    return ok("settings", f"{says} ({settings.jwt_algorithm}).")
+
+
+def _is_fresh(document: Document | None) -> bool:
+    return document is not None and document["ageMs"] <= MAX_AGE_MS
+
+
+def _ms(time: timedelta) -> str:
+    return f"{time / timedelta(milliseconds=1):,.0f} ms"

@@ -1,0 +1,165 @@
+"""Which indexes `jobmon init` makes in collections that others write, and which ones it made."""
+
+from collections.abc import Collection as Names
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from pymongo.errors import ExecutionTimeout
+
+from jobmon.settings import Settings
+from jobmon.setup.fields import paths_in_use
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import Index, exists, wanted_indexes
+from jobmon.store.names import Document
+from jobmon.store.watched import Watched
+
+MADE_INDEXES = "init_indexes"  # in the database of what must last
+FORMAT = 1
+_SAMPLE = 1_000  # random documents, to estimate sizes
+_ENTRY_BYTES = 6  # of each entry beyond its keys
+
+
+class State(StrEnum):
+    """Whether an index is to be made."""
+
+    MISSING = "missing"
+    EXISTS = "exists"
+    UNUSED = "unused"  # no document has the field that it is for
+
+
+@dataclass(frozen=True)
+class PlannedIndex:
+    """An index that jobmon's queries name, and whether it is to be made."""
+
+    index: Index
+    state: State
+
+
+def plan_indexes(
+    settings: Settings, connection: Connection, collections: Names[str], *, every: bool = False
+) -> list[PlannedIndex]:
+    """The indexes of these collections; with `every`, also those for fields of no document."""
+    wanted = [index for index in wanted_indexes(connection) if index.collection.name in collections]
+    unused = set() if every else _unused(settings, connection, wanted)
+    return [
+        PlannedIndex(
+            index,
+            State.EXISTS
+            if exists(index)
+            else State.UNUSED
+            if str(index) in unused
+            else State.MISSING,
+        )
+        for index in wanted
+    ]
+
+
+def missing_indexes(
+    settings: Settings, connection: Connection, collections: Names[str]
+) -> list[Index]:
+    """The indexes that these collections should have, by what their documents hold."""
+    planned = plan_indexes(settings, connection, collections)
+    return [plan.index for plan in planned if plan.state is State.MISSING]
+
+
+def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str, int]:
+    """How large each index may become, at the most, by the sizes of values in a sample.
+
+    MongoDB compresses keys that begin alike, so that it mostly takes less. An index of an empty
+    collection is 0 bytes; one whose sample takes too long is left out.
+    """
+    sizes: dict[str, int] = {}
+    for watched in (connection.jobs, connection.attempts):
+        of_it = [
+            index
+            for index in indexes
+            if watched is not None and index.collection.name == watched.collection.name
+        ]
+        if watched is None or not of_it:
+            continue
+        try:
+            widths = _average_widths(watched, {path for index in of_it for path, _ in index.keys})
+            documents = watched.estimated_count()
+        except ExecutionTimeout:
+            continue
+        for index in of_it:
+            entry = _ENTRY_BYTES + sum(widths.get(path, 0) for path, _ in index.keys)
+            sizes[str(index)] = round(documents * entry)
+    return sizes
+
+
+def _unused(settings: Settings, connection: Connection, wanted: list[Index]) -> set[str]:
+    """Those indexes that are for a field which no document has."""
+    unused: set[str] = set()
+    for watched in (connection.jobs, connection.attempts):
+        if watched is None:
+            continue
+        in_question = {
+            str(index): index.path
+            for index in wanted
+            if index.collection.name == watched.collection.name
+            and index.path is not None
+            and not _is_certain(settings, index)
+        }
+        in_use = paths_in_use(watched, in_question.values())
+        unused |= {name for name, path in in_question.items() if path not in in_use}
+    return unused
+
+
+def _is_certain(settings: Settings, index: Index) -> bool:
+    """Whether the profile knows that documents come to have the field, as their program writes."""
+    field = str(index.field).partition(".")[0]
+    return settings.profile != Settings.profile and field not in settings.job_fields
+
+
+def _average_widths(watched: Watched, paths: Iterable[str]) -> dict[str, float]:
+    """How many bytes the values at these paths take, on average of a random sample."""
+    names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
+    group: Document = {"_id": None}
+    for name, path in names.items():
+        # A document around a value takes 8 bytes, an empty one 5.
+        size: Document = {"$subtract": [{"$bsonSize": {"v": f"${path}"}}, 8]}
+        group[name] = {"$avg": {"$max": [size, 1]}}
+    rows = watched.collection.aggregate(
+        [{"$sample": {"size": _SAMPLE}}, {"$group": group}], maxTimeMS=watched.max_time_ms
+    )
+    return {names[name]: width for row in rows for name, width in row.items() if name in names}
+
+
+class MadeIndexes:
+    """The indexes that were made here, kept where figures are not; methods raise PyMongoError.
+
+    By their names alone they could not be known: an index has the name under which its collection's
+    own program would make it, so that the program finds it made.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._made = connection.state[MADE_INDEXES]
+
+    @staticmethod
+    def entry(index: Index, name: str) -> Document:
+        """What is kept of an index, less the time."""
+        return {
+            "_id": f"{index.collection.full_name}/{name}",
+            "format": FORMAT,
+            "database": index.collection.database.name,
+            "collection": index.collection.name,
+            "name": name,
+            "keys": [list(key) for key in index.keys],
+        }
+
+    def add(self, index: Index, name: str) -> None:
+        """Remember that an index was made."""
+        entry = self.entry(index, name) | {"at": datetime.now(UTC)}
+        self._made.replace_one({"_id": entry["_id"]}, entry, upsert=True)
+
+    def of(self, database: str, collections: Names[str]) -> list[Document]:
+        """The entries of these collections, by their names."""
+        query = {"database": database, "collection": {"$in": list(collections)}, "format": FORMAT}
+        return list(self._made.find(query).sort("_id"))
+
+    def forget(self, entry: Document) -> None:
+        """Remove an entry."""
+        self._made.delete_one({"_id": entry["_id"]})

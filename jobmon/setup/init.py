@@ -1,0 +1,349 @@
+"""`jobmon init`: indexes, roles and users for a queue that others write, without harm to it.
+
+Everything is looked at before anything is made: a collection that is not what the settings
+describe ends the command, and so does a right that is missing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pymongo import MongoClient
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from jobmon.settings import Settings
+from jobmon.setup import script
+from jobmon.setup.deployment import (
+    ADMIN_URI,
+    Deployment,
+    as_admin,
+    initiate_replica_set,
+    jobs_elsewhere,
+    replica_set_config,
+    unfit_kind,
+)
+from jobmon.setup.fields import Sample, expected_fields
+from jobmon.setup.findings import Finding, SetupError, describe, granted, ok, problem, warning
+from jobmon.setup.indexes import MadeIndexes, PlannedIndex, State, estimate_bytes, plan_indexes
+from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
+from jobmon.store.indexes import Index, create_index
+from jobmon.store.names import Document
+from jobmon.store.revoked import RevokedTokens
+
+_COLLECTION_SETTINGS = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions:
+    """What is to be made beyond the indexes of a queue that has documents."""
+
+    users: Sequence[User] = ()
+    replica_set: str | None = None  # NAME/HOST:PORT
+    create: bool = False  # collections and every index, for a queue that is still empty
+    unique: bool = False
+    change_passwords: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is to be made in a deployment."""
+
+    deployment: Deployment
+    roles: QueueRoles
+    samples: dict[str, Sample]  # by collection, of those that hold documents
+    new_collections: list[str]
+    indexes: list[PlannedIndex]
+    notes: list[Finding]
+
+    @property
+    def missing(self) -> list[Index]:
+        """The indexes that are to be made."""
+        return [planned.index for planned in self.indexes if planned.state is State.MISSING]
+
+
+def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
+    """Make what is missing; each finding has what became of one part. Raises SetupError."""
+    with as_admin(settings) as client:
+        if options.replica_set:
+            yield _start_replica_set(client, options.replica_set)
+        plan = _plan(Deployment.of_admin(settings, client), options)
+        if missing := _missing_rights(plan, options):
+            raise SetupError(missing)
+        yield from plan.notes
+        if options.users:
+            yield from create_roles(client, plan.roles)
+            yield from create_users(
+                client, plan.roles, options.users, change_passwords=options.change_passwords
+            )
+        yield from _create_indexes(plan, options)
+        yield from _create_revocations(plan)
+        for user in options.users:
+            yield _connection(plan, user)
+
+
+def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
+    """What `run_init` would make, with the size that each index may have; writes nothing.
+
+    Raises SetupError.
+    """
+    with as_admin(settings) as client:
+        if options.replica_set and not _is_initiated(client):
+            yield ok("replica set", f"{options.replica_set} would be started.")
+            yield ok("replica set", "The rest can be looked at once it has a primary.")
+            return
+        plan = _plan(Deployment.of_admin(settings, client), options)
+        yield from plan.notes
+        if options.users:
+            for role in plan.roles.privileges:
+                yield ok("role", f"{role}: would be made, or get what it lacks")
+        for user in options.users:
+            yield ok("user", f"{user.describe(plan.roles)}: would be made, or get the role")
+        sizes = estimate_bytes(plan.deployment.connection, plan.missing)
+        for planned in plan.indexes:
+            yield _preview_index(planned, sizes.get(str(planned.index)))
+        if missing := _missing_rights(plan, options):
+            yield missing
+
+
+def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
+    """What `run_init` would make, as lines for mongosh; writes nothing. Raises SetupError."""
+    with as_admin(settings) as client:
+        if options.replica_set and not _is_initiated(client):
+            name, _, member = options.replica_set.partition("/")
+            yield script.replica_set_line(replica_set_config(name, member))
+            yield "// Once it has a primary, print the script again: it has the rest then."
+            return
+        plan = _plan(Deployment.of_admin(settings, client), options)
+        yield from (f"// {note.says}" for note in plan.notes)
+        if options.users:
+            yield from script.role_lines(plan.roles)
+            yield from script.user_lines(
+                plan.roles, options.users, change_passwords=options.change_passwords
+            )
+        for name in plan.new_collections:
+            yield script.collection_line(plan.roles.database, name)
+        yield from script.index_lines(
+            plan.missing, plan.deployment.settings.state_db, unique=options.unique
+        )
+
+
+def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
+    name, _, member = wanted.partition("/")
+    hello = client.admin.command("hello")
+    if (present := hello.get("setName")) not in (None, name):
+        raise SetupError(
+            problem(
+                "replica set",
+                f"The server is in the replica set {present}, not in {name}.",
+                do=f"Use --replica-set {present}/HOST:PORT, or leave the option out.",
+            )
+        )
+    if "setName" not in hello and "isreplicaset" not in hello:
+        raise SetupError(
+            problem(
+                "replica set",
+                "The server was not started as a member of a replica set.",
+                do=f"Start mongod with --replSet {name}, or leave out --replica-set: on a "
+                "standalone server jobmon polls.",
+            )
+        )
+    try:
+        made = initiate_replica_set(client, name, member)
+    except TimeoutError as error:
+        raise SetupError(problem("replica set", str(error), do="Its log has the reason.")) from None
+    except OperationFailure as error:
+        raise SetupError(
+            problem(
+                "replica set",
+                f"{wanted} could not be started: {describe(error)}.",
+                do="NAME must be that of --replSet, and HOST:PORT an address by which the server "
+                "reaches itself.",
+            )
+        ) from None
+    return ok("replica set", f"{name}: {'initiated' if made else 'exists'}")
+
+
+def _is_initiated(client: MongoClient[Document]) -> bool:
+    return "setName" in client.admin.command("hello")
+
+
+def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
+    """What to make; SetupError where that would harm, or would not be what anybody wants."""
+    settings, connection = deployment.settings, deployment.connection
+    samples: dict[str, Sample] = {}
+    new_collections, empty, notes = [], [], []
+    expected = expected_fields(settings, connection)
+    for (watched, fields, _), setting in zip(expected, _COLLECTION_SETTINGS, strict=False):
+        collection = watched.collection
+        kind = deployment.kinds.get(collection.name)
+        if kind is not None:
+            if unfit := unfit_kind(collection.full_name, kind, setting):
+                raise SetupError(unfit)
+            sample = Sample(watched, fields)
+            if sample.size:
+                if unusable := sample.unusable():
+                    raise SetupError(unusable)
+                samples[collection.name] = sample
+                continue
+        if options.create:
+            empty.append(collection.name)
+            if kind is None:
+                new_collections.append(collection.name)
+        elif watched is connection.jobs:
+            raise SetupError(_nothing_in(deployment, collection.full_name, kind, setting))
+        else:
+            notes.append(
+                warning(
+                    "collections",
+                    f"{_absence(collection.full_name, kind)}: no index is made for it.",
+                    do=f"If it has another name, set {setting}. Else run this again once it "
+                    "holds documents.",
+                )
+            )
+    return _Plan(
+        deployment=deployment,
+        roles=deployment.roles,
+        samples=samples,
+        new_collections=new_collections,
+        indexes=plan_indexes(settings, connection, [*samples, *empty], every=options.create),
+        notes=notes,
+    )
+
+
+def _nothing_in(deployment: Deployment, where: str, kind: str | None, setting: str) -> Finding:
+    elsewhere = jobs_elsewhere(deployment, ADMIN_URI)
+    return problem(
+        "collections",
+        f"{_absence(where, kind)}: nothing shows whether it is the right collection, and which "
+        "fields its documents have.",
+        do=elsewhere
+        or f"Set {setting} if it has another name. For a new queue that is still to be filled, add "
+        "--create: it makes the collections and every index.",
+    )
+
+
+def _absence(where: str, kind: str | None) -> str:
+    return f"There is no collection {where}" if kind is None else f"{where} is empty"
+
+
+def _missing_rights(plan: _Plan, options: InitOptions) -> Finding | None:
+    """The problem that the user may not make all of it, before a part of it is made."""
+    deployment, database = plan.deployment, plan.roles.database
+    if not deployment.users:  # nobody has to sign in
+        return None
+    needed: list[tuple[str, str, set[str]]] = []
+    if options.users:
+        needed += [
+            ("admin", "", {"createRole", "grantRole", "viewRole"}),
+            (database, "", {"createUser", "viewUser"}),
+        ]
+    needed += [(database, name, {"createCollection"}) for name in plan.new_collections]
+    names = dict.fromkeys(index.collection.name for index in plan.missing)
+    needed += [(database, name, {"createIndex"}) for name in names]
+    lacking = [
+        f"{', '.join(sorted(lacks))} on {'.'.join(filter(None, (where, collection)))}"
+        for where, collection, actions in needed
+        if (lacks := actions - granted(deployment.privileges, where, collection))
+    ]
+    if not lacking:
+        return None
+    user = deployment.users[0]
+    return problem(
+        "rights",
+        f"The user {user['user']}@{user['db']} in {ADMIN_URI} may not {'; '.join(lacking)}.",
+        do=f"Use a user with readWrite on {database} and, for roles and users, "
+        "userAdminAnyDatabase; or let an administrator run in mongosh what `jobmon init --print` "
+        "prints with the same options.",
+    )
+
+
+def _create_indexes(plan: _Plan, options: InitOptions) -> Iterator[Finding]:
+    made = MadeIndexes(plan.deployment.connection)
+    is_remembered = True
+    for planned in plan.indexes:
+        if planned.state is not State.MISSING:
+            yield _describe_kept(planned)
+            continue
+        index = planned.index
+        if options.unique and (refusal := _refuse_unique(plan, index)):
+            yield refusal
+            continue
+        try:
+            name = create_index(index, unique=options.unique)
+        except DuplicateKeyError:
+            yield problem(
+                "index",
+                f"{index}: cannot be unique, two documents have the same values.",
+                do="Run it again without --unique.",
+            )
+            continue
+        except OperationFailure as error:
+            yield problem("index", f"{index}: could not be made: {describe(error)}.")
+            continue
+        is_unique = options.unique and index.may_be_unique
+        yield ok("index", f"{index}: created{', unique' if is_unique else ''}, as {name}")
+        try:
+            made.add(index, name)
+        except OperationFailure as error:
+            if is_remembered:
+                is_remembered = False
+                yield warning(
+                    "index",
+                    f"No note of it could be made in {plan.deployment.settings.state_db}: "
+                    f"{describe(error)}.",
+                    do="`jobmon init --remove` will not know the indexes that were made now.",
+                )
+
+
+def _create_revocations(plan: _Plan) -> Iterator[Finding]:
+    """Make the list of revoked tokens, so that it is missed if it vanishes."""
+    try:
+        RevokedTokens(plan.deployment.connection).create()
+    except OperationFailure as error:
+        yield warning(
+            "revocations",
+            f"The list of revoked tokens could not be made: {describe(error)}.",
+            do="`jobmon revoke` makes it, when the first token is revoked.",
+        )
+
+
+def _describe_kept(planned: PlannedIndex) -> Finding:
+    if planned.state is State.EXISTS:
+        return ok("index", f"{planned.index}: exists")
+    return ok("index", f"{planned.index}: not made, no document looked at has {planned.index.path}")
+
+
+def _refuse_unique(plan: _Plan, index: Index) -> Finding | None:
+    """The problem that a unique index would refuse documents such as there are, or None."""
+    sample = plan.samples.get(index.collection.name)
+    if sample is None or not index.may_be_unique:
+        return None
+    for path, _ in index.keys:
+        if lacking := sample.without(path):
+            return problem(
+                "index",
+                f"{index}: not made; unique it would refuse documents without {path}, and "
+                f"{lacking} of the newest {sample.size} have none.",
+                do="Run it again without --unique.",
+            )
+    return None
+
+
+def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
+    if planned.state is not State.MISSING:
+        return _describe_kept(planned)
+    at_most = (
+        "size not known" if size is None else f"at most about {max(size / _MIB, 0.1):,.1f} MiB"
+    )
+    return ok("index", f"{planned.index}: would be created, {at_most}")
+
+
+def _connection(plan: _Plan, user: User) -> Finding:
+    """How a user that was made connects."""
+    deployment = plan.deployment
+    uri = connection_string(
+        deployment.settings.mongo_uri, user.name, plan.roles.database, deployment.replica_set
+    )
+    setting = "JOBMON_ROLLUP_URI" if user.is_collector else "JOBMON_MONGO_URI"
+    whose = "collector" if user.is_collector else "web service"
+    return ok("connection", f"{whose}: {setting}='{uri}'")

@@ -1,0 +1,108 @@
+"""What `jobmon init` does, as lines for mongosh: for administrators who run no program of others.
+
+Each line leaves what exists, so that a script can be run again.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jobmon.setup.indexes import MADE_INDEXES, MadeIndexes
+from jobmon.setup.users import MADE_BY, QueueRoles, User
+from jobmon.store.indexes import Index, index_options, usual_name
+from jobmon.store.names import Document
+
+
+def create_index_line(index: Index) -> str:
+    """The line that makes an index, in the mongosh of its database."""
+    collection = index.collection.name
+    where = f".{collection}" if collection.isidentifier() else f".getCollection({_js(collection)})"
+    options = index_options(index)
+    more = "" if options == {"name": usual_name(index)} else f", {_js(options)}"
+    return f"db{where}.createIndex({_js(dict(index.keys))}{more})"
+
+
+def role_lines(roles: QueueRoles) -> Iterator[str]:
+    """Lines that make the roles, or add to them what they lack."""
+    admin = _database("admin")
+    for name, privileges in roles.privileges.items():
+        role = {"role": name, "privileges": privileges, "roles": []}
+        yield (
+            f"if ({admin}.getRole({_js(name)})) "
+            f"{admin}.grantPrivilegesToRole({_js(name)}, {_js(privileges)}); "
+            f"else {admin}.createRole({_js(role)});"
+        )
+
+
+def user_lines(
+    roles: QueueRoles, users: Iterable[User], *, change_passwords: bool
+) -> Iterator[str]:
+    """Lines that make users with these roles, or give the role to those that exist."""
+    database = _database(roles.database)
+    for user in users:
+        name, granted = _js(user.name), _js([user.role(roles)])
+        yield f"print({_js(f'A password for {user.name}, if it is a new user:')});"
+        yield (
+            f"if ({database}.getUser({name})) {database}.grantRolesToUser({name}, {granted}); "
+            f"else {database}.createUser({{user: {name}, pwd: passwordPrompt(), "
+            f"roles: {granted}, customData: {_js(MADE_BY)}}});"
+        )
+        if change_passwords:
+            yield f"{database}.changeUserPassword({name}, passwordPrompt());"
+
+
+def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Iterator[str]:
+    """Lines that make indexes, and remember in `state_db` that they were made."""
+    made = f"{_database(state_db)}.getCollection({_js(MADE_INDEXES)})"
+    for index in indexes:
+        collection = index.collection
+        options = index_options(index, unique=unique)
+        name = options["name"]
+        place = f"{_database(collection.database.name)}.getCollection({_js(collection.name)})"
+        entry = MadeIndexes.entry(index, name)
+        key = {"_id": entry.pop("_id")}
+        yield (
+            f"if (!{place}.getIndexes().some((index) => index.name === {_js(name)})) {{ "
+            f"{place}.createIndex({_js(dict(index.keys))}, {_js(options)}); "
+            f"{made}.updateOne({_js(key)}, {{$set: {{...{_js(entry)}, at: new Date()}}}}, "
+            "{upsert: true}); }"
+        )
+
+
+def collection_line(database: str, name: str) -> str:
+    """A line that makes an empty collection where there is none."""
+    place = _database(database)
+    return (
+        f"if (!{place}.getCollectionNames().includes({_js(name)})) "
+        f"{place}.createCollection({_js(name)});"
+    )
+
+
+def replica_set_line(config: Document) -> str:
+    """A line that starts a replica set."""
+    return f"rs.initiate({_js(config)});"
+
+
+def removal_lines(
+    roles: QueueRoles, users: Iterable[Document], made: Iterable[Document], state_db: str
+) -> Iterator[str]:
+    """Lines that remove users, roles and indexes that were made here."""
+    admin, database = _database("admin"), _database(roles.database)
+    for user in users:
+        yield f"{database}.dropUser({_js(user['user'])});"
+    for name in roles.privileges:
+        yield f"if ({admin}.getRole({_js(name)})) {admin}.dropRole({_js(name)});"
+    entries = f"{_database(state_db)}.getCollection({_js(MADE_INDEXES)})"
+    for entry in made:
+        place = f"{_database(entry['database'])}.getCollection({_js(entry['collection'])})"
+        yield f"{place}.dropIndex({_js(entry['name'])});"
+        yield f"{entries}.deleteOne({_js({'_id': entry['_id']})});"
+
+
+def _database(name: str) -> str:
+    return f"db.getSiblingDB({_js(name)})"
+
+
+def _js(value: Any) -> str:
+    """A value as JavaScript, safe to paste whatever names it holds."""
+    return json.dumps(value)
