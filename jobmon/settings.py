@@ -39,6 +39,7 @@ PUBLIC_KEY_ALGORITHMS = (
     "EdDSA",
 )
 MIN_SECRET_BYTES = 32
+MAX_LEEWAY_S = 300  # for clocks that differ; more would be a longer life for every token
 # Whose documents are watched, with the collection that they are in by default.
 PROFILES = {"jobmon": "jobs", "agenda": "agendaJobs", "celery": "celery_taskmeta"}
 METRICS = ("token", "open", "off")  # who may scrape
@@ -77,6 +78,9 @@ class Settings:
     jwt_jwks_url: str | None = None
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
+    jwt_leeway_s: int = 5
+    role_claim: str = "role"
+    subject_claim: str = "sub"
     role_permissions: Mapping[str, frozenset[str]] = field(default_factory=DEFAULT_ROLES.copy)
     redact_keys: tuple[str, ...] = DEFAULT_REDACT_KEYS
     workers: int = 2
@@ -142,6 +146,11 @@ class Settings:
                 ),
                 "jwt_issuer": env.str("JWT_ISSUER", None) or None,
                 "jwt_audience": env.str("JWT_AUDIENCE", None) or None,
+                "jwt_leeway_s": env.int(
+                    "JWT_LEEWAY_S", cls.jwt_leeway_s, validate=validate.Range(0, MAX_LEEWAY_S)
+                ),
+                "role_claim": env.str("ROLE_CLAIM", cls.role_claim, validate=_claim_path),
+                "subject_claim": env.str("SUBJECT_CLAIM", cls.subject_claim, validate=_claim_path),
                 "role_permissions": _role_permissions(
                     _pairs(env, "ROLE_PERMISSIONS", _known_permissions)
                 ),
@@ -258,6 +267,9 @@ def _role_permissions(configured: Mapping[str, str]) -> dict[str, frozenset[str]
 _positive = validate.Range(min=1)
 _collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
 _database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}$', error="Not a database name.")
+_claim_path = validate.Regexp(
+    r"[^.\s]+(\.[^.\s]+)*$", error="Not a claim, nor a path of claims as in realm_access.roles."
+)
 _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +20,11 @@ from flask_jwt_extended import (
     decode_token,
     get_unverified_jwt_headers,
 )
-from flask_jwt_extended.exceptions import JWTDecodeError, JWTExtendedException, NoAuthorizationError
+from flask_jwt_extended.exceptions import JWTExtendedException, NoAuthorizationError
 from pymongo.errors import PyMongoError
 
-from jobmon.api.errors import ApiError, unavailable
+from jobmon.api.errors import ApiError
+from jobmon.api.jwks import KeySet
 from jobmon.logs import cause
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store.connection import Connection
@@ -37,64 +37,19 @@ SECURE_SESSION_COOKIE = "__Host-jobmon_session"
 MAX_TOKEN_LENGTH = 8_190
 # What a token of this kind says it is (RFC 7519, RFC 9068): other tokens of the same keys are not.
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
-KEYS_LIFESPAN_S = 300
-KEYS_COOLDOWN_S = 5
-KEYS_TIMEOUT_S = 2
 _GRACE_S = 3_600  # a revoked token is listed longer than it is good, for clocks that differ
+# Where issuers say what a token is for, without `_` and `-`.
+_TYPE_CLAIMS = ("type", "typ", "tokentype", "tokenuse", "use")
 # What PyJWT raises for a signed token whose exp is null, infinite or a list.
 _BY_ODD_CLAIMS = (ValueError, TypeError, OverflowError)
 
 
-class KeySet:
-    """An identity provider's keys by `kid`, fetched when needed and kept for five minutes.
+class RefusedTokenError(Exception):
+    """A token that PyJWT takes and jobmon does not, with the reason for the log."""
 
-    An unknown `kid` fetches again, so a rotated key is picked up, but not more often than every
-    five seconds: nobody can make us hammer the provider. While it is away, keys that are known
-    stay good.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._client = pyjwt.PyJWKClient(url, cache_jwk_set=False, timeout=KEYS_TIMEOUT_S)
-        self._lock = threading.Lock()
-        self._keys: dict[str, pyjwt.PyJWK] = {}
-        self._fetched_at = -float("inf")
-        self._tried_at = -float("inf")
-        self._away = False
-
-    def key(self, kid: str) -> pyjwt.PyJWK | None:
-        """The key, or None if the provider has no such; 503 if it cannot be asked."""
-        if kid in self._keys and not self._is_stale():
-            return self._keys[kid]
-        with self._lock:
-            cooling = time.monotonic() - self._tried_at < KEYS_COOLDOWN_S
-            if not cooling and (kid not in self._keys or self._is_stale()):
-                self._fetch()
-        key = self._keys.get(kid)
-        if key is None and self._away:
-            raise unavailable(
-                "identity_provider_unavailable", "The token cannot be checked now. Try again."
-            )
-        return key
-
-    def _is_stale(self) -> bool:
-        return time.monotonic() - self._fetched_at > KEYS_LIFESPAN_S
-
-    def _fetch(self) -> None:
-        self._tried_at = time.monotonic()
-        try:
-            keys = self._client.get_signing_keys()
-        except (pyjwt.PyJWTError, ValueError) as error:
-            self._away = True
-            current_app.logger.error("cannot fetch the keys of the identity provider: %s", error)
-        else:
-            self._away = False
-            self._fetched_at = self._tried_at
-            self._keys = {key.key_id: key for key in keys if key.key_id and not is_weak(key)}
-
-
-def is_weak(key: pyjwt.PyJWK) -> bool:
-    """Whether a key is shorter than its algorithm asks for (RFC 7518): it proves nothing."""
-    return bool(key.Algorithm.check_key_length(key.key))
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def register(app: Flask, settings: Settings, connection: Connection) -> None:
@@ -109,19 +64,24 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
         JWT_DECODE_ISSUER=settings.jwt_issuer,
         JWT_ENCODE_AUDIENCE=settings.jwt_audience,
         JWT_DECODE_AUDIENCE=settings.jwt_audience,
+        JWT_DECODE_LEEWAY=settings.jwt_leeway_s,
+        # What a token must have; the rest of the path is looked for once it is decoded.
+        JWT_IDENTITY_CLAIM=claim_name(settings.subject_claim),
+        JWT_VERIFY_SUB=settings.subject_claim == "sub",
     )
     app.cli.add_command(token_command)
     app.cli.add_command(revoke_command)
     manager = JWTManager(app)
     if settings.jwt_jwks_url:
-        key_set = KeySet(settings.jwt_jwks_url)
+        key_set = KeySet(settings.jwt_jwks_url, settings.jwt_algorithm)
 
         @manager.decode_key_loader
         def _key(header: dict[str, Any], _: dict[str, Any]) -> pyjwt.PyJWK:
-            kid = header.get("kid")
-            key = key_set.key(kid) if isinstance(kid, str) else None
+            if header.get("alg") != settings.jwt_algorithm:
+                raise RefusedTokenError("algorithm")  # no reason to ask the provider
+            key = key_set.key(header.get("kid"))  # a string, if it is there at all
             if key is None:
-                raise JWTDecodeError("No key has this token's kid")
+                raise RefusedTokenError("key")
             return key
 
 
@@ -165,7 +125,7 @@ def _token(*, cookie: bool) -> str:
     bearers = [field[1:] for field in fields if field and field[0].lower() == "bearer"]
     if bearers:
         if len(bearers) > 1 or len(bearers[0]) != 1:
-            raise JWTDecodeError("Not exactly one token")
+            raise RefusedTokenError("form")
         return bearers[0][0]
     token = request.cookies.get(session_cookie()) if cookie else None
     if not token:
@@ -176,14 +136,47 @@ def _token(*, cookie: bool) -> str:
 def _claims_of(token: str) -> dict[str, Any]:
     """What a token says, once its signature, times, issuer, audience and kind are checked."""
     if len(token) > MAX_TOKEN_LENGTH:
-        raise JWTDecodeError("Too long")
+        raise RefusedTokenError("size")
     claims: dict[str, Any] = decode_token(token)
     kind = get_unverified_jwt_headers(token).get("typ", "JWT")
-    is_access = isinstance(kind, str) and kind.lower() in _TYPES and claims["type"] != "refresh"
-    claims["sub"].encode()  # a half of a surrogate pair is nobody's name
-    if not claims["sub"] or not is_access:
-        raise JWTDecodeError("Not an access token of somebody")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES or _is_refresh_token(claims):
+        raise RefusedTokenError("type")
+    subject = _subject_of(claims)
+    if not isinstance(subject, str) or not subject:
+        raise RefusedTokenError("claim")
+    subject.encode()  # a half of a surrogate pair is nobody's name
     return claims
+
+
+def _is_refresh_token(claims: dict[str, Any]) -> bool:
+    """Whether a token is for getting others, whatever its issuer calls that (`typ: Offline`)."""
+    kinds = [
+        str(value).lower()
+        for name, value in claims.items()
+        if name.lower().replace("_", "").replace("-", "") in _TYPE_CLAIMS
+    ]
+    return any(word in kind for kind in kinds for word in ("refresh", "offline"))
+
+
+def claim_name(path: str) -> str:
+    """The claim that a path begins with; a claim that is an address has dots of its own."""
+    return path if "://" in path else path.partition(".")[0]
+
+
+def _claim(claims: Any, path: str) -> Any:
+    """What is at a path as in `realm_access.roles`, None for nothing; names may have dots, too."""
+    if not isinstance(claims, dict):
+        return None
+    if path in claims:
+        return claims[path]
+    dots = (number for number, character in enumerate(path) if character == ".")
+    found = (_claim(claims.get(path[:dot]), path[dot + 1 :]) for dot in dots)
+    return next((value for value in found if value is not None), None)
+
+
+def _subject_of(claims: dict[str, Any]) -> Any:
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    return _claim(claims, settings.subject_claim)
 
 
 def token_id(claims: dict[str, Any]) -> str:
@@ -195,21 +188,51 @@ def token_id(claims: dict[str, Any]) -> str:
 
 def _refuse_revoked(claims: dict[str, Any]) -> None:
     revoked: RevokedTokens = current_app.extensions["jobmon_revoked"]
-    if revoked.includes(token_id(claims), claims["sub"], float(claims.get("iat", 0))):
-        raise JWTDecodeError("Revoked")
+    if revoked.includes(token_id(claims), _subject_of(claims), float(claims.get("iat", 0))):
+        raise RefusedTokenError("revoked")
 
 
 @contextmanager
 def _answering_401() -> Iterator[None]:
-    """Whatever is wrong with a token, as the 401 that says so."""
+    """Whatever is wrong with a token, as the 401 that says so; the log alone names the reason."""
     try:
         yield
     except NoAuthorizationError:
         raise _unauthorized("authentication_required", "A bearer token is required.") from None
-    except pyjwt.ExpiredSignatureError:
-        raise _unauthorized("token_expired", "The token has expired.") from None
-    except (JWTExtendedException, pyjwt.PyJWTError, *_BY_ODD_CLAIMS):
+    except (RefusedTokenError, JWTExtendedException, pyjwt.PyJWTError, *_BY_ODD_CLAIMS) as error:
+        g.jobmon_refusal = _reason(error)
+        if isinstance(error, pyjwt.ExpiredSignatureError):
+            raise _unauthorized("token_expired", "The token has expired.") from None
         raise _unauthorized("token_invalid", "The token is not valid.") from None
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a token, in a word: nothing that the token holds."""
+    match error:
+        case RefusedTokenError():
+            return error.reason
+        case pyjwt.ExpiredSignatureError() | pyjwt.ImmatureSignatureError():
+            return "clock"
+        case pyjwt.InvalidSignatureError() | pyjwt.InvalidKeyError() | pyjwt.PyJWKError():
+            return "key"
+        case pyjwt.InvalidAlgorithmError():
+            return "algorithm"
+        case pyjwt.InvalidAudienceError():
+            return "audience"
+        case pyjwt.InvalidIssuerError():
+            return "issuer"
+        case pyjwt.MissingRequiredClaimError():
+            return {"aud": "audience", "iss": "issuer"}.get(error.claim, "claim")
+        case pyjwt.DecodeError() if " claim " not in str(error):
+            return "form"
+        case _:
+            return "claim"
+
+
+def refusal() -> str | None:
+    """Why this request's token was refused, in a word for the log; None if it was not."""
+    reason: str | None = g.get("jobmon_refusal")
+    return reason
 
 
 def require_admin(*, unasked: bool = False) -> None:
@@ -239,28 +262,41 @@ def caller() -> tuple[str, bool] | None:
 
 
 def subject() -> str:
-    """The `sub` of the request's token."""
-    return str(g.jobmon_claims["sub"])
+    """Whose the request's token is: its `sub`, or what is at JOBMON_SUBJECT_CLAIM."""
+    return str(_subject_of(g.jobmon_claims))
 
 
 def is_admin() -> bool:
-    """Whether the role of the request's token grants ADMIN_DASHBOARD."""
+    """Whether a role of the request's token grants ADMIN_DASHBOARD."""
     return _is_admin(g.jobmon_claims)
 
 
 def _is_admin(claims: dict[str, Any]) -> bool:
-    role = claims.get("role")
     settings: Settings = current_app.extensions["jobmon_settings"]
-    granted = settings.role_permissions.get(role) if isinstance(role, str) else None
-    return ADMIN_DASHBOARD in (granted or ())
+    held = _claim(claims, settings.role_claim)
+    roles = held if isinstance(held, list) else [held]
+    granted = settings.role_permissions
+    return any(ADMIN_DASHBOARD in granted.get(role, ()) for role in roles if isinstance(role, str))
 
 
 def issue_token(subject: str, role: str, lifetime: timedelta) -> str:
     """A token signed with the configured secret; needs an application context."""
-    token: str = create_access_token(
-        subject, additional_claims={"role": role}, expires_delta=lifetime
-    )
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    claims: dict[str, Any] = {}
+    _put(claims, settings.role_claim, role)
+    _put(claims, settings.subject_claim, subject)
+    identity = claims.pop(claim_name(settings.subject_claim))
+    token: str = create_access_token(identity, additional_claims=claims, expires_delta=lifetime)
     return token
+
+
+def _put(claims: dict[str, Any], path: str, value: str) -> None:
+    """Set what `_claim` finds at a path."""
+    name = claim_name(path)
+    if name == path:
+        claims[name] = value
+    else:
+        _put(claims.setdefault(name, {}), path[len(name) + 1 :], value)
 
 
 @click.command("token")

@@ -3,9 +3,14 @@ does not, and an identity provider that is asked too often or not often enough."
 
 import json
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,13 +18,14 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import RSAAlgorithm
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from jobmon import create_app
-from jobmon.api import auth
+from jobmon.api import jwks as jwks_module
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 
 from ..conftest import SECRET, Api
+from ..waiting import eventually
 
 STATS = "/admin/jobs/stats"
 Make = Callable[..., Api]
@@ -76,7 +82,10 @@ def at(**ahead: float) -> datetime:
         ({"sub": "root"}, "permission_denied"),
         ({"sub": "root", "role": "user"}, "permission_denied"),
         ({"sub": "root", "role": "Admin"}, "permission_denied"),
-        ({"sub": "root", "role": ["admin"]}, "permission_denied"),
+        ({"sub": "root", "role": ["admin"]}, 200),
+        ({"sub": "root", "role": ["user", "admin"]}, 200),
+        ({"sub": "root", "role": [["admin"], 7, None, {"admin": 1}]}, "permission_denied"),
+        ({"sub": "root", "role": []}, "permission_denied"),
         ({"sub": "root", "role": {"admin": 1}}, "permission_denied"),
         ({"sub": "root", "role": None}, "permission_denied"),
     ],
@@ -172,14 +181,38 @@ class Provider:
         self.more: list[dict[str, Any]] = []
         self.asked = 0
         self.broken = False
+        self.body: bytes | None = None
+        self.redirect = ""
+        self.dripping = self.drips_headers = False
+        self.hung_up = threading.Event()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked += 1
+                if provider.redirect:
+                    self.send_response(302)
+                    self.send_header("Location", provider.redirect)
+                    provider.redirect = ""
+                    self.end_headers()
+                    return
+                try:
+                    self.answer()
+                except OSError:
+                    provider.hung_up.set()
+
+            def answer(self) -> None:
+                self.drip(b"H", when=provider.drips_headers)
                 self.send_response(500 if provider.broken else 200)
                 self.end_headers()
-                self.wfile.write(json.dumps(provider.document()).encode())
+                self.drip(b" ", when=not provider.drips_headers)
+                known = json.dumps(provider.document()).encode()
+                self.wfile.write(known if provider.body is None else provider.body)
+
+            def drip(self, data: bytes, *, when: bool) -> None:
+                while when and provider.dripping:
+                    self.wfile.write(data)
+                    time.sleep(0.01)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -234,8 +267,15 @@ def test_keys_are_fetched_once_and_kept(jwks: Api, provider: Provider) -> None:
 
 @pytest.mark.parametrize(
     "token",
-    [by("unknown"), by(None), by("one", OTHER_KEY), signed(CLAIMS, kid="one"), "garbage"],
-    ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "garbage"],
+    [
+        by("unknown"),
+        by(None, OTHER_KEY),
+        by("one", OTHER_KEY),
+        signed(CLAIMS, kid="one"),
+        signed(CLAIMS),
+        "garbage",
+    ],
+    ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "neither", "garbage"],
 )
 def test_a_token_that_no_key_vouches_for_is_refused(jwks: Api, token: str) -> None:
     assert outcome(jwks, token) == "token_invalid"
@@ -246,7 +286,7 @@ def test_a_rotated_key_is_picked_up(
 ) -> None:
     assert outcome(jwks, by("one")) == 200
     provider.keys = {"two": OTHER_KEY}
-    monkeypatch.setattr(auth, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     assert outcome(jwks, by("two", OTHER_KEY)) == 200
     assert outcome(jwks, by("one")) == "token_invalid"
 
@@ -265,10 +305,10 @@ def test_a_provider_that_is_away_is_503(
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "identity_provider_unavailable"
     assert int(answer.headers["Retry-After"]) > 0
-    assert outcome(jwks, by(None)) == "token_invalid"  # no key could vouch for it
+    assert outcome(jwks, by(None)) == "identity_provider_unavailable"
     assert provider.asked == 1
     provider.broken = False
-    monkeypatch.setattr(auth, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     assert outcome(jwks, by("one")) == 200
 
 
@@ -277,10 +317,92 @@ def test_known_keys_stay_good_while_the_provider_is_away(
 ) -> None:
     assert outcome(jwks, by("one")) == 200
     provider.broken = True
-    monkeypatch.setattr(auth, "KEYS_COOLDOWN_S", 0)
-    monkeypatch.setattr(auth, "KEYS_LIFESPAN_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
     assert outcome(jwks, by("one")) == 200
     assert provider.asked == 2
+
+
+def test_a_provider_that_drips_holds_up_no_known_key_and_is_hung_up_on(
+    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outcome(jwks, by("one")) == 200
+    monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
+    for headers_too in (False, True):
+        provider.hung_up.clear()
+        provider.drips_headers, provider.dripping = headers_too, True
+        assert outcome(jwks, by("one")) == 200
+        assert not provider.hung_up.is_set()  # it had not answered
+        assert outcome(jwks, by("two", OTHER_KEY)) == "identity_provider_unavailable"
+        assert provider.hung_up.wait(10)
+        provider.dripping = False
+        eventually(lambda: outcome(jwks, by("two")) == "token_invalid")
+    provider.keys["two"] = OTHER_KEY
+    eventually(lambda: outcome(jwks, by("two", OTHER_KEY)) == 200)
+
+
+def test_an_answer_without_end_is_not_read(jwks: Api, provider: Provider) -> None:
+    provider.more = [{"kid": "x" * 10_000}] * 100
+    assert outcome(jwks, by("one")) == "identity_provider_unavailable"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"keys": {}}', b'{"keys": []}', b"[" * 100_000])
+def test_what_is_no_set_of_keys_is_503(jwks: Api, provider: Provider, body: bytes) -> None:
+    provider.body = body
+    assert outcome(jwks, by("one")) == "identity_provider_unavailable"
+    assert outcome(jwks, by(None)) == "identity_provider_unavailable"
+
+
+def test_few_requests_wait_for_a_key_that_nobody_knows(
+    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outcome(jwks, by("one")) == 200
+    monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 30)
+    provider.dripping = True
+    with ThreadPoolExecutor(jwks_module.MAX_WAITING + 1) as pool:
+        waiting = [pool.submit(outcome, jwks, by("two")) for _ in range(jwks_module.MAX_WAITING)]
+        # Once as many wait, one more is answered at once: it ends while the others wait.
+        one_more = pool.submit(outcome, jwks, by("two"))
+        ended = eventually(lambda: [each for each in (*waiting, one_more) if each.done()])
+        assert [each.result() for each in ended] == ["identity_provider_unavailable"]
+        provider.dripping = False
+
+
+def test_a_token_without_a_kid_is_taken_where_one_key_is_for_the_algorithm(
+    service: Make, provider: Provider
+) -> None:
+    def opens(*more: dict[str, Any], algorithm: str = "RS256", key: Any = KEY) -> int | str:
+        provider.more = list(more)
+        api = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm=algorithm)
+        return outcome(api, signed(CLAIMS, key, algorithm))
+
+    another = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "two"}
+    another.pop("key_ops", None)
+    elliptic = json.loads(ECAlgorithm.to_jwk(EC_KEY.public_key()))
+    assert opens() == 200
+    assert opens(another) == "token_invalid"
+    assert opens(another | {"alg": "PS256"}) == 200
+    assert opens(another | {"use": "enc"}) == 200
+    assert opens(another | {"key_ops": ["encrypt"]}) == 200
+    assert opens(elliptic) == 200
+    assert opens(elliptic, algorithm="ES256", key=EC_KEY) == 200
+    assert opens(elliptic, elliptic, algorithm="ES256", key=EC_KEY) == "token_invalid"
+    assert opens(another, algorithm="PS256", key=OTHER_KEY) == 200  # it names no algorithm
+    assert opens(another, algorithm="PS256") == "token_invalid"
+
+
+def test_a_redirect_to_keys_is_followed_but_not_away_from_https(provider: Provider) -> None:
+    provider.redirect = provider.url
+    assert jwks_module._download(provider.url, time.monotonic() + 10)
+    request = urllib.request.Request("https://id.example/keys")
+    redirects = jwks_module._SafeRedirects()
+    for target in (provider.url, "ftp://id.example/keys", "file:///etc/passwd"):
+        with pytest.raises(urllib.error.URLError):
+            redirects.redirect_request(request, None, 302, "", Message(), target)
 
 
 def test_the_token_command_prints_a_token_that_works(service: Make) -> None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
 from jwt.warnings import InsecureKeyLengthWarning
+from structlog.testing import capture_logs
 
 from jobmon import create_app
 from jobmon.api import auth
@@ -286,19 +287,33 @@ def test_access_tokens_may_say_what_they_are(service: Make, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["dpop+jwt", "logout+jwt", "secevent+jwt", "JOSE", "", 5, None, ["JWT"]]
+    "kind",
+    [
+        "dpop+jwt",
+        "Refresh",
+        "rt+jwt",
+        "refresh+jwt",
+        "logout+jwt",
+        "secevent+jwt",
+        "JOSE",
+        "",
+        5,
+        None,
+        ["JWT"],
+    ],
 )
 def test_another_kind_of_token_of_the_same_key_is_refused(service: Make, kind: Any) -> None:
     assert opened(service(), raw({"alg": "HS256", "typ": kind})) == INVALID
 
 
 FAR = 10**10
+OURS = {"iss": "https://id", "aud": "jobmon"}
 
 
 @pytest.mark.parametrize(
     ("claims", "expected"),
     [
-        ({"exp": at(seconds=-1)}, EXPIRED),
+        ({"exp": at(minutes=-1)}, EXPIRED),
         ({"exp": 0}, EXPIRED),
         ({"exp": -(10**18)}, EXPIRED),
         ({"exp": at(hours=-1), "nbf": at(hours=1)}, INVALID),  # not good yet comes first
@@ -317,6 +332,21 @@ FAR = 10**10
         ({"exp": FAR + 0.5}, 200),
         ({"type": "refresh"}, INVALID),
         ({"type": "refresh", "exp": FAR}, INVALID),
+        ({"type": "REFRESH"}, INVALID),
+        ({"type": "access"}, 200),
+        ({"typ": "Refresh"}, INVALID),
+        ({"typ": "Offline"}, INVALID),
+        ({"typ": "Bearer"}, 200),
+        ({"token_type": "refresh_token"}, INVALID),
+        ({"token_type": ["Refresh"]}, INVALID),
+        ({"tokenType": "refreshToken"}, INVALID),
+        ({"Token-Type": "urn:ietf:params:oauth:token-type:refresh_token"}, INVALID),
+        ({"token_type": "Bearer"}, 200),
+        ({"token_use": "Refresh"}, INVALID),
+        ({"TOKEN_USE": "refresh"}, INVALID),
+        ({"token_use": "access"}, 200),
+        ({"type": "access", "typ": "Refresh"}, INVALID),
+        ({"grant_type": "refresh_token", "scope": "offline_access"}, 200),  # how it was got
         ({"sub": None}, INVALID),
         ({"sub": ""}, INVALID),
         ({"sub": 5}, INVALID),
@@ -343,9 +373,22 @@ def test_a_token_without_a_subject_is_refused(service: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "role", [None, 0, True, [], ["admin"], {"admin": True}, "ADMIN", "admin ", "", "adm\u0131n"]
+    "role",
+    [
+        None,
+        0,
+        True,
+        [],
+        ["ADMIN"],
+        [["admin"]],
+        {"admin": True},
+        "ADMIN",
+        "admin ",
+        "",
+        "adm\u0131n",
+    ],
 )
-def test_a_role_is_one_word_exactly(service: Make, role: Any) -> None:
+def test_a_role_is_a_word_exactly(service: Make, role: Any) -> None:
     api = service()
     token = signed({"sub": "ada", "role": role})
     assert opened(api, token) == 200
@@ -482,6 +525,100 @@ def test_a_token_of_a_megabyte_is_refused_before_it_is_looked_into(
         in_cookie = browser.get("/dashboard", headers={"Cookie": f"jobmon_session={huge}"})
         assert in_cookie.status_code == 401
         assert "no longer valid" in in_cookie.text
+
+
+def test_clocks_may_differ_by_a_few_seconds(service: Make) -> None:
+    for name, ahead in (("iat", 3), ("nbf", 3), ("exp", -3)):
+        claims = CLAIMS | {name: at(seconds=ahead)}
+        assert opened(service(), signed(claims)) == 200, name
+        exact = opened(service(jwt_leeway_s=0), signed(claims))
+        assert exact == (EXPIRED if name == "exp" else INVALID), name
+    for name, ahead in (("iat", 60), ("nbf", 60), ("exp", -60)):
+        claims = CLAIMS | {name: at(seconds=ahead)}
+        assert opened(service(), signed(claims)) in (INVALID, EXPIRED), name
+        assert opened(service(jwt_leeway_s=90), signed(claims)) == 200, name
+
+
+WRONG: list[tuple[str, str, str]] = [
+    ("clock", "token_expired", signed(CLAIMS | OURS | {"exp": at(minutes=-1)})),
+    ("clock", "token_invalid", signed(CLAIMS | {"nbf": at(minutes=1)})),
+    ("clock", "token_invalid", signed(CLAIMS | {"iat": at(minutes=1)})),
+    ("key", "token_invalid", signed(CLAIMS, "another secret of thirty-two bytes or more")),
+    ("algorithm", "token_invalid", signed(CLAIMS, algorithm="HS384")),
+    ("algorithm", "token_invalid", raw({"alg": "none"})),
+    ("audience", "token_invalid", signed(CLAIMS | {"aud": "other", "iss": "https://id"})),
+    ("audience", "token_invalid", signed(CLAIMS | {"iss": "https://id"})),
+    ("issuer", "token_invalid", signed(CLAIMS | {"aud": "jobmon", "iss": "https://evil"})),
+    ("issuer", "token_invalid", signed(CLAIMS | {"aud": "jobmon"})),
+    ("claim", "token_invalid", signed({"role": "admin"} | OURS)),
+    ("claim", "token_invalid", signed(CLAIMS | OURS | {"sub": ""})),
+    ("claim", "token_invalid", raw({"alg": "HS256"}, CLAIMS | OURS | {"sub": 5})),
+    ("claim", "token_invalid", raw({"alg": "HS256"}, CLAIMS | OURS | {"exp": []})),
+    ("claim", "token_invalid", raw({"alg": "HS256"}, CLAIMS | OURS | {"nbf": "soon"})),
+    ("claim", "token_invalid", raw({"alg": "HS256"}, CLAIMS | OURS | {"sub": "\ud800"})),
+    ("type", "token_invalid", signed(CLAIMS | OURS | {"typ": "Refresh"})),
+    ("type", "token_invalid", raw({"alg": "HS256", "typ": "JOSE"}, CLAIMS | OURS)),
+    ("size", "token_invalid", signed(CLAIMS | {"fill": "x" * 9_000})),
+    ("form", "token_invalid", "x"),
+    ("form", "token_invalid", "x y"),
+    ("form", "token_invalid", "a.b.c"),
+]
+
+
+@pytest.mark.parametrize(("reason", "code", "token"), WRONG, ids=[row[0] for row in WRONG])
+def test_the_log_alone_names_the_reason_of_a_refusal(
+    service: Make, reason: str, code: str, token: str
+) -> None:
+    api = service(jwt_issuer="https://id", jwt_audience="jobmon")
+    with capture_logs() as lines:
+        assert opened(api, token) == (401, code, "Bearer")
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert (line["code"], line["reason"], line["user"]) == (code, reason, None)
+    assert len(token) < 5 or token not in str(lines)
+
+
+@pytest.mark.parametrize(
+    ("path", "claims", "granted"),
+    [
+        ("realm_access.roles", {"realm_access": {"roles": ["user", "admin"]}}, True),
+        ("realm_access.roles", {"realm_access": {"roles": ["user"]}}, False),
+        ("realm_access.roles", {"realm_access": ["admin"]}, False),
+        ("realm_access.roles", {"realm_access.roles": "admin"}, True),
+        ("realm_access.roles", {"role": "admin"}, False),
+        ("a.app.example.roles", {"a": {"app.example": {"roles": ["admin"]}}}, True),
+        ("https://id.example/roles", {"https://id.example/roles": ["admin"]}, True),
+        ("cognito:groups", {"cognito:groups": ["admin"]}, True),
+    ],
+)
+def test_the_role_is_where_the_setting_says(
+    service: Make, path: str, claims: dict[str, Any], granted: bool
+) -> None:
+    api = service(role_claim=path)
+    expected = 200 if granted else (403, "permission_denied", None)
+    assert answered(api, f"Bearer {signed({'sub': 'ada'} | claims)}", STATS) == expected
+    assert answered(api, f"Bearer {api.token()}", STATS) == 200  # as `jobmon token` makes them
+
+
+@pytest.mark.parametrize(
+    ("path", "claims"),
+    [
+        ("preferred_username", {"preferred_username": "ada"}),
+        ("preferred_username", {"preferred_username": "ada", "sub": 7}),
+        ("user.id", {"user": {"id": "ada"}}),
+        ("https://id.example/user", {"https://id.example/user": "ada"}),
+    ],
+)
+def test_the_subject_is_where_the_setting_says(
+    service: Make, path: str, claims: dict[str, Any]
+) -> None:
+    api = service(subject_claim=path)
+    with capture_logs() as lines:
+        assert opened(api, raw({"alg": "HS256"}, claims)) == 200
+        assert opened(api, api.token("ada", "user")) == 200
+        assert opened(api, signed({"sub": "ada"})) == INVALID
+        for odd in (7, "", None, ["ada"], {"id": 7}):
+            assert opened(api, signed({path: odd, "user": {"id": odd}})) == INVALID
+    assert [line["user"] for line in lines][:3] == ["ada", "ada", None]
 
 
 def test_a_refusal_tells_nothing_of_why(service: Make) -> None:

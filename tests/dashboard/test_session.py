@@ -281,7 +281,7 @@ def test_without_a_session_one_is_asked_to_sign_in(stranger: Viewer) -> None:
 
 
 def test_an_expired_session_says_so_and_keeps_the_address(api: Api) -> None:
-    viewer = signed_in(api, seconds=-5)
+    viewer = signed_in(api, seconds=-60)
     for asked, then in (
         ("/dashboard/jobs?status=dlq&type=a%20b", "/dashboard/jobs?status=dlq&type=a%20b"),
         ("/dashboard/my", "/dashboard/my"),
