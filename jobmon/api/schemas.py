@@ -295,7 +295,10 @@ def _any_of(what: str, most: int) -> fields.List[Any]:
         fields.String(validate=validate.Length(max=MAX_NAME_LENGTH)),
         load_default=list,
         validate=validate.Length(max=most),
-        **_doc(f"{what}; may be repeated: any of them."),
+        **_doc(
+            f"{what}; may be repeated: any of them. As it is counted: `null` means missing or "
+            'null, the text null is `"null"` and the empty one `""`, in quotes.'
+        ),
     )
 
 

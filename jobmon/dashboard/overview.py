@@ -30,7 +30,6 @@ STOPPED_AFTER = 10 * MINUTE
 MANY_FAIL = 0.2
 FEW = 20
 STATUSES_LISTED = 10
-NO_STATUS = "null"  # what is counted of jobs without a status, which no filter finds
 GREW_BY = 1.2
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
@@ -251,7 +250,7 @@ def _others(facts: Facts) -> Iterator[Tile]:
     odd = {status: count for status, count in facts.counts.items() if status not in _KNOWN}
     if odd:
         most = sorted(odd, key=lambda status: (-odd[status], status))
-        listed = [status for status in most if is_filter(status) and status != NO_STATUS]
+        listed = [status for status in most if is_filter(status)]
         yield Tile(
             name="Others",
             value=grouped(sum(odd.values())),

@@ -31,7 +31,6 @@ from jobmon.api.jobs import RestOfPath, filter_of, list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
-    NO_STATUS,
     RANGE_WORDS,
     RANGES,
     SORTS,
@@ -48,7 +47,7 @@ from jobmon.domain import JobStatus
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
-from jobmon.store.plain import MAX_NAME_LENGTH, is_filter
+from jobmon.store.plain import MAX_NAME_LENGTH, is_filter, label
 from jobmon.store.shared import SharedAnswers
 
 log = logging.getLogger(__name__)
@@ -90,6 +89,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
         "spark",
     ):
         routes.add_app_template_filter(getattr(words, name))
+    routes.add_app_template_filter(label)
     routes.add_app_template_global(words.query)
     routes.add_app_template_global(words.job_address)
     routes.add_app_template_global(_asset, "asset")
@@ -246,7 +246,7 @@ class _Pages:
         """The types that there are, and the statuses beside the known ones."""
         figures = self._store.figures()
         types = sorted(filter(is_filter, figures.type_counts() or {}))
-        odd = set(figures.status_counts() or {}) - {*JobStatus, NO_STATUS}
+        odd = set(figures.status_counts() or {}) - {*JobStatus}
         return types[:SUGGESTED_TYPES], sorted(filter(is_filter, odd))[:SUGGESTED_STATUSES]
 
     def job(self, job_id: str) -> Response | str:

@@ -6,9 +6,11 @@ printed as exactly that text. Values of any other kind are no identity: no text 
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import InvalidOperation
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -51,7 +53,8 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
     return [*ranges, *_number_ranges(prefix)]
 
 
-def label_values(printed: str) -> list[Any]:
+@lru_cache(maxsize=1_000)
+def label_values(printed: str) -> tuple[Any, ...]:
     """The values of a status or a type whose `label` is this text; None stands for missing, too.
 
     Of documents, which all have the same label, there are none.
@@ -60,7 +63,12 @@ def label_values(printed: str) -> list[Any]:
     if len(printed) > 1 and printed[0] == printed[-1] == '"':
         values.append(printed[1:-1])
     values += [*_object_ids(printed), *_numbers(printed), *_uuids(printed)]
-    return [value for value in values if label(value) == printed]
+    return tuple(value for value in values if label(value) == printed)
+
+
+def any_of(values: Sequence[Any]) -> Any:
+    """The condition that a field has one of these values."""
+    return values[0] if len(values) == 1 else {"$in": list(values)}
 
 
 def _is_number(value: Any) -> bool:

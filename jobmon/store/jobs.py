@@ -14,7 +14,7 @@ from pymongo.errors import ExecutionTimeout
 from jobmon.domain import JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.identity import identity_values, is_identity
+from jobmon.store.identity import any_of, identity_values, is_identity, label_values
 from jobmon.store.names import Document, Names
 from jobmon.store.ordering import OLDEST_FIRST
 from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Room, Words, aware, label
@@ -447,7 +447,7 @@ class JobStore:
         query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
         index = indexes.BY_STATUS
         if kind is not None:
-            query["type"] = kind
+            query["type"] = any_of(label_values(kind))
             index = indexes.BY_STATUS_AND_TYPE
         found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
         created_at = found[0].get("createdAt") if found else None
@@ -456,8 +456,7 @@ class JobStore:
 
 def _any_identity(field: str, printed: str) -> Document:
     """A query for what a text means in a field. Mongoose refers to a job by its ObjectId."""
-    values = identity_values(printed)
-    return {field: {"$in": values} if len(values) > 1 else printed}
+    return {field: any_of(identity_values(printed))}
 
 
 def _embedded_attempts(job: Document) -> list[Document]:

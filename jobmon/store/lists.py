@@ -11,7 +11,7 @@ from bson import ObjectId
 from jobmon.domain import JOB_FIELDS, JobCondition, JobStatus, Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.identity import identity_ranges, identity_values, is_identity
+from jobmon.store.identity import identity_ranges, identity_values, is_identity, label_values
 from jobmon.store.jobs import NOT_DATES, JobStore, attempt_count
 from jobmon.store.names import IS_ARRAY, Document, Keys
 from jobmon.store.ordering import (
@@ -63,6 +63,9 @@ class TooManyMatchesError(ValueError):
 class JobFilter:
     """Which jobs: any of `statuses`, any of `types`, those of `owner`; empty means all.
 
+    Statuses and types are given by the labels that they are counted by, so that `null` finds those
+    that are missing.
+
     `created_from` (inclusive) and `created_to` (exclusive) are aware dates; a job whose createdAt
     is no date is in no range. `error_code` is the newest error's, in full, `job_id` how the id
     begins. No index serves `owner` together with `error_code`: ValueError. A createdBy that is an
@@ -93,7 +96,9 @@ class JobFilter:
         if self.statuses:
             query["status"] = {"$in": list(self.statuses)}
         if self.types:
-            query["type"] = {"$in": list(self.types)}
+            query["type"] = {
+                "$in": [value for label in self.types for value in label_values(label)]
+            }
         if self.owner is not None:
             query["createdBy"] = {"$in": identity_values(self.owner)}
             if self.may_have_arrays:

@@ -14,13 +14,15 @@ from typing import Any
 from bson import ObjectId
 
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS
-from jobmon.store.plain import aware
+from jobmon.store.identity import any_of, label_values
+from jobmon.store.plain import aware, label
 
 Document = dict[str, Any]
 Keys = list[tuple[str, int]]
 
 _LISTS = ("$and", "$or", "$nor")
 _NOTHING: Document = {"_id": {"$in": []}}
+NO_STATUS = label(None)
 # That there is an array in a field, or anywhere on the way to it.
 IS_ARRAY: Document = {"$type": "array"}
 
@@ -43,8 +45,9 @@ class Names:
 
     `paths` leads from a field of the contract to its place in a document, dots and all; a field
     that is not among them is in no document. `jobId` and `createdAt` may be at `_id`: an
-    ObjectId has the time in it, by the second. `statuses` leads from the words in the documents to
-    the contract's. A field that `lags` is so much later than the date at its path.
+    ObjectId has the time in it, by the second. `statuses` leads from the words in the documents,
+    each as its `label` (`null` is that of a missing one), to the contract's. A field that `lags`
+    is so much later than the date at its path.
 
     What paths cannot say, `complete` makes of what was read: of the fields that `reads` names
     for a field of the contract, and of `computed` ones, which are expressions. Without
@@ -128,16 +131,25 @@ class Names:
         return list(said.items())
 
     def query(self, query: Document) -> Document:
-        """A filter; what asks for a value in a field that no document has, matches none."""
-        if self.are_ours:
-            return query
+        """A filter; what asks for a value in a field that no document has, matches none.
+
+        Statuses are asked for by their labels: `null` finds those that are missing.
+        """
         clauses = [self._clause(name, condition) for name, condition in query.items()]
+        if self.are_ours:
+            return {name: said for clause in clauses for name, said in clause.items()}
         return clauses[0] if len(clauses) == 1 else {"$and": clauses} if clauses else {}
 
     def pipeline(self, stages: list[Document]) -> list[Document]:
         """An aggregation; names of its own begin with an underscore."""
         if self.are_ours:
-            return stages
+            return [
+                {
+                    name: self.query(spec) if name == "$match" else spec
+                    for name, spec in stage.items()
+                }
+                for stage in stages
+            ]
         return [self._stage(stage) for stage in stages]
 
     def expression(self, expression: Any, *, under: str = "") -> Any:
@@ -186,16 +198,15 @@ class Names:
             told["createdAt"] = _created(watched.get("_id"))
         if "_status" in watched:
             told["status"] = watched["_status"]
-        elif "status" in told:
-            told["status"] = self.status(told["status"])
+        elif "status" in told or NO_STATUS in self.statuses:
+            told["status"] = self.status(told.get("status"))
         if not self.knows_creation:
             told["_at"] = told.pop("createdAt", None)
         return self.complete(watched, told)
 
     def status(self, value: Any) -> Any:
-        """The contract's word for a status as it stands in a document."""
-        # Not isinstance: BSON code is a str to Python, and has no hash.
-        return self.statuses.get(value, value) if type(value) is str else value
+        """The contract's word for a status as it stands in a document; None if it is missing."""
+        return self.statuses.get(label(value), value) if self.statuses else value
 
     def _path(self, name: str) -> str | None:
         if name.startswith("_") or name in self.paths:
@@ -218,7 +229,7 @@ class Names:
             condition = _earlier(condition, self.lags[name])
         if path == "_id" and name == "createdAt":
             return {"_id": _of_date(condition)}
-        if condition == IS_ARRAY:
+        if condition == IS_ARRAY and "." in path:
             return {"$or": [{part: condition} for part in _parts_of(path)]}
         return {path: condition}
 
@@ -231,13 +242,14 @@ class Names:
         path = self.paths.get("status")
         if path is None:
             return _NOTHING
-        said = [value for word in words for value in self._values(word)]
-        return {path: said[0] if len(said) == 1 else {"$in": said}}
+        return {path: any_of([value for word in words for value in self._values(word)])}
 
-    def _values(self, word: str) -> list[str]:
+    def _values(self, word: str) -> list[Any]:
         """What may stand in a document whose status is `word`."""
-        values = [value for value, meant in self.statuses.items() if meant == word]
-        return values if word in self.statuses else [*values, word]
+        labels = [theirs for theirs, meant in self.statuses.items() if meant == word]
+        if word not in self.statuses:
+            labels.append(word)
+        return [value for theirs in labels for value in label_values(theirs)]
 
     def _stage(self, stage: Document) -> Document:
         (name, spec), *_ = stage.items()

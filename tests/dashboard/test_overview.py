@@ -140,7 +140,7 @@ def test_statuses_that_nobody_knows_are_counted_by_their_names() -> None:
     counts = {("odd", "a"): 1, ("paused", "a"): 1_200, ("paused", "b"): 34, ("null", "a"): 2}
     others = tiles(facts(counts))["Others"]
     assert (others.value, others.note) == ("1,237", "1,234 paused, 2 null, 1 odd")
-    assert others.link == "?status=paused&status=odd"  # a job without one is not found by it
+    assert others.link == "?status=paused&status=null&status=odd"
     assert "Others" not in tiles(facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
 
 

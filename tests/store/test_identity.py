@@ -163,8 +163,8 @@ def test_label_values_contain_what_is_counted_by_that_label(value: Any) -> None:
 
 
 def test_label_values_of_null_and_of_the_text_null_differ() -> None:
-    assert label_values("null") == [None]
-    assert label_values('"null"') == ['"null"', "null"]
-    assert label_values("true") == ["true", True]
-    assert label_values("1") == ["1", 1]
-    assert label_values('{"a": 1}') == ['{"a": 1}']
+    assert label_values("null") == (None,)
+    assert label_values('"null"') == ('"null"', "null")
+    assert label_values("true") == ("true", True)
+    assert label_values("1") == ("1", 1)
+    assert label_values('{"a": 1}') == ('{"a": 1}',)

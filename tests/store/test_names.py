@@ -1,6 +1,7 @@
 """The contract's words said in the documents' own: would catch a query that asks for the wrong
 field or value, an index that no document has the fields for, a document that is told wrongly."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from bson import ObjectId
 
 from jobmon.settings import Settings
 from jobmon.store.names import IS_ARRAY, DerivedStatus, Names
+from jobmon.store.plain import label
 from jobmon.store.profiles import profile_of
 
 from ..conftest import NOW
@@ -39,12 +41,15 @@ NOTHING = {"_id": {"$in": []}}
 
 def test_the_contracts_own_documents_are_left_as_they_are() -> None:
     own = Names.of_jobs()
-    query: dict[str, Any] = {"status": {"$in": ["dlq"]}}
+    query: dict[str, Any] = {
+        "status": {"$in": ["dlq", "failed"]},
+        "$nor": [{"createdBy": IS_ARRAY}],
+    }
     stages = [{"$match": query}]
     job = {"_id": 1, "odd": 2}
     assert own.are_ours
-    assert own.query(query) is query
-    assert own.pipeline(stages) is stages
+    assert own.query(query) == query
+    assert own.pipeline(stages) == stages
     assert own.document(job) is job
     assert own.projection(None) is None
     assert own.unknown == frozenset()
@@ -174,6 +179,39 @@ def test_a_document_is_told_in_the_contracts_words() -> None:
         "createdAt": ID.generation_time,
     }
     assert BY_ID.document({"_id": "text"}) == {"_id": "text", "jobId": "text", "createdAt": None}
+
+
+STATES = Names.of_jobs(status="done")
+STATES = replace(
+    STATES, statuses={"true": "succeeded", "false": "queued", "null": "unseen", "1": "leased"}
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (True, "succeeded"),
+        ("true", "succeeded"),
+        (False, "queued"),
+        (None, "unseen"),
+        (1.0, "leased"),
+        ("null", "null"),
+        ("odd", "odd"),
+        (2, 2),
+    ],
+)
+def test_status_names_map_every_value_that_has_the_label(value: Any, word: Any) -> None:
+    assert STATES.status(value) == word
+    assert STATES.document({"_id": 1, "done": value})["status"] == word
+    query = STATES.query({"status": label(word)})["done"]
+    assert value in (query["$in"] if isinstance(query, dict) else [query])
+
+
+def test_status_names_map_a_missing_status() -> None:
+    assert STATES.document({"_id": 1})["status"] == "unseen"
+    assert "status" not in Names.of_jobs().document({"_id": 1})
+    assert Names.of_jobs().query({"status": "null"}) == {"status": None}
+    assert Names.of_jobs().query({"status": '"null"'}) == {"status": {"$in": ['"null"', "null"]}}
 
 
 def test_an_array_is_looked_for_at_every_part_of_a_path() -> None:
