@@ -5,13 +5,13 @@ from importlib.metadata import version
 from typing import Any
 
 from flask import Flask
-from flask_compress import Compress
 from pymongo import MongoClient
 
 from jobmon import logs, tracing
 from jobmon.api import (
     admin,
     auth,
+    compression,
     health,
     jobs,
     openapi,
@@ -56,9 +56,6 @@ def create_app(
         API_TITLE="jobmon",
         API_VERSION=__version__,
         OPENAPI_VERSION="3.1.0",
-        COMPRESS_ALGORITHM=["br", "gzip"],
-        COMPRESS_MIMETYPES=["text/html", "text/css", "text/javascript", "application/json"],
-        COMPRESS_STREAMS=False,
         PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token to check
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -89,7 +86,7 @@ def create_app(
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
     app.register_blueprint(views.blueprint(store, lists, series))
-    Compress(app)
+    compression.register(app)
     return app
 
 

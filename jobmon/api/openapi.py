@@ -16,6 +16,7 @@ from flask_smorest import Api, Blueprint
 from marshmallow import fields
 
 from jobmon.api import auth, errors, examples, ratelimit, schemas
+from jobmon.api.compression import fixed_response
 
 RENEW = "jobmon openapi > docs/openapi.json"
 BEARER = "bearer"
@@ -219,11 +220,11 @@ def blueprint() -> FlaskBlueprint:
     routes = FlaskBlueprint("openapi", __name__)
 
     @cache  # anyone may ask, and no route is added once requests come
-    def text() -> str:
-        return document(current_app)
+    def text() -> bytes:
+        return document(current_app).encode()
 
     @routes.get("/openapi.json")
     def openapi_json() -> Response:
-        return Response(text(), mimetype="application/json")
+        return fixed_response(text(), "application/json")
 
     return routes

@@ -5,7 +5,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,7 @@ from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api import auth, ratelimit
+from jobmon.api.compression import fixed_response
 from jobmon.api.errors import AWAY, ApiError, explain, invalid, unavailable
 from jobmon.api.jobs import RestOfPath, filter_of, list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
@@ -316,17 +317,25 @@ def _static(name: str) -> Response:
     try:
         if path is None or not Path(path).is_file():
             raise FileNotFoundError(name)
-        content = Path(path).read_bytes()  # they are small, and what is streamed is not compressed
+        content, version = _file(path, Path(path).stat().st_mtime_ns)
     except OSError:  # also a name that is too long for any file
         raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.") from None
-    response = _conditional(content, MIMETYPES.get(Path(path).suffix, "application/octet-stream"))
+    mimetype = MIMETYPES.get(Path(path).suffix, "application/octet-stream")
+    response = fixed_response(content, mimetype)
     # What an address with its content's hash names never changes. Another hash is another
     # version's, which may be answering beside this one.
-    is_this = request.args.get("v") == _hash(content)
+    is_this = request.args.get("v") == version
     response.headers["Cache-Control"] = (
         "public, max-age=31536000, immutable" if is_this else "no-cache"
     )
     return response
+
+
+@lru_cache(maxsize=64)
+def _file(path: str, _modified_ns: int) -> tuple[bytes, str]:
+    """What a file of ours holds, and its hash; read again when it has changed."""
+    content = Path(path).read_bytes()
+    return content, _hash(content)
 
 
 def _docs() -> Response:
