@@ -8,6 +8,7 @@ stands in `api.overload`.
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from jobmon import logs
 from jobmon.api.overload import pool_size
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
+from jobmon.worker import refuse_connections
 
 
 def _number(name: str, default: int) -> int:
@@ -62,8 +64,12 @@ _ROOM_FOR_COUNTS = {"counter": 128 * 1_024, "histogram": 256 * 1_024}
 _RATES = "JOBMON_RATE_LIMIT_STORAGE_URI"
 
 
-def on_starting(_: Any) -> None:
+def on_starting(server: Any) -> None:
     """Refuse to start on a bad setting: one line, before any worker is made."""
+    if server.cfg.preload_app:
+        sys.exit("jobmon: --preload (preload_app) is not supported: leave it out")
+    if "h2" in server.cfg.http_protocols:
+        sys.exit("jobmon: --http-protocols h2 is not supported: a proxy in front can speak it")
     try:
         settings = Settings.from_env()
     except SettingsError as error:
@@ -76,6 +82,21 @@ def on_starting(_: Any) -> None:
         os.environ[_COUNTS] = _folder("metrics")
     if (settings.rate_limit or settings.rate_limit_per_address) and _RATES not in os.environ:
         os.environ[_RATES] = f"sqlite://{_folder('rates')}/hits"
+
+
+def when_ready(server: Any) -> None:
+    """Have SIGTERM refuse new connections first, so that none is left in the queue at the end."""
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def refuse_and_stop(number: int, frame: Any) -> None:
+        # A socket that systemd or a new master has, too, goes on.
+        is_last = not (server.reexec_pid or server.master_pid or server.systemd)
+        if os.getpid() == server.pid and is_last and not server.cfg.reuse_port:
+            refuse_connections(server.LISTENERS)
+        if callable(stop):
+            stop(number, frame)
+
+    signal.signal(signal.SIGTERM, refuse_and_stop)
 
 
 _without_counts: list[str] = []

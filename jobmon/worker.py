@@ -6,6 +6,7 @@ receives requests under a deadline and sends what clients have not read yet; doc
 says how. The requests themselves are parsed and answered by gunicorn's own code.
 """
 
+import ctypes
 import errno
 import io
 import logging
@@ -18,13 +19,14 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
 from typing import Any
 
 from gunicorn.config import Config
-from gunicorn.errors import ConfigError
 from gunicorn.glogging import Logger
 from gunicorn.http import RequestParser
 from gunicorn.http.body import ChunkedReader, LengthReader
@@ -73,6 +75,31 @@ _TIMEOUT_ANSWER = (
     b"Connection: close\r\n\r\n%s" % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
 )
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+# A BPF program over a TCP segment: drop what only has SYN set (of SYN and ACK), let the rest pass.
+_DROP_NEW = (
+    (0x30, 0, 0, 13),  # the flags
+    (0x54, 0, 0, 0x12),
+    (0x15, 0, 1, 0x02),
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),
+)
+_SO_ATTACH_FILTER = 26
+
+
+def refuse_connections(listeners: Iterable[socket.socket]) -> None:
+    """Let nobody connect any more, for all processes that have the sockets; Linux only.
+
+    A client that tries asks again after a second, and is refused when the socket is closed.
+    """
+    program = b"".join(struct.pack("HBBI", *step) for step in _DROP_NEW)
+    memory = ctypes.create_string_buffer(program)
+    option = struct.pack("HP", len(_DROP_NEW), ctypes.addressof(memory))
+    for listener in listeners:
+        if listener.family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):  # where there are no such filters, a few may be reset
+                listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
 
 
 class _ReceivedBytes(Unreader):
@@ -425,13 +452,6 @@ class BufferedWorker(ThreadWorker):
     cfg: Config
     log: Logger
     _accepting: bool
-
-    @classmethod
-    def check_config(cls, cfg: Config, log: Logger) -> None:
-        """Refuse what this worker does not speak; ConfigError."""
-        if "h2" in cfg.http_protocols or getattr(cfg, "protocol", "http") != "http":
-            raise ConfigError("jobmon speaks HTTP/1 only: leave out http_protocols and protocol")
-        super().check_config(cfg, log)
 
     def init_process(self) -> None:
         """Prepare the limits before the worker's loop begins."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,6 +154,10 @@ def test_a_refusal_says_when_to_come_again(per_address: Api) -> None:
     assert 0 < int(refused.headers["Retry-After"]) <= 3_600
 
 
+# What the hook looks at of gunicorn.
+SERVER = SimpleNamespace(cfg=SimpleNamespace(preload_app=False, http_protocols=["h1"]))
+
+
 def test_the_workers_file_goes_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)
@@ -160,14 +165,14 @@ def test_the_workers_file_goes_with_the_service(monkeypatch: pytest.MonkeyPatch)
     # Set first: what the hook sets is then undone with it, and no later test inherits it.
     monkeypatch.setenv("JOBMON_RATE_LIMIT_STORAGE_URI", "")
     monkeypatch.delenv("JOBMON_RATE_LIMIT_STORAGE_URI")
-    serving.on_starting(None)
+    serving.on_starting(SERVER)
     assert "JOBMON_RATE_LIMIT_STORAGE_URI" not in os.environ
     monkeypatch.setenv("JOBMON_RATE_LIMIT_PER_ADDRESS", "1/hour")
-    serving.on_starting(None)
+    serving.on_starting(SERVER)
     path = Path(os.environ["JOBMON_RATE_LIMIT_STORAGE_URI"].removeprefix("sqlite://"))
     assert path.parent.is_dir()
     serving.on_exit(None)
     assert not path.parent.exists()
     monkeypatch.setenv("JOBMON_RATE_LIMIT_STORAGE_URI", "redis://127.0.0.1")
-    serving.on_starting(None)
+    serving.on_starting(SERVER)
     assert os.environ["JOBMON_RATE_LIMIT_STORAGE_URI"] == "redis://127.0.0.1"

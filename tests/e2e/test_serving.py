@@ -3,6 +3,7 @@ across a fork, an answer lost under load, and a stop that cuts requests off."""
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from http.client import HTTPConnection, IncompleteRead
+from http.client import HTTPConnection, HTTPException, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ class Web:
             return self.get("/healthz", "") == 200
         except OSError:
             return False
+
+    def workers(self) -> set[str]:
+        """The process ids of gunicorn's workers."""
+        pid = self.process.pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     def stop(self) -> str:
         """SIGTERM, and what the log said."""
@@ -181,4 +187,67 @@ def test_an_export_that_breaks_off_never_looks_whole(
     assert end == {"end": True, "rows": len(jobs)} == {"end": True, "rows": 1_700}
     log = web.stop()
     assert log.count("an export broke off") == 2
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
+def test_stopping_under_load_breaks_no_connection(
+    web: Web, real_api: Api, stop: signal.Signals
+) -> None:
+    """Would catch a client that was let in, and is reset instead of answered."""
+    headers = {"Authorization": f"Bearer {real_api.token()}"}
+    outcomes: Counter[str] = Counter()
+    is_over = threading.Event()
+
+    def ask(number: int) -> None:
+        keeps_alive = number % 4 == 0
+        connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
+        while not is_over.is_set():
+            if connection.sock is None:
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    return
+            try:
+                connection.request("GET", ROUTES[number % len(ROUTES)], headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                outcomes[str(answer.status)] += 1
+            except RemoteDisconnected as error:
+                # A kept connection may be closed while it is idle; it must not be reset.
+                is_idle = keeps_alive and not isinstance(error, ConnectionResetError)
+                outcomes["closed while idle" if is_idle else repr(error)] += 1
+                connection.close()
+            except (OSError, HTTPException) as error:
+                outcomes[repr(error)] += 1
+                connection.close()
+            if not keeps_alive:
+                connection.close()
+        connection.close()
+
+    clients = [threading.Thread(target=ask, args=[number]) for number in range(40)]
+    for client in clients:
+        client.start()
+    eventually(lambda: outcomes["200"] > 100)
+    if stop is signal.SIGHUP:
+        before = web.workers()
+        web.process.send_signal(stop)
+        eventually(lambda: before.isdisjoint(web.workers()), within_s=60)
+        is_over.set()
+    else:
+        web.stop()
+    for client in clients:
+        client.join()
+    outcomes.pop("503", None)  # too many at once
+    outcomes.pop("closed while idle", None)
+    assert set(outcomes) == {"200"}, outcomes
+
+
+def test_preload_is_refused_in_one_line(mongod: Mongod, tmp_path: Path) -> None:
+    """Would catch workers that each count for themselves because the app was made before them."""
+    web = Web(mongod.uri, tmp_path / "log", GUNICORN_CMD_ARGS="--preload")
+    assert web.process.wait(timeout=60) != 0
+    log = web.log.read_text()
+    assert any("--preload" in line and line.startswith("jobmon:") for line in log.splitlines())
+    assert "Booting worker" not in log
     assert "Traceback" not in log
