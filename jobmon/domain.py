@@ -55,6 +55,15 @@ JOB_FIELDS = (
     "finishedAt",
     "lastError",
 )
+# What a document may hold of a job; when its last attempt began is answered as that attempt's.
+MAPPED_JOB_FIELDS = (*JOB_FIELDS, "startedAt")
+# How the last attempt at a job ended, where the job itself is all that is known of it.
+LAST_OUTCOMES = {
+    JobStatus.LEASED.value: AttemptStatus.RUNNING.value,
+    JobStatus.SUCCEEDED.value: AttemptStatus.SUCCEEDED.value,
+    JobStatus.FAILED.value: AttemptStatus.FAILED.value,
+    JobStatus.DLQ.value: AttemptStatus.FAILED.value,
+}
 ATTEMPT_FIELDS = (
     "jobId",
     "attemptNumber",

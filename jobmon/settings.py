@@ -16,7 +16,7 @@ from pymongo.uri_parser import parse_uri
 from jobmon.domain import (
     ATTEMPT_FIELDS,
     DEFAULT_REDACT_KEYS,
-    JOB_FIELDS,
+    MAPPED_JOB_FIELDS,
     AttemptStatus,
     JobStatus,
 )
@@ -191,7 +191,7 @@ def _watched(env: Env) -> dict[str, Any]:
         "attempts_collection": env.str(
             "ATTEMPTS_COLLECTION", Settings.attempts_collection, validate=_collection
         ),
-        "job_fields": _pairs(env, "JOB_FIELDS", _fields_of(JOB_FIELDS)),
+        "job_fields": _pairs(env, "JOB_FIELDS", _fields_of(MAPPED_JOB_FIELDS)),
         "attempt_fields": _pairs(env, "ATTEMPT_FIELDS", _fields_of(ATTEMPT_FIELDS)),
         "status_names": _pairs(env, "STATUS_NAMES", _words_of(JobStatus)),
         "attempt_status_names": _pairs(env, "ATTEMPT_STATUS_NAMES", _words_of(AttemptStatus)),

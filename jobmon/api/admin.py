@@ -80,9 +80,9 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         past = _told(lambda: series.by_step(window, types))
 
         def answer() -> dict[str, Any]:
-            stood = {} if types else series.stood(window)
+            stood, unknown = {} if types else series.stood(window), store.unknown
             data = [
-                {"at": at, **_happened(told, store.unknown), **_stood(stood.get(at))}
+                {"at": at, **_happened(told, unknown), **_stood(stood.get(at))}
                 for at, told in past.happened.items()
             ]
             return {"meta": _about(window, past), "data": data}
@@ -104,16 +104,17 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         if now is None:
             now = dict.fromkeys(past.happened)
         minutes = (min(window.end, past.as_of) - window.start) / MINUTE
-        nothing = Happened.of([])
+        nothing, unknown = Happened.of([]), store.unknown
         data = []
         for kind in sorted(now):
             told = past.happened.get(kind, nothing)
+            rate = round(told.finished / minutes, 3) if minutes > 0 else 0.0
             data.append(
                 {
                     "type": kind,
                     "statusCounts": now[kind],
-                    "finishedPerMinute": round(told.finished / minutes, 3) if minutes > 0 else 0.0,
-                    **_happened(told, store.unknown),
+                    "finishedPerMinute": None if "finishedAt" in unknown else rate,
+                    **_happened(told, unknown),
                 }
             )
         return {"meta": _about(window, past), "data": data}
@@ -198,11 +199,12 @@ def _stood(gauge: Gauge | None) -> dict[str, Any]:
 
 
 def _happened(told: Happened, unknown: frozenset[str]) -> dict[str, Any]:
+    ends_unknown = "finishedAt" in unknown
     return {
         "enqueued": None if "createdAt" in unknown else told.enqueued,
-        "succeeded": told.succeeded,
-        "failed": told.failed,
-        "dlq": told.dlq,
+        "succeeded": None if ends_unknown else told.succeeded,
+        "failed": None if ends_unknown else told.failed,
+        "dlq": None if ends_unknown else told.dlq,
         "failureRate": round(told.failed / told.finished, 4) if told.finished else None,
         "waitMs": told.wait,
         "runMs": told.run,

@@ -569,9 +569,17 @@ class Happened(Answer):
         allow_none=True,
         **_doc("Jobs that were enqueued; null where documents do not tell when that was."),
     )
-    succeeded = fields.Integer(**_doc("Attempts that succeeded."))
-    failed = fields.Integer(**_doc("Attempts that failed, or whose lease ran out."))
-    dlq = fields.Integer(**_doc("Jobs that were given up."))
+    succeeded = fields.Integer(
+        allow_none=True,
+        **_doc("Attempts that succeeded; null where no document holds when attempts end."),
+    )
+    failed = fields.Integer(
+        allow_none=True,
+        **_doc("Attempts that failed, or whose lease ran out; null as for `succeeded`."),
+    )
+    dlq = fields.Integer(
+        allow_none=True, **_doc("Jobs that were given up; null as for `succeeded`.")
+    )
     failureRate = fields.Float(
         allow_none=True,
         **_doc("failed / (succeeded + failed), 0 to 1; null where no attempt ended."),
@@ -598,7 +606,9 @@ class TypeFigures(Happened):
 
     type = fields.String(**_doc("The type; jobs without one are under `null`."))
     statusCounts = _numbers(allow_none=True, **_doc("Its jobs by status now."))
-    finishedPerMinute = fields.Float(**_doc("Attempts that ended, a minute."))
+    finishedPerMinute = fields.Float(
+        allow_none=True, **_doc("Attempts that ended, a minute; null as for `succeeded`.")
+    )
 
 
 class WindowMeta(Answer):

@@ -166,15 +166,16 @@ def chart_columns(
 ) -> dict[str, list[Any]]:
     """The charts' data, a column each, with `at` in Unix seconds; durations in ms.
 
-    Without creation, which is among the `unknown` fields then, nothing is said to be enqueued.
+    Of what depends on one of the `unknown` fields every value is None.
     """
+    no_ends = "finishedAt" in unknown
     columns: dict[str, list[Any]] = {"at": [round(at.timestamp()) for at in past.happened]}
     for at, told in past.happened.items():
         row: dict[str, int | None] = {
             "enqueued": None if "createdAt" in unknown else told.enqueued,
-            "succeeded": told.succeeded,
-            "failed": told.failed,
-            "dlq": told.dlq,
+            "succeeded": None if no_ends else told.succeeded,
+            "failed": None if no_ends else told.failed,
+            "dlq": None if no_ends else told.dlq,
         }
         for name, durations in (("wait", told.wait), ("run", told.run)):
             row |= {
@@ -354,6 +355,8 @@ def _notices_of_the_hour(facts: Facts, hour: Mapping[str, Happened]) -> Iterator
 
 def _stopped(facts: Facts) -> Iterator[Notice]:
     """Types of which something has been due for a while, and nothing was finished meanwhile."""
+    if "finishedAt" in facts.unknown:
+        return
     lately = facts.lately.happened if facts.lately else {}
     now = facts.figures.type_counts() or {}
     for kind, due in sorted(facts.figures.conditions.overdue_by_type.items()):

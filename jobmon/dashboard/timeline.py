@@ -53,7 +53,7 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
     owner = f"by {job['createdBy']}" if job["createdBy"] else ""
     yield Step(name="Enqueued", at=job["createdAt"], status="queued", note=owner)
     before = job["createdAt"]
-    if job["attempts"] and job["attempts"][0]["attemptNumber"] is None:
+    if job["attempts"] and job["attempts"][0]["attemptNumber"] != 1:
         before = None  # there may have been others, of which nothing is told
     left_out = job["attempts"][:-MAX_ATTEMPTS]
     if left_out:

@@ -18,14 +18,14 @@ from typing import Any, Self
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
+from jobmon.store.jobs import ENDED
 from jobmon.store.names import Document, Keys
 from jobmon.store.ordering import NEWEST_FIRST, OLDEST_FIRST
-from jobmon.store.plain import UNNAMED, label
-from jobmon.store.profiles import Profile
+from jobmon.store.plain import UNNAMED, label, text
 from jobmon.store.watched import Watched, is_bad_hint
 
 log = logging.getLogger(__name__)
@@ -169,21 +169,38 @@ def tally(
     ]
     for group in _groups(jobs, dead, BY_FINISH):
         of(group["_id"]).dlq += int(group["count"])
-    attempts = connection.attempts or jobs
-    finished = (
-        _last_attempts(connection.profile, within)
-        if connection.attempts is None
-        else _attempts(attempts, jobs, within)
-    )
-    for group in _groups(attempts, finished, ATTEMPT_FINISHED):
+    for group in _finished(connection, within):
         counted = of(group["_id"])
-        outcome = attempts.names.status(group["_id"]["status"])
+        outcome = group["_id"]["outcome"]
         if outcome not in _FINISHED:
             continue
         counted.outcomes[outcome] += len(group["run"])
         counted.wait.update(int(bucket) for bucket in group["wait"] if bucket is not None)
         counted.run.update(int(bucket) for bucket in group["run"] if bucket is not None)
     return tallies
+
+
+def _finished(connection: Connection, within: Document) -> Iterator[Document]:
+    """Finished attempts by minute, type and outcome, each with its buckets.
+
+    Either all from the recorded attempts or, where there is none at all, all from the jobs: so
+    that none is counted twice.
+    """
+    jobs, outcome_of_jobs = connection.jobs, connection.profile.outcome
+    if connection.attempts is not None and connection.has_recorded_attempts():
+        pipeline = _attempts(connection.attempts, jobs, within)
+        for group in _groups(connection.attempts, pipeline, ATTEMPT_FINISHED):
+            group["_id"]["outcome"] = connection.attempts.names.status(group["_id"].get("status"))
+            yield group
+    elif outcome_of_jobs is not None:
+        pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs)
+        yield from _groups(jobs, pipeline, ATTEMPT_FINISHED)
+    else:
+        ended = {"status": {"$in": ENDED}, "finishedAt": within}
+        for group in _groups(jobs, _last_attempts(ended, "status", "$status"), BY_FINISH):
+            status = jobs.names.status(group["_id"].get("status"))
+            group["_id"]["outcome"] = LAST_OUTCOMES.get(text(status))
+            yield group
 
 
 def _by_type(moment: str) -> Document:
@@ -242,16 +259,25 @@ def _attempts(attempts: Watched, jobs: Watched, within: Document) -> list[Docume
     ]
 
 
-def _last_attempts(profile: Profile, within: Document) -> list[Document]:
-    """The last attempt at each job, where the job itself is all that tells of it."""
-    started, ended = profile.started_at, "$finishedAt"
-    # A job that runs anew has forgotten when the attempt began that ended.
-    run = {"$cond": [{"$lte": [started, ended]}, _bucket_between(started, ended), None]}
-    key = {"at": _minute_of("$finishedAt"), "type": "$type", "status": profile.outcome}
-    return [
-        {"$match": {"finishedAt": within}},
-        {"$group": {"_id": key, "wait": {"$push": None}, "run": {"$push": run}}},
-    ]
+def _last_attempts(match: Document, name: str, outcome: Any) -> list[Document]:
+    """The last attempt at each job, where the job itself is all that is known of it.
+
+    A first attempt waited since the job was due. A job that runs anew has forgotten when the
+    attempt began that ended.
+    """
+    started, ended = "$startedAt", "$finishedAt"
+    due = {"$max": ["$createdAt", "$nextRunAt"]}
+    first_due = {"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]}
+    buckets = {
+        "wait": {"$push": _bucket_in_order(first_due, started)},
+        "run": {"$push": _bucket_in_order(started, ended)},
+    }
+    key = {"at": _minute_of("$finishedAt"), "type": "$type", name: outcome}
+    return [{"$match": match}, {"$group": {"_id": key, **buckets}}]
+
+
+def _bucket_in_order(start: Any, end: Any) -> Document:
+    return {"$cond": [{"$lte": [start, end]}, _bucket_between(start, end), None]}
 
 
 def _bucket_between(start: Any, end: Any) -> Document:

@@ -211,6 +211,10 @@ class Connection:
         watched = [self.jobs, self.attempts]
         return [each.collection.name for each in watched if each is not None]
 
+    def has_recorded_attempts(self) -> bool:
+        """Whether any attempt is recorded. If none is, each job is its own last attempt."""
+        return self.attempts is not None and bool(self.attempts.find({}, ("_id",), limit=1))
+
     @property
     def rollups(self) -> Database[Document]:
         """jobmon's own database, in the watched deployment; DatabaseAwayError."""

@@ -9,16 +9,17 @@ from decimal import Decimal
 from typing import Any
 
 from bson import Decimal128
-from pymongo.errors import ExecutionTimeout
+from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from jobmon.domain import JobStatus
+from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.identity import any_of, identity_values, is_identity, label_values
 from jobmon.store.names import Document, Names
 from jobmon.store.ordering import OLDEST_FIRST
-from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Room, Words, aware, label
+from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Room, Words, aware, label, text
 from jobmon.store.shared import Shared
+from jobmon.store.watched import is_bad_hint
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ MAX_ATTEMPTS_SHOWN = 1_000
 # In characters. A job is 16 MB at the most, but each of its attempts may be.
 ROOM_FOR_ATTEMPTS = 10_000_000
 ROOM_FOR_A_FIELD = 2_000
+# Statuses of jobs whose last attempt has ended, and how long it is remembered if any says when.
+ENDED = [status for status, outcome in LAST_OUTCOMES.items() if outcome != AttemptStatus.RUNNING]
+ENDS_TTL_MS = 10_000
 MAX_AGES = 100  # of the oldest job, by type
 MAX_COUNT = 2**53
 MAX_OVERDUE = 100  # what the server answers at once
@@ -193,6 +197,8 @@ class JobStore:
             indexes.BY_NEXT_RUN if connection.jobs.names.has_status else indexes.BY_WAITING
         )
         self._attempts = connection.attempts
+        self._connection = connection
+        self._ends_are_known = Shared(self._look_for_ends, ENDS_TTL_MS)
         self._live_figures = Shared(self._count_everything, stats_ttl_ms)
         self._rollup = rollup
 
@@ -216,7 +222,9 @@ class JobStore:
         if not found:
             return None
         (job,) = found
-        attempts = self._attempts_at(job_id) or _embedded_attempts(job)
+        attempts = self._attempts_at(job_id) or self._embedded_attempts(job)
+        if not attempts and self._attempts is not None:  # else the profile has made them
+            attempts = last_attempt(job)
         return {
             **job,
             "attempts": attempts,
@@ -242,10 +250,45 @@ class JobStore:
             each=cut,
         )[::-1]
 
+    def _embedded_attempts(self, job: Document) -> list[Document]:
+        """Attempts that another program keeps in the job itself, numbered if they are not."""
+        embedded = job.get("attempts")
+        if not isinstance(embedded, list):
+            return []
+        names = self._attempts.names if self._attempts is not None else Names.of_attempts()
+        return [
+            {"attemptNumber": number, **names.document(attempt)}
+            for number, attempt in enumerate(embedded, start=1)
+            if isinstance(attempt, dict)
+        ][-MAX_ATTEMPTS_SHOWN:]
+
     @property
     def unknown(self) -> frozenset[str]:
-        """The fields of a job that the watched documents do not tell."""
-        return self._jobs.names.unknown
+        """The fields of a job that the watched documents do not hold.
+
+        `finishedAt` is one of them where jobs have ended and none says when.
+        """
+        fields = self._jobs.names.unknown
+        return fields if self._ends_are_known.get() else fields | {"finishedAt"}
+
+    def _look_for_ends(self) -> bool:
+        """Whether it is known when attempts end: from the recorded ones or from the jobs."""
+        if self._connection.profile.outcome is not None:
+            return True
+        if self._connection.has_recorded_attempts():
+            return True
+        ended: Document = {"status": {"$in": ENDED}}
+
+        def is_any(query: Document) -> bool:
+            index = indexes.BY_FINISH
+            return bool(self._jobs.find(query, ("_id",), index=index, limit=1, strictly=True))
+
+        try:
+            return is_any(ended | {"finishedAt": {"$type": "date"}}) or not is_any(ended)
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return True  # nothing is counted without that index
 
     def finds(self, field: str) -> bool:
         """Whether jobs can be asked for by this field."""
@@ -321,7 +364,7 @@ class JobStore:
         return self._jobs.count({"status": status.value}, index=indexes.BY_STATUS, limit=1) > 0
 
     def _why_no_age(self) -> str:
-        if "createdAt" in self.unknown:
+        if "createdAt" in self._jobs.names.unknown:
             return "no field of the documents has when a job was created"
         if not self._jobs.names.has_status:
             return "since when a job waits that ran before is not recorded"
@@ -459,16 +502,28 @@ def _any_identity(field: str, printed: str) -> Document:
     return {field: any_of(identity_values(printed))}
 
 
-def _embedded_attempts(job: Document) -> list[Document]:
-    """Attempts that another program keeps in the job itself, numbered if they are not."""
-    embedded = job.get("attempts")
-    if not isinstance(embedded, list):
+def last_attempt(job: Document) -> list[Document]:
+    """The job as its own last attempt, where none is recorded; empty if it had none so far.
+
+    What the job does not say is None: its number, for instance, or how it ended.
+    """
+    outcome = LAST_OUTCOMES.get(text(job.get("status")))
+    started, ended = job.get("startedAt"), job.get("finishedAt")
+    if outcome is None and not isinstance(started, datetime):
         return []
+    is_over = outcome != AttemptStatus.RUNNING
+    if isinstance(started, datetime) and isinstance(ended, datetime):
+        is_over = is_over and aware(ended) >= aware(started)  # else it is of the one before
     return [
-        {"attemptNumber": number, **attempt}
-        for number, attempt in enumerate(embedded, start=1)
-        if isinstance(attempt, dict)
-    ][-MAX_ATTEMPTS_SHOWN:]
+        {
+            "attemptNumber": attempt_count(job, default=0) or None,
+            "status": outcome,
+            "workerId": job.get("leasedBy"),
+            "startedAt": started,
+            "finishedAt": ended if is_over else None,
+            "error": job.get("lastError") if outcome == AttemptStatus.FAILED else None,
+        }
+    ]
 
 
 def attempt_count(job: Document, default: int) -> int:

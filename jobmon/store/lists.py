@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from jobmon.domain import JOB_FIELDS, JobCondition, JobStatus, Redactor
+from jobmon.domain import MAPPED_JOB_FIELDS, JobCondition, JobStatus, Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_ranges, identity_values, is_identity, label_values
-from jobmon.store.jobs import NOT_DATES, JobStore, attempt_count
+from jobmon.store.jobs import NOT_DATES, JobStore, attempt_count, last_attempt
 from jobmon.store.names import IS_ARRAY, Document, Keys
 from jobmon.store.ordering import (
     BY_ID_KEY,
@@ -39,7 +39,7 @@ ROOM_FOR_A_FIELD = 10_000
 _MAX_SKIP = 2**31
 
 # A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
-_SUMMARY_FIELDS = ("_id", *(name for name in JOB_FIELDS if name != "payload"))
+_SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
 _SMALL = (datetime, int, float, ObjectId)  # values that are never cut
 
 
@@ -102,7 +102,7 @@ class JobFilter:
         if self.owner is not None:
             query["createdBy"] = {"$in": identity_values(self.owner)}
             if self.may_have_arrays:
-                query["$nor"] = [{"createdBy": IS_ARRAY}]
+                query["$and"] = [{"$nor": [{"createdBy": IS_ARRAY}]}]
         if self.error_code is not None:
             query["lastError.code"] = {"$in": _code_values(self.error_code)}
         if self.is_ranged:
@@ -533,8 +533,8 @@ def _owned(jobs: list[Document], wanted: JobFilter) -> list[Document]:
 
 def _summary(job: Document) -> Document:
     """What a list shows of a job, made as it comes: a hundred may be 16 MB each."""
-    shown = {name: value for name, value in job.items() if name != "attempts"}
-    shown["attemptCount"] = attempt_count(job, default=0)
+    shown = {name: value for name, value in job.items() if name not in ("attempts", "startedAt")}
+    shown["attemptCount"] = attempt_count(job, default=len(last_attempt(job)))
     error = shown.pop("lastError", None)
     summary = {name: _cut(value) for name, value in shown.items()}
     if isinstance(error, dict):

@@ -13,7 +13,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS
+from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS
 from jobmon.store.identity import any_of, label_values
 from jobmon.store.plain import aware, label
 
@@ -66,7 +66,7 @@ class Names:
     @classmethod
     def of_jobs(cls, **paths: str) -> "Names":
         """The contract's names for a job, but for these."""
-        return cls(paths={name: name for name in JOB_FIELDS} | paths)
+        return cls(paths={name: name for name in MAPPED_JOB_FIELDS} | paths)
 
     @classmethod
     def of_attempts(cls, **paths: str) -> "Names":
@@ -276,7 +276,7 @@ class Names:
         return None if path is None else f"{prefix}{path}{dot}{rest}"
 
     def _is_contracts(self, name: str) -> bool:
-        return name in JOB_FIELDS or name in ATTEMPT_FIELDS
+        return name in MAPPED_JOB_FIELDS or name in ATTEMPT_FIELDS
 
 
 def _is_inside(path: str, paths: set[str]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.settings import Settings
 from jobmon.store.names import DerivedStatus, Document, Keys, Names
 from jobmon.store.plain import text
@@ -25,14 +25,13 @@ AGENDA_LOCK_LIFETIME = timedelta(minutes=10)
 class Profile:
     """How jobs and attempts are told, and which indexes that needs beside the usual ones.
 
-    Without `attempts` the job itself tells of its last one: when it began and how it ended are
-    expressions, its end is the job's `finishedAt`. Expressions and `indexes` are in the words of
-    the documents.
+    Without `attempts` none are recorded: each job is its own last one. How that ended follows from
+    the job's status, unless `outcome` is an expression for it. That and `indexes` are in the words
+    of the documents.
     """
 
     jobs: Names
     attempts: Names | None
-    started_at: Any = None
     outcome: Any = None
     indexes: tuple[Keys, ...] = ()
 
@@ -145,12 +144,6 @@ _CELERY_STATUSES = {
     "FAILURE": JobStatus.DLQ.value,
     "REVOKED": JobStatus.CANCELLED.value,
 }
-_CELERY_OUTCOMES = {
-    "STARTED": AttemptStatus.RUNNING.value,
-    "RETRY": AttemptStatus.FAILED.value,
-    "SUCCESS": AttemptStatus.SUCCEEDED.value,
-    "FAILURE": AttemptStatus.FAILED.value,
-}
 # What a task returned may be large and is nobody's business here; what it raised is its error.
 _CELERY_ERROR: Document = {
     "$cond": [
@@ -166,7 +159,7 @@ def _celery_job(watched: Document, job: Document) -> Document:
     job["lastError"] = error = _celery_error(watched.get("lastError"))
     if "args" in watched or "kwargs" in watched:
         job["payload"] = {"args": watched.get("args"), "kwargs": watched.get("kwargs")}
-    outcome = _CELERY_OUTCOMES.get(str(watched.get("status")))
+    outcome = LAST_OUTCOMES.get(text(job.get("status")))
     retries = watched.get("retries")
     number = retries + 1 if isinstance(retries, int) else None
     job |= {"attempts": [], "attemptCount": number or int(outcome is not None)}
@@ -213,6 +206,7 @@ _PROFILES = {
                 "priority": "priority",
                 "nextRunAt": "nextRunAt",
                 "leasedBy": "lastModifiedBy",
+                "startedAt": "lastRunAt",
                 "leaseExpiresAt": "lockedAt",
                 "finishedAt": "lastFinishedAt",
             },
@@ -225,7 +219,6 @@ _PROFILES = {
             complete=_agenda_job,
         ),
         attempts=None,
-        started_at="$lastRunAt",
         outcome={
             "$cond": [_AGENDA_FAILED, AttemptStatus.FAILED.value, AttemptStatus.SUCCEEDED.value]
         },
@@ -253,14 +246,5 @@ _PROFILES = {
             knows_creation=False,
         ),
         attempts=None,
-        outcome={
-            "$switch": {
-                "branches": [
-                    {"case": {"$eq": ["$status", word]}, "then": outcome}
-                    for word, outcome in _CELERY_OUTCOMES.items()
-                ],
-                "default": None,
-            }
-        },
     ),
 }

@@ -1,0 +1,193 @@
+"""A queue whose attempts nobody records, on the real server: would catch figures that are 0 where
+jobs ended, an attempt that is made up or counted twice, and an alarm on what is unknown."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from jobmon.embedded import Mongod
+from jobmon.store.plain import iso
+
+from ..dashboard.conftest import signed_in
+from ..waiting import eventually
+from .watching import Answer, Watching, a_database, init, uri_of
+
+FIELDS = {"type": "kind", "status": "state", "nextRunAt": "runAt", "finishedAt": "endedAt"}
+STATUSES = {"done": "succeeded", "waiting": "queued", "failed": "dlq", "again": "failed"}
+WORDS = {
+    "JOB_FIELDS": ",".join(f"{ours}={theirs}" for ours, theirs in FIELDS.items()),
+    "STATUS_NAMES": ",".join(f"{theirs}={ours}" for theirs, ours in STATUSES.items()),
+}
+
+
+def ended(number: int, state: str, now: datetime) -> Answer:
+    began = now - timedelta(minutes=4) + timedelta(seconds=number)
+    return {
+        "jobId": f"{state}-{number}",
+        "kind": "mail",
+        "state": state,
+        "createdAt": began - timedelta(seconds=3),
+        "updatedAt": began + timedelta(seconds=2),
+        "runAt": began - timedelta(seconds=3),
+        "startedAt": began,
+        "endedAt": began + timedelta(seconds=2),
+    }
+
+
+def waiting(now: datetime) -> Answer:
+    due = now - timedelta(minutes=15)
+    return {"jobId": "w", "kind": "mail", "state": "waiting", "createdAt": due, "runAt": due}
+
+
+@pytest.fixture(scope="module")
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watching]:
+    now = datetime.now(UTC).replace(microsecond=0)
+    with a_database(mongo) as database:
+        database.jobs.insert_many(
+            [
+                *(ended(number, "done", now) for number in range(100)),
+                *(ended(number, "failed", now) for number in range(10)),
+                *(ended(number, "again", now) for number in range(5)),
+                waiting(now),
+            ]
+        )
+        init(uri_of(mongod, database), **WORDS)
+        watching = Watching(mongod, database, job_fields=FIELDS, status_names=STATUSES)
+        yield watching
+        watching.close()
+
+
+EXPECTED = {"enqueued": 116, "succeeded": 100, "failed": 15, "dlq": 10}
+
+
+def check_figures(queue: Watching) -> None:
+    assert queue.happened() == EXPECTED
+    (mail,) = queue.get("/admin/jobs/types")["data"]
+    assert mail["finishedPerMinute"] > 1
+    assert mail["failureRate"] == pytest.approx(15 / 115, abs=0.001)
+    assert mail["runMs"]["p50"] == pytest.approx(2_000, rel=0.05)
+    assert mail["waitMs"]["p50"] is None  # whether it was the first attempt is unknown
+
+
+def test_each_job_is_counted_as_its_own_last_attempt(queue: Watching) -> None:
+    check_figures(queue)
+
+
+def test_the_collector_counts_each_job_as_its_own_last_attempt(queue: Watching) -> None:
+    with queue.collected():
+        eventually(lambda: queue.happened() == EXPECTED)
+        check_figures(queue)
+        assert "stands still" not in signed_in(queue.api).page("/dashboard").text
+
+
+def test_a_detail_has_one_attempt_made_from_the_job(queue: Watching) -> None:
+    job = queue.get("/jobs/done-7")
+    assert job["attemptCount"] == 1
+    assert job["attempts"] == [
+        {
+            "attemptNumber": None,
+            "status": "succeeded",
+            "workerId": None,
+            "eligibleAt": None,
+            "startedAt": iso(queue.database.jobs.find_one({"jobId": "done-7"})["startedAt"]),
+            "finishedAt": job["finishedAt"],
+            "waitMs": None,
+            "durationMs": 2_000,
+            "error": None,
+        }
+    ]
+    for job_id, status in (("failed-1", "failed"), ("again-1", "failed")):
+        (attempt,) = queue.get(f"/jobs/{job_id}")["attempts"]
+        assert attempt["status"] == status
+    not_begun = queue.get("/jobs/w")
+    assert (not_begun["attempts"], not_begun["attemptCount"]) == ([], 0)
+    (listed,) = queue.get("/admin/jobs/queue", job_id="done-7", per_page=1)["data"]
+    assert listed["attemptCount"] == 1
+    assert "Last attempt" in signed_in(queue.api).page("/dashboard/jobs/done-7").text
+
+
+@pytest.fixture
+def few(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watching]:
+    """Three jobs of the contract's own form that ended, and none of their attempts."""
+    now = datetime.now(UTC)
+    with a_database(mongo) as database:
+        database.jobs.insert_many(
+            ended(number, "done", now) | {"status": "succeeded", "finishedAt": now, "type": "t"}
+            for number in range(3)
+        )
+        init(uri_of(mongod, database))
+        watching = Watching(mongod, database)
+        yield watching
+        watching.close()
+
+
+def test_where_any_attempt_is_recorded_only_recorded_ones_are_counted(
+    few: Watching, mongod: Mongod
+) -> None:
+    assert few.happened()["succeeded"] == 3
+    now = datetime.now(UTC)
+    few.database.job_attempts.insert_one(
+        {"jobId": "done-0", "attemptNumber": 1, "status": "succeeded", "finishedAt": now}
+    )
+    init(uri_of(mongod, few.database))
+    eventually(lambda: few.happened()["succeeded"] == 1)
+    (recorded,) = few.get("/jobs/done-0")["attempts"]
+    (own,) = few.get("/jobs/done-1")["attempts"]
+    assert (recorded["attemptNumber"], own["attemptNumber"]) == (1, None)
+
+
+def test_a_first_attempt_waited_since_its_job_was_due(few: Watching) -> None:
+    few.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
+    (told,) = few.get("/admin/jobs/types")["data"]
+    assert told["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
+    assert few.get("/jobs/done-0")["attempts"][0]["attemptNumber"] == 1
+
+
+def test_where_no_job_says_when_it_ended_nothing_is_said_to_have_ended(few: Watching) -> None:
+    """Nor does an alarm say that nothing does."""
+    few.database.jobs.update_many({}, {"$set": {"finishedAt": 1_700_000_000_000}})
+    due = datetime.now(UTC) - timedelta(minutes=15)
+    few.database.jobs.insert_one(
+        {"jobId": "w", "status": "queued", "type": "t", "nextRunAt": due, "createdAt": due}
+    )
+    assert few.happened() == {"enqueued": 4, "succeeded": None, "failed": None, "dlq": None}
+    (told,) = few.get("/admin/jobs/types")["data"]
+    assert told["finishedPerMinute"] is told["failureRate"] is None
+    assert "stands still" not in signed_in(few.api).page("/dashboard").text
+
+
+def test_embedded_attempts_are_read_by_the_names_of_attempts(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    later = now + timedelta(seconds=4)
+    runs = [
+        {"from": now, "to": later, "outcome": "ok", "host": "w-1"},
+        {"from": later, "outcome": "busy", "try": 7},
+    ]
+    with a_database(mongo) as database:
+        database.jobs.insert_one({"jobId": "j", "log": runs})
+        watching = Watching(
+            mongod,
+            database,
+            job_fields={"attempts": "log"},
+            attempt_fields={
+                "startedAt": "from",
+                "finishedAt": "to",
+                "status": "outcome",
+                "workerId": "host",
+                "attemptNumber": "try",
+            },
+            attempt_status_names={"ok": "succeeded", "busy": "running"},
+        )
+        job = watching.get("/jobs/j")
+        told = [
+            (found["attemptNumber"], found["status"], found["workerId"], found["durationMs"])
+            for found in job["attempts"]
+        ]
+        assert told == [(1, "succeeded", "w-1", 4_000), (7, "running", None, None)]
+        assert job["attemptCount"] == 2
+        watching.close()
