@@ -94,11 +94,15 @@ class Settings:
     trusted_proxies: int = 0
 
     @classmethod
-    def of_watched(cls, mongo_uri: str) -> "Settings":
+    def of_watched(cls, mongo_uri: str, name: str = "JOBMON_ADMIN_MONGO_URI") -> "Settings":
         """What the environment says of the watched documents, for a database that it need not name.
 
-        SettingsError names every setting that is wrong.
+        SettingsError names every setting that is wrong; `name` is where the URI comes from.
         """
+        try:
+            _mongo_uri(mongo_uri)
+        except ValidationError as error:
+            raise SettingsError(f"{name}: {error.messages[0]}") from None
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values = _watched(env)

@@ -65,7 +65,7 @@ def missing_indexes(
 
 
 def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str, int]:
-    """How large each index may become, at the most, by the sizes of values in a sample.
+    """About how many bytes each index takes, by the sizes of values in a sample.
 
     MongoDB compresses keys that begin alike, so that it mostly takes less. An index of an empty
     collection is 0 bytes; one whose sample takes too long is left out.

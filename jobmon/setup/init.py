@@ -22,7 +22,16 @@ from jobmon.setup.deployment import (
     unfit_kind,
 )
 from jobmon.setup.fields import Sample, expected_fields
-from jobmon.setup.findings import Finding, SetupError, describe, granted, ok, problem, warning
+from jobmon.setup.findings import (
+    UNAUTHORIZED,
+    Finding,
+    SetupError,
+    describe,
+    granted,
+    ok,
+    problem,
+    warning,
+)
 from jobmon.setup.indexes import MadeIndexes, PlannedIndex, State, estimate_bytes, plan_indexes
 from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
 from jobmon.store.indexes import Index, create_index
@@ -114,6 +123,8 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             yield "// Once it has a primary, print the script again: it has the rest then."
             return
         plan = _plan(Deployment.of_admin(settings, client), options)
+        queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
+        yield f"// What `jobmon init` makes for the jobs in {queue}, as lines for mongosh."
         yield from (f"// {note.says}" for note in plan.notes)
         if options.users:
             yield from script.role_lines(plan.roles)
@@ -152,6 +163,8 @@ def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
     except TimeoutError as error:
         raise SetupError(problem("replica set", str(error), do="Its log has the reason.")) from None
     except OperationFailure as error:
+        if error.code == UNAUTHORIZED:
+            raise
         raise SetupError(
             problem(
                 "replica set",
@@ -185,6 +198,8 @@ def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
                     raise SetupError(unusable)
                 samples[collection.name] = sample
                 continue
+        if kind is None:  # a user who may not read it does not see it either: that is refused
+            collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
         if options.create:
             empty.append(collection.name)
             if kind is None:
@@ -332,10 +347,8 @@ def _refuse_unique(plan: _Plan, index: Index) -> Finding | None:
 def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
     if planned.state is not State.MISSING:
         return _describe_kept(planned)
-    at_most = (
-        "size not known" if size is None else f"at most about {max(size / _MIB, 0.1):,.1f} MiB"
-    )
-    return ok("index", f"{planned.index}: would be created, {at_most}")
+    estimate = "size not known" if size is None else f"about {max(size / _MIB, 0.1):,.1f} MiB"
+    return ok("index", f"{planned.index}: would be created, {estimate}")
 
 
 def _connection(plan: _Plan, user: User) -> Finding:

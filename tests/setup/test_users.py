@@ -3,7 +3,9 @@ right, grants one too many, takes one from somebody, or cannot be run twice."""
 
 import re
 import secrets
+import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,8 +19,9 @@ from jobmon.queue import JobQueue
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 
-from ..conftest import Api
+from ..conftest import NOW, Api
 from ..waiting import eventually
+from .commands import all_names, init, problems
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +275,97 @@ def test_two_users_need_two_names(initiated: Mongod) -> None:
     result = init_as(initiated, as_root(initiated, "shop"), *options)
     assert result.exit_code == 2
     assert "two names" in result.output
+
+
+@pytest.mark.parametrize(
+    ("roles", "lacks"),
+    [
+        ([], None),
+        (["read"], "createRole, grantRole, viewRole on admin; createUser, viewUser on {shop}; "),
+        (["readWrite"], "createRole, grantRole, viewRole on admin; createUser, viewUser on {shop}"),
+        (["readWrite", "userAdmin"], "createRole, grantRole, viewRole on admin"),
+        ([{"role": "userAdminAnyDatabase", "db": "admin"}], None),
+        (["read", {"role": "userAdminAnyDatabase", "db": "admin"}], "createIndex on {shop}.jobs"),
+    ],
+    ids=["none", "read", "readWrite", "one database's users", "users only", "no indexes"],
+)
+def test_a_right_that_is_missing_is_named_before_anything_is_made(
+    initiated: Mongod, roles: list[Any], lacks: str | None
+) -> None:
+    name = f"rights_{uuid.uuid4().hex}"
+    with MongoClient(as_root(initiated, name)) as root:
+        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
+        root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
+        before = all_names(root, name)
+        admin = f"mongodb://admin:adminpw@{initiated.address}/{name}?replicaSet=rs0"
+        result = init(admin, "--reader", "reader", "--collector", "collector")
+        assert result.exit_code == 1
+        (problem,) = problems(result)
+        assert all_names(root, name) == before
+        preview = init(admin, "--reader", "reader", "--dry-run")
+        assert len(problems(preview)) == 1
+        root.drop_database(name)
+        root[name].command("dropAllUsersFromDatabase")
+    assert problem.startswith("problem  rights ")
+    if lacks is None:  # not even what is in the collection can be seen
+        assert re.search(f"may not run (aggregate|find) on {name}\\.", problem)
+    else:
+        assert f"The user admin@{name} in JOBMON_ADMIN_MONGO_URI may not" in problem
+        assert lacks.format(shop=name) in problem
+        assert "jobmon init --print" in result.output
+
+
+def test_what_the_page_says_is_needed_is_enough(initiated: Mongod) -> None:
+    name = f"rights_{uuid.uuid4().hex}"
+    own = [{"role": "readWrite", "db": f"{name}_{which}"} for which in ("rollups", "state")]
+    roles = ["readWrite", *own, {"role": "userAdminAnyDatabase", "db": "admin"}]
+    with MongoClient(as_root(initiated, name)) as root:
+        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
+        root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
+        admin = f"mongodb://admin:adminpw@{initiated.address}/{name}?replicaSet=rs0"
+        for options in ((), ("--dry-run",), ("--print",)):
+            result = init(admin, "--reader", "reader", "--collector", "collector", *options)
+            assert result.exit_code == 0, result.output
+        for options in (("--dry-run",), ("--print",), ()):
+            result = init(admin, "--remove", *options)
+            assert result.exit_code == 0, result.output
+        assert all_names(root, name)["users"] == ["admin"]
+        for database in all_names(root, name)["databases"]:
+            root.drop_database(database)
+        root[name].command("dropAllUsersFromDatabase")
+
+
+def test_indexes_are_made_without_a_right_to_the_databases_of_jobmon(initiated: Mongod) -> None:
+    name = f"rights_{uuid.uuid4().hex}"
+    with MongoClient(as_root(initiated, name)) as root:
+        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
+        root[name].command("createUser", "admin", pwd="adminpw", roles=["readWrite"])
+        result = init(f"mongodb://admin:adminpw@{initiated.address}/{name}?replicaSet=rs0")
+        root.drop_database(name)
+        root[name].command("dropAllUsersFromDatabase")
+    assert result.exit_code == 0, result.output
+    assert "created, as status_1_createdAt_-1__id_-1" in result.output
+    assert result.output.count("`jobmon init --remove` will not know") == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--print",), ("--remove",)])
+@pytest.mark.parametrize(
+    ("who", "says"),
+    [
+        ("root:no5ecret@", "does not know this user or password."),
+        ("", "answers only to users who sign in."),
+    ],
+    ids=["wrong password", "no user"],
+)
+def test_a_server_that_does_not_let_us_in_is_one_line(
+    initiated: Mongod, who: str, says: str, options: tuple[str, ...]
+) -> None:
+    source = "authSource=admin&" if who else ""
+    away = f"mongodb://{who}{initiated.address}/shop?{source}directConnection=true"
+    for more in ((), ("--replica-set", f"rs0/{initiated.address}")):
+        result = init(away, "--reader", "reader", *options, *more)
+        assert result.exit_code == 1
+        (problem,) = problems(result)
+        assert says in problem
+        assert "5ecret" not in result.output
+        assert "JOBMON_ADMIN_MONGO_URI" in result.output

@@ -1,0 +1,50 @@
+// As much of mongosh as the scripts of `jobmon init --print` use: what is asked of it is answered
+// from `state`, and the commands that it would send are printed as extended JSON.
+const { readFileSync } = require("fs");
+const vm = require("vm");
+const [state, script] = [process.argv[2], process.argv[3]].map((file) => readFileSync(file, "utf8"));
+const known = JSON.parse(state);
+const sent = [];
+const send = (db, command) => { sent.push({ db, command }); };
+const collection = (db, name) => ({
+  getIndexes: () => {
+    const indexes = (known.indexes[db] || {})[name];
+    if (!indexes) throw new Error(`ns does not exist: ${db}.${name}`);
+    return indexes;
+  },
+  createIndex: (key, options) =>
+    send(db, { createIndexes: name, indexes: [{ key: Object.entries(key), ...options }] }),
+  dropIndex: (index) => send(db, { dropIndexes: name, index }),
+  updateOne: (q, u, options) =>
+    send(db, { update: name, updates: [{ q, u: { $set: { ...u.$set, at: null } }, ...options }] }),
+  deleteOne: (q) => send(db, { delete: name, deletes: [{ q, limit: 1 }] }),
+});
+const database = (db) => ({
+  getSiblingDB: database,
+  getCollection: (name) => collection(db, name),
+  getCollectionNames: () => Object.keys(known.indexes[db] || {}),
+  createCollection: (name) => {
+    send(db, { create: name });
+    known.indexes[db] = { ...known.indexes[db], [name]: [] };
+  },
+  getRole: (name) => (known.roles.includes(name) ? { role: name } : null),
+  getUser: (name) => ((known.users[db] || []).includes(name) ? { user: name } : null),
+  createRole: ({ role, ...rest }) => send(db, { createRole: role, ...rest }),
+  dropRole: (role) => send(db, { dropRole: role }),
+  grantPrivilegesToRole: (role, privileges) =>
+    send(db, { grantPrivilegesToRole: role, privileges }),
+  createUser: ({ user, ...rest }) => send(db, { createUser: user, ...rest }),
+  dropUser: (user) => send(db, { dropUser: user }),
+  grantRolesToUser: (user, roles) => send(db, { grantRolesToUser: user, roles }),
+  changeUserPassword: (user, pwd) => send(db, { updateUser: user, pwd }),
+});
+const shell = {
+  db: database("test"),
+  print: () => {},
+  passwordPrompt: () => "typed-in",
+  rs: { initiate: (config) => send("admin", { replSetInitiate: config }) },
+};
+// Line by line, as it may be pasted.
+const context = vm.createContext(shell);
+for (const line of script.split("\n")) vm.runInContext(line, context);
+console.log(JSON.stringify(sent));

@@ -1,0 +1,298 @@
+"""`jobmon init` over the collections of others: would catch an index that makes their writes fail,
+one on a field that no document has, a collection that is left behind, a half-made set-up."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from jobmon.embedded import Mongod
+from jobmon.queue import JobQueue
+from jobmon.settings import Settings
+from jobmon.setup.indexes import estimate_bytes
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_index, wanted_indexes
+
+from ..conftest import NOW
+from .commands import all_names, init, outcomes, problems, uri_of
+
+Document = dict[str, Any]
+Documents = Database[Document]
+
+
+@pytest.fixture
+def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
+    """A database whose roles and own databases go with it."""
+    yield database
+    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
+        if database.name in role["role"]:
+            mongo.admin.command("dropRole", role["role"])
+    database.command("dropAllUsersFromDatabase")
+    for name in ("rollups", "state"):
+        mongo.drop_database(f"{database.name}_{name}")
+
+
+def a_job(number: int, **more: Any) -> Document:
+    """A job with the fields that jobmon cannot do without."""
+    return {"jobId": str(number), "status": "queued", "createdAt": NOW, **more}
+
+
+MISFITS: dict[str, tuple[Any, str]] = {
+    "missing": (lambda shop: None, "There is no collection {shop}.jobs: "),
+    "empty": (lambda shop: shop.create_collection("jobs"), "{shop}.jobs is empty: "),
+    "other fields": (
+        lambda shop: shop.jobs.insert_one({"number": 1, "state": "paid"}),
+        "None of the newest 1 of jobs has jobId, status, createdAt. They have _id, number, state.",
+    ),
+    "one other name": (
+        lambda shop: shop.jobs.insert_many(
+            [{"job_id": str(number), "status": "queued", "createdAt": NOW} for number in range(3)]
+        ),
+        "None of the newest 3 of jobs has jobId. They have _id, createdAt, job_id, status.",
+    ),
+    "view": (
+        lambda shop: (
+            shop.real.insert_one(a_job(1)),
+            shop.create_collection("jobs", viewOn="real", pipeline=[]),
+        ),
+        "{shop}.jobs is a view: ",
+    ),
+    "time series": (
+        lambda shop: shop.create_collection("jobs", timeseries={"timeField": "createdAt"}),
+        "{shop}.jobs is a time series collection: ",
+    ),
+    "attempts of something else": (
+        lambda shop: (shop.jobs.insert_one(a_job(1)), shop.job_attempts.insert_one({"login": 1})),
+        "None of the newest 1 of job_attempts has jobId, attemptNumber, status.",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_a_collection_that_is_not_as_described_ends_it_before_anything_is_made(
+    mongod: Mongod, mongo: MongoClient[Document], shop: Documents, misfit: str
+) -> None:
+    prepare, says = MISFITS[misfit]
+    prepare(shop)
+    before = all_names(mongo, shop.name)
+    result = init(uri_of(mongod, shop), "--reader", "reader", "--collector", "collector")
+    assert result.exit_code == 1
+    (problem,) = problems(result)
+    assert says.format(shop=shop.name) in problem
+    remedy = result.output.splitlines()[-1]
+    assert "JOBMON_" in remedy
+    assert all_names(mongo, shop.name) == before
+
+
+@pytest.mark.parametrize("profile", ["agenda", "celery"])
+def test_a_collection_of_another_program_than_the_profile_has_ends_it(
+    mongod: Mongod, mongo: MongoClient[Document], shop: Documents, profile: str
+) -> None:
+    shop.users.insert_one({"name": "ada", "status": "here", "nextRunAt": NOW})
+    before = all_names(mongo, shop.name)
+    result = init(uri_of(mongod, shop), "--jobs", "users", PROFILE=profile)
+    assert result.exit_code == 1
+    assert len(problems(result)) == 1
+    assert all_names(mongo, shop.name) == before
+
+
+def test_create_does_not_help_where_documents_are_not_as_described(
+    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+) -> None:
+    shop.jobs.insert_one({"number": 1})
+    before = all_names(mongo, shop.name)
+    assert init(uri_of(mongod, shop), "--create").exit_code == 1
+    assert all_names(mongo, shop.name) == before
+
+
+def test_where_the_jobs_may_be_is_part_of_the_remedy(mongod: Mongod, shop: Documents) -> None:
+    shop.work.insert_one({**a_job(1), "nextRunAt": NOW})
+    result = init(uri_of(mongod, shop))
+    assert "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one." in result.output
+
+
+def test_writes_without_an_id_go_on_and_a_unique_index_can_still_be_made(
+    mongod: Mongod, shop: Documents
+) -> None:
+    """The second insert without jobId failed, of a company that was only to be watched."""
+    shop.jobs.insert_one(a_job(1))
+    assert init(uri_of(mongod, shop)).exit_code == 0
+    shop.jobs.insert_many([{"status": "queued"}, {"status": "queued"}])
+    shop.jobs.delete_many({"jobId": None})
+    shop.jobs.create_index([("jobId", 1)], unique=True)
+    assert not any(name == "job_attempts" for name in shop.list_collection_names())
+
+
+def test_indexes_are_made_for_fields_that_documents_have(mongod: Mongod, shop: Documents) -> None:
+    shop.jobs.insert_many(a_job(number) for number in range(3))
+    made = outcomes(result := init(uri_of(mongod, shop)))
+    assert result.exit_code == 0
+    created = {index for index, outcome in made.items() if outcome == "created"}
+    assert created == {
+        "jobs(jobId)",
+        "jobs(-createdAt, -_id)",
+        "jobs(status, -createdAt, -_id)",
+        "jobs(status, type, -createdAt, -_id)",  # by it the statuses are counted, too
+    }
+    assert "no document looked at has lastError.code" in result.output
+    assert "There is no collection" in result.output  # of attempts
+    # One document of many is enough, be it the oldest, and a field that is null until then.
+    shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
+    made = outcomes(init(uri_of(mongod, shop)))
+    created = {index for index, outcome in made.items() if outcome == "created"}
+    assert created == {
+        "jobs(createdBy, -createdAt, -_id, type)",
+        "jobs(createdBy, status, -createdAt, -_id, type)",
+        "jobs(lastError.code, -createdAt, -_id, status, type)",
+    }
+
+
+def test_a_field_of_a_few_among_many_documents_is_found(mongod: Mongod, shop: Documents) -> None:
+    shop.jobs.insert_many(a_job(number, priority=number) for number in range(2_500))
+    shop.jobs.update_many({"priority": {"$mod": [100, 50]}}, {"$set": {"nextRunAt": NOW}})
+    assert outcomes(init(uri_of(mongod, shop)))["jobs(status, nextRunAt, type)"] == "created"
+
+
+def test_a_new_queue_gets_everything_at_once(mongod: Mongod, shop: Documents) -> None:
+    result = init(uri_of(mongod, shop), "--create", "--unique")
+    assert result.exit_code == 0, result.output
+    assert set(outcomes(result).values()) == {"created"}
+    assert set(shop.list_collection_names()) == {"jobs", "job_attempts"}
+    JobQueue(shop).create_indexes()
+    again = init(uri_of(mongod, shop), "--create", "--unique")
+    assert set(outcomes(again).values()) == {"exists"}
+
+
+def test_unique_is_refused_where_it_would_refuse_documents(mongod: Mongod, shop: Documents) -> None:
+    shop.jobs.insert_many([a_job(1), {"status": "queued", "createdAt": NOW}])
+    refused = init(uri_of(mongod, shop), "--unique")
+    assert refused.exit_code == 1
+    assert "documents without jobId, and 1 of the newest 2 have none" in refused.output
+    shop.jobs.update_many({}, {"$set": {"jobId": "twice"}})
+    refused = init(uri_of(mongod, shop), "--unique")
+    assert refused.exit_code == 1
+    assert "jobs(jobId): cannot be unique, two documents have the same values." in refused.output
+    assert not any(index.get("unique") for index in shop.jobs.list_indexes())
+    shop.jobs.delete_one({})
+    assert init(uri_of(mongod, shop), "--unique").exit_code == 0
+    with pytest.raises(DuplicateKeyError):
+        shop.jobs.insert_one({"jobId": "twice"})
+
+
+def test_a_dry_run_writes_nothing_and_estimates_sizes(
+    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+) -> None:
+    queue = JobQueue(shop)
+    kinds = ("email.send", "payout.execute", "report.build")
+    for number in range(4_000):
+        queue.enqueue(kinds[number % 3], {"n": number}, created_by=f"user-{number % 50}")
+    options = ("--reader", "reader", "--collector", "collector")
+    before = all_names(mongo, shop.name), shop.command("dbHash")["md5"]
+    preview = init(uri_of(mongod, shop), *options, "--dry-run")
+    assert preview.exit_code == 0, preview.output
+    assert (all_names(mongo, shop.name), shop.command("dbHash")["md5"]) == before
+    for name in ("reader", "collector"):
+        assert f"{name}@{shop.name} may read jobs" in preview.output
+    wanted = {
+        index for index, outcome in outcomes(preview).items() if outcome == "would be created"
+    }
+    made = {
+        index
+        for index, outcome in outcomes(init(uri_of(mongod, shop), *options)).items()
+        if outcome == "created"
+    }
+    assert wanted == made
+    assert len(made) == 11
+
+
+def test_an_estimate_is_not_far_from_what_an_index_takes(
+    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+) -> None:
+    queue = JobQueue(shop)
+    for number in range(4_000):
+        queue.enqueue(f"kind-{number % 5}", created_by=f"user-{number % 50}")
+    connection = Connection(Settings(mongo_uri=uri_of(mongod, shop)))
+    indexes = [index for index in wanted_indexes(connection) if index.collection.name == "jobs"]
+    estimates = estimate_bytes(connection, indexes)
+    names = {str(index): create_index(index) for index in indexes}
+    connection.client.close()
+    mongo.admin.command("fsync")
+    sizes = shop.command("collStats", "jobs")["indexSizes"]
+    for index, name in names.items():
+        assert sizes[name] / 1.5 <= estimates[index] + 20_000, (index, sizes[name])
+        assert estimates[index] <= 6 * sizes[name], (index, sizes[name], estimates[index])
+
+
+def test_a_standalone_server_has_the_index_that_replaces_change_streams(tmp_path: Path) -> None:
+    with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
+        client.shop.jobs.insert_one(a_job(1, updatedAt=NOW))
+        result = init(f"{alone.uri}shop")
+        assert outcomes(result)["jobs(updatedAt)"] == "created"
+        refused = init(f"{alone.uri}shop", "--replica-set", f"rs0/{alone.address}")
+        assert refused.exit_code == 1
+        assert "was not started as a member of a replica set" in problems(refused)[0]
+        assert "--replSet rs0" in refused.output
+
+
+def test_a_member_of_another_replica_set_is_not_taken_for_this_one(
+    mongod: Mongod, shop: Documents
+) -> None:
+    result = init(uri_of(mongod, shop), "--replica-set", f"other/{mongod.address}")
+    assert result.exit_code == 1
+    assert "in the replica set rs0, not in other" in problems(result)[0]
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("mongodb://ada:5ecret@127.0.0.1:1/shop?serverSelectionTimeoutMS=100", "does not answer"),
+        ("mongodb+srv://ada:5ecret@nowhere.invalid/shop", "nowhere.invalid"),
+        ("nonsense", "JOBMON_ADMIN_MONGO_URI: Not a MongoDB connection string"),
+        ("mongodb://ada:5ecret@db/shop?tls=true&tlsCAFile=/nowhere/ca.pem", "cannot be read"),
+    ],
+    ids=["no server", "no name", "no URI", "no certificate"],
+)
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--print",), ("--remove",)])
+def test_a_database_that_cannot_be_reached_is_one_line(
+    uri: str, says: str, options: tuple[str, ...]
+) -> None:
+    result = init(uri, *options)
+    assert result.exit_code == 1
+    assert len(problems(result)) == 1
+    assert says in result.output
+    assert "5ecret" not in result.output
+
+
+def test_a_bad_setting_is_one_line(mongod: Mongod, shop: Documents) -> None:
+    result = init(uri_of(mongod, shop), JOB_FIELDS="color=colour")
+    assert result.exit_code == 1
+    assert "JOBMON_JOB_FIELDS: Unknown: color." in problems(result)[0]
+
+
+def test_options_override_the_settings(mongod: Mongod, shop: Documents) -> None:
+    for name in ("results", "tasks"):
+        shop[name].insert_one({"_id": "1", "status": "SUCCESS", "date_done": NOW})
+    environment = {"PROFILE": "celery", "JOBS_COLLECTION": "results"}
+    by_setting = outcomes(init(uri_of(mongod, shop), **environment))
+    assert by_setting["results(status, date_done)"] == "created"
+    by_option = outcomes(init(uri_of(mongod, shop), "--jobs", "tasks", **environment))
+    assert by_option["tasks(status, date_done)"] == "created"
+
+
+def test_users_of_a_profile_may_read_what_it_reads_and_nothing_else(
+    mongod: Mongod, mongo: MongoClient[Document], shop: Documents
+) -> None:
+    shop.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})
+    result = init(uri_of(mongod, shop), "--reader", "reader", PROFILE="agenda")
+    assert result.exit_code == 0, result.output
+    name = f"jobmonReader.{shop.name}.agendaJobs"
+    (role,) = mongo.admin.command("rolesInfo", name, showPrivileges=True)["roles"]
+    resources = {
+        (each["resource"]["db"], each["resource"]["collection"]) for each in role["privileges"]
+    }
+    own = {(f"{shop.name}_rollups", ""), (f"{shop.name}_state", "")}
+    assert resources == {*own, (shop.name, "agendaJobs")}

@@ -1,0 +1,109 @@
+"""`jobmon init --remove`: would catch an index, a user or a role that is left, and one that others
+made and that goes with it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.embedded import Mongod
+from jobmon.queue import JobQueue
+
+from .commands import all_names, init, uri_of
+
+Documents = Database[dict[str, Any]]
+USERS = ("--reader", "reader", "--collector", "collector")
+
+
+@pytest.fixture
+def shop(mongo: MongoClient[dict[str, Any]], database: Documents) -> Iterator[Documents]:
+    """A queue with the indexes of its own program, and an account of that."""
+    queue = JobQueue(database)
+    queue.create_indexes()
+    queue.enqueue("email.send", created_by="ada")
+    assert queue.lease("worker-1")
+    database.jobs.create_index([("createdAt", -1), ("_id", -1)])
+    database.command("createUser", "worker", pwd="workerpw", roles=["readWrite"])
+    yield database
+    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
+        if database.name in role["role"]:
+            mongo.admin.command("dropRole", role["role"])
+    database.command("dropAllUsersFromDatabase")
+    for name in ("rollups", "state"):
+        mongo.drop_database(f"{database.name}_{name}")
+
+
+def made(mongo: MongoClient[dict[str, Any]], shop: Documents) -> dict[str, Any]:
+    names = all_names(mongo, shop.name)
+    del names["databases"]  # jobmon's own stay
+    return names
+
+
+def test_what_was_made_goes_and_what_others_made_stays(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
+) -> None:
+    before = made(mongo, shop)
+    assert init(uri_of(mongod, shop), *USERS).exit_code == 0
+    with_ours = made(mongo, shop)
+    assert with_ours["users"] == ["collector", "reader", "worker"]
+    # An index of others that was made afterwards, under a name of theirs.
+    shop.jobs.create_index([("payload.to", 1)], name="by_address")
+    preview = init(uri_of(mongod, shop), "--remove", "--dry-run")
+    assert preview.exit_code == 0, preview.output
+    assert "by_address" in shop.jobs.index_information()
+    assert made(mongo, shop)["users"] == with_ours["users"]
+    assert "jobs: status_1_finishedAt_1: would be removed" in preview.output
+    removed = init(uri_of(mongod, shop), "--remove")
+    assert removed.exit_code == 0, removed.output
+    assert "jobs(-createdAt, -_id): stays, `jobmon init` did not make it" in removed.output
+    assert removed.output.replace(": removed", ": would be removed") == preview.output
+    shop.jobs.drop_index("by_address")
+    assert made(mongo, shop) == before
+    again = init(uri_of(mongod, shop), "--remove")
+    assert again.exit_code == 0
+    assert ": removed" not in again.output
+
+
+def test_users_with_other_roles_or_of_others_lose_only_the_role(
+    mongod: Mongod, shop: Documents
+) -> None:
+    assert init(uri_of(mongod, shop), "--reader", "worker").exit_code == 0
+    result = init(uri_of(mongod, shop), *USERS)
+    assert result.exit_code == 0
+    shop.command("grantRolesToUser", "reader", roles=["dbAdmin"])
+    shop.command("createUser", "idle", pwd="idlepw", roles=[])
+    assert init(uri_of(mongod, shop), "--reader", "idle").exit_code == 0
+    result = init(uri_of(mongod, shop), "--remove")
+    users = {
+        user["user"]: [role["role"] for role in user["roles"]]
+        for user in shop.command("usersInfo", 1)["users"]
+    }
+    assert users == {"worker": ["readWrite"], "reader": ["dbAdmin"], "idle": []}
+    assert f"worker@{shop.name}: stays, without the role; it has other roles" in result.output
+    assert f"idle@{shop.name}: stays, without the role; it was not made by" in result.output
+
+
+def test_another_queue_of_the_database_keeps_all(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
+) -> None:
+    """Its users have the same names: they are the same users."""
+    other = ("--jobs", "mails", "--attempts", "mail_attempts")
+    JobQueue(shop, jobs="mails", attempts="mail_attempts").enqueue("mail")
+    assert init(uri_of(mongod, shop), *USERS, *other).exit_code == 0
+    only_other = made(mongo, shop)
+    assert init(uri_of(mongod, shop), *USERS).exit_code == 0
+    assert init(uri_of(mongod, shop), "--remove").exit_code == 0
+    assert made(mongo, shop) == only_other
+    (reader,) = shop.command("usersInfo", "reader")["users"]
+    assert [role["role"] for role in reader["roles"]] == [f"jobmonReader.{shop.name}.mails"]
+
+
+def test_an_index_that_was_replaced_since_is_not_ours(mongod: Mongod, shop: Documents) -> None:
+    assert init(uri_of(mongod, shop)).exit_code == 0
+    shop.jobs.drop_index("status_1_finishedAt_1")
+    shop.jobs.create_index([("finishedAt", 1), ("status", 1)], name="status_1_finishedAt_1")
+    result = init(uri_of(mongod, shop), "--remove")
+    assert "jobs: status_1_finishedAt_1: is gone already" in result.output
+    assert "status_1_finishedAt_1" in shop.jobs.index_information()

@@ -1,0 +1,151 @@
+"""`jobmon init --print` under Node.js: would catch lines that no mongosh understands, and a script
+that makes something else than the command."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.embedded import Mongod
+from jobmon.queue import JobQueue
+from jobmon.setup.deployment import replica_set_config
+from jobmon.setup.script import replica_set_line
+
+from .commands import all_names, init, uri_of
+
+NODE = shutil.which("node")
+EMULATOR = Path(__file__).parent / "mongosh.js"
+USERS = ("--reader", "reader", "--collector", "o'neill")
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed")
+Client = MongoClient[dict[str, Any]]
+Documents = Database[dict[str, Any]]
+
+
+@pytest.fixture
+def shop(mongo: Client, database: Documents) -> Iterator[Documents]:
+    queue = JobQueue(database)
+    queue.enqueue("email.send", created_by="ada")
+    assert queue.lease("worker-1")
+    yield database
+    clean(mongo, database)
+
+
+def clean(mongo: Client, shop: Documents) -> None:
+    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
+        if shop.name in role["role"]:
+            mongo.admin.command("dropRole", role["role"])
+    shop.command("dropAllUsersFromDatabase")
+    for name in ("jobs", "job_attempts"):
+        shop[name].drop_indexes()
+    for name in ("rollups", "state"):
+        mongo.drop_database(f"{shop.name}_{name}")
+
+
+def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
+    """Do what mongosh would do with it."""
+    state = {
+        "indexes": {
+            shop.name: {
+                name: [dict(index) for index in shop[name].list_indexes()]
+                for name in shop.list_collection_names()
+            }
+        },
+        "roles": [role["role"] for role in mongo.admin.command("rolesInfo", 1)["roles"]],
+        "users": {shop.name: [user["user"] for user in shop.command("usersInfo", 1)["users"]]},
+    }
+    (folder / "state.json").write_text(json.dumps(state, default=str))
+    (folder / "script.js").write_text(script)
+    done = subprocess.run(
+        [str(NODE), str(EMULATOR), str(folder / "state.json"), str(folder / "script.js")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    for sent in json.loads(done.stdout):
+        command = sent["command"]
+        for index in command.get("indexes", ()):
+            index["key"] = dict(index["key"])
+        mongo[sent["db"]].command(command)
+
+
+def everything(mongo: Client, shop: Documents) -> dict[str, Any]:
+    """What was made, with rights, options of indexes and what is remembered of them."""
+    roles = all_names(mongo, shop.name)["roles"]
+    told = (
+        mongo.admin.command({"rolesInfo": roles, "showPrivileges": True})["roles"] if roles else []
+    )
+    return {
+        "names": {**all_names(mongo, shop.name), "databases": None},
+        "indexes": [
+            sorted(map(dict, shop[name].list_indexes()), key=lambda index: index["name"])
+            for name in ("jobs", "job_attempts")
+        ],
+        "privileges": {role["role"]: sorted(map(str, role["privileges"])) for role in told},
+        "users": [
+            (user["user"], user["roles"], user.get("customData"))
+            for user in shop.command("usersInfo", 1)["users"]
+        ],
+        "remembered": [
+            {name: value for name, value in entry.items() if name != "at"}
+            for entry in mongo[f"{shop.name}_state"].init_indexes.find().sort("_id")
+        ],
+    }
+
+
+@pytest.mark.parametrize("options", [(), ("--unique",), ("--create",)], ids=str)
+def test_the_script_makes_and_removes_what_the_command_does(
+    mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    untouched = everything(mongo, shop)
+    printed = init(uri_of(mongod, shop), *USERS, *options, "--print")
+    assert printed.exit_code == 0, printed.output
+    assert everything(mongo, shop) == untouched  # it writes nothing
+    assert "readerpw" not in printed.output
+    made = init(uri_of(mongod, shop), *USERS, *options)
+    assert made.exit_code == 0, made.output
+    by_command = everything(mongo, shop)
+    assert by_command["remembered"]
+    clean(mongo, shop)
+    run(printed.output, mongo, shop, tmp_path)
+    assert everything(mongo, shop) == by_command
+    run(printed.output, mongo, shop, tmp_path)  # again
+    assert everything(mongo, shop) == by_command
+    removal = init(uri_of(mongod, shop), "--remove", "--print")
+    assert removal.exit_code == 0, removal.output
+    assert everything(mongo, shop) == by_command
+    run(removal.output, mongo, shop, tmp_path)
+    assert everything(mongo, shop) == untouched
+
+
+def test_the_script_makes_the_collections_of_a_new_queue(
+    mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path
+) -> None:
+    other = ("--jobs", "my-jobs", "--attempts", "my-attempts", "--create")
+    printed = init(uri_of(mongod, shop), *other, "--print")
+    run(printed.output, mongo, shop, tmp_path)
+    assert {"my-jobs", "my-attempts"} <= set(shop.list_collection_names())
+    assert "status_1_finishedAt_1" in shop["my-jobs"].index_information()
+
+
+def test_what_cannot_be_printed_is_no_script(mongod: Mongod, shop: Documents) -> None:
+    result = init(uri_of(mongod, shop), "--jobs", "nothing", "--print")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "There is no collection" in result.stderr
+
+
+def test_names_of_any_kind_are_texts_in_the_script() -> None:
+    name = '"); db.dropDatabase(); ("\n\u2028'
+    line = replica_set_line(replica_set_config(name, "a:1"))
+    assert "\n" not in line
+    assert "\u2028" not in line
+    assert json.loads(line.removeprefix("rs.initiate(").removesuffix(");"))["_id"] == name
