@@ -14,11 +14,16 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobmon.api.errors import unavailable
 from jobmon.settings import Settings
+from jobmon.store.decoding import before_large
 
 MAX_BODY_BYTES = 64 * 1_024  # a token, or nothing: no route takes more
 MAX_WAITING = 64
 MAX_WAIT_S = 2.0
 SPARE_THREADS = 8
+# Of requests that meet a large document: memory is what they share, and few may hold turns for it.
+LARGE_AT_ONCE = 1
+MAX_LARGE_WAITING = 2
+MAX_LARGE_WAIT_S = 5.0
 
 # Whoever watches over the service must be answered above all when it is busy.
 ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -70,6 +75,7 @@ class Turns:
 def register(app: Flask, settings: Settings) -> None:
     """Have every request but the probes wait for its turn, before anything is done for it."""
     turns = Turns(settings.threads)
+    large = Turns(LARGE_AT_ONCE, MAX_LARGE_WAITING, MAX_LARGE_WAIT_S)
 
     def begin() -> None:
         _receive_body()
@@ -78,8 +84,19 @@ def register(app: Flask, settings: Settings) -> None:
         if not turns.take():
             raise unavailable("overloaded", "Too many requests at once. Try again.")
         g.jobmon_has_turn = True
+        before_large.set(begin_large)
+
+    def begin_large() -> None:
+        if "jobmon_has_large_turn" in g:
+            return
+        if not large.take():
+            raise unavailable("overloaded", "Too many large documents at once. Try again.")
+        g.jobmon_has_large_turn = True
 
     def end(_: BaseException | None) -> None:
+        before_large.set(None)
+        if g.pop("jobmon_has_large_turn", False):
+            large.give_back()
         if g.pop("jobmon_has_turn", False):
             turns.give_back()
 

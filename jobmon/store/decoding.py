@@ -5,6 +5,8 @@ raises on it, and with it loses every document of the reply.
 """
 
 import struct
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Self, cast
 
 import bson
@@ -18,6 +20,11 @@ _DECODED: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=bson.DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="replace",
 )
+
+# Decoded and made an answer, a document may need thirty times its size.
+LARGE_BYTES = 256 * 1_024
+# Called before a larger one is decoded, in the context where it is read.
+before_large: ContextVar[Callable[[], None] | None] = ContextVar("before_large", default=None)
 
 # How many bytes a value has, by its type; of the others the first four bytes tell.
 _SIZES = {
@@ -51,6 +58,8 @@ def decode(data: bytes) -> dict[str, Any]:
     UTF-8 with replacement characters; a binary value that contradicts itself as one of subtype 128.
     """
 
+    if len(data) > LARGE_BYTES and (check := before_large.get()) is not None:
+        check()
     try:
         return bson.decode(data, _DECODED)
     except InvalidBSON:

@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pymongo.database import Database
 
 from jobmon import create_app
 from jobmon.api import overload
-from jobmon.api.overload import Turns
+from jobmon.api.overload import MAX_LARGE_WAITING, Turns
+from jobmon.api.schemas import JobDetail
 from jobmon.settings import Settings
+from jobmon.store.decoding import LARGE_BYTES
 from jobmon.store.jobs import JobStore
 
 from ..conftest import Api
@@ -66,7 +69,7 @@ def busy(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """A service with two turns and no chair, whose jobs take as long as the test wants."""
-    monkeypatch.setattr(overload, "Turns", lambda at_once: Turns(at_once, waiting=0))
+    monkeypatch.setattr(overload, "Turns", lambda at_once, *_: Turns(at_once, waiting=0))
     api, go_on, held = (
         Api(create_app(make_settings(threads=2), watched.client)),
         threading.Event(),
@@ -97,7 +100,10 @@ def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -
     assert api.get("/healthz").status_code == 200
     assert api.get("/readyz").status_code == 200
     told = api.as_admin("/metrics").text
-    assert 'jobmon_http_requests_total{method="GET",route="/jobs/<job_id>",status="503"}' in told
+    assert (
+        'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="503"}'
+        in told
+    )
     go_on.set()
     assert Counter(answer.result().status_code for answer in answers) == {403: 2}
 
@@ -111,3 +117,34 @@ def test_every_request_gives_its_turn_back_however_it_ends(
     codes = {api.get(path, token=token or api.token()).status_code for _ in range(3)}
     assert codes.isdisjoint({503})
     assert len(codes) == 1
+
+
+def test_one_large_document_at_a_time_is_held_until_its_answer_is_made(
+    real_api: Api, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch eight requests for a job of 7 MB that take 200 MB each at the same time."""
+    payload = {"text": "x" * (LARGE_BYTES + 1)}
+    database.jobs.insert_many([{"jobId": "large", "payload": payload}, {"jobId": "small"}])
+    go_on, held = threading.Event(), []
+    dump = JobDetail.dump
+
+    def slow(schema: JobDetail, job: dict[str, Any], **options: Any) -> Any:
+        if job["jobId"] == "large":
+            held.append(1)
+            assert go_on.wait(20)
+            held.pop()
+        return dump(schema, job, **options)
+
+    monkeypatch.setattr(JobDetail, "dump", slow)
+    with ThreadPoolExecutor(1 + MAX_LARGE_WAITING) as threads:
+        answers = [
+            threads.submit(real_api.as_admin, "/jobs/large") for _ in range(1 + MAX_LARGE_WAITING)
+        ]
+        eventually(lambda: held)
+        eventually(lambda: real_api.as_admin("/jobs/large").status_code == 503)
+        assert real_api.as_admin("/jobs/large").json["error"]["code"] == "overloaded"
+        assert real_api.as_admin("/jobs/small").status_code == 200
+        assert held == [1]
+        go_on.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert real_api.as_admin("/jobs/large").status_code == 200
