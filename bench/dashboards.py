@@ -88,9 +88,9 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
     fill(uri, jobs)
     with collecting(uri), serving(uri) as (port, web), MongoClient[dict[str, Any]](uri) as client:
         rollups = client.jobmon_rollups.state
-        while not rollups.find_one({"_id": "figures"}):
+        while not rollups.find_one({"name": "figures"}):
             time.sleep(0.1)
-        while "through" not in (rollups.find_one({"_id": THROUGH}) or {}):
+        while "through" not in (rollups.find_one({"name": THROUGH}) or {}):
             time.sleep(0.1)
         with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
             token = issue_token("root", "admin", timedelta(hours=1))

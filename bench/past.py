@@ -16,6 +16,7 @@ from typing import Any
 from pymongo.database import Database
 
 from jobmon.demo import BACKLOG, KINDS, OWNERS, Kind
+from jobmon.rollup.documents import OwnDatabase
 from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE
 
@@ -46,7 +47,7 @@ class Past:
         self._start = self._now - timedelta(hours=hours)
         self._changes: list[Change] = []
 
-    def fill(self, watched: Database[Document], rollups: Database[Document]) -> None:
+    def fill(self, watched: Database[Document], own: OwnDatabase) -> None:
         """Write the jobs, and the samples of how the queue stood that a collector would have."""
         jobs: list[Document] = []
         attempts: list[Document] = []
@@ -58,7 +59,7 @@ class Past:
         jobs.sort(key=lambda job: job["createdAt"])
         watched.jobs.insert_many(jobs, ordered=False)
         watched.job_attempts.insert_many(attempts, ordered=False)
-        gauges = Gauges(rollups, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
+        gauges = Gauges(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
         for at, gauge in self._samples():
             gauges.sample(at, gauge)
 

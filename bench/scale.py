@@ -343,7 +343,7 @@ def await_built(connection: Connection, collector: int) -> None:
         time.sleep(0.1)
     took_s = time.monotonic() - started
     print(f"first build: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)
-    while "through" not in (connection.rollups.state.find_one({"_id": THROUGH}) or {}):
+    while "through" not in (connection.rollups.state.find_one({"name": THROUGH}) or {}):
         time.sleep(0.1)
     took_s = time.monotonic() - started
     print(f"history: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)

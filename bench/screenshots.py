@@ -21,6 +21,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from pymongo import MongoClient
 
 from jobmon.embedded import Mongod, free_port
+from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
@@ -40,8 +41,9 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
     """A `jobmon demo` that has been at work for a while: its address and an admin's token."""
     with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
         settings = Settings(mongo_uri=mongod.uri)
-        Past(HOURS).fill(client.jobmon, client[settings.rollup_db])
-        create_indexes(Connection(settings, client))
+        connection = Connection(settings, client)
+        Past(HOURS).fill(client.jobmon, OwnDatabase.of(connection))
+        create_indexes(connection)
     port, log = free_port(), state / "log"
     command = [sys.executable, "-m", "jobmon.cli", "demo", "--port", str(port)]
     with log.open("w") as output:

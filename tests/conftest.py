@@ -150,6 +150,17 @@ def _without_marks(method: Callable[..., Any]) -> Callable[..., Any]:
     return unmarked
 
 
+_command = mongomock.Database.command
+
+
+def _commanded(database: Any, command: Any, **options: Any) -> Any:
+    """mongomock knows no hello: it is a standalone server."""
+    return {"ok": 1.0} if command == "hello" else _command(database, command, **options)
+
+
+mongomock.Database.command = _commanded
+
+
 for name in ("find", "count_documents", "estimated_document_count"):
     setattr(mongomock.Collection, name, _without_marks(getattr(mongomock.Collection, name)))
 # Nor has it plans: of no collation, and by no index.

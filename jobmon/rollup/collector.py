@@ -9,21 +9,23 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
-from bson.errors import InvalidDocument
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.rollup.changes import Changes, StreamLostError, open_changes
 from jobmon.rollup.counters import Counters
+from jobmon.rollup.documents import OwnDatabase, typed
+from jobmon.rollup.figures import dump_figures
 from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.lease import Lease, LeaseLostError
 from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
-from jobmon.rollup.segments import SegmentMap, dump_counts
+from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
@@ -40,6 +42,7 @@ SAY_EVERY_S = 1.0  # how far a first build is
 # Rest this many times as long as a look at the conditions took: a large backlog costs its count.
 CONDITIONS_REST = 20
 _RETRY_AFTER_S = 1.0
+RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0  # after an unexpected exception
 _STOP_TIMEOUT_S = 10
 _SEGMENTS_A_DOCUMENT = 100
 _COUNTS_A_DOCUMENT = 10_000  # of a status and a type, with names of 200 characters
@@ -65,26 +68,24 @@ def _parts(segments: list[Document]) -> Iterator[list[Document]]:
 
 
 class _Trouble:
-    """What keeps somebody waiting: told once, not once a second, until it is over."""
+    """What keeps somebody waiting: logged once, not once a second, until it is over."""
 
     def __init__(self, level: int, who_waits: str) -> None:
         self._level = level
         self._who_waits = who_waits
-        self._told = ""
+        self._logged = ""
 
-    def tell(self, error: Exception) -> None:
+    def log(self, error: Exception) -> None:
         in_short = _in_short(error)
-        if in_short != self._told:
+        if in_short != self._logged:
             log.log(self._level, "%s, %s", self._who_waits, in_short)
-        self._told = in_short
+        self._logged = in_short
 
     def is_over(self) -> None:
-        self._told = ""
+        self._logged = ""
 
 
 def _in_short(error: Exception) -> str:
-    if isinstance(error, InvalidDocument):
-        return "there is more to write than a document may have"
     if isinstance(error, OperationFailure):
         return f"the database refuses: {(error.details or {}).get('codeName', error.code)}"
     return f"the database is away: {type(error).__name__}"
@@ -99,29 +100,44 @@ class Collector:
         self._connection = connection
         self._rollups = rollups
         self._stop = stop
-        self._lease = Lease(rollups)
         self._store = JobStore(connection, 0)
-        self._conditions: Document = {}
+        self._conditions: Conditions | None = None
         self._look_again_at = 0.0
-        self._gauges = Gauges(rollups, connection.kept)
         self._sample_at = 0.0
+        self._failure: Exception | None = None  # of another thread
 
     def run(self) -> None:
-        """Wait for the lease, work while holding it, give it back in the end."""
+        """Wait for the lease, work while holding it, give it back in the end.
+
+        A database that is away or refuses is waited for; any other exception, of this thread or of
+        the one that counts the history, is raised.
+        """
         trouble = _Trouble(logging.ERROR, "the collector waits")
         while not self._stop.is_set():
             try:
+                self._open()
                 if self._lease.take():
-                    log.info("collecting as %s", self._lease.holder)
+                    log.info("collecting %s as %s", self._own.queue, self._lease.holder)
                     trouble.is_over()
                     with suppress(_StoppedError):
                         self._work()
                     self._lease.give_up()
             except LeaseLostError:
                 log.warning("the lease is lost; another collector may have it")
-            except (PyMongoError, InvalidDocument) as error:
-                trouble.tell(error)
+            except PyMongoError as error:
+                trouble.log(error)
+            except Exception:
+                with suppress(PyMongoError):
+                    self._lease.give_up()
+                raise
             self._stop.wait(_RETRY_AFTER_S)
+
+    def _open(self) -> None:
+        """Learn which queue is watched, which needs the database, and what belongs to it."""
+        if not hasattr(self, "_own"):
+            self._own = OwnDatabase(self._rollups, self._connection.queue_key)
+            self._lease = Lease(self._own)
+            self._gauges = Gauges(self._own, self._connection.kept)
 
     def _work(self) -> None:
         with self._counting_throughput():
@@ -140,9 +156,9 @@ class Collector:
 
     @contextmanager
     def _counting_throughput(self) -> Iterator[None]:
-        """Beside the counts, in a thread of its own: counting a busy hour may take seconds."""
+        """Count the history in a thread of its own: counting a busy hour may take seconds."""
         stop = threading.Event()
-        counters = Counters(self._rollups)
+        counters = Counters(self._own)
         trouble = _Trouble(logging.WARNING, "throughput waits")
 
         def looked(now: datetime, settled: bool) -> None:
@@ -152,11 +168,13 @@ class Collector:
         def count() -> None:
             while not stop.is_set():
                 try:
-                    Throughput(self._connection, self._rollups, looked).run(stop)
-                    return
-                except (PyMongoError, InvalidDocument) as error:
-                    trouble.tell(error)
+                    Throughput(self._connection, self._own, looked).run(stop)
+                except PyMongoError as error:
+                    trouble.log(error)
                     stop.wait(_RETRY_AFTER_S)
+                except Exception as error:  # noqa: BLE001 - the main thread raises it
+                    self._failure = error
+                    return
 
         thread = threading.Thread(target=count, name="throughput", daemon=True)
         thread.start()
@@ -165,6 +183,11 @@ class Collector:
         finally:
             stop.set()
             thread.join(_STOP_TIMEOUT_S)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
     def _follow(self, segments: SegmentMap, changes: Changes) -> None:
         """Turn changes into figures until stopped, or until there are names again for types that
@@ -177,6 +200,7 @@ class Collector:
             as_of, at = datetime.now(UTC), self._database_time()
             changes.next_batch(segments)
             self._lease.keep()
+            self._raise_failure()
             changed = segments.recount() > 0
             now = time.monotonic()
             if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
@@ -202,6 +226,7 @@ class Collector:
         def progress(counted: int) -> None:
             nonlocal said_at
             self._lease.keep()
+            self._raise_failure()
             if self._stop.is_set():
                 raise _StoppedError
             if time.monotonic() >= said_at + SAY_EVERY_S:
@@ -215,7 +240,7 @@ class Collector:
             changes.close()
             raise
         log.info("built: %d jobs in %.1f s", segments.totals.total(), time.monotonic() - started)
-        self._rollups[STATE].delete_one({"_id": BUILD})
+        self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
         self._save(segments, changes.token)
         return segments, changes
 
@@ -230,112 +255,139 @@ class Collector:
         Not of now: what came since then is not counted, however long the database was silent.
         """
         conditions = self._look_at_conditions(segments, as_of)
-        self._put(
-            FIGURES,
-            {
-                "asOf": as_of,
-                "counts": dump_counts(segments.totals),
-                "conditions": conditions,
-                "collector": self._lease.holder,
-            },
-            at,
-        )
+        figures = dump_figures(segments.totals, conditions, as_of)
+        self._put(FIGURES, {**figures, "collector": self._lease.holder}, at)
         if time.monotonic() >= self._sample_at:
             self._sample_at = time.monotonic() + SAMPLE_EVERY_S
-            figures = Figures(
+            counted = Figures(
                 as_of=as_of,
                 source="rollup",
                 counts=segments.totals,
                 total=segments.totals.total(),
-                conditions=Conditions(**conditions),
+                conditions=conditions,
             )
             gauge = Gauge(
-                status_counts=figures.status_counts() or {},
-                oldest_queued_ms=figures.oldest_queued_age_ms(),
+                status_counts=counted.status_counts() or {},
+                oldest_queued_ms=counted.oldest_queued_age_ms(),
             )
             self._gauges.sample(as_of, gauge)
 
-    def _look_at_conditions(self, segments: SegmentMap, as_of: datetime) -> Document:
+    def _look_at_conditions(self, segments: SegmentMap, as_of: datetime) -> Conditions:
         """What has to be asked the jobs themselves; the longer it takes, the less often."""
         started = time.monotonic()
-        if started >= self._look_again_at:
-            self._conditions = asdict(self._store.conditions(segments.totals, as_of))
+        if self._conditions is None or started >= self._look_again_at:
+            self._conditions = self._store.conditions(segments.totals, as_of)
             took_s = time.monotonic() - started
             self._look_again_at = started + took_s * CONDITIONS_REST
         return self._conditions
 
-    def _put(self, key: str, document: Document, at: datetime | str = "$$NOW") -> None:
+    def _put(self, name: str, fields: Document, at: datetime | str = "$$NOW") -> None:
         """Write a document of the state, with the time by the database's own clock."""
-        self._rollups[STATE].update_one(
-            {"_id": key},
-            [{"$replaceWith": {"$literal": {"_id": key, **document}}}, {"$set": {"at": at}}],
-            upsert=True,
+        document = self._own.new(name, fields)
+        stages: list[Document] = [{"$replaceWith": {"$literal": document}}, {"$set": {"at": at}}]
+        self._own.write(
+            name,
+            lambda: self._own[STATE].update_one({"_id": document["_id"]}, stages, upsert=True),
         )
 
     def _save(self, segments: SegmentMap, token: Document | None) -> None:
         """Keep the segments for the next start; what is there counts only once it is complete."""
         version = uuid.uuid4().hex
-        snapshots = self._rollups[SNAPSHOTS]
+        snapshots = self._own[SNAPSHOTS]
+        snapshots.create_index(self._own.index("version"))
         parts = list(_parts(segments.dump()))
         for number, part in enumerate(parts):
-            snapshots.insert_one({"version": version, "number": number, "segments": part})
-        about = {"version": version, "parts": len(parts), "watched": self._watched()}
-        self._put(SNAPSHOT, {**about, "token": token})
-        snapshots.delete_many({"version": {"$ne": version}})
+            fields = {"version": version, "number": number, "segments": part}
+            document = self._own.new(f"{version}:{number}", fields)
+            if not self._own.write(SNAPSHOTS, partial(snapshots.insert_one, document)):
+                return
+        self._put(SNAPSHOT, {"version": version, "parts": len(parts), "token": token})
+        snapshots.delete_many({**self._own.scope, "version": {"$ne": version}})
 
     def _resume(self) -> tuple[SegmentMap, Changes] | None:
         """Go on where the last collector saved; None if there is nothing to go on from."""
-        snapshot = self._rollups[STATE].find_one({"_id": SNAPSHOT})
-        if snapshot is None or not snapshot["token"] or snapshot["watched"] != self._watched():
+        found = [self._own[STATE].find_one({"_id": self._own.id(SNAPSHOT)})]
+        snapshot = next(self._own.read(SNAPSHOT, found, _load_snapshot), None)
+        if snapshot is None or not snapshot.token:
             return None
         jobs = self._connection.jobs
-        parts = list(self._rollups[SNAPSHOTS].find({"version": snapshot["version"]}).sort("number"))
-        if len(parts) != snapshot.get("parts"):
+        segments = SegmentMap(jobs)
+        saved = self._own[SNAPSHOTS].find({**self._own.scope, "version": snapshot.version})
+        parts = list(self._own.read(SNAPSHOTS, saved.sort("number"), _load_part))
+        if len(parts) != snapshot.parts:
             log.warning("counting anew, what was saved is not complete, or not of this version")
             return None
         try:
-            changes = open_changes(jobs, snapshot["token"], self._stop)
+            segments.load(segment for part in parts for segment in part)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning("counting anew, what was saved cannot be read: %s", type(error).__name__)
+            return None
+        try:
+            return segments, open_changes(jobs, snapshot.token, self._stop)
         except StreamLostError as error:
             log.warning("counting anew, the change stream cannot be resumed: %s", error)
             return None
-        segments = SegmentMap(jobs)
-        segments.load(segment for part in parts for segment in part["segments"])
-        return segments, changes
 
-    def _watched(self) -> str:
-        """What the rollup is of: another collection's counts must not be taken for this one's."""
-        return self._connection.jobs.collection.full_name
+
+@dataclass(frozen=True)
+class _Snapshot:
+    version: str
+    parts: int
+    token: Document | None
+
+
+def _load_snapshot(document: Document) -> _Snapshot:
+    token = document["token"]
+    return _Snapshot(
+        version=typed(document["version"], str),
+        parts=typed(document["parts"], int),
+        token=None if token is None else typed(token, dict),
+    )
+
+
+def _load_part(document: Document) -> list[Document]:
+    return typed(document["segments"], list)
 
 
 @contextmanager
-def collecting(settings: Settings) -> Iterator[None]:
-    """Run a collector in a thread of this process, on connections of its own."""
-    stop = threading.Event()
+def collecting(
+    settings: Settings, on_failure: Callable[[], None] | None = None
+) -> Iterator[threading.Event]:
+    """Run a collector in a thread of this process, on connections of its own.
+
+    What is yielded is set once it has failed of an unexpected exception, which is logged with its
+    stack; then `on_failure` is called. Without `on_failure` it is started again after a while.
+    """
+    stop, failed = threading.Event(), threading.Event()
     # What it counts is kept: nothing would tell it of a change that went with a lost primary.
     watched = Connection(settings, only_lasting=True)
     own = Connection.of_writer(settings)
-    thread = threading.Thread(
-        target=_collect, args=(watched, own, stop), name="collector", daemon=True
-    )
+
+    def work() -> None:
+        rest_s, trouble = RESTART_AFTER_S, _Trouble(logging.ERROR, "the collector waits")
+        while not stop.is_set():
+            started = time.monotonic()
+            try:
+                Collector(watched, own.rollups, stop).run()
+            except PyMongoError as error:  # the DNS may be away at the start, too
+                trouble.log(error)
+                stop.wait(_RETRY_AFTER_S)
+            except Exception:
+                log.exception("the collector failed")
+                failed.set()
+                if on_failure is not None:
+                    on_failure()
+                    return
+                lasted = time.monotonic() - started > MAX_RESTART_AFTER_S
+                rest_s = RESTART_AFTER_S if lasted else min(2 * rest_s, MAX_RESTART_AFTER_S)
+                stop.wait(rest_s)
+
+    thread = threading.Thread(target=work, name="collector", daemon=True)
     thread.start()
     try:
-        yield
+        yield failed
     finally:
         stop.set()
         thread.join(timeout=_STOP_TIMEOUT_S)
         watched.close()
         own.close()
-
-
-def _collect(watched: Connection, own: Connection, stop: threading.Event) -> None:
-    """Collect once the database's host name is resolved: the DNS, too, may be away at the start."""
-    trouble = _Trouble(logging.ERROR, "the collector waits")
-    while not stop.is_set():
-        try:
-            rollups = own.rollups
-        except PyMongoError as error:
-            trouble.tell(error)
-            stop.wait(_RETRY_AFTER_S)
-        else:
-            Collector(watched, rollups, stop).run()
-            return

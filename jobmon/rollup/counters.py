@@ -13,11 +13,12 @@ one may be counted by its name and, after a recount, among the others as well.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
-from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from jobmon.rollup.documents import OwnDatabase, typed
 from jobmon.rollup.throughput import (
     BUCKETS,
     HOUR,
@@ -28,6 +29,7 @@ from jobmon.rollup.throughput import (
     dump,
     floor,
     load,
+    load_bucket,
     merge,
 )
 from jobmon.store.names import Document
@@ -40,12 +42,24 @@ MAX_TYPES = 500
 OTHER = "other"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """The totals as they are stored."""
+
+    since: datetime
+    order: list[str]
+    before: Tallies
+    told: Tallies
+    version: int
+
+
 class Counters:
     """Keeps the totals in jobmon's own database; they begin with the hour of the first look."""
 
-    def __init__(self, rollups: Database[Document]) -> None:
-        self._state = rollups[STATE]
-        self._buckets = rollups[BUCKETS]
+    def __init__(self, own: OwnDatabase) -> None:
+        self._own = own
+        self._state = own[STATE]
+        self._buckets = own[BUCKETS]
 
     def look(self, now: datetime, *, settled: bool) -> None:
         """Bring the totals up to the buckets as they are; `now` is when these were counted (UTC).
@@ -53,36 +67,68 @@ class Counters:
         `settled` says that all before was counted too: only then may hours be closed. Two
         collectors may do this at once; one of them writes.
         """
-        kept = self._state.find_one({"_id": COUNTERS})
-        since = kept["since"] if kept else floor(now, HOUR)
+        found = self._state.find_one({"_id": self._own.id(COUNTERS)})
+        kept = next(self._own.read(COUNTERS, [found], _load), None)
+        since = kept.since if kept else floor(now, HOUR)
         until = max(since, floor(now - STRAGGLERS, HOUR)) if settled else since
         query = {"span": round(HOUR.total_seconds()), "at": {"$gte": since}}
-        hours = {hour["at"]: load(hour["types"]) for hour in self._buckets.find(query)}
-        order = _extended(kept["order"] if kept else [], merge(hours.values()))
+        buckets = self._buckets.find({**self._own.scope, **query})
+        hours = dict(self._own.read(BUCKETS, buckets, _load_hour))
+        order = _extended(kept.order if kept else [], merge(hours.values()))
         closed = (_folded(hour, order) for at, hour in hours.items() if at < until)
-        before = merge([load(kept["before"]) if kept else {}, *closed])
+        before = merge([kept.before if kept else {}, *closed])
         open_ = (_folded(hour, order) for at, hour in hours.items() if at >= until)
-        told = _greatest(load(kept["told"]) if kept else {}, merge([before, *open_]))
-        totals = {"since": until, "order": order, "before": dump(before), "told": dump(told)}
-        if kept is None:
-            self._begin(totals)
-        elif any(kept[name] != value for name, value in totals.items()):
-            version = kept["version"]
-            self._state.replace_one(
-                {"_id": COUNTERS, "version": version}, {**totals, "version": version + 1}
-            )
+        told = _greatest(kept.told if kept else {}, merge([before, *open_]))
+        fresh = _Kept(
+            since=until,
+            order=order,
+            before=before,
+            told=told,
+            version=kept.version if kept else -1,
+        )
+        if fresh != kept:
+            self._own.write(COUNTERS, lambda: self._put(fresh, found))
 
-    def _begin(self, totals: Document) -> None:
-        try:
-            self._state.insert_one({"_id": COUNTERS, **totals, "version": 0})
-        except DuplicateKeyError:
-            return  # another collector began them
+    def _put(self, totals: _Kept, found: Document | None) -> None:
+        fields = {
+            "since": totals.since,
+            "order": totals.order,
+            "before": dump(totals.before),
+            "told": dump(totals.told),
+            "version": totals.version + 1,
+        }
+        document = self._own.new(COUNTERS, fields)
+        if found is None:
+            try:
+                self._state.insert_one(document)
+            except DuplicateKeyError:
+                return  # another collector began them
+        else:
+            same = {"_id": found["_id"], "version": found.get("version")}
+            self._state.replace_one(same, document)
+
+
+def _load(document: Document) -> _Kept:
+    return _Kept(
+        since=typed(document["since"], datetime),
+        order=[typed(kind, str) for kind in document["order"]],
+        before=load(document["before"]),
+        told=load(document["told"]),
+        version=typed(document["version"], int),
+    )
+
+
+def _load_hour(document: Document) -> tuple[datetime, Tallies]:
+    return typed(document["at"], datetime), load_bucket(document)
 
 
 def load_counters(document: Document) -> Tallies:
-    """The totals by type, in an order that never changes: a new type comes last."""
-    told = load(document["told"])
-    return {kind: told[kind] for kind in (*document["order"], OTHER) if kind in told}
+    """The totals by type, in an order that never changes: a new type comes last.
+
+    MalformedError or KeyError of another document.
+    """
+    kept = _load(document)
+    return {kind: kept.told[kind] for kind in (*kept.order, OTHER) if kind in kept.told}
 
 
 def _extended(order: list[str], tallies: Tallies) -> list[str]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pymongo import ReplaceOne
-from pymongo.database import Database
 
-from jobmon.rollup.throughput import DAY, HOUR, SPANS, bucket_id, floor
+from jobmon.rollup.documents import OwnDatabase, typed
+from jobmon.rollup.throughput import DAY, HOUR, SPANS, bucket_name, floor
 from jobmon.store.names import Document
 
 GAUGES = "gauges"
@@ -31,8 +31,9 @@ class Gauge:
 class Gauges:
     """Writes the samples to jobmon's own database."""
 
-    def __init__(self, rollups: Database[Document], kept: Mapping[timedelta, timedelta]) -> None:
-        self._gauges = rollups[GAUGES]
+    def __init__(self, own: OwnDatabase, kept: Mapping[timedelta, timedelta]) -> None:
+        self._own = own
+        self._gauges = own[GAUGES]
         self._kept = kept
         self._tidied: datetime | None = None
 
@@ -45,24 +46,27 @@ class Gauges:
         writes = []
         for span in SPANS:
             seconds, at = round(span.total_seconds()), floor(now, span)
-            key = {"_id": bucket_id(span, at)}
-            writes.append(ReplaceOne(key, {"span": seconds, "at": at, **sample}, upsert=True))
+            fields = {"span": seconds, "at": at, **sample}
+            document = self._own.new(bucket_name(span, at), fields)
+            writes.append(ReplaceOne({"_id": document["_id"]}, document, upsert=True))
         if floor(now, HOUR) != self._tidied:
             self._tidy(now)
             self._tidied = floor(now, HOUR)
-        self._gauges.bulk_write(writes, ordered=False)
+        self._own.write(GAUGES, lambda: self._gauges.bulk_write(writes, ordered=False))
 
     def _tidy(self, now: datetime) -> None:
         """Have the index, which goes with the database, and drop what is older than it is kept."""
-        self._gauges.create_index([("span", 1), ("at", 1)])
+        self._gauges.create_index(self._own.index("span", "at"))
         for span, kept in self._kept.items():
             old = {"span": round(span.total_seconds()), "at": {"$lt": floor(now - kept, DAY)}}
-            self._gauges.delete_many(old)
+            self._gauges.delete_many({**self._own.scope, **old})
 
 
-def load(document: Document) -> Gauge:
-    """A sample as it was kept."""
-    return Gauge(
-        status_counts=dict(document["counts"]),
-        oldest_queued_ms=document["oldestQueuedMs"],
+def load(document: Document) -> tuple[datetime, Gauge]:
+    """A sample and the start of its span; MalformedError or KeyError of another document."""
+    counts = {typed(status, str): typed(count, int) for status, count in document["counts"]}
+    oldest_ms = document["oldestQueuedMs"]
+    return typed(document["at"], datetime), Gauge(
+        status_counts=counts,
+        oldest_queued_ms=None if oldest_ms is None else typed(oldest_ms, int),
     )

@@ -54,7 +54,9 @@ def pack(histogram: Histogram) -> bytes:
 
 
 def unpack(packed: bytes) -> Histogram:
-    """What `pack` gave."""
+    """What `pack` gave; ValueError of anything else."""
+    if not isinstance(packed, bytes) or len(packed) % _PACKED_BYTES:
+        raise ValueError("not a packed histogram")
     length = len(packed) // _PACKED_BYTES
     numbers = struct.unpack_from(f"<{length}H", packed)
     counts = struct.unpack_from(f"<{length}Q", packed, 2 * length)

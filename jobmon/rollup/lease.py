@@ -7,12 +7,13 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from jobmon.rollup.documents import OwnDatabase
 from jobmon.store.names import Document
 
 LEASES = "leases"
+LEASE = "collector"  # its name among the documents of a queue
 LEASE_MS = 10_000
 RENEW_EVERY_S = 3.0
 
@@ -27,8 +28,10 @@ class Lease:
     One whose process has died on this machine is not waited for.
     """
 
-    def __init__(self, rollups: Database[Document]) -> None:
-        self._leases = rollups[LEASES]
+    def __init__(self, own: OwnDatabase) -> None:
+        self._leases = own[LEASES]
+        self._key: Document = {"_id": own.id(LEASE)}
+        self._kept: Document = {**own.scope, "name": LEASE}
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._mine: Document = {"holder": self.holder, "process": _process(os.getpid())}
         self._good_until = 0.0
@@ -41,11 +44,11 @@ class Lease:
             "$or": [{"holder": self.holder}, {"$expr": {"$lt": ["$expiresAt", "$$NOW"]}}]
         }
         if not self._take_from(free_or_mine):
-            other = self._leases.find_one({"_id": "collector"})
+            other = self._leases.find_one(self._key)
             if other is None:  # never taken so far, or the rollup database was dropped
                 if not self._create():
                     return False
-            elif not _is_dead(other) or not self._take_from({"holder": other["holder"]}):
+            elif not _is_dead(other) or not self._take_from({"holder": other.get("holder")}):
                 return False
         self._taken_at = asked_at
         self._good_until = asked_at + LEASE_MS / 1_000
@@ -55,7 +58,7 @@ class Lease:
         """Take the lease if it is as `whom` says; whether it was."""
         until: Document = {"expiresAt": {"$add": ["$$NOW", LEASE_MS]}}
         held = self._leases.find_one_and_update(
-            {"_id": "collector", **whom}, [{"$set": self._mine | until}]
+            {**self._key, **whom}, [{"$set": self._kept | self._mine | until}]
         )
         return held is not None
 
@@ -63,7 +66,7 @@ class Lease:
         """Take the lease where there is none; whether nobody else has meanwhile."""
         until = datetime.now(UTC) + timedelta(milliseconds=LEASE_MS)
         try:
-            self._leases.insert_one({"_id": "collector", **self._mine, "expiresAt": until})
+            self._leases.insert_one(self._key | self._kept | self._mine | {"expiresAt": until})
         except DuplicateKeyError:
             return False
         return True
@@ -78,7 +81,7 @@ class Lease:
 
     def give_up(self) -> None:
         """Let another collector take over at once."""
-        self._leases.delete_one({"_id": "collector", "holder": self.holder})
+        self._leases.delete_one({**self._key, "holder": self.holder})
 
 
 def _process(pid: int) -> Document | None:
@@ -93,13 +96,16 @@ def _process(pid: int) -> Document | None:
 
 def _is_dead(lease: Document) -> bool:
     """Whether the holder is known to have ended: it was a process of this machine's, and is not."""
-    process = lease.get("process")
-    if process is None or process != _process(process["pid"]):
+    process, holder = lease.get("process"), lease.get("holder")
+    if not isinstance(process, dict) or not isinstance(holder, str):
         return False
-    if not lease["holder"].startswith(f"{process['host']}:{process['pid']}:"):
+    pid = process.get("pid")
+    if not isinstance(pid, int) or process != _process(pid):
+        return False
+    if not holder.startswith(f"{process['host']}:{pid}:"):
         return False  # of one before, whom a collector that does not say its process has followed
     try:
-        os.kill(process["pid"], 0)
+        os.kill(pid, 0)
     except OSError as error:
         return isinstance(error, ProcessLookupError)  # else it is another user's
     return False

@@ -1,18 +1,19 @@
 """What the web service asks of the rollup: the collector's figures, if they are fresh."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from jobmon.rollup.counters import COUNTERS, load_counters
+from jobmon.rollup.documents import OwnDatabase, typed
+from jobmon.rollup.figures import load_figures
 from jobmon.rollup.gauges import GAUGES, Gauge
 from jobmon.rollup.gauges import load as load_gauge
-from jobmon.rollup.segments import load_counts
+from jobmon.rollup.lease import LEASE, LEASES
 from jobmon.rollup.throughput import (
     BUCKETS,
     MINUTE,
@@ -20,18 +21,20 @@ from jobmon.rollup.throughput import (
     STRAGGLERS,
     THROUGH,
     Tallies,
-    bucket_id,
+    bucket_name,
     floor,
-    load,
+    load_bucket,
+    load_through,
 )
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
-from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.jobs import Figures
 from jobmon.store.names import Document
 from jobmon.store.shared import Shared
 from jobmon.store.watched import mark
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # In the collection `state`: the figures, how far a first build is, what to go on from.
 FIGURES = "figures"
@@ -100,93 +103,121 @@ class RollupReader:
 
     def history_age_s(self) -> float | None:
         """How long ago the newest minutes of the past were counted; None if none ever were."""
-        found = self._find(THROUGH, age_of="$young")
-        return max(0.0, found["ageMs"] / 1_000) if found and found["ageMs"] is not None else None
+        return self._find(THROUGH, _load_age, age_of="$young")
 
     def build(self) -> Document | None:
         """How far a first build is, `counted` of about `estimated` jobs; None if there is none."""
-        found = self._find(BUILD)
-        if found is None or found["ageMs"] > MAX_AGE_MS:
-            return None
-        return {"counted": found["counted"], "estimated": found["estimated"]}
+        found = self._find(BUILD, _load_build)
+        return found if found is not None and found.pop("age_s") <= MAX_AGE_MS / 1_000 else None
+
+    def figures_age_s(self) -> float | None:
+        """How old the newest figures are, however old; None if there are none."""
+        return self._find(FIGURES, _load_age)
+
+    def leader(self) -> str | None:
+        """Which collector works now; None if none does."""
+
+        def ask(own: OwnDatabase) -> Iterable[Document]:
+            held = {"_id": own.id(LEASE), "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
+            return own[LEASES].find(held).max_time_ms(self._connection.max_time_ms)
+
+        return next(self._read(LEASES, ask, lambda lease: typed(lease["holder"], str)), None)
 
     def buckets(
         self, wanted: Iterable[tuple[timedelta, datetime]]
     ) -> dict[tuple[timedelta, datetime], Tallies]:
         """What was counted in spans from a moment on; one without events is absent. Index: _id."""
-        by_id = {bucket_id(span, at): (span, at) for span, at in wanted}
-        if not by_id:
+        names = {bucket_name(span, at): (span, at) for span, at in wanted}
+        if not names:
             return {}
-        found = self._read(
-            lambda rollups: (
-                rollups[BUCKETS]
-                .find({"_id": {"$in": list(by_id)}}, {"types": True}, **mark())
-                .max_time_ms(self._connection.max_time_ms)
-            )
-        )
-        return {by_id[bucket["_id"]]: load(bucket["types"]) for bucket in found}
 
-    def _read_figures(self) -> Figures | None:
-        found = self._find(FIGURES)
-        if found is None or found["ageMs"] > MAX_AGE_MS:
-            return None
-        counts = load_counts(found["counts"])
-        return Figures(
-            as_of=found["asOf"],
-            source="rollup",
-            counts=counts,
-            total=counts.total(),
-            conditions=Conditions(**found["conditions"]),
-        )
+        def ask(own: OwnDatabase) -> Iterable[Document]:
+            query = {"_id": {"$in": [own.id(name) for name in names]}}
+            found = own[BUCKETS].find(query, **mark())
+            return found.max_time_ms(self._connection.max_time_ms)
 
-    def _read_counted(self) -> Counted | None:
-        found = self._find(THROUGH, age_of="$young")
-        if found is None or found["ageMs"] > MAX_THROUGHPUT_AGE_MS:
-            return None
-        through = found.get("through")
-        settled = floor(through - STRAGGLERS, MINUTE) if through else None
-        return Counted(young=found["young"], settled=settled)
+        def load(bucket: Document) -> tuple[tuple[timedelta, datetime], Tallies]:
+            return names[bucket["name"]], load_bucket(bucket)
 
-    def _read_totals(self) -> Totals | None:
-        through, found = self._find(THROUGH, age_of="$counters"), self._find(COUNTERS)
-        if through is None or through["ageMs"] is None or found is None:
-            return None
-        age_s = max(0.0, through["ageMs"] / 1_000)
-        return Totals(by_type=load_counters(found), age_s=age_s)
+        return dict(self._read(BUCKETS, ask, load))
 
     def gauges(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Gauge]:
         """How the queue stood, once a span from `start` to before `end`; index: span, at."""
         wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
-        found = self._read(
-            lambda rollups: (
-                rollups[GAUGES].find(wanted, **mark()).max_time_ms(self._connection.max_time_ms)
-            )
-        )
-        return {sample["at"]: load_gauge(sample) for sample in found}
 
-    def _find(self, key: str, age_of: str = "$at") -> Document | None:
+        def ask(own: OwnDatabase) -> Iterable[Document]:
+            found = own[GAUGES].find({**own.scope, **wanted}, **mark())
+            return found.max_time_ms(self._connection.max_time_ms)
+
+        return dict(self._read(GAUGES, ask, load_gauge))
+
+    def _read_figures(self) -> Figures | None:
+        found = self._find(FIGURES, lambda document: (_load_age(document), load_figures(document)))
+        return found[1] if found is not None and found[0] <= MAX_AGE_MS / 1_000 else None
+
+    def _read_counted(self) -> Counted | None:
+        def load(document: Document) -> tuple[float, Counted]:
+            through = load_through(document)
+            settled = floor(through - STRAGGLERS, MINUTE) if through else None
+            young = typed(document["young"], datetime)
+            return _load_age(document), Counted(young=young, settled=settled)
+
+        found = self._find(THROUGH, load, age_of="$young")
+        return found[1] if found is not None and found[0] <= MAX_THROUGHPUT_AGE_MS / 1_000 else None
+
+    def _read_totals(self) -> Totals | None:
+        age_s = self._find(THROUGH, _load_age, age_of="$counters")
+        by_type = self._find(COUNTERS, load_counters)
+        return None if age_s is None or by_type is None else Totals(by_type=by_type, age_s=age_s)
+
+    def _find(self, name: str, load: Callable[[Document], T], age_of: str = "$at") -> T | None:
         """A document of the state with its age by the database's own clock; index: _id."""
-        pipeline: list[Document] = [
-            {"$match": {"_id": key}},
-            {"$set": {"ageMs": {"$subtract": ["$$NOW", age_of]}}},
-        ]
-        limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
-        found = self._read(lambda rollups: rollups[STATE].aggregate(pipeline, **limits, **mark()))
-        return next(iter(found), None)
 
-    def _read(self, ask: Callable[[Database[Document]], Iterable[Document]]) -> list[Document]:
+        def ask(own: OwnDatabase) -> Iterable[Document]:
+            pipeline: list[Document] = [
+                {"$match": {"_id": own.id(name)}},
+                {"$set": {"ageMs": _age_ms(age_of)}},
+            ]
+            limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
+            return own[STATE].aggregate(pipeline, **limits, **mark())
+
+        return next(self._read(name, ask, load), None)
+
+    def _read(
+        self,
+        what: str,
+        ask: Callable[[OwnDatabase], Iterable[Document]],
+        load: Callable[[Document], T],
+    ) -> Iterator[T]:
         """What is found in jobmon's own database; nothing where the user may not read it.
 
         Every read goes through here: without this right all figures are counted live.
         """
+        own = OwnDatabase.of(self._connection)
         try:
-            found = list(ask(self._connection.rollups))
+            found = list(ask(own))
         except OperationFailure as error:
             if not is_unauthorized(error):
                 raise
             if self._is_readable:
                 log.warning("may not read jobmon's own database: figures are counted live")
             self._is_readable = False
-            return []
+            return iter(())
         self._is_readable = True
-        return found
+        return own.read(what, found, load)
+
+
+def _age_ms(moment: str) -> Document:
+    """As an expression; null where there is no date."""
+    is_date = {"$eq": [{"$type": moment}, "date"]}
+    return {"$cond": [is_date, {"$subtract": ["$$NOW", moment]}, None]}
+
+
+def _load_age(document: Document) -> float:
+    """In seconds; of what a clock ahead of the database's wrote, 0."""
+    return max(0.0, typed(document["ageMs"], int) / 1_000)
+
+
+def _load_build(document: Document) -> Document:
+    counts = {name: typed(document[name], int) for name in ("counted", "estimated")}
+    return {**counts, "age_s": _load_age(document)}

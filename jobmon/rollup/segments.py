@@ -18,6 +18,7 @@ from bson import Binary, Code, DBRef, Decimal128, ObjectId
 from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
+from jobmon.rollup.documents import typed
 from jobmon.store.jobs import COUNT_BY_STATUS_AND_TYPE, CountsByName
 from jobmon.store.names import Document, Keys
 from jobmon.store.plain import MAX_TYPES, UNNAMED, aware
@@ -296,4 +297,6 @@ def dump_counts(counts: Counts) -> list[list[Any]]:
 
 def load_counts(dumped: list[list[Any]]) -> Counts:
     """What `dump_counts` gave."""
-    return Counter({(status, kind): count for status, kind, count in dumped})
+    return Counter(
+        {(typed(status, str), typed(kind, str)): typed(n, int) for status, kind, n in dumped}
+    )

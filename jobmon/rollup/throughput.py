@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Self
 
-from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
+from jobmon.rollup.documents import OwnDatabase, typed
 from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
@@ -51,6 +51,7 @@ LOOK_BACK_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, STRAGGLERS: 120.0}
 # database at the most, unless that would make the figures old.
 REST = 40
 MAX_REST_S = 15.0
+LOOK_FOR_INDEXES_EVERY_S = 10.0
 
 _FINISHED = [status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING]
 
@@ -122,7 +123,7 @@ def dump(tallies: Tallies) -> list[Document]:
             "type": kind,
             "enqueued": tally.enqueued,
             "dlq": tally.dlq,
-            "outcomes": dict(sorted(tally.outcomes.items())),
+            "outcomes": [[outcome, count] for outcome, count in sorted(tally.outcomes.items())],
             "wait": pack(tally.wait),
             "run": pack(tally.run),
         }
@@ -131,12 +132,14 @@ def dump(tallies: Tallies) -> list[Document]:
 
 
 def load(documents: list[Document]) -> Tallies:
-    """What `dump` gave."""
+    """What `dump` gave; MalformedError or KeyError of anything else."""
     return {
-        document["type"]: Tally(
-            enqueued=document["enqueued"],
-            dlq=document["dlq"],
-            outcomes=Counter(document["outcomes"]),
+        typed(document["type"], str): Tally(
+            enqueued=typed(document["enqueued"], int),
+            dlq=typed(document["dlq"], int),
+            outcomes=Counter(
+                {typed(name, str): typed(count, int) for name, count in document["outcomes"]}
+            ),
             wait=unpack(document["wait"]),
             run=unpack(document["run"]),
         )
@@ -295,22 +298,24 @@ class Throughput:
     def __init__(
         self,
         connection: Connection,
-        rollups: Database[Document],
+        own: OwnDatabase,
         looked: Callable[[datetime, bool], None] = lambda _, __: None,
     ) -> None:
         self._looked = looked
         self._connection = connection
         self._kept = connection.kept
-        self._buckets = rollups[BUCKETS]
-        self._state = rollups[STATE]
+        self._own = own
+        self._buckets = own[BUCKETS]
+        self._state = own[STATE]
         # How far back to look is due when; each look back includes the shorter ones.
         self._due_at = dict.fromkeys(LOOK_BACK_EVERY_S, 0.0)
         self._at_a_time = 6 * HOUR
         self._forgotten: datetime | None = None
+        self._warned = False
 
     def run(self, stop: threading.Event) -> None:
         """Count what is young, then what was missed, until stopped; raises PyMongoError."""
-        self._buckets.create_index([("span", 1), ("at", 1)])
+        self._buckets.create_index(self._own.index("span", "at"))
         missed = self._missed(datetime.now(UTC))
         more, rest_s = True, 0.0
         while not stop.wait(rest_s):
@@ -328,8 +333,12 @@ class Throughput:
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
-                log.warning("no throughput without its indexes; `jobmon init` makes them")
-                return
+                if not self._warned:
+                    self._warned = True
+                    log.warning("no throughput without its indexes; `jobmon init` makes them")
+                stop.wait(LOOK_FOR_INDEXES_EVERY_S)
+                missed, more = self._missed(datetime.now(UTC)), True
+                continue
             took_s = time.monotonic() - started
             rest_s = took_s / 4 if more else min(max(1.0, took_s * REST), MAX_REST_S)
 
@@ -346,7 +355,8 @@ class Throughput:
         return False
 
     def _note(self, **moments: datetime) -> None:
-        self._state.update_one({"_id": THROUGH}, {"$set": moments}, upsert=True)
+        fields = {**self._own.scope, "name": THROUGH, **moments}
+        self._state.update_one({"_id": self._own.id(THROUGH)}, {"$set": fields}, upsert=True)
 
     def _count_young(self, now: datetime) -> None:
         back = timedelta(0)
@@ -364,7 +374,8 @@ class Throughput:
 
         From when to when, and in which spans: an hour by the minute, further back six by the hour.
         """
-        through = (self._state.find_one({"_id": THROUGH}) or {}).get("through")
+        kept = [self._state.find_one({"_id": self._own.id(THROUGH)})]
+        through = next(self._own.read(STATE, kept, load_through), None)
         since = through - STRAGGLERS if through else self._first()
         if since is None:
             return
@@ -402,8 +413,8 @@ class Throughput:
             at = floor(start, larger)
             while at < end:
                 within = {"span": _seconds(part), "at": {"$gte": at, "$lt": at + larger}}
-                parts = self._buckets.find(within)
-                self._keep(larger, at, merge(load(bucket["types"]) for bucket in parts))
+                parts = self._buckets.find({**self._own.scope, **within})
+                self._keep(larger, at, merge(self._own.read(BUCKETS, parts, load_bucket)))
                 at += larger
 
     def _tally(self, start: datetime, end: datetime, span: timedelta) -> dict[datetime, Tallies]:
@@ -432,15 +443,18 @@ class Throughput:
         events = sum(tally.events for tally in counted.values())
         if not events:
             return False
-        key = {"_id": bucket_id(span, at)}
-        bucket = {"span": _seconds(span), "at": at, "events": events, "types": dump(counted)}
-        old = self._buckets.find_one(key)
+        fields = {"span": _seconds(span), "at": at, "events": events, "types": dump(counted)}
+        bucket = self._own.new(bucket_name(span, at), fields)
+        found = self._buckets.find_one({"_id": bucket["_id"]})
+        old = next(self._own.read(BUCKETS, [found], load_bucket), None)
         if old is not None:
-            known = old["events"], _durations(load(old["types"]))
-            if (events, _durations(counted)) < known or bucket["types"] == old["types"]:
+            known = sum(tally.events for tally in old.values()), _durations(old)
+            if (events, _durations(counted)) < known or old == counted:
                 return False
-        self._buckets.replace_one(key, bucket, upsert=True)
-        return True
+        return self._own.write(
+            BUCKETS,
+            lambda: self._buckets.replace_one({"_id": bucket["_id"]}, bucket, upsert=True),
+        )
 
     def _forget(self, now: datetime) -> None:
         """Drop what is older than it is kept, by whole days, hence once a day."""
@@ -448,7 +462,7 @@ class Throughput:
             return
         for span, kept in self._kept.items():
             old = {"span": _seconds(span), "at": {"$lt": floor(now - kept, DAY)}}
-            self._buckets.delete_many(old)
+            self._buckets.delete_many({**self._own.scope, **old})
         self._forgotten = floor(now, DAY)
 
 
@@ -456,8 +470,20 @@ def _durations(tallies: Tallies) -> int:
     return sum(tally.durations for tally in tallies.values())
 
 
-def bucket_id(span: timedelta, at: datetime) -> str:
-    """The _id of a bucket."""
+def load_bucket(document: Document) -> Tallies:
+    """What a bucket counts, by type; MalformedError or KeyError of another document."""
+    typed(document["at"], datetime)
+    return load(typed(document["types"], list))
+
+
+def load_through(document: Document) -> datetime | None:
+    """Up to when all is counted, if it ever was; MalformedError of another document."""
+    through = document.get("through")
+    return None if through is None else typed(through, datetime)
+
+
+def bucket_name(span: timedelta, at: datetime) -> str:
+    """The name of a bucket among the documents of its queue."""
     return f"{_seconds(span)}:{at.isoformat()}"
 
 

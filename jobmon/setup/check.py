@@ -10,9 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from jobmon.rollup.changes import SWEEP_S
-from jobmon.rollup.lease import LEASES
-from jobmon.rollup.reader import BUILD, FIGURES, MAX_AGE_MS, SNAPSHOT
-from jobmon.rollup.throughput import STATE
+from jobmon.rollup.reader import MAX_AGE_MS, RollupReader
 from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment, jobs_elsewhere, unfit_kind
 from jobmon.setup.fields import Sample, expected_fields
@@ -32,7 +30,6 @@ from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document
 
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
 _CLOCK_TRIES = 3
@@ -209,45 +206,30 @@ class _Examination:
         yield warning("changes", says, do=do)
 
     def _collector(self) -> Iterator[Finding]:
-        rollups = self._connection.rollups
-        limit = self._connection.max_time_ms
-        age: Document = {"$set": {"ageMs": {"$subtract": ["$$NOW", "$at"]}}}
-        keep: Document = {"$project": {"ageMs": 1, "counted": 1, "estimated": 1, "watched": 1}}
-        state = {
-            document["_id"]: document
-            for document in rollups[STATE].aggregate(
-                [{"$match": {"_id": {"$in": [FIGURES, BUILD, SNAPSHOT]}}}, age, keep],
-                maxTimeMS=limit,
-            )
-        }
-        held: Document = {"_id": "collector", "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
-        lease = rollups[LEASES].find_one(held, max_time_ms=limit)
+        reader, name = RollupReader(self._connection), self._connection.rollups.name
+        leader, age_s, build = reader.leader(), reader.figures_age_s(), reader.build()
         start = {
             "do": "Start a collector beside the web service, or set JOBMON_COLLECTOR=true for it.",
             "commands": ("jobmon collector",),
         }
-        watched = state.get(SNAPSHOT, {}).get("watched", self._watched[0].full_name)
-        if watched != self._watched[0].full_name:
-            do = "Give each watched database a JOBMON_ROLLUP_DB of its own."
-            says = f"The figures in {rollups.name} are of {watched}, not of what is watched here."
-            yield problem("collector", says, do=do)
-        elif _is_fresh(state.get(FIGURES)):
-            by = f"collector {lease['holder']}" if lease else "a collector that has just ended"
-            seconds = max(0, state[FIGURES]["ageMs"]) / 1_000
-            yield ok("collector", f"The figures are {seconds:.1f} s old, kept by {by}.")
-        elif _is_fresh(state.get(BUILD)):
-            counted, estimated = state[BUILD]["counted"], state[BUILD]["estimated"]
+        if age_s is not None and age_s * 1_000 <= MAX_AGE_MS:
+            by = f"collector {leader}" if leader else "a collector that has just ended"
+            yield ok("collector", f"The figures are {age_s:.1f} s old, kept by {by}.")
+        elif build is not None:
+            counted, estimated = build["counted"], build["estimated"]
             says = f"A first count is under way: {counted:,} of about {estimated:,} jobs."
             yield ok("collector", says)
-        elif lease:
-            says = f"Collector {lease['holder']} is at work, but has no fresh figures."
+        elif leader:
+            says = f"Collector {leader} is at work, but has no fresh figures."
             yield warning("collector", says, do="Its log says why.")
-        elif FIGURES in state:
-            old = timedelta(seconds=round(state[FIGURES]["ageMs"] / 1_000))
+        elif age_s is not None:
+            old = timedelta(seconds=round(age_s))
             says = f"No collector runs, the figures are {old} (h:mm:ss) old. Each look counts anew."
             yield warning("collector", says, **start)  # type: ignore[arg-type]
         else:
-            says = f"No collector ever ran on {rollups.name}: each look counts the jobs anew."
+            says = (
+                f"No collector ever ran for this queue on {name}: each look counts the jobs anew."
+            )
             yield warning("collector", says, **start)  # type: ignore[arg-type]
 
 
@@ -263,10 +245,6 @@ def _of_settings(settings: Settings) -> Finding:
         watched = f"{settings.jobs_collection} is"
     says = f"The settings are valid: {watched} watched, tokens checked by {by}"
     return ok("settings", f"{says} ({settings.jwt_algorithm}).")
-
-
-def _is_fresh(document: Document | None) -> bool:
-    return document is not None and document["ageMs"] <= MAX_AGE_MS
 
 
 def _ms(time: timedelta) -> str:

@@ -11,12 +11,18 @@ from typing import Any, Self
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import InvalidURI, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import (
+    InvalidURI,
+    NotPrimaryError,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 
 from jobmon.settings import Settings
 from jobmon.store.decoding import Decoded
 from jobmon.store.names import Document, Names
 from jobmon.store.profiles import profile_of
+from jobmon.store.queue_key import queue_key
 from jobmon.store.slow import SlowQueries
 from jobmon.store.watched import Watched
 
@@ -161,6 +167,7 @@ class Connection:
         self._given = client
         self._maker: _ClientMaker | None = None
         self._pid = os.getpid()
+        self._queue_key: str | None = None
         self.profile = profile_of(settings)
         self.jobs = self._watched(settings.jobs_collection, self.profile.jobs)
         # None where the documents have no attempts but the last one, in the job itself.
@@ -214,6 +221,16 @@ class Connection:
     def has_recorded_attempts(self) -> bool:
         """Whether any attempt is recorded. If none is, each job is its own last attempt."""
         return self.attempts is not None and bool(self.attempts.find({}, ("_id",), limit=1))
+
+    @property
+    def queue_key(self) -> str:
+        """What identifies the watched queue in jobmon's own database; PyMongoError."""
+        if self._queue_key is None:
+            hello = self._present().admin.command("hello")
+            if hello.get("isreplicaset"):  # one that is to be initiated has no name yet
+                raise NotPrimaryError("the replica set is not initiated")
+            self._queue_key = queue_key(hello.get("setName"), self.database.name, self._settings)
+        return self._queue_key
 
     @property
     def rollups(self) -> Database[Document]:

@@ -110,7 +110,7 @@ class Watching:
     def collected(self) -> Iterator[None]:
         """With a collector at work, once it has counted all that is there."""
         # Those of the collector before would pass for its own for five seconds.
-        self.connection.rollups.state.delete_one({"_id": FIGURES})
+        self.connection.rollups.state.delete_one({"name": FIGURES})
         with collecting(self.settings):
             eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
             eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")

@@ -60,7 +60,7 @@ def served(
     web = Web(uri, tmp_path_factory.mktemp("served") / "log", **more)
     try:
         eventually(
-            lambda: mongo[rollups][STATE].find_one({"_id": THROUGH, "through": {"$gt": NOW}})
+            lambda: mongo[rollups][STATE].find_one({"name": THROUGH, "through": {"$gt": NOW}})
         )
         eventually(web.answers)
         yield f"http://127.0.0.1:{web.port}"

@@ -316,7 +316,7 @@ def test_the_worker_that_collects_is_killed_and_another_one_follows_at_once(
     web = Web(uri, tmp_path / "log", JOBMON_WORKERS="2", **settings)
 
     def collector() -> str:
-        lease, figures = rollups.leases.find_one(), rollups.state.find_one({"_id": "figures"})
+        lease, figures = rollups.leases.find_one(), rollups.state.find_one({"name": "figures"})
         same = lease and figures and lease["holder"] == figures["collector"]
         return lease["holder"] if same else ""
 

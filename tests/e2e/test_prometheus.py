@@ -120,7 +120,7 @@ def web(
         eventually(web.answers)
         # Totals begin with the hour of the first look.
         state = database.client[rollups].state
-        eventually(lambda: state.find_one({"_id": COUNTERS}))
+        eventually(lambda: state.find_one({"name": COUNTERS}))
         work(JobQueue(database))
         yield web
     finally:

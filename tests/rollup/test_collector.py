@@ -29,6 +29,7 @@ from jobmon import create_app
 from jobmon.embedded import Mongod
 from jobmon.rollup import changes as changes_module
 from jobmon.rollup import collector as collector_module
+from jobmon.rollup import figures as figures_module
 from jobmon.rollup import segments as segments_module
 from jobmon.rollup.changes import PolledChanges
 from jobmon.rollup.collector import Collector, collecting
@@ -302,8 +303,8 @@ def test_a_collector_that_has_too_much_to_write_says_so_and_goes_on(
     watch.jobs.insert_one(job(type="t" * 100))
     huge = [["queued", "x" * 1_000, 1]] * 20_000
     with monkeypatch.context() as patch, collecting(watch.settings):
-        patch.setattr(collector_module, "dump_counts", lambda _: huge)
-        eventually(lambda: "than a document may have" in caplog.text)
+        patch.setattr(figures_module, "dump_counts", lambda _: huge)
+        eventually(lambda: "larger than a document may be" in caplog.text)
         patch.undo()
         watch.becomes_right(within_s=10)
 
@@ -348,9 +349,9 @@ def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
 def test_a_history_that_is_lost_means_counting_anew(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(20)])
     watch.collects()
-    token = watch.rollups.state.find_one({"_id": "snapshot"})["token"]
+    token = watch.rollups.state.find_one({"name": "snapshot"})["token"]
     watch.rollups.state.update_one(
-        {"_id": "snapshot"}, {"$set": {"token._data": "8200000001" + token["_data"][10:]}}
+        {"name": "snapshot"}, {"$set": {"token._data": "8200000001" + token["_data"][10:]}}
     )
     watch.jobs.delete_many({})
     watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
@@ -367,7 +368,7 @@ def test_two_collectors_side_by_side_stay_right_when_one_ends(watch: Watch) -> N
         thread.start()
     watch.jobs.insert_many([job() for _ in range(100)])
     watch.becomes_right(within_s=10)
-    working = watch.rollups.state.find_one({"_id": "figures"})["collector"]
+    working = watch.rollups.state.find_one({"name": "figures"})["collector"]
     for stop, thread in zip(stops, threads, strict=True):
         stop.set()
         thread.join()
@@ -415,9 +416,9 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
     watch.jobs.insert_many([job() for _ in range(5_000)])
     moments: list[Callable[[], Any]] = [
         watch.rollups.leases.find_one,  # it has hardly begun
-        lambda: state.find_one({"_id": "figures"}),  # built, not saved
-        lambda: state.find_one({"_id": "snapshot"}),  # saved
-        lambda: state.find_one({"_id": "figures"}) and buckets.find_one(),  # gone on from there
+        lambda: state.find_one({"name": "figures"}),  # built, not saved
+        lambda: state.find_one({"name": "snapshot"}),  # saved
+        lambda: state.find_one({"name": "figures"}) and buckets.find_one(),  # gone on from there
     ]
     for number, moment in enumerate(moments):
         process = collector_process(watch)
@@ -431,7 +432,7 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
         watch.jobs.insert_many([job(status="dlq") for _ in range(10)])
         watch.rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
         if number < 2:
-            state.delete_one({"_id": "figures"})
+            state.delete_one({"name": "figures"})
     enqueued = watch.jobs.count_documents({})
     with collecting(watch.settings):
         watch.becomes_right(within_s=10)
@@ -569,7 +570,7 @@ def test_a_standalone_server_is_polled_and_swept(
 def test_stale_figures_are_not_served(watch: Watch) -> None:
     watch.jobs.insert_one(job())
     watch.collects()
-    watch.rollups.state.update_one({"_id": "figures"}, {"$set": {"at": LONG_AGO}})
+    watch.rollups.state.update_one({"name": "figures"}, {"$set": {"at": LONG_AGO}})
     eventually(lambda: watch.figures() is None)
 
 

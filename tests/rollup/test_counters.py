@@ -9,7 +9,8 @@ from pymongo.database import Database
 
 from jobmon.rollup import counters as counters_module
 from jobmon.rollup.counters import COUNTERS, OTHER, Counters, load_counters
-from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, dump
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, bucket_name, dump
 from jobmon.store.plain import UNNAMED
 
 from ..conftest import NOW
@@ -25,12 +26,17 @@ def hour(rollups: Db, at: datetime, **enqueued: int) -> None:
     for tally in tallies.values():
         tally.outcomes["succeeded"] = tally.enqueued
         tally.run[100] = tally.enqueued
-    key = {"span": 3_600, "at": at}
-    rollups[BUCKETS].replace_one(key, {**key, "types": dump(tallies)}, upsert=True)
+    fields = {"span": 3_600, "at": at, "types": dump(tallies)}
+    bucket = own(rollups).new(bucket_name(HOUR, at), fields)
+    rollups[BUCKETS].replace_one({"_id": bucket["_id"]}, bucket, upsert=True)
 
 
 def totals(rollups: Db) -> Tallies:
-    return load_counters(rollups[STATE].find_one({"_id": COUNTERS}) or {})
+    return load_counters(rollups[STATE].find_one({"_id": own(rollups).id(COUNTERS)}) or {})
+
+
+def own(rollups: Db) -> OwnDatabase:
+    return OwnDatabase(rollups, "shop.jobs#1")
 
 
 def enqueued(rollups: Db) -> dict[str, int]:
@@ -40,7 +46,7 @@ def enqueued(rollups: Db) -> dict[str, int]:
 def test_they_begin_with_the_hour_of_the_first_look(watched: Db) -> None:
     hour(watched, FIRST - HOUR, mail=1_000)
     hour(watched, FIRST, mail=7)
-    Counters(watched).look(START, settled=False)
+    Counters(own(watched)).look(START, settled=False)
     told = totals(watched)["mail"]
     assert (told.enqueued, told.dlq, told.outcomes, told.run) == (7, 1, {"succeeded": 7}, {100: 7})
 
@@ -48,8 +54,8 @@ def test_they_begin_with_the_hour_of_the_first_look(watched: Db) -> None:
 def test_looking_again_and_recounts_add_nothing_twice(watched: Db) -> None:
     for count in (1, 5, 5, 9):
         hour(watched, FIRST, mail=count)
-        Counters(watched).look(START, settled=True)
-        Counters(watched).look(START, settled=True)
+        Counters(own(watched)).look(START, settled=True)
+        Counters(own(watched)).look(START, settled=True)
         assert enqueued(watched) == {"mail": count}
 
 
@@ -59,7 +65,7 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
         at = FIRST + number * HOUR
         hour(watched, at, mail=number, more=1)
         expected += number
-        Counters(watched).look(at + timedelta(minutes=20), settled=True)  # a collector anew
+        Counters(own(watched)).look(at + timedelta(minutes=20), settled=True)  # a collector anew
         watched[BUCKETS].delete_many({"at": {"$lt": at}})
         assert enqueued(watched) == {"mail": expected, "more": number + 1}
     assert totals(watched)["mail"].run[100] == expected
@@ -67,7 +73,7 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
 
 
 def test_an_hour_stays_open_as_long_as_it_is_recounted(watched: Db) -> None:
-    counters = Counters(watched)
+    counters = Counters(own(watched))
     counters.look(START, settled=True)
     hour(watched, FIRST, mail=1)
     counters.look(FIRST + HOUR + timedelta(minutes=14), settled=True)
@@ -77,7 +83,7 @@ def test_an_hour_stays_open_as_long_as_it_is_recounted(watched: Db) -> None:
 
 
 def test_no_hour_is_closed_before_what_was_missed_is_counted(watched: Db) -> None:
-    counters = Counters(watched)
+    counters = Counters(own(watched))
     counters.look(START, settled=True)
     counters.look(START + 5 * HOUR, settled=False)
     hour(watched, FIRST + HOUR, mail=3)  # while no collector ran
@@ -86,7 +92,7 @@ def test_no_hour_is_closed_before_what_was_missed_is_counted(watched: Db) -> Non
 
 
 def test_a_counter_stands_still_where_a_recount_finds_less(watched: Db) -> None:
-    counters = Counters(watched)
+    counters = Counters(own(watched))
     for count, told in ((8, 8), (5, 8), (8, 8), (10, 10)):
         hour(watched, FIRST, mail=count)
         counters.look(START, settled=True)
@@ -97,9 +103,9 @@ def test_a_counter_stands_still_where_a_recount_finds_less(watched: Db) -> None:
 def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late, good = Counters(watched), Counters(watched)
+    late, good = Counters(own(watched)), Counters(own(watched))
     late.look(START, settled=True)
-    read_by_late = watched[STATE].find_one({"_id": COUNTERS})
+    read_by_late = watched[STATE].find_one({"_id": own(watched).id(COUNTERS)})
     hour(watched, FIRST, mail=4)
     good.look(START, settled=True)
     with monkeypatch.context() as patch:
@@ -115,10 +121,10 @@ def test_types_keep_their_order_and_are_bounded(
 ) -> None:
     monkeypatch.setattr(counters_module, "MAX_TYPES", 3)
     hour(watched, FIRST, small=1, large=9)
-    Counters(watched).look(START, settled=True)
+    Counters(own(watched)).look(START, settled=True)
     later = {"later": 50, "never": 7, "either": 6, UNNAMED: 99}
     hour(watched, FIRST, small=1, large=9, **later)
-    Counters(watched).look(START + HOUR, settled=True)
+    Counters(own(watched)).look(START + HOUR, settled=True)
     told = enqueued(watched)
     assert told == {"large": 9, "small": 1, "later": 50, OTHER: 112}
     assert list(told) == ["large", "small", "later", OTHER]

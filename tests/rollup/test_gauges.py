@@ -10,6 +10,7 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.embedded import Mongod
+from jobmon.rollup.documents import OwnDatabase
 from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, floor
@@ -37,7 +38,7 @@ def connection(
 
 @pytest.fixture
 def gauges(connection: Connection) -> Gauges:
-    return Gauges(connection.rollups, connection.kept)
+    return Gauges(OwnDatabase.of(connection), connection.kept)
 
 
 def gauge(queued: int, oldest_ms: int = 0) -> Gauge:

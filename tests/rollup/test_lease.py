@@ -11,7 +11,8 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.rollup import lease as lease_module
-from jobmon.rollup.lease import Lease
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.lease import LEASE, Lease
 
 from ..conftest import NOW
 
@@ -19,7 +20,10 @@ LONG_AGO = NOW - timedelta(days=2_000)
 
 
 def test_one_collector_works_and_another_takes_over(database: Database[dict[str, Any]]) -> None:
-    first, second = Lease(database), Lease(database)
+    first, second = (
+        Lease(OwnDatabase(database, "shop.jobs#1")),
+        Lease(OwnDatabase(database, "shop.jobs#1")),
+    )
     assert first.take()
     assert not second.take()
     assert first.take()
@@ -56,10 +60,14 @@ def test_who_died_on_this_machine_is_not_waited_for_and_nobody_else_is_robbed(
         case "an older one, after one that is dead":
             holder = "older"
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
-    left = {"_id": "collector", "holder": holder, "process": process, "expiresAt": until}
+    own = OwnDatabase(database, "shop.jobs#1")
+    left = {"_id": own.id(LEASE), "holder": holder, "process": process, "expiresAt": until}
     database.leases.insert_one(left)
-    mine, other = Lease(database), Lease(database)
+    mine, other = (
+        Lease(OwnDatabase(database, "shop.jobs#1")),
+        Lease(OwnDatabase(database, "shop.jobs#1")),
+    )
     assert (mine.take(), other.take()) == (is_taken, False)
-    lease = database.leases.find_one({"_id": "collector"})
+    lease = database.leases.find_one({"_id": own.id(LEASE)})
     assert lease["holder"] == (mine.holder if is_taken else holder)
     assert (lease["expiresAt"].replace(tzinfo=UTC) < until) == is_taken

@@ -17,6 +17,7 @@ from jobmon import create_app
 from jobmon.embedded import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup import throughput as throughput_module
+from jobmon.rollup.documents import OwnDatabase
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE, Tally, Throughput, floor, tally
 from jobmon.settings import Settings
@@ -49,7 +50,7 @@ def connection_of(service: Api) -> Connection:
 def counting(service: Api) -> Iterator[None]:
     """A collector's throughput thread."""
     connection, stop = connection_of(service), threading.Event()
-    counter = Throughput(connection, connection.rollups)
+    counter = Throughput(connection, OwnDatabase.of(connection))
     thread = threading.Thread(target=counter.run, args=[stop])
     thread.start()
     try:
@@ -176,10 +177,12 @@ def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
 
 def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> None:
     buckets = connection_of(service).rollups.buckets
+    own = OwnDatabase.of(connection_of(service))
     now = datetime.now(UTC)
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
-        buckets.insert_one({"span": span, "at": floor(now, DAY) - age * DAY, "types": []})
-    Throughput(connection_of(service), connection_of(service).rollups)._forget(now)
+        at = floor(now, DAY) - age * DAY
+        buckets.insert_one({**own.scope, "span": span, "at": at, "types": []})
+    Throughput(connection_of(service), OwnDatabase.of(connection_of(service)))._forget(now)
     left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
     assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
 
@@ -226,7 +229,7 @@ def test_the_buckets_of_every_span_tell_the_same(service: Api, database: Db) -> 
         buckets = connection_of(service).rollups.buckets
         # As if a collector had been killed between a minute and what it adds up to.
         for span in (HOUR, 6 * HOUR, DAY):
-            buckets.delete_one({"_id": throughput_module.bucket_id(span, floor(now, span))})
+            buckets.delete_one({"name": throughput_module.bucket_name(span, floor(now, span))})
     with counting(service):
         eventually(lambda: spans(service) == dict.fromkeys((3_600, 21_600, 86_400), 7))
 
@@ -235,7 +238,7 @@ def spans(service: Api) -> dict[int, int]:
     """Attempts that are told by each span in which all are kept."""
     told: Counter[int] = Counter()
     for counted in connection_of(service).rollups.buckets.find({"span": {"$gt": 600}}):
-        told[counted["span"]] += sum(sum(row["outcomes"].values()) for row in counted["types"])
+        told[counted["span"]] += sum(n for row in counted["types"] for _, n in row["outcomes"])
     return dict(told)
 
 
@@ -277,7 +280,7 @@ def test_a_long_time_is_counted_in_pieces_where_the_database_is_slow(
         return tally(connection, start, end, span)
 
     monkeypatch.setattr(throughput_module, "tally", slow)
-    counter = Throughput(connection_of(service), connection_of(service).rollups)
+    counter = Throughput(connection_of(service), OwnDatabase.of(connection_of(service)))
     (tallies,) = counter._tally(start, start + HOUR, HOUR).values()
     assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
 

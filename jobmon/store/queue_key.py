@@ -1,0 +1,36 @@
+"""What identifies a watched queue: jobmon's own documents are kept under this key."""
+
+import hashlib
+import json
+from typing import Any
+
+from jobmon.settings import Settings
+from jobmon.store.profiles import profile_of
+
+_PREFIX_LENGTH = 80
+_DIGITS = 16
+
+
+def queue_key(deployment: str | None, database: str, settings: Settings) -> str:
+    """A readable name and a hash of everything that changes what figures mean.
+
+    `deployment` is the replica set's name, None of a standalone server. Users, hosts and the order
+    of settings make no difference.
+    """
+    profile, jobs = profile_of(settings), settings.jobs_collection
+    mappings: dict[str, Any] = {
+        kind: {"fields": dict(names.paths), "statuses": dict(names.statuses)}
+        for kind, names in (("jobs", profile.jobs), ("attempts", profile.attempts))
+        if names is not None
+    }
+    identity = {
+        "deployment": deployment,
+        "database": database,
+        "jobs": jobs,
+        "attempts": settings.attempts_collection if profile.attempts is not None else None,
+        "profile": settings.profile,
+        "mappings": mappings,
+    }
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
+    return f"{database}.{jobs}"[:_PREFIX_LENGTH] + f"#{digest}"

@@ -1,0 +1,458 @@
+"""jobmon's own documents on the real server: would catch figures of another queue, a document of
+another version or another program that stops the collector or breaks an answer, and a watched word
+that becomes a key."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+from pymongo.errors import DocumentTooLarge
+
+from jobmon import create_app
+from jobmon.embedded import Mongod
+from jobmon.rollup import collector as collector_module
+from jobmon.rollup import documents as documents_module
+from jobmon.rollup.collector import collecting
+from jobmon.rollup.documents import FORMAT, OwnDatabase, typed
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.throughput import MINUTE, Throughput
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+from jobmon.store.queue_key import queue_key
+
+from ..conftest import Api
+from ..waiting import eventually
+
+Db = Database[dict[str, Any]]
+ROUTES = ("/admin/jobs/stats", "/admin/jobs/timeseries", "/admin/jobs/types", "/metrics", "/readyz")
+
+
+@pytest.fixture(autouse=True)
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents_module, "_reported", set())
+
+
+class Queue:
+    """A watched queue, its service, and what it says."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.api = Api(create_app(settings))
+        self.connection: Connection = self.api.app.extensions["jobmon_connection"]
+        create_indexes(self.connection)
+
+    @property
+    def own(self) -> OwnDatabase:
+        return OwnDatabase.of(self.connection)
+
+    @property
+    def jobs(self) -> Any:
+        return self.connection.jobs.collection
+
+    def fill(self, kind: str, count: int) -> None:
+        now = datetime.now(UTC)
+        self.jobs.insert_many(
+            {"jobId": str(ObjectId()), "type": kind, "status": "queued", "createdAt": now}
+            for _ in range(count)
+        )
+
+    def counted(self) -> dict[str, int] | None:
+        """Queued jobs by type from the collector's figures; None without one."""
+        figures = RollupReader(self.connection).figures()
+        types = figures.type_counts() if figures else None
+        return None if types is None else {kind: n.get("queued", 0) for kind, n in types.items()}
+
+    def becomes(self, **types: int) -> None:
+        eventually(lambda: self.counted() == types, 30)
+
+    def statuses(self) -> list[int]:
+        """Of every route that reads figures."""
+        return [self.api.as_admin(path).status_code for path in ROUTES]
+
+
+@pytest.fixture
+def queue_of(
+    mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
+) -> Iterator[Callable[..., Queue]]:
+    """A queue in the test's database, which shares its rollup database with the others."""
+    queues = []
+
+    def make(database_name: str = database.name, **given: Any) -> Queue:
+        uri = mongod.uri.replace("/?", f"/{database_name}?")
+        settings = make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups", **given)
+        queues.append(Queue(settings))
+        return queues[-1]
+
+    yield make
+    for queue in queues:
+        queue.connection.client.close()
+    database.client.drop_database(f"{database.name}_rollups")
+
+
+@pytest.mark.parametrize("differs", ["database", "collection", "mapping"])
+def test_two_queues_share_a_rollup_database_without_seeing_each_other(
+    queue_of: Callable[..., Queue], database: Db, differs: str
+) -> None:
+    """Would catch the first queue's totals in the second one's answers, fresh and unmarked."""
+    first = queue_of()
+    match differs:
+        case "database":
+            second = queue_of(f"{database.name}_b")
+        case "collection":
+            second = queue_of(jobs_collection="others")
+        case _:
+            second = queue_of(status_names={"queued": "dlq"})
+    first.fill("a", 3)
+    if differs != "mapping":
+        second.fill("b", 2)
+    expected = {"a": 0} if differs == "mapping" else {"b": 2}
+    with collecting(first.settings):
+        first.becomes(a=3)
+        assert second.counted() is None
+        assert second.api.as_admin("/admin/jobs/stats").json["source"] == "live"
+        assert second.api.as_admin("/admin/jobs/timeseries").json["meta"]["source"] == "live"
+        assert RollupReader(second.connection).totals() is None
+        with collecting(second.settings):  # it has a lease of its own
+            second.becomes(**expected)
+            for queue in (first, second):
+                eventually(lambda queue=queue: RollupReader(queue.connection).totals())
+            assert first.counted() == {"a": 3}
+            leaders = {RollupReader(queue.connection).leader() for queue in (first, second)}
+            assert len(leaders - {None}) == 2
+    with collecting(second.settings):  # after the first one has ended
+        eventually(lambda: first.counted() is None, 30)
+        second.becomes(**expected)
+        totals = RollupReader(second.connection).totals()
+        assert totals is not None
+        assert "a" not in totals.by_type or differs == "mapping"
+    database.client.drop_database(f"{database.name}_b")
+
+
+def test_only_what_changes_the_meaning_changes_the_key(
+    make_settings: Callable[..., Settings],
+) -> None:
+    given = make_settings(job_fields={"type": "kind", "status": "state"}, status_names={"a": "dlq"})
+
+    def key(deployment: str | None = "rs0", database: str = "shop", **more: Any) -> str:
+        return queue_key(deployment, database, replace(given, **more))
+
+    same = [
+        key(mongo_uri="mongodb://other:pw@elsewhere/shop"),
+        key(job_fields={"status": "state", "type": "kind"}),
+        key(job_fields={"type": "kind", "status": "state", "jobId": "jobId"}),
+        key(rollup_db="x", stats_ttl_ms=9, jwt_secret_key=None),
+    ]
+    assert set(same) == {key()}
+    others = [
+        key(deployment=None),
+        key(deployment="rs1"),
+        key(database="shop2"),
+        key(jobs_collection="tasks"),
+        key(attempts_collection="tries"),
+        key(profile="agenda"),
+        key(job_fields={"type": "kind"}),
+        key(status_names={"a": "failed"}),
+        key(attempt_fields={"startedAt": "began"}),
+        key(attempt_status_names={"ok": "succeeded"}),
+    ]
+    assert len({key(), *others}) == 11
+    assert key().startswith("shop.jobs#")
+
+
+def of_next_version(own: OwnDatabase, name: str) -> None:
+    """All documents as a made-up next version might write them, by the same names."""
+    for document in list(own[name].find({"format": FORMAT})):
+        new = {**document, "format": FORMAT + 1, "added": {"by": ["the next version"]}}
+        for part in ("counts", "types", "conditions", "young", "since", "segments"):
+            if part in new:
+                new[part] = {"in": "another form"}
+        own[name].replace_one({"_id": document["_id"]}, new)
+
+
+COLLECTIONS = ("state", "buckets", "gauges", "snapshots")
+
+
+@pytest.mark.parametrize("format_", [FORMAT + 1, None, "1", 1.5, {"a": 1}])
+def test_a_web_service_of_this_version_beside_a_collector_of_the_next(
+    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture, format_: Any
+) -> None:
+    """The collector is upgraded first: its documents count as absent, with one line each kind."""
+    queue = queue_of()
+    queue.fill("a", 3)
+    with collecting(queue.settings):
+        queue.becomes(a=3)
+        eventually(lambda: RollupReader(queue.connection).totals())
+    for name in COLLECTIONS:
+        of_next_version(queue.own, name)
+        queue.own[name].update_many({}, {"$set": {"format": format_}})
+    fresh = {"$set": {"at": datetime.now(UTC), "young": datetime.now(UTC)}}
+    queue.own["state"].update_many({}, fresh)
+    caplog.clear()
+    for _ in range(3):
+        assert queue.statuses() == [200] * len(ROUTES)
+    assert queue.api.as_admin("/admin/jobs/stats").json["source"] == "live"
+    lines = [line for line in caplog.messages if "in jobmon's own database" in line]
+    assert len(lines) == len(set(lines)) > 0
+    assert "ERROR" not in {record.levelname for record in caplog.records}
+
+
+def test_a_collector_of_this_version_beside_documents_of_the_next(
+    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The web service is upgraded first, or an upgrade is taken back."""
+    queue = queue_of()
+    queue.fill("a", 3)
+    with collecting(queue.settings):
+        queue.becomes(a=3)
+        eventually(lambda: RollupReader(queue.connection).totals())
+    for name in COLLECTIONS:
+        of_next_version(queue.own, name)
+    foreign = {"_id": "next", "queue": queue.own.queue, "format": FORMAT + 1}
+    for name in COLLECTIONS:
+        queue.own[name].insert_one({**foreign, "span": 60, "at": datetime.now(UTC)})
+    with collecting(queue.settings) as failed:
+        queue.becomes(a=3)
+        eventually(lambda: RollupReader(queue.connection).totals())
+        assert not failed.is_set()
+        assert queue.statuses() == [200] * len(ROUTES)
+    for name in COLLECTIONS:
+        assert queue.own[name].count_documents({"_id": "next"}) == 1
+
+
+def test_keys_that_this_version_does_not_know_are_ignored(queue_of: Callable[..., Queue]) -> None:
+    queue = queue_of()
+    queue.fill("a", 3)
+    with collecting(queue.settings):
+        queue.becomes(a=3)
+    more = {"$set": {"conditions.more": 1, "more": {"a.b": 1}, "at": datetime.now(UTC)}}
+    queue.own["state"].update_one({"name": "figures"}, more)
+    assert queue.counted() == {"a": 3}
+    assert queue.statuses() == [200] * len(ROUTES)
+
+
+BROKEN: list[tuple[str, Any]] = [
+    ("counts", None),
+    ("counts", [["queued", "a"]]),
+    ("counts", [["queued", "a", "3"]]),
+    ("counts", [[["queued"], "a", 3]]),
+    ("conditions", None),
+    ("conditions", {}),
+    ("conditions.eligible", "many"),
+    ("conditions.oldestQueued", 7),
+    ("conditions.oldestQueuedByType", {"a": 1}),
+    ("asOf", "now"),
+    ("at", "now"),
+    ("young", 7),
+    ("through", "yesterday"),
+    ("since", None),
+    ("order", 7),
+    ("told", [{"type": 7}]),
+    ("version", "x"),
+]
+
+
+def test_no_answer_is_a_500_whatever_stands_in_a_document_of_ours(
+    queue_of: Callable[..., Queue],
+) -> None:
+    queue = queue_of()
+    queue.fill("a", 3)
+    with collecting(queue.settings):
+        queue.becomes(a=3)
+        eventually(lambda: RollupReader(queue.connection).totals())
+    state = queue.own["state"]
+    good = list(state.find())
+    for path, value in BROKEN:
+        now = datetime.now(UTC)
+        for document in good:
+            fresh = {name: now for name in ("at", "young", "counters") if name in document}
+            state.replace_one({"_id": document["_id"]}, document | fresh)
+        change = {"$set": {path: value}}
+        found = state.update_many({path.partition(".")[0]: {"$exists": True}}, change)
+        assert found.matched_count, path
+        queue.api = Api(create_app(queue.settings))
+        assert queue.statuses() == [200] * len(ROUTES), (path, value)
+        queue.api.app.extensions["jobmon_connection"].client.close()
+
+
+def test_foreign_documents_do_not_stop_the_history(
+    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Would catch a throughput thread that dies of one document while all reads as healthy."""
+    queue = queue_of()
+    queue.fill("a", 3)
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    odd: list[dict[str, Any]] = [
+        {"span": 60, "at": now},
+        {"span": 60, "at": now, "types": "none"},
+        {"span": 3_600, "at": now.replace(minute=0), "types": [{"type": "a"}]},
+        {"span": 600, "at": now, "types": [{"type": "a", "enqueued": "many"}]},
+    ]
+    for scope in ({}, queue.own.scope, {"queue": queue.own.queue, "format": 99}):
+        queue.own["buckets"].insert_many({**document, **scope} for document in odd)
+        queue.own["gauges"].insert_many({**document, **scope} for document in odd)
+        queue.own["state"].insert_one({**scope, "odd": True})
+    with collecting(queue.settings) as failed:
+        queue.becomes(a=3)
+
+        def told() -> int:
+            steps = queue.api.as_admin("/admin/jobs/timeseries").json
+            enqueued = sum(step["enqueued"] for step in steps["data"])
+            return enqueued if steps["meta"]["source"] == "rollup" else 0
+
+        eventually(lambda: told() == 3)
+        eventually(lambda: RollupReader(queue.connection).totals())
+        assert not failed.is_set()
+    assert any("buckets in jobmon's own database: skipped" in line for line in caplog.messages)
+
+
+def test_retention_touches_no_document_of_another_queue(queue_of: Callable[..., Queue]) -> None:
+    first, second = queue_of(), queue_of(jobs_collection="others")
+    long_ago = datetime.now(UTC) - timedelta(days=5_000)
+    for own in (first.own, second.own):
+        own["buckets"].insert_one(own.new("old", {"span": 60, "at": long_ago, "types": []}))
+        own["snapshots"].insert_one(own.new("old", {"version": "x", "number": 0}))
+    first.own["buckets"].insert_one({"_id": "unkeyed", "span": 60, "at": long_ago})
+    Throughput(first.connection, first.own)._forget(datetime.now(UTC))
+    with collecting(first.settings):
+        eventually(lambda: first.own["state"].find_one({"name": "snapshot"}))
+    for name in ("buckets", "snapshots"):
+        eventually(
+            lambda name=name: first.own[name].count_documents({"_id": first.own.id("old")}) == 0
+        )
+        assert first.own[name].count_documents({"_id": second.own.id("old")}) == 1
+    assert first.own["buckets"].count_documents({"_id": "unkeyed"}) == 1
+
+
+ODD_WORDS = ["a\0b", "a.b", "$a", "", "é\ufffd", "x" * 1_000_000, "(other)", "__proto__", "_id"]
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield key
+                yield from keys_of(inner)
+        case list():
+            for inner in value:
+                yield from keys_of(inner)
+
+
+def test_no_watched_word_is_a_key_and_none_stops_the_collector(
+    queue_of: Callable[..., Queue],
+) -> None:
+    queue = queue_of()
+    now = datetime.now(UTC)
+    past = now - timedelta(minutes=15)
+    for status in ("queued", "dlq", "leased", *ODD_WORDS):
+        for kind in (*ODD_WORDS, None, 7, {"a\0b"[:1]: 1}, ["$x"]):
+            job = {"type": kind, "status": status, "createdAt": past, "nextRunAt": past}
+            times = {"leaseExpiresAt": past, "finishedAt": now}
+            queue.jobs.insert_one({"jobId": str(ObjectId()), **job, **times})
+    for kind in ODD_WORDS:
+        job_id = str(ObjectId())
+        queue.jobs.insert_one({"jobId": job_id, "type": kind, "status": kind, "createdAt": past})
+        queue.connection.attempts.collection.insert_one(  # type: ignore[union-attr]
+            {"jobId": job_id, "attemptNumber": 1, "status": kind, "startedAt": past}
+            | {"finishedAt": now}
+        )
+    total = queue.jobs.count_documents({})
+    with collecting(queue.settings) as failed:
+        eventually(lambda: (queue.counted() or {}).get("a\0b"), 30)
+        eventually(lambda: RollupReader(queue.connection).totals())
+        stats = queue.api.as_admin("/admin/jobs/stats").json
+        assert (stats["source"], stats["totalJobs"]) == ("rollup", total)
+        assert stats["typeCounts"]["a\0b"]["queued"] == 1
+        assert "a\0b" in stats["oldestQueuedJobAgeMsByType"]
+        assert queue.statuses() == [200] * len(ROUTES)
+        assert not failed.is_set()
+    for name in (*COLLECTIONS, "leases"):
+        for document in queue.own[name].find():
+            words = {*ODD_WORDS, "queued", "succeeded", "7"} - {"_id"}
+            assert not words & set(keys_of(document))
+
+
+def test_a_document_that_cannot_be_written_is_reported_as_what_it_is(
+    queue_of: Callable[..., Queue],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Would catch figures that stop because one of our documents cannot be stored."""
+    queue = queue_of()
+    queue.fill("a", 3)
+    monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
+    monkeypatch.setattr("jobmon.rollup.gauges.SPANS", (MINUTE,))
+    dump = collector_module.Figures.status_counts
+    monkeypatch.setattr(
+        collector_module.Figures, "status_counts", lambda self: {**dump(self), "x": 2**80}
+    )
+    with collecting(queue.settings) as failed:
+        queue.becomes(a=3)
+        eventually(lambda: "gauges in jobmon's own database: not written" in caplog.text)
+        queue.fill("b", 2)
+        queue.becomes(a=3, b=2)
+        assert not failed.is_set()
+    assert "larger than" not in caplog.text
+    assert caplog.text.count("gauges in jobmon's own database: not written") == 1
+    own = queue.own
+
+    def too_large() -> None:
+        raise DocumentTooLarge("BSON document too large")
+
+    assert not own.write("figures", too_large)
+    assert "figures in jobmon's own database: not written: it is larger" in caplog.text
+
+
+@pytest.mark.parametrize("thread", ["counts", "history"])
+def test_an_unexpected_exception_in_any_thread_is_a_failure_with_its_stack(
+    queue_of: Callable[..., Queue],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    thread: str,
+) -> None:
+    """Would catch a thread that dies of a fault of ours while all reads as healthy."""
+    queue = queue_of()
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise KeyError("of the test")
+
+    where = ("SegmentMap", "recount") if thread == "counts" else ("Throughput", "_count_young")
+    monkeypatch.setattr(getattr(collector_module, where[0]), where[1], fail)
+    called = threading.Event()
+    with collecting(queue.settings, called.set) as failed:
+        assert called.wait(20)
+        assert failed.is_set()
+    (record,) = [each for each in caplog.records if each.message == "the collector failed"]
+    assert record.exc_info is not None
+    assert "of the test" in caplog.text
+    assert RollupReader(queue.connection).leader() is None  # the next one need not wait
+
+
+def test_in_a_web_process_a_failed_collector_starts_again(
+    queue_of: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = queue_of()
+    queue.fill("a", 3)
+    monkeypatch.setattr(collector_module, "RESTART_AFTER_S", 0.0)
+    with monkeypatch.context() as patch:
+
+        def fail(*_: Any, **__: Any) -> Any:
+            patch.undo()
+            raise RuntimeError("once")
+
+        patch.setattr(collector_module.SegmentMap, "recount", fail)
+        with collecting(queue.settings) as failed:
+            assert failed.wait(20)
+            queue.becomes(a=3)
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", None, []])
+def test_only_a_whole_number_is_one(value: Any) -> None:
+    assert typed(1, int) == 1
+    with pytest.raises(ValueError, match="instead of int"):
+        typed(value, int)
