@@ -28,8 +28,10 @@ Dates are ISO 8601 in UTC with milliseconds and `Z`. A watched document may hold
 missing is null, and text that stands where a date belongs is shown as it is.
 
 Every failure is an `Error`, also where no route is (404 `not_found`) and for a method that a route
-does not have (405 `method_not_allowed`, with `Allow`). A HEAD is answered as the GET would be. A
-token is checked before anything else is looked at; parameters that are not named here are ignored.
+does not have (405 `method_not_allowed`, with `Allow`). A HEAD is answered as the GET would be.
+Before all that, a request that is not received within five seconds is 408 `request_timeout`, a
+body of more than 64 KiB 413 `request_entity_too_large`. A token is checked before anything else is
+looked at; parameters that are not named here are ignored.
 """
 
 _TAGS = {
