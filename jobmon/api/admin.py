@@ -25,6 +25,7 @@ from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.series import (
     KEEP_ANSWERS,
     Happened,
+    MissingIndexError,
     NoCollectorError,
     Past,
     SeriesReader,
@@ -173,6 +174,10 @@ def _window(series: SeriesReader, query: dict[str, Any]) -> Window:
 def _told(tell: Callable[[], Past[K]]) -> Past[K]:
     try:
         return tell()
+    except MissingIndexError:
+        raise unavailable(
+            "collector_unavailable", "An index is missing: `jobmon init` creates it."
+        ) from None
     except NoCollectorError:
         raise unavailable(
             "collector_unavailable", "Without a collector only a few hours can be told."

@@ -1,19 +1,33 @@
-"""The queue at a glance: tiles, what needs attention in words, a table by type, and the charts."""
+"""The overview: tiles, what needs attention, a table by type, and the charts' columns."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from jobmon.dashboard.words import duration, grouped, percent, query
+from jobmon.dashboard.words import instant, query
+from jobmon.diagnosis.attention import (
+    MANY_FAIL,
+    Check,
+    Notice,
+    TypeCondition,
+    examine,
+    failing_types,
+    failure_rate,
+    grouped_by_reason,
+    is_all_clear,
+    notices_of,
+    stalled_types,
+)
+from jobmon.diagnosis.evidence import NO_ENDS, Evidence, Missing, history
 from jobmon.domain import JobStatus
+from jobmon.formatting import duration, grouped, per_minute, percent
 from jobmon.rollup.gauges import Gauge
-from jobmon.rollup.series import Happened, NoCollectorError, Past, SeriesReader, Window
+from jobmon.rollup.series import Happened, Past, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE
-from jobmon.store.jobs import Figures, JobStore
-from jobmon.store.plain import UNNAMED, is_filter
-
-K = TypeVar("K")
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobFilter, JobLists
+from jobmon.store.plain import is_filter
 
 RANGES = {
     "1h": (HOUR, MINUTE),
@@ -23,14 +37,10 @@ RANGES = {
 }
 RANGE_WORDS = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"}
 TYPES_SHOWN = 50
-NEWEST_STEPS = 3  # what the throughput is told from
-
-# When a type counts as stopped: something has been due for a while and nothing got finished.
-STOPPED_AFTER = 10 * MINUTE
-MANY_FAIL = 0.2
-FEW = 20
+NEWEST_MINUTES = 3  # what the throughput is the mean of
+NOTICES_SHOWN = 5
 STATUSES_LISTED = 10
-GREW_BY = 1.2
+LONGEST_SEARCH = 200  # characters of a type's name
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 _FAILED, _DLQ = JobStatus.FAILED.value, JobStatus.DLQ.value
@@ -52,8 +62,8 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Notice:
-    """Something that needs attention: `bad` or `watch`."""
+class ShownNotice:
+    """A notice in words; `link` is the address of exactly what it counts, or empty."""
 
     level: str
     text: str
@@ -78,38 +88,40 @@ class TypeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """All that the page shows."""
+    """All that the page shows.
+
+    `more` are notices beyond the first lines. `not_checked` has a sentence for each reason why
+    some checks could not be made. `matching` has the types that a notice counts.
+    """
 
     total: int
     tiles: list[Tile]
-    notices: list[Notice]
+    notices: list[ShownNotice]
+    more: list[ShownNotice]
+    not_checked: list[str]
+    is_all_clear: bool
     types: list[TypeRow]
+    matching: Mapping[str, frozenset[str]]
     has_past: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of the queue: its figures now, a range of its past, and the last hour.
+    """What is known of the queue: the evidence of now, and a range of its past.
 
-    `past` is the range by step, `types` the same by type; `hour` and `lately` are the last hour and
-    the last ten minutes by type. All four are None where nobody keeps the past. `unknown` are the
-    fields that the documents do not tell.
+    `past` is the range by step, `types` the same by type; `gauges` are its samples.
     """
 
-    figures: Figures
+    evidence: Evidence
     range: str
-    past: Past[datetime] | None
-    types: Past[str] | None
+    past: Past[datetime] | Missing
+    types: Past[str] | Missing
     gauges: Mapping[datetime, Gauge]
-    hour: Past[str] | None
-    lately: Past[str] | None
-    hour_gauges: Mapping[datetime, Gauge]
-    unknown: frozenset[str] = frozenset()
 
     @property
     def counts(self) -> Mapping[str, int]:
         """Jobs by status; empty where they could not be counted."""
-        return self.figures.status_counts() or {}
+        return self.evidence.figures.status_counts() or {}
 
 
 class NotKeptError(Exception):
@@ -125,59 +137,95 @@ def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
         raise NotKeptError(str(error)) from None
 
 
-def gather(store: JobStore, series: SeriesReader, wanted: str, now: datetime) -> Facts:
-    """Ask for everything that an overview of the range `wanted` needs; NotKeptError."""
-    window, hour = window_of(series, wanted, now), window_of(series, "1h", now)
-    lately = series.window(now - STOPPED_AFTER, now, MINUTE)
-
+def gather(
+    store: JobStore, series: SeriesReader, lists: JobLists, wanted: str, now: datetime
+) -> Facts:
+    """Read everything that an overview of the range `wanted` needs; NotKeptError."""
+    window = window_of(series, wanted, now)
+    evidence = Evidence.gather(store, series, lists, now)
     return Facts(
-        figures=store.figures(),
+        evidence=evidence,
         range=wanted,
-        past=_if_kept(lambda: series.by_step(window, ())),
-        types=_if_kept(lambda: series.by_type(window)),
+        past=history(lambda: series.by_step(window, ()), evidence),
+        types=history(lambda: series.by_type(window), evidence),
         gauges=series.stood(window),
-        hour=_if_kept(lambda: series.by_type(hour)),
-        lately=_if_kept(lambda: series.by_type(lately)),
-        hour_gauges=series.stood(hour),
-        unknown=store.unknown,
     )
-
-
-def _if_kept(tell: Callable[[], Past[K]]) -> Past[K] | None:
-    try:
-        return tell()
-    except NoCollectorError:
-        return None
 
 
 def overview(facts: Facts) -> Overview:
     """What the page shows of these facts."""
+    checks = examine(facts.evidence)
+    notices = [_shown(notice) for notice in notices_of(checks)]
+    lines = NOTICES_SHOWN if len(notices) <= NOTICES_SHOWN else NOTICES_SHOWN - 1
     return Overview(
-        total=facts.figures.total,
+        total=facts.evidence.figures.total,
         tiles=list(_tiles(facts)),
-        notices=list(_notices(facts)),
+        notices=notices[:lines],
+        more=notices[lines:],
+        not_checked=list(_not_checked(checks)),
+        is_all_clear=is_all_clear(checks),
         types=_types(facts),
-        has_past=facts.past is not None,
+        matching={
+            TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),
+            TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
+        },
+        has_past=isinstance(facts.types, Past) and "finishedAt" not in facts.evidence.unknown,
     )
 
 
+def _not_checked(checks: list[Check]) -> Iterator[str]:
+    for reason, remedy, names in grouped_by_reason(checks):
+        yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
+
+
+def _shown(notice: Notice) -> ShownNotice:
+    link = ""
+    if notice.jobs is not None:
+        link = list_address(notice.jobs)
+    elif notice.types is not None:
+        # The notice is of the last hour, and so is the table that it leads to.
+        name = notice.type_name if len(notice.type_name) <= LONGEST_SEARCH else ""
+        link = f"/dashboard{query(range='1h', only=notice.types.value, text=name)}"
+        link += "#types-title"
+    return ShownNotice(level=notice.level.value, text=notice.text, link=link)
+
+
+def list_address(jobs: JobFilter) -> str:
+    """The address of the list of these jobs; empty where a type's name is none for a filter."""
+    if not all(is_filter(kind) for kind in jobs.types):
+        return ""
+    asked = query(
+        status=jobs.statuses,
+        type=jobs.types,
+        condition=jobs.condition.value if jobs.condition else "",
+        finished_from=instant(jobs.finished_from),
+        sort="createdAt" if jobs.condition else "",
+    )
+    return f"/dashboard/jobs{asked}"
+
+
 def chart_columns(
-    past: Past[datetime], unknown: frozenset[str] = frozenset()
-) -> dict[str, list[Any]]:
+    past: Past[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """The charts' data, a column each, with `at` in Unix seconds; durations in ms.
 
-    Of what depends on one of the `unknown` fields every value is None.
+    The first `complete` steps are over; a step that goes on would look like a fall. Of what depends
+    on one of the `unknown` fields every value is None.
     """
     no_ends = "finishedAt" in unknown
-    columns: dict[str, list[Any]] = {"at": [round(at.timestamp()) for at in past.happened]}
-    for at, told in past.happened.items():
+    over = [at for at in past.happened if at + step <= past.as_of]
+    columns: dict[str, Any] = {
+        "complete": len(over),
+        "at": [round(at.timestamp()) for at in past.happened],
+    }
+    for at, happened in past.happened.items():
         row: dict[str, int | None] = {
-            "enqueued": None if "createdAt" in unknown else told.enqueued,
-            "succeeded": None if no_ends else told.succeeded,
-            "failed": None if no_ends else told.failed,
-            "dlq": None if no_ends else told.dlq,
+            "enqueued": None if "createdAt" in unknown else happened.enqueued,
+            "succeeded": None if no_ends else happened.succeeded,
+            "failed": None if no_ends else happened.failed,
+            "dlq": None if no_ends else happened.dlq,
         }
-        for name, durations in (("wait", told.wait), ("run", told.run)):
+        for name, durations in (("wait", happened.wait), ("run", happened.run)):
             row |= {
                 f"{name}P50": durations.p50,
                 f"{name}P95": durations.p95,
@@ -189,15 +237,14 @@ def chart_columns(
 
 
 def _tiles(facts: Facts) -> Iterator[Tile]:
-    figures, counts = facts.figures, facts.counts
+    figures, counts, unknown = facts.evidence.figures, facts.counts, facts.evidence.unknown
     conditions = figures.conditions
     words = RANGE_WORDS[facts.range]
 
     def trend(status: str) -> list[float | None]:
-        if facts.past is None:
-            return []
-        samples = [facts.gauges.get(at) for at in facts.past.happened if at <= facts.past.as_of]
-        return [None if one is None else one.status_counts.get(status, 0) for one in samples]
+        return [
+            None if one is None else one.status_counts.get(status, 0) for one in _samples(facts)
+        ]
 
     def of_status(name: str, status: str, note: str, *, alarming: bool = False) -> Tile:
         known = figures.counts is not None
@@ -212,38 +259,45 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
         )
 
     due, later = grouped(conditions.eligible), grouped(conditions.scheduled)
-    when = "when they are due is not known"
-    if conditions.scheduled is None:
-        when = "too many to tell which of them are due"
-    elif "nextRunAt" not in facts.unknown:
-        when = f"with retries {due} due, {later} later"
+    when = f"{due} due (incl. retries), {later} scheduled"
+    if conditions.eligible is None and conditions.scheduled is None:
+        too_many = "too many to tell due from scheduled"
+        when = too_many if "nextRunAt" not in unknown else "due times unknown"
     yield of_status("Queued", _QUEUED, when)
-    expired = conditions.expired_leases or 0
-    until = "no lease has expired"
+    expired = conditions.expired_leases
+    until = "no expired leases"
     if expired:
         until = f"{grouped(expired)} with an expired lease"
-    elif "leaseExpiresAt" in facts.unknown or conditions.expired_leases is None:
-        until = "until when is not known"
-    yield of_status("Running", _LEASED, until, alarming=expired > 0)
-    yield of_status("Retrying", _FAILED, "failed, to be tried again")
-    died = sum(step.dlq for step in facts.past.happened.values()) if facts.past else 0
-    note = f"{grouped(died)} in the last {words}" if facts.past else "given up"
-    yield of_status("Dead", _DLQ, note, alarming=died > 0)
+    elif "leaseExpiresAt" in unknown or expired is None:
+        until = "lease times unknown"
+    yield of_status("Running", _LEASED, until, alarming=bool(expired))
+    yield of_status("Retrying", _FAILED, "awaiting retry")
+    died = None
+    if isinstance(facts.past, Past) and "finishedAt" not in unknown:
+        died = sum(step.dlq for step in facts.past.happened.values())
+    note = f"{grouped(died)} died in the last {words}" if died is not None else ""
+    yield of_status("Dead", _DLQ, note, alarming=bool(died))
     oldest = conditions.oldest_queued
-    samples = [facts.gauges.get(at) for at in facts.past.happened] if facts.past else []
-    none, why = "none", "nothing waits"
-    if "createdAt" in facts.unknown or "oldest_queued" in conditions.unknown:
-        none, why = "–", "when jobs were created is not known"
+    none, why = "none", "queue empty"
+    if "createdAt" in unknown or "oldest_queued" in conditions.unknown:
+        none, why = "–", "creation times unknown"
     yield Tile(
         name="Oldest queued",
         value=duration(figures.age_ms(oldest)) if oldest else none,
         note=_of_oldest_type(conditions.oldest_queued_by_type) if oldest else why,
         link=query(status=_QUEUED, sort="createdAt"),
-        trend=[None if one is None else one.oldest_queued_ms for one in samples],
+        trend=[None if one is None else one.oldest_queued_ms for one in _samples(facts)],
         since=oldest,
     )
     yield from _flow(facts, words)
     yield from _others(facts)
+
+
+def _samples(facts: Facts) -> list[Gauge | None]:
+    """A sample for each step of the range; None where there is none."""
+    if isinstance(facts.past, Missing):
+        return []
+    return [facts.gauges.get(at) for at in facts.past.happened if at <= facts.past.as_of]
 
 
 def _others(facts: Facts) -> Iterator[Tile]:
@@ -265,133 +319,60 @@ def _of_oldest_type(by_type: Mapping[str, datetime]) -> str:
 
 
 def _flow(facts: Facts, words: str) -> Iterator[Tile]:
-    past = facts.past
-    if past is None:
-        for name in ("Throughput", "Failure rate"):
-            yield Tile(name=name, value="–", note="needs the collector")
-        return
-    length = RANGES[facts.range][1]
-    # The step that is still going on would always look like a fall.
-    whole = [step for at, step in past.happened.items() if at + length <= past.as_of]
-    newest = list(past.happened.items())[-NEWEST_STEPS:]
-    minutes = (past.as_of - newest[0][0]) / MINUTE
-    per_minute = sum(step.finished for _, step in newest) / minutes if minutes > 0 else 0
-    finished = sum(step.finished for step in past.happened.values())
-    failed = sum(step.failed for step in past.happened.values())
-    rate = failed / finished if finished else None
+    past, minutes = facts.past, facts.evidence.minutes
+    steps: dict[datetime, Happened] = {}
+    finished = failed = rate = None
+    missing = past.reason if isinstance(past, Missing) else ""
+    if "finishedAt" in facts.evidence.unknown:
+        missing = NO_ENDS.reason
+    elif isinstance(past, Past):
+        length = RANGES[facts.range][1]
+        # The step that is still going on would always look like a fall.
+        steps = {at: step for at, step in past.happened.items() if at + length <= past.as_of}
+        finished = sum(step.finished for step in past.happened.values())
+        failed = sum(step.failed for step in past.happened.values())
+        rate = failed / finished if finished else None
     yield Tile(
         name="Throughput",
-        value=f"{grouped(round(per_minute, 1 if per_minute < 10 else None))}/min",
-        note=f"{grouped(finished)} in the last {words}",
-        trend=[float(step.finished) for step in whole],
+        value=per_minute(_throughput(minutes) if isinstance(minutes, Past) else None),
+        note=missing or f"{grouped(finished)} attempts in the last {words}",
+        trend=[float(step.finished) for step in steps.values()],
     )
     yield Tile(
         name="Failure rate",
         value=percent(rate),
-        note=f"of attempts in the last {words}",
+        note=missing or f"of attempts in the last {words}",
         link=query(status=(_FAILED, _DLQ)),
-        trend=[_failure_rate(step) for step in whole],
+        trend=[failure_rate(step) for step in steps.values()],
         alarming=rate is not None and rate >= MANY_FAIL,
     )
 
 
-def _failure_rate(told: Happened) -> float | None:
-    return told.failed / told.finished if told.finished else None
-
-
-def _jobs_of(kind: str, **more: object) -> str:
-    """The list's query for the jobs of a type; empty where its name is none for a filter."""
-    return query(type=kind, **more) if is_filter(kind) else ""
-
-
-def _notices(facts: Facts) -> Iterator[Notice]:
-    """What needs attention, the worst first."""
-    if facts.figures.counts is None:
-        text = "Counting the jobs takes too long: only their estimated number is known."
-        yield Notice(level="bad", text=f"{text} Start the collector.")
-    expired = facts.figures.conditions.expired_leases
-    if expired:
-        jobs = "1 job is" if expired == 1 else f"{grouped(expired)} jobs are"
-        yield Notice(
-            level="bad",
-            text=f"{jobs} stuck: the lease has expired and nobody has taken the job back.",
-            link=query(status=_LEASED, sort="createdAt"),
-        )
-    if facts.hour is not None:
-        yield from _notices_of_the_hour(facts, facts.hour.happened)
-    if facts.figures.source == "live":
-        text = "No collector is at work: figures are counted when asked for."
-        yield Notice(level="watch", text=text)
-
-
-def _notices_of_the_hour(facts: Facts, hour: Mapping[str, Happened]) -> Iterator[Notice]:
-    yield from _stopped(facts)
-    dead = {kind: told.dlq for kind, told in hour.items() if told.dlq}
-    if dead:
-        worst = max(dead, key=lambda kind: dead[kind])
-        count = sum(dead.values())
-        jobs = "1 job has" if count == 1 else f"{grouped(count)} jobs have"
-        most = "of" if len(dead) == 1 else "most of"
-        yield Notice(
-            level="bad",
-            text=f"{jobs} been given up in the last hour, {most} type {worst}.",
-            link=query(status=_DLQ),
-        )
-    samples = [hour_gauge.status_counts for _, hour_gauge in sorted(facts.hour_gauges.items())]
-    if samples:
-        was, now = samples[0].get(_QUEUED, 0), facts.counts.get(_QUEUED, 0)
-        if now > was + FEW and now > was * GREW_BY:
-            text = f"The backlog grows: {grouped(now)} jobs are queued, {grouped(was)} an hour ago"
-            yield Notice(level="watch", text=f"{text} or less.", link=query(status=_QUEUED))
-    for kind, told in sorted(hour.items()):
-        rate = _failure_rate(told)
-        if rate is not None and rate >= MANY_FAIL and told.finished >= FEW:
-            yield Notice(
-                level="watch",
-                text=f"{percent(rate)} of the attempts at {kind} failed in the last hour.",
-                link=_jobs_of(kind, status=(_FAILED, _DLQ)),
-            )
-
-
-def _stopped(facts: Facts) -> Iterator[Notice]:
-    """Types of which something has been due for a while, and nothing was finished meanwhile."""
-    if "finishedAt" in facts.unknown:
-        return
-    lately = facts.lately.happened if facts.lately else {}
-    now = facts.figures.type_counts() or {}
-    for kind, due in sorted(facts.figures.conditions.overdue_by_type.items()):
-        waited = facts.figures.as_of - due
-        # Of a type that is not told by its name nothing is said while any such type moves.
-        running = now.get(kind, now.get(UNNAMED, {})).get(_LEASED, 0)
-        finished = sum(lately[name].finished for name in {kind, UNNAMED} & lately.keys())
-        if waited > STOPPED_AFTER and not finished and not running:
-            ms = waited // MINUTE * 60_000  # told anew once a minute, not once a second
-            yield Notice(
-                level="bad",
-                text=f"{kind} stands still: a job has been due for {duration(ms)}, "
-                f"and none was finished in the last {duration(600_000)}.",
-                link=_jobs_of(kind, status=_QUEUED, sort="createdAt"),
-            )
+def _throughput(minutes: Past[datetime]) -> float | None:
+    """Attempts a minute in the newest minutes; None where not even one is counted."""
+    newest = list(minutes.happened.items())[-NEWEST_MINUTES:]
+    length = (minutes.as_of - newest[0][0]) / MINUTE
+    return sum(step.finished for _, step in newest) / length if length > 0 else None
 
 
 def _types(facts: Facts) -> list[TypeRow]:
-    by_type = facts.types.happened if facts.types else {}
-    now = facts.figures.type_counts_beside(by_type)
+    by_type = facts.types.happened if isinstance(facts.types, Past) else {}
+    now = facts.evidence.figures.type_counts_beside(by_type)
     if now is None:
-        now = {kind: {} for kind in by_type}
+        now = dict.fromkeys(by_type)
     nothing = Happened.of([])
     rows = []
     for kind in now:
-        told = by_type.get(kind, nothing)
+        happened = by_type.get(kind, nothing)
         rows.append(
             TypeRow(
                 name=kind,
-                link=_jobs_of(kind),
+                link=query(type=kind) if is_filter(kind) else "",
                 now=now[kind],
-                done=told.finished,
-                failure_rate=_failure_rate(told),
-                wait_p95=told.wait.p95,
-                run_p95=told.run.p95,
+                done=happened.finished,
+                failure_rate=failure_rate(happened),
+                wait_p95=happened.wait.p95,
+                run_p95=happened.run.p95,
             )
         )
     return rows
@@ -410,10 +391,19 @@ SORTS = {
 }
 
 
-def sorted_types(rows: list[TypeRow], by: str, text: str) -> list[TypeRow]:
-    """The rows whose type contains `text`, by a column; `-` in front: the largest first."""
+def sorted_types(
+    rows: list[TypeRow], by: str, text: str, only: frozenset[str] | None = None
+) -> list[TypeRow]:
+    """The rows whose type contains `text`, and is among `only` if given, by a column.
+
+    With `-` in front of the column the largest come first.
+    """
     descending, column = by.startswith("-"), by.removeprefix("-")
-    found = [row for row in rows if text.lower() in row.name.lower()]
+    found = [
+        row
+        for row in rows
+        if text.lower() in row.name.lower() and (only is None or row.name in only)
+    ]
     found.sort(key=lambda row: row.name)
     found.sort(key=SORTS[column], reverse=descending)
     return found

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jobmon.dashboard.words import duration
 from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.formatting import duration
 
 FINISHED = (JobStatus.SUCCEEDED, JobStatus.DLQ, JobStatus.CANCELLED)
 # Each may come with a stack of pages; who wants them all asks for the JSON.

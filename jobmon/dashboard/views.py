@@ -25,6 +25,7 @@ from marshmallow import ValidationError
 from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
+from jobmon import formatting
 from jobmon.api import auth, ratelimit
 from jobmon.api.compression import fixed_response
 from jobmon.api.errors import AWAY, ApiError, explain, invalid, unavailable
@@ -32,6 +33,7 @@ from jobmon.api.jobs import RestOfPath, filter_of, list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
 from jobmon.dashboard import session, words
 from jobmon.dashboard.overview import (
+    LONGEST_SEARCH,
     RANGE_WORDS,
     RANGES,
     SORTS,
@@ -44,6 +46,9 @@ from jobmon.dashboard.overview import (
     window_of,
 )
 from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
+from jobmon.diagnosis import remedies
+from jobmon.diagnosis.attention import TypeCondition
+from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.store.jobs import JobStore
@@ -62,6 +67,12 @@ SUGGESTED_TYPES = 200
 SUGGESTED_STATUSES = 20
 BY_DEFAULT = "-queued"
 THEMES = ("light", "dark")
+# The code of an answer without history, by what there is to do.
+_NO_HISTORY = {
+    remedies.START_A_COLLECTOR: "collector_unavailable",
+    remedies.CREATE_INDEXES: "indexes_missing",
+    remedies.READ_THE_LOG: "history_unavailable",
+}
 EXPORTS = ("csv", "ndjson")
 STATIC = Path(__file__).parent / "static"
 # As browsers want them, whatever the machine's own tables say.
@@ -80,10 +91,9 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     routes.register_error_handler(Exception, _error_page)
     routes.after_request(_protect)
     routes.context_processor(_about_the_page)
+    for name in ("grouped", "duration", "percent"):
+        routes.add_app_template_filter(getattr(formatting, name))
     for name in (
-        "grouped",
-        "duration",
-        "percent",
         "status_word",
         "instant",
         "local_minute",
@@ -152,16 +162,18 @@ class _Pages:
     def _show_overview(self, asked: "_OverviewQuery") -> str:
         """Shown to all who ask the same: nothing of a caller may be in it."""
         try:
-            facts = gather(self._store, self._series, asked.range, datetime.now(UTC))
+            now = datetime.now(UTC)
+            facts = gather(self._store, self._series, self._lists, asked.range, now)
         except NotKeptError as error:
             raise invalid("range", str(error)) from None
         shown = overview(facts)
-        rows = sorted_types(shown.types, asked.by, asked.text)
+        only = shown.matching[asked.only] if asked.only else None
+        rows = sorted_types(shown.types, asked.by, asked.text, only)
         return render_template(
             "dashboard/_overview.html",
             shown=shown,
             rows=rows[:TYPES_SHOWN],
-            more=max(0, len(rows) - TYPES_SHOWN),
+            count=len(rows),
             asked=asked,
         )
 
@@ -180,8 +192,14 @@ class _Pages:
         except NotKeptError as error:
             raise invalid("range", str(error)) from None
         except NoCollectorError:
-            raise unavailable("collector_unavailable", "There is no collector.") from None
-        return json.dumps(chart_columns(past, self._store.unknown))
+            evidence = Evidence.gather(self._store, self._series, self._lists, datetime.now(UTC))
+            missing = [evidence.minutes, evidence.day]
+            code = next(
+                (_NO_HISTORY[one.remedy] for one in missing if isinstance(one, Missing)),
+                "collector_unavailable",
+            )
+            raise unavailable(code, "There is no history of this range.") from None
+        return json.dumps(chart_columns(past, window.step, self._store.unknown))
 
     def jobs(self) -> BaseResponse | str | tuple[str, int]:
         """All jobs."""
@@ -247,7 +265,7 @@ class _Pages:
         """The types that there are, and the statuses beside the known ones."""
         figures = self._store.figures()
         types = sorted(filter(is_filter, figures.type_counts() or {}))
-        odd = set(figures.status_counts() or {}) - {*JobStatus}
+        odd = set(figures.status_counts() or {}) - set(JobStatus)
         return types[:SUGGESTED_TYPES], sorted(filter(is_filter, odd))[:SUGGESTED_STATUSES]
 
     def job(self, job_id: str) -> Response | str:
@@ -284,6 +302,7 @@ class _OverviewQuery:
     range: str
     by: str
     text: str
+    only: str
 
     @classmethod
     def of_request(cls) -> Self:
@@ -293,7 +312,12 @@ class _OverviewQuery:
             raise invalid("range", f"One of {', '.join(RANGES)}.")
         if by.removeprefix("-") not in SORTS:
             raise invalid("by", f"One of {', '.join(SORTS)}, after - the largest first.")
-        return cls(range=wanted, by=by, text=request.args.get("text", "")[:200])
+        only = request.args.get("only", "")
+        if only not in ("", *TypeCondition):
+            raise invalid("only", f"One of {', '.join(TypeCondition)}.")
+        return cls(
+            range=wanted, by=by, text=request.args.get("text", "")[:LONGEST_SEARCH], only=only
+        )
 
 
 def _second() -> int:

@@ -1,4 +1,4 @@
-"""Numbers, durations and jobs in the words of the pages."""
+"""Jobs in the words of the pages, and what their templates need."""
 
 from datetime import datetime
 from urllib.parse import quote, urlencode
@@ -15,37 +15,6 @@ STATUS_WORDS = {
     AttemptStatus.RUNNING: "running",
     AttemptStatus.EXPIRED: "expired",
 }
-
-_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
-_EXACT_BELOW_MS = 10_000
-
-
-def grouped(number: float | None) -> str:
-    """12345 as `12,345`; a dash where there is no number."""
-    return "–" if number is None else f"{number:,}"
-
-
-def duration(ms: float | None) -> str:
-    """Milliseconds as a person says them, in at most two units: `850 ms`, `3 min 20 s`, `2 d`."""
-    if ms is None:
-        return "–"
-    ms = round(ms)
-    if ms < 1_000:
-        return f"{ms} ms"
-    if ms < _EXACT_BELOW_MS:
-        return f"{ms / 1_000:.1f} s"
-    number, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
-    whole, rest = divmod(ms, size)
-    smaller, smaller_size = _UNITS[min(number + 1, len(_UNITS) - 1)]
-    part = rest // smaller_size
-    return f"{whole:,} {unit} {part} {smaller}" if part else f"{whole:,} {unit}"
-
-
-def percent(fraction: float | None) -> str:
-    """0.0123 as `1.2 %`."""
-    if fraction is None:
-        return "–"
-    return f"{fraction:.0%}".replace("%", " %") if fraction >= 0.1 else f"{fraction * 100:.1f} %"
 
 
 def status_word(status: str | None) -> str:

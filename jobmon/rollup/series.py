@@ -133,6 +133,10 @@ class NoCollectorError(Exception):
     """Nobody keeps these figures, and counting them now would cost too much."""
 
 
+class MissingIndexError(NoCollectorError):
+    """Counting these figures needs an index that does not exist."""
+
+
 class TooManyTypesError(Exception):
     """There were more types than are kept by name, so one by itself cannot be told."""
 
@@ -262,6 +266,14 @@ class SeriesReader:
 
         return self._by_type.get((window, _moment(counted)), compute)
 
+    def first_build(self) -> Mapping[str, int] | None:
+        """How far a collector's first count is, `counted` of about `estimated`; None if none is."""
+        return self._rollup.build()
+
+    def leader(self) -> str | None:
+        """Which collector works now; None if none does."""
+        return self._rollup.leader()
+
     def stood(self, window: Window) -> dict[datetime, Gauge]:
         """How the queue stood at the end of each step, where a collector looked."""
         samples = self._rollup.gauges(window.span, window.start, window.end)
@@ -307,7 +319,7 @@ class SeriesReader:
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
-                raise NoCollectorError("the indexes are missing") from None
+                raise MissingIndexError from None
 
 
 def _moment(counted: Counted | None) -> datetime | int:

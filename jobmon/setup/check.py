@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
+from jobmon.diagnosis import remedies
 from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_AGE_MS, RollupReader
 from jobmon.settings import Settings
@@ -159,7 +160,7 @@ class _Examination:
                 "indexes",
                 f"{count(len(missing), 'index', 'indexes')} missing: without, queries read "
                 "far more than they show.",
-                do="Make them, as a user who may: all by the first line, or each in mongosh.",
+                do=f"{remedies.CREATE_INDEXES} Or create each in mongosh.",
                 commands=(self._deployment.init_command(), *lines),
             )
         else:
@@ -209,7 +210,7 @@ class _Examination:
         reader, name = RollupReader(self._connection), self._connection.rollups.name
         leader, age_s, build = reader.leader(), reader.figures_age_s(), reader.build()
         start = {
-            "do": "Start a collector beside the web service, or set JOBMON_COLLECTOR=true for it.",
+            "do": remedies.START_A_COLLECTOR,
             "commands": ("jobmon collector",),
         }
         if age_s is not None and age_s * 1_000 <= MAX_AGE_MS:
@@ -221,7 +222,7 @@ class _Examination:
             yield ok("collector", says)
         elif leader:
             says = f"Collector {leader} is at work, but has no fresh figures."
-            yield warning("collector", says, do="Its log says why.")
+            yield warning("collector", says, do=remedies.READ_THE_LOG)
         elif age_s is not None:
             old = timedelta(seconds=round(age_s))
             says = f"No collector runs, the figures are {old} (h:mm:ss) old. Each look counts anew."

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -32,7 +32,7 @@ ENDED = [status for status, outcome in LAST_OUTCOMES.items() if outcome != Attem
 ENDS_TTL_MS = 10_000
 MAX_AGES = 100  # of the oldest job, by type
 MAX_COUNT = 2**53
-MAX_OVERDUE = 100  # what the server answers at once
+MAX_OVERDUE = 50_000  # index keys; what a server reads in some 20 ms
 MAX_COUNTED = 500_000  # of one condition; what an index gives in a quarter of a second
 # Why a condition is not known.
 TOO_MANY = "500,000 and more jobs are due, and as many are scheduled"
@@ -47,11 +47,11 @@ class Conditions:
 
     `estimated_total` is what the collection's metadata says: the cheap check beside the counts.
     `oldest_queued_by_type` has the createdAt of the oldest queued job of each type, of at most
-    100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the 100
-    longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not be
-    counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come. Where
-    500,000 and more are due and as many are to come, both are None (and the latter also where the
-    waiting ones could not be counted); of expired leases no more than that are counted.
+    100 types, `overdue_by_type` the nextRunAt of the longest overdue job of each type among the
+    50,000 longest overdue. `eligible` jobs wait and are due (None where the waiting ones could not
+    be counted, or do not tell when they are due); `scheduled` ones have their nextRunAt to come.
+    Where 500,000 and more are due and as many are to come, both are None (and the latter also where
+    the waiting ones could not be counted); of expired leases no more than that are counted.
 
     `unknown` has the reason for each of these, by its name, that is None though it may not be
     nothing, and for each that is only a lower bound, because some documents cannot be read. None of
@@ -335,7 +335,7 @@ class JobStore:
             scheduled=scheduled,
             oldest_queued=oldest,
             oldest_queued_by_type=by_type,
-            overdue_by_type=self._overdue(waiting, now),
+            overdue_by_type=self._overdue(waiting, now, unknown),
             unknown=unknown,
         )
 
@@ -412,20 +412,27 @@ class JobStore:
             return due or None, scheduled or None
         return due, scheduled
 
-    def _overdue(self, waiting: list[str], now: datetime) -> dict[str, datetime]:
+    def _overdue(
+        self, waiting: list[str], now: datetime, unknown: dict[str, str]
+    ) -> dict[str, datetime]:
         """Since when a job of each type has been due, among those that are due the longest."""
-        query = {"status": {"$in": waiting}, "nextRunAt": {"$lte": now}}
-        longest = self._jobs.find(
-            query,
-            ("type", "nextRunAt"),
-            index=self._waiting,
-            order=[("nextRunAt", 1)],
-            limit=MAX_OVERDUE,
-        )
+        pipeline: list[Document] = [
+            {"$match": {"status": {"$in": waiting}, "nextRunAt": {"$lte": now}}},
+            {"$sort": dict(self._jobs.names.order([("nextRunAt", 1)]))},
+            {"$limit": MAX_OVERDUE},
+            {"$group": {"_id": "$type", "first": {"$min": "$nextRunAt"}, "jobs": {"$sum": 1}}},
+        ]
+        if not self.finds("nextRunAt"):
+            return {}
+        groups = self._jobs.aggregate(pipeline, index=self._waiting)
+        if sum(group["jobs"] for group in groups) >= MAX_OVERDUE:
+            unknown["overdue_by_type"] = f"of the due jobs only the first {MAX_OVERDUE:,} are read"
         overdue: dict[str, datetime] = {}
-        for job in longest:
-            if isinstance(job["nextRunAt"], datetime):
-                overdue.setdefault(label(job.get("type")), aware(job["nextRunAt"]))
+        lag = self._jobs.names.lags.get("nextRunAt") or timedelta()
+        for group in groups:
+            if isinstance(group["first"], datetime):
+                kind, first = label(group["_id"]), aware(group["first"]) + lag
+                overdue[kind] = min(first, overdue.get(kind, first))
         return overdue
 
     def _count_everything(self) -> Figures:

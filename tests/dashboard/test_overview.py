@@ -18,6 +18,7 @@ from jobmon.dashboard.overview import (
     overview,
     sorted_types,
 )
+from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.series import Happened, Past
@@ -86,17 +87,20 @@ def facts(
     **conditions: Any,
 ) -> Facts:
     samples = {minute(number): gauge for number, gauge in (gauges or {}).items()}
-    return Facts(
+    missing = Missing(reason="no collector is running", remedy="Start one.")
+    steps = past(happened) if has_past else missing
+    hour = by_type(happened) if has_past else missing
+    evidence = Evidence(
         figures=figures((counts or {}) if known else None, source, **conditions),
-        range="1h",
-        past=past(happened) if has_past else None,
-        types=by_type(happened) if has_past else None,
-        gauges=samples,
-        hour=by_type(happened) if has_past else None,
-        lately=by_type(happened, first=50) if has_past else None,
-        hour_gauges=samples,
+        hour_start=START,
+        hour=hour,
+        lately=by_type(happened, first=50) if has_past else missing,
+        minutes=steps,
+        day=missing,
+        samples=samples,
         unknown=unknown,
     )
+    return Facts(evidence=evidence, range="1h", past=steps, types=hour, gauges=samples)
 
 
 def tiles(shown: Facts) -> dict[str, Tile]:
@@ -119,13 +123,13 @@ def test_tiles_tell_how_the_queue_stands() -> None:
         )
     )
     assert {name: (tile.value, tile.note, tile.alarming) for name, tile in shown.items()} == {
-        "Queued": ("1,234", "with retries 1,000 due, 234 later", False),
-        "Running": ("5", "no lease has expired", False),
-        "Retrying": ("0", "failed, to be tried again", False),
-        "Dead": ("6", "2 in the last hour", True),
+        "Queued": ("1,234", "1,000 due (incl. retries), 234 scheduled", False),
+        "Running": ("5", "no expired leases", False),
+        "Retrying": ("0", "awaiting retry", False),
+        "Dead": ("6", "2 died in the last hour", True),
         "Oldest queued": ("3 min 20 s", "b", False),
-        "Throughput": ("0.0/min", "60 in the last hour", False),
-        "Failure rate": ("17 %", "of attempts in the last hour", False),
+        "Throughput": ("0/min", "60 attempts in the last hour", False),
+        "Failure rate": ("17%", "of attempts in the last hour", False),
     }
     assert shown["Oldest queued"].since == NOW - timedelta(seconds=200)
     assert shown["Failure rate"].link == "?status=failed&status=dlq"
@@ -133,7 +137,7 @@ def test_tiles_tell_how_the_queue_stands() -> None:
 
 def test_a_tile_says_when_due_jobs_are_too_many_to_be_told_from_scheduled_ones() -> None:
     shown = tiles(facts({("queued", "a"): 2_000_000}, eligible=None, scheduled=None))
-    assert shown["Queued"].note == "too many to tell which of them are due"
+    assert shown["Queued"].note == "too many to tell due from scheduled"
 
 
 def test_statuses_that_nobody_knows_are_counted_by_their_names() -> None:
@@ -146,19 +150,19 @@ def test_statuses_that_nobody_knows_are_counted_by_their_names() -> None:
 
 def test_what_documents_do_not_tell_is_said_to_be_unknown() -> None:
     unknown = frozenset({"createdAt", "nextRunAt", "leaseExpiresAt"})
-    shown = tiles(facts({("failed", "a"): 1}, eligible=None, unknown=unknown))
+    shown = tiles(facts({("failed", "a"): 1}, eligible=None, scheduled=None, unknown=unknown))
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == (
         "–",
-        "when jobs were created is not known",
+        "creation times unknown",
     )
-    assert shown["Queued"].note == "when they are due is not known"
-    assert shown["Running"].note == "until when is not known"
+    assert shown["Queued"].note == "due times unknown"
+    assert shown["Running"].note == "lease times unknown"
 
 
 def test_without_counts_there_are_dashes_and_no_zeros() -> None:
     shown = tiles(facts(known=False, eligible=None, oldest_queued=NOW - MINUTE, source="estimate"))
     assert [shown[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
-    assert shown["Queued"].note == "with retries – due, 0 later"
+    assert shown["Queued"].note == "– due (incl. retries), 0 scheduled"
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("1 min", "")
 
 
@@ -168,13 +172,13 @@ def test_without_a_collector_there_is_no_trend_and_no_throughput() -> None:
     assert not shown.has_past
     assert all(tile.trend == [] for tile in shown.tiles)
     assert by_name["Throughput"].value == by_name["Failure rate"].value == "–"
-    assert by_name["Dead"].note == "given up"
+    assert by_name["Dead"].note == ""
     assert [(row.name, row.done, row.failure_rate) for row in shown.types] == [("a", 0, None)]
 
 
 def test_an_empty_queue_has_nothing_that_waits() -> None:
     shown = tiles(facts())
-    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "nothing waits")
+    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "queue empty")
     assert shown["Failure rate"].value == "–"
     assert not any(tile.alarming for tile in shown.values())
 
@@ -196,7 +200,7 @@ def test_a_step_that_goes_on_is_no_fall_of_the_throughput() -> None:
 
 @pytest.mark.parametrize(
     ("per_step", "seconds", "said"),
-    [(6, 0, "9.0/min"), (6, 59, "6.0/min"), (1_000, 30, "1,200/min"), (6, -200, "0/min")],
+    [(6, 0, "9/min"), (6, 59, "6/min"), (1_000, 30, "1,200/min"), (6, -200, "–")],
 )
 def test_the_throughput_is_over_the_time_that_is_counted(
     per_step: int, seconds: int, said: str
@@ -206,124 +210,13 @@ def test_the_throughput_is_over_the_time_that_is_counted(
     )
     as_of = minute(59) + timedelta(seconds=seconds)
     shown = facts()
-    given = replace(shown, past=Past(as_of, "rollup", hour.happened))
+    minutes = Past(as_of, "rollup", hour.happened)
+    given = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
     assert tiles(given)["Throughput"].value == said
 
 
 def notices(shown: Facts) -> list[tuple[str, str, str]]:
     return [(notice.level, notice.text, notice.link) for notice in overview(shown).notices]
-
-
-LATE = {"overdue_by_type": {"a": NOW - 11 * MINUTE}}
-NOTICES: list[tuple[str, Facts, tuple[str, str, str] | None]] = [
-    (
-        "an expired lease",
-        facts({("leased", "a"): 1}, expired_leases=1),
-        (
-            "bad",
-            "1 job is stuck: the lease has expired and nobody has taken the job back.",
-            "?status=leased&sort=createdAt",
-        ),
-    ),
-    ("no expired lease", facts({("leased", "a"): 1}), None),
-    (
-        "a type that stands still",
-        facts({("queued", "a"): 1}, **LATE),
-        (
-            "bad",
-            "a stands still: a job has been due for 11 min, "
-            "and none was finished in the last 10 min.",
-            "?type=a&status=queued&sort=createdAt",
-        ),
-    ),
-    ("nothing due for long", facts(overdue_by_type={"a": NOW - 9 * MINUTE}), None),
-    ("one of it was finished", facts(happened={55: {"a": tally(1)}}, **LATE), None),
-    ("one of it failed: it moves", facts(happened={55: {"a": tally(0, 1)}}, **LATE), None),
-    ("one of it runs", facts({("leased", "a"): 1}, **LATE), None),
-    ("one of types without a name", facts(happened={55: {UNNAMED: tally(1)}}, **LATE), None),
-    (
-        "one of it failed, one of these was finished",
-        facts(happened={55: {"a": tally(0), UNNAMED: tally(1)}}, **LATE),
-        None,
-    ),
-    ("one of these runs", facts({("leased", UNNAMED): 1}, **LATE), None),
-    (
-        "all of it is for later",
-        facts(
-            {("queued", "a"): 9}, scheduled=9, oldest_queued_by_type={"a": NOW - timedelta(days=3)}
-        ),
-        None,
-    ),
-    (
-        "a backlog that grows",
-        facts({("queued", "a"): 125}, gauges={3: gauge(queued=100), 30: gauge(queued=500)}),
-        (
-            "watch",
-            "The backlog grows: 125 jobs are queued, 100 an hour ago or less.",
-            "?status=queued",
-        ),
-    ),
-    ("a backlog that grows by a few", facts({("queued", "a"): 20}, gauges={3: gauge()}), None),
-    (
-        "a large backlog that grows by a part",
-        facts({("queued", "a"): 1_200}, gauges={3: gauge(queued=1_000)}),
-        None,
-    ),
-    ("a backlog that nobody saw before", facts({("queued", "a"): 900}), None),
-    (
-        "a backlog that could not be counted",
-        facts(known=False, gauges={3: gauge()}, source="rollup"),
-        (
-            "bad",
-            "Counting the jobs takes too long: only their estimated number is known. "
-            "Start the collector.",
-            "",
-        ),
-    ),
-    (
-        "a new dead letter",
-        facts(happened={1: {"a": tally(dlq=1)}}),
-        ("bad", "1 job has been given up in the last hour, of type a.", "?status=dlq"),
-    ),
-    (
-        "new dead letters of several types",
-        facts(happened={1: {"a": tally(dlq=1)}, 2: {"b": tally(dlq=1_000)}}),
-        ("bad", "1,001 jobs have been given up in the last hour, most of type b.", "?status=dlq"),
-    ),
-    ("old dead letters", facts({("dlq", "a"): 9}), None),
-    (
-        "a type that fails",
-        facts(happened={1: {"a b": tally(16, 4)}}),
-        (
-            "watch",
-            "20 % of the attempts at a b failed in the last hour.",
-            "?type=a+b&status=failed&status=dlq",
-        ),
-    ),
-    ("a type that fails seldom", facts(happened={1: {"a": tally(17, 4)}}), None),
-    ("a type that was hardly tried", facts(happened={1: {"a": tally(0, 19)}}), None),
-    (
-        "no collector",
-        facts(source="live"),
-        ("watch", "No collector is at work: figures are counted when asked for.", ""),
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"), [case[1:] for case in NOTICES], ids=[case[0] for case in NOTICES]
-)
-def test_what_needs_attention_is_said_and_nothing_else(
-    shown: Facts, expected: tuple[str, str, str] | None
-) -> None:
-    assert notices(shown) == ([] if expected is None else [expected])
-
-
-def test_the_worst_is_said_first() -> None:
-    shown = facts(
-        {("queued", "a"): 99}, gauges={0: gauge()}, expired_leases=2, source="live", **LATE
-    )
-    assert [level for level, _, _ in notices(shown)] == ["bad", "bad", "watch", "watch"]
 
 
 def test_a_type_with_a_name_too_long_to_filter_by_has_no_link() -> None:
@@ -333,9 +226,15 @@ def test_a_type_with_a_name_too_long_to_filter_by_has_no_link() -> None:
             {("queued", name): 1, ("queued", "short"): 1},
             happened={1: {name: tally(0, 30)}},
             overdue_by_type={name: NOW - 90 * MINUTE},
+            eligible=1,
         )
     )
-    assert {notice.link for notice in shown.notices} == {""}
+    # Only what leads to exactly what it counts is a link.
+    assert {notice.text[:4]: notice.link for notice in shown.notices} == {
+        "Noth": "/dashboard/jobs?condition=due&sort=createdAt",
+        "tttt": "",
+        "100%": "/dashboard?range=1h&only=failing#types-title",
+    }
     assert {row.name: row.link for row in shown.types} == {name: "", "short": "?type=short"}
 
 
@@ -351,7 +250,9 @@ def test_types_that_have_no_name_have_one_row_and_no_link() -> None:
         "c": ("?type=c", None, 1),  # its jobs are among the others
         UNNAMED: ("", {"queued": 4, "dlq": 2}, 34),
     }
-    assert [notice.link for notice in shown.notices] == [""]
+    assert [notice.link for notice in shown.notices] == [
+        "/dashboard?range=1h&only=failing&text=%28other%29#types-title"
+    ]
     others = tiles(facts({("odd", "a"): 1, (UNNAMED, "a"): 4}))["Others"]
     assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
 
@@ -429,8 +330,9 @@ def test_charts_have_a_column_for_each_line_and_nothing_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
     hour = past({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
     ahead = Past(minute(1), "rollup", hour.happened)
-    assert set(chart_columns(ahead, frozenset({"createdAt"}))["enqueued"]) == {None}
-    columns = chart_columns(ahead)
+    assert set(chart_columns(ahead, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
+    columns = chart_columns(ahead, MINUTE)
+    assert columns.pop("complete") == 1  # the next one has only begun
     assert {name: values[:3] for name, values in columns.items()} == {
         "at": [round(minute(number).timestamp()) for number in range(3)],
         "enqueued": [5, 0, None],

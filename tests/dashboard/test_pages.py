@@ -4,6 +4,7 @@ forbids, a failure that is no page, a page without bounds, and a look for each v
 import os
 import re
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -12,7 +13,11 @@ from urllib.parse import quote
 import pytest
 from flask import render_template
 
+from jobmon import create_app
 from jobmon.dashboard import views
+from jobmon.embedded import Mongod
+from jobmon.rollup.collector import collecting
+from jobmon.settings import Settings
 from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
@@ -214,7 +219,7 @@ def test_no_content_becomes_markup(service: Make, watched: Any, text: str) -> No
     # It is shown as it stands, and the link to its job leads there.
     assert text in hostile["job"].text
     assert text in hostile["overview of all"].text
-    assert f"{text} stands still" in hostile["overview of all"].text
+    assert f"{text} is stalled" in hostile["overview of all"].text
     assert "49" not in hostile["job"].text
 
 
@@ -389,8 +394,8 @@ def test_an_overview_of_a_real_queue_is_what_happened(real_api: Api, database: A
     database.job_attempts.insert_one(attempt(startedAt=now - timedelta(seconds=3), finishedAt=now))
     admin = signed_in(real_api)
     page = admin.page(OVERVIEW)
-    assert "1 job has been given up in the last hour, of type mail.send." in page.text
-    assert re.search(r"Failure rate\s+100 %", page.text)
+    assert "1 job died in the last hour: mail.send" in page.text
+    assert re.search(r"Failure rate\s+100%", page.text)
     columns = admin.get("/dashboard/charts").json
     told = {name: sum(filter(None, columns[name])) for name in ("enqueued", "failed", "dlq")}
     assert told == {"enqueued": 1, "failed": 1, "dlq": 1}
@@ -402,10 +407,88 @@ def test_a_queue_without_our_indexes_has_an_overview_without_a_past(
     database.jobs.insert_one(job())
     admin = signed_in(real_api)
     text = admin.page(OVERVIEW).text
-    assert "needs the collector" in text
     assert "mail.send" in text
-    assert admin.get("/dashboard/charts").status_code == 503
+    assert (
+        "new dead jobs, failure rates (indexes are missing). Create them with `jobmon init`" in text
+    )
+    assert "All clear" not in text
+    charts = admin.get("/dashboard/charts", part=True)
+    assert (charts.status_code, charts.headers["X-Error-Code"]) == (503, "indexes_missing")
     assert real_api.as_admin("/admin/jobs/timeseries").status_code == 503
+
+
+def test_a_collector_without_indexes_is_no_all_clear(
+    mongod: Mongod, database: Any, make_settings: Callable[..., Settings]
+) -> None:
+    """Would catch green over 86 overdue and 60 dead jobs, and the advice to start a collector."""
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    database.jobs.insert_many(
+        job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago, finishedAt=None)
+        for n, status in enumerate(["queued"] * 86 + ["dlq"] * 60)
+    )
+    rollups = f"{database.name}_rollups"
+    settings = make_settings(
+        mongo_uri=mongod.uri.replace("/?", f"/{database.name}?"), rollup_db=rollups
+    )
+    try:
+        with collecting(settings):
+            api = Api(create_app(settings))
+            eventually(lambda: api.as_admin("/admin/jobs/stats").json["source"] == "rollup")
+            for address in (OVERVIEW, f"{OVERVIEW}?range=24h"):
+                text = signed_in(api).page(address).text
+                assert "All clear" not in text
+                assert re.search(r"Not checked: .*stalled types, new dead jobs", text)
+                assert "(indexes are missing). Create them with `jobmon init`" in text
+                assert "Start a collector" not in text
+                assert "no collector" not in text.lower()
+            charts = signed_in(api).get("/dashboard/charts?range=24h", part=True)
+            assert charts.headers["X-Error-Code"] == "indexes_missing"
+            api.app.extensions["jobmon_connection"].client.close()
+    finally:
+        database.client.drop_database(rollups)
+
+
+def test_the_link_of_a_notice_leads_to_exactly_what_it_counted(
+    real_api: Api, database: Any
+) -> None:
+    create_indexes(real_api.app.extensions["jobmon_connection"])
+    now = datetime.now(UTC)
+    past, soon = now - timedelta(minutes=30), now + timedelta(minutes=30)
+    kinds = {
+        "stuck": [{"status": "leased", "leaseExpiresAt": past}] * 3,
+        "held": [{"status": "leased", "leaseExpiresAt": soon}] * 4,
+        "died": [{"status": "dlq", "finishedAt": past}] * 5,
+        "dead": [{"status": "dlq", "finishedAt": now - timedelta(days=2)}] * 6,
+        "late": [{"status": "queued", "nextRunAt": past}] * 7,
+        "later": [{"status": "queued", "nextRunAt": soon}] * 8,
+        "retry": [{"status": "failed", "nextRunAt": past}] * 2,
+    }
+    database.jobs.insert_many(
+        job(jobId=f"{kind}-{number}", type=kind, createdAt=past, **{"finishedAt": None} | fields)
+        for kind, many in kinds.items()
+        for number, fields in enumerate(many)
+    )
+    admin = signed_in(real_api)
+    links = {
+        text: link["href"] or ""
+        for link in admin.page(OVERVIEW).all("a", dir="auto")
+        for text in [Page(admin.get(link["href"] or "").text).text]
+        if "condition" in (link["href"] or "") or "finished_from" in (link["href"] or "")
+    }
+    counted = {
+        link: int(match[1])
+        for text, link in links.items()
+        if (match := re.search(r"([\d,]+) jobs?\n", text))
+    }
+    assert sorted(counted.values()) == [3, 5]  # the stuck and the newly dead
+    stalled = [
+        link["href"] or ""
+        for link in admin.page(OVERVIEW).all("a", dir="auto")
+        if "only=stalled" in (link["href"] or "")
+    ]
+    table = admin.page(stalled[0])
+    assert "2 stalled types" in table.text
+    assert {row["id"] for row in table.all("tr") if "id" in row} == {"type-late", "type-retry"}
 
 
 def test_what_is_unknown_is_named(admin: Viewer) -> None:
@@ -416,6 +499,7 @@ def test_what_is_unknown_is_named(admin: Viewer) -> None:
         ("by=colour", "by"),
         ("by=--type", "by"),
         ("by=", "by"),
+        ("only=odd", "only"),
     ):
         page = admin.page(f"{OVERVIEW}?{query}", 422)
         assert page.all("dl")
@@ -431,7 +515,9 @@ def test_a_range_that_is_not_kept_for_so_long_is_422_and_no_fault(service: Make)
 
 
 def test_without_a_collector_a_longer_past_is_unavailable(admin: Viewer) -> None:
-    assert "needs the collector" in admin.page(f"{OVERVIEW}?range=24h").text
+    assert re.search(
+        r"Failure rate\s+–\s+no collector is running", admin.page(f"{OVERVIEW}?range=24h").text
+    )
     answer = admin.get("/dashboard/charts?range=24h", part=True)
     assert (answer.status_code, answer.data) == (503, b"")
     assert answer.headers["X-Error-Code"] == "collector_unavailable"
@@ -631,7 +717,7 @@ def test_thousands_of_types_make_a_page_of_bounded_size(admin: Viewer, watched: 
     assert_smaller(answer, 150_000)
     page = Page(answer.text)
     assert len(page.all("tr")) == 1 + views.TYPES_SHOWN
-    assert "1,950 more types" in page.text
+    assert "Showing 50 of 2,000: search or sort to see others" in page.text
     assert_smaller(admin.get(JOBS), 150_000)
     assert "type-1999" in admin.page(f"{OVERVIEW}?text=E-1999").text
 

@@ -5,15 +5,13 @@ from typing import Any
 import pytest
 
 from jobmon.dashboard.words import (
-    duration,
-    grouped,
     instant,
     local_minute,
-    percent,
     query,
     spark,
     status_word,
 )
+from jobmon.formatting import duration, grouped, percent
 
 from ..conftest import DATE, NOW
 
@@ -58,7 +56,7 @@ def test_a_number_is_grouped(number: float | None, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("fraction", "said"),
-    [(None, "–"), (0, "0.0 %"), (0.0123, "1.2 %"), (0.1, "10 %"), (0.456, "46 %"), (1, "100 %")],
+    [(None, "–"), (0, "0%"), (0.0123, "1.2%"), (0.1, "10%"), (0.456, "46%"), (1, "100%")],
 )
 def test_a_fraction_is_told_as_finely_as_it_matters(fraction: float | None, said: str) -> None:
     assert percent(fraction) == said

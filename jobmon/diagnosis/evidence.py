@@ -1,0 +1,111 @@
+"""What is known of a queue at a moment: its figures, its last hour, and the reason for each gap."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Self, TypeVar
+
+from jobmon.diagnosis import remedies
+from jobmon.domain import JobStatus
+from jobmon.rollup.gauges import Gauge
+from jobmon.rollup.series import MissingIndexError, NoCollectorError, Past, SeriesReader
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE
+from jobmon.store.jobs import Figures, JobStore
+from jobmon.store.lists import DateNotKeptError, JobFilter, JobLists
+
+K = TypeVar("K")
+
+STALLED_AFTER = 10 * MINUTE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Figures that nobody has: why, and what to do about it."""
+
+    reason: str
+    remedy: str
+
+
+NO_ENDS = Missing(reason="no job records when it finished", remedy="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The figures of a queue and of its last hour.
+
+    `hour` and `lately` are the last hour and the last ten minutes by type, `minutes` is the last
+    hour by the minute, `day` the last 24 hours by ten minutes. `new_dead` is how many jobs that
+    died since `hour_start` are dead, and whether that is exact. `leader` is the collector that
+    works now. `unknown` are the fields of a job that no document has.
+    """
+
+    figures: Figures
+    hour_start: datetime
+    hour: Past[str] | Missing = NO_ENDS
+    lately: Past[str] | Missing = NO_ENDS
+    minutes: Past[datetime] | Missing = NO_ENDS
+    day: Past[datetime] | Missing = NO_ENDS
+    samples: Mapping[datetime, Gauge]
+    first_build: Mapping[str, int] | None = None
+    leader: str | None = None
+    new_dead: tuple[int, bool] | None = None
+    unknown: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def has_collector(self) -> bool:
+        """Whether a collector works, fresh figures or not."""
+        return self.figures.source == "rollup" or self.leader is not None
+
+    @classmethod
+    def gather(cls, store: JobStore, series: SeriesReader, lists: JobLists, now: datetime) -> Self:
+        """Read everything; PyMongoError where the database cannot be read."""
+        minutes = series.window(now - HOUR, now, MINUTE)
+        lately = series.window(now - STALLED_AFTER, now, MINUTE)
+        day = series.window(now - DAY, now, timedelta(minutes=10))
+        known = cls(
+            figures=store.figures(),
+            hour_start=minutes.start,
+            samples=series.stood(minutes),
+            first_build=series.first_build(),
+            leader=series.leader(),
+            unknown=store.unknown,
+        )
+        if "finishedAt" in known.unknown:
+            return known
+        hour = history(lambda: series.by_type(minutes), known)
+        new_dead = None
+        if isinstance(hour, Past) and any(step.dlq for step in hour.happened.values()):
+            new_dead = _count(lists, died_since(minutes.start))
+        return replace(
+            known,
+            hour=hour,
+            lately=history(lambda: series.by_type(lately), known),
+            minutes=history(lambda: series.by_step(minutes, ()), known),
+            day=history(lambda: series.by_step(day, ()), known),
+            new_dead=new_dead,
+        )
+
+
+def history(read: Callable[[], Past[K]], known: Evidence) -> Past[K] | Missing:
+    """What `read` returns, or why there is no such history."""
+    try:
+        return read()
+    except MissingIndexError:
+        return Missing(reason="indexes are missing", remedy=remedies.CREATE_INDEXES)
+    except NoCollectorError:
+        if known.has_collector:
+            reason = "the collector runs, but has no history yet"
+            return Missing(reason=reason, remedy=remedies.READ_THE_LOG)
+        return Missing(reason="no collector is running", remedy=remedies.START_A_COLLECTOR)
+
+
+def died_since(moment: datetime) -> JobFilter:
+    """The dead jobs that died at `moment` or later."""
+    return JobFilter(statuses=(JobStatus.DLQ.value,), finished_from=moment)
+
+
+def _count(lists: JobLists, wanted: JobFilter) -> tuple[int, bool] | None:
+    try:
+        return lists.count(wanted)
+    except DateNotKeptError:
+        return None

@@ -1,0 +1,409 @@
+"""What needs attention: would catch an alarm that does not sound, one that sounds for nothing or
+for what is unknown, and an all-clear about what nobody looked at."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.diagnosis.attention import (
+    Check,
+    Notice,
+    TypeCondition,
+    examine,
+    failing_types,
+    grouped_by_reason,
+    is_all_clear,
+    notices_of,
+    stalled_types,
+)
+from jobmon.diagnosis.evidence import NO_ENDS, Evidence, Missing, died_since
+from jobmon.domain import JobCondition
+from jobmon.rollup.gauges import Gauge
+from jobmon.rollup.series import Happened, Past
+from jobmon.rollup.throughput import HOUR, MINUTE, Tally
+from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.lists import JobFilter
+from jobmon.store.plain import UNNAMED
+
+from ..conftest import NOW as MIDNIGHT
+
+NOW = MIDNIGHT + timedelta(seconds=30)
+START = MIDNIGHT - HOUR + MINUTE  # of the hour's first step; NOW is in the last
+MISSING = Missing(reason="indexes are missing", remedy="Create them.")
+Step = dict[str, tuple[int, int, int]]  # succeeded, failed and died, by type
+
+
+def happened(succeeded: int = 0, failed: int = 0, died: int = 0) -> Happened:
+    outcomes = +Counter({"succeeded": succeeded, "failed": failed})
+    return Happened.of([Tally(outcomes=outcomes, dlq=died)])
+
+
+def by_type(steps: dict[int, Step], first: int) -> Past[str]:
+    total: dict[str, list[int]] = {}
+    for number, step in steps.items():
+        for kind, counts in step.items() if number >= first else ():
+            total[kind] = [a + b for a, b in zip(total.get(kind, [0, 0, 0]), counts, strict=True)]
+    return Past(NOW, "rollup", {kind: happened(*counts) for kind, counts in total.items()})
+
+
+def by_minute(steps: dict[int, Step]) -> Past[datetime]:
+    return Past(
+        NOW,
+        "rollup",
+        {
+            START + number * MINUTE: happened(
+                *(sum(counts) for counts in zip(*steps.get(number, {}).values(), strict=True))
+            )
+            for number in range(60)
+        },
+    )
+
+
+def evidence(
+    counts: dict[tuple[str, str], int] | None = None,
+    steps: dict[int, Step] | None = None,
+    samples: dict[datetime, int] | None = None,
+    source: str = "rollup",
+    known: bool = True,
+    **conditions: Any,
+) -> Evidence:
+    """A queue of which all is known; `samples` are of the queued jobs."""
+    usual: dict[str, Any] = {
+        "estimated_total": 0,
+        "expired_leases": 0,
+        "eligible": 0,
+        "scheduled": 0,
+        "oldest_queued": None,
+        "oldest_queued_by_type": {},
+    }
+    steps, counts = steps or {}, counts or {}
+    return Evidence(
+        figures=Figures(
+            as_of=NOW,
+            source=source,
+            counts=counts if known else None,
+            total=sum(counts.values()),
+            conditions=Conditions(**usual | conditions),
+        ),
+        hour_start=START,
+        hour=by_type(steps, 0),
+        lately=by_type(steps, 50),
+        minutes=by_minute(steps),
+        day=Past(NOW, "rollup", {}),
+        samples={
+            at: Gauge(status_counts={"queued": count}, oldest_queued_ms=0)
+            for at, count in (samples or {NOW - HOUR: 10**9}).items()
+        },
+    )
+
+
+def notices(given: Evidence) -> list[Notice]:
+    return notices_of(examine(given))
+
+
+def texts(given: Evidence) -> list[str]:
+    return [notice.text for notice in notices(given)]
+
+
+def unmade(given: Evidence) -> dict[str, str]:
+    return {check.name: check.not_checked for check in examine(given) if check.not_checked}
+
+
+def every_minute(count: int, until: int = 60, kind: str = "a") -> dict[int, Step]:
+    return {number: {kind: (count, 0, 0)} for number in range(until)}
+
+
+def late(**waited: timedelta) -> dict[str, datetime]:
+    return {kind: NOW - length for kind, length in waited.items()}
+
+
+def test_all_clear_needs_every_check() -> None:
+    assert is_all_clear(examine(evidence()))
+    gaps: dict[str, dict[str, Any]] = {
+        "whether jobs finish": {"minutes": MISSING},
+        "stalled types": {"lately": MISSING},
+        "new dead jobs": {"hour": MISSING},
+        "backlog growth": {"samples": {}},
+    }
+    for name, gap in gaps.items():
+        checks = examine(replace(evidence(), **gap))
+        assert not notices_of(checks), name
+        assert not is_all_clear(checks), name
+        assert name in {check.name for check in checks if check.not_checked}
+
+
+def test_what_could_not_be_checked_is_named_with_the_reason_and_the_remedy() -> None:
+    """The collector at work, but no `jobmon init`: green over 86 overdue and 60 dead jobs."""
+    given = replace(
+        evidence({("queued", "a"): 86, ("dlq", "a"): 60}, eligible=86),
+        hour=MISSING,
+        lately=MISSING,
+        minutes=MISSING,
+        day=MISSING,
+    )
+    assert notices(given) == []
+    assert list(grouped_by_reason(examine(given))) == [
+        (
+            "indexes are missing",
+            "Create them.",
+            ["whether jobs finish", "stalled types", "new dead jobs", "failure rates"],
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (
+            {"eligible": None, "unknown": {"eligible": "nextRunAt is a number"}},
+            {
+                "whether jobs finish": "nextRunAt is a number",
+                "stalled types": "nextRunAt is a number",
+            },
+        ),
+        (
+            {"expired_leases": None, "unknown": {"expired_leases": "no such field"}},
+            {"expired leases": "no such field"},
+        ),
+        (
+            {"unknown": {"overdue_by_type": "only the first are read"}},
+            {"stalled types": "only the first are read"},
+        ),
+    ],
+)
+def test_no_alarm_and_no_all_clear_is_given_on_what_is_unknown(
+    conditions: dict[str, Any], expected: dict[str, str]
+) -> None:
+    given = evidence({("queued", "a"): 9}, every_minute(50, until=40), **conditions)
+    assert notices(given) == []
+    assert unmade(given) == expected
+
+
+def test_where_no_job_records_when_it_finished_nothing_is_said_of_ends() -> None:
+    given = evidence(eligible=9, overdue_by_type=late(a=HOUR))
+    given = replace(given, hour=NO_ENDS, lately=NO_ENDS, minutes=NO_ENDS, day=NO_ENDS)
+    assert notices(given) == []
+    assert unmade(given) == dict.fromkeys(
+        ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
+        "no job records when it finished",
+    )
+
+
+STOPPED = {"eligible": 86, "overdue_by_type": late(a=2 * MINUTE)}
+
+
+def test_that_nothing_finishes_any_more_is_the_first_notice() -> None:
+    """Would catch a dead worker pool that is seen only when each of its types has stalled."""
+    given = evidence(steps=every_minute(42, until=58), expired_leases=3, **STOPPED)
+    first = notices(given)[0]
+    assert (first.level, first.text) == (
+        "bad",
+        "Nothing has finished for 1 min while 86 jobs are due (usually 42/min)",
+    )
+    assert first.jobs == JobFilter(condition=JobCondition.DUE)
+    # The minute of the last finish may have gone on for 59 s: it is told within two minutes.
+    as_of = START + 58 * MINUTE + timedelta(seconds=50)
+    assert isinstance(given.minutes, Past)
+    early = replace(given, minutes=Past(as_of, "rollup", given.minutes.happened))
+    assert texts(early)[0].startswith("Nothing has finished for 1 min")
+
+
+@pytest.mark.parametrize(
+    ("steps", "conditions", "expected"),
+    [
+        (every_minute(42), STOPPED, None),
+        (every_minute(42, until=59), STOPPED, None),  # half a minute is no sign
+        (every_minute(42, until=50), STOPPED | {"overdue_by_type": {}}, None),  # nothing waits
+        (every_minute(42, until=50), STOPPED | {"overdue_by_type": late(a=MINUTE / 2)}, None),
+        (every_minute(1, until=58), STOPPED, None),  # by chance
+        (
+            every_minute(1, until=56),
+            STOPPED,
+            "Nothing has finished for 3 min while 86 jobs are due (usually 1/min)",
+        ),
+        (
+            {3: {"a": (1, 0, 0)}, 40: {"a": (0, 1, 0)}},
+            STOPPED | {"eligible": 1},
+            "Nothing has finished for 18 min while 1 job is due (usually 0.1/min)",
+        ),
+        ({}, STOPPED, None),  # nothing ever did
+    ],
+)
+def test_that_nothing_finishes_is_told_by_what_is_usual(
+    steps: dict[int, Step], conditions: dict[str, Any], expected: str | None
+) -> None:
+    assert texts(evidence(steps=steps, **conditions)) == ([expected] if expected else [])
+
+
+def test_what_is_usual_is_known_after_hours_of_standstill() -> None:
+    ten = timedelta(minutes=10)
+    first = NOW - timedelta(hours=5)
+    day = {first + number * ten: happened(20) for number in range(6)}
+    given = replace(evidence(**STOPPED), day=Past(NOW, "rollup", day))
+    assert texts(given) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
+
+
+A_LATE = {"overdue_by_type": late(a=11 * MINUTE)}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            evidence({("queued", "a"): 1}, **A_LATE),
+            "a is stalled: oldest due job waiting 11 min, none finished in 10 min",
+        ),
+        (evidence(overdue_by_type=late(a=9 * MINUTE)), None),
+        (evidence(steps={55: {"a": (1, 0, 0)}}, **A_LATE), None),
+        (evidence(steps={55: {"a": (0, 1, 0)}}, **A_LATE), None),
+        (evidence({("leased", "a"): 1}, **A_LATE), None),
+        (evidence(steps={55: {UNNAMED: (1, 0, 0)}}, **A_LATE), None),
+        (evidence({("leased", UNNAMED): 1}, **A_LATE), None),
+        (
+            evidence(overdue_by_type=late(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE)),
+            "2 types are stalled, the longest for 1 h 5 min",
+        ),
+        (
+            evidence(overdue_by_type=late(**{f"t{n}": HOUR + n * MINUTE for n in range(1_230)})),
+            "1,230 types are stalled, the longest for 21 h 29 min",
+        ),
+    ],
+)
+def test_stalled_types_give_one_notice(given: Evidence, expected: str | None) -> None:
+    assert texts(given) == ([expected] if expected else [])
+
+
+def test_a_notice_of_stalled_types_shows_the_types_that_it_counts() -> None:
+    (one,) = notices(evidence(**A_LATE))
+    assert one.jobs == JobFilter(types=("a",), condition=JobCondition.DUE)
+    given = evidence(overdue_by_type=late(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
+    (two,) = notices(given)
+    assert (two.types, two.jobs) == (TypeCondition.STALLED, None)
+    assert list(stalled_types(given)) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "dead", "expected"),
+    [
+        ({1: {"a": (0, 0, 1)}}, (1, True), "1 job died in the last hour: a"),
+        ({1: {"a": (0, 0, 5)}}, (4, True), "4 jobs died in the last hour, all a"),
+        (
+            {1: {"a": (0, 0, 1)}, 2: {"b": (0, 0, 339)}},
+            (340, True),
+            "340 jobs died in the last hour, mostly b",
+        ),
+        (
+            {1: {"a": (0, 0, 4), "b": (0, 0, 3), "c": (0, 0, 3)}},
+            (10, True),
+            "10 jobs died in the last hour, most of them a",
+        ),
+        (
+            {1: {"a": (0, 0, 20_000)}},
+            (10_000, False),
+            "10,000+ jobs died in the last hour, all a",
+        ),
+        ({1: {"a": (0, 0, 5)}}, (0, True), None),  # all were started again
+    ],
+)
+def test_new_dead_jobs_are_counted_as_their_list_counts_them(
+    steps: dict[int, Step], dead: tuple[int, bool], expected: str | None
+) -> None:
+    found = notices(replace(evidence(steps=steps), new_dead=dead))
+    assert [notice.text for notice in found] == ([expected] if expected else [])
+    assert all(notice.jobs == died_since(START) for notice in found)
+
+
+@pytest.mark.parametrize(
+    ("queued", "samples", "expected"),
+    [
+        (106, {NOW - HOUR: 23, NOW - MINUTE: 900}, "106 queued, up from 23 an hour ago"),
+        (106, {NOW - 3 * MINUTE: 23}, "106 queued, up from 23 3 min ago"),
+        (106, {NOW - 30 * MINUTE: 23}, "106 queued, up from 23 30 min ago"),
+        (20, {NOW - HOUR: 0}, None),
+        (1_200, {NOW - HOUR: 1_000}, None),
+    ],
+)
+def test_a_backlog_grows_since_the_moment_that_is_told(
+    queued: int, samples: dict[datetime, int], expected: str | None
+) -> None:
+    given = evidence({("queued", "a"): queued}, samples=samples)
+    assert texts(given) == ([f"Backlog growing: {expected}"] if expected else [])
+
+
+def test_a_queue_that_was_never_sampled_is_not_said_to_be_steady() -> None:
+    assert unmade(evidence(samples={NOW - MINUTE: 0})) == {
+        "backlog growth": "the first sample is too young to compare with"
+    }
+
+
+def test_failing_types_give_one_notice() -> None:
+    one = evidence(steps={1: {"a": (10, 10, 0), "b": (85, 15, 0), "few": (0, 19, 0)}})
+    (notice,) = notices(one)
+    assert notice.text == "50% of a attempts failed in the last hour"
+    assert (notice.level, notice.types, notice.type_name) == ("watch", "failing", "a")
+    many = evidence(steps={1: {"a": (10, 10, 0), "b": (0, 20, 0)}})
+    assert texts(many) == [
+        "2 types failed in 20% or more of their attempts in the last hour, most often b (100%)"
+    ]
+    assert list(failing_types(many)) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "text"),
+    [
+        (
+            evidence(expired_leases=1),
+            "bad",
+            "1 job stuck: its lease expired and no worker has picked it up",
+        ),
+        (
+            evidence(expired_leases=1_200),
+            "bad",
+            "1,200 jobs stuck: their leases expired and no worker has picked them up",
+        ),
+        (
+            evidence(source="live"),
+            "watch",
+            "No collector is running: figures are counted on request. Start a collector beside "
+            "the web service, or set JOBMON_COLLECTOR=true for it.",
+        ),
+        (
+            replace(
+                evidence(source="live"), first_build={"counted": 1_200, "estimated": 5_000_000}
+            ),
+            "watch",
+            "A first count is under way: 1,200 of about 5,000,000 jobs",
+        ),
+        (
+            replace(evidence(source="live"), leader="host-1"),
+            "watch",
+            "Collector host-1 runs, but has no fresh figures. "
+            "The collector's log names the reason.",
+        ),
+        (
+            evidence(known=False),
+            "bad",
+            "Counting the jobs takes too long: only an estimate of their number is known",
+        ),
+    ],
+)
+def test_other_notices(given: Evidence, level: str, text: str) -> None:
+    (notice,) = notices(given)
+    assert (notice.level, notice.text) == (level, text)
+
+
+def test_the_worst_come_first() -> None:
+    given = evidence(
+        {("queued", "a"): 99},
+        samples={NOW - HOUR: 0},
+        source="live",
+        expired_leases=2,
+        **A_LATE,
+    )
+    assert [notice.level for notice in notices(given)] == ["bad", "bad", "watch", "watch"]
+    checks: Callable[[Evidence], list[Check]] = examine
+    assert not is_all_clear(checks(given))
