@@ -1,6 +1,7 @@
 """Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -189,16 +190,34 @@ def _watched(env: Env) -> dict[str, Any]:
     """How the watched documents are told."""
     profile = env.str("PROFILE", "jobmon", validate=validate.OneOf(PROFILES))
     jobs = PROFILES.get(profile or "", "jobs")
+    has_attempts = profile in (None, "jobmon")  # the others' last one is in the job itself
+
+    def used(check: Callable[[Any], Any], *, where: bool) -> Callable[[Any], Any]:
+        return check if where else _not_used_by(profile)
+
+    known_fields = _fields_of(
+        MAPPED_JOB_FIELDS, at_id=("jobId", "createdAt"), all_of_them=has_attempts
+    )
+    job_fields = _pairs(env, "JOB_FIELDS", known_fields)
+    has_status = profile != "agenda" or "status" in job_fields
     return {
         "profile": profile,
         "jobs_collection": env.str("JOBS_COLLECTION", jobs, validate=_collection),
         "attempts_collection": env.str(
-            "ATTEMPTS_COLLECTION", Settings.attempts_collection, validate=_collection
+            "ATTEMPTS_COLLECTION",
+            Settings.attempts_collection,
+            validate=used(_collection, where=has_attempts),
         ),
-        "job_fields": _pairs(env, "JOB_FIELDS", _fields_of(MAPPED_JOB_FIELDS)),
-        "attempt_fields": _pairs(env, "ATTEMPT_FIELDS", _fields_of(ATTEMPT_FIELDS)),
-        "status_names": _pairs(env, "STATUS_NAMES", _words_of(JobStatus)),
-        "attempt_status_names": _pairs(env, "ATTEMPT_STATUS_NAMES", _words_of(AttemptStatus)),
+        "job_fields": job_fields,
+        "attempt_fields": _pairs(
+            env,
+            "ATTEMPT_FIELDS",
+            used(_fields_of(ATTEMPT_FIELDS, at_id=("jobId",)), where=has_attempts),
+        ),
+        "status_names": _pairs(env, "STATUS_NAMES", used(_words_of(JobStatus), where=has_status)),
+        "attempt_status_names": _pairs(
+            env, "ATTEMPT_STATUS_NAMES", used(_words_of(AttemptStatus), where=has_attempts)
+        ),
     }
 
 
@@ -258,7 +277,11 @@ def _pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> d
     def check_all(items: list[str]) -> None:
         if not all("=" in item for item in items if item):
             raise ValidationError("Not of the form a=b,c=d.")
-        check(split(items))
+        times = Counter(item.partition("=")[0].strip() for item in items if item)
+        if twice := [key for key, count in times.items() if count > 1]:
+            raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+        if pairs := split(items):
+            check(pairs)
 
     return split(env.list(name, [], validate=check_all) or [])
 
@@ -310,13 +333,42 @@ def _known_permissions(value: Mapping[str, str]) -> None:
         raise ValidationError(f"Permissions are {', '.join(sorted(PERMISSIONS))}.")
 
 
-def _fields_of(known: tuple[str, ...]) -> Callable[[Mapping[str, str]], None]:
+def _fields_of(
+    known: tuple[str, ...], *, at_id: tuple[str, ...], all_of_them: bool = True
+) -> Callable[[Mapping[str, str]], None]:
+    """A check of a mapping; with `all_of_them`, what is not mapped has its own name."""
+
     def check(value: Mapping[str, str]) -> None:
         unknown = set(value) - set(known)
         if unknown:
             raise ValidationError(f"Unknown: {', '.join(sorted(unknown))}. {', '.join(known)} are.")
         if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in value.values()):
             raise ValidationError("Not the name of a field, as in jobId=job_id.")
+        for name, path in value.items():
+            if path.startswith("_id.") or (path == "_id" and name not in at_id):
+                raise ValidationError(
+                    f"{name} cannot be at {path}: only {' and '.join(at_id)} can be at _id."
+                )
+        defaults = dict(zip(known, known, strict=True)) if all_of_them else {}
+        _refuse_shared_paths(defaults | dict(value))
+
+    return check
+
+
+def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
+    """Two fields that mean different things cannot be one; dates and numbers of attempts can."""
+    held: dict[str, str] = {}
+    for name, path in paths.items():
+        if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):
+            continue
+        if path in held:
+            raise ValidationError(f"{held[path]} and {name} cannot both be at {path}.")
+        held[path] = name
+
+
+def _not_used_by(profile: str | None) -> Callable[[Any], None]:
+    def check(_: Any) -> None:
+        raise ValidationError(f"Not used with JOBMON_PROFILE={profile}: remove it.")
 
     return check
 

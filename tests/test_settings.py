@@ -74,7 +74,6 @@ def test_every_setting_is_read(read: Any) -> None:
         METRICS_MAX_TYPES="7",
         TRUSTED_PROXIES="2",
         WORKERS="3",
-        PROFILE="celery",
         JOB_FIELDS="createdBy=kwargs.user_id,jobId=_id",
         ATTEMPT_FIELDS="startedAt=began",
         STATUS_NAMES="PAUSED=queued",
@@ -111,7 +110,6 @@ def test_every_setting_is_read(read: Any) -> None:
         metrics_max_types=7,
         trusted_proxies=2,
         workers=3,
-        profile="celery",
         job_fields={"createdBy": "kwargs.user_id", "jobId": "_id"},
         attempt_fields={"startedAt": "began"},
         status_names={"PAUSED": "queued"},
@@ -195,6 +193,55 @@ def test_a_word_that_is_unknown_is_said_together_with_those_that_are_known(read:
         read(**GOOD, JOB_FIELDS="color=colour")
     with pytest.raises(SettingsError, match=r"Unknown: finished\. queued, leased,"):
         read(JOB_FIELDS="", STATUS_NAMES="done=finished")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ATTEMPT_FIELDS": "startedAt=_id"}, "ATTEMPT_FIELDS: startedAt cannot be at _id"),
+        ({"JOB_FIELDS": "type=_id"}, "JOB_FIELDS: type cannot be at _id: only jobId and createdAt"),
+        ({"JOB_FIELDS": "jobId=_id.n"}, "JOB_FIELDS: jobId cannot be at _id.n"),
+        ({"JOB_FIELDS": "type=kind,createdBy=kind"}, "type and createdBy cannot both be at kind"),
+        ({"JOB_FIELDS": "type=status"}, "type and status cannot both be at status"),
+        ({"JOB_FIELDS": "type=a,type=b"}, "JOB_FIELDS: Given more than once: type"),
+        ({"STATUS_NAMES": "a=queued,a=dlq"}, "STATUS_NAMES: Given more than once: a"),
+        *(
+            ({"PROFILE": profile, name: value}, f"{name}: Not used with JOBMON_PROFILE={profile}")
+            for profile in ("agenda", "celery")
+            for name, value in {
+                "ATTEMPTS_COLLECTION": "tries",
+                "ATTEMPT_FIELDS": "startedAt=began",
+                "ATTEMPT_STATUS_NAMES": "ok=succeeded",
+            }.items()
+        ),
+        (
+            {"PROFILE": "agenda", "STATUS_NAMES": "disabled=cancelled"},
+            "STATUS_NAMES: Not used with JOBMON_PROFILE=agenda",
+        ),
+    ],
+)
+def test_a_mapping_without_sense_is_refused_by_name(
+    read: Any, given: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"JOBMON_.*{message}"):
+        read(**GOOD, **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"JOB_FIELDS": "jobId=_id,createdAt=_id"},
+        {"JOB_FIELDS": "createdAt=at,updatedAt=at,nextRunAt=at,finishedAt=at,startedAt=began"},
+        {"JOB_FIELDS": "type=status,status=state"},
+        {"JOB_FIELDS": "attempts=tries,attemptCount=tries"},
+        {"JOB_FIELDS": "payload=input,createdBy=input.user.id"},
+        {"ATTEMPT_FIELDS": "jobId=_id"},
+        {"PROFILE": "agenda", "JOB_FIELDS": "status=state", "STATUS_NAMES": "ok=succeeded"},
+        {"PROFILE": "celery", "STATUS_NAMES": "PAUSED=queued", "ATTEMPT_FIELDS": ""},
+    ],
+)
+def test_a_mapping_with_sense_is_taken(read: Any, given: dict[str, str]) -> None:
+    read(**GOOD, **given)
 
 
 def test_what_is_watched_is_known_without_the_rest_of_the_settings(
