@@ -163,8 +163,20 @@ mongomock.Database.command = _commanded
 
 for name in ("find", "count_documents", "estimated_document_count"):
     setattr(mongomock.Collection, name, _without_marks(getattr(mongomock.Collection, name)))
-# Nor has it plans: of no collation, and by no index.
-mongomock.collection.Cursor.explain = lambda _: {"queryPlanner": {"winningPlan": {}}}
+
+
+def _without_plans(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Nor does it explain: as if no index served the query, under the simple collation."""
+
+    def answer(database: Any, command: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(command, dict) and "explain" in command:
+            return {"queryPlanner": {"winningPlan": {}}}
+        return method(database, command, *arguments, **options)
+
+    return answer
+
+
+mongomock.Database.command = _without_plans(mongomock.Database.command)
 
 
 @pytest.fixture

@@ -124,9 +124,7 @@ class Watched:
         """
         now = time.monotonic()
         if self._lookup is None or self._lookup[0] < now - _LOOK_AGAIN_S:
-            limits = self._limits("max_time_ms") | {"collation": None}
-            plan = self.collection.find(self.names.query({by: ""}), **limits).explain()
-            planned = plan["queryPlanner"]
+            planned = self._explained({"filter": self.names.query({by: ""})})
             serves = "collation" in planned and "COLLSCAN" not in str(planned["winningPlan"])
             self._lookup = now, {"collation": None if serves else EXACTLY}
         return self._lookup[1]
@@ -195,12 +193,22 @@ class Watched:
         """The plan of a query for everything, by an index."""
 
         def run(hint: Hint) -> Any:
-            everything = self.collection.find(
-                {}, limit=1, hint=hint, max_time_ms=self.max_time_ms
-            ).explain()
-            return everything["queryPlanner"]["winningPlan"]
+            hinted = {} if hint is None else {"hint": hint}
+            return self._explained({"filter": {}, "collation": EXACTLY} | hinted)["winningPlan"]
 
         return self._with_index(index, run)
+
+    def _explained(self, find: Document) -> Document:
+        """What the planner makes of a find. The driver's own explain would run the query, too."""
+        collection, limit = self.collection, {"maxTimeMS": self.max_time_ms}
+        answer = collection.database.command(
+            {"explain": {"find": collection.name} | find | limit, "verbosity": "queryPlanner"}
+            | limit
+            | mark(),
+            read_preference=collection.read_preference,
+        )
+        planned: Document = answer["queryPlanner"]
+        return planned
 
     def _limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
         return {max_time: self.max_time_ms, "collation": EXACTLY} | mark()

@@ -345,7 +345,7 @@ def test_who_signs_in_or_is_refused_is_logged_without_a_token(api: Api) -> None:
         ),
         (
             lambda: api.get("/jobs/x", token=expired),
-            ("GET", "/jobs/<job_id>", 401, "token_expired", None),
+            ("GET", "/jobs/<anything:job_id>", 401, "token_expired", None),
         ),
         (
             lambda: api.get("/dashboard/my", token="x.y.z"),
@@ -357,7 +357,7 @@ def test_who_signs_in_or_is_refused_is_logged_without_a_token(api: Api) -> None:
         ),
         (
             lambda: api.get("/jobs/bobs", token=ada),
-            ("GET", "/jobs/<job_id>", 403, "access_denied", known),
+            ("GET", "/jobs/<anything:job_id>", 403, "access_denied", known),
         ),
         (
             lambda: api.get("/jobs", token=ada, page="x"),

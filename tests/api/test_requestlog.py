@@ -35,7 +35,7 @@ def test_a_request_is_one_line_that_says_who_what_and_how_long(api: Api, lines: 
         "event": "request",
         "log_level": "info",
         "method": "GET",
-        "route": "/jobs/<job_id>",
+        "route": "/jobs/<anything:job_id>",
         "status": 403,
         "code": "access_denied",
         "user": "alice",
