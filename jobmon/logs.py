@@ -45,6 +45,9 @@ _NOT_IN_A_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # it has
 
 _FIRST = ("timestamp", "level", "logger", "event")  # a line is read from its start
 
+# A command that sets up no logging prints what it found: Python would add our warnings to that.
+logging.getLogger("jobmon").addHandler(logging.NullHandler())
+
 _secrets: set[str] = set()
 
 
