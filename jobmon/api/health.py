@@ -42,20 +42,19 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
         503 also when the list of revoked tokens is lost.
         """
         database = probe.look()
-        if database.reason is not None:
+        if not database.ready:
             raise unavailable(
                 "database_unavailable",
                 f"Not ready: {database.reason}.",
-                details={"database": [database.reason]},
+                details={"database": [str(database.reason)]},
             )
         if _are_lost(revoked):
             message = "The list of revoked tokens is gone; the log has more."
             raise unavailable("revocations_lost", message)
-        checks = {
-            "database": {"ping_ms": database.ping_ms, "readable": True},
-            "rollup": _rollup(rollup),
-        }
-        return {"status": "ready", "checks": checks}
+        checked: dict[str, Any] = {"ping_ms": database.ping_ms, "readable": database.readable}
+        if database.reason is not None:
+            checked["reason"] = database.reason
+        return {"status": "ready", "checks": {"database": checked, "rollup": _rollup(rollup)}}
 
     return routes
 

@@ -647,10 +647,13 @@ class Alive(Answer):
 
 
 class DatabaseCheck(Answer):
-    """The database answered, and the watched collections can be read."""
+    """The database answered."""
 
     ping_ms = fields.Float(**_doc("How long a ping took, in ms."))
-    readable = fields.Boolean(**_doc("Always true: without it, readiness is a 503."))
+    readable = fields.Boolean(
+        allow_none=True, **_doc("Whether the watched collections can be read; null if not known.")
+    )
+    reason = fields.String(**_doc("Why it is not known, where that is so.", optional=True))
 
 
 class BuildProgress(Answer):

@@ -15,10 +15,12 @@ from jobmon.store.shared import Shared
 log = logging.getLogger(__name__)
 
 KEEP_MS = 1_000
+_READ_WITHIN_S = 1.0
+_BUSY = "reading one document takes too long"
 _REASONS = {
     Failure.AWAY: "no server answers",
     Failure.INTERRUPTED: "the server ended the query",
-    Failure.TOO_SLOW: "reading one document takes too long",
+    Failure.TOO_SLOW: _BUSY,
     Failure.TOO_LARGE: "the server has too little memory",
     Failure.REFUSED: "authentication failed",
     None: "the check itself failed",
@@ -29,15 +31,21 @@ _REASONS = {
 class DatabaseHealth:
     """What a look at the database found.
 
-    `reason` says in words for anybody, without a secret, why the watched collections cannot be
-    read; None if they can. `answers` says whether a server is there, `readable` whether it lets
-    jobmon read: None where that is not known. `ping_ms` is how long a server took to answer.
+    `answers` tells whether a server is there, `ping_ms` how long it took to answer, `readable`
+    whether it lets jobmon read the watched collections: None where that is not known. `reason` is
+    why `readable` is not True, for anybody, without a secret. A server that answers a ping but is
+    too busy to read one document in time is `ready`: no other instance would fare better.
     """
 
     ping_ms: float | None = None
     answers: bool
     readable: bool | None
+    ready: bool
     reason: str | None = None
+
+
+class _BusyError(Exception):
+    """The server answers a ping, and no read within its time."""
 
 
 class DatabaseProbe:
@@ -57,46 +65,54 @@ class DatabaseProbe:
         return self._looks.get()
 
     def _look(self) -> DatabaseHealth:
-        began = time.perf_counter()
+        began, ping_ms = time.perf_counter(), None
         try:
             with pymongo.timeout(self._within_s):
                 self._connection.ping()
-                ping_ms = round((time.perf_counter() - began) * 1_000, 1)
-                refused = self._refused()
+            ping_ms = round((time.perf_counter() - began) * 1_000, 1)
+            refused = self._refused()
+        except _BusyError:
+            return DatabaseHealth(
+                ping_ms=ping_ms, answers=True, readable=None, ready=True, reason=_BUSY
+            )
         except Exception as error:  # noqa: BLE001 - a probe answers, whatever it comes upon
-            return self._failed(error)
+            return self._failed(error, ping_ms)
         if refused:
-            names = ", ".join(refused)
-            reason = f"not authorized to read {names}"
+            reason = f"not authorized to read {', '.join(refused)}"
             self._report(reason)
-            return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=False, reason=reason)
+            return DatabaseHealth(
+                ping_ms=ping_ms, answers=True, readable=False, ready=False, reason=reason
+            )
         self._report(None)
-        return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=True)
+        return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=True, ready=True)
 
     def _refused(self) -> list[str]:
-        """The watched collections that the user may not read."""
+        """The watched collections that the user may not read; _BusyError."""
         refused = []
         for watched in (self._connection.jobs, self._connection.attempts):
             if watched is None:
                 continue
             try:
-                watched.touch()
+                with pymongo.timeout(min(_READ_WITHIN_S, self._within_s)):
+                    watched.touch()
             except PyMongoError as error:
+                if error.timeout:
+                    raise _BusyError from error
                 if not is_unauthorized(error):
                     raise
                 refused.append(watched.collection.name)
         return refused
 
-    def _failed(self, error: Exception) -> DatabaseHealth:
+    def _failed(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
         failure = failure_of(error)
         reason = _REASONS[failure]
         if isinstance(error, UnresolvedHostError):
             reason = "the host name is not resolved"
         said = cause(error) if isinstance(error, PyMongoError) else None
         self._report(reason, said, None if failure else error)
-        answers = failure not in (Failure.AWAY, None)
+        answers = failure is not Failure.AWAY and (failure is not None or ping_ms is not None)
         readable = False if failure is Failure.REFUSED else None
-        return DatabaseHealth(answers=answers, readable=readable, reason=reason)
+        return DatabaseHealth(answers=answers, readable=readable, ready=False, reason=reason)
 
     def _report(
         self, reason: str | None, said: str | None = None, error: Exception | None = None

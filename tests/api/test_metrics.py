@@ -94,7 +94,7 @@ class Answering:
     """A look at a database that answers."""
 
     def look(self) -> DatabaseHealth:
-        return DatabaseHealth(ping_ms=0.4, answers=True, readable=True)
+        return DatabaseHealth(ping_ms=0.4, answers=True, readable=True, ready=True)
 
 
 def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
@@ -322,6 +322,7 @@ def test_a_scrape_reads_no_watched_document(
         asked_so_far = set(asked.commands)
     assert asked_so_far == {
         ("ping", "1"),
+        ("hello", "1"),  # which deployment this is, once a process
         ("aggregate", "state"),
         ("find", "revoked_tokens"),
         ("find", "jobs"),  # the _id of one, by its index

@@ -234,11 +234,12 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
 def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
     """An address of every route, by method. A route with a new parameter fails here: name it."""
     values = {"job_id": job_id, "name": "jobmon.css", "_rest": "nothing"}
+    queries = dict.fromkeys(("/job", "/dashboard/job"), f"?id={job_id}")
     found: dict[str, list[str]] = {"GET": [], "POST": []}
     for rule in api.app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:<>]+:)?(\w+)>", lambda match: values[match[1]], rule.rule)
         for method in found.keys() & (rule.methods or set()):
-            found[method].append(path)
+            found[method].append(path + queries.get(path, ""))
     return found
 
 

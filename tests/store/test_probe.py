@@ -1,0 +1,97 @@
+"""The probe on the real server: would catch a busy database that is taken for one that is away, a
+look for each caller, and a failure that is logged at every look."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+from pymongo.errors import OperationFailure
+
+from jobmon.embedded import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.probe import DatabaseProbe
+from jobmon.store.watched import Watched
+
+from ..waiting import eventually
+
+
+@pytest.fixture
+def connection(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> Iterator[Connection]:
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    connection = Connection(make_settings(mongo_uri=uri))
+    yield connection
+    connection.close()
+
+
+def test_a_server_that_answers_but_is_too_busy_to_read_is_ready_and_not_known_to_be_readable(
+    connection: Connection, database: Database[dict[str, Any]]
+) -> None:
+    probe = DatabaseProbe(connection, 2_000)
+    assert probe.look().readable is True
+    slow = {"failCommands": ["find"], "namespace": f"{database.name}.jobs"}
+    slow |= {"blockConnection": True, "blockTimeMS": 3_000}
+    admin = database.client.admin
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
+    try:
+        health = eventually(lambda: (it := probe.look()).readable is None and it)
+        assert (health.answers, health.ready) == (True, True)
+        assert health.reason == "reading one document takes too long"
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
+    eventually(lambda: probe.look().readable)
+
+
+def test_many_who_look_share_one_read(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    touch = Watched.touch
+    monkeypatch.setattr(Watched, "touch", lambda it: (reads.append(it), touch(it)))
+    probe = DatabaseProbe(connection, 2_000)
+    with ThreadPoolExecutor(20) as pool:
+        looks = set(pool.map(lambda _: probe.look(), range(200)))
+    assert len(reads) == 2 * len(looks), "one of each collection"
+    assert len(looks) < 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "answers", "readable"),
+    [
+        (OperationFailure("quoted", 13), True, False),
+        (OperationFailure("quoted", 18), True, False),
+        (OperationFailure("quoted", 11_601), True, None),
+        (OperationFailure("quoted", 2), True, None),
+        (KeyError("quoted"), True, None),
+    ],
+)
+def test_whatever_happens_is_a_reason_and_is_logged_once_until_it_is_over(
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: Exception,
+    *,
+    answers: bool,
+    readable: bool | None,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr("jobmon.store.probe.KEEP_MS", 0)
+    probe = DatabaseProbe(connection, 2_000)
+
+    def fail(_: Watched) -> None:
+        raise fault
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Watched, "touch", fail)
+        health = [probe.look() for _ in range(3)][-1]
+    assert (health.answers, health.readable, health.ready) == (answers, readable, False)
+    assert health.reason
+    assert "quoted" not in health.reason
+    assert probe.look().ready
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["ERROR", "WARNING"]
