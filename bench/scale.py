@@ -33,8 +33,8 @@ from flask.testing import FlaskClient
 from pymongo import MongoClient
 
 from jobmon.api.auth import issue_token
-from jobmon.domain import Redactor
 from jobmon.embedded import Mongod, free_port
+from jobmon.redaction import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings

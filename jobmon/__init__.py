@@ -21,7 +21,7 @@ from jobmon.api import (
     requestlog,
 )
 from jobmon.dashboard import views
-from jobmon.domain import Redactor
+from jobmon.redaction import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import SeriesReader
 from jobmon.settings import Settings, SettingsError

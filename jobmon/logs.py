@@ -20,13 +20,13 @@ import structlog
 from pymongo.errors import OperationFailure, PyMongoError
 from structlog.typing import EventDict, Processor
 
-from jobmon.domain import REDACTED
+from jobmon.redaction import REDACTED, TOKENS
 from jobmon.settings import Settings
 
 # Shorter ones would be found in words that are none.
 _SHORTEST_SECRET = 6
 _LOOKS_SECRET = (
-    (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), REDACTED),  # a JSON web token
+    (TOKENS, REDACTED),
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{REDACTED}@"),
 )

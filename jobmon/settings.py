@@ -16,11 +16,11 @@ from pymongo.uri_parser import parse_uri
 
 from jobmon.domain import (
     ATTEMPT_FIELDS,
-    DEFAULT_REDACT_KEYS,
     MAPPED_JOB_FIELDS,
     AttemptStatus,
     JobStatus,
 )
+from jobmon.redaction import DEFAULT_REDACT_KEYS
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
 PERMISSIONS = frozenset({ADMIN_DASHBOARD})

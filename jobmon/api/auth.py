@@ -253,12 +253,12 @@ def is_known() -> bool:
 
 
 def caller() -> tuple[str, bool] | None:
-    """The `sub` of the request's token and whether it is an admin's; None without a valid one.
+    """Whose the request's token is and whether an admin's; None without a valid one.
 
     For display only: it may have been revoked, where the database that knows is away.
     """
     claims = g.get("jobmon_claims") or g.get("jobmon_unconfirmed_claims")
-    return (str(claims["sub"]), _is_admin(claims)) if claims else None
+    return (str(_subject_of(claims)), _is_admin(claims)) if claims else None
 
 
 def subject() -> str:

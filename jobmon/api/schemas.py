@@ -25,7 +25,8 @@ from marshmallow import (
 )
 from webargs.multidictproxy import MultiDictProxy
 
-from jobmon.domain import JobCondition, Redactor
+from jobmon.domain import JobCondition
+from jobmon.redaction import Redactor
 from jobmon.store.plain import MAX_NAME_LENGTH, aware, iso, plain, text
 
 
@@ -43,6 +44,13 @@ class _Text(fields.String):
         return _told(value)
 
 
+class _FreeText(_Text):
+    """A string or null that is no name to find a job by, so that secrets in it are replaced."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        return None if value is None else text(_redact(value))
+
+
 class _Instant(fields.String):
     """A date as ISO 8601 in UTC, or null; what is no date is shown as it stands."""
 
@@ -52,7 +60,7 @@ class _Instant(fields.String):
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         if isinstance(value, datetime | DatetimeMS):
             return iso(value)
-        return _told(value)
+        return None if value is None else text(_redact(value))
 
 
 class _Moment(_Instant):
@@ -167,7 +175,7 @@ class JobSummary(Answer):
     nextRunAt = _Instant(dump_default=None, **_doc("Not to be leased before this."))
     maxAttempts = _Number(dump_default=None, **_doc("How many attempts are allowed."))
     attemptCount = _Count(dump_default=0, **_doc("How many attempts were started."))
-    leasedBy = _Text(dump_default=None, **_doc("The worker that holds it."))
+    leasedBy = _FreeText(dump_default=None, **_doc("The worker that holds it."))
     leaseExpiresAt = _Instant(dump_default=None, **_doc("Until when it is held."))
     finishedAt = _Instant(dump_default=None, **_doc("When it became succeeded, dlq or cancelled."))
     lastError = _Error(
@@ -188,7 +196,7 @@ class Attempt(Answer):
         dump_default=None,
         **_doc("How it ended: succeeded, failed, expired (its lease ran out); or running."),
     )
-    workerId = _Text(dump_default=None, **_doc("Who worked at it."))
+    workerId = _FreeText(dump_default=None, **_doc("Who worked at it."))
     eligibleAt = _Instant(
         dump_default=None,
         **_doc("When it became due, where the writer keeps that."),

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from jobmon.domain import MAPPED_JOB_FIELDS, JobCondition, JobStatus, Redactor
+from jobmon.domain import MAPPED_JOB_FIELDS, JobCondition, JobStatus
+from jobmon.redaction import Redactor
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_ranges, identity_values, is_identity, label_values
@@ -440,19 +441,29 @@ class JobLists:
         created_at = job.get("_at", job.get("createdAt"))
         place = Place(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
         if place.is_plain:
-            return place
+            return place if self._is_shown(place) else self._without_values(place)
         if isinstance(created_at, list) and created_at:
             # An array stands where its greatest element does: ask the server.
             place = replace(place, created_at=self._computed(place, {"$max": "$createdAt"}))
-        shown = plain([place.created_at, place.id])
         key = BY_ID_KEY if self._by_id else SORT_KEY
         can_be_told = (
             place.fits
-            and self._redactor.redact(shown) == shown
+            and self._is_shown(place)
             # Deprecated types and text that is not UTF-8 are decoded to something else.
             and self._computed(place, {"$eq": [key, {"$literal": self._sort_key(place)}]})
         )
-        return place if can_be_told else replace(place, created_at=None, id=None, by_page=True)
+        return place if can_be_told else self._without_values(place)
+
+    def _is_shown(self, place: Place) -> bool:
+        """Whether nothing in its values is a secret: a cursor is no more than encoded."""
+        return all(
+            self._redactor.redact(shown) == shown
+            for shown in (plain(place.created_at), plain(place.id))
+        )
+
+    @staticmethod
+    def _without_values(place: Place) -> Place:
+        return replace(place, created_at=None, id=None, by_page=True)
 
     def _computed(self, place: Place, expression: Document) -> Any:
         """What an expression is for the job at a place; None if there is none."""

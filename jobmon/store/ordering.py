@@ -100,7 +100,7 @@ class Place:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is as it stands: short, decoded without loss, and no secret."""
+        """Whether its values are short and decoded without loss."""
         return all(
             isinstance(value, _LOSSLESS)
             or (type(value) is str and len(value) <= _LONGEST and "\ufffd" not in value)

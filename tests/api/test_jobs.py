@@ -71,7 +71,10 @@ def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any
         "lastError": {"code": "E", "message": "broken", "stack": "at line 1"},
         "payload": {
             "to": "ada",
-            "auth": {"apiKey": "[redacted]", "list": [{"password": "[redacted]", "ok": 1}]},
+            "auth": {
+                "apiKey": "[redacted]",
+                "list": [{"password": "[redacted]", "ok": "[redacted]"}],
+            },
         },
         "attempts": [
             {

@@ -9,7 +9,7 @@ from flask import Flask
 
 from jobmon.api.schemas import JobDetail
 from jobmon.dashboard.timeline import MAX_ATTEMPTS, Step, is_finished, timeline
-from jobmon.domain import Redactor
+from jobmon.redaction import Redactor
 
 from ..conftest import DATE
 

@@ -1,0 +1,272 @@
+"""Redaction: would catch a secret that is shown, a harmless value that is hidden, and a text that
+takes longer than its length to look through."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from jobmon.redaction import REDACTED, Redactor
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "password",
+        "Password",
+        "userPassword",
+        "user_password",
+        "PASSWORD_HASH",
+        "passwd",
+        "token",
+        "accessToken",
+        "refresh-token",
+        "clientSecret",
+        "Authorization",
+        "api_key",
+        "apiKey",
+        "x-api-key",
+        "APIKEY",
+        "cardNumber",
+        "card_number",
+        "creditCard",
+        "pan",
+        "card-pan",
+        "cvv",
+        "cardCvv",
+        "CVC",
+        "PIN",
+        "userPin",
+        "privateKey",
+        "Set-Cookie",
+        "PINcode",
+        "CVVcode",
+        "userPINcode",
+        "OTPValue",
+        "pass",
+        "db_pass",
+        "DB_PASS",
+        "pw",
+        "userPw",
+        "creds",
+        "awsCreds",
+        "bearer",
+        "bearerValue",
+        "session_id",
+        "sessionId",
+        "SESSIONID",
+        "phpsessionid",
+        "sid",
+        "connect.sid",
+        "signature",
+        "X-Hub-Signature-256",
+        "hmac",
+        "payload_hmac",
+        "ssh_key",
+        "sshKey",
+        "encryptionKey",
+        "signing-key",
+        "account_no",
+        "accountNo",
+        "accountno",
+        "ACCOUNT_NO",
+        "routingNumber",
+        "seed",
+        "wallet_seed",
+        "mnemonic",
+        "cardNo",
+        "password" + "x" * 500,
+        "x" * 500 + "_password",
+    ],
+)
+def test_a_key_that_looks_secret_is_redacted(key: str) -> None:
+    assert Redactor().redact({key: "value"}) == {key: REDACTED}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("company", "expand", "spinner", "shipping", "author", "status", "amount", "key", "id"),
+        *("name", "passenger", "compass", "bypass", "side", "inside", "residual", "seedling"),
+        *("pinned", "Spin", "accountNote", "accountNotFound", "cardNotPresent", "sessionIdle"),
+        *("session", "opinion", "authority", "authored_by", "authType", "auth_method", "assigned"),
+        *("span", "keyboard", "primaryKey", "sort_key", "routing_key", "pwa", "design"),
+    ],
+)
+def test_a_key_that_only_resembles_one_is_shown(key: str) -> None:
+    assert Redactor().redact({key: "value"}) == {key: "value"}
+
+
+def test_secrets_are_redacted_at_any_depth_and_whole() -> None:
+    payload = {
+        "a": [{"b": {"token": "x"}}, [{"secret": {"deep": 1}}], "token"],
+        "passwords": ["one", "two"],
+        "pin": None,
+    }
+    assert Redactor().redact(payload) == {
+        "a": [{"b": {"token": REDACTED}}, [{"secret": REDACTED}], "token"],
+        "passwords": REDACTED,
+        "pin": REDACTED,
+    }
+    assert payload["pin"] is None  # the document itself is left alone
+
+
+def test_keys_that_are_set_replace_the_default_ones() -> None:
+    redactor = Redactor(["shoe_size", "", "--"])
+    assert redactor.redact({"shoeSize": 43, "token": "x"}) == {"shoeSize": REDACTED, "token": "x"}
+
+
+@pytest.mark.parametrize("value", ["text", 1, None, True, [], {}])
+def test_what_has_no_keys_is_unchanged(value: object) -> None:
+    assert Redactor().redact(value) == value
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"max_tokens": 1000, "tokenCount": 3, "prompt_tokens_used": 7, "password_attempts": 2},
+        {"tokenExpiresAt": 1, "password_required": True, "hasPassword": False, "pass_rate": 0.97},
+        {"name": "Ada Lovelace", "value": 5},
+        {"name": "reset password", "value": "yes"},
+        {"key": "color", "value": "red", "k": "v"},
+        {"tags": ["one", "two"], "range": ["2026-01-01", "2026-02-01"], "args": ["-v", "x"]},
+        {"auth": {}, "author": {"name": "Ada"}, "authority": {"id": 7}},
+        {"id": "507f1f77bcf86cd799439011", "at": "2026-11-23T03:00:00.000Z", "n": 4111111111111111},
+    ],
+    ids=", ".join,
+)
+def test_an_ordinary_document_stays_readable(document: dict[str, Any]) -> None:
+    assert Redactor().redact(document) == document
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"auth": {"user": "u", "more": ["x", {"y": 1}]}},
+         {"auth": {"user": REDACTED, "more": [REDACTED, {"y": REDACTED}]}}),
+        ({"proxyAuth": {"u": "x"}, "authentication": "x", "oauth2": ["x"]},
+         {"proxyAuth": {"u": REDACTED}, "authentication": REDACTED, "oauth2": [REDACTED]}),
+        ({"name": "Authorization", "value": "x"}, {"name": "Authorization", "value": REDACTED}),
+        ({"key": "X-Api-Key", "value": ["x"]}, {"key": "X-Api-Key", "value": REDACTED}),
+        ({"k": "password", "v": 7}, {"k": "password", "v": REDACTED}),
+        ({"header": "Cookie", "value": "x"}, {"header": "Cookie", "value": REDACTED}),
+        ([["password", "x"], ["user", "u"]], [["password", REDACTED], ["user", "u"]]),
+        (["Authorization", "x"], ["Authorization", REDACTED]),
+        (["run", "--password", "x", "--to", "y"], ["run", "--password", REDACTED, "--to", "y"]),
+        (["--api-key=x1", "y"], [f"--api-key={REDACTED}", "y"]),
+        ([{"name": "Accept", "value": "a"}, {"name": "authorization", "value": "b"}],
+         [{"name": "Accept", "value": "a"}, {"name": "authorization", "value": REDACTED}]),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_pairs_and_holders_of_secrets(given: Any, shown: Any) -> None:
+    assert Redactor().redact(given) == shown
+
+
+HIDDEN = "hunter2-Zx9"
+JWT = ".".join(
+    base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+    for part in ({"alg": "HS256"}, {"sub": HIDDEN}, "signature")
+)
+BASIC = base64.b64encode(f"ada:{HIDDEN}".encode()).decode()
+KEY_BLOCK = f"-----BEGIN RSA PRIVATE KEY-----\nMII{HIDDEN}\n-----END RSA PRIVATE KEY-----"
+TEXTS = [
+    (f"got {JWT}!", f"got {REDACTED}!"),
+    (f"401 for Bearer {HIDDEN} at GET /", f"401 for Bearer {REDACTED} at GET /"),
+    (f"Authorization: Bearer {HIDDEN}", f"Authorization: {REDACTED}"),
+    (f"authorization: Basic {BASIC}", f"authorization: {REDACTED}"),
+    (f"curl with basic {BASIC}", f"curl with basic {REDACTED}"),
+    (f"connect postgres://ada:{HIDDEN}@db/shop", f"connect postgres://ada:{REDACTED}@db/shop"),
+    (f"redis://:{HIDDEN}@db:1/0 is away", f"redis://:{REDACTED}@db:1/0 is away"),
+    (f"amqp://u:p@{HIDDEN}@h/v", f"amqp://u:{REDACTED}@h/v"),
+    (f"mongodb://u:{HIDDEN}…", f"mongodb://u:{REDACTED}…"),
+    (f"GET /a?x=1&token={HIDDEN}&y=2", f"GET /a?x=1&token={REDACTED}&y=2"),
+    (f"password={HIDDEN}", f"password={REDACTED}"),
+    (f"DB_PASSWORD={HIDDEN} DB_HOST=db", f"DB_PASSWORD={REDACTED} DB_HOST=db"),
+    (f"password: {HIDDEN}, retrying", f"password: {REDACTED}, retrying"),
+    (f"password: '{HIDDEN} with blanks'", f"password: '{REDACTED}'"),
+    (f'login failed for {{"user": "ada", "password": "{HIDDEN}"}}',
+     f'login failed for {{"user": "ada", "password": "{REDACTED}"}}'),
+    (f'body {{\\"apiKey\\":\\"{HIDDEN}\\"}}', f'body {{\\"apiKey\\":\\"{REDACTED}\\"}}'),
+    (f"{{'secret': '{HIDDEN}'}}", f"{{'secret': '{REDACTED}'}}"),
+    (f":password=>\"{HIDDEN}\"", f":password=>\"{REDACTED}\""),
+    (f"--client-secret={HIDDEN}", f"--client-secret={REDACTED}"),
+    (f"Cookie: a=1; sid={HIDDEN}\nnext", f"Cookie: {REDACTED}\nnext"),
+    (f"before {KEY_BLOCK} after", f"before {REDACTED} after"),
+    (KEY_BLOCK[:60], REDACTED),
+    ("card 4111111111111111 refused", f"card {REDACTED} refused"),
+    ("card 4111 1111 1111 1111, 05/27", f"card {REDACTED}, 05/27"),
+    ("5500-0000-0000-0004", REDACTED),
+    ("amex 3782 822463 10005", f"amex {REDACTED}"),
+    (f"pushed by ghp_{'a1B2' * 9}", f"pushed by {REDACTED}"),
+    ("key AKIAIOSFODNN7EXAMPLE", f"key {REDACTED}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "shown"), TEXTS, ids=[text[:30] for text, _ in TEXTS])
+def test_a_secret_is_found_in_a_text(text: str, shown: str) -> None:
+    redactor = Redactor()
+    assert redactor.redact(text) == shown
+    assert redactor.redact({"deep": [{"message": text}]}) == {"deep": [{"message": shown}]}
+    assert redactor.redact(shown) == shown
+    long = "at work (/srv/app/main.js:12:5)\n" * 100
+    assert redactor.redact(f"{long}{text}") == f"{long}{shown}"
+
+
+def test_json_in_a_text_is_redacted_as_json() -> None:
+    inner = json.dumps({"pin": 4711, "more": json.dumps([{"k": "password", "v": HIDDEN}])})
+    shown = json.loads(Redactor().redact(f"  {inner}"))
+    assert shown["pin"] == REDACTED
+    assert json.loads(shown["more"]) == [{"k": "password", "v": REDACTED}]
+    as_it_is = '{ "a":1,\n"b": [2, "é"] }'
+    assert Redactor().redact(as_it_is) == as_it_is
+    assert HIDDEN not in Redactor().redact(f'{{"a": "Bearer {HIDDEN}", "a": 1}}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "TokenExpiredError: jwt expired",
+        "com.shop.TokenService: refused",
+        "invalid token: signature is wrong",
+        "password: must not be empty",
+        "Bearer token is missing",
+        "the bearer of bad news, a basic understanding",
+        'WWW-Authenticate: Bearer realm="shop"',
+        "at Object.token (/app/src/token.js:12:5)",
+        "/app/auth/password.py:10: in check",
+        "https://shop.example:8443/passengers?page=2&side=left#a:b@c",
+        "connect ECONNREFUSED 127.0.0.1:5432",
+        "mail to ada@shop.example: 550 no such user",
+        "1795689794000 took 1795689794123 ms",
+        "order 4111111111111112 and 1234567890123456 and 20261123030000123",
+        "4111-1111-1111 and 12345678-1234-1234-1234-123456789012",
+        "0.4111111111111111 and id_4111111111111111x",
+        "507f1f77bcf86cd799439011 and eyJ is no token, nor is eyJhbGciOi",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        "ratio=0.5 key=value id: 7 name='Ada' author: Ada",
+        "{not json: 1}",
+        "",
+        "é=ü",
+    ],
+)
+def test_an_ordinary_text_stays_readable(text: str) -> None:
+    assert Redactor().redact(text) == text
+
+
+HOSTILE = r"""
+    a eyJ eyJ- eyJa. :// ://a: ://a:b a= a=' a=" a=\ = 1 1_ 1111_ 4111- bearer_ basic_a cookie:_ { [
+    {"a": a- a. $ \ ' " _ SG.a sk- é password:_x_ pin=' pin=" pin=\ -----BEGIN_PRIVATE_KEY-----
+"""
+
+
+@pytest.mark.parametrize("piece", HOSTILE.split())
+def test_a_hostile_text_is_looked_through_in_linear_time(piece: str) -> None:
+    # Quadratic patterns take minutes for this, not fractions of a second.
+    Redactor().redact(piece.replace("_", " ") * (200_000 // len(piece)))
+
+
+def test_what_is_nested_too_deeply_for_json_is_searched_as_text() -> None:
+    text = "[" * 50_000 + f'"Bearer {HIDDEN}"' + "]" * 50_000
+    assert HIDDEN not in Redactor().redact(text)
