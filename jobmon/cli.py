@@ -1,6 +1,7 @@
 """The `jobmon` command."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
 from jobmon.demo import run_workload
 from jobmon.rollup.collector import collecting
+from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError
 from jobmon.setup.check import examine
 from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
@@ -83,17 +85,29 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
 
 
 @main.command()
-def collector() -> None:
+@click.option(
+    "--check",
+    "checks",
+    is_flag=True,
+    help="Start nothing; exit with 0 if a collector keeps this queue's figures, else with 1.",
+)
+def collector(*, checks: bool) -> None:
     """Keep the figures up to date, beside the web service.
 
     Start as many as you like: one works, another takes over when it ends. It writes to the
     database JOBMON_ROLLUP_DB only, as the user in JOBMON_ROLLUP_URI, or else JOBMON_MONGO_URI.
+    It needs no key for tokens, and ends with 1 after an unexpected failure.
     """
-    settings = _settings()
+    settings = _settings(require_keys=False)
+    if checks:
+        logs.configure("ERROR")
+        health = check_collector(settings)
+        click.echo(health.message)
+        sys.exit(0 if health.is_good else 1)
     logs.hide(settings)
     logs.configure(settings.log_level)
     stop = _stopped_by(signal.SIGINT, signal.SIGTERM)
-    with collecting(settings):
+    with collecting(settings, _end_with_failure):
         stop.wait()
 
 
@@ -106,7 +120,7 @@ def check(*, as_json: bool) -> None:
     a warning is none.
     """
     try:
-        found = examine(Settings.from_env())
+        found = examine(Settings.from_env(require_keys=False))
     except SettingsError as error:
         found = iter([refused_setting(error)])
     findings = []
@@ -298,10 +312,16 @@ def init(
         sys.exit(1)
 
 
-def _settings() -> Settings:
+def _end_with_failure() -> None:
+    """End at once with 1: no thread may go on, and look healthy, after another has failed."""
+    logging.shutdown()
+    os._exit(1)
+
+
+def _settings(*, require_keys: bool = True) -> Settings:
     """The settings in the environment; one line and the end of the command if one is bad."""
     try:
-        return Settings.from_env()
+        return Settings.from_env(require_keys=require_keys)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 

@@ -40,6 +40,7 @@ PUBLIC_KEY_ALGORITHMS = (
     "EdDSA",
 )
 MIN_SECRET_BYTES = 32
+_KEY_SOURCES = ("jwt_secret_key", "jwt_public_key", "jwt_jwks_url")
 MAX_LEEWAY_S = 300  # for clocks that differ; more would be a longer life for every token
 # Whose documents are watched, with the collection that they are in by default.
 PROFILES = {"jobmon": "jobs", "agenda": "agendaJobs", "celery": "celery_taskmeta"}
@@ -111,8 +112,12 @@ class Settings:
         return cls(mongo_uri=mongo_uri, **values)
 
     @classmethod
-    def from_env(cls) -> "Settings":
-        """Read and check the environment; SettingsError names every setting that is wrong."""
+    def from_env(cls, *, require_keys: bool = True) -> "Settings":
+        """Read and check the environment; SettingsError names every setting that is wrong.
+
+        Without `require_keys` no key for tokens needs to be set: only the web service has a use
+        for one.
+        """
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values: dict[str, Any] = {
@@ -183,6 +188,8 @@ class Settings:
                 ),
             }
         _seal(env)
+        if not require_keys and not any(values[name] for name in _KEY_SOURCES):
+            return cls(**(values | {"jwt_algorithm": values["jwt_algorithm"] or cls.jwt_algorithm}))
         return cls(**(values | _key_source(values)))
 
 
@@ -237,10 +244,9 @@ def _one_line(error: EnvValidationError) -> str:
 
 def _key_source(values: Mapping[str, Any]) -> dict[str, str]:
     """The algorithm that goes with the one source of keys that is set (contract, section 4)."""
-    sources = ("jwt_secret_key", "jwt_public_key", "jwt_jwks_url")
-    chosen = [name for name in sources if values[name]]
+    chosen = [name for name in _KEY_SOURCES if values[name]]
     if len(chosen) != 1:
-        names = ", ".join(f"JOBMON_{name.upper()}" for name in sources)
+        names = ", ".join(f"JOBMON_{name.upper()}" for name in _KEY_SOURCES)
         raise SettingsError(f"Set exactly one of {names} ({len(chosen)} are set)")
     allowed = SHARED_SECRET_ALGORITHMS if values["jwt_secret_key"] else PUBLIC_KEY_ALGORITHMS
     algorithm = values["jwt_algorithm"] or allowed[0]

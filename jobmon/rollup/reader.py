@@ -72,10 +72,14 @@ class Totals:
 
 
 class RollupReader:
-    """Reads jobmon's own database; never writes. What it read is kept and shared for 0.2 s."""
+    """Reads jobmon's own database; never writes. What it read is kept and shared for 0.2 s.
 
-    def __init__(self, connection: Connection) -> None:
+    It reads as the user of `own`, where that is another than the one who reads the queue.
+    """
+
+    def __init__(self, connection: Connection, own: Connection | None = None) -> None:
         self._connection = connection
+        self._own = own or connection
         self._figures = Shared(self._read_figures, KEEP_MS)
         self._counted = Shared(self._read_counted, KEEP_MS)
         self._totals = Shared(self._read_totals, KEEP_MS)
@@ -193,7 +197,7 @@ class RollupReader:
 
         Every read goes through here: without this right all figures are counted live.
         """
-        own = OwnDatabase.of(self._connection)
+        own = OwnDatabase(self._own.rollups, self._connection.queue_key)
         try:
             found = list(ask(own))
         except OperationFailure as error:

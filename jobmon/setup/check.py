@@ -240,12 +240,14 @@ def _of_settings(settings: Settings) -> Finding:
         "a public key": settings.jwt_public_key,
         "an identity provider's keys": settings.jwt_jwks_url,
     }
-    by = next((name for name, value in keys.items() if value), "no key")
+    by = next((name for name, value in keys.items() if value), None)
     watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
     if settings.profile != Settings.profile:
         watched = f"{settings.jobs_collection} is"
-    says = f"The settings are valid: {watched} watched, tokens checked by {by}"
-    return ok("settings", f"{says} ({settings.jwt_algorithm}).")
+    says = f"The settings are valid: {watched} watched"
+    if by is None:
+        return ok("settings", f"{says}. No key for tokens is set; the web service needs one.")
+    return ok("settings", f"{says}, tokens checked by {by} ({settings.jwt_algorithm}).")
 
 
 def _ms(time: timedelta) -> str:

@@ -1,0 +1,124 @@
+"""`jobmon collector`: would catch one that looks healthy while it is not, goes on after a failure,
+or needs a key that it has no use for."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from pymongo.database import Database
+
+from jobmon.cli import main
+from jobmon.embedded import Mongod
+from jobmon.rollup.collector import collecting
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..waiting import eventually
+
+Db = Database[dict[str, Any]]
+# A collector whose history thread fails of a fault of ours.
+FAILING = """
+from jobmon.rollup.throughput import Throughput
+def fail(*_): raise KeyError("of the test")
+Throughput._count_young = fail
+from jobmon.cli import main
+main(["collector"])
+"""
+
+
+@pytest.fixture
+def environment(mongod: Mongod, database: Db) -> Iterator[dict[str, str]]:
+    """Of a collector; there is no key in it."""
+    yield {
+        "JOBMON_MONGO_URI": mongod.uri.replace("/?", f"/{database.name}?"),
+        "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
+    }
+    database.client.drop_database(f"{database.name}_rollups")
+
+
+@pytest.fixture
+def connection(
+    environment: dict[str, str], make_settings: Callable[..., Settings]
+) -> Iterator[Connection]:
+    uri, own = environment.values()
+    yield (connection := Connection(make_settings(mongo_uri=uri, rollup_db=own)))
+    connection.client.close()
+
+
+def check(environment: dict[str, str]) -> Result:
+    return CliRunner().invoke(main, ["collector", "--check"], env=environment)
+
+
+def test_the_check_fails_without_a_collector_and_passes_with_one(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    create_indexes(connection)
+    result = check(environment)
+    assert (result.exit_code, result.output) == (1, "no collector works for this queue\n")
+    with collecting(connection._settings):
+        eventually(lambda: check(environment).output.startswith("figures: "))
+        eventually(lambda: check(environment).exit_code == 0)
+    assert check(environment).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "message"),
+    [("figures", "at", "figures: 3600"), ("buckets", "young", "history: 3600")],
+)
+def test_the_check_fails_where_figures_or_history_are_old(
+    environment: dict[str, str], connection: Connection, name: str, moment: str, message: str
+) -> None:
+    own, now = OwnDatabase.of(connection), datetime.now(UTC)
+    until = now + timedelta(hours=1)
+    own["leases"].insert_one(own.new("collector", {"holder": "x", "expiresAt": until}))
+    own["state"].insert_many([own.new("figures", {"at": now}), own.new("buckets", {"young": now})])
+    assert check(environment).exit_code == 0
+    own["state"].update_one({"name": name}, {"$set": {moment: now - timedelta(hours=1)}})
+    result = check(environment)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_the_check_fails_in_a_line_while_the_database_is_away(environment: dict[str, str]) -> None:
+    away = {
+        "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/shop",
+        "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
+    }
+    result = check(environment | away)
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1
+    assert "hidden" not in result.output
+
+
+def test_an_unexpected_failure_ends_the_process_with_1_and_its_stack(
+    environment: dict[str, str], connection: Connection
+) -> None:
+    create_indexes(connection)
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING],
+        env=dict(os.environ) | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "the collector failed" in line]
+    assert "in fail" in line
+    assert "KeyError" in line
+
+
+@pytest.mark.parametrize("command", [["check", "--json"], ["collector", "--check"]])
+def test_no_key_for_tokens_is_needed(environment: dict[str, str], command: list[str]) -> None:
+    result = CliRunner().invoke(main, command, env=environment)
+    assert "JOBMON_JWT_SECRET_KEY" not in result.output
+    assert result.exit_code in (0, 1)
+    bad = CliRunner().invoke(main, command, env=environment | {"JOBMON_JWT_SECRET_KEY": "short"})
+    assert "JOBMON_JWT_SECRET_KEY" in bad.output
