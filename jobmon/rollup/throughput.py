@@ -30,6 +30,9 @@ from jobmon.store.watched import Watched, is_bad_hint
 
 log = logging.getLogger(__name__)
 
+_BY_ID: Keys = [("_id", 1)]
+_LOOKED_AT = 200  # documents at either end of a collection without an index on finishedAt
+
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 # Each is added up from the one before it, so that an answer never needs many.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
@@ -219,10 +222,30 @@ def _minute_of(moment: str) -> Document:
 
 
 def _groups(watched: Watched, pipeline: list[Document], index: Keys) -> Iterator[Document]:
-    """The groups that have a moment."""
-    for group in watched.aggregate(pipeline, index=index, strictly=True):
+    """The groups that have a moment; none where no document has a finishedAt and its index lacks.
+
+    `jobmon init` makes no index for a field that no document has.
+    """
+    try:
+        groups = watched.aggregate(pipeline, index=index, strictly=True)
+    except OperationFailure as error:
+        if not is_bad_hint(error) or index == NEWEST_FIRST or _has_finished(watched):
+            raise
+        return
+    for group in groups:
         if group["_id"].get("at") is not None:
             yield group
+
+
+def _has_finished(watched: Watched) -> bool:
+    """Whether one of the newest or of the oldest documents has a finishedAt."""
+    for direction in (-1, 1):
+        found = watched.find(
+            {}, ("finishedAt",), index=_BY_ID, order=[("_id", direction)], limit=_LOOKED_AT
+        )
+        if any(document.get("finishedAt") is not None for document in found):
+            return True
+    return False
 
 
 def _attempts(attempts: Watched, jobs: Watched, within: Document) -> list[Document]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 from pymongo.database import Database
-from pymongo.errors import ExecutionTimeout
+from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon import create_app
 from jobmon.embedded import Mongod
@@ -343,3 +343,22 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
         "waitMs": {"p50": None, "p95": None, "p99": None},
         "runMs": {"p50": None, "p95": None, "p99": None},
     }
+
+
+def test_without_a_field_there_is_no_index_and_the_rest_is_counted(
+    service: Api, database: Db
+) -> None:
+    """A missing index on finishedAt ended all counting, also of jobs that never have one."""
+    connection = connection_of(service)
+    now = datetime.now(UTC)
+    database.jobs.drop_index("status_1_finishedAt_1")
+    database.job_attempts.drop_index("finishedAt_1")
+    for number in range(3):
+        job = {"jobId": str(number), "status": "dlq", "type": "t", "createdAt": now}
+        database.jobs.insert_one(job)
+    counted = tally(connection, now - HOUR, now + MINUTE, HOUR)
+    assert sum(types["t"].enqueued for types in counted.values()) == 3
+    # Once documents have it, the index is missed.
+    database.jobs.update_one({}, {"$set": {"finishedAt": now}})
+    with pytest.raises(OperationFailure, match="hint"):
+        tally(connection, now - HOUR, now + MINUTE, HOUR)
