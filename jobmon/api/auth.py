@@ -21,7 +21,7 @@ from flask_jwt_extended import (
     get_unverified_jwt_headers,
 )
 from flask_jwt_extended.exceptions import JWTExtendedException, NoAuthorizationError
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.api.errors import ApiError
 from jobmon.api.jwks import KeySet
@@ -41,6 +41,7 @@ _GRACE_S = 3_600  # a revoked token is listed longer than it is good, for clocks
 # Where issuers say what a token is for, without `_` and `-`.
 _TYPE_CLAIMS = ("type", "typ", "tokentype", "tokenuse", "use")
 # What PyJWT raises for a signed token whose exp is null, infinite or a list.
+_UNAUTHORIZED = 13
 _BY_ODD_CLAIMS = (ValueError, TypeError, OverflowError)
 
 
@@ -345,9 +346,23 @@ def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, lis
             for known, how_long in revoked.all():
                 click.echo(f"{known}\t{how_long}")
     except PyMongoError as error:
+        if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
+            raise click.ClickException(_refused(settings, writes=not listing)) from None
         raise click.ClickException(f"not revoked: {cause(error)}") from None
     finally:
         own.close()
+
+
+def _refused(settings: Settings, *, writes: bool) -> str:
+    """Which user may not do it, and which one may."""
+    setting = "JOBMON_ROLLUP_URI" if settings.rollup_uri else "JOBMON_MONGO_URI"
+    verb = "write" if writes else "read"
+    return (
+        f"{'not revoked: ' if writes else ''}the user of {setting} may not {verb} "
+        f"{settings.state_db}. Use the collector's user: set JOBMON_ROLLUP_URI to its connection "
+        "string (with Docker: docker compose exec collector jobmon revoke …). "
+        "`jobmon init --collector USER` makes one."
+    )
 
 
 def _id_and_end(token: str) -> tuple[str, datetime | None]:

@@ -364,7 +364,7 @@ def test_init_makes_the_list_so_that_it_can_be_missed(
         "JOBMON_ROLLUP_DB": f"{state.name}_figures",
         "JOBMON_STATE_DB": state.name,
     }
-    assert CliRunner().invoke(main, ["init"], env=environment).exit_code == 0
+    assert CliRunner().invoke(main, ["init", "--create"], env=environment).exit_code == 0
     assert api.get("/readyz").status_code == 200
     state[REVOKED].drop()
     assert api.get("/readyz").json["error"]["code"] == "revocations_lost"

@@ -19,7 +19,7 @@ from jobmon.queue import JobQueue
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 
-from ..conftest import NOW, Api
+from ..conftest import NOW, SECRET, Api
 from ..waiting import eventually
 from .commands import all_names, init, problems
 
@@ -369,3 +369,22 @@ def test_a_server_that_does_not_let_us_in_is_one_line(
         assert says in problem
         assert "5ecret" not in result.output
         assert "JOBMON_ADMIN_MONGO_URI" in result.output
+
+
+def test_a_user_who_may_not_revoke_learns_which_one_may(initiated: Mongod) -> None:
+    environment = {
+        "JOBMON_MONGO_URI": uri(initiated, "reader", "replicaSet=rs0"),
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+    }
+    for command in (["revoke", "leaked"], ["revoke", "--sub", "ada"]):
+        refused = CliRunner().invoke(main, command, env=environment)
+        assert refused.exit_code == 1
+        assert refused.output.startswith(
+            "Error: not revoked: the user of JOBMON_MONGO_URI may not write jobmon_state. "
+            "Use the collector's user: set JOBMON_ROLLUP_URI"
+        )
+        assert "docker compose exec collector jobmon revoke" in refused.output
+        assert refused.output.count("\n") == 1
+    own = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
+    assert CliRunner().invoke(main, ["revoke", "leaked"], env=environment | own).exit_code == 0
+    assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
