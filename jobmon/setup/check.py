@@ -7,6 +7,7 @@ the user may do. No finding repeats a password or what a job holds.
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
+from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from jobmon.diagnosis import remedies
@@ -31,6 +32,7 @@ from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
 from jobmon.store.connection import Connection
+from jobmon.store.names import Document
 
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
 _CLOCK_TRIES = 3
@@ -146,6 +148,7 @@ class _Examination:
                 if number:
                     self._filled.add(watched.name)
                     yield ok("collections", f"{where} holds about {count(number, 'document')}.")
+                    yield from _collation(watched)
                 else:
                     elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
                     yield warning("collections", f"{where} is empty.", do=elsewhere)
@@ -232,6 +235,22 @@ class _Examination:
                 f"No collector ever ran for this queue on {name}: each look counts the jobs anew."
             )
             yield warning("collector", says, **start)  # type: ignore[arg-type]
+
+
+def _collation(watched: Collection[Document]) -> Iterator[Finding]:
+    """A warning where the collection compares strings by the rules of a language."""
+    try:
+        (by_id,) = (index for index in watched.list_indexes() if index["name"] == "_id_")
+    except (OperationFailure, ValueError):  # which rights are missing, another check has found
+        return
+    if (collation := by_id.get("collation")) is not None:
+        rules = f"locale {collation['locale']}, strength {collation.get('strength', 3)}"
+        yield warning(
+            "collections",
+            f"{watched.full_name} has a default collation ({rules}): its own program may take "
+            "different ids and owners for equal. jobmon compares them exactly, and `jobmon init` "
+            "makes its indexes so.",
+        )
 
 
 def _of_settings(settings: Settings) -> Finding:

@@ -187,6 +187,33 @@ def test_empty_collections_and_a_view(
     assert "is a view" in attempts.says
 
 
+def test_a_time_series_collection_and_a_default_collation(
+    database: Database[dict[str, Any]], settings: Settings
+) -> None:
+    database.create_collection("jobs", timeseries={"timeField": "createdAt"})
+    database.create_collection("job_attempts", collation={"locale": "en", "strength": 2})
+    database.job_attempts.insert_one({"jobId": "1"})
+    jobs, attempts = of(list(examine(settings)), "collections")
+    assert jobs.level is Level.PROBLEM
+    assert "is a time series collection" in jobs.says
+    assert attempts.level is Level.WARNING
+    assert "default collation (locale en, strength 2)" in attempts.says
+
+
+def test_no_index_is_missed_on_a_field_that_no_document_has(
+    database: Database[dict[str, Any]], settings: Settings
+) -> None:
+    """Both commands agree: nothing is left to make once `jobmon init` has run."""
+    database.jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
+    assert len(only(list(examine(settings)), "indexes").commands) == 1 + 4
+    environment = {"JOBMON_ADMIN_MONGO_URI": settings.mongo_uri}
+    environment |= {"JOBMON_ROLLUP_DB": settings.rollup_db}
+    assert CliRunner().invoke(main, ["init"], env=environment).exit_code == 0
+    assert of(list(examine(settings)), "indexes") == []
+    database.jobs.update_one({}, {"$set": {"leaseExpiresAt": None}})
+    assert "leaseExpiresAt" in only(list(examine(settings)), "indexes").commands[-1]
+
+
 def test_missing_indexes_are_named_and_the_lines_make_them(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
@@ -485,6 +512,26 @@ def test_a_user_without_any_right_learns_that_and_not_that_nothing_is_there(
     found = list(examine(make_settings(mongo_uri=uri(guarded, "nobody"))))
     assert "may not read jobs" in of(found, "rights", Level.PROBLEM)[0].says
     assert of(found, "collections") == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"jobs_collection": "jobz"}, {"attempts_collection": "tries"}],
+    ids=["jobs", "attempts"],
+)
+def test_a_user_of_another_collection_is_not_advised_to_get_more_rights(
+    guarded: Mongod, make_settings: Make, wrong: dict[str, str]
+) -> None:
+    """The name is wrong, or the user is: rights for this name would be another queue's user's."""
+    found = list(examine(make_settings(mongo_uri=uri(guarded, "reader"), **wrong)))
+    finding = of(found, "rights", Level.PROBLEM)[0]
+    (setting, name) = next(iter(wrong.items()))
+    assert f"may not read {name}" in finding.says
+    assert finding.commands == ()
+    right = {"jobs_collection": "jobs", "attempts_collection": "job_attempts"}[setting]
+    assert f"It may read {right}: set JOBMON_JOBS_COLLECTION or" in str(finding.do)
+    assert of(found, "changes") == []
+    assert not any("--reader" in command for one in found for command in one.commands)
 
 
 @pytest.mark.parametrize(
