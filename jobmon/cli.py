@@ -3,9 +3,7 @@
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from flask.cli import ScriptInfo
 from jobmon import create_app, logs
 from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
-from jobmon.demo import run_workload
+from jobmon.demo import working
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError
@@ -24,6 +22,7 @@ from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
 from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
 from jobmon.setup.removal import remove, script_removal
 from jobmon.setup.users import User
+from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
 from jobmon.stack import StackError, run_stack
 
 # How `jobmon --help` lists the commands: in the order in which one comes to need them.
@@ -104,11 +103,12 @@ def collector(*, checks: bool) -> None:
         health = check_collector(settings)
         click.echo(health.message)
         sys.exit(0 if health.is_good else 1)
+    hold_stop_signals()
     logs.hide(settings)
     logs.configure(settings.log_level)
-    stop = _stopped_by(signal.SIGINT, signal.SIGTERM)
     with collecting(settings, _end_with_failure):
-        stop.wait()
+        await_stop_signal()
+        end_soon()
 
 
 @main.command()
@@ -188,8 +188,11 @@ def openapi() -> None:
 )
 def workload(mongo_uri: str) -> None:
     """Producers and workers of a sample queue, until interrupted."""
+    hold_stop_signals()
     logs.configure("INFO")
-    run_workload(mongo_uri, _stopped_by(signal.SIGINT, signal.SIGTERM))
+    with working(mongo_uri):
+        await_stop_signal()
+        end_soon()
 
 
 @main.command()
@@ -324,13 +327,6 @@ def _settings(*, require_keys: bool = True) -> Settings:
         return Settings.from_env(require_keys=require_keys)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _stopped_by(*signals: signal.Signals) -> threading.Event:
-    stop = threading.Event()
-    for number in signals:
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 if __name__ == "__main__":

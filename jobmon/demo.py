@@ -8,7 +8,8 @@ import logging
 import random
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,7 +83,9 @@ class Workload:
         roles += [self._worker(f"worker-{number}", names) for number in (1, 2, 3)]
         roles += [self._worker("worker-reports", [BACKLOG.name])]
         self._persistently(self._prepare)
-        threads = [threading.Thread(target=self._persistently, args=[role]) for role in roles]
+        threads = [
+            threading.Thread(target=self._persistently, args=[role], daemon=True) for role in roles
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -175,11 +178,20 @@ class Workload:
                 log.info("took %d expired leases back", recovered)
 
 
-def run_workload(uri: str, stop: threading.Event) -> None:
-    """Run the sample workload on the database that `uri` names (`jobmon` if none)."""
+@contextmanager
+def working(uri: str) -> Iterator[None]:
+    """Run the sample workload in threads, on the database that `uri` names (`jobmon` if none)."""
     options: dict[str, Any] = {"appname": "jobmon-workload", "serverSelectionTimeoutMS": 2_000}
+    stop = threading.Event()
     with MongoClient[dict[str, Any]](uri, tz_aware=True, **options) as client:
-        Workload(client.get_default_database("jobmon"), stop).run()
+        workload = Workload(client.get_default_database("jobmon"), stop)
+        thread = threading.Thread(target=workload.run, name="workload", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def _stack() -> str:

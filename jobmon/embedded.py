@@ -123,13 +123,13 @@ class Mongod:
             raise
         return self
 
-    def stop(self) -> None:
-        """End the server cleanly; after 20 s, not so cleanly."""
+    def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
+        """End the server cleanly; after `within_s` seconds, not so cleanly."""
         if self._process is None:
             return
         self._process.terminate()
         try:
-            self._process.wait(_STOP_TIMEOUT_S)
+            self._process.wait(within_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from jobmon import logs
 from jobmon.api.overload import pool_size
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
+from jobmon.signals import end_soon
 from jobmon.worker import refuse_connections
 
 
@@ -75,6 +77,11 @@ def on_starting(server: Any) -> None:
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
     logs.hide(settings)
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _STOP_SIGNALS),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP_SIGNALS),
+        after_in_child=_end_on_signals,
+    )
     # Here the workers add up what they answered. A worker that has ended left its counts there,
     # and they must stay: a counter never falls. Only gauges would have to be taken out.
     os.environ.pop(_COUNTS, None)
@@ -99,15 +106,43 @@ def when_ready(server: Any) -> None:
     signal.signal(signal.SIGTERM, refuse_and_stop)
 
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+def _end_on_signals() -> None:
+    """Let a signal end a worker that is just forked.
+
+    gunicorn's handler in it is still the master's, which only takes note: the signal would be lost,
+    and the worker killed when `graceful_timeout` is over.
+    """
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+def _end_while_booting(worker: Any) -> None:
+    """Let SIGTERM end a worker that loads the app: it has no request that could be finished."""
+    finish = worker.handle_exit
+
+    def handle_exit(number: int, frame: Any) -> None:
+        if worker.booted:
+            finish(number, frame)
+        else:
+            os._exit(0)
+
+    worker.handle_exit = handle_exit
+
+
 _without_counts: list[str] = []
 
 
-def post_fork(_: Any, __: Any) -> None:
+def post_fork(_: Any, worker: Any) -> None:
     """Take the room for what a worker counts before it counts.
 
     The files are mapped to memory: a count that the disk has no room for would end the worker.
     One that finds no room serves all the same, and counts for itself only.
     """
+    _end_while_booting(worker)
     if _COUNTS not in os.environ:
         return
     folder = Path(os.environ[_COUNTS])
@@ -154,5 +189,6 @@ def post_worker_init(_: Any) -> None:
 
 
 def worker_exit(_: Any, __: Any) -> None:
-    """Hand the collector's lease over at once."""
+    """Hand the collector's lease over at once; no request is under way any more."""
+    end_soon()
     _of_worker.close()

@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -28,8 +27,11 @@ from jobmon.store.indexes import create_indexes
 HOST = "127.0.0.1"
 TOKENS_LAST = timedelta(days=1)
 _START_TIMEOUT_S = 30
-_FIRST_JOB_TIMEOUT_S = 5
-_STOP_TIMEOUT_S = 8
+_FIRST_JOB_TIMEOUT_S = 20  # a busy machine takes its time; usually it is one second
+_LOOK_EVERY_S = 0.1
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# For the service and the workload, then again for the database: together two seconds at the most.
+_STOP_TIMEOUT_S = 0.9
 
 
 class StackError(Exception):
@@ -43,9 +45,27 @@ def run_stack(port: int, state: Path) -> None:
     nothing is written to it. `state` keeps the embedded database and the secret between runs.
     Raises StackError, and SettingsError for a bad setting.
     """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        for number in _STOP_SIGNALS:  # ending must not be interrupted
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt  # out of whatever is waited for
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, stop)
+    with suppress(KeyboardInterrupt), ExitStack() as running:
+        web = _start(port, state, running)
+        while not stopped:  # where the exception was lost, in a destructor
+            time.sleep(_LOOK_EVERY_S)
+            if web.poll() is not None:
+                raise StackError("The web service ended; its last lines above say why.")
+
+
+def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes]:
+    """Start everything, to be ended with `running`; the web service's process."""
     _require_free(port)
     state.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
@@ -54,21 +74,18 @@ def run_stack(port: int, state: Path) -> None:
     if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
         os.environ["JOBMON_JWT_SECRET_KEY"] = _kept_secret(state / "jwt-secret")
     with_sample = "JOBMON_MONGO_URI" not in os.environ
-    with ExitStack() as running:
-        if with_sample:
-            os.environ.setdefault("JOBMON_COLLECTOR", "true")
-            os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
-        settings = Settings.from_env()
-        gunicorn = ["gunicorn", "--config", "python:jobmon.serving", "jobmon:create_app()"]
-        web = running.enter_context(_child(gunicorn))
-        _await_healthy(port, web, stop)
-        if with_sample:
-            os.environ["JOBMON_WORKLOAD_MONGO_URI"] = settings.mongo_uri
-            running.enter_context(_child(["jobmon.cli", "workload"]))
-        _print_how_to_use(port, settings, stop, with_sample=with_sample)
-        while not stop.wait(0.5):
-            if web.poll() is not None:
-                raise StackError("The web service ended; its last lines above say why.")
+    if with_sample:
+        os.environ.setdefault("JOBMON_COLLECTOR", "true")
+        os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
+    settings = Settings.from_env()
+    start = running.enter_context(_children())
+    web = start(["gunicorn", "--config", "python:jobmon.serving", "jobmon:create_app()"])
+    _await_healthy(port, web)
+    if with_sample:
+        os.environ["JOBMON_WORKLOAD_MONGO_URI"] = settings.mongo_uri
+        start(["jobmon.cli", "workload"])
+    _print_how_to_use(port, settings, with_sample=with_sample)
+    return web
 
 
 def _require_free(port: int) -> None:
@@ -107,43 +124,54 @@ def _sample_database(state: Path) -> Iterator[str]:
         connection.client.close()
         yield uri
     finally:
-        mongod.stop()
+        mongod.stop(_STOP_TIMEOUT_S)
 
 
 @contextmanager
-def _child(module: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python module as a process of its own, which Ctrl-C reaches through us only."""
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", *module],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
-    )
+def _children() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
+    """Starts Python modules as processes of their own, which Ctrl-C reaches through us only."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(module: list[str]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", *module],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+        )
+        processes.append(process)
+        return process
+
     try:
-        yield process
+        yield start
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        for process in processes:
+            try:
+                process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
-def _await_healthy(port: int, web: subprocess.Popen[bytes], stop: threading.Event) -> None:
+def _await_healthy(port: int, web: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while not stop.wait(0.1) and _get(port, "/healthz") is None:
+    while _get(port, "/healthz") is None:
         if web.poll() is not None or time.monotonic() > deadline:
             raise StackError("The web service did not start; its last lines above say why.")
+        time.sleep(_LOOK_EVERY_S)
 
 
-def _await_first_job(port: int, token: str, stop: threading.Event) -> str | None:
+def _await_first_job(port: int, token: str) -> str | None:
     """The jobId of the newest job that the token's owner has, if there soon is one."""
     deadline = time.monotonic() + _FIRST_JOB_TIMEOUT_S
-    while not stop.wait(0.1) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         own = _get(port, "/jobs?per_page=1", token)
         if own and own["data"]:
             return str(own["data"][0]["jobId"])
+        time.sleep(_LOOK_EVERY_S)
     return None
 
 
@@ -160,9 +188,7 @@ def _get(port: int, path: str, token: str = "") -> Any:
         connection.close()
 
 
-def _print_how_to_use(
-    port: int, settings: Settings, stop: threading.Event, *, with_sample: bool
-) -> None:
+def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> None:
     url = f"http://{HOST}:{port}"
     watched = "the sample workload" if with_sample else "the database in JOBMON_MONGO_URI"
     lines = [f"\njobmon serves {watched} at {url}\n"]
@@ -172,7 +198,10 @@ def _print_how_to_use(
         with create_app(settings).app_context():
             admin = issue_token("root", "admin", TOKENS_LAST)
             owner = issue_token(OWNER, "user", TOKENS_LAST)
-        job_id = _await_first_job(port, owner, stop) if with_sample else None
+        job_id = _await_first_job(port, owner) if with_sample else None
+        link = f"{url}/dashboard/sign-in#access_token="
+        lines += [f"The pages, as an admin:\n{link}{admin}\n"]
+        lines += [f"The pages, as an owner, {OWNER}:\n{link}{owner}\n"]
         lines += [f"An admin's token:\n{admin}\n", f"The token of an owner, {OWNER}:\n{owner}\n"]
         for what, token, path in (
             ("The figures of the queue", admin, "/admin/jobs/stats"),
@@ -184,5 +213,4 @@ def _print_how_to_use(
             command = f"curl -s -H 'Authorization: Bearer {token}' '{url}{path}'"
             lines.append(f"# {what}\n{command} | python3 -m json.tool")
     lines.append("\nCtrl-C ends it.")
-    if not stop.is_set():
-        print("\n".join(lines), flush=True)  # noqa: T201
+    print("\n".join(lines), flush=True)  # noqa: T201

@@ -1,0 +1,161 @@
+"""SIGTERM and SIGINT at any moment: would catch a signal that is lost, and an end that waits for a
+database which does not answer."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from jobmon.embedded import Mongod, free_port
+
+from ..conftest import SECRET
+from ..processes import ended
+from ..waiting import eventually
+
+# Two seconds are promised and measured by hand; on a busy machine a test must not be as strict.
+WITHIN_S = 8
+MOMENTS = 6
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a database that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
+        yield f"mongodb://127.0.0.1:{server.getsockname()[1]}/?"
+
+
+def start(log: Path, uri: str, *command: str, **more: str) -> subprocess.Popen[bytes]:
+    """A `jobmon` command of the test's own on the database `signals`."""
+    uri = uri.replace("/?", "/signals?")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
+    environment = kept | {
+        "JOBMON_MONGO_URI": uri,
+        "JOBMON_WORKLOAD_MONGO_URI": uri,
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+        "JOBMON_ROLLUP_DB": f"signals_{free_port()}",
+        "JOBMON_BIND": f"127.0.0.1:{free_port()}",
+    }
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdout=output,
+            stderr=output,
+            env=environment | more,
+            start_new_session=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("command", "number"), [("collector", signal.SIGTERM), ("workload", signal.SIGINT)]
+)
+def test_a_signal_at_any_moment_of_a_start_ends_it(
+    mongod: Mongod, tmp_path: Path, command: str, number: signal.Signals
+) -> None:
+    """All of them at the same time: each start is slow, and the machine is busy."""
+    with ExitStack() as running:
+        begun = time.monotonic()
+        started = [
+            start(tmp_path / str(moment), mongod.uri, "jobmon.cli", command)
+            for moment in range(MOMENTS)
+        ]
+        for process in started:
+            running.callback(ended, process, None)
+        log = tmp_path / "first"
+        first = start(log, mongod.uri, "jobmon.cli", command)
+        running.callback(ended, first, None)
+        eventually(lambda: is_at_work(first), within_s=60)
+        span_s = time.monotonic() - begun
+        for process in started:
+            # From when it has its handlers on, over some tenths of a second.
+            process.send_signal(number)
+            time.sleep(span_s / 200)
+        first.send_signal(number)
+        codes = {process.wait(WITHIN_S) for process in [*started, first]}
+    # One that was still importing ended as any Python program does.
+    assert codes <= {0, 1, -number}
+    assert first.returncode == 0
+
+
+def is_at_work(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the signals are held, so that the command itself decides how it ends."""
+    assert process.poll() is None
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+    return bool(blocked >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("command", ["collector", "workload"])
+def test_it_ends_without_an_answer_of_the_database(
+    silent: str, tmp_path: Path, command: str
+) -> None:
+    process = start(tmp_path / "log", silent, "jobmon.cli", command)
+    eventually(lambda: is_at_work(process), within_s=60)
+    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+
+
+def test_it_ends_while_the_database_is_frozen(mongod: Mongod, tmp_path: Path) -> None:
+    with Mongod(tmp_path / "db") as frozen:
+        log = tmp_path / "log"
+        process = start(log, frozen.uri, "jobmon.cli", "collector")
+        eventually(lambda: "built" in log.read_text(), within_s=60)
+        os.kill(frozen.pid, signal.SIGSTOP)
+        try:
+            assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+
+
+def test_a_worker_hears_a_signal_from_its_first_moment_on(tmp_path: Path, silent: str) -> None:
+    """gunicorn's worker has the master's handler at first, which only takes note."""
+    (tmp_path / "hasty.py").write_text(
+        "import os, signal\n"
+        "from jobmon.serving import *\n"
+        "def post_fork(arbiter, worker):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    for _ in range(1000): pass\n"
+        "    print('deaf', flush=True)\n"
+    )
+    log = tmp_path / "log"
+    command = ("gunicorn", "--config", "python:hasty", "jobmon:create_app()")
+    process = start(log, silent, *command, PYTHONPATH=str(tmp_path))
+    eventually(lambda: log.read_text().count("Booting worker") > 3, within_s=60)
+    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+    assert "deaf" not in log.read_text()
+
+
+def test_workers_that_load_the_app_are_not_waited_for(tmp_path: Path, silent: str) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\nprint('loading', flush=True)\nwhile True: time.sleep(0.01)\n"
+    )
+    log = tmp_path / "log"
+    command = ("gunicorn", "--config", "python:jobmon.serving", "slow:app")
+    process = start(log, silent, *command, PYTHONPATH=str(tmp_path), JOBMON_WORKERS="2")
+    eventually(lambda: log.read_text().count("loading") == 2, within_s=60)
+    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+
+
+def test_a_service_with_a_collector_ends_without_an_answer_of_the_database(
+    tmp_path: Path, silent: str
+) -> None:
+    log = tmp_path / "log"
+    port = free_port()
+    more = {"JOBMON_COLLECTOR": "true", "JOBMON_BIND": f"127.0.0.1:{port}"}
+    process = start(log, silent, "jobmon.cli", "run", **more)
+    eventually(lambda: answers(port), within_s=60)
+    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+
+
+def answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False

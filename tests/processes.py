@@ -1,0 +1,88 @@
+"""Processes that tests start: each is ended after a bounded wait, with all that it started."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def ended(
+    process: subprocess.Popen[Any],
+    number: signal.Signals | None = signal.SIGTERM,
+    within_s: float = 30,
+) -> int:
+    """Send a signal (None: SIGKILL) and return the exit code; kill and fail if it is not in time.
+
+    A process that leads a group is killed with its group, so that nothing is left behind.
+    """
+    if number is None:
+        kill(process)
+        return process.returncode
+    process.send_signal(number)
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise AssertionError(f"{process.args} did not end in {within_s} s") from None
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """SIGKILL, to its group if it leads one."""
+    with suppress(ProcessLookupError):
+        # A group outlives its leader: its number is not given away while it has members.
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait(10)
+
+
+def run(command: list[str], timeout: float, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """`subprocess.run`, which when time is up ends what the command started, too."""
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            kill(process)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process whose parent has ended below us (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def descendants() -> dict[int, str]:
+    """The processes below this one that still run: their numbers and command lines."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
+            if state not in "ZX":
+                parents[int(stat.parent.name)] = int(parent)
+    found: dict[int, str] = {}
+    below = {os.getpid()}
+    while below := {pid for pid, parent in parents.items() if parent in below}:
+        for pid in below:
+            with suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                found[pid] = line.replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+def await_no_descendants(within_s: float) -> dict[int, str]:
+    """Wait until none is left; those that are after all, which are killed."""
+    deadline = time.monotonic() + within_s
+    while (left := descendants()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return left
