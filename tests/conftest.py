@@ -28,6 +28,8 @@ from jobmon.api.auth import issue_token
 from jobmon.embedded import Mongod, MongodUnavailableError
 from jobmon.settings import Settings
 
+from .processes import adopt_orphans, await_no_descendants
+
 # Types that no document in mongomock can have, but that a query may ask for.
 TYPE_MAP.update(
     dict.fromkeys(
@@ -69,6 +71,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "mongod" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    """The first fixture, hence the last to end: no process outlives the tests that started it."""
+    adopt_orphans()
+    yield
+    left = await_no_descendants(within_s=10)
+    assert not left, f"these processes were left behind: {left}"
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
 from .conftest import SECRET, Api
+from .processes import ended, run
 from .waiting import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -125,14 +126,14 @@ class Shell:
         exports = text.startswith("export") or not ASSIGNED.sub("", text)
         if exports:
             text = f"set -a; {text}; env -0"
-        done = subprocess.run(
+        done = run(
             ["bash", "-c", text],
-            check=False,
+            timeout=60,
             cwd=ROOT,
             env=self.environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
         )
         assert done.returncode == 0, f"{line.where}: {line.text}\n{done.stdout}{done.stderr}"
         if exports:
@@ -150,14 +151,15 @@ class Shell:
                 cwd=ROOT,
                 env=self.environment | own,
                 stderr=stderr,
+                start_new_session=True,
             )
         sign = "collecting as" if "collector" in line.text else "Booting worker"
         try:
             eventually(lambda: sign in log.read_text())
-        finally:
-            process.terminate()
-            process.wait(30)
-        assert process.returncode == 0, line
+        except BaseException:
+            ended(process, None)
+            raise
+        assert ended(process) == 0, line
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +193,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
         cwd=ROOT,
         env=environment | {"JOBMON_BIND": f"127.0.0.1:{port}"},
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     shell = Shell(mongod, database.name, port, home, environment)
     shell.job_id = job_id
@@ -198,15 +201,17 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
         eventually(lambda: answers(shell))
         yield shell
     finally:
-        web.terminate()
-        web.wait(30)
+        ended(web)
         connection.client.close()
         mongo.drop_database(database.name)
 
 
 def answers(shell: Shell) -> bool:
     ready = subprocess.run(
-        ["curl", "-s", f"http://127.0.0.1:{shell.port}/readyz"], check=False, capture_output=True
+        ["curl", "-s", f"http://127.0.0.1:{shell.port}/readyz"],
+        check=False,
+        capture_output=True,
+        timeout=60,
     )
     return b'"fresh":true' in ready.stdout
 

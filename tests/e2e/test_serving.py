@@ -24,6 +24,7 @@ from jobmon.queue import JobQueue
 from jobmon.store.ordering import NEWEST_FIRST
 
 from ..conftest import SECRET, Api
+from ..processes import ended
 from ..waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -76,8 +77,8 @@ class Web:
 
     def stop(self) -> str:
         """SIGTERM, and what the log said."""
-        self.process.terminate()
-        self.process.wait(timeout=30)
+        if self.process.poll() is None:
+            ended(self.process)
         return self.log.read_text()
 
 
