@@ -43,7 +43,12 @@ LARGE_JOB = "large"
 MAX_CLIENTS = 1_600
 ASK_EVERY_S = 0.05
 TIMEOUT_S = 10
-PROBED = ("/healthz", "/admin/jobs/stats", "/admin/jobs/queue")
+PROBED = {
+    "/healthz": "/healthz",
+    "stats": "/admin/jobs/stats",
+    "a list": "/admin/jobs/queue",
+    "an export": "/admin/jobs/queue?format=csv&job_id=job-2999",
+}
 
 FORM = (
     b"POST /dashboard/session HTTP/1.1\r\nHost: localhost\r\n"
@@ -168,7 +173,7 @@ def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
             with holding(web.port, holder):
                 until = time.monotonic() + arguments.seconds
                 ask(web.port, admin, until, probe, by_tls=holder.by_tls)
-            columns = [probe.row(path) for path in PROBED]
+            columns = [probe.row(path) for path in PROBED.values()]
             print(
                 f"| {holder.name} | {' | '.join(columns)} | {memory_mib(web):,.0f} MiB |",
                 flush=True,
@@ -259,7 +264,7 @@ def ask(port: int, token: str, until: float, probe: Probe, *, by_tls: bool) -> N
             time.sleep(ASK_EVERY_S)
 
     threads = []
-    for path in PROBED:
+    for path in PROBED.values():
         probe.answers[path], probe.took_s[path] = Counter(), []
         threads.append(threading.Thread(target=go_on, args=[path]))
         threads[-1].start()

@@ -124,7 +124,8 @@ class _ChunkScanner:
     """Finds the end of a chunked body (RFC 9112, 7.1); gunicorn checks that it is well-formed."""
 
     def __init__(self) -> None:
-        self.size = 0
+        self.is_too_large = False
+        self._size = 0
         self._skip = 0
         self._line = b""
         self._in_trailer = False
@@ -142,6 +143,7 @@ class _ChunkScanner:
             end = data.find(b"\n", at) + 1 or len(data)
             self._overhead += end - at
             if self._overhead > MAX_BODY_BYTES + MAX_HEAD_BYTES:
+                self.is_too_large = True
                 return True
             self._line += data[at:end]
             at = end
@@ -158,10 +160,11 @@ class _ChunkScanner:
             size = int(line.split(b";")[0], 16)
         except ValueError:
             return True
-        self.size += size
+        self._size += size
         self._skip = size + 2 if size else 0
         self._in_trailer = size == 0
-        return size < 0 or self.size > MAX_BODY_BYTES
+        self.is_too_large = self._size > MAX_BODY_BYTES
+        return size < 0 or self.is_too_large
 
 
 class RequestBuffer(RequestParser):
@@ -268,7 +271,7 @@ class RequestBuffer(RequestParser):
         assert self._request is not None  # noqa: S101
         if self._chunks is not None:
             ends = self._chunks.scan(data)
-            self.is_too_large = self._chunks.size > MAX_BODY_BYTES
+            self.is_too_large = self._chunks.is_too_large
         else:
             ends = len(self.unreader) >= self._body_bytes
             self.is_too_large = self._body_bytes > MAX_BODY_BYTES
@@ -379,10 +382,7 @@ class Connection:
     def give_up(self) -> None:
         """Close at once; a thread that still writes gets an error."""
         with self._has_room:
-            self._is_lost = True
-            self._unsent.clear()
-            self.unsent_bytes = 0
-            self._has_room.notify_all()
+            self._drop_unsent()
             self.raw.close()
 
     def _takes_more(self) -> bool:
@@ -402,6 +402,15 @@ class Connection:
             self.send_event = selectors.EVENT_WRITE
         except ssl.SSLWantReadError:
             self.send_event = selectors.EVENT_READ
+        except OSError:
+            self._drop_unsent()
+            raise
+
+    def _drop_unsent(self) -> None:
+        self._is_lost = True
+        self._unsent.clear()
+        self.unsent_bytes = 0
+        self._has_room.notify_all()
 
 
 class _Waiting:

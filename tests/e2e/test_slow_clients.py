@@ -5,6 +5,7 @@ import json
 import select
 import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -224,6 +225,24 @@ def test_unread_files_hold_no_thread_and_one_who_reads_gets_all(served: Web) -> 
         head, body = read_all(client).split(b"\r\n\r\n", 1)
         assert b"Content-Length: %d" % len(body) in head
         assert len(body) > 1_000_000
+
+
+def test_clients_that_go_in_the_midst_leave_nothing_behind(served: Web) -> None:
+    """Would catch a connection that nobody closes because its client has."""
+    path = b"/dashboard/static/vendor/swagger-ui-bundle.js"
+    (worker_id,) = served.workers()
+    assert served.get("/openapi.json", "") == 200
+    folder = Path(f"/proc/{worker_id}/fd")
+    eventually(lambda: served.get("/healthz", "") == 200)
+    before = len(list(folder.iterdir()))
+    for request in (b"", HEALTH, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", LAST):
+        for _ in range(40):
+            client = connect_narrow(served, request)
+            if path in request:
+                client.recv(1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()  # by a reset
+    eventually(lambda: len(list(folder.iterdir())) <= before + 2)
 
 
 def test_an_export_that_nobody_reads_ends_and_frees_its_place(

@@ -1,0 +1,109 @@
+"""The worker's buffer of a request: would catch a head or body whose end is missed or seen too
+early, one that waits for what gunicorn refuses anyway, and lost bytes of the next request."""
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+
+from jobmon.api.overload import MAX_BODY_BYTES
+from jobmon.worker import MAX_HEAD_BYTES, RequestBuffer
+
+HEAD = b"POST /a HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+NEXT = b"GET /next HTTP/1.1\r\n\r\n"
+PROXY_V2 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x00\x02"
+
+
+def buffer(proxy_protocol: str = "off") -> RequestBuffer:
+    config = Config()
+    config.set("proxy_protocol", proxy_protocol)
+    return RequestBuffer(config, ("127.0.0.1", 1))
+
+
+@pytest.mark.parametrize("step", [1, 3, 1_000])
+@pytest.mark.parametrize(
+    ("framing", "wire", "body"),
+    [
+        (b"", b"", b""),
+        (b"Content-Length: 0\r\n", b"", b""),
+        (b"Content-Length: 8\r\n", b"\r\n\r\n0\r\n\r", b"\r\n\r\n0\r\n\r"),
+        (
+            b"Transfer-Encoding: chunked\r\n",
+            b"3\r\n0\r\n\r\n2;a\r\n\r\n\r\n0\r\n\r\n",
+            b"0\r\n\r\n",
+        ),
+        (b"Transfer-Encoding: chunked\r\n", b"1\r\nx\r\n000\r\nA: b\r\nC: d\r\n\r\n", b"x"),
+    ],
+    ids=["none", "empty", "sized", "chunked", "trailer"],
+)
+def test_a_request_ends_where_it_ends_however_it_is_cut(
+    framing: bytes, wire: bytes, body: bytes, step: int
+) -> None:
+    requests, sent = buffer(), HEAD + framing + b"\r\n" + wire
+    pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
+    assert [requests.receive(piece) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    request = next(requests)
+    assert request.path == "/a"
+    assert request.body is not None
+    assert request.body.read() == body
+    assert requests.take_next() is False
+    assert not requests.has_begun
+
+
+def test_what_comes_behind_a_request_is_the_next_one() -> None:
+    requests = buffer()
+    assert requests.receive(NEXT + NEXT + NEXT[:9])
+    assert next(requests).path == "/next"
+    assert requests.take_next()
+    assert next(requests).path == "/next"
+    assert not requests.take_next()
+    assert requests.has_begun
+    assert requests.receive(NEXT[9:])
+
+
+@pytest.mark.parametrize(
+    ("sent", "failure"),
+    [
+        (b"GET /" + b"x" * MAX_HEAD_BYTES, LimitRequestLine),
+        (HEAD + b"A: b\r\n" * (MAX_HEAD_BYTES // 6), LimitRequestHeaders),
+        (b"GET / HTTP/1.1\nHost", Exception),
+        (HEAD + b"A: b\nC", Exception),
+        (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Exception),
+        (HEAD + b"Content-Length: -1\r\n\r\n", Exception),
+    ],
+    ids=["line", "head", "bare line feed", "bare in a header", "two lengths", "negative"],
+)
+def test_what_is_refused_is_not_waited_for(sent: bytes, failure: type[Exception]) -> None:
+    requests = buffer()
+    assert requests.receive(sent)
+    with pytest.raises(failure):
+        next(requests)
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_too_large"),
+    [
+        (b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), True),
+        (CHUNKED + b"\r\n%x\r\n" % (MAX_BODY_BYTES + 1), True),
+        (CHUNKED + b"\r\n" + b"1\r\nx\r\n" * 40_000, True),
+        (CHUNKED + b"\r\n-5\r\n", False),
+        (CHUNKED + b"\r\n" + b"0" * 200_000, True),
+    ],
+    ids=["sized", "chunked", "tiny chunks", "negative", "endless size"],
+)
+def test_a_body_that_is_too_large_or_absurd_is_cut(sent: bytes, is_too_large: bool) -> None:
+    requests = buffer()
+    assert requests.receive(HEAD + sent)
+    request = next(requests)
+    assert requests.is_too_large is is_too_large
+    assert request.should_close() is is_too_large
+
+
+@pytest.mark.parametrize("step", [1, 5, 1_000])
+def test_a_request_behind_a_proxy_header_is_found(step: int) -> None:
+    text = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+    for header in (PROXY_V2, text, b""):
+        requests, sent = buffer("auto"), header + NEXT
+        pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
+        assert [requests.receive(piece) for piece in pieces][-1]
+        assert next(requests).path == "/next"
