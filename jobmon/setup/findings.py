@@ -100,7 +100,7 @@ def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Findi
                 f"The user in {setting} may not run {refused['command']} on {refused['database']}.",
                 do="Use a user with more rights: docs/operations.md has what is needed.",
             )
-        return problem("database", f"{where} refused a command: {describe(error)}.")
+        return problem("database", f"{where} could not run a command: {describe(error)}.")
     if not isinstance(error, PyMongoError | OSError):  # a bad option or name
         return problem("database", f"{where} cannot be connected to: {describe(error)}")
     do = f"Is it running, and is the address in {setting} right as seen from here?"

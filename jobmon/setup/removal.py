@@ -21,9 +21,11 @@ def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
     """
     with as_admin(settings) as client:
         deployment = Deployment.of_admin(settings, client)
-        yield from remove_users(client, deployment.roles, dry_run=dry_run)
         made = MadeIndexes(deployment.connection)
-        for entry in made.of(deployment.roles.database, deployment.roles.collections):
+        # Read first: without the right to it nothing is removed.
+        entries = made.of(deployment.roles.database, deployment.roles.collections)
+        yield from remove_users(client, deployment.roles, dry_run=dry_run)
+        for entry in entries:
             yield from _remove_index(deployment, made, entry, dry_run=dry_run)
         yield from _others(deployment, made, dry_run=dry_run)
         yield ok(

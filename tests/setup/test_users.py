@@ -388,3 +388,23 @@ def test_a_user_who_may_not_revoke_learns_which_one_may(initiated: Mongod) -> No
     own = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
     assert CliRunner().invoke(main, ["revoke", "leaked"], env=environment | own).exit_code == 0
     assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
+
+
+def test_nothing_is_removed_where_not_all_may_be(initiated: Mongod) -> None:
+    name = f"rights_{uuid.uuid4().hex}"
+    roles = ["readWrite", {"role": "userAdminAnyDatabase", "db": "admin"}]
+    with MongoClient(as_root(initiated, name)) as root:
+        root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
+        root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
+        assert init(as_root(initiated, name), "--reader", "reader").exit_code == 0
+        before = all_names(root, name)
+        result = init(
+            f"mongodb://admin:adminpw@{initiated.address}/{name}?replicaSet=rs0", "--remove"
+        )
+        assert all_names(root, name) == before
+        assert init(as_root(initiated, name), "--remove").exit_code == 0
+        root[name].command("dropAllUsersFromDatabase")
+        for database in before["databases"]:
+            root.drop_database(database)
+    assert result.exit_code == 1
+    assert f"may not run find on {name}_state" in problems(result)[0]
