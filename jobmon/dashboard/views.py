@@ -46,7 +46,6 @@ from jobmon.dashboard.overview import (
     window_of,
 )
 from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
-from jobmon.diagnosis import remedies
 from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.domain import JobStatus
@@ -67,12 +66,6 @@ SUGGESTED_TYPES = 200
 SUGGESTED_STATUSES = 20
 BY_DEFAULT = "-queued"
 THEMES = ("light", "dark")
-# The code of an answer without history, by what there is to do.
-_NO_HISTORY = {
-    remedies.START_A_COLLECTOR: "collector_unavailable",
-    remedies.CREATE_INDEXES: "indexes_missing",
-    remedies.READ_THE_LOG: "history_unavailable",
-}
 EXPORTS = ("csv", "ndjson")
 STATIC = Path(__file__).parent / "static"
 # As browsers want them, whatever the machine's own tables say.
@@ -193,11 +186,11 @@ class _Pages:
             raise invalid("range", str(error)) from None
         except NoCollectorError:
             evidence = Evidence.gather(self._store, self._series, self._lists, datetime.now(UTC))
-            missing = [evidence.minutes, evidence.day]
-            code = next(
-                (_NO_HISTORY[one.remedy] for one in missing if isinstance(one, Missing)),
-                "collector_unavailable",
-            )
+            code = "collector_unavailable"
+            if isinstance(evidence.minutes, Missing) and evidence.minutes.lacks_indexes:
+                code = "indexes_missing"
+            elif evidence.has_collector:
+                code = "history_unavailable"
             raise unavailable(code, "There is no history of this range.") from None
         return json.dumps(chart_columns(past, window.step, self._store.unknown))
 

@@ -40,18 +40,25 @@ def local_minute(moment: str | None) -> str:
 
 
 def spark(values: list[float | None]) -> str:
-    """The points of a small line, 100 wide and 24 high, for an SVG polyline."""
+    """A small line as the path of an SVG, 100 wide and 24 high: a gap where a value is unknown.
+
+    A value between two gaps is a dot. Empty where nothing is known.
+    """
     known = [value for value in values if value is not None]
-    if len(known) < 2:
+    if not known:
         return ""
     top, bottom = max(known), min(known)
     height = (top - bottom) or 1
-    step = 100 / (len(values) - 1)
-    return " ".join(
-        f"{number * step:.1f},{22 - 20 * (value - bottom) / height:.1f}"
-        for number, value in enumerate(values)
-        if value is not None
-    )
+    step = 100 / max(1, len(values) - 1)
+    path, before = [], False
+    for number, value in enumerate(values):
+        if value is not None:
+            y = 22 - 20 * (value - bottom) / height
+            path.append(f"{'L' if before else 'M'}{number * step:.1f},{y:.1f}")
+            is_alone = not before and values[number + 1 : number + 2] in ([], [None])
+            path += ["h0"] if is_alone else []
+        before = value is not None
+    return "".join(path)
 
 
 def query(**parameters: object) -> str:

@@ -25,6 +25,11 @@ class Missing:
     reason: str
     remedy: str
 
+    @property
+    def lacks_indexes(self) -> bool:
+        """Whether counting them needs indexes that do not exist."""
+        return self.remedy == remedies.CREATE_INDEXES
+
 
 NO_ENDS = Missing(reason="no job records when it finished", remedy="")
 

@@ -480,7 +480,11 @@ def test_the_link_of_a_notice_leads_to_exactly_what_it_counted(
         for text, link in links.items()
         if (match := re.search(r"([\d,]+) jobs?\n", text))
     }
-    assert sorted(counted.values()) == [3, 5]  # the stuck and the newly dead
+    assert sorted(counted.values()) == [3, 5, 9]  # stuck, newly dead, due
+    text = admin.page(OVERVIEW).text
+    assert "3 jobs stuck" in text
+    assert "5 jobs died in the last hour" in text
+    assert "while 9 jobs are due" in text
     stalled = [
         link["href"] or ""
         for link in admin.page(OVERVIEW).all("a", dir="auto")

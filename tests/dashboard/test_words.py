@@ -86,20 +86,21 @@ def test_an_instant_is_iso_and_what_is_none_stays_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "points"),
+    ("values", "path"),
     [
         ([], ""),
-        ([5.0], ""),
-        ([None, None, None], ""),
-        ([None, 5.0, None], ""),
-        ([0.0, 10.0], "0.0,22.0 100.0,2.0"),
-        ([7.0, 7.0, 7.0], "0.0,22.0 50.0,22.0 100.0,22.0"),
-        ([1.0, None, 2.0], "0.0,22.0 100.0,2.0"),
-        ([None, 1.0, 2.0], "50.0,22.0 100.0,2.0"),
+        ([None, None], ""),
+        ([5.0], "M0.0,22.0h0"),  # a single value is drawn
+        ([None, 5.0, None], "M50.0,22.0h0"),
+        ([0.0, 10.0], "M0.0,22.0L100.0,2.0"),
+        ([0.0, None, 10.0, 5.0], "M0.0,22.0h0M66.7,2.0L100.0,12.0"),  # no line over a gap
+        ([3.0, 3.0, None], "M0.0,22.0L50.0,22.0"),
     ],
 )
-def test_a_trend_stays_in_its_box_and_in_its_time(values: Any, points: str) -> None:
-    assert spark(values) == points
+def test_a_small_line_has_gaps_where_nothing_is_known(
+    values: list[float | None], path: str
+) -> None:
+    assert spark(values) == path
 
 
 @pytest.mark.parametrize(

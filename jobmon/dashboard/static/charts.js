@@ -8,13 +8,19 @@
   const REFRESH_MS = 10000;
   const CHARTS = [
     {
-      title: "Attempts and jobs",
+      title: "Throughput",
       unit: "count",
-      series: [["succeeded", "succeeded", "succeeded"], ["failed", "failed", "failed"], ["enqueued", "enqueued", "queued"], ["dlq", "given up", "dlq"]],
+      series: [["succeeded", "succeeded", "succeeded"], ["failed", "failed", "failed"], ["enqueued", "enqueued", "queued"], ["dlq", "died", "dlq"]],
     },
-    { title: "Time waited", unit: "ms", series: [["waitP50", "p50", "succeeded"], ["waitP95", "p95", "failed"], ["waitP99", "p99", "dlq"]] },
-    { title: "Time run", unit: "ms", series: [["runP50", "p50", "succeeded"], ["runP95", "p95", "failed"], ["runP99", "p99", "dlq"]] },
+    { title: "Wait time", unit: "ms", series: [["waitP50", "p50", "succeeded"], ["waitP95", "p95", "failed"], ["waitP99", "p99", "dlq"]] },
+    { title: "Run time", unit: "ms", series: [["runP50", "p50", "succeeded"], ["runP95", "p95", "failed"], ["runP99", "p99", "dlq"]] },
   ];
+  // Why there is nothing to draw, by the code of the answer.
+  const WITHOUT = {
+    collector_unavailable: "No charts of this range: no collector is running. Start one with `jobmon collector`.",
+    indexes_missing: "No charts: indexes are missing. Create them with `jobmon init`.",
+    history_unavailable: "No charts of this range: its history is not known.",
+  };
   const sync = uPlot.sync("jobmon");
   let plots = [];
   let etag = "";
@@ -27,6 +33,7 @@
   function span(ms) {
     if (ms === null || ms === undefined) return "–";
     const [unit, size] = UNITS.find(([, least]) => ms >= least) || UNITS.at(-1);
+    if (unit === "min") return `${Math.floor(ms / size)}:${pad(Math.floor((ms % size) / 1000))}`;
     const whole = ms / size;
     return `${Number(whole.toFixed(unit !== "ms" && whole < 10 ? 1 : 0))} ${unit}`;
   }
@@ -51,6 +58,11 @@
     return {
       hooks: {
         setScale: () => sayZoom(),
+        // A line and its dashed end are one to whoever hides it by the legend.
+        setSeries: (plot, i, { show }) => {
+          const other = i + chart.series.length;
+          if (show !== undefined && plot.series[other] && plot.series[other].show !== show) plot.setSeries(other, { show });
+        },
         init: (plot) => {
           tip = document.createElement("div");
           tip.className = "tip";
@@ -63,7 +75,8 @@
           if (tip.hidden) return;
           const at = new Date(plot.data[0][idx] * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
           const format = chart.unit === "ms" ? span : count;
-          const lines = chart.series.map(([, label], i) => `${label}  ${format(plot.data[i + 1][idx])}`);
+          const lines = chart.series.map(([name, label]) => `${label}  ${format(data[name][idx])}`);
+          if (idx >= data.complete) lines.push("(so far)");
           tip.textContent = [at, ...lines].join("\n");
           const right = left > plot.over.clientWidth / 2;
           tip.style.left = right ? "" : `${left + 12}px`;
@@ -97,15 +110,7 @@
           { ...axis, size: 32, values: times },
           { ...axis, size: 58, values: (_, ticks) => ticks.map(format), ...(chart.unit === "ms" ? { incrs: STEPS } : { incrs: COUNTS }) },
         ],
-        series: [{}, ...chart.series.map(([, label, name], i) => ({
-          label,
-          stroke: colour(name),
-          width: 1.75,
-          fill: chart.unit === "count" && i === 0 ? `${colour(name)}22` : undefined,
-          points: { size: 4 },
-          spanGaps: chart.unit === "ms",
-          value: (_, value) => format(value),
-        }))],
+        series: [{}, ...lines(chart, format), ...lines(chart, format).map((line) => ({ ...line, fill: undefined, dash: [3, 4], class: "unfinished" }))],
       }, columns(chart), figure);
       plot.root.setAttribute("role", "img");
       plot.root.setAttribute("aria-label", said(chart));
@@ -113,6 +118,25 @@
     });
     box.append(whole);
     sayZoom();
+  }
+
+  // A value between two unknown ones has no line: a point shows it.
+  function isolated(plot, i) {
+    const values = plot.data[i];
+    const known = (at) => values[at] !== null && values[at] !== undefined;
+    return values.flatMap((_, at) => (known(at) && !known(at - 1) && !known(at + 1) ? [at] : []));
+  }
+
+  function lines(chart, format) {
+    return chart.series.map(([, label, name], i) => ({
+      label,
+      stroke: colour(name),
+      width: 1.75,
+      fill: chart.unit === "count" && i === 0 ? `${colour(name)}22` : undefined,
+      points: { size: 5, fill: colour(name), show: true, filter: isolated },
+      spanGaps: false,
+      value: (_, value) => format(value),
+    }));
   }
 
   function renew() {
@@ -128,15 +152,19 @@
   const whole = document.createElement("button");
   whole.type = "button";
   whole.className = "whole";
-  whole.textContent = "Show the whole range again";
+  whole.textContent = "Reset zoom";
   whole.addEventListener("click", () => plots.forEach((plot, i) => plot.setData(columns(CHARTS[i]))));
 
   function sayZoom() {
     whole.hidden = !plots.some(isZoomed);
   }
 
+  // Each line, and from its last whole step on the step that is still going on, which is dashed.
   function columns(chart) {
-    return [data.at, ...chart.series.map(([name]) => data[name])];
+    const whole = ({ complete }, values) => values.map((value, at) => (at < complete ? value : null));
+    const rest = ({ complete }, values) => values.map((value, at) => (at >= complete - 1 && values[complete] !== null ? value : null));
+    const all = chart.series.map(([name]) => data[name]);
+    return [data.at, ...all.map((values) => whole(data, values)), ...all.map((values) => rest(data, values))];
   }
 
   function isZoomed(plot) {
@@ -149,8 +177,8 @@
   function said(chart) {
     const parts = chart.series.map(([name, label]) => {
       const known = data[name].filter((value) => value !== null);
-      if (!known.length) return `${label}: nothing`;
-      if (chart.unit === "count") return `${label}: ${count(known.reduce((sum, value) => sum + value, 0))} in all`;
+      if (!known.length) return `${label}: not known`;
+      if (chart.unit === "count") return `${label}: ${count(known.reduce((sum, value) => sum + value, 0))} in total`;
       return `${label}: ${span(known[known.length - 1])} at the end, ${span(Math.max(...known))} at most`;
     });
     return `${chart.title}. ${parts.join("; ")}.`;
@@ -182,8 +210,7 @@
       if (!plots.length) draw();
       else renew();
     } else if (answer.status === 503 && !data) {
-      const why = answer.headers.get("X-Error-Code") === "collector_unavailable";
-      message(why ? "This range needs the collector: start one with `jobmon collector`." : "The charts come back with the database.");
+      message(WITHOUT[answer.headers.get("X-Error-Code")] || "No charts: database not responding.");
     }
   }
 
