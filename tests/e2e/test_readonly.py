@@ -385,6 +385,7 @@ def test_every_route_works_for_every_documented_user(
         for user, reads_rollups in USERS.items():
             api = apis[user]
             assert [it for it in walk(api).items() if it[1] >= 400] == [], user
+            exercise(api, ("1h",))
             source = "rollup" if collects and reads_rollups else "live"
             assert api.as_admin("/admin/jobs/stats").json["source"] == source
             samples_of_queue = partial(sampled, api, source)
