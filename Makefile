@@ -73,7 +73,7 @@ clean:
 
 .venv/demo: .venv/bin/python pyproject.toml requirements.txt
 	@echo 'Installing into .venv ...'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@$(BIN)/pip install --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml requirements.txt

@@ -1,7 +1,6 @@
 """jobmon: a read-only monitor and admin API for a job queue kept in MongoDB."""
 
 import sys
-from importlib.metadata import version
 from typing import Any
 
 from flask import Flask
@@ -30,7 +29,7 @@ from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 from jobmon.store.probe import DatabaseProbe
 
-__version__ = version("jobmon")
+__version__ = "0.1.0"  # here only: pyproject.toml reads it, and a checkout is served uninstalled
 
 # gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
 EXIT_BAD_SETTINGS = 3

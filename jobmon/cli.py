@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from flask.cli import ScriptInfo
 
-from jobmon import create_app, logs
+from jobmon import __version__, create_app, logs
 from jobmon.api.auth import revoke_command, token_command
 from jobmon.api.openapi import document
 from jobmon.demo import working
@@ -53,7 +53,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="jobmon")
+@click.version_option(__version__, prog_name="jobmon")
 @click.pass_context
 def main(context: click.Context) -> None:
     """A read-only monitor and admin API for a job queue kept in MongoDB.

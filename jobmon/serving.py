@@ -26,6 +26,10 @@ from jobmon.settings import Settings, SettingsError
 from jobmon.signals import end_soon
 from jobmon.worker import refuse_connections
 
+log = logging.getLogger(__name__)
+
+_SCRIPTS = Path(__file__).parent / "dashboard/static/vendor"
+
 
 def _number(name: str, default: int) -> int:
     """A setting that `on_starting` refuses if it is no number, in a line and by its name."""
@@ -77,6 +81,8 @@ def on_starting(server: Any) -> None:
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
     logs.hide(settings)
+    if not _SCRIPTS.is_dir():
+        log.warning("the pages work without their scripts, which are not built: run `make assets`")
     os.register_at_fork(
         before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _STOP_SIGNALS),
         after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP_SIGNALS),
@@ -154,7 +160,7 @@ def post_fork(_: Any, worker: Any) -> None:
             new.write_bytes(bytes(size))
             new.rename(file)  # the others read all that is there at any moment
         except OSError as error:
-            logging.getLogger(__name__).error("this worker's requests are not counted: %s", error)
+            log.error("this worker's requests are not counted: %s", error)
             new.unlink(missing_ok=True)
             # prometheus_client looks for it when it is imported, with the app.
             _without_counts.append(os.environ.pop(_COUNTS))

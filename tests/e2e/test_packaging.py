@@ -10,13 +10,14 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
 from jobmon.embedded import Mongod, free_port
 
 from ..conftest import SECRET
+from ..processes import ended, run
 from ..waiting import eventually
 from .test_stack import clean_environment
 
@@ -69,6 +70,57 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "/nowhere")
         return build(unpacked, "wheel")
+
+
+def test_a_bare_checkout_is_served_without_being_installed(
+    mongod: Mongod, sources: Path, tmp_path: Path
+) -> None:
+    """`pip install -r requirements.txt && gunicorn wsgi:app`, without the pages' npm part."""
+    for name in ("wsgi.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, sources / name)
+    uv, venv = [sys.executable, "-m", "uv"], tmp_path / "venv"
+    for command in (
+        [*uv, "venv", "--quiet", "--python", sys.executable, str(venv)],
+        [*uv, "pip", "install", "--quiet", "--python", str(venv), "-r", "requirements.txt"],
+    ):
+        done = run(command, timeout=300, cwd=sources, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 0, done.stderr
+    url, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
+    environment = clean_environment(
+        JOBMON_MONGO_URI=mongod.uri.replace("/?", "/bare?"),
+        JOBMON_JWT_SECRET_KEY=SECRET,
+        JOBMON_BIND=url.removeprefix("http://"),
+    )
+    environment.pop("PYTHONPATH", None)
+    token = [str(venv / "bin/flask"), "--app", "wsgi", "token", "--sub", "a", "--role", "admin"]
+    made = run(token, timeout=60, cwd=sources, env=environment, stdout=subprocess.PIPE, text=True)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(venv / "bin/gunicorn"), "wsgi:app"],
+            cwd=sources,
+            env=environment,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        eventually(lambda: answers(f"{url}/healthz"), within_s=60)
+        for path in ("/dashboard", "/dashboard/jobs", "/docs", "/admin/jobs/stats"):
+            ask = Request(url + path, headers={"Authorization": f"Bearer {made.stdout.strip()}"})
+            with urlopen(ask, timeout=20) as answer:
+                assert answer.status == 200, path
+    finally:
+        ended(process)
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert said.count("make assets") == 1
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def test_the_sdist_has_what_it_takes_to_build_and_to_build_anew(sdist: Path) -> None:
