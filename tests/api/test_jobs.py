@@ -271,6 +271,38 @@ def test_attemptcount_is_a_number_that_every_parser_reads(
     assert api.as_admin("/jobs/j").json["attemptCount"] == shown
 
 
+def test_secrets_in_texts_are_redacted_wherever_a_job_is_shown(api: Api, watched: Any) -> None:
+    planted = "hunter2-Zx9"
+    texts = [f"password={planted}", f"postgres://u:{planted}@db/x", f"Bearer {planted} refused"]
+    error = {"code": texts[0], "message": texts[1], "stack": texts[2]}
+    watched.jobs.insert_one(
+        {
+            "jobId": "j",
+            "status": "dlq",
+            "createdAt": NOW,
+            "leasedBy": texts[1],
+            "updatedAt": texts[0],
+            "payload": {"note": texts, "headers": [{"name": "Authorization", "value": planted}]},
+            "lastError": error,
+        }
+    )
+    watched.job_attempts.insert_one(
+        {"jobId": "j", "attemptNumber": 1, "workerId": texts[1], "error": error}
+    )
+    api.client.set_cookie("jobmon_session", api.token(), path="/dashboard")
+    for path, query in (
+        ("/jobs/j", {}),
+        ("/admin/jobs/queue", {}),
+        ("/admin/jobs/queue", {"format": "csv"}),
+        ("/admin/jobs/queue", {"format": "ndjson"}),
+        ("/dashboard/jobs/j", {}),
+    ):
+        answer = api.as_admin(path, **query)
+        assert answer.status_code == 200
+        assert planted not in answer.text, path
+        assert "[redacted]" in answer.text, path
+
+
 def test_secrets_are_redacted_wherever_a_document_stands(api: Api, watched: Any) -> None:
     hidden = {"password": "hidden", "seen": 1}
     odd = dict.fromkeys(SUMMARY.keys() - {"jobId", "attemptCount"}, hidden) | {"jobId": "j"}

@@ -541,8 +541,8 @@ def test_clocks_may_differ_by_a_few_seconds(service: Make) -> None:
 
 WRONG: list[tuple[str, str, str]] = [
     ("clock", "token_expired", signed(CLAIMS | OURS | {"exp": at(minutes=-1)})),
-    ("clock", "token_invalid", signed(CLAIMS | {"nbf": at(minutes=1)})),
-    ("clock", "token_invalid", signed(CLAIMS | {"iat": at(minutes=1)})),
+    ("clock", "token_invalid", signed(CLAIMS | {"nbf": at(hours=1)})),
+    ("clock", "token_invalid", signed(CLAIMS | {"iat": at(hours=1)})),
     ("key", "token_invalid", signed(CLAIMS, "another secret of thirty-two bytes or more")),
     ("algorithm", "token_invalid", signed(CLAIMS, algorithm="HS384")),
     ("algorithm", "token_invalid", raw({"alg": "none"})),
@@ -619,6 +619,8 @@ def test_the_subject_is_where_the_setting_says(
         for odd in (7, "", None, ["ada"], {"id": 7}):
             assert opened(api, signed({path: odd, "user": {"id": odd}})) == INVALID
     assert [line["user"] for line in lines][:3] == ["ada", "ada", None]
+    api.client.set_cookie("jobmon_session", api.token("ada", "user"), path="/dashboard")
+    assert "ada" in api.client.get("/dashboard/my").text
 
 
 def test_a_refusal_tells_nothing_of_why(service: Make) -> None:

@@ -208,10 +208,19 @@ def test_no_cursor_is_long_or_carries_a_secret(
     key: str,
     more: dict[str, Any],
 ) -> None:
-    fill(database, [{"createdAt": {key: "hidden"}}, {"createdAt": "x" * 9_000}, {}])
+    fill(
+        database,
+        [
+            {"createdAt": {key: "hidden"}},
+            {"createdAt": "x" * 9_000},
+            {"createdAt": f"{key}=hidden", "_id": "a"},
+            {"createdAt": NOW, "_id": f"GET /?{key}=hidden"},
+            {},
+        ],
+    )
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     app = create_app(make_settings(mongo_uri=uri, **more))
-    for page in (1, 2):
+    for page in (1, 2, 3, 4):
         meta = Api(app).as_admin("/admin/jobs/queue", per_page=1, page=page).json["meta"]
         assert len(meta["next_cursor"]) < 100
         assert b"hidden" not in base64.urlsafe_b64decode(meta["next_cursor"] + "==")
