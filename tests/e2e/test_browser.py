@@ -437,6 +437,13 @@ def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
     expect(notices).to_contain_text("No collector is running")
     notices.get_by_role("link", name="stuck").click()
     expect(page.locator(".c-type").last).to_have_text("stuck.job")
+    expect(page.get_by_label("Condition")).to_have_value("expired")
+    page.go_back()
+    notices.get_by_role("link", name="died in the last hour").click()
+    expect(page.locator(".count")).to_have_text("1 job")
+    expect(page.get_by_label("Finished since")).not_to_have_value("")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator(".count")).to_have_text("1 job")
 
 
 def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
