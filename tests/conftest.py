@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import hypothesis
 import mongomock
 import pytest
 from flask import Flask
@@ -63,6 +64,20 @@ SECRET = "a shared secret that is long enough for every one of the HMAC algorith
 DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
 NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
 NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
+
+
+# A failing example is shown as it was found: to shrink it can take minutes on a real server. The
+# same examples at every run, so that a failure is one of the change that is tested.
+hypothesis.settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,11 @@ is shown.
 A small and always equal part of what `bench/fuzz.py` tries. What hypothesis draws are seeds: the
 smallest batch that fails is what it reports."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from pymongo import MongoClient
 
 from jobmon.embedded import Mongod
 
+from ..processes import run
 from .checks import World, listening_to_logs
 from .requests import request
 
@@ -26,6 +31,7 @@ small = settings(
     suppress_health_check=list(HealthCheck),
 )
 seeds = st.integers(0, 2**40)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with indexes", "without"])
@@ -57,3 +63,23 @@ def test_no_request_is_a_500_or_told_what_is_not_its_own(world: World, drawn: li
         for seed in drawn:
             world.answer(request(seed))
         log.check()
+
+
+def test_in_ci_a_failing_example_is_not_shrunk() -> None:
+    """Would catch a suite that is silent for minutes because one example fails."""
+    program = (
+        "import tests.conftest\n"
+        "from tests.fuzz.test_fuzz import small\n"
+        "from hypothesis import settings\n"
+        "for used in (small, settings()):\n"
+        "    print(sorted(phase.name for phase in used.phases))\n"
+    )
+    done = run(
+        [sys.executable, "-c", program],
+        timeout=60,
+        cwd=ROOT,
+        env=os.environ | {"CI": "true"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout == "['explicit', 'generate']\n" * 2
