@@ -117,7 +117,7 @@ class Collector:
             try:
                 self._open()
                 if self._lease.take():
-                    log.info("collecting %s as %s", self._own.queue, self._lease.holder)
+                    log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
                     trouble.is_over()
                     with suppress(_StoppedError):
                         self._work()
