@@ -394,9 +394,7 @@ class _AnyListQuery(_Query):
 class ListQuery(_AnyListQuery):
     """How to ask for a list of anybody's jobs."""
 
-    owner = _text_or_none(
-        "Whose jobs: createdBy is that text, or the ObjectId that it spells.", longest=1_000
-    )
+    owner = _text_or_none("Whose jobs: createdBy is printed as exactly that.", longest=1_000)
     error_code = _text_or_none(
         "The code of lastError is exactly that; not together with `owner`.", longest=1_000
     )

@@ -307,7 +307,7 @@ def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
 def test_the_pages_tell_what_is_known_and_nothing_else(celery: Celery) -> None:
     viewer = signed_in(celery.api)
     overview = viewer.page("/dashboard")
-    assert "when jobs were created is not known" in overview.text
+    assert "creation times unknown" in overview.text
     assert "1 PROGRESS" in overview.text
     assert "?status=PROGRESS" in " ".join(overview.addresses())
     columns = json.loads(viewer.get("/dashboard/charts?range=1h").text)

@@ -363,3 +363,24 @@ def test_the_pages_speak_of_these_jobs(tasks: Tasks) -> None:
     assert "Attempt 1" in page.text
     assert "succeeded on w-1" in page.text
     assert "hidden" not in page.text
+
+
+def test_an_attempt_may_be_known_by_the_id_of_its_job(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    """Would catch the detail that was a 500 where an attempt's jobId is at _id."""
+    now = datetime.now(UTC)
+    with a_database(mongo) as database:
+        watching = Watching(mongod, database, attempt_fields={"jobId": "_id"})
+        database.jobs.insert_one(
+            {"jobId": "j", "type": "mail", "status": "leased", "createdAt": now}
+        )
+        database.job_attempts.insert_one(
+            {"_id": "j", "attemptNumber": 1, "status": "succeeded", "finishedAt": now}
+        )
+        init(uri_of(mongod, database), ATTEMPT_FIELDS="jobId=_id")
+        (attempt,) = watching.get("/jobs/j")["attempts"]
+        assert attempt["status"] == "succeeded"
+        (mail,) = watching.get("/admin/jobs/types")["data"]
+        assert (mail["type"], mail["succeeded"]) == ("mail", 1)
+        watching.close()
