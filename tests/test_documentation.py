@@ -153,7 +153,7 @@ class Shell:
                 stderr=stderr,
                 start_new_session=True,
             )
-        sign = "collecting as" if "collector" in line.text else "Booting worker"
+        sign = "collecting " if "collector" in line.text else "Booting worker"
         try:
             eventually(lambda: sign in log.read_text())
         except BaseException:
