@@ -286,7 +286,7 @@ class _Stage(Enum):
     WORKING = auto()  # a thread has it
     FLUSHING = auto()  # the thread is done, the client has not read all
     IDLE = auto()  # kept alive
-    LINGERING = auto()  # everything was said; the client may still be sending
+    LINGERING = auto()  # shut down on our side; the client may still be sending
     CLOSED = auto()
 
 
@@ -697,7 +697,7 @@ class BufferedWorker(ThreadWorker):
     # Closing
 
     def _end(self, connection: Connection) -> None:
-        """Say that there is no more, and close once the client has seen it (RFC 9112, 9.6)."""
+        """Shut down our side, and close once the client has seen that (RFC 9112, 9.6)."""
         connection.stage = _Stage.LINGERING
         self._lingering.add(connection)
         try:
