@@ -71,10 +71,15 @@ def _rollup(rollup: RollupReader) -> dict[str, Any]:
     """Never a reason to be unready: without a collector's figures they are counted live."""
     try:
         if rollup.figures() is not None:
-            return {"fresh": True}
+            return {"fresh": True} | _failure(rollup)
         if not rollup.is_readable:
             return {"fresh": False, "reason": "the user may not read jobmon's own database"}
-        return {"fresh": False, "build": rollup.build()}
+        return {"fresh": False, "build": rollup.build()} | _failure(rollup)
     except Exception as error:  # whatever is stored there, the probe answers
         log.error("readiness lacks the rollup", exc_info=error)
         return {"fresh": False, "reason": "jobmon's own database could not be read"}
+
+
+def _failure(rollup: RollupReader) -> dict[str, str]:
+    failure = rollup.failure()
+    return {} if failure is None else {"failure": failure}

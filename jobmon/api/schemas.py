@@ -681,6 +681,13 @@ class RollupCheck(Answer):
     reason = fields.String(
         **_doc("Why it is not known whether there is a collector, where that is so.", optional=True)
     )
+    failure = fields.String(
+        **_doc(
+            "The exception that a web service's collector ended with in the last five minutes, "
+            "where one did; it is started again.",
+            optional=True,
+        )
+    )
 
 
 class Checks(Answer):

@@ -24,7 +24,7 @@ from jobmon.rollup.documents import OwnDatabase, typed
 from jobmon.rollup.figures import dump_figures
 from jobmon.rollup.gauges import Gauge, Gauges
 from jobmon.rollup.lease import Lease, LeaseLostError
-from jobmon.rollup.reader import BUILD, FIGURES, SNAPSHOT
+from jobmon.rollup.reader import BUILD, FAILURE, FIGURES, SNAPSHOT
 from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
@@ -372,12 +372,14 @@ def collecting(
             except PyMongoError as error:  # the DNS may be away at the start, too
                 trouble.log(error)
                 stop.wait(_RETRY_AFTER_S)
-            except Exception:
+            except Exception as error:
                 log.exception("the collector failed")
                 failed.set()
                 if on_failure is not None:
                     on_failure()
                     return
+                with suppress(PyMongoError):
+                    _note_failure(OwnDatabase(own.rollups, watched.queue_key), error)
                 lasted = time.monotonic() - started > MAX_RESTART_AFTER_S
                 rest_s = RESTART_AFTER_S if lasted else min(2 * rest_s, MAX_RESTART_AFTER_S)
                 stop.wait(rest_s)
@@ -391,3 +393,10 @@ def collecting(
         thread.join(timeout=_STOP_TIMEOUT_S)
         watched.close()
         own.close()
+
+
+def _note_failure(own: OwnDatabase, error: Exception) -> None:
+    """Tell the web services, whose log may be another."""
+    now = own.database.client.admin.command("hello")["localTime"]
+    document = own.new(FAILURE, {"at": now, "exception": type(error).__name__})
+    own[STATE].replace_one({"_id": document["_id"]}, document, upsert=True)

@@ -40,9 +40,11 @@ T = TypeVar("T")
 FIGURES = "figures"
 BUILD = "build"
 SNAPSHOT = "snapshot"
+FAILURE = "failure"  # of a collector in a web process, which was started again
 
 # A collector writes every two seconds at the least; later than this it is taken for stopped.
 MAX_AGE_MS = 5_000
+FAILURE_IS_NEWS_S = 300.0
 # A busy minute takes seconds to count, and the collector rests between two counts.
 MAX_THROUGHPUT_AGE_MS = 60_000
 KEEP_MS = 200
@@ -113,6 +115,15 @@ class RollupReader:
         """How far a first build is, `counted` of about `estimated` jobs; None if there is none."""
         found = self._find(BUILD, _load_build)
         return found if found is not None and found.pop("age_s") <= MAX_AGE_MS / 1_000 else None
+
+    def failure(self) -> str | None:
+        """What a collector in a web process failed of in the last five minutes, if one did."""
+
+        def load(document: Document) -> tuple[float, str]:
+            return _load_age(document), typed(document["exception"], str)
+
+        found = self._find(FAILURE, load)
+        return found[1] if found is not None and found[0] <= FAILURE_IS_NEWS_S else None
 
     def figures_age_s(self) -> float | None:
         """How old the newest figures are, however old; None if there are none."""
