@@ -130,9 +130,9 @@ def test_what_has_no_keys_is_unchanged(value: object) -> None:
         {"name": "Ada Lovelace", "value": 5},
         {"name": "reset password", "value": "yes"},
         {"key": "color", "value": "red", "k": "v"},
-        {"tags": ["one", "two"], "range": ["2026-01-01", "2026-02-01"], "args": ["-v", "x"]},
+        {"tags": ["one", "two"], "range": ["1999-01-01", "1999-02-01"], "args": ["-v", "x"]},
         {"auth": {}, "author": {"name": "Ada"}, "authority": {"id": 7}},
-        {"id": "507f1f77bcf86cd799439011", "at": "2026-11-23T03:00:00.000Z", "n": 4111111111111111},
+        {"id": "507f1f77bcf86cd799439011", "at": "1999-11-23T03:00:00.000Z", "n": 4111111111111111},
     ],
     ids=", ".join,
 )

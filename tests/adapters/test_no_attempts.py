@@ -148,7 +148,7 @@ def test_a_first_attempt_waited_since_its_job_was_due(few: Watching) -> None:
 
 def test_where_no_job_says_when_it_ended_nothing_is_said_to_have_ended(few: Watching) -> None:
     """Nor does an alarm say that nothing does."""
-    few.database.jobs.update_many({}, {"$set": {"finishedAt": 1_700_000_000_000}})
+    few.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
     due = datetime.now(UTC) - timedelta(minutes=15)
     few.database.jobs.insert_one(
         {"jobId": "w", "status": "queued", "type": "t", "nextRunAt": due, "createdAt": due}
