@@ -99,7 +99,8 @@ class Settings:
     def of_watched(cls, mongo_uri: str, name: str = "JOBMON_ADMIN_MONGO_URI") -> "Settings":
         """What the environment says of the watched documents, for a database that it need not name.
 
-        SettingsError names every setting that is wrong; `name` is where the URI comes from.
+        SettingsError names every setting that is wrong; `name` is where the URI comes from. A
+        secret that is too short is one: the web service, started next, would never start.
         """
         try:
             _mongo_uri(mongo_uri)
@@ -108,6 +109,7 @@ class Settings:
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values = _watched(env)
+            env.str("JWT_SECRET_KEY", None, validate=_long_enough)
         _seal(env)
         return cls(mongo_uri=mongo_uri, **values)
 

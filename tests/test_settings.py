@@ -261,6 +261,14 @@ def test_what_is_watched_is_known_without_the_rest_of_the_settings(
         Settings.of_watched("mongodb://db/shop")
 
 
+def test_init_refuses_a_secret_with_which_the_web_service_would_never_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "too short")
+    with pytest.raises(SettingsError, match=r"JOBMON_JWT_SECRET_KEY: Shorter than 32 bytes"):
+        Settings.of_watched("mongodb://db/shop")
+
+
 def test_a_missing_database_is_named(read: Any) -> None:
     with pytest.raises(SettingsError, match="JOBMON_MONGO_URI"):
         read(JWT_SECRET_KEY=SECRET)

@@ -74,10 +74,10 @@ class User:
         return {"role": roles.collector if self.is_collector else roles.reader, "db": "admin"}
 
     def describe(self, roles: QueueRoles) -> str:
-        """`jobmon@shop may read jobs and job_attempts, read jobmon_rollups`."""
+        """`jobmon@shop: may read jobs and job_attempts, read jobmon_rollups`."""
         verb = "write" if self.is_collector else "read"
         watched, own = " and ".join(roles.collections), " and ".join(roles.own_databases)
-        return f"{self.name}@{roles.database} may read {watched}, {verb} {own}"
+        return f"{self.name}@{roles.database}: may read {watched}, {verb} {own}"
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:

@@ -196,7 +196,7 @@ def test_a_dry_run_writes_nothing_and_estimates_sizes(
     assert preview.exit_code == 0, preview.output
     assert (all_names(mongo, shop.name), shop.command("dbHash")["md5"]) == before
     for name in ("reader", "collector"):
-        assert f"{name}@{shop.name} may read jobs" in preview.output
+        assert f"{name}@{shop.name}: may read jobs" in preview.output
     wanted = {
         index for index, outcome in outcomes(preview).items() if outcome == "would be created"
     }

@@ -64,9 +64,9 @@ def initiated(guarded: Mongod) -> Mongod:
     for line in (
         "ok       replica set  rs0: initiated",
         "ok       role         jobmonReader.shop.jobs: created",
-        "ok       user         reader@shop may read jobs and job_attempts, "
+        "ok       user         reader@shop: may read jobs and job_attempts, "
         "read jobmon_rollups and jobmon_state: created",
-        "ok       user         collector@shop may read jobs and job_attempts, "
+        "ok       user         collector@shop: may read jobs and job_attempts, "
         "write jobmon_rollups and jobmon_state: created",
         "ok       index        jobs(status, type, -createdAt, -_id): created, as "
         "status_1_type_1_createdAt_-1__id_-1",
