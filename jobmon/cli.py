@@ -62,7 +62,10 @@ def main(context: click.Context) -> None:
     `jobmon demo` shows a sample queue; for one of your own, set JOBMON_MONGO_URI and
     JOBMON_JWT_SECRET_KEY, and ask `jobmon check` what is missing.
     """
-    context.obj = ScriptInfo(create_app=create_app)
+    needs_key = context.invoked_subcommand != "revoke"  # it writes a list, and checks a token only
+    context.obj = ScriptInfo(
+        create_app=lambda: create_app(_settings(require_keys=needs_key))  # when it is needed
+    )
 
 
 main.add_command(token_command)

@@ -95,6 +95,11 @@ class Settings:
     metrics_max_types: int = 100
     trusted_proxies: int = 0
 
+    @property
+    def has_key(self) -> bool:
+        """Whether tokens can be checked."""
+        return any((self.jwt_secret_key, self.jwt_public_key, self.jwt_jwks_url))
+
     @classmethod
     def of_watched(cls, mongo_uri: str, name: str = "JOBMON_ADMIN_MONGO_URI") -> "Settings":
         """What the environment says of the watched documents, for a database that it need not name.

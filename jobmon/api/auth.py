@@ -325,13 +325,19 @@ def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, lis
     """Refuse a token before it expires, by the `jti` in it; sessions made with it end, too.
 
     It holds within two seconds, for all who serve. JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI)
-    must be of a user who may write JOBMON_STATE_DB: the collector's.
+    must be of a user who may write JOBMON_STATE_DB: the collector's. Only --token-stdin needs the
+    key for tokens.
     """
     if [bool(token_id), token_stdin, bool(sub), listing].count(True) != 1:
         raise click.UsageError("Give one of: a JTI, --token-stdin, --sub, --list.")
     settings: Settings = current_app.extensions["jobmon_settings"]
     until = None
     if token_stdin:
+        if not settings.has_key:
+            raise click.ClickException(
+                "no key to check the token with: set JOBMON_JWT_SECRET_KEY, JOBMON_JWT_PUBLIC_KEY "
+                "or JOBMON_JWT_JWKS_URL as for the web service, or give the token's `jti`."
+            )
         token_id, until = _id_and_end(sys.stdin.read().strip().removeprefix("Bearer").strip())
     own = Connection.of_writer(settings)
     revoked = RevokedTokens(own)
