@@ -1,5 +1,6 @@
 """`/admin/jobs/…`: the routes of whoever runs the queue."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from jobmon.api.text import SharedText
 from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.series import (
     KEEP_ANSWERS,
+    Durations,
     Happened,
     MissingIndexError,
     NoCollectorError,
@@ -83,7 +85,11 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         def answer() -> dict[str, Any]:
             stood, unknown = {} if types else series.stood(window), store.unknown
             data = [
-                {"at": at, **_happened(told, unknown), **_stood(stood.get(at))}
+                {
+                    "at": at,
+                    **(_NOT_COUNTED if at in past.uncounted else _happened(told, unknown)),
+                    **_stood(stood.get(at)),
+                }
                 for at, told in past.happened.items()
             ]
             return {"meta": _about(window, past), "data": data}
@@ -193,7 +199,14 @@ def _about(window: Window, past: Past[K]) -> dict[str, Any]:
         "step": round(window.step.total_seconds()),
         "asOf": past.as_of,
         "source": past.source,
+        "complete": past.is_complete,
     }
+
+
+# A step that no collector has counted yet.
+_NOT_COUNTED: dict[str, Any] = dict.fromkeys(
+    ("enqueued", "succeeded", "failed", "dlq", "failureRate")
+) | dict.fromkeys(("waitMs", "runMs"), Durations.of(Counter()))
 
 
 def _stood(gauge: Gauge | None) -> dict[str, Any]:

@@ -107,6 +107,7 @@ _WINDOW = {
     "step": 60,
     "asOf": "2026-11-24T01:12:10.004Z",
     "source": "rollup",
+    "complete": True,
 }
 _HAPPENED = {
     "enqueued": 120,

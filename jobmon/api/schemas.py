@@ -627,6 +627,12 @@ class WindowMeta(Answer):
     source = fields.String(
         **_doc("Kept by the collector, or counted now.", enum=["rollup", "live"])
     )
+    complete = fields.Boolean(
+        **_doc(
+            "False while a collector is still counting the window: steps that it has not reached "
+            "are null, and sums over the window are of what it has counted."
+        )
+    )
 
 
 class Series(Answer):

@@ -146,8 +146,8 @@ def gather(
     return Facts(
         evidence=evidence,
         range=wanted,
-        past=history(lambda: series.by_step(window, ()), evidence),
-        types=history(lambda: series.by_type(window), evidence),
+        past=history(lambda: series.by_step(window, ()), evidence, partly=True),
+        types=history(lambda: series.by_type(window), evidence, partly=True),
         gauges=series.stood(window),
     )
 
@@ -232,7 +232,8 @@ def chart_columns(
                 f"{name}P99": durations.p99,
             }
         for name, value in row.items():
-            columns.setdefault(name, []).append(value if at <= past.as_of else None)
+            is_known = at <= past.as_of and at not in past.uncounted
+            columns.setdefault(name, []).append(value if is_known else None)
     return columns
 
 
@@ -275,7 +276,7 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     died = None
     if isinstance(facts.past, Past) and "finishedAt" not in unknown:
         died = sum(step.dlq for step in facts.past.happened.values())
-    note = f"{grouped(died)} died in the last {words}" if died is not None else ""
+    note = f"{grouped(died)} died in the last {words}{_so_far(facts)}" if died is not None else ""
     yield of_status("Dead", _DLQ, note, alarming=bool(died))
     oldest = conditions.oldest_queued
     none, why = "none", "queue empty"
@@ -291,6 +292,12 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     )
     yield from _flow(facts, words)
     yield from _others(facts)
+
+
+def _so_far(facts: Facts) -> str:
+    """Behind a sum over the range, while a collector is still counting it."""
+    counting = isinstance(facts.past, Past) and not facts.past.is_complete
+    return ", still counting" if counting else ""
 
 
 def _samples(facts: Facts) -> list[Gauge | None]:
@@ -320,7 +327,7 @@ def _of_oldest_type(by_type: Mapping[str, datetime]) -> str:
 
 def _flow(facts: Facts, words: str) -> Iterator[Tile]:
     past, minutes = facts.past, facts.evidence.minutes
-    steps: dict[datetime, Happened] = {}
+    steps: dict[datetime, Happened | None] = {}
     finished = failed = rate = None
     missing = past.reason if isinstance(past, Missing) else ""
     if "finishedAt" in facts.evidence.unknown:
@@ -328,22 +335,26 @@ def _flow(facts: Facts, words: str) -> Iterator[Tile]:
     elif isinstance(past, Past):
         length = RANGES[facts.range][1]
         # The step that is still going on would always look like a fall.
-        steps = {at: step for at, step in past.happened.items() if at + length <= past.as_of}
+        steps = {
+            at: None if at in past.uncounted else step
+            for at, step in past.happened.items()
+            if at + length <= past.as_of
+        }
         finished = sum(step.finished for step in past.happened.values())
         failed = sum(step.failed for step in past.happened.values())
         rate = failed / finished if finished else None
     yield Tile(
         name="Throughput",
         value=per_minute(_throughput(minutes) if isinstance(minutes, Past) else None),
-        note=missing or f"{grouped(finished)} attempts in the last {words}",
-        trend=[float(step.finished) for step in steps.values()],
+        note=missing or f"{grouped(finished)} attempts in the last {words}{_so_far(facts)}",
+        trend=[None if step is None else float(step.finished) for step in steps.values()],
     )
     yield Tile(
         name="Failure rate",
         value=percent(rate),
-        note=missing or f"of attempts in the last {words}",
+        note=missing or f"of attempts in the last {words}{_so_far(facts)}",
         link=query(status=(_FAILED, _DLQ)),
-        trend=[failure_rate(step) for step in steps.values()],
+        trend=[None if step is None else failure_rate(step) for step in steps.values()],
         alarming=rate is not None and rate >= MANY_FAIL,
     )
 

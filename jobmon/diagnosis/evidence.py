@@ -86,15 +86,17 @@ class Evidence:
             hour=hour,
             lately=history(lambda: series.by_type(lately), known),
             minutes=history(lambda: series.by_step(minutes, ()), known),
-            day=history(lambda: series.by_step(day, ()), known),
+            day=history(lambda: series.by_step(day, ()), known, partly=True),
             new_dead=new_dead,
         )
 
 
-def history(read: Callable[[], Past[K]], known: Evidence) -> Past[K] | Missing:
-    """What `read` returns, or why there is no such history."""
+def history(
+    read: Callable[[], Past[K]], known: Evidence, *, partly: bool = False
+) -> Past[K] | Missing:
+    """What `read` returns, or why there is no such history, or `partly`: not all of it yet."""
     try:
-        return read()
+        past = read()
     except MissingIndexError:
         return Missing(reason="indexes are missing", remedy=remedies.CREATE_INDEXES)
     except NoCollectorError:
@@ -102,6 +104,9 @@ def history(read: Callable[[], Past[K]], known: Evidence) -> Past[K] | Missing:
             reason = "the collector runs, but has no history yet"
             return Missing(reason=reason, remedy=remedies.READ_THE_LOG)
         return Missing(reason="no collector is running", remedy=remedies.START_A_COLLECTOR)
+    if not past.is_complete and not partly:
+        return Missing(reason="the collector is still counting it", remedy="")
+    return past
 
 
 def died_since(moment: datetime) -> JobFilter:

@@ -24,6 +24,7 @@ from jobmon.rollup.throughput import (
     bucket_name,
     floor,
     load_bucket,
+    load_counted_from,
     load_through,
 )
 from jobmon.store.connection import Connection
@@ -55,11 +56,20 @@ class Counted:
     """How far the past is counted, as it is now.
 
     `young` is when the newest minutes were counted last; spans that end by `settled` are counted
-    for good (None: while history is still being counted, none is). Both are UTC.
+    for good (None: while history is still being counted, none is). While a collector still counts
+    what is older, all is counted from `counted_from` on, and nothing between `settled` and that.
+    All are UTC.
     """
 
     young: datetime
     settled: datetime | None
+    counted_from: datetime | None = None
+
+    def covers(self, start: datetime, end: datetime) -> bool:
+        """Whether all from `start` to before `end` is counted, as far as it is past."""
+        if self.counted_from is None or start >= self.counted_from:
+            return True
+        return self.settled is not None and end <= self.settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +185,9 @@ class RollupReader:
             through = load_through(document)
             settled = floor(through - STRAGGLERS, MINUTE) if through else None
             young = typed(document["young"], datetime)
-            return _load_age(document), Counted(young=young, settled=settled)
+            counted_from = load_counted_from(document)
+            counted = Counted(young=young, settled=settled, counted_from=counted_from)
+            return _load_age(document), counted
 
         found = self._find(THROUGH, load, age_of="$young")
         return found[1] if found is not None and found[0] <= MAX_THROUGHPUT_AGE_MS / 1_000 else None

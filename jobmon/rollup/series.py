@@ -197,12 +197,15 @@ class Past(Generic[K]):
     """What happened in a window as far as is known at `as_of` (UTC): by step, or by type.
 
     As long as the collector has not counted again, whoever asks for the same window gets the same
-    object.
+    object. Unless `is_complete`, a collector is still counting the window; of the steps in
+    `uncounted` nothing is known yet.
     """
 
     as_of: datetime
     source: str
     happened: dict[K, Happened]
+    is_complete: bool = True
+    uncounted: frozenset[K] = frozenset()
 
 
 class SeriesReader:
@@ -238,7 +241,10 @@ class SeriesReader:
         def compute() -> Past[datetime]:
             if counted is not None:
                 steps = self._kept_steps(window, types, counted)
-                return Past(counted.young, "rollup", steps)
+                uncounted = frozenset(
+                    at for at in steps if not counted.covers(at, at + window.step)
+                )
+                return Past(counted.young, "rollup", steps, not uncounted, uncounted)
             now, tallies = self._count_now(window)
             told = {at: tallies.get(at, {}) for at in window.steps()}
             return Past(now, "live", {at: _sum(many, types) for at, many in told.items()})
@@ -253,16 +259,18 @@ class SeriesReader:
         counted = self._rollup.counted()
 
         def compute() -> Past[str]:
+            is_complete = True
             if counted is not None:
                 as_of, source = counted.young, "rollup"
+                is_complete = counted.covers(window.start, window.end)
                 spans = window.cover(counted.young)
                 tallies = merge(self._rollup.buckets(spans).values())
             else:
                 as_of, by_step = self._count_now(window)
                 source, tallies = "live", merge(by_step.values())
-            told = busiest(tallies)
-            happened = {kind: Happened.of([tally]) for kind, tally in told.items()}
-            return Past(as_of, source, happened)
+            named = busiest(tallies)
+            happened = {kind: Happened.of([tally]) for kind, tally in named.items()}
+            return Past(as_of, source, happened, is_complete)
 
         return self._by_type.get((window, _moment(counted)), compute)
 

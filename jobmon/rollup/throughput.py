@@ -43,6 +43,7 @@ MAX_TYPES = 2_500
 STATE = "state"
 BUCKETS = "buckets"
 # In the state: `young`, when the newest minutes were counted last; `through`, up to when all were;
+# `countedFrom`, while older ones are still being counted, from when on all newer ones are;
 # `counters`, when the running totals were last brought up to that.
 THROUGH = "buckets"
 
@@ -335,6 +336,8 @@ class Throughput:
         self._at_a_time = 6 * HOUR
         self._forgotten: datetime | None = None
         self._warned = False
+        # From here on all is counted; None once nothing missed is left to count.
+        self._counted_from: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Count what is young, then what was missed, until stopped; raises PyMongoError."""
@@ -346,10 +349,13 @@ class Throughput:
             try:
                 now = datetime.now(UTC)
                 self._count_young(now)
-                self._note(young=now)
+                if more and self._counted_from is None:
+                    self._counted_from = floor(now - STRAGGLERS, MINUTE)
+                self._note(young=now, countedFrom=self._counted_from)
                 more = more and self._count_missed(missed, stop)
                 if not more:
-                    self._note(through=now)
+                    self._counted_from = None
+                    self._note(through=now, countedFrom=None)
                 self._looked(now, not more)
                 self._note(counters=now)
                 self._forget(now)
@@ -361,6 +367,7 @@ class Throughput:
                     log.warning("no throughput without its indexes; `jobmon init` makes them")
                 stop.wait(LOOK_FOR_INDEXES_EVERY_S)
                 missed, more = self._missed(datetime.now(UTC)), True
+                self._counted_from = None
                 continue
             took_s = time.monotonic() - started
             rest_s = took_s / 4 if more else min(max(1.0, took_s * REST), MAX_REST_S)
@@ -373,11 +380,13 @@ class Throughput:
         for start, end, span in missed:
             self._count(start, end, span)
             self._add_up(start, end, span)
+            if self._counted_from is not None:
+                self._counted_from = min(self._counted_from, start)
             if stop.is_set() or time.monotonic() > until:
                 return True
         return False
 
-    def _note(self, **moments: datetime) -> None:
+    def _note(self, **moments: datetime | None) -> None:
         fields = {**self._own.scope, "name": THROUGH, **moments}
         self._state.update_one({"_id": self._own.id(THROUGH)}, {"$set": fields}, upsert=True)
 
@@ -503,6 +512,12 @@ def load_through(document: Document) -> datetime | None:
     """Up to when all is counted, if it ever was; MalformedError of another document."""
     through = document.get("through")
     return None if through is None else typed(through, datetime)
+
+
+def load_counted_from(document: Document) -> datetime | None:
+    """From when on all is counted, while a collector still counts what is older; else None."""
+    counted_from = document.get("countedFrom")
+    return None if counted_from is None else typed(counted_from, datetime)
 
 
 def bucket_name(span: timedelta, at: datetime) -> str:

@@ -163,3 +163,33 @@ def test_what_was_remembered_goes_with_the_rollup() -> None:
     series.by_step(window, ())
     rollup.each, rollup.now = 5, Counted(young=NOW + MINUTE, settled=None)
     assert {told.enqueued for told in series.by_step(window, ()).happened.values()} == {10}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "covered"),
+    [(0, 1, True), (3, 4, True), (1, 4, False), (2, 3, False), (4, 5, True), (0, 2, False)],
+)
+def test_a_gap_between_what_was_and_what_is_being_counted_is_known(
+    start: int, end: int, covered: bool
+) -> None:
+    """A collector that comes back counts the newest first: between is what nobody knows yet."""
+    hours = [NOW + number * HOUR for number in range(6)]
+    counted = Counted(young=hours[5], settled=hours[1], counted_from=hours[3])
+    assert counted.covers(hours[start], hours[end]) is covered
+    assert Counted(young=NOW, settled=None).covers(hours[0], hours[5])
+
+
+def test_a_step_that_nobody_has_counted_yet_is_told_apart() -> None:
+    rollup = Rollup()
+    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
+    quarter = floor(NOW, MINUTE) - 15 * MINUTE
+    rollup.now = Counted(young=NOW, settled=None, counted_from=quarter)
+    past = series.by_step(window, ())
+    assert (len(past.uncounted), max(past.uncounted)) == (45, quarter - MINUTE)
+    assert not past.is_complete
+    assert not series.by_type(window).is_complete
+    rollup.now = Counted(young=NOW + MINUTE, settled=quarter)
+    assert (series.by_step(window, ()).uncounted, series.by_type(window).is_complete) == (
+        frozenset(),
+        True,
+    )

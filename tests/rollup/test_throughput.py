@@ -83,7 +83,7 @@ def attempt(database: Db, finished_at: datetime, **more: Any) -> None:
 def total(service: Api, path: str = SERIES, **query: Any) -> dict[str, int]:
     answer = service.as_admin(path, **query).json
     names = ("enqueued", "succeeded", "failed", "dlq")
-    return {name: sum(row[name] for row in answer["data"]) for name in names}
+    return {name: sum(row[name] or 0 for row in answer["data"]) for name in names}
 
 
 def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
@@ -326,6 +326,7 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
         "step": 900,
         "asOf": None,
         "source": "live",
+        "complete": True,
     }
     assert [step["at"][11:16] for step in answer["data"]] == [
         "03:00",
@@ -362,3 +363,30 @@ def test_without_a_field_there_is_no_index_and_the_rest_is_counted(
     database.jobs.update_one({}, {"$set": {"finishedAt": now}})
     with pytest.raises(OperationFailure, match="hint"):
         tally(connection, now - HOUR, now + MINUTE, HOUR)
+
+
+def test_what_is_not_counted_yet_is_null_and_not_zero(
+    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch a chart that shows a past without any work while a first count goes on."""
+    now = datetime.now(UTC)
+    window = {"from": f"{now - HOUR:%FT%TZ}", "to": f"{now:%FT%TZ}", "step": 60}
+    attempt(database, now - 40 * MINUTE)
+    attempt(database, now - 2 * MINUTE)
+    with monkeypatch.context() as never_done, counting(service):
+        never_done.setattr(Throughput, "_count_missed", lambda *_: True)
+        eventually(lambda: service.as_admin(SERIES, **window).json["meta"]["source"] == "rollup")
+        answer = service.as_admin(SERIES, **window).json
+        types = service.as_admin(TYPES, **window).json
+    old, young = answer["data"][0], answer["data"][-5:]
+    assert answer["meta"]["complete"] is False
+    assert [old[name] for name in ("enqueued", "succeeded", "failed", "dlq", "failureRate")] == (
+        [None] * 5
+    )
+    assert old["runMs"] == {"p50": None, "p95": None, "p99": None}
+    assert sum(step["succeeded"] for step in young) == 1
+    assert types["meta"]["complete"] is False
+    with counting(service):
+        eventually(lambda: service.as_admin(SERIES, **window).json["meta"]["complete"])
+        assert total(service, **window)["succeeded"] == 2
+    assert service.as_admin(TYPES, **window).json["meta"]["complete"] is True
