@@ -14,6 +14,7 @@ from pymongo.database import Database
 from pymongo.errors import (
     InvalidURI,
     NotPrimaryError,
+    OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
@@ -57,7 +58,8 @@ class _Presence:
         self._said = False
 
     def check(self, client: MongoClient[Document]) -> None:
-        """DatabaseAwayError when queries have waited in vain for as long as they may.
+        """DatabaseAwayError when queries have waited in vain for as long as they may, or
+        OperationFailure when a server was there and refused to let this user sign in.
 
         Whoever comes first waits, for a new primary mostly comes soon; whoever comes after that
         must not hold a thread each for as long again.
@@ -69,6 +71,7 @@ class _Presence:
                 self._said = False
                 log.warning("the database is back")
             return
+        _raise_refusal(client)
         # What was seen long ago may have been another outage.
         if self._lost_at is None or now - self._looked_at > 2 * self._patience_s:
             self._lost_at = now
@@ -79,6 +82,14 @@ class _Presence:
             self._said = True
             log.error("the database is away: queries are refused at once until it is back")
         raise DatabaseAwayError(f"no server for {now - self._lost_at:.1f} s")
+
+
+def _raise_refusal(client: MongoClient[Document]) -> None:
+    """OperationFailure if a server refused the sign-in: until it is looked at again, the driver
+    takes it for one that is not there."""
+    for server in client.topology_description.server_descriptions().values():
+        if isinstance(refusal := server.error, OperationFailure):
+            raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
 
 
 class _ClientMaker:

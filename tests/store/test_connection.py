@@ -15,12 +15,14 @@ from bson import encode
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 
 from jobmon import create_app
 from jobmon.embedded import Mongod, free_port
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection, DatabaseAwayError
+from jobmon.store.failures import AUTHENTICATION_FAILED
 
 from ..conftest import NOW, SECRET, Api
 from ..nameserver import HOST, NAME, NameServer, name_server
@@ -36,6 +38,24 @@ def test_the_database_is_the_one_in_the_uri(
     connection = Connection(make_settings(mongo_uri=f"mongodb://127.0.0.1:1{path}"))
     assert connection.database.name == name
     connection.client.close()
+
+
+def test_a_refused_sign_in_is_not_taken_for_a_database_that_is_away(
+    mongod: Mongod, make_settings: Callable[..., Settings]
+) -> None:
+    """Would catch a readiness that names the network where the password is wrong."""
+    uri = mongod.uri.replace("mongodb://", "mongodb://nobody:wrong@")
+    connection = Connection(make_settings(mongo_uri=uri, server_selection_timeout_ms=100))
+
+    def refusal() -> str:
+        with pytest.raises(OperationFailure) as refused:
+            connection.ping()
+        assert refused.value.code == AUTHENTICATION_FAILED
+        return str(refused.value)
+
+    # Between two looks of the driver's monitor the server counts as unknown.
+    eventually(lambda: "the sign-in was refused" in refusal())
+    connection.close()
 
 
 def test_a_fork_gets_a_client_of_its_own(
