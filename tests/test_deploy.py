@@ -269,6 +269,7 @@ def test_what_the_image_is_built_from_is_let_through_to_the_builder() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_our_containers_write_nothing_and_have_no_rights(name: str) -> None:
     service = OURS[name]
+    assert service["init"] is True  # else a SIGTERM during the imports is lost
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp:size=64m"]
     assert service["cap_drop"] == ["ALL"]

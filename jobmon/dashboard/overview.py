@@ -262,8 +262,8 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     due, later = grouped(conditions.eligible), grouped(conditions.scheduled)
     when = f"{due} due (incl. retries), {later} scheduled"
     if conditions.eligible is None and conditions.scheduled is None:
-        too_many = "too many to tell due from scheduled"
-        when = too_many if "nextRunAt" not in unknown else "due times unknown"
+        unread = "nextRunAt" in unknown or "scheduled" in conditions.unknown
+        when = "due times unknown" if unread else "too many to tell due from scheduled"
     yield of_status("Queued", _QUEUED, when)
     expired = conditions.expired_leases
     until = "no expired leases"
