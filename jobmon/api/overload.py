@@ -113,5 +113,6 @@ def _receive_body() -> None:
     if request.content_length or "Transfer-Encoding" in request.headers:
         request.get_data()
         # Werkzeug cuts a body whose length was not announced where it should refuse it.
-        if request.content_length is None and request.environ["wsgi.input"].read(1):
+        is_unsized = request.content_length is None and request.environ.get("wsgi.input_terminated")
+        if is_unsized and request.environ["wsgi.input"].read(1):
             raise RequestEntityTooLarge

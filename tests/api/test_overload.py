@@ -1,6 +1,7 @@
 """Turns: would catch a turn that is lost, given twice or waited for too long, and a probe that has
 to wait for one."""
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 from pymongo.database import Database
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from jobmon import create_app
 from jobmon.api import overload
-from jobmon.api.overload import MAX_LARGE_WAITING, Turns
+from jobmon.api.overload import MAX_BODY_BYTES, MAX_LARGE_WAITING, Turns
 from jobmon.api.schemas import JobDetail
 from jobmon.settings import Settings
 from jobmon.store.decoding import LARGE_BYTES
@@ -148,3 +150,36 @@ def test_one_large_document_at_a_time_is_held_until_its_answer_is_made(
         go_on.set()
         assert {answer.result().status_code for answer in answers} == {200}
     assert real_api.as_admin("/jobs/large").status_code == 200
+
+
+class Endless(io.RawIOBase):
+    """A connection that stays open: who reads more than there is would wait for ever."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: Any) -> int:
+        raise AssertionError("read")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/jobs"])
+def test_a_body_without_a_length_or_an_end_is_not_read(api: Api, path: str) -> None:
+    """Would catch a 413, and a thread that waits, behind a server that hands over the socket."""
+    environ = EnvironBuilder(path, headers={"Transfer-Encoding": "chunked"}).get_environ()
+    environ |= {"wsgi.input": Endless()}
+    environ.pop("wsgi.input_terminated", None)
+    _, status, _ = run_wsgi_app(api.app, environ)
+    assert status == ("200 OK" if path == "/healthz" else "401 UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES, 401), (MAX_BODY_BYTES + 1, 413)])
+def test_a_body_that_is_too_long_is_refused_whether_its_length_is_announced_or_not(
+    api: Api, size: int, status: int
+) -> None:
+    for headers in ({}, {"Transfer-Encoding": "chunked"}):
+        environ = EnvironBuilder("/jobs", data=b"x" * size, headers=headers).get_environ()
+        if headers:
+            del environ["CONTENT_LENGTH"]
+            environ["wsgi.input_terminated"] = True
+        _, line, _ = run_wsgi_app(api.app, environ)
+        assert line.startswith(f"{status} "), headers
