@@ -239,7 +239,11 @@ class World:
                 strict(body.decode())
             elif mimetype == "text/html" and status not in (302, 303, 308):  # werkzeug's own
                 _Balanced(body.decode())
-        if not request.is_known and path.startswith(NEEDS_TOKEN):
+        if request.has_large_body:
+            assert status == 413, said  # whoever asks, and for what
+        elif request.has_cut_body:
+            assert status == 400, said
+        elif not request.is_known and path.startswith(NEEDS_TOKEN):
             assert status in (401, 404, 405, 308), said
         if status < 400 or is_page or request.method == "HEAD":
             return
@@ -250,7 +254,9 @@ class World:
             assert {"code", "message"} <= set(error["error"]) <= {"code", "message", "details"}, (
                 said
             )
-            assert status != 503 or error["error"]["code"] == "collector_unavailable", said
+            code = error["error"]["code"]
+            assert status != 503 or code == "collector_unavailable", said
+            assert (status == 413) == (code == "request_entity_too_large"), said
         assert (status == 401) == ("WWW-Authenticate" in headers), said
         assert status not in (429, 503) or int(headers["Retry-After"]) > 0, said
 

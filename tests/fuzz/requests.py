@@ -10,6 +10,7 @@ from urllib.parse import quote, quote_plus, unquote_to_bytes
 
 import bson
 
+from jobmon.api.overload import MAX_BODY_BYTES
 from jobmon.store.ordering import Place
 
 from ..conftest import DATE, NOW
@@ -153,6 +154,23 @@ class Request(NamedTuple):
     def is_known(self) -> bool:
         """Whether it carries a good token."""
         return self.who in ("admin", "ada")
+
+    @property
+    def has_large_body(self) -> bool:
+        """Whether more is announced than any route reads."""
+        return self._announced_bytes > MAX_BODY_BYTES
+
+    @property
+    def has_cut_body(self) -> bool:
+        """Whether less is sent than announced."""
+        return len(self.body) < self._announced_bytes
+
+    @property
+    def _announced_bytes(self) -> int:
+        announced = self.headers.get("Content-Length", str(len(self.body)))
+        # Chunks announce no length.
+        is_sized = announced.isdecimal() and "chunked" not in self.headers.values()
+        return int(announced) if is_sized else 0
 
 
 def _text(dice: documents.Dice) -> str:
