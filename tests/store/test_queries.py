@@ -383,6 +383,7 @@ def test_due_jobs_are_told_from_scheduled_ones_however_many_there_are_of_one_kin
 ) -> None:
     """Would catch a count that runs into its time limit when ten million jobs wait."""
     monkeypatch.setattr(jobs_module, "MAX_COUNTED", 300)
+    monkeypatch.setattr(jobs_module, "MAX_OVERDUE", 300)
     now = NOW + timedelta(seconds=second)
     waiting = {"status": {"$in": ["queued", "failed"]}}
     later = filled.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
@@ -394,6 +395,7 @@ def test_due_jobs_are_told_from_scheduled_ones_however_many_there_are_of_one_kin
         found = JobStore(connection, 0).conditions(counts, now)
     connection.client.close()
     assert (found.eligible, found.scheduled) == ((due, later) if told else (None, None))
+    assert ("overdue_by_type" in found.unknown) == (due >= 300)
     assert_cheap(filled, entries)
     assert max(entry.get("keysExamined", 0) for entry in entries) <= 300 + 2
 
