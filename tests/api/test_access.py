@@ -65,8 +65,14 @@ STRANGERS = {
     "forged": (401, "token_invalid"),
     "revoked": (401, "token_invalid"),
 }
-KNOWN = ("user", "odd role", "no role")
-ADMINISTRATORS = ("ops", "admin")
+ODD_ROLES: dict[str, Any] = {
+    "document as role": {"admin": True},
+    "number as role": 1,
+    "documents as roles": [{"admin": "admin"}, ["admin"]],
+    "other roles": ["user", "Admin"],
+}
+KNOWN = ("user", *ODD_ROLES, "no role")
+ADMINISTRATORS = ("ops", "admin", "admin among roles")
 OK, NOT_ADMIN = (200, None), (403, "permission_denied")
 NOT_YOURS = (403, "access_denied")
 CALLERS = (*STRANGERS, *KNOWN, *ADMINISTRATORS)
@@ -82,10 +88,11 @@ TOKENS = {
     "forged": signed("ada", "admin", "another secret of thirty-two bytes or more"),
     "revoked": signed("ada", "admin", jti="revoked"),
     "user": signed("ada", "user"),
-    "odd role": signed("ada", ["admin", "ops"]),
+    **{caller: signed("ada", role) for caller, role in ODD_ROLES.items()},
     "no role": jwt.encode({"sub": "ada"}, SECRET, "HS256"),
     "ops": signed("olga", "ops"),
     "admin": signed("root", "admin"),
+    "admin among roles": signed("root", ["user", "admin"]),
 }
 
 
@@ -212,9 +219,10 @@ def test_a_job_opens_to_its_owner_and_to_admins(api: Api, job: str, caller: str)
 def test_a_list_of_ones_own_jobs_holds_no_others(api: Api) -> None:
     for caller, own in (
         ("user", "adas"),
-        ("odd role", "adas"),
+        ("other roles", "adas"),
         ("ops", "olgas"),
         ("admin", "roots"),
+        ("admin among roles", "roots"),
     ):
         listed = ask(api, "/jobs", caller).json["data"]
         assert [job["jobId"] for job in listed] == [own], caller
