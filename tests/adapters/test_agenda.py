@@ -329,7 +329,7 @@ def test_the_pages_tell_what_is_known_and_nothing_else(agenda: Agenda) -> None:
     assert "The bank said no." in dead.text
     assert "hidden" not in dead.text
     running = viewer.page(f"/dashboard/jobs/{agenda.jobs['runs']}")
-    assert "held by worker-1" in running.text
+    assert "running on worker-1" in running.text
     due = viewer.page(f"/dashboard/jobs/{agenda.jobs['due']}")
     assert "attempt" not in due.text.lower().replace("attempts", "")
 

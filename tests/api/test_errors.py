@@ -75,10 +75,15 @@ def test_t59_4_a_job_of_another_and_no_job_at_all_are_the_same_answer(
 
 
 @pytest.mark.parametrize(
-    "path", ["/favicon.ico", "/nope", "/jobs/a/b", "/admin", "/admin/jobs/none", "/jobs/"]
+    "path", ["/favicon.ico", "/nope", "/admin", "/admin/jobs/none", "/admin/jobs/queue/a", "/jobs/"]
 )
 def test_an_unknown_route_is_404(api: Api, path: str) -> None:
     assert_error(api.get(path), 404, "not_found")
+
+
+def test_what_has_slashes_below_jobs_is_an_id(api: Api) -> None:
+    assert_error(api.get("/jobs/a/b"), 401, "authentication_required")
+    assert_error(api.as_owner("/jobs/a/b", "ada"), 403, "access_denied")
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])

@@ -301,7 +301,7 @@ def test_an_expired_session_says_so_and_comes_back_to_where_one_was(
     asked = "/dashboard/jobs?status=dlq&sort=createdAt"
     page = visit(f"{stack.url}/dashboard/sign-in?then={quote(asked)}", token=None)
     paste(page, token(seconds=3))
-    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
     expect(page.get_by_role("alert")).to_contain_text("Your session has expired", timeout=15_000)
     paste(page, admin)
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq&sort=createdAt")
@@ -834,12 +834,14 @@ def test_an_id_is_copied_and_what_is_filtered_is_exported(
         with page.expect_download() as download:
             page.get_by_role("link", name=name, exact=True).click()
         text = download.value.path().read_text(encoding="utf-8-sig")
-        rows = (
+        *rows, end = (
             csv.DictReader(text.splitlines())
             if name == "CSV"
             else map(json.loads, text.splitlines())
         )
         exported[name] = {row["jobId"] for row in rows}
+        marks = {"CSV": ["#end", "30"], "NDJSON": [True, 30]}
+        assert list(end.values())[:2] == marks[name]
     everything = {one["jobId"] for one in wanted}
     assert exported == {"CSV": everything, "NDJSON": everything}
 
