@@ -59,8 +59,9 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def descendants() -> dict[int, str]:
-    """The processes below this one that still run: their numbers and command lines."""
+def descendants(above: int | None = None) -> dict[int, str]:
+    """The processes below one, by default this one, that still run: their numbers and command
+    lines."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
@@ -68,7 +69,7 @@ def descendants() -> dict[int, str]:
             if state not in "ZX":
                 parents[int(stat.parent.name)] = int(parent)
     found: dict[int, str] = {}
-    below = {os.getpid()}
+    below = {os.getpid() if above is None else above}
     while below := {pid for pid, parent in parents.items() if parent in below}:
         for pid in below:
             with suppress(OSError):

@@ -1,7 +1,6 @@
 """`jobmon demo`, which is `make run`, as a newcomer meets it: would catch a printed line that does
 not work, a process left behind, and a write to a database that was only to be watched."""
 
-import contextlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from pymongo.database import Database
 from jobmon.embedded import Mongod, free_port
 
 from ..conftest import SECRET
-from ..processes import ended
+from ..processes import descendants, ended
 from ..waiting import eventually
 
 
@@ -50,21 +49,8 @@ class Demo:
     def curl_lines(self) -> list[str]:
         return [line for line in self.said().splitlines() if line.startswith("curl")]
 
-    def descendants(self) -> set[int]:
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):  # it has just ended
-                parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")")[-1].split()[1])
-        return {pid for pid in parents if self.process.pid in ancestry(pid, parents)}
-
     def interrupt(self) -> int:
         return ended(self.process, signal.SIGINT)
-
-
-def ancestry(pid: int, parents: dict[int, int]) -> Iterator[int]:
-    while pid in parents:
-        pid = parents[pid]
-        yield pid
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -108,11 +94,11 @@ def test_ctrl_c_ends_every_process_and_the_next_run_goes_on_with_the_same_data(
     eventually(demo.ready, within_s=60)
     token = re.search(r"Bearer (\S+)'", demo.curl_lines()[0]).group(1)
     eventually(lambda: ask(demo.curl_lines()[0])["totalJobs"] >= 250)  # the first burst
-    started = demo.descendants()
+    started = set(descendants(demo.process.pid))
     assert len(started) >= 4  # mongod, gunicorn and its workers, the workload
     assert demo.interrupt() == 0
-    # One that had to be killed is there until its new parent has taken note.
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+    # We adopt those that had to be killed: one whose end nobody has asked for is no process.
+    eventually(lambda: started.isdisjoint(descendants()))
     assert "Traceback" not in demo.said()
 
     again = Demo(tmp_path)
