@@ -476,7 +476,7 @@ def recovered_at(
     right to within two seconds."""
     deadline = time.monotonic() + within_s
     served: float | None = None
-    in_a_row, began = 0, 0.0
+    in_a_row, began, lacking = 0, 0.0, ""
     while True:
         answer = Answer(port, "/admin/jobs/stats", token)
         if answer.status == 200:
@@ -485,12 +485,14 @@ def recovered_at(
             if in_a_row >= 10 and served is None:
                 served = began
             stats = answer.json
-            fresh = stats["totalJobs"] >= writers.known_at(answer.asked_at - 2)
+            least = writers.known_at(answer.asked_at - 2)
+            fresh = stats["totalJobs"] >= least
             if served is not None and stats["source"] == "rollup" and fresh:
                 return served, answer.asked_at
+            lacking = f"{stats['totalJobs']} jobs of {least} ({stats['source']}, {in_a_row} served)"
         else:
-            in_a_row = 0
-        assert time.monotonic() < deadline, f"not recovered in {within_s} s: {answer.body[:300]!r}"
+            in_a_row, lacking = 0, repr(answer.body[:300])
+        assert time.monotonic() < deadline, f"not recovered in {within_s} s: {lacking}"
         time.sleep(0.02)
 
 
