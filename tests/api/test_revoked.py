@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import jwt
 import pytest
 from click.testing import CliRunner, Result
 from pymongo.database import Database
-from pymongo.errors import AutoReconnect, OperationFailure
+from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure
 
 from jobmon import create_app
 from jobmon.api.auth import token_id
@@ -379,6 +380,22 @@ def test_init_makes_the_list_so_that_it_can_be_missed(
     assert api.get("/readyz").status_code == 200
     state[REVOKED].drop()
     assert api.get("/readyz").json["error"]["code"] == "revocations_lost"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (AutoReconnect("away since the probe looked"), (503, "database_unavailable")),
+        (ExecutionTimeout("busy, and hence ready", 50), (200, None)),
+        (OperationFailure("nobody knows why", 2), (503, "revocations_lost")),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_not_told_to_be_lost(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception, told: tuple[int, str | None]
+) -> None:
+    monkeypatch.setattr(RevokedTokens, "_find", Mock(side_effect=error))
+    answer = api.get("/readyz")
+    assert (answer.status_code, answer.json.get("error", {}).get("code")) == told
 
 
 def test_an_entry_that_is_half_understood_refuses_what_it_names(

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from jobmon import create_app
-from jobmon.demo import run_workload
+from jobmon.demo import working
 from jobmon.embedded import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
@@ -171,19 +170,6 @@ def serving(settings: Settings) -> Iterator[Api]:
         app.extensions["jobmon_connection"].client.close()
 
 
-@contextmanager
-def working(guarded: Guarded) -> Iterator[None]:
-    """Producers and workers beside us, as a user who may write."""
-    stop = threading.Event()
-    thread = threading.Thread(target=run_workload, args=[guarded.uri("root"), stop])
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def exercise(api: Api, spans: tuple[str, ...]) -> None:
     """Ask every route for everything that makes it ask the database."""
     by = {"admin": api.token(), "owner": api.token("alice", "user")}
@@ -312,7 +298,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
 ) -> None:
     web = make_settings(mongo_uri=guarded.uri("reader"))
     collector = make_settings(mongo_uri=guarded.uri("collector"))
-    with guarded.root(appname="jobmon") as root, working(guarded):
+    with guarded.root(appname="jobmon") as root, working(guarded.uri("root")):
         eventually(lambda: root[WATCHED].jobs.count_documents({}) > 100)
         refused_before = refusals(guarded.server)
         with profiling(root, WATCHED), profiling(root, OWN), serving(web) as api:
@@ -369,7 +355,7 @@ def test_every_route_works_for_every_documented_user(
     collector = make_settings(mongo_uri=guarded.uri("collector"))
     with ExitStack() as stack:
         root = stack.enter_context(guarded.root())
-        stack.enter_context(working(guarded))
+        stack.enter_context(working(guarded.uri("root")))
         eventually(lambda: root[WATCHED].jobs.count_documents({}) > 20)
         root.drop_database(OWN)
         apis = {

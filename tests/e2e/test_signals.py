@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -24,6 +24,8 @@ from ..waiting import eventually
 WITHIN_S = 8
 MOMENTS = 6
 
+Start = Callable[..., subprocess.Popen[bytes]]
+
 
 @pytest.fixture
 def silent() -> Iterator[str]:
@@ -32,61 +34,66 @@ def silent() -> Iterator[str]:
         yield f"mongodb://127.0.0.1:{server.getsockname()[1]}/?"
 
 
-def start(log: Path, uri: str, *command: str, **more: str) -> subprocess.Popen[bytes]:
-    """A `jobmon` command of the test's own on the database `signals`."""
-    uri = uri.replace("/?", "/signals?")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
-    environment = kept | {
-        "JOBMON_MONGO_URI": uri,
-        "JOBMON_WORKLOAD_MONGO_URI": uri,
-        "JOBMON_JWT_SECRET_KEY": SECRET,
-        "JOBMON_ROLLUP_DB": f"signals_{free_port()}",
-        "JOBMON_BIND": f"127.0.0.1:{free_port()}",
-    }
-    with log.open("w") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", *command],
-            stdout=output,
-            stderr=output,
-            env=environment | more,
-            start_new_session=True,
-        )
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts `jobmon` commands on the database `signals`; what still runs is killed in the end."""
+    with ExitStack() as running:
+
+        def start(log: Path, uri: str, *command: str, **more: str) -> subprocess.Popen[bytes]:
+            uri = uri.replace("/?", "/signals?")
+            given = os.environ.items()
+            kept = {name: value for name, value in given if not name.startswith("JOBMON_")}
+            environment = kept | {
+                "JOBMON_MONGO_URI": uri,
+                "JOBMON_WORKLOAD_MONGO_URI": uri,
+                "JOBMON_JWT_SECRET_KEY": SECRET,
+                "JOBMON_ROLLUP_DB": f"signals_{free_port()}",
+                "JOBMON_BIND": f"127.0.0.1:{free_port()}",
+            }
+            with log.open("w") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *command],
+                    stdout=output,
+                    stderr=output,
+                    env=environment | more,
+                    start_new_session=True,
+                )
+            running.callback(ended, process, None)
+            return process
+
+        yield start
 
 
 @pytest.mark.parametrize(
     ("command", "number"), [("collector", signal.SIGTERM), ("workload", signal.SIGINT)]
 )
 def test_a_signal_at_any_moment_of_a_start_ends_it(
-    mongod: Mongod, tmp_path: Path, command: str, number: signal.Signals
+    start: Start, mongod: Mongod, tmp_path: Path, command: str, number: signal.Signals
 ) -> None:
     """All of them at the same time: each start is slow, and the machine is busy."""
-    with ExitStack() as running:
-        begun = time.monotonic()
-        started = [
-            start(tmp_path / str(moment), mongod.uri, "jobmon.cli", command)
-            for moment in range(MOMENTS)
-        ]
-        for process in started:
-            running.callback(ended, process, None)
-        log = tmp_path / "first"
-        first = start(log, mongod.uri, "jobmon.cli", command)
-        running.callback(ended, first, None)
-        eventually(lambda: is_at_work(first), within_s=60)
-        span_s = time.monotonic() - begun
-        for process in started:
-            # From when it has its handlers on, over some tenths of a second.
-            process.send_signal(number)
-            time.sleep(span_s / 200)
-        first.send_signal(number)
-        codes = {process.wait(WITHIN_S) for process in [*started, first]}
+    begun = time.monotonic()
+    started = [
+        start(tmp_path / str(moment), mongod.uri, "jobmon.cli", command)
+        for moment in range(MOMENTS)
+    ]
+    log = tmp_path / "first"
+    first = start(log, mongod.uri, "jobmon.cli", command)
+    eventually(lambda: is_at_work(first, log), within_s=60)
+    span_s = time.monotonic() - begun
+    for process in started:
+        # From when it has its handlers on, over some tenths of a second.
+        process.send_signal(number)
+        time.sleep(span_s / 200)
+    first.send_signal(number)
+    codes = {process.wait(WITHIN_S) for process in [*started, first]}
     # One that was still importing ended as any Python program does.
     assert codes <= {0, 1, -number}
     assert first.returncode == 0
 
 
-def is_at_work(process: subprocess.Popen[bytes]) -> bool:
+def is_at_work(process: subprocess.Popen[bytes], log: Path) -> bool:
     """Whether the signals are held, so that the command itself decides how it ends."""
-    assert process.poll() is None
+    assert process.poll() is None, log.read_text()
     status = Path(f"/proc/{process.pid}/status").read_text()
     blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
     return bool(blocked >> (signal.SIGTERM - 1) & 1)
@@ -94,18 +101,19 @@ def is_at_work(process: subprocess.Popen[bytes]) -> bool:
 
 @pytest.mark.parametrize("command", ["collector", "workload"])
 def test_it_ends_without_an_answer_of_the_database(
-    silent: str, tmp_path: Path, command: str
+    start: Start, silent: str, tmp_path: Path, command: str
 ) -> None:
-    process = start(tmp_path / "log", silent, "jobmon.cli", command)
-    eventually(lambda: is_at_work(process), within_s=60)
+    log = tmp_path / "log"
+    process = start(log, silent, "jobmon.cli", command)
+    eventually(lambda: is_at_work(process, log), within_s=60)
     assert ended(process, signal.SIGTERM, WITHIN_S) == 0
 
 
-def test_it_ends_while_the_database_is_frozen(mongod: Mongod, tmp_path: Path) -> None:
+def test_it_ends_while_the_database_is_frozen(start: Start, tmp_path: Path) -> None:
     with Mongod(tmp_path / "db") as frozen:
         log = tmp_path / "log"
         process = start(log, frozen.uri, "jobmon.cli", "collector")
-        eventually(lambda: "built" in log.read_text(), within_s=60)
+        eventually(lambda: is_at_work(process, log) and "built" in log.read_text(), within_s=60)
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
             assert ended(process, signal.SIGTERM, WITHIN_S) == 0
@@ -113,7 +121,9 @@ def test_it_ends_while_the_database_is_frozen(mongod: Mongod, tmp_path: Path) ->
             os.kill(frozen.pid, signal.SIGCONT)
 
 
-def test_a_worker_hears_a_signal_from_its_first_moment_on(tmp_path: Path, silent: str) -> None:
+def test_a_worker_hears_a_signal_from_its_first_moment_on(
+    start: Start, tmp_path: Path, silent: str
+) -> None:
     """gunicorn's worker has the master's handler at first, which only takes note."""
     (tmp_path / "hasty.py").write_text(
         "import os, signal\n"
@@ -131,7 +141,9 @@ def test_a_worker_hears_a_signal_from_its_first_moment_on(tmp_path: Path, silent
     assert "deaf" not in log.read_text()
 
 
-def test_workers_that_load_the_app_are_not_waited_for(tmp_path: Path, silent: str) -> None:
+def test_workers_that_load_the_app_are_not_waited_for(
+    start: Start, tmp_path: Path, silent: str
+) -> None:
     (tmp_path / "slow.py").write_text(
         "import time\nprint('loading', flush=True)\nwhile True: time.sleep(0.01)\n"
     )
@@ -143,7 +155,7 @@ def test_workers_that_load_the_app_are_not_waited_for(tmp_path: Path, silent: st
 
 
 def test_a_service_with_a_collector_ends_without_an_answer_of_the_database(
-    tmp_path: Path, silent: str
+    start: Start, tmp_path: Path, silent: str
 ) -> None:
     log = tmp_path / "log"
     port = free_port()
