@@ -4,11 +4,14 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+from pymongo.errors import PyMongoError
+
 from jobmon.api import examples
 from jobmon.api.errors import unavailable
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
 from jobmon.api.schemas import Alive, Error, Ready
 from jobmon.rollup.reader import RollupReader
+from jobmon.store.failures import Failure, failure_of
 from jobmon.store.probe import DatabaseProbe
 from jobmon.store.revoked import RevokedTokens
 
@@ -60,8 +63,18 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
 
 
 def _are_lost(revoked: RevokedTokens) -> bool:
+    """A database that is away since the probe's look is told as such: that loses nothing."""
     try:
         return revoked.are_lost()
+    except PyMongoError as error:
+        match failure_of(error):
+            case None:
+                log.error("readiness lacks the revoked tokens", exc_info=error)
+                return True
+            case Failure.TOO_SLOW:
+                return False
+            case _:
+                raise
     except Exception as error:  # whatever is stored there, the probe answers
         log.error("readiness lacks the revoked tokens", exc_info=error)
         return True
