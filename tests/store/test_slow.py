@@ -59,6 +59,7 @@ def test_a_query_that_runs_into_its_limit_is_named_too(
     finally:
         database.client.admin.command("configureFailPoint", "failCommand", mode="off")
     named = [line for line in lines if line["event"] == "slow query"]
+    named = [line for line in named if line["collection"] == "jobs"]  # a busy machine has others
     assert {(line["command"], line["outcome"]) for line in named} == {("aggregate", "failed")}
     assert '"$group"' in named[0]["shape"]
 
