@@ -62,3 +62,13 @@ def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, A
             if database in role["role"]
         ),
     }
+
+
+def drop_what_init_made(mongo: MongoClient[dict[str, Any]], database: Database[Any]) -> None:
+    """The roles, users and own databases of the queue in `database`."""
+    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
+        if database.name in role["role"]:
+            mongo.admin.command("dropRole", role["role"])
+    database.command("dropAllUsersFromDatabase")
+    for name in ("rollups", "state"):
+        mongo.drop_database(f"{database.name}_{name}")

@@ -18,7 +18,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_index, wanted_indexes
 
 from ..conftest import NOW
-from .commands import all_names, init, outcomes, problems, uri_of
+from .commands import all_names, drop_what_init_made, init, outcomes, problems, uri_of
 
 Document = dict[str, Any]
 Documents = Database[Document]
@@ -28,12 +28,7 @@ Documents = Database[Document]
 def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
     """A database whose roles and own databases go with it."""
     yield database
-    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
-        if database.name in role["role"]:
-            mongo.admin.command("dropRole", role["role"])
-    database.command("dropAllUsersFromDatabase")
-    for name in ("rollups", "state"):
-        mongo.drop_database(f"{database.name}_{name}")
+    drop_what_init_made(mongo, database)
 
 
 def a_job(number: int, **more: Any) -> Document:

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from jobmon.embedded import Mongod
 from jobmon.queue import JobQueue
 
-from .commands import all_names, init, uri_of
+from .commands import all_names, drop_what_init_made, init, uri_of
 
 Documents = Database[dict[str, Any]]
 USERS = ("--reader", "reader", "--collector", "collector")
@@ -27,12 +27,7 @@ def shop(mongo: MongoClient[dict[str, Any]], database: Documents) -> Iterator[Do
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
     database.command("createUser", "worker", pwd="workerpw", roles=["readWrite"])
     yield database
-    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
-        if database.name in role["role"]:
-            mongo.admin.command("dropRole", role["role"])
-    database.command("dropAllUsersFromDatabase")
-    for name in ("rollups", "state"):
-        mongo.drop_database(f"{database.name}_{name}")
+    drop_what_init_made(mongo, database)
 
 
 def made(mongo: MongoClient[dict[str, Any]], shop: Documents) -> dict[str, Any]:
