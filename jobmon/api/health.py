@@ -63,7 +63,7 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
 
 
 def _are_lost(revoked: RevokedTokens) -> bool:
-    """A database that is away since the probe's look is told as such: that loses nothing."""
+    """Whether the list is lost; a database that went away since the probe looked raises instead."""
     try:
         return revoked.are_lost()
     except PyMongoError as error:

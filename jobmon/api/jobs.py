@@ -39,7 +39,7 @@ JOB_ID = {
 
 
 class RestOfPath(BaseConverter):
-    """The rest of a path, as it stands: a job's id may hold slashes and line ends."""
+    """The rest of a path, unchanged: a job's id may contain slashes and line breaks."""
 
     regex = r"[\s\S]+"
     part_isolating = False
