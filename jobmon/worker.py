@@ -607,8 +607,10 @@ class BufferedWorker(ThreadWorker):
                 return
             if connection.parser.expects_continue and not was_waiting:
                 connection.raw.send(_CONTINUE)
-            if self._received_bytes > MAX_RECEIVED_BYTES:
+            while self._received_bytes > MAX_RECEIVED_BYTES:
                 self._give_up_oldest(self._receiving)
+            if connection.stage is _Stage.CLOSED:
+                return  # it was the oldest itself
 
     def _receive_some(self, connection: Connection) -> bytes | None:
         """What has come, nothing at the end, None if there is nothing yet."""

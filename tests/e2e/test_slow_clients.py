@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,56 @@ def test_unread_files_hold_no_thread_and_one_who_reads_gets_all(served: Web) -> 
         head, body = read_all(client).split(b"\r\n\r\n", 1)
         assert b"Content-Length: %d" % len(body) in head
         assert len(body) > 1_000_000
+
+
+def test_unfinished_requests_have_a_bound_in_bytes(served: Web) -> None:
+    """Would catch memory that clients fill with what they never finish, and one of a few small
+    requests that is closed for each large one, so that the sum goes on growing."""
+    padding = b"".join(b"X-Pad-%d: %s\r\n" % (number, b"x" * 7_900) for number in range(3))
+    body = b"token=" + b"x" * 60_000
+    request = FORM + b"Connection: close\r\n" + padding
+    request += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    kept = worker.MAX_RECEIVED_BYTES // (len(request) - 1)
+    with ExitStack() as held:
+        openings = [HEALTH] * 50 + [request[:-1]] * (kept + 20)
+        clients = [held.enter_context(connect(served, opening)) for opening in openings]
+        expected = ["closed"] * (len(clients) - kept) + ["open"] * kept
+        eventually(lambda: [_state(client) for client in clients] == expected, within_s=5)
+        for client in (clients[-kept], clients[-1]):
+            client.sendall(request[-1:])
+            assert statuses(read_all(client)) == [303]
+
+
+def _state(client: socket.socket) -> str:
+    if not select.select([client], [], [], 0)[0]:
+        return "open"
+    try:
+        return "answered" if client.recv(1, socket.MSG_PEEK) else "closed"
+    except ConnectionResetError:
+        return "closed"
+
+
+def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
+    """Would catch memory that clients fill with answers that they never read."""
+    file = "dashboard/static/vendor/swagger-ui-bundle.js"
+    request = f"GET /{file} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    size = (Path(worker.__file__).parent / file).stat().st_size
+    kernel_bytes = 2 * worker.SEND_BUFFER_BYTES  # what it may keep of an answer, and more
+    (worker_id,) = served.workers()
+    sockets = Path(f"/proc/{worker_id}/fd")
+    with connect(served, HEALTH + b"\r\n") as idle:
+        assert idle.recv(65_536)
+        before = len(list(sockets.iterdir()))
+    with ExitStack() as held:
+        clients = [held.enter_context(connect_narrow(served, request)) for _ in range(80)]
+        kept = range(
+            worker.MAX_UNSENT_BYTES // size,
+            worker.MAX_UNSENT_BYTES // (size - kernel_bytes) + 1,
+        )
+        eventually(lambda: len(list(sockets.iterdir())) - before in kept, within_s=5)
+        assert len(read_all(clients[-1])) > size
+        with suppress(ConnectionResetError):
+            assert len(read_all(clients[0])) < size
 
 
 def test_clients_that_go_in_the_midst_leave_nothing_behind(served: Web) -> None:
