@@ -80,9 +80,30 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 
+LONGEST = (
+    "tests/e2e/test_browser.py",
+    "tests/e2e/test_faults.py",
+    "tests/test_documentation.py",
+    "tests/e2e/test_serving.py",
+    "tests/api/test_openapi_tools.py",
+    "tests/e2e/test_stack.py",
+    "tests/e2e/test_slow_clients.py",
+    "tests/fuzz/test_fuzz.py",
+    "tests/setup/",
+    "tests/e2e/",
+    "tests/adapters/",
+)
+
+
+def _turn(item: pytest.Item) -> int:
+    """When a test's file is begun. (`--no-loadscope-reorder` keeps xdist from changing it.)"""
+    turns = (turn for turn, start in enumerate(LONGEST) if item.nodeid.startswith(start))
+    return next(turns, len(LONGEST))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The longest files first: two processes then end at about the same time.
-    items.sort(key=lambda item: "/e2e/" not in item.nodeid)
+    # The longest files first: the processes then end at about the same time.
+    items.sort(key=_turn)
     for item in items:
         if "mongod" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
