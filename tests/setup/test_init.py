@@ -2,8 +2,10 @@
 one on a field that no document has, a collection that is left behind, a half-made set-up."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pymongo import MongoClient
@@ -34,6 +36,25 @@ def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Document
 def a_job(number: int, **more: Any) -> Document:
     """A job with the fields that jobmon cannot do without."""
     return {"jobId": str(number), "status": "queued", "createdAt": NOW, **more}
+
+
+def fill(shop: Documents, types: tuple[str, ...]) -> None:
+    """4,000 jobs of 50 owners as the queue library makes them, at once."""
+    JobQueue(shop).enqueue(types[0])
+    made = shop.jobs.find_one_and_delete({})
+    assert made is not None
+    del made["_id"]
+    shop.jobs.insert_many(
+        made
+        | {
+            "jobId": str(uuid4()),
+            "type": types[number % len(types)],
+            "payload": {"n": number},
+            "createdBy": f"user-{number % 50}",
+            "createdAt": made["createdAt"] + timedelta(milliseconds=number),
+        }
+        for number in range(4_000)
+    )
 
 
 MISFITS: dict[str, tuple[Any, str]] = {
@@ -181,10 +202,7 @@ def test_unique_is_refused_where_it_would_refuse_documents(mongod: Mongod, shop:
 def test_a_dry_run_writes_nothing_and_estimates_sizes(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
-    queue = JobQueue(shop)
-    kinds = ("email.send", "payout.execute", "report.build")
-    for number in range(4_000):
-        queue.enqueue(kinds[number % 3], {"n": number}, created_by=f"user-{number % 50}")
+    fill(shop, ("email.send", "payout.execute", "report.build"))
     options = ("--reader", "reader", "--collector", "collector")
     before = all_names(mongo, shop.name), shop.command("dbHash")["md5"]
     preview = init(uri_of(mongod, shop), *options, "--dry-run")
@@ -207,9 +225,7 @@ def test_a_dry_run_writes_nothing_and_estimates_sizes(
 def test_an_estimate_is_not_far_from_what_an_index_takes(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
-    queue = JobQueue(shop)
-    for number in range(4_000):
-        queue.enqueue(f"kind-{number % 5}", created_by=f"user-{number % 50}")
+    fill(shop, tuple(f"kind-{number}" for number in range(5)))
     connection = Connection(Settings(mongo_uri=uri_of(mongod, shop)))
     indexes = [index for index in wanted_indexes(connection) if index.collection.name == "jobs"]
     estimates = estimate_bytes(connection, indexes)
