@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from http import HTTPStatus
+from threading import Lock
 from typing import Any
 
 from flask import Blueprint as FlaskBlueprint
@@ -147,6 +148,11 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             )(view)
         return view
 
+    def register_views_in_doc(self, api: "DocumentedApi", *arguments: Any, **options: Any) -> None:
+        """Document the routes, once the document is asked for."""
+        document = super().register_views_in_doc
+        api.undocumented.append(lambda: document(api, *arguments, **options))
+
     def _document_access(self, doc: dict[str, Any], _: dict[str, Any], **__: Any) -> dict[str, Any]:
         responses = doc.setdefault("responses", {})
         for status in _SHARED_FAILURES[self._access]:
@@ -162,6 +168,9 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     DEFAULT_ERROR_RESPONSE_NAME = None  # every failure is named
 
     def __init__(self, app: Flask) -> None:
+        # It takes as long as all else that starting takes, and few processes are asked for it.
+        self.undocumented: list[Callable[[], None]] = []
+        self._lock = Lock()
         options = {"info": {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}}
         super().__init__(app, spec_kwargs=options)
         converter = self.ma_plugin.converter
@@ -180,6 +189,14 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         )
         components.schema("ErrorOfAttempt", schema=schemas.ErrorOfAttempt)
         components.schema("ErrorOfJob", schema=schemas.ErrorOfJob)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole document."""
+        with self._lock:
+            while self.undocumented:
+                self.undocumented.pop(0)()
+            document: dict[str, Any] = self.spec.to_dict()
+        return document
 
     def _register_error_handlers(self) -> None:
         errors.register(self._app)
@@ -213,8 +230,7 @@ def _parameter_of_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str
 def document(app: Flask) -> str:
     """The document as JSON text, always the same for the same routes; ends with a newline."""
     api: DocumentedApi = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
-    told = api.spec.to_dict()
-    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(api.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
 def blueprint() -> FlaskBlueprint:
