@@ -1,3 +1,3 @@
-from jobmon import create_app
+from jobmon.app import create_app
 
 app = create_app()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 # Printing is what this file tests: of a moment that is given, and nothing looks at the clock.
 MEANT = {
-    "tests/store/test_plain.py": {
+    "tests/store/test_bson_json.py": {
         "datetime(2026, 1, 2)",
         "datetime(2026, 1, 2, 3, 4, 5, 678_999, UTC)",
         "datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=1)))",

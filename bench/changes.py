@@ -26,11 +26,11 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from scale import SECRET, Client, await_built, collecting, cpu_s, fill, serving
 
-from jobmon import create_app
-from jobmon.api.auth import issue_token
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
+from jobmon.web.auth import issue_token
 
 CHANGES_A_SECOND = 1_000
 WRITERS = 8

@@ -23,11 +23,11 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from scale import SECRET, collecting, cpu_s, family, fill, serving
 
-from jobmon import create_app
-from jobmon.api.auth import issue_token
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings
+from jobmon.web.auth import issue_token
 
 FIGURES, CHARTS = "/dashboard/overview?range=1h&by=-queued", "/dashboard/charts?range=1h"
 EVERY_S = 1.0

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from tests.faults import ReplicaSet, Scene, await_counted, children, compare, scene
+from tests.support.faults import ReplicaSet, Scene, await_counted, children, compare, scene
 
 # What must be undone after the recovery goes on the stack.
 Fault = Callable[[Scene, ExitStack], None]

@@ -25,7 +25,7 @@ from pymongo import MongoClient
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jobmon.embedded import Mongod  # noqa: E402
+from jobmon.demo.mongod import Mongod  # noqa: E402
 from tests.fuzz.checks import Log, World, listening_to_logs  # noqa: E402
 from tests.fuzz.requests import request  # noqa: E402
 

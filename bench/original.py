@@ -5,9 +5,9 @@ from typing import Any
 
 from flask import Blueprint, Flask, current_app, request
 
-from jobmon import create_app
-from jobmon.api import auth
+from jobmon.app import create_app
 from jobmon.settings import Settings
+from jobmon.web import auth
 
 routes = Blueprint("original", __name__, url_prefix="/original")
 routes.before_request(auth.require_admin)

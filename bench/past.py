@@ -1,8 +1,8 @@
 """A plausible past for an empty queue: what the sample workload would have left behind by now.
 
 Waiting for it would take as long as it tells of. Jobs go through the same lives as in
-`jobmon.demo`, with a busy spell and a provider that was away for a while, so that charts have
-something to say.
+`jobmon.demo.workload`, with a busy spell and a provider that was away for a while, so that charts
+have something to show.
 """
 
 import math
@@ -15,9 +15,9 @@ from typing import Any
 
 from pymongo.database import Database
 
-from jobmon.demo import BACKLOG, KINDS, OWNERS, Kind
+from jobmon.demo.workload import BACKLOG, KINDS, OWNERS, Kind
 from jobmon.rollup.documents import OwnDatabase
-from jobmon.rollup.gauges import Gauge, Gauges
+from jobmon.rollup.samples import QueueSample, QueueSamples
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE
 
 Document = dict[str, Any]
@@ -38,7 +38,7 @@ STACK = """Traceback (most recent call last):
 """
 
 
-class Past:
+class History:
     """`hours` of jobs up to now, made up from `seed`."""
 
     def __init__(self, hours: float, seed: int = 4) -> None:
@@ -59,7 +59,7 @@ class Past:
         jobs.sort(key=lambda job: job["createdAt"])
         watched.jobs.insert_many(jobs, ordered=False)
         watched.job_attempts.insert_many(attempts, ordered=False)
-        gauges = Gauges(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
+        gauges = QueueSamples(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
         for at, gauge in self._samples():
             gauges.sample(at, gauge)
 
@@ -158,7 +158,7 @@ class Past:
     def _becomes(self, job: Document, before: str | None, at: datetime) -> None:
         self._changes.append((at, before, job["status"], job["createdAt"]))
 
-    def _samples(self) -> Iterator[tuple[datetime, Gauge]]:
+    def _samples(self) -> Iterator[tuple[datetime, QueueSample]]:
         """How the queue stood at the end of each minute."""
         self._changes.sort(key=lambda change: change[0])
         counts: Counter[str] = Counter()
@@ -178,5 +178,5 @@ class Past:
             queued = +queued
             counts["leased"] = self._random.randint(1, 4)
             oldest_ms = round((at - min(queued, default=at)) / timedelta(milliseconds=1))
-            yield at, Gauge(status_counts=dict(counts), oldest_queued_ms=oldest_ms)
+            yield at, QueueSample(status_counts=dict(counts), oldest_queued_ms=oldest_ms)
             at += MINUTE

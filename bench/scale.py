@@ -32,8 +32,7 @@ from bson import ObjectId
 from flask.testing import FlaskClient
 from pymongo import MongoClient
 
-from jobmon.api.auth import issue_token
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.redaction import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.throughput import THROUGH
@@ -42,6 +41,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobFilter, JobLists
+from jobmon.web.auth import issue_token
 
 SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa: S105
 STATUSES = ["succeeded"] * 960 + ["queued"] * 15 + ["dlq"] * 10 + ["failed"] * 10 + ["leased"] * 5
@@ -281,7 +281,7 @@ def paths(connection: Connection, count: int) -> dict[str, str]:
     deep = JobLists(connection, JobStore(connection, 0), Redactor()).page(
         JobFilter(), page=depth // 20, per_page=20
     )
-    cursor = deep.next_place.token() if deep.next_place else ""
+    cursor = deep.next_cursor.token() if deep.next_cursor else ""
 
     def since(days: int) -> str:
         return f"?from={datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"

@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from past import Past
+from past import History
 from playwright.sync_api import Page, expect, sync_playwright
 from pymongo import MongoClient
 
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
-from jobmon.store.names import Document
+from jobmon.store.mapping import Document
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDE = {"width": 1280, "height": 800}
@@ -42,7 +42,7 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
     with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
         settings = Settings(mongo_uri=mongod.uri)
         connection = Connection(settings, client)
-        Past(HOURS).fill(client.jobmon, OwnDatabase.of(connection))
+        History(HOURS).fill(client.jobmon, OwnDatabase.of(connection))
         create_indexes(connection)
     port, log = free_port(), state / "log"
     command = [sys.executable, "-m", "jobmon.cli", "demo", "--port", str(port)]

@@ -26,17 +26,17 @@ from pathlib import Path
 
 from pymongo import MongoClient
 
-from jobmon import create_app
-from jobmon.api.auth import issue_token
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection, Document
 from jobmon.store.indexes import create_indexes
+from jobmon.web.auth import issue_token
 from tests.conftest import SECRET
 from tests.e2e.test_readonly import Authority
 from tests.e2e.test_serving import Web
-from tests.faults import children
-from tests.waiting import eventually
+from tests.support.faults import children
+from tests.support.waiting import eventually
 
 JOBS = 30_000
 LARGE_JOB = "large"

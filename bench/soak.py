@@ -27,12 +27,12 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 from tests.e2e.test_serving import Web
-from tests.faults import TYPES, Answer, Viewers, Writers, admin_token, children, collector
+from tests.support.faults import TYPES, Answer, Viewers, Writers, admin_token, children, collector
 
 GENERATORS = 2
 PATHS = (

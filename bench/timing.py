@@ -19,12 +19,12 @@ from pathlib import Path
 
 from pymongo import MongoClient
 
-from jobmon import create_app
-from jobmon.api.auth import issue_token
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Document
 from jobmon.store.indexes import JOB_ID
+from jobmon.web.auth import issue_token
 
 SECRET = "a secret of the benchmark alone, long enough"  # noqa: S105
 LARGE_EVERY, LARGE_BYTES, SMALL_BYTES = 200, 1_000_000, 1_000

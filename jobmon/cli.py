@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 from flask.cli import ScriptInfo
 
-from jobmon import __version__, create_app, logs
-from jobmon.api.auth import revoke_command, token_command
+from jobmon import __version__, logs
 from jobmon.api.openapi import document
-from jobmon.demo import working
+from jobmon.app import create_app
+from jobmon.demo.stack import StackError, run_stack
+from jobmon.demo.workload import working
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError
@@ -23,7 +24,7 @@ from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
 from jobmon.setup.removal import remove, script_removal
 from jobmon.setup.users import User
 from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
-from jobmon.stack import StackError, run_stack
+from jobmon.web.auth import revoke_command, token_command
 
 # How `jobmon --help` lists the commands: in the order in which one comes to need them.
 SECTIONS = {
@@ -83,7 +84,7 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     # One heap for each of a process's eighty threads would grow to what each of them needed once.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
-    os.execv(sys.executable, [sys.executable, *command, "jobmon:create_app()"])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, *command, "jobmon.app:create_app()"])  # noqa: S606
 
 
 @main.command()

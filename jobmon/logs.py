@@ -53,6 +53,17 @@ _secrets: set[str] = set()
 
 def configure(level: str) -> None:
     """Log to standard error from `level` on, unless somebody else has set up logging here."""
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                *_ABOUT,
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            cache_logger_on_first_use=False,
+        )
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
@@ -189,14 +200,3 @@ _ABOUT: list[Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
-
-structlog.configure(
-    processors=[
-        structlog.stdlib.filter_by_level,
-        *_ABOUT,
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    wrapper_class=structlog.stdlib.BoundLogger,
-    cache_logger_on_first_use=False,
-)

@@ -2,7 +2,7 @@
 
 `JOBMON_BIND`, `JOBMON_WORKERS` and `JOBMON_THREADS` are the knobs; gunicorn's own command line
 overrides all of it. Of a worker's threads `JOBMON_THREADS` work at a time; what the others are for
-stands in `api.overload`.
+stands in `web.admission`.
 """
 
 import logging
@@ -20,10 +20,10 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from jobmon import logs
-from jobmon.api.overload import pool_size
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.signals import end_soon
+from jobmon.web.admission import pool_size
 from jobmon.worker import refuse_connections
 
 log = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ graceful_timeout = 20  # what SIGTERM leaves requests that are under way
 keepalive = 15
 limit_request_line = 8_190  # a cursor over odd documents can be long
 control_socket_disable = True
-# What proxies say is read in one place, as JOBMON_TRUSTED_PROXIES says (jobmon/api/protection.py);
-# gunicorn would believe it of anybody on this machine.
+# Proxies' headers are read in jobmon/web/security_headers.py only, from JOBMON_TRUSTED_PROXIES;
+# gunicorn would trust any program on this machine.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
 
 class logger_class(Logger):  # noqa: N801 - the setting's name
-    """gunicorn's lines are logged as ours are; requests are logged by `jobmon.api.requestlog`."""
+    """gunicorn's lines are logged as ours are; requests are logged by `jobmon.web.request_log`."""
 
     def setup(self, cfg: Config) -> None:
         """Let our handler have what gunicorn logs."""

@@ -67,9 +67,9 @@ class Settings:
     rollup_db: str = "jobmon_rollups"
     state_db: str = "jobmon_state"
     collector: bool = False
-    keep_minutes_days: int = 2
-    keep_hours_days: int = 35
-    keep_days_days: int = 400
+    minute_retention_days: int = 2
+    hour_retention_days: int = 35
+    day_retention_days: int = 400
     server_selection_timeout_ms: int = 2_000
     query_timeout_ms: int = 5_000
     slow_query_ms: int = 500
@@ -134,13 +134,15 @@ class Settings:
                 "rollup_db": env.str("ROLLUP_DB", cls.rollup_db, validate=_database),
                 "state_db": env.str("STATE_DB", cls.state_db, validate=_database),
                 "collector": env.bool("COLLECTOR", default=cls.collector),
-                "keep_minutes_days": env.int(
-                    "KEEP_MINUTES_DAYS", cls.keep_minutes_days, validate=_positive
+                "minute_retention_days": env.int(
+                    "MINUTE_RETENTION_DAYS", cls.minute_retention_days, validate=_positive
                 ),
-                "keep_hours_days": env.int(
-                    "KEEP_HOURS_DAYS", cls.keep_hours_days, validate=_positive
+                "hour_retention_days": env.int(
+                    "HOUR_RETENTION_DAYS", cls.hour_retention_days, validate=_positive
                 ),
-                "keep_days_days": env.int("KEEP_DAYS_DAYS", cls.keep_days_days, validate=_positive),
+                "day_retention_days": env.int(
+                    "DAY_RETENTION_DAYS", cls.day_retention_days, validate=_positive
+                ),
                 "server_selection_timeout_ms": env.int(
                     "SERVER_SELECTION_TIMEOUT_MS",
                     cls.server_selection_timeout_ms,

@@ -36,7 +36,7 @@ from gunicorn.http.unreader import Unreader
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import ThreadWorker
 
-from jobmon.api.overload import MAX_BODY_BYTES
+from jobmon.web.admission import MAX_BODY_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from pymongo.database import Database
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
-from jobmon import create_app
-from jobmon.api.auth import issue_token
-from jobmon.embedded import Mongod, MongodUnavailableError
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod, MongodUnavailableError
 from jobmon.settings import Settings
+from jobmon.web.auth import issue_token
 
-from .processes import adopt_orphans, await_no_descendants
+from .support.processes import adopt_orphans, await_no_descendants
 
 # Types that no document in mongomock can have, but that a query may ask for.
 TYPE_MAP.update(

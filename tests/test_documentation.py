@@ -23,9 +23,9 @@ from bson import json_util
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP as VALIDATORS
 from pymongo.database import Database
 
-from jobmon import create_app
+from jobmon.app import create_app
 from jobmon.cli import main
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
@@ -33,8 +33,8 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
 from .conftest import SECRET, Api
-from .processes import ended, run
-from .waiting import eventually
+from .support.processes import ended, run
+from .support.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

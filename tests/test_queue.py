@@ -14,12 +14,12 @@ import pytest
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect, DuplicateKeyError
 
+from jobmon.demo.mongod import Mongod
 from jobmon.domain import JobStatus
-from jobmon.embedded import Mongod
 from jobmon.queue import JobQueue, Lease, LeaseLostError, RetryPolicy
 
 from .conftest import NOW
-from .waiting import eventually
+from .support.waiting import eventually
 
 Db = Database[dict[str, Any]]
 EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}

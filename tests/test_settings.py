@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from jobmon import create_app
+from jobmon.app import create_app
 from jobmon.settings import Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -66,9 +66,9 @@ def test_every_setting_is_read(read: Any) -> None:
         STATE_DB="lasting",
         ROLLUP_URI="mongodb://db2",
         COLLECTOR="true",
-        KEEP_MINUTES_DAYS="1",
-        KEEP_HOURS_DAYS="2",
-        KEEP_DAYS_DAYS="3",
+        MINUTE_RETENTION_DAYS="1",
+        HOUR_RETENTION_DAYS="2",
+        DAY_RETENTION_DAYS="3",
         LOG_LEVEL="DEBUG",
         METRICS="open",
         METRICS_MAX_TYPES="7",
@@ -102,9 +102,9 @@ def test_every_setting_is_read(read: Any) -> None:
         state_db="lasting",
         rollup_uri="mongodb://db2",
         collector=True,
-        keep_minutes_days=1,
-        keep_hours_days=2,
-        keep_days_days=3,
+        minute_retention_days=1,
+        hour_retention_days=2,
+        day_retention_days=3,
         log_level="DEBUG",
         metrics="open",
         metrics_max_types=7,
@@ -145,7 +145,7 @@ def test_every_setting_is_read(read: Any) -> None:
         ("ROLLUP_DB", "a.b"),
         ("ROLLUP_URI", "http://hidden"),
         ("COLLECTOR", "perhaps"),
-        ("KEEP_DAYS_DAYS", "0"),
+        ("DAY_RETENTION_DAYS", "0"),
         ("LOG_LEVEL", "LOUD"),
         ("METRICS", "some"),
         ("METRICS_MAX_TYPES", "0"),

@@ -5,7 +5,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 
-from jobmon.api.overload import MAX_BODY_BYTES
+from jobmon.web.admission import MAX_BODY_BYTES
 from jobmon.worker import MAX_HEAD_BYTES, RequestBuffer
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: localhost\r\n"

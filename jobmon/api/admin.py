@@ -9,34 +9,34 @@ from typing import Any, TypeVar
 from flask import Response
 
 from jobmon.api import examples
-from jobmon.api.errors import invalid, unavailable
 from jobmon.api.jobs import list_of_jobs
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import (
     JobList,
     JobStats,
     ListQuery,
-    Series,
-    SeriesQuery,
+    TimeSeries,
+    TimeSeriesQuery,
     TypeList,
     WindowQuery,
 )
-from jobmon.api.text import SharedText
-from jobmon.rollup.gauges import Gauge
+from jobmon.api.shared_response import SharedResponse
+from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import (
     KEEP_ANSWERS,
+    Activity,
     Durations,
-    Happened,
+    History,
     MissingIndexError,
     NoCollectorError,
-    Past,
     SeriesReader,
     TooManyTypesError,
     Window,
 )
 from jobmon.rollup.throughput import HOUR, MINUTE
-from jobmon.store.jobs import UNCOUNTED, Figures, JobStore
+from jobmon.store.jobs import UNCOUNTED, JobStore, QueueStats
 from jobmon.store.lists import JobLists
+from jobmon.web.errors import invalid, unavailable
 
 K = TypeVar("K")
 
@@ -44,7 +44,10 @@ K = TypeVar("K")
 def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
     """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
-    stats_text, series_text = SharedText(JobStats(), 1), SharedText(Series(), KEEP_ANSWERS)
+    stats_text, series_text = (
+        SharedResponse(JobStats(), 1),
+        SharedResponse(TimeSeries(), KEEP_ANSWERS),
+    )
 
     @routes.get("/queue")
     @routes.doc(operationId="listJobs")
@@ -71,8 +74,8 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
 
     @routes.get("/timeseries")
     @routes.doc(operationId="getTimeseries")
-    @routes.arguments(SeriesQuery, location="query")
-    @routes.response(HTTPStatus.OK, Series, example=examples.SERIES)
+    @routes.arguments(TimeSeriesQuery, location="query")
+    @routes.response(HTTPStatus.OK, TimeSeries, example=examples.SERIES)
     def timeseries(query: dict[str, Any]) -> Response:
         """What happened, step by step: enqueued, attempts by outcome, dead letters, durations.
 
@@ -111,7 +114,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         if now is None:
             now = dict.fromkeys(past.happened)
         minutes = (min(window.end, past.as_of) - window.start) / MINUTE
-        nothing, unknown = Happened.of([]), store.unknown
+        nothing, unknown = Activity.of([]), store.unknown
         data = []
         for kind in sorted(now):
             told = past.happened.get(kind, nothing)
@@ -139,7 +142,7 @@ _UNKNOWN = {
 }
 
 
-def _stats(figures: Figures) -> dict[str, Any]:
+def _stats(figures: QueueStats) -> dict[str, Any]:
     conditions = figures.conditions
     reasons = {
         _UNKNOWN[name]: reason for name, reason in conditions.unknown.items() if name in _UNKNOWN
@@ -177,7 +180,7 @@ def _window(series: SeriesReader, query: dict[str, Any]) -> Window:
         raise invalid("step" if "step" in str(error) else "from", str(error)) from None
 
 
-def _told(tell: Callable[[], Past[K]]) -> Past[K]:
+def _told(tell: Callable[[], History[K]]) -> History[K]:
     try:
         return tell()
     except MissingIndexError:
@@ -192,7 +195,7 @@ def _told(tell: Callable[[], Past[K]]) -> Past[K]:
         raise invalid("type", "Of so many types no single one is told.") from None
 
 
-def _about(window: Window, past: Past[K]) -> dict[str, Any]:
+def _about(window: Window, past: History[K]) -> dict[str, Any]:
     return {
         "start": window.start,
         "end": window.end,
@@ -209,14 +212,14 @@ _NOT_COUNTED: dict[str, Any] = dict.fromkeys(
 ) | dict.fromkeys(("waitMs", "runMs"), Durations.of(Counter()))
 
 
-def _stood(gauge: Gauge | None) -> dict[str, Any]:
+def _stood(gauge: QueueSample | None) -> dict[str, Any]:
     return {
         "statusCounts": None if gauge is None else gauge.status_counts,
         "oldestQueuedJobAgeMs": None if gauge is None else gauge.oldest_queued_ms,
     }
 
 
-def _happened(told: Happened, unknown: frozenset[str]) -> dict[str, Any]:
+def _happened(told: Activity, unknown: frozenset[str]) -> dict[str, Any]:
     ends_unknown = "finishedAt" in unknown
     return {
         "enqueued": None if "createdAt" in unknown else told.enqueued,

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 from flask import Flask, Response, current_app, request
 from pymongo.errors import PyMongoError
 
-from jobmon.api import auth
-from jobmon.api.errors import ApiError
 from jobmon.api.schemas import JobSummary
 from jobmon.logs import cause
-from jobmon.store.names import Document
+from jobmon.store.mapping import Document
+from jobmon.web import auth
+from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 

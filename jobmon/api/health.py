@@ -7,13 +7,13 @@ from typing import Any
 from pymongo.errors import PyMongoError
 
 from jobmon.api import examples
-from jobmon.api.errors import unavailable
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
-from jobmon.api.schemas import Alive, Error, Ready
+from jobmon.api.schemas import Error, Liveness, Readiness
 from jobmon.rollup.reader import RollupReader
-from jobmon.store.failures import Failure, failure_of
+from jobmon.store.failures import Failure, classify_failure
 from jobmon.store.probe import DatabaseProbe
-from jobmon.store.revoked import RevokedTokens
+from jobmon.web.errors import unavailable
+from jobmon.web.revocation import RevokedTokens
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
 
     @routes.get("/healthz")
     @routes.doc(operationId="getHealth")
-    @routes.response(HTTPStatus.OK, Alive, example=examples.ALIVE)
+    @routes.response(HTTPStatus.OK, Liveness, example=examples.ALIVE)
     def healthz() -> dict[str, Any]:
         """The process answers."""
         return {"status": "ok"}
 
     @routes.get("/readyz")
     @routes.doc(operationId="getReadiness")
-    @routes.response(HTTPStatus.OK, Ready, example=examples.READY)
+    @routes.response(HTTPStatus.OK, Readiness, example=examples.READY)
     @routes.alt_response(
         HTTPStatus.SERVICE_UNAVAILABLE,
         schema=Error,
@@ -67,7 +67,7 @@ def _are_lost(revoked: RevokedTokens) -> bool:
     try:
         return revoked.are_lost()
     except PyMongoError as error:
-        match failure_of(error):
+        match classify_failure(error):
             case None:
                 log.error("readiness lacks the revoked tokens", exc_info=error)
                 return True

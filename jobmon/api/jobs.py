@@ -8,12 +8,12 @@ from typing import Any
 from flask import Response
 from werkzeug.routing import BaseConverter
 
-from jobmon.api import auth, examples
-from jobmon.api.errors import ApiError, invalid
+from jobmon.api import examples
 from jobmon.api.export import export
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import Error, JobDetail, JobList, JobQuery, OwnListQuery
 from jobmon.domain import JobCondition
+from jobmon.store.cursor import Cursor
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import (
     MAX_ID_MATCHES,
@@ -23,8 +23,9 @@ from jobmon.store.lists import (
     NotKeptByCodeError,
     TooManyMatchesError,
 )
-from jobmon.store.names import Document
-from jobmon.store.ordering import Place
+from jobmon.store.mapping import Document
+from jobmon.web import auth
+from jobmon.web.errors import ApiError, invalid
 
 OLDEST_FIRST = "createdAt"
 JOB_ID = {
@@ -149,8 +150,8 @@ def page_of_jobs(
         "total": page.total,
         "total_is_exact": page.total_is_exact,
         "total_pages": math.ceil(page.total / query["per_page"]),
-        "next_cursor": page.next_place.token() if page.next_place else None,
-        "prev_cursor": page.prev_place.token() if page.prev_place else None,
+        "next_cursor": page.next_cursor.token() if page.next_cursor else None,
+        "prev_cursor": page.prev_cursor.token() if page.prev_cursor else None,
     }
     return {"meta": meta, "data": page.jobs}
 
@@ -171,9 +172,9 @@ def filter_of(query: dict[str, Any], owner: str | None) -> JobFilter:
     )
 
 
-def _place(cursor: str, *, oldest_first: bool) -> Place | None:
+def _place(cursor: str, *, oldest_first: bool) -> Cursor | None:
     try:
-        place = Place.from_token(cursor) if cursor else None
+        place = Cursor.decode(cursor) if cursor else None
     except ValueError:
         raise invalid("cursor", "Not a cursor that a list has given.") from None
     if place is not None and place.oldest_first != oldest_first:

@@ -30,18 +30,18 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from pymongo.errors import PyMongoError
 
-from jobmon.api import auth
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.logs import cause
 from jobmon.rollup.histogram import Histogram as Durations
-from jobmon.rollup.histogram import told_ms
+from jobmon.rollup.histogram import rounded_ms
 from jobmon.rollup.reader import RollupReader, Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
-from jobmon.store.jobs import MAX_COUNTED, TOO_MANY, Figures, JobStore
-from jobmon.store.plain import UNNAMED
+from jobmon.single_flight import SingleFlight
+from jobmon.store.bson_json import UNNAMED
+from jobmon.store.jobs import MAX_COUNTED, TOO_MANY, JobStore, QueueStats
 from jobmon.store.probe import KEEP_MS, DatabaseHealth, DatabaseProbe
-from jobmon.store.shared import Shared
+from jobmon.web import auth
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class QueueMetrics(Collector):
         self._store = store
         self._rollup = rollup
         self._max_types = max_types
-        self._estimated = Shared(store.estimated_total, KEEP_MS)
+        self._estimated = SingleFlight(store.estimated_total, KEEP_MS)
 
     def collect(self) -> Iterator[Metric]:
         """The families of one scrape."""
@@ -163,7 +163,7 @@ class QueueMetrics(Collector):
             about = "Whether a collector keeps the figures of this queue fresh."
             yield _gauge("jobmon_collector_up", about, figures is not None)
         # Without a collector, figures that somebody else had counted, if they are still good.
-        if (figures := self._store.figures_at_hand()) is not None:
+        if (figures := self._store.cached_stats()) is not None:
             yield from self._of_figures(figures)
         if (age_s := self._rollup.history_age_s()) is not None:
             about = "How long ago the collector counted the newest minutes of the history."
@@ -171,7 +171,7 @@ class QueueMetrics(Collector):
         if (totals := self._rollup.totals()) is not None:
             yield from self._of_totals(totals)
 
-    def _of_figures(self, figures: Figures) -> Iterator[Metric]:
+    def _of_figures(self, figures: QueueStats) -> Iterator[Metric]:
         age = GaugeMetricFamily(
             "jobmon_figures_age_seconds",
             "How old the figures of the queue are, by how they were come by.",
@@ -293,7 +293,7 @@ def _labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:
 
 def _cumulative(durations: Durations) -> tuple[list[tuple[str, float]], float]:
     """Counts up to each of `JOB_BUCKETS` in seconds and up to infinity, and the sum."""
-    told_s = [(told_ms(index) / 1_000, count) for index, count in durations.items()]
+    told_s = [(rounded_ms(index) / 1_000, count) for index, count in durations.items()]
     upto = [
         (str(float(edge)), float(sum(count for value, count in told_s if value <= edge)))
         for edge in JOB_BUCKETS

@@ -16,8 +16,9 @@ from flask import Flask, Response, current_app
 from flask_smorest import Api, Blueprint
 from marshmallow import fields
 
-from jobmon.api import auth, errors, examples, ratelimit, schemas
-from jobmon.api.compression import fixed_response
+from jobmon.api import examples, schemas
+from jobmon.web import auth, errors, rate_limit
+from jobmon.web.compression import fixed_response
 
 RENEW = "jobmon openapi > docs/openapi.json"
 BEARER = "bearer"
@@ -134,7 +135,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         if access is not Access.ANYONE:
             is_admin = access is Access.ADMIN
             self.before_request(auth.require_admin if is_admin else auth.require_token)
-            self.before_request(ratelimit.check)
+            self.before_request(rate_limit.check)
 
     def as_files(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Document that a list is also answered as the files of `format`."""
@@ -187,8 +188,8 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
                 "configured; else it comes from the identity provider.",
             },
         )
-        components.schema("ErrorOfAttempt", schema=schemas.ErrorOfAttempt)
-        components.schema("ErrorOfJob", schema=schemas.ErrorOfJob)
+        components.schema("AttemptError", schema=schemas.AttemptError)
+        components.schema("JobError", schema=schemas.JobError)
 
     def to_dict(self) -> dict[str, Any]:
         """The whole document."""

@@ -27,7 +27,7 @@ from webargs.multidictproxy import MultiDictProxy
 
 from jobmon.domain import JobCondition
 from jobmon.redaction import Redactor
-from jobmon.store.plain import MAX_NAME_LENGTH, aware, iso, plain, text
+from jobmon.store.bson_json import MAX_NAME_LENGTH, aware, iso, plain, text
 
 
 def _doc(description: str, **more: Any) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class _Error(fields.Raw):
     def __init__(self, *, stack: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._parts = ("code", "message", "stack") if stack else ("code", "message")
-        shape = ErrorOfAttempt if stack else ErrorOfJob
+        shape = AttemptError if stack else JobError
         reference = {"$ref": f"#/components/schemas/{shape.__name__}"}
         self.json_schema = {"anyOf": [reference, {"type": "null"}]}
 
@@ -138,14 +138,14 @@ class Answer(Schema):
         field_obj.required = not field_obj.metadata.get("optional", False)
 
 
-class ErrorOfJob(Answer):
+class JobError(Answer):
     """What went wrong, without the stack."""
 
     code = _Text(**_doc("What kind of error, in a word."))
     message = _Text(**_doc("What went wrong, in words."))
 
 
-class ErrorOfAttempt(ErrorOfJob):
+class AttemptError(JobError):
     """What went wrong, with the stack."""
 
     stack = _Text(**_doc("Where it went wrong."))
@@ -547,7 +547,7 @@ class WindowQuery(_Query):
     )
 
 
-class SeriesQuery(WindowQuery):
+class TimeSeriesQuery(WindowQuery):
     """Which time, in steps of how many seconds, and of which types of jobs: all by default."""
 
     step = _Whole(
@@ -568,7 +568,7 @@ class Percentiles(Answer):
     p99 = fields.Integer(allow_none=True, **_doc("99 % took at most so many ms."))
 
 
-class Happened(Answer):
+class Activity(Answer):
     """What happened in some time. `failed` attempts include those whose lease expired."""
 
     enqueued = fields.Integer(
@@ -594,7 +594,7 @@ class Happened(Answer):
     runMs = fields.Nested(Percentiles, **_doc("How long attempts ran."))
 
 
-class Step(Happened):
+class TimeSeriesStep(Activity):
     """What happened from `at` on, for a step, and how the whole queue stood at its end.
 
     The latter is null where no collector looked, and where only some types are asked for.
@@ -607,7 +607,7 @@ class Step(Happened):
     )
 
 
-class TypeFigures(Happened):
+class TypeStats(Activity):
     """A type of job: what happened to it, and its jobs by status now (null if not known)."""
 
     type = fields.String(**_doc("The type; jobs without one are under `null`."))
@@ -635,11 +635,11 @@ class WindowMeta(Answer):
     )
 
 
-class Series(Answer):
+class TimeSeries(Answer):
     """What happened, step by step."""
 
     meta = fields.Nested(WindowMeta, **_doc("Which time this is about."))
-    data = fields.List(fields.Nested(Step), **_doc("Every step of the window, in order."))
+    data = fields.List(fields.Nested(TimeSeriesStep), **_doc("Every step of the window, in order."))
 
 
 class TypeList(Answer):
@@ -647,12 +647,12 @@ class TypeList(Answer):
 
     meta = fields.Nested(WindowMeta, **_doc("Which time this is about."))
     data = fields.List(
-        fields.Nested(TypeFigures),
+        fields.Nested(TypeStats),
         **_doc("Every type that has jobs or had some, by name."),
     )
 
 
-class Alive(Answer):
+class Liveness(Answer):
     """The process answers."""
 
     status = fields.String(**_doc("`ok`.", enum=["ok"]))
@@ -703,7 +703,7 @@ class Checks(Answer):
     rollup = fields.Nested(RollupCheck)
 
 
-class Ready(Answer):
+class Readiness(Answer):
     """The watched collections can be read."""
 
     status = fields.String(**_doc("`ready`.", enum=["ready"]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from jobmon.dashboard.words import instant, query
+from jobmon.dashboard.formatting import instant, query
 from jobmon.diagnosis.attention import (
     MANY_FAIL,
     Check,
@@ -21,13 +21,13 @@ from jobmon.diagnosis.attention import (
 )
 from jobmon.diagnosis.evidence import NO_ENDS, Evidence, Missing, history
 from jobmon.domain import JobStatus
-from jobmon.formatting import duration, grouped, per_minute, percent
-from jobmon.rollup.gauges import Gauge
-from jobmon.rollup.series import Happened, Past, SeriesReader, Window
+from jobmon.humanize import duration, grouped, per_minute, percent
+from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.series import Activity, History, SeriesReader, Window
 from jobmon.rollup.throughput import HOUR, MINUTE
+from jobmon.store.bson_json import is_filter
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobFilter, JobLists
-from jobmon.store.plain import is_filter
 
 RANGES = {
     "1h": (HOUR, MINUTE),
@@ -114,9 +114,9 @@ class Facts:
 
     evidence: Evidence
     range: str
-    past: Past[datetime] | Missing
-    types: Past[str] | Missing
-    gauges: Mapping[datetime, Gauge]
+    past: History[datetime] | Missing
+    types: History[str] | Missing
+    gauges: Mapping[datetime, QueueSample]
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -169,7 +169,7 @@ def overview(facts: Facts) -> Overview:
             TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
         },
-        has_past=isinstance(facts.types, Past) and "finishedAt" not in facts.evidence.unknown,
+        has_past=isinstance(facts.types, History) and "finishedAt" not in facts.evidence.unknown,
     )
 
 
@@ -205,7 +205,7 @@ def list_address(jobs: JobFilter) -> str:
 
 
 def chart_columns(
-    past: Past[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
+    past: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
     """The charts' data, a column each, with `at` in Unix seconds; durations in ms.
 
@@ -274,7 +274,7 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
     yield of_status("Running", _LEASED, until, alarming=bool(expired))
     yield of_status("Retrying", _FAILED, "awaiting retry")
     died = None
-    if isinstance(facts.past, Past) and "finishedAt" not in unknown:
+    if isinstance(facts.past, History) and "finishedAt" not in unknown:
         died = sum(step.dlq for step in facts.past.happened.values())
     note = f"{grouped(died)} died in the last {words}{_so_far(facts)}" if died is not None else ""
     yield of_status("Dead", _DLQ, note, alarming=bool(died))
@@ -296,11 +296,11 @@ def _tiles(facts: Facts) -> Iterator[Tile]:
 
 def _so_far(facts: Facts) -> str:
     """Behind a sum over the range, while a collector is still counting it."""
-    counting = isinstance(facts.past, Past) and not facts.past.is_complete
+    counting = isinstance(facts.past, History) and not facts.past.is_complete
     return ", still counting" if counting else ""
 
 
-def _samples(facts: Facts) -> list[Gauge | None]:
+def _samples(facts: Facts) -> list[QueueSample | None]:
     """A sample for each step of the range; None where there is none."""
     if isinstance(facts.past, Missing):
         return []
@@ -327,12 +327,12 @@ def _of_oldest_type(by_type: Mapping[str, datetime]) -> str:
 
 def _flow(facts: Facts, words: str) -> Iterator[Tile]:
     past, minutes = facts.past, facts.evidence.minutes
-    steps: dict[datetime, Happened | None] = {}
+    steps: dict[datetime, Activity | None] = {}
     finished = failed = rate = None
     missing = past.reason if isinstance(past, Missing) else ""
     if "finishedAt" in facts.evidence.unknown:
         missing = NO_ENDS.reason
-    elif isinstance(past, Past):
+    elif isinstance(past, History):
         length = RANGES[facts.range][1]
         # The step that is still going on would always look like a fall.
         steps = {
@@ -345,7 +345,7 @@ def _flow(facts: Facts, words: str) -> Iterator[Tile]:
         rate = failed / finished if finished else None
     yield Tile(
         name="Throughput",
-        value=per_minute(_throughput(minutes) if isinstance(minutes, Past) else None),
+        value=per_minute(_throughput(minutes) if isinstance(minutes, History) else None),
         note=missing or f"{grouped(finished)} attempts in the last {words}{_so_far(facts)}",
         trend=[None if step is None else float(step.finished) for step in steps.values()],
     )
@@ -359,7 +359,7 @@ def _flow(facts: Facts, words: str) -> Iterator[Tile]:
     )
 
 
-def _throughput(minutes: Past[datetime]) -> float | None:
+def _throughput(minutes: History[datetime]) -> float | None:
     """Attempts a minute in the newest minutes; None where not even one is counted."""
     newest = list(minutes.happened.items())[-NEWEST_MINUTES:]
     length = (minutes.as_of - newest[0][0]) / MINUTE
@@ -367,11 +367,11 @@ def _throughput(minutes: Past[datetime]) -> float | None:
 
 
 def _types(facts: Facts) -> list[TypeRow]:
-    by_type = facts.types.happened if isinstance(facts.types, Past) else {}
+    by_type = facts.types.happened if isinstance(facts.types, History) else {}
     now = facts.evidence.figures.type_counts_beside(by_type)
     if now is None:
         now = dict.fromkeys(by_type)
-    nothing = Happened.of([])
+    nothing = Activity.of([])
     rows = []
     for kind in now:
         happened = by_type.get(kind, nothing)

@@ -15,8 +15,8 @@ from flask import Response, redirect, render_template, request, url_for
 from pymongo.errors import PyMongoError
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon.api import auth
-from jobmon.api.errors import ApiError, explain
+from jobmon.web import auth
+from jobmon.web.errors import ApiError, explain
 
 Page = tuple[str, int, Mapping[str, str]]
 

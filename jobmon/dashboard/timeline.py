@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
-from jobmon.formatting import duration
+from jobmon.humanize import duration
 
 FINISHED = (JobStatus.SUCCEEDED, JobStatus.DLQ, JobStatus.CANCELLED)
 # Each may come with a stack of pages; who wants them all asks for the JSON.
@@ -14,7 +14,7 @@ MAX_ATTEMPTS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TimelineStep:
     """Something that happened to a job, or will: `at` is ISO 8601 in UTC, or None if unknown.
 
     `status` colours it; `wait_ms` went by before it and `run_ms` while it lasted. `aside`: the note
@@ -33,7 +33,7 @@ class Step:
     aside: bool = False
 
 
-def timeline(job: dict[str, Any], now: datetime) -> list[Step]:
+def timeline(job: dict[str, Any], now: datetime) -> list[TimelineStep]:
     """The life of a job, given as `JobDetail` serialises it, at `now` (UTC)."""
     return [*_past(job), *_what_comes(job, now)]
 
@@ -49,9 +49,9 @@ def is_finished(job: dict[str, Any]) -> bool:
     return job["status"] in FINISHED
 
 
-def _past(job: dict[str, Any]) -> Iterator[Step]:
+def _past(job: dict[str, Any]) -> Iterator[TimelineStep]:
     owner = f"by {job['createdBy']}" if job["createdBy"] else ""
-    yield Step(name="Enqueued", at=job["createdAt"], status="queued", note=owner)
+    yield TimelineStep(name="Enqueued", at=job["createdAt"], status="queued", note=owner)
     before = job["createdAt"]
     if job["attempts"] and job["attempts"][0]["attemptNumber"] != 1:
         before = None  # there may have been others, of which nothing is told
@@ -59,20 +59,20 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
     if left_out:
         before = left_out[-1]["finishedAt"]
         note = "not shown: see GET /jobs/{jobId}"
-        yield Step(name=f"{len(left_out):,} attempts", at=None, status="", note=note)
+        yield TimelineStep(name=f"{len(left_out):,} attempts", at=None, status="", note=note)
     for attempt in job["attempts"][-MAX_ATTEMPTS:]:
         status = attempt["status"] or ""
         pause_ms = _between(before, attempt.get("eligibleAt"))
         if pause_ms:  # enqueued for later, or a retry after its backoff
             again = attempt is not job["attempts"][0]
             note = f"after {duration(pause_ms)}"
-            yield Step(
+            yield TimelineStep(
                 name="Due again" if again else "Due",
                 at=attempt["eligibleAt"],
                 status="queued",
                 note=note,
             )
-        yield Step(
+        yield TimelineStep(
             name=_name(attempt, is_last=attempt is job["attempts"][-1]),
             at=attempt["startedAt"],
             status=_colour(status),
@@ -90,14 +90,16 @@ def _past(job: dict[str, Any]) -> Iterator[Step]:
         }
         name = next((word for known, word in names.items() if known == job["status"]), "Finished")
         total_ms = _between(job["createdAt"], job["finishedAt"])
-        yield Step(name=name, at=job["finishedAt"], status=job["status"] or "", wait_ms=total_ms)
+        yield TimelineStep(
+            name=name, at=job["finishedAt"], status=job["status"] or "", wait_ms=total_ms
+        )
 
 
-def _what_comes(job: dict[str, Any], now: datetime) -> Iterator[Step]:
+def _what_comes(job: dict[str, Any], now: datetime) -> Iterator[TimelineStep]:
     status, due = job["status"], job["nextRunAt"]
     if status == JobStatus.LEASED and (job["leaseExpiresAt"] or not job["attempts"]):
         expired = has_expired_lease(job, now)
-        yield Step(
+        yield TimelineStep(
             name="Lease expired" if expired else "Lease expires",
             at=job["leaseExpiresAt"],
             status="dlq" if expired else "leased",
@@ -111,7 +113,7 @@ def _what_comes(job: dict[str, Any], now: datetime) -> Iterator[Step]:
         count, most = job["attemptCount"], job["maxAttempts"]
         number = None if count is None else count + 1
         note = f"attempt {_number(number)} of {_number(most)}" if most else ""
-        yield Step(name=name, at=due, status=status, note=note, to_come=True)
+        yield TimelineStep(name=name, at=due, status=status, note=note, to_come=True)
 
 
 def _name(attempt: dict[str, Any], *, is_last: bool) -> str:

@@ -25,13 +25,10 @@ from marshmallow import ValidationError
 from werkzeug.security import safe_join
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon import formatting
-from jobmon.api import auth, ratelimit
-from jobmon.api.compression import fixed_response
-from jobmon.api.errors import AWAY, ApiError, explain, invalid, unavailable
+from jobmon import humanize
 from jobmon.api.jobs import RestOfPath, filter_of, list_of_jobs
 from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
-from jobmon.dashboard import session, words
+from jobmon.dashboard import formatting, session
 from jobmon.dashboard.overview import (
     LONGEST_SEARCH,
     RANGE_WORDS,
@@ -50,10 +47,13 @@ from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.bson_json import MAX_NAME_LENGTH, is_filter, label
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
-from jobmon.store.plain import MAX_NAME_LENGTH, is_filter, label
-from jobmon.store.shared import SharedAnswers
+from jobmon.web import auth, rate_limit
+from jobmon.web.compression import fixed_response
+from jobmon.web.errors import AWAY, ApiError, explain, invalid, unavailable
 
 log = logging.getLogger(__name__)
 
@@ -85,17 +85,17 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
     routes.after_request(_protect)
     routes.context_processor(_about_the_page)
     for name in ("grouped", "duration", "percent"):
-        routes.add_app_template_filter(getattr(formatting, name))
+        routes.add_app_template_filter(getattr(humanize, name))
     for name in (
         "status_word",
         "instant",
         "local_minute",
         "spark",
     ):
-        routes.add_app_template_filter(getattr(words, name))
+        routes.add_app_template_filter(getattr(formatting, name))
     routes.add_app_template_filter(label)
-    routes.add_app_template_global(words.query)
-    routes.add_app_template_global(words.job_address)
+    routes.add_app_template_global(formatting.query)
+    routes.add_app_template_global(formatting.job_address)
     routes.add_app_template_global(_asset, "asset")
     pages = _Pages(store, lists, series)
     for path, view in (
@@ -129,7 +129,7 @@ class _Pages:
         self._store = store
         self._lists = lists
         self._series = series
-        self._shared: SharedAnswers[str] = SharedAnswers(KEEP_ANSWERS)
+        self._shared: SingleFlightCache[str] = SingleFlightCache(KEEP_ANSWERS)
 
     def root(self) -> BaseResponse:
         """The dashboard is all that there is to see."""
@@ -280,7 +280,7 @@ class _Pages:
         return render_template("dashboard/job.html", **given)
 
     def job_by_query(self) -> Response | str:
-        """The same for an id that a path cannot hold, as `words.job_address` makes of it."""
+        """The same for an id that a path cannot hold, as `formatting.job_address` makes of it."""
         return self.job(request.args.get("id", ""))
 
     def nothing(self, _rest: str) -> BaseResponse:
@@ -380,7 +380,7 @@ def _asset(name: str) -> str:
 
 def _require_session() -> None:
     auth.require_token(cookie=True)
-    ratelimit.check()
+    rate_limit.check()
 
 
 def _require_admin() -> None:

@@ -12,11 +12,11 @@ from enum import StrEnum
 from jobmon.diagnosis import remedies
 from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing, died_since
 from jobmon.domain import JobCondition, JobStatus
-from jobmon.formatting import duration, grouped, per_minute, percent
-from jobmon.rollup.series import Happened, Past
+from jobmon.humanize import duration, grouped, per_minute, percent
+from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import HOUR, MINUTE
+from jobmon.store.bson_json import UNNAMED
 from jobmon.store.lists import JobFilter
-from jobmon.store.plain import UNNAMED
 
 MANY_FAIL = 0.2
 FEW = 20
@@ -126,7 +126,7 @@ def failing_types(evidence: Evidence) -> dict[str, float]:
     return dict(sorted(rates.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def failure_rate(happened: Happened) -> float | None:
+def failure_rate(happened: Activity) -> float | None:
     """The part of the attempts that failed; None without any."""
     return happened.failed / happened.finished if happened.finished else None
 
@@ -167,7 +167,9 @@ def _flow(evidence: Evidence) -> Check:
     )
 
 
-def _last_finish(past: Past[datetime] | Missing, step: timedelta) -> tuple[datetime, float] | None:
+def _last_finish(
+    past: History[datetime] | Missing, step: timedelta
+) -> tuple[datetime, float] | None:
     """Until when attempts finished, and how many a minute in the hour before; None if none did."""
     if isinstance(past, Missing):
         return None

@@ -7,10 +7,10 @@ from typing import Self, TypeVar
 
 from jobmon.diagnosis import remedies
 from jobmon.domain import JobStatus
-from jobmon.rollup.gauges import Gauge
-from jobmon.rollup.series import MissingIndexError, NoCollectorError, Past, SeriesReader
+from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.series import History, MissingIndexError, NoCollectorError, SeriesReader
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE
-from jobmon.store.jobs import Figures, JobStore
+from jobmon.store.jobs import JobStore, QueueStats
 from jobmon.store.lists import DateNotKeptError, JobFilter, JobLists
 
 K = TypeVar("K")
@@ -44,13 +44,13 @@ class Evidence:
     works now. `unknown` are the fields of a job that no document has.
     """
 
-    figures: Figures
+    figures: QueueStats
     hour_start: datetime
-    hour: Past[str] | Missing = NO_ENDS
-    lately: Past[str] | Missing = NO_ENDS
-    minutes: Past[datetime] | Missing = NO_ENDS
-    day: Past[datetime] | Missing = NO_ENDS
-    samples: Mapping[datetime, Gauge]
+    hour: History[str] | Missing = NO_ENDS
+    lately: History[str] | Missing = NO_ENDS
+    minutes: History[datetime] | Missing = NO_ENDS
+    day: History[datetime] | Missing = NO_ENDS
+    samples: Mapping[datetime, QueueSample]
     first_build: Mapping[str, int] | None = None
     leader: str | None = None
     new_dead: tuple[int, bool] | None = None
@@ -79,7 +79,7 @@ class Evidence:
             return known
         hour = history(lambda: series.by_type(minutes), known)
         new_dead = None
-        if isinstance(hour, Past) and any(step.dlq for step in hour.happened.values()):
+        if isinstance(hour, History) and any(step.dlq for step in hour.happened.values()):
             new_dead = _count(lists, died_since(minutes.start))
         return replace(
             known,
@@ -92,8 +92,8 @@ class Evidence:
 
 
 def history(
-    read: Callable[[], Past[K]], known: Evidence, *, partly: bool = False
-) -> Past[K] | Missing:
+    read: Callable[[], History[K]], known: Evidence, *, partly: bool = False
+) -> History[K] | Missing:
     """What `read` returns, or why there is no such history, or `partly`: not all of it yet."""
     try:
         past = read()

@@ -12,8 +12,8 @@ from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
 
 from jobmon.rollup.segments import SegmentMap
-from jobmon.store.names import Document, Keys
-from jobmon.store.watched import Watched, is_bad_hint
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class PolledChanges:
 
     token = None
 
-    def __init__(self, jobs: Watched, stop: threading.Event) -> None:
+    def __init__(self, jobs: ReadCollection, stop: threading.Event) -> None:
         self._jobs = jobs
         self._stop = stop
         self._next_look_back = 0.0
@@ -168,7 +168,7 @@ class PolledChanges:
         pass
 
 
-def open_changes(jobs: Watched, token: Document | None, stop: threading.Event) -> Changes:
+def open_changes(jobs: ReadCollection, token: Document | None, stop: threading.Event) -> Changes:
     """The changes from now on, or from where a `token` says; StreamLostError if that is too old."""
     try:
         return StreamedChanges(jobs.collection, token, stop)

@@ -21,16 +21,16 @@ from pymongo.errors import OperationFailure, PyMongoError
 from jobmon.rollup.changes import Changes, StreamLostError, open_changes
 from jobmon.rollup.counters import Counters
 from jobmon.rollup.documents import OwnDatabase, typed
-from jobmon.rollup.figures import dump_figures
-from jobmon.rollup.gauges import Gauge, Gauges
-from jobmon.rollup.lease import Lease, LeaseLostError
-from jobmon.rollup.reader import BUILD, FAILURE, FIGURES, SNAPSHOT
+from jobmon.rollup.leader import LeaderLease, LeaseLostError
+from jobmon.rollup.reader import BUILD, CHECKPOINT, FAILURE, FIGURES
+from jobmon.rollup.samples import QueueSample, QueueSamples
 from jobmon.rollup.segments import SegmentMap
+from jobmon.rollup.stats_document import dump_stats
 from jobmon.rollup.throughput import STATE, Throughput
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
-from jobmon.store.jobs import Conditions, Figures, JobStore
-from jobmon.store.names import Document
+from jobmon.store.jobs import JobStore, QueueHealth, QueueStats
+from jobmon.store.mapping import Document
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _STOP_TIMEOUT_S = 10
 _SEGMENTS_A_DOCUMENT = 100
 _COUNTS_A_DOCUMENT = 10_000  # of a status and a type, with names of 200 characters
 
-SNAPSHOTS = "snapshots"
+CHECKPOINTS = "snapshots"
 
 
 class _StoppedError(Exception):
@@ -67,7 +67,7 @@ def _parts(segments: list[Document]) -> Iterator[list[Document]]:
     yield part
 
 
-class _Trouble:
+class RepeatedErrorLog:
     """What keeps somebody waiting: logged once, not once a second, until it is over."""
 
     def __init__(self, level: int, who_waits: str) -> None:
@@ -101,7 +101,7 @@ class Collector:
         self._rollups = rollups
         self._stop = stop
         self._store = JobStore(connection, 0)
-        self._conditions: Conditions | None = None
+        self._conditions: QueueHealth | None = None
         self._look_again_at = 0.0
         self._sample_at = 0.0
         self._failure: Exception | None = None  # of another thread
@@ -112,7 +112,7 @@ class Collector:
         A database that is away or refuses is waited for; any other exception, of this thread or of
         the one that counts the history, is raised.
         """
-        trouble = _Trouble(logging.ERROR, "the collector waits")
+        trouble = RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not self._stop.is_set():
             try:
                 self._open()
@@ -136,8 +136,8 @@ class Collector:
         """Learn which queue is watched, which needs the database, and what belongs to it."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
-            self._lease = Lease(self._own)
-            self._gauges = Gauges(self._own, self._connection.kept)
+            self._lease = LeaderLease(self._own)
+            self._gauges = QueueSamples(self._own, self._connection.kept)
 
     def _work(self) -> None:
         with self._counting_throughput():
@@ -159,7 +159,7 @@ class Collector:
         """Count the history in a thread of its own: counting a busy hour may take seconds."""
         stop = threading.Event()
         counters = Counters(self._own)
-        trouble = _Trouble(logging.WARNING, "throughput waits")
+        trouble = RepeatedErrorLog(logging.WARNING, "throughput waits")
 
         def looked(now: datetime, settled: bool) -> None:
             counters.look(now, settled=settled)
@@ -255,24 +255,24 @@ class Collector:
         Not of now: what came since then is not counted, however long the database was silent.
         """
         conditions = self._look_at_conditions(segments, as_of)
-        figures = dump_figures(segments.totals, conditions, as_of)
+        figures = dump_stats(segments.totals, conditions, as_of)
         self._put(FIGURES, {**figures, "collector": self._lease.holder}, at)
         if time.monotonic() >= self._sample_at:
             self._sample_at = time.monotonic() + SAMPLE_EVERY_S
-            counted = Figures(
+            counted = QueueStats(
                 as_of=as_of,
                 source="rollup",
                 counts=segments.totals,
                 total=segments.totals.total(),
                 conditions=conditions,
             )
-            gauge = Gauge(
+            gauge = QueueSample(
                 status_counts=counted.status_counts() or {},
                 oldest_queued_ms=counted.oldest_queued_age_ms(),
             )
             self._gauges.sample(as_of, gauge)
 
-    def _look_at_conditions(self, segments: SegmentMap, as_of: datetime) -> Conditions:
+    def _look_at_conditions(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
         """What has to be asked the jobs themselves; the longer it takes, the less often."""
         started = time.monotonic()
         if self._conditions is None or started >= self._look_again_at:
@@ -293,27 +293,27 @@ class Collector:
     def _save(self, segments: SegmentMap, token: Document | None) -> None:
         """Keep the segments for the next start; what is there counts only once it is complete."""
         version = uuid.uuid4().hex
-        snapshots = self._own[SNAPSHOTS]
+        snapshots = self._own[CHECKPOINTS]
         snapshots.create_index(self._own.index("version"))
         parts = list(_parts(segments.dump()))
         for number, part in enumerate(parts):
             fields = {"version": version, "number": number, "segments": part}
             document = self._own.new(f"{version}:{number}", fields)
-            if not self._own.write(SNAPSHOTS, partial(snapshots.insert_one, document)):
+            if not self._own.write(CHECKPOINTS, partial(snapshots.insert_one, document)):
                 return
-        self._put(SNAPSHOT, {"version": version, "parts": len(parts), "token": token})
+        self._put(CHECKPOINT, {"version": version, "parts": len(parts), "token": token})
         snapshots.delete_many({**self._own.scope, "version": {"$ne": version}})
 
     def _resume(self) -> tuple[SegmentMap, Changes] | None:
         """Go on where the last collector saved; None if there is nothing to go on from."""
-        found = [self._own[STATE].find_one({"_id": self._own.id(SNAPSHOT)})]
-        snapshot = next(self._own.read(SNAPSHOT, found, _load_snapshot), None)
+        found = [self._own[STATE].find_one({"_id": self._own.id(CHECKPOINT)})]
+        snapshot = next(self._own.read(CHECKPOINT, found, _load_checkpoint), None)
         if snapshot is None or not snapshot.token:
             return None
         jobs = self._connection.jobs
         segments = SegmentMap(jobs)
-        saved = self._own[SNAPSHOTS].find({**self._own.scope, "version": snapshot.version})
-        parts = list(self._own.read(SNAPSHOTS, saved.sort("number"), _load_part))
+        saved = self._own[CHECKPOINTS].find({**self._own.scope, "version": snapshot.version})
+        parts = list(self._own.read(CHECKPOINTS, saved.sort("number"), _load_part))
         if len(parts) != snapshot.parts:
             log.warning("counting anew, what was saved is not complete, or not of this version")
             return None
@@ -330,15 +330,15 @@ class Collector:
 
 
 @dataclass(frozen=True)
-class _Snapshot:
+class _Checkpoint:
     version: str
     parts: int
     token: Document | None
 
 
-def _load_snapshot(document: Document) -> _Snapshot:
+def _load_checkpoint(document: Document) -> _Checkpoint:
     token = document["token"]
-    return _Snapshot(
+    return _Checkpoint(
         version=typed(document["version"], str),
         parts=typed(document["parts"], int),
         token=None if token is None else typed(token, dict),
@@ -361,10 +361,10 @@ def collecting(
     stop, failed = threading.Event(), threading.Event()
     # What it counts is kept: nothing would tell it of a change that went with a lost primary.
     watched = Connection(settings, only_lasting=True)
-    own = Connection.of_writer(settings)
+    own = Connection.for_writer(settings)
 
     def work() -> None:
-        rest_s, trouble = RESTART_AFTER_S, _Trouble(logging.ERROR, "the collector waits")
+        rest_s, trouble = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not stop.is_set():
             started = time.monotonic()
             try:

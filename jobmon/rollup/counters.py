@@ -32,8 +32,8 @@ from jobmon.rollup.throughput import (
     load_bucket,
     merge,
 )
-from jobmon.store.names import Document
-from jobmon.store.plain import UNNAMED
+from jobmon.store.bson_json import UNNAMED
+from jobmon.store.mapping import Document
 
 # In the state.
 COUNTERS = "counters"

@@ -14,7 +14,7 @@ from pymongo.database import Database
 from pymongo.errors import DocumentTooLarge, WriteError
 
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document, Keys
+from jobmon.store.mapping import Document, Keys
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -26,7 +26,7 @@ def check_collector(settings: Settings) -> CollectorHealth:
 
     Answers within the server-selection timeout and one query's time limit for each.
     """
-    watched, own = Connection(settings), Connection.of_writer(settings)
+    watched, own = Connection(settings), Connection.for_writer(settings)
     try:
         return _check(RollupReader(watched, own))
     except PyMongoError as error:

@@ -40,7 +40,7 @@ def percentiles(histogram: Histogram, of: Iterable[float]) -> list[int | None]:
         for index in buckets:
             seen += histogram[index]
             if seen >= max(rank, 1):
-                value = told_ms(index)
+                value = rounded_ms(index)
                 break
         told.append(value)
     return told
@@ -63,6 +63,6 @@ def unpack(packed: bytes) -> Histogram:
     return Counter(dict(zip(numbers, counts, strict=True)))
 
 
-def told_ms(index: int) -> int:
+def rounded_ms(index: int) -> int:
     """The duration that a bucket is told as."""
     return 1 if index == 0 else round(2 * _GROWTH**index / (_GROWTH + 1))

@@ -10,10 +10,10 @@ from pymongo.errors import OperationFailure
 
 from jobmon.rollup.counters import COUNTERS, load_counters
 from jobmon.rollup.documents import OwnDatabase, typed
-from jobmon.rollup.figures import load_figures
-from jobmon.rollup.gauges import GAUGES, Gauge
-from jobmon.rollup.gauges import load as load_gauge
-from jobmon.rollup.lease import LEASE, LEASES
+from jobmon.rollup.leader import LEASE, LEASES
+from jobmon.rollup.samples import GAUGES, QueueSample
+from jobmon.rollup.samples import load as load_gauge
+from jobmon.rollup.stats_document import load_stats
 from jobmon.rollup.throughput import (
     BUCKETS,
     MINUTE,
@@ -27,12 +27,12 @@ from jobmon.rollup.throughput import (
     load_counted_from,
     load_through,
 )
+from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
-from jobmon.store.jobs import Figures
-from jobmon.store.names import Document
-from jobmon.store.shared import Shared
-from jobmon.store.watched import mark
+from jobmon.store.jobs import QueueStats
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import mark
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,7 +40,7 @@ T = TypeVar("T")
 # In the collection `state`: the figures, how far a first build is, what to go on from.
 FIGURES = "figures"
 BUILD = "build"
-SNAPSHOT = "snapshot"
+CHECKPOINT = "snapshot"
 FAILURE = "failure"  # of a collector in a web process, which was started again
 
 # A collector writes every two seconds at the least; later than this it is taken for stopped.
@@ -92,9 +92,9 @@ class RollupReader:
     def __init__(self, connection: Connection, own: Connection | None = None) -> None:
         self._connection = connection
         self._own = own or connection
-        self._figures = Shared(self._read_figures, KEEP_MS)
-        self._counted = Shared(self._read_counted, KEEP_MS)
-        self._totals = Shared(self._read_totals, KEEP_MS)
+        self._figures = SingleFlight(self._read_figures, KEEP_MS)
+        self._counted = SingleFlight(self._read_counted, KEEP_MS)
+        self._totals = SingleFlight(self._read_totals, KEEP_MS)
         self._is_readable = True
 
     @property
@@ -102,7 +102,7 @@ class RollupReader:
         """Whether the user could read jobmon's own database when it was last read."""
         return self._is_readable
 
-    def figures(self) -> Figures | None:
+    def figures(self) -> QueueStats | None:
         """The collector's figures; None if there are none, or they are stale.
 
         As long as nothing new is read it is the same object.
@@ -166,7 +166,9 @@ class RollupReader:
 
         return dict(self._read(BUCKETS, ask, load))
 
-    def gauges(self, span: timedelta, start: datetime, end: datetime) -> dict[datetime, Gauge]:
+    def gauges(
+        self, span: timedelta, start: datetime, end: datetime
+    ) -> dict[datetime, QueueSample]:
         """How the queue stood, once a span from `start` to before `end`; index: span, at."""
         wanted = {"span": round(span.total_seconds()), "at": {"$gte": start, "$lt": end}}
 
@@ -176,8 +178,8 @@ class RollupReader:
 
         return dict(self._read(GAUGES, ask, load_gauge))
 
-    def _read_figures(self) -> Figures | None:
-        found = self._find(FIGURES, lambda document: (_load_age(document), load_figures(document)))
+    def _read_figures(self) -> QueueStats | None:
+        found = self._find(FIGURES, lambda document: (_load_age(document), load_stats(document)))
         return found[1] if found is not None and found[0] <= MAX_AGE_MS / 1_000 else None
 
     def _read_counted(self) -> Counted | None:

@@ -19,12 +19,12 @@ from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
 from jobmon.rollup.documents import typed
+from jobmon.store.bson_json import MAX_TYPES, UNNAMED, aware
 from jobmon.store.jobs import COUNT_BY_STATUS_AND_TYPE, CountsByName
-from jobmon.store.names import Document, Keys
-from jobmon.store.plain import MAX_TYPES, UNNAMED, aware
-from jobmon.store.watched import Watched
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import ReadCollection
 
-# (status, type) as text, as in `store.jobs.Figures`.
+# (status, type) as text, as in `store.jobs.QueueStats`.
 Counts = Counter[tuple[str, str]]
 
 SEGMENT_JOBS = 1_000
@@ -159,7 +159,7 @@ class _Row:
 class SegmentMap:
     """The counts of all jobs; `totals` is always the sum of the segments."""
 
-    def __init__(self, jobs: Watched) -> None:
+    def __init__(self, jobs: ReadCollection) -> None:
         self._jobs = jobs
         self._rows = {kind.name: _Row(kind) for kind in (*_TYPES, _OTHER)}
         self._dirty_ids: list[Any] = []

@@ -10,9 +10,9 @@ from typing import Generic, Self, TypeVar
 from pymongo.errors import OperationFailure
 
 from jobmon.domain import AttemptStatus
-from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import Counted, RollupReader
+from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.throughput import (
     DAY,
     HOUR,
@@ -25,10 +25,10 @@ from jobmon.rollup.throughput import (
     merge,
     tally,
 )
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.bson_json import UNNAMED
 from jobmon.store.connection import Connection
-from jobmon.store.plain import UNNAMED
-from jobmon.store.shared import SharedAnswers
-from jobmon.store.watched import is_bad_hint
+from jobmon.store.read_collection import is_bad_hint
 
 MAX_STEPS = 1_500
 # Counted live, a window costs what happened in it; the answer is shared for so long.
@@ -157,7 +157,7 @@ class Durations:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Happened:
+class Activity:
     """What is told of some time: a tally, with percentiles for its histograms."""
 
     enqueued: int
@@ -193,7 +193,7 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True)
-class Past(Generic[K]):
+class History(Generic[K]):
     """What happened in a window as far as is known at `as_of` (UTC): by step, or by type.
 
     As long as the collector has not counted again, whoever asks for the same window gets the same
@@ -203,7 +203,7 @@ class Past(Generic[K]):
 
     as_of: datetime
     source: str
-    happened: dict[K, Happened]
+    happened: dict[K, Activity]
     is_complete: bool = True
     uncounted: frozenset[K] = frozenset()
 
@@ -219,9 +219,9 @@ class SeriesReader:
     def __init__(self, connection: Connection, rollup: RollupReader) -> None:
         self._connection = connection
         self._rollup = rollup
-        self._by_step: SharedAnswers[Past[datetime]] = SharedAnswers(KEEP_ANSWERS)
-        self._by_type: SharedAnswers[Past[str]] = SharedAnswers(KEEP_ANSWERS)
-        self._settled: dict[tuple[Types, timedelta, datetime], Happened] = {}
+        self._by_step: SingleFlightCache[History[datetime]] = SingleFlightCache(KEEP_ANSWERS)
+        self._by_type: SingleFlightCache[History[str]] = SingleFlightCache(KEEP_ANSWERS)
+        self._settled: dict[tuple[Types, timedelta, datetime], Activity] = {}
         self._lock = threading.Lock()
         self._live = threading.Lock()
 
@@ -229,7 +229,7 @@ class SeriesReader:
         """`Window.of`, as far back as is kept."""
         return Window.of(start, end, step, self._connection.kept)
 
-    def by_step(self, window: Window, types: Types) -> Past[datetime]:
+    def by_step(self, window: Window, types: Types) -> History[datetime]:
         """What happened to jobs of these types (all, if none is named), step by step.
 
         From what the collector kept; without one counted now, for a short window. Raises
@@ -238,27 +238,27 @@ class SeriesReader:
         """
         counted = self._rollup.counted()
 
-        def compute() -> Past[datetime]:
+        def compute() -> History[datetime]:
             if counted is not None:
                 steps = self._kept_steps(window, types, counted)
                 uncounted = frozenset(
                     at for at in steps if not counted.covers(at, at + window.step)
                 )
-                return Past(counted.young, "rollup", steps, not uncounted, uncounted)
+                return History(counted.young, "rollup", steps, not uncounted, uncounted)
             now, tallies = self._count_now(window)
             told = {at: tallies.get(at, {}) for at in window.steps()}
-            return Past(now, "live", {at: _sum(many, types) for at, many in told.items()})
+            return History(now, "live", {at: _sum(many, types) for at, many in told.items()})
 
         return self._by_step.get((window, types, _moment(counted)), compute)
 
-    def by_type(self, window: Window) -> Past[str]:
+    def by_type(self, window: Window) -> History[str]:
         """What happened to each type of job in the whole window; sources as for `by_step`.
 
         Beyond 2,500 types the rest are `(other)`, as `throughput.busiest` says.
         """
         counted = self._rollup.counted()
 
-        def compute() -> Past[str]:
+        def compute() -> History[str]:
             is_complete = True
             if counted is not None:
                 as_of, source = counted.young, "rollup"
@@ -269,8 +269,8 @@ class SeriesReader:
                 as_of, by_step = self._count_now(window)
                 source, tallies = "live", merge(by_step.values())
             named = busiest(tallies)
-            happened = {kind: Happened.of([tally]) for kind, tally in named.items()}
-            return Past(as_of, source, happened, is_complete)
+            happened = {kind: Activity.of([tally]) for kind, tally in named.items()}
+            return History(as_of, source, happened, is_complete)
 
         return self._by_type.get((window, _moment(counted)), compute)
 
@@ -282,14 +282,14 @@ class SeriesReader:
         """Which collector works now; None if none does."""
         return self._rollup.leader()
 
-    def stood(self, window: Window) -> dict[datetime, Gauge]:
+    def stood(self, window: Window) -> dict[datetime, QueueSample]:
         """How the queue stood at the end of each step, where a collector looked."""
         samples = self._rollup.gauges(window.span, window.start, window.end)
         return {floor(at, window.step): gauge for at, gauge in sorted(samples.items())}
 
     def _kept_steps(
         self, window: Window, types: Types, counted: Counted
-    ) -> dict[datetime, Happened]:
+    ) -> dict[datetime, Activity]:
         with self._lock:
             if counted.settled is None:  # the rollup was dropped, maybe
                 self._settled.clear()
@@ -335,5 +335,5 @@ def _moment(counted: Counted | None) -> datetime | int:
     return counted.young if counted is not None else int(time.monotonic() // KEEP_LIVE_S)
 
 
-def _sum(tallies: Tallies, types: Types) -> Happened:
-    return Happened.of(tally for kind, tally in tallies.items() if not types or kind in types)
+def _sum(tallies: Tallies, types: Types) -> Activity:
+    return Activity.of(tally for kind, tally in tallies.items() if not types or kind in types)

@@ -20,13 +20,13 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.rollup.documents import OwnDatabase, typed
 from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
+from jobmon.store.bson_json import UNNAMED, label, text
 from jobmon.store.connection import Connection
+from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
-from jobmon.store.jobs import ENDED
-from jobmon.store.names import Document, Keys
-from jobmon.store.ordering import NEWEST_FIRST, OLDEST_FIRST
-from jobmon.store.plain import UNNAMED, label, text
-from jobmon.store.watched import Watched, is_bad_hint
+from jobmon.store.jobs import FINISHED_STATUSES
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def _finished(connection: Connection, within: Document) -> Iterator[Document]:
         pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs)
         yield from _groups(jobs, pipeline, ATTEMPT_FINISHED)
     else:
-        ended = {"status": {"$in": ENDED}, "finishedAt": within}
+        ended = {"status": {"$in": FINISHED_STATUSES}, "finishedAt": within}
         for group in _groups(jobs, _last_attempts(ended, "status", "$status"), BY_FINISH):
             status = jobs.names.status(group["_id"].get("status"))
             group["_id"]["outcome"] = LAST_OUTCOMES.get(text(status))
@@ -222,7 +222,7 @@ def _minute_of(moment: str) -> Document:
     return {"$cond": [is_date, {"$subtract": [moment, seconds]}, None]}
 
 
-def _groups(watched: Watched, pipeline: list[Document], index: Keys) -> Iterator[Document]:
+def _groups(watched: ReadCollection, pipeline: list[Document], index: Keys) -> Iterator[Document]:
     """The groups that have a moment; none where no document has a finishedAt and its index lacks.
 
     `jobmon init` makes no index for a field that no document has.
@@ -238,7 +238,7 @@ def _groups(watched: Watched, pipeline: list[Document], index: Keys) -> Iterator
             yield group
 
 
-def _has_finished(watched: Watched) -> bool:
+def _has_finished(watched: ReadCollection) -> bool:
     """Whether one of the newest or of the oldest documents has a finishedAt."""
     for direction in (-1, 1):
         found = watched.find(
@@ -249,7 +249,7 @@ def _has_finished(watched: Watched) -> bool:
     return False
 
 
-def _attempts(attempts: Watched, jobs: Watched, within: Document) -> list[Document]:
+def _attempts(attempts: ReadCollection, jobs: ReadCollection, within: Document) -> list[Document]:
     """Finished attempts by minute, type and outcome, with every one's buckets.
 
     Grouped by its buckets nearly every attempt would be a group of its own. A $lookup without a

@@ -32,7 +32,7 @@ from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document
+from jobmon.store.mapping import Document
 
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
 _CLOCK_TRIES = 3
@@ -53,12 +53,12 @@ def examine(
     try:
         with connection.client:
             deployment = Deployment.inspect(settings, connection)
-            yield from _Examination(deployment, clock).findings()
+            yield from DeploymentCheck(deployment, clock).findings()
     except (PyMongoError, OSError, ValueError) as error:
         yield unreachable(error, settings.mongo_uri, "JOBMON_MONGO_URI", no_user)
 
 
-class _Examination:
+class DeploymentCheck:
     """One look at one deployment; later checks build on what earlier ones learnt."""
 
     def __init__(self, deployment: Deployment, clock: Callable[[], datetime]) -> None:

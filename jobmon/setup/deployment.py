@@ -23,7 +23,7 @@ from jobmon.setup.findings import (
 )
 from jobmon.setup.users import QueueRoles
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
-from jobmon.store.names import Document
+from jobmon.store.mapping import Document
 
 # The settings that describe the watched documents; `jobmon init` reads them, too.
 _OF_INIT = (

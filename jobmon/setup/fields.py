@@ -15,8 +15,8 @@ from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, Level, printable, problem, warning
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document
-from jobmon.store.watched import Watched
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import ReadCollection
 
 SAMPLE = 200  # newest documents of each collection whose fields are looked at
 _LOOKED_THROUGH = 1_000  # for a field of any document: so many of the newest, oldest and random
@@ -92,9 +92,9 @@ def fields_of_jobs(settings: Settings) -> tuple[Field, ...]:
 
 def expected_fields(
     settings: Settings, connection: Connection
-) -> list[tuple[Watched, tuple[Field, ...], type[StrEnum]]]:
+) -> list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]]:
     """Of each collection: the fields that its documents should have, and their known statuses."""
-    expected: list[tuple[Watched, tuple[Field, ...], type[StrEnum]]] = [
+    expected: list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]] = [
         (connection.jobs, fields_of_jobs(settings), JobStatus)
     ]
     if connection.attempts is not None:
@@ -102,7 +102,7 @@ def expected_fields(
     return expected
 
 
-def paths_in_use(watched: Watched, paths: Iterable[str]) -> set[str]:
+def paths_in_use(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
     """Those paths that some document has, of some 3,000: the newest, the oldest, random ones.
 
     `error.code` is in use, too, where `error` is null: it is null until something fails.
@@ -139,7 +139,7 @@ def paths_in_use(watched: Watched, paths: Iterable[str]) -> set[str]:
 class Sample:
     """Which fields the newest documents have, and of which types. Index: _id."""
 
-    def __init__(self, watched: Watched, fields: tuple[Field, ...]) -> None:
+    def __init__(self, watched: ReadCollection, fields: tuple[Field, ...]) -> None:
         self._names = watched.names
         paths = self._names.paths
         derived = self._names.derived is not None

@@ -1,7 +1,6 @@
 """Which indexes `jobmon init` makes in collections that others write, and which ones it made."""
 
-from collections.abc import Collection as Names
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,9 +10,9 @@ from pymongo.errors import ExecutionTimeout
 from jobmon.settings import Settings
 from jobmon.setup.fields import paths_in_use
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import Index, exists, wanted_indexes
-from jobmon.store.names import Document
-from jobmon.store.watched import Watched
+from jobmon.store.indexes import Index, exists, required_indexes
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import ReadCollection
 
 MADE_INDEXES = "init_indexes"  # in the database of what must last
 FORMAT = 1
@@ -38,10 +37,12 @@ class PlannedIndex:
 
 
 def plan_indexes(
-    settings: Settings, connection: Connection, collections: Names[str], *, every: bool = False
+    settings: Settings, connection: Connection, collections: Collection[str], *, every: bool = False
 ) -> list[PlannedIndex]:
     """The indexes of these collections; with `every`, also those for fields of no document."""
-    wanted = [index for index in wanted_indexes(connection) if index.collection.name in collections]
+    wanted = [
+        index for index in required_indexes(connection) if index.collection.name in collections
+    ]
     unused = set() if every else _unused(settings, connection, wanted)
     return [
         PlannedIndex(
@@ -57,7 +58,7 @@ def plan_indexes(
 
 
 def missing_indexes(
-    settings: Settings, connection: Connection, collections: Names[str]
+    settings: Settings, connection: Connection, collections: Collection[str]
 ) -> list[Index]:
     """The indexes that these collections should have, by what their documents hold."""
     planned = plan_indexes(settings, connection, collections)
@@ -114,7 +115,7 @@ def _is_certain(settings: Settings, index: Index) -> bool:
     return settings.profile != Settings.profile and field not in settings.job_fields
 
 
-def _average_widths(watched: Watched, paths: Iterable[str]) -> dict[str, float]:
+def _average_widths(watched: ReadCollection, paths: Iterable[str]) -> dict[str, float]:
     """How many bytes the values at these paths take, on average of a random sample."""
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     group: Document = {"_id": None}
@@ -155,7 +156,7 @@ class MadeIndexes:
         entry = self.entry(index, name) | {"at": datetime.now(UTC)}
         self._made.replace_one({"_id": entry["_id"]}, entry, upsert=True)
 
-    def of(self, database: str, collections: Names[str]) -> list[Document]:
+    def of(self, database: str, collections: Collection[str]) -> list[Document]:
         """The entries of these collections, by their names."""
         query = {"database": database, "collection": {"$in": list(collections)}, "format": FORMAT}
         return list(self._made.find(query).sort("_id"))

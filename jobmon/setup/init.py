@@ -35,8 +35,8 @@ from jobmon.setup.findings import (
 from jobmon.setup.indexes import MadeIndexes, PlannedIndex, State, estimate_bytes, plan_indexes
 from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
 from jobmon.store.indexes import Index, create_index
-from jobmon.store.names import Document
-from jobmon.store.revoked import RevokedTokens
+from jobmon.store.mapping import Document
+from jobmon.web.revocation import RevokedTokens
 
 _COLLECTION_SETTINGS = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
 _MIB = 1 << 20

@@ -10,8 +10,8 @@ from jobmon.setup.deployment import Deployment, as_admin
 from jobmon.setup.findings import Finding, describe, ok, problem
 from jobmon.setup.indexes import MadeIndexes
 from jobmon.setup.users import remove_users, users_to_drop
-from jobmon.store.indexes import exists, wanted_indexes
-from jobmon.store.names import Document
+from jobmon.store.indexes import exists, required_indexes
+from jobmon.store.mapping import Document
 
 
 def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
@@ -80,7 +80,7 @@ def _others(deployment: Deployment, made: MadeIndexes, *, dry_run: bool) -> Iter
     """Indexes that jobmon uses and others made."""
     known = made.of(deployment.roles.database, deployment.roles.collections) if dry_run else []
     ours = {(entry["collection"], str(entry["keys"])) for entry in known}
-    for index in wanted_indexes(deployment.connection):
+    for index in required_indexes(deployment.connection):
         keys = str([list(key) for key in index.keys])
         if (index.collection.name, keys) not in ours and exists(index):
             yield ok("index", f"{index}: stays, `jobmon init` did not make it")

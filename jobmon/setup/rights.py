@@ -10,8 +10,8 @@ from jobmon.rollup.throughput import STATE
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import UNAUTHORIZED, Finding, describe, granted, ok, problem, warning
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document
-from jobmon.store.revoked import REVOKED
+from jobmon.store.mapping import Document
+from jobmon.web.revocation import REVOKED
 
 _WRITES = frozenset(
     {"insert", "update", "remove", "createIndex", "dropIndex", "dropCollection", "collMod"}

@@ -10,7 +10,7 @@ from typing import Any
 from jobmon.setup.indexes import MADE_INDEXES, MadeIndexes
 from jobmon.setup.users import MADE_BY, QueueRoles, User
 from jobmon.store.indexes import Index, index_options, usual_name
-from jobmon.store.names import Document
+from jobmon.store.mapping import Document
 
 
 def create_index_line(index: Index) -> str:

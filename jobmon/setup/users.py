@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 from pymongo import MongoClient
 
 from jobmon.setup.findings import Finding, ok, split_uri, warning
-from jobmon.store.names import Document
+from jobmon.store.mapping import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"

@@ -21,11 +21,11 @@ from pymongo.errors import (
 
 from jobmon.settings import Settings
 from jobmon.store.decoding import Decoded
-from jobmon.store.names import Document, Names
+from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.profiles import profile_of
 from jobmon.store.queue_key import queue_key
-from jobmon.store.slow import SlowQueries
-from jobmon.store.watched import Watched
+from jobmon.store.read_collection import ReadCollection
+from jobmon.store.slow_queries import SlowQueries
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class Connection:
         self._presence = _Presence(settings.server_selection_timeout_ms)
 
     @classmethod
-    def of_writer(cls, settings: Settings) -> Self:
+    def for_writer(cls, settings: Settings) -> Self:
         """As the user who may write jobmon's own database."""
         return cls(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
 
@@ -257,14 +257,14 @@ class Connection:
     def kept(self) -> dict[timedelta, timedelta]:
         """How long what happened is kept, by the span in which it is counted."""
         settings = self._settings
-        minutes = timedelta(days=settings.keep_minutes_days)
-        hours = timedelta(days=settings.keep_hours_days)
+        minutes = timedelta(days=settings.minute_retention_days)
+        hours = timedelta(days=settings.hour_retention_days)
         return {
             timedelta(minutes=1): minutes,
             timedelta(minutes=10): minutes,
             timedelta(hours=1): hours,
             timedelta(hours=6): hours,
-            timedelta(days=1): timedelta(days=settings.keep_days_days),
+            timedelta(days=1): timedelta(days=settings.day_retention_days),
         }
 
     @property
@@ -283,8 +283,10 @@ class Connection:
             self._presence.check(client)
         return client
 
-    def _watched(self, collection: str, names: Names) -> Watched:
-        return Watched(lambda: self.database[collection], names, self._settings.query_timeout_ms)
+    def _watched(self, collection: str, names: FieldMapping) -> ReadCollection:
+        return ReadCollection(
+            lambda: self.database[collection], names, self._settings.query_timeout_ms
+        )
 
     def _connect(self) -> _ClientMaker:
         settings = self._settings

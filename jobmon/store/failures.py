@@ -67,7 +67,7 @@ _PASSING = (
 )
 
 
-def failure_of(error: BaseException) -> Failure | None:
+def classify_failure(error: BaseException) -> Failure | None:
     """The kind of failure; None where jobmon's own query or code is at fault."""
     match error:
         case ExecutionTimeout():

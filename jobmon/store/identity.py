@@ -16,7 +16,7 @@ from uuid import UUID
 
 from bson import Binary, Decimal128, ObjectId
 
-from jobmon.store.plain import UUID_SUBTYPES, is_uuid, label, text
+from jobmon.store.bson_json import UUID_SUBTYPES, is_uuid, label, text
 
 _LONGEST_NUMBER = 45  # a Decimal128 with its sign and exponent
 _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
@@ -66,7 +66,7 @@ def label_values(printed: str) -> tuple[Any, ...]:
     return tuple(value for value in values if label(value) == printed)
 
 
-def any_of(values: Sequence[Any]) -> Any:
+def match_any(values: Sequence[Any]) -> Any:
     """The condition that a field has one of these values."""
     return values[0] if len(values) == 1 else {"$in": list(values)}
 

@@ -11,9 +11,9 @@ from pymongo import ASCENDING
 from pymongo.collection import Collection
 
 from jobmon.store.connection import Connection
-from jobmon.store.names import Document, Keys
-from jobmon.store.ordering import NEWEST_FIRST
-from jobmon.store.watched import EXACTLY, Watched, name_of_exact
+from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import EXACTLY, ReadCollection, exact_index_name
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
 
@@ -37,7 +37,7 @@ ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 UNIQUE = (JOB_ID, ATTEMPT)
 
 
-def _wanted(connection: Connection) -> list[tuple[Watched, str, Keys]]:
+def _wanted(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
     """Every index, in the contract's words, each with the field that it is there for."""
     wanted = [
         ("jobId", JOB_ID),
@@ -84,7 +84,7 @@ class Index(NamedTuple):
         return f"{self.collection.name}({', '.join(fields)})"
 
 
-def wanted_indexes(connection: Connection) -> list[Index]:
+def required_indexes(connection: Connection) -> list[Index]:
     """Every index that the documents can have the fields for, by what they call them."""
     found: dict[tuple[str, tuple[tuple[str, int], ...]], Index] = {}
     for watched, field, keys in _wanted(connection):
@@ -107,7 +107,7 @@ def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str,
     what became of each index.
     """
     outcome = {}
-    for index in wanted_indexes(connection):
+    for index in required_indexes(connection):
         if exists(index):
             outcome[str(index)] = "exists"
         else:
@@ -133,7 +133,7 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
     options: dict[str, Any] = {"name": usual_name(index)}
     if any("collation" in other for other in present if other["name"] == "_id_"):
         # The index on _id has the collection's collation.
-        options |= {"name": name_of_exact(index.keys), "collation": EXACTLY}
+        options |= {"name": exact_index_name(index.keys), "collation": EXACTLY}
     elif options["name"] in {other["name"] for other in present} or (
         index.may_be_unique and not is_unique
     ):
@@ -148,7 +148,7 @@ def usual_name(index: Index) -> str:
 
 def missing_indexes(connection: Connection) -> list[Index]:
     """The wanted indexes that the watched collections lack."""
-    return [index for index in wanted_indexes(connection) if not exists(index)]
+    return [index for index in required_indexes(connection) if not exists(index)]
 
 
 def exists(wanted: Index) -> bool:

@@ -12,14 +12,23 @@ from bson import Decimal128
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
+from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
+from jobmon.store.bson_json import (
+    MAX_STATUSES,
+    MAX_TYPES,
+    UNNAMED,
+    CharacterBudget,
+    LabelBudget,
+    aware,
+    label,
+    text,
+)
 from jobmon.store.connection import Connection
-from jobmon.store.identity import any_of, identity_values, is_identity, label_values
-from jobmon.store.names import Document, Names
-from jobmon.store.ordering import OLDEST_FIRST
-from jobmon.store.plain import MAX_STATUSES, MAX_TYPES, UNNAMED, Room, Words, aware, label, text
-from jobmon.store.shared import Shared
-from jobmon.store.watched import is_bad_hint
+from jobmon.store.cursor import OLDEST_FIRST
+from jobmon.store.identity import identity_values, is_identity, label_values, match_any
+from jobmon.store.mapping import Document, FieldMapping
+from jobmon.store.read_collection import is_bad_hint
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +37,9 @@ MAX_ATTEMPTS_SHOWN = 1_000
 ROOM_FOR_ATTEMPTS = 10_000_000
 ROOM_FOR_A_FIELD = 2_000
 # Statuses of jobs whose last attempt has ended, and how long it is remembered if any says when.
-ENDED = [status for status, outcome in LAST_OUTCOMES.items() if outcome != AttemptStatus.RUNNING]
+FINISHED_STATUSES = [
+    status for status, outcome in LAST_OUTCOMES.items() if outcome != AttemptStatus.RUNNING
+]
 ENDS_TTL_MS = 10_000
 MAX_AGES = 100  # of the oldest job, by type
 MAX_COUNT = 2**53
@@ -42,7 +53,7 @@ NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
+class QueueHealth:
     """What an operator asks of a queue beside its counts; dates are UTC.
 
     `estimated_total` is what the collection's metadata says: the cheap check beside the counts.
@@ -69,7 +80,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class QueueStats:
     """What the whole queue looks like at `as_of` (UTC).
 
     `counts` holds how many jobs there are by (status, type), each as its text; beyond 100 statuses
@@ -82,7 +93,7 @@ class Figures:
     source: str
     counts: Mapping[tuple[str, str], int] | None
     total: int
-    conditions: Conditions
+    conditions: QueueHealth
 
     def status_counts(self) -> dict[str, int] | None:
         """Jobs by status: the known ones always, the unknown ones that occur."""
@@ -160,9 +171,9 @@ COUNT_BY_STATUS_AND_TYPE: Document = {
 class CountsByName:
     """Adds up groups of jobs by (status, type), each by its name as far as there are names."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: FieldMapping) -> None:
         self._names = names
-        self._statuses, self._types = Words(MAX_STATUSES, JobStatus), Words(MAX_TYPES)
+        self._statuses, self._types = LabelBudget(MAX_STATUSES, JobStatus), LabelBudget(MAX_TYPES)
 
     def of(self, groups: Iterable[Document]) -> Counter[tuple[str, str]]:
         """The sum; the names go to those that come first."""
@@ -190,7 +201,7 @@ class JobStore:
         self,
         connection: Connection,
         stats_ttl_ms: int,
-        rollup: Callable[[], Figures | None] = lambda: None,
+        rollup: Callable[[], QueueStats | None] = lambda: None,
     ) -> None:
         self._jobs = connection.jobs
         self._waiting = (
@@ -198,8 +209,8 @@ class JobStore:
         )
         self._attempts = connection.attempts
         self._connection = connection
-        self._ends_are_known = Shared(self._look_for_ends, ENDS_TTL_MS)
-        self._live_figures = Shared(self._count_everything, stats_ttl_ms)
+        self._ends_are_known = SingleFlight(self._look_for_ends, ENDS_TTL_MS)
+        self._live_figures = SingleFlight(self._count_everything, stats_ttl_ms)
         self._rollup = rollup
 
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
@@ -234,7 +245,7 @@ class JobStore:
     def _attempts_at(self, job_id: str) -> list[Document]:
         if self._attempts is None:
             return []
-        room = Room(ROOM_FOR_ATTEMPTS)
+        room = CharacterBudget(ROOM_FOR_ATTEMPTS)
 
         def cut(attempt: Document) -> Document:
             return {
@@ -255,7 +266,11 @@ class JobStore:
         embedded = job.get("attempts")
         if not isinstance(embedded, list):
             return []
-        names = self._attempts.names if self._attempts is not None else Names.of_attempts()
+        names = (
+            self._attempts.names
+            if self._attempts is not None
+            else FieldMapping.from_attempt_fields()
+        )
         return [
             {"attemptNumber": number, **names.document(attempt)}
             for number, attempt in enumerate(embedded, start=1)
@@ -277,7 +292,7 @@ class JobStore:
             return True
         if self._connection.has_recorded_attempts():
             return True
-        ended: Document = {"status": {"$in": ENDED}}
+        ended: Document = {"status": {"$in": FINISHED_STATUSES}}
 
         def is_any(query: Document) -> bool:
             index = indexes.BY_FINISH
@@ -298,18 +313,20 @@ class JobStore:
         """How many jobs there are by the collection's own metadata, whoever counted them."""
         return self._jobs.estimated_count()
 
-    def figures(self) -> Figures:
+    def figures(self) -> QueueStats:
         """The queue's figures: the collector's, or else counted here.
 
         The latter by one query at a time in this process, and kept for a short while.
         """
         return self._rollup() or self._live_figures.get()
 
-    def figures_at_hand(self) -> Figures | None:
+    def cached_stats(self) -> QueueStats | None:
         """The figures if they need no counting now."""
         return self._rollup() or self._live_figures.kept()
 
-    def conditions(self, counts: Mapping[tuple[str, str], int] | None, now: datetime) -> Conditions:
+    def conditions(
+        self, counts: Mapping[tuple[str, str], int] | None, now: datetime
+    ) -> QueueHealth:
         """How the queue is at `now`, given its counts by (status, type) if they are known."""
         unknown: dict[str, str] = {}
         waiting = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
@@ -328,7 +345,7 @@ class JobStore:
                 f"not known for {len(ages_unknown)} of {len(types)} types: "
                 f"{self._why_no_age()}, or the type is not a text"
             )
-        return Conditions(
+        return QueueHealth(
             estimated_total=self._jobs.estimated_count(),
             expired_leases=self._expired_leases(counts, now, unknown),
             eligible=eligible,
@@ -435,7 +452,7 @@ class JobStore:
                 overdue[kind] = min(first, overdue.get(kind, first))
         return overdue
 
-    def _count_everything(self) -> Figures:
+    def _count_everything(self) -> QueueStats:
         """One `$group`, covered by an index; the metadata's count where that takes too long."""
         as_of = datetime.now(UTC)
         try:
@@ -443,14 +460,14 @@ class JobStore:
         except ExecutionTimeout:
             log.warning("counting the jobs took over %d ms", self._jobs.max_time_ms)
             conditions = self.conditions(None, as_of)
-            return Figures(
+            return QueueStats(
                 as_of=as_of,
                 source="estimate",
                 counts=None,
                 total=conditions.estimated_total,
                 conditions=conditions,
             )
-        return Figures(
+        return QueueStats(
             as_of=as_of,
             source="live",
             counts=counts,
@@ -497,7 +514,7 @@ class JobStore:
         query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
         index = indexes.BY_STATUS
         if kind is not None:
-            query["type"] = any_of(label_values(kind))
+            query["type"] = match_any(label_values(kind))
             index = indexes.BY_STATUS_AND_TYPE
         found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
         created_at = found[0].get("createdAt") if found else None
@@ -506,7 +523,7 @@ class JobStore:
 
 def _any_identity(field: str, printed: str) -> Document:
     """A query for what a text means in a field. Mongoose refers to a job by its ObjectId."""
-    return {field: any_of(identity_values(printed))}
+    return {field: match_any(identity_values(printed))}
 
 
 def last_attempt(job: Document) -> list[Document]:

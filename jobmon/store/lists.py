@@ -10,22 +10,14 @@ from bson import ObjectId
 
 from jobmon.domain import MAPPED_JOB_FIELDS, JobCondition, JobStatus
 from jobmon.redaction import Redactor
+from jobmon.single_flight import SingleFlightCache
 from jobmon.store import indexes
+from jobmon.store.bson_json import CharacterBudget, plain
 from jobmon.store.connection import Connection
+from jobmon.store.cursor import BY_ID_KEY, NEWEST_FIRST, SORT_KEY, Cursor, after, after_id, sort_of
 from jobmon.store.identity import identity_ranges, identity_values, is_identity, label_values
 from jobmon.store.jobs import NOT_DATES, JobStore, attempt_count, last_attempt
-from jobmon.store.names import IS_ARRAY, Document, Keys
-from jobmon.store.ordering import (
-    BY_ID_KEY,
-    NEWEST_FIRST,
-    SORT_KEY,
-    Place,
-    after,
-    after_id,
-    sort_of,
-)
-from jobmon.store.plain import Room, plain
-from jobmon.store.shared import SharedAnswers
+from jobmon.store.mapping import IS_ARRAY, Document, Keys
 
 COUNT_EXACTLY_UP_TO = 10_000
 # Counting takes 0.7 µs a job: from here on more than the page itself, so it is shared.
@@ -195,19 +187,19 @@ def _code_values(code: str) -> list[Any]:
 class JobPage:
     """One page of a list.
 
-    Unless `total_is_exact` there are at least `total` jobs. `next_place` is None on the last
-    page, `prev_place` on the first.
+    Unless `total_is_exact` there are at least `total` jobs. `next_cursor` is None on the last
+    page, `prev_cursor` on the first.
     """
 
     jobs: list[Document]
     page: int
     total: int
     total_is_exact: bool
-    next_place: Place | None
-    prev_place: Place | None
+    next_cursor: Cursor | None
+    prev_cursor: Cursor | None
 
 
-class _Stretch(NamedTuple):
+class _PageSlice(NamedTuple):
     """The jobs of a page, and whether the list has others before and behind them."""
 
     jobs: list[Document]
@@ -225,7 +217,7 @@ class JobLists:
         self._jobs = connection.jobs
         self._store = store
         self._by_id = connection.jobs.names.orders_by_id
-        self._totals: SharedAnswers[int] = SharedAnswers(KEEP_TOTALS)
+        self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
 
     def page(
         self,
@@ -234,7 +226,7 @@ class JobLists:
         page: int = 1,
         per_page: int = 20,
         oldest_first: bool = False,
-        place: Place | None = None,
+        place: Cursor | None = None,
     ) -> JobPage:
         """A page of the jobs that match, newest first unless `oldest_first`.
 
@@ -260,8 +252,8 @@ class JobLists:
             page=shown.page,
             total=total,
             total_is_exact=is_exact,
-            next_place=ends[-1] if ends and not shown.is_last else None,
-            prev_place=replace(ends[0], backwards=True) if ends and not shown.is_first else None,
+            next_cursor=ends[-1] if ends and not shown.is_last else None,
+            prev_cursor=replace(ends[0], backwards=True) if ends and not shown.is_first else None,
         )
 
     def batches(self, wanted: JobFilter, *, oldest_first: bool = False) -> Iterator[list[Document]]:
@@ -309,14 +301,14 @@ class JobLists:
 
     def _stretch(
         self, wanted: JobFilter, page: int, per_page: int, oldest_first: bool, end: int = _MAX_SKIP
-    ) -> _Stretch:
+    ) -> _PageSlice:
         """The jobs of a page by its number, none where that begins at `end` or beyond."""
         jobs, skip = [], (page - 1) * per_page
         if skip < end:
             jobs = self._read(wanted, None, per_page + 1, ascending=oldest_first, skip=skip)
-        return _Stretch(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
+        return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
 
-    def _stretch_beyond(self, place: Place, wanted: JobFilter, per_page: int) -> _Stretch:
+    def _stretch_beyond(self, place: Cursor, wanted: JobFilter, per_page: int) -> _PageSlice:
         if place.by_page or wanted.date is not None:
             page = max(1, place.page - 1) if place.backwards else place.page + 1
             return self._stretch(wanted, page, per_page, place.oldest_first)
@@ -324,15 +316,15 @@ class JobLists:
         there_is_more = len(jobs) > per_page
         if not place.backwards:
             page = place.page + 1
-            return _Stretch(jobs[:per_page], page, place.oldest_first, False, not there_is_more)
+            return _PageSlice(jobs[:per_page], page, place.oldest_first, False, not there_is_more)
         if len(jobs) < per_page:
             # Less than a page is left before the place: show the first page in full.
             return self._stretch(wanted, 1, per_page, place.oldest_first)
         page = max(1, place.page - 1)
-        return _Stretch(jobs[:per_page][::-1], page, place.oldest_first, not there_is_more, False)
+        return _PageSlice(jobs[:per_page][::-1], page, place.oldest_first, not there_is_more, False)
 
     def _read(
-        self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int = 0
+        self, wanted: JobFilter, place: Cursor | None, limit: int, *, ascending: bool, skip: int = 0
     ) -> list[Document]:
         """Jobs in the order of the walk: from its start, or what lies beyond `place`."""
         if wanted.date is not None:
@@ -370,7 +362,7 @@ class JobLists:
         )
 
     def _sorted(
-        self, wanted: JobFilter, place: Place | None, limit: int, *, ascending: bool, skip: int
+        self, wanted: JobFilter, place: Cursor | None, limit: int, *, ascending: bool, skip: int
     ) -> list[Document]:
         """Jobs that no index has in order: summaries sorted in memory.
 
@@ -397,7 +389,7 @@ class JobLists:
             each=lambda document: _summary(names.document(document)),
         )
 
-    def _sort_key(self, place: Place) -> Document:
+    def _sort_key(self, place: Cursor) -> Document:
         return {"i": place.id} if self._by_id else place.sort_key
 
     def _has_order(self, wanted: JobFilter, *, ascending: bool) -> bool:
@@ -406,7 +398,7 @@ class JobLists:
             return False
         return self._by_id or not ascending or self._has_no_array("createdAt", wanted.index)
 
-    def _beyond(self, place: Place, wanted: JobFilter) -> Iterator[Document]:
+    def _beyond(self, place: Cursor, wanted: JobFilter) -> Iterator[Document]:
         if self._by_id:
             return after_id(place)
         return after(place, only_dates=wanted.is_ranged)
@@ -430,16 +422,16 @@ class JobLists:
 
     def _place_in(
         self, wanted: JobFilter, job: Document, *, page: int, oldest_first: bool
-    ) -> Place:
+    ) -> Cursor:
         """The place of a job in a list; by its page where createdAt is not its order."""
         if wanted.date is None:
             return self._place_at(job, page=page, oldest_first=oldest_first)
-        return Place(created_at=None, id=None, page=page, oldest_first=oldest_first, by_page=True)
+        return Cursor(created_at=None, id=None, page=page, oldest_first=oldest_first, by_page=True)
 
-    def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Place:
+    def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Cursor:
         """The place of a job; by its page, where it cannot be told, or not to everybody."""
         created_at = job.get("_at", job.get("createdAt"))
-        place = Place(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
+        place = Cursor(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
         if place.is_plain:
             return place if self._is_shown(place) else self._without_values(place)
         if isinstance(created_at, list) and created_at:
@@ -454,7 +446,7 @@ class JobLists:
         )
         return place if can_be_told else self._without_values(place)
 
-    def _is_shown(self, place: Place) -> bool:
+    def _is_shown(self, place: Cursor) -> bool:
         """Whether nothing in its values is a secret: a cursor is no more than encoded."""
         return all(
             self._redactor.redact(shown) == shown
@@ -462,10 +454,10 @@ class JobLists:
         )
 
     @staticmethod
-    def _without_values(place: Place) -> Place:
+    def _without_values(place: Cursor) -> Cursor:
         return replace(place, created_at=None, id=None, by_page=True)
 
-    def _computed(self, place: Place, expression: Document) -> Any:
+    def _computed(self, place: Cursor, expression: Document) -> Any:
         """What an expression is for the job at a place; None if there is none."""
         pipeline = [{"$match": {"_id": {"$eq": place.id}}}, {"$project": {"is": expression}}]
         return next(iter(self._jobs.aggregate(pipeline)), {}).get("is")
@@ -483,7 +475,7 @@ class JobLists:
             return self._jobs.count(wanted.match(), index=wanted.index), True
         if not wanted.is_by_status_and_type:
             return self._counted(wanted)
-        figures = self._store.figures_at_hand()
+        figures = self._store.cached_stats()
         if figures is None:
             counted, is_exact = self._counted(wanted)
             if is_exact:
@@ -559,7 +551,7 @@ def _cut(value: Any) -> Any:
     """As much of a field as there is room for; nearly always that is all of it."""
     if value is None or (type(value) is str and len(value) <= ROOM_FOR_A_FIELD):
         return value
-    return value if isinstance(value, _SMALL) else Room(ROOM_FOR_A_FIELD).cut(value)
+    return value if isinstance(value, _SMALL) else CharacterBudget(ROOM_FOR_A_FIELD).cut(value)
 
 
 def _multikey_paths(plan: Any) -> Iterator[Document]:

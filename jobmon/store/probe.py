@@ -8,9 +8,9 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from jobmon.logs import cause
+from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection, UnresolvedHostError
-from jobmon.store.failures import Failure, failure_of, is_unauthorized
-from jobmon.store.shared import Shared
+from jobmon.store.failures import Failure, classify_failure, is_unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class DatabaseProbe:
     def __init__(self, connection: Connection, within_ms: int) -> None:
         self._connection = connection
         self._within_s = within_ms / 1_000
-        self._looks = Shared(self._look, KEEP_MS)
+        self._looks = SingleFlight(self._look, KEEP_MS)
         self._reason: str | None = None
 
     def look(self) -> DatabaseHealth:
@@ -104,7 +104,7 @@ class DatabaseProbe:
         return refused
 
     def _failed(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
-        failure = failure_of(error)
+        failure = classify_failure(error)
         reason = _REASONS[failure]
         if isinstance(error, UnresolvedHostError):
             reason = "the host name is not resolved"

@@ -14,8 +14,8 @@ from typing import Any
 
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.settings import Settings
-from jobmon.store.names import DerivedStatus, Document, Keys, Names
-from jobmon.store.plain import text
+from jobmon.store.bson_json import text
+from jobmon.store.mapping import DerivedStatus, Document, FieldMapping, Keys
 
 # Agenda's default: a job whose lock is older may be taken by another process.
 AGENDA_LOCK_LIFETIME = timedelta(minutes=10)
@@ -30,8 +30,8 @@ class Profile:
     of the documents.
     """
 
-    jobs: Names
-    attempts: Names | None
+    jobs: FieldMapping
+    attempts: FieldMapping | None
     outcome: Any = None
     indexes: tuple[Keys, ...] = ()
 
@@ -47,7 +47,9 @@ def profile_of(settings: Settings) -> Profile:
     )
 
 
-def _renamed(names: Names, paths: Mapping[str, str], statuses: Mapping[str, str]) -> Names:
+def _renamed(
+    names: FieldMapping, paths: Mapping[str, str], statuses: Mapping[str, str]
+) -> FieldMapping:
     """These names, but for what is given: a field of their own is taken at its word."""
     return replace(
         names,
@@ -195,9 +197,11 @@ def _celery_error(error: Any) -> Document | None:
 
 
 _PROFILES = {
-    "jobmon": Profile(jobs=Names.of_jobs(), attempts=Names.of_attempts()),
+    "jobmon": Profile(
+        jobs=FieldMapping.from_job_fields(), attempts=FieldMapping.from_attempt_fields()
+    ),
     "agenda": Profile(
-        jobs=Names(
+        jobs=FieldMapping(
             paths={
                 "jobId": "_id",
                 "createdAt": "_id",
@@ -230,7 +234,7 @@ _PROFILES = {
         ),
     ),
     "celery": Profile(
-        jobs=Names(
+        jobs=FieldMapping(
             paths={
                 "jobId": "_id",
                 "type": "name",

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from jobmon.embedded import Mongod
-from jobmon.store.plain import iso
+from jobmon.demo.mongod import Mongod
+from jobmon.store.bson_json import iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
-from ..waiting import eventually
-from .watching import Answer, Watching, a_database, init, uri_of
+from ..support.waiting import eventually
+from ..support.watching import Answer, Watching, a_database, init, uri_of
 
 Ids = dict[str, str]
 WORKER = "worker-1@shop"

@@ -10,17 +10,17 @@ import pytest
 from bson import ObjectId
 from pymongo import MongoClient
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup import changes as changes_module
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup.changes import PolledChanges
 from jobmon.settings import Settings
-from jobmon.store.plain import iso
+from jobmon.store.bson_json import iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import assert_cheap, profiled
-from ..waiting import eventually
-from .watching import Answer, Watching, a_database, init, uri_of
+from ..support.waiting import eventually
+from ..support.watching import Answer, Watching, a_database, init, uri_of
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 JOBS = 40

@@ -15,15 +15,15 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.monitoring import CommandListener
 
-from jobmon import create_app
-from jobmon.api.auth import SESSION_COOKIE
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store import indexes
-from jobmon.store.revoked import REVOKED
+from jobmon.web.auth import SESSION_COOKIE
+from jobmon.web.revocation import REVOKED
 
 from ..conftest import SECRET, Api
-from ..dashboard.reading import PART, Page
+from ..support.pages import PART, Page
 
 # Every route, with an address of it. A job of ada's is `adas`, one of bob's `bobs`.
 ANYONE = {

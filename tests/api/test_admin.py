@@ -13,7 +13,7 @@ from jobmon.store import lists as lists_module
 from jobmon.store.jobs import JobStore
 
 from ..conftest import NOW, Api
-from ..dashboard.reading import Viewer
+from ..support.pages import Viewer
 
 QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
 KNOWN = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]

@@ -12,9 +12,9 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, ExecutionTimeout
 
-from jobmon import create_app
 from jobmon.api.export import AT_ONCE
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store import lists as lists_module
 from jobmon.store.indexes import create_indexes

@@ -9,11 +9,11 @@ import pytest
 from bson import Binary, Decimal128, Int64, ObjectId
 from pymongo.database import Database
 
-from jobmon.dashboard.words import job_address
+from jobmon.dashboard.formatting import job_address
 
-from ..adapters.watching import Watching
 from ..conftest import NOW, Api
 from ..dashboard.conftest import signed_in
+from ..support.watching import Watching
 
 A_UUID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 TEXTS = [

@@ -12,14 +12,14 @@ from bson import Binary, Decimal128, ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.indexes import create_indexes
 
-from ..adapters.watching import Watching, a_database
 from ..conftest import NOW
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import assert_cheap, profiled
+from ..support.watching import Watching, a_database
 
 MISSING = object()
 VALUES = [

@@ -9,7 +9,7 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
-from jobmon import create_app
+from jobmon.app import create_app
 from jobmon.store import lists as lists_module
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api

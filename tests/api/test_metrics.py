@@ -15,15 +15,15 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.monitoring import CommandListener
 
-from jobmon import create_app
 from jobmon.api import metrics
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
-from jobmon.store.jobs import TOO_MANY, Conditions, Figures
-from jobmon.store.plain import UNNAMED
+from jobmon.store.bson_json import UNNAMED
+from jobmon.store.jobs import TOO_MANY, QueueHealth, QueueStats
 from jobmon.store.probe import DatabaseHealth
 
 from ..conftest import Api
@@ -56,12 +56,12 @@ class Rollup:
     """What a collector would have written."""
 
     def __init__(self, counts: dict[tuple[str, str], int], tallies: dict[str, Tally]) -> None:
-        self._figures = Figures(
+        self._figures = QueueStats(
             as_of=datetime.now(UTC) - timedelta(seconds=2),
             source="rollup",
             counts=counts,
             total=sum(counts.values()),
-            conditions=Conditions(
+            conditions=QueueHealth(
                 estimated_total=1,
                 expired_leases=3,
                 eligible=4,
@@ -72,10 +72,10 @@ class Rollup:
         )
         self._totals = Totals(by_type=tallies, age_s=1.5)
 
-    def figures(self) -> Figures:
+    def figures(self) -> QueueStats:
         return self._figures
 
-    figures_at_hand = figures
+    cached_stats = figures
 
     is_readable = True
     unknown: frozenset[str] = frozenset()

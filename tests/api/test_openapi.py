@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pymongo.errors import AutoReconnect, ExecutionTimeout
 
-from jobmon import create_app
 from jobmon.api import examples
 from jobmon.api.openapi import RENEW
+from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.dashboard import views
 from jobmon.rollup.reader import RollupReader

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from schemathesis.core.parameters import ParameterLocation
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup.throughput import STATE, THROUGH
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
@@ -24,7 +24,7 @@ from jobmon.store.indexes import create_indexes
 
 from ..conftest import NOW, Api
 from ..e2e.test_serving import Web
-from ..waiting import eventually
+from ..support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from jobmon import create_app
-from jobmon.api.auth import SESSION_COOKIE
+from jobmon.app import create_app
 from jobmon.settings import Settings
+from jobmon.web.auth import SESSION_COOKIE
 
 from ..conftest import Api
-from .reading import Viewer
+from ..support.pages import Viewer
 
 Make = Callable[..., Api]
 

@@ -19,12 +19,12 @@ from jobmon.dashboard.overview import (
     sorted_types,
 )
 from jobmon.diagnosis.evidence import Evidence, Missing
-from jobmon.rollup.gauges import Gauge
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.series import Happened, Past
+from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import MINUTE, Tallies, Tally, merge
-from jobmon.store.jobs import Conditions, Figures
-from jobmon.store.plain import UNNAMED
+from jobmon.store.bson_json import UNNAMED
+from jobmon.store.jobs import QueueHealth, QueueStats
 
 from .. import conftest
 
@@ -43,21 +43,21 @@ def tally(succeeded: int = 0, failed: int = 0, **more: Any) -> Tally:
 Steps = dict[int, Tallies]
 
 
-def past(steps: Steps | None = None, as_of: datetime = NOW) -> Past[datetime]:
+def past(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
     given = steps or {}
-    told = {minute(n): Happened.of(given.get(n, {}).values()) for n in range(60)}
-    return Past(as_of, "rollup", told)
+    told = {minute(n): Activity.of(given.get(n, {}).values()) for n in range(60)}
+    return History(as_of, "rollup", told)
 
 
-def by_type(steps: Steps | None, first: int = 0) -> Past[str]:
+def by_type(steps: Steps | None, first: int = 0) -> History[str]:
     """The minutes from the `first` on, by type."""
     merged = merge(tallies for number, tallies in (steps or {}).items() if number >= first)
-    return Past(NOW, "rollup", {kind: Happened.of([tally]) for kind, tally in merged.items()})
+    return History(NOW, "rollup", {kind: Activity.of([tally]) for kind, tally in merged.items()})
 
 
 def figures(
     counts: dict[tuple[str, str], int] | None, source: str = "rollup", **conditions: Any
-) -> Figures:
+) -> QueueStats:
     usual: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
@@ -66,12 +66,12 @@ def figures(
         "oldest_queued": None,
         "oldest_queued_by_type": {},
     }
-    return Figures(
+    return QueueStats(
         as_of=NOW,
         source=source,
         counts=counts,
         total=99 if counts is None else sum(counts.values()),
-        conditions=Conditions(**usual | conditions),
+        conditions=QueueHealth(**usual | conditions),
     )
 
 
@@ -80,7 +80,7 @@ def facts(
     *,
     known: bool = True,
     happened: dict[int, Tallies] | None = None,
-    gauges: dict[int, Gauge] | None = None,
+    gauges: dict[int, QueueSample] | None = None,
     has_past: bool = True,
     source: str = "rollup",
     unknown: frozenset[str] = frozenset(),
@@ -107,8 +107,8 @@ def tiles(shown: Facts) -> dict[str, Tile]:
     return {tile.name: tile for tile in overview(shown).tiles}
 
 
-def gauge(oldest_ms: int = 0, **counts: int) -> Gauge:
-    return Gauge(status_counts=counts, oldest_queued_ms=oldest_ms)
+def gauge(oldest_ms: int = 0, **counts: int) -> QueueSample:
+    return QueueSample(status_counts=counts, oldest_queued_ms=oldest_ms)
 
 
 def test_tiles_tell_how_the_queue_stands() -> None:
@@ -210,7 +210,7 @@ def test_the_throughput_is_over_the_time_that_is_counted(
     )
     as_of = minute(59) + timedelta(seconds=seconds)
     shown = facts()
-    minutes = Past(as_of, "rollup", hour.happened)
+    minutes = History(as_of, "rollup", hour.happened)
     given = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
     assert tiles(given)["Throughput"].value == said
 
@@ -329,7 +329,7 @@ def test_a_type_is_found_by_any_part_of_its_name() -> None:
 def test_charts_have_a_column_for_each_line_and_nothing_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
     hour = past({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
-    ahead = Past(minute(1), "rollup", hour.happened)
+    ahead = History(minute(1), "rollup", hour.happened)
     assert set(chart_columns(ahead, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = chart_columns(ahead, MINUTE)
     assert columns.pop("complete") == 1  # the next one has only begun

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import pytest
 from flask import render_template
 
-from jobmon import create_app
+from jobmon.app import create_app
 from jobmon.dashboard import views
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 from jobmon.store.indexes import create_indexes
@@ -23,9 +23,9 @@ from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
-from ..waiting import eventually
+from ..support.pages import Page, Viewer
+from ..support.waiting import eventually
 from .conftest import Make, signed_in
-from .reading import Page, Viewer
 
 OVERVIEW, JOBS, PARTS = "/dashboard", "/dashboard/jobs", ("/dashboard/overview", "/dashboard/jobs")
 PAGES = (
@@ -512,7 +512,7 @@ def test_what_is_unknown_is_named(admin: Viewer) -> None:
 
 
 def test_a_range_that_is_not_kept_for_so_long_is_422_and_no_fault(service: Make) -> None:
-    admin = signed_in(service(keep_hours_days=3))
+    admin = signed_in(service(hour_retention_days=3))
     assert "older than 3 days" in admin.page(f"{OVERVIEW}?range=30d", 422).text
     assert admin.get("/dashboard/charts?range=30d", part=True).status_code == 422
     assert admin.get(f"{OVERVIEW}?range=24h").status_code == 200

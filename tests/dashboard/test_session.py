@@ -10,12 +10,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from jobmon.api.auth import SECURE_SESSION_COOKIE, SESSION_COOKIE
 from jobmon.dashboard.session import MAX_COOKIE_BYTES, own_path
+from jobmon.web.auth import SECURE_SESSION_COOKIE, SESSION_COOKIE
 
 from ..conftest import DATE, SECRET, Api
+from ..support.pages import Page, Viewer
 from .conftest import Make, signed_in
-from .reading import Page, Viewer
 
 SIGN_IN, SIGN_OUT = "/dashboard/session", "/dashboard/sign-out"
 ADMIN = {"sub": "root", "role": "admin"}

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from jobmon.api.schemas import JobDetail
-from jobmon.dashboard.timeline import MAX_ATTEMPTS, Step, is_finished, timeline
+from jobmon.dashboard.timeline import MAX_ATTEMPTS, TimelineStep, is_finished, timeline
 from jobmon.redaction import Redactor
 
 from ..conftest import DATE
@@ -42,7 +42,7 @@ def attempt(number: int | None, status: str | None = "failed", **more: Any) -> d
     } | more
 
 
-def steps(**more: Any) -> list[Step]:
+def steps(**more: Any) -> list[TimelineStep]:
     return timeline(JOB | more, NOW)
 
 

@@ -22,12 +22,12 @@ from jobmon.diagnosis.attention import (
 )
 from jobmon.diagnosis.evidence import NO_ENDS, Evidence, Missing, died_since
 from jobmon.domain import JobCondition
-from jobmon.rollup.gauges import Gauge
-from jobmon.rollup.series import Happened, Past
+from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import HOUR, MINUTE, Tally
-from jobmon.store.jobs import Conditions, Figures
+from jobmon.store.bson_json import UNNAMED
+from jobmon.store.jobs import QueueHealth, QueueStats
 from jobmon.store.lists import JobFilter
-from jobmon.store.plain import UNNAMED
 
 from ..conftest import NOW as MIDNIGHT
 
@@ -37,21 +37,21 @@ MISSING = Missing(reason="indexes are missing", remedy="Create them.")
 Step = dict[str, tuple[int, int, int]]  # succeeded, failed and died, by type
 
 
-def happened(succeeded: int = 0, failed: int = 0, died: int = 0) -> Happened:
+def happened(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
     outcomes = +Counter({"succeeded": succeeded, "failed": failed})
-    return Happened.of([Tally(outcomes=outcomes, dlq=died)])
+    return Activity.of([Tally(outcomes=outcomes, dlq=died)])
 
 
-def by_type(steps: dict[int, Step], first: int) -> Past[str]:
+def by_type(steps: dict[int, Step], first: int) -> History[str]:
     total: dict[str, list[int]] = {}
     for number, step in steps.items():
         for kind, counts in step.items() if number >= first else ():
             total[kind] = [a + b for a, b in zip(total.get(kind, [0, 0, 0]), counts, strict=True)]
-    return Past(NOW, "rollup", {kind: happened(*counts) for kind, counts in total.items()})
+    return History(NOW, "rollup", {kind: happened(*counts) for kind, counts in total.items()})
 
 
-def by_minute(steps: dict[int, Step]) -> Past[datetime]:
-    return Past(
+def by_minute(steps: dict[int, Step]) -> History[datetime]:
+    return History(
         NOW,
         "rollup",
         {
@@ -82,20 +82,20 @@ def evidence(
     }
     steps, counts = steps or {}, counts or {}
     return Evidence(
-        figures=Figures(
+        figures=QueueStats(
             as_of=NOW,
             source=source,
             counts=counts if known else None,
             total=sum(counts.values()),
-            conditions=Conditions(**usual | conditions),
+            conditions=QueueHealth(**usual | conditions),
         ),
         hour_start=START,
         hour=by_type(steps, 0),
         lately=by_type(steps, 50),
         minutes=by_minute(steps),
-        day=Past(NOW, "rollup", {}),
+        day=History(NOW, "rollup", {}),
         samples={
-            at: Gauge(status_counts={"queued": count}, oldest_queued_ms=0)
+            at: QueueSample(status_counts={"queued": count}, oldest_queued_ms=0)
             for at, count in (samples or {NOW - HOUR: 10**9}).items()
         },
     )
@@ -207,8 +207,8 @@ def test_that_nothing_finishes_any_more_is_the_first_notice() -> None:
     assert first.jobs == JobFilter(condition=JobCondition.DUE)
     # The minute of the last finish may have gone on for 59 s: it is told within two minutes.
     as_of = START + 58 * MINUTE + timedelta(seconds=50)
-    assert isinstance(given.minutes, Past)
-    early = replace(given, minutes=Past(as_of, "rollup", given.minutes.happened))
+    assert isinstance(given.minutes, History)
+    early = replace(given, minutes=History(as_of, "rollup", given.minutes.happened))
     assert texts(early)[0].startswith("Nothing has finished for 1 min")
 
 
@@ -243,7 +243,7 @@ def test_what_is_usual_is_known_after_hours_of_standstill() -> None:
     ten = timedelta(minutes=10)
     first = NOW - timedelta(hours=5)
     day = {first + number * ten: happened(20) for number in range(6)}
-    given = replace(evidence(**STOPPED), day=Past(NOW, "rollup", day))
+    given = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
     assert texts(given) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
 
 

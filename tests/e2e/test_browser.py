@@ -32,16 +32,16 @@ from playwright.sync_api import (
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon import create_app
-from jobmon.api.auth import issue_token
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
+from jobmon.web.auth import issue_token
 
 from ..conftest import DATE, SECRET
-from ..waiting import eventually
+from ..support.waiting import eventually
 from .test_serving import ROOT, Web
 from .test_stack import Demo
 

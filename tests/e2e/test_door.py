@@ -16,10 +16,10 @@ from uuid import uuid4
 import pytest
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 
 from ..conftest import SECRET, Api
-from ..waiting import eventually
+from ..support.waiting import eventually
 from .test_serving import ROOT, Web
 
 HOLDS_WITHIN_S = 2

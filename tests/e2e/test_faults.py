@@ -21,17 +21,26 @@ from pymongo import WriteConcern
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from jobmon.api.overload import MAX_WAITING
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
+from jobmon.web.admission import MAX_WAITING
 
 from ..conftest import Api
-from ..faults import Answer, Proxy, ReplicaSet, Scene, await_counted, children, compare, scene
-from ..waiting import eventually
+from ..support.faults import (
+    Answer,
+    Proxy,
+    ReplicaSet,
+    Scene,
+    await_counted,
+    children,
+    compare,
+    scene,
+)
+from ..support.waiting import eventually
 from .test_serving import Web
 
 STATS, QUEUE = "/admin/jobs/stats", "/admin/jobs/queue?per_page=1"

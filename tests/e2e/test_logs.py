@@ -13,10 +13,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET, Api
-from ..waiting import eventually
+from ..support.waiting import eventually
 from .test_serving import Web
 
 PLANTED = "planted-3f9c"

@@ -14,11 +14,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
-from ..processes import ended, run
-from ..waiting import eventually
+from ..support.processes import ended, run
+from ..support.waiting import eventually
 from .test_stack import clean_environment
 
 ROOT = Path(__file__).parents[2]

@@ -18,14 +18,14 @@ import pytest
 import yaml
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
 from jobmon.rollup.counters import COUNTERS
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
 from ..conftest import Api
-from ..waiting import eventually
+from ..support.waiting import eventually
 from .test_serving import Web
 
 ASKED = 20

@@ -23,9 +23,9 @@ from cryptography.x509.oid import NameOID
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from jobmon import create_app
-from jobmon.demo import working
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.demo.workload import working
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 from jobmon.setup.deployment import initiate_replica_set
@@ -36,8 +36,8 @@ from jobmon.store.indexes import create_indexes
 from ..api import test_access as access
 from ..api.test_metrics import samples, value
 from ..conftest import Api
-from ..dashboard.reading import PART
-from ..waiting import eventually
+from ..support.pages import PART
+from ..support.waiting import eventually
 
 WATCHED, OWN, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
-from jobmon.store.ordering import NEWEST_FIRST
+from jobmon.store.cursor import NEWEST_FIRST
 
 from ..conftest import SECRET, Api
-from ..processes import ended
-from ..waiting import eventually
+from ..support.processes import ended
+from ..support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 50

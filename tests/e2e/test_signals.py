@@ -14,11 +14,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
-from ..processes import ended
-from ..waiting import eventually
+from ..support.processes import ended
+from ..support.waiting import eventually
 
 # Two seconds are promised and measured by hand; on a busy machine a test must not be as strict.
 WITHIN_S = 8
@@ -134,7 +134,7 @@ def test_a_worker_hears_a_signal_from_its_first_moment_on(
         "    print('deaf', flush=True)\n"
     )
     log = tmp_path / "log"
-    command = ("gunicorn", "--config", "python:hasty", "jobmon:create_app()")
+    command = ("gunicorn", "--config", "python:hasty", "jobmon.app:create_app()")
     process = start(log, silent, *command, PYTHONPATH=str(tmp_path))
     eventually(lambda: log.read_text().count("Booting worker") > 3, within_s=60)
     assert ended(process, signal.SIGTERM, WITHIN_S) == 0

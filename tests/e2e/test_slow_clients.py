@@ -15,10 +15,10 @@ import pytest
 from pymongo.database import Database
 
 from jobmon import worker
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 
 from ..conftest import Api
-from ..waiting import eventually
+from ..support.waiting import eventually
 from .test_readonly import Authority
 from .test_serving import Web
 

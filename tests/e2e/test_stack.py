@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod, free_port
+from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
-from ..processes import descendants, ended
-from ..waiting import eventually
+from ..support.processes import descendants, ended
+from ..support.waiting import eventually
 
 
 class Demo:

@@ -24,15 +24,15 @@ from werkzeug.datastructures import Headers
 from werkzeug.http import parse_options_header
 from werkzeug.test import TestResponse, run_wsgi_app
 
-from jobmon import create_app
-from jobmon.api.auth import SESSION_COOKIE
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup import segments as segments_module
 from jobmon.rollup import series as series_module
 from jobmon.rollup.segments import SegmentMap, dump_counts, load_counts
 from jobmon.rollup.throughput import DAY, HOUR, dump, load, tally
 from jobmon.settings import Settings
 from jobmon.store.indexes import JOB_ID, create_indexes
+from jobmon.web.auth import SESSION_COOKIE
 
 from ..conftest import NOW, SECRET, Api
 from . import documents

@@ -10,8 +10,8 @@ from urllib.parse import quote, quote_plus, unquote_to_bytes
 
 import bson
 
-from jobmon.api.overload import MAX_BODY_BYTES
-from jobmon.store.ordering import Place
+from jobmon.store.cursor import Cursor
+from jobmon.web.admission import MAX_BODY_BYTES
 
 from ..conftest import DATE, NOW
 from . import documents
@@ -181,7 +181,7 @@ def _text(dice: documents.Dice) -> str:
 
 def _cursor(dice: documents.Dice) -> str:
     """A real cursor, or what became of one: other values, cut, bits turned over, other keys."""
-    place = Place(
+    place = Cursor(
         created_at=NOW,
         id=dice.randrange(9),
         page=dice.choice([1, 2, 9]),

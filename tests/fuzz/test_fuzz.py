@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 
-from ..processes import run
+from ..support.processes import run
 from .checks import World, listening_to_logs
 from .requests import request
 

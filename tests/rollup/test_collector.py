@@ -25,12 +25,12 @@ from pymongo import DeleteMany, InsertOne, MongoClient, UpdateMany
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from jobmon import create_app
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup import changes as changes_module
 from jobmon.rollup import collector as collector_module
-from jobmon.rollup import figures as figures_module
 from jobmon.rollup import segments as segments_module
+from jobmon.rollup import stats_document as figures_module
 from jobmon.rollup.changes import PolledChanges
 from jobmon.rollup.collector import Collector, collecting
 from jobmon.rollup.reader import RollupReader
@@ -38,9 +38,9 @@ from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
 from jobmon.store import jobs as jobs_module
 from jobmon.store import lists as lists_module
+from jobmon.store.bson_json import label
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
-from jobmon.store.plain import label
 
 from ..conftest import NOW, SECRET, Api
 from ..fuzz.documents import (
@@ -53,7 +53,7 @@ from ..fuzz.documents import (
     raw,
     text,
 )
-from ..waiting import eventually
+from ..support.waiting import eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
 WITHIN_S = 2  # what is promised after the last change

@@ -11,7 +11,7 @@ from jobmon.rollup import counters as counters_module
 from jobmon.rollup.counters import COUNTERS, OTHER, Counters, load_counters
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, bucket_name, dump
-from jobmon.store.plain import UNNAMED
+from jobmon.store.bson_json import UNNAMED
 
 from ..conftest import NOW
 

@@ -13,8 +13,8 @@ from bson import ObjectId
 from pymongo.database import Database
 from pymongo.errors import DocumentTooLarge
 
-from jobmon import create_app
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup import documents as documents_module
 from jobmon.rollup.collector import collecting
@@ -27,7 +27,7 @@ from jobmon.store.indexes import create_indexes
 from jobmon.store.queue_key import queue_key
 
 from ..conftest import Api
-from ..waiting import eventually
+from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
 ROUTES = ("/admin/jobs/stats", "/admin/jobs/timeseries", "/admin/jobs/types", "/metrics", "/readyz")
@@ -386,10 +386,10 @@ def test_a_document_that_cannot_be_written_is_reported_as_what_it_is(
     queue = queue_of()
     queue.fill("a", 3)
     monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
-    monkeypatch.setattr("jobmon.rollup.gauges.SPANS", (MINUTE,))
-    dump = collector_module.Figures.status_counts
+    monkeypatch.setattr("jobmon.rollup.samples.SPANS", (MINUTE,))
+    dump = collector_module.QueueStats.status_counts
     monkeypatch.setattr(
-        collector_module.Figures, "status_counts", lambda self: {**dump(self), "x": 2**80}
+        collector_module.QueueStats, "status_counts", lambda self: {**dump(self), "x": 2**80}
     )
     with collecting(queue.settings) as failed:
         queue.becomes(a=3)

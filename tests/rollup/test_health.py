@@ -13,14 +13,14 @@ from click.testing import CliRunner, Result
 from pymongo.database import Database
 
 from jobmon.cli import main
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
-from ..waiting import eventually
+from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
 # A collector whose history thread fails of a fault of ours.

@@ -13,7 +13,7 @@ from jobmon.rollup import throughput as throughput_module
 from jobmon.rollup.reader import Counted, RollupReader
 from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, busiest, floor
-from jobmon.store.plain import UNNAMED
+from jobmon.store.bson_json import UNNAMED
 
 from .. import conftest
 

@@ -13,8 +13,8 @@ from bson import ObjectId
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from jobmon import create_app
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup import throughput as throughput_module
 from jobmon.rollup.documents import OwnDatabase
@@ -25,7 +25,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
 from ..conftest import DATE, NOW, Api
-from ..waiting import eventually
+from ..support.waiting import eventually
 
 SERIES, TYPES = "/admin/jobs/timeseries", "/admin/jobs/types"
 Db = Database[dict[str, Any]]

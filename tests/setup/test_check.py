@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from jobmon.cli import main
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.documents import OwnDatabase
@@ -28,7 +28,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes, missing_indexes
 
 from ..conftest import DATE, NOW, SECRET
-from ..waiting import eventually
+from ..support.waiting import eventually
 
 Findings = list[Finding]
 Make = Callable[..., Settings]
@@ -267,8 +267,8 @@ def test_fields_that_no_document_has_and_what_is_lost(
     expected = {"type", "updatedAt", "createdBy", "payload", "priority", "nextRunAt", "maxAttempts"}
     assert names == expected | {"leasedBy", "leaseExpiresAt"}
     assert "with status leased has leasedBy" in str(others)
-    of_attempts = [finding.says for finding in found if "job_attempts" in finding.says]
-    assert len(of_attempts) == 2  # workerId, startedAt
+    from_attempt_fields = [finding.says for finding in found if "job_attempts" in finding.says]
+    assert len(from_attempt_fields) == 2  # workerId, startedAt
 
 
 def test_values_of_other_types_and_unknown_statuses(

@@ -12,15 +12,15 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.setup.indexes import estimate_bytes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_index, wanted_indexes
+from jobmon.store.indexes import create_index, required_indexes
 
 from ..conftest import NOW
-from .commands import all_names, drop_what_init_made, init, outcomes, problems, uri_of
+from ..support.commands import all_names, drop_what_init_made, init, outcomes, problems, uri_of
 
 Document = dict[str, Any]
 Documents = Database[Document]
@@ -227,7 +227,7 @@ def test_an_estimate_is_not_far_from_what_an_index_takes(
 ) -> None:
     fill(shop, tuple(f"kind-{number}" for number in range(5)))
     connection = Connection(Settings(mongo_uri=uri_of(mongod, shop)))
-    indexes = [index for index in wanted_indexes(connection) if index.collection.name == "jobs"]
+    indexes = [index for index in required_indexes(connection) if index.collection.name == "jobs"]
     estimates = estimate_bytes(connection, indexes)
     names = {str(index): create_index(index) for index in indexes}
     connection.client.close()

@@ -8,10 +8,10 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 
-from .commands import all_names, drop_what_init_made, init, uri_of
+from ..support.commands import all_names, drop_what_init_made, init, uri_of
 
 Documents = Database[dict[str, Any]]
 USERS = ("--reader", "reader", "--collector", "collector")

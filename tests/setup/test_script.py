@@ -12,12 +12,12 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.setup.deployment import replica_set_config
 from jobmon.setup.script import replica_set_line
 
-from .commands import all_names, init, uri_of
+from ..support.commands import all_names, init, uri_of
 
 NODE = shutil.which("node")
 EMULATOR = Path(__file__).parent / "mongosh.js"

@@ -12,16 +12,16 @@ from click.testing import CliRunner, Result
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from jobmon import create_app
+from jobmon.app import create_app
 from jobmon.cli import main
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 
 from ..conftest import NOW, SECRET, Api
-from ..waiting import eventually
-from .commands import all_names, init, problems
+from ..support.commands import all_names, init, problems
+from ..support.waiting import eventually
 
 
 @pytest.fixture(scope="module")

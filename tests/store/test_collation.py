@@ -8,13 +8,13 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import create_indexes
 
-from ..adapters.watching import Watching
 from ..conftest import NOW
+from ..support.watching import Watching
 
 IGNORES_CASE = {"locale": "en", "strength": 2}
 OWNERS = ("u-a", "u-A")

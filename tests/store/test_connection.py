@@ -17,16 +17,16 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from jobmon import create_app
-from jobmon.embedded import Mongod, free_port
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection, DatabaseAwayError
 from jobmon.store.failures import AUTHENTICATION_FAILED
 
 from ..conftest import NOW, SECRET, Api
-from ..nameserver import HOST, NAME, NameServer, name_server
-from ..waiting import eventually
+from ..support.nameserver import HOST, NAME, NameServer, name_server
+from ..support.waiting import eventually
 
 
 @pytest.mark.parametrize(

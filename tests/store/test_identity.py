@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from bson import Binary, Code, Decimal128, Int64, ObjectId
 
+from jobmon.store.bson_json import label, text
 from jobmon.store.identity import identity_ranges, identity_values, is_identity, label_values
-from jobmon.store.plain import label, text
 
 ID = ObjectId("6b0569950000000000000001")
 UUID_TEXT = "0f8fad5b-d9cb-469f-a165-70867728950e"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection

@@ -10,13 +10,13 @@ import pytest
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from jobmon.embedded import Mongod
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.probe import DatabaseProbe
-from jobmon.store.watched import Watched
+from jobmon.store.read_collection import ReadCollection
 
-from ..waiting import eventually
+from ..support.waiting import eventually
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_many_who_look_share_one_read(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    touch = Watched.touch
-    monkeypatch.setattr(Watched, "touch", lambda it: (reads.append(it), touch(it)))
+    touch = ReadCollection.touch
+    monkeypatch.setattr(ReadCollection, "touch", lambda it: (reads.append(it), touch(it)))
     probe = DatabaseProbe(connection, 2_000)
     with ThreadPoolExecutor(20) as pool:
         looks = set(pool.map(lambda _: probe.look(), range(200)))
@@ -83,11 +83,11 @@ def test_whatever_happens_is_a_reason_and_is_logged_once_until_it_is_over(
     monkeypatch.setattr("jobmon.store.probe.KEEP_MS", 0)
     probe = DatabaseProbe(connection, 2_000)
 
-    def fail(_: Watched) -> None:
+    def fail(_: ReadCollection) -> None:
         raise fault
 
     with monkeypatch.context() as failing:
-        failing.setattr(Watched, "touch", fail)
+        failing.setattr(ReadCollection, "touch", fail)
         health = [probe.look() for _ in range(3)][-1]
     assert (health.answers, health.readable, health.ready) == (answers, readable, False)
     assert health.reason

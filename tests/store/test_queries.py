@@ -14,15 +14,15 @@ from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon import create_app
-from jobmon.embedded import Mongod
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store import jobs as jobs_module
+from jobmon.store.bson_json import iso
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values
 from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
-from jobmon.store.plain import iso
 
 from ..conftest import NOW, SECRET, Api
 

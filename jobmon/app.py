@@ -1,0 +1,82 @@
+"""Puts the service together: `create_app` is the only place that knows all of its parts."""
+
+import sys
+from typing import Any
+
+from flask import Flask
+from pymongo import MongoClient
+
+from jobmon import __version__, logs, tracing
+from jobmon.api import admin, health, jobs, metrics, openapi
+from jobmon.dashboard import views
+from jobmon.redaction import Redactor
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.series import SeriesReader
+from jobmon.settings import Settings, SettingsError
+from jobmon.store.connection import Connection
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
+from jobmon.store.probe import DatabaseProbe
+from jobmon.web import admission, auth, compression, rate_limit, request_log, security_headers
+
+# gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
+EXIT_BAD_SETTINGS = 3
+
+
+def create_app(
+    settings: Settings | None = None, client: MongoClient[dict[str, Any]] | None = None
+) -> Flask:
+    """The service as a Flask application.
+
+    Without `settings` they come from the environment, and a bad one ends the process with a
+    line that names it. A `client` (mongomock's, say) is used instead of connecting.
+    """
+    if settings is None:
+        settings = _settings_from_env()
+    logs.hide(settings)
+    logs.configure(settings.log_level)
+    app = Flask(__name__, static_folder=None)
+    app.config.update(
+        API_TITLE="jobmon",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.1.0",
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token to check
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.extensions["jobmon_settings"] = settings
+    redactor = app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
+    security_headers.register(app, settings)
+
+    connection = Connection(settings, client)
+    app.extensions["jobmon_connection"] = connection
+    probe = DatabaseProbe(connection, settings.server_selection_timeout_ms)
+    rollup = RollupReader(connection)
+    store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
+    series = SeriesReader(connection, rollup)
+    lists = JobLists(connection, store, redactor)
+    tracing.instrument(app)
+    request_log.register(app)
+    metrics.register(app, settings, probe, store, rollup)
+    auth.register(app, settings, connection)
+    rate_limit.register(app, settings)
+    admission.register(app, settings)
+    api = openapi.DocumentedApi(app)
+    for routes in (
+        jobs.blueprint(store, lists),
+        admin.blueprint(store, lists, series),
+        health.blueprint(probe, rollup, app.extensions["jobmon_revoked"]),
+    ):
+        api.register_blueprint(routes)
+    app.register_blueprint(openapi.blueprint())
+    app.register_blueprint(views.blueprint(store, lists, series))
+    compression.register(app)
+    return app
+
+
+def _settings_from_env() -> Settings:
+    try:
+        return Settings.from_env()
+    except SettingsError as error:
+        sys.stderr.write(f"jobmon: {error}\n")
+        raise SystemExit(EXIT_BAD_SETTINGS) from None

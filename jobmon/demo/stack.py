@@ -1,0 +1,216 @@
+"""Everything on one machine, for a first look: database, sample workload and web service."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod, MongodUnavailableError, die_with_parent
+from jobmon.demo.workload import OWNER
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+from jobmon.web.auth import issue_token
+
+HOST = "127.0.0.1"
+TOKENS_LAST = timedelta(days=1)
+_START_TIMEOUT_S = 30
+_FIRST_JOB_TIMEOUT_S = 20  # a busy machine takes its time; usually it is one second
+_LOOK_EVERY_S = 0.1
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# For the service and the workload, then again for the database: together two seconds at the most.
+_STOP_TIMEOUT_S = 0.9
+
+
+class StackError(Exception):
+    """It cannot start; the message is one line that says why and what else to do."""
+
+
+def run_stack(port: int, state: Path) -> None:
+    """Start everything, print how to use it, and serve until SIGINT or SIGTERM.
+
+    With `JOBMON_MONGO_URI` in the environment only the web service runs, on that database, and
+    nothing is written to it. `state` keeps the embedded database and the secret between runs.
+    Raises StackError, and SettingsError for a bad setting.
+    """
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        for number in _STOP_SIGNALS:  # ending must not be interrupted
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt  # out of whatever is waited for
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, stop)
+    with suppress(KeyboardInterrupt), ExitStack() as running:
+        web = _start(port, state, running)
+        while not stopped:  # where the exception was lost, in a destructor
+            time.sleep(_LOOK_EVERY_S)
+            if web.poll() is not None:
+                raise StackError("The web service ended; its last lines above say why.")
+
+
+def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes]:
+    """Start everything, to be ended with `running`; the web service's process."""
+    _require_free(port)
+    state.mkdir(parents=True, exist_ok=True)
+    os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
+    # An open page asks every second: a line for each would push what is printed here out of sight.
+    os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
+    if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
+        os.environ["JOBMON_JWT_SECRET_KEY"] = _kept_secret(state / "jwt-secret")
+    with_sample = "JOBMON_MONGO_URI" not in os.environ
+    if with_sample:
+        os.environ.setdefault("JOBMON_COLLECTOR", "true")
+        os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
+    settings = Settings.from_env()
+    start = running.enter_context(_children())
+    web = start(["gunicorn", "--config", "python:jobmon.serving", "jobmon.app:create_app()"])
+    _await_healthy(port, web)
+    if with_sample:
+        os.environ["JOBMON_WORKLOAD_MONGO_URI"] = settings.mongo_uri
+        start(["jobmon.cli", "workload"])
+    _print_how_to_use(port, settings, with_sample=with_sample)
+    return web
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise StackError(
+                f"Port {port} is in use: try `make run PORT={port + 1}`, "
+                "or `docker compose --profile demo up`."
+            ) from None
+
+
+def _kept_secret(path: Path) -> str:
+    """A random secret of this folder's own, so that tokens outlive a restart."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(48))
+    return path.read_text()
+
+
+@contextmanager
+def _sample_database(state: Path) -> Iterator[str]:
+    try:
+        mongod = Mongod(state / "mongodb").start()
+    except MongodUnavailableError as error:
+        raise StackError(
+            f"{error}. Other ways: `docker compose --profile demo up`, or a queue of your own: "
+            "`JOBMON_MONGO_URI=mongodb://… make run`."
+        ) from None
+    try:
+        uri = mongod.uri.replace("/?", "/jobmon?")
+        connection = Connection(Settings(mongo_uri=uri))
+        create_indexes(connection, unique=True)
+        connection.client.close()
+        yield uri
+    finally:
+        mongod.stop(_STOP_TIMEOUT_S)
+
+
+@contextmanager
+def _children() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
+    """Starts Python modules as processes of their own, which Ctrl-C reaches through us only."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(module: list[str]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", *module],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+        )
+        processes.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        for process in processes:
+            try:
+                process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _await_healthy(port: int, web: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while _get(port, "/healthz") is None:
+        if web.poll() is not None or time.monotonic() > deadline:
+            raise StackError("The web service did not start; its last lines above say why.")
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _await_first_job(port: int, token: str) -> str | None:
+    """The jobId of the newest job that the token's owner has, if there soon is one."""
+    deadline = time.monotonic() + _FIRST_JOB_TIMEOUT_S
+    while time.monotonic() < deadline:
+        own = _get(port, "/jobs?per_page=1", token)
+        if own and own["data"]:
+            return str(own["data"][0]["jobId"])
+        time.sleep(_LOOK_EVERY_S)
+    return None
+
+
+def _get(port: int, path: str, token: str = "") -> Any:
+    """The JSON of a 200 answer, else None."""
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        return json.load(response) if response.status == HTTPStatus.OK else None
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> None:
+    url = f"http://{HOST}:{port}"
+    watched = "the sample workload" if with_sample else "the database in JOBMON_MONGO_URI"
+    lines = [f"\njobmon serves {watched} at {url}\n"]
+    if settings.jwt_secret_key is None:
+        lines.append("Tokens come from your identity provider.")
+    else:
+        with create_app(settings).app_context():
+            admin = issue_token("root", "admin", TOKENS_LAST)
+            owner = issue_token(OWNER, "user", TOKENS_LAST)
+        job_id = _await_first_job(port, owner) if with_sample else None
+        link = f"{url}/dashboard/sign-in#access_token="
+        lines += [f"The pages, as an admin:\n{link}{admin}\n"]
+        lines += [f"The pages, as an owner, {OWNER}:\n{link}{owner}\n"]
+        lines += [f"An admin's token:\n{admin}\n", f"The token of an owner, {OWNER}:\n{owner}\n"]
+        for what, token, path in (
+            ("The figures of the queue", admin, "/admin/jobs/stats"),
+            ("The newest dead letters", admin, "/admin/jobs/queue?status=dlq&per_page=3"),
+            (f"{OWNER}'s own jobs", owner, "/jobs?per_page=3"),
+            (f"One job of {OWNER}, with its attempts", owner, f"/jobs/{job_id or 'JOB-ID'}"),
+            (f"What {OWNER} may not see", owner, "/admin/jobs/stats"),
+        ):
+            command = f"curl -s -H 'Authorization: Bearer {token}' '{url}{path}'"
+            lines.append(f"# {what}\n{command} | python3 -m json.tool")
+    lines.append("\nCtrl-C ends it.")
+    print("\n".join(lines), flush=True)  # noqa: T201

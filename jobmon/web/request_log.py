@@ -1,0 +1,58 @@
+"""One line in the log for each request, and the id that it is found by.
+
+The id is the caller's `X-Request-ID`, if it is a plain word, or one of ours. It is on the answer,
+on every line that is logged meanwhile, and on every query, as its `comment` in MongoDB.
+"""
+
+import re
+import time
+import uuid
+
+import structlog
+from flask import Flask, Response, g, request
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
+
+from jobmon import tracing
+from jobmon.web import auth
+
+REQUEST_ID = "X-Request-ID"
+_PLAIN = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+
+log = structlog.get_logger("jobmon.request")
+
+
+def register(app: Flask) -> None:
+    """Give each request its id, and log it once it is answered: a file when it has been sent."""
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    given = request.headers.get(REQUEST_ID, "")
+    clear_contextvars()  # a file that is sent after its request has ended still has its id
+    bind_contextvars(request_id=given if _PLAIN.fullmatch(given) else uuid.uuid4().hex)
+    g.jobmon_began = time.perf_counter()
+
+
+def _end(response: Response) -> Response:
+    response.headers[REQUEST_ID] = get_contextvars()["request_id"]
+    line = {
+        "method": request.method,
+        "route": request.url_rule.rule if request.url_rule is not None else None,
+        "status": response.status_code,
+        **({"code": g.jobmon_error_code} if "jobmon_error_code" in g else {}),
+        **({"reason": reason} if (reason := auth.refusal()) else {}),
+        "user": auth.subject() if auth.is_known() else None,
+        "address": request.remote_addr,
+        **tracing.ids(),
+    }
+    began = g.jobmon_began
+
+    def say() -> None:
+        log.info("request", **line, duration_ms=round((time.perf_counter() - began) * 1_000, 1))
+
+    if response.is_streamed:
+        response.call_on_close(say)
+    else:
+        say()
+    return response

@@ -1,0 +1,128 @@
+"""Numbers in words: would catch a unit too many, one too few, and a number where there is none."""
+
+from typing import Any
+
+import pytest
+
+from jobmon.dashboard.formatting import instant, local_minute, query, spark, status_word
+from jobmon.humanize import duration, grouped, percent
+
+from ..conftest import DATE, NOW
+
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("ms", "said"),
+    [
+        (None, "–"),
+        (0, "0 ms"),
+        (0.4, "0 ms"),
+        (999, "999 ms"),
+        (999.6, "1.0 s"),
+        (SECOND, "1.0 s"),
+        (9_940, "9.9 s"),
+        (10 * SECOND, "10 s"),
+        (59_900, "59 s"),
+        (59_999.7, "1 min"),
+        (MINUTE, "1 min"),
+        (200 * SECOND, "3 min 20 s"),
+        (HOUR - 1, "59 min 59 s"),
+        (HOUR, "1 h"),
+        (HOUR + 59 * SECOND, "1 h"),
+        (DAY - MINUTE, "23 h 59 min"),
+        (DAY, "1 d"),
+        (DAY + 5 * HOUR + 59 * MINUTE, "1 d 5 h"),
+        (10**15, "11,574,074 d 1 h"),
+    ],
+)
+def test_a_duration_is_told_in_two_units_at_the_most(ms: float | None, said: str) -> None:
+    assert duration(ms) == said
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(None, "–"), (0, "0"), (999, "999"), (12_345, "12,345"), (-1_000, "-1,000"), (1.5, "1.5")],
+)
+def test_a_number_is_grouped(number: float | None, said: str) -> None:
+    assert grouped(number) == said
+
+
+@pytest.mark.parametrize(
+    ("fraction", "said"),
+    [(None, "–"), (0, "0%"), (0.0123, "1.2%"), (0.1, "10%"), (0.456, "46%"), (1, "100%")],
+)
+def test_a_fraction_is_told_as_finely_as_it_matters(fraction: float | None, said: str) -> None:
+    assert percent(fraction) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (None, "none"),
+        ("leased", "running"),
+        ("failed", "retrying"),
+        ("dlq", "dead"),
+        ("Odd", "Odd"),
+    ],
+)
+def test_a_status_has_a_word_and_an_unknown_one_keeps_its_name(
+    status: str | None, said: str
+) -> None:
+    assert status_word(status) == said
+
+
+def test_an_instant_is_iso_and_what_is_none_stays_what_it_is() -> None:
+    moment = NOW.replace(microsecond=123_000)
+    assert instant(moment) == f"{DATE}T03:00:00.123Z"
+    assert instant("last Tuesday") == "last Tuesday"
+    assert instant(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ([], ""),
+        ([None, None], ""),
+        ([5.0], "M0.0,22.0h0"),  # a single value is drawn
+        ([None, 5.0, None], "M50.0,22.0h0"),
+        ([0.0, 10.0], "M0.0,22.0L100.0,2.0"),
+        ([0.0, None, 10.0, 5.0], "M0.0,22.0h0M66.7,2.0L100.0,12.0"),  # no line over a gap
+        ([3.0, 3.0, None], "M0.0,22.0L50.0,22.0"),
+    ],
+)
+def test_a_small_line_has_gaps_where_nothing_is_known(
+    values: list[float | None], path: str
+) -> None:
+    assert spark(values) == path
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ""),
+        ({"a": None, "b": "", "c": (), "d": []}, ""),
+        ({"type": "a b&c=<d>"}, "?type=a+b%26c%3D%3Cd%3E"),
+        ({"type": "ü\u202e"}, "?type=%C3%BC%E2%80%AE"),
+        ({"status": ("failed", "dlq"), "page": 2}, "?status=failed&status=dlq&page=2"),
+        ({"n": 0}, "?n=0"),
+    ],
+)
+def test_a_query_has_what_is_not_empty(given: dict[str, Any], expected: str) -> None:
+    assert query(**given) == expected
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        (f"{DATE}T03:00:59.999Z", f"{DATE}T03:00"),
+        (f"{DATE}T03:00+02:00", f"{DATE}T03:00"),
+        ("yesterday", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_field_holds_the_minute_of_an_instant_and_nothing_of_what_is_none(
+    moment: str | None, said: str
+) -> None:
+    assert local_minute(moment) == said

@@ -1,0 +1,107 @@
+"""How the queue stood: would catch a sample in the wrong span, an old one that stays over a newer,
+one that is never forgotten, and a collector that takes none."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.samples import QueueSample, QueueSamples
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, floor
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+
+from .. import conftest
+from ..support.waiting import eventually
+from .test_collector import collecting
+
+NOW = conftest.NOW.replace(minute=17, second=42)
+ALWAYS = (NOW - 10_000 * DAY, NOW + 10_000 * DAY)
+
+
+@pytest.fixture
+def connection(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> Iterator[Connection]:
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
+    yield connection
+    database.client.drop_database(connection.rollups.name)
+    connection.client.close()
+
+
+@pytest.fixture
+def gauges(connection: Connection) -> QueueSamples:
+    return QueueSamples(OwnDatabase.of(connection), connection.kept)
+
+
+def gauge(queued: int, oldest_ms: int = 0) -> QueueSample:
+    return QueueSample(status_counts={"queued": queued, "odd.one$": 1}, oldest_queued_ms=oldest_ms)
+
+
+def test_the_newest_sample_of_each_span_is_kept(
+    connection: Connection, gauges: QueueSamples
+) -> None:
+    for seconds, queued in ((0, 1), (10, 2), (30, 3), (600, 4)):
+        gauges.sample(NOW + timedelta(seconds=seconds), gauge(queued, queued * 1_000))
+    reader = RollupReader(connection)
+    first = floor(NOW, MINUTE)
+    assert reader.gauges(MINUTE, *ALWAYS) == {
+        first: gauge(2, 2_000),
+        first + MINUTE: gauge(3, 3_000),
+        first + 10 * MINUTE: gauge(4, 4_000),
+    }
+    assert reader.gauges(10 * MINUTE, *ALWAYS) == {
+        floor(NOW, 10 * MINUTE): gauge(3, 3_000),
+        floor(NOW, 10 * MINUTE) + 10 * MINUTE: gauge(4, 4_000),
+    }
+    for span in (HOUR, 6 * HOUR, DAY):
+        assert reader.gauges(span, *ALWAYS) == {floor(NOW, span): gauge(4, 4_000)}
+
+
+def test_samples_are_read_from_the_start_to_before_the_end(
+    connection: Connection, gauges: QueueSamples
+) -> None:
+    first = floor(NOW, MINUTE)
+    for number in range(4):
+        gauges.sample(first + number * MINUTE, gauge(number))
+    found = RollupReader(connection).gauges(MINUTE, first + MINUTE, first + 3 * MINUTE)
+    assert list(found.values()) == [gauge(1), gauge(2)]
+
+
+def test_a_sample_is_forgotten_by_its_span_and_age(
+    connection: Connection, gauges: QueueSamples
+) -> None:
+    kept = connection.kept
+    ages = {"minutes": kept[MINUTE] + DAY, "hours": kept[HOUR] + DAY, "days": kept[DAY] + DAY}
+    for age in ages.values():
+        gauges.sample(NOW - age, gauge(1))
+    gauges.sample(NOW, gauge(2))
+    reader = RollupReader(connection)
+    left = {span: len(reader.gauges(span, *ALWAYS)) for span in SPANS}
+    # Each is kept as long as what happened is, by the minute, the hour or the day.
+    assert left == {MINUTE: 1, 10 * MINUTE: 1, HOUR: 2, 6 * HOUR: 2, DAY: 3}
+
+
+def test_the_collector_samples_how_the_queue_stands(
+    connection: Connection, database: Database[dict[str, Any]]
+) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    database.jobs.insert_many(
+        [{"status": status, "type": "t", "createdAt": long_ago} for status in ("queued", "odd")]
+    )
+    settings = replace(connection._settings)
+    with collecting(settings):
+        samples = eventually(lambda: RollupReader(connection).gauges(DAY, *ALWAYS))
+    (sample,) = samples.values()
+    assert {status: count for status, count in sample.status_counts.items() if count} == {
+        "queued": 1,
+        "odd": 1,
+    }
+    assert 3_600_000 <= sample.oldest_queued_ms < 3_700_000

@@ -1,0 +1,613 @@
+"""Walking a list by cursor, there and back, newest first and oldest first: would catch a job that
+is lost or shown twice because of what its createdAt or _id holds, two directions that disagree,
+and a cursor that could carry an operator into a query."""
+
+import base64
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Any
+
+import bson
+import pytest
+from bson import (
+    Binary,
+    Code,
+    DBRef,
+    Decimal128,
+    Int64,
+    MaxKey,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
+)
+from bson.datetime_ms import DatetimeMS
+from bson.raw_bson import RawBSONDocument
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.store.bson_json import aware
+from jobmon.store.cursor import NEWEST_FIRST, Cursor
+from jobmon.store.indexes import create_indexes
+
+from ..conftest import DATE, NOW, SECRET, Api
+from ..fuzz.documents import Value, binary, date, int32, raw, text
+
+CREATED = [
+    NOW,
+    NOW,
+    NOW + timedelta(seconds=1),
+    NOW - timedelta(days=400),
+    DatetimeMS(253_402_300_800_000),
+    DatetimeMS(-62_135_596_800_001),
+    None,
+    None,
+    f"{DATE}T03:00:00Z",
+    "",
+    "zz",
+    0,
+    -7,
+    3.5,
+    math.inf,
+    -math.inf,
+    math.nan,
+    Decimal128("2.5"),
+    Decimal128("sNaN"),
+    Int64(2**40),
+    True,
+    False,
+    ObjectId("65f0c0ffee0123456789abcd"),
+    b"\x00\x01",
+    Binary(b"abc", 5),
+    {"at": 1},
+    {"$gt": ""},
+    {},
+    Timestamp(1, 1),
+    Regex("^a"),
+    Code("f()"),
+    DBRef("a", 1),
+    MinKey(),
+    MaxKey(),
+    [],
+    [NOW],
+    [NOW - timedelta(days=1), NOW + timedelta(days=1)],
+    ["x", NOW],
+    [None, 3],
+    [Timestamp(1, 1), NOW],
+    ["x", Code("f()"), 7],
+    "x" * 5_000,
+    {"password": "p"},
+]
+JOBS = [{"createdAt": value} for value in CREATED] + [{}, {}]
+# Without an array the index is read in both directions; with one, MongoDB has to sort.
+UNSORTED = {
+    "arrays": JOBS,
+    "no arrays": [job for job in JOBS if not isinstance(job.get("createdAt"), list)],
+}
+SORTS = ("-createdAt", "createdAt")
+IDS = ["b", "a", 1, 2.5, -1, True, {"n": 1}, Binary(b"id", 5), NOW, Decimal128("1.25")]
+IDS += [math.nan, MinKey(), MaxKey(), Timestamp(1, 1), Code("f()"), None, "y" * 5_000]
+# As no driver writes them: decoded, they are something else.
+RAW = [
+    Value(0x0C, text("users").data + ObjectId().binary),  # a DBPointer
+    text("symbol", 0x0E),
+    text(b"\xff", 0x0E),
+    text(b"\xff\xfe"),
+    text(b"\xed\xa0\x80"),
+    binary(b"abc", 2),
+]
+
+
+def walk(
+    api: Api, path: str = "/admin/jobs/queue", subject: str = "root", **query: Any
+) -> Iterator[str]:
+    """The jobs of the list, a cursor's page after the other; then the same pages backwards.
+
+    Fails on an endless list, and where the way back is another than the way there.
+    """
+    token = api.token(subject)
+
+    def ask(cursor: str | None) -> dict[str, Any]:
+        page = api.get(path, token=token, **query, **({"cursor": cursor} if cursor else {}))
+        assert page.status_code == 200, page.text
+        return page.json
+
+    pages = [ask(None)]
+    while cursor := pages[-1]["meta"]["next_cursor"]:
+        assert len(pages) < 200, "the list does not end"
+        pages.append(ask(cursor))
+    back = [pages[-1]]
+    while cursor := back[-1]["meta"]["prev_cursor"]:
+        assert len(back) < 200, "the way back does not end"
+        back.append(ask(cursor))
+    assert [page["data"] for page in back] == [page["data"] for page in reversed(pages)]
+    assert [page["meta"]["page"] for page in back] == list(range(len(pages), 0, -1))
+    if len(pages) > 1:
+        again = ask(back[-2]["meta"]["next_cursor"]) if len(pages) > 2 else pages[1]
+        assert again["data"] == (pages[2] if len(pages) > 2 else pages[1])["data"]
+    for page in pages:
+        yield from (job["jobId"] for job in page["data"])
+
+
+def by_page(api: Api, per_page: int, **query: Any) -> list[str]:
+    first = api.as_admin("/admin/jobs/queue", per_page=per_page, **query).json
+    pages = [
+        api.as_admin("/admin/jobs/queue", per_page=per_page, page=page, **query).json["data"]
+        for page in range(1, first["meta"]["total_pages"] + 1)
+    ]
+    return [job["jobId"] for page in pages for job in page]
+
+
+def fill(database: Database[dict[str, Any]], jobs: list[dict[str, Any]]) -> list[str]:
+    database.jobs.delete_many({})
+    named = [{**job, "jobId": str(number)} for number, job in enumerate(jobs)]
+    if named:
+        database.jobs.insert_many(named)
+    return [job["jobId"] for job in named]
+
+
+def in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
+    """All jobs as MongoDB itself sorts them, newest first, or the other way round."""
+    jobs = [job["jobId"] for job in database.jobs.find().sort([("createdAt", -1), ("_id", -1)])]
+    return jobs[::-1] if sort == "createdAt" else jobs
+
+
+@pytest.mark.parametrize("per_page", [1, 100])
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("unsorted", UNSORTED.values(), ids=UNSORTED)
+def test_jobs_with_anything_for_createdat_are_all_visited_once_in_list_order(
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    unsorted: list[dict[str, Any]],
+    sort: str,
+    per_page: int,
+) -> None:
+    database.jobs.create_index(NEWEST_FIRST)
+    fill(database, unsorted + [{"_id": value, "createdAt": NOW} for value in IDS])
+    expected = in_order(database, sort)
+    assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
+    assert by_page(real_api, per_page, sort=sort) == expected
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("field", ["createdAt", "_id"])
+def test_what_is_decoded_with_a_loss_is_visited_once(
+    real_api: Api, database: Database[dict[str, Any]], field: str, sort: str
+) -> None:
+    database.jobs.create_index(NEWEST_FIRST)
+    common = [NOW, None, "symbols", "z", "\ufffd", 1, ObjectId(), b"abc"]
+    documents = [{"_id": number, "createdAt": NOW, field: v} for number, v in enumerate(common)]
+    fill(database, documents)
+    for number, value in enumerate(RAW, start=len(common)):
+        pairs = {"_id": int32(number), "createdAt": date(0), field: value}
+        named = [(name.encode(), value) for name, value in pairs.items()]
+        job_id = (b"jobId", text(str(number)))
+        database.jobs.insert_one(RawBSONDocument(raw([*named, job_id])))
+    names = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort([("createdAt", -1), ("_id", -1)])
+    expected = [job["jobId"] for job in names][:: -1 if sort == "createdAt" else 1]
+    for per_page in (1, 3):
+        assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "more"), [("password", {}), ("taxNumber", {"redact_keys": ("tax_number",)})]
+)
+def test_no_cursor_is_long_or_carries_a_secret(
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    key: str,
+    more: dict[str, Any],
+) -> None:
+    fill(
+        database,
+        [
+            {"createdAt": {key: "hidden"}},
+            {"createdAt": "x" * 9_000},
+            {"createdAt": f"{key}=hidden", "_id": "a"},
+            {"createdAt": NOW, "_id": f"GET /?{key}=hidden"},
+            {},
+        ],
+    )
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    app = create_app(make_settings(mongo_uri=uri, **more))
+    for page in (1, 2, 3, 4):
+        meta = Api(app).as_admin("/admin/jobs/queue", per_page=1, page=page).json["meta"]
+        assert len(meta["next_cursor"]) < 100
+        assert b"hidden" not in base64.urlsafe_b64decode(meta["next_cursor"] + "==")
+        assert Cursor.decode(meta["next_cursor"]).by_page
+    app.extensions["jobmon_connection"].client.close()
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_the_order_needs_no_index(
+    real_api: Api, database: Database[dict[str, Any]], sort: str
+) -> None:
+    fill(database, JOBS)
+    assert list(walk(real_api, per_page=7, sort=sort)) == in_order(database, sort)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    jobs=st.one_of(
+        st.lists(st.tuples(st.sampled_from(kind), st.sampled_from(["queued", "dlq"])), max_size=30)
+        for kind in UNSORTED.values()
+    ),
+    ids=st.lists(st.sampled_from(IDS), unique_by=repr),
+    per_page=st.integers(1, 9),
+    sort=st.sampled_from(SORTS),
+)
+def test_any_mixture_with_any_filter_is_visited_once(
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    jobs: list[tuple[dict[str, Any], str]],
+    ids: list[Any],
+    per_page: int,
+    sort: str,
+) -> None:
+    documents = [{**job, "status": status, "type": "t", "createdBy": "ada"} for job, status in jobs]
+    documents += [
+        {"_id": job_id, "status": "dlq", "type": "t", "createdBy": "ada"} for job_id in ids
+    ]
+    database.jobs.drop()  # an index remembers arrays that are gone
+    database.jobs.create_index(NEWEST_FIRST)
+    database.jobs.create_index([("status", 1), *NEWEST_FIRST])
+    fill(database, documents)
+    expected = in_order(database, sort)
+    dead = [name for name in expected if documents[int(name)]["status"] == "dlq"]
+    query = {"per_page": per_page, "sort": sort}
+    assert list(walk(real_api, **query)) == expected
+    assert list(walk(real_api, **query, status="dlq")) == dead
+    assert list(walk(real_api, **query, status="dlq", type="t")) == dead
+
+
+def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(10)])
+    first = real_api.as_admin("/admin/jobs/queue", per_page=4).json
+    database.jobs.insert_one({"jobId": "new", "createdAt": NOW + timedelta(days=1)})
+    database.jobs.delete_one({"jobId": "6"})  # the one that the cursor stands on
+    cursor = first["meta"]["next_cursor"]
+    second = real_api.as_admin("/admin/jobs/queue", per_page=4, cursor=cursor).json
+    assert [job["jobId"] for job in first["data"]] == ["9", "8", "7", "6"]
+    assert [job["jobId"] for job in second["data"]] == ["5", "4", "3", "2"]
+    assert second["meta"]["page"] == 2
+
+
+@pytest.mark.parametrize("created_at", [NOW, None, "text", 1.5, [], {"a": [1]}])
+def test_a_place_survives_its_token(created_at: Any) -> None:
+    for oldest_first, backwards in product((False, True), repeat=2):
+        place = Cursor(
+            created_at=created_at,
+            id=ObjectId("65f0c0ffee0123456789abcd"),
+            page=3,
+            oldest_first=oldest_first,
+            backwards=backwards,
+        )
+        assert Cursor.decode(place.token()) == place
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["x", "!", "AAAA", "é", "=", "a" * 4_000]
+    + [
+        base64.urlsafe_b64encode(bson.encode(document)).decode()
+        for document in (
+            {},
+            {"c": 1, "i": 1},
+            {"c": 1, "i": 1, "p": 1},
+            *(
+                {"c": 1, "i": 1, "p": 1, "o": False, "b": False} | odd
+                for odd in (
+                    {"p": 0},
+                    {"p": -1},
+                    {"p": "1"},
+                    {"p": True},
+                    {"p": 2**63 - 1},
+                    {"o": 1},
+                    {"b": None},
+                    {"x": 1},
+                )
+            ),
+        )
+    ],
+)
+def test_what_is_no_cursor_is_refused_by_name(api: Api, hostile: str) -> None:
+    answer = api.as_admin("/admin/jobs/queue", cursor=hostile)
+    assert answer.status_code == 422
+    assert list(answer.json["error"]["details"]) == ["cursor"]
+
+
+def nested(depth: int, value: Any = 1) -> Any:
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def encoded(document: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
+
+
+PLAIN_PLACE = {"p": 1, "o": False, "b": False, "c": NOW, "i": 1}
+NOT_OURS = {
+    "deep id": encoded(PLAIN_PLACE | {"i": nested(195)}),
+    "deep createdAt": encoded(PLAIN_PLACE | {"c": nested(195)}),
+    "deep array": encoded(PLAIN_PLACE | {"c": {"a": json.loads("[" * 99 + "]" * 99)}}),
+    "deep scope": encoded(PLAIN_PLACE | {"c": Code("f()", nested(150))}),
+    "long": encoded(PLAIN_PLACE | {"i": "x" * 2_900}),
+    "an array for an id": encoded(PLAIN_PLACE | {"i": [1]}),
+    "keys in another order": encoded(dict(sorted(PLAIN_PLACE.items()))),
+    "a page of another type": encoded(PLAIN_PLACE | {"p": 1.0}),
+    "a page as a long": encoded(PLAIN_PLACE | {"p": Int64(1)}),
+    "padded": encoded(PLAIN_PLACE) + "=",
+    "bits left over": encoded({"p": 1, "o": False, "b": False})[:-1] + "B",
+    "no place, but more": encoded({"p": 1, "o": False, "b": False, "x": 1}),
+}
+
+
+@pytest.mark.parametrize("cursor", NOT_OURS.values(), ids=NOT_OURS)
+def test_a_cursor_in_a_shape_that_no_list_makes_is_422(api: Api, cursor: str) -> None:
+    for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
+        answer = api.as_admin(path, cursor=cursor)
+        assert answer.status_code == 422, path
+    assert list(api.as_admin("/jobs", cursor=cursor).json["error"]["details"]) == ["cursor"]
+
+
+def test_jobs_with_deeply_nested_ids_and_dates_are_visited_once(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    deep = [{"createdAt": nested(depth)} for depth in (1, 30, 31, 32, 33, 150)]
+    deep += [{"_id": nested(depth, 2), "createdAt": NOW} for depth in (1, 30, 31, 32, 33, 150)]
+    fill(database, deep)
+    for sort in SORTS:
+        assert list(walk(real_api, per_page=1, sort=sort)) == in_order(database, sort)
+
+
+VALUES = st.recursive(
+    st.sampled_from(CREATED + IDS)
+    | st.text(max_size=9)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.integers(1, 199).map(nested),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "$gt", "$ref", "$id", "", "a.b"]), inner, max_size=3
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    place=st.fixed_dictionaries(
+        {"p": st.integers(1, 2**53 - 1), "o": st.booleans(), "b": st.booleans()},
+        optional={"c": VALUES, "i": VALUES},
+    ),
+    flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2),
+    cut=st.integers(0, 3),
+    status=st.sampled_from(["", "dlq"]),
+)
+def test_any_cursor_is_a_422_or_a_page(
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    place: dict[str, Any],
+    flips: list[tuple[int, int]],
+    cut: int,
+    status: str,
+) -> None:
+    if database.jobs.find_one() is None:
+        fill(database, JOBS)
+    raw_cursor = bytearray(bson.encode(place))
+    for at, byte in flips:
+        raw_cursor[at % len(raw_cursor)] = byte
+    cursor = base64.urlsafe_b64encode(raw_cursor).decode().rstrip("=")
+    cursor = cursor[: len(cursor) - cut]
+    sort = SORTS[bool(place["o"])]
+    answer = real_api.as_admin("/admin/jobs/queue", cursor=cursor, sort=sort, status=status)
+    assert answer.status_code in (200, 422), (answer.status_code, place)
+
+
+def test_a_forged_cursor_cannot_carry_an_operator(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    created = [NOW, "text"]
+    database.jobs.insert_many(
+        {"jobId": f"job-{number}", "createdAt": value, "createdBy": "ada"}
+        for number, value in enumerate(created)
+    )
+    database.jobs.create_index(NEWEST_FIRST)
+    # As a place, each stands somewhere in the list; as an operator, it would find more or fail.
+    stands: list[tuple[Any, list[str], list[str]]] = [
+        ({"$gt": ""}, ["0"], ["1"]),
+        ({"$literal": 1}, ["0"], ["1"]),
+        ("$createdAt", ["1", "0"], []),
+        (Code("sleep(1000)"), [], ["0", "1"]),
+    ]
+    for hostile, newer, older in stands:
+        for oldest_first, beyond in ((True, newer), (False, older)):
+            place = Cursor(created_at=hostile, id=hostile, page=1, oldest_first=oldest_first)
+            query = {"cursor": place.token(), "sort": SORTS[oldest_first]}
+            for path, whose in (("/admin/jobs/queue", {"job_id": "job-"}), ("/jobs", {})):
+                shown = real_api.get(path, token=real_api.token("ada"), **query, **whose).json
+                assert [job["jobId"] for job in shown["data"]] == [f"job-{n}" for n in beyond]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_an_owners_list_is_walked_the_same_way(
+    real_api: Api, database: Database[dict[str, Any]], sort: str
+) -> None:
+    owner = ObjectId()
+    fill(database, [{**job, "createdBy": owner} for job in JOBS])
+    mine = in_order(database, sort)
+    database.jobs.insert_one({"jobId": "not mine", "createdAt": NOW, "createdBy": "other"})
+    assert list(walk(real_api, "/jobs", str(owner), per_page=5, sort=sort)) == mine
+    assert list(walk(real_api, owner=str(owner), per_page=5, sort=sort)) == mine
+
+
+@pytest.fixture(scope="module", params=UNSORTED)
+def anything(
+    request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[tuple[Api, Database[dict[str, Any]]]]:
+    """The service, with its indexes, over jobs with anything for createdAt."""
+    database = mongo[f"test_anything_{request.param.replace(' ', '_')}"]
+    jobs = UNSORTED[request.param] + [{"_id": value, "createdAt": NOW} for value in IDS]
+    database.jobs.insert_many(
+        {
+            **job,
+            "jobId": f"id-{number:02d}",
+            "status": ("dlq", "queued")[number % 2],
+            "createdBy": "ada",
+            "lastError": {"code": "E"},
+        }
+        for number, job in enumerate(jobs)
+    )
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
+    connection = app.extensions["jobmon_connection"]
+    create_indexes(connection)
+    yield Api(app), database
+    connection.client.close()
+    mongo.drop_database(database.name)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"job_id": "id-1"},
+        {"job_id": "id-2", "status": "dlq"},
+        {"error_code": "E"},
+        {"error_code": "E", "status": "dlq", "created_from": f"{DATE}T03:00:00Z"},
+        {"created_from": f"{DATE}T03:00:00Z"},
+        {"created_to": f"{DATE}T03:00:00.001Z"},
+        {"created_from": (NOW - timedelta(days=400)).isoformat(), "created_to": f"{DATE}T03:00:00"},
+        {"owner": "ada", "created_from": f"{DATE}T04:00:00+01:00"},
+    ],
+    ids=str,
+)
+def test_every_filter_is_walked_there_and_back(
+    anything: tuple[Api, Database[dict[str, Any]]], wanted: dict[str, str], sort: str
+) -> None:
+    api, database = anything
+    query: dict[str, Any] = {"jobId": re.compile(f"^{wanted.get('job_id', '')}")}
+    if "status" in wanted:
+        query["status"] = wanted["status"]
+    for name, operator in (("created_from", "$gte"), ("created_to", "$lt")):
+        if name in wanted:
+            moment = aware(datetime.fromisoformat(wanted[name]))
+            query.setdefault("createdAt", {})[operator] = moment
+    found = database.jobs.find(query).sort([("createdAt", -1), ("_id", -1)])
+    expected = [job["jobId"] for job in found][:: -1 if sort == "createdAt" else 1]
+    assert expected
+    assert list(walk(api, per_page=3, sort=sort, **wanted)) == expected
+    assert by_page(api, 3, sort=sort, **wanted) == expected
+
+
+def test_going_back_meets_what_came_and_misses_what_went(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(9)])
+
+    def ask(**query: Any) -> tuple[list[str], dict[str, Any]]:
+        page = real_api.as_admin("/admin/jobs/queue", per_page=3, **query).json
+        return [job["jobId"] for job in page["data"]], page["meta"]
+
+    _, first = ask()
+    shown, second = ask(cursor=first["next_cursor"])
+    assert shown == ["5", "4", "3"]
+    database.jobs.insert_many(
+        {"jobId": name, "createdAt": NOW + timedelta(days=1, seconds=n)}
+        for n, name in enumerate(("new", "newer"))
+    )
+    shown, back = ask(cursor=second["prev_cursor"])
+    assert (shown, back["page"]) == (["8", "7", "6"], 1)
+    # There is a page before the first one that was shown: it is shown in full.
+    shown, start = ask(cursor=back["prev_cursor"])
+    assert (shown, start["page"], start["prev_cursor"]) == (["newer", "new", "8"], 1, None)
+    database.jobs.delete_many({"jobId": {"$in": ["newer", "new", "8", "7", "6", "5", "4"]}})
+    shown, start = ask(cursor=second["prev_cursor"])
+    assert (shown, start["page"], start["prev_cursor"]) == (["3", "2", "1"], 1, None)
+
+
+@pytest.mark.parametrize(("made", "used"), [SORTS, SORTS[::-1]])
+def test_a_cursor_is_good_for_the_order_that_it_was_made_under(
+    real_api: Api, database: Database[dict[str, Any]], made: str, used: str
+) -> None:
+    fill(database, JOBS)
+    first = real_api.as_admin("/admin/jobs/queue", per_page=5, sort=made).json["meta"]
+    second = real_api.as_admin(
+        "/admin/jobs/queue", per_page=5, sort=made, cursor=first["next_cursor"]
+    ).json["meta"]
+    for cursor in (first["next_cursor"], second["prev_cursor"]):
+        answer = real_api.as_admin("/admin/jobs/queue", sort=used, cursor=cursor)
+        assert answer.status_code == 422
+        assert list(answer.json["error"]["details"]) == ["cursor"]
+
+
+@pytest.mark.parametrize("per_page", [1, 3])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"status": "dlq"},
+        {"type": ["a", "b"]},
+        {"status": ["dlq", "queued"], "type": ["a", "c"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["/admin/jobs/queue", "/jobs"])
+def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
+    real_api: Api,
+    database: Database[dict[str, Any]],
+    path: str,
+    wanted: dict[str, Any],
+    per_page: int,
+) -> None:
+    documents = JOBS + [{"_id": value, "createdAt": NOW} for value in IDS]
+    for number, document in enumerate(documents):
+        status, kind = ("dlq", "queued", "leased")[number % 3], "abc"[number % 5 % 3]
+        documents[number] = {**document, "status": status, "type": kind, "createdBy": "ada"}
+    fill(database, documents)
+    expected = [
+        str(number)
+        for number, document in enumerate(documents)
+        if all(document[field] in values for field, values in wanted.items())
+    ]
+
+    def ask(**query: Any) -> dict[str, Any]:
+        token = real_api.token("ada")
+        return real_api.get(path, token=token, per_page=per_page, **wanted, **query).json
+
+    by_cursor, by_number, cursor = [], [], ""
+    for page in range(1, len(expected) + 1):
+        by_number += [job["jobId"] for job in ask(page=page)["data"]]
+        if cursor is not None:
+            shown = ask(cursor=cursor)
+            by_cursor += [job["jobId"] for job in shown["data"]]
+            cursor = shown["meta"]["next_cursor"]
+    assert cursor is None
+    assert sorted(by_number) == sorted(expected)
+    assert by_cursor == by_number
+
+
+@pytest.mark.parametrize("kept", [1, 5, 20, -4, -1])
+def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
+    token = Cursor(created_at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).token()
+    answer = api.as_admin("/admin/jobs/queue", cursor=token[:kept])
+    assert answer.status_code == 422
+    assert answer.json["error"]["code"] == "validation_error"
+
+
+def test_dates_are_compared_in_utc() -> None:
+    place = Cursor(created_at=NOW, id=1, page=1)
+    assert Cursor.decode(place.token()).created_at.tzinfo is not None

@@ -1,0 +1,84 @@
+"""Slow queries: would catch one that passes unseen, and a warning that tells what was asked for."""
+
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+from structlog.testing import capture_logs
+
+from jobmon.demo.mongod import Mongod
+from jobmon.store.slow_queries import SlowQueries
+
+from ..conftest import Api, create_app
+
+
+@pytest.fixture
+def slow_api(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Any) -> Any:
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    app = create_app(make_settings(mongo_uri=uri, slow_query_ms=100))
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()
+
+
+def slowed(database: Database[dict[str, Any]], command: str, ms: int) -> dict[str, Any]:
+    return {
+        "failCommands": [command],
+        "namespace": f"{database.name}.jobs",
+        "blockConnection": True,
+        "blockTimeMS": ms,
+    }
+
+
+def test_a_slow_query_is_named_without_its_values(
+    slow_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    database.jobs.create_index([("createdBy", 1), ("createdAt", -1), ("_id", -1), ("type", 1)])
+    database.jobs.insert_one({"jobId": "a", "createdBy": "someone-secret"})
+    admin = database.client.admin
+    data = slowed(database, "find", 150)
+    admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)
+    with capture_logs() as lines:
+        assert slow_api.as_owner("/jobs", "someone-secret").status_code == 200
+    (line,) = [line for line in lines if line["event"] == "slow query"]
+    assert (line["log_level"], line["command"], line["collection"]) == ("warning", "find", "jobs")
+    assert (line["outcome"], line["duration_ms"] >= 150) == ("succeeded", True)
+    assert line["index"] == "{'createdBy': 1, 'createdAt': -1, '_id': -1, 'type': 1}"
+    assert line["shape"] == '{"$and": [{"createdBy": {"$in": "?"}}, {}]}'
+    assert "someone-secret" not in str(line)
+
+
+def test_a_query_that_runs_into_its_limit_is_named_too(
+    slow_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    data = {"failCommands": ["aggregate"], "errorCode": 50, "namespace": f"{database.name}.jobs"}
+    data |= {"blockConnection": True, "blockTimeMS": 150}
+    database.client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
+    try:
+        with capture_logs() as lines:
+            assert slow_api.as_admin("/admin/jobs/stats").status_code == 503
+    finally:
+        database.client.admin.command("configureFailPoint", "failCommand", mode="off")
+    named = [line for line in lines if line["event"] == "slow query"]
+    named = [line for line in named if line["collection"] == "jobs"]  # a busy machine has others
+    assert {(line["command"], line["outcome"]) for line in named} == {("aggregate", "failed")}
+    assert '"$group"' in named[0]["shape"]
+
+
+def test_what_is_quick_is_not_remembered(
+    slow_api: Api, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners: list[SlowQueries] = []
+    monkeypatch.setattr(SlowQueries, "started", watch(SlowQueries.started, listeners))
+    with capture_logs() as lines:
+        assert slow_api.as_admin("/admin/jobs/queue").status_code == 200
+    assert [line for line in lines if line["event"] == "slow query"] == []
+    assert listeners
+    assert listeners[0]._running == {}
+
+
+def watch(started: Any, listeners: list[SlowQueries]) -> Any:
+    def remember(self: SlowQueries, event: Any) -> None:
+        listeners.append(self)
+        started(self, event)
+
+    return remember

@@ -1,0 +1,74 @@
+"""`jobmon init` as it is run in a shell."""
+
+import re
+from typing import Any
+
+from click.testing import CliRunner, Result
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.cli import main
+from jobmon.demo.mongod import Mongod
+
+# What the driver adds to its messages, and this command never prints.
+DRIVERS_WORDS = re.compile(r"full error|errmsg|configured timeouts|Topology|codeName|Traceback")
+
+
+def uri_of(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
+    return mongod.uri.replace("/?", f"/{database.name}?")
+
+
+def init(uri: str, *options: str, **settings: str) -> Result:
+    """Run it with these `JOBMON_` settings, in databases of its own for figures and state."""
+    name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
+    environment = {
+        "JOBMON_ADMIN_MONGO_URI": uri,
+        "JOBMON_ROLLUP_DB": f"{name}_rollups",
+        "JOBMON_STATE_DB": f"{name}_state",
+        "JOBMON_READER_PASSWORD": "readerpw",
+        "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
+    }
+    given = {f"JOBMON_{name}": value for name, value in settings.items()}
+    result = CliRunner().invoke(main, ["init", *options], env=environment | given)
+    assert not DRIVERS_WORDS.search(result.output), result.output
+    return result
+
+
+def outcomes(result: Result) -> dict[str, str]:
+    """What became of each index: `created`, `exists`, `not made`, …"""
+    lines = [line.split(maxsplit=2) for line in result.output.splitlines() if line[:1] != " "]
+    found = [what.split(": ", 1) for _, check, what in lines if check == "index"]
+    return {index: outcome.partition(",")[0] for index, outcome in found}
+
+
+def problems(result: Result) -> list[str]:
+    """The lines of problems, without their remedies."""
+    return [line for line in result.output.splitlines() if line.startswith("problem ")]
+
+
+def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, Any]:
+    """Collections with their indexes, users and roles: what a set-up could leave behind."""
+    db = client[database]
+    return {
+        "databases": sorted(name for name in client.list_database_names() if database in name),
+        "indexes": {
+            name: sorted(db[name].index_information())
+            for name in sorted(db.list_collection_names(filter={"type": "collection"}))
+        },
+        "users": sorted(user["user"] for user in db.command("usersInfo", 1)["users"]),
+        "roles": sorted(
+            role["role"]
+            for role in client.admin.command("rolesInfo", 1)["roles"]
+            if database in role["role"]
+        ),
+    }
+
+
+def drop_what_init_made(mongo: MongoClient[dict[str, Any]], database: Database[Any]) -> None:
+    """The roles, users and own databases of the queue in `database`."""
+    for role in mongo.admin.command("rolesInfo", 1)["roles"]:
+        if database.name in role["role"]:
+            mongo.admin.command("dropRole", role["role"])
+    database.command("dropAllUsersFromDatabase")
+    for name in ("rollups", "state"):
+        mongo.drop_database(f"{database.name}_{name}")

@@ -1,0 +1,680 @@
+"""Faults on purpose, and the load under which jobmon must stay right meanwhile.
+
+A replica set of three real servers, a proxy that cuts or delays, writers that use the queue
+library, and viewers that check every answer against what the writers know. It takes seconds in
+`tests/e2e/test_faults.py`, minutes in `bench/faults.py`.
+
+    python -m tests.support.faults URI WORKER-ID       # one queue worker, for ever
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Self
+
+import jwt
+from pymongo import MongoClient
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from jobmon.demo.mongod import Mongod, die_with_parent, free_port
+from jobmon.queue import JobQueue, LeaseLostError, RetryPolicy
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import create_indexes
+
+from ..conftest import SECRET
+from ..e2e.test_serving import Web
+from .waiting import eventually
+
+ROOT = Path(__file__).parents[1]
+TYPES = ("email.send", "payout.execute", "webhook.deliver")
+RETRY = RetryPolicy(base_ms=50, cap_ms=200)
+LEASE_MS = 2_000
+FRESH_S = 5.0  # figures of the collector that are older are not told
+Document = dict[str, Any]
+
+
+class ReplicaSet:
+    """Three members on this machine, `election_ms` being how long they wait for a lost primary."""
+
+    def __init__(self, folder: Path, *, election_ms: int = 10_000) -> None:
+        options = ("--oplogSize", "64")
+        options += ("--setParameter", "enableTestCommands=1")
+        if election_ms < 10_000:  # a secondary leaves a frozen primary as soon
+            options += ("--setParameter", "oplogNetworkTimeoutBufferSeconds=1")
+        self.members = [
+            Mongod(folder / str(number), initiate=False, cache_gb=0.25, options=options)
+            for number in range(3)
+        ]
+        self._election_ms = election_ms
+        # A server ends with the thread that started it.
+        self._starters = ThreadPoolExecutor(len(self.members))
+
+    @property
+    def uri(self) -> str:
+        """A connection string with the database `jobmon`."""
+        hosts = ",".join(member.address for member in self.members)
+        return f"mongodb://{hosts}/jobmon?replicaSet=rs0"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start(*self.members)
+            members = [{"_id": n, "host": m.address} for n, m in enumerate(self.members)]
+            config = {"_id": "rs0", "members": members}
+            config["settings"] = {
+                "electionTimeoutMillis": self._election_ms,
+                "heartbeatIntervalMillis": min(2_000, self._election_ms // 2),
+            }
+            self._ask(self.members[0], {"replSetInitiate": config})
+            self.await_primary(60)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all members, frozen or not."""
+        for member in self.members:
+            with suppress(AssertionError, ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
+            member.stop()
+        self._starters.shutdown()
+
+    def start(self, *members: Mongod) -> None:
+        """Start these, at the same time, and wait until they answer."""
+        list(self._starters.map(Mongod.start, members))
+
+    def primary(self) -> Mongod | None:
+        """The member that takes writes now."""
+        for member in self.members:
+            with suppress(PyMongoError, AssertionError):
+                if self._ask(member, {"hello": 1})["isWritablePrimary"]:
+                    return member
+        return None
+
+    def await_primary(self, within_s: float = 60) -> Mongod:
+        """The member that takes writes, when there is one."""
+        deadline = time.monotonic() + within_s
+        while (member := self.primary()) is None:
+            assert time.monotonic() < deadline, f"no primary in {within_s} s"
+            time.sleep(0.05)
+        return member
+
+    def await_writable(self, within_s: float = 60) -> float:
+        """The moment when a majority takes writes: a new primary may have to wait for another
+        member to leave the old one."""
+        deadline = time.monotonic() + within_s
+        note = {"insert": "notes", "documents": [{}], "$db": "probe"}
+        note |= {"writeConcern": {"w": "majority", "wtimeout": 500}}
+        while True:
+            with suppress(PyMongoError):
+                answer = self._ask(self.await_primary(), note)
+                if "writeConcernError" not in answer:
+                    return time.monotonic()
+            assert time.monotonic() < deadline, f"no majority in {within_s} s"
+            time.sleep(0.05)
+
+    def await_all(self, within_s: float = 60) -> None:
+        """Wait until every member is primary or secondary."""
+        deadline = time.monotonic() + within_s
+        while True:
+            with suppress(PyMongoError):
+                status = self._ask(self.await_primary(), {"replSetGetStatus": 1})
+                if all(member["state"] in (1, 2) for member in status["members"]):
+                    return
+            assert time.monotonic() < deadline, f"a member is not back in {within_s} s"
+            time.sleep(0.1)
+
+    def kill(self, member: Mongod) -> None:
+        """SIGKILL."""
+        os.kill(member.pid, signal.SIGKILL)
+        member.stop()
+
+    def step_down(self) -> None:
+        """The primary becomes a secondary."""
+        self._ask(self.await_primary(), {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4})
+
+    def cut_off(self, *members: Mongod) -> None:
+        """Let these learn nothing more of what the primary writes."""
+        for member in members:
+            point = {"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"}
+            entered = self._ask(member, point)["count"] + 1
+            wait = {"waitForFailPoint": "stopReplProducer", "timesEntered": entered}
+            self._ask(member, wait | {"maxTimeMS": 10_000})
+
+    def reconnect(self, *members: Mongod) -> None:
+        """Let them learn again."""
+        for member in members:
+            self._ask(member, {"configureFailPoint": "stopReplProducer", "mode": "off"})
+
+    def _ask(self, member: Mongod, command: Document) -> Document:
+        with MongoClient[Document](
+            member.address,
+            directConnection=True,
+            serverSelectionTimeoutMS=500,
+            connectTimeoutMS=500,
+            socketTimeoutMS=1_000 if "hello" in command else 15_000,
+        ) as client:
+            return client[command.pop("$db", "admin")].command(command, check=True)
+
+
+class Proxy:
+    """Passes bytes on to a port on this machine; or drops them, or holds them back a while."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.port = free_port()
+        self.delay_s = 0.0
+        self.dropping = False
+        self._closing: list[Any] = []
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.dropping:
+                self._closing.append(near)  # taken, and never served: as behind a cut cable
+                continue
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                near.close()
+                continue
+            self._closing += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=[one, other], daemon=True).start()
+
+    def _pass(self, source: Any, target: Any) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if self.delay_s:
+                    time.sleep(self.delay_s)
+                if not self.dropping:
+                    target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.close()
+
+    def heal(self) -> None:
+        """Pass on again; what was cut in the midst of a message is hung up."""
+        self.dropping, self.delay_s = False, 0.0
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Break every connection."""
+        closing, self._closing = self._closing, []
+        for end in closing:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._listener.close()
+        self.hang_up()
+
+
+class Writers:
+    """A producer that knows what it was promised, and queue workers as processes of their own."""
+
+    def __init__(self, uri: str, *, a_second: float = 30, workers: int = 2) -> None:
+        self._uri = uri
+        self._client = MongoClient[Document](uri, serverSelectionTimeoutMS=1_000)
+        self.database = self._client.get_default_database()
+        self._queue = JobQueue(self.database, retry=RETRY)
+        self._queue.create_indexes()
+        self.before = self.database.jobs.count_documents({})
+        self._stop = threading.Event()
+        self._pace_s = 1 / a_second
+        self._thread = threading.Thread(target=self._produce)
+        self.begun: list[float] = []  # when each enqueue was begun, and when it was acknowledged
+        self.acknowledged: list[float] = []
+        self.ids: list[str] = []
+        self.workers = [self._worker(number) for number in range(workers)]
+        self._next = workers
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def known_at(self, moment: float) -> int:
+        """How many jobs there were at least, at that moment of the monotonic clock."""
+        return self.before + bisect_right(self.acknowledged, moment)
+
+    def replace(self, index: int) -> None:
+        """SIGKILL a queue worker, and start another."""
+        self.workers[index].kill()
+        self.workers[index].wait()
+        self.workers[index] = self._worker(self._next)
+        self._next += 1
+
+    def drain(self, within_s: float = 60) -> None:
+        """Produce no more, and wait until every job is finished and every attempt recorded."""
+        self.stop_producing()
+        jobs, attempts = self.database.jobs, self.database.job_attempts
+        deadline = time.monotonic() + within_s
+        while True:
+            with suppress(PyMongoError):
+                open_jobs = jobs.count_documents({"status": {"$nin": ["succeeded", "dlq"]}})
+                if not open_jobs and not attempts.count_documents({"status": "running"}):
+                    return
+            assert time.monotonic() < deadline, "the queue did not drain"
+            time.sleep(0.2)
+
+    def stop_producing(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+        self._client.close()
+
+    def _produce(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            job_id = str(uuid.uuid4())
+            self.begun.append(time.monotonic())
+            self.ids.append(job_id)
+            while not self._enqueue(job_id):
+                time.sleep(0.1)  # also when it is time to stop: what is begun is finished
+            self.acknowledged.append(time.monotonic())
+            due = max(due + self._pace_s, time.monotonic() - 1)
+            self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def _enqueue(self, job_id: str) -> bool:
+        try:
+            self._queue.enqueue(random.choice(TYPES), job_id=job_id, max_attempts=3)
+        except DuplicateKeyError:
+            return True  # an earlier try had reached the database
+        except PyMongoError:
+            return False
+        return True
+
+    def _worker(self, number: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.support.faults", self._uri, f"worker-{number}"],
+            cwd=ROOT,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+        )
+
+
+def work(uri: str, worker_id: str) -> None:
+    """Lease and report for ever, whatever the database does."""
+    client = MongoClient[Document](uri, serverSelectionTimeoutMS=1_000)
+    queue = JobQueue(client.get_default_database(), retry=RETRY)
+    recover_at = 0.0
+    while True:
+        try:
+            if time.monotonic() > recover_at:
+                recover_at = time.monotonic() + 0.5
+                queue.recover()
+            lease = queue.lease(worker_id, lease_ms=LEASE_MS)
+            if lease is None:
+                time.sleep(0.02)
+                continue
+            time.sleep(random.uniform(0.0, 0.02))
+            if random.random() < 0.2:
+                queue.report_failure(lease, "ETIMEDOUT", "no answer")
+            else:
+                queue.report_success(lease)
+        except LeaseLostError:
+            continue
+        except PyMongoError:
+            time.sleep(0.1)
+
+
+class Answer:
+    """What came of a request: a status, or 0 where the connection broke."""
+
+    def __init__(self, port: int, path: str, token: str = "", timeout_s: float = 30) -> None:
+        started = time.monotonic()
+        self.path, self.asked_at, self.status, self.body = path, started, 0, b""
+        self.retry_after = None
+        connection = HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        try:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            self.body = response.read()
+            self.status = response.status
+            self.retry_after = response.getheader("Retry-After")
+        except (OSError, HTTPException) as error:
+            self.body = repr(error).encode()
+        finally:
+            connection.close()
+        self.took_s = time.monotonic() - started
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The error's code; else the status."""
+        if self.status == 0:
+            return "broken"
+        return str(self.status) if self.status < 400 else str(self.json["error"]["code"])
+
+
+class Viewers:
+    """Clients that ask all the time and check what they are told."""
+
+    PATHS = (
+        "/admin/jobs/stats",
+        "/admin/jobs/queue?per_page=5",
+        "/admin/jobs/stats",
+        "/readyz",
+        "/admin/jobs/timeseries",
+        "/jobs?per_page=5",
+    )
+
+    def __init__(self, port: int, token: str, writers: Writers, clients: int = 4) -> None:
+        self._port, self._token, self._writers = port, token, writers
+        self._stop = threading.Event()
+        self.wrong: list[str] = []
+        self.answers: Counter[str] = Counter()
+        self.longest_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._look, args=[number]) for number in range(clients)
+        ]
+        self._threads.append(threading.Thread(target=self._check_health))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def take(self) -> tuple[Counter[str], dict[str, float], list[str]]:
+        """Since the last call: answers by code, the longest that each took in seconds, and what was
+        wrong."""
+        with self._lock:
+            taken = self.answers, self.longest_s, self.wrong
+            self.answers, self.longest_s, self.wrong = Counter(), {}, []
+        return taken
+
+    def _look(self, turn: int) -> None:
+        while not self._stop.wait(0.05):
+            self._note(Answer(self._port, self.PATHS[turn % len(self.PATHS)], self._token))
+            turn += 1
+
+    def _check_health(self) -> None:
+        while not self._stop.wait(0.1):
+            answer = Answer(self._port, "/healthz")
+            self._note(answer)
+
+    def _note(self, answer: Answer) -> None:
+        kind = "healthz" if answer.path == "/healthz" else "answer"
+        with self._lock:
+            self.answers[f"{kind} {answer.code}"] += 1
+            key = f"{kind} {answer.code}"
+            self.longest_s[key] = max(self.longest_s.get(key, 0.0), answer.took_s)
+        try:
+            self.check(answer)
+        except AssertionError as error:
+            self.wrong.append(f"{answer.path} {answer.status}: {error}")
+
+    def check(self, answer: Answer) -> None:
+        """AssertionError for an answer that is neither right nor a plain no."""
+        if answer.status == 0:
+            return  # counted; who is to blame is for the caller to say
+        if answer.path == "/healthz":
+            assert answer.status == 200
+            return
+        if answer.status == 503:
+            assert answer.code in ("database_unavailable", "overloaded"), answer.code
+            assert int(answer.retry_after or 0) > 0
+            return
+        assert answer.status == 200, answer.body[:300]
+        if answer.path == "/admin/jobs/stats":
+            self._check_stats(answer)
+
+    def _check_stats(self, answer: Answer) -> None:
+        stats = answer.json
+        total = stats["totalJobs"]
+        if stats["statusCounts"] is not None:
+            assert total == sum(stats["statusCounts"].values()), "the sums differ"
+            by_type = (n for counts in stats["typeCounts"].values() for n in counts.values())
+            assert total == sum(by_type), "the sums by type differ"
+        least = self._writers.known_at(answer.asked_at - FRESH_S - 0.5)
+        most = self._writers.before + len(self._writers.begun)
+        assert least <= total <= most, f"{total} is not in {least} to {most} ({stats['source']})"
+
+
+def recovered_at(
+    port: int, token: str, writers: Writers, within_s: float = 60
+) -> tuple[float, float]:
+    """When the first of ten answers in a row was 200, and when the figures were the collector's and
+    right to within two seconds."""
+    deadline = time.monotonic() + within_s
+    served: float | None = None
+    in_a_row, began, lacking = 0, 0.0, ""
+    while True:
+        answer = Answer(port, "/admin/jobs/stats", token)
+        if answer.status == 200:
+            began = began if in_a_row else answer.asked_at
+            in_a_row += 1
+            if in_a_row >= 10 and served is None:
+                served = began
+            stats = answer.json
+            least = writers.known_at(answer.asked_at - 2)
+            fresh = stats["totalJobs"] >= least
+            if served is not None and stats["source"] == "rollup" and fresh:
+                return served, answer.asked_at
+            lacking = f"{stats['totalJobs']} jobs of {least} ({stats['source']}, {in_a_row} served)"
+        else:
+            in_a_row, lacking = 0, repr(answer.body[:300])
+        assert time.monotonic() < deadline, f"not recovered in {within_s} s: {lacking}"
+        time.sleep(0.02)
+
+
+def await_counted(
+    port: int, token: str, writers: Writers, within_s: float = 240
+) -> tuple[Document, str]:
+    """Wait until the figures and the counters tell all; the stats and the metrics."""
+    deadline = time.monotonic() + within_s
+    total = writers.database.jobs.count_documents({})
+    events = total + writers.database.job_attempts.count_documents({})
+    while True:
+        stats, metrics = (
+            Answer(port, "/admin/jobs/stats", token),
+            Answer(port, "/metrics", token),
+        )
+        if stats.status == metrics.status == 200 and stats.json["source"] == "rollup":
+            told = counters(metrics.body.decode())
+            happened = sum(n for (name, _), n in told.items() if name in ("enqueued", "attempts"))
+            if stats.json["totalJobs"] == total and happened >= events:
+                return stats.json, metrics.body.decode()
+        assert time.monotonic() < deadline, (stats.body[:500], total, events)
+        time.sleep(0.2)
+
+
+_NAMES = {
+    "jobmon_jobs_enqueued_total": "enqueued",
+    "jobmon_attempts_finished_total": "attempts",
+    "jobmon_jobs_dead_lettered_total": "dlq",
+}
+
+
+def counters(metrics: str) -> Counter[tuple[str, str]]:
+    """The counters of what happened, by name and outcome, over all types."""
+    told: Counter[tuple[str, str]] = Counter()
+    for line in metrics.splitlines():
+        name, _, labels = line.partition("{")
+        if name in _NAMES:
+            outcome = labels.partition('outcome="')[2].partition('"')[0]
+            told[_NAMES[name], outcome] += round(float(line.rsplit(" ", 1)[1]))
+    return told
+
+
+def compare(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
+    """Assert that nothing was lost or doubled, now that all is finished; how much there was."""
+    jobs = list(writers.database.jobs.find({}, {"jobId": 1, "status": 1, "attemptCount": 1}))
+    attempts = list(writers.database.job_attempts.find({}))
+    assert sorted(job["jobId"] for job in jobs) == sorted(writers.ids), "jobs lost or doubled"
+    by_status = Counter(job["status"] for job in jobs)
+    told = {name: n for name, n in stats["statusCounts"].items() if n}
+    assert told == dict(by_status), "the figures differ from the jobs"
+    by_job: dict[str, list[Document]] = {}
+    for attempt in attempts:
+        by_job.setdefault(attempt["jobId"], []).append(attempt)
+    for job in jobs:
+        own = sorted(by_job.get(job["jobId"], []), key=lambda attempt: attempt["attemptNumber"])
+        numbers = [attempt["attemptNumber"] for attempt in own]
+        assert numbers == list(range(1, job["attemptCount"] + 1)), (job, numbers)
+        last = "succeeded" if job["status"] == "succeeded" else ("failed", "expired")
+        assert own[-1]["status"] in last, (job, own[-1])
+    outcomes = Counter(attempt["status"] for attempt in attempts)
+    counted = {key: n for key, n in counters(metrics).items() if n}
+    truth = {("enqueued", ""): len(jobs), ("dlq", ""): by_status["dlq"]}
+    truth |= {("attempts", outcome): n for outcome, n in outcomes.items()}
+    assert counted == {key: n for key, n in truth.items() if n}, "the counters differ"
+    return {"jobs": len(jobs), "attempts": len(attempts), **outcomes}
+
+
+@contextmanager
+def collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """A collector's process; what is yielded kills it, or ends it, and starts another."""
+    environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("a") as stderr:
+            return subprocess.Popen(
+                [sys.executable, "-m", "jobmon.cli", "collector"],
+                env=environment,
+                cwd=ROOT,
+                stderr=stderr,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+            )
+
+    process = start()
+
+    def restart(*, kill: bool = True) -> subprocess.Popen[bytes]:
+        nonlocal process
+        process.kill() if kill else process.terminate()
+        process.wait()
+        process = start()
+        return process
+
+    try:
+        yield restart
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Scene:
+    """The whole: a replica set, gunicorn, a collector, writers, and viewers who check."""
+
+    def __init__(
+        self,
+        servers: ReplicaSet,
+        port: int,
+        token: str,
+        writers: Writers,
+        viewers: Viewers,
+        web: Web,
+        restart_collector: Callable[..., Any],
+    ) -> None:
+        self.servers, self.port, self.token, self.web = servers, port, token, web
+        self.writers, self.viewers = writers, viewers
+        self.restart_collector = restart_collector
+        self.seconds = 600.0  # of killing processes
+
+    def recovery(self) -> tuple[float, float]:
+        """Seconds from when there is a primary until all is served, and from when a majority takes
+        writes until the figures are the collector's and right to within two seconds."""
+        self.servers.await_primary()
+        back = time.monotonic()
+        with ThreadPoolExecutor(1) as aside:
+            writable = aside.submit(self.servers.await_writable)
+            served_at, figures_at = recovered_at(self.port, self.token, self.writers)
+            return max(0.0, served_at - back), max(0.0, figures_at - writable.result())
+
+    def pause(self, seconds: float) -> None:
+        """Let the load go on."""
+        time.sleep(seconds)
+
+    def every_thread_answers(self, workers: int, threads: int) -> None:
+        """AssertionError unless as many requests at once as there are threads are all 200."""
+        answers: list[Answer] = []
+
+        def ask() -> None:
+            answers.append(Answer(self.port, "/admin/jobs/queue?per_page=1", self.token))
+
+        asking = [threading.Thread(target=ask) for _ in range(workers * threads)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+        assert Counter(answer.code for answer in answers) == {"200": workers * threads}
+
+
+@contextmanager
+def scene(
+    servers: ReplicaSet, folder: Path, *, viewers: int = 4, a_second: float = 30
+) -> Iterator[Scene]:
+    """Start everything over these servers, and end it; the logs are in `folder`."""
+    token = admin_token()
+    connection = Connection(Settings(mongo_uri=servers.uri))
+    create_indexes(connection)
+    connection.client.close()
+    writers = Writers(servers.uri, a_second=a_second)
+    web = Web(servers.uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
+    try:
+        with collector(servers.uri, folder / "collector.log") as restart:
+            writers.start()
+            eventually(web.answers)
+            with Viewers(web.port, token, writers, viewers) as looking:
+                made = Scene(servers, web.port, token, writers, looking, web, restart)
+                made.recovery()
+                looking.take()
+                yield made
+    finally:
+        writers.stop()
+        web.stop()
+
+
+def admin_token() -> str:
+    """An admin's token, good for a day, for the secret of the tests."""
+    claims = {"sub": "root", "role": "admin", "type": "access", "exp": time.time() + 86_400}
+    claims |= {"iat": time.time(), "nbf": time.time(), "jti": str(uuid.uuid4()), "fresh": False}
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()]
+
+
+if __name__ == "__main__":
+    work(sys.argv[1], sys.argv[2])

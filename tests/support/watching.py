@@ -1,0 +1,137 @@
+"""A queue that other programs wrote, watched with `jobmon init`'s indexes and a collector."""
+
+import csv
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from click.testing import CliRunner
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.cli import main
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup.collector import collecting
+from jobmon.rollup.reader import FIGURES
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+
+from ..conftest import SECRET, Api
+from .waiting import eventually
+
+Answer = dict[str, Any]
+Documents = Database[dict[str, Any]]
+
+
+@contextmanager
+def a_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+    """An empty one on the real server, and one for its rollups."""
+    database = mongo[f"test_{uuid.uuid4().hex}"]
+    yield database
+    mongo.drop_database(database.name)
+    mongo.drop_database(f"{database.name}_rollups")
+
+
+def uri_of(mongod: Mongod, database: Documents) -> str:
+    address, mark, options = mongod.uri.partition("?")
+    return f"{address}{database.name}{mark}{options}"
+
+
+def init(uri: str, *options: str, **settings: str) -> list[str]:
+    """The indexes of a queue after `jobmon init` with these `JOBMON_` settings."""
+    environment = {f"JOBMON_{name}": value for name, value in settings.items()}
+    done = CliRunner().invoke(main, ["init", "--mongo-uri", uri, *options], env=environment)
+    assert done.exit_code == 0, done.output
+    lines = [line.split(maxsplit=2) for line in done.output.splitlines()]
+    found = [what.rpartition(": ") for _, check, what in lines if check == "index"]
+    return [index for index, _, outcome in found if not outcome.startswith("not made")]
+
+
+class Watching:
+    """The service over a database, and what it answers to an admin."""
+
+    def __init__(self, mongod: Mongod, database: Documents, **given: Any) -> None:
+        settings = Settings(
+            mongo_uri=uri_of(mongod, database), jwt_secret_key=SECRET, stats_ttl_ms=0
+        )
+        self.database = database
+        self.settings = replace(settings, rollup_db=f"{database.name}_rollups", **given)
+        self.api = Api(create_app(self.settings))
+        self.connection: Connection = self.api.app.extensions["jobmon_connection"]
+
+    def close(self) -> None:
+        self.connection.client.close()
+
+    def get(self, path: str, **query: Any) -> Answer:
+        answer = self.api.as_admin(path, **query)
+        assert answer.status_code == 200, answer.text
+        found: Answer = answer.json
+        return found
+
+    def ids(self, **query: Any) -> list[str]:
+        """The ids of a list, page by page by its cursors, which lead back the same way.
+
+        The list's total and its exports say the same.
+        """
+        pages, cursor = [], ""
+        while cursor is not None:
+            page = self.get("/admin/jobs/queue", per_page=2, cursor=cursor, **query)
+            pages.append([job["jobId"] for job in page["data"]])
+            cursor = page["meta"]["next_cursor"]
+        back, cursor = pages[-1:], page["meta"]["prev_cursor"]
+        while cursor is not None:
+            before = self.get("/admin/jobs/queue", per_page=2, cursor=cursor, **query)
+            back.append([job["jobId"] for job in before["data"]])
+            cursor = before["meta"]["prev_cursor"]
+        assert back[::-1] == pages
+        ids = [job_id for page_ids in pages for job_id in page_ids]
+        assert page["meta"]["total"] == len(ids) == len(set(ids))
+        assert page["meta"]["total_is_exact"]
+        skipped = self.get("/admin/jobs/queue", per_page=1, page=len(ids) or 1, **query)["data"]
+        assert [job["jobId"] for job in skipped] == ids[-1:]
+        assert self.exported("csv", **query) == self.exported("ndjson", **query) == ids
+        return ids
+
+    def exported(self, form: str, **query: Any) -> list[str]:
+        answer = self.api.as_admin("/admin/jobs/queue", format=form, **query)
+        assert answer.status_code == 200
+        if form == "csv":
+            *rows, _ = csv.DictReader(io.StringIO(answer.text))
+            return [row["jobId"] for row in rows]
+        *jobs, _ = map(json.loads, answer.text.splitlines())
+        return [job["jobId"] for job in jobs]
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """With a collector at work, once it has counted all that is there."""
+        # Those of the collector before would pass for its own for five seconds.
+        self.connection.rollups.state.delete_one({"name": FIGURES})
+        with collecting(self.settings):
+            eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
+            eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")
+            yield
+
+    def happened(self) -> Answer:
+        """The sum of the last hour's steps, None of what no step tells."""
+        steps = self.get("/admin/jobs/timeseries")["data"]
+        told = {
+            name: [step[name] for step in steps if step[name] is not None]
+            for name in ("enqueued", "succeeded", "failed", "dlq")
+        }
+        return {name: sum(counts) if counts else None for name, counts in told.items()}
+
+    def stood(self, status: str) -> list[int]:
+        """How many jobs had a status, where a collector looked."""
+        steps = self.get("/admin/jobs/timeseries")["data"]
+        return [step["statusCounts"].get(status, 0) for step in steps if step["statusCounts"]]
+
+    def metric(self, name: str) -> dict[str, float]:
+        """Samples of a metric: its labels -> the value."""
+        lines = self.api.as_admin("/metrics").text.splitlines()
+        samples = (line.rpartition(" ") for line in lines if line.startswith(name))
+        return {labels.removeprefix(name): float(value) for labels, _, value in samples}

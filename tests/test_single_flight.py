@@ -1,0 +1,153 @@
+"""Sharing one answer: would catch a query for each viewer, and a failure that sticks."""
+
+import threading
+import weakref
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from jobmon import single_flight as shared_module
+from jobmon.single_flight import SingleFlight, SingleFlightCache
+
+from .support.waiting import eventually
+
+
+class Thing:
+    """Something that is gone when nobody holds it."""
+
+
+class Slow:
+    """A computation that the test lets go on."""
+
+    def __init__(self, outcome: Callable[[], int]) -> None:
+        self.calls = 0
+        self.may_end = threading.Event()
+        self._outcome = outcome
+
+    def __call__(self) -> int:
+        self.calls += 1
+        assert self.may_end.wait(20)
+        return self._outcome()
+
+
+def ask_together(shared: SingleFlight[int], slow: Slow, askers: int) -> list[object]:
+    """What each of several threads gets that come while the computation is under way."""
+    got: list[object] = []
+    coming = threading.Barrier(askers + 1)
+
+    def ask() -> None:
+        coming.wait()
+        try:
+            got.append(shared.get())
+        except ArithmeticError as error:
+            got.append(error)
+
+    first = threading.Thread(target=lambda: got.append(outcome_of(shared)))
+    first.start()
+    eventually(lambda: slow.calls == 1)
+    threads = [threading.Thread(target=ask) for _ in range(askers)]
+    for thread in threads:
+        thread.start()
+    coming.wait()
+    eventually(lambda: all(thread.is_alive() for thread in threads))
+    slow.may_end.set()
+    for thread in [first, *threads]:
+        thread.join()
+    return got
+
+
+def outcome_of(shared: SingleFlight[int]) -> object:
+    try:
+        return shared.get()
+    except ArithmeticError as error:
+        return error
+
+
+def test_all_who_come_meanwhile_share_one_computation() -> None:
+    slow = Slow(lambda: 42)
+    assert ask_together(SingleFlight(slow, 60_000), slow, 30) == [42] * 31
+    assert slow.calls == 1
+
+
+def test_a_failure_is_shared_by_those_who_wait_and_then_forgotten() -> None:
+    failing = True
+
+    def outcome() -> int:
+        return 1 // 0 if failing else 7
+
+    slow = Slow(outcome)
+    shared = SingleFlight(slow, 60_000)
+    assert {type(outcome) for outcome in ask_together(shared, slow, 5)} == {ZeroDivisionError}
+    failing = False
+    assert shared.get() == 7
+
+
+def test_a_value_is_kept_for_its_time_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    values = iter(range(9))
+    shared = SingleFlight(lambda: next(values), 2_000)
+    assert shared.kept() is None
+    assert shared.get() == shared.get() == shared.kept() == 0
+    now += 1.999
+    assert shared.get() == 0
+    now += 0.001
+    assert shared.kept() is None
+    assert shared.get() == 1
+
+
+def test_without_a_time_to_keep_it_every_caller_gets_a_new_value() -> None:
+    values = iter(range(9))
+    shared = SingleFlight(lambda: next(values), 0)
+    assert [shared.get() for _ in range(3)] == [0, 1, 2]
+
+
+def test_an_answer_is_computed_once_for_all_who_ask_the_same() -> None:
+    slow, answers = Slow(lambda: 42), SingleFlightCache[int](9)
+    got: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: got.append(answers.get("q", slow))) for _ in range(9)
+    ]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: slow.calls == 1)
+    assert answers.get("another", lambda: 7) == 7  # nobody waits for another's question
+    slow.may_end.set()
+    for thread in threads:
+        thread.join()
+    assert (got, slow.calls) == ([42] * 9, 1)
+    assert answers.get("q", lambda: 0) == 42
+
+
+def test_the_answers_asked_for_last_are_kept_and_no_more() -> None:
+    answers = SingleFlightCache[int](2)
+    for question in (1, 2, 1, 3):
+        answers.get(question, lambda: question)  # noqa: B023 - it is called at once
+    assert [answers.get(question, lambda: 0) for question in (1, 3, 2)] == [1, 3, 0]
+
+
+def test_what_nobody_asks_for_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch answers about seconds that are past filling the memory up to their bound."""
+    now = 0.0
+    monkeypatch.setattr(shared_module, "time", SimpleNamespace(monotonic=lambda: now))
+    answers, held = SingleFlightCache[object](1_000), list[weakref.ref[Thing]]()
+
+    def make() -> object:
+        thing = Thing()
+        held.append(weakref.ref(thing))
+        return thing
+
+    for second in range(200):
+        now = float(second)
+        answers.get(second, make)
+        answers.get("always", object)
+    assert 30 <= sum(thing() is not None for thing in held) <= 32
+    assert answers.get("always", lambda: None) is not None
+
+
+def test_a_failed_answer_is_forgotten() -> None:
+    answers = SingleFlightCache[float](9)
+    with pytest.raises(ZeroDivisionError):
+        answers.get("q", lambda: 1 / 0)
+    assert answers.get("q", lambda: 7) == 7

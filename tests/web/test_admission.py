@@ -1,0 +1,187 @@
+"""Turns: would catch a turn that is lost, given twice or waited for too long, and a probe that has
+to wait for one."""
+
+import io
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from jobmon.api.schemas import JobDetail
+from jobmon.app import create_app
+from jobmon.settings import Settings
+from jobmon.store.decoding import LARGE_BYTES
+from jobmon.store.jobs import JobStore
+from jobmon.web import admission
+from jobmon.web.admission import MAX_BODY_BYTES, MAX_LARGE_WAITING, ConcurrencyLimit
+
+from ..conftest import Api
+from ..support.waiting import eventually
+
+JOB = "/jobs/some-id"
+
+
+def test_who_finds_neither_a_turn_nor_a_chair_is_refused_at_once() -> None:
+    turns = ConcurrencyLimit(2, waiting=1, wait_s=30)
+    assert [turns.take(), turns.take()] == [True, True]
+    with ThreadPoolExecutor(1) as aside:
+        waiting = aside.submit(turns.take)
+        eventually(lambda: turns._line)
+        assert turns.take() is False
+        turns.give_back()
+        assert waiting.result(timeout=10) is True
+    turns.give_back()
+    assert turns.take() is True
+
+
+def test_who_came_first_is_served_first_and_nobody_pushes_in() -> None:
+    turns, served = ConcurrencyLimit(1, waiting=5, wait_s=30), []
+    assert turns.take() is True
+
+    def wait(number: int) -> None:
+        assert turns.take()
+        served.append(number)
+        turns.give_back()
+
+    threads = [threading.Thread(target=wait, args=[number]) for number in range(5)]
+    for number, thread in enumerate(threads, start=1):
+        thread.start()
+        eventually(lambda number=number: len(turns._line) == number)
+    turns.give_back()
+    for thread in threads:
+        thread.join()
+    assert served == [0, 1, 2, 3, 4]
+
+
+def test_a_turn_is_waited_for_only_so_long() -> None:
+    turns = ConcurrencyLimit(1, waiting=1, wait_s=0.01)
+    assert turns.take() is True
+    assert [turns.take(), turns.take()] == [False, False]  # the chair is free again
+    turns.give_back()
+    assert turns.take() is True
+
+
+@pytest.fixture
+def busy(
+    watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A service with two turns and no chair, whose jobs take as long as the test wants."""
+    monkeypatch.setattr(
+        admission, "ConcurrencyLimit", lambda at_once, *_: ConcurrencyLimit(at_once, waiting=0)
+    )
+    api, go_on, held = (
+        Api(create_app(make_settings(threads=2), watched.client)),
+        threading.Event(),
+        [],
+    )
+
+    def slow(*_: Any, **__: Any) -> None:
+        held.append(1)
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(JobStore, "get_job", slow)
+    with ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(api.as_admin, JOB) for _ in range(2)]
+        eventually(lambda: len(held) == 2)
+        yield api, go_on, answers
+        go_on.set()
+
+
+def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -> None:
+    api, go_on, answers = busy
+    for path in (JOB, "/admin/jobs/stats", "/none"):
+        refused = api.get(path)  # also before a token is looked at: that costs, too
+        assert refused.status_code == 503
+        assert refused.json["error"]["code"] == "overloaded"
+        assert int(refused.headers["Retry-After"]) > 0
+    page = api.get("/dashboard/sign-in")
+    assert (page.status_code, page.content_type) == (503, "text/html; charset=utf-8")
+    assert api.get("/healthz").status_code == 200
+    assert api.get("/readyz").status_code == 200
+    told = api.as_admin("/metrics").text
+    assert (
+        'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="503"}'
+        in told
+    )
+    go_on.set()
+    assert Counter(answer.result().status_code for answer in answers) == {403: 2}
+
+
+@pytest.mark.parametrize("path", [JOB, "/none", "/admin/jobs/queue", "/jobs", "/dashboard"])
+@pytest.mark.parametrize("token", ["guess", None])
+def test_every_request_gives_its_turn_back_however_it_ends(
+    watched: Any, make_settings: Callable[..., Settings], path: str, token: str | None
+) -> None:
+    api = Api(create_app(make_settings(threads=1), watched.client))
+    codes = {api.get(path, token=token or api.token()).status_code for _ in range(3)}
+    assert codes.isdisjoint({503})
+    assert len(codes) == 1
+
+
+def test_one_large_document_at_a_time_is_held_until_its_answer_is_made(
+    real_api: Api, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch eight requests for a job of 7 MB that take 200 MB each at the same time."""
+    payload = {"text": "x" * (LARGE_BYTES + 1)}
+    database.jobs.insert_many([{"jobId": "large", "payload": payload}, {"jobId": "small"}])
+    go_on, held = threading.Event(), []
+    dump = JobDetail.dump
+
+    def slow(schema: JobDetail, job: dict[str, Any], **options: Any) -> Any:
+        if job["jobId"] == "large":
+            held.append(1)
+            assert go_on.wait(20)
+            held.pop()
+        return dump(schema, job, **options)
+
+    monkeypatch.setattr(JobDetail, "dump", slow)
+    with ThreadPoolExecutor(1 + MAX_LARGE_WAITING) as threads:
+        answers = [
+            threads.submit(real_api.as_admin, "/jobs/large") for _ in range(1 + MAX_LARGE_WAITING)
+        ]
+        eventually(lambda: held)
+        eventually(lambda: real_api.as_admin("/jobs/large").status_code == 503)
+        assert real_api.as_admin("/jobs/large").json["error"]["code"] == "overloaded"
+        assert real_api.as_admin("/jobs/small").status_code == 200
+        assert held == [1]
+        go_on.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert real_api.as_admin("/jobs/large").status_code == 200
+
+
+class Endless(io.RawIOBase):
+    """A connection that stays open: who reads more than there is would wait for ever."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: Any) -> int:
+        raise AssertionError("read")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/jobs"])
+def test_a_body_without_a_length_or_an_end_is_not_read(api: Api, path: str) -> None:
+    """Would catch a 413, and a thread that waits, behind a server that hands over the socket."""
+    environ = EnvironBuilder(path, headers={"Transfer-Encoding": "chunked"}).get_environ()
+    environ |= {"wsgi.input": Endless()}
+    environ.pop("wsgi.input_terminated", None)
+    _, status, _ = run_wsgi_app(api.app, environ)
+    assert status == ("200 OK" if path == "/healthz" else "401 UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES, 401), (MAX_BODY_BYTES + 1, 413)])
+def test_a_body_that_is_too_long_is_refused_whether_its_length_is_announced_or_not(
+    api: Api, size: int, status: int
+) -> None:
+    for headers in ({}, {"Transfer-Encoding": "chunked"}):
+        environ = EnvironBuilder("/jobs", data=b"x" * size, headers=headers).get_environ()
+        if headers:
+            del environ["CONTENT_LENGTH"]
+            environ["wsgi.input_terminated"] = True
+        _, line, _ = run_wsgi_app(api.app, environ)
+        assert line.startswith(f"{status} "), headers

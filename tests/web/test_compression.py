@@ -1,0 +1,62 @@
+"""Compression: would catch a file that is compressed for each who asks, one that is given in an
+encoding that its reader refuses, and a copy that is not known again."""
+
+import gzip
+from typing import Any
+
+import brotli
+import pytest
+
+from jobmon.dashboard import views
+from jobmon.web import compression
+
+from ..conftest import Api
+
+FILES = ("/dashboard/static/jobmon.css", "/dashboard/static/jobmon.js", "/openapi.json")
+
+
+@pytest.fixture
+def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of what is compressed, from now on."""
+    sizes: list[int] = []
+    compression._encode.cache_clear()
+    for library in (brotli, gzip):
+        compress = library.compress
+
+        def noted(content: bytes, *, _compress: Any = compress, **options: Any) -> bytes:
+            sizes.append(len(content))
+            return bytes(_compress(content, **options))
+
+        monkeypatch.setattr(library, "compress", noted)
+    return sizes
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_is_compressed_once_for_all_who_ask(
+    api: Api, compressed: list[int], path: str
+) -> None:
+    plain = api.client.get(path)
+    assert "Content-Encoding" not in plain.headers
+    for encoding, decode in (("br", brotli.decompress), ("gzip", gzip.decompress)):
+        for _ in range(3):
+            answer = api.client.get(path, headers={"Accept-Encoding": f"{encoding}, x"})
+            assert answer.headers["Content-Encoding"] == encoding
+            assert decode(answer.data) == plain.data
+            assert answer.headers["ETag"] != plain.headers["ETag"]
+            assert "Accept-Encoding" in answer.headers["Vary"]
+            known = {"Accept-Encoding": encoding, "If-None-Match": answer.headers["ETag"]}
+            again = api.client.get(path, headers=known)
+            assert (again.status_code, again.data) == (304, b"")
+    assert compressed == [len(plain.data)] * 2
+
+
+@pytest.mark.parametrize("accepted", ["identity", "zstd", ""])
+def test_who_accepts_neither_gets_the_file_as_it_is(api: Api, accepted: str) -> None:
+    answer = api.client.get(FILES[0], headers={"Accept-Encoding": accepted})
+    assert "Content-Encoding" not in answer.headers
+    assert answer.data.startswith((views.STATIC / "jobmon.css").read_bytes()[:100])
+
+
+def test_a_small_file_is_not_compressed(api: Api) -> None:
+    answer = api.client.get("/dashboard/static/icon.svg", headers={"Accept-Encoding": "br"})
+    assert "Content-Encoding" not in answer.headers

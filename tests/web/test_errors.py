@@ -1,0 +1,445 @@
+"""Every failure as the contract says: would catch a wrong status or code, a body of another shape,
+a check that comes too late, and an answer that tells what it must not."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from limits.errors import StorageError
+from limits.strategies import FixedWindowRateLimiter
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, WTimeoutError
+
+from jobmon.app import create_app
+from jobmon.settings import Settings
+from jobmon.store.indexes import create_indexes
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
+from jobmon.web.auth import SESSION_COOKIE
+
+from ..conftest import NEXT_DATE, Api
+from ..support.waiting import eventually
+
+QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
+PROTECTED = [QUEUE, STATS, "/jobs", "/jobs/some-id"]
+
+
+def assert_error(answer: Any, status: int, code: str, *, details: bool = False) -> dict[str, Any]:
+    assert answer.status_code == status
+    assert answer.content_type == "application/json"
+    assert list(answer.json) == ["error"]
+    error = answer.json["error"]
+    assert error["code"] == code
+    assert set(error) == {"code", "message"} | ({"details"} if details else set())
+    assert error["message"]
+    return error
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+def test_no_token_is_401_before_anything_is_looked_at(api: Api, path: str) -> None:
+    answer = api.get(path, page="nonsense", cursor="!")
+    assert_error(answer, 401, "authentication_required")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+def test_an_expired_token_is_401_and_says_so(api: Api, path: str) -> None:
+    answer = api.get(path, token=api.token(seconds=-60))
+    assert_error(answer, 401, "token_expired")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", PROTECTED)
+def test_a_token_that_is_none_is_401(api: Api, path: str) -> None:
+    answer = api.get(path, token="not.a.token")
+    assert_error(answer, 401, "token_invalid")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", [QUEUE, STATS])
+def test_t59_3_who_is_no_admin_is_403_even_with_a_bad_query(api: Api, path: str) -> None:
+    assert_error(api.as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
+
+
+def test_t59_4_a_job_of_another_and_no_job_at_all_are_the_same_answer(
+    api: Api, watched: Any
+) -> None:
+    watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
+    theirs, missing = api.as_owner("/jobs/bobs", "ada"), api.as_owner("/jobs/none", "ada")
+    assert_error(theirs, 403, "access_denied")
+    assert theirs.data == missing.data
+    different = set(theirs.headers.items()) ^ set(missing.headers.items())
+    assert {name for name, _ in different} == {"X-Request-ID"}  # another one for each request
+    assert api.as_admin("/jobs/none").data == missing.data
+
+
+@pytest.mark.parametrize(
+    "path", ["/favicon.ico", "/nope", "/admin", "/admin/jobs/none", "/admin/jobs/queue/a", "/jobs/"]
+)
+def test_an_unknown_route_is_404(api: Api, path: str) -> None:
+    assert_error(api.get(path), 404, "not_found")
+
+
+def test_what_has_slashes_below_jobs_is_an_id(api: Api) -> None:
+    assert_error(api.get("/jobs/a/b"), 401, "authentication_required")
+    assert_error(api.as_owner("/jobs/a/b", "ada"), 403, "access_denied")
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
+@pytest.mark.parametrize("path", [*PROTECTED, "/healthz", "/readyz"])
+def test_a_method_that_is_not_offered_is_405_and_names_those_that_are(
+    api: Api, path: str, method: str
+) -> None:
+    answer = getattr(api.client, method)(path)
+    assert_error(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", [QUEUE, "/jobs"])
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("page", "0"),
+        ("page", "-1"),
+        ("page", "1.5"),
+        ("page", "x"),
+        ("page", ""),
+        ("page", "9" * 5_000),
+        ("page", "1_0"),
+        ("page", "\uff11"),
+        ("page", ["1", "2"]),
+        ("sort", ["createdAt", "createdAt"]),
+        ("per_page", "0"),
+        ("per_page", "101"),
+        ("per_page", "x"),
+        ("status", "s" * 201),
+        ("status", [f"s{number}" for number in range(11)]),
+        ("type", "t" * 201),
+        ("type", [f"t{number}" for number in range(21)]),
+        ("cursor", "!"),
+        ("cursor", "c" * 4_097),
+    ],
+)
+def test_a_bad_parameter_is_422_and_is_named(
+    api: Api, path: str, parameter: str, value: Any
+) -> None:
+    answer = api.as_admin(path, **{parameter: value})
+    error = assert_error(answer, 422, "validation_error", details=True)
+    assert list(error["details"]) == [parameter]
+    assert all(isinstance(said, str) for said in error["details"][parameter])
+    assert parameter in error["message"]
+
+
+def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
+    answer = api.as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
+    assert set(answer.json["error"]["details"]) == {"page", "per_page", "status"}
+
+
+@pytest.mark.parametrize("path", ["/admin/jobs/timeseries", "/admin/jobs/types"])
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ({"to": "0001-01-01T00:30:00Z"}, "to"),
+        ({"from": "9999-12-31T23:59:59.5Z", "to": "9999-12-31T23:59:59.9Z"}, "from"),
+        ({"to": [f"{NEXT_DATE}T01:00:00Z", f"{NEXT_DATE}T02:00:00Z"]}, "to"),
+    ],
+)
+def test_the_ends_of_time_and_two_windows_at_once_are_422(
+    api: Api, path: str, query: dict[str, Any], parameter: str
+) -> None:
+    answer = api.as_admin(path, **query)
+    error = assert_error(answer, 422, "validation_error", details=True)
+    assert list(error["details"]) == [parameter]
+
+
+@pytest.mark.parametrize(
+    "query", [{"page": "1", "per_page": "100"}, {"status": ["a", ""]}, {"type": ""}, {"other": "x"}]
+)
+def test_a_good_or_unknown_parameter_is_no_error(api: Api, query: dict[str, Any]) -> None:
+    assert api.as_admin(QUEUE, **query).status_code == 200
+
+
+def test_who_asks_too_often_is_429_and_others_are_not(
+    watched: Any, make_settings: Callable[..., Settings]
+) -> None:
+    api = Api(create_app(make_settings(rate_limit="2/hour"), watched.client))
+    assert [api.as_admin(STATS).status_code for _ in range(2)] == [200, 200]
+    refused = api.as_admin("/jobs")
+    assert_error(refused, 429, "rate_limited")
+    assert 0 < int(refused.headers["Retry-After"]) <= 3_600
+    assert api.as_owner("/jobs", "ada").status_code == 200
+    assert_error(api.get(STATS), 401, "authentication_required")
+    assert api.get("/healthz").status_code == 200
+
+
+def test_losing_the_rate_limiters_storage_does_not_lose_the_monitor(
+    watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> bool:
+        raise StorageError(ConnectionError())
+
+    monkeypatch.setattr(FixedWindowRateLimiter, "hit", away)
+    api = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
+    assert api.as_admin(STATS).status_code == 200
+
+
+@pytest.fixture
+def away(make_settings: Callable[..., Settings]) -> Any:
+    """The service over a database that is not there."""
+    settings = make_settings(
+        mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=100
+    )
+    app = create_app(settings)
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()
+
+
+@pytest.mark.parametrize("path", [QUEUE, STATS, "/jobs", "/jobs/some-id", "/readyz"])
+def test_a_database_that_is_away_is_503_with_retry_after_logged_once(
+    away: Api, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = away.as_admin(path)
+    assert_error(answer, 503, "database_unavailable", details=path == "/readyz")
+    assert int(answer.headers["Retry-After"]) > 0
+    logged = [record for record in caplog.records if record.name.startswith("jobmon")]
+    assert len(logged) == 1
+    assert "ServerSelectionTimeoutError" in logged[0].getMessage()
+    assert "hidden" not in answer.text + caplog.text
+
+
+def test_a_database_that_is_away_leaves_the_service_alive(away: Api) -> None:
+    answer = away.get("/healthz")
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        AutoReconnect("hidden"),
+        ExecutionTimeout("hidden", 50, {"codeName": "MaxTimeMSExpired"}),
+        OperationFailure("not authorized on hidden", 13, {"codeName": "Unauthorized"}),
+        OperationFailure("hidden", 18, {"codeName": "AuthenticationFailed"}),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_database_that_fails_or_refuses_is_503(
+    api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    answer = api.as_admin("/jobs/some-id")
+    assert_error(answer, 503, "database_unavailable")
+    is_slow = isinstance(fault, ExecutionTimeout)
+    assert answer.headers["Retry-After"] == ("10" if is_slow else "2")
+    assert ("took longer" in answer.json["error"]["message"]) == is_slow
+    assert "hidden" not in answer.text
+
+
+ASKING = [
+    "/jobs",
+    "/jobs/some-id",
+    QUEUE,
+    f"{QUEUE}?page=99&status=dlq",
+    f"{QUEUE}?format=csv",
+    f"{QUEUE}?sort=createdAt",
+    f"{QUEUE}?job_id=some",
+    STATS,
+    "/admin/jobs/timeseries",
+    "/admin/jobs/types",
+    "/dashboard",
+    "/dashboard/jobs",
+    "/dashboard/jobs/some-id",
+]
+
+
+def answers_while_failing(api: Api, database: Database[dict[str, Any]], code: int) -> Any:
+    """What every route that reads jobs answers while all of its commands fail with a code."""
+    create_indexes(api.app.extensions["jobmon_connection"])
+    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
+    commands = ["find", "aggregate", "count", "explain", "getMore"]
+    failing = {"failCommands": commands, "errorCode": code, "appName": "jobmon"}
+    admin = database.client.admin
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
+    headers = {"Authorization": f"Bearer {api.token()}"}
+    try:
+        answers = {path: api.client.get(path, headers=headers) for path in ASKING[:-3]}
+        api.client.set_cookie(SESSION_COOKIE, api.token(), path="/dashboard", domain="localhost")
+        return answers | {path: api.client.get(path) for path in ASKING[-3:]}
+    finally:
+        admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def test_a_query_that_takes_too_long_is_refused_in_words_by_every_route(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    for path, answer in answers_while_failing(real_api, database, 50).items():
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), path
+        assert "The query took longer" in answer.text, path
+        if not path.startswith("/dashboard"):
+            assert_error(answer, 503, "database_unavailable")
+
+
+# What a database may answer to a query that is good, by the names of its error codes.
+NO_FAULT_OF_OURS = {
+    "HostUnreachable": 6,
+    "LockTimeout": 24,
+    "NamespaceNotFound": 26,
+    "IndexNotFound": 27,
+    "CursorNotFound": 43,
+    "NetworkTimeout": 89,
+    "ShutdownInProgress": 91,
+    "OperationFailed": 96,
+    "WriteConflict": 112,
+    "CappedPositionLost": 136,
+    "CursorInUse": 143,
+    "ExceededMemoryLimit": 146,
+    "StaleEpoch": 150,
+    "QueryPlanKilled": 175,
+    "PrimarySteppedDown": 189,
+    "NetworkInterfaceExceededTimeLimit": 202,
+    "CursorKilled": 237,
+    "SnapshotTooOld": 239,
+    "SnapshotUnavailable": 246,
+    "StaleDbVersion": 249,
+    "TooManyLogicalSessions": 261,
+    "ExceededTimeLimit": 262,
+    "TooManyFilesOpen": 264,
+    "MigrationConflict": 272,
+    "ClientDisconnect": 279,
+    "QueryExceededMemoryLimitNoDiskUseAllowed": 292,
+    "InterruptedDueToStorageChange": 355,
+    "TemporarilyUnavailable": 365,
+    "NotWritablePrimary": 10107,
+    "InterruptedAtShutdown": 11600,
+    "Interrupted": 11601,
+    "InterruptedDueToReplStateChange": 11602,
+    "StaleConfig": 13388,
+    "NotPrimaryNoSecondaryOk": 13435,
+    "NotPrimaryOrSecondary": 13436,
+    "OutOfDiskSpace": 14031,
+    "Unauthorized": 13,
+    "AuthenticationFailed": 18,
+    "AtlasError": 8000,
+}
+
+
+@pytest.mark.parametrize("name", NO_FAULT_OF_OURS)
+def test_what_the_deployment_causes_is_503(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    fault = OperationFailure("quoted", NO_FAULT_OF_OURS[name], {"codeName": name})
+    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    for path in ("/jobs/some-id", "/dashboard/jobs/some-id"):
+        answer = api.as_admin(path)
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "quoted" not in answer.text
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [name in line for line in lines] == [True, True]
+
+
+@pytest.mark.parametrize("label", ["SystemOverloadedError", "TransientTransactionError"])
+def test_an_unknown_code_is_503_where_the_server_labels_it_as_passing(
+    api: Api, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    fault = OperationFailure("hidden", 999_999, {"errorLabels": [label]})
+    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    assert_error(api.as_admin("/jobs/some-id"), 503, "database_unavailable")
+
+
+# One of each kind that the driver treats in its own way.
+@pytest.mark.parametrize("code", [13, 26, 43, 175, 292, 10107, 11600, 11601])
+def test_every_route_answers_503_while_the_database_ends_queries(
+    real_api: Api, database: Database[dict[str, Any]], code: int
+) -> None:
+    for path, answer in answers_while_failing(real_api, database, code).items():
+        assert answer.status_code == 503, path
+        assert int(answer.headers["Retry-After"]) > 0, path
+        if not path.startswith("/dashboard"):
+            assert_error(answer, 503, "database_unavailable")
+
+
+class Killed:
+    """Runs `act` on the real server once a query of jobmon's waits in it, then lets it go on."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._database = database
+
+    def during(self, ask: Callable[[], Any], act: Callable[[int], Any]) -> Any:
+        admin, outcome = self._database.client.admin, []
+        held = {"shouldCheckForInterrupt": True, "nss": f"{self._database.name}.jobs"}
+        admin.command("configureFailPoint", WAITS, mode="alwaysOn", data=held)
+        thread = threading.Thread(target=lambda: outcome.append(ask()))
+        try:
+            thread.start()
+            running = eventually(self._running)
+            act(running["opid"])
+        finally:
+            admin.command("configureFailPoint", WAITS, mode="off")
+            thread.join()
+        return outcome[0]
+
+    def _running(self) -> Any:
+        mine = {"appName": "jobmon", "ns": f"{self._database.name}.jobs", "failpointMsg": WAITS}
+        operations = [{"$currentOp": {"allUsers": True}}, {"$match": mine}]
+        return next(self._database.client.admin.aggregate(operations), None)
+
+
+WAITS = "waitInFindBeforeMakingBatch"
+ACTS: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
+    "killOp": lambda database, opid: database.client.admin.command("killOp", 1, op=opid),
+    "drop": lambda database, _: database.jobs.drop(),
+    "rename": lambda database, _: database.jobs.rename("elsewhere"),
+    "drop of the index": lambda database, _: database.jobs.drop_indexes(),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("path", [QUEUE, "/dashboard/jobs"])
+def test_a_query_that_is_ended_on_the_server_is_503(
+    real_api: Api, database: Database[dict[str, Any]], path: str, act: str
+) -> None:
+    create_indexes(real_api.app.extensions["jobmon_connection"])
+    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
+    answer = Killed(database).during(
+        lambda: real_api.as_admin(path), lambda opid: ACTS[act](database, opid)
+    )
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RuntimeError("hidden"),
+        OperationFailure("hidden", 2),
+        OperationFailure("hidden", 9),
+        OperationFailure("hidden", 40_324),
+        OperationFailure("hidden"),
+        WTimeoutError("hidden"),
+    ],
+)
+def test_a_fault_of_ours_is_500_without_internals_and_logged_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    monkeypatch.setattr(JobLists, "page", fails_with(fault))
+    answer = api.as_admin(QUEUE)
+    assert_error(answer, 500, "server_error")
+    assert "hidden" not in answer.text + str(answer.headers)
+    assert "Traceback" not in answer.text
+    (logged,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert logged.exc_info is not None
+    assert logged.exc_info[1] is fault
+
+
+def fails_with(fault: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise fault
+
+    return fail
+
+
+def test_no_answer_is_kept_by_a_cache(api: Api) -> None:
+    for answer in (api.as_admin(STATS), api.get(STATS), api.get("/healthz"), api.get("/nope")):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -1,0 +1,394 @@
+"""What protects a browser and its user: would catch an answer without the headers, a policy that
+lets script in, a way off this site, a Host or a proxy that is believed, and a cookie too free."""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect
+from structlog.testing import capture_logs
+
+from jobmon import logs
+from jobmon.app import create_app
+from jobmon.dashboard.session import MAX_COOKIE_BYTES
+from jobmon.settings import Settings
+from jobmon.store.jobs import JobStore
+
+from ..api import test_access as access
+from ..conftest import Api
+from ..support.pages import PART
+from .test_auth import CLAIMS, at, signed
+
+TLS = {"base_url": "https://jobs.example"}
+JSON_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+@pytest.fixture
+def service(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Api]:
+    monkeypatch.setattr("jobmon.rollup.series.tally", lambda *_: {})  # mongomock cannot
+    watched.jobs.insert_one({"jobId": "adas", "createdBy": "ada"})
+
+    def make(**given: Any) -> Api:
+        return Api(create_app(make_settings(**given), watched.client))
+
+    return make
+
+
+@pytest.fixture
+def api(service: Callable[..., Api]) -> Api:
+    return service()
+
+
+ROUTES = [
+    path.format("adas")
+    for routes in (
+        access.ANYONE,
+        access.SIGNED_IN,
+        access.ADMINS,
+        access.OWNERS,
+        access.PAGES_OF_SIGNED_IN,
+        access.PAGES_OF_ADMINS,
+        access.PAGES_OF_OWNERS,
+    )
+    for path in routes.values()
+]
+# Beside what the routes answer to an admin and to nobody: (method, path, more).
+ODD: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", "/nope", {}),
+    ("GET", "/jobs/", {}),
+    ("GET", "/", {"environ_overrides": {"PATH_INFO": "//jobs"}}),
+    ("GET", "/", {"environ_overrides": {"PATH_INFO": ""}}),
+    ("GET", "/jobs?page=nonsense", {}),
+    ("GET", "/admin/jobs/queue?page=nonsense", {}),
+    ("GET", "/admin/jobs/queue?format=csv", {}),
+    ("GET", "/admin/jobs/queue?format=ndjson", {}),
+    ("GET", "/dashboard/jobs?format=csv", {}),
+    ("GET", "/dashboard/jobs?page=nonsense", {}),
+    ("GET", "/dashboard/overview", {"headers": PART}),
+    ("GET", "/dashboard/static/none.js", {}),
+    ("GET", "/dashboard/static/../settings.py", {}),
+    ("GET", "/dashboard/sign-in", {"headers": {"Sec-Fetch-Site": "cross-site"}}),
+    ("GET", "/dashboard/jobs", {"headers": {"Sec-Fetch-Site": "cross-site"}}),
+    ("POST", "/dashboard/session", {}),
+    ("POST", "/dashboard/session", {"data": {"token": "x.y.z"}}),
+    ("POST", "/dashboard/session", {"data": {"token": "x" * 1_000_000}}),
+    ("POST", "/dashboard/session", {"headers": {"Origin": "https://evil.example"}}),
+    ("POST", "/dashboard/sign-out", {}),
+    *((method, "/jobs", {}) for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")),
+    *((method, "/dashboard", {}) for method in ("POST", "OPTIONS", "PROPFIND", "X")),
+]
+
+
+def answers(api: Api, **how: Any) -> list[tuple[str, Any]]:
+    """Every kind of answer that there is, with what was asked."""
+    admin = {"Authorization": f"Bearer {api.token()}"}
+    asked = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
+    asked += [("HEAD", path, {"headers": admin}) for path in ROUTES]
+    asked += ODD + [
+        (method, path, more | {"headers": more.get("headers", {}) | admin})
+        for method, path, more in ODD
+    ]
+    client = api.app.test_client(use_cookies=False)
+    return [
+        (f"{method} {path}", client.open(path, method=method, **more, **how))
+        for method, path, more in asked
+    ]
+
+
+def test_every_answer_has_the_headers_that_protect(api: Api) -> None:
+    statuses = set()
+    for asked, answer in answers(api):
+        statuses.add(answer.status_code)
+        headers = answer.headers
+        assert headers["X-Content-Type-Options"] == "nosniff", asked
+        assert headers["Referrer-Policy"] == "same-origin", asked
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin", asked
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin", asked
+        assert len(headers.getlist("Content-Security-Policy")) == 1, asked
+        assert "Strict-Transport-Security" not in headers, asked
+        assert not [name for name, _ in headers if name.startswith("Access-Control-")], asked
+        assert "Server" not in headers, asked
+        assert "X-Powered-By" not in headers, asked
+        if answer.data and answer.status_code != 304:
+            assert headers["Content-Type"], asked
+    assert statuses == {200, 302, 303, 308, 401, 403, 404, 405, 413, 422, 429}
+
+
+def test_what_fails_inside_has_them_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fault, status in ((RuntimeError("x"), 500), (AutoReconnect("x"), 503)):
+
+        def fail(*_: Any, fault: Exception = fault, **__: Any) -> Any:
+            raise fault
+
+        monkeypatch.setattr(JobStore, "get_job", fail)
+        for path in ("/jobs/adas", "/dashboard/jobs/adas"):
+            answer = api.get(path, token=api.token())
+            assert answer.status_code == status
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+            assert answer.headers["Cache-Control"] == "no-store"
+
+
+def policy_of(answer: Any) -> dict[str, list[str]]:
+    parts = [part.split() for part in answer.headers["Content-Security-Policy"].split(";")]
+    return {part[0]: part[1:] for part in parts}
+
+
+def test_no_policy_lets_script_in_or_a_frame_around(api: Api) -> None:
+    for asked, answer in answers(api):
+        policy = policy_of(answer)
+        assert policy["default-src"] == ["'none'"], asked
+        assert policy["base-uri"] == ["'none'"], asked
+        assert policy["frame-ancestors"] == ["'none'"], asked
+        assert policy["form-action"] in (["'none'"], ["'self'"]), asked
+        # Nothing but 'self' anywhere; the viewer of /docs has icons in its style sheet.
+        is_docs = asked.split()[1] == "/docs"
+        allowed = {"'none'", "'self'"} | ({"data:"} if is_docs else set())
+        assert {source for sources in policy.values() for source in sources} <= allowed, asked
+        assert policy.get("script-src", ["'none'"]) in (["'none'"], ["'self'"]), asked
+        if asked.split()[1].startswith(("/jobs", "/admin", "/metrics", "/healthz", "/nope")):
+            assert answer.headers["Content-Security-Policy"] == JSON_POLICY, asked
+
+
+def test_pages_have_nothing_inline_that_the_policy_would_have_to_allow(api: Api) -> None:
+    pages = [answer for _, answer in answers(api) if answer.mimetype == "text/html"]
+    assert len(pages) > 20
+    for answer in pages:
+        assert not re.search(r"<script(?![^>]*\bsrc=)", answer.text)
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", answer.text)
+
+
+def test_over_tls_browsers_are_told_to_stay_there_and_only_then(api: Api) -> None:
+    for asked, answer in answers(api, **TLS):
+        told = answer.headers.getlist("Strict-Transport-Security")
+        assert told == ["max-age=31536000; includeSubDomains"], asked
+
+
+def test_nothing_about_jobs_is_kept_anywhere(api: Api) -> None:
+    for asked, answer in answers(api):
+        kept = answer.headers["Cache-Control"]
+        if "/dashboard/static/jobmon.css" in asked:
+            assert kept in ("no-cache", "public, max-age=31536000, immutable"), asked
+        else:
+            assert kept == "no-store", asked
+
+
+def test_text_says_in_which_encoding_it_is(api: Api) -> None:
+    for asked, answer in answers(api):
+        if answer.data and answer.mimetype.startswith("text/"):
+            assert "charset=utf-8" in answer.content_type.lower(), asked
+
+
+EVIL = "evil.example"
+
+
+def test_no_answer_repeats_the_host_that_was_asked(api: Api) -> None:
+    for hosts in ({"Host": EVIL}, {"Host": "localhost", "X-Forwarded-Host": EVIL}):
+        for path in [*ROUTES, "", "//jobs", "//dashboard", "/jobs//x", "///", "/dashboard/jobs//a"]:
+            for bearer in ({}, {"Authorization": f"Bearer {api.token()}"}):
+                raw = {"environ_overrides": {"PATH_INFO": path}}
+                answer = api.client.get("/", headers=hosts | bearer, **raw)
+                assert EVIL not in answer.text + str(answer.headers), path
+
+
+def test_a_redirect_never_leads_off_this_site(api: Api) -> None:
+    targets = [f"//{EVIL}", f"/\\{EVIL}", f"https://{EVIL}", f"/dashboard\r\nLocation: //{EVIL}"]
+    admin, locations = {"Authorization": f"Bearer {api.token()}"}, []
+    for target in targets:
+        for name in ("then", "next", "url", "redirect", "return_to"):
+            for path in ("/", "/dashboard/", "/dashboard", "/dashboard/sign-in"):
+                asked = api.client.get(path, query_string={name: target}, headers=admin)
+                locations.append(asked.headers.get("Location", "/dashboard"))
+            form = {"token": api.token(), name: target}
+            locations.append(api.client.post("/dashboard/session", data=form).location)
+            locations.append(api.client.post("/dashboard/sign-out", data=form).location)
+    for path in (
+        f"//{EVIL}/",
+        f"/{EVIL}//",
+        f"/%2f{EVIL}",
+        f"/dashboard/%0d%0aLocation:%20//{EVIL}",
+    ):
+        raw = {"environ_overrides": {"PATH_INFO": path}}
+        location = api.client.get("/", **raw).headers.get("Location", "")
+        assert EVIL not in location, path
+    assert set(locations) == {"/dashboard", "/dashboard/sign-in"}
+
+
+ONE_PROXY = {
+    "X-Forwarded-For": "203.0.113.9",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "jobs.example",
+}
+
+
+def logged(ask: Callable[[], Any]) -> list[Any]:
+    """The lines of the requests that were made meanwhile."""
+    with capture_logs() as lines:
+        ask()
+    return [line for line in lines if line["event"] == "request"]
+
+
+def believed(api: Api, **headers: str) -> tuple[str, bool, bool]:
+    """The caller's address, whether by TLS, and whether a form of https://jobs.example is ours."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    answers: list[Any] = []
+    (line,) = logged(lambda: answers.append(api.client.get("/jobs", headers=named)))
+    is_secure = "Strict-Transport-Security" in answers[0].headers
+    ours = {"Origin": "https://jobs.example"}
+    form = api.client.post("/dashboard/sign-out", headers=named | ours)
+    return line["address"], is_secure, form.status_code == 303
+
+
+def test_what_proxies_say_is_believed_of_as_many_as_there_are(
+    service: Callable[..., Api],
+) -> None:
+    unset, one, two = service(), service(trusted_proxies=1), service(trusted_proxies=2)
+    headers = {name.replace("-", "_"): value for name, value in ONE_PROXY.items()}
+    assert believed(unset, **headers) == ("127.0.0.1", False, False)
+    assert believed(one, **headers) == ("203.0.113.9", True, True)
+    assert believed(one) == ("127.0.0.1", False, False)
+    # What the caller wrote before the proxy's own is not.
+    forged = {name: f"10.6.6.6, {value}" for name, value in headers.items()}
+    forged["X_Forwarded_Proto"] = "http, https"
+    assert believed(one, **forged) == ("203.0.113.9", True, True)
+    chain = {name: f"{value}, 10.0.0.1" for name, value in headers.items()}
+    chain["X_Forwarded_Proto"] = "https, http"
+    assert believed(two, **chain) == ("203.0.113.9", True, True)
+    # Other names for the same are nobody's.
+    others = {"X_Forwarded_Ssl": "on", "X_Forwarded_Scheme": "https", "Front_End_Https": "on"}
+    others |= {"Forwarded": "for=10.6.6.6;proto=https;host=jobs.example", "X_Real_Ip": "10.6.6.6"}
+    for api in (unset, one):
+        assert believed(api, **others) == ("127.0.0.1", False, False)
+
+
+def test_behind_a_proxy_that_ends_tls_the_sessions_cookie_stays_on_tls(
+    service: Callable[..., Api],
+) -> None:
+    for proxies, cookie in ((0, "jobmon_session"), (1, "__Host-jobmon_session")):
+        api = service(trusted_proxies=proxies)
+        form = {"token": api.token()}
+        answer = api.client.post("/dashboard/session", data=form, headers=ONE_PROXY)
+        (made,) = answer.headers.getlist("Set-Cookie")
+        assert made.startswith(f"{cookie}=")
+        assert ("; Secure" in made) is bool(proxies)
+
+
+def test_a_cookie_is_small_enough_to_be_kept(api: Api) -> None:
+    fill = MAX_COOKIE_BYTES * 3 // 4 - 100
+    longest = next(
+        token
+        for size in range(fill, 0, -1)
+        if len(token := signed(CLAIMS | {"f": "x" * size})) <= MAX_COOKIE_BYTES
+    )
+    answer = api.client.post("/dashboard/session", data={"token": longest}, **TLS)
+    name, _, value = answer.headers["Set-Cookie"].partition(";")[0].partition("=")
+    assert len(longest) > MAX_COOKIE_BYTES - 10
+    assert len(name) + len(value) <= 4_096
+
+
+STRANGERS_FORMS = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "CROSS-SITE"},
+    {"Sec-Fetch-Site": ""},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": ""},
+    {"Origin": "http://localhost:8000"},
+    {"Origin": "http://localhost@evil.example"},
+    {"Origin": "localhost"},
+]
+
+
+@pytest.mark.parametrize("headers", STRANGERS_FORMS, ids=repr)
+def test_another_site_can_sign_nobody_in_or_out(api: Api, headers: dict[str, str]) -> None:
+    for path in sorted(access.FORMS):
+        answer = api.client.post(path, data={"token": api.token()}, headers=headers)
+        assert answer.status_code == 403, path
+        assert "Set-Cookie" not in answer.headers, path
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_only_a_post_changes_anything(api: Api, method: str) -> None:
+    for path in sorted(access.FORMS):
+        answer = api.client.open(path, method=method, query_string={"token": api.token()})
+        assert answer.status_code in {401, 404, 405}, path
+        assert "Set-Cookie" not in answer.headers, path
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(api: Api) -> None:
+    for path in sorted(access.FORMS):
+        declared = {"Content-Length": str(10**12)}
+        kind = "application/x-www-form-urlencoded"
+        answer = api.client.post(path, headers=declared, data=b"token=x", content_type=kind)
+        assert answer.status_code in {303, 401, 413}, path  # sign-out has no use for a body
+    many = "&".join(f"field{number}=x" for number in range(2_000))
+    assert api.client.post("/dashboard/session", data=many).status_code == 303
+
+
+def test_who_signs_in_or_is_refused_is_logged_without_a_token(api: Api) -> None:
+    ada = api.token("ada\nFAKE LINE", "user")
+    expired = signed(CLAIMS | {"exp": at(hours=-1)})
+    sign_in, form = "/dashboard/session", {"token": ada}
+    known = "ada\nFAKE LINE"
+    asked: list[tuple[Callable[[], Any], tuple[str, str, int, str | None, str | None]]] = [
+        (
+            lambda: api.get("/jobs"),
+            ("GET", "/jobs", 401, "authentication_required", None),
+        ),
+        (
+            lambda: api.get("/jobs/x", token=expired),
+            ("GET", "/jobs/<anything:job_id>", 401, "token_expired", None),
+        ),
+        (
+            lambda: api.get("/dashboard/my", token="x.y.z"),
+            ("GET", "/dashboard/my", 401, "token_invalid", None),
+        ),
+        (
+            lambda: api.get("/admin/jobs/stats", token=ada),
+            ("GET", "/admin/jobs/stats", 403, "permission_denied", known),
+        ),
+        (
+            lambda: api.get("/jobs/bobs", token=ada),
+            ("GET", "/jobs/<anything:job_id>", 403, "access_denied", known),
+        ),
+        (
+            lambda: api.get("/jobs", token=ada, page="x"),
+            ("GET", "/jobs", 422, "validation_error", known),
+        ),
+        (
+            lambda: api.client.post(sign_in, data={"token": "x.y.z"}),
+            ("POST", sign_in, 303, "token_invalid", None),
+        ),
+        (
+            lambda: api.client.post(sign_in, data=form, headers={"Origin": "https://evil.example"}),
+            ("POST", sign_in, 403, "permission_denied", None),
+        ),
+        (lambda: api.client.post(sign_in, data=form), ("POST", sign_in, 303, None, known)),
+    ]
+    for ask, expected in asked:
+        (line,) = logged(ask)
+        told = tuple(line.get(name) for name in ("method", "route", "status", "code", "user"))
+        assert told == expected
+        assert line["address"] == "127.0.0.1"
+        assert "eyJ" not in str(line)
+
+
+def test_a_line_of_the_log_cannot_be_forged(
+    api: Api, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logs.configure("INFO")
+    api.get("/jobs", token=api.token('ada\n{"event": "forged"}\r\x1b[2K', "user"))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["user"] == 'ada\n{"event": "forged"}\r\x1b[2K'
+    assert json.loads(line)["timestamp"].endswith("Z")
+    assert "\x1b" not in line
