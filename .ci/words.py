@@ -1,0 +1,122 @@
+"""Find words and names that readers have to translate: `make lint` refuses them.
+
+Reads the tracked files, or those named as arguments (files or folders). In Python it looks at
+names, comments, docstrings and texts, elsewhere at every line. CONTRIBUTING.md has the style guide.
+"""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = {".py", ".md", ".html", ".js", ".css", ".yml", ".toml", ".mjs", ".sh", ".txt", ""}
+SKIPPED = {".ci/words.py", "LICENSE", ".github/CODE_OF_CONDUCT.md"}
+
+TEXTS = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None)}
+
+# Each pattern with what to write instead.
+PHRASES = {
+    r"\b(?:told|tells?|untold|telling)\b": "shows, reports, returns, has",
+    r"\bsays?\b|\bsaid\b|\bsaying\b": "is, sets, states, documents, means",
+    r"\b(?:come|comes|came|coming) by\b": "obtained",
+    r"\bstood\b|\bstands?\b(?! for\b)": "is, was",
+    r"\bhappened\b": "activity, events, occurred",
+    r"\bat hand\b": "available, cached",
+    r"\bnone that (?:is|are)\b": "rewrite the sentence",
+    r"\bbeside\b": "besides, next to, in addition to",
+    r"\bask(?:s|ed|ing)? for\b": "requested, queried",
+    r"\bgo(?:es|ne|ing)? through\b": "scanned, processed",
+    r"\bgiv(?:e|es|en|ing) up\b|\bgave up\b": "dead-lettered, stopped retrying",
+    r"\blets? go\b|\bletting go\b": "released, evicted",
+    r"\bchairs?\b": "waiting slots",
+    r"\bthe rest of it\b": "name it",
+    r"\bnothing that is not\b|\bwhat is not\b": "rewrite the sentence",
+    r"\bmake-believe\b": "in-memory",
+    r"\bas (?:it is|they are|it was)\b": "unchanged",
+    r"\bwhoever\b|\bwhatever it is\b": "the caller, any",
+    r"\bof it\b(?= (?:is|are|was)\b)": "rewrite the sentence",
+    r"\bfor want of\b|\bin vain\b|\bin all\b": "without, in total",
+    r"\bthere were none\b|\bno more than that\b": "rewrite the sentence",
+}
+# Parts of names (of functions, classes, variables, arguments, fields, settings).
+NAME_PARTS = {
+    r"told|tells?|untold|said|says|stood|happened|chairs?|beside|theirs|whoever": "a plain word",
+    r"as_it_is|as_they_are|at_hand|given_up|lets?_go|asked_for|of_watched": "a plain word",
+}
+# The names of functions begin with a verb or are nouns.
+PREPOSITIONS = re.compile(
+    r"_?(?:of|in|by|at|with|without|under|beside|where|short|many|so|after|before|above|below|between"
+    r"|for|on|until|since|towards|from|as|not|beyond)(?:_\w+)?"
+)
+# `from_…` constructors and `for_…` variants are Python's convention; the others are hooks that
+# libraries call by name.
+ALLOWED_FUNCTIONS = re.compile(
+    r"from_\w+|for_\w+|as_dict|as_json|on_\w+|without_secrets|before_request|after_request"
+)
+
+
+def python_findings(source: str) -> Iterator[tuple[int, str, str]]:
+    """Line, text and advice for each name, comment and text of a Python file that is refused."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in TEXTS:
+            for offset, line in enumerate(token.string.split("\n")):
+                yield from ((token.start[0] + offset, *found) for found in phrases(line))
+        elif token.type == tokenize.NAME:
+            for pattern, advice in NAME_PARTS.items():
+                if re.search(rf"(?:^|_)(?:{pattern})(?:_|$)", token.string.lower()):
+                    yield token.start[0], token.string, advice
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef(name=name) if PREPOSITIONS.fullmatch(name):
+                if not ALLOWED_FUNCTIONS.fullmatch(name):
+                    yield node.lineno, f"def {name}", "a verb and an object"
+
+
+def phrases(line: str) -> Iterator[tuple[str, str]]:
+    """The refused phrases of a line of text, each with its advice."""
+    for pattern, advice in PHRASES.items():
+        for found in re.finditer(pattern, line, re.IGNORECASE):
+            yield found.group(), advice
+
+
+def findings(path: Path) -> Iterator[tuple[int, str, str]]:
+    """All that is refused in a file."""
+    source = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        yield from python_findings(source)
+        return
+    for number, line in enumerate(source.split("\n"), start=1):
+        yield from ((number, *found) for found in phrases(line))
+
+
+def main(arguments: list[str]) -> int:
+    """Print what is refused; 1 if there is anything."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "--", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\n")
+    total = 0
+    for name in listed:
+        path = ROOT / name
+        if not name or name in SKIPPED or path.suffix not in SUFFIXES or not path.is_file():
+            continue
+        try:
+            found = sorted(set(findings(path)))
+        except UnicodeDecodeError:
+            continue
+        for line, text, advice in found:
+            print(f"{name}:{line}: “{text}”: {advice}")
+        total += len(found)
+    print(f"{total} words to replace" if total else "No word to replace.")
+    return 1 if total else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
