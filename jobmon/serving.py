@@ -112,6 +112,17 @@ def when_ready(server: Any) -> None:
     signal.signal(signal.SIGTERM, refuse_and_stop)
 
 
+def pre_exec(server: Any) -> None:
+    """Let SIGUSR2 start a second master where the first one is `python -m gunicorn`.
+
+    gunicorn would run its own `__main__.py` as a file: Python then takes gunicorn's `http` for
+    the standard library's.
+    """
+    arguments = server.START_CTX["args"]
+    if Path(arguments[1]).parts[-2:] == ("gunicorn", "__main__.py"):
+        arguments[1:2] = ["-m", "gunicorn"]
+
+
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 

@@ -70,9 +70,9 @@ class Web:
         except OSError:
             return False
 
-    def workers(self) -> set[str]:
-        """The process ids of gunicorn's workers."""
-        pid = self.process.pid
+    def workers(self, master: str = "") -> set[str]:
+        """The process ids of gunicorn's workers, or of those of another master."""
+        pid = master or self.process.pid
         return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     def stop(self) -> str:
@@ -191,7 +191,7 @@ def test_an_export_that_breaks_off_never_looks_whole(
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
 def test_stopping_under_load_breaks_no_connection(
     web: Web, real_api: Api, stop: signal.Signals
 ) -> None:
@@ -234,6 +234,19 @@ def test_stopping_under_load_breaks_no_connection(
         web.process.send_signal(stop)
         eventually(lambda: before.isdisjoint(web.workers()), within_s=60)
         is_over.set()
+    elif stop is signal.SIGUSR2:
+        before = web.workers()
+        web.process.send_signal(stop)
+        (master,) = eventually(lambda: web.workers() - before)
+        try:
+            # Its first worker exists: what that does not accept yet waits in the kernel.
+            eventually(lambda: web.workers(master), within_s=60)
+            web.stop()
+            answered = outcomes["200"]
+            eventually(lambda: outcomes["200"] > answered + 100, within_s=60)
+            is_over.set()
+        finally:
+            os.kill(int(master), signal.SIGTERM)
     else:
         web.stop()
     for client in clients:
