@@ -63,6 +63,8 @@ SECRET = "a shared secret that is long enough for every one of the HMAC algorith
 # decides, so that the others agree with it when midnight passes.
 DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
 NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
+# A hundred processes are started: the first one keeps what it has compiled for the others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 
 
