@@ -355,8 +355,8 @@ def test_every_route_works_for_every_documented_user(
     collector = make_settings(mongo_uri=guarded.uri("collector"))
     with ExitStack() as stack:
         root = stack.enter_context(guarded.root())
-        stack.enter_context(working(guarded.uri("root")))
-        eventually(lambda: root[WATCHED].jobs.count_documents({}) > 20)
+        with working(guarded.uri("root")):
+            eventually(lambda: root[WATCHED].jobs.count_documents({}) > 20)
         root.drop_database(OWN)
         apis = {
             user: stack.enter_context(serving(make_settings(mongo_uri=guarded.uri(user))))
