@@ -1,6 +1,7 @@
 """The package as pip installs it: would catch a wheel without the pages or what they load, an sdist
 that cannot be built from, and a command that works only beside the sources."""
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -230,35 +232,41 @@ def test_each_command_helps(installed: Path) -> None:
     assert all(int(line.split()[1]) > 100 for line in helps)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("run",),
-        ("collector",),
-        ("check",),
-        ("token", "--sub", "ada", "--role", "admin"),
-        ("init",),
-        ("workload",),
-    ],
-    ids=lambda command: command[0],
-)
-def test_each_command_says_a_missing_setting_in_one_line(
-    jobmon: Jobmon, command: tuple[str, ...]
-) -> None:
-    bad = jobmon(*command)
-    assert bad.returncode != 0
-    told = bad.stdout + bad.stderr
-    assert "MONGO_URI" in told
-    assert "Traceback" not in told
-    assert len([line for line in told.splitlines() if "MONGO_URI" in line]) == 1
+# In one process, because each takes a second to start.
+RUNS = """
+import json, jobmon.cli, sys
+from click.testing import CliRunner
+for arguments, environment in json.load(sys.stdin):
+    done = CliRunner().invoke(jobmon.cli.main, arguments, env=environment)
+    has_stack = not isinstance(done.exception, SystemExit)
+    print(json.dumps([done.exit_code, done.output, has_stack]))
+"""
 
 
-@pytest.mark.parametrize("name", ["JOBMON_WORKERS", "JOBMON_THREADS"])
-def test_how_many_workers_is_checked_like_any_other_setting(jobmon: Jobmon, name: str) -> None:
+def test_each_command_says_a_missing_or_wrong_setting_in_one_line(installed: Path) -> None:
+    token = ["token", "--sub", "ada", "--role", "admin"]
+    without = [["run"], ["collector"], ["check"], token, ["init"], ["workload"]]
     good = {"JOBMON_MONGO_URI": "mongodb://db", "JOBMON_JWT_SECRET_KEY": SECRET}
-    bad = jobmon("run", **good, **{name: "many"})
-    assert bad.returncode == 1
-    assert bad.stderr == f"Error: {name}: Not a valid integer.\n"
+    wrong = ["JOBMON_WORKERS", "JOBMON_THREADS"]
+    runs: list[Any] = [(command, {}) for command in without]
+    runs += [(["run"], good | {name: "many"}) for name in wrong]
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS],
+        input=json.dumps(runs),
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=installed,
+        env=clean_environment(PYTHONPATH=str(installed)),
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for command, (code, told, has_stack) in zip(without, answers[:-2], strict=True):
+        assert code != 0, command
+        assert not has_stack, command
+        assert "Traceback" not in told
+        assert len([line for line in told.splitlines() if "MONGO_URI" in line]) == 1, told
+    expected = [[1, f"Error: {name}: Not a valid integer.\n", False] for name in wrong]
+    assert answers[-2:] == expected
 
 
 @pytest.fixture
