@@ -147,10 +147,10 @@ def test_a_job_of_another_program_is_due_without_a_date(
     assert job(database, "theirs")["status"] == "leased"
 
 
-def test_eight_threads_leasing_two_thousand_jobs_never_hold_one_twice(database: Db) -> None:
+def test_eight_threads_leasing_hundreds_of_jobs_never_hold_one_twice(database: Db) -> None:
     queue = JobQueue(database)
     queue.create_indexes()
-    wanted = {queue.enqueue("t") for _ in range(2_000)}
+    wanted = {queue.enqueue("t") for _ in range(600)}
     taken: list[str] = []
 
     def work(worker: str) -> None:
@@ -162,10 +162,10 @@ def test_eight_threads_leasing_two_thousand_jobs_never_hold_one_twice(database: 
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(taken) == 2_000
+    assert len(taken) == 600
     assert set(taken) == wanted
-    assert database.job_attempts.count_documents({"attemptNumber": 1, "status": "running"}) == 2_000
-    assert database.jobs.count_documents({"status": "leased", "attemptCount": 1}) == 2_000
+    assert database.job_attempts.count_documents({"attemptNumber": 1, "status": "running"}) == 600
+    assert database.jobs.count_documents({"status": "leased", "attemptCount": 1}) == 600
 
 
 def test_success_is_recorded_in_job_and_attempt(

@@ -83,7 +83,7 @@ schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.fro
 
 @schema.parametrize()
 @settings(
-    max_examples=int(os.environ.get("JOBMON_TEST_EXAMPLES", "30")),  # bench/fuzz.py asks for more
+    max_examples=int(os.environ.get("JOBMON_TEST_EXAMPLES", "15")),  # bench/fuzz.py asks for more
     deadline=None,
     derandomize=True,
     database=None,
