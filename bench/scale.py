@@ -37,8 +37,8 @@ from jobmon.redaction import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobFilter, JobLists
 from jobmon.web.auth import issue_token

@@ -23,8 +23,8 @@ from pymongo import MongoClient
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 from jobmon.store.mapping import Document
 
 DOCS = Path(__file__).parents[1] / "docs"

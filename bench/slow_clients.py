@@ -29,8 +29,8 @@ from pymongo import MongoClient
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection, Document
-from jobmon.store.indexes import create_indexes
 from jobmon.web.auth import issue_token
 from tests.conftest import SECRET
 from tests.e2e.test_readonly import Authority

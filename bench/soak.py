@@ -29,8 +29,8 @@ from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 from tests.e2e.test_serving import Web
 from tests.support.faults import TYPES, Answer, Viewers, Writers, admin_token, children, collector
 

@@ -28,9 +28,9 @@ from jobmon.cli import main
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from .conftest import SECRET, Api
 from .support.processes import ended, run

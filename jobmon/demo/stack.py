@@ -20,8 +20,8 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, MongodUnavailableError, die_with_parent
 from jobmon.demo.workload import OWNER
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 from jobmon.web.auth import issue_token
 
 HOST = "127.0.0.1"

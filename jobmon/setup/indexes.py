@@ -1,18 +1,19 @@
-"""Which indexes `jobmon init` makes in collections that others write, and which ones it made."""
+"""Makes the indexes that jobmon's queries need: which ones are missing, and which ones it made."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.settings import Settings
 from jobmon.setup.fields import paths_in_use
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import Index, exists, required_indexes
+from jobmon.store.indexes import Index, required_indexes
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import ReadCollection
+from jobmon.store.read_collection import EXACTLY, ReadCollection, exact_index_name
 
 MADE_INDEXES = "init_indexes"  # in the database of what must last
 FORMAT = 1
@@ -63,6 +64,66 @@ def missing_indexes(
     """The indexes that these collections should have, by what their documents hold."""
     planned = plan_indexes(settings, connection, collections)
     return [plan.index for plan in planned if plan.state is State.MISSING]
+
+
+def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
+    """Make every missing index, whatever the documents hold; needs a user that may write.
+
+    For a queue whose documents follow the contract; `jobmon init` checks other queues first.
+    Returns "created" or "exists" for each index by its text.
+    """
+    outcome = {}
+    for index in required_indexes(connection):
+        if exists(index):
+            outcome[str(index)] = "exists"
+        else:
+            create_index(index, unique=unique)
+            outcome[str(index)] = "created"
+    return outcome
+
+
+def create_index(index: Index, *, unique: bool = False) -> str:
+    """Make an index, `unique` if it may be; returns its name. Raises PyMongoError."""
+    return index.collection.create_index(index.keys, **index_options(index, unique=unique))
+
+
+def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
+    """The options to create an index with: its name, and each option that is not the default.
+
+    The index compares by bytes, also in a collection with a collation. It has the default name, so
+    that a program that makes the same index later finds it made. Where that program would make it
+    unique, the default name is left free, so that both indexes can exist.
+    """
+    present = list(index.collection.list_indexes())
+    is_unique = unique and index.may_be_unique
+    options: dict[str, Any] = {"name": default_name(index)}
+    if any("collation" in other for other in present if other["name"] == "_id_"):
+        # The index on _id has the collection's collation.
+        options |= {"name": exact_index_name(index.keys), "collation": EXACTLY}
+    elif options["name"] in {other["name"] for other in present} or (
+        index.may_be_unique and not is_unique
+    ):
+        options["name"] = f"jobmon_{default_name(index)}"
+    return options | ({"unique": True} if is_unique else {})
+
+
+def default_name(index: Index) -> str:
+    """The name that drivers give to an index that is made without a name."""
+    return "_".join(f"{field}_{order}" for field, order in index.keys)
+
+
+def exists(required: Index) -> bool:
+    """Whether an index with these keys holds every document and compares by bytes."""
+    return any(
+        list(index["key"].items()) == required.keys
+        and not _is_partial(index)
+        and "collation" not in index
+        for index in required.collection.list_indexes()
+    )
+
+
+def _is_partial(index: Mapping[str, object]) -> bool:
+    return "partialFilterExpression" in index or bool(index.get("sparse") or index.get("hidden"))
 
 
 def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str, int]:

@@ -32,9 +32,16 @@ from jobmon.setup.findings import (
     problem,
     warning,
 )
-from jobmon.setup.indexes import MadeIndexes, PlannedIndex, State, estimate_bytes, plan_indexes
+from jobmon.setup.indexes import (
+    MadeIndexes,
+    PlannedIndex,
+    State,
+    create_index,
+    estimate_bytes,
+    plan_indexes,
+)
 from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
-from jobmon.store.indexes import Index, create_index
+from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
 from jobmon.web.revocation import RevokedTokens
 

@@ -8,9 +8,9 @@ from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import Deployment, as_admin
 from jobmon.setup.findings import Finding, describe, ok, problem
-from jobmon.setup.indexes import MadeIndexes
+from jobmon.setup.indexes import MadeIndexes, exists
 from jobmon.setup.users import remove_users, users_to_drop
-from jobmon.store.indexes import exists, required_indexes
+from jobmon.store.indexes import required_indexes
 from jobmon.store.mapping import Document
 
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jobmon.setup.indexes import MADE_INDEXES, MadeIndexes
+from jobmon.setup.indexes import MADE_INDEXES, MadeIndexes, default_name, index_options
 from jobmon.setup.users import MADE_BY, QueueRoles, User
-from jobmon.store.indexes import Index, index_options, usual_name
+from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
 
 
@@ -18,7 +18,7 @@ def create_index_line(index: Index) -> str:
     collection = index.collection.name
     where = f".{collection}" if collection.isidentifier() else f".getCollection({_js(collection)})"
     options = index_options(index)
-    more = "" if options == {"name": usual_name(index)} else f", {_js(options)}"
+    more = "" if options == {"name": default_name(index)} else f", {_js(options)}"
     return f"db{where}.createIndex({_js(dict(index.keys))}{more})"
 
 

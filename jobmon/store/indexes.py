@@ -1,11 +1,10 @@
-"""The indexes that the queries of this package need: made by `jobmon init`, hinted by their keys.
+"""The indexes that the queries of this package need: `jobmon init` makes them, queries hint them.
 
 Equality fields first, then the sort: (createdAt, _id) is the order of every list, newest first.
 A hint by keys also finds an index that another program made under a name of its own.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pymongo import ASCENDING
 from pymongo.collection import Collection
@@ -13,7 +12,7 @@ from pymongo.collection import Collection
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.mapping import Document, Keys
-from jobmon.store.read_collection import EXACTLY, ReadCollection, exact_index_name
+from jobmon.store.read_collection import ReadCollection
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
 
@@ -98,68 +97,3 @@ def required_indexes(connection: Connection) -> list[Index]:
         jobs = connection.jobs.collection
         found.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
     return list(found.values())
-
-
-def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
-    """Make every missing index, whatever the documents hold; needs a user that may write.
-
-    For a queue of jobmon's own documents; `jobmon init` looks at those of others first. Returns
-    what became of each index.
-    """
-    outcome = {}
-    for index in required_indexes(connection):
-        if exists(index):
-            outcome[str(index)] = "exists"
-        else:
-            create_index(index, unique=unique)
-            outcome[str(index)] = "created"
-    return outcome
-
-
-def create_index(index: Index, *, unique: bool = False) -> str:
-    """Make an index, `unique` if it may be; returns its name. Raises PyMongoError."""
-    return index.collection.create_index(index.keys, **index_options(index, unique=unique))
-
-
-def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
-    """The options for an index that is to be made: its name, and what is not the default.
-
-    It compares by bytes, also where the collection's own indexes do not. Its name stands in
-    nobody's way: it is the usual one, so that who makes the same index afterwards finds it made.
-    But where others would make it unique that name is left to them, so that both can exist.
-    """
-    present = list(index.collection.list_indexes())
-    is_unique = unique and index.may_be_unique
-    options: dict[str, Any] = {"name": usual_name(index)}
-    if any("collation" in other for other in present if other["name"] == "_id_"):
-        # The index on _id has the collection's collation.
-        options |= {"name": exact_index_name(index.keys), "collation": EXACTLY}
-    elif options["name"] in {other["name"] for other in present} or (
-        index.may_be_unique and not is_unique
-    ):
-        options["name"] = f"jobmon_{usual_name(index)}"
-    return options | ({"unique": True} if is_unique else {})
-
-
-def usual_name(index: Index) -> str:
-    """The name that drivers give an index which is made without one."""
-    return "_".join(f"{field}_{order}" for field, order in index.keys)
-
-
-def missing_indexes(connection: Connection) -> list[Index]:
-    """The wanted indexes that the watched collections lack."""
-    return [index for index in required_indexes(connection) if not exists(index)]
-
-
-def exists(wanted: Index) -> bool:
-    """Whether an index with these keys serves every document and compares by bytes."""
-    return any(
-        list(index["key"].items()) == wanted.keys
-        and not _is_partial(index)
-        and "collation" not in index
-        for index in wanted.collection.list_indexes()
-    )
-
-
-def _is_partial(index: Mapping[str, object]) -> bool:
-    return "partialFilterExpression" in index or bool(index.get("sparse") or index.get("hidden"))

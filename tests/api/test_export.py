@@ -16,8 +16,8 @@ from jobmon.api.export import AT_ONCE
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store import lists as lists_module
-from jobmon.store.indexes import create_indexes
 from jobmon.store.lists import JobLists
 
 from ..conftest import DATE, NOW, SECRET, Api

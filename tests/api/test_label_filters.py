@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
-from jobmon.store.indexes import create_indexes
+from jobmon.setup.indexes import create_indexes
 
 from ..conftest import NOW
 from ..dashboard.conftest import signed_in

@@ -21,7 +21,7 @@ from jobmon.cli import main
 from jobmon.dashboard import views
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
-from jobmon.store.indexes import create_indexes
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 
 from ..conftest import NOW, Api

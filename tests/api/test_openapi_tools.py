@@ -19,8 +19,8 @@ from schemathesis.core.parameters import ParameterLocation
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.throughput import STATE, THROUGH
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..conftest import NOW, Api
 from ..e2e.test_serving import Web

@@ -18,7 +18,7 @@ from jobmon.dashboard import views
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
-from jobmon.store.indexes import create_indexes
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 

@@ -36,8 +36,8 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 from jobmon.web.auth import issue_token
 
 from ..conftest import DATE, SECRET

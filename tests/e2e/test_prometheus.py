@@ -21,8 +21,8 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
 from jobmon.rollup.counters import COUNTERS
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..conftest import Api
 from ..support.waiting import eventually

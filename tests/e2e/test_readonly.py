@@ -29,9 +29,9 @@ from jobmon.demo.workload import working
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 from jobmon.setup.deployment import initiate_replica_set
+from jobmon.setup.indexes import create_indexes
 from jobmon.setup.users import QueueRoles, User, create_roles, create_users
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..api import test_access as access
 from ..api.test_metrics import samples, value

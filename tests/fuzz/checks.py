@@ -31,7 +31,8 @@ from jobmon.rollup import series as series_module
 from jobmon.rollup.segments import SegmentMap, dump_counts, load_counts
 from jobmon.rollup.throughput import DAY, HOUR, dump, load, tally
 from jobmon.settings import Settings
-from jobmon.store.indexes import JOB_ID, create_indexes
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.indexes import JOB_ID
 from jobmon.web.auth import SESSION_COOKIE
 
 from ..conftest import NOW, SECRET, Api

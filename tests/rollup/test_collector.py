@@ -36,11 +36,11 @@ from jobmon.rollup.collector import Collector, collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store import jobs as jobs_module
 from jobmon.store import lists as lists_module
 from jobmon.store.bson_json import label
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..conftest import NOW, SECRET, Api
 from ..fuzz.documents import (

@@ -22,8 +22,8 @@ from jobmon.rollup.documents import FORMAT, OwnDatabase, typed
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.throughput import MINUTE, Throughput
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 from jobmon.store.queue_key import queue_key
 
 from ..conftest import Api

@@ -17,8 +17,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..support.waiting import eventually
 

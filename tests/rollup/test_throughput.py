@@ -21,8 +21,8 @@ from jobmon.rollup.documents import OwnDatabase
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE, Tally, Throughput, floor, tally
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..conftest import DATE, NOW, Api
 from ..support.waiting import eventually

@@ -15,9 +15,9 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
-from jobmon.setup.indexes import estimate_bytes
+from jobmon.setup.indexes import create_index, estimate_bytes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_index, required_indexes
+from jobmon.store.indexes import required_indexes
 
 from ..conftest import NOW
 from ..support.commands import all_names, drop_what_init_made, init, outcomes, problems, uri_of

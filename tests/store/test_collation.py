@@ -10,8 +10,8 @@ from pymongo.database import Database
 
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..conftest import NOW
 from ..support.watching import Watching

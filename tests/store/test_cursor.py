@@ -35,9 +35,9 @@ from pymongo.database import Database
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import aware
 from jobmon.store.cursor import NEWEST_FIRST, Cursor
-from jobmon.store.indexes import create_indexes
 
 from ..conftest import DATE, NOW, SECRET, Api
 from ..fuzz.documents import Value, binary, date, int32, raw, text

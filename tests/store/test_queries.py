@@ -17,11 +17,11 @@ from pymongo.database import Database
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store import jobs as jobs_module
 from jobmon.store.bson_json import iso
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values
-from jobmon.store.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 
 from ..conftest import NOW, SECRET, Api

@@ -33,8 +33,8 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from jobmon.demo.mongod import Mongod, die_with_parent, free_port
 from jobmon.queue import JobQueue, LeaseLostError, RetryPolicy
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.indexes import create_indexes
 
 from ..conftest import SECRET
 from ..e2e.test_serving import Web

@@ -13,7 +13,7 @@ from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, WT
 
 from jobmon.app import create_app
 from jobmon.settings import Settings
-from jobmon.store.indexes import create_indexes
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 from jobmon.web.auth import SESSION_COOKIE
