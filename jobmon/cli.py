@@ -294,7 +294,7 @@ def init(
         change_passwords=change_passwords,
     )
     try:
-        settings = Settings.of_watched(mongo_uri)
+        settings = Settings.for_init(mongo_uri)
         settings = replace(
             settings,
             rollup_db=rollup_db,

@@ -110,7 +110,7 @@ class Tasks(Watching):
         with pytest.MonkeyPatch.context() as environment:
             for name, value in words.items():
                 environment.setenv(f"JOBMON_{name}", value)
-            watched = Settings.of_watched("mongodb://db")
+            watched = Settings.for_init("mongodb://db")
         names = ("jobs_collection", "attempts_collection", "job_fields", "attempt_fields")
         more = ("status_names", "attempt_status_names")
         super().__init__(

@@ -141,4 +141,4 @@ def test_status_names_are_used_by_counts_lists_and_details(
 def test_status_names_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = ",".join(f"{theirs}={ours}" for theirs, ours in STATES.items())
     monkeypatch.setenv("JOBMON_STATUS_NAMES", setting)
-    assert Settings.of_watched("mongodb://db").status_names == STATES
+    assert Settings.for_init("mongodb://db").status_names == STATES
