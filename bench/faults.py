@@ -131,6 +131,7 @@ def main() -> int:
     parser.add_argument("--viewers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=600, help="of killing processes")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     faults = arguments.faults
     if "disk_full" in faults and os.geteuid() != 0:
         print("without disk_full: it takes root", flush=True)

@@ -11,7 +11,6 @@ seed alone, so a finding can be had again.
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,9 +27,11 @@ sys.path.insert(0, str(ROOT))
 from jobmon.demo.mongod import Mongod  # noqa: E402
 from tests.fuzz.checks import Log, World, listening_to_logs  # noqa: E402
 from tests.fuzz.requests import request  # noqa: E402
+from tests.support.processes import run  # noqa: E402
 
 BATCH = 30
 SAY_EVERY = 1_000
+LONGEST_S = 12 * 3_600
 
 
 class Findings:
@@ -123,7 +124,7 @@ def run_schemathesis(examples: int) -> int:
     command = [sys.executable, "-m", "pytest", "-n0", "-q", "tests/api/test_openapi_tools.py"]
     more = os.environ | {"JOBMON_TEST_EXAMPLES": str(examples)}
     chosen = [*command, "-k", "schemathesis"]
-    return subprocess.run(chosen, cwd=ROOT, env=more, check=False).returncode
+    return run(chosen, timeout=LONGEST_S, cwd=ROOT, env=more).returncode
 
 
 if __name__ == "__main__":

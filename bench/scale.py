@@ -12,6 +12,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -48,6 +49,7 @@ STATUSES = ["succeeded"] * 960 + ["queued"] * 15 + ["dlq"] * 10 + ["failed"] * 1
 BATCH = 20_000
 CLIENTS = 32
 DEEP = 450_000
+STOPS_WITHIN_S = 60
 
 
 def fill(uri: str, count: int) -> float:
@@ -127,11 +129,16 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
                 ask(port, "/healthz", "")
                 break
             except OSError:
+                if process.poll() is not None:
+                    sys.exit("gunicorn did not start")
                 time.sleep(0.1)
         yield port, process.pid
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(STOPS_WITHIN_S)
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -144,7 +151,10 @@ def collecting(uri: str) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(STOPS_WITHIN_S)
+        finally:
+            process.kill()
 
 
 def family(pid: int) -> list[int]:
@@ -353,6 +363,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
     sizes = parser.parse_args().jobs
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
         results = {count: measure(count, folder) for count in sizes}

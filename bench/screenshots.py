@@ -8,6 +8,7 @@ Writes docs/overview.png, docs/jobs.png and docs/job-dark.png.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ CHROMIUM = os.environ.get("CHROMIUM", shutil.which("chromium"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 COLLECTED_MS = 60_000
 SETTLED_MS = 15_000  # history is counted after the jobs
+STOPS_WITHIN_S = 60
 
 
 @contextmanager
@@ -56,7 +58,10 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
         yield f"http://127.0.0.1:{port}", said[1]
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(STOPS_WITHIN_S)
+        finally:
+            process.kill()
 
 
 def take(page: Page, name: str) -> None:
@@ -67,6 +72,7 @@ def take(page: Page, name: str) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with demo(Path(folder)) as (url, token):

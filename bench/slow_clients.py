@@ -10,6 +10,7 @@ Ends with 1 if one of them was not answered.
 
 import argparse
 import shutil
+import signal
 import socket
 import ssl
 import sys
@@ -96,6 +97,7 @@ def main() -> int:
     parser.add_argument("--worker-class", help="instead of jobmon's own")
     parser.add_argument("--only", help="kinds whose name contains this")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
         with Mongod(folder, cache_gb=1) as server:

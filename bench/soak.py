@@ -11,6 +11,7 @@ import multiprocessing
 import multiprocessing.queues
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from tests.e2e.test_serving import Web
 from tests.support.faults import TYPES, Answer, Viewers, Writers, admin_token, children, collector
+from tests.support.waiting import eventually
 
 GENERATORS = 2
 PATHS = (
@@ -45,6 +47,7 @@ PATHS = (
     "/dashboard/overview",
 )
 WARM_UP = 1 / 3  # of the time
+ANSWERS_WITHIN_S = 120
 
 
 @dataclass
@@ -111,14 +114,15 @@ def load(port: int, token: str, a_second: float, seconds: float, clients: int) -
             target=generate,
             args=[port, token, a_second / GENERATORS, seconds, clients // GENERATORS],
             kwargs={"told": told},
+            daemon=True,
         )
         for _ in range(GENERATORS)
     ]
     for process in processes:
         process.start()
-    parts = [told.get() for _ in processes]
+    parts = [told.get(timeout=seconds + ANSWERS_WITHIN_S) for _ in processes]
     for process in processes:
-        process.join()
+        process.join(ANSWERS_WITHIN_S)
     codes: Counter[str] = Counter()
     for part, _ in parts:
         codes.update(part)
@@ -153,6 +157,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--jobs", type=int, default=50_000)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
         with ExitStack() as running:
@@ -177,10 +182,10 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     web = Web(uri, folder / "web.log", **knobs)
     running.callback(web.stop)
     writers.start()
-    while not web.answers():
-        time.sleep(0.1)
-    while Answer(web.port, "/admin/jobs/stats", token).json["source"] != "rollup":
-        time.sleep(0.5)
+    eventually(web.answers, within_s=60)
+    eventually(
+        lambda: Answer(web.port, "/admin/jobs/stats", token).json["source"] == "rollup", within_s=60
+    )
     load(web.port, token, 0, 5, 16)  # warm
     full = load(web.port, token, 0, 20, 32)
     rate = full.codes.total() / 20

@@ -1,8 +1,6 @@
 """`jobmon.queue` on the real server: would catch a job held twice, a late report that changes
 something, a job or an attempt that is lost in a crash, a wrong delay."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +17,7 @@ from jobmon.domain import JobStatus
 from jobmon.queue import JobQueue, Lease, LeaseLostError, RetryPolicy
 
 from .conftest import NOW
+from .support.processes import ended
 from .support.waiting import eventually
 
 Db = Database[dict[str, Any]]
@@ -438,9 +437,10 @@ def test_a_worker_killed_in_mid_job_loses_nothing(mongod: Mongod, database: Db) 
         "JobQueue(MongoClient(sys.argv[1])[sys.argv[2]]).lease('victim'); time.sleep(600)"
     )
     victim = subprocess.Popen([sys.executable, "-c", script, mongod.uri, database.name])
-    eventually(lambda: database.job_attempts.find_one({"workerId": "victim"}))
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
+    try:
+        eventually(lambda: database.job_attempts.find_one({"workerId": "victim"}))
+    finally:
+        ended(victim, None)
 
     later = JobQueue(database, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
     assert later.recover() == 1

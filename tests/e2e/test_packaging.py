@@ -301,8 +301,7 @@ def served(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
         eventually(answers)
         yield url
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        ended(process)
 
 
 def fetched(url: str) -> str:

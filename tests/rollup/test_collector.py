@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +53,7 @@ from ..fuzz.documents import (
     raw,
     text,
 )
+from ..support.processes import ended
 from ..support.waiting import eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
@@ -393,10 +394,11 @@ def collector_process(watch: Watch) -> subprocess.Popen[bytes]:
 
 def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(5_000)])
-    first = collector_process(watch)
-    eventually(watch.rollups.leases.find_one)
-    second = collector_process(watch)
-    try:
+    with ExitStack() as running:
+        first = collector_process(watch)
+        running.callback(ended, first, None)
+        eventually(watch.rollups.leases.find_one)
+        running.callback(ended, collector_process(watch), None)
         for number in range(40):
             watch.jobs.update_many(
                 {"jobId": {"$regex": f"^{number % 16:x}"}}, {"$set": {"type": "u"}}
@@ -404,10 +406,6 @@ def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch:
             if number == 20:
                 first.kill()
         watch.becomes_right(within_s=15)
-    finally:
-        for process in (first, second):
-            process.kill()
-            process.wait()
 
 
 def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Watch) -> None:
@@ -427,8 +425,7 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
             watch.jobs.update_many({"jobId": {"$regex": f"^{number}"}}, {"$set": {"type": "u"}})
             watch.jobs.delete_many({"jobId": {"$regex": f"^{number}1"}})
         finally:
-            process.kill()
-            process.wait()
+            ended(process, None)
         watch.jobs.insert_many([job(status="dlq") for _ in range(10)])
         watch.rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
         if number < 2:

@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
@@ -38,9 +38,10 @@ from jobmon.store.connection import Connection
 
 from ..conftest import SECRET
 from ..e2e.test_serving import Web
+from .processes import ended
 from .waiting import eventually
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TYPES = ("email.send", "payout.execute", "webhook.deliver")
 RETRY = RetryPolicy(base_ms=50, cap_ms=200)
 LEASE_MS = 2_000
@@ -247,7 +248,8 @@ class Writers:
         self.before = self.database.jobs.count_documents({})
         self._stop = threading.Event()
         self._pace_s = 1 / a_second
-        self._thread = threading.Thread(target=self._produce)
+        # It finishes what it has begun, which is never where the database stays away.
+        self._thread = threading.Thread(target=self._produce, daemon=True)
         self.begun: list[float] = []  # when each enqueue was begun, and when it was acknowledged
         self.acknowledged: list[float] = []
         self.ids: list[str] = []
@@ -263,8 +265,7 @@ class Writers:
 
     def replace(self, index: int) -> None:
         """SIGKILL a queue worker, and start another."""
-        self.workers[index].kill()
-        self.workers[index].wait()
+        ended(self.workers[index], None)
         self.workers[index] = self._worker(self._next)
         self._next += 1
 
@@ -288,8 +289,7 @@ class Writers:
     def stop(self) -> None:
         self._stop.set()
         for worker in self.workers:
-            worker.kill()
-            worker.wait()
+            ended(worker, None)
         self._client.close()
 
     def _produce(self) -> None:
@@ -579,16 +579,14 @@ def collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[by
 
     def restart(*, kill: bool = True) -> subprocess.Popen[bytes]:
         nonlocal process
-        process.kill() if kill else process.terminate()
-        process.wait()
+        ended(process, None if kill else signal.SIGTERM)
         process = start()
         return process
 
     try:
         yield restart
     finally:
-        process.terminate()
-        process.wait()
+        ended(process)
 
 
 class Scene:
@@ -648,8 +646,10 @@ def scene(
     create_indexes(connection)
     connection.client.close()
     writers = Writers(servers.uri, a_second=a_second)
-    web = Web(servers.uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
-    try:
+    with ExitStack() as running:
+        running.callback(writers.stop)
+        web = Web(servers.uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
+        running.callback(web.stop)
         with collector(servers.uri, folder / "collector.log") as restart:
             writers.start()
             eventually(web.answers)
@@ -658,9 +658,6 @@ def scene(
                 made.recovery()
                 looking.take()
                 yield made
-    finally:
-        writers.stop()
-        web.stop()
 
 
 def admin_token() -> str:

@@ -22,6 +22,7 @@ from jobmon.web import rate_limit
 from jobmon.web.rate_limit import FileStorage
 
 from ..conftest import Api
+from ..support.processes import kill
 
 STATS = "/admin/jobs/stats"
 
@@ -73,10 +74,14 @@ print(max(storage.incr("a", 60) for _ in range(500)))
 def test_processes_and_threads_lose_and_double_no_hit(storage: FileStorage, tmp_path: Path) -> None:
     command = [sys.executable, "-c", HIT, f"sqlite://{tmp_path}/hits"]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    with ThreadPoolExecutor(4) as threads:
-        counts = list(threads.map(lambda _: storage.incr("a", 60), range(500)))
-    for other in others:
-        assert int(other.communicate(timeout=60)[0]) <= 2_000
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            counts = list(threads.map(lambda _: storage.incr("a", 60), range(500)))
+        for other in others:
+            assert int(other.communicate(timeout=60)[0]) <= 2_000
+    finally:
+        for other in others:
+            kill(other)
     assert len(set(counts)) == 500
     assert storage.get("a") == 2_000
 
