@@ -124,10 +124,10 @@ class History:
         }
         job |= {"attemptCount": attempt["attemptNumber"], "updatedAt": finished_at}
         job["lastError"] = error or job["lastError"]
-        hopeless = error is not None and error["code"] == "BAD_INPUT"
+        is_fatal = error is not None and error["code"] == "BAD_INPUT"
         if error is None:
             job |= {"status": "succeeded", "finishedAt": finished_at}
-        elif hopeless or job["attemptCount"] >= kind.max_attempts:
+        elif is_fatal or job["attemptCount"] >= kind.max_attempts:
             job |= {"status": "dlq", "finishedAt": finished_at}
         else:
             retry_s = RETRY_S * 2 ** (job["attemptCount"] - 1) * self._random.uniform(0.5, 1)
@@ -139,10 +139,10 @@ class History:
         minutes_ago = (self._now - at) / MINUTE
         trouble = 1.25 if 32 < minutes_ago < 41 else 0.5
         chance = self._random.random()
-        if chance < kind.hopeless:
+        if chance < kind.fatal_rate:
             message = "The document is not an invoice."
             return {"code": "BAD_INPUT", "message": message, "stack": STACK}
-        if chance < kind.hopeless + kind.failing * trouble:
+        if chance < kind.fatal_rate + kind.failure_rate * trouble:
             code, message = self._random.choice(ERRORS)
             return {"code": code, "message": message, "stack": STACK + f"{code}: {message}\n"}
         return None

@@ -14,7 +14,7 @@ from jobmon import __version__, logs
 from jobmon.api.openapi import document
 from jobmon.app import create_app
 from jobmon.demo.stack import StackError, run_stack
-from jobmon.demo.workload import working
+from jobmon.demo.workload import run_workload
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError
@@ -194,7 +194,7 @@ def workload(mongo_uri: str) -> None:
     """Producers and workers of a sample queue, until interrupted."""
     hold_stop_signals()
     logs.configure("INFO")
-    with working(mongo_uri):
+    with run_workload(mongo_uri):
         await_stop_signal()
         end_soon()
 

@@ -1,8 +1,8 @@
-"""The writer's side of the queue: what producers and workers use. The monitor never imports it.
+"""The job queue for producers and workers: enqueue, lease, report. The monitor never imports it.
 
 Every transition is one atomic, conditional update of the job, so two workers can never hold one
 job, and a report from a worker that lost its lease changes nothing. The attempt's own document
-is written right after; where a crash falls between the two, `recover` completes the record.
+is written right after; if the process crashes between the two, `recover` completes the record.
 
     queue = JobQueue(MongoClient(uri).jobmon)
     queue.create_indexes()
@@ -30,7 +30,7 @@ Document = dict[str, Any]
 
 DEFAULT_LEASE_MS = 30_000
 DEFAULT_MAX_ATTEMPTS = 5
-_RECOVER_AT_MOST = 1_000
+_MAX_RECOVERED = 1_000
 _WAITING = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
 
 
@@ -88,7 +88,7 @@ class JobQueue:
         self._chance = chance
 
     def create_indexes(self) -> None:
-        """Make the indexes that leasing and recovery need."""
+        """Create the indexes that leasing and recovery need."""
         self._jobs.create_index([("jobId", ASCENDING)], unique=True)
         self._jobs.create_index(
             [("status", ASCENDING), ("priority", DESCENDING), ("nextRunAt", ASCENDING)]
@@ -185,7 +185,7 @@ class JobQueue:
             "finishedAt": None,
             "error": None,
         }
-        # Not over an end that was recorded since: we may have been held up, and lost the lease.
+        # Never replaces an end recorded since: this worker may have stalled and lost the lease.
         open_ = {"finishedAt": {"$not": {"$gte": now}}}
         try:
             self._attempts.replace_one(attempt | open_, attempt | running, upsert=True)
@@ -223,15 +223,15 @@ class JobQueue:
         """
         now = self._now()
         error = {"code": code, "message": message, "stack": stack}
-        status, change = self._after_failure(lease.job, now, retry=retry)
+        status, change = self._schedule_retry(lease.job, now, retry=retry)
         self._change_held(lease, now, change | {"lastError": error})
         self._end_attempt(lease.job, AttemptStatus.FAILED, now, error)
         return status
 
     def cancel(self, job_id: str) -> bool:
-        """Give up a job that is not finished; a worker that runs it loses its lease.
+        """Cancel a job that is not finished; a worker that runs it loses its lease.
 
-        Returns whether there was anything to cancel.
+        Returns False if the job does not exist or is finished.
         """
         now = self._now()
         before = self._jobs.find_one_and_update(
@@ -243,17 +243,17 @@ class JobQueue:
         return before is not None
 
     def recover(self) -> int:
-        """Take expired leases back and complete attempts whose worker died while reporting.
+        """Release expired leases and complete attempts whose worker died while reporting.
 
         An expired attempt counts: its job is retried after a delay or, with `maxAttempts` used
         up, goes to the dead-letter queue. Run it every few seconds, anywhere, in any number of
-        processes. Returns how many leases it took back, at most 1,000 a call.
+        processes. Returns how many leases it released, at most 1,000 a call.
         """
         recovered = 0
         now = self._now()
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}}
-        for job in self._jobs.find(expired).sort("leaseExpiresAt").limit(_RECOVER_AT_MOST):
-            _, change = self._after_failure(job, now, retry=True)
+        for job in self._jobs.find(expired).sort("leaseExpiresAt").limit(_MAX_RECOVERED):
+            _, change = self._schedule_retry(job, now, retry=True)
             lease = ("_id", "status", "leasedBy", "leaseExpiresAt", "attemptCount")
             held = {field: job.get(field) for field in lease}
             change |= {"lastError": _LEASE_EXPIRED, "updatedAt": now}
@@ -264,7 +264,7 @@ class JobQueue:
         return recovered
 
     def _now(self) -> datetime:
-        # MongoDB keeps milliseconds; what is compared later must not have more.
+        # MongoDB stores milliseconds; a value compared later must not be more precise.
         now = self._clock()
         return now.replace(microsecond=now.microsecond // 1_000 * 1_000)
 
@@ -283,7 +283,7 @@ class JobQueue:
                 f"of job {lease.job_id}"
             )
 
-    def _after_failure(
+    def _schedule_retry(
         self, job: Document, now: datetime, *, retry: bool
     ) -> tuple[JobStatus, Document]:
         attempt_number = _attempt_number(job)
@@ -300,7 +300,7 @@ class JobQueue:
     def _end_attempt(
         self, held: Document, status: AttemptStatus, now: datetime, error: Document | None
     ) -> None:
-        """Record how the attempt ended that `held`, a leased job, stands for.
+        """Record how the present attempt of `held`, a leased job, ended.
 
         An upsert, because its worker may have died between leasing and recording the start.
         """
@@ -317,15 +317,15 @@ class JobQueue:
         )
 
     def _complete_lost_reports(self, now: datetime) -> None:
-        """End attempts that still run on paper although their job has moved on."""
+        """End attempts that are recorded as running although their job is no longer leased."""
         running = {"status": AttemptStatus.RUNNING.value}
-        attempts = list(self._attempts.find(running).limit(_RECOVER_AT_MOST))
+        attempts = list(self._attempts.find(running).limit(_MAX_RECOVERED))
         job_ids = [attempt["jobId"] for attempt in attempts]
         jobs = {job["jobId"]: job for job in self._jobs.find({"jobId": {"$in": job_ids}})}
         for attempt in attempts:
             job = jobs.get(attempt["jobId"])
             if job is not None and _attempt_number(job) != attempt["attemptNumber"]:
-                job = None  # it has moved on so far that it no longer tells
+                job = None  # it has a newer attempt, and no longer the outcome of this one
             if job is None or job["status"] != JobStatus.LEASED.value:
                 self._attempts.update_one(
                     {"_id": attempt["_id"], **running}, {"$set": _outcome(job, now)}
@@ -345,7 +345,7 @@ def _attempt_number(job: Document) -> int:
 
 
 def _outcome(job: Document | None, now: datetime) -> Document:
-    """How the newest attempt of a job that is not leased ended; None if the job cannot tell."""
+    """The end of an attempt by its job, which is not leased; `expired` without a job."""
     if job is None:
         return {"status": AttemptStatus.EXPIRED.value, "finishedAt": now, "error": _LEASE_EXPIRED}
     error = job.get("lastError")

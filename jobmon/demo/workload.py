@@ -36,26 +36,26 @@ BACKLOG_LIMIT = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A type of job and how it goes: per second, seconds of work, chance to fail or to hang."""
+    """A type of job: jobs a second, seconds of work, and the chances to fail or to hang."""
 
     name: str
     per_second: float
     work_s: float
-    failing: float = 0.0
-    hopeless: float = 0.0
-    hanging: float = 0.0
+    failure_rate: float = 0.0
+    fatal_rate: float = 0.0
+    hang_rate: float = 0.0
     priority: int = 0
     max_attempts: int = 5
     delay_s: float = 0.0
 
 
 KINDS = (
-    Kind(name="email.send", per_second=4, work_s=0.05, failing=0.02),
-    Kind(name="payout.execute", per_second=1, work_s=0.3, failing=0.15, priority=10),
-    Kind(name="webhook.deliver", per_second=1.5, work_s=0.1, failing=0.45, max_attempts=3),
+    Kind(name="email.send", per_second=4, work_s=0.05, failure_rate=0.02),
+    Kind(name="payout.execute", per_second=1, work_s=0.3, failure_rate=0.15, priority=10),
+    Kind(name="webhook.deliver", per_second=1.5, work_s=0.1, failure_rate=0.45, max_attempts=3),
     Kind(name="image.resize", per_second=1, work_s=0.4),
-    Kind(name="invoice.import", per_second=0.3, work_s=0.1, hopeless=0.2),
-    Kind(name="ledger.close", per_second=0.05, work_s=0.5, hanging=0.5),
+    Kind(name="invoice.import", per_second=0.3, work_s=0.1, fatal_rate=0.2),
+    Kind(name="ledger.close", per_second=0.05, work_s=0.5, hang_rate=0.5),
     Kind(name="newsletter.digest", per_second=0.1, work_s=0.2, delay_s=120),
 )
 BACKLOG = Kind(name="report.monthly", per_second=1, work_s=2, priority=-5)
@@ -68,7 +68,7 @@ _ERRORS = (
 
 
 class Workload:
-    """Producers, workers and a recoverer on one database, until `stop` is set."""
+    """Producers, workers and lease recovery on one database, until `stop` is set."""
 
     def __init__(self, database: Database[dict[str, Any]], stop: threading.Event) -> None:
         self._database = database
@@ -77,26 +77,29 @@ class Workload:
         self._random = random.Random()  # noqa: S311 - for show, not for secrets
 
     def run(self) -> None:
-        """Work until stopped; a database that is away is waited for."""
+        """Work until stopped; retry every second while the database is away."""
         names = [kind.name for kind in KINDS]
         roles: list[Callable[[], None]] = [self._produce, self._recover]
         roles += [self._worker(f"worker-{number}", names) for number in (1, 2, 3)]
         roles += [self._worker("worker-reports", [BACKLOG.name])]
-        self._persistently(self._prepare)
+        self._retry_until_stopped(self._prepare)
         threads = [
-            threading.Thread(target=self._persistently, args=[role], daemon=True) for role in roles
+            threading.Thread(target=self._retry_until_stopped, args=[role], daemon=True)
+            for role in roles
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def _persistently(self, role: Callable[[], None]) -> None:
+    def _retry_until_stopped(self, role: Callable[[], None]) -> None:
         while not self._stop.is_set():
             try:
                 role()
             except PyMongoError as error:
-                log.warning("the workload waits, %s: %s", type(error).__name__, error)
+                log.warning(
+                    "the workload waits for the database: %s: %s", type(error).__name__, error
+                )
                 self._stop.wait(1)
             else:
                 return
@@ -151,8 +154,8 @@ class Workload:
                     continue
                 kind = kinds[lease.job["type"]]
                 self._stop.wait(kind.work_s * self._random.uniform(0.5, 1.5))
-                if self._random.random() < kind.hanging:
-                    continue  # this worker "died": nobody reports, the lease runs out
+                if self._random.random() < kind.hang_rate:
+                    continue  # a worker that died: no report, and the lease expires
                 try:
                     self._report(lease, kind)
                 except LeaseLostError as error:
@@ -162,10 +165,10 @@ class Workload:
 
     def _report(self, lease: Any, kind: Kind) -> None:
         chance = self._random.random()
-        if chance < kind.hopeless:
+        if chance < kind.fatal_rate:
             message = "The document is not an invoice."
             self._queue.report_failure(lease, "BAD_INPUT", message, stack=_stack(), retry=False)
-        elif chance < kind.hopeless + kind.failing:
+        elif chance < kind.fatal_rate + kind.failure_rate:
             code, message = self._random.choice(_ERRORS)
             self._queue.report_failure(lease, code, message, stack=_stack())
         else:
@@ -175,11 +178,11 @@ class Workload:
         while not self._stop.wait(RECOVER_EVERY_S):
             recovered = self._queue.recover()
             if recovered:
-                log.info("took %d expired leases back", recovered)
+                log.info("released %d expired leases", recovered)
 
 
 @contextmanager
-def working(uri: str) -> Iterator[None]:
+def run_workload(uri: str) -> Iterator[None]:
     """Run the sample workload in threads, on the database that `uri` names (`jobmon` if none)."""
     options: dict[str, Any] = {"appname": "jobmon-workload", "serverSelectionTimeoutMS": 2_000}
     stop = threading.Event()

@@ -25,7 +25,7 @@ from pymongo.errors import OperationFailure
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
-from jobmon.demo.workload import working
+from jobmon.demo.workload import run_workload
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
 from jobmon.setup.deployment import initiate_replica_set
@@ -298,7 +298,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
 ) -> None:
     web = make_settings(mongo_uri=guarded.uri("reader"))
     collector = make_settings(mongo_uri=guarded.uri("collector"))
-    with guarded.root(appname="jobmon") as root, working(guarded.uri("root")):
+    with guarded.root(appname="jobmon") as root, run_workload(guarded.uri("root")):
         eventually(lambda: root[WATCHED].jobs.count_documents({}) > 100)
         refused_before = refusals(guarded.server)
         with profiling(root, WATCHED), profiling(root, OWN), serving(web) as api:
@@ -355,7 +355,7 @@ def test_every_route_works_for_every_documented_user(
     collector = make_settings(mongo_uri=guarded.uri("collector"))
     with ExitStack() as stack:
         root = stack.enter_context(guarded.root())
-        with working(guarded.uri("root")):
+        with run_workload(guarded.uri("root")):
             eventually(lambda: root[WATCHED].jobs.count_documents({}) > 20)
         root.drop_database(OWN)
         apis = {

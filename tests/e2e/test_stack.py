@@ -39,15 +39,15 @@ class Demo:
                 start_new_session=True,
             )
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     def ready(self) -> bool:
-        assert self.process.poll() is None, self.said()
-        return "Ctrl-C ends it." in self.said()
+        assert self.process.poll() is None, self.output()
+        return "Press Ctrl-C to stop." in self.output()
 
     def curl_lines(self) -> list[str]:
-        return [line for line in self.said().splitlines() if line.startswith("curl")]
+        return [line for line in self.output().splitlines() if line.startswith("curl")]
 
     def interrupt(self) -> int:
         return ended(self.process, signal.SIGINT)
@@ -74,7 +74,7 @@ def demo(mongod: Mongod, tmp_path: Path) -> Iterator[Demo]:
 
 def test_every_printed_line_works_and_the_figures_change(demo: Demo) -> None:
     eventually(demo.ready, within_s=60)
-    links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.said(), re.M)
+    links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
     stats, dead, own, one, refused = demo.curl_lines()
     assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own)]
     before = eventually(lambda: (answer := ask(stats))["totalJobs"] and answer)
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_every_process_and_the_next_run_goes_on_with_the_same_data(
     assert demo.interrupt() == 0
     # We adopt those that had to be killed: one whose end nobody has asked for is no process.
     eventually(lambda: started.isdisjoint(descendants()))
-    assert "Traceback" not in demo.said()
+    assert "Traceback" not in demo.output()
 
     again = Demo(tmp_path)
     try:
