@@ -35,6 +35,7 @@ from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.redaction import Redactor
+from jobmon.rollup.documents import rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings
@@ -353,7 +354,7 @@ def await_built(connection: Connection, collector: int) -> None:
         time.sleep(0.1)
     took_s = time.monotonic() - started
     print(f"first build: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)
-    while "through" not in (connection.rollups.state.find_one({"name": THROUGH}) or {}):
+    while "through" not in (rollup_database(connection).state.find_one({"name": THROUGH}) or {}):
         time.sleep(0.1)
     took_s = time.monotonic() - started
     print(f"history: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)

@@ -44,7 +44,7 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
     with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
         settings = Settings(mongo_uri=mongod.uri)
         connection = Connection(settings, client)
-        History(HOURS).fill(client.jobmon, OwnDatabase.of(connection))
+        History(HOURS).fill(client.jobmon, OwnDatabase.from_connection(connection))
         create_indexes(connection)
     port, log = free_port(), state / "log"
     command = [sys.executable, "-m", "jobmon.cli", "demo", "--port", str(port)]

@@ -20,13 +20,13 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.rollup.changes import Changes, StreamLostError, open_changes
 from jobmon.rollup.counters import Counters
-from jobmon.rollup.documents import OwnDatabase, typed
+from jobmon.rollup.documents import OwnDatabase, connect_as_writer, rollup_database, typed
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.reader import BUILD, CHECKPOINT, FAILURE, FIGURES
 from jobmon.rollup.samples import QueueSample, QueueSamples
 from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.stats_document import dump_stats
-from jobmon.rollup.throughput import STATE, Throughput
+from jobmon.rollup.throughput import STATE, Throughput, retention
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore, QueueHealth, QueueStats
@@ -137,7 +137,7 @@ class Collector:
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
             self._lease = LeaderLease(self._own)
-            self._gauges = QueueSamples(self._own, self._connection.kept)
+            self._gauges = QueueSamples(self._own, retention(self._connection.settings))
 
     def _work(self) -> None:
         with self._counting_throughput():
@@ -361,14 +361,14 @@ def collecting(
     stop, failed = threading.Event(), threading.Event()
     # What it counts is kept: nothing would tell it of a change that went with a lost primary.
     watched = Connection(settings, only_lasting=True)
-    own = Connection.for_writer(settings)
+    own = connect_as_writer(settings)
 
     def work() -> None:
         rest_s, trouble = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not stop.is_set():
             started = time.monotonic()
             try:
-                Collector(watched, own.rollups, stop).run()
+                Collector(watched, rollup_database(own), stop).run()
             except PyMongoError as error:  # the DNS may be away at the start, too
                 trouble.log(error)
                 stop.wait(_RETRY_AFTER_S)
@@ -379,7 +379,7 @@ def collecting(
                     on_failure()
                     return
                 with suppress(PyMongoError):
-                    _note_failure(OwnDatabase(own.rollups, watched.queue_key), error)
+                    _note_failure(OwnDatabase(rollup_database(own), watched.queue_key), error)
                 lasted = time.monotonic() - started > MAX_RESTART_AFTER_S
                 rest_s = RESTART_AFTER_S if lasted else min(2 * rest_s, MAX_RESTART_AFTER_S)
                 stop.wait(rest_s)

@@ -6,6 +6,7 @@ seeing each other's documents: queue and format are part of each `_id` and lead 
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from bson.errors import InvalidDocument, InvalidStringData
@@ -13,6 +14,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DocumentTooLarge, WriteError
 
+from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document, Keys
 
@@ -39,6 +41,16 @@ def typed(value: Any, *kinds: type[T]) -> T:
     raise MalformedError(f"{type(value).__name__} instead of {kinds[0].__name__}")
 
 
+def connect_as_writer(settings: Settings) -> Connection:
+    """A connection as the user that may write jobmon's own databases."""
+    return Connection(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
+
+
+def rollup_database(connection: Connection) -> Database[Document]:
+    """jobmon's own database in the deployment of this connection; DatabaseAwayError."""
+    return connection.reachable_client[connection.settings.rollup_db]
+
+
 class OwnDatabase:
     """The documents of one queue, in this version's format, in jobmon's own database."""
 
@@ -47,9 +59,9 @@ class OwnDatabase:
         self.queue = queue
 
     @classmethod
-    def of(cls, connection: Connection) -> "OwnDatabase":
-        """That of the queue that `connection` watches; PyMongoError while the database is away."""
-        return cls(connection.rollups, connection.queue_key)
+    def from_connection(cls, connection: Connection) -> "OwnDatabase":
+        """The documents of the queue that `connection` watches; PyMongoError."""
+        return cls(rollup_database(connection), connection.queue_key)
 
     def __getitem__(self, name: str) -> Collection[Document]:
         return self._database[name]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
 
+from jobmon.rollup.documents import connect_as_writer
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
@@ -26,7 +27,7 @@ def check_collector(settings: Settings) -> CollectorHealth:
 
     Answers within the server-selection timeout and one query's time limit for each.
     """
-    watched, own = Connection(settings), Connection.for_writer(settings)
+    watched, own = Connection(settings), connect_as_writer(settings)
     try:
         return _check(RollupReader(watched, own))
     except PyMongoError as error:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pymongo.errors import OperationFailure
 
 from jobmon.rollup.counters import COUNTERS, load_counters
-from jobmon.rollup.documents import OwnDatabase, typed
+from jobmon.rollup.documents import OwnDatabase, rollup_database, typed
 from jobmon.rollup.leader import LEASE, LEASES
 from jobmon.rollup.samples import GAUGES, QueueSample
 from jobmon.rollup.samples import load as load_gauge
@@ -222,7 +222,7 @@ class RollupReader:
 
         Every read goes through here: without this right all figures are counted live.
         """
-        own = OwnDatabase(self._own.rollups, self._connection.queue_key)
+        own = OwnDatabase(rollup_database(self._own), self._connection.queue_key)
         try:
             found = list(ask(own))
         except OperationFailure as error:

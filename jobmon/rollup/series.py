@@ -23,6 +23,7 @@ from jobmon.rollup.throughput import (
     busiest,
     floor,
     merge,
+    retention,
     tally,
 )
 from jobmon.single_flight import SingleFlightCache
@@ -227,7 +228,7 @@ class SeriesReader:
 
     def window(self, start: datetime, end: datetime, step: timedelta | None) -> Window:
         """`Window.of`, as far back as is kept."""
-        return Window.of(start, end, step, self._connection.kept)
+        return Window.of(start, end, step, retention(self._connection.settings))
 
     def by_step(self, window: Window, types: Types) -> History[datetime]:
         """What happened to jobs of these types (all, if none is named), step by step.

@@ -20,6 +20,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.rollup.documents import OwnDatabase, typed
 from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
+from jobmon.settings import Settings
 from jobmon.store.bson_json import UNNAMED, label, text
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
@@ -58,6 +59,14 @@ MAX_REST_S = 15.0
 LOOK_FOR_INDEXES_EVERY_S = 10.0
 
 _FINISHED = [status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING]
+
+
+def retention(settings: Settings) -> dict[timedelta, timedelta]:
+    """How long buckets are kept, by their span."""
+    minutes = timedelta(days=settings.minute_retention_days)
+    hours = timedelta(days=settings.hour_retention_days)
+    days = timedelta(days=settings.day_retention_days)
+    return {MINUTE: minutes, 10 * MINUTE: minutes, HOUR: hours, 6 * HOUR: hours, DAY: days}
 
 
 def floor(moment: datetime, span: timedelta) -> datetime:
@@ -327,7 +336,7 @@ class Throughput:
     ) -> None:
         self._looked = looked
         self._connection = connection
-        self._kept = connection.kept
+        self._kept = retention(connection.settings)
         self._own = own
         self._buckets = own[BUCKETS]
         self._state = own[STATE]

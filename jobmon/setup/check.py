@@ -210,7 +210,7 @@ class DeploymentCheck:
         yield warning("changes", says, do=do)
 
     def _collector(self) -> Iterator[Finding]:
-        reader, name = RollupReader(self._connection), self._connection.rollups.name
+        reader, name = RollupReader(self._connection), self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.figures_age_s(), reader.build()
         start = {
             "do": remedies.START_A_COLLECTOR,

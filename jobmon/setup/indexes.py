@@ -14,6 +14,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import Index, required_indexes
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import EXACTLY, ReadCollection, exact_index_name
+from jobmon.web.revocation import state_database
 
 MADE_INDEXES = "init_indexes"  # in the database of what must last
 FORMAT = 1
@@ -198,7 +199,7 @@ class MadeIndexes:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._made = connection.state[MADE_INDEXES]
+        self._made = state_database(connection)[MADE_INDEXES]
 
     @staticmethod
     def entry(index: Index, name: str) -> Document:

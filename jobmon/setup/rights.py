@@ -6,12 +6,13 @@ from functools import partial
 
 from pymongo.errors import OperationFailure, PyMongoError
 
+from jobmon.rollup.documents import rollup_database
 from jobmon.rollup.throughput import STATE
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import UNAUTHORIZED, Finding, describe, granted, ok, problem, warning
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
-from jobmon.web.revocation import REVOKED
+from jobmon.web.revocation import REVOKED, state_database
 
 _WRITES = frozenset(
     {"insert", "update", "remove", "createIndex", "dropIndex", "dropCollection", "collMod"}
@@ -128,7 +129,7 @@ def _needed(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], obj
         if name in deployment.kinds:  # a collection that does not exist has no statistics
             statistics = partial(watched.aggregate, size, maxTimeMS=limit)
             yield "read the size (collStats) of", name, statistics
-    for own in (connection.rollups[STATE], connection.state[REVOKED]):
+    for own in (rollup_database(connection)[STATE], state_database(connection)[REVOKED]):
         read_own = partial(own.find_one, {}, {"_id": True}, max_time_ms=limit)
         yield "read", own.database.name, read_own
 

@@ -5,9 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -170,7 +168,7 @@ class Connection:
         *,
         only_lasting: bool = False,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._read_concern: dict[str, Any] = (
             {"readConcernLevel": "majority"} if only_lasting else {}
         )
@@ -189,11 +187,6 @@ class Connection:
         )
         self._presence = _Presence(settings.server_selection_timeout_ms)
 
-    @classmethod
-    def for_writer(cls, settings: Settings) -> Self:
-        """As the user who may write jobmon's own database."""
-        return cls(replace(settings, mongo_uri=settings.rollup_uri or settings.mongo_uri))
-
     @property
     def client(self) -> MongoClient[Document]:
         """This process's client; it connects in the background and survives its database.
@@ -209,6 +202,17 @@ class Connection:
             maker = self._maker
         return maker.client()
 
+    @property
+    def reachable_client(self) -> MongoClient[Document]:
+        """The client, unless no server was reachable for longer than the selection timeout.
+
+        DatabaseAwayError then; OperationFailure if the server refused this user's sign-in.
+        """
+        client = self.client
+        if self._given is None:
+            self._presence.check(client)
+        return client
+
     def close(self) -> None:
         """Close the client, if there is one; the connection is of no use after that."""
         with self._lock:
@@ -221,7 +225,7 @@ class Connection:
     @property
     def database(self) -> Database[Document]:
         """The database that the URI names, `jobmon` if it names none; DatabaseAwayError."""
-        return self._present().get_default_database(DEFAULT_DATABASE)
+        return self.reachable_client.get_default_database(DEFAULT_DATABASE)
 
     @property
     def collections(self) -> list[str]:
@@ -237,59 +241,28 @@ class Connection:
     def queue_key(self) -> str:
         """What identifies the watched queue in jobmon's own database; PyMongoError."""
         if self._queue_key is None:
-            hello = self._present().admin.command("hello")
+            hello = self.reachable_client.admin.command("hello")
             if hello.get("isreplicaset"):  # one that is to be initiated has no name yet
                 raise NotPrimaryError("the replica set is not initiated")
-            self._queue_key = queue_key(hello.get("setName"), self.database.name, self._settings)
+            self._queue_key = queue_key(hello.get("setName"), self.database.name, self.settings)
         return self._queue_key
-
-    @property
-    def rollups(self) -> Database[Document]:
-        """jobmon's own database, in the watched deployment; DatabaseAwayError."""
-        return self._present()[self._settings.rollup_db]
-
-    @property
-    def state(self) -> Database[Document]:
-        """What outlives the figures: revoked tokens; in the watched deployment."""
-        return self._present()[self._settings.state_db]
-
-    @property
-    def kept(self) -> dict[timedelta, timedelta]:
-        """How long what happened is kept, by the span in which it is counted."""
-        settings = self._settings
-        minutes = timedelta(days=settings.minute_retention_days)
-        hours = timedelta(days=settings.hour_retention_days)
-        return {
-            timedelta(minutes=1): minutes,
-            timedelta(minutes=10): minutes,
-            timedelta(hours=1): hours,
-            timedelta(hours=6): hours,
-            timedelta(days=1): timedelta(days=settings.day_retention_days),
-        }
 
     @property
     def max_time_ms(self) -> int:
         """How long the server may work at one query."""
-        return self._settings.query_timeout_ms
+        return self.settings.query_timeout_ms
 
     def ping(self) -> None:
         """Return when the database answers; PyMongoError when it does not."""
-        self._present().admin.command("ping")
-
-    def _present(self) -> MongoClient[Document]:
-        """The client, if a server is there or may still be hoped for."""
-        client = self.client
-        if self._given is None:
-            self._presence.check(client)
-        return client
+        self.reachable_client.admin.command("ping")
 
     def _watched(self, collection: str, names: FieldMapping) -> ReadCollection:
         return ReadCollection(
-            lambda: self.database[collection], names, self._settings.query_timeout_ms
+            lambda: self.database[collection], names, self.settings.query_timeout_ms
         )
 
     def _connect(self) -> _ClientMaker:
-        settings = self._settings
+        settings = self.settings
 
         def make() -> MongoClient[Document]:
             return MongoClient(

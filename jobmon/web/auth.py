@@ -24,6 +24,7 @@ from flask_jwt_extended.exceptions import JWTExtendedException, NoAuthorizationE
 from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.logs import cause
+from jobmon.rollup.documents import connect_as_writer
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store.connection import Connection
 from jobmon.web.errors import ApiError
@@ -339,7 +340,7 @@ def revoke_command(token_id: str | None, token_stdin: bool, sub: str | None, lis
                 "or JOBMON_JWT_JWKS_URL as for the web service, or give the token's `jti`."
             )
         token_id, until = _id_and_end(sys.stdin.read().strip().removeprefix("Bearer").strip())
-    own = Connection.for_writer(settings)
+    own = connect_as_writer(settings)
     revoked = RevokedTokens(own)
     try:
         if token_id is not None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from jobmon.rollup.documents import rollup_database
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
@@ -39,6 +41,11 @@ class _List:
         for subject, moment in self.before.items():
             before[subject] = max(moment, before.get(subject, moment))
         return _List(self.ids | other.ids, before, self.since)
+
+
+def state_database(connection: Connection) -> Database[Document]:
+    """The database for what must outlive the rollups, in the same deployment; DatabaseAwayError."""
+    return connection.reachable_client[connection.settings.state_db]
 
 
 class RevokedTokens:
@@ -75,7 +82,7 @@ class RevokedTokens:
         made = {"$setOnInsert": {"format": FORMAT, "since": datetime.now(UTC)}}
         self._entries().update_one({"_id": _MARKER}, made, upsert=True)
         self._witnesses().update_one(
-            {"_id": self._connection.state.name}, {"$set": {"format": FORMAT}}, upsert=True
+            {"_id": self._connection.settings.state_db}, {"$set": {"format": FORMAT}}, upsert=True
         )
 
     def add(self, token_id: str, until: datetime | None) -> None:
@@ -107,11 +114,11 @@ class RevokedTokens:
                 yield entry["_id"], until
 
     def _entries(self) -> Collection[Document]:
-        return self._connection.state[REVOKED]
+        return state_database(self._connection)[REVOKED]
 
     def _witnesses(self) -> Collection[Document]:
         """Where the figures are: the databases in which a list was made, by their names."""
-        return self._connection.rollups[REVOKED]
+        return rollup_database(self._connection)[REVOKED]
 
     def _read(self) -> _List:
         found, gone = self._find()
@@ -133,7 +140,7 @@ class RevokedTokens:
 
     def _find(self) -> tuple[_List, str | None]:
         """The list as it stands, and why it cannot be read although it was there before."""
-        name = f"the list of revoked tokens ({self._connection.state.name}.{REVOKED})"
+        name = f"the list of revoked tokens ({self._connection.settings.state_db}.{REVOKED})"
         try:
             found = self._entries().find({}, {"before": True, "since": True})
             entries = list(found.max_time_ms(self._connection.max_time_ms))
@@ -149,12 +156,14 @@ class RevokedTokens:
 
     def _missing(self) -> str | None:
         """Why the marker should be there, if it should."""
-        name = f"the list of revoked tokens ({self._connection.state.name}.{REVOKED})"
+        name = f"the list of revoked tokens ({self._connection.settings.state_db}.{REVOKED})"
         gone = f"{name} was there and is gone: restore it, or run `jobmon revoke` again"
         if self._known.since is not None:
             return gone
         try:
-            found = self._witnesses().find({"_id": self._connection.state.name}, {"_id": True})
+            found = self._witnesses().find(
+                {"_id": self._connection.settings.state_db}, {"_id": True}
+            )
             seen = any(found.max_time_ms(self._connection.max_time_ms))
         except OperationFailure as error:
             if error.code != _UNAUTHORIZED:

@@ -33,6 +33,7 @@ from jobmon.rollup import segments as segments_module
 from jobmon.rollup import stats_document as figures_module
 from jobmon.rollup.changes import PolledChanges
 from jobmon.rollup.collector import Collector, collecting
+from jobmon.rollup.documents import rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
@@ -68,7 +69,7 @@ class Watch:
         self.jobs = database.jobs
         self.settings = replace(given, rollup_db=f"{database.name}_rollups")
         self.connection = Connection(self.settings)
-        self.rollups = self.connection.rollups
+        self.rollups = rollup_database(self.connection)
         self.reader = RollupReader(self.connection)
 
     def truth(self) -> Counts:

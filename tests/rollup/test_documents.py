@@ -49,7 +49,7 @@ class Queue:
 
     @property
     def own(self) -> OwnDatabase:
-        return OwnDatabase.of(self.connection)
+        return OwnDatabase.from_connection(self.connection)
 
     @property
     def jobs(self) -> Any:

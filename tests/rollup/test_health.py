@@ -62,7 +62,7 @@ def test_the_check_fails_without_a_collector_and_passes_with_one(
     create_indexes(connection)
     result = check(environment)
     assert (result.exit_code, result.output) == (1, "no collector works for this queue\n")
-    with collecting(connection._settings):
+    with collecting(connection.settings):
         eventually(lambda: check(environment).output.startswith("figures: "))
         eventually(lambda: check(environment).exit_code == 0)
     assert check(environment).exit_code == 1
@@ -75,7 +75,7 @@ def test_the_check_fails_without_a_collector_and_passes_with_one(
 def test_the_check_fails_where_figures_or_history_are_old(
     environment: dict[str, str], connection: Connection, name: str, moment: str, message: str
 ) -> None:
-    own, now = OwnDatabase.of(connection), datetime.now(UTC)
+    own, now = OwnDatabase.from_connection(connection), datetime.now(UTC)
     until = now + timedelta(hours=1)
     own["leases"].insert_one(own.new("collector", {"holder": "x", "expiresAt": until}))
     own["state"].insert_many([own.new("figures", {"at": now}), own.new("buckets", {"young": now})])

@@ -10,10 +10,10 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.samples import QueueSample, QueueSamples
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, floor
+from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, floor, retention
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
@@ -32,13 +32,13 @@ def connection(
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
     yield connection
-    database.client.drop_database(connection.rollups.name)
+    database.client.drop_database(rollup_database(connection).name)
     connection.client.close()
 
 
 @pytest.fixture
 def gauges(connection: Connection) -> QueueSamples:
-    return QueueSamples(OwnDatabase.of(connection), connection.kept)
+    return QueueSamples(OwnDatabase.from_connection(connection), retention(connection.settings))
 
 
 def gauge(queued: int, oldest_ms: int = 0) -> QueueSample:
@@ -78,7 +78,7 @@ def test_samples_are_read_from_the_start_to_before_the_end(
 def test_a_sample_is_forgotten_by_its_span_and_age(
     connection: Connection, gauges: QueueSamples
 ) -> None:
-    kept = connection.kept
+    kept = retention(connection.settings)
     ages = {"minutes": kept[MINUTE] + DAY, "hours": kept[HOUR] + DAY, "days": kept[DAY] + DAY}
     for age in ages.values():
         gauges.sample(NOW - age, gauge(1))
@@ -96,7 +96,7 @@ def test_the_collector_samples_how_the_queue_stands(
     database.jobs.insert_many(
         [{"status": status, "type": "t", "createdAt": long_ago} for status in ("queued", "odd")]
     )
-    settings = replace(connection._settings)
+    settings = replace(connection.settings)
     with collecting(settings):
         samples = eventually(lambda: RollupReader(connection).gauges(DAY, *ALWAYS))
     (sample,) = samples.values()

@@ -17,7 +17,7 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup import throughput as throughput_module
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE, Tally, Throughput, floor, tally
 from jobmon.settings import Settings
@@ -38,7 +38,7 @@ def service(mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
     connection = app.extensions["jobmon_connection"]
     create_indexes(connection)
     yield Api(app)
-    connection.client.drop_database(connection.rollups.name)
+    connection.client.drop_database(rollup_database(connection).name)
     connection.client.close()
 
 
@@ -50,7 +50,7 @@ def connection_of(service: Api) -> Connection:
 def counting(service: Api) -> Iterator[None]:
     """A collector's throughput thread."""
     connection, stop = connection_of(service), threading.Event()
-    counter = Throughput(connection, OwnDatabase.of(connection))
+    counter = Throughput(connection, OwnDatabase.from_connection(connection))
     thread = threading.Thread(target=counter.run, args=[stop])
     thread.start()
     try:
@@ -176,13 +176,15 @@ def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
 
 
 def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> None:
-    buckets = connection_of(service).rollups.buckets
-    own = OwnDatabase.of(connection_of(service))
+    buckets = rollup_database(connection_of(service)).buckets
+    own = OwnDatabase.from_connection(connection_of(service))
     now = datetime.now(UTC)
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         at = floor(now, DAY) - age * DAY
         buckets.insert_one({**own.scope, "span": span, "at": at, "types": []})
-    Throughput(connection_of(service), OwnDatabase.of(connection_of(service)))._forget(now)
+    Throughput(connection_of(service), OwnDatabase.from_connection(connection_of(service)))._forget(
+        now
+    )
     left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
     assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
 
@@ -194,7 +196,7 @@ def test_buckets_do_not_grow_with_the_types(
     now = datetime.now(UTC)
     for kind in ("a", "a", "a", "b", "b", "c", "d"):
         attempt(database, now, type=kind)
-    stored = connection_of(service).rollups.buckets
+    stored = rollup_database(connection_of(service)).buckets
     with counting(service):
         eventually(lambda: any(bucket["events"] == 14 for bucket in stored.find({"span": 86_400})))
     assert {len(bucket["types"]) for bucket in stored.find()} == {3}
@@ -226,7 +228,7 @@ def test_the_buckets_of_every_span_tell_the_same(service: Api, database: Db) -> 
         attempt(database, now - minutes * MINUTE, createdAt=now - minutes * MINUTE)
     with counting(service):
         eventually(lambda: spans(service) == dict.fromkeys((3_600, 21_600, 86_400), 7))
-        buckets = connection_of(service).rollups.buckets
+        buckets = rollup_database(connection_of(service)).buckets
         # As if a collector had been killed between a minute and what it adds up to.
         for span in (HOUR, 6 * HOUR, DAY):
             buckets.delete_one({"name": throughput_module.bucket_name(span, floor(now, span))})
@@ -237,7 +239,7 @@ def test_the_buckets_of_every_span_tell_the_same(service: Api, database: Db) -> 
 def spans(service: Api) -> dict[int, int]:
     """Attempts that are told by each span in which all are kept."""
     told: Counter[int] = Counter()
-    for counted in connection_of(service).rollups.buckets.find({"span": {"$gt": 600}}):
+    for counted in rollup_database(connection_of(service)).buckets.find({"span": {"$gt": 600}}):
         told[counted["span"]] += sum(n for row in counted["types"] for _, n in row["outcomes"])
     return dict(told)
 
@@ -280,7 +282,9 @@ def test_a_long_time_is_counted_in_pieces_where_the_database_is_slow(
         return tally(connection, start, end, span)
 
     monkeypatch.setattr(throughput_module, "tally", slow)
-    counter = Throughput(connection_of(service), OwnDatabase.of(connection_of(service)))
+    counter = Throughput(
+        connection_of(service), OwnDatabase.from_connection(connection_of(service))
+    )
     (tallies,) = counter._tally(start, start + HOUR, HOUR).values()
     assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
 

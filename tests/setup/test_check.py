@@ -363,7 +363,7 @@ def test_the_collector_absent_stopped_stuck_and_building(
     assert "No collector ever ran" in says().says
     assert says().commands == ("jobmon collector",)
     connection = Connection(settings)
-    own, now = OwnDatabase.of(connection), datetime.now(UTC)
+    own, now = OwnDatabase.from_connection(connection), datetime.now(UTC)
     build = own.new("build", {"at": now, "counted": 5, "estimated": 1_000})
     own["state"].insert_one(build)
     assert says().says == "A first count is under way: 5 of about 1,000 jobs."
