@@ -76,12 +76,43 @@ from jobmon.redaction import REDACTED, Redactor
         "wallet_seed",
         "mnemonic",
         "cardNo",
+        "jwt",
+        "userJWT",
+        "pincode",
+        "userPincode",
+        "cvvcode",
+        "otpcode",
+        "sig",
+        "session_key",
+        "PHPSESSID",
+        "AccountKey",
+        "masterKey",
+        "enc_key",
+        "acctNo",
+        "routing_no",
+        "card_num",
+        "securityCode",
+        "recoveryCodes",
+        "socialSecurityNumber",
+        "Bearer a.secret.in-a-key",
         "password" + "x" * 500,
         "x" * 500 + "_password",
     ],
 )
 def test_a_key_that_looks_secret_is_redacted(key: str) -> None:
-    assert Redactor().redact({key: "value"}) == {key: REDACTED}
+    assert list(Redactor().redact({key: "value"}).values()) == [REDACTED]
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("4111111111111111", REDACTED),
+        ("https://ada:hunter2-Zx9@db/shop", f"https://ada:{REDACTED}@db/shop"),
+        ("user.name", "user.name"),
+    ],
+)
+def test_a_secret_is_found_in_a_key(key: str, shown: str) -> None:
+    assert Redactor().redact({key: {"n": 1}}) == {shown: {"n": 1}}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +122,7 @@ def test_a_key_that_looks_secret_is_redacted(key: str) -> None:
         *("name", "passenger", "compass", "bypass", "side", "inside", "residual", "seedling"),
         *("pinned", "Spin", "accountNote", "accountNotFound", "cardNotPresent", "sessionIdle"),
         *("session", "opinion", "authority", "authored_by", "authType", "auth_method", "assigned"),
+        *("signal", "design_no", "authored", "masterpiece"),
         *("span", "keyboard", "primaryKey", "sort_key", "routing_key", "pwa", "design"),
     ],
 )
@@ -131,6 +163,10 @@ def test_what_has_no_keys_is_unchanged(value: object) -> None:
         {"name": "reset password", "value": "yes"},
         {"key": "color", "value": "red", "k": "v"},
         {"tags": ["one", "two"], "range": ["1999-01-01", "1999-02-01"], "args": ["-v", "x"]},
+        {"type": "mail", "value": 5, "id": "t1", "kind": "password"},
+        {"type": "token.created", "data": {"id": "t1"}},
+        {"fields": ["id", "email", "token"], "authType": "basic", "authMethod": "sms"},
+        {"body": '{"max_tokens": 1000, "n": [1, 2], "note": "x"}', "log": "max_tokens=1000"},
         {"auth": {}, "author": {"name": "Ada"}, "authority": {"id": 7}},
         {"id": "507f1f77bcf86cd799439011", "at": "1999-11-23T03:00:00.000Z", "n": 4111111111111111},
     ],
@@ -147,6 +183,18 @@ def test_an_ordinary_document_stays_readable(document: dict[str, Any]) -> None:
          {"auth": {"user": REDACTED, "more": [REDACTED, {"y": REDACTED}]}}),
         ({"proxyAuth": {"u": "x"}, "authentication": "x", "oauth2": ["x"]},
          {"proxyAuth": {"u": REDACTED}, "authentication": REDACTED, "oauth2": [REDACTED]}),
+        ({"authData": {"id": "x"}, "smtp_auth_config": ["x"], "authHeader": "x", "sasl": {"a": 1}},
+         {"authData": {"id": REDACTED}, "smtp_auth_config": [REDACTED], "authHeader": REDACTED,
+          "sasl": {"a": REDACTED}}),
+        ({"Name": "Authorization", "Value": "x"}, {"Name": "Authorization", "Value": REDACTED}),
+        ({"n": "api-key", "v": "x"}, {"n": "api-key", "v": REDACTED}),
+        ({"type": "password", "value": "x"}, {"type": "password", "value": REDACTED}),
+        ({"id": "pin", "value": 7}, {"id": "pin", "value": REDACTED}),
+        ({"name": "env", "key": "DB_PASSWORD", "value": "x"},
+         {"name": "env", "key": "DB_PASSWORD", "value": REDACTED}),
+        ({"name": "Cookie:", "content": "x"}, {"name": "Cookie:", "content": REDACTED}),
+        (["Host", "h", "Cookie", "x", "Accept", "y"],
+         ["Host", "h", "Cookie", REDACTED, "Accept", "y"]),
         ({"name": "Authorization", "value": "x"}, {"name": "Authorization", "value": REDACTED}),
         ({"key": "X-Api-Key", "value": ["x"]}, {"key": "X-Api-Key", "value": REDACTED}),
         ({"k": "password", "v": 7}, {"k": "password", "v": REDACTED}),
@@ -201,6 +249,46 @@ TEXTS = [
     ("amex 3782 822463 10005", f"amex {REDACTED}"),
     (f"pushed by ghp_{'a1B2' * 9}", f"pushed by {REDACTED}"),
     ("key AKIAIOSFODNN7EXAMPLE", f"key {REDACTED}"),
+    (f"Bearer\n{HIDDEN}", f"Bearer\n{REDACTED}"),
+    (f"Authorization%3A%20Bearer%20{HIDDEN}", f"Authorization%3A{REDACTED}"),
+    (f"Authorization: ApiKey {HIDDEN}, retrying", f"Authorization: {REDACTED}, retrying"),
+    (f'Authorization: Digest username="ada", response="{HIDDEN}"', f"Authorization: {REDACTED}"),
+    (f"-H 'Authorization: Custom {HIDDEN}' x", f"-H 'Authorization: {REDACTED}' x"),
+    (f"https://ada:a/{HIDDEN}@db/shop", f"https://ada:{REDACTED}@db/shop"),
+    (f"https://ada@shop.example:{HIDDEN}@db/", f"https://ada@shop.example:{REDACTED}@db/"),
+    (f"//ada:{HIDDEN}@db/shop", f"//ada:{REDACTED}@db/shop"),
+    (f"u=https%3A%2F%2Fada%3A{HIDDEN}%40db", f"u=https%3A%2F%2Fada%3A{REDACTED}%40db"),
+    (f"root:{HIDDEN}@tcp(db:3306)/shop", f"root:{REDACTED}@tcp(db:3306)/shop"),
+    ("https://0123456789abcdef0123456789abcdef@db/1", f"https://{REDACTED}@db/1"),
+    (f'msg="password={HIDDEN}"', f'msg="password={REDACTED}"'),
+    (f"user%5Bpassword%5D={HIDDEN}", f"user%5Bpassword%5D={REDACTED}"),
+    (f"password%3D{HIDDEN}", f"password%3D{REDACTED}"),
+    (f"password -> {HIDDEN}", f"password -> {REDACTED}"),
+    (f"password := {HIDDEN}", f"password := {REDACTED}"),
+    (f"password\uff1d{HIDDEN}", f"password\uff1d{REDACTED}"),
+    (f"'password': b'{HIDDEN}'", f"'password': b'{REDACTED}'"),
+    (f'password="a\\"{HIDDEN}" x', f'password="{REDACTED}" x'),
+    (f'"password": "{HIDDEN} is cut', f'"password": "{REDACTED}'),
+    (f"password=it's{HIDDEN}", f"password={REDACTED}"),
+    (f"passwords: ['a', '{HIDDEN}'] x", f"passwords: {REDACTED} x"),
+    (f"auth={{'user': 'ada', 'x': '{HIDDEN}'}}", f"auth={REDACTED}"),
+    (f"('password', '{HIDDEN}')", f"('password', '{REDACTED}')"),
+    (f"<a:Pin b='c'>{HIDDEN}</a:Pin>", f"<a:Pin b='c'>{REDACTED}</a:Pin>"),
+    (f"mysql --password {HIDDEN} shop", f"mysql --password {REDACTED} shop"),
+    (f"curl -u ada:{HIDDEN} https://h", f"curl -u ada:{REDACTED} https://h"),
+    (f"mnemonic: {' '.join(['abandon'] * 12)}!", f"mnemonic: {REDACTED}!"),
+    (f"seed phrase = {' '.join(['abandon'] * 12)}!", f"seed phrase = {REDACTED}!"),
+    (f"---- BEGIN SSH2 PRIVATE KEY ----\n{HIDDEN}\n---- END SSH2 PRIVATE KEY ----",
+     REDACTED),
+    (KEY_BLOCK.lower(), REDACTED),
+    ("Private-Lines: 8\nAAAA+/==\nBBBB\nPrivate-MAC: x", f"Private-Lines: {REDACTED}-MAC: x"),
+    ("PAN4111111111111111 and card_4111111111111111", f"PAN{REDACTED} and card_{REDACTED}"),
+    ("no.4111111111111111 of 4111111111111111.00", f"no.{REDACTED} of {REDACTED}.00"),
+    ("4111.1111.1111.1111", REDACTED),
+    ("4111\u00a01111\u00a01111\u00a01111", REDACTED),
+    ("4111\u20131111\u20131111\u20131111", REDACTED),
+    ("41111111 11111111", REDACTED),
+    ("maestro 6759649826438453", f"maestro {REDACTED}"),
 ]  # fmt: skip
 
 
@@ -219,9 +307,32 @@ def test_json_in_a_text_is_redacted_as_json() -> None:
     shown = json.loads(Redactor().redact(f"  {inner}"))
     assert shown["pin"] == REDACTED
     assert json.loads(shown["more"]) == [{"k": "password", "v": REDACTED}]
+    assert json.loads(
+        Redactor().redact(f'{{"auth": {{"x": "{HIDDEN}"}}, "n": 4111111111111111}}')
+    ) == {
+        "auth": {"x": REDACTED},
+        "n": REDACTED,
+    }
     as_it_is = '{ "a":1,\n"b": [2, "é"] }'
     assert Redactor().redact(as_it_is) == as_it_is
     assert HIDDEN not in Redactor().redact(f'{{"a": "Bearer {HIDDEN}", "a": 1}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f'got {{"name": "Cookie", "value": "{HIDDEN}"}}!',
+         f'got {{"name": "Cookie", "value": "{REDACTED}"}}!'),
+        (f'a ["password", "{HIDDEN}"] b {{"n": 1}}', f'a ["password", "{REDACTED}"] b {{"n": 1}}'),
+        (f'{{"auth": {{"x": "{HIDDEN}"}}, "b": "cut', f'{{"auth": {REDACTED}, "b": "cut'),
+        (f'tokens=["a", "{HIDDEN}"] x', f"tokens={REDACTED} x"),
+        (f'{{"pin": "{HIDDEN}", "pin": "b"}} x', f'{{"pin": "{REDACTED}"}} x'),
+        ('"' + r'{\\\"password\\\": \\\"' + HIDDEN + r'\\\"}' + '"',
+         '"' + r'{\\\"password\\\": \\\"' + REDACTED + r'\\\"}' + '"'),
+    ],
+)  # fmt: skip
+def test_json_anywhere_in_a_text_is_redacted(text: str, shown: str) -> None:
+    assert Redactor().redact(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -242,7 +353,11 @@ def test_json_in_a_text_is_redacted_as_json() -> None:
         "1795689794000 took 1795689794123 ms",
         "order 4111111111111112 and 1234567890123456 and 20261123030000123",
         "4111-1111-1111 and 12345678-1234-1234-1234-123456789012",
-        "0.4111111111111111 and id_4111111111111111x",
+        "0.4111111111111111 and id_4111111111111111x and 65a4111111111111111",
+        "Authorization: missing",
+        "http://shop:8080/a@b and https://ada@shop.example/",
+        "docker run --env-file x --rm",
+        "<name>Ada</name> (a: b) [c=d]",
         "507f1f77bcf86cd799439011 and eyJ is no token, nor is eyJhbGciOi",
         "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
         "ratio=0.5 key=value id: 7 name='Ada' author: Ada",
@@ -257,6 +372,9 @@ def test_an_ordinary_text_stays_readable(text: str) -> None:
 
 HOSTILE = r"""
     a eyJ eyJ- eyJa. :// ://a: ://a:b a= a=' a=" a=\ = 1 1_ 1111_ 4111- bearer_ basic_a cookie:_ { [
+    //a: //a:b//: a:b@tcp %3A%2F%2Fa%3A a%3A a=1,_b=1, authorization:_a=_, mnemonic:_aaa_
+    1111.1111. <a <password>a </a> --pin_ -u_a: pin={ pin=( pin=[ pin=" pin="\"
+    auth:< ["a", [{" {"a":1, {"a":1}
     {"a": a- a. $ \ ' " _ SG.a sk- é password:_x_ pin=' pin=" pin=\ -----BEGIN_PRIVATE_KEY-----
 """
 
