@@ -15,7 +15,8 @@ from flask import Response, redirect, render_template, request, url_for
 from pymongo.errors import PyMongoError
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon.web import auth
+from jobmon.dashboard.parts import is_part_request
+from jobmon.web import auth, rate_limit
 from jobmon.web.errors import ApiError, explain
 
 Page = tuple[str, int, Mapping[str, str]]
@@ -53,12 +54,30 @@ _REFUSALS = {
 _REFUSED_OTHERWISE = "Sign-in failed. Try again."
 
 
+def require_session() -> None:
+    """Let a request pass only with a valid token, and not too often: ApiError 401, 429."""
+    auth.require_token(cookie=True)
+    rate_limit.check()
+
+
+def require_admin() -> None:
+    """The same, and only with ADMIN_DASHBOARD: ApiError 403."""
+    require_session()
+    auth.require_permission()
+
+
+def signed_in() -> dict[str, Any] | None:
+    """The caller for the head of a page: `sub` and `is_admin`; None without a valid token."""
+    caller = auth.caller()
+    return {"sub": caller[0], "is_admin": caller[1]} if caller else None
+
+
 def sign_in_page(error: ApiError) -> BaseResponse | Page:
     """The answer to a request without a good session: the sign-in form, and the way back.
 
     A script that asks for a part of a page has to reload that page.
     """
-    if is_part():
+    if is_part_request():
         headers = {**error.headers, "HX-Refresh": "true"}
         return Response(status=HTTPStatus.UNAUTHORIZED, headers=headers)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
@@ -116,11 +135,6 @@ def sign_out() -> BaseResponse:
     response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
     response.delete_cookie(auth.session_cookie(), **_cookie())
     return response
-
-
-def is_part() -> bool:
-    """Whether a script asks for a part of a page that is open."""
-    return "HX-Request" in request.headers or "X-Jobmon-Part" in request.headers
 
 
 def address() -> str:

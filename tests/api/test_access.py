@@ -35,7 +35,8 @@ ANYONE = {
     "/docs": "/docs",
     "/dashboard/sign-in": "/dashboard/sign-in",
     "/dashboard/static/<path:name>": "/dashboard/static/jobmon.css",
-    "/dashboard/<anything:_rest>": "/dashboard/nothing/here",
+    "/dashboard/static/v-<version>/<path:name>": "/dashboard/static/v-0/jobmon.css",
+    "/dashboard/<anything:_path>": "/dashboard/nothing/here",
 }
 SIGNED_IN = {"/jobs": "/jobs"}
 ADMINS = {

@@ -18,7 +18,6 @@ from jobmon.api import examples
 from jobmon.api.openapi import RENEW
 from jobmon.app import create_app
 from jobmon.cli import main
-from jobmon.dashboard import views
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
@@ -286,7 +285,11 @@ def test_failures_are_as_documented(
 
 
 def test_the_docs_are_open_under_a_strict_policy_and_say_what_is_not_built(
-    api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    api: Api,
+    watched: Any,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     answer = api.get("/docs")
     assert answer.status_code == 200
@@ -297,10 +300,8 @@ def test_the_docs_are_open_under_a_strict_policy_and_say_what_is_not_built(
     assert "unsafe" not in policy
     assert "<script>" not in answer.text
     assert "style=" not in answer.text
-    monkeypatch.setattr("jobmon.dashboard.views.STATIC", tmp_path)
-    views._asset.cache_clear()
-    unbuilt = api.get("/docs")
-    views._asset.cache_clear()
+    monkeypatch.setattr("jobmon.dashboard.assets.FOLDER", tmp_path)
+    unbuilt = Api(create_app(make_settings(), watched.client)).get("/docs")
     assert "make assets" in unbuilt.text
     assert 'href="/openapi.json"' in unbuilt.text
     assert "<script" not in unbuilt.text

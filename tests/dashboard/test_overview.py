@@ -8,16 +8,11 @@ from typing import Any
 
 import pytest
 
-from jobmon.dashboard.overview import (
-    RANGES,
-    SORTS,
-    Facts,
-    Tile,
-    TypeRow,
-    chart_columns,
-    overview,
-    sorted_types,
-)
+from jobmon.dashboard.charts import chart_columns
+from jobmon.dashboard.facts import RANGES, Facts
+from jobmon.dashboard.overview import overview
+from jobmon.dashboard.tiles import Tile
+from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.samples import QueueSample

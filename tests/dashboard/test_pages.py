@@ -14,7 +14,7 @@ import pytest
 from flask import render_template
 
 from jobmon.app import create_app
-from jobmon.dashboard import views
+from jobmon.dashboard import assets, overview_page
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings
@@ -242,7 +242,7 @@ def test_a_part_that_has_not_changed_is_304_and_a_changed_queue_is_another(
     service: Make, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = count()
-    monkeypatch.setattr(views, "_second", lambda: next(seconds))
+    monkeypatch.setattr(overview_page, "_second", lambda: next(seconds))
     admin = signed_in(service())
     paths = ("/dashboard/overview", JOBS, f"{JOBS}/j1", "/dashboard/my")
     tags = {}
@@ -292,7 +292,7 @@ def test_all_who_ask_at_the_same_time_cost_one_look(
         return figures(store)
 
     monkeypatch.setattr(JobStore, "figures", slowly)
-    monkeypatch.setattr(views, "_second", lambda: 0)
+    monkeypatch.setattr(overview_page, "_second", lambda: 0)
     viewers = [signed_in(api, f"viewer-{number}") for number in range(8)]
     statuses: list[int] = []
     paths = (OVERVIEW, "/dashboard/overview")
@@ -732,7 +732,7 @@ def test_thousands_of_types_make_a_page_of_bounded_size(admin: Viewer, watched: 
     answer = admin.get(OVERVIEW)
     assert_smaller(answer, 150_000)
     page = Page(answer.text)
-    assert len(page.all("tr")) == 1 + views.TYPES_SHOWN
+    assert len(page.all("tr")) == 1 + overview_page.TYPES_SHOWN
     assert "Showing 50 of 2,000: search or sort to see others" in page.text
     assert_smaller(admin.get(JOBS), 150_000)
     assert "type-1999" in admin.page(f"{OVERVIEW}?text=E-1999").text
@@ -744,11 +744,12 @@ def test_files_of_ours_are_kept_as_long_as_their_content_is_the_same(stranger: V
     for address in addresses:
         answer = stranger.get(address)
         assert answer.status_code == 200
-        assert re.search(r"\?v=[0-9a-f]{12}$", address)
+        assert re.search(r"/static/v-[0-9a-f]{12}/", address)
         assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    # By another hash, another version's file is meant.
-    for address in ("/dashboard/static/jobmon.css", "/dashboard/static/jobmon.css?v=000000000000"):
-        assert stranger.get(address).headers["Cache-Control"] == "no-cache"
+    # Another hash means a file of another version.
+    for address in ("jobmon.css", "v-000000000000/jobmon.css"):
+        answer = stranger.get(f"/dashboard/static/{address}")
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
 
 
 def test_files_have_the_types_that_browsers_run(stranger: Viewer) -> None:
@@ -765,7 +766,7 @@ def test_no_other_file_is_given_away(stranger: Viewer, path: str) -> None:
 
 
 def test_a_first_visit_is_small(admin: Viewer) -> None:
-    if not (views.STATIC / "vendor").is_dir() and not os.environ.get("CI"):
+    if not (assets.FOLDER / "vendor").is_dir() and not os.environ.get("CI"):
         pytest.skip("the front-end parts are not built: make assets")
     first = admin.get(OVERVIEW, Accept_Encoding="gzip")
     page = admin.page(OVERVIEW)
@@ -781,16 +782,12 @@ def test_pages_work_without_the_parts_that_are_built(
     admin: Viewer, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("icon.svg", "jobmon.css", "jobmon.js", "charts.js"):
-        (tmp_path / name).write_bytes((views.STATIC / name).read_bytes())
-    monkeypatch.setattr(views, "STATIC", tmp_path)
-    views._asset.cache_clear()
-    try:
-        for path in (OVERVIEW, JOBS, "/dashboard/sign-in"):
-            page = admin.page(path)
-            assert "vendor" not in " ".join(page.addresses())
-            assert "" not in page.addresses()
-    finally:
-        views._asset.cache_clear()
+        (tmp_path / name).write_bytes((assets.FOLDER / name).read_bytes())
+    monkeypatch.setattr(assets, "FOLDER", tmp_path)
+    for path in (OVERVIEW, JOBS, "/dashboard/sign-in"):
+        page = admin.page(path)
+        assert "vendor" not in " ".join(page.addresses())
+        assert "" not in page.addresses()
 
 
 def test_the_way_in_is_the_overview(stranger: Viewer) -> None:

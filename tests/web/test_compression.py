@@ -7,7 +7,7 @@ from typing import Any
 import brotli
 import pytest
 
-from jobmon.dashboard import views
+from jobmon.dashboard import assets
 from jobmon.web import compression
 
 from ..conftest import Api
@@ -54,7 +54,7 @@ def test_a_file_is_compressed_once_for_all_who_ask(
 def test_who_accepts_neither_gets_the_file_as_it_is(api: Api, accepted: str) -> None:
     answer = api.client.get(FILES[0], headers={"Accept-Encoding": accepted})
     assert "Content-Encoding" not in answer.headers
-    assert answer.data.startswith((views.STATIC / "jobmon.css").read_bytes()[:100])
+    assert answer.data.startswith((assets.FOLDER / "jobmon.css").read_bytes()[:100])
 
 
 def test_a_small_file_is_not_compressed(api: Api) -> None:

@@ -1,0 +1,66 @@
+"""What the pages may load: our own files, and the policy that forbids everything else."""
+
+import hashlib
+import logging
+from functools import cached_property
+from http import HTTPStatus
+from pathlib import Path
+
+from flask import Response, url_for
+
+from jobmon.web.compression import fixed_response
+from jobmon.web.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent / "static"
+# The types that browsers expect, whatever the machine's own tables contain.
+MIMETYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class StaticFiles:
+    """The files below `static/`, read when the first one is requested.
+
+    Their addresses contain a hash over all of them. So the content of an address never changes,
+    and modules that import each other by relative paths are of the same version.
+    """
+
+    @cached_property
+    def _contents(self) -> dict[str, bytes]:
+        if not (FOLDER / "vendor").is_dir():
+            log.warning("static/vendor is not built: pages work without it, but do not update")
+        return {
+            path.relative_to(FOLDER).as_posix(): path.read_bytes()
+            for path in sorted(FOLDER.rglob("*"))
+            if path.is_file()
+        }
+
+    @cached_property
+    def _version(self) -> str:
+        digest = hashlib.blake2b(digest_size=6)
+        for name, content in self._contents.items():
+            digest.update(f"{name} {len(content)} ".encode() + content)
+        return digest.hexdigest()
+
+    def address(self, name: str) -> str:
+        """The address of a file; empty if it is not built (`make assets`)."""
+        if name not in self._contents:
+            return ""
+        return url_for("dashboard.versioned_file", version=self._version, name=name)
+
+    def serve(self, name: str, version: str = "") -> Response:
+        """The file of that name; browsers keep it if the address has its version."""
+        if name not in self._contents:
+            raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
+        mimetype = MIMETYPES.get(Path(name).suffix, "application/octet-stream")
+        response = fixed_response(self._contents[name], mimetype)
+        # During an upgrade a process may receive requests for files of another version.
+        is_fixed = version == self._version
+        response.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if is_fixed else "no-cache"
+        )
+        return response

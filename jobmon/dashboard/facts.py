@@ -1,0 +1,67 @@
+"""What the overview is made of: the evidence of now, and a range of the queue's past."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobmon.diagnosis.evidence import Evidence, Missing, history
+from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.series import History, SeriesReader, Window
+from jobmon.rollup.throughput import HOUR, MINUTE
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
+
+RANGES = {
+    "1h": (HOUR, MINUTE),
+    "24h": (24 * HOUR, 10 * MINUTE),
+    "7d": (timedelta(days=7), HOUR),
+    "30d": (timedelta(days=30), 6 * HOUR),
+}
+RANGE_WORDS = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of the queue: the evidence of now, and a range of its past.
+
+    `past` is the range by step, `types` the same by type; `gauges` are its samples.
+    """
+
+    evidence: Evidence
+    range: str
+    past: History[datetime] | Missing
+    types: History[str] | Missing
+    gauges: Mapping[datetime, QueueSample]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Jobs by status; empty where they could not be counted."""
+        return self.evidence.figures.status_counts() or {}
+
+
+class NotKeptError(Exception):
+    """The figures of the range are not kept for so long, as the settings say."""
+
+
+def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
+    """The range `wanted` until `now`; NotKeptError."""
+    length, step = RANGES[wanted]
+    try:
+        return series.window(now - length, now, step)
+    except ValueError as error:
+        raise NotKeptError(str(error)) from None
+
+
+def gather(
+    store: JobStore, series: SeriesReader, lists: JobLists, wanted: str, now: datetime
+) -> Facts:
+    """Read everything that an overview of the range `wanted` needs; NotKeptError."""
+    window = window_of(series, wanted, now)
+    evidence = Evidence.gather(store, series, lists, now)
+    return Facts(
+        evidence=evidence,
+        range=wanted,
+        past=history(lambda: series.by_step(window, ()), evidence, partly=True),
+        types=history(lambda: series.by_type(window), evidence, partly=True),
+        gauges=series.stood(window),
+    )

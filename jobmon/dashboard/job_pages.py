@@ -1,0 +1,142 @@
+"""The pages about jobs: the list of all, the caller's own, and one job."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from flask import Response, render_template, request
+from marshmallow import ValidationError
+from werkzeug.wrappers import Response as BaseResponse
+
+from jobmon.api.jobs import filter_of, job_of_caller, list_of_jobs
+from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
+from jobmon.dashboard import session
+from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
+from jobmon.domain import JobStatus
+from jobmon.store.bson_json import is_filter
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
+from jobmon.web import auth
+from jobmon.web.errors import ApiError
+
+PER_PAGE = 25
+HELD_ROWS_HEADER = "X-Jobmon-Held"  # quoted ids of the rows that stay in place, with commas
+SUGGESTED_TYPES = 200
+SUGGESTED_STATUSES = 20
+EXPORTS = ("csv", "ndjson")
+
+Page = BaseResponse | str | tuple[str, int]
+
+
+class JobPages:
+    """The routes of the pages about jobs."""
+
+    def __init__(self, store: JobStore, lists: JobLists) -> None:
+        self._store = store
+        self._lists = lists
+
+    def all_jobs(self) -> Page:
+        """All jobs, for an admin."""
+        session.require_admin()
+        return self._list(None)
+
+    def own_jobs(self) -> Page:
+        """The caller's own jobs."""
+        session.require_session()
+        return self._list(auth.subject())
+
+    def job(self, job_id: str) -> Response | str:
+        """One job, for its owner or an admin."""
+        session.require_session()
+        detail = JobDetail().dump(job_of_caller(self._store, job_id))
+        now = datetime.now(UTC)
+        context = {
+            "job": detail,
+            "steps": timeline(detail, now),
+            "lease_expired": has_expired_lease(detail, now),
+            "finished": is_finished(detail),
+            "finds_codes": self._store.finds("lastError.code"),
+        }
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_job.html", **context))
+        return render_template("dashboard/job.html", **context)
+
+    def job_by_query(self) -> Response | str:
+        """The same for an id that no path can hold: see `formatting.job_address`."""
+        return self.job(request.args.get("id", ""))
+
+    def _list(self, owner: str | None) -> Page:
+        schema = ListQuery() if owner is None else OwnListQuery()
+        asked, errors, shown = _list_parameters(), {}, None
+        paged = {} if asked.get("format") in EXPORTS else {"per_page": PER_PAGE}
+        try:
+            query = schema.load(paged | asked)
+            found = list_of_jobs(self._lists, query, owner=owner)
+            if isinstance(found, Response):
+                return found  # an export
+            shown = JobList().dump(found)
+        except ValidationError as error:
+            errors = error.messages_dict
+        except ApiError as error:
+            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            errors = error.details or {}
+        context = {
+            "asked": asked,
+            "errors": {name: _join_messages(messages) for name, messages in errors.items()},
+            "shown": shown,
+            "own": owner is not None,
+            "finds_owners": self._store.finds("createdBy"),
+            "finds_codes": self._store.finds("lastError.code"),
+            "path": request.path,
+        }
+        if is_part_request() and shown is not None:
+            context |= self._held_rows(query, shown["data"], owner)
+            return conditional_response(render_template("dashboard/_jobs.html", **context))
+        types, statuses = self._suggestions() if owner is None else ([], [])
+        page = render_template("dashboard/jobs.html", types=types, odd_statuses=statuses, **context)
+        return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
+
+    def _held_rows(
+        self, query: dict[str, Any], shown: list[dict[str, Any]], owner: str | None
+    ) -> dict[str, Any]:
+        """The rows that a browser keeps in place although they are no longer on the page.
+
+        `held` are those jobs with their present fields, `gone` the ids of jobs that do not exist.
+        """
+        ids = [unquote(held) for held in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
+        missing = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))
+        for job in shown:
+            if job["jobId"] in missing:
+                missing.remove(job["jobId"])
+        found = self._lists.look_up(missing, filter_of(query, owner), owner)
+        jobs = JobList().dump({"data": [job for job, _ in found]})["data"]
+        held = [job | {"matches": matches} for job, (_, matches) in zip(jobs, found, strict=True)]
+        existing = {job["jobId"] for job in held}
+        return {"held": held, "gone": [job_id for job_id in missing if job_id not in existing]}
+
+    def _suggestions(self) -> tuple[list[str], list[str]]:
+        """The types of the queue, and its statuses in addition to the known ones."""
+        figures = self._store.figures()
+        types = sorted(filter(is_filter, figures.type_counts() or {}))
+        odd = set(figures.status_counts() or {}) - set(JobStatus)
+        return types[:SUGGESTED_TYPES], sorted(filter(is_filter, odd))[:SUGGESTED_STATUSES]
+
+
+def _list_parameters() -> dict[str, Any]:
+    """The list's parameters in this request's address; empty ones are left out."""
+    repeated = ("status", "type")
+    single = ListQuery().fields.keys() - set(repeated)
+    asked: dict[str, Any] = {
+        name: [value for value in request.args.getlist(name) if value] for name in repeated
+    }
+    return asked | {name: request.args[name] for name in single if request.args.get(name)}
+
+
+def _join_messages(messages: Any) -> str:
+    """The messages about a parameter as one line; a repeated one has them by position."""
+    if isinstance(messages, dict):
+        messages = [text for texts in messages.values() for text in texts]
+    return " ".join(dict.fromkeys(messages))

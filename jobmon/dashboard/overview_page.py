@@ -1,0 +1,126 @@
+"""The overview: the page, its part that is renewed every second, and the charts' data."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+from flask import Response, json, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as BaseResponse
+
+from jobmon.dashboard import session
+from jobmon.dashboard.charts import chart_columns
+from jobmon.dashboard.facts import RANGES, NotKeptError, gather, window_of
+from jobmon.dashboard.overview import overview
+from jobmon.dashboard.parts import conditional_response
+from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
+from jobmon.diagnosis.attention import TypeCondition
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
+from jobmon.web import auth
+from jobmon.web.errors import invalid, unavailable
+
+# Viewers of the same overview within the same second share one answer.
+SHARED_S = 1
+KEPT_ANSWERS = 100
+DEFAULT_SORT = "-queued"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewQuery:
+    """Which overview: its range, and which types of jobs in which order."""
+
+    range: str
+    by: str
+    text: str
+    only: str
+
+    @classmethod
+    def from_request(cls) -> Self:
+        """The query of this request's address; ApiError 422 names a bad parameter."""
+        name, by = request.args.get("range", "1h"), request.args.get("by", DEFAULT_SORT)
+        if name not in RANGES:
+            raise invalid("range", f"One of {', '.join(RANGES)}.")
+        if by.removeprefix("-") not in SORTS:
+            raise invalid("by", f"One of {', '.join(SORTS)}, after - the largest first.")
+        only = request.args.get("only", "")
+        if only not in ("", *TypeCondition):
+            raise invalid("only", f"One of {', '.join(TypeCondition)}.")
+        text = request.args.get("text", "")[:LONGEST_SEARCH]
+        return cls(range=name, by=by, text=text, only=only)
+
+
+class OverviewPage:
+    """The routes of the overview."""
+
+    def __init__(self, store: JobStore, lists: JobLists, series: SeriesReader) -> None:
+        self._store = store
+        self._lists = lists
+        self._series = series
+        self._answers: SingleFlightCache[str] = SingleFlightCache(KEPT_ANSWERS)
+
+    def page(self) -> BaseResponse | str:
+        """The overview; callers who may not see it are sent to their own jobs."""
+        session.require_session()
+        if not auth.is_admin():
+            return redirect(url_for("dashboard.own_jobs"))
+        query = OverviewQuery.from_request()
+        part = self._part(query)
+        return render_template("dashboard/overview.html", part=part, asked=query)
+
+    def part(self) -> Response:
+        """Everything on the overview that changes by itself."""
+        session.require_admin()
+        return conditional_response(self._part(OverviewQuery.from_request()))
+
+    def charts(self) -> Response:
+        """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
+        session.require_admin()
+        query = OverviewQuery.from_request()
+        key = (query.range, _second())
+        shown = self._answers.get(key, lambda: self._read_charts(query.range))
+        return conditional_response(shown, "application/json")
+
+    def _part(self, query: OverviewQuery) -> str:
+        return self._answers.get((query, _second()), lambda: self._render(query))
+
+    def _render(self, query: OverviewQuery) -> str:
+        """Shared by all viewers: it must contain nothing about a caller."""
+        try:
+            now = datetime.now(UTC)
+            facts = gather(self._store, self._series, self._lists, query.range, now)
+        except NotKeptError as error:
+            raise invalid("range", str(error)) from None
+        shown = overview(facts)
+        only = shown.matching[query.only] if query.only else None
+        rows = sorted_types(shown.types, query.by, query.text, only)
+        return render_template(
+            "dashboard/_overview.html",
+            shown=shown,
+            rows=rows[:TYPES_SHOWN],
+            count=len(rows),
+            asked=query,
+        )
+
+    def _read_charts(self, name: str) -> str:
+        try:
+            window = window_of(self._series, name, datetime.now(UTC))
+            past = self._series.by_step(window, ())
+        except NotKeptError as error:
+            raise invalid("range", str(error)) from None
+        except NoCollectorError:
+            evidence = Evidence.gather(self._store, self._series, self._lists, datetime.now(UTC))
+            code = "collector_unavailable"
+            if isinstance(evidence.minutes, Missing) and evidence.minutes.lacks_indexes:
+                code = "indexes_missing"
+            elif evidence.has_collector:
+                code = "history_unavailable"
+            raise unavailable(code, "There is no history of this range.") from None
+        return json.dumps(chart_columns(past, window.step, self._store.unknown))
+
+
+def _second() -> int:
+    return int(time.monotonic() // SHARED_S)
