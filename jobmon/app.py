@@ -17,7 +17,15 @@ from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 from jobmon.store.probe import DatabaseProbe
-from jobmon.web import admission, auth, compression, rate_limit, request_log, security_headers
+from jobmon.web import (
+    admission,
+    auth,
+    compression,
+    rate_limit,
+    request_log,
+    security_headers,
+    token_commands,
+)
 
 # gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
 EXIT_BAD_SETTINGS = 3
@@ -59,6 +67,7 @@ def create_app(
     request_log.register(app)
     metrics.register(app, settings, probe, store, rollup)
     auth.register(app, settings, connection)
+    token_commands.register(app)
     rate_limit.register(app, settings)
     admission.register(app, settings)
     api = openapi.DocumentedApi(app)

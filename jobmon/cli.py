@@ -24,7 +24,7 @@ from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
 from jobmon.setup.removal import remove, script_removal
 from jobmon.setup.users import User
 from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
-from jobmon.web.auth import revoke_command, token_command
+from jobmon.web.token_commands import revoke_command, token_command
 
 # How `jobmon --help` lists the commands: in the order in which one comes to need them.
 SECTIONS = {

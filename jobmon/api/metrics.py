@@ -82,7 +82,7 @@ def register(
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
         # That the database is away has to be told, not answered with.
-        routes.before_request(partial(auth.require_admin, unasked=True))
+        routes.before_request(partial(auth.require_admin, require_revocation_check=False))
 
     @routes.get("/metrics")
     def metrics() -> Response:

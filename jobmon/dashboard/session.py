@@ -108,14 +108,14 @@ def sign_in() -> BaseResponse:
     if len(token) > MAX_COOKIE_BYTES:
         return _refuse(TOO_LONG, then)
     try:
-        lasts_s = auth.seconds_left(token)
+        lasts_s = auth.accept_token(token)
     except (ApiError, PyMongoError) as error:
         return _refuse(explain(error).code, then)
     response = redirect(then or url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
     max_age = None
     if lasts_s is not None:
         max_age = max(1, round(min(lasts_s + KEEP_EXPIRED_S, MAX_COOKIE_AGE_S)))
-    response.set_cookie(auth.session_cookie(), token, max_age=max_age, **_cookie())
+    response.set_cookie(auth.session_cookie_name(), token, max_age=max_age, **_cookie())
     return response
 
 
@@ -133,7 +133,7 @@ def sign_out() -> BaseResponse:
     """Forget the token."""
     _require_same_origin()
     response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
-    response.delete_cookie(auth.session_cookie(), **_cookie())
+    response.delete_cookie(auth.session_cookie_name(), **_cookie())
     return response
 
 

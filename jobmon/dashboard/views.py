@@ -18,9 +18,10 @@ from jobmon.dashboard.parts import is_part_request
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import SeriesReader
 from jobmon.store.bson_json import MAX_NAME_LENGTH, label
+from jobmon.store.failures import Failure
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
-from jobmon.web.errors import AWAY, ApiError, explain
+from jobmon.web.errors import ApiError, explain
 
 THEMES = ("light", "dark")
 FILTERS = (
@@ -105,7 +106,9 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
         return current_app.make_response(session.sign_in_page(known))
     if is_part_request():
         return Response(status=known.status, headers={**known.headers, "X-Error-Code": known.code})
-    page = render_template("dashboard/error.html", error=known, is_away=known.message == AWAY)
+    page = render_template(
+        "dashboard/error.html", error=known, is_away=known.failure is Failure.AWAY
+    )
     return page, known.status, known.headers
 
 

@@ -1,7 +1,6 @@
-"""Every failure as `{"error": {"code", "message", "details"?}}` with the right status.
+"""Answers every failure as `{"error": {"code", "message", "details"?}}` with the right status.
 
-The codes are those of the contract. A fault is logged once, with its cause; the caller gets
-neither stack nor query.
+A fault is logged once, with its cause; the caller gets neither stack nor query.
 """
 
 import logging
@@ -21,20 +20,20 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 RETRY_SLOW_AFTER_S = 10
 
-AWAY = "The database does not answer. Try again."
-INTERRUPTED = "The database ended the query before it was done. Try again."
-TOO_SLOW = (
-    "The query took longer than the database may work at one. Ask for less: a narrower filter, "
-    "or the next pages by cursor instead of a page far from 1."
-)
-# What a caller is answered where the deployment, not the query, is at fault: the message, and
-# after how many seconds the same query may succeed.
+# For each failure that the deployment causes: the message, and the seconds of Retry-After.
 _UNAVAILABLE = {
-    Failure.AWAY: (AWAY, RETRY_AFTER_S),
-    Failure.INTERRUPTED: (INTERRUPTED, RETRY_AFTER_S),
-    Failure.TOO_SLOW: (TOO_SLOW, RETRY_SLOW_AFTER_S),
+    Failure.AWAY: ("The database does not answer. Try again.", RETRY_AFTER_S),
+    Failure.INTERRUPTED: (
+        "The database ended the query before it was done. Try again.",
+        RETRY_AFTER_S,
+    ),
+    Failure.TOO_SLOW: (
+        "The query took longer than its time limit. Use a narrower filter, or follow `next_cursor` "
+        "instead of requesting a page far from 1.",
+        RETRY_SLOW_AFTER_S,
+    ),
     Failure.TOO_LARGE: (
-        "The query needs more memory than the database allows. Ask for less: a narrower filter.",
+        "The query needs more memory than the database allows. Use a narrower filter.",
         RETRY_SLOW_AFTER_S,
     ),
     Failure.REFUSED: (
@@ -45,12 +44,17 @@ _UNAVAILABLE = {
 
 _CODES = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
-    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This address does not answer that."),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "Method not allowed."),
 }
 
 
 class ApiError(Exception):
-    """A failure to be told to the caller as it is."""
+    """A failure, as it is answered to the caller.
+
+    `failure` is the kind of database failure that caused it, if one did.
+
+    >>> raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class ApiError(Exception):
         *,
         details: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        failure: Failure | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -67,6 +72,7 @@ class ApiError(Exception):
         self.message = message
         self.details = details
         self.headers = headers or {}
+        self.failure = failure
 
 
 def unavailable(
@@ -75,38 +81,45 @@ def unavailable(
     retry_after_s: int = RETRY_AFTER_S,
     *,
     details: dict[str, Any] | None = None,
+    failure: Failure | None = None,
 ) -> ApiError:
-    """503 with Retry-After: something that jobmon depends on does not answer."""
-    headers = {"Retry-After": str(retry_after_s)}
-    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, details=details, headers=headers)
+    """503 with Retry-After: the same request may succeed later."""
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        code,
+        message,
+        details=details,
+        headers={"Retry-After": str(retry_after_s)},
+        failure=failure,
+    )
 
 
 def invalid(parameter: str, *messages: str) -> ApiError:
-    """422 that names one bad parameter."""
+    """422 that names one bad parameter and what is wrong with it."""
     return _validation_error({parameter: list(messages)})
 
 
 def register(app: Flask) -> None:
-    """Let the app answer every exception as this module says."""
+    """Let the app answer every exception with an ApiError."""
     app.register_error_handler(Exception, lambda error: _answer(explain(error)))
 
 
 def explain(error: Exception) -> ApiError:
-    """What to tell the caller of any failure; a fault is logged here, once.
+    """The answer to any failure; a fault is logged here, once.
 
-    The code is also for the line that is logged of the request.
+    The request's line in the log has its code, too.
     """
     match error:
         case ApiError():
-            known = error
+            answer = error
         case HTTPException():
-            known = _http_error(error)
+            answer = _explain_http_error(error)
         case PyMongoError():
-            known = _database_error(error)
+            answer = _explain_database_error(error)
         case _:
-            known = _server_error(error)
-    g.jobmon_error_code = known.code
-    return known
+            answer = _explain_fault(error)
+    g.jobmon_error_code = answer.code
+    return answer
 
 
 def _answer(error: ApiError) -> Response:
@@ -128,9 +141,9 @@ def _validation_error(details: dict[str, Any]) -> ApiError:
     )
 
 
-def _http_error(error: HTTPException) -> ApiError:
+def _explain_http_error(error: HTTPException) -> ApiError:
     if isinstance(error, UnprocessableEntity) and hasattr(error, "data"):
-        return _validation_error(_by_parameter(error.data["messages"]))
+        return _validation_error(_flatten_messages(error.data["messages"]))
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     code, message = _CODES.get(
         status, (status.phrase.lower().replace(" ", "_"), error.description or status.phrase)
@@ -141,25 +154,28 @@ def _http_error(error: HTTPException) -> ApiError:
     return ApiError(status, code, message, headers=headers)
 
 
-def _by_parameter(messages: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    """webargs' {location: {parameter: messages or {position: messages}}}, flattened."""
+def _flatten_messages(messages: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """{parameter: messages} from webargs' {location: {parameter: messages}}.
+
+    For a parameter that may be repeated webargs has {position: messages} in place of messages.
+    """
     flat: dict[str, list[str]] = {}
     for parameters in messages.values():
-        for parameter, said in parameters.items():
-            nested = said.values() if isinstance(said, dict) else [said]
+        for parameter, found in parameters.items():
+            nested = found.values() if isinstance(found, dict) else [found]
             flat[parameter] = list(dict.fromkeys(text for texts in nested for text in texts))
     return flat
 
 
-def _database_error(error: PyMongoError) -> ApiError:
+def _explain_database_error(error: PyMongoError) -> ApiError:
     failure = classify_failure(error)
     if failure is None:
-        return _server_error(error)
-    if not isinstance(error, DatabaseAwayError):  # of these the first was logged, there are many
+        return _explain_fault(error)
+    if not isinstance(error, DatabaseAwayError):  # the first one was logged where it is raised
         log.error("%s: database unavailable: %s", request.endpoint, cause(error))
-    return unavailable("database_unavailable", *_UNAVAILABLE[failure])
+    return unavailable("database_unavailable", *_UNAVAILABLE[failure], failure=failure)
 
 
-def _server_error(error: Exception) -> ApiError:
+def _explain_fault(error: Exception) -> ApiError:
     log.error("%s %s failed", request.method, request.endpoint, exc_info=error)
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "Internal server error.")

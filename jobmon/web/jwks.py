@@ -51,7 +51,7 @@ class KeySet:
         self._fetching: threading.Event | None = None
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
-    def key(self, kid: str | None) -> jwt.PyJWK | None:
+    def find_key(self, kid: str | None) -> jwt.PyJWK | None:
         """The key, or None if the provider has no such; 503 if it cannot be asked."""
         found = self._find(kid)
         age = time.monotonic() - self._fetched_at

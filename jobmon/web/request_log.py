@@ -41,8 +41,8 @@ def _end(response: Response) -> Response:
         "route": request.url_rule.rule if request.url_rule is not None else None,
         "status": response.status_code,
         **({"code": g.jobmon_error_code} if "jobmon_error_code" in g else {}),
-        **({"reason": reason} if (reason := auth.refusal()) else {}),
-        "user": auth.subject() if auth.is_known() else None,
+        **({"reason": reason} if (reason := auth.refusal_reason()) else {}),
+        "user": auth.subject() if auth.is_authenticated() else None,
         "address": request.remote_addr,
         **tracing.ids(),
     }

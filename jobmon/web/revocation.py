@@ -103,7 +103,7 @@ class RevokedTokens:
         change = {"$set": {"format": FORMAT, "before": datetime.now(UTC)}}
         self._entries().update_one({"_id": {"sub": subject}}, change, upsert=True)
 
-    def all(self) -> Iterator[tuple[str, str]]:
+    def entries(self) -> Iterator[tuple[str, str]]:
         """What is revoked, and for how long, in words; in the order of the list."""
         for entry in self._entries().find().sort("_id").max_time_ms(self._connection.max_time_ms):
             subject, ends = _subject(entry), entry.get("expiresAt")

@@ -18,7 +18,7 @@ from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.web import revocation
-from jobmon.web.auth import token_id
+from jobmon.web.claims import token_id
 from jobmon.web.revocation import REVOKED, RevokedTokens
 
 from ..conftest import SECRET, Api

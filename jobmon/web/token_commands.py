@@ -1,0 +1,112 @@
+"""`jobmon token` and `jobmon revoke`: issue a token, and refuse one before it expires."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+
+import click
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+from pymongo.errors import PyMongoError
+
+from jobmon.logs import cause
+from jobmon.rollup.documents import connect_as_writer
+from jobmon.settings import Settings
+from jobmon.store.failures import is_unauthorized
+from jobmon.web.auth import issue_token, read_claims
+from jobmon.web.claims import token_id
+from jobmon.web.errors import ApiError
+from jobmon.web.revocation import RevokedTokens
+
+_GRACE_S = 3_600  # an entry outlives its token by this, for clocks that differ
+
+
+def register(app: Flask) -> None:
+    """Add the commands to `flask --app wsgi`."""
+    app.cli.add_command(token_command)
+    app.cli.add_command(revoke_command)
+
+
+@click.command("token")
+@click.option("--sub", required=True, help="The subject: the createdBy of the jobs it may see.")
+@click.option("--role", required=True, help="The role, for instance admin.")
+@click.option("--hours", default=1.0, show_default=True, help="The token's lifetime.")
+@with_appcontext
+def token_command(sub: str, role: str, hours: float) -> None:
+    """Print a token signed with JOBMON_JWT_SECRET_KEY."""
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    if settings.jwt_secret_key is None:
+        raise click.ClickException(
+            "JOBMON_JWT_SECRET_KEY is not set: tokens come from your identity provider."
+        )
+    click.echo(issue_token(sub, role, timedelta(hours=hours)))
+
+
+@click.command("revoke")
+@click.argument("jti", metavar="JTI", required=False)
+@click.option("--token-stdin", is_flag=True, help="Read the token itself from standard input.")
+@click.option("--sub", help="Revoke all tokens of a subject that were issued until now.")
+@click.option("--list", "listing", is_flag=True, help="Print what is revoked, and until when.")
+@with_appcontext
+def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing: bool) -> None:
+    """Refuse a token before it expires, by its `jti`; sessions made with it end, too.
+
+    All web processes refuse it within two seconds. The user in JOBMON_ROLLUP_URI (or else
+    JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, as the collector's user is. Only
+    --token-stdin needs the key for tokens.
+    """
+    if [bool(jti), token_stdin, bool(sub), listing].count(True) != 1:
+        raise click.UsageError("Give one of: a JTI, --token-stdin, --sub, --list.")
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    until = None
+    if token_stdin:
+        if not settings.has_key:
+            raise click.ClickException(
+                "no key to check the token with: set JOBMON_JWT_SECRET_KEY, JOBMON_JWT_PUBLIC_KEY "
+                "or JOBMON_JWT_JWKS_URL as for the web service, or give the token's `jti`."
+            )
+        jti, until = _read_token(sys.stdin.read().strip().removeprefix("Bearer").strip())
+    own = connect_as_writer(settings)
+    revoked = RevokedTokens(own)
+    try:
+        if jti is not None:
+            revoked.add(jti, until)
+            click.echo(f"revoked: {jti}")
+        elif sub:
+            revoked.add_subject(sub)
+            click.echo(f"revoked: all tokens of {sub} issued until now")
+        else:
+            for entry, duration in revoked.entries():
+                click.echo(f"{entry}\t{duration}")
+    except PyMongoError as error:
+        if is_unauthorized(error):
+            raise click.ClickException(_explain_refusal(settings, writes=not listing)) from None
+        raise click.ClickException(f"not revoked: {cause(error)}") from None
+    finally:
+        own.close()
+
+
+def _explain_refusal(settings: Settings, *, writes: bool) -> str:
+    """Which user lacks the right, and which user has it."""
+    setting = "JOBMON_ROLLUP_URI" if settings.rollup_uri else "JOBMON_MONGO_URI"
+    verb = "write" if writes else "read"
+    return (
+        f"{'not revoked: ' if writes else ''}the user of {setting} may not {verb} "
+        f"{settings.state_db}. Use the collector's user: set JOBMON_ROLLUP_URI to its connection "
+        "string (with Docker: docker compose exec collector jobmon revoke …). "
+        "`jobmon init --collector USER` makes one."
+    )
+
+
+def _read_token(token: str) -> tuple[str, datetime | None]:
+    """The id of a token and the end of its entry; ClickException if the token is not valid."""
+    try:
+        claims = read_claims(token)
+    except ApiError as error:
+        raise click.ClickException(f"nothing to revoke: {error.message}") from None
+    try:
+        until = (
+            datetime.fromtimestamp(int(claims["exp"]) + _GRACE_S, UTC) if "exp" in claims else None
+        )
+    except (OverflowError, ValueError):  # after the year 9999
+        until = None
+    return token_id(claims), until
