@@ -41,8 +41,7 @@ def create_app(
     """
     if settings is None:
         settings = _settings_from_env()
-    logs.hide(settings)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, logs.find_secrets(settings))
     app = Flask(__name__, static_folder=None)
     app.config.update(
         API_TITLE="jobmon",

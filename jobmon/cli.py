@@ -108,8 +108,7 @@ def collector(*, checks: bool) -> None:
         click.echo(health.message)
         sys.exit(0 if health.is_good else 1)
     hold_stop_signals()
-    logs.hide(settings)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, logs.find_secrets(settings))
     with collecting(settings, _end_with_failure):
         await_stop_signal()
         end_soon()

@@ -1,10 +1,10 @@
-"""How jobmon logs: one JSON object a line, or readable lines where a terminal reads them.
+"""The log: one JSON object a line, or readable lines on a terminal.
 
-Everything goes to standard error through one formatter, what libraries log too. A line has
+Everything goes to standard error through one formatter, lines of libraries too. A line has
 `timestamp` (UTC), `level`, `logger`, `event` and, while a request is served, its `request_id`.
-No secret gets past the formatter: neither those that jobmon was given, nor what looks like a token,
-nor a password in an address, nor what an exception quotes of the data that it stumbled over.
-Characters that change how a line looks (controls, writing direction, invisible ones) are escaped.
+The formatter removes secrets: jobmon's own, texts that look like a token, passwords in addresses,
+and the messages of exceptions, which may quote data. It escapes characters that change how a line
+looks (controls, writing direction, invisible ones).
 """
 
 import json
@@ -12,26 +12,27 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 from structlog.typing import EventDict, Processor
 
 from jobmon.redaction import REDACTED, TOKENS
 from jobmon.settings import Settings
+from jobmon.store.failures import describe_error
 
-# Shorter ones would be found in words that are none.
+# A shorter secret would be found in ordinary words.
 _SHORTEST_SECRET = 6
-_LOOKS_SECRET = (
+_SECRET_PATTERNS = (
     (TOKENS, REDACTED),
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{REDACTED}@"),
 )
-# What these say is about the program or the machine, not about data.
-_SPEAK = (OSError, ImportError, AttributeError, NameError)
+# The messages of these describe the program or the machine and quote no data.
+_LOGGED_MESSAGES = (OSError, ImportError, AttributeError, NameError)
 
 # C1 and DEL; soft hyphen, Arabic letter mark; zero widths, directions and line separators; joiners
 # and directions; byte order mark; interlinear marks; tags. JSON itself escapes the C0 controls.
@@ -39,25 +40,29 @@ _MISLEADING = (
     "\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f"
 )
-_NOT_IN_JSON = re.compile(f"[{_MISLEADING}]")
-_NOT_ON_A_TERMINAL = re.compile(f"[\\x00-\\x1f{_MISLEADING}]")
-_NOT_IN_A_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # it has line feeds and tabs
+_ESCAPED_IN_JSON = re.compile(f"[{_MISLEADING}]")
+_ESCAPED_ON_TERMINAL = re.compile(f"[\\x00-\\x1f{_MISLEADING}]")
+_ESCAPED_IN_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # keeps line feeds, tabs
 
-_FIRST = ("timestamp", "level", "logger", "event")  # a line is read from its start
+_FIRST_KEYS = ("timestamp", "level", "logger", "event")
 
-# A command that sets up no logging prints what it found: Python would add our warnings to that.
+# Commands that configure no logging print their result; Python would print our warnings with it.
 logging.getLogger("jobmon").addHandler(logging.NullHandler())
 
-_secrets: set[str] = set()
 
+def configure(level: str, secrets: Iterable[str] = ()) -> None:
+    """Log to standard error from `level` on, and hide `secrets`.
 
-def configure(level: str) -> None:
-    """Log to standard error from `level` on, unless somebody else has set up logging here."""
+    A root logger that has handlers already keeps them and their level, unless they are jobmon's.
+    In a process with several apps all their secrets are hidden.
+
+    >>> configure(settings.log_level, find_secrets(settings))
+    """
     if not structlog.is_configured():
         structlog.configure(
             processors=[
                 structlog.stdlib.filter_by_level,
-                *_ABOUT,
+                *_SHARED_PROCESSORS,
                 structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
             ],
             logger_factory=structlog.stdlib.LoggerFactory(),
@@ -67,134 +72,126 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(_formatter(readable=sys.stderr.isatty()))
+        handler.setFormatter(LogFormatter(readable=sys.stderr.isatty()))
         root.addHandler(handler)
-    if any(_is_ours(handler) for handler in root.handlers):
-        root.setLevel(level)
-    # At DEBUG the driver logs commands and answers, with all that is in them.
+    for formatter in (existing.formatter for existing in root.handlers):
+        if isinstance(formatter, LogFormatter):
+            formatter.secrets.update(secrets)
+            root.setLevel(level)
+    # At DEBUG the driver logs commands and replies with all their data.
     logging.getLogger("pymongo").setLevel(logging.INFO)
 
 
-def hide(settings: Settings) -> None:
-    """Never let these settings' secrets into a log."""
+def find_secrets(settings: Settings) -> set[str]:
+    """The secrets in the settings: the key for tokens and the passwords in connection strings."""
     uris = (settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri)
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
-    given = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}
-    _secrets.update(secret for secret in given if len(secret) >= _SHORTEST_SECRET)
+    found = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}
+    return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
 
 
-def without_secrets(value: Any) -> Any:
-    """`value` with every secret in its texts replaced, at any depth."""
-    match value:
-        case str():
-            for secret in _secrets:
-                value = value.replace(secret, REDACTED)
-            for pattern, replacement in _LOOKS_SECRET:
-                value = pattern.sub(replacement, value)
-            return value
-        case dict():
-            return {key: without_secrets(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [without_secrets(inner) for inner in value]
-        case _:
-            return value
+class LogFormatter(structlog.stdlib.ProcessorFormatter):
+    """Formats records of structlog and of `logging`, without `secrets`."""
 
-
-def cause(error: PyMongoError) -> str:
-    """What went wrong, in a line; of a refusal only its name, for its text quotes the query."""
-    if isinstance(error, OperationFailure):
-        details = error.details or {}
-        return f"{type(error).__name__} {details.get('codeName', error.code)}"
-    return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"
-
-
-def _is_ours(handler: logging.Handler) -> bool:
-    return isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter)
-
-
-def _formatter(*, readable: bool) -> logging.Formatter:
-    render: list[Processor] = [
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
-        _escape_in_json,
-    ]
-    if readable:
-        console = structlog.dev.ConsoleRenderer(
-            exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+    def __init__(self, *, readable: bool) -> None:
+        self.secrets: set[str] = set()
+        render: list[Processor] = [
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            _escape_json,
+        ]
+        if readable:
+            console = structlog.dev.ConsoleRenderer(
+                exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+            )
+            render = [_escape_for_terminal, console]
+        super().__init__(
+            foreign_pre_chain=_SHARED_PROCESSORS,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _add_stack,
+                self._hide_secrets,
+                *render,
+            ],
         )
-        render = [_escape_for_a_terminal, console]
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_ABOUT,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _with_stack,
-            _in_order_and_without_secrets,
-            *render,
-        ],
-    )
+
+    def _hide_secrets(self, _: Any, __: str, event: EventDict) -> EventDict:
+        """The event without secrets, its first keys in order."""
+        first = {name: event[name] for name in _FIRST_KEYS if name in event}
+        hidden: dict[str, Any] = self._hide({**first, **event})
+        return hidden
+
+    def _hide(self, value: Any) -> Any:
+        match value:
+            case str():
+                for secret in self.secrets:
+                    value = value.replace(secret, REDACTED)
+                for pattern, replacement in _SECRET_PATTERNS:
+                    value = pattern.sub(replacement, value)
+                return value
+            case dict():
+                return {key: self._hide(inner) for key, inner in value.items()}
+            case list() | tuple():
+                return [self._hide(inner) for inner in value]
+            case _:
+                return value
 
 
-def _in_order_and_without_secrets(_: Any, __: str, event: EventDict) -> EventDict:
-    first = {name: event[name] for name in _FIRST if name in event}
-    told: dict[str, Any] = without_secrets({**first, **event})
-    return told
+def _escape_json(_: Any, __: str, line: Any) -> str:
+    """The same JSON, with misleading characters as `\\u` escapes."""
+    return _ESCAPED_IN_JSON.sub(_escape, str(line))
 
 
-def _escape_in_json(_: Any, __: str, line: Any) -> str:
-    """A line of JSON that means the same and looks like what it is."""
-    return _NOT_IN_JSON.sub(_as_json, str(line))
-
-
-def _escape_for_a_terminal(_: Any, __: str, event: EventDict) -> EventDict:
+def _escape_for_terminal(_: Any, __: str, event: EventDict) -> EventDict:
     return {
-        name: _escaped(value, _NOT_IN_A_STACK if name == "exception" else _NOT_ON_A_TERMINAL)
+        name: _escape_all(value, _ESCAPED_IN_STACK if name == "exception" else _ESCAPED_ON_TERMINAL)
         for name, value in event.items()
     }
 
 
-def _escaped(value: Any, characters: re.Pattern[str]) -> Any:
+def _escape_all(value: Any, characters: re.Pattern[str]) -> Any:
     match value:
         case str():
-            return characters.sub(_as_json, value)
+            return characters.sub(_escape, value)
         case dict():
-            return {name: _escaped(inner, characters) for name, inner in value.items()}
+            return {name: _escape_all(inner, characters) for name, inner in value.items()}
         case list():
-            return [_escaped(inner, characters) for inner in value]
+            return [_escape_all(inner, characters) for inner in value]
         case _:
             return value
 
 
-def _as_json(character: re.Match[str]) -> str:
+def _escape(character: re.Match[str]) -> str:
     return json.dumps(character.group())[1:-1]
 
 
-def _with_stack(_: Any, __: str, event: EventDict) -> EventDict:
-    """An exception as its stack, without what it might quote."""
+def _add_stack(_: Any, __: str, event: EventDict) -> EventDict:
+    """Replace `exc_info` with the stack, without messages that may quote data."""
     error = event.pop("exc_info", None)
     if isinstance(error, tuple):
         error = error[1]
     if error is True:
         error = sys.exc_info()[1]
     if isinstance(error, BaseException):
-        event["exception"] = "".join(_stack(error)).rstrip()
+        event["exception"] = "".join(_format_stack(error)).rstrip()
     return event
 
 
-def _stack(error: BaseException) -> Iterator[str]:
+def _format_stack(error: BaseException) -> Iterator[str]:
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if before is not None:
-        yield from _stack(before)
+        yield from _format_stack(before)
         yield "\nwhich led to:\n"
     yield from traceback.format_tb(error.__traceback__)
     if isinstance(error, PyMongoError):
-        yield cause(error)
-    elif isinstance(error, _SPEAK):
-        said = str(error).replace("\n", "\n    ")  # no line of it looks like one of the log
-        yield f"{type(error).__name__}: {said}"
+        yield describe_error(error)
+    elif isinstance(error, _LOGGED_MESSAGES):
+        message = str(error).replace("\n", "\n    ")  # so that no line looks like one of the log
+        yield f"{type(error).__name__}: {message}"
     else:
         yield type(error).__name__
 
 
-_ABOUT: list[Processor] = [
+_SHARED_PROCESSORS: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -80,7 +80,7 @@ def on_starting(server: Any) -> None:
         settings = Settings.from_env()
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
-    logs.hide(settings)
+    logs.configure(settings.log_level, logs.find_secrets(settings))
     if not _SCRIPTS.is_dir():
         log.warning("the pages work without their scripts, which are not built: run `make assets`")
     os.register_at_fork(

@@ -14,6 +14,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from jobmon import logs
+from jobmon.logs import LogFormatter
 from jobmon.settings import Settings
 
 from .conftest import SECRET
@@ -23,29 +24,29 @@ PASSWORD = "pass%2Fword-of-the-reader"
 
 
 @pytest.fixture
-def line(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What one record is logged as."""
-    monkeypatch.setattr(logs, "_secrets", set())
+def line(make_settings: Callable[..., Settings]) -> Any:
+    """A function that returns the line of a message, as a dictionary."""
     uri = f"mongodb://reader:{PASSWORD}@one:27017,two:27017/shop"
-    logs.hide(make_settings(mongo_uri=uri))
+    formatter = LogFormatter(readable=False)
+    formatter.secrets.update(logs.find_secrets(make_settings(mongo_uri=uri)))
 
     def line(message: str, *arguments: Any, error: BaseException | None = None) -> dict[str, Any]:
         exc_info = None if error is None else (type(error), error, error.__traceback__)
         record = logging.LogRecord("some", 30, "", 0, message, arguments, exc_info)
-        formatted = logs._formatter(readable=False).format(record)
+        formatted = formatter.format(record)
         assert "\n" not in formatted
-        told: dict[str, Any] = json.loads(formatted)
-        return told
+        values: dict[str, Any] = json.loads(formatted)
+        return values
 
     return line
 
 
 def test_a_line_is_one_json_object_that_begins_with_when_and_how_bad(line: Any) -> None:
-    told = line("two\nlines of %s", "Grüße")
-    assert list(told)[:4] == ["timestamp", "level", "logger", "event"]
-    assert (told["level"], told["logger"]) == ("warning", "some")
-    assert told["event"] == "two\nlines of Grüße"
-    assert told["timestamp"].endswith("Z")
+    values = line("two\nlines of %s", "Grüße")
+    assert list(values)[:4] == ["timestamp", "level", "logger", "event"]
+    assert (values["level"], values["logger"]) == ("warning", "some")
+    assert values["event"] == "two\nlines of Grüße"
+    assert values["timestamp"].endswith("Z")
 
 
 @pytest.mark.parametrize(
@@ -76,15 +77,15 @@ def test_an_exception_is_its_stack_without_the_data_that_it_quotes(line: Any) ->
     try:
         fails(pin)
     except OperationFailure as error:
-        told = line("failed", error=error)["exception"]
-    assert "in fails" in told
-    assert "ValueError\nwhich led to:" in told
-    assert told.endswith("OperationFailure BadValue")
-    assert pin not in told
-    assert "invalid literal" not in told
+        exception = line("failed", error=error)["exception"]
+    assert "in fails" in exception
+    assert "ValueError\nwhich led to:" in exception
+    assert exception.endswith("OperationFailure BadValue")
+    assert pin not in exception
+    assert "invalid literal" not in exception
 
 
-def test_what_an_exception_says_of_the_machine_is_kept(line: Any) -> None:
+def test_the_message_of_an_exception_about_the_machine_is_logged(line: Any) -> None:
     assert line("failed", error=FileNotFoundError(2, "No such file", "/x"))["exception"] == (
         "FileNotFoundError: [Errno 2] No such file: '/x'"
     )
@@ -104,23 +105,23 @@ def structured(event: str, error: BaseException, **values: Any) -> logging.LogRe
 
 
 def test_a_line_never_looks_like_another_one(line: Any) -> None:
-    formatter = logs._formatter(readable=False)
+    formatter = LogFormatter(readable=False)
     for character in MISLEADING:
-        told = f"a{character}b"
-        error = FileNotFoundError(2, told)
-        formatted = formatter.format(structured(told, error, address=told, more=[{"a": told}]))
+        text = f"a{character}b"
+        error = FileNotFoundError(2, text)
+        formatted = formatter.format(structured(text, error, address=text, more=[{"a": text}]))
         assert character not in formatted
-        assert json.loads(formatted)["event"] == json.loads(formatted)["address"] == told
-        assert told in json.loads(formatted)["exception"]
+        assert json.loads(formatted)["event"] == json.loads(formatted)["address"] == text
+        assert text in json.loads(formatted)["exception"]
 
 
 def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
-    formatter = logs._formatter(readable=True)
+    formatter = LogFormatter(readable=True)
     plain = formatter.format(structured("ab", OSError(), address="ab", more=1)).partition("\n")[0]
     for character in MISLEADING + "\0\x07\b\r\n\x1b":
-        told = f"a{character}b"
-        error = FileNotFoundError(2, told)
-        shown = formatter.format(structured(told, error, address=told, more=[{"a": told}]))
+        text = f"a{character}b"
+        error = FileNotFoundError(2, text)
+        shown = formatter.format(structured(text, error, address=text, more=[{"a": text}]))
         first, _, stack = shown.partition("\n")
         assert f"a{json.dumps(character)[1:-1]}b" in first
         assert first.count("\x1b") == plain.count("\x1b")  # the colours alone
@@ -132,15 +133,26 @@ def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
 def test_on_a_terminal_lines_are_for_people_and_else_json() -> None:
     program = "from jobmon import logs; import logging; logs.configure('INFO');"
     program += "logging.getLogger('some').warning('a %s', 'word')"
-    ours, theirs = pty.openpty()
-    subprocess.run([sys.executable, "-c", program], check=True, stderr=theirs)
-    os.close(theirs)
-    seen = os.read(ours, 10_000).decode()
-    os.close(ours)
+    screen, terminal = pty.openpty()
+    subprocess.run([sys.executable, "-c", program], check=True, stderr=terminal)
+    os.close(terminal)
+    seen = os.read(screen, 10_000).decode()
+    os.close(screen)
     assert "a word" in seen
     assert "{" not in seen
     piped = subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.PIPE)
     assert json.loads(piped.stderr)["event"] == "a word"
+
+
+def test_the_secrets_of_every_app_of_a_process_are_hidden(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logs.configure("INFO", {"secret of one"})
+    logs.configure("INFO", {"secret of two"})
+    logging.getLogger("some").warning("secret of one, secret of two")
+    (logged,) = capfd.readouterr().err.splitlines()
+    assert json.loads(logged)["event"] == "[redacted], [redacted]"
 
 
 def test_logging_that_is_set_up_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from flask import Flask, Response, current_app, request
 from pymongo.errors import PyMongoError
 
 from jobmon.api.schemas import JobSummary
-from jobmon.logs import cause
+from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
@@ -163,7 +163,7 @@ def _text(
             if text:
                 yield text
     except PyMongoError as error:
-        log.error("%s: an export broke off: %s", endpoint, cause(error))
+        log.error("%s: an export broke off: %s", endpoint, describe_error(error))
         # To gunicorn as if the caller had gone: it closes without the last chunk.
         raise ConnectionResetError(errno.ECONNRESET, "the export broke off") from None
     yield form.end(rows)

@@ -31,7 +31,6 @@ from prometheus_client.registry import Collector
 from pymongo.errors import PyMongoError
 
 from jobmon.domain import AttemptStatus, JobStatus
-from jobmon.logs import cause
 from jobmon.rollup.histogram import Histogram as Durations
 from jobmon.rollup.histogram import rounded_ms
 from jobmon.rollup.reader import RollupReader, Totals
@@ -39,6 +38,7 @@ from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight
 from jobmon.store.bson_json import UNNAMED
+from jobmon.store.failures import describe_error
 from jobmon.store.jobs import MAX_COUNTED, TOO_MANY, JobStore, QueueStats
 from jobmon.store.probe import KEEP_MS, DatabaseHealth, DatabaseProbe
 from jobmon.web import auth
@@ -144,7 +144,7 @@ class QueueMetrics(Collector):
             try:
                 yield from list(families(database))
             except PyMongoError as error:
-                log.error("the metrics lack the queue's: %s", cause(error))
+                log.error("the metrics lack the queue's: %s", describe_error(error))
 
     def _of_estimate(self, database: DatabaseHealth) -> Iterator[Metric]:
         if database.readable:

@@ -29,6 +29,7 @@ from jobmon.rollup.stats_document import dump_stats
 from jobmon.rollup.throughput import STATE, Throughput, retention
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
+from jobmon.store.failures import name_error
 from jobmon.store.jobs import JobStore, QueueHealth, QueueStats
 from jobmon.store.mapping import Document
 
@@ -87,7 +88,7 @@ class RepeatedErrorLog:
 
 def _in_short(error: Exception) -> str:
     if isinstance(error, OperationFailure):
-        return f"the database refuses: {(error.details or {}).get('codeName', error.code)}"
+        return f"the database refuses: {name_error(error)}"
     return f"the database is away: {type(error).__name__}"
 
 

@@ -17,7 +17,6 @@ from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment, jobs_elsewhere, unfit_kind
 from jobmon.setup.fields import Sample, expected_fields
 from jobmon.setup.findings import (
-    UNAUTHORIZED,
     Finding,
     Level,
     count,
@@ -32,6 +31,7 @@ from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
 from jobmon.store.connection import Connection
+from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)

@@ -12,7 +12,6 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.settings import PROFILES, Settings
 from jobmon.setup.findings import (
-    UNAUTHORIZED,
     Finding,
     SetupError,
     as_setting,
@@ -23,6 +22,7 @@ from jobmon.setup.findings import (
 )
 from jobmon.setup.users import QueueRoles
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
+from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 
 # The settings that describe the watched documents; `jobmon init` reads them, too.

@@ -13,7 +13,8 @@ from pymongo.errors import (
 )
 from pymongo.uri_parser import parse_uri
 
-UNAUTHORIZED, AUTHENTICATION_FAILED = 13, 18
+from jobmon.store.failures import AUTHENTICATION_FAILED, UNAUTHORIZED, name_error
+
 # How MongoDB refuses a user who is signed in; the command's own values are not repeated.
 _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
@@ -124,7 +125,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 def describe(error: Exception) -> str:
     """The cause in a line, without what the driver adds about its own state."""
     if isinstance(error, OperationFailure):
-        return f"refused with {(error.details or {}).get('codeName', error.code)}"
+        return f"refused with {name_error(error)}"
     if isinstance(error, ServerSelectionTimeoutError):
         return re.split(r" \(configured timeouts|, Timeout: ", str(error))[0]
     return str(error).partition(" (configured timeouts")[0]

@@ -23,7 +23,6 @@ from jobmon.setup.deployment import (
 )
 from jobmon.setup.fields import Sample, expected_fields
 from jobmon.setup.findings import (
-    UNAUTHORIZED,
     Finding,
     SetupError,
     describe,
@@ -41,6 +40,7 @@ from jobmon.setup.indexes import (
     plan_indexes,
 )
 from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
+from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
 from jobmon.web.revocation import RevokedTokens

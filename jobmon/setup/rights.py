@@ -9,8 +9,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 from jobmon.rollup.documents import rollup_database
 from jobmon.rollup.throughput import STATE
 from jobmon.setup.deployment import Deployment
-from jobmon.setup.findings import UNAUTHORIZED, Finding, describe, granted, ok, problem, warning
+from jobmon.setup.findings import Finding, describe, granted, ok, problem, warning
 from jobmon.store.connection import Connection
+from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.web.revocation import REVOKED, state_database
 

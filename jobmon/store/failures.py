@@ -1,4 +1,4 @@
-"""What kind of failure a database error is, and whether jobmon's own query is to blame for it."""
+"""Database errors: their kinds, their names in a line, and the codes that jobmon knows."""
 
 from enum import Enum
 
@@ -9,6 +9,7 @@ from pymongo.errors import (
     ExecutionTimeout,
     OperationFailure,
     ProtocolError,
+    PyMongoError,
 )
 
 UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_ERROR = 13, 18, 8_000
@@ -89,3 +90,15 @@ def classify_failure(error: BaseException) -> Failure | None:
 def is_unauthorized(error: BaseException) -> bool:
     """Whether the user is signed in and lacks the right that this query needs."""
     return isinstance(error, OperationFailure) and error.code in (UNAUTHORIZED, ATLAS_ERROR)
+
+
+def name_error(error: OperationFailure) -> str:
+    """The server's name for an error, such as `Unauthorized`, or its code."""
+    return str((error.details or {}).get("codeName", error.code))
+
+
+def describe_error(error: PyMongoError) -> str:
+    """A database error in a line; of a refusal only its name, because its text quotes the query."""
+    if isinstance(error, OperationFailure):
+        return f"{type(error).__name__} {name_error(error)}"
+    return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"

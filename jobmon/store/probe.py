@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import pymongo
 from pymongo.errors import PyMongoError
 
-from jobmon.logs import cause
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection, UnresolvedHostError
-from jobmon.store.failures import Failure, classify_failure, is_unauthorized
+from jobmon.store.failures import Failure, classify_failure, describe_error, is_unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ class DatabaseProbe:
         reason = _REASONS[failure]
         if isinstance(error, UnresolvedHostError):
             reason = "the host name is not resolved"
-        said = cause(error) if isinstance(error, PyMongoError) else None
+        said = describe_error(error) if isinstance(error, PyMongoError) else None
         self._report(reason, said, None if failure else error)
         answers = failure is not Failure.AWAY and (failure is not None or ping_ms is not None)
         readable = False if failure is Failure.REFUSED else None

@@ -11,9 +11,8 @@ from flask import Flask, Response, g, jsonify, request
 from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
-from jobmon.logs import cause
 from jobmon.store.connection import DatabaseAwayError
-from jobmon.store.failures import Failure, classify_failure
+from jobmon.store.failures import Failure, classify_failure, describe_error
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +171,7 @@ def _explain_database_error(error: PyMongoError) -> ApiError:
     if failure is None:
         return _explain_fault(error)
     if not isinstance(error, DatabaseAwayError):  # the first one was logged where it is raised
-        log.error("%s: database unavailable: %s", request.endpoint, cause(error))
+        log.error("%s: database unavailable: %s", request.endpoint, describe_error(error))
     return unavailable("database_unavailable", *_UNAVAILABLE[failure], failure=failure)
 
 

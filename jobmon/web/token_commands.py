@@ -8,10 +8,9 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 from pymongo.errors import PyMongoError
 
-from jobmon.logs import cause
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.settings import Settings
-from jobmon.store.failures import is_unauthorized
+from jobmon.store.failures import describe_error, is_unauthorized
 from jobmon.web.auth import issue_token, read_claims
 from jobmon.web.claims import token_id
 from jobmon.web.errors import ApiError
@@ -80,7 +79,7 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
     except PyMongoError as error:
         if is_unauthorized(error):
             raise click.ClickException(_explain_refusal(settings, writes=not listing)) from None
-        raise click.ClickException(f"not revoked: {cause(error)}") from None
+        raise click.ClickException(f"not revoked: {describe_error(error)}") from None
     finally:
         own.close()
 
