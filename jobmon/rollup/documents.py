@@ -144,4 +144,4 @@ def report(what: str, reason: str) -> None:
 
 
 def _in_short(value: object) -> str:
-    return ascii(str(value))[1:81]
+    return ascii(str(value))[1:-1][:80]

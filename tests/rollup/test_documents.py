@@ -202,6 +202,22 @@ def test_a_web_service_of_this_version_beside_a_collector_of_the_next(
     assert "ERROR" not in {record.levelname for record in caplog.records}
 
 
+def test_a_document_of_another_format_is_absent_however_well_it_can_be_read(
+    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its fields may mean something else: would catch a reader that looks only at their types."""
+    queue = queue_of()
+    queue.fill("a", 3)
+    with collecting(queue.settings):
+        queue.becomes(a=3)
+    change = {"$set": {"format": FORMAT + 1, "at": datetime.now(UTC)}}
+    assert queue.own["state"].update_one({"name": "figures"}, change).matched_count
+    assert queue.counted() is None
+    assert queue.counted() is None
+    skipped = f"skipped: format {FORMAT + 1}, this version reads {FORMAT}"
+    assert [skipped in line for line in caplog.messages if "own database" in line] == [True]
+
+
 def test_a_collector_of_this_version_beside_documents_of_the_next(
     queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:

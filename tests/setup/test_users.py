@@ -232,10 +232,15 @@ def test_a_second_queue_leaves_the_rights_of_the_first(
 
 
 def test_other_settings_for_the_same_queue_add_rights_and_take_none(initiated: Mongod) -> None:
-    options = ("--reader", "reader", "--rollup-db", "more_rollups", "--create")
-    result = init_as(initiated, as_root(initiated, "shop"), *options)
-    assert result.exit_code == 0, result.output
-    with MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client:
+    """With a user of this test only: a role that another test gives would hide what is taken."""
+    options = ("--reader", "lasting", "--create")
+    for rollups in ("jobmon_rollups", "more_rollups"):
+        again = (*options, "--rollup-db", rollups)
+        result = init_as(initiated, as_root(initiated, "shop"), *again)
+        assert result.exit_code == 0, result.output
+    with MongoClient(
+        uri(initiated, "lasting", "replicaSet=rs0").replace("lastingpw", "readerpw")
+    ) as client:
         assert client.jobmon_rollups.state.find_one({"none": 1}) is None
         assert client.more_rollups.state.find_one({"none": 1}) is None
 
