@@ -64,9 +64,10 @@ def ask(line: str) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-@pytest.fixture
-def demo(mongod: Mongod, tmp_path: Path) -> Iterator[Demo]:
-    demo = Demo(tmp_path)
+@pytest.fixture(scope="module")
+def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One for the tests that leave it at work, and for the last one, which ends it."""
+    demo = Demo(tmp_path_factory.mktemp("demo"))
     yield demo
     if demo.process.poll() is None:
         demo.interrupt()
@@ -89,7 +90,7 @@ def test_every_printed_line_works_and_the_figures_change(demo: Demo) -> None:
 
 
 def test_ctrl_c_ends_every_process_and_the_next_run_goes_on_with_the_same_data(
-    demo: Demo, tmp_path: Path
+    demo: Demo,
 ) -> None:
     eventually(demo.ready, within_s=60)
     token = re.search(r"Bearer (\S+)'", demo.curl_lines()[0]).group(1)
@@ -101,7 +102,7 @@ def test_ctrl_c_ends_every_process_and_the_next_run_goes_on_with_the_same_data(
     eventually(lambda: started.isdisjoint(descendants()))
     assert "Traceback" not in demo.output()
 
-    again = Demo(tmp_path)
+    again = Demo(demo.log.parent)
     try:
         eventually(again.ready, within_s=60)
         line = re.sub(r"Bearer \S+'", f"Bearer {token}'", again.curl_lines()[0])
