@@ -41,8 +41,8 @@ from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.jobs import JobStore
-from jobmon.store.lists import JobFilter, JobLists
+from jobmon.store.filter import JobFilter
+from jobmon.store.lists import JobLists
 from jobmon.web.auth import issue_token
 
 SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa: S105
@@ -289,9 +289,7 @@ class Cost:
 def paths(connection: Connection, count: int) -> dict[str, str]:
     """What is asked, by name."""
     depth = min(DEEP, count // 2)
-    deep = JobLists(connection, JobStore(connection, 0), Redactor()).page(
-        JobFilter(), page=depth // 20, per_page=20
-    )
+    deep = JobLists(connection, Redactor()).page(JobFilter(), page=depth // 20, per_page=20)
     cursor = deep.next_cursor.token() if deep.next_cursor else ""
 
     def since(days: int) -> str:

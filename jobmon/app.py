@@ -12,9 +12,11 @@ from jobmon.dashboard import views
 from jobmon.redaction import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import SeriesReader
+from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
+from jobmon.store.known_fields import KnownFields
 from jobmon.store.lists import JobLists
 from jobmon.store.probe import DatabaseProbe
 from jobmon.web import (
@@ -59,25 +61,29 @@ def create_app(
     app.extensions["jobmon_connection"] = connection
     probe = DatabaseProbe(connection, settings.server_selection_timeout_ms)
     rollup = RollupReader(connection)
-    store = JobStore(connection, settings.stats_ttl_ms, rollup.figures)
+    stats = StatsReader(connection, rollup)
     series = SeriesReader(connection, rollup)
-    lists = JobLists(connection, store, redactor)
+    store, lists = JobStore(connection), JobLists(connection, redactor)
+    known_fields = KnownFields(connection)
     tracing.instrument(app)
     request_log.register(app)
-    metrics.register(app, settings, probe, store, rollup)
+    queue_metrics = metrics.QueueMetrics(
+        probe, stats, rollup, known_fields, settings.metrics_max_types
+    )
+    metrics.register(app, settings, queue_metrics)
     auth.register(app, settings, connection)
     token_commands.register(app)
     rate_limit.register(app, settings)
     admission.register(app, settings)
     api = openapi.DocumentedApi(app)
     for routes in (
-        jobs.blueprint(store, lists),
-        admin.blueprint(store, lists, series),
+        jobs.blueprint(store, lists, stats),
+        admin.blueprint(lists, series, stats, known_fields),
         health.blueprint(probe, rollup, app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
-    app.register_blueprint(views.blueprint(store, lists, series))
+    app.register_blueprint(views.blueprint(store, lists, series, stats, known_fields))
     compression.register(app)
     return app
 

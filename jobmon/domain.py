@@ -4,6 +4,7 @@ Plain Python: nothing here knows Flask, MongoDB or any other library.
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class JobStatus(StrEnum):
@@ -31,6 +32,23 @@ class AttemptStatus(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     EXPIRED = "expired"  # its lease ran out before it reported
+
+
+WAITING_STATUSES = (
+    JobStatus.QUEUED.value,
+    JobStatus.FAILED.value,
+)  # to be leased from nextRunAt on
+FINAL_STATUSES = (JobStatus.SUCCEEDED.value, JobStatus.DLQ.value, JobStatus.CANCELLED.value)
+FINAL_ATTEMPT_STATUSES = tuple(
+    status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING
+)
+
+
+class CappedCount(NamedTuple):
+    """How many there are; unless `is_exact`, at least `value`: counting stopped there."""
+
+    value: int
+    is_exact: bool
 
 
 # The fields of a job and of an attempt at it (contract, section 1); `eligibleAt`: when it was due.
@@ -61,6 +79,10 @@ LAST_OUTCOMES = {
     JobStatus.FAILED.value: AttemptStatus.FAILED.value,
     JobStatus.DLQ.value: AttemptStatus.FAILED.value,
 }
+# The statuses of a job whose last attempt has ended with an outcome.
+STATUSES_AFTER_ATTEMPT = tuple(
+    status for status, outcome in LAST_OUTCOMES.items() if outcome != AttemptStatus.RUNNING
+)
 ATTEMPT_FIELDS = (
     "jobId",
     "attemptNumber",

@@ -198,7 +198,7 @@ def exposed(api: Api) -> set[str]:
 
     api.as_admin("/admin/jobs/stats")
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
-    text = text_of(QueueMetrics(Answering(), rollup, rollup, 100))  # type: ignore[arg-type]
+    text = text_of(QueueMetrics(Answering(), rollup, rollup, rollup, 100))  # type: ignore[arg-type]
     return {name for name, _ in samples(text)} | {"up"}
 
 

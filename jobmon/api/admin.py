@@ -33,15 +33,20 @@ from jobmon.rollup.series import (
     TooManyTypesError,
     Window,
 )
+from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.throughput import HOUR, MINUTE
-from jobmon.store.jobs import UNCOUNTED, JobStore, QueueStats
+from jobmon.store.known_fields import KnownFields
 from jobmon.store.lists import JobLists
+from jobmon.store.live_stats import UNCOUNTED
+from jobmon.store.stats import QueueStats
 from jobmon.web.errors import invalid, unavailable
 
 K = TypeVar("K")
 
 
-def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
+def blueprint(
+    lists: JobLists, series: SeriesReader, stats: StatsReader, known_fields: KnownFields
+) -> Routes:
     """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
     stats_text, series_text = (
@@ -59,18 +64,18 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
 
         Newest first by createdAt. Filters combine; one that is given but empty is no filter.
         """
-        return list_of_jobs(lists, query)
+        return list_of_jobs(lists, stats, query)
 
     @routes.get("/stats")
     @routes.doc(operationId="getStats")
     @routes.response(HTTPStatus.OK, JobStats, example=examples.JOB_STATS)
-    def stats() -> Response:
+    def queue_stats() -> Response:
         """The figures of the whole queue.
 
         `asOf` says what moment they are true of, `source` how they were come by.
         """
-        figures = store.figures()
-        return stats_text.of(figures, lambda: _stats(figures))
+        current = stats.stats()
+        return stats_text.of(current, lambda: _stats(current))
 
     @routes.get("/timeseries")
     @routes.doc(operationId="getTimeseries")
@@ -86,7 +91,7 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         past = _told(lambda: series.by_step(window, types))
 
         def answer() -> dict[str, Any]:
-            stood, unknown = {} if types else series.stood(window), store.unknown
+            stood, unknown = {} if types else series.stood(window), known_fields.unknown
             data = [
                 {
                     "at": at,
@@ -109,12 +114,12 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Routes:
         From what the collector keeps. Without one counted now, for up to six hours; more is a 503.
         """
         window = _window(series, query)
-        past, figures = _told(lambda: series.by_type(window)), store.figures()
-        now = figures.type_counts_beside(past.happened)
+        past, figures = _told(lambda: series.by_type(window)), stats.stats()
+        now = figures.type_counts_for(past.happened)
         if now is None:
             now = dict.fromkeys(past.happened)
         minutes = (min(window.end, past.as_of) - window.start) / MINUTE
-        nothing, unknown = Activity.of([]), store.unknown
+        nothing, unknown = Activity.of([]), known_fields.unknown
         data = []
         for kind in sorted(now):
             told = past.happened.get(kind, nothing)
@@ -143,9 +148,9 @@ _UNKNOWN = {
 
 
 def _stats(figures: QueueStats) -> dict[str, Any]:
-    conditions = figures.conditions
+    health = figures.health
     reasons = {
-        _UNKNOWN[name]: reason for name, reason in conditions.unknown.items() if name in _UNKNOWN
+        _UNKNOWN[name]: reason for name, reason in health.unknown.items() if name in _UNKNOWN
     }
     if figures.counts is None:
         reasons |= dict.fromkeys(("statusCounts", "typeCounts"), UNCOUNTED)
@@ -155,12 +160,12 @@ def _stats(figures: QueueStats) -> dict[str, Any]:
         "typeCounts": figures.type_counts(),
         "oldestQueuedJobAgeMs": figures.oldest_queued_age_ms(),
         "oldestQueuedJobAgeMsByType": {
-            kind: figures.age_ms(at) for kind, at in conditions.oldest_queued_by_type.items()
+            kind: figures.age_ms(at) for kind, at in health.oldest_queued_by_type.items()
         },
-        "expiredLeases": conditions.expired_leases,
-        "eligibleJobs": conditions.eligible,
-        "scheduledJobs": conditions.scheduled,
-        "estimatedTotalJobs": conditions.estimated_total,
+        "expiredLeases": health.expired_leases,
+        "eligibleJobs": health.eligible,
+        "scheduledJobs": health.scheduled,
+        "estimatedTotalJobs": health.estimated_total,
         "reasons": reasons,
         "asOf": figures.as_of,
         "source": figures.source,

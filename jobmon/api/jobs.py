@@ -13,16 +13,17 @@ from jobmon.api.export import export
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.schemas import Error, JobDetail, JobList, JobQuery, OwnListQuery
 from jobmon.domain import JobCondition
+from jobmon.rollup.stats import StatsReader
 from jobmon.store.cursor import Cursor
-from jobmon.store.jobs import JobStore
-from jobmon.store.lists import (
+from jobmon.store.filter import (
     MAX_ID_MATCHES,
     DateNotKeptError,
     JobFilter,
-    JobLists,
     NotKeptByCodeError,
     TooManyMatchesError,
 )
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError, invalid
@@ -46,7 +47,7 @@ class RestOfPath(BaseConverter):
     part_isolating = False
 
 
-def blueprint(store: JobStore, lists: JobLists) -> Routes:
+def blueprint(store: JobStore, lists: JobLists, stats: StatsReader) -> Routes:
     """`/jobs`, a job below it, and `/job` for ids that no path can hold."""
     routes = Routes("jobs", __name__, access=Access.SIGNED_IN)
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
@@ -62,7 +63,7 @@ def blueprint(store: JobStore, lists: JobLists) -> Routes:
         Those whose createdBy is the token's `sub`; newest first by createdAt. Filters combine; one
         that is given but empty is no filter. `owner` and `error_code` are a 422: admins have them.
         """
-        return list_of_jobs(lists, query, owner=auth.subject())
+        return list_of_jobs(lists, stats, query, owner=auth.subject())
 
     def answers_a_job(view: Callable[..., Document]) -> Callable[..., Any]:
         view = routes.alt_response(
@@ -106,7 +107,7 @@ def job_of_caller(store: JobStore, job_id: str) -> Document:
 
 
 def list_of_jobs(
-    lists: JobLists, query: dict[str, Any], owner: str | None = None
+    lists: JobLists, stats: StatsReader, query: dict[str, Any], owner: str | None = None
 ) -> dict[str, Any] | Response:
     """What a `ListQuery` asks for: a page as a `JobList`, or everything as a file.
 
@@ -115,7 +116,7 @@ def list_of_jobs(
     """
     try:
         if query["format"] == "json":
-            return page_of_jobs(lists, query, owner)
+            return page_of_jobs(lists, stats, query, owner)
         wanted = filter_of(query, owner)
         oldest_first = query["sort"] == OLDEST_FIRST
         return export(lists.batches(wanted, oldest_first=oldest_first), query["format"])
@@ -130,26 +131,29 @@ def list_of_jobs(
 
 
 def page_of_jobs(
-    lists: JobLists, query: dict[str, Any], owner: str | None = None
+    lists: JobLists, stats: StatsReader, query: dict[str, Any], owner: str | None = None
 ) -> dict[str, Any]:
     """The page that a `ListQuery` asks for, as a `JobList`; TooManyMatchesError, 422 for a cursor.
 
     `owner` is whose jobs a caller is confined to.
     """
     oldest_first = query["sort"] == OLDEST_FIRST
+    job_filter = filter_of(query, owner)
+    total = stats.count(job_filter)
     page = lists.page(
-        filter_of(query, owner),
+        job_filter,
         page=query["page"],
         per_page=query["per_page"],
         oldest_first=oldest_first,
-        place=_place(query["cursor"], oldest_first=oldest_first),
+        cursor=_place(query["cursor"], oldest_first=oldest_first),
+        total=total,
     )
     meta = {
         "page": page.page,
         "per_page": query["per_page"],
-        "total": page.total,
-        "total_is_exact": page.total_is_exact,
-        "total_pages": math.ceil(page.total / query["per_page"]),
+        "total": total.value,
+        "total_is_exact": total.is_exact,
+        "total_pages": math.ceil(total.value / query["per_page"]),
         "next_cursor": page.next_cursor.token() if page.next_cursor else None,
         "prev_cursor": page.prev_cursor.token() if page.prev_cursor else None,
     }

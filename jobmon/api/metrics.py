@@ -34,13 +34,16 @@ from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.rollup.histogram import Histogram as Durations
 from jobmon.rollup.histogram import rounded_ms
 from jobmon.rollup.reader import RollupReader, Totals
+from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight
 from jobmon.store.bson_json import UNNAMED
 from jobmon.store.failures import describe_error
-from jobmon.store.jobs import MAX_COUNTED, TOO_MANY, JobStore, QueueStats
+from jobmon.store.known_fields import KnownFields
+from jobmon.store.live_stats import MAX_COUNTED, TOO_MANY
 from jobmon.store.probe import KEEP_MS, DatabaseHealth, DatabaseProbe
+from jobmon.store.stats import QueueStats
 from jobmon.web import auth
 
 log = logging.getLogger(__name__)
@@ -71,14 +74,11 @@ REQUEST_SECONDS = Histogram(
 )
 
 
-def register(
-    app: Flask, settings: Settings, probe: DatabaseProbe, store: JobStore, rollup: RollupReader
-) -> None:
+def register(app: Flask, settings: Settings, queue: "QueueMetrics") -> None:
     """Count the app's requests and serve `/metrics`, as `settings.metrics` says."""
     if settings.metrics == "off":
         return
     app.after_request(_observe)
-    queue = QueueMetrics(probe, store, rollup, settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
         # That the database is away has to be told, not answered with.
@@ -123,13 +123,19 @@ class QueueMetrics(Collector):
     """
 
     def __init__(
-        self, probe: DatabaseProbe, store: JobStore, rollup: RollupReader, max_types: int
+        self,
+        probe: DatabaseProbe,
+        stats: StatsReader,
+        rollup: RollupReader,
+        known_fields: KnownFields,
+        max_types: int,
     ) -> None:
         self._probe = probe
-        self._store = store
+        self._stats = stats
+        self._known_fields = known_fields
         self._rollup = rollup
         self._max_types = max_types
-        self._estimated = SingleFlight(store.estimated_total, KEEP_MS)
+        self._estimated = SingleFlight(stats.estimated_total, KEEP_MS)
 
     def collect(self) -> Iterator[Metric]:
         """The families of one scrape."""
@@ -163,7 +169,7 @@ class QueueMetrics(Collector):
             about = "Whether a collector keeps the figures of this queue fresh."
             yield _gauge("jobmon_collector_up", about, figures is not None)
         # Without a collector, figures that somebody else had counted, if they are still good.
-        if (figures := self._store.cached_stats()) is not None:
+        if (figures := self._stats.cached_stats()) is not None:
             yield from self._of_figures(figures)
         if (age_s := self._rollup.history_age_s()) is not None:
             about = "How long ago the collector counted the newest minutes of the history."
@@ -182,7 +188,7 @@ class QueueMetrics(Collector):
         yield age
         if figures.counts is not None:
             yield self._jobs(figures.counts)
-        conditions = figures.conditions
+        health = figures.health
         # What is unknown has no sample: a zero would say that all is well.
         if (oldest_ms := figures.oldest_queued_age_ms()) is not None:
             yield _gauge(
@@ -190,23 +196,23 @@ class QueueMetrics(Collector):
                 "How long ago the oldest queued job was created; 0 when none is queued.",
                 oldest_ms / 1_000,
             )
-        if conditions.expired_leases is not None:
+        if health.expired_leases is not None:
             yield _gauge(
                 "jobmon_expired_leases",
                 "Leased jobs whose lease is past its expiry.",
-                conditions.expired_leases,
+                health.expired_leases,
             )
-        eligible = conditions.eligible
-        if eligible is None and conditions.unknown.get("eligible") == TOO_MANY:
+        eligible = health.eligible
+        if eligible is None and health.unknown.get("eligible") == TOO_MANY:
             eligible = MAX_COUNTED  # at least: an alert must not fall silent because of too many
         if eligible is not None:
             about = "Jobs that wait and are due; no more than 500,000 where as many are scheduled."
             yield _gauge("jobmon_eligible_jobs", about, eligible)
-        if conditions.scheduled is not None:
+        if health.scheduled is not None:
             yield _gauge(
                 "jobmon_scheduled_jobs",
                 "Jobs that wait and are not to be leased yet.",
-                conditions.scheduled,
+                health.scheduled,
             )
 
     def _jobs(self, counts: Mapping[tuple[str, str], int]) -> Metric:
@@ -275,7 +281,7 @@ class QueueMetrics(Collector):
             totals.age_s,
         )
         yield attempts
-        if "createdAt" not in self._store.unknown:
+        if "createdAt" not in self._known_fields.unknown:
             yield enqueued
         yield from (dead, wait, run)
 

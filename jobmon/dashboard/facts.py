@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from jobmon.diagnosis.evidence import Evidence, Missing, history
 from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import History, SeriesReader, Window
+from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.throughput import HOUR, MINUTE
-from jobmon.store.jobs import JobStore
-from jobmon.store.lists import JobLists
+from jobmon.store.known_fields import KnownFields
 
 RANGES = {
     "1h": (HOUR, MINUTE),
@@ -53,11 +53,15 @@ def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
 
 
 def gather(
-    store: JobStore, series: SeriesReader, lists: JobLists, wanted: str, now: datetime
+    stats: StatsReader,
+    series: SeriesReader,
+    known_fields: KnownFields,
+    wanted: str,
+    now: datetime,
 ) -> Facts:
     """Read everything that an overview of the range `wanted` needs; NotKeptError."""
     window = window_of(series, wanted, now)
-    evidence = Evidence.gather(store, series, lists, now)
+    evidence = Evidence.gather(stats, series, known_fields, now)
     return Facts(
         evidence=evidence,
         range=wanted,

@@ -15,8 +15,10 @@ from jobmon.dashboard import session
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
 from jobmon.domain import JobStatus
+from jobmon.rollup.stats import StatsReader
 from jobmon.store.bson_json import is_filter
 from jobmon.store.jobs import JobStore
+from jobmon.store.known_fields import KnownFields
 from jobmon.store.lists import JobLists
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
@@ -33,9 +35,13 @@ Page = BaseResponse | str | tuple[str, int]
 class JobPages:
     """The routes of the pages about jobs."""
 
-    def __init__(self, store: JobStore, lists: JobLists) -> None:
+    def __init__(
+        self, store: JobStore, lists: JobLists, stats: StatsReader, known_fields: KnownFields
+    ) -> None:
         self._store = store
         self._lists = lists
+        self._stats = stats
+        self._known_fields = known_fields
 
     def all_jobs(self) -> Page:
         """All jobs, for an admin."""
@@ -57,7 +63,7 @@ class JobPages:
             "steps": timeline(detail, now),
             "lease_expired": has_expired_lease(detail, now),
             "finished": is_finished(detail),
-            "finds_codes": self._store.finds("lastError.code"),
+            "finds_codes": self._known_fields.finds("lastError.code"),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_job.html", **context))
@@ -73,7 +79,7 @@ class JobPages:
         paged = {} if asked.get("format") in EXPORTS else {"per_page": PER_PAGE}
         try:
             query = schema.load(paged | asked)
-            found = list_of_jobs(self._lists, query, owner=owner)
+            found = list_of_jobs(self._lists, self._stats, query, owner=owner)
             if isinstance(found, Response):
                 return found  # an export
             shown = JobList().dump(found)
@@ -88,8 +94,8 @@ class JobPages:
             "errors": {name: _join_messages(messages) for name, messages in errors.items()},
             "shown": shown,
             "own": owner is not None,
-            "finds_owners": self._store.finds("createdBy"),
-            "finds_codes": self._store.finds("lastError.code"),
+            "finds_owners": self._known_fields.finds("createdBy"),
+            "finds_codes": self._known_fields.finds("lastError.code"),
             "path": request.path,
         }
         if is_part_request() and shown is not None:
@@ -119,7 +125,7 @@ class JobPages:
 
     def _suggestions(self) -> tuple[list[str], list[str]]:
         """The types of the queue, and its statuses in addition to the known ones."""
-        figures = self._store.figures()
+        figures = self._stats.stats()
         types = sorted(filter(is_filter, figures.type_counts() or {}))
         odd = set(figures.status_counts() or {}) - set(JobStatus)
         return types[:SUGGESTED_TYPES], sorted(filter(is_filter, odd))[:SUGGESTED_STATUSES]

@@ -20,7 +20,7 @@ from jobmon.diagnosis.attention import (
 )
 from jobmon.rollup.series import History
 from jobmon.store.bson_json import is_filter
-from jobmon.store.lists import JobFilter
+from jobmon.store.filter import JobFilter
 
 NOTICES_SHOWN = 5
 

@@ -17,9 +17,9 @@ from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sort
 from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.rollup.stats import StatsReader
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.jobs import JobStore
-from jobmon.store.lists import JobLists
+from jobmon.store.known_fields import KnownFields
 from jobmon.web import auth
 from jobmon.web.errors import invalid, unavailable
 
@@ -56,10 +56,10 @@ class OverviewQuery:
 class OverviewPage:
     """The routes of the overview."""
 
-    def __init__(self, store: JobStore, lists: JobLists, series: SeriesReader) -> None:
-        self._store = store
-        self._lists = lists
+    def __init__(self, stats: StatsReader, series: SeriesReader, known_fields: KnownFields) -> None:
+        self._stats = stats
         self._series = series
+        self._known_fields = known_fields
         self._answers: SingleFlightCache[str] = SingleFlightCache(KEPT_ANSWERS)
 
     def page(self) -> BaseResponse | str:
@@ -91,7 +91,7 @@ class OverviewPage:
         """Shared by all viewers: it must contain nothing about a caller."""
         try:
             now = datetime.now(UTC)
-            facts = gather(self._store, self._series, self._lists, query.range, now)
+            facts = gather(self._stats, self._series, self._known_fields, query.range, now)
         except NotKeptError as error:
             raise invalid("range", str(error)) from None
         shown = overview(facts)
@@ -112,14 +112,16 @@ class OverviewPage:
         except NotKeptError as error:
             raise invalid("range", str(error)) from None
         except NoCollectorError:
-            evidence = Evidence.gather(self._store, self._series, self._lists, datetime.now(UTC))
+            evidence = Evidence.gather(
+                self._stats, self._series, self._known_fields, datetime.now(UTC)
+            )
             code = "collector_unavailable"
             if isinstance(evidence.minutes, Missing) and evidence.minutes.lacks_indexes:
                 code = "indexes_missing"
             elif evidence.has_collector:
                 code = "history_unavailable"
             raise unavailable(code, "There is no history of this range.") from None
-        return json.dumps(chart_columns(past, window.step, self._store.unknown))
+        return json.dumps(chart_columns(past, window.step, self._known_fields.unknown))
 
 
 def _second() -> int:

@@ -40,7 +40,7 @@ class Tile:
 def tiles(facts: Facts) -> Iterator[Tile]:
     """The tiles of these facts, in the order of the page."""
     figures, counts, unknown = facts.evidence.figures, facts.counts, facts.evidence.unknown
-    conditions = figures.conditions
+    health = figures.health
     words = RANGE_WORDS[facts.range]
 
     def trend(status: str) -> list[float | None]:
@@ -60,13 +60,13 @@ def tiles(facts: Facts) -> Iterator[Tile]:
             alarming=alarming,
         )
 
-    due, later = grouped(conditions.eligible), grouped(conditions.scheduled)
+    due, later = grouped(health.eligible), grouped(health.scheduled)
     when = f"{due} due (incl. retries), {later} scheduled"
-    if conditions.eligible is None and conditions.scheduled is None:
-        unread = "nextRunAt" in unknown or "scheduled" in conditions.unknown
+    if health.eligible is None and health.scheduled is None:
+        unread = "nextRunAt" in unknown or "scheduled" in health.unknown
         when = "due times unknown" if unread else "too many to tell due from scheduled"
     yield of_status("Queued", _QUEUED, when)
-    expired = conditions.expired_leases
+    expired = health.expired_leases
     until = "no expired leases"
     if expired:
         until = f"{grouped(expired)} with an expired lease"
@@ -79,14 +79,14 @@ def tiles(facts: Facts) -> Iterator[Tile]:
         died = sum(step.dlq for step in facts.past.happened.values())
     note = f"{grouped(died)} died in the last {words}{_so_far(facts)}" if died is not None else ""
     yield of_status("Dead", _DLQ, note, alarming=bool(died))
-    oldest = conditions.oldest_queued
+    oldest = health.oldest_queued
     none, why = "none", "queue empty"
-    if "createdAt" in unknown or "oldest_queued" in conditions.unknown:
+    if "createdAt" in unknown or "oldest_queued" in health.unknown:
         none, why = "–", "creation times unknown"
     yield Tile(
         name="Oldest queued",
         value=duration(figures.age_ms(oldest)) if oldest else none,
-        note=_of_oldest_type(conditions.oldest_queued_by_type) if oldest else why,
+        note=_of_oldest_type(health.oldest_queued_by_type) if oldest else why,
         link=query(status=_QUEUED, sort="createdAt"),
         trend=[None if one is None else one.oldest_queued_ms for one in _samples(facts)],
         since=oldest,

@@ -33,7 +33,7 @@ class TypeRow:
 def type_rows(facts: Facts) -> list[TypeRow]:
     """A row for each type that has jobs now or had attempts in the range."""
     by_type = facts.types.happened if isinstance(facts.types, History) else {}
-    now = facts.evidence.figures.type_counts_beside(by_type)
+    now = facts.evidence.figures.type_counts_for(by_type)
     if now is None:
         now = dict.fromkeys(by_type)
     nothing = Activity.of([])

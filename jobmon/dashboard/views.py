@@ -17,9 +17,11 @@ from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import SeriesReader
+from jobmon.rollup.stats import StatsReader
 from jobmon.store.bson_json import MAX_NAME_LENGTH, label
 from jobmon.store.failures import Failure
 from jobmon.store.jobs import JobStore
+from jobmon.store.known_fields import KnownFields
 from jobmon.store.lists import JobLists
 from jobmon.web.errors import ApiError, explain
 
@@ -36,7 +38,13 @@ FILTERS = (
 )
 
 
-def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Blueprint:
+def blueprint(
+    store: JobStore,
+    lists: JobLists,
+    series: SeriesReader,
+    stats: StatsReader,
+    known_fields: KnownFields,
+) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
@@ -47,8 +55,8 @@ def blueprint(store: JobStore, lists: JobLists, series: SeriesReader) -> Bluepri
         routes.add_app_template_filter(template_filter)
     files, overview, jobs = (
         StaticFiles(),
-        OverviewPage(store, lists, series),
-        JobPages(store, lists),
+        OverviewPage(stats, series, known_fields),
+        JobPages(store, lists, stats, known_fields),
     )
     routes.add_app_template_global(formatting.query)
     routes.add_app_template_global(formatting.job_address)

@@ -16,7 +16,7 @@ from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.bson_json import UNNAMED
-from jobmon.store.lists import JobFilter
+from jobmon.store.filter import JobFilter
 
 MANY_FAIL = 0.2
 FEW = 20
@@ -102,7 +102,7 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     lately, figures = evidence.lately.happened, evidence.figures
     now = figures.type_counts() or {}
     stalled = {}
-    for kind, due in figures.conditions.overdue_by_type.items():
+    for kind, due in figures.health.overdue_by_type.items():
         waited = figures.as_of - due
         # A type that is counted with others stalls only when all of these do.
         running = now.get(kind, now.get(UNNAMED, {})).get(_LEASED, 0)
@@ -140,13 +140,13 @@ def _flow(evidence: Evidence) -> Check:
     name = "whether jobs finish"
     if isinstance(evidence.minutes, Missing):
         return _unmade(name, evidence.minutes)
-    conditions, as_of = evidence.figures.conditions, evidence.minutes.as_of
-    if conditions.eligible is None and not conditions.overdue_by_type:
-        reason = conditions.unknown.get("eligible", "when jobs are due is not known")
+    health, as_of = evidence.figures.health, evidence.minutes.as_of
+    if health.eligible is None and not health.overdue_by_type:
+        reason = health.unknown.get("eligible", "when jobs are due is not known")
         return Check(name=name, not_checked=reason)
-    longest = min(conditions.overdue_by_type.values(), default=None)
+    longest = min(health.overdue_by_type.values(), default=None)
     stopped = _last_finish(evidence.minutes, MINUTE) or _last_finish(evidence.day, 10 * MINUTE)
-    if not stopped or longest is None or conditions.eligible == 0:
+    if not stopped or longest is None or health.eligible == 0:
         return Check(name=name)
     if evidence.figures.as_of - longest < DUE_FOR:
         return Check(name=name)
@@ -155,7 +155,7 @@ def _flow(evidence: Evidence) -> Check:
     is_long = rate * (silent / MINUTE) >= EXPECTED_AT_LEAST or silent >= STALLED_AFTER
     if silent < SILENT_FOR or not is_long:
         return Check(name=name)
-    due = conditions.eligible
+    due = health.eligible
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
     text = (
         f"Nothing has finished for {_minutes(max(silent, MINUTE))} while {jobs} due "
@@ -193,9 +193,9 @@ def _counts(evidence: Evidence) -> Check:
 
 def _leases(evidence: Evidence) -> Check:
     name = "expired leases"
-    conditions = evidence.figures.conditions
-    reason = conditions.unknown.get("expired_leases", "")
-    expired = conditions.expired_leases
+    health = evidence.figures.health
+    reason = health.unknown.get("expired_leases", "")
+    expired = health.expired_leases
     if expired is None:
         return Check(name=name, not_checked=reason or "the end of leases is not known")
     if not expired:
@@ -217,9 +217,9 @@ def _stalled(evidence: Evidence) -> Check:
     name = "stalled types"
     if isinstance(evidence.lately, Missing):
         return _unmade(name, evidence.lately)
-    conditions = evidence.figures.conditions
-    reason = conditions.unknown.get("eligible") if conditions.eligible is None else None
-    reason = reason or conditions.unknown.get("overdue_by_type", "")
+    health = evidence.figures.health
+    reason = health.unknown.get("eligible") if health.eligible is None else None
+    reason = reason or health.unknown.get("overdue_by_type", "")
     stalled = stalled_types(evidence)
     if not stalled:
         return Check(name=name, not_checked=reason)

@@ -6,12 +6,14 @@ from datetime import datetime, timedelta
 from typing import Self, TypeVar
 
 from jobmon.diagnosis import remedies
-from jobmon.domain import JobStatus
+from jobmon.domain import CappedCount, JobStatus
 from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import History, MissingIndexError, NoCollectorError, SeriesReader
+from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE
-from jobmon.store.jobs import JobStore, QueueStats
-from jobmon.store.lists import DateNotKeptError, JobFilter, JobLists
+from jobmon.store.filter import DateNotKeptError, JobFilter
+from jobmon.store.known_fields import KnownFields
+from jobmon.store.stats import QueueStats
 
 K = TypeVar("K")
 
@@ -53,7 +55,7 @@ class Evidence:
     samples: Mapping[datetime, QueueSample]
     first_build: Mapping[str, int] | None = None
     leader: str | None = None
-    new_dead: tuple[int, bool] | None = None
+    new_dead: CappedCount | None = None
     unknown: frozenset[str] = field(default_factory=frozenset)
 
     @property
@@ -62,25 +64,27 @@ class Evidence:
         return self.figures.source == "rollup" or self.leader is not None
 
     @classmethod
-    def gather(cls, store: JobStore, series: SeriesReader, lists: JobLists, now: datetime) -> Self:
+    def gather(
+        cls, stats: StatsReader, series: SeriesReader, known_fields: KnownFields, now: datetime
+    ) -> Self:
         """Read everything; PyMongoError where the database cannot be read."""
         minutes = series.window(now - HOUR, now, MINUTE)
         lately = series.window(now - STALLED_AFTER, now, MINUTE)
         day = series.window(now - DAY, now, timedelta(minutes=10))
         known = cls(
-            figures=store.figures(),
+            figures=stats.stats(),
             hour_start=minutes.start,
             samples=series.stood(minutes),
             first_build=series.first_build(),
             leader=series.leader(),
-            unknown=store.unknown,
+            unknown=known_fields.unknown,
         )
         if "finishedAt" in known.unknown:
             return known
         hour = history(lambda: series.by_type(minutes), known)
         new_dead = None
         if isinstance(hour, History) and any(step.dlq for step in hour.happened.values()):
-            new_dead = _count(lists, died_since(minutes.start))
+            new_dead = _count(stats, died_since(minutes.start))
         return replace(
             known,
             hour=hour,
@@ -114,8 +118,8 @@ def died_since(moment: datetime) -> JobFilter:
     return JobFilter(statuses=(JobStatus.DLQ.value,), finished_from=moment)
 
 
-def _count(lists: JobLists, wanted: JobFilter) -> tuple[int, bool] | None:
+def _count(stats: StatsReader, job_filter: JobFilter) -> CappedCount | None:
     try:
-        return lists.count(wanted)
+        return stats.count(job_filter)
     except DateNotKeptError:
         return None

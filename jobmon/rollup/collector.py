@@ -30,8 +30,9 @@ from jobmon.rollup.throughput import STATE, Throughput, retention
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.failures import name_error
-from jobmon.store.jobs import JobStore, QueueHealth, QueueStats
+from jobmon.store.live_stats import LiveStats
 from jobmon.store.mapping import Document
+from jobmon.store.stats import QueueHealth, QueueStats
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ SNAPSHOT_EVERY_S = 60.0
 SAMPLE_EVERY_S = 10.0
 RENAME_AFTER_S = 3_600.0
 SAY_EVERY_S = 1.0  # how far a first build is
-# Rest this many times as long as a look at the conditions took: a large backlog costs its count.
-CONDITIONS_REST = 20
+# Rest this many times as long as a look at the health took: a large backlog costs its count.
+HEALTH_REST = 20
 _RETRY_AFTER_S = 1.0
 RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0  # after an unexpected exception
 _STOP_TIMEOUT_S = 10
@@ -101,8 +102,8 @@ class Collector:
         self._connection = connection
         self._rollups = rollups
         self._stop = stop
-        self._store = JobStore(connection, 0)
-        self._conditions: QueueHealth | None = None
+        self._live_stats = LiveStats(connection)
+        self._health: QueueHealth | None = None
         self._look_again_at = 0.0
         self._sample_at = 0.0
         self._failure: Exception | None = None  # of another thread
@@ -255,8 +256,8 @@ class Collector:
 
         Not of now: what came since then is not counted, however long the database was silent.
         """
-        conditions = self._look_at_conditions(segments, as_of)
-        figures = dump_stats(segments.totals, conditions, as_of)
+        health = self._look_at_health(segments, as_of)
+        figures = dump_stats(segments.totals, health, as_of)
         self._put(FIGURES, {**figures, "collector": self._lease.holder}, at)
         if time.monotonic() >= self._sample_at:
             self._sample_at = time.monotonic() + SAMPLE_EVERY_S
@@ -265,7 +266,7 @@ class Collector:
                 source="rollup",
                 counts=segments.totals,
                 total=segments.totals.total(),
-                conditions=conditions,
+                health=health,
             )
             gauge = QueueSample(
                 status_counts=counted.status_counts() or {},
@@ -273,14 +274,14 @@ class Collector:
             )
             self._gauges.sample(as_of, gauge)
 
-    def _look_at_conditions(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
+    def _look_at_health(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
         """What has to be asked the jobs themselves; the longer it takes, the less often."""
         started = time.monotonic()
-        if self._conditions is None or started >= self._look_again_at:
-            self._conditions = self._store.conditions(segments.totals, as_of)
+        if self._health is None or started >= self._look_again_at:
+            self._health = self._live_stats.health(segments.totals, as_of)
             took_s = time.monotonic() - started
-            self._look_again_at = started + took_s * CONDITIONS_REST
-        return self._conditions
+            self._look_again_at = started + took_s * HEALTH_REST
+        return self._health
 
     def _put(self, name: str, fields: Document, at: datetime | str = "$$NOW") -> None:
         """Write a document of the state, with the time by the database's own clock."""

@@ -30,9 +30,9 @@ from jobmon.rollup.throughput import (
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
-from jobmon.store.jobs import QueueStats
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import mark
+from jobmon.store.stats import QueueStats
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -20,11 +20,11 @@ from bson.datetime_ms import DatetimeMS
 
 from jobmon.rollup.documents import typed
 from jobmon.store.bson_json import MAX_TYPES, UNNAMED, aware
-from jobmon.store.jobs import COUNT_BY_STATUS_AND_TYPE, CountsByName
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection
+from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName
 
-# (status, type) as text, as in `store.jobs.QueueStats`.
+# (status, type) as text, as in `store.stats.QueueStats`.
 Counts = Counter[tuple[str, str]]
 
 SEGMENT_JOBS = 1_000
@@ -281,7 +281,7 @@ class SegmentMap:
 
     def _count(self, row: _Row, low: Any, high: Any) -> Counts:
         pipeline: list[Document] = [{"$match": row.match(low, high)}, COUNT_BY_STATUS_AND_TYPE]
-        return self._by_name.of(self._jobs.aggregate(pipeline, index=_BY_ID))
+        return self._by_name.add_up(self._jobs.aggregate(pipeline, index=_BY_ID))
 
     def _take(self, segment: Segment, counts: Counts) -> None:
         self.totals.subtract(segment.counts)

@@ -6,24 +6,24 @@ from typing import Any
 
 from jobmon.rollup.documents import typed
 from jobmon.rollup.segments import Counts, dump_counts, load_counts
-from jobmon.store.jobs import QueueHealth, QueueStats
 from jobmon.store.mapping import Document
+from jobmon.store.stats import QueueHealth, QueueStats
 
 
-def dump_stats(counts: Counts, conditions: QueueHealth, as_of: datetime) -> Document:
+def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document:
     """As BSON holds it."""
     return {
         "asOf": as_of,
         "counts": dump_counts(counts),
         "conditions": {
-            "estimatedTotal": conditions.estimated_total,
-            "expiredLeases": conditions.expired_leases,
-            "eligible": conditions.eligible,
-            "scheduled": conditions.scheduled,
-            "oldestQueued": conditions.oldest_queued,
-            "oldestQueuedByType": _pairs(conditions.oldest_queued_by_type),
-            "overdueByType": _pairs(conditions.overdue_by_type),
-            "unknown": _pairs(conditions.unknown),
+            "estimatedTotal": health.estimated_total,
+            "expiredLeases": health.expired_leases,
+            "eligible": health.eligible,
+            "scheduled": health.scheduled,
+            "oldestQueued": health.oldest_queued,
+            "oldestQueuedByType": _pairs(health.oldest_queued_by_type),
+            "overdueByType": _pairs(health.overdue_by_type),
+            "unknown": _pairs(health.unknown),
         },
     }
 
@@ -31,21 +31,21 @@ def dump_stats(counts: Counts, conditions: QueueHealth, as_of: datetime) -> Docu
 def load_stats(document: Document) -> QueueStats:
     """What `dump_stats` gave; MalformedError or KeyError of anything else."""
     counts = load_counts(typed(document["counts"], list))
-    conditions = typed(document["conditions"], dict)
+    health = typed(document["conditions"], dict)
     return QueueStats(
         as_of=typed(document["asOf"], datetime),
         source="rollup",
         counts=counts,
         total=counts.total(),
-        conditions=QueueHealth(
-            estimated_total=typed(conditions["estimatedTotal"], int),
-            expired_leases=_number(conditions["expiredLeases"]),
-            eligible=_number(conditions["eligible"]),
-            scheduled=_number(conditions["scheduled"]),
-            oldest_queued=_moment(conditions["oldestQueued"]),
-            oldest_queued_by_type=_mapping(conditions["oldestQueuedByType"], datetime),
-            overdue_by_type=_mapping(conditions["overdueByType"], datetime),
-            unknown=_mapping(conditions["unknown"], str),
+        health=QueueHealth(
+            estimated_total=typed(health["estimatedTotal"], int),
+            expired_leases=_number(health["expiredLeases"]),
+            eligible=_number(health["eligible"]),
+            scheduled=_number(health["scheduled"]),
+            oldest_queued=_moment(health["oldestQueued"]),
+            oldest_queued_by_type=_mapping(health["oldestQueuedByType"], datetime),
+            overdue_by_type=_mapping(health["overdueByType"], datetime),
+            unknown=_mapping(health["unknown"], str),
         ),
     )
 

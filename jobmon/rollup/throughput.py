@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
+from jobmon.domain import LAST_OUTCOMES, STATUSES_AFTER_ATTEMPT, AttemptStatus, JobStatus
 from jobmon.rollup.documents import OwnDatabase, typed
 from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
 from jobmon.settings import Settings
@@ -25,7 +25,6 @@ from jobmon.store.bson_json import UNNAMED, label, text
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
-from jobmon.store.jobs import FINISHED_STATUSES
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -212,7 +211,7 @@ def _finished(connection: Connection, within: Document) -> Iterator[Document]:
         pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs)
         yield from _groups(jobs, pipeline, ATTEMPT_FINISHED)
     else:
-        ended = {"status": {"$in": FINISHED_STATUSES}, "finishedAt": within}
+        ended = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}, "finishedAt": within}
         for group in _groups(jobs, _last_attempts(ended, "status", "$status"), BY_FINISH):
             status = jobs.names.status(group["_id"].get("status"))
             group["_id"]["outcome"] = LAST_OUTCOMES.get(text(status))

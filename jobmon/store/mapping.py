@@ -23,6 +23,8 @@ Keys = list[tuple[str, int]]
 _LISTS = ("$and", "$or", "$nor")
 _NOTHING: Document = {"_id": {"$in": []}}
 NO_STATUS = label(None)
+# Types that may be found where a date is expected; each is one range of an index.
+NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 # That there is an array in a field, or anywhere on the way to it.
 IS_ARRAY: Document = {"$type": "array"}
 

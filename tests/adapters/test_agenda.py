@@ -379,7 +379,7 @@ def test_a_long_list_waits_for_no_figures_that_no_index_counts(
 ) -> None:
     agenda.database.client.drop_database(agenda.settings.rollup_db)
     eventually(lambda: agenda.get("/admin/jobs/stats")["source"] == "live")
-    monkeypatch.setattr("jobmon.store.lists.COUNT_EXACTLY_UP_TO", 1)
+    monkeypatch.setattr("jobmon.store.list_count.COUNT_EXACTLY_UP_TO", 1)
     with profiled(agenda.database) as entries:
         everything = agenda.get("/admin/jobs/queue")["meta"]
         queued = agenda.get("/admin/jobs/queue", status="queued")["meta"]

@@ -8,9 +8,9 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import ExecutionTimeout
 
-from jobmon.store import jobs as jobs_module
-from jobmon.store import lists as lists_module
-from jobmon.store.jobs import JobStore
+from jobmon.store import list_count
+from jobmon.store import stats as stats_module
+from jobmon.store.live_stats import LiveStats
 
 from ..conftest import NOW, Api
 from ..support.pages import Viewer
@@ -127,7 +127,7 @@ def test_filters_find_what_matches_and_nothing_else(
 def test_totals_beyond_the_count_limit_come_from_the_figures(
     api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
+    monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
     assert total(api) == (50, True)
     assert total(api, status="dlq", type="email.send") == (8, True)
     assert total(api, status="dlq") == (17, True)
@@ -269,17 +269,17 @@ def test_a_job_from_the_future_is_not_negative_years_old(api: Api, watched: Any)
 def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
     api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_slow(_: JobStore) -> Any:
+    def too_slow(_: LiveStats) -> Any:
         raise ExecutionTimeout("operation exceeded time limit", 50)
 
-    monkeypatch.setattr(JobStore, "_counts_by_status_and_type", too_slow)
+    monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", too_slow)
     stats = api.as_admin(STATS).json
     assert (stats["totalJobs"], stats["source"]) == (50, "estimate")
     assert stats["statusCounts"] is None
     assert stats["typeCounts"] is None
     assert stats["eligibleJobs"] is None
     assert {"statusCounts", "typeCounts", "eligibleJobs"} <= stats["reasons"].keys()
-    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
+    monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
     assert total(api) == (50, False)
     assert total(api, status="dlq") == (10, False)
 
@@ -288,9 +288,9 @@ def test_more_types_than_can_be_told_are_told_together(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch figures that grow with the jobs where every job has a type of its own."""
-    monkeypatch.setattr(jobs_module, "MAX_TYPES", 2)
-    monkeypatch.setattr(jobs_module, "MAX_STATUSES", 7)
-    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 4)
+    monkeypatch.setattr(stats_module, "MAX_TYPES", 2)
+    monkeypatch.setattr(stats_module, "MAX_STATUSES", 7)
+    monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 4)
     rows = [("queued", "large")] * 9 + [("dlq", "small")] * 6 + [("odd", "one")] * 5
     rows += [("odder", "two")] * 3
     watched.jobs.insert_many({"status": status, "type": kind} for status, kind in rows)

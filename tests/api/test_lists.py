@@ -10,7 +10,7 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from jobmon.app import create_app
-from jobmon.store import lists as lists_module
+from jobmon.store import list_count
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
 
@@ -144,7 +144,7 @@ def test_beyond_the_count_limit_a_total_says_that_it_is_the_least(
     query: dict[str, Any],
     matching: int,
 ) -> None:
-    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)
+    monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
     watched.jobs.insert_many(
         {
             "jobId": str(number),
@@ -225,8 +225,8 @@ def test_an_owner_finds_only_their_own_by_the_start_of_an_id(
 def test_a_long_list_is_counted_once_for_all_and_a_short_one_anew(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists_module, "SHARE_FROM", 5)
-    monkeypatch.setattr(lists_module, "SHARE_S", 10**9)  # this test is not that long
+    monkeypatch.setattr(list_count, "SHARE_FROM", 5)
+    monkeypatch.setattr(list_count, "SHARE_S", 10**9)  # this test is not that long
     jobs = [{"jobId": str(number), "createdBy": "ada", "createdAt": NOW} for number in range(8)]
     watched.jobs.insert_many([*jobs, {"jobId": "other", "createdBy": "bob", "createdAt": NOW}])
 
@@ -236,7 +236,7 @@ def test_a_long_list_is_counted_once_for_all_and_a_short_one_anew(
     assert (total("ada"), total("bob")) == (8, 1)
     watched.jobs.insert_many({"createdBy": owner, "createdAt": NOW} for owner in ("ada", "bob"))
     assert (total("ada"), total("bob")) == (8, 2)
-    monkeypatch.setattr(lists_module, "SHARE_S", 1e-9)
+    monkeypatch.setattr(list_count, "SHARE_S", 1e-9)
     assert total("ada") == 9
 
 

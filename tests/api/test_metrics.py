@@ -23,8 +23,9 @@ from jobmon.rollup.reader import Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.store.bson_json import UNNAMED
-from jobmon.store.jobs import TOO_MANY, QueueHealth, QueueStats
+from jobmon.store.live_stats import TOO_MANY
 from jobmon.store.probe import DatabaseHealth
+from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..conftest import Api
 
@@ -61,7 +62,7 @@ class Rollup:
             source="rollup",
             counts=counts,
             total=sum(counts.values()),
-            conditions=QueueHealth(
+            health=QueueHealth(
                 estimated_total=1,
                 expired_leases=3,
                 eligible=4,
@@ -99,7 +100,7 @@ class Answering:
 
 def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
     """What a scrape tells of the queue."""
-    queue = metrics.QueueMetrics(Answering(), rollup, rollup, max_types)  # type: ignore[arg-type]
+    queue = metrics.QueueMetrics(Answering(), rollup, rollup, rollup, max_types)  # type: ignore[arg-type]
     return samples(text_of(queue))
 
 
@@ -135,10 +136,8 @@ def test_the_queue_is_told_in_base_units() -> None:
 def test_what_is_not_known_is_absent_never_zero() -> None:
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
     nothing = dict.fromkeys(("oldest_queued", "eligible", "scheduled", "expired_leases"))
-    undated = replace(
-        rollup._figures.conditions, **nothing, unknown=dict.fromkeys(nothing, "no dates")
-    )
-    rollup._figures = replace(rollup._figures, conditions=undated, counts=None)
+    undated = replace(rollup._figures.health, **nothing, unknown=dict.fromkeys(nothing, "no dates"))
+    rollup._figures = replace(rollup._figures, health=undated, counts=None)
     rollup.unknown = frozenset({"createdAt"})
     found = {name for name, _ in scraped(rollup)}
     for name in (
@@ -164,9 +163,9 @@ def test_a_collector_is_neither_up_nor_down_where_its_figures_may_not_be_read() 
 def test_an_alert_does_not_fall_silent_because_there_are_too_many_jobs() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
     many = replace(
-        rollup._figures.conditions, eligible=None, scheduled=None, unknown={"eligible": TOO_MANY}
+        rollup._figures.health, eligible=None, scheduled=None, unknown={"eligible": TOO_MANY}
     )
-    rollup._figures = replace(rollup._figures, conditions=many)
+    rollup._figures = replace(rollup._figures, health=many)
     found = scraped(rollup)
     assert value(found, "jobmon_eligible_jobs") == 500_000
     assert value(found, "jobmon_scheduled_jobs") is None
@@ -215,7 +214,7 @@ def test_promtool_finds_nothing_to_complain_of(api: Api) -> None:
     tool = promtool()
     api.as_admin("/admin/jobs/stats")
     rollup = Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})
-    queue = metrics.QueueMetrics(Answering(), rollup, rollup, 100)  # type: ignore[arg-type]
+    queue = metrics.QueueMetrics(Answering(), rollup, rollup, rollup, 100)  # type: ignore[arg-type]
     checked = subprocess.run(
         [tool, "check", "metrics"],
         check=False,

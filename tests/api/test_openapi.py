@@ -19,9 +19,11 @@ from jobmon.api.openapi import RENEW
 from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.jobs import JobStore
+from jobmon.store.live_stats import LiveStats
 
 from ..conftest import NOW, Api
 
@@ -271,11 +273,11 @@ def test_failures_are_as_documented(
 
     monkeypatch.setattr(RollupReader, "counted", lambda _: None)
     ask(SERIES, 503, **{"from": (NOW - timedelta(hours=8)).isoformat()})
-    monkeypatch.setattr(JobStore, "_counts_by_status_and_type", fails(ExecutionTimeout("x", 50)))
+    monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", fails(ExecutionTimeout("x", 50)))
     ask(STATS, 200)  # an estimate
     monkeypatch.setattr(JobStore, "get_job", fails(AutoReconnect("x")))
     ask("/jobs/{job_id}", 503)
-    monkeypatch.setattr(JobStore, "figures", fails(RuntimeError("x")))
+    monkeypatch.setattr(StatsReader, "stats", fails(RuntimeError("x")))
     ask(STATS, 500)
     away = create_app(
         make_settings(mongo_uri="mongodb://127.0.0.1:1/x", server_selection_timeout_ms=50)

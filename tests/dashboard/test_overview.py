@@ -19,7 +19,7 @@ from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import MINUTE, Tallies, Tally, merge
 from jobmon.store.bson_json import UNNAMED
-from jobmon.store.jobs import QueueHealth, QueueStats
+from jobmon.store.stats import QueueHealth, QueueStats
 
 from .. import conftest
 
@@ -66,7 +66,7 @@ def figures(
         source=source,
         counts=counts,
         total=99 if counts is None else sum(counts.values()),
-        conditions=QueueHealth(**usual | conditions),
+        health=QueueHealth(**usual | conditions),
     )
 
 

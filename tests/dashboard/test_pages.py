@@ -17,9 +17,9 @@ from jobmon.app import create_app
 from jobmon.dashboard import assets, overview_page
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
+from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
@@ -284,14 +284,14 @@ def test_all_who_ask_at_the_same_time_cost_one_look(
 ) -> None:
     looks: list[None] = []
     may_end = threading.Event()
-    figures = JobStore.figures
+    stats = StatsReader.stats
 
-    def slowly(store: JobStore) -> Any:
+    def slowly(reader: StatsReader) -> Any:
         looks.append(None)
         assert may_end.wait(20)
-        return figures(store)
+        return stats(reader)
 
-    monkeypatch.setattr(JobStore, "figures", slowly)
+    monkeypatch.setattr(StatsReader, "stats", slowly)
     monkeypatch.setattr(overview_page, "_second", lambda: 0)
     viewers = [signed_in(api, f"viewer-{number}") for number in range(8)]
     statuses: list[int] = []

@@ -26,8 +26,8 @@ from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import HOUR, MINUTE, Tally
 from jobmon.store.bson_json import UNNAMED
-from jobmon.store.jobs import QueueHealth, QueueStats
-from jobmon.store.lists import JobFilter
+from jobmon.store.filter import JobFilter
+from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..conftest import NOW as MIDNIGHT
 
@@ -87,7 +87,7 @@ def evidence(
             source=source,
             counts=counts if known else None,
             total=sum(counts.values()),
-            conditions=QueueHealth(**usual | conditions),
+            health=QueueHealth(**usual | conditions),
         ),
         hour_start=START,
         hour=by_type(steps, 0),

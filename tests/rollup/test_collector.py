@@ -38,8 +38,8 @@ from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store import jobs as jobs_module
-from jobmon.store import lists as lists_module
+from jobmon.store import list_count
+from jobmon.store import stats as stats_module
 from jobmon.store.bson_json import label
 from jobmon.store.connection import Connection
 
@@ -110,7 +110,7 @@ def collected(watch: Watch) -> Iterator[Watch]:
 
 
 def bound_types(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    for module in (jobs_module, segments_module):
+    for module in (stats_module, segments_module):
         monkeypatch.setattr(module, "MAX_TYPES", most)
 
 
@@ -448,7 +448,7 @@ def told(watch: Watch, span: int) -> int:
 def test_the_routes_tell_what_a_full_recount_tells(
     collected: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists_module, "COUNT_EXACTLY_UP_TO", 10)  # totals come from the rollup
+    monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)  # totals come from the rollup
     create_indexes(collected.connection)
     api = Api(create_app(collected.settings))
     kinds, statuses = ["email.send", "payout.execute", "a.b$c"], ["queued", "dlq", "odd"]

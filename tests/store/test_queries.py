@@ -18,11 +18,11 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store import jobs as jobs_module
+from jobmon.store import live_stats
 from jobmon.store.bson_json import iso
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values
-from jobmon.store.jobs import JobStore
+from jobmon.store.live_stats import LiveStats
 
 from ..conftest import NOW, SECRET, Api
 
@@ -361,8 +361,8 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
     for thread in changing:
         thread.start()
     try:
-        store = JobStore(connection, 0)
-        assert {store.figures().total for _ in range(100)} == {3_000}
+        stats = LiveStats(connection)
+        assert {stats.count().total for _ in range(100)} == {3_000}
     finally:
         stop.set()
         for thread in changing:
@@ -382,17 +382,17 @@ def test_due_jobs_are_told_from_scheduled_ones_however_many_there_are_of_one_kin
     told: bool,
 ) -> None:
     """Would catch a count that runs into its time limit when ten million jobs wait."""
-    monkeypatch.setattr(jobs_module, "MAX_COUNTED", 300)
-    monkeypatch.setattr(jobs_module, "MAX_OVERDUE", 300)
+    monkeypatch.setattr(live_stats, "MAX_COUNTED", 300)
+    monkeypatch.setattr(live_stats, "MAX_OVERDUE", 300)
     now = NOW + timedelta(seconds=second)
     waiting = {"status": {"$in": ["queued", "failed"]}}
     later = filled.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
     due = filled.jobs.count_documents(waiting) - later
     assert max(due, later) > 300
     connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{filled.name}?")))
-    counts = JobStore(connection, 0).figures().counts
+    counts = LiveStats(connection).count().counts
     with profiled(filled) as entries:
-        found = JobStore(connection, 0).conditions(counts, now)
+        found = LiveStats(connection).health(counts, now)
     connection.client.close()
     assert (found.eligible, found.scheduled) == ((due, later) if told else (None, None))
     assert ("overdue_by_type" in found.unknown) == (due >= 300)

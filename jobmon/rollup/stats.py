@@ -1,0 +1,64 @@
+"""Decides who counts the jobs: the collector if its stats are fresh, else a live count."""
+
+from jobmon.domain import CappedCount
+from jobmon.rollup.reader import RollupReader
+from jobmon.single_flight import SingleFlight
+from jobmon.store import list_count
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
+from jobmon.store.list_count import ListCounter
+from jobmon.store.live_stats import LiveStats
+from jobmon.store.stats import QueueStats
+
+
+class StatsReader:
+    """The stats of a queue and the totals of its lists; every method raises PyMongoError.
+
+    stats = StatsReader(connection, RollupReader(connection))
+    stats.stats().status_counts()  # {"queued": 3, …}
+    stats.count(JobFilter(statuses=("dlq",)))  # CappedCount(value=7, is_exact=True)
+    """
+
+    def __init__(self, connection: Connection, rollup: RollupReader) -> None:
+        self._rollup = rollup
+        self._live = LiveStats(connection)
+        self._live_stats = SingleFlight(self._live.count, connection.settings.stats_ttl_ms)
+        self._lists = ListCounter(connection)
+
+    def stats(self) -> QueueStats:
+        """The collector's stats, or else live ones.
+
+        The latter are counted by one query at a time in this process, and kept for a short while.
+        """
+        return self._rollup.figures() or self._live_stats.get()
+
+    def cached_stats(self) -> QueueStats | None:
+        """The stats if nothing has to be counted for them."""
+        return self._rollup.figures() or self._live_stats.kept()
+
+    def estimated_total(self) -> int:
+        """The number of jobs by the collection's metadata."""
+        return self._live.estimated_total()
+
+    def count(self, job_filter: JobFilter) -> CappedCount:
+        """How many jobs match; raises what `JobFilter.check` does.
+
+        Up to 10,000 jobs are counted in the list's own index. More are taken from the stats, where
+        these have the number and need no scan of documents.
+        """
+        if not job_filter.is_by_status_and_type:
+            return self._lists.count(job_filter)
+        stats, is_all = self.cached_stats(), job_filter == JobFilter()
+        if stats is None:
+            counted = self._lists.count(job_filter)
+            if counted.is_exact:
+                return counted
+            if not self._live.has_index:
+                return CappedCount(self.estimated_total(), False) if is_all else counted
+            stats = self.stats()
+        known = stats.count_matching(job_filter.statuses, job_filter.types)
+        if known is None and is_all:
+            return CappedCount(stats.total, False)
+        if known is not None and known > list_count.COUNT_EXACTLY_UP_TO:
+            return CappedCount(known, True)
+        return self._lists.count(job_filter)

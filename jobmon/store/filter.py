@@ -1,0 +1,171 @@
+"""Which jobs to list: the filter as a query, the index that serves it, and its limits."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, JobCondition, JobStatus
+from jobmon.store import indexes
+from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.identity import identity_ranges, identity_values, label_values
+from jobmon.store.mapping import IS_ARRAY, NOT_DATES, Document, FieldMapping, Keys
+from jobmon.store.read_collection import ReadCollection
+
+MAX_ID_MATCHES = 1_000
+
+
+class NotKeptByCodeError(ValueError):
+    """No field of the watched documents is an error's code."""
+
+
+class DateNotKeptError(ValueError):
+    """No field of the watched documents is the date that the filter `parameter` needs."""
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(parameter)
+        self.parameter = parameter
+
+
+class TooManyMatchesError(ValueError):
+    """More than 1,000 jobs have an id with the prefix of the filter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; a job has to match every field that is given.
+
+    `statuses`, `types`: any of these labels, `null` for a missing one; empty for all.
+    `owner`: the printed createdBy. An array in createdBy is nobody's, but MongoDB finds it by each
+    element; `may_have_arrays` excludes it, which reads the job and not only the index.
+    `created_from` (inclusive), `created_to` (exclusive): aware dates; a job whose createdAt is no
+    date is in no range.
+    `error_code`: the code of the newest error; ValueError together with `owner`: no index has both.
+    `job_id`: a prefix of the printed id.
+    `condition`: as of the moment of the query. `finished_from`: finishedAt, inclusive. A list by
+    one of these two is in the order of its date: nextRunAt, leaseExpiresAt or finishedAt.
+    """
+
+    statuses: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    owner: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    error_code: str | None = None
+    job_id: str | None = None
+    may_have_arrays: bool = True
+    condition: JobCondition | None = None
+    finished_from: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.owner is not None and self.error_code is not None:
+            raise ValueError("a list is by owner or by error code")
+
+    def match(self) -> Document:
+        """The filter as a query of typed values."""
+        query: Document = {}
+        if self.statuses:
+            query["status"] = {"$in": list(self.statuses)}
+        if self.types:
+            query["type"] = {
+                "$in": [value for label in self.types for value in label_values(label)]
+            }
+        if self.owner is not None:
+            query["createdBy"] = {"$in": identity_values(self.owner)}
+            if self.may_have_arrays:
+                query["$and"] = [{"$nor": [{"createdBy": IS_ARRAY}]}]
+        if self.error_code is not None:
+            query["lastError.code"] = {"$in": _code_values(self.error_code)}
+        if self.is_ranged:
+            bounds = {"$gte": self.created_from, "$lt": self.created_to}
+            query["createdAt"] = {
+                operator: moment for operator, moment in bounds.items() if moment is not None
+            }
+        if self.job_id is not None:
+            query |= self.match_id()
+        if self.date is not None:
+            known = _STATUSES_BY_DATE[self.date]
+            statuses = [status for status in known if not self.statuses or status in self.statuses]
+            query |= {"status": {"$in": statuses}} | self._match_date()
+        return query
+
+    def _match_date(self) -> Document:
+        now = datetime.now(UTC)
+        match self.condition:
+            case JobCondition.DUE:  # a job without nextRunAt is due at once
+                return {"$nor": [{"nextRunAt": {"$gt": now}}, {"nextRunAt": {"$type": NOT_DATES}}]}
+            case JobCondition.EXPIRED:
+                return {"leaseExpiresAt": {"$lt": now}}
+            case _:
+                return {"finishedAt": {"$gte": self.finished_from}}
+
+    @property
+    def date(self) -> str | None:
+        """The date that orders the list, unless it is createdAt."""
+        if self.condition is not None:
+            return "nextRunAt" if self.condition is JobCondition.DUE else "leaseExpiresAt"
+        return None if self.finished_from is None else "finishedAt"
+
+    def match_id(self) -> Document:
+        """The jobs whose id has the prefix, as ranges of the index, one for each type of id."""
+        ranges = [{"jobId": condition} for condition in identity_ranges(self.job_id or "")]
+        return {"$or": ranges} if len(ranges) > 1 else ranges[0]
+
+    @property
+    def is_ranged(self) -> bool:
+        """Whether only jobs with a date can match."""
+        return self.created_from is not None or self.created_to is not None
+
+    @property
+    def is_by_status_and_type(self) -> bool:
+        """Whether it filters by nothing but status and type, by which the stats count jobs."""
+        return self == JobFilter(statuses=self.statuses, types=self.types)
+
+    def index(self, names: FieldMapping) -> Keys:
+        """The index that finds these jobs: in list order, except those by id."""
+        if self.job_id is not None:
+            return indexes.JOB_ID
+        if self.date is not None:
+            is_waiting = self.condition is JobCondition.DUE
+            return (
+                indexes.BY_WAITING
+                if is_waiting and not names.has_status
+                else _INDEX_BY_DATE[self.date]
+            )
+        if self.owner is not None:
+            return indexes.BY_OWNER_AND_STATUS if self.statuses else indexes.BY_OWNER
+        if self.error_code is not None:
+            return indexes.BY_ERROR_CODE
+        if self.statuses:
+            return indexes.BY_STATUS_AND_TYPE if self.types else indexes.BY_STATUS
+        return indexes.BY_TYPE if self.types else NEWEST_FIRST
+
+    def check(self, jobs: ReadCollection) -> None:
+        """DateNotKeptError, NotKeptByCodeError or TooManyMatchesError if it cannot be listed."""
+        if self.date is not None and not jobs.names.finds(self.date):
+            raise DateNotKeptError("finished_from" if self.condition is None else "condition")
+        if self.error_code is not None and not jobs.names.finds("lastError.code"):
+            raise NotKeptByCodeError
+        if self.job_id is not None:
+            limit = MAX_ID_MATCHES + 1
+            if jobs.count(self.match_id(), index=indexes.JOB_ID, limit=limit) == limit:
+                raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
+
+
+_STATUSES_BY_DATE = {
+    "nextRunAt": WAITING_STATUSES,
+    "leaseExpiresAt": (JobStatus.LEASED.value,),
+    "finishedAt": FINAL_STATUSES,
+}
+_INDEX_BY_DATE = {
+    "nextRunAt": indexes.BY_NEXT_RUN,
+    "leaseExpiresAt": indexes.BY_LEASE,
+    "finishedAt": indexes.BY_FINISH,
+}
+
+
+def _code_values(code: str) -> list[Any]:
+    """The values that a printed code means: the text, or the whole number (11000, say)."""
+    digits = code.removeprefix("-")
+    if digits.isascii() and digits.isdecimal() and len(digits) <= 18 and str(int(code)) == code:
+        return [code, int(code)]
+    return [code]

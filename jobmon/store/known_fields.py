@@ -1,0 +1,52 @@
+"""Which fields of a job the watched documents hold, and which ones can be queried."""
+
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import STATUSES_AFTER_ATTEMPT
+from jobmon.single_flight import SingleFlight
+from jobmon.store import indexes
+from jobmon.store.connection import Connection
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import is_bad_hint
+
+KEEP_MS = 10_000
+
+
+class KnownFields:
+    """What the profile and the documents of a queue have of a job; methods raise PyMongoError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ends_are_known = SingleFlight(self._look_for_ends, KEEP_MS)
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The fields of a job that the watched documents do not hold.
+
+        `finishedAt` is one of them where attempts have ended and no document has the time.
+        """
+        fields = self._connection.jobs.names.unknown
+        return fields if self._ends_are_known.get() else fields | {"finishedAt"}
+
+    def finds(self, field: str) -> bool:
+        """Whether jobs can be queried by this field."""
+        return self._connection.jobs.names.finds(field)
+
+    def _look_for_ends(self) -> bool:
+        """Whether recorded attempts, or the jobs, have the time when attempts ended."""
+        if self._connection.profile.outcome is not None:
+            return True
+        if self._connection.has_recorded_attempts():
+            return True
+        ended: Document = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}}
+        jobs = self._connection.jobs
+
+        def is_any(query: Document) -> bool:
+            return bool(jobs.find(query, ("_id",), index=indexes.BY_FINISH, limit=1, strictly=True))
+
+        try:
+            return is_any(ended | {"finishedAt": {"$type": "date"}}) or not is_any(ended)
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return True  # nothing is counted without that index

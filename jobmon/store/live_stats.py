@@ -1,0 +1,239 @@
+"""Counts a queue live: its jobs by status and type, and how the waiting ones fare."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from pymongo.errors import ExecutionTimeout
+
+from jobmon.domain import WAITING_STATUSES, JobStatus
+from jobmon.store import indexes
+from jobmon.store.bson_json import aware, label
+from jobmon.store.connection import Connection
+from jobmon.store.cursor import OLDEST_FIRST
+from jobmon.store.identity import label_values, match_any
+from jobmon.store.mapping import NOT_DATES, Document
+from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName, QueueHealth, QueueStats
+
+log = logging.getLogger(__name__)
+
+MAX_AGES = 100  # types whose oldest job is looked up
+MAX_OVERDUE = 50_000  # index keys; a server reads them in about 20 ms
+MAX_COUNTED = 500_000  # index keys; a server counts them in about a quarter of a second
+_QUEUED = JobStatus.QUEUED.value
+# Reasons for a value that is unknown.
+TOO_MANY = "500,000 and more jobs are due, and as many are scheduled"
+UNCOUNTED = "counting the jobs took longer than a query may take"
+
+
+class LiveStats:
+    """Counts the watched jobs with each call; every method raises PyMongoError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._jobs = connection.jobs
+        self._waiting = (
+            indexes.BY_NEXT_RUN if connection.jobs.names.has_status else indexes.BY_WAITING
+        )
+
+    @property
+    def has_index(self) -> bool:
+        """Whether an index can serve counting by status, so that it reads no documents."""
+        return self._jobs.names.has_status
+
+    def estimated_total(self) -> int:
+        """The number of jobs by the collection's metadata."""
+        return self._jobs.estimated_count()
+
+    def count(self) -> QueueStats:
+        """The stats as of now, by one `$group`; an estimate where that takes too long."""
+        as_of = datetime.now(UTC)
+        try:
+            counts = self._counts_by_status_and_type()
+        except ExecutionTimeout:
+            log.warning("counting the jobs took over %d ms", self._jobs.max_time_ms)
+            health = self.health(None, as_of)
+            return QueueStats(
+                as_of=as_of,
+                source="estimate",
+                counts=None,
+                total=health.estimated_total,
+                health=health,
+            )
+        return QueueStats(
+            as_of=as_of,
+            source="live",
+            counts=counts,
+            total=sum(counts.values()),
+            health=self.health(counts, as_of),
+        )
+
+    def _counts_by_status_and_type(self) -> dict[tuple[str, str], int]:
+        groups = self._jobs.aggregate(
+            [COUNT_BY_STATUS_AND_TYPE], index=indexes.BY_STATUS_AND_TYPE, at_one_moment=True
+        )
+        largest_first = sorted(groups, key=lambda group: -int(group["count"]))
+        return CountsByName(self._jobs.names).add_up(largest_first)
+
+    def health(self, counts: Mapping[tuple[str, str], int] | None, now: datetime) -> QueueHealth:
+        """The health at `now`, given the counts by (status, type) if they are known."""
+        unknown: dict[str, str] = {}
+        all_waiting = None
+        queued: Counter[str] = Counter()
+        if counts is not None:
+            all_waiting = sum(n for (status, _), n in counts.items() if status in WAITING_STATUSES)
+            queued.update({kind: n for (status, kind), n in counts.items() if status == _QUEUED})
+        eligible, scheduled = self._count_due_and_scheduled(now, all_waiting, unknown)
+        types = [kind for kind, _ in queued.most_common(MAX_AGES)]
+        oldest, by_type = self._find_oldest_queued(types)
+        if oldest is None and self._is_any(JobStatus.QUEUED, counts):
+            unknown["oldest_queued"] = self._explain_unknown_age()
+        if ages_unknown := set(types) - by_type.keys():
+            unknown["oldest_queued_by_type"] = (
+                f"not known for {len(ages_unknown)} of {len(types)} types: "
+                f"{self._explain_unknown_age()}, or the type is not a text"
+            )
+        return QueueHealth(
+            estimated_total=self._jobs.estimated_count(),
+            expired_leases=self._count_expired_leases(counts, now, unknown),
+            eligible=eligible,
+            scheduled=scheduled,
+            oldest_queued=oldest,
+            oldest_queued_by_type=by_type,
+            overdue_by_type=self._find_overdue(now, unknown),
+            unknown=unknown,
+        )
+
+    def _count_expired_leases(
+        self, counts: Mapping[tuple[str, str], int] | None, now: datetime, unknown: dict[str, str]
+    ) -> int | None:
+        def count(when: Document) -> int:
+            query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": when}
+            return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
+
+        if not self._jobs.names.finds("leaseExpiresAt"):
+            if not self._is_any(JobStatus.LEASED, counts):
+                return 0
+            unknown["expired_leases"] = "no field of the documents has the end of a lease"
+            return None
+        expired, unreadable = count({"$lt": now}), count({"$type": NOT_DATES})
+        if unreadable:
+            why = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
+            unknown["expired_leases"] = why
+        return expired or (None if unreadable else 0)
+
+    def _is_any(self, status: JobStatus, counts: Mapping[tuple[str, str], int] | None) -> bool:
+        """Whether any job has this status."""
+        if counts is not None:
+            return any(count for (counted, _), count in counts.items() if counted == status.value)
+        return self._jobs.count({"status": status.value}, index=indexes.BY_STATUS, limit=1) > 0
+
+    def _explain_unknown_age(self) -> str:
+        if "createdAt" in self._jobs.names.unknown:
+            return "no field of the documents has when a job was created"
+        if not self._jobs.names.has_status:
+            return "since when a job waits that ran before is not recorded"
+        return "createdAt of the queued jobs is not a date, or missing"
+
+    def _count_due_and_scheduled(
+        self, now: datetime, all_waiting: int | None, unknown: dict[str, str]
+    ) -> tuple[int | None, int | None]:
+        """`eligible` and `scheduled`: one is counted, the other is the difference to `all_waiting`.
+
+        So a huge backlog takes no longer, nor does a huge schedule.
+        """
+        both = ("eligible", "scheduled")
+        if all_waiting == 0:
+            return 0, 0
+        if not self._jobs.names.finds("nextRunAt"):
+            unknown |= dict.fromkeys(both, "no field of the documents has when a job is due")
+            return None, None
+
+        def count(when: Document) -> int | None:
+            query = {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": when}
+            counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
+            return counted if counted < MAX_COUNTED else None
+
+        unreadable, scheduled = count({"$type": NOT_DATES}), count({"$gt": now})
+        if unreadable != 0:
+            jobs = f"{MAX_COUNTED:,} and more" if unreadable is None else f"{unreadable:,}"
+            why = f"nextRunAt of {jobs} waiting jobs is not a date"
+            unknown |= dict.fromkeys(both, why)
+        if all_waiting is None:
+            unknown["eligible"] = UNCOUNTED
+            if scheduled is None:
+                unknown["scheduled"] = TOO_MANY
+            return None, scheduled or (None if unreadable != 0 else scheduled)
+        if unreadable is None:
+            return None, scheduled or None
+        readable = all_waiting - unreadable
+        if scheduled is not None:
+            due: int | None = max(0, readable - scheduled)
+        else:
+            at_rest = count({"$not": {"$gt": now}})
+            if at_rest is None:
+                unknown |= dict.fromkeys(both, TOO_MANY)
+                return None, None
+            due, scheduled = max(0, at_rest - unreadable), max(0, all_waiting - at_rest)
+        if unreadable:  # each is a lower bound then: never "none"
+            return due or None, scheduled or None
+        return due, scheduled
+
+    def _find_overdue(self, now: datetime, unknown: dict[str, str]) -> dict[str, datetime]:
+        """The earliest nextRunAt by type, among the jobs that have been due the longest."""
+        pipeline: list[Document] = [
+            {"$match": {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": {"$lte": now}}},
+            {"$sort": dict(self._jobs.names.order([("nextRunAt", 1)]))},
+            {"$limit": MAX_OVERDUE},
+            {"$group": {"_id": "$type", "first": {"$min": "$nextRunAt"}, "jobs": {"$sum": 1}}},
+        ]
+        if not self._jobs.names.finds("nextRunAt"):
+            return {}
+        groups = self._jobs.aggregate(pipeline, index=self._waiting)
+        if sum(group["jobs"] for group in groups) >= MAX_OVERDUE:
+            unknown["overdue_by_type"] = f"of the due jobs only the first {MAX_OVERDUE:,} are read"
+        overdue: dict[str, datetime] = {}
+        lag = self._jobs.names.lags.get("nextRunAt") or timedelta()
+        for group in groups:
+            if isinstance(group["first"], datetime):
+                kind, first = label(group["_id"]), aware(group["first"]) + lag
+                overdue[kind] = min(first, overdue.get(kind, first))
+        return overdue
+
+    def _find_oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
+        """The createdAt of the oldest queued job, and of the oldest one of each of these types."""
+        if not self._jobs.names.has_status:
+            return self._find_oldest_that_never_ran(types)
+        oldest = {kind: self._look_up_oldest_queued(kind) for kind in types}
+        by_type = {kind: at for kind, at in oldest.items() if at is not None}
+        return self._look_up_oldest_queued(None), by_type
+
+    def _find_oldest_that_never_ran(
+        self, types: list[str]
+    ) -> tuple[datetime | None, dict[str, datetime]]:
+        """The same where no index is by status: all waiting jobs are scanned.
+
+        A job that has run before (an hourly one, say) has not been waiting since its creation.
+        """
+        pipeline: list[Document] = [
+            {"$match": {"status": JobStatus.QUEUED.value, "finishedAt": None}},
+            {"$group": {"_id": "$type", "oldest": {"$min": "$createdAt"}}},
+        ]
+        oldest = {
+            label(group["_id"]): aware(group["oldest"])
+            for group in self._jobs.aggregate(pipeline, index=self._waiting)
+            if isinstance(group["oldest"], datetime)
+        }
+        by_type = {kind: oldest[kind] for kind in types if kind in oldest}
+        return min(oldest.values(), default=None), by_type
+
+    def _look_up_oldest_queued(self, kind: str | None) -> datetime | None:
+        """The createdAt of the oldest queued job, of a type if given."""
+        query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
+        index = indexes.BY_STATUS
+        if kind is not None:
+            query["type"] = match_any(label_values(kind))
+            index = indexes.BY_STATUS_AND_TYPE
+        found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
+        created_at = found[0].get("createdAt") if found else None
+        return aware(created_at) if isinstance(created_at, datetime) else None

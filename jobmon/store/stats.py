@@ -1,0 +1,150 @@
+"""What the stats of a queue consist of: jobs by status and type, and how the waiting ones fare."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from jobmon.domain import JobStatus
+from jobmon.store.bson_json import MAX_STATUSES, MAX_TYPES, UNNAMED, LabelBudget
+from jobmon.store.mapping import Document, FieldMapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueHealth:
+    """How the jobs of a queue fare, in addition to their counts; dates are UTC.
+
+    `estimated_total`: the number of jobs by the collection's metadata, to compare the counts with.
+    `eligible`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. Both
+    are None where more than 500,000 jobs are due and as many are scheduled. `expired_leases` are
+    counted up to 500,000.
+    `oldest_queued`: the createdAt of the oldest queued job; `oldest_queued_by_type` the same by
+    type, for at most 100 types. `overdue_by_type`: the earliest nextRunAt of each type, among the
+    50,000 jobs that have been due the longest.
+
+    `unknown` has a reason, by field name, for each value that is None because it cannot be
+    determined, and for each that is only a lower bound because some documents cannot be read. No
+    count is 0 only because dates cannot be read.
+    """
+
+    estimated_total: int
+    expired_leases: int | None
+    eligible: int | None
+    scheduled: int | None
+    oldest_queued: datetime | None
+    oldest_queued_by_type: Mapping[str, datetime]
+    overdue_by_type: Mapping[str, datetime] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueStats:
+    """The counts and the health of the whole queue at `as_of` (UTC).
+
+    `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 5,000
+    types the remaining ones are counted as `(other)`. `source` is `rollup` (by the collector),
+    `live` (counted now) or `estimate`: counting ran into its time limit, so `counts` is None and
+    `total` is the number of jobs by the collection's metadata.
+    """
+
+    as_of: datetime
+    source: str
+    counts: Mapping[tuple[str, str], int] | None
+    total: int
+    health: QueueHealth
+
+    def status_counts(self) -> dict[str, int] | None:
+        """Jobs by status: each known status, also with no job, and each unknown one that occurs."""
+        if self.counts is None:
+            return None
+        by_status = {status.value: 0 for status in JobStatus}
+        for (status, _), count in self.counts.items():
+            by_status[status] = by_status.get(status, 0) + count
+        return by_status
+
+    def type_counts(self) -> dict[str, dict[str, int]] | None:
+        """Jobs by type, and within a type by the statuses that occur."""
+        if self.counts is None:
+            return None
+        by_type: dict[str, dict[str, int]] = {}
+        for (status, kind), count in self.counts.items():
+            by_type.setdefault(kind, {})[status] = count
+        return by_type
+
+    def type_counts_for(self, types: Collection[str]) -> dict[str, Mapping[str, int] | None] | None:
+        """Jobs by type and status, in a table that has a row for each of `types`.
+
+        Where `(other)` is one of `types`, it also counts the types that are not in `types`. None
+        for a type of `types` that is not counted by its name while `(other)` is counted.
+        """
+        if self.counts is None:
+            return None
+        by_type: dict[str, Counter[str]] = {}
+        for (status, kind), count in self.counts.items():
+            name = UNNAMED if UNNAMED in types and kind not in types else kind
+            by_type.setdefault(name, Counter())[status] += count
+        default = None if UNNAMED in by_type else Counter[str]()
+        return {kind: by_type.get(kind, default) for kind in {*types, *by_type}}
+
+    def age_ms(self, moment: datetime | None) -> int:
+        """Milliseconds from `moment` to `as_of`; 0 for None and for a moment after `as_of`."""
+        if moment is None:
+            return 0
+        return max(0, round((self.as_of - moment).total_seconds() * 1_000))
+
+    def oldest_queued_age_ms(self) -> int | None:
+        """The age of the oldest queued job; 0 when none is queued, None where it is unknown."""
+        if "oldest_queued" in self.health.unknown:
+            return None
+        return self.age_ms(self.health.oldest_queued)
+
+    def count_matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
+        """How many jobs have any of `statuses` and any of `types`; an empty collection means all.
+
+        None where jobs are not counted, or not by all of these labels.
+        """
+        if self.counts is None:
+            return None
+        for requested, counted in (
+            (statuses, {status for status, _ in self.counts}),
+            (types, {kind for _, kind in self.counts}),
+        ):
+            if UNNAMED in counted and not (counted - {UNNAMED}).issuperset(requested):
+                return None
+        return sum(
+            count
+            for (status, kind), count in self.counts.items()
+            if (not statuses or status in statuses) and (not types or kind in types)
+        )
+
+
+# A stage that counts jobs; `CountsByName` adds up its results.
+COUNT_BY_STATUS_AND_TYPE: Document = {
+    "$group": {"_id": {"status": "$status", "type": "$type"}, "count": {"$sum": 1}}
+}
+
+
+class CountsByName:
+    """Adds up groups of jobs by (status label, type label), each within its `LabelBudget`."""
+
+    def __init__(self, names: FieldMapping) -> None:
+        self._names = names
+        self._statuses, self._types = LabelBudget(MAX_STATUSES, JobStatus), LabelBudget(MAX_TYPES)
+
+    def add_up(self, groups: Iterable[Document]) -> Counter[tuple[str, str]]:
+        """The sum of results of `COUNT_BY_STATUS_AND_TYPE`; the first groups get the labels."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for group in groups:
+            status = self._statuses.word(self._names.status(group["_id"].get("status")))
+            counts[status, self._types.word(group["_id"].get("type"))] += int(group["count"])
+        return counts
+
+    def learn(self, counts: Collection[tuple[str, str]]) -> None:
+        """Take over the labels that these counts already have."""
+        self._statuses.learn(status for status, _ in counts)
+        self._types.learn(kind for _, kind in counts)
+
+    def forget(self, *, all_but: Collection[tuple[str, str]]) -> None:
+        """Free the labels that are no longer counted, so that other values can have them."""
+        self._statuses.forget(all_but=(status for status, _ in all_but))
+        self._types.forget(all_but=(kind for _, kind in all_but))
