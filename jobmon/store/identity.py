@@ -50,7 +50,9 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
         strict=True,
     ):
         ranges.append({"$gte": first_uuid, "$lte": last_uuid})
-    return [*ranges, *_number_ranges(prefix)]
+    # A number with a point or an exponent is found by all of what is printed.
+    whole = [{"$eq": number} for number in _numbers(prefix) if not isinstance(number, int)]
+    return [*ranges, *_number_ranges(prefix), *whole]
 
 
 @lru_cache(maxsize=1_000)
@@ -105,14 +107,19 @@ def _numbers(printed: str) -> list[Any]:
 
 def _number_ranges(prefix: str) -> list[dict[str, Any]]:
     """Numbers whose digits begin so: for 12 that is 12, 120 to 129, 1200 to 1299 and so on."""
-    if not re.fullmatch("-?[1-9][0-9]{0,17}", prefix):
+    if not re.fullmatch("-?[1-9][0-9]{0,18}", prefix):
         return []
     sign, digits = (-1 if prefix[0] == "-" else 1), abs(int(prefix))
     ranges = []
     while digits <= _GREATEST_INT64:
         length = 10 ** (len(str(digits)) - len(prefix.lstrip("-")))
-        low, high = digits, min(digits + length, _GREATEST_INT64)
-        ranges.append({"$gte": low, "$lt": high} if sign > 0 else {"$gt": -high, "$lte": -low})
+        if digits + length > _GREATEST_INT64:  # BSON has no whole number for the end of the range
+            first, last = sorted((sign * digits, sign * _GREATEST_INT64))
+            ranges.append({"$gte": first, "$lte": last})
+        elif sign > 0:
+            ranges.append({"$gte": digits, "$lt": digits + length})
+        else:
+            ranges.append({"$gt": -digits - length, "$lte": -digits})
         digits *= 10
     return ranges
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import bson
 import pytest
 from bson import Binary, Code, Decimal128, Int64, ObjectId
 
@@ -99,6 +100,7 @@ def test_is_identity_of_another_case_is_false() -> None:
 
 def matches(value: Any, condition: dict[str, Any]) -> bool:
     compare = {
+        "$eq": lambda a, b: a == b,
         "$gte": lambda a, b: a >= b,
         "$gt": lambda a, b: a > b,
         "$lte": lambda a, b: a <= b,
@@ -120,6 +122,15 @@ def test_identity_ranges_of_a_number_begin_with_its_digits(number: float) -> Non
         ranges = identity_ranges(sign + digits)
         assert any(matches(number, condition) for condition in ranges) == expected
     assert not any(matches(-number, condition) for condition in identity_ranges(f"{sign}1234"))
+
+
+@pytest.mark.parametrize(
+    "number", [1_152_921_504_606_846_976, float(2**60), -(2**62), 2**63 - 1, 1e300, 1.5e-7, 12.25]
+)
+def test_identity_ranges_of_a_whole_number_find_it(number: float) -> None:
+    """Would catch ids of 19 digits, as snowflakes are, and exponents that no filter finds."""
+    assert any(matches(number, condition) for condition in identity_ranges(text(number)))
+    assert all(bson.encode(condition) for condition in identity_ranges(text(number)))
 
 
 def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:
