@@ -24,6 +24,7 @@ from jobmon.rollup.collector import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.signals import end_soon
 from jobmon.web.admission import pool_size
+from jobmon.web.rate_limit import require_shared_storage
 from jobmon.worker import refuse_connections
 
 log = logging.getLogger(__name__)
@@ -64,10 +65,8 @@ class logger_class(Logger):  # noqa: N801 - the setting's name
         self.error_log.propagate = True
 
 
-_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
-# In bytes, by what prometheus_client calls its files: more than every route and method needs.
-_ROOM_FOR_COUNTS = {"counter": 128 * 1_024, "histogram": 256 * 1_024}
-_RATES = "JOBMON_RATE_LIMIT_STORAGE_URI"
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's variable
+_METRICS_BYTES = 512 * 1_024  # of a worker: more than all routes, methods and statuses need
 
 
 def on_starting(server: Any) -> None:
@@ -78,6 +77,7 @@ def on_starting(server: Any) -> None:
         sys.exit("jobmon: --http-protocols h2 is not supported: a proxy in front can speak it")
     try:
         settings = Settings.from_env()
+        require_shared_storage(settings, server.cfg.workers)
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
     logs.configure(settings.log_level, logs.find_secrets(settings))
@@ -88,13 +88,11 @@ def on_starting(server: Any) -> None:
         after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP_SIGNALS),
         after_in_child=_end_on_signals,
     )
-    # Here the workers add up what they answered. A worker that has ended left its counts there,
-    # and they must stay: a counter never falls. Only gauges would have to be taken out.
-    os.environ.pop(_COUNTS, None)
+    # The workers count their requests in files of this folder. The files of a worker that has
+    # ended stay, because a counter never falls; only gauges would have to be removed.
+    os.environ.pop(_METRICS_FOLDER, None)
     if settings.metrics != "off":
-        os.environ[_COUNTS] = _folder("metrics")
-    if (settings.rate_limit or settings.rate_limit_per_address) and _RATES not in os.environ:
-        os.environ[_RATES] = f"sqlite://{_folder('rates')}/hits"
+        server.jobmon_metrics_folder = os.environ[_METRICS_FOLDER] = _make_metrics_folder()
 
 
 def when_ready(server: Any) -> None:
@@ -150,62 +148,55 @@ def _end_while_booting(worker: Any) -> None:
     worker.handle_exit = handle_exit
 
 
-_without_counts: list[str] = []
-
-
 def post_fork(_: Any, worker: Any) -> None:
-    """Take the room for what a worker counts before it counts.
-
-    The files are mapped to memory: a count that the disk has no room for would end the worker.
-    One that finds no room serves all the same, and counts for itself only.
-    """
+    """Prepare a worker before it imports the app."""
     _end_while_booting(worker)
-    if _COUNTS not in os.environ:
-        return
-    folder = Path(os.environ[_COUNTS])
-    for kind, size in _ROOM_FOR_COUNTS.items():
-        file, new = folder / f"{kind}_{os.getpid()}.db", folder / f"{os.getpid()}.new"
-        if file.exists():  # of one before with this number: its counts stay
-            continue
-        try:
-            new.write_bytes(bytes(size))
-            new.rename(file)  # the others read all that is there at any moment
-        except OSError as error:
-            log.error("this worker's requests are not counted: %s", error)
-            new.unlink(missing_ok=True)
-            # prometheus_client looks for it when it is imported, with the app.
-            _without_counts.append(os.environ.pop(_COUNTS))
-            return
+    folder = os.environ.get(_METRICS_FOLDER)
+    if folder and not _has_room(folder):
+        # prometheus_client reads the variable when the app imports it: this worker counts apart.
+        worker.jobmon_metrics_folder = os.environ.pop(_METRICS_FOLDER)
 
 
-_folders: list[str] = []
+def _make_metrics_folder() -> str:
+    """A folder for the workers' counts: in memory, for a full disk ends who writes a mapped file.
+
+    TMPDIR overrides that.
+    """
+    in_memory = "TMPDIR" not in os.environ and os.access("/dev/shm", os.W_OK)  # noqa: S108
+    return tempfile.mkdtemp(prefix="jobmon-metrics-", dir="/dev/shm" if in_memory else None)  # noqa: S108
 
 
-def _folder(name: str) -> str:
-    """A folder of this service's own, for what its workers share."""
-    _folders.append(tempfile.mkdtemp(prefix=f"jobmon-{name}-"))
-    return _folders[-1]
+def _has_room(folder: str) -> bool:
+    """Whether a worker's counts can be written there; the log has the reason if not."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_METRICS_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        log.error("this worker's requests are not counted: %s", error)
+        return False
+    return True
 
 
-def on_exit(_: Any) -> None:
-    """Take what the workers shared away with the service."""
-    for folder in _folders:
+def on_exit(server: Any) -> None:
+    """Remove the workers' counts with the service."""
+    if folder := getattr(server, "jobmon_metrics_folder", None):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_of_worker = ExitStack()
-
-
-def post_worker_init(_: Any) -> None:
-    """With JOBMON_COLLECTOR, each worker offers to be the collector; one of them is."""
-    if _without_counts:
-        os.environ[_COUNTS] = _without_counts.pop()  # what the others count is told
+def post_worker_init(worker: Any) -> None:
+    """With JOBMON_COLLECTOR, each worker tries to be the collector; one of them is."""
+    if folder := getattr(worker, "jobmon_metrics_folder", None):
+        os.environ[_METRICS_FOLDER] = folder  # so that its /metrics has the others' counts
+    worker.jobmon_resources = ExitStack()
     settings = Settings.from_env()
     if settings.collector:
-        _of_worker.enter_context(collecting(settings))
+        worker.jobmon_resources.enter_context(collecting(settings))
 
 
-def worker_exit(_: Any, __: Any) -> None:
-    """Hand the collector's lease over at once; no request is under way any more."""
+def worker_exit(_: Any, worker: Any) -> None:
+    """Release the collector's lease at once; no request is under way any more."""
     end_soon()
-    _of_worker.close()
+    if resources := getattr(worker, "jobmon_resources", None):
+        resources.close()

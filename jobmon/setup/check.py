@@ -13,7 +13,7 @@ from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 from jobmon.diagnosis import remedies
 from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_AGE_MS, RollupReader
-from jobmon.settings import Settings
+from jobmon.settings import Settings, SettingsError
 from jobmon.setup.deployment import Deployment, jobs_elsewhere, unfit_kind
 from jobmon.setup.fields import Sample, expected_fields
 from jobmon.setup.findings import (
@@ -24,6 +24,7 @@ from jobmon.setup.findings import (
     describe_address,
     ok,
     problem,
+    refused_setting,
     unreachable,
     warning,
 )
@@ -33,6 +34,7 @@ from jobmon.setup.script import create_index_line
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
+from jobmon.web.rate_limit import require_shared_storage
 
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
 _CLOCK_TRIES = 3
@@ -48,6 +50,10 @@ def examine(
     is this machine's, in UTC.
     """
     yield _of_settings(settings)
+    try:
+        require_shared_storage(settings, settings.workers)
+    except SettingsError as error:
+        yield refused_setting(error)
     connection = Connection(settings)
     no_user = "Put a user into JOBMON_MONGO_URI; `jobmon init --reader USER` makes one."
     try:

@@ -355,6 +355,7 @@ def test_workers_count_a_caller_and_an_address_together(
         JOBMON_WORKERS="3",
         JOBMON_RATE_LIMIT="20/hour",
         JOBMON_RATE_LIMIT_PER_ADDRESS="70/hour",
+        JOBMON_RATE_LIMIT_STORAGE_URI=mongod.uri,
     )
     try:
         eventually(web.answers)
@@ -372,3 +373,4 @@ def test_workers_count_a_caller_and_an_address_together(
         assert {Answer(web.port, path).status for path in ("/healthz", "/readyz")} == {200}
     finally:
         web.stop()
+        database.client.drop_database("limits")

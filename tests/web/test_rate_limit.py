@@ -1,109 +1,48 @@
-"""Limits of callers and addresses: would catch a count that differs between processes, never ends
-or grows for ever, an address that can be split, and a lost file that loses the monitor."""
+"""Limits of callers and addresses: would catch a limit that several workers multiply, an address
+that can be split, and a lost storage that stops the monitor."""
 
-import os
-import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from limits.errors import StorageError
+from pymongo.database import Database
 
 from jobmon import serving
 from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.settings import Settings
-from jobmon.web import rate_limit
-from jobmon.web.rate_limit import FileStorage
 
 from ..conftest import Api
-from ..support.processes import kill
 
 STATS = "/admin/jobs/stats"
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> FileStorage:
-    return FileStorage(f"sqlite://{tmp_path}/hits", wrap_exceptions=True)
-
-
-def test_hits_are_counted_until_their_time_is_over(
-    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+def test_two_apps_count_together_in_a_storage(
+    watched: Any,
+    make_settings: Callable[..., Settings],
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
 ) -> None:
-    now = 1_000.0
-    monkeypatch.setattr("time.time", lambda: now)
-    assert [storage.incr("a", 10), storage.incr("a", 10, 3), storage.incr("b", 10)] == [1, 4, 1]
-    assert (storage.get("a"), storage.get_expiry("a"), storage.get("none")) == (4, 1_010.0, 0)
-    now = 1_009.9
-    assert (storage.incr("a", 10), storage.get_expiry("a")) == (5, 1_010.0)
-    now = 1_010.0
-    assert (storage.get("a"), storage.get_expiry("a")) == (0, 1_010.0)
-    assert (storage.incr("a", 10), storage.get_expiry("a")) == (1, 1_020.0)
-    storage.clear("a")
-    assert (storage.get("a"), storage.check(), storage.reset()) == (0, True, 1)
-
-
-def test_what_is_over_is_forgotten(
-    storage: FileStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rate_limit, "_FORGET_EVERY", 10)
-    now = 1_000.0
-    monkeypatch.setattr("time.time", lambda: now)
-    for number in range(9):
-        storage.incr(f"caller-{number}", 1)
-    now = 1_002.0
-    storage.incr("last", 1)
-    with sqlite3.connect(tmp_path / "hits") as file:
-        assert file.execute("SELECT key FROM hits").fetchall() == [("last",)]
-    file.close()
-
-
-HIT = """
-import sys
-from jobmon.web.rate_limit import FileStorage
-storage = FileStorage(sys.argv[1])
-print(max(storage.incr("a", 60) for _ in range(500)))
-"""
-
-
-def test_processes_and_threads_lose_and_double_no_hit(storage: FileStorage, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HIT, f"sqlite://{tmp_path}/hits"]
-    others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    settings = make_settings(rate_limit="5/hour", rate_limit_storage_uri=uri)
+    one, two = (Api(create_app(settings, watched.client)) for _ in range(2))
     try:
-        with ThreadPoolExecutor(4) as threads:
-            counts = list(threads.map(lambda _: storage.incr("a", 60), range(500)))
-        for other in others:
-            assert int(other.communicate(timeout=60)[0]) <= 2_000
+        codes = Counter(api.as_admin(STATS).status_code for api in [one, two] * 4)
+        assert codes == {200: 5, 429: 3}
     finally:
-        for other in others:
-            kill(other)
-    assert len(set(counts)) == 500
-    assert storage.get("a") == 2_000
+        database.client.drop_database("limits")
 
 
-def test_a_fork_opens_the_file_anew(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage.incr("a", 60)
-    before = storage._file()
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    assert storage._file() is not before
-    assert storage.incr("a", 60) == 2
-    before.close()
-
-
-def test_a_file_that_cannot_be_written_loses_the_count_and_not_the_monitor(
-    watched: Any, make_settings: Callable[..., Settings], tmp_path: Path
+def test_a_storage_that_is_away_stops_the_limit_and_not_the_monitor(
+    watched: Any, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
-    uri = f"sqlite://{tmp_path}/none/hits"
-    with pytest.raises(StorageError):
-        FileStorage(uri, wrap_exceptions=True).incr("a", 1)
+    uri = f"mongodb://127.0.0.1:{free_port()}"
     limits = {"rate_limit": "1/hour", "rate_limit_per_address": "1/hour"}
     api = Api(create_app(make_settings(rate_limit_storage_uri=uri, **limits), watched.client))
     assert [api.as_admin(STATS).status_code for _ in range(3)] == [200, 200, 200]
+    assert caplog.text.count("rate limit not counted") == 2, "once for each limit"
 
 
 @pytest.fixture
@@ -160,25 +99,22 @@ def test_a_refusal_says_when_to_come_again(per_address: Api) -> None:
     assert 0 < int(refused.headers["Retry-After"]) <= 3_600
 
 
-# What the hook looks at of gunicorn.
-SERVER = SimpleNamespace(cfg=SimpleNamespace(preload_app=False, http_protocols=["h1"]))
-
-
-def test_the_workers_file_goes_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_workers_need_a_storage_for_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a limit that each worker counts for itself."""
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)
     monkeypatch.setenv("JOBMON_METRICS", "off")
-    # Set first: what the hook sets is then undone with it, and no later test inherits it.
-    monkeypatch.setenv("JOBMON_RATE_LIMIT_STORAGE_URI", "")
-    monkeypatch.delenv("JOBMON_RATE_LIMIT_STORAGE_URI")
-    serving.on_starting(SERVER)
-    assert "JOBMON_RATE_LIMIT_STORAGE_URI" not in os.environ
+    # Undo what the hook does to the environment.
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+
+    def start(workers: int) -> None:
+        config = SimpleNamespace(preload_app=False, http_protocols=["h1"], workers=workers)
+        serving.on_starting(SimpleNamespace(cfg=config))
+
+    start(2)
     monkeypatch.setenv("JOBMON_RATE_LIMIT_PER_ADDRESS", "1/hour")
-    serving.on_starting(SERVER)
-    path = Path(os.environ["JOBMON_RATE_LIMIT_STORAGE_URI"].removeprefix("sqlite://"))
-    assert path.parent.is_dir()
-    serving.on_exit(None)
-    assert not path.parent.exists()
+    start(1)
+    with pytest.raises(SystemExit, match=r"^jobmon: JOBMON_RATE_LIMIT_STORAGE_URI: 2 workers"):
+        start(2)
     monkeypatch.setenv("JOBMON_RATE_LIMIT_STORAGE_URI", "redis://127.0.0.1")
-    serving.on_starting(SERVER)
-    assert os.environ["JOBMON_RATE_LIMIT_STORAGE_URI"] == "redis://127.0.0.1"
+    start(2)
