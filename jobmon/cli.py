@@ -18,7 +18,7 @@ from jobmon.demo.workload import run_workload
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError
-from jobmon.setup.check import examine
+from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
 from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
 from jobmon.setup.removal import remove, script_removal
@@ -26,7 +26,7 @@ from jobmon.setup.users import User
 from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
 from jobmon.web.token_commands import revoke_command, token_command
 
-# How `jobmon --help` lists the commands: in the order in which one comes to need them.
+# The sections of `jobmon --help`, in the order in which people need the commands.
 SECTIONS = {
     "To try it": ("demo",),
     "To set it up": ("init", "check", "token", "revoke"),
@@ -36,7 +36,7 @@ SECTIONS = {
 
 
 class Commands(click.Group):
-    """A group whose help has sections; a command in none of them stands under `Others`."""
+    """A group whose help has sections; commands of no section are listed under `Others`."""
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, each command with the first sentence of its help."""
@@ -59,13 +59,15 @@ class Commands(click.Group):
 def main(context: click.Context) -> None:
     """A read-only monitor and admin API for a job queue kept in MongoDB.
 
-    Settings come from the environment (JOBMON_…); docs/operations.md lists them. For a start,
-    `jobmon demo` shows a sample queue; for one of your own, set JOBMON_MONGO_URI and
-    JOBMON_JWT_SECRET_KEY, and ask `jobmon check` what is missing.
+    Settings come from the environment (JOBMON_…); docs/operations.md lists them. Run `jobmon demo`
+    to see a sample queue. For your own queue, set JOBMON_MONGO_URI and JOBMON_JWT_SECRET_KEY, and
+    run `jobmon check` to see what is missing.
     """
-    needs_key = context.invoked_subcommand != "revoke"  # it writes a list, and checks a token only
+    needs_key = context.invoked_subcommand != "revoke"  # it may revoke without checking the token
     context.obj = ScriptInfo(
-        create_app=lambda: create_app(_settings(require_keys=needs_key))  # when it is needed
+        create_app=lambda: create_app(
+            _settings(require_keys=needs_key)
+        )  # called only by the commands that need it
     )
 
 
@@ -76,12 +78,12 @@ main.add_command(revoke_command)
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("gunicorn_arguments", nargs=-1)
 def run(gunicorn_arguments: tuple[str, ...]) -> None:
-    """Serve pages and API with gunicorn; further arguments go to gunicorn.
+    """Serve the pages and the API with gunicorn; other arguments are passed to gunicorn.
 
-    It listens at JOBMON_BIND, 127.0.0.1:8000 by default.
+    It listens on JOBMON_BIND, 127.0.0.1:8000 by default.
     """
     _settings()
-    # One heap for each of a process's eighty threads would grow to what each of them needed once.
+    # With a heap for each thread, every heap would grow to the largest answer of its thread.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
     os.execv(sys.executable, [sys.executable, *command, "jobmon.app:create_app()"])  # noqa: S606
@@ -92,14 +94,14 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     "--check",
     "checks",
     is_flag=True,
-    help="Start nothing; exit with 0 if a collector keeps this queue's figures, else with 1.",
+    help="Only check: exit with 0 if a collector keeps this queue's statistics, otherwise with 1.",
 )
 def collector(*, checks: bool) -> None:
-    """Keep the figures up to date, beside the web service.
+    """Keep the statistics up to date, in a process of its own.
 
-    Start as many as you like: one works, another takes over when it ends. It writes to the
-    database JOBMON_ROLLUP_DB only, as the user in JOBMON_ROLLUP_URI, or else JOBMON_MONGO_URI.
-    It needs no key for tokens, and ends with 1 after an unexpected failure.
+    You may start several: one works, and another takes over when it ends. It writes only to the
+    database JOBMON_ROLLUP_DB, as the user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI.
+    It needs no key for tokens, and exits with 1 after an unexpected failure.
     """
     settings = _settings(require_keys=False)
     if checks:
@@ -115,27 +117,27 @@ def collector(*, checks: bool) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="The findings for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(*, as_json: bool) -> None:
-    """Look at your deployment and say what is missing, and what to do.
+    """Check your deployment and print what is missing, with a remedy for each problem.
 
     It uses the settings in the environment and only reads. Exits with 1 if there is a problem;
-    a warning is none.
+    warnings do not count.
     """
     try:
-        found = examine(Settings.from_env(require_keys=False))
+        found = check_deployment(Settings.from_env(require_keys=False))
     except SettingsError as error:
         found = iter([refused_setting(error)])
     findings = []
     for finding in found:
         findings.append(finding)
         if not as_json:
-            _tell(finding)
+            _print_finding(finding)
     counts = {level: sum(finding.level == level for finding in findings) for level in Level}
     fine = not counts[Level.PROBLEM]
     if as_json:
-        told = {"ok": fine, "findings": [asdict(finding) for finding in findings]}
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        report = {"ok": fine, "findings": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         click.echo(f"\nProblems: {counts[Level.PROBLEM]}. Warnings: {counts[Level.WARNING]}.")
     sys.exit(0 if fine else 1)
@@ -144,10 +146,10 @@ def check(*, as_json: bool) -> None:
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 
-def _tell(finding: Finding, *, err: bool = False) -> Level:
+def _print_finding(finding: Finding, *, err: bool = False) -> Level:
     level = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
-    click.echo(f"{level} {finding.check:<12} {finding.says}", err=err)
-    for line in (finding.do, *(f"  {command}" for command in finding.commands)):
+    click.echo(f"{level} {finding.check:<12} {finding.message}", err=err)
+    for line in (finding.remedy, *(f"  {command}" for command in finding.commands)):
         if line:
             click.echo(f"{'':<22}{line}", err=err)
     return finding.level
@@ -160,12 +162,12 @@ def _tell(finding: Finding, *, err: bool = False) -> Level:
     default=".jobmon",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keeps the embedded database and the tokens' secret between runs.",
+    help="Folder for the embedded database and the secret of the tokens.",
 )
 def demo(port: int, state: Path) -> None:
-    """A real MongoDB, a sample workload and the service, all on this machine.
+    """Run a real MongoDB, a sample workload and the service on this machine.
 
-    With JOBMON_MONGO_URI set, that database is watched instead and nothing is written to it.
+    With JOBMON_MONGO_URI set, it watches that database instead and writes nothing to it.
     """
     try:
         run_stack(port, state)
@@ -176,7 +178,7 @@ def demo(port: int, state: Path) -> None:
 @main.command()
 def openapi() -> None:
     """Print the OpenAPI document that `/openapi.json` answers with; needs no settings."""
-    # Nothing is connected to before a request comes, and the document tells of no setting.
+    # Nothing connects before the first request, and no setting is part of the document.
     settings = Settings(mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR")
     click.echo(document(create_app(settings)), nl=False)
 
@@ -187,10 +189,10 @@ def openapi() -> None:
     required=True,
     envvar="JOBMON_WORKLOAD_MONGO_URI",
     show_envvar=True,
-    help="A database that it may write to.",
+    help="The database of the sample queue; it is written to.",
 )
 def workload(mongo_uri: str) -> None:
-    """Producers and workers of a sample queue, until interrupted."""
+    """Run producers and workers of a sample queue until interrupted."""
     hold_stop_signals()
     logs.configure("INFO")
     with run_workload(mongo_uri):
@@ -204,46 +206,52 @@ def workload(mongo_uri: str) -> None:
     required=True,
     envvar="JOBMON_ADMIN_MONGO_URI",
     show_envvar=True,
-    help="The watched database, as a user who may write to it.",
+    help="The watched database, with a user who may write to it.",
 )
 @click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
 @click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
 @click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
-@click.option("--reader", metavar="USER", help="Make this read-only user for the web service.")
+@click.option("--reader", metavar="USER", help="Create this read-only user for the web service.")
 @click.option(
     "--reader-password",
     envvar="JOBMON_READER_PASSWORD",
     show_envvar=True,
-    help="Better by environment.",
+    help="Better set in the environment.",
 )
-@click.option("--collector", metavar="USER", help="Make this user for the collector.")
+@click.option("--collector", metavar="USER", help="Create this user for the collector.")
 @click.option(
-    "--collector-password", envvar="JOBMON_COLLECTOR_PASSWORD", show_envvar=True, help="Likewise."
+    "--collector-password",
+    envvar="JOBMON_COLLECTOR_PASSWORD",
+    show_envvar=True,
+    help="Better set in the environment.",
 )
 @click.option(
     "--change-passwords",
     is_flag=True,
-    help="Also those of users that exist and that `jobmon init` did not make.",
+    help="Also change the passwords of existing users that `jobmon init` did not create.",
 )
 @click.option(
     "--create",
     is_flag=True,
-    help="For a new queue that is still empty: make its collections, and every index.",
+    help="For a new, empty queue: create its collections and every index.",
 )
 @click.option(
     "--unique",
     is_flag=True,
-    help="Make jobId, and jobId with attemptNumber, unique, if every document has them.",
+    help="Make the indexes on jobId, and on jobId and attemptNumber, unique.",
 )
-@click.option("--dry-run", is_flag=True, help="Write nothing; print what would be made.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; print what would be created.")
 @click.option(
-    "--print", "as_script", is_flag=True, help="Write nothing; print it as lines for mongosh."
+    "--print",
+    "as_script",
+    is_flag=True,
+    help="Write nothing; print the steps as lines for mongosh.",
 )
 @click.option(
     "--remove",
     "removes",
     is_flag=True,
-    help="Remove what `jobmon init` made for this queue: users, roles, indexes.",
+    help="Remove what `jobmon init` created for this queue: users, roles, indexes.",
 )
 @click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
 @click.option("--state-db", default="jobmon_state", envvar="JOBMON_STATE_DB", show_default=True)
@@ -266,11 +274,11 @@ def init(
     rollup_db: str,
     state_db: str,
 ) -> None:
-    """Make the indexes that the monitor needs; also its users and a replica set.
+    """Create the indexes that the monitor needs; also its users and a replica set.
 
-    For the documents that JOBMON_PROFILE and the settings beside it describe. What exists already
-    stays, and nobody loses a right; run it as often as you like. It stops before it makes anything
-    where the documents are not as described.
+    JOBMON_PROFILE and the mapping settings describe the documents. Existing indexes, users and
+    rights are kept, so you can run it again at any time. If the documents do not match the
+    settings, it stops before it creates anything.
     """
     if reader and reader == collector:
         raise click.UsageError("--reader and --collector need two names.")
@@ -309,23 +317,23 @@ def init(
             found = remove(settings, dry_run=dry_run)
         else:
             found = (preview_init if dry_run else run_init)(settings, options)
-        levels = [_tell(finding) for finding in found]
+        levels = [_print_finding(finding) for finding in found]
     except SettingsError as error:
-        levels = [_tell(refused_setting(error), err=as_script)]
+        levels = [_print_finding(refused_setting(error), err=as_script)]
     except SetupError as error:
-        levels = [_tell(error.finding, err=as_script)]
+        levels = [_print_finding(error.finding, err=as_script)]
     if Level.PROBLEM in levels:
         sys.exit(1)
 
 
 def _end_with_failure() -> None:
-    """End at once with 1: no thread may go on, and look healthy, after another has failed."""
+    """Exit with 1 at once: after one thread failed, the others must not look healthy."""
     logging.shutdown()
     os._exit(1)
 
 
 def _settings(*, require_keys: bool = True) -> Settings:
-    """The settings in the environment; one line and the end of the command if one is bad."""
+    """The settings in the environment; a bad one ends the command with one line."""
     try:
         return Settings.from_env(require_keys=require_keys)
     except SettingsError as error:

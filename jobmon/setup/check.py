@@ -1,7 +1,7 @@
-"""`jobmon check`: what a deployment has of all that jobmon needs and what it lacks, in plain words.
+"""`jobmon check`: reports what a deployment has and lacks of what jobmon needs.
 
-It only reads, and little: a sample of the newest documents, the lists of names and indexes, what
-the user may do. No finding repeats a password or what a job holds.
+It only reads: a sample of the newest documents, the names of collections and indexes, the user's
+rights. No finding repeats a password or a job's payload.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from jobmon.diagnosis import remedies
 from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
-from jobmon.setup.deployment import Deployment, jobs_elsewhere, unfit_kind
+from jobmon.setup.deployment import Deployment, jobs_elsewhere, unsuitable_kind
 from jobmon.setup.fields import Sample, expected_fields
 from jobmon.setup.findings import (
     Finding,
@@ -41,15 +41,15 @@ _CLOCK_TRIES = 3
 _NOT_A_REPLICA_SET = 40573
 
 
-def examine(
+def check_deployment(
     settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> Iterator[Finding]:
-    """Look at everything, giving each finding as it is made.
+    """Check everything; yields each finding at once.
 
-    Ends early when the database does not answer, within `server_selection_timeout_ms`. `clock`
-    is this machine's, in UTC.
+    Ends early, within `server_selection_timeout_ms`, if the database does not answer. `clock` is
+    this machine's, in UTC.
     """
-    yield _of_settings(settings)
+    yield _describe_settings(settings)
     try:
         require_shared_storage(settings, settings.workers)
     except SettingsError as error:
@@ -65,7 +65,7 @@ def examine(
 
 
 class DeploymentCheck:
-    """One look at one deployment; later checks build on what earlier ones learnt."""
+    """The checks of one deployment; later ones use the results of earlier ones."""
 
     def __init__(self, deployment: Deployment, clock: Callable[[], datetime]) -> None:
         self._deployment = deployment
@@ -74,8 +74,8 @@ class DeploymentCheck:
         self._clock = clock
         self._watched = deployment.watched
         self._unreadable: set[str] = set()
-        self._filled: set[str] = set()  # which of the watched collections hold documents
-        self._has_updates = True  # some sampled job has the time of its last change
+        self._filled: set[str] = set()  # the watched collections that hold documents
+        self._has_updates = True  # some job of the sample has updatedAt
 
     def findings(self) -> Iterator[Finding]:
         checks = {
@@ -93,7 +93,9 @@ class DeploymentCheck:
                 yield from check()
             except PyMongoError as error:
                 yield problem(name, f"could not be checked: {describe(error)}")
-                if isinstance(error, AutoReconnect):  # it went away: the rest would wait in vain
+                if isinstance(
+                    error, AutoReconnect
+                ):  # the database is away: later checks would fail too
                     return
 
     def _database(self) -> Iterator[Finding]:
@@ -108,21 +110,23 @@ class DeploymentCheck:
         tries = []
         for _ in range(_CLOCK_TRIES):
             before = self._clock()
-            theirs = client.admin.command("hello", codec_options=client.codec_options)["localTime"]
+            server_time = client.admin.command("hello", codec_options=client.codec_options)[
+                "localTime"
+            ]
             took = self._clock() - before
-            # Their clock was read somewhere in between.
-            tries.append((took / 2, theirs - (before + took / 2)))
+            # The server read its clock at some moment in between.
+            tries.append((took / 2, server_time - (before + took / 2)))
         uncertain, ahead = min(tries)
         how = "ahead of" if ahead > timedelta() else "behind"
-        says = (
+        message = (
             f"The database's clock is {_ms(abs(ahead))} {how} this machine's "
             f"(± {_ms(uncertain)}, half of a round trip)."
         )
         if abs(ahead) - uncertain > CLOCKS_MAY_DIFFER_BY:
-            do = "Ages and expired leases are off by that much: run NTP on both machines."
-            yield warning("clock", says, do=do)
+            remedy = "Ages and expired leases are wrong by that much: run NTP on both machines."
+            yield warning("clock", message, remedy=remedy)
         else:
-            yield ok("clock", says)
+            yield ok("clock", message)
 
     def _rights(self) -> Iterator[Finding]:
         refused = refusals(self._deployment)
@@ -135,19 +139,19 @@ class DeploymentCheck:
         for watched, setting in zip(self._watched, settings, strict=False):
             where, is_jobs = watched.full_name, watched is self._watched[0]
             if watched.name not in kinds:
-                if watched.name in self._unreadable:  # it may well exist
+                if watched.name in self._unreadable:  # it may exist
                     continue
                 elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
                 yield Finding(
                     check="collections",
                     level=Level.PROBLEM if is_jobs else Level.WARNING,
-                    says=f"There is no collection {where}.",
-                    do=elsewhere
-                    or f"Set {setting} if it has another name. For a new queue of jobmon's own "
-                    "documents, let `jobmon init --create` make it.",
+                    message=f"There is no collection {where}.",
+                    remedy=elsewhere
+                    or f"If it has another name, set {setting}. For a new queue in jobmon's own "
+                    "format, create it with `jobmon init --create`.",
                     commands=() if elsewhere else (self._deployment.init_command("--create"),),
                 )
-            elif (unfit := unfit_kind(where, kinds[watched.name], setting)) is not None:
+            elif (unfit := unsuitable_kind(where, kinds[watched.name], setting)) is not None:
                 yield unfit
             else:
                 number = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
@@ -157,23 +161,23 @@ class DeploymentCheck:
                     yield from _collation(watched)
                 else:
                     elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
-                    yield warning("collections", f"{where} is empty.", do=elsewhere)
+                    yield warning("collections", f"{where} is empty.", remedy=elsewhere)
 
     def _indexes(self) -> Iterator[Finding]:
-        if not self._filled:  # nothing shows yet which fields there are
+        if not self._filled:  # the fields are not known yet
             return
         missing = missing_indexes(self._settings, self._connection, self._filled)
         if missing:
             lines = tuple(create_index_line(index) for index in missing)
             yield problem(
                 "indexes",
-                f"{count(len(missing), 'index', 'indexes')} missing: without, queries read "
-                "far more than they show.",
-                do=f"{remedies.CREATE_INDEXES} Or create each in mongosh.",
+                f"{count(len(missing), 'index', 'indexes')} missing: without them, queries read "
+                "far more documents than they return.",
+                remedy=f"{remedies.CREATE_INDEXES} Or create each in mongosh.",
                 commands=(self._deployment.init_command(), *lines),
             )
         else:
-            yield ok("indexes", "Every index that jobmon's queries need is there.")
+            yield ok("indexes", "All indexes that jobmon's queries need exist.")
 
     def _fields(self) -> Iterator[Finding]:
         for watched, fields, statuses in expected_fields(self._settings, self._connection):
@@ -185,81 +189,85 @@ class DeploymentCheck:
             found = [*sample.absent(), *sample.odd_types(), *sample.unknown_statuses(statuses)]
             yield from found
             if sample.size and not found:
-                says = f"The newest {sample.size} of {sample.name} have the fields that they need."
-                yield ok("fields", says)
+                message = f"The newest {sample.size} of {sample.name} have all required fields."
+                yield ok("fields", message)
 
     def _changes(self) -> Iterator[Finding]:
         try:
             with self._watched[0].watch(max_await_time_ms=1):
-                yield ok("changes", "Changes are told as they happen (change stream).")
+                yield ok("changes", "The server reports changes at once (change stream).")
                 return
         except OperationFailure as error:
             if error.code == UNAUTHORIZED:
                 if self._watched[0].name not in self._unreadable:
                     yield problem(
                         "changes",
-                        f"The user may not follow changes of {self._watched[0].name} "
+                        f"The user may not open a change stream on {self._watched[0].name} "
                         "(changeStream): a collector would not work.",
-                        do="Let `jobmon init` grant it; it takes no right away from anybody.",
+                        remedy="Run `jobmon init` to grant it; it never removes a right.",
                         commands=(self._deployment.init_command("--reader USER"),),
                     )
                 return
             if error.code != _NOT_A_REPLICA_SET:
                 raise
-        says = "This server has no change streams: the collector asks for what was updated"
+        message = "This server has no change streams: the collector polls updatedAt"
         if self._has_updates:
-            do = "A replica set, of one member even, tells of changes and deletions at once."
-            says += f", and finds deletions within {SWEEP_S:g} s."
+            remedy = "A replica set, even of one member, reports changes and deletions at once."
+            message += f", and finds deletions within {SWEEP_S:g} s."
         else:
-            do = "Let writers set updatedAt at every change, or make it a replica set."
-            says += f", but no job has updatedAt: changes show within {SWEEP_S:g} s only."
-        yield warning("changes", says, do=do)
+            remedy = "Set updatedAt at every change of a job, or use a replica set."
+            message += f", but no job has updatedAt: changes appear only within {SWEEP_S:g} s."
+        yield warning("changes", message, remedy=remedy)
 
     def _collector(self) -> Iterator[Finding]:
         reader, name = RollupReader(self._connection), self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.figures_age_s(), reader.build()
         start = {
-            "do": remedies.START_A_COLLECTOR,
+            "remedy": remedies.START_A_COLLECTOR,
             "commands": ("jobmon collector",),
         }
         if age_s is not None and age_s * 1_000 <= MAX_AGE_MS:
-            by = f"collector {leader}" if leader else "a collector that has just ended"
-            yield ok("collector", f"The figures are {age_s:.1f} s old, kept by {by}.")
+            by = f"collector {leader}" if leader else "a collector that has just stopped"
+            yield ok("collector", f"The statistics are {age_s:.1f} s old, kept by {by}.")
         elif build is not None:
             counted, estimated = build["counted"], build["estimated"]
-            says = f"A first count is under way: {counted:,} of about {estimated:,} jobs."
-            yield ok("collector", says)
+            message = f"A first count is in progress: {counted:,} of about {estimated:,} jobs."
+            yield ok("collector", message)
         elif leader:
-            says = f"Collector {leader} is at work, but has no fresh figures."
-            yield warning("collector", says, do=remedies.READ_THE_LOG)
+            message = f"Collector {leader} is running, but its statistics are not up to date."
+            yield warning("collector", message, remedy=remedies.READ_THE_LOG)
         elif age_s is not None:
             old = timedelta(seconds=round(age_s))
-            says = f"No collector runs, the figures are {old} (h:mm:ss) old. Each look counts anew."
-            yield warning("collector", says, **start)  # type: ignore[arg-type]
-        else:
-            says = (
-                f"No collector ever ran for this queue on {name}: each look counts the jobs anew."
+            message = (
+                f"No collector is running, and its statistics are {old} (h:mm:ss) old. "
+                "jobmon counts the jobs at each request."
             )
-            yield warning("collector", says, **start)  # type: ignore[arg-type]
+            yield warning("collector", message, **start)  # type: ignore[arg-type]
+        else:
+            message = (
+                f"No collector has ever run for this queue on {name}: jobmon counts the jobs "
+                "at each request."
+            )
+            yield warning("collector", message, **start)  # type: ignore[arg-type]
 
 
 def _collation(watched: Collection[Document]) -> Iterator[Finding]:
-    """A warning where the collection compares strings by the rules of a language."""
+    """A warning if the collection compares strings by the rules of a language."""
     try:
         (by_id,) = (index for index in watched.list_indexes() if index["name"] == "_id_")
-    except (OperationFailure, ValueError):  # which rights are missing, another check has found
+    except (OperationFailure, ValueError):  # another check reports missing rights
         return
     if (collation := by_id.get("collation")) is not None:
         rules = f"locale {collation['locale']}, strength {collation.get('strength', 3)}"
         yield warning(
             "collections",
-            f"{watched.full_name} has a default collation ({rules}): its own program may take "
-            "different ids and owners for equal. jobmon compares them exactly, and `jobmon init` "
-            "makes its indexes so.",
+            f"{watched.full_name} has a default collation ({rules}): the queue's own program "
+            "may treat different ids and owners as equal. jobmon and the indexes of `jobmon init` "
+            "compare them exactly.",
         )
 
 
-def _of_settings(settings: Settings) -> Finding:
+def _describe_settings(settings: Settings) -> Finding:
     keys = {
         "a shared secret": settings.jwt_secret_key,
         "a public key": settings.jwt_public_key,
@@ -269,10 +277,10 @@ def _of_settings(settings: Settings) -> Finding:
     watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
     if settings.profile != Settings.profile:
         watched = f"{settings.jobs_collection} is"
-    says = f"The settings are valid: {watched} watched"
+    message = f"The settings are valid: {watched} watched"
     if by is None:
-        return ok("settings", f"{says}. No key for tokens is set; the web service needs one.")
-    return ok("settings", f"{says}, tokens checked by {by} ({settings.jwt_algorithm}).")
+        return ok("settings", f"{message}. No key for tokens is set; the web service needs one.")
+    return ok("settings", f"{message}, tokens checked by {by} ({settings.jwt_algorithm}).")
 
 
 def _ms(time: timedelta) -> str:

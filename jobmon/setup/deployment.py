@@ -1,4 +1,4 @@
-"""What a deployment is: its kind, its collections, and who is signed in."""
+"""Inspects a deployment: its kind, its collections, and the user who is signed in."""
 
 import time
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from jobmon.settings import PROFILES, Settings
 from jobmon.setup.findings import (
     Finding,
     SetupError,
-    as_setting,
     count,
+    format_setting,
     problem,
     split_uri,
     unreachable,
@@ -25,8 +25,8 @@ from jobmon.store.connection import DEFAULT_DATABASE, Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 
-# The settings that describe the watched documents; `jobmon init` reads them, too.
-_OF_INIT = (
+# The settings that describe the watched documents; `jobmon init` reads them as well.
+_MAPPING_SETTINGS = (
     "profile",
     "jobs_collection",
     "attempts_collection",
@@ -36,21 +36,21 @@ _OF_INIT = (
     "attempt_status_names",
 )
 
-_OTHERS = 50  # other collections, and databases, that are looked at when jobs are not found
-_ALIKE = 3  # this many of a job's own fields make a collection look like jobs
-_OF_A_JOB = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
-ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the connection string of who sets up
-_SERVER_SELECTION_MS = 10_000  # where it has none of its own
+_MAX_SEARCHED = 50  # of other collections, and of databases, searched for jobs
+_MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
+_TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
+ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the administrator's connection string
+_SERVER_SELECTION_MS = 10_000  # the default for that connection string
 _ALREADY_INITIALIZED = 23
 _PRIMARY_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One look at a deployment, as the user of its connection string sees it.
+    """A deployment, as the user of the connection string sees it.
 
-    `hello` is the server's answer to that command. `kinds` has the collections that the user may
-    know of, each with `collection`, `view` or `timeseries`; it is empty without a single right.
+    `hello` is the server's answer to that command. `kinds` maps each collection that the user may
+    list to `collection`, `view` or `timeseries`; it is empty for a user without any right.
     """
 
     settings: Settings
@@ -62,7 +62,7 @@ class Deployment:
 
     @classmethod
     def inspect(cls, settings: Settings, connection: Connection) -> Self:
-        """Look at it; PyMongoError if it does not answer or does not let us in."""
+        """Inspect it; PyMongoError if it does not answer or refuses the sign-in."""
         admin = connection.client.admin
         hello = admin.command("hello")
         status = admin.command("connectionStatus", showPrivileges=True)["authInfo"]
@@ -83,24 +83,24 @@ class Deployment:
         return [database[name] for name in self.connection.collections]
 
     @classmethod
-    def of_admin(cls, settings: Settings, client: MongoClient[Document]) -> Self:
-        """The same, with the client of somebody who may write."""
+    def inspect_as_admin(cls, settings: Settings, client: MongoClient[Document]) -> Self:
+        """Inspect it with the client of an administrator."""
         return cls.inspect(settings, Connection(settings, client))
 
     @property
     def roles(self) -> QueueRoles:
-        """The roles of the queue that is watched."""
+        """The roles of the watched queue."""
         own = [self.settings.rollup_db, self.settings.state_db]
         return QueueRoles(self.connection.database.name, self.connection.collections, own)
 
     @property
     def replica_set(self) -> str | None:
-        """The name of the replica set, if it is one."""
+        """The name of the replica set; None for other kinds."""
         return self.hello.get("setName")
 
     @property
     def is_sharded(self) -> bool:
-        """Whether a mongos answers."""
+        """Whether the server is a mongos."""
         return self.hello.get("msg") == "isdbgrid"
 
     def describe_kind(self) -> str:
@@ -112,17 +112,17 @@ class Deployment:
         return "a standalone server"
 
     def init_command(self, options: str = "") -> str:
-        """The line that runs `jobmon init` here, to be given a name and a password."""
+        """The command line of `jobmon init` for this queue, with placeholders for secrets."""
         settings = self.settings
         usual = replace(
             Settings(mongo_uri="", profile=settings.profile),
             jobs_collection=PROFILES[settings.profile],
         )
         given = ""
-        for name in _OF_INIT:
+        for name in _MAPPING_SETTINGS:
             value = getattr(settings, name)
             if value != getattr(usual, name) or (name == "profile" and value != Settings.profile):
-                given += f"JOBMON_{name.upper()}='{as_setting(value)}' "
+                given += f"JOBMON_{name.upper()}='{format_setting(value)}' "
         for name in ("rollup_db", "state_db"):
             if getattr(settings, name) != getattr(Settings, name):
                 given += f"JOBMON_{name.upper()}='{getattr(settings, name)}' "
@@ -140,17 +140,17 @@ class Deployment:
 
 
 @contextmanager
-def as_admin(settings: Settings) -> Iterator[MongoClient[Document]]:
-    """A client of the admin's connection string; whatever fails inside is raised as SetupError."""
+def admin_client(settings: Settings) -> Iterator[MongoClient[Document]]:
+    """A client of the administrator's connection string; any failure becomes a SetupError."""
     no_user = (
-        f"Put a user into {ADMIN_URI} who may set it up: "
+        f"Put an administrator into {ADMIN_URI}: "
         "mongodb://USER:PASSWORD@HOST/DATABASE?authSource=admin"
     )
     uri = settings.mongo_uri
-    waits = "serverselectiontimeoutms=" in uri.lower()
+    has_timeout = "serverselectiontimeoutms=" in uri.lower()
     try:
         options: dict[str, Any] = {"appname": "jobmon init"}
-        if not waits:
+        if not has_timeout:
             options["serverSelectionTimeoutMS"] = _SERVER_SELECTION_MS
         with MongoClient[Document](uri, **options) as client:
             yield client
@@ -158,34 +158,34 @@ def as_admin(settings: Settings) -> Iterator[MongoClient[Document]]:
         raise SetupError(unreachable(error, uri, ADMIN_URI, no_user)) from None
 
 
-def unfit_kind(where: str, kind: str, setting: str) -> Finding | None:
-    """The problem that `where` is no ordinary collection, or None."""
+def unsuitable_kind(where: str, kind: str, setting: str) -> Finding | None:
+    """The problem that `where` is not an ordinary collection, or None."""
     if kind == "view":
         return problem(
             "collections",
             f"{where} is a view: it has no indexes and no change stream.",
-            do=f"Set {setting} to the collection that the view is of.",
+            remedy=f"Set {setting} to the collection behind the view.",
         )
     if kind == "timeseries":
         return problem(
             "collections",
             f"{where} is a time series collection: its documents cannot change, and it has no "
             "change stream.",
-            do=f"Set {setting} to an ordinary collection.",
+            remedy=f"Set {setting} to an ordinary collection.",
         )
     return None
 
 
 def jobs_elsewhere(deployment: Deployment, setting: str = "JOBMON_MONGO_URI") -> str | None:
-    """Where the jobs may be instead: a collection that looks like them, or another database.
+    """Where the jobs may be instead: a collection with their fields, or another database.
 
-    `setting` holds the connection string.
+    `setting` is the name of the setting with the connection string.
     """
     jobs, own = deployment.watched[0], deployment.settings.rollup_db
     others = deployment.kinds.keys() - set(deployment.connection.collections)
     alike = [
         name
-        for name in sorted(others)[:_OTHERS]
+        for name in sorted(others)[:_MAX_SEARCHED]
         if not name.startswith("system.") and _looks_like_jobs(deployment, name)
     ]
     if alike:
@@ -195,23 +195,22 @@ def jobs_elsewhere(deployment: Deployment, setting: str = "JOBMON_MONGO_URI") ->
     try:
         holding = [
             name
-            for name in sorted(set(client.list_database_names()) - skipped)[:_OTHERS]
+            for name in sorted(set(client.list_database_names()) - skipped)[:_MAX_SEARCHED]
             if jobs.name in client[name].list_collection_names(authorizedCollections=True)
         ]
-    except OperationFailure:  # what may not be seen is no remedy either
+    except OperationFailure:  # the user may not list databases
         return None
     if holding:
         return (
             f"There is a collection {jobs.name} in: {', '.join(holding)}. "
-            f"The database is the one that {setting} names after the address, "
-            f"{DEFAULT_DATABASE} if it names none."
+            f"Name the database after the address in {setting}; the default is {DEFAULT_DATABASE}."
         )
     return None
 
 
 def _looks_like_jobs(deployment: Deployment, name: str) -> bool:
     paths = deployment.connection.jobs.names.paths
-    fields = {paths[field] for field in _OF_A_JOB & paths.keys()} - {"_id"}
+    fields = {paths[field] for field in _TYPICAL_JOB_FIELDS & paths.keys()} - {"_id"}
     newest = deployment.connection.database[name].find(
         {},
         dict.fromkeys(fields, True),
@@ -220,7 +219,7 @@ def _looks_like_jobs(deployment: Deployment, name: str) -> bool:
         max_time_ms=deployment.connection.max_time_ms,
     )
     try:
-        return any(len(fields & document.keys()) >= _ALIKE for document in newest)
+        return any(len(fields & document.keys()) >= _MIN_COMMON_FIELDS for document in newest)
     except OperationFailure:
         return False
 
@@ -231,9 +230,9 @@ def replica_set_config(name: str, member: str) -> Document:
 
 
 def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
-    """Make `member` (host:port) the first of replica set `name`; False if it is in one already.
+    """Initiate replica set `name` with `member` (host:port); False if it was initiated before.
 
-    Returns when there is a primary to write to; TimeoutError if there is none within a minute.
+    Returns when there is a primary; TimeoutError if there is none within a minute.
     """
     try:
         client.admin.command("replSetInitiate", replica_set_config(name, member))

@@ -1,4 +1,4 @@
-"""Findings: what `jobmon check` and `jobmon init` print about a deployment, in words of our own."""
+"""Findings: what `jobmon check` and `jobmon init` report about a deployment."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pymongo.uri_parser import parse_uri
 
 from jobmon.store.failures import AUTHENTICATION_FAILED, UNAUTHORIZED, name_error
 
-# How MongoDB refuses a user who is signed in; the command's own values are not repeated.
+# How MongoDB refuses a user who is signed in; values of the command are not repeated.
 _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
 )
@@ -31,81 +31,90 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at: what it is like and, if something is amiss, what to do.
+    """One thing that was checked: its state and, if something is wrong, the remedy.
 
-    `commands` are lines to paste, the first way first.
+    `commands` are lines to paste into a shell, the best one first.
     """
 
     check: str
     level: Level
-    says: str
-    do: str | None = None
+    message: str
+    remedy: str | None = None
     commands: tuple[str, ...] = ()
 
 
 class SetupError(Exception):
-    """A command cannot go on; `finding` is the problem to print."""
+    """A command cannot continue; `finding` is the problem to print."""
 
     def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.says)
+        super().__init__(finding.message)
         self.finding = finding
 
 
-def ok(check: str, says: str) -> Finding:
-    """A finding that all is as it should be."""
-    return Finding(check=check, level=Level.OK, says=says)
+def ok(check: str, message: str) -> Finding:
+    """A finding without a problem."""
+    return Finding(check=check, level=Level.OK, message=message)
 
 
 def warning(
-    check: str, says: str, *, do: str | None = None, commands: tuple[str, ...] = ()
+    check: str, message: str, *, remedy: str | None = None, commands: tuple[str, ...] = ()
 ) -> Finding:
-    """A finding that something could be better."""
-    return Finding(check=check, level=Level.WARNING, says=says, do=do, commands=commands)
+    """A finding of something that should be improved."""
+    return Finding(
+        check=check, level=Level.WARNING, message=message, remedy=remedy, commands=commands
+    )
 
 
 def problem(
-    check: str, says: str, *, do: str | None = None, commands: tuple[str, ...] = ()
+    check: str, message: str, *, remedy: str | None = None, commands: tuple[str, ...] = ()
 ) -> Finding:
     """A finding that something does not work."""
-    return Finding(check=check, level=Level.PROBLEM, says=says, do=do, commands=commands)
+    return Finding(
+        check=check, level=Level.PROBLEM, message=message, remedy=remedy, commands=commands
+    )
 
 
 def refused_setting(error: Exception) -> Finding:
-    """The finding that a setting is missing or bad."""
+    """The problem that a setting is missing or invalid."""
     return problem(
-        "settings", str(error), do="Set it in the environment; docs/operations.md lists them all."
+        "settings",
+        str(error),
+        remedy="Set it in the environment; docs/operations.md lists them all.",
     )
 
 
 def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Finding:
-    """The problem that nothing can be asked of the database at `uri`, which `setting` holds.
+    """The problem that the database at `uri`, the value of `setting`, cannot be queried.
 
-    `no_user` is the remedy where the database wants a user and the connection string names none.
+    `no_user` is the remedy if the database requires a user and the connection string has none.
     """
     where = describe_address(uri)
     if isinstance(error, OperationFailure):
         if error.code == AUTHENTICATION_FAILED:
-            do = (
-                f"Check user, password and authSource in {setting}. A password is kept in the "
-                "database: changing it in the environment alone changes nothing there."
+            remedy = (
+                f"Check user, password and authSource in {setting}. The database keeps the "
+                "password: a change in the environment alone does not change it there."
             )
-            return problem("database", f"{where} does not know this user or password.", do=do)
+            return problem(
+                "database", f"{where} does not know this user or password.", remedy=remedy
+            )
         if error.code == UNAUTHORIZED:
             refused = _NOT_AUTHORIZED.search(str(error))
             if refused is None:
-                return problem(
-                    "database", f"{where} answers only to users who sign in.", do=no_user
-                )
+                return problem("database", f"{where} requires a user.", remedy=no_user)
             return problem(
                 "rights",
                 f"The user in {setting} may not run {refused['command']} on {refused['database']}.",
-                do="Use a user with more rights: docs/operations.md has what is needed.",
+                remedy="Use a user with more rights: docs/operations.md lists the required ones.",
             )
         return problem("database", f"{where} could not run a command: {describe(error)}.")
     if not isinstance(error, PyMongoError | OSError):  # a bad option or name
-        return problem("database", f"{where} cannot be connected to: {describe(error)}")
-    do = f"Is it running, and is the address in {setting} right as seen from here?"
-    return problem("database", f"{where} does not answer: {describe(error)}", do=do)
+        return problem(
+            "database",
+            f"No connection to {where[0].lower() + where[1:]} is possible: {describe(error)}",
+        )
+    remedy = f"Is it running? Is the address in {setting} correct from this machine?"
+    return problem("database", f"{where} does not answer: {describe(error)}", remedy=remedy)
 
 
 def describe_address(uri: str) -> str:
@@ -116,14 +125,14 @@ def describe_address(uri: str) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """Scheme and addresses of a connection string: never the user or the password."""
     scheme, _, rest = uri.partition("://")
-    if scheme == "mongodb+srv":  # parsing it would ask the DNS
+    if scheme == "mongodb+srv":  # parsing it would query the DNS
         return scheme, re.split(r"[/?]", rest)[0].rpartition("@")[2]
     nodes = parse_uri(uri, warn=False)["nodelist"]
     return scheme, ",".join(f"{host}:{port}" if port else str(host) for host, port in nodes)
 
 
 def describe(error: Exception) -> str:
-    """The cause in a line, without what the driver adds about its own state."""
+    """The cause in one line, without the state that the driver appends."""
     if isinstance(error, OperationFailure):
         return f"refused with {name_error(error)}"
     if isinstance(error, ServerSelectionTimeoutError):
@@ -132,7 +141,7 @@ def describe(error: Exception) -> str:
 
 
 def granted(privileges: list[dict[str, Any]], database: str, collection: str) -> set[str]:
-    """The actions that a user may do to a collection; "" names a database as a whole."""
+    """The actions that a user may perform on a collection; "" is the database as a whole."""
     actions: set[str] = set()
     for privilege in privileges:
         resource = privilege["resource"]
@@ -144,15 +153,15 @@ def granted(privileges: list[dict[str, Any]], database: str, collection: str) ->
     return actions
 
 
-def as_setting(value: object) -> str:
-    """A setting's value as it stands in the environment."""
+def format_setting(value: object) -> str:
+    """The text of a setting's value in the environment."""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={word}" for name, word in value.items())
     return str(value)
 
 
 def printable(text: str) -> str:
-    """What another program wrote, safe for a terminal."""
+    """A text of another program, safe for a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:60])
 
 

@@ -1,4 +1,4 @@
-"""Makes the indexes that jobmon's queries need: which ones are missing, and which ones it made."""
+"""Creates the indexes that jobmon's queries need, and remembers which ones it created."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from jobmon.store.mapping import Document
 from jobmon.store.read_collection import EXACTLY, ReadCollection, exact_index_name
 from jobmon.web.revocation import state_database
 
-MADE_INDEXES = "init_indexes"  # in the database of what must last
+MADE_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
 FORMAT = 1
 _SAMPLE = 1_000  # random documents, to estimate sizes
-_ENTRY_BYTES = 6  # of each entry beyond its keys
+_ENTRY_BYTES = 6  # of an index entry, besides its keys
 
 
 class State(StrEnum):
-    """Whether an index is to be made."""
+    """Whether an index has to be created."""
 
     MISSING = "missing"
     EXISTS = "exists"
-    UNUSED = "unused"  # no document has the field that it is for
+    UNUSED = "unused"  # no document has its field
 
 
 @dataclass(frozen=True)
 class PlannedIndex:
-    """An index that jobmon's queries name, and whether it is to be made."""
+    """An index that jobmon's queries use, and whether it has to be created."""
 
     index: Index
     state: State
@@ -41,11 +41,11 @@ class PlannedIndex:
 def plan_indexes(
     settings: Settings, connection: Connection, collections: Collection[str], *, every: bool = False
 ) -> list[PlannedIndex]:
-    """The indexes of these collections; with `every`, also those for fields of no document."""
+    """The indexes of these collections; with `every`, also those of unused fields."""
     wanted = [
         index for index in required_indexes(connection) if index.collection.name in collections
     ]
-    unused = set() if every else _unused(settings, connection, wanted)
+    unused = set() if every else _unused_indexes(settings, connection, wanted)
     return [
         PlannedIndex(
             index,
@@ -62,16 +62,16 @@ def plan_indexes(
 def missing_indexes(
     settings: Settings, connection: Connection, collections: Collection[str]
 ) -> list[Index]:
-    """The indexes that these collections should have, by what their documents hold."""
+    """The indexes that these collections lack, by the fields of their documents."""
     planned = plan_indexes(settings, connection, collections)
     return [plan.index for plan in planned if plan.state is State.MISSING]
 
 
 def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
-    """Make every missing index, whatever the documents hold; needs a user that may write.
+    """Create every missing index; needs a user with the right to write.
 
     For a queue whose documents follow the contract; `jobmon init` checks other queues first.
-    Returns "created" or "exists" for each index by its text.
+    Returns "created" or "exists" for each index by its description.
     """
     outcome = {}
     for index in required_indexes(connection):
@@ -84,16 +84,16 @@ def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str,
 
 
 def create_index(index: Index, *, unique: bool = False) -> str:
-    """Make an index, `unique` if it may be; returns its name. Raises PyMongoError."""
+    """Create an index, `unique` where that is allowed; returns its name. Raises PyMongoError."""
     return index.collection.create_index(index.keys, **index_options(index, unique=unique))
 
 
 def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
-    """The options to create an index with: its name, and each option that is not the default.
+    """The options to create an index with: its name and all options that are not the default.
 
     The index compares by bytes, also in a collection with a collation. It has the default name, so
-    that a program that makes the same index later finds it made. Where that program would make it
-    unique, the default name is left free, so that both indexes can exist.
+    that another program that creates the same index later finds it. If that program would create
+    it as unique, the default name stays free, so that both indexes can exist.
     """
     present = list(index.collection.list_indexes())
     is_unique = unique and index.may_be_unique
@@ -109,12 +109,12 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
 
 
 def default_name(index: Index) -> str:
-    """The name that drivers give to an index that is made without a name."""
+    """The name that drivers give to an index by default."""
     return "_".join(f"{field}_{order}" for field, order in index.keys)
 
 
 def exists(required: Index) -> bool:
-    """Whether an index with these keys holds every document and compares by bytes."""
+    """Whether an index with these keys covers every document and compares by bytes."""
     return any(
         list(index["key"].items()) == required.keys
         and not _is_partial(index)
@@ -128,57 +128,59 @@ def _is_partial(index: Mapping[str, object]) -> bool:
 
 
 def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str, int]:
-    """About how many bytes each index takes, by the sizes of values in a sample.
+    """Estimate the size of each index in bytes, by the sizes of values in a sample.
 
-    MongoDB compresses keys that begin alike, so that it mostly takes less. An index of an empty
-    collection is 0 bytes; one whose sample takes too long is left out.
+    MongoDB compresses keys with a common prefix, so that most indexes are smaller. An index of an
+    empty collection takes 0 bytes; an index is left out if its sample takes too long.
     """
     sizes: dict[str, int] = {}
     for watched in (connection.jobs, connection.attempts):
-        of_it = [
+        own_indexes = [
             index
             for index in indexes
             if watched is not None and index.collection.name == watched.collection.name
         ]
-        if watched is None or not of_it:
+        if watched is None or not own_indexes:
             continue
         try:
-            widths = _average_widths(watched, {path for index in of_it for path, _ in index.keys})
+            widths = _average_widths(
+                watched, {path for index in own_indexes for path, _ in index.keys}
+            )
             documents = watched.estimated_count()
         except ExecutionTimeout:
             continue
-        for index in of_it:
+        for index in own_indexes:
             entry = _ENTRY_BYTES + sum(widths.get(path, 0) for path, _ in index.keys)
             sizes[str(index)] = round(documents * entry)
     return sizes
 
 
-def _unused(settings: Settings, connection: Connection, wanted: list[Index]) -> set[str]:
-    """Those indexes that are for a field which no document has."""
+def _unused_indexes(settings: Settings, connection: Connection, wanted: list[Index]) -> set[str]:
+    """The indexes whose field no document has."""
     unused: set[str] = set()
     for watched in (connection.jobs, connection.attempts):
         if watched is None:
             continue
-        in_question = {
+        candidates = {
             str(index): index.path
             for index in wanted
             if index.collection.name == watched.collection.name
             and index.path is not None
             and not _is_certain(settings, index)
         }
-        in_use = paths_in_use(watched, in_question.values())
-        unused |= {name for name, path in in_question.items() if path not in in_use}
+        in_use = paths_in_use(watched, candidates.values())
+        unused |= {name for name, path in candidates.items() if path not in in_use}
     return unused
 
 
 def _is_certain(settings: Settings, index: Index) -> bool:
-    """Whether the profile knows that documents come to have the field, as their program writes."""
+    """Whether documents of this profile always have the field at some time."""
     field = str(index.field).partition(".")[0]
     return settings.profile != Settings.profile and field not in settings.job_fields
 
 
 def _average_widths(watched: ReadCollection, paths: Iterable[str]) -> dict[str, float]:
-    """How many bytes the values at these paths take, on average of a random sample."""
+    """The average size in bytes of the values at these paths, in a random sample."""
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     group: Document = {"_id": None}
     for name, path in names.items():
@@ -192,10 +194,10 @@ def _average_widths(watched: ReadCollection, paths: Iterable[str]) -> dict[str, 
 
 
 class MadeIndexes:
-    """The indexes that were made here, kept where figures are not; methods raise PyMongoError.
+    """The record of indexes that `jobmon init` created; methods raise PyMongoError.
 
-    By their names alone they could not be known: an index has the name under which its collection's
-    own program would make it, so that the program finds it made.
+    Their names do not identify them: an index has the name that the queue's own program would give
+    it, so that the program finds it.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -203,7 +205,7 @@ class MadeIndexes:
 
     @staticmethod
     def entry(index: Index, name: str) -> Document:
-        """What is kept of an index, less the time."""
+        """The record of an index, without the time."""
         return {
             "_id": f"{index.collection.full_name}/{name}",
             "format": FORMAT,
@@ -214,15 +216,15 @@ class MadeIndexes:
         }
 
     def add(self, index: Index, name: str) -> None:
-        """Remember that an index was made."""
+        """Record that an index was created."""
         entry = self.entry(index, name) | {"at": datetime.now(UTC)}
         self._made.replace_one({"_id": entry["_id"]}, entry, upsert=True)
 
-    def of(self, database: str, collections: Collection[str]) -> list[Document]:
-        """The entries of these collections, by their names."""
+    def list_entries(self, database: str, collections: Collection[str]) -> list[Document]:
+        """The records of these collections, by name."""
         query = {"database": database, "collection": {"$in": list(collections)}, "format": FORMAT}
         return list(self._made.find(query).sort("_id"))
 
     def forget(self, entry: Document) -> None:
-        """Remove an entry."""
+        """Remove a record."""
         self._made.delete_one({"_id": entry["_id"]})

@@ -1,7 +1,7 @@
-"""`jobmon init`: indexes, roles and users for a queue that others write, without harm to it.
+"""`jobmon init`: creates indexes, roles and users for a queue of another program, without harm.
 
-Everything is looked at before anything is made: a collection that is not what the settings
-describe ends the command, and so does a right that is missing.
+It checks everything before it creates anything: it stops at a collection that does not match the
+settings, and at a missing right.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ from jobmon.setup import script
 from jobmon.setup.deployment import (
     ADMIN_URI,
     Deployment,
-    as_admin,
+    admin_client,
     initiate_replica_set,
     jobs_elsewhere,
     replica_set_config,
-    unfit_kind,
+    unsuitable_kind,
 )
 from jobmon.setup.fields import Sample, expected_fields
 from jobmon.setup.findings import (
@@ -51,38 +51,38 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class InitOptions:
-    """What is to be made beyond the indexes of a queue that has documents."""
+    """What to create besides the indexes of a queue that has documents."""
 
     users: Sequence[User] = ()
     replica_set: str | None = None  # NAME/HOST:PORT
-    create: bool = False  # collections and every index, for a queue that is still empty
+    create: bool = False  # also collections and every index, for an empty queue
     unique: bool = False
     change_passwords: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What is to be made in a deployment."""
+    """What to create in a deployment."""
 
     deployment: Deployment
     roles: QueueRoles
-    samples: dict[str, Sample]  # by collection, of those that hold documents
+    samples: dict[str, Sample]  # by collection; empty ones have none
     new_collections: list[str]
     indexes: list[PlannedIndex]
     notes: list[Finding]
 
     @property
     def missing(self) -> list[Index]:
-        """The indexes that are to be made."""
+        """The indexes to create."""
         return [planned.index for planned in self.indexes if planned.state is State.MISSING]
 
 
 def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
-    """Make what is missing; each finding has what became of one part. Raises SetupError."""
-    with as_admin(settings) as client:
+    """Create what is missing; each finding reports one result. Raises SetupError."""
+    with admin_client(settings) as client:
         if options.replica_set:
             yield _start_replica_set(client, options.replica_set)
-        plan = _plan(Deployment.of_admin(settings, client), options)
+        plan = _plan(Deployment.inspect_as_admin(settings, client), options)
         if missing := _missing_rights(plan, options):
             raise SetupError(missing)
         yield from plan.notes
@@ -98,22 +98,22 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
 
 
 def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
-    """What `run_init` would make, with the size that each index may have; writes nothing.
+    """Report what `run_init` would create, and the estimated size of each index. Writes nothing.
 
     Raises SetupError.
     """
-    with as_admin(settings) as client:
+    with admin_client(settings) as client:
         if options.replica_set and not _is_initiated(client):
             yield ok("replica set", f"{options.replica_set} would be started.")
-            yield ok("replica set", "The rest can be looked at once it has a primary.")
+            yield ok("replica set", "Run this again once it has a primary to see the other steps.")
             return
-        plan = _plan(Deployment.of_admin(settings, client), options)
+        plan = _plan(Deployment.inspect_as_admin(settings, client), options)
         yield from plan.notes
         if options.users:
             for role in plan.roles.privileges:
-                yield ok("role", f"{role}: would be made, or get what it lacks")
+                yield ok("role", f"{role}: would be created, or get its missing rights")
         for user in options.users:
-            yield ok("user", f"{user.describe(plan.roles)}: would be made, or get the role")
+            yield ok("user", f"{user.describe(plan.roles)}: would be created, or get the role")
         sizes = estimate_bytes(plan.deployment.connection, plan.missing)
         for planned in plan.indexes:
             yield _preview_index(planned, sizes.get(str(planned.index)))
@@ -122,17 +122,17 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
 
 
 def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
-    """What `run_init` would make, as lines for mongosh; writes nothing. Raises SetupError."""
-    with as_admin(settings) as client:
+    """The steps of `run_init` as lines for mongosh; writes nothing. Raises SetupError."""
+    with admin_client(settings) as client:
         if options.replica_set and not _is_initiated(client):
             name, _, member = options.replica_set.partition("/")
             yield script.replica_set_line(replica_set_config(name, member))
-            yield "// Once it has a primary, print the script again: it has the rest then."
+            yield "// Print the script again once it has a primary: then it has the other steps."
             return
-        plan = _plan(Deployment.of_admin(settings, client), options)
+        plan = _plan(Deployment.inspect_as_admin(settings, client), options)
         queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
-        yield f"// What `jobmon init` makes for the jobs in {queue}, as lines for mongosh."
-        yield from (f"// {note.says}" for note in plan.notes)
+        yield f"// The steps of `jobmon init` for the jobs in {queue}, as lines for mongosh."
+        yield from (f"// {note.message}" for note in plan.notes)
         if options.users:
             yield from script.role_lines(plan.roles)
             yield from script.user_lines(
@@ -153,7 +153,7 @@ def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
             problem(
                 "replica set",
                 f"The server is in the replica set {present}, not in {name}.",
-                do=f"Use --replica-set {present}/HOST:PORT, or leave the option out.",
+                remedy=f"Use --replica-set {present}/HOST:PORT, or leave the option out.",
             )
         )
     if "setName" not in hello and "isreplicaset" not in hello:
@@ -161,14 +161,16 @@ def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
             problem(
                 "replica set",
                 "The server was not started as a member of a replica set.",
-                do=f"Start mongod with --replSet {name}, or leave out --replica-set: on a "
+                remedy=f"Start mongod with --replSet {name}, or leave out --replica-set: on a "
                 "standalone server jobmon polls.",
             )
         )
     try:
         made = initiate_replica_set(client, name, member)
     except TimeoutError as error:
-        raise SetupError(problem("replica set", str(error), do="Its log has the reason.")) from None
+        raise SetupError(
+            problem("replica set", str(error), remedy="See the log of mongod.")
+        ) from None
     except OperationFailure as error:
         if error.code == UNAUTHORIZED:
             raise
@@ -176,8 +178,8 @@ def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
             problem(
                 "replica set",
                 f"{wanted} could not be started: {describe(error)}.",
-                do="NAME must be that of --replSet, and HOST:PORT an address by which the server "
-                "reaches itself.",
+                remedy="NAME must be that of --replSet. HOST:PORT must be an address at which the "
+                "server reaches itself.",
             )
         ) from None
     return ok("replica set", f"{name}: {'initiated' if made else 'exists'}")
@@ -188,7 +190,7 @@ def _is_initiated(client: MongoClient[Document]) -> bool:
 
 
 def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
-    """What to make; SetupError where that would harm, or would not be what anybody wants."""
+    """Decide what to create; SetupError if the documents do not match the settings."""
     settings, connection = deployment.settings, deployment.connection
     samples: dict[str, Sample] = {}
     new_collections, empty, notes = [], [], []
@@ -197,7 +199,7 @@ def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
         collection = watched.collection
         kind = deployment.kinds.get(collection.name)
         if kind is not None:
-            if unfit := unfit_kind(collection.full_name, kind, setting):
+            if unfit := unsuitable_kind(collection.full_name, kind, setting):
                 raise SetupError(unfit)
             sample = Sample(watched, fields)
             if sample.size:
@@ -205,21 +207,21 @@ def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
                     raise SetupError(unusable)
                 samples[collection.name] = sample
                 continue
-        if kind is None:  # a user who may not read it does not see it either: that is refused
+        if kind is None:  # a user without the right to read it cannot list it: fail here
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
         if options.create:
             empty.append(collection.name)
             if kind is None:
                 new_collections.append(collection.name)
         elif watched is connection.jobs:
-            raise SetupError(_nothing_in(deployment, collection.full_name, kind, setting))
+            raise SetupError(_no_documents(deployment, collection.full_name, kind, setting))
         else:
             notes.append(
                 warning(
                     "collections",
-                    f"{_absence(collection.full_name, kind)}: no index is made for it.",
-                    do=f"If it has another name, set {setting}. Else run this again once it "
-                    "holds documents.",
+                    f"{_describe_absence(collection.full_name, kind)}: no index is created for it.",
+                    remedy=f"If it has another name, set {setting}. Otherwise run this again "
+                    "once it holds documents.",
                 )
             )
     return _Plan(
@@ -232,26 +234,26 @@ def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
     )
 
 
-def _nothing_in(deployment: Deployment, where: str, kind: str | None, setting: str) -> Finding:
+def _no_documents(deployment: Deployment, where: str, kind: str | None, setting: str) -> Finding:
     elsewhere = jobs_elsewhere(deployment, ADMIN_URI)
     return problem(
         "collections",
-        f"{_absence(where, kind)}: nothing shows whether it is the right collection, and which "
-        "fields its documents have.",
-        do=elsewhere
-        or f"Set {setting} if it has another name. For a new queue that is still to be filled, add "
-        "--create: it makes the collections and every index.",
+        f"{_describe_absence(where, kind)}: jobmon cannot see whether it is "
+        "the right collection, and which fields its documents have.",
+        remedy=elsewhere
+        or f"If it has another name, set {setting}. For a new, empty queue, add --create: it "
+        "creates the collections and every index.",
     )
 
 
-def _absence(where: str, kind: str | None) -> str:
+def _describe_absence(where: str, kind: str | None) -> str:
     return f"There is no collection {where}" if kind is None else f"{where} is empty"
 
 
 def _missing_rights(plan: _Plan, options: InitOptions) -> Finding | None:
-    """The problem that the user may not make all of it, before a part of it is made."""
+    """The problem that the user lacks rights for a part of the plan, or None."""
     deployment, database = plan.deployment, plan.roles.database
-    if not deployment.users:  # nobody has to sign in
+    if not deployment.users:  # no authentication
         return None
     needed: list[tuple[str, str, set[str]]] = []
     if options.users:
@@ -273,18 +275,18 @@ def _missing_rights(plan: _Plan, options: InitOptions) -> Finding | None:
     return problem(
         "rights",
         f"The user {user['user']}@{user['db']} in {ADMIN_URI} may not {'; '.join(lacking)}.",
-        do=f"Use a user with readWrite on {database} and, for roles and users, "
-        "userAdminAnyDatabase; or let an administrator run in mongosh what `jobmon init --print` "
-        "prints with the same options.",
+        remedy=f"Use a user with readWrite on {database} and, for roles and users, "
+        "userAdminAnyDatabase. Or add --print to the same options, and let an administrator run "
+        "the printed lines in mongosh.",
     )
 
 
 def _create_indexes(plan: _Plan, options: InitOptions) -> Iterator[Finding]:
     made = MadeIndexes(plan.deployment.connection)
-    is_remembered = True
+    is_recorded = True
     for planned in plan.indexes:
         if planned.state is not State.MISSING:
-            yield _describe_kept(planned)
+            yield _describe_unchanged(planned)
             continue
         index = planned.index
         if options.unique and (refusal := _refuse_unique(plan, index)):
@@ -296,70 +298,73 @@ def _create_indexes(plan: _Plan, options: InitOptions) -> Iterator[Finding]:
             yield problem(
                 "index",
                 f"{index}: cannot be unique, two documents have the same values.",
-                do="Run it again without --unique.",
+                remedy="Run it again without --unique.",
             )
             continue
         except OperationFailure as error:
-            yield problem("index", f"{index}: could not be made: {describe(error)}.")
+            yield problem("index", f"{index}: could not be created: {describe(error)}.")
             continue
         is_unique = options.unique and index.may_be_unique
         yield ok("index", f"{index}: created{', unique' if is_unique else ''}, as {name}")
         try:
             made.add(index, name)
         except OperationFailure as error:
-            if is_remembered:
-                is_remembered = False
+            if is_recorded:
+                is_recorded = False
                 yield warning(
                     "index",
-                    f"No note of it could be made in {plan.deployment.settings.state_db}: "
+                    f"This could not be recorded in {plan.deployment.settings.state_db}: "
                     f"{describe(error)}.",
-                    do="`jobmon init --remove` will not know the indexes that were made now.",
+                    remedy="`jobmon init --remove` will not remove the indexes created now.",
                 )
 
 
 def _create_revocations(plan: _Plan) -> Iterator[Finding]:
-    """Make the list of revoked tokens, so that it is missed if it vanishes."""
+    """Create the list of revoked tokens, so that jobmon notices when it disappears."""
     try:
         RevokedTokens(plan.deployment.connection).create()
     except OperationFailure as error:
         yield warning(
             "revocations",
-            f"The list of revoked tokens could not be made: {describe(error)}.",
-            do="`jobmon revoke` makes it, when the first token is revoked.",
+            f"The list of revoked tokens could not be created: {describe(error)}.",
+            remedy="`jobmon revoke` creates it when the first token is revoked.",
         )
 
 
-def _describe_kept(planned: PlannedIndex) -> Finding:
+def _describe_unchanged(planned: PlannedIndex) -> Finding:
     if planned.state is State.EXISTS:
         return ok("index", f"{planned.index}: exists")
-    return ok("index", f"{planned.index}: not made, no document looked at has {planned.index.path}")
+    return ok(
+        "index",
+        f"{planned.index}: not created, no document in the samples has {planned.index.path}",
+    )
 
 
 def _refuse_unique(plan: _Plan, index: Index) -> Finding | None:
-    """The problem that a unique index would refuse documents such as there are, or None."""
+    """The problem that a unique index would refuse documents like the present ones, or None."""
     sample = plan.samples.get(index.collection.name)
     if sample is None or not index.may_be_unique:
         return None
     for path, _ in index.keys:
-        if lacking := sample.without(path):
+        if lacking := sample.count_without(path):
             return problem(
                 "index",
-                f"{index}: not made; unique it would refuse documents without {path}, and "
-                f"{lacking} of the newest {sample.size} have none.",
-                do="Run it again without --unique.",
+                f"{index}: not created; a unique index would refuse documents without {path}, "
+                f"and {lacking} of the newest {sample.size} have none.",
+                remedy="Run it again without --unique.",
             )
     return None
 
 
 def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
     if planned.state is not State.MISSING:
-        return _describe_kept(planned)
-    estimate = "size not known" if size is None else f"about {max(size / _MIB, 0.1):,.1f} MiB"
+        return _describe_unchanged(planned)
+    estimate = "size unknown" if size is None else f"about {max(size / _MIB, 0.1):,.1f} MiB"
     return ok("index", f"{planned.index}: would be created, {estimate}")
 
 
 def _connection(plan: _Plan, user: User) -> Finding:
-    """How a user that was made connects."""
+    """The connection string of a user that was created."""
     deployment = plan.deployment
     uri = connection_string(
         deployment.settings.mongo_uri, user.name, plan.roles.database, deployment.replica_set

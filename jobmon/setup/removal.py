@@ -1,4 +1,4 @@
-"""`jobmon init --remove`: what `jobmon init` made for a queue, and nothing that others made."""
+"""`jobmon init --remove`: removes what `jobmon init` created for a queue, and nothing else."""
 
 from collections.abc import Iterator
 
@@ -6,44 +6,44 @@ from pymongo.errors import OperationFailure
 
 from jobmon.settings import Settings
 from jobmon.setup import script
-from jobmon.setup.deployment import Deployment, as_admin
+from jobmon.setup.deployment import Deployment, admin_client
 from jobmon.setup.findings import Finding, describe, ok, problem
 from jobmon.setup.indexes import MadeIndexes, exists
-from jobmon.setup.users import remove_users, users_to_drop
+from jobmon.setup.users import removable_users, remove_users
 from jobmon.store.indexes import required_indexes
 from jobmon.store.mapping import Document
 
 
 def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Remove users, roles and indexes of the queue; each finding has what became of one.
+    """Remove users, roles and indexes of the queue; each finding reports one of them.
 
-    With `dry_run` what would become of it; nothing is written then. Raises SetupError.
+    With `dry_run`, report what would be removed and write nothing. Raises SetupError.
     """
-    with as_admin(settings) as client:
-        deployment = Deployment.of_admin(settings, client)
+    with admin_client(settings) as client:
+        deployment = Deployment.inspect_as_admin(settings, client)
         made = MadeIndexes(deployment.connection)
-        # Read first: without the right to it nothing is removed.
-        entries = made.of(deployment.roles.database, deployment.roles.collections)
+        # Read first: without the right to read it, nothing is removed.
+        entries = made.list_entries(deployment.roles.database, deployment.roles.collections)
         yield from remove_users(client, deployment.roles, dry_run=dry_run)
         for entry in entries:
             yield from _remove_index(deployment, made, entry, dry_run=dry_run)
-        yield from _others(deployment, made, dry_run=dry_run)
+        yield from _list_other_indexes(deployment, made, dry_run=dry_run)
         yield ok(
-            "figures",
-            f"{' and '.join(deployment.roles.own_databases)} stay: they may hold what belongs to "
+            "databases",
+            f"{' and '.join(deployment.roles.own_databases)} are kept: they may hold data of "
             "other queues.",
         )
 
 
 def script_removal(settings: Settings) -> Iterator[str]:
-    """What `remove` would remove, as lines for mongosh; writes nothing. Raises SetupError."""
-    with as_admin(settings) as client:
-        deployment = Deployment.of_admin(settings, client)
+    """The steps of `remove` as lines for mongosh; writes nothing. Raises SetupError."""
+    with admin_client(settings) as client:
+        deployment = Deployment.inspect_as_admin(settings, client)
         roles = deployment.roles
         made = MadeIndexes(deployment.connection)
-        entries = made.of(roles.database, roles.collections)
-        present = [entry for entry in entries if _is_there(deployment, entry)]
-        users = users_to_drop(client, roles)
+        entries = made.list_entries(roles.database, roles.collections)
+        present = [entry for entry in entries if _is_unchanged(deployment, entry)]
+        users = removable_users(client, roles)
         yield from script.removal_lines(roles, users, present, settings.state_db)
 
 
@@ -51,8 +51,8 @@ def _remove_index(
     deployment: Deployment, made: MadeIndexes, entry: Document, *, dry_run: bool
 ) -> Iterator[Finding]:
     name = f"{entry['collection']}: {entry['name']}"
-    if not _is_there(deployment, entry):
-        yield ok("index", f"{name}: is gone already")
+    if not _is_unchanged(deployment, entry):
+        yield ok("index", f"{name}: does not exist any more")
     elif dry_run:
         yield ok("index", f"{name}: would be removed")
     else:
@@ -66,8 +66,8 @@ def _remove_index(
         made.forget(entry)
 
 
-def _is_there(deployment: Deployment, entry: Document) -> bool:
-    """Whether the index is still the one that was made."""
+def _is_unchanged(deployment: Deployment, entry: Document) -> bool:
+    """Whether the index is still the recorded one."""
     indexes = deployment.connection.database[entry["collection"]].list_indexes()
     return any(
         index["name"] == entry["name"]
@@ -76,11 +76,17 @@ def _is_there(deployment: Deployment, entry: Document) -> bool:
     )
 
 
-def _others(deployment: Deployment, made: MadeIndexes, *, dry_run: bool) -> Iterator[Finding]:
-    """Indexes that jobmon uses and others made."""
-    known = made.of(deployment.roles.database, deployment.roles.collections) if dry_run else []
+def _list_other_indexes(
+    deployment: Deployment, made: MadeIndexes, *, dry_run: bool
+) -> Iterator[Finding]:
+    """Report the indexes that jobmon uses and did not create."""
+    known = (
+        made.list_entries(deployment.roles.database, deployment.roles.collections)
+        if dry_run
+        else []
+    )
     ours = {(entry["collection"], str(entry["keys"])) for entry in known}
     for index in required_indexes(deployment.connection):
         keys = str([list(key) for key in index.keys])
         if (index.collection.name, keys) not in ours and exists(index):
-            yield ok("index", f"{index}: stays, `jobmon init` did not make it")
+            yield ok("index", f"{index}: kept, `jobmon init` did not create it")

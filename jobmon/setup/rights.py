@@ -1,4 +1,4 @@
-"""What the users of the connection strings may do, against what jobmon needs."""
+"""Compares the rights of the configured users with those that jobmon needs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,17 +23,17 @@ _OWN_WRITES = frozenset({"insert", "update", "remove"})
 
 
 def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iterator[Finding]:
-    """What the user may do, given its `refusals`: too little, just right, or too much."""
+    """Report whether the user has too few, the right, or too many rights; see `refusals`."""
     if refused:
-        yield _missing(deployment, refused)
+        yield _describe_missing(deployment, refused)
     elif deployment.users:
         names = ", ".join(f"{user['user']}@{user['db']}" for user in deployment.users)
-        yield ok("rights", f"User {names} may read all that jobmon reads.")
+        yield ok("rights", f"User {names} may read everything that jobmon reads.")
     if not deployment.users:
         yield warning(
             "rights",
-            "Nobody has to sign in to this database: who reaches it may read and change all.",
-            do="Turn on its authentication, then make a user who may only read.",
+            "This database has no authentication: anybody who reaches it may change everything.",
+            remedy="Turn on authentication, then create a user who may only read.",
             commands=(deployment.init_command("--reader USER"),),
         )
         return
@@ -43,46 +43,48 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
             yield warning(
                 "rights",
                 f"The user may also change {watched.name} ({', '.join(writes)}); "
-                "jobmon never does, and need not be able to.",
-                do="Make a user who may only read.",
+                "jobmon never does that and does not need the right.",
+                remedy="Create a user who may only read.",
                 commands=(deployment.init_command("--reader USER"),),
             )
-    yield _rights_to_figures(deployment)
+    yield _collector_rights(deployment)
 
 
 def refusals(deployment: Deployment) -> list[tuple[str, str]]:
-    """What the user may not do, as (action, name of a collection or database)."""
+    """The required actions that are refused, as (action, name of a collection or database)."""
     return [
-        (action, name) for action, name, attempt in _needed(deployment) if not _is_allowed(attempt)
+        (action, name)
+        for action, name, attempt in _required_actions(deployment)
+        if not _is_allowed(attempt)
     ]
 
 
-def _missing(deployment: Deployment, refused: list[tuple[str, str]]) -> Finding:
-    """Which rights are missing; and first of all, whether the name is right."""
-    says = f"The user may not {'; may not '.join(' '.join(each) for each in refused)}."
+def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) -> Finding:
+    """The problem of missing rights; the cause may also be a wrong collection name."""
+    message = f"The user may not {'; may not '.join(' '.join(each) for each in refused)}."
     unreadable = {name for action, name in refused if action == "read"}
     watched = set(deployment.connection.collections)
-    others = sorted(_readable(deployment) - watched)
+    others = sorted(_readable_collections(deployment) - watched)
     if unreadable & watched and others:
-        # A user that was made for another collection: more rights would be the wrong remedy.
+        # The user belongs to another collection: more rights would be the wrong remedy.
         wrong = " and ".join(sorted(unreadable & watched))
         return problem(
             "rights",
-            says,
-            do=f"It may read {' and '.join(others)}: set JOBMON_JOBS_COLLECTION or "
-            "JOBMON_ATTEMPTS_COLLECTION if the queue is there. Else it is a user of another "
-            f"queue: let `jobmon init` make one of its own for {wrong}.",
+            message,
+            remedy=f"It may read {' and '.join(others)}: set JOBMON_JOBS_COLLECTION or "
+            "JOBMON_ATTEMPTS_COLLECTION if the queue is there. Otherwise it is the user of another "
+            f"queue: create one for {wrong} with `jobmon init`.",
         )
     return problem(
         "rights",
-        says,
-        do="Let `jobmon init` grant them; it takes no right away from anybody.",
+        message,
+        remedy="Run `jobmon init` to grant them; it never removes a right.",
         commands=(deployment.init_command("--reader USER"),),
     )
 
 
-def _readable(deployment: Deployment) -> set[str]:
-    """The collections of the database that privileges of the user name, to be read."""
+def _readable_collections(deployment: Deployment) -> set[str]:
+    """The collections of the database that the user's privileges allow to read by name."""
     database = deployment.connection.database.name
     return {
         name
@@ -92,7 +94,7 @@ def _readable(deployment: Deployment) -> set[str]:
     }
 
 
-def _rights_to_figures(deployment: Deployment) -> Finding:
+def _collector_rights(deployment: Deployment) -> Finding:
     """Whether a collector could write, as the user in JOBMON_ROLLUP_URI if that is set."""
     settings, privileges = deployment.settings, deployment.privileges
     if settings.rollup_uri:
@@ -100,8 +102,8 @@ def _rights_to_figures(deployment: Deployment) -> Finding:
             with Connection(replace(settings, mongo_uri=settings.rollup_uri)).client as client:
                 status = client.admin.command("connectionStatus", showPrivileges=True)
         except (PyMongoError, OSError, ValueError) as error:
-            says = f"The collector's connection does not work: {describe(error)}."
-            return problem("rights", says, do="Correct JOBMON_ROLLUP_URI.")
+            message = f"The collector's connection does not work: {describe(error)}."
+            return problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
     own = {settings.rollup_db: STATE, settings.state_db: REVOKED}
     closed = [
@@ -110,16 +112,16 @@ def _rights_to_figures(deployment: Deployment) -> Finding:
     if not closed:
         both = " and ".join(own)
         return ok("rights", f"A collector may write {both} with these settings.")
-    says = f"A collector may not write {' and '.join(closed)} with these settings"
+    message = f"A collector may not write {' and '.join(closed)} with these settings"
     if settings.rollup_uri or settings.collector:
-        do = "Give the collector a user of its own in JOBMON_ROLLUP_URI."
+        remedy = "Set JOBMON_ROLLUP_URI to the connection string of a user for the collector."
         command = deployment.init_command("--collector USER")
-        return problem("rights", f"{says}.", do=do, commands=(command,))
-    return ok("rights", f"{says}; the web service needs not.")
+        return problem("rights", f"{message}.", remedy=remedy, commands=(command,))
+    return ok("rights", f"{message}; the web service does not need to.")
 
 
-def _needed(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """Everything that jobmon does to read, to be tried."""
+def _required_actions(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """Each read that jobmon performs: its action, the name, and a call that tries it."""
     connection = deployment.connection
     limit = connection.max_time_ms
     size: list[Document] = [{"$collStats": {"count": {}}}]
@@ -127,7 +129,7 @@ def _needed(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], obj
         name = watched.name
         yield "read", name, partial(watched.find_one, {}, {"_id": True}, max_time_ms=limit)
         yield "list the indexes of", name, watched.list_indexes
-        if name in deployment.kinds:  # a collection that does not exist has no statistics
+        if name in deployment.kinds:  # a missing collection has no statistics
             statistics = partial(watched.aggregate, size, maxTimeMS=limit)
             yield "read the size (collStats) of", name, statistics
     for own in (rollup_database(connection)[STATE], state_database(connection)[REVOKED]):
@@ -139,5 +141,5 @@ def _is_allowed(attempt: Callable[[], object]) -> bool:
     try:
         attempt()
     except OperationFailure as error:
-        return error.code != UNAUTHORIZED  # any other failure is for a later check
+        return error.code != UNAUTHORIZED  # a later check reports other failures
     return True

@@ -1,6 +1,6 @@
-"""What `jobmon init` does, as lines for mongosh: for administrators who run no program of others.
+"""Writes the steps of `jobmon init` as lines for mongosh, for administrators who review them.
 
-Each line leaves what exists, so that a script can be run again.
+No line changes what exists, so that a script can be run again.
 """
 
 import json
@@ -14,7 +14,7 @@ from jobmon.store.mapping import Document
 
 
 def create_index_line(index: Index) -> str:
-    """The line that makes an index, in the mongosh of its database."""
+    """The line that creates an index, in a mongosh connected to its database."""
     collection = index.collection.name
     where = f".{collection}" if collection.isidentifier() else f".getCollection({_js(collection)})"
     options = index_options(index)
@@ -23,7 +23,7 @@ def create_index_line(index: Index) -> str:
 
 
 def role_lines(roles: QueueRoles) -> Iterator[str]:
-    """Lines that make the roles, or add to them what they lack."""
+    """Lines that create the roles, or add their missing rights."""
     admin = _database("admin")
     for name, privileges in roles.privileges.items():
         role = {"role": name, "privileges": privileges, "roles": []}
@@ -37,7 +37,7 @@ def role_lines(roles: QueueRoles) -> Iterator[str]:
 def user_lines(
     roles: QueueRoles, users: Iterable[User], *, change_passwords: bool
 ) -> Iterator[str]:
-    """Lines that make users with these roles, or give the role to those that exist."""
+    """Lines that create users with these roles, or grant the role to existing ones."""
     database = _database(roles.database)
     for user in users:
         name, granted = _js(user.name), _js([user.role(roles)])
@@ -52,7 +52,7 @@ def user_lines(
 
 
 def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Iterator[str]:
-    """Lines that make indexes, and remember in `state_db` that they were made."""
+    """Lines that create indexes and record that in `state_db`."""
     made = f"{_database(state_db)}.getCollection({_js(MADE_INDEXES)})"
     for index in indexes:
         collection = index.collection
@@ -70,7 +70,7 @@ def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Ite
 
 
 def collection_line(database: str, name: str) -> str:
-    """A line that makes an empty collection where there is none."""
+    """A line that creates an empty collection if it does not exist."""
     place = _database(database)
     return (
         f"if (!{place}.getCollectionNames().includes({_js(name)})) "
@@ -79,14 +79,14 @@ def collection_line(database: str, name: str) -> str:
 
 
 def replica_set_line(config: Document) -> str:
-    """A line that starts a replica set."""
+    """A line that initiates a replica set."""
     return f"rs.initiate({_js(config)});"
 
 
 def removal_lines(
     roles: QueueRoles, users: Iterable[Document], made: Iterable[Document], state_db: str
 ) -> Iterator[str]:
-    """Lines that remove users, roles and indexes that were made here."""
+    """Lines that remove the users, roles and indexes that `jobmon init` created."""
     admin, database = _database("admin"), _database(roles.database)
     for user in users:
         yield f"{database}.dropUser({_js(user['user'])});"
@@ -104,5 +104,5 @@ def _database(name: str) -> str:
 
 
 def _js(value: Any) -> str:
-    """A value as JavaScript, safe to paste whatever names it holds."""
+    """A value as JavaScript; any name in it is safe to paste."""
     return json.dumps(value)

@@ -1,6 +1,6 @@
-"""The roles and users of one watched queue: they may read it, and nothing of it can they write.
+"""Creates the roles and users of one watched queue: they may read it and never write it.
 
-Nothing here takes a right from anybody, but for `remove_users`, which takes what was made here.
+Only `remove_users` removes rights, and only those that `jobmon init` granted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +14,12 @@ from jobmon.store.mapping import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
-# The last two are for `jobmon check`.
+# `jobmon check` needs the last two.
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
-MADE_BY = {"madeBy": "jobmon init"}  # kept with a user that was made here
-# Of an admin's connection string: what is the admin's own, or of one connection only.
-_OWN_OPTIONS = frozenset(
+MADE_BY = {"madeBy": "jobmon init"}  # stored with the users that it creates
+# Options of an administrator's connection string that other users must not inherit.
+_ADMIN_ONLY_OPTIONS = frozenset(
     {"authsource", "authmechanism", "authmechanismproperties", "directconnection", "replicaset"}
     | {"tlscertificatekeyfile", "tlscertificatekeyfilepassword", "serverselectiontimeoutms"}
 )
@@ -29,8 +29,8 @@ _OWN_OPTIONS = frozenset(
 class QueueRoles:
     """The two roles of the queue in `database`, whose first collection holds the jobs.
 
-    They are roles of `admin`, because they span two databases, and named after the queue, so that
-    no queue's set-up touches those of another one.
+    They are roles of `admin`, because they span several databases. They are named after the queue,
+    so that the setup of one queue never changes the roles of another.
     """
 
     database: str
@@ -44,12 +44,12 @@ class QueueRoles:
 
     @property
     def collector(self) -> str:
-        """The name of the collector's role, which `jobmon revoke` needs, too."""
+        """The name of the collector's role; `jobmon revoke` needs it as well."""
         return f"{COLLECTOR_ROLE}.{self.database}.{self.collections[0]}"
 
     @property
     def privileges(self) -> dict[str, list[Document]]:
-        """What each role may do: all of it, and nothing of it writes to `database`."""
+        """All privileges of each role; none of them writes to `database`."""
         watched: list[Document] = [
             {"resource": {"db": self.database, "collection": name}, "actions": list(READING)}
             for name in self.collections
@@ -63,14 +63,14 @@ class QueueRoles:
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """A user to make; `password` is None where it is only described."""
+    """A user to create; `password` may be None if the user is only described."""
 
     name: str
     is_collector: bool = False
     password: str | None = None
 
     def role(self, roles: QueueRoles) -> Document:
-        """The role that it gets, as MongoDB names it."""
+        """The role to grant, in MongoDB's form."""
         return {"role": roles.collector if self.is_collector else roles.reader, "db": "admin"}
 
     def describe(self, roles: QueueRoles) -> str:
@@ -81,7 +81,7 @@ class User:
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:
-    """Make the roles, or add to them what they lack; raises PyMongoError."""
+    """Create the roles, or add their missing rights; raises PyMongoError."""
     admin = client["admin"]
     for name, privileges in roles.privileges.items():
         if admin.command("rolesInfo", name)["roles"]:
@@ -99,10 +99,10 @@ def create_users(
     *,
     change_passwords: bool = False,
 ) -> Iterator[Finding]:
-    """Make users of the watched database, or give the role to those that exist.
+    """Create users of the watched database, or grant the role to existing ones.
 
-    The roles must exist. Another role of a user stays. The password of a user that was not made
-    here stays, too, unless `change_passwords`. Raises PyMongoError.
+    The roles must exist. A user keeps its other roles, and its password if `jobmon init` did not
+    create it, unless `change_passwords`. Raises PyMongoError.
     """
     database = client[roles.database]
     for user in users:
@@ -118,7 +118,7 @@ def create_users(
         has_role = role in existing["roles"]
         if not has_role:
             database.command("grantRolesToUser", user.name, roles=[role])
-        is_ours = _was_made_here(existing)
+        is_ours = _is_made_by_init(existing)
         sets_password = is_ours or change_passwords
         if sets_password:
             database.command("updateUser", user.name, pwd=user.password)
@@ -130,47 +130,47 @@ def create_users(
 def _describe_existing(
     described: str, existing: Document, role: Document, *, has_role: bool, sets_password: bool
 ) -> Finding:
-    """What became of a user that existed."""
+    """Report the changes of a user that existed."""
     others = [f"{other['role']}@{other['db']}" for other in existing["roles"] if other != role]
-    says = f"{described}: exists, {'had the role' if has_role else 'role added'}"
-    says += ", password set" if sets_password else ", password not changed"
+    message = f"{described}: exists, {'had the role' if has_role else 'role added'}"
+    message += ", password set" if sets_password else ", password not changed"
     if others:
-        says += f"; it also has {', '.join(others)}"
+        message += f"; it also has {', '.join(others)}"
     if sets_password:
-        return ok("user", says)
+        return ok("user", message)
     return warning(
         "user",
-        f"{says}. `jobmon init` did not make it.",
-        do="To give it this password run it again with --change-passwords; or name another user.",
+        f"{message}. `jobmon init` did not create it.",
+        remedy="To set its password, add --change-passwords. Or choose another name.",
     )
 
 
-def users_to_drop(client: MongoClient[Document], roles: QueueRoles) -> list[Document]:
-    """The users that were made here and have the roles of this queue only."""
+def removable_users(client: MongoClient[Document], roles: QueueRoles) -> list[Document]:
+    """The users that `jobmon init` created and that have only the roles of this queue."""
     return [
         user
         for user in _users_of(client, roles)
-        if _was_made_here(user) and not _other_roles(user, roles)
+        if _is_made_by_init(user) and not _other_roles(user, roles)
     ]
 
 
 def remove_users(
     client: MongoClient[Document], roles: QueueRoles, *, dry_run: bool
 ) -> Iterator[Finding]:
-    """Drop the roles, and with them `users_to_drop`; raises PyMongoError."""
+    """Drop the roles and the `removable_users`; raises PyMongoError."""
     admin, database = client["admin"], client[roles.database]
     outcome = "would be removed" if dry_run else "removed"
-    dropped = users_to_drop(client, roles)
+    dropped = removable_users(client, roles)
     for user in _users_of(client, roles):
         name = f"{user['user']}@{roles.database}"
         if user in dropped:
             if not dry_run:
                 database.command("dropUser", user["user"])
             yield ok("user", f"{name}: {outcome}")
-        else:  # dropping the role takes it from the user
+        else:  # dropping the role removes it from the user
             others = _other_roles(user, roles)
-            why = "has other roles" if others else "was not made by `jobmon init`"
-            yield ok("user", f"{name}: stays, without the role; it {why}")
+            why = "has other roles" if others else "was not created by `jobmon init`"
+            yield ok("user", f"{name}: kept, without the role; it {why}")
     for role in admin.command("rolesInfo", sorted(roles.privileges))["roles"]:
         if not dry_run:
             admin.command("dropRole", role["role"])
@@ -188,14 +188,14 @@ def _other_roles(user: Document, roles: QueueRoles) -> list[Document]:
     return [role for role in user["roles"] if role["db"] != "admin" or role["role"] not in ours]
 
 
-def _was_made_here(user: Document) -> bool:
+def _is_made_by_init(user: Document) -> bool:
     return bool(user.get("customData", {}).get("madeBy") == MADE_BY["madeBy"])
 
 
 def connection_string(admin_uri: str, user: str, database: str, replica_set: str | None) -> str:
-    """How a user of `database` connects, with PASSWORD where the password belongs.
+    """The connection string of a user of `database`, with PASSWORD in place of the password.
 
-    Addresses and options such as TLS are those of the admin's connection string.
+    It has the addresses and the options, such as TLS, of the administrator's connection string.
     """
     scheme, hosts = split_uri(admin_uri)
     options = {"authSource": database}
@@ -204,7 +204,7 @@ def connection_string(admin_uri: str, user: str, database: str, replica_set: str
     kept = [
         option
         for option in admin_uri.partition("?")[2].split("&")
-        if option and option.partition("=")[0].lower() not in _OWN_OPTIONS
+        if option and option.partition("=")[0].lower() not in _ADMIN_ONLY_OPTIONS
     ]
     query = "&".join([*(f"{name}={value}" for name, value in options.items()), *kept])
     return f"{scheme}://{quote_plus(user)}:PASSWORD@{hosts}/{database}?{query}"

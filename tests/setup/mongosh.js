@@ -1,5 +1,5 @@
-// As much of mongosh as the scripts of `jobmon init --print` use: what is asked of it is answered
-// from `state`, and the commands that it would send are printed as extended JSON.
+// The part of mongosh that the scripts of `jobmon init --print` use: reads are answered from
+// `state`, and the commands that it would send are printed as extended JSON.
 const { readFileSync } = require("fs");
 const vm = require("vm");
 const [state, script] = [process.argv[2], process.argv[3]].map((file) => readFileSync(file, "utf8"));

@@ -1,5 +1,5 @@
-"""`jobmon check` on real servers: would catch a finding that is never made, one that is always
-made, a line to paste that does not work, and a password that is printed."""
+"""`jobmon check` on real servers: catches a finding that is missing or always there, a printed
+line that does not work, and a printed password."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from jobmon.rollup.collector import collecting
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.setup import fields
-from jobmon.setup.check import examine
+from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, Level
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -34,27 +34,27 @@ Findings = list[Finding]
 Make = Callable[..., Settings]
 
 
-def of(findings: Findings, name: str, *levels: Level) -> Findings:
-    """What one check found, of these levels; by default what is amiss."""
+def select(findings: Findings, name: str, *levels: Level) -> Findings:
+    """The findings of one check with these levels; by default warnings and problems."""
     wanted = levels or (Level.WARNING, Level.PROBLEM)
     return [finding for finding in findings if finding.check == name and finding.level in wanted]
 
 
 def only(findings: Findings, name: str, *levels: Level) -> Finding:
-    (finding,) = of(findings, name, *levels)
+    (finding,) = select(findings, name, *levels)
     return finding
 
 
 @pytest.fixture
 def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Make) -> Settings:
-    """For a database of the test's own, with rollups of its own."""
+    """For the test's own database and rollups."""
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     return make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups")
 
 
 @pytest.fixture
 def worked(database: Database[dict[str, Any]], settings: Settings) -> Database[dict[str, Any]]:
-    """A queue that is as it should be: indexes, and a job for each way to end."""
+    """A complete queue: indexes, and a job of each outcome."""
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
         create_indexes(Connection(settings, client), unique=True)
     queue = JobQueue(database)
@@ -74,26 +74,26 @@ def run_check(uri: str, *options: str, **more: str) -> Result:
     return CliRunner().invoke(main, ["check", *options], env=environment)
 
 
-def test_a_queue_as_it_should_be_has_no_problem(
+def test_check_of_a_complete_setup_finds_no_problem(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
     with collecting(settings):
-        eventually(lambda: not of(list(examine(settings)), "collector"))
-        found = list(examine(settings))
-    amiss = [finding for finding in found if finding.level is not Level.OK]
-    # The server of the tests lets anybody in, and that is said.
-    assert [finding.check for finding in amiss] == ["rights"], amiss
-    told = {finding.check: finding.says for finding in found}
-    assert "MongoDB 6.0" in told["database"]
-    assert "replica set rs0, 1 member" in told["database"]
-    assert "change stream" in told["changes"]
-    assert "The figures are" in told["collector"]
-    assert len(of(found, "collections", Level.OK)) == 2
-    assert len(of(found, "fields", Level.OK)) == 2
+        eventually(lambda: not select(list(check_deployment(settings)), "collector"))
+        found = list(check_deployment(settings))
+    wrong = [finding for finding in found if finding.level is not Level.OK]
+    # The tests' server has no authentication, which is reported.
+    assert [finding.check for finding in wrong] == ["rights"], wrong
+    listed = {finding.check: finding.message for finding in found}
+    assert "MongoDB 6.0" in listed["database"]
+    assert "replica set rs0, 1 member" in listed["database"]
+    assert "change stream" in listed["changes"]
+    assert "The statistics are" in listed["collector"]
+    assert len(select(found, "collections", Level.OK)) == 2
+    assert len(select(found, "fields", Level.OK)) == 2
     worked.client.drop_database(settings.rollup_db)
 
 
-def test_the_command_prints_a_line_each_and_what_to_do(
+def test_check_prints_a_line_for_each_finding_and_its_remedy(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
     worked.jobs.drop_indexes()
@@ -106,24 +106,26 @@ def test_the_command_prints_a_line_each_and_what_to_do(
     assert lines[-1] == "Problems: 1. Warnings: 2."
 
 
-def test_the_findings_for_machines(worked: Database[dict[str, Any]], settings: Settings) -> None:
+def test_check_json_has_level_message_and_remedy(
+    worked: Database[dict[str, Any]], settings: Settings
+) -> None:
     result = run_check(settings.mongo_uri, "--json")
-    told = json.loads(result.output)
+    listed = json.loads(result.output)
     assert result.exit_code == 0  # warnings are no problem
-    assert told["ok"] is True
-    levels = {finding["check"]: finding["level"] for finding in told["findings"]}
+    assert listed["ok"] is True
+    levels = {finding["check"]: finding["level"] for finding in listed["findings"]}
     assert levels["indexes"] == "ok"
     assert levels["collector"] == "warning"
 
 
-def test_a_certificate_that_is_not_there_is_one_line_too() -> None:
+def test_check_with_a_missing_certificate_prints_one_line() -> None:
     result = run_check("mongodb://ada:5ecret@db/shop?tls=true&tlsCAFile=/nowhere/ca.pem")
     assert result.exit_code == 1
-    assert "JOBMON_MONGO_URI: A file that it names cannot be read." in result.output
+    assert "JOBMON_MONGO_URI: A file named in it cannot be read." in result.output
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_bad_setting_is_a_finding_like_any_other(options: tuple[str, ...]) -> None:
+def test_check_with_a_bad_setting_reports_a_finding(options: tuple[str, ...]) -> None:
     result = run_check("not a URI", *options)
     assert result.exit_code == 1
     assert "JOBMON_MONGO_URI: Not a MongoDB connection string" in result.output
@@ -137,91 +139,91 @@ def test_a_bad_setting_is_a_finding_like_any_other(options: tuple[str, ...]) -> 
     ],
     ids=["no server", "no name"],
 )
-def test_an_unreachable_database_is_one_line_without_the_password(uri: str) -> None:
+def test_check_of_an_unreachable_database_prints_one_line_without_the_password(uri: str) -> None:
     result = run_check(uri, JOBMON_SERVER_SELECTION_TIMEOUT_MS="200")
     assert result.exit_code == 1
     assert "5ecret" not in result.output
-    told = [line for line in result.output.splitlines() if line.startswith("problem")]
-    assert len(told) == 1, result.output
-    assert told[0].startswith("problem  database     The database at ")
+    listed = [line for line in result.output.splitlines() if line.startswith("problem")]
+    assert len(listed) == 1, result.output
+    assert listed[0].startswith("problem  database     The database at ")
     assert "Problems: 1. Warnings: 0." in result.output
 
 
-def test_collections_that_are_not_there_and_one_that_looks_like_jobs(
+def test_check_of_missing_collections_suggests_one_that_looks_like_jobs(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
     database.users.insert_one({"name": "ada", "status": "here", "type": "person"})
-    assert "another name" in str(of(list(examine(settings)), "collections")[0].do)
+    assert "another name" in str(select(list(check_deployment(settings)), "collections")[0].remedy)
     database.work.insert_one({"jobId": "1", "status": "queued", "nextRunAt": NOW})
-    jobs, attempts = of(list(examine(settings)), "collections")
+    jobs, attempts = select(list(check_deployment(settings)), "collections")
     assert jobs.level is Level.PROBLEM
-    assert jobs.says == f"There is no collection {database.name}.jobs."
-    assert jobs.do == "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one."
+    assert jobs.message == f"There is no collection {database.name}.jobs."
+    assert jobs.remedy == "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one."
     assert attempts.level is Level.WARNING
-    assert "JOBMON_ATTEMPTS_COLLECTION" in str(attempts.do)
-    # No indexes are asked for in collections that may not be the right ones.
-    assert not of(list(examine(settings)), "indexes")
+    assert "JOBMON_ATTEMPTS_COLLECTION" in str(attempts.remedy)
+    # No index is required in collections that may be the wrong ones.
+    assert not select(list(check_deployment(settings)), "indexes")
 
 
-def test_jobs_in_another_database_are_named(
+def test_check_suggests_another_database_that_has_the_collection(
     mongo: MongoClient[dict[str, Any]], database: Database[dict[str, Any]], settings: Settings
 ) -> None:
     other = mongo[f"{database.name}_other"]
     other.jobs.insert_one({"jobId": "1"})
     try:
-        finding = of(list(examine(settings)), "collections")[0]
-        assert other.name in str(finding.do)
-        assert "JOBMON_MONGO_URI" in str(finding.do)
+        finding = select(list(check_deployment(settings)), "collections")[0]
+        assert other.name in str(finding.remedy)
+        assert "JOBMON_MONGO_URI" in str(finding.remedy)
     finally:
         mongo.drop_database(other.name)
 
 
-def test_empty_collections_and_a_view(
+def test_check_reports_an_empty_collection_and_a_view(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
     database.create_collection("jobs")
     database.create_collection("job_attempts", viewOn="jobs", pipeline=[])
-    jobs, attempts = of(list(examine(settings)), "collections")
-    assert (jobs.level, jobs.says) == (Level.WARNING, f"{database.name}.jobs is empty.")
+    jobs, attempts = select(list(check_deployment(settings)), "collections")
+    assert (jobs.level, jobs.message) == (Level.WARNING, f"{database.name}.jobs is empty.")
     assert attempts.level is Level.PROBLEM
-    assert "is a view" in attempts.says
+    assert "is a view" in attempts.message
 
 
-def test_a_time_series_collection_and_a_default_collation(
+def test_check_reports_a_time_series_collection_and_a_collation(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
     database.create_collection("jobs", timeseries={"timeField": "createdAt"})
     database.create_collection("job_attempts", collation={"locale": "en", "strength": 2})
     database.job_attempts.insert_one({"jobId": "1"})
-    jobs, attempts = of(list(examine(settings)), "collections")
+    jobs, attempts = select(list(check_deployment(settings)), "collections")
     assert jobs.level is Level.PROBLEM
-    assert "is a time series collection" in jobs.says
+    assert "is a time series collection" in jobs.message
     assert attempts.level is Level.WARNING
-    assert "default collation (locale en, strength 2)" in attempts.says
+    assert "default collation (locale en, strength 2)" in attempts.message
 
 
-def test_no_index_is_missed_on_a_field_that_no_document_has(
+def test_check_needs_no_index_on_a_field_that_no_document_has(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
     """Both commands agree: nothing is left to make once `jobmon init` has run."""
     database.jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
-    assert len(only(list(examine(settings)), "indexes").commands) == 1 + 4
+    assert len(only(list(check_deployment(settings)), "indexes").commands) == 1 + 4
     environment = {"JOBMON_ADMIN_MONGO_URI": settings.mongo_uri}
     environment |= {"JOBMON_ROLLUP_DB": settings.rollup_db}
     assert CliRunner().invoke(main, ["init"], env=environment).exit_code == 0
-    assert of(list(examine(settings)), "indexes") == []
+    assert select(list(check_deployment(settings)), "indexes") == []
     database.jobs.update_one({}, {"$set": {"leaseExpiresAt": None}})
-    assert "leaseExpiresAt" in only(list(examine(settings)), "indexes").commands[-1]
+    assert "leaseExpiresAt" in only(list(check_deployment(settings)), "indexes").commands[-1]
 
 
-def test_missing_indexes_are_named_and_the_lines_make_them(
+def test_check_prints_lines_that_create_the_missing_indexes(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
     worked.jobs.drop_index("jobId_1")
     worked.jobs.drop_index("status_1_type_1_createdAt_-1__id_-1")
-    finding = only(list(examine(settings)), "indexes")
+    finding = only(list(check_deployment(settings)), "indexes")
     assert finding.level is Level.PROBLEM
-    assert finding.says.startswith("2 indexes missing")
+    assert finding.message.startswith("2 indexes missing")
     init, *lines = finding.commands
     assert lines == [
         'db.jobs.createIndex({"jobId": 1}, {"name": "jobmon_jobId_1"})',
@@ -236,17 +238,17 @@ def test_missing_indexes_are_named_and_the_lines_make_them(
         assert set(create_indexes(Connection(settings, client)).values()) == {"exists"}
 
 
-def test_lines_to_paste_keep_names_that_are_not_the_usual_ones(
+def test_check_prints_commands_with_the_configured_names(
     database: Database[dict[str, Any]], settings: Settings, make_settings: Make
 ) -> None:
     database["my-jobs"].insert_one({"jobId": "1"})
     renamed = make_settings(mongo_uri=settings.mongo_uri, jobs_collection="my-jobs")
-    init, line, *_ = only(list(examine(renamed)), "indexes").commands
+    init, line, *_ = only(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOBS_COLLECTION='my-jobs' JOBMON_ADMIN_MONGO_URI=")
     assert line.startswith('db.getCollection("my-jobs").createIndex(')
 
 
-def test_fields_that_no_document_has_and_what_is_lost(
+def test_check_reports_missing_fields_and_the_consequences(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
     database.jobs.insert_many(
@@ -254,36 +256,41 @@ def test_fields_that_no_document_has_and_what_is_lost(
         for number in range(3)
     )
     database.job_attempts.insert_one({"jobId": "1", "attemptNumber": 1, "status": "running"})
-    found = of(list(examine(settings)), "fields")
-    job_id, *others = (finding for finding in found if "of jobs " in finding.says)
+    found = select(list(check_deployment(settings)), "fields")
+    job_id, *others = (finding for finding in found if "of jobs " in finding.message)
     assert job_id.level is Level.PROBLEM
     assert (
-        job_id.says == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
+        job_id.message
+        == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
     )
-    assert job_id.do == "Set JOBMON_JOB_FIELDS=jobId=job_id if that is it."
+    assert job_id.remedy == "If that is it, set JOBMON_JOB_FIELDS=jobId=job_id."
     assert {finding.level for finding in others} == {Level.WARNING}
-    names = {finding.says.partition(":")[0].rpartition(" ")[2] for finding in others}
+    names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in others}
     # Nothing has ended or failed; `attempts` in the job stands for attemptCount.
     expected = {"type", "updatedAt", "createdBy", "payload", "priority", "nextRunAt", "maxAttempts"}
     assert names == expected | {"leasedBy", "leaseExpiresAt"}
     assert "with status leased has leasedBy" in str(others)
-    from_attempt_fields = [finding.says for finding in found if "job_attempts" in finding.says]
+    from_attempt_fields = [
+        finding.message for finding in found if "job_attempts" in finding.message
+    ]
     assert len(from_attempt_fields) == 2  # workerId, startedAt
 
 
-def test_values_of_other_types_and_unknown_statuses(
+def test_check_reports_unexpected_types_and_unknown_statuses(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    assert of(list(examine(settings)), "fields") == []
+    assert select(list(check_deployment(settings)), "fields") == []
     worked.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": DATE}})
     worked.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})  # is fine
     worked.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
-    types, statuses = of(list(examine(settings)), "fields")
-    assert types.says.startswith("createdAt in jobs should be date, but is 1 times string (of 3).")
-    assert statuses.says.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
+    types, statuses = select(list(check_deployment(settings)), "fields")
+    assert types.message.startswith(
+        "createdAt in jobs should be date, but is 1 times string (of 3)."
+    )
+    assert statuses.message.startswith("Unknown statuses in jobs: pau?[sed (1), of 3.")
 
 
-def test_names_and_statuses_that_the_settings_translate(
+def test_check_uses_mapped_fields_and_statuses(
     database: Database[dict[str, Any]], settings: Settings, make_settings: Make
 ) -> None:
     database.jobs.insert_one({"key": "1", "at": {"made": "today"}, "state": "done"})
@@ -291,39 +298,41 @@ def test_names_and_statuses_that_the_settings_translate(
     renamed = make_settings(
         mongo_uri=settings.mongo_uri, job_fields=names, status_names={"done": "succeeded"}
     )
-    found = of(list(examine(renamed)), "fields")
+    found = select(list(check_deployment(renamed)), "fields")
     assert [finding for finding in found if finding.level is Level.PROBLEM] == []
-    told = [finding.says for finding in found]
-    assert any("with status succeeded or dlq or cancelled has finishedAt" in says for says in told)
-    assert any(says.startswith("at.made in jobs should be date") for says in told)
-    assert not any("Unknown statuses" in says for says in told)
-    init, first, *_ = only(list(examine(renamed)), "indexes").commands
+    listed = [finding.message for finding in found]
+    assert any(
+        "with status succeeded or dlq or cancelled has finishedAt" in message for message in listed
+    )
+    assert any(message.startswith("at.made in jobs should be date") for message in listed)
+    assert not any("Unknown statuses" in message for message in listed)
+    init, first, *_ = only(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
     assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
 
-def test_a_queue_of_another_program(
+def test_check_of_a_queue_with_a_profile_finds_no_problem(
     database: Database[dict[str, Any]], settings: Settings, make_settings: Make
 ) -> None:
     agenda = make_settings(
         mongo_uri=settings.mongo_uri, profile="agenda", jobs_collection="agendaJobs"
     )
     database.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})
-    found = list(examine(agenda))
-    assert of(found, "fields") == []
-    assert [finding.says for finding in of(found, "collections", *Level)] == [
+    found = list(check_deployment(agenda))
+    assert select(found, "fields") == []
+    assert [finding.message for finding in select(found, "collections", *Level)] == [
         f"{database.name}.agendaJobs holds about 1 document."
     ]
     assert only(found, "indexes").commands[0].startswith("JOBMON_PROFILE='agenda' JOBMON_ADMIN")
 
 
-def test_only_the_newest_documents_are_looked_at(
+def test_check_samples_only_the_newest_documents(
     worked: Database[dict[str, Any]], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worked.jobs.update_many({"status": {"$ne": "leased"}}, {"$set": {"payload": "text"}})
-    assert len(of(list(examine(settings)), "fields")) == 1
+    assert len(select(list(check_deployment(settings)), "fields")) == 1
     monkeypatch.setattr(fields, "SAMPLE", 1)
-    assert of(list(examine(settings)), "fields") == []
+    assert select(list(check_deployment(settings)), "fields") == []
 
 
 @pytest.mark.parametrize(
@@ -334,49 +343,49 @@ def test_only_the_newest_documents_are_looked_at(
         (timedelta(seconds=-30), Level.WARNING, "ahead of"),
     ],
 )
-def test_clocks_that_differ(
+def test_check_reports_a_clock_difference(
     settings: Settings, database: Database[dict[str, Any]], off: timedelta, level: Level, how: str
 ) -> None:
-    found = list(examine(settings, lambda: datetime.now(UTC) + off))
+    found = list(check_deployment(settings, lambda: datetime.now(UTC) + off))
     finding = only(found, "clock", *Level)
     assert finding.level is level
-    assert how in finding.says
+    assert how in finding.message
 
 
-def test_a_slow_round_trip_is_no_difference_of_clocks(
+def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
     settings: Settings, database: Database[dict[str, Any]]
 ) -> None:
     # Each question takes ten seconds, as if the network took them: five there, five back.
     now = datetime.now(UTC)
     looks = itertools.cycle((now - timedelta(seconds=5), now + timedelta(seconds=5)))
-    finding = only(list(examine(settings, lambda: next(looks))), "clock", *Level)
+    finding = only(list(check_deployment(settings, lambda: next(looks))), "clock", *Level)
     assert finding.level is Level.OK
-    assert "± 5,000 ms" in finding.says
+    assert "± 5,000 ms" in finding.message
 
 
-def test_the_collector_absent_stopped_stuck_and_building(
+def test_check_reports_each_state_of_the_collector(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    def says() -> Finding:
-        return only(list(examine(settings)), "collector", *Level)
+    def message() -> Finding:
+        return only(list(check_deployment(settings)), "collector", *Level)
 
-    assert "No collector ever ran" in says().says
-    assert says().commands == ("jobmon collector",)
+    assert "No collector has ever run" in message().message
+    assert message().commands == ("jobmon collector",)
     connection = Connection(settings)
     own, now = OwnDatabase.from_connection(connection), datetime.now(UTC)
     build = own.new("build", {"at": now, "counted": 5, "estimated": 1_000})
     own["state"].insert_one(build)
-    assert says().says == "A first count is under way: 5 of about 1,000 jobs."
+    assert message().message == "A first count is in progress: 5 of about 1,000 jobs."
     own["state"].update_one({"name": "build"}, {"$set": {"at": now - timedelta(hours=1)}})
     own["state"].insert_one(own.new("figures", {"at": now - timedelta(hours=3)}))
-    assert says().says.startswith("No collector runs, the figures are 3:00:")
+    assert message().message.startswith("No collector is running, and its statistics are 3:00:")
     lease = {"holder": "box:1", "expiresAt": now + timedelta(hours=1)}
     own["leases"].insert_one(own.new("collector", lease))
-    assert says().says == "Collector box:1 is at work, but has no fresh figures."
-    assert says().level is Level.WARNING
+    assert message().message == "Collector box:1 is running, but its statistics are not up to date."
+    assert message().level is Level.WARNING
     own["state"].update_one({"name": "figures"}, {"$set": {"at": now + timedelta(hours=1)}})
-    assert says().level is Level.OK
-    assert says().says.endswith("kept by collector box:1.")
+    assert message().level is Level.OK
+    assert message().message.endswith("kept by collector box:1.")
     worked.client.drop_database(own.name)
     connection.client.close()
 
@@ -387,18 +396,20 @@ def standalone(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield server
 
 
-def test_a_standalone_server_is_polled(standalone: Mongod, make_settings: Make) -> None:
+def test_check_of_a_standalone_server_reports_polling(
+    standalone: Mongod, make_settings: Make
+) -> None:
     settings = make_settings(mongo_uri=f"{standalone.uri}shop")
     with MongoClient[dict[str, Any]](standalone.uri) as client:
         client.shop.jobs.insert_one({"jobId": "1", "updatedAt": NOW})
-        found = list(examine(settings))
-        assert "a standalone server" in only(found, "database", Level.OK).says
+        found = list(check_deployment(settings))
+        assert "a standalone server" in only(found, "database", Level.OK).message
         finding = only(found, "changes")
         assert finding.level is Level.WARNING
-        assert "asks for what was updated, and finds deletions within" in finding.says
+        assert "polls updatedAt, and finds deletions within" in finding.message
         assert 'db.jobs.createIndex({"updatedAt": 1})' in only(found, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
-        assert "no job has updatedAt" in only(list(examine(settings)), "changes").says
+        assert "no job has updatedAt" in only(list(check_deployment(settings)), "changes").message
 
 
 @pytest.fixture(scope="module")
@@ -439,32 +450,34 @@ def uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
     return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
 
 
-def test_the_reader_has_all_the_rights_and_none_too_many(
+def test_check_as_the_reader_finds_neither_missing_nor_surplus_rights(
     guarded: Mongod, make_settings: Make
 ) -> None:
-    found = list(examine(make_settings(mongo_uri=uri(guarded, "reader"))))
-    assert of(found, "rights") == [], of(found, "rights")[0].says
-    users, figures = of(found, "rights", Level.OK)
-    assert users.says == "User reader@shop may read all that jobmon reads."
-    assert figures.says.endswith("the web service needs not.")
-    assert of(found, "indexes") == of(found, "changes") == []
+    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "reader"))))
+    assert select(found, "rights") == [], select(found, "rights")[0].message
+    users, figures = select(found, "rights", Level.OK)
+    assert users.message == "User reader@shop may read everything that jobmon reads."
+    assert figures.message.endswith("the web service does not need to.")
+    assert select(found, "indexes") == select(found, "changes") == []
     assert not [finding for finding in found if finding.level is Level.PROBLEM]
 
 
-def test_whether_a_collector_may_write(guarded: Mongod, make_settings: Make) -> None:
+def test_check_reports_whether_a_collector_may_write(guarded: Mongod, make_settings: Make) -> None:
     reader, writer = uri(guarded, "reader"), uri(guarded, "collector")
     for settings in (
         make_settings(mongo_uri=writer),
         make_settings(mongo_uri=reader, rollup_uri=writer),
     ):
-        figures = of(list(examine(settings)), "rights", Level.OK)[-1]
-        assert figures.says.startswith("A collector may write jobmon_rollups and jobmon_state")
-    finding = only(list(examine(make_settings(mongo_uri=reader, collector=True))), "rights")
+        figures = select(list(check_deployment(settings)), "rights", Level.OK)[-1]
+        assert figures.message.startswith("A collector may write jobmon_rollups and jobmon_state")
+    finding = only(
+        list(check_deployment(make_settings(mongo_uri=reader, collector=True))), "rights"
+    )
     assert finding.level is Level.PROBLEM
     assert "JOBMON_COLLECTOR_PASSWORD=… jobmon init --collector USER" in finding.commands[0]
 
 
-def test_a_collectors_connection_that_does_not_work_is_its_own_problem(
+def test_check_reports_a_collector_connection_that_fails(
     guarded: Mongod, make_settings: Make
 ) -> None:
     reader = uri(guarded, "reader")
@@ -473,45 +486,47 @@ def test_a_collectors_connection_that_does_not_work_is_its_own_problem(
         settings = make_settings(
             mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=300
         )
-        found = list(examine(settings))
+        found = list(check_deployment(settings))
         finding = only(found, "rights", Level.PROBLEM)
-        assert finding.says.startswith("The collector's connection does not work: ")
+        assert finding.message.startswith("The collector's connection does not work: ")
         assert "5ecret" not in repr(found)
-        assert of(found, "collector", *Level)  # the rest is looked at all the same
+        assert select(found, "collector", *Level)  # the rest is looked at all the same
 
 
 @pytest.mark.parametrize("user", ["writer", "root"])
-def test_a_user_who_may_write_is_a_warning(guarded: Mongod, make_settings: Make, user: str) -> None:
+def test_check_warns_of_a_user_who_may_write(
+    guarded: Mongod, make_settings: Make, user: str
+) -> None:
     options = "replicaSet=rs0" + ("&authSource=admin" if user == "root" else "")
-    found = list(examine(make_settings(mongo_uri=uri(guarded, user, options))))
-    warnings = of(found, "rights", Level.WARNING)
-    assert [finding.says.partition(" (")[0] for finding in warnings] == [
+    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, user, options))))
+    warnings = select(found, "rights", Level.WARNING)
+    assert [finding.message.partition(" (")[0] for finding in warnings] == [
         "The user may also change jobs",
         "The user may also change job_attempts",
     ]
-    assert "insert" in warnings[0].says
+    assert "insert" in warnings[0].message
     assert warnings[0].commands[0].endswith("jobmon init --reader USER")
     assert "ADMIN:PASSWORD@" in warnings[0].commands[0]
 
 
-def test_rights_that_are_missing_are_named(guarded: Mongod, make_settings: Make) -> None:
-    found = list(examine(make_settings(mongo_uri=uri(guarded, "finder"))))
-    finding = of(found, "rights", Level.PROBLEM)[0]
-    assert finding.says == (
+def test_check_names_missing_rights(guarded: Mongod, make_settings: Make) -> None:
+    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "finder"))))
+    finding = select(found, "rights", Level.PROBLEM)[0]
+    assert finding.message == (
         "The user may not list the indexes of jobs; may not read the size (collStats) of jobs; "
         "may not read job_attempts; may not list the indexes of job_attempts; "
         "may not read jobmon_rollups; may not read jobmon_state."
     )
-    assert "may not follow changes of jobs" in only(found, "changes").says
-    assert "Unauthorized" in only(found, "indexes").says
+    assert "may not open a change stream on jobs" in only(found, "changes").message
+    assert "Unauthorized" in only(found, "indexes").message
 
 
-def test_a_user_without_any_right_learns_that_and_not_that_nothing_is_there(
+def test_check_without_rights_reports_rights_and_not_missing_collections(
     guarded: Mongod, make_settings: Make
 ) -> None:
-    found = list(examine(make_settings(mongo_uri=uri(guarded, "nobody"))))
-    assert "may not read jobs" in of(found, "rights", Level.PROBLEM)[0].says
-    assert of(found, "collections") == []
+    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "nobody"))))
+    assert "may not read jobs" in select(found, "rights", Level.PROBLEM)[0].message
+    assert select(found, "collections") == []
 
 
 @pytest.mark.parametrize(
@@ -519,40 +534,40 @@ def test_a_user_without_any_right_learns_that_and_not_that_nothing_is_there(
     [{"jobs_collection": "jobz"}, {"attempts_collection": "tries"}],
     ids=["jobs", "attempts"],
 )
-def test_a_user_of_another_collection_is_not_advised_to_get_more_rights(
+def test_check_with_a_user_of_another_collection_does_not_advise_more_rights(
     guarded: Mongod, make_settings: Make, wrong: dict[str, str]
 ) -> None:
     """The name is wrong, or the user is: rights for this name would be another queue's user's."""
-    found = list(examine(make_settings(mongo_uri=uri(guarded, "reader"), **wrong)))
-    finding = of(found, "rights", Level.PROBLEM)[0]
+    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "reader"), **wrong)))
+    finding = select(found, "rights", Level.PROBLEM)[0]
     (setting, name) = next(iter(wrong.items()))
-    assert f"may not read {name}" in finding.says
+    assert f"may not read {name}" in finding.message
     assert finding.commands == ()
     right = {"jobs_collection": "jobs", "attempts_collection": "job_attempts"}[setting]
-    assert f"It may read {right}: set JOBMON_JOBS_COLLECTION or" in str(finding.do)
-    assert of(found, "changes") == []
+    assert f"It may read {right}: set JOBMON_JOBS_COLLECTION or" in str(finding.remedy)
+    assert select(found, "changes") == []
     assert not any("--reader" in command for one in found for command in one.commands)
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("reader:no5ecret@", "does not know this user or password"),
-        ("", "answers only to users who sign in"),
+        ("", "requires a user"),
     ],
     ids=["wrong password", "no user"],
 )
-def test_a_server_that_does_not_let_us_in(
-    guarded: Mongod, make_settings: Make, name: str, says: str
+def test_check_reports_a_refused_sign_in(
+    guarded: Mongod, make_settings: Make, name: str, message: str
 ) -> None:
     away = f"mongodb://{name}{guarded.address}/shop?directConnection=true"
-    found = list(examine(make_settings(mongo_uri=away)))
+    found = list(check_deployment(make_settings(mongo_uri=away)))
     assert [finding.check for finding in found] == ["settings", "database"]
-    assert says in found[-1].says
+    assert message in found[-1].message
     assert "5ecret" not in repr(found)
 
 
-def test_nothing_printed_holds_a_password(guarded: Mongod, tmp_path: Path) -> None:
+def test_check_never_prints_a_password(guarded: Mongod, tmp_path: Path) -> None:
     for user in ("reader", "writer", "finder", "nobody"):
         for options in ((), ("--json",)):
             result = run_check(uri(guarded, user), *options)
@@ -560,8 +575,8 @@ def test_nothing_printed_holds_a_password(guarded: Mongod, tmp_path: Path) -> No
             assert SECRET not in result.output
 
 
-def test_a_check_writes_nothing(worked: Database[dict[str, Any]], settings: Settings) -> None:
+def test_check_writes_nothing(worked: Database[dict[str, Any]], settings: Settings) -> None:
     before = worked.command("dbHash")["md5"]
-    assert len(list(examine(settings))) > 8
+    assert len(list(check_deployment(settings))) > 8
     assert worked.command("dbHash")["md5"] == before
     assert settings.rollup_db not in worked.client.list_database_names()

@@ -1,5 +1,5 @@
-"""`create_indexes` on the real server: would catch an index that is missing, made twice, or taken
-for one that it is not."""
+"""`create_indexes` on the real server: catches an index that is missing, created twice, or
+mistaken for another."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ def list_missing(connection: Connection) -> list[str]:
     return [str(index) for index in required_indexes(connection) if not exists(index)]
 
 
-def test_all_indexes_are_made_once(real_api: Api, database: Database[dict[str, Any]]) -> None:
+def test_create_indexes_creates_each_once(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
     connection = connection_of(real_api)
     assert list_missing(connection) == EXPECTED
     assert create_indexes(connection) == dict.fromkeys(EXPECTED, "created")
@@ -50,14 +52,14 @@ def test_all_indexes_are_made_once(real_api: Api, database: Database[dict[str, A
     assert not any(index.get("unique") for index in database.jobs.list_indexes())
 
 
-def test_an_equal_index_under_another_name_is_recognised(
+def test_create_indexes_recognises_an_equal_index_with_another_name(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index([("createdAt", -1), ("_id", -1)], name="by_mongoose")
     assert create_indexes(connection_of(real_api))["jobs(-createdAt, -_id)"] == "exists"
 
 
-def test_an_index_over_a_part_of_the_jobs_does_not_count(
+def test_create_indexes_ignores_a_partial_index(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     keys = [("createdAt", -1), ("_id", -1)]
@@ -68,7 +70,7 @@ def test_an_index_over_a_part_of_the_jobs_does_not_count(
     assert create_indexes(connection_of(real_api))["jobs(-createdAt, -_id)"] == "created"
 
 
-def test_an_index_that_has_the_usual_name_is_no_obstacle(
+def test_create_indexes_works_if_the_default_name_is_taken(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index([("status", 1), ("finishedAt", 1)], sparse=True)
@@ -76,7 +78,7 @@ def test_an_index_that_has_the_usual_name_is_no_obstacle(
     assert list_missing(connection_of(real_api)) == []
 
 
-def test_the_program_of_the_collection_can_make_its_own_indexes_afterwards(
+def test_other_programs_can_create_their_own_indexes_afterwards(
     real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A unique index on jobId, or an equal one: no start of theirs fails for ours."""
@@ -93,7 +95,7 @@ def test_the_program_of_the_collection_can_make_its_own_indexes_afterwards(
     assert "no index" not in caplog.text
 
 
-def test_the_indexes_of_a_new_queue_of_our_own_are_unique(
+def test_create_indexes_unique_makes_ids_unique(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     create_indexes(connection_of(real_api), unique=True)
@@ -108,7 +110,7 @@ def test_the_indexes_of_a_new_queue_of_our_own_are_unique(
     assert not any(index["name"].startswith("jobmon") for index in database.jobs.list_indexes())
 
 
-def test_the_collections_have_the_names_that_are_set(
+def test_create_indexes_uses_the_configured_collections(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
     uri = mongod.uri.replace("/?", f"/{database.name}?")
@@ -121,7 +123,7 @@ def test_the_collections_have_the_names_that_are_set(
     assert set(database.list_collection_names()) == {"tasks", "tries"}
 
 
-def test_a_standalone_server_gets_the_index_that_replaces_change_streams(tmp_path: Path) -> None:
+def test_create_indexes_on_a_standalone_server_creates_the_polling_index(tmp_path: Path) -> None:
     with Mongod(tmp_path, replica_set=None) as alone:
         connection = Connection(Settings(mongo_uri=alone.uri))
         assert create_indexes(connection)["jobs(updatedAt)"] == "created"

@@ -1,5 +1,5 @@
-"""`jobmon init` over the collections of others: would catch an index that makes their writes fail,
-one on a field that no document has, a collection that is left behind, a half-made set-up."""
+"""`jobmon init` for queues of other programs: catches an index that makes their writes fail, an
+index on a field that no document has, a new empty collection, and an incomplete setup."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -89,23 +89,23 @@ MISFITS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_a_collection_that_is_not_as_described_ends_it_before_anything_is_made(
+def test_init_stops_before_creating_anything_if_documents_do_not_match(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents, misfit: str
 ) -> None:
-    prepare, says = MISFITS[misfit]
+    prepare, message = MISFITS[misfit]
     prepare(shop)
     before = all_names(mongo, shop.name)
     result = init(uri_of(mongod, shop), "--reader", "reader", "--collector", "collector")
     assert result.exit_code == 1
     (problem,) = problems(result)
-    assert says.format(shop=shop.name) in problem
+    assert message.format(shop=shop.name) in problem
     remedy = result.output.splitlines()[-1]
     assert "JOBMON_" in remedy
     assert all_names(mongo, shop.name) == before
 
 
 @pytest.mark.parametrize("profile", ["agenda", "celery"])
-def test_a_collection_of_another_program_than_the_profile_has_ends_it(
+def test_init_stops_if_documents_do_not_match_the_profile(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents, profile: str
 ) -> None:
     shop.users.insert_one({"name": "ada", "status": "here", "nextRunAt": NOW})
@@ -116,7 +116,7 @@ def test_a_collection_of_another_program_than_the_profile_has_ends_it(
     assert all_names(mongo, shop.name) == before
 
 
-def test_create_does_not_help_where_documents_are_not_as_described(
+def test_init_create_stops_if_documents_do_not_match(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
     shop.jobs.insert_one({"number": 1})
@@ -125,15 +125,13 @@ def test_create_does_not_help_where_documents_are_not_as_described(
     assert all_names(mongo, shop.name) == before
 
 
-def test_where_the_jobs_may_be_is_part_of_the_remedy(mongod: Mongod, shop: Documents) -> None:
+def test_init_suggests_where_the_jobs_may_be(mongod: Mongod, shop: Documents) -> None:
     shop.work.insert_one({**a_job(1), "nextRunAt": NOW})
     result = init(uri_of(mongod, shop))
     assert "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one." in result.output
 
 
-def test_writes_without_an_id_go_on_and_a_unique_index_can_still_be_made(
-    mongod: Mongod, shop: Documents
-) -> None:
+def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Documents) -> None:
     """The second insert without jobId failed, of a company that was only to be watched."""
     shop.jobs.insert_one(a_job(1))
     assert init(uri_of(mongod, shop)).exit_code == 0
@@ -143,7 +141,7 @@ def test_writes_without_an_id_go_on_and_a_unique_index_can_still_be_made(
     assert not any(name == "job_attempts" for name in shop.list_collection_names())
 
 
-def test_indexes_are_made_for_fields_that_documents_have(mongod: Mongod, shop: Documents) -> None:
+def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop: Documents) -> None:
     shop.jobs.insert_many(a_job(number) for number in range(3))
     made = outcomes(result := init(uri_of(mongod, shop)))
     assert result.exit_code == 0
@@ -154,7 +152,7 @@ def test_indexes_are_made_for_fields_that_documents_have(mongod: Mongod, shop: D
         "jobs(status, -createdAt, -_id)",
         "jobs(status, type, -createdAt, -_id)",  # by it the statuses are counted, too
     }
-    assert "no document looked at has lastError.code" in result.output
+    assert "no document in the samples has lastError.code" in result.output
     assert "There is no collection" in result.output  # of attempts
     # One document of many is enough, be it the oldest, and a field that is null until then.
     shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
@@ -167,13 +165,13 @@ def test_indexes_are_made_for_fields_that_documents_have(mongod: Mongod, shop: D
     }
 
 
-def test_a_field_of_a_few_among_many_documents_is_found(mongod: Mongod, shop: Documents) -> None:
+def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: Documents) -> None:
     shop.jobs.insert_many(a_job(number, priority=number) for number in range(2_500))
     shop.jobs.update_many({"priority": {"$mod": [100, 50]}}, {"$set": {"nextRunAt": NOW}})
     assert outcomes(init(uri_of(mongod, shop)))["jobs(status, nextRunAt, type)"] == "created"
 
 
-def test_a_new_queue_gets_everything_at_once(mongod: Mongod, shop: Documents) -> None:
+def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: Documents) -> None:
     result = init(uri_of(mongod, shop), "--create", "--unique")
     assert result.exit_code == 0, result.output
     assert set(outcomes(result).values()) == {"created"}
@@ -183,7 +181,9 @@ def test_a_new_queue_gets_everything_at_once(mongod: Mongod, shop: Documents) ->
     assert set(outcomes(again).values()) == {"exists"}
 
 
-def test_unique_is_refused_where_it_would_refuse_documents(mongod: Mongod, shop: Documents) -> None:
+def test_init_unique_is_refused_if_documents_lack_the_field(
+    mongod: Mongod, shop: Documents
+) -> None:
     shop.jobs.insert_many([a_job(1), {"status": "queued", "createdAt": NOW}])
     refused = init(uri_of(mongod, shop), "--unique")
     assert refused.exit_code == 1
@@ -199,7 +199,7 @@ def test_unique_is_refused_where_it_would_refuse_documents(mongod: Mongod, shop:
         shop.jobs.insert_one({"jobId": "twice"})
 
 
-def test_a_dry_run_writes_nothing_and_estimates_sizes(
+def test_init_dry_run_estimates_sizes_and_writes_nothing(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
     fill(shop, ("email.send", "payout.execute", "report.build"))
@@ -222,7 +222,7 @@ def test_a_dry_run_writes_nothing_and_estimates_sizes(
     assert len(made) == 11
 
 
-def test_an_estimate_is_not_far_from_what_an_index_takes(
+def test_init_estimates_are_close_to_real_index_sizes(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
     fill(shop, tuple(f"kind-{number}" for number in range(5)))
@@ -238,7 +238,7 @@ def test_an_estimate_is_not_far_from_what_an_index_takes(
         assert estimates[index] <= 6 * sizes[name], (index, sizes[name], estimates[index])
 
 
-def test_a_standalone_server_has_the_index_that_replaces_change_streams(tmp_path: Path) -> None:
+def test_init_of_a_standalone_server_creates_the_polling_index(tmp_path: Path) -> None:
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         client.shop.jobs.insert_one(a_job(1, updatedAt=NOW))
         result = init(f"{alone.uri}shop")
@@ -249,16 +249,14 @@ def test_a_standalone_server_has_the_index_that_replaces_change_streams(tmp_path
         assert "--replSet rs0" in refused.output
 
 
-def test_a_member_of_another_replica_set_is_not_taken_for_this_one(
-    mongod: Mongod, shop: Documents
-) -> None:
+def test_init_refuses_a_member_of_another_replica_set(mongod: Mongod, shop: Documents) -> None:
     result = init(uri_of(mongod, shop), "--replica-set", f"other/{mongod.address}")
     assert result.exit_code == 1
     assert "in the replica set rs0, not in other" in problems(result)[0]
 
 
 @pytest.mark.parametrize(
-    ("uri", "says"),
+    ("uri", "message"),
     [
         ("mongodb://ada:5ecret@127.0.0.1:1/shop?serverSelectionTimeoutMS=100", "does not answer"),
         ("mongodb+srv://ada:5ecret@nowhere.invalid/shop", "nowhere.invalid"),
@@ -268,23 +266,23 @@ def test_a_member_of_another_replica_set_is_not_taken_for_this_one(
     ids=["no server", "no name", "no URI", "no certificate"],
 )
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--print",), ("--remove",)])
-def test_a_database_that_cannot_be_reached_is_one_line(
-    uri: str, says: str, options: tuple[str, ...]
+def test_init_of_an_unreachable_database_prints_one_line(
+    uri: str, message: str, options: tuple[str, ...]
 ) -> None:
     result = init(uri, *options)
     assert result.exit_code == 1
     assert len(problems(result)) == 1
-    assert says in result.output
+    assert message in result.output
     assert "5ecret" not in result.output
 
 
-def test_a_bad_setting_is_one_line(mongod: Mongod, shop: Documents) -> None:
+def test_init_with_a_bad_setting_prints_one_line(mongod: Mongod, shop: Documents) -> None:
     result = init(uri_of(mongod, shop), JOB_FIELDS="color=colour")
     assert result.exit_code == 1
     assert "JOBMON_JOB_FIELDS: Unknown: color." in problems(result)[0]
 
 
-def test_options_override_the_settings(mongod: Mongod, shop: Documents) -> None:
+def test_init_options_override_settings(mongod: Mongod, shop: Documents) -> None:
     for name in ("results", "tasks"):
         shop[name].insert_one({"_id": "1", "status": "SUCCESS", "date_done": NOW})
     environment = {"PROFILE": "celery", "JOBS_COLLECTION": "results"}
@@ -294,7 +292,7 @@ def test_options_override_the_settings(mongod: Mongod, shop: Documents) -> None:
     assert by_option["tasks(status, date_done)"] == "created"
 
 
-def test_users_of_a_profile_may_read_what_it_reads_and_nothing_else(
+def test_init_with_a_profile_grants_only_its_collections(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
     shop.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})

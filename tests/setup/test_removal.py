@@ -1,5 +1,5 @@
-"""`jobmon init --remove`: would catch an index, a user or a role that is left, and one that others
-made and that goes with it."""
+"""`jobmon init --remove`: catches an index, user or role that is left over, and one of another
+program that is removed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,7 +36,7 @@ def made(mongo: MongoClient[dict[str, Any]], shop: Documents) -> dict[str, Any]:
     return names
 
 
-def test_what_was_made_goes_and_what_others_made_stays(
+def test_remove_drops_only_what_init_created(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
 ) -> None:
     before = made(mongo, shop)
@@ -52,7 +52,7 @@ def test_what_was_made_goes_and_what_others_made_stays(
     assert "jobs: status_1_finishedAt_1: would be removed" in preview.output
     removed = init(uri_of(mongod, shop), "--remove")
     assert removed.exit_code == 0, removed.output
-    assert "jobs(-createdAt, -_id): stays, `jobmon init` did not make it" in removed.output
+    assert "jobs(-createdAt, -_id): kept, `jobmon init` did not create it" in removed.output
     assert removed.output.replace(": removed", ": would be removed") == preview.output
     shop.jobs.drop_index("by_address")
     assert made(mongo, shop) == before
@@ -61,9 +61,7 @@ def test_what_was_made_goes_and_what_others_made_stays(
     assert ": removed" not in again.output
 
 
-def test_users_with_other_roles_or_of_others_lose_only_the_role(
-    mongod: Mongod, shop: Documents
-) -> None:
+def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: Documents) -> None:
     assert init(uri_of(mongod, shop), "--reader", "worker").exit_code == 0
     result = init(uri_of(mongod, shop), *USERS)
     assert result.exit_code == 0
@@ -76,11 +74,11 @@ def test_users_with_other_roles_or_of_others_lose_only_the_role(
         for user in shop.command("usersInfo", 1)["users"]
     }
     assert users == {"worker": ["readWrite"], "reader": ["dbAdmin"], "idle": []}
-    assert f"worker@{shop.name}: stays, without the role; it has other roles" in result.output
-    assert f"idle@{shop.name}: stays, without the role; it was not made by" in result.output
+    assert f"worker@{shop.name}: kept, without the role; it has other roles" in result.output
+    assert f"idle@{shop.name}: kept, without the role; it was not created by" in result.output
 
 
-def test_another_queue_of_the_database_keeps_all(
+def test_remove_leaves_another_queue_of_the_database_unchanged(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
 ) -> None:
     """Its users have the same names: they are the same users."""
@@ -95,10 +93,10 @@ def test_another_queue_of_the_database_keeps_all(
     assert [role["role"] for role in reader["roles"]] == [f"jobmonReader.{shop.name}.mails"]
 
 
-def test_an_index_that_was_replaced_since_is_not_ours(mongod: Mongod, shop: Documents) -> None:
+def test_remove_keeps_an_index_that_was_replaced(mongod: Mongod, shop: Documents) -> None:
     assert init(uri_of(mongod, shop)).exit_code == 0
     shop.jobs.drop_index("status_1_finishedAt_1")
     shop.jobs.create_index([("finishedAt", 1), ("status", 1)], name="status_1_finishedAt_1")
     result = init(uri_of(mongod, shop), "--remove")
-    assert "jobs: status_1_finishedAt_1: is gone already" in result.output
+    assert "jobs: status_1_finishedAt_1: does not exist any more" in result.output
     assert "status_1_finishedAt_1" in shop.jobs.index_information()

@@ -1,5 +1,5 @@
-"""`jobmon init --print` under Node.js: would catch lines that no mongosh understands, and a script
-that makes something else than the command."""
+"""`jobmon init --print` under Node.js: catches lines that mongosh does not understand, and a script
+with another effect than the command."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
 def everything(mongo: Client, shop: Documents) -> dict[str, Any]:
     """What was made, with rights, options of indexes and what is remembered of them."""
     roles = all_names(mongo, shop.name)["roles"]
-    told = (
+    listed = (
         mongo.admin.command({"rolesInfo": roles, "showPrivileges": True})["roles"] if roles else []
     )
     return {
@@ -89,7 +89,7 @@ def everything(mongo: Client, shop: Documents) -> dict[str, Any]:
             sorted(map(dict, shop[name].list_indexes()), key=lambda index: index["name"])
             for name in ("jobs", "job_attempts")
         ],
-        "privileges": {role["role"]: sorted(map(str, role["privileges"])) for role in told},
+        "privileges": {role["role"]: sorted(map(str, role["privileges"])) for role in listed},
         "users": [
             (user["user"], user["roles"], user.get("customData"))
             for user in shop.command("usersInfo", 1)["users"]
@@ -102,7 +102,7 @@ def everything(mongo: Client, shop: Documents) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", [(), ("--unique",), ("--create",)], ids=str)
-def test_the_script_makes_and_removes_what_the_command_does(
+def test_script_has_the_same_effect_as_the_command(
     mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     untouched = everything(mongo, shop)
@@ -126,7 +126,7 @@ def test_the_script_makes_and_removes_what_the_command_does(
     assert everything(mongo, shop) == untouched
 
 
-def test_the_script_makes_the_collections_of_a_new_queue(
+def test_script_creates_the_collections_of_a_new_queue(
     mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path
 ) -> None:
     other = ("--jobs", "my-jobs", "--attempts", "my-attempts", "--create")
@@ -136,14 +136,14 @@ def test_the_script_makes_the_collections_of_a_new_queue(
     assert "status_1_finishedAt_1" in shop["my-jobs"].index_information()
 
 
-def test_what_cannot_be_printed_is_no_script(mongod: Mongod, shop: Documents) -> None:
+def test_script_of_a_failed_init_is_empty(mongod: Mongod, shop: Documents) -> None:
     result = init(uri_of(mongod, shop), "--jobs", "nothing", "--print")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "There is no collection" in result.stderr
 
 
-def test_names_of_any_kind_are_texts_in_the_script() -> None:
+def test_script_escapes_names() -> None:
     name = '"); db.dropDatabase(); ("\n\u2028'
     line = replica_set_line(replica_set_config(name, "a:1"))
     assert "\n" not in line

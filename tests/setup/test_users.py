@@ -1,5 +1,5 @@
-"""`jobmon init` against a real server with authentication: would catch a set-up that lacks a
-right, grants one too many, takes one from somebody, or cannot be run twice."""
+"""`jobmon init` against a real server with authentication: catches a setup that lacks a
+right, grants one too many, removes one, or cannot be run twice."""
 
 import re
 import secrets
@@ -75,14 +75,14 @@ def initiated(guarded: Mongod) -> Mongod:
     return guarded
 
 
-def test_init_run_again_changes_nothing_and_says_so(initiated: Mongod) -> None:
+def test_init_run_again_reports_that_everything_exists(initiated: Mongod) -> None:
     result = run_init(initiated)
     assert result.exit_code == 0, result.output
     assert "replica set  rs0: exists" in result.output
     assert ": created" not in result.output
 
 
-def test_the_connection_strings_that_are_printed_work(initiated: Mongod) -> None:
+def test_init_prints_connection_strings_that_work(initiated: Mongod) -> None:
     printed = re.findall(r"JOBMON_\w+_URI='(.*)'", run_init(initiated).output)
     assert len(printed) == 2
     for connection_string, user in zip(printed, ("reader", "collector"), strict=True):
@@ -93,7 +93,7 @@ def test_the_connection_strings_that_are_printed_work(initiated: Mongod) -> None
             assert client.get_default_database().jobs.find_one({"none": 1}) is None
 
 
-def test_the_service_needs_no_more_than_the_reader_may(
+def test_service_works_with_the_rights_of_the_reader(
     initiated: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
     with MongoClient(uri(initiated, "root", "authSource=admin&replicaSet=rs0")) as root:
@@ -113,7 +113,7 @@ def test_the_service_needs_no_more_than_the_reader_may(
     app.extensions["jobmon_connection"].client.close()
 
 
-def test_collector_and_service_work_together_with_their_own_rights_only(
+def test_collector_and_service_work_with_their_own_rights(
     initiated: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(
@@ -146,7 +146,7 @@ def test_collector_and_service_work_together_with_their_own_rights_only(
     ],
     ids=["insert", "update", "delete", "index", "drop", "other collection", "other database"],
 )
-def test_the_server_refuses_both_users_everything_else(
+def test_both_users_are_refused_everything_else(
     initiated: Mongod, write: Callable[[MongoClient], object], user: str
 ) -> None:
     with (
@@ -156,7 +156,7 @@ def test_the_server_refuses_both_users_everything_else(
         write(client)
 
 
-def test_a_wrong_password_is_a_503_that_tells_the_caller_nothing(
+def test_wrong_password_is_a_503_without_details(
     initiated: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
     wrong = uri(initiated, "reader", "replicaSet=rs0").replace("readerpw", "not-the-password")
@@ -168,7 +168,7 @@ def test_a_wrong_password_is_a_503_that_tells_the_caller_nothing(
     app.extensions["jobmon_connection"].client.close()
 
 
-def test_the_reader_may_not_write_the_rollups(initiated: Mongod) -> None:
+def test_reader_may_not_write_the_rollups(initiated: Mongod) -> None:
     with (
         MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client,
         pytest.raises(OperationFailure, match="not authorized"),
@@ -177,9 +177,7 @@ def test_the_reader_may_not_write_the_rollups(initiated: Mongod) -> None:
 
 
 @pytest.mark.parametrize("user", ["reader", "collector"])
-def test_a_user_without_a_password_is_refused_before_anything_is_done(
-    guarded: Mongod, user: str
-) -> None:
+def test_init_refuses_a_user_without_a_password(guarded: Mongod, user: str) -> None:
     result = CliRunner().invoke(main, ["init", "--mongo-uri", guarded.uri, f"--{user}", "x"])
     assert result.exit_code == 2
     assert f"JOBMON_{user.upper()}_PASSWORD" in result.output
@@ -195,7 +193,7 @@ def init_as(server: Mongod, connection_string: str, *options: str, **environment
     return CliRunner().invoke(main, ["init", *options], env=given | environment)
 
 
-def as_root(server: Mongod, database: str) -> str:
+def root_uri(server: Mongod, database: str) -> str:
     return f"mongodb://root:rootpw@{server.address}/{database}?authSource=admin&replicaSet=rs0"
 
 
@@ -204,11 +202,11 @@ def as_root(server: Mongod, database: str) -> str:
     [("store", "jobs", "job_attempts"), ("shop", "mails", "mail_attempts")],
     ids=["other database", "same database"],
 )
-def test_a_second_queue_leaves_the_rights_of_the_first(
+def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
     initiated: Mongod, database: str, jobs: str, attempts: str
 ) -> None:
     """Both queues have the same names of users: in one database they are the same users."""
-    with MongoClient(as_root(initiated, "shop")) as root:
+    with MongoClient(root_uri(initiated, "shop")) as root:
         ours = {"rolesInfo": ["jobmonReader", "jobmonReader.shop.jobs"], "showPrivileges": True}
         watched = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
         if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:  # of an older jobmon
@@ -216,7 +214,7 @@ def test_a_second_queue_leaves_the_rights_of_the_first(
         before = root.admin.command(ours)["roles"]
         result = init_as(
             initiated,
-            as_root(initiated, database),
+            root_uri(initiated, database),
             *("--create", "--reader", "reader", "--collector", "collector"),
             *("--jobs", jobs, "--attempts", attempts),
         )
@@ -231,12 +229,12 @@ def test_a_second_queue_leaves_the_rights_of_the_first(
         assert client[database][attempts].find_one({"none": 1}) is None
 
 
-def test_other_settings_for_the_same_queue_add_rights_and_take_none(initiated: Mongod) -> None:
-    """With a user of this test only: a role that another test gives would hide what is taken."""
+def test_init_with_other_settings_only_adds_rights(initiated: Mongod) -> None:
+    """Its user has no role of another test, which could hide a removed right."""
     options = ("--reader", "lasting", "--create")
     for rollups in ("jobmon_rollups", "more_rollups"):
         again = (*options, "--rollup-db", rollups)
-        result = init_as(initiated, as_root(initiated, "shop"), *again)
+        result = init_as(initiated, root_uri(initiated, "shop"), *again)
         assert result.exit_code == 0, result.output
     with MongoClient(
         uri(initiated, "lasting", "replicaSet=rs0").replace("lastingpw", "readerpw")
@@ -245,29 +243,29 @@ def test_other_settings_for_the_same_queue_add_rights_and_take_none(initiated: M
         assert client.more_rollups.state.find_one({"none": 1}) is None
 
 
-def test_a_user_that_exists_keeps_its_other_roles_and_its_password(initiated: Mongod) -> None:
-    options = ("--create", "--reader", "theirs")
-    with MongoClient(as_root(initiated, "shop")) as root:
-        root.shop.command("createUser", "theirs", pwd="theirspw", roles=["readWrite"])
-        result = init_as(initiated, as_root(initiated, "shop"), *options)
-        (user,) = root.shop.command("usersInfo", "theirs")["users"]
+def test_init_keeps_roles_and_password_of_an_existing_user(initiated: Mongod) -> None:
+    options = ("--create", "--reader", "billing")
+    with MongoClient(root_uri(initiated, "shop")) as root:
+        root.shop.command("createUser", "billing", pwd="billingpw", roles=["readWrite"])
+        result = init_as(initiated, root_uri(initiated, "shop"), *options)
+        (user,) = root.shop.command("usersInfo", "billing")["users"]
     assert result.exit_code == 0, result.output
     assert {role["role"] for role in user["roles"]} == {"readWrite", "jobmonReader.shop.jobs"}
     assert "exists, role added, password not changed; it also has readWrite@shop" in result.output
     assert "--change-passwords" in result.output
-    with MongoClient(uri(initiated, "theirs", "replicaSet=rs0")) as client:
+    with MongoClient(uri(initiated, "billing", "replicaSet=rs0")) as client:
         client.shop.notes.insert_one({})
-    changed = init_as(initiated, as_root(initiated, "shop"), *options, "--change-passwords")
+    changed = init_as(initiated, root_uri(initiated, "shop"), *options, "--change-passwords")
     assert "had the role, password set; it also has readWrite@shop" in changed.output
     with MongoClient(
-        uri(initiated, "theirs", "replicaSet=rs0").replace("theirspw", "readerpw")
+        uri(initiated, "billing", "replicaSet=rs0").replace("billingpw", "readerpw")
     ) as client:
         assert client.shop.jobs.find_one({"none": 1}) is None
 
 
-def test_the_password_of_a_user_that_init_made_can_be_changed_by_it(initiated: Mongod) -> None:
+def test_init_changes_the_password_of_a_user_that_it_created(initiated: Mongod) -> None:
     options = ("--create", "--reader", "rotating")
-    root = as_root(initiated, "shop")
+    root = root_uri(initiated, "shop")
     assert init_as(initiated, root, *options).exit_code == 0
     changed = init_as(initiated, root, *options, JOBMON_READER_PASSWORD="rotatingpw")
     assert "exists, had the role, password set" in changed.output
@@ -275,9 +273,9 @@ def test_the_password_of_a_user_that_init_made_can_be_changed_by_it(initiated: M
         assert client.shop.jobs.find_one({"none": 1}) is None
 
 
-def test_two_users_need_two_names(initiated: Mongod) -> None:
+def test_init_refuses_one_name_for_two_users(initiated: Mongod) -> None:
     options = ("--reader", "one", "--collector", "one")
-    result = init_as(initiated, as_root(initiated, "shop"), *options)
+    result = init_as(initiated, root_uri(initiated, "shop"), *options)
     assert result.exit_code == 2
     assert "two names" in result.output
 
@@ -294,11 +292,11 @@ def test_two_users_need_two_names(initiated: Mongod) -> None:
     ],
     ids=["none", "read", "readWrite", "one database's users", "users only", "no indexes"],
 )
-def test_a_right_that_is_missing_is_named_before_anything_is_made(
+def test_init_names_missing_rights_before_it_creates_anything(
     initiated: Mongod, roles: list[Any], lacks: str | None
 ) -> None:
     name = f"rights_{uuid.uuid4().hex}"
-    with MongoClient(as_root(initiated, name)) as root:
+    with MongoClient(root_uri(initiated, name)) as root:
         root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
         root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
         before = all_names(root, name)
@@ -317,14 +315,14 @@ def test_a_right_that_is_missing_is_named_before_anything_is_made(
     else:
         assert f"The user admin@{name} in JOBMON_ADMIN_MONGO_URI may not" in problem
         assert lacks.format(shop=name) in problem
-        assert "jobmon init --print" in result.output
+        assert "add --print to the same options" in result.output
 
 
-def test_what_the_page_says_is_needed_is_enough(initiated: Mongod) -> None:
+def test_init_works_with_the_documented_rights(initiated: Mongod) -> None:
     name = f"rights_{uuid.uuid4().hex}"
     own = [{"role": "readWrite", "db": f"{name}_{which}"} for which in ("rollups", "state")]
     roles = ["readWrite", *own, {"role": "userAdminAnyDatabase", "db": "admin"}]
-    with MongoClient(as_root(initiated, name)) as root:
+    with MongoClient(root_uri(initiated, name)) as root:
         root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
         root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
         admin = f"mongodb://admin:adminpw@{initiated.address}/{name}?replicaSet=rs0"
@@ -340,9 +338,9 @@ def test_what_the_page_says_is_needed_is_enough(initiated: Mongod) -> None:
         root[name].command("dropAllUsersFromDatabase")
 
 
-def test_indexes_are_made_without_a_right_to_the_databases_of_jobmon(initiated: Mongod) -> None:
+def test_init_without_rights_to_the_own_databases_creates_indexes(initiated: Mongod) -> None:
     name = f"rights_{uuid.uuid4().hex}"
-    with MongoClient(as_root(initiated, name)) as root:
+    with MongoClient(root_uri(initiated, name)) as root:
         root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
         root[name].command("createUser", "admin", pwd="adminpw", roles=["readWrite"])
         result = init(f"mongodb://admin:adminpw@{initiated.address}/{name}?replicaSet=rs0")
@@ -350,20 +348,20 @@ def test_indexes_are_made_without_a_right_to_the_databases_of_jobmon(initiated: 
         root[name].command("dropAllUsersFromDatabase")
     assert result.exit_code == 0, result.output
     assert "created, as status_1_createdAt_-1__id_-1" in result.output
-    assert result.output.count("`jobmon init --remove` will not know") == 1
+    assert result.output.count("`jobmon init --remove` will not remove") == 1
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--print",), ("--remove",)])
 @pytest.mark.parametrize(
-    ("who", "says"),
+    ("who", "message"),
     [
         ("root:no5ecret@", "does not know this user or password."),
-        ("", "answers only to users who sign in."),
+        ("", "requires a user."),
     ],
     ids=["wrong password", "no user"],
 )
-def test_a_server_that_does_not_let_us_in_is_one_line(
-    initiated: Mongod, who: str, says: str, options: tuple[str, ...]
+def test_init_with_a_refused_sign_in_prints_one_line(
+    initiated: Mongod, who: str, message: str, options: tuple[str, ...]
 ) -> None:
     source = "authSource=admin&" if who else ""
     away = f"mongodb://{who}{initiated.address}/shop?{source}directConnection=true"
@@ -371,12 +369,12 @@ def test_a_server_that_does_not_let_us_in_is_one_line(
         result = init(away, "--reader", "reader", *options, *more)
         assert result.exit_code == 1
         (problem,) = problems(result)
-        assert says in problem
+        assert message in problem
         assert "5ecret" not in result.output
         assert "JOBMON_ADMIN_MONGO_URI" in result.output
 
 
-def test_a_user_who_may_not_revoke_learns_which_one_may(initiated: Mongod) -> None:
+def test_revoke_without_rights_names_the_user_that_has_them(initiated: Mongod) -> None:
     environment = {
         "JOBMON_MONGO_URI": uri(initiated, "reader", "replicaSet=rs0"),
         "JOBMON_JWT_SECRET_KEY": SECRET,
@@ -395,19 +393,19 @@ def test_a_user_who_may_not_revoke_learns_which_one_may(initiated: Mongod) -> No
     assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
 
 
-def test_nothing_is_removed_where_not_all_may_be(initiated: Mongod) -> None:
+def test_remove_without_all_rights_removes_nothing(initiated: Mongod) -> None:
     name = f"rights_{uuid.uuid4().hex}"
     roles = ["readWrite", {"role": "userAdminAnyDatabase", "db": "admin"}]
-    with MongoClient(as_root(initiated, name)) as root:
+    with MongoClient(root_uri(initiated, name)) as root:
         root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
         root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
-        assert init(as_root(initiated, name), "--reader", "reader").exit_code == 0
+        assert init(root_uri(initiated, name), "--reader", "reader").exit_code == 0
         before = all_names(root, name)
         result = init(
             f"mongodb://admin:adminpw@{initiated.address}/{name}?replicaSet=rs0", "--remove"
         )
         assert all_names(root, name) == before
-        assert init(as_root(initiated, name), "--remove").exit_code == 0
+        assert init(root_uri(initiated, name), "--remove").exit_code == 0
         root[name].command("dropAllUsersFromDatabase")
         for database in before["databases"]:
             root.drop_database(database)

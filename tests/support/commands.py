@@ -1,4 +1,4 @@
-"""`jobmon init` as it is run in a shell."""
+"""Runs `jobmon init` as in a shell."""
 
 import re
 from typing import Any
