@@ -43,6 +43,8 @@ from jobmon.redaction import REDACTED, Redactor
         "PINcode",
         "CVVcode",
         "userPINcode",
+        "PINnumber",
+        "cardPANdata",
         "OTPValue",
         "pass",
         "db_pass",
