@@ -11,6 +11,7 @@ from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import (
@@ -38,9 +39,9 @@ from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight
-from jobmon.store.bson_json import UNNAMED
 from jobmon.store.failures import describe_error
 from jobmon.store.known_fields import KnownFields
+from jobmon.store.labels import OTHER
 from jobmon.store.live_stats import MAX_COUNTED, TOO_MANY
 from jobmon.store.probe import KEEP_MS, DatabaseHealth, DatabaseProbe
 from jobmon.store.stats import QueueStats
@@ -48,10 +49,9 @@ from jobmon.web import auth
 
 log = logging.getLogger(__name__)
 
-OTHER = "other"
+OTHER_METHOD = "other"
 UNMATCHED = "unmatched"
 MAX_UNKNOWN_STATUSES = 10
-MAX_LABEL_LENGTH = 200
 # In seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
 HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -108,7 +108,7 @@ def _registry(queue: Collector) -> CollectorRegistry:
 def _observe(response: Response) -> Response:
     """Labels are bounded: the url's rule, a known method, a status."""
     route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
-    method = request.method if request.method in _METHODS else OTHER
+    method = request.method if request.method in _METHODS else OTHER_METHOD
     REQUESTS.labels(route, method, str(response.status_code)).inc()
     REQUEST_SECONDS.labels(route, method).observe(time.perf_counter() - g.jobmon_began)
     return response
@@ -119,7 +119,7 @@ class QueueMetrics(Collector):
 
     What is not known is absent, never 0: with the database away everything but that. The types that
     have most jobs get gauges of their own, the types that were seen first get counters: a counter
-    must not move between its own name and `other`.
+    must not move between its own name and `(other)`.
     """
 
     def __init__(
@@ -222,11 +222,9 @@ class QueueMetrics(Collector):
             by_status[status] += count
             by_type[kind] += count
         known = {status.value for status in JobStatus}
-        unknown = (
-            status for status, _ in by_status.most_common() if status not in {*known, UNNAMED}
-        )
+        unknown = (status for status, _ in by_status.most_common() if status not in {*known, OTHER})
         status_label = _labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
-        ranked = (kind for kind, _ in by_type.most_common() if kind != UNNAMED)
+        ranked = (kind for kind, _ in by_type.most_common() if kind != OTHER)
         type_label = _labels(ranked, self._max_types)
         folded: Count[tuple[str, str]] = Count()
         for (status, kind), count in counts.items():
@@ -291,10 +289,9 @@ def _gauge(name: str, about: str, value: float) -> Metric:
 
 
 def _labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:
-    """How each value is named: the first `most` by themselves, the rest as `other`."""
-    named = [value for value, _ in zip(ranked, range(most), strict=False)]
-    label = {value: value[:MAX_LABEL_LENGTH] for value in named}
-    return lambda value: label.get(value, OTHER)
+    """How each value is named: the first `most` by themselves, the rest as `(other)`."""
+    named = set(islice(ranked, most))
+    return lambda value: value if value in named else OTHER
 
 
 def _cumulative(durations: Durations) -> tuple[list[tuple[str, float]], float]:

@@ -27,7 +27,8 @@ from webargs.multidictproxy import MultiDictProxy
 
 from jobmon.domain import JobCondition
 from jobmon.redaction import Redactor
-from jobmon.store.bson_json import MAX_NAME_LENGTH, aware, iso, plain, text
+from jobmon.store.bson_json import to_iso, to_json, to_text, to_utc
+from jobmon.store.labels import MAX_LABEL_LENGTH
 
 
 def _doc(description: str, **more: Any) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class _FreeText(_Text):
     """A string or null that is no name to find a job by, so that secrets in it are replaced."""
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        return None if value is None else text(_redact(value))
+        return None if value is None else to_text(_redact(value))
 
 
 class _Instant(fields.String):
@@ -59,8 +60,8 @@ class _Instant(fields.String):
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         if isinstance(value, datetime | DatetimeMS):
-            return iso(value)
-        return None if value is None else text(_redact(value))
+            return to_iso(value)
+        return None if value is None else to_text(_redact(value))
 
 
 class _Moment(_Instant):
@@ -75,7 +76,7 @@ class _Number(fields.Raw):
     json_schema: ClassVar[dict[str, Any]] = {"type": ["number", "null"]}
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> int | float | str | None:
-        value = plain(value)
+        value = to_json(value)
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -109,7 +110,7 @@ class _Error(fields.Raw):
         if not isinstance(error, dict):
             error = {"message": error}
         return {
-            part: None if error.get(part) is None else text(error[part]) for part in self._parts
+            part: None if error.get(part) is None else to_text(error[part]) for part in self._parts
         }
 
 
@@ -117,12 +118,12 @@ def _told(value: Any) -> str | None:
     """`value` as text, without the secrets of a document that stands where a word belongs."""
     if value is None or type(value) is str:  # what nearly every field holds
         return value
-    return text(_redact(value) if isinstance(value, dict | list | DBRef) else value)
+    return to_text(_redact(value) if isinstance(value, dict | list | DBRef) else value)
 
 
 def _redact(value: Any) -> Any:
     redactor: Redactor = current_app.extensions["jobmon_redactor"]
-    return redactor.redact(plain(value))
+    return redactor.redact(to_json(value))
 
 
 class Answer(Schema):
@@ -220,7 +221,7 @@ class Attempt(Answer):
 
 def _between_ms(start: Any, end: Any) -> int | None:
     if isinstance(start, datetime) and isinstance(end, datetime):
-        return round((aware(end) - aware(start)).total_seconds() * 1_000)
+        return round((to_utc(end) - to_utc(start)).total_seconds() * 1_000)
     return None
 
 
@@ -300,7 +301,7 @@ def _text_or_none(description: str, *, longest: int | None = None) -> fields.Str
 
 def _any_of(what: str, most: int) -> fields.List[Any]:
     return fields.List(
-        fields.String(validate=validate.Length(max=MAX_NAME_LENGTH)),
+        fields.String(validate=validate.Length(max=MAX_LABEL_LENGTH)),
         load_default=list,
         validate=validate.Length(max=most),
         **_doc(
@@ -486,7 +487,7 @@ class JobStats(Answer):
         values=_numbers(),
         allow_none=True,
         **_doc(
-            "Jobs by type, then by status; beyond 5,000 types the rest are `(other)`. Null in an "
+            "Jobs by type, then by status; beyond 500 types the rest are `(other)`. Null in an "
             "estimate."
         ),
     )

@@ -16,9 +16,9 @@ from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
 from jobmon.domain import JobStatus
 from jobmon.rollup.stats import StatsReader
-from jobmon.store.bson_json import is_filter
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
+from jobmon.store.labels import is_filter
 from jobmon.store.lists import JobLists
 from jobmon.web import auth
 from jobmon.web.errors import ApiError

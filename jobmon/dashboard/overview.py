@@ -19,8 +19,8 @@ from jobmon.diagnosis.attention import (
     stalled_types,
 )
 from jobmon.rollup.series import History
-from jobmon.store.bson_json import is_filter
 from jobmon.store.filter import JobFilter
+from jobmon.store.labels import is_filter
 
 NOTICES_SHOWN = 5
 

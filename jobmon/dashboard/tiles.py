@@ -13,7 +13,7 @@ from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import MINUTE
-from jobmon.store.bson_json import is_filter
+from jobmon.store.labels import is_filter
 
 NEWEST_MINUTES = 3  # what the throughput is the mean of
 STATUSES_LISTED = 10

@@ -8,7 +8,7 @@ from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import failure_rate
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import Activity, History
-from jobmon.store.bson_json import is_filter
+from jobmon.store.labels import is_filter
 
 TYPES_SHOWN = 50
 LONGEST_SEARCH = 200  # characters of a type's name

@@ -18,10 +18,10 @@ from jobmon.dashboard.parts import is_part_request
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import SeriesReader
 from jobmon.rollup.stats import StatsReader
-from jobmon.store.bson_json import MAX_NAME_LENGTH, label
 from jobmon.store.failures import Failure
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
+from jobmon.store.labels import MAX_LABEL_LENGTH, label
 from jobmon.store.lists import JobLists
 from jobmon.web.errors import ApiError, explain
 
@@ -102,7 +102,7 @@ def _page_context() -> dict[str, Any]:
         "known_statuses": [status.value for status in JobStatus],
         "range_words": RANGE_WORDS,
         "signed_in": session.signed_in(),
-        "longest_filter": MAX_NAME_LENGTH,
+        "longest_filter": MAX_LABEL_LENGTH,
         "address": session.address(),
     }
 

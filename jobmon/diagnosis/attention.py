@@ -15,8 +15,8 @@ from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import HOUR, MINUTE
-from jobmon.store.bson_json import UNNAMED
 from jobmon.store.filter import JobFilter
+from jobmon.store.labels import OTHER
 
 MANY_FAIL = 0.2
 FEW = 20
@@ -105,8 +105,8 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     for kind, due in figures.health.overdue_by_type.items():
         waited = figures.as_of - due
         # A type that is counted with others stalls only when all of these do.
-        running = now.get(kind, now.get(UNNAMED, {})).get(_LEASED, 0)
-        moving = [lately[name].finished for name in {kind, UNNAMED} & lately.keys()]
+        running = now.get(kind, now.get(OTHER, {})).get(_LEASED, 0)
+        moving = [lately[name].finished for name in {kind, OTHER} & lately.keys()]
         if waited > STALLED_AFTER and not running and not any(moving):
             stalled[kind] = waited
     return dict(sorted(stalled.items(), key=lambda pair: (-pair[1], pair[0])))

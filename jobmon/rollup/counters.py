@@ -32,14 +32,11 @@ from jobmon.rollup.throughput import (
     load_bucket,
     merge,
 )
-from jobmon.store.bson_json import UNNAMED
+from jobmon.store.labels import MAX_TYPES, OTHER
 from jobmon.store.mapping import Document
 
 # In the state.
 COUNTERS = "counters"
-# Some 4 KiB each; types beyond these, and those that buckets do not name, are counted together.
-MAX_TYPES = 500
-OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +130,7 @@ def load_counters(document: Document) -> Tallies:
 
 def _extended(order: list[str], tallies: Tallies) -> list[str]:
     """The known types, then the new ones, the busiest first, as many as there may be."""
-    new = sorted(tallies.keys() - {*order, UNNAMED}, key=lambda kind: (-tallies[kind].events, kind))
+    new = sorted(tallies.keys() - {*order, OTHER}, key=lambda kind: (-tallies[kind].events, kind))
     return [*order, *new][:MAX_TYPES]
 
 

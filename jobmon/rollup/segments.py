@@ -19,7 +19,8 @@ from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
 from jobmon.rollup.documents import typed
-from jobmon.store.bson_json import MAX_TYPES, UNNAMED, aware
+from jobmon.store.bson_json import to_utc
+from jobmon.store.labels import MAX_TYPES, OTHER
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection
 from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName
@@ -43,7 +44,7 @@ def _number(value: Any) -> Any:
 
 def _moment(value: Any) -> Any:
     if isinstance(value, datetime):
-        return int(DatetimeMS(aware(value)))
+        return int(DatetimeMS(to_utc(value)))
     return int(value)
 
 
@@ -216,7 +217,7 @@ class SegmentMap:
     def has_names_left(self) -> bool:
         """Whether types are told as `(other)` though there are not half as many as have names."""
         types = {kind for _, kind in self.totals}
-        return UNNAMED in types and len(types) <= MAX_TYPES // 2
+        return OTHER in types and len(types) <= MAX_TYPES // 2
 
     def dump(self) -> list[Document]:
         """The segments as documents, for `load`."""

@@ -27,8 +27,8 @@ from jobmon.rollup.throughput import (
     tally,
 )
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.bson_json import UNNAMED
 from jobmon.store.connection import Connection
+from jobmon.store.labels import OTHER
 from jobmon.store.read_collection import is_bad_hint
 
 MAX_STEPS = 1_500
@@ -255,7 +255,7 @@ class SeriesReader:
     def by_type(self, window: Window) -> History[str]:
         """What happened to each type of job in the whole window; sources as for `by_step`.
 
-        Beyond 2,500 types the rest are `(other)`, as `throughput.busiest` says.
+        Beyond 500 types the rest are `(other)`, as `throughput.busiest` says.
         """
         counted = self._rollup.counted()
 
@@ -303,7 +303,7 @@ class SeriesReader:
         }
         tallies: dict[datetime, list[Tallies]] = {}
         for bucket, counts in self._rollup.buckets(parts).items():
-            if types and UNNAMED in counts:
+            if types and OTHER in counts:
                 raise TooManyTypesError
             tallies.setdefault(parts[bucket], []).append(counts)
         told = {

@@ -21,10 +21,11 @@ from jobmon.domain import LAST_OUTCOMES, STATUSES_AFTER_ATTEMPT, AttemptStatus, 
 from jobmon.rollup.documents import OwnDatabase, typed
 from jobmon.rollup.histogram import Histogram, bucket_expression, pack, unpack
 from jobmon.settings import Settings
-from jobmon.store.bson_json import UNNAMED, label, text
+from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
+from jobmon.store.labels import MAX_TYPES, OTHER, label
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -36,9 +37,6 @@ _LOOKED_AT = 200  # documents at either end of a collection without an index on 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 # Each is added up from the one before it, so that an answer never needs many.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
-
-# Of which a bucket tells by name; some 4 KiB each at the most, and a document has 16 MB.
-MAX_TYPES = 2_500
 
 STATE = "state"
 BUCKETS = "buckets"
@@ -116,16 +114,16 @@ def merge(many: Iterable[Tallies]) -> Tallies:
 
 
 def busiest(tallies: Tallies) -> Tallies:
-    """The types with most events by their names, 2,500 of them, the rest as `(other)`: what is kept
+    """The types with most events by their names, 500 of them, the rest as `(other)`: what is kept
     and told of some time must not grow with the jobs, if each has a type of its own.
 
     Of a sum of such a type may be told too low: what it had where it was of the rest is in there.
     """
     if len(tallies) <= MAX_TYPES:
         return tallies
-    ranked = sorted(tallies, key=lambda kind: (kind == UNNAMED, -tallies[kind].events, kind))
+    ranked = sorted(tallies, key=lambda kind: (kind == OTHER, -tallies[kind].events, kind))
     named = set(ranked[:MAX_TYPES])
-    return merge({kind if kind in named else UNNAMED: tallies[kind]} for kind in ranked)
+    return merge({kind if kind in named else OTHER: tallies[kind]} for kind in ranked)
 
 
 def dump(tallies: Tallies) -> list[Document]:
@@ -214,7 +212,7 @@ def _finished(connection: Connection, within: Document) -> Iterator[Document]:
         ended = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}, "finishedAt": within}
         for group in _groups(jobs, _last_attempts(ended, "status", "$status"), BY_FINISH):
             status = jobs.names.status(group["_id"].get("status"))
-            group["_id"]["outcome"] = LAST_OUTCOMES.get(text(status))
+            group["_id"]["outcome"] = LAST_OUTCOMES.get(to_text(status))
             yield group
 
 

@@ -16,7 +16,8 @@ from uuid import UUID
 
 from bson import Binary, Decimal128, ObjectId
 
-from jobmon.store.bson_json import UUID_SUBTYPES, is_uuid, label, text
+from jobmon.store.bson_json import UUID_SUBTYPES, is_uuid, to_text
+from jobmon.store.labels import label
 
 _LONGEST_NUMBER = 45  # a Decimal128 with its sign and exponent
 _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
@@ -35,7 +36,7 @@ def is_identity(value: Any, printed: str) -> bool:
     """Whether a value is one of `identity_values`, by its bytes or by its number."""
     # Not isinstance: BSON code is a str to Python.
     known = type(value) is str or isinstance(value, ObjectId) or _is_number(value) or is_uuid(value)
-    return known and text(value) == printed
+    return known and to_text(value) == printed
 
 
 def identity_ranges(prefix: str) -> list[dict[str, Any]]:
@@ -102,7 +103,7 @@ def _numbers(printed: str) -> list[Any]:
     for number in (float, Decimal128):
         with suppress(ValueError, InvalidOperation):
             numbers.append(number(printed))
-    return [number for number in numbers if text(number) == printed]
+    return [number for number in numbers if to_text(number) == printed]
 
 
 def _number_ranges(prefix: str) -> list[dict[str, Any]]:

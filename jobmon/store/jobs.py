@@ -7,15 +7,16 @@ from typing import Any
 from bson import Decimal128
 
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus
-from jobmon.store.bson_json import CharacterBudget, aware, text
+from jobmon.store.bson_json import to_text, to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values, is_identity, match_any
 from jobmon.store.mapping import Document, FieldMapping
+from jobmon.store.truncate import CharacterBudget
 
 MAX_ATTEMPTS_SHOWN = 1_000
 # In characters. A job is 16 MB at the most, but each of its attempts may be.
-ROOM_FOR_ATTEMPTS = 10_000_000
-ROOM_FOR_A_FIELD = 2_000
+MAX_ATTEMPTS_LENGTH = 10_000_000
+MIN_FIELD_LENGTH = 2_000
 MAX_COUNT = 2**53
 
 
@@ -58,11 +59,12 @@ class JobStore:
     def _attempts_at(self, job_id: str) -> list[Document]:
         if self._attempts is None:
             return []
-        room = CharacterBudget(ROOM_FOR_ATTEMPTS)
+        budget = CharacterBudget(MAX_ATTEMPTS_LENGTH)
 
-        def cut(attempt: Document) -> Document:
+        def truncate(attempt: Document) -> Document:
             return {
-                name: room.cut(value, at_least=ROOM_FOR_A_FIELD) for name, value in attempt.items()
+                name: budget.truncate(value, at_least=MIN_FIELD_LENGTH)
+                for name, value in attempt.items()
             }
 
         return self._attempts.look_up(  # index: (jobId, attemptNumber)
@@ -71,7 +73,7 @@ class JobStore:
             keep=lambda attempt: is_identity(attempt.get("jobId"), job_id),
             most=MAX_ATTEMPTS_SHOWN,
             order=[("attemptNumber", -1)],
-            each=cut,
+            each=truncate,
         )[::-1]
 
     def _embedded_attempts(self, job: Document) -> list[Document]:
@@ -101,13 +103,13 @@ def last_attempt(job: Document) -> list[Document]:
 
     What the job does not say is None: its number, for instance, or how it ended.
     """
-    outcome = LAST_OUTCOMES.get(text(job.get("status")))
+    outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
     started, ended = job.get("startedAt"), job.get("finishedAt")
     if outcome is None and not isinstance(started, datetime):
         return []
     is_over = outcome != AttemptStatus.RUNNING
     if isinstance(started, datetime) and isinstance(ended, datetime):
-        is_over = is_over and aware(ended) >= aware(started)  # else it is of the one before
+        is_over = is_over and to_utc(ended) >= to_utc(started)  # else it is of the one before
     return [
         {
             "attemptNumber": attempt_count(job, default=0) or None,

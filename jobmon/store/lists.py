@@ -10,17 +10,18 @@ from bson import ObjectId
 from jobmon.domain import MAPPED_JOB_FIELDS, CappedCount
 from jobmon.redaction import Redactor
 from jobmon.store import indexes
-from jobmon.store.bson_json import CharacterBudget, plain
+from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import BY_ID_KEY, SORT_KEY, Cursor, after, after_id, sort_of
 from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.jobs import attempt_count, last_attempt
 from jobmon.store.mapping import Document, Keys
+from jobmon.store.truncate import CharacterBudget
 
 BATCH = 500
 # In characters: what is longer is cut.
-ROOM_FOR_A_FIELD = 10_000
+MAX_FIELD_LENGTH = 10_000
 # More than can be skipped within any time limit, and it still fits the server's numbers.
 _MAX_SKIP = 2**31
 
@@ -304,7 +305,7 @@ class JobLists:
         """Whether nothing in its values is a secret: a cursor is no more than encoded."""
         return all(
             self._redactor.redact(shown) == shown
-            for shown in (plain(place.created_at), plain(place.id))
+            for shown in (to_json(place.created_at), to_json(place.id))
         )
 
     @staticmethod
@@ -338,9 +339,9 @@ def _summary(job: Document) -> Document:
 
 def _cut(value: Any) -> Any:
     """As much of a field as there is room for; nearly always that is all of it."""
-    if value is None or (type(value) is str and len(value) <= ROOM_FOR_A_FIELD):
+    if value is None or (type(value) is str and len(value) <= MAX_FIELD_LENGTH):
         return value
-    return value if isinstance(value, _SMALL) else CharacterBudget(ROOM_FOR_A_FIELD).cut(value)
+    return value if isinstance(value, _SMALL) else CharacterBudget(MAX_FIELD_LENGTH).truncate(value)
 
 
 def _multikey_paths(plan: Any) -> Iterator[Document]:

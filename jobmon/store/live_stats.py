@@ -9,10 +9,11 @@ from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.store import indexes
-from jobmon.store.bson_json import aware, label
+from jobmon.store.bson_json import to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import OLDEST_FIRST
 from jobmon.store.identity import label_values, match_any
+from jobmon.store.labels import label
 from jobmon.store.mapping import NOT_DATES, Document
 from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName, QueueHealth, QueueStats
 
@@ -196,7 +197,7 @@ class LiveStats:
         lag = self._jobs.names.lags.get("nextRunAt") or timedelta()
         for group in groups:
             if isinstance(group["first"], datetime):
-                kind, first = label(group["_id"]), aware(group["first"]) + lag
+                kind, first = label(group["_id"]), to_utc(group["first"]) + lag
                 overdue[kind] = min(first, overdue.get(kind, first))
         return overdue
 
@@ -220,7 +221,7 @@ class LiveStats:
             {"$group": {"_id": "$type", "oldest": {"$min": "$createdAt"}}},
         ]
         oldest = {
-            label(group["_id"]): aware(group["oldest"])
+            label(group["_id"]): to_utc(group["oldest"])
             for group in self._jobs.aggregate(pipeline, index=self._waiting)
             if isinstance(group["oldest"], datetime)
         }
@@ -236,4 +237,4 @@ class LiveStats:
             index = indexes.BY_STATUS_AND_TYPE
         found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
         created_at = found[0].get("createdAt") if found else None
-        return aware(created_at) if isinstance(created_at, datetime) else None
+        return to_utc(created_at) if isinstance(created_at, datetime) else None

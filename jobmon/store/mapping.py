@@ -14,8 +14,9 @@ from typing import Any
 from bson import ObjectId
 
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS
-from jobmon.store.bson_json import aware, label
+from jobmon.store.bson_json import to_utc
 from jobmon.store.identity import label_values, match_any
+from jobmon.store.labels import label
 
 Document = dict[str, Any]
 Keys = list[tuple[str, int]]
@@ -319,7 +320,7 @@ def _of_date(condition: Any) -> Any:
     if condition == "date":  # of a $type
         return "objectId"
     if isinstance(condition, datetime):
-        moment = aware(condition).astimezone(UTC)
+        moment = to_utc(condition).astimezone(UTC)
         # An id has whole seconds: what is not before 3.5 is not before 4.
         whole = moment.replace(microsecond=0)
         later = timedelta(seconds=1 if moment.microsecond else 0)

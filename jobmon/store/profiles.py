@@ -14,7 +14,7 @@ from typing import Any
 
 from jobmon.domain import LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.settings import Settings
-from jobmon.store.bson_json import text
+from jobmon.store.bson_json import to_text
 from jobmon.store.mapping import DerivedStatus, Document, FieldMapping, Keys
 
 # Agenda's default: a job whose lock is older may be taken by another process.
@@ -161,7 +161,7 @@ def _celery_job(watched: Document, job: Document) -> Document:
     job["lastError"] = error = _celery_error(watched.get("lastError"))
     if "args" in watched or "kwargs" in watched:
         job["payload"] = {"args": watched.get("args"), "kwargs": watched.get("kwargs")}
-    outcome = LAST_OUTCOMES.get(text(job.get("status")))
+    outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
     retries = watched.get("retries")
     number = retries + 1 if isinstance(retries, int) else None
     job |= {"attempts": [], "attemptCount": number or int(outcome is not None)}
@@ -192,7 +192,7 @@ def _celery_error(error: Any) -> Document | None:
         said = {"exc_message": said}
     message = said.get("exc_message")
     if isinstance(message, list | tuple):
-        message = ", ".join(text(part) for part in message)
+        message = ", ".join(to_text(part) for part in message)
     return {"code": said.get("exc_type"), "message": message, "stack": error.get("traceback")}
 
 

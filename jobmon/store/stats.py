@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from jobmon.domain import JobStatus
-from jobmon.store.bson_json import MAX_STATUSES, MAX_TYPES, UNNAMED, LabelBudget
+from jobmon.store.labels import MAX_STATUSES, MAX_TYPES, OTHER, LabelBudget
 from jobmon.store.mapping import Document, FieldMapping
 
 
@@ -41,7 +41,7 @@ class QueueHealth:
 class QueueStats:
     """The counts and the health of the whole queue at `as_of` (UTC).
 
-    `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 5,000
+    `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 500
     types the remaining ones are counted as `(other)`. `source` is `rollup` (by the collector),
     `live` (counted now) or `estimate`: counting ran into its time limit, so `counts` is None and
     `total` is the number of jobs by the collection's metadata.
@@ -81,9 +81,9 @@ class QueueStats:
             return None
         by_type: dict[str, Counter[str]] = {}
         for (status, kind), count in self.counts.items():
-            name = UNNAMED if UNNAMED in types and kind not in types else kind
+            name = OTHER if OTHER in types and kind not in types else kind
             by_type.setdefault(name, Counter())[status] += count
-        default = None if UNNAMED in by_type else Counter[str]()
+        default = None if OTHER in by_type else Counter[str]()
         return {kind: by_type.get(kind, default) for kind in {*types, *by_type}}
 
     def age_ms(self, moment: datetime | None) -> int:
@@ -109,7 +109,7 @@ class QueueStats:
             (statuses, {status for status, _ in self.counts}),
             (types, {kind for _, kind in self.counts}),
         ):
-            if UNNAMED in counted and not (counted - {UNNAMED}).issuperset(requested):
+            if OTHER in counted and not (counted - {OTHER}).issuperset(requested):
                 return None
         return sum(
             count
@@ -135,8 +135,8 @@ class CountsByName:
         """The sum of results of `COUNT_BY_STATUS_AND_TYPE`; the first groups get the labels."""
         counts: Counter[tuple[str, str]] = Counter()
         for group in groups:
-            status = self._statuses.word(self._names.status(group["_id"].get("status")))
-            counts[status, self._types.word(group["_id"].get("type"))] += int(group["count"])
+            status = self._statuses.label(self._names.status(group["_id"].get("status")))
+            counts[status, self._types.label(group["_id"].get("type"))] += int(group["count"])
         return counts
 
     def learn(self, counts: Collection[tuple[str, str]]) -> None:

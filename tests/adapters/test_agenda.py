@@ -11,7 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
-from jobmon.store.bson_json import iso
+from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
@@ -92,7 +92,7 @@ def expected(agenda: Agenda, case: str) -> Answer:
     """A job as its document has it, by the rules of docs/adapters.md."""
     found = agenda.document(case)
     status, count = agenda.cases[case]
-    at = {name: iso(value) for name, value in found.items() if hasattr(value, "year")}
+    at = {name: to_iso(value) for name, value in found.items() if hasattr(value, "year")}
     is_leased, is_over = status == "leased", status in ("succeeded", "dlq")
     error = None
     if found.get("failedAt"):
@@ -121,14 +121,14 @@ def expected(agenda: Agenda, case: str) -> Answer:
     data = found["data"] and {
         name: "[redacted]" if name == "apiKey" else value for name, value in found["data"].items()
     }
-    expires = iso(found["lockedAt"] + timedelta(minutes=10)) if is_leased else None
+    expires = to_iso(found["lockedAt"] + timedelta(minutes=10)) if is_leased else None
     return {
         "jobId": str(found["_id"]),
         "type": case,
         "status": status,
         "priority": 10 if case == "runs" else 0,
         "createdBy": OWNERS[case],
-        "createdAt": iso(found["_id"].generation_time),
+        "createdAt": to_iso(found["_id"].generation_time),
         "updatedAt": None,
         "nextRunAt": at.get("nextRunAt"),
         "maxAttempts": None,
@@ -200,12 +200,12 @@ def test_filters_combine(agenda: Agenda) -> None:
 def test_a_range_of_creation_is_one_of_ids(agenda: Agenda) -> None:
     made = {case: agenda.document(case)["_id"].generation_time for case in CASES}
     middle = sorted(made.values())[len(made) // 2]
-    newer = agenda.names(created_from=iso(middle))
-    older = agenda.names(created_to=iso(middle))
+    newer = agenda.names(created_from=to_iso(middle))
+    older = agenda.names(created_to=to_iso(middle))
     assert sorted(newer) == sorted(case for case in made if made[case] >= middle)
     assert sorted(older) == sorted(case for case in made if made[case] < middle)
     until = middle + timedelta(milliseconds=1)
-    assert set(agenda.names(created_from=iso(middle), created_to=iso(until))) == {
+    assert set(agenda.names(created_from=to_iso(middle), created_to=to_iso(until))) == {
         case for case in made if made[case] == middle
     }
 

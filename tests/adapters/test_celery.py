@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
-from jobmon.store.bson_json import iso
+from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
@@ -107,7 +107,7 @@ def expected(celery: Celery, case: str) -> Answer:
     """A task as its document has it, by the rules of docs/adapters.md."""
     found = celery.document(case)
     name, status, outcome, number = CASES[case]
-    ended = found["date_done"] and iso(found["date_done"])
+    ended = found["date_done"] and to_iso(found["date_done"])
     error = None
     if case in ERRORS:
         code, message = ERRORS[case]
@@ -206,8 +206,8 @@ def test_a_range_is_one_of_when_tasks_ended(celery: Celery) -> None:
     ended = [case for case in celery.in_order() if celery.document(case)["date_done"]]
     middle = celery.document(ended[len(ended) // 2])["date_done"]
     newer = [case for case in ended if celery.document(case)["date_done"] >= middle]
-    assert celery.names(created_from=iso(middle)) == newer
-    assert celery.names(created_to=iso(middle)) == ended[len(newer) :]
+    assert celery.names(created_from=to_iso(middle)) == newer
+    assert celery.names(created_to=to_iso(middle)) == ended[len(newer) :]
 
 
 def test_an_owner_sees_their_own_tasks_and_no_others(celery: Celery) -> None:

@@ -15,7 +15,7 @@ from jobmon.rollup import changes as changes_module
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup.changes import PolledChanges
 from jobmon.settings import Settings
-from jobmon.store.bson_json import iso
+from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import assert_cheap, profiled
@@ -157,8 +157,8 @@ def test_every_field_of_a_job_is_where_the_settings_say(tasks: Tasks, number: in
             "status": {"ok": "succeeded"}.get(run["outcome"], run["outcome"]),
             "workerId": "w-1",
             "eligibleAt": None,
-            "startedAt": iso(run["started_at"]),
-            "finishedAt": run["finished_at"] and iso(run["finished_at"]),
+            "startedAt": to_iso(run["started_at"]),
+            "finishedAt": run["finished_at"] and to_iso(run["finished_at"]),
             "waitMs": None,
             "durationMs": 500 if run["finished_at"] else None,
             "error": run["error"],
@@ -170,14 +170,14 @@ def test_every_field_of_a_job_is_where_the_settings_say(tasks: Tasks, number: in
         "status": status,
         "priority": number,
         "createdBy": f"user-{number % 4}",
-        "createdAt": iso(found["created_at"]),
-        "updatedAt": iso(found["updated_at"]),
-        "nextRunAt": iso(found["run_at"]),
+        "createdAt": to_iso(found["created_at"]),
+        "updatedAt": to_iso(found["updated_at"]),
+        "nextRunAt": to_iso(found["run_at"]),
         "maxAttempts": 5,
         "attemptCount": 1,
         "leasedBy": found["lock"]["owner"],
-        "leaseExpiresAt": found["lock"]["until"] and iso(found["lock"]["until"]),
-        "finishedAt": found["finished_at"] and iso(found["finished_at"]),
+        "leaseExpiresAt": found["lock"]["until"] and to_iso(found["lock"]["until"]),
+        "finishedAt": found["finished_at"] and to_iso(found["finished_at"]),
         "lastError": found["error"],
         "payload": {"user": {"id": f"user-{number % 4}"}, "password": "[redacted]"},
         "attempts": [] if found["state"] == "pending" else attempts,
@@ -211,10 +211,10 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
 def test_a_range_of_creation_is_where_the_settings_say(tasks: Tasks) -> None:
     middle = tasks.tasks[20]["created_at"]
     newer, older = tasks.newest_first()[:20], tasks.newest_first()[20:]
-    assert tasks.ids(created_from=iso(middle)) == newer
-    assert tasks.ids(created_to=iso(middle)) == older
+    assert tasks.ids(created_from=to_iso(middle)) == newer
+    assert tasks.ids(created_to=to_iso(middle)) == older
     assert (
-        tasks.ids(created_to=iso(middle), created_from=iso(middle - timedelta(seconds=2)))
+        tasks.ids(created_to=to_iso(middle), created_from=to_iso(middle - timedelta(seconds=2)))
         == (older[:2])
     )
 
@@ -339,7 +339,7 @@ def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
             {"owner": "user-1"},
             {"owner": "user-1", "status": "dlq"},
             {"error_code": "E1", "status": "dlq"},
-            {"created_from": iso(tasks.tasks[5]["created_at"]), "status": "queued"},
+            {"created_from": to_iso(tasks.tasks[5]["created_at"]), "status": "queued"},
         ):
             page = tasks.get("/admin/jobs/queue", per_page=2, **query)
             tasks.get("/admin/jobs/queue", per_page=2, cursor=page["meta"]["next_cursor"], **query)

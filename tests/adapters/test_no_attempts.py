@@ -9,7 +9,7 @@ import pytest
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
-from jobmon.store.bson_json import iso
+from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..support.waiting import eventually
@@ -92,7 +92,7 @@ def test_a_detail_has_one_attempt_made_from_the_job(queue: Watching) -> None:
             "status": "succeeded",
             "workerId": None,
             "eligibleAt": None,
-            "startedAt": iso(queue.database.jobs.find_one({"jobId": "done-7"})["startedAt"]),
+            "startedAt": to_iso(queue.database.jobs.find_one({"jobId": "done-7"})["startedAt"]),
             "finishedAt": job["finishedAt"],
             "waitMs": None,
             "durationMs": 2_000,

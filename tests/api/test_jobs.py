@@ -330,7 +330,7 @@ def test_long_texts_are_cut_in_a_list_and_whole_in_the_job(api: Api, watched: An
 def test_of_huge_attempts_the_newest_are_shown_whole(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobmon.store.jobs.ROOM_FOR_ATTEMPTS", 10_000)
+    monkeypatch.setattr("jobmon.store.jobs.MAX_ATTEMPTS_LENGTH", 10_000)
     watched.jobs.insert_one({"jobId": "j"})
     watched.job_attempts.insert_many(
         {"jobId": "j", "attemptNumber": n, "error": {"message": "x" * 7_000}} for n in (1, 2, 3)

@@ -22,7 +22,7 @@ from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
 from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
-from jobmon.store.bson_json import UNNAMED
+from jobmon.store.labels import OTHER
 from jobmon.store.live_stats import TOO_MANY
 from jobmon.store.probe import DatabaseHealth
 from jobmon.store.stats import QueueHealth, QueueStats
@@ -191,7 +191,7 @@ def test_what_happened_is_counted_and_durations_are_cumulative() -> None:
 def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
     counts = {("queued", f"type-{number}"): number for number in range(1, 6)}
     counts |= {(f"odd-{number}", "type-5"): 1 for number in range(15)}
-    counts[("queued", UNNAMED)] = 50
+    counts[("queued", OTHER)] = 50
     tallies = {f"type-{number}": TALLY for number in range(1, 6)}
     found = scraped(Rollup(counts, tallies), max_types=2)
     queued = {
@@ -199,15 +199,15 @@ def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
         for (name, labels), count in found.items()
         if name == "jobmon_jobs" and ("status", "queued") in labels
     }
-    assert queued == {"type-5": 5, "type-4": 4, "other": 56}
-    assert value(found, "jobmon_jobs", status="other", type="type-5") == 5
+    assert queued == {"type-5": 5, "type-4": 4, "(other)": 56}
+    assert value(found, "jobmon_jobs", status="(other)", type="type-5") == 5
     # The first two stay the first two, whoever has most jobs: no counter falls.
     enqueued = {
         dict(labels)["type"]: count
         for (name, labels), count in found.items()
         if name == "jobmon_jobs_enqueued_total"
     }
-    assert enqueued == {"type-1": 7, "type-2": 7, "other": 21}
+    assert enqueued == {"type-1": 7, "type-2": 7, "(other)": 21}
 
 
 def test_promtool_finds_nothing_to_complain_of(api: Api) -> None:

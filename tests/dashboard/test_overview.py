@@ -18,7 +18,7 @@ from jobmon.rollup.histogram import bucket
 from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import MINUTE, Tallies, Tally, merge
-from jobmon.store.bson_json import UNNAMED
+from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from .. import conftest
@@ -236,19 +236,19 @@ def test_a_type_with_a_name_too_long_to_filter_by_has_no_link() -> None:
 def test_types_that_have_no_name_have_one_row_and_no_link() -> None:
     shown = overview(
         facts(
-            {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", UNNAMED): 2, ("queued", UNNAMED): 1},
-            happened={1: {"a": tally(7), "c": tally(1), UNNAMED: tally(4, 30)}},
+            {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
+            happened={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
         )
     )
     assert {row.name: (row.link, row.now, row.done) for row in shown.types} == {
         "a": ("?type=a", {"queued": 5}, 7),
         "c": ("?type=c", None, 1),  # its jobs are among the others
-        UNNAMED: ("", {"queued": 4, "dlq": 2}, 34),
+        OTHER: ("", {"queued": 4, "dlq": 2}, 34),
     }
     assert [notice.link for notice in shown.notices] == [
         "/dashboard?range=1h&only=failing&text=%28other%29#types-title"
     ]
-    others = tiles(facts({("odd", "a"): 1, (UNNAMED, "a"): 4}))["Others"]
+    others = tiles(facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Others"]
     assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
 
 

@@ -25,8 +25,8 @@ from jobmon.domain import JobCondition
 from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import HOUR, MINUTE, Tally
-from jobmon.store.bson_json import UNNAMED
 from jobmon.store.filter import JobFilter
+from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..conftest import NOW as MIDNIGHT
@@ -261,8 +261,8 @@ A_LATE = {"overdue_by_type": late(a=11 * MINUTE)}
         (evidence(steps={55: {"a": (1, 0, 0)}}, **A_LATE), None),
         (evidence(steps={55: {"a": (0, 1, 0)}}, **A_LATE), None),
         (evidence({("leased", "a"): 1}, **A_LATE), None),
-        (evidence(steps={55: {UNNAMED: (1, 0, 0)}}, **A_LATE), None),
-        (evidence({("leased", UNNAMED): 1}, **A_LATE), None),
+        (evidence(steps={55: {OTHER: (1, 0, 0)}}, **A_LATE), None),
+        (evidence({("leased", OTHER): 1}, **A_LATE), None),
         (
             evidence(overdue_by_type=late(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE)),
             "2 types are stalled, the longest for 1 h 5 min",

@@ -40,8 +40,8 @@ from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store import list_count
 from jobmon.store import stats as stats_module
-from jobmon.store.bson_json import label
 from jobmon.store.connection import Connection
+from jobmon.store.labels import label
 
 from ..conftest import NOW, SECRET, Api
 from ..fuzz.documents import (

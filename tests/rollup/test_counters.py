@@ -8,10 +8,10 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.rollup import counters as counters_module
-from jobmon.rollup.counters import COUNTERS, OTHER, Counters, load_counters
+from jobmon.rollup.counters import COUNTERS, Counters, load_counters
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, bucket_name, dump
-from jobmon.store.bson_json import UNNAMED
+from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
 
@@ -122,7 +122,7 @@ def test_types_keep_their_order_and_are_bounded(
     monkeypatch.setattr(counters_module, "MAX_TYPES", 3)
     hour(watched, FIRST, small=1, large=9)
     Counters(own(watched)).look(START, settled=True)
-    later = {"later": 50, "never": 7, "either": 6, UNNAMED: 99}
+    later = {"later": 50, "never": 7, "either": 6, OTHER: 99}
     hour(watched, FIRST, small=1, large=9, **later)
     Counters(own(watched)).look(START + HOUR, settled=True)
     told = enqueued(watched)

@@ -13,7 +13,7 @@ from jobmon.rollup import throughput as throughput_module
 from jobmon.rollup.reader import Counted, RollupReader
 from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
 from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, busiest, floor
-from jobmon.store.bson_json import UNNAMED
+from jobmon.store.labels import OTHER
 
 from .. import conftest
 
@@ -154,7 +154,7 @@ def test_one_type_of_too_many_is_not_told_by_itself(monkeypatch: pytest.MonkeyPa
         series.by_step(window, ("most",))
     assert {told.enqueued for told in series.by_step(window, ()).happened.values()} == {9}
     told = series.by_type(window).happened
-    assert {kind: row.enqueued for kind, row in told.items()} == {"most": 80, UNNAMED: 64}
+    assert {kind: row.enqueued for kind, row in told.items()} == {"most": 80, OTHER: 64}
 
 
 def test_what_was_remembered_goes_with_the_rollup() -> None:

@@ -36,7 +36,7 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store.bson_json import aware
+from jobmon.store.bson_json import to_utc
 from jobmon.store.cursor import NEWEST_FIRST, Cursor
 
 from ..conftest import DATE, NOW, SECRET, Api
@@ -505,7 +505,7 @@ def test_every_filter_is_walked_there_and_back(
         query["status"] = wanted["status"]
     for name, operator in (("created_from", "$gte"), ("created_to", "$lt")):
         if name in wanted:
-            moment = aware(datetime.fromisoformat(wanted[name]))
+            moment = to_utc(datetime.fromisoformat(wanted[name]))
             query.setdefault("createdAt", {})[operator] = moment
     found = database.jobs.find(query).sort([("createdAt", -1), ("_id", -1)])
     expected = [job["jobId"] for job in found][:: -1 if sort == "createdAt" else 1]

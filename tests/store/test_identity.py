@@ -9,8 +9,9 @@ import bson
 import pytest
 from bson import Binary, Code, Decimal128, Int64, ObjectId
 
-from jobmon.store.bson_json import label, text
+from jobmon.store.bson_json import to_text
 from jobmon.store.identity import identity_ranges, identity_values, is_identity, label_values
+from jobmon.store.labels import label
 
 ID = ObjectId("6b0569950000000000000001")
 UUID_TEXT = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -44,7 +45,7 @@ IDENTITIES = [
 
 @pytest.mark.parametrize("value", IDENTITIES, ids=repr)
 def test_identity_values_contain_what_was_printed(value: Any) -> None:
-    printed = text(value)
+    printed = to_text(value)
     assert is_identity(value, printed)
     kinds = [type(found) for found in identity_values(printed)]
     assert type(value) in kinds or (isinstance(value, Int64 | float | Decimal128) and int in kinds)
@@ -90,7 +91,7 @@ def test_identity_values_are_those_of_exactly_this_text(printed: str, values: li
     ids=repr,
 )
 def test_is_identity_without_identity_type_is_false(value: Any) -> None:
-    assert not is_identity(value, text(value))
+    assert not is_identity(value, to_text(value))
 
 
 def test_is_identity_of_another_case_is_false() -> None:
@@ -129,8 +130,8 @@ def test_identity_ranges_of_a_number_begin_with_its_digits(number: float) -> Non
 )
 def test_identity_ranges_of_a_whole_number_find_it(number: float) -> None:
     """Would catch ids of 19 digits, as snowflakes are, and exponents that no filter finds."""
-    assert any(matches(number, condition) for condition in identity_ranges(text(number)))
-    assert all(bson.encode(condition) for condition in identity_ranges(text(number)))
+    assert any(matches(number, condition) for condition in identity_ranges(to_text(number)))
+    assert all(bson.encode(condition) for condition in identity_ranges(to_text(number)))
 
 
 def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:

@@ -9,7 +9,7 @@ import pytest
 from bson import ObjectId
 
 from jobmon.settings import Settings
-from jobmon.store.bson_json import label
+from jobmon.store.labels import label
 from jobmon.store.mapping import IS_ARRAY, DerivedStatus, FieldMapping
 from jobmon.store.profiles import profile_of
 

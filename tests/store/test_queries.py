@@ -19,7 +19,7 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store import live_stats
-from jobmon.store.bson_json import iso
+from jobmon.store.bson_json import to_iso
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values
 from jobmon.store.live_stats import LiveStats
@@ -179,20 +179,20 @@ def as_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]
 
 
 def at(seconds: int) -> str:
-    return iso(NOW + timedelta(seconds=seconds))
+    return to_iso(NOW + timedelta(seconds=seconds))
 
 
 EARLY, LATE = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
-RANGE = {"created_from": iso(EARLY), "created_to": iso(LATE)}
+RANGE = {"created_from": to_iso(EARLY), "created_to": to_iso(LATE)}
 WITHIN = {"createdAt": {"$gte": EARLY, "$lt": LATE}}
 OF_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
 NARROWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (RANGE, WITHIN),
-    ({"created_from": iso(LATE)}, {"createdAt": {"$gte": LATE}}),
+    ({"created_from": to_iso(LATE)}, {"createdAt": {"$gte": LATE}}),
     (RANGE | {"status": ["dlq", "succeeded"]}, WITHIN | {"status": {"$in": ["dlq", "succeeded"]}}),
     (RANGE | {"type": "type-3"}, WITHIN | {"type": "type-3"}),
     (
-        {"created_to": iso(EARLY), "status": "succeeded", "type": ["type-1", "type-2"]},
+        {"created_to": to_iso(EARLY), "status": "succeeded", "type": ["type-1", "type-2"]},
         {
             "createdAt": {"$lt": EARLY},
             "status": "succeeded",

@@ -1,0 +1,72 @@
+"""Labels of statuses and types: would catch one that shows a secret or is as long as its value, and
+two labels for values that MongoDB finds equal."""
+
+from typing import Any
+
+import pytest
+from bson import DBRef, Decimal128
+
+from jobmon.store.labels import OTHER, LabelBudget, is_filter, label
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("queued", "queued"),
+        (None, "null"),
+        (1, "1"),
+        (1.0, "1"),
+        (-0.0, "0"),
+        (Decimal128("1.00"), "1"),
+        (0.5, "0.5"),
+        ("(other)", "(other)…"),
+        (Decimal128("0.50"), "0.5"),
+        (float("nan"), "nan"),
+        (Decimal128("sNaN"), "nan"),
+        (Decimal128("-Infinity"), "-inf"),
+        (Decimal128("9E+6144"), "9e+6144"),
+        ({"password": "p"}, "{…}"),
+        (["a", {"password": "p"}, DBRef("a", 1, token="t")], '["a", "{…}", "{…}"]'),
+        ("é" * 200, "é" * 200),
+        ("é" * 201, "é" * 200 + "…"),
+        (["x" * 300], '["' + "x" * 198 + "…"),
+    ],
+)
+def test_a_label_is_short_equal_for_equal_values_and_shows_no_document(
+    value: Any, expected: str
+) -> None:
+    assert label(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        ("mail", True),
+        ("(other) mail", True),
+        ("(other)", False),
+        ("é" * 200, True),
+        ("é" * 201, False),
+    ],
+)
+def test_a_label_is_a_filter_unless_it_is_cut(value: str, *, is_one: bool) -> None:
+    assert is_filter(label(value)) == is_one
+    assert not is_filter(OTHER)
+
+
+def test_a_budget_gives_labels_to_the_first_values_only() -> None:
+    """Would catch a type that is counted by its name in one place and as `(other)` in another."""
+    budget = LabelBudget(3, ["queued"])
+    assert [budget.label(value) for value in ("a", 7, "b", "a", "queued")] == [
+        "a",
+        "7",
+        OTHER,
+        "a",
+        "queued",
+    ]
+    budget.forget(all_but=["a", OTHER])  # jobs of any type may be counted as (other)
+    assert budget.label("c") == OTHER
+    budget.forget(all_but=["a"])
+    assert [budget.label(value) for value in ("c", "queued", "d")] == ["c", "queued", OTHER]
+    restarted = LabelBudget(3)  # after a restart; "a" and 7 are gone
+    restarted.learn(["queued", OTHER])
+    assert [restarted.label(value) for value in ("queued", "b", "c")] == ["queued", OTHER, OTHER]

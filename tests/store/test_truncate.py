@@ -1,0 +1,32 @@
+"""Truncation: would catch an answer of megabytes, and a value that is cut without a mark."""
+
+from typing import Any
+
+import pytest
+from bson import DBRef, Regex
+
+from jobmon.store.truncate import CharacterBudget
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("x" * 10, "x" * 10),
+        ("x" * 11, "x" * 10 + "…"),
+        (b"x" * 11, "eHh4eHh4eHh4eA==…"),
+        ({"a": "x" * 20, "b": 1}, {"a": "x" * 9 + "…", "…": "…"}),
+        ([1] * 10, [1, 1, "…"]),
+        (Regex("x" * 11), "x" * 10 + "…"),
+        ([[["x" * 11]]], [[["x" * 10 + "…"]]]),
+        (7, 7),
+        (DBRef("a", 1), {"$ref": "a", "$id": 1}),
+    ],
+)
+def test_a_value_beyond_the_budget_is_truncated(value: Any, expected: Any) -> None:
+    assert CharacterBudget(10).truncate(value) == expected
+
+
+def test_each_value_gets_what_the_ones_before_left() -> None:
+    budget = CharacterBudget(10)
+    assert [budget.truncate("x" * 6), budget.truncate("y" * 6)] == ["x" * 6, "y" * 4 + "…"]
+    assert budget.truncate("z" * 6, at_least=3) == "zzz…"
