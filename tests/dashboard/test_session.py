@@ -1,5 +1,5 @@
-"""Signing in and out, and who sees what: would catch a cookie that scripts, other sites or the
-JSON API can use, a way off this site, a session that opens too much or ends without a word."""
+"""Sessions and access: would catch a cookie that scripts, other sites or the JSON API can use, a
+redirect to another site, a session with too many rights, and one that ends without a reason."""
 
 from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
@@ -37,7 +37,7 @@ def sign_in(viewer: Viewer, token: str, then: str = "", **headers: str) -> Any:
     return viewer.post(SIGN_IN, {"token": token, "then": then}, **headers)
 
 
-def test_a_good_token_is_kept_in_a_cookie_that_only_this_sites_pages_send(
+def test_sign_in_keeps_a_valid_token_in_a_cookie_of_this_site_only(
     api: Api, stranger: Viewer
 ) -> None:
     token = api.token(seconds=900)
@@ -52,16 +52,16 @@ def test_a_good_token_is_kept_in_a_cookie_that_only_this_sites_pages_send(
         "",
     )
     assert not cookie["secure"]  # or nobody could sign in on plain HTTP
-    # Longer than the token: a session that has expired is told so, and does not just vanish.
+    # Longer than the token: the sign-in form can then show that the session has expired.
     assert 7 * 86_400 + 890 <= int(cookie["max-age"]) <= 7 * 86_400 + 900
     assert stranger.get("/dashboard").status_code == 200
 
 
-def test_over_tls_the_cookie_stays_on_tls(api: Api) -> None:
+def test_sign_in_over_tls_sets_a_host_cookie(api: Api) -> None:
     client, at = api.app.test_client(), {"base_url": "https://localhost"}
     answer = client.post(SIGN_IN, data={"token": api.token()}, **at)
     cookie = cookie_of(answer)
-    # What `__Host-` asks for, or a browser drops the cookie: no other host can plant one.
+    # A browser drops a `__Host-` cookie without these: no other host can set one.
     assert (cookie.key, cookie["secure"], cookie["path"], cookie["domain"]) == (
         "__Host-jobmon_session",
         True,
@@ -76,24 +76,24 @@ def test_over_tls_the_cookie_stays_on_tls(api: Api) -> None:
     assert client.get("/dashboard", **at).status_code == 401
 
 
-def test_over_tls_a_cookie_that_another_host_may_have_planted_is_not_read(api: Api) -> None:
+def test_cookie_that_another_host_may_have_set_is_not_read_over_tls(api: Api) -> None:
     client = api.app.test_client()
     client.set_cookie(SESSION_COOKIE, api.token(), path="/dashboard")
     assert client.get("/dashboard", base_url="https://localhost").status_code == 401
     assert client.get("/dashboard").status_code == 200
 
 
-def test_a_token_without_an_end_is_kept_until_the_browser_closes(stranger: Viewer) -> None:
+def test_sign_in_keeps_a_token_without_expiry_until_the_browser_closes(stranger: Viewer) -> None:
     answer = sign_in(stranger, signed())
     assert cookie_of(answer)["max-age"] == ""
     assert stranger.get("/dashboard").status_code == 200
 
 
-def test_a_token_that_ends_after_all_dates_is_kept(stranger: Viewer) -> None:
+def test_sign_in_keeps_a_token_with_an_expiry_after_all_dates(stranger: Viewer) -> None:
     assert int(cookie_of(sign_in(stranger, signed(exp=10**15)))["max-age"]) == 400 * 86_400
 
 
-def test_a_token_may_be_pasted_with_what_clings_to_it(api: Api, stranger: Viewer) -> None:
+def test_sign_in_accepts_a_token_with_its_header_and_quotes(api: Api, stranger: Viewer) -> None:
     token = api.token()
     for pasted in (
         f" {token}\n",
@@ -128,13 +128,13 @@ REFUSED = [
 ]
 
 
-def test_what_is_no_good_token_is_refused_in_words_and_not_kept(stranger: Viewer) -> None:
-    for token, said in REFUSED:
+def test_sign_in_refuses_an_invalid_token_with_the_reason(stranger: Viewer) -> None:
+    for token, reason in REFUSED:
         answer = sign_in(stranger, token, then="/dashboard/jobs?status=dlq")
-        # A page that can be reloaded, without sending the token again.
+        # A redirect: to reload the page does not send the token again.
         assert answer.status_code == 303
         page = stranger.page(answer.location)
-        assert said in page.text
+        assert reason in page.text
         assert cookie_of(answer) is None
         assert token.strip() == "" or token not in answer.location
         assert page.all("input", name="then") == [
@@ -142,7 +142,9 @@ def test_what_is_no_good_token_is_refused_in_words_and_not_kept(stranger: Viewer
         ]
 
 
-def test_a_signed_token_with_an_odd_end_is_refused_everywhere(api: Api, stranger: Viewer) -> None:
+def test_signed_token_with_an_invalid_expiry_is_refused_everywhere(
+    api: Api, stranger: Viewer
+) -> None:
     odd: list[Any] = [None, [], {}, "soon", float("inf"), True]
     for exp in odd:
         token = signed(exp=exp)
@@ -150,7 +152,7 @@ def test_a_signed_token_with_an_odd_end_is_refused_everywhere(api: Api, stranger
         assert api.get("/jobs", token=token).status_code == 401, exp
 
 
-def test_a_token_larger_than_any_form_is_no_fault_of_ours(stranger: Viewer) -> None:
+def test_sign_in_with_a_form_that_is_too_large_is_413(stranger: Viewer) -> None:
     answer = sign_in(stranger, "x" * 1_000_000)
     assert answer.status_code == 413
     assert cookie_of(answer) is None
@@ -206,16 +208,16 @@ ASTRAY = [
 
 
 @pytest.mark.parametrize("then", THERE)
-def test_a_page_of_ours_is_somewhere_to_go_back_to(then: str) -> None:
+def test_own_path_accepts_an_address_of_the_dashboard(then: str) -> None:
     assert own_path(then) == then
 
 
 @pytest.mark.parametrize("then", ASTRAY)
-def test_nothing_else_is(then: str) -> None:
+def test_own_path_refuses_any_other_address(then: str) -> None:
     assert own_path(then) == ""
 
 
-def test_signing_in_leads_back_to_where_one_was_and_never_elsewhere(
+def test_sign_in_redirects_to_the_page_before_and_never_elsewhere(
     api: Api, stranger: Viewer
 ) -> None:
     token = api.token()
@@ -242,12 +244,12 @@ OWN: list[dict[str, str]] = [
     {},
     {"Origin": "http://localhost"},
     {"Sec_Fetch_Site": "same-origin", "Origin": "http://localhost"},
-    # The browser knows better than we do behind a proxy that changes the Host.
+    # Behind a proxy that changes the Host only the browser knows.
     {"Sec_Fetch_Site": "same-origin", "Origin": "https://jobs.example"},
 ]
 
 
-def test_a_form_on_another_site_can_neither_sign_in_nor_out(
+def test_form_of_another_site_can_neither_sign_in_nor_out(
     api: Api, admin: Viewer, stranger: Viewer
 ) -> None:
     for headers in FOREIGN:
@@ -259,7 +261,7 @@ def test_a_form_on_another_site_can_neither_sign_in_nor_out(
             assert "Set-Cookie" not in answer.headers, headers
 
 
-def test_our_own_forms_sign_in_and_out(api: Api, stranger: Viewer) -> None:
+def test_forms_of_the_dashboard_sign_in_and_out(api: Api, stranger: Viewer) -> None:
     for headers in OWN:
         assert sign_in(stranger, api.token(), **headers).status_code == 303, headers
         answer = stranger.post(SIGN_OUT, **headers)
@@ -269,7 +271,7 @@ def test_our_own_forms_sign_in_and_out(api: Api, stranger: Viewer) -> None:
         assert stranger.get("/dashboard").status_code == 401
 
 
-def test_without_a_session_one_is_asked_to_sign_in(stranger: Viewer) -> None:
+def test_page_without_a_session_is_the_sign_in_form(stranger: Viewer) -> None:
     for path in ("/dashboard", "/dashboard/jobs", "/dashboard/my", "/dashboard/jobs/x"):
         answer = stranger.get(path)
         assert answer.status_code == 401
@@ -280,7 +282,7 @@ def test_without_a_session_one_is_asked_to_sign_in(stranger: Viewer) -> None:
         assert not page.all("nav")  # nothing to go to
 
 
-def test_an_expired_session_says_so_and_keeps_the_address(api: Api) -> None:
+def test_expired_session_gives_the_reason_and_keeps_the_address(api: Api) -> None:
     viewer = signed_in(api, seconds=-60)
     for asked, then in (
         ("/dashboard/jobs?status=dlq&type=a%20b", "/dashboard/jobs?status=dlq&type=a%20b"),
@@ -294,13 +296,13 @@ def test_an_expired_session_says_so_and_keeps_the_address(api: Api) -> None:
         assert own_path(then) == then
 
 
-def test_a_session_of_another_jobmon_says_that_it_is_not_valid(api: Api) -> None:
+def test_session_with_a_foreign_token_is_no_longer_valid(api: Api) -> None:
     viewer = Viewer(api.app)
     viewer.client.set_cookie(SESSION_COOKIE, "a.b.c", path="/dashboard")
     assert "no longer valid" in viewer.page("/dashboard", 401).text
 
 
-def test_a_part_without_a_session_makes_the_page_ask_again(stranger: Viewer) -> None:
+def test_part_without_a_session_reloads_the_page(stranger: Viewer) -> None:
     for path in ("/dashboard/overview", "/dashboard/charts", "/dashboard/jobs/x"):
         answer = stranger.get(path, part=True)
         assert (answer.status_code, answer.data) == (401, b"")
@@ -309,7 +311,7 @@ def test_a_part_without_a_session_makes_the_page_ask_again(stranger: Viewer) -> 
         assert (by_fetch.status_code, by_fetch.data) == (401, b"")
 
 
-def test_a_link_on_another_site_gets_a_page_that_asks_again_with_the_cookie(
+def test_link_on_another_site_gets_a_page_that_repeats_the_request(
     stranger: Viewer,
 ) -> None:
     answer = stranger.get("/dashboard/jobs?status=dlq", Sec_Fetch_Site="cross-site")
@@ -320,17 +322,17 @@ def test_a_link_on_another_site_gets_a_page_that_asks_again_with_the_cookie(
     assert stranger.get("/dashboard", Sec_Fetch_Site="same-origin").status_code == 401
 
 
-def test_a_token_in_the_header_opens_pages_too(api: Api, ada: Viewer, stranger: Viewer) -> None:
+def test_page_accepts_a_token_in_the_header(api: Api, ada: Viewer, stranger: Viewer) -> None:
     bearer = f"Bearer {api.token()}"
     assert stranger.get("/dashboard/jobs", Authorization=bearer).status_code == 200
-    # It is what was asked with, whatever the cookie says.
+    # The header is used, not the cookie.
     assert ada.get("/dashboard/jobs", Authorization=bearer).status_code == 200
     assert ada.get("/dashboard/my", Authorization="Bearer a.b.c").status_code == 401
-    # A proxy's password is none of our business.
+    # A proxy may have a password of its own.
     assert ada.get("/dashboard/my", Authorization="Basic cm9vdDpyb290").status_code == 200
 
 
-def test_the_cookie_alone_does_not_open_the_json_api(api: Api) -> None:
+def test_json_api_refuses_the_cookie(api: Api) -> None:
     viewer = Viewer(api.app)
     viewer.client.set_cookie(SESSION_COOKIE, api.token(), path="/")
     admins = [f"/admin/jobs/{name}" for name in ("stats", "queue", "timeseries", "types")]
@@ -340,14 +342,14 @@ def test_the_cookie_alone_does_not_open_the_json_api(api: Api) -> None:
         assert answer.json["error"]["code"] == "authentication_required"
 
 
-def test_who_may_not_see_the_overview_goes_to_own_jobs(ada: Viewer) -> None:
+def test_home_of_a_caller_without_the_overview_is_their_own_jobs(ada: Viewer) -> None:
     answer = ada.get("/dashboard")
     assert (answer.status_code, answer.location) == (302, "/dashboard/my")
     page = ada.page("/dashboard/my")
     assert [link["href"] for link in page.all("a") if "data-go" in link] == ["/dashboard/my"]
 
 
-def test_who_is_no_admin_is_refused_before_the_query_is_looked_at(ada: Viewer) -> None:
+def test_page_of_admins_is_refused_before_its_query_is_parsed(ada: Viewer) -> None:
     for path in (
         "/dashboard/jobs",
         "/dashboard/jobs?format=csv",
@@ -362,7 +364,7 @@ def test_who_is_no_admin_is_refused_before_the_query_is_looked_at(ada: Viewer) -
         assert part.headers["X-Error-Code"] == "permission_denied"
 
 
-def test_owners_see_their_own_jobs_and_nobody_elses(ada: Viewer, watched: Any) -> None:
+def test_own_jobs_contain_nothing_of_other_owners(ada: Viewer, watched: Any) -> None:
     watched.jobs.insert_many(
         [
             {"jobId": "adas-job", "createdBy": "ada", "type": "adas.type"},
@@ -382,19 +384,21 @@ def test_owners_see_their_own_jobs_and_nobody_elses(ada: Viewer, watched: Any) -
     assert "bob" not in export
 
 
-def test_a_job_of_another_and_no_job_at_all_are_the_same_page(ada: Viewer, watched: Any) -> None:
-    watched.jobs.insert_one({"jobId": "theirs", "createdBy": "bob"})
-    theirs, missing = ada.get("/dashboard/jobs/theirs"), ada.get("/dashboard/jobs/none!!")
-    assert theirs.status_code == missing.status_code == 403
-    assert "Job not found" in theirs.text
-    assert theirs.data == missing.data
-    different = set(theirs.headers.items()) ^ set(missing.headers.items())
+def test_job_of_another_owner_and_an_unknown_job_are_the_same_page(
+    ada: Viewer, watched: Any
+) -> None:
+    watched.jobs.insert_one({"jobId": "foreign", "createdBy": "bob"})
+    foreign, missing = ada.get("/dashboard/jobs/foreign"), ada.get("/dashboard/jobs/none!!")
+    assert foreign.status_code == missing.status_code == 403
+    assert "Job not found" in foreign.text
+    assert foreign.data == missing.data
+    different = set(foreign.headers.items()) ^ set(missing.headers.items())
     assert {name for name, _ in different} == {"X-Request-ID"}  # another one for each request
-    parts = [ada.get(f"/dashboard/jobs/{name}", part=True) for name in ("theirs", "none")]
+    parts = [ada.get(f"/dashboard/jobs/{name}", part=True) for name in ("foreign", "none")]
     assert [(part.status_code, part.data) for part in parts] == [(403, b"")] * 2
 
 
-def test_who_asks_too_often_is_told_when_to_try_again(service: Make) -> None:
+def test_page_over_the_rate_limit_is_429_with_the_time_to_wait(service: Make) -> None:
     viewer = signed_in(service(rate_limit="2/hour"))
     assert [viewer.get("/dashboard/jobs").status_code for _ in range(2)] == [200, 200]
     answer = viewer.get("/dashboard/jobs")
@@ -405,7 +409,7 @@ def test_who_asks_too_often_is_told_when_to_try_again(service: Make) -> None:
     assert viewer.get("/dashboard/sign-in").status_code == 200
 
 
-def test_a_key_provider_that_is_away_is_503_and_the_session_is_kept(service: Make) -> None:
+def test_page_without_the_identity_provider_is_503_and_keeps_the_session(service: Make) -> None:
     api = service(
         jwt_secret_key=None, jwt_jwks_url="http://127.0.0.1:1/keys", jwt_algorithm="ES256"
     )

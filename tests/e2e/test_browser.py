@@ -278,9 +278,9 @@ def test_a_pasted_token_signs_in_a_wrong_one_is_told_and_signing_out_forgets(
     expect(page.get_by_label("Token")).to_be_focused()
     paste(page, "not.a.token")
     refused = page.get_by_role("alert")
-    expect(refused).to_have_text("Token not accepted. Ask for a new one.")
+    expect(refused).to_have_text("Token not accepted. Request a new one.")
     page.reload()  # of an answer to a GET: no browser asks whether to send the form again
-    expect(refused).to_have_text("Token not accepted. Ask for a new one.")
+    expect(refused).to_have_text("Token not accepted. Request a new one.")
     expect(page.get_by_label("Token")).to_be_focused()
     page.keyboard.insert_text(f'"Authorization: Bearer {admin}"')
     page.keyboard.press("Enter")
@@ -348,7 +348,7 @@ def test_an_owner_sees_their_own_jobs_and_nothing_else(
     other = stack.queue.enqueue(kind, created_by="somebody else")
     page = visit(f"{stack.url}/", token=token(owner, "user"))
     expect(page).to_have_url(f"{stack.url}/dashboard/my")
-    expect(page.get_by_role("navigation", name="Pages", exact=True)).to_have_text("My jobs")
+    expect(page.get_by_role("navigation", name="Main", exact=True)).to_have_text("My jobs")
     assert ids(page) == [mine]
     expect(page.get_by_label("Owner")).to_have_count(0)
     page.locator(".row-link").click()
@@ -429,7 +429,7 @@ def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
         ]
     )
     page = visit(f"{lone.url}/dashboard")
-    notices = page.get_by_role("region", name="What needs attention")
+    notices = page.get_by_role("region", name="Needs attention")
     expect(notices).to_contain_text("1 job stuck: its lease expired")
     stalled = "still.job is stalled: oldest due job waiting 30 min, none finished in 10 min"
     expect(notices).to_contain_text(stalled, timeout=15_000)  # what fields mean is kept for 10 s
@@ -813,7 +813,7 @@ def test_a_paused_list_asks_for_nothing_until_it_goes_on(
     asked = visit.asked("/dashboard/jobs")
     stack.queue.enqueue(kind)
     page.clock.run_for(30_000)
-    expect(page.locator("#freshness")).to_have_text(re.compile("as of 3. s ago"))
+    expect(page.locator("#freshness")).to_have_text(re.compile("data 3. s old"))
     assert visit.asked("/dashboard/jobs") == asked
     page.get_by_role("button", name="Paused").click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
@@ -971,13 +971,13 @@ def test_everything_goes_by_keys(visit: Visits, stack: Stack, kind: str) -> None
     for key, job_id in (("j", newer), ("j", older), ("j", older), ("k", newer)):
         keys.press(key)
         expect(page.locator(".row-link:focus")).to_have_attribute("title", job_id)
-    expect(page.locator("tr.here")).to_have_count(1)
+    expect(page.locator("tr.selected")).to_have_count(1)
     keys.press("p")
     expect(page.get_by_role("button", name="Paused")).to_be_visible()
     keys.press("Enter")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{newer}")
     keys.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     keys.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     keys.type("go")
@@ -1042,7 +1042,7 @@ def test_colours_follow_the_system_or_the_setting_which_is_kept(
     page.keyboard.press("t")  # dark, whatever the system says
     assert paper(page) == dark
     page.get_by_role("link", name="Jobs", exact=True).click()
-    expect(page.get_by_role("button", name="Colours: dark")).to_be_visible()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     assert paper(page) == dark
 
 
@@ -1154,7 +1154,7 @@ def test_with_the_database_away_the_last_figures_stay_marked_with_their_age(
         expect(page.locator("html")).to_have_class("is-stale")
         other = visit(f"{lone.url}/dashboard/jobs")
         expect(other.get_by_role("heading", level=1)).to_have_text("Database not responding")
-        expect(other.get_by_role("navigation", name="Pages", exact=True)).to_be_visible()
+        expect(other.get_by_role("navigation", name="Main", exact=True)).to_be_visible()
     finally:
         os.kill(lone.mongod.pid, signal.SIGCONT)
     expect(page.locator("#freshness")).to_have_text("live", timeout=15_000)
@@ -1262,7 +1262,7 @@ def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
     demo = Demo(tmp_path)
     try:
         eventually(demo.ready, within_s=60)
-        admin = re.search(r"admin's token:\n(\S+)", demo.said())
+        admin = re.search(r"admin's token:\n(\S+)", demo.output())
         assert admin
         url = f"http://127.0.0.1:{demo.port}"
         page = visit(f"{url}/dashboard/sign-in", token=admin[1])

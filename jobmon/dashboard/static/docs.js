@@ -1,10 +1,10 @@
-// The viewer of /openapi.json. A token that is given to it stays in this page's memory.
-"use strict";
+// Starts the viewer of /openapi.json. A token that is typed into it stays in this page's memory.
 
+/* global SwaggerUIBundle */
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#docs",
   deepLinking: true,
   defaultModelsExpandDepth: 0,
-  validatorUrl: null, // another origin's
+  validatorUrl: null, // the default is on another origin
 });

@@ -1,0 +1,22 @@
+// `make lint` checks the scripts of the pages with this.
+import js from "@eslint/js";
+import { defineConfig } from "eslint/config";
+import globals from "globals";
+
+export default defineConfig({
+  files: ["static/*.js"], // not those in static/vendor
+  extends: [js.configs.recommended],
+  linterOptions: { reportUnusedDisableDirectives: "error" },
+  languageOptions: { globals: globals.browser },
+  rules: {
+    "consistent-return": "error",
+    eqeqeq: "error",
+    "max-lines": ["error", 400],
+    "no-implicit-globals": "error",
+    "no-shadow": "error",
+    "no-var": "error",
+    "object-shorthand": "error",
+    "prefer-const": "error",
+    "prefer-template": "error",
+  },
+});

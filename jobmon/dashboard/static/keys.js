@@ -1,0 +1,46 @@
+// Keyboard shortcuts, and the dialog that lists them.
+
+import { togglePause } from "./live.js";
+import { moveSelection } from "./rows.js";
+import { switchTheme } from "./theme.js";
+
+const SECOND_KEY_MS = 1500;
+const help = document.getElementById("help");
+let goUntil = 0; // until then a key after `g` opens a page
+
+const ACTIONS = {
+  "/": focusSearch,
+  "?": () => help.showModal(),
+  g: () => { goUntil = Date.now() + SECOND_KEY_MS; },
+  j: () => moveSelection(1),
+  k: () => moveSelection(-1),
+  p: togglePause,
+  t: switchTheme,
+};
+
+/** Listen to keys, and show the button that opens the list of them. */
+export function startKeys() {
+  const button = document.getElementById("help-button");
+  button.hidden = false;
+  button.addEventListener("click", () => help.showModal());
+  document.addEventListener("keydown", handleKey);
+}
+
+function handleKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  if (event.target.matches("input, textarea, select")) {
+    if (event.key === "Escape") event.target.blur();
+  } else if (Date.now() < goUntil) {
+    goUntil = 0;
+    document.querySelector(`[data-go="${CSS.escape(event.key)}"]`)?.click();
+  } else if (Object.hasOwn(ACTIONS, event.key)) {
+    event.preventDefault();
+    ACTIONS[event.key]();
+  }
+}
+
+function focusSearch() {
+  const filters = document.querySelector(".filters");
+  if (filters) filters.open = true;
+  (document.getElementById("search") || document.getElementById("find-type"))?.focus();
+}

@@ -1,0 +1,128 @@
+// Rows of tables: they stay in place under the pointer or with the focus, and `j` and `k` select one.
+
+/* global htmx, Idiomorph */
+import { showTimes } from "./times.js";
+
+const MAX_HEADER_LENGTH = 4000;
+let selected = null; // id of the row that `j` or `k` selected
+
+function allRows() {
+  return [...document.querySelectorAll(".rows tbody tr")];
+}
+
+/** Why the rows of a list must not move, as the page shows it; empty if they may. */
+export function reasonToHold(list) {
+  const bodies = [...list.querySelectorAll(".rows tbody")];
+  if (bodies.some((body) => body.matches(":hover"))) return "rows held: pointer on the table";
+  if (bodies.some((body) => body.contains(document.activeElement))) return "rows held: focus in the table";
+  return "";
+}
+
+/** The ids of the jobs whose rows stay, as many as a header can hold. */
+export function heldJobIds() {
+  let left = MAX_HEADER_LENGTH;
+  const ids = allRows().map((row) => row.dataset.job).filter(Boolean);
+  return ids.filter((id) => (left -= id.length + 1) >= 0).join(",");
+}
+
+/**
+ * A part of a page with the rows in the order that the open page has.
+ * A row that is no longer in the part keeps its last values, dimmed.
+ */
+export function keepRowOrder(html) {
+  const part = parse(html);
+  const body = part.querySelector(".rows tbody");
+  if (!body) return html;
+  const fresh = new Map([...body.children].map((row) => [row.id, row]));
+  const kept = allRows().map((row) => {
+    const now = fresh.get(row.id);
+    fresh.delete(row.id);
+    return now ?? dimmed(row.cloneNode(true));
+  });
+  body.replaceChildren(...kept, ...fresh.values());
+  return part.body.innerHTML;
+}
+
+/** Update the rows that a list shows, without moving one, and offer a button for the new ones. */
+export function updateRows(list, html) {
+  const part = parse(html);
+  const rows = [...part.querySelectorAll("#job-rows tbody tr")];
+  const isNew = (row) => !document.getElementById(row.id);
+  const known = new Set(rows.map((row) => row.id));
+  rows.filter((row) => !isNew(row)).forEach((row) => morph(document.getElementById(row.id), row));
+  allRows().filter((row) => !known.has(row.id)).forEach((row) => updateLeftRow(row, part.getElementById(row.id)));
+  const count = part.querySelector(".count");
+  if (count) morph(list.querySelector(".count"), count);
+  showTimes();
+  markSelectedRow();
+  offerNewRows(list, rows, isNew);
+}
+
+/** A row that is no longer on the page of the list: `now` is it as it would be shown, if known. */
+function updateLeftRow(row, now) {
+  if (now && !("gone" in now.dataset)) {
+    morph(row, now);
+    return;
+  }
+  const status = dimmed(row).querySelector(".status");
+  if (now && status) {
+    status.className = "status s-other";
+    status.textContent = "deleted";
+  }
+}
+
+function offerNewRows(list, rows, isNew) {
+  const count = rows.filter(isNew).length;
+  let button = list.querySelector(".new-rows");
+  if (!count) {
+    button?.remove();
+    return;
+  }
+  if (!button) {
+    button = document.createElement("button");
+    button.type = "button";
+    button.className = "new-rows";
+    button.addEventListener("click", () => reload(list));
+    list.append(button); // positioned over the page: it must not move a row
+  }
+  // New rows are newer jobs if they come first in a list with the newest first.
+  const kind = rows.slice(0, count).every(isNew) && !("oldestFirst" in list.dataset) ? "newer" : "other";
+  button.textContent = `Show ${count} ${kind} ${count === 1 ? "job" : "jobs"}`;
+}
+
+function reload(list) {
+  delete list.dataset.etag;
+  document.activeElement.blur();
+  htmx.ajax("GET", list.getAttribute("hx-get"), { source: list, target: list, swap: "morph:innerHTML" });
+}
+
+/** Show which row is selected. */
+export function markSelectedRow() {
+  allRows().forEach((row) => row.classList.toggle("selected", row.id === selected));
+}
+
+/** Select the next row (1) or the previous one (-1), and focus its link. */
+export function moveSelection(step) {
+  const rows = allRows();
+  if (!rows.length) return;
+  const index = rows.findIndex((row) => row.id === selected);
+  const start = step > 0 ? 0 : rows.length - 1;
+  const row = rows[index < 0 ? start : Math.min(Math.max(index + step, 0), rows.length - 1)];
+  selected = row.id;
+  markSelectedRow();
+  row.querySelector(".row-link")?.focus();
+  row.scrollIntoView({ block: "nearest" });
+}
+
+function parse(html) {
+  return new DOMParser().parseFromString(html, "text/html");
+}
+
+function morph(element, fresh) {
+  Idiomorph.morph(element, fresh.outerHTML, { morphStyle: "outerHTML" });
+}
+
+function dimmed(row) {
+  row.classList.add("unmatched");
+  return row;
+}

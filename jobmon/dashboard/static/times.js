@@ -1,0 +1,39 @@
+// Durations and instants as text, in the viewer's time zone.
+
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+const CLOCK = { hourCycle: "h23" };
+const inYear = new Intl.DateTimeFormat(undefined, {
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", ...CLOCK,
+});
+const withYear = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", ...CLOCK });
+
+/** Seconds in at most two units, like `3 min 20 s`. */
+export function formatDuration(seconds) {
+  const found = UNITS.findIndex(([, size]) => seconds >= size);
+  const index = found < 0 ? UNITS.length - 1 : found;
+  const [unit, size] = UNITS[index];
+  const whole = `${Math.floor(seconds / size)} ${unit}`;
+  if (index === UNITS.length - 1) return whole;
+  const [smaller, smallerSize] = UNITS[index + 1];
+  const part = Math.floor((seconds % size) / smallerSize);
+  return part ? `${whole} ${part} ${smaller}` : whole;
+}
+
+/** Show every `<time>` of the page: as an age where it has `data-age`, relative within an hour. */
+export function showTimes() {
+  document.querySelectorAll("time").forEach(showTime);
+}
+
+function showTime(element) {
+  const moment = new Date(element.dateTime);
+  if (Number.isNaN(moment.getTime())) return;
+  const age = (Date.now() - moment) / 1000;
+  element.textContent = "age" in element.dataset ? formatDuration(Math.max(0, age)) : formatInstant(moment, age);
+  element.title ||= `${withYear.format(moment)}\n${moment.toISOString()}`;
+}
+
+function formatInstant(moment, age) {
+  if (Math.abs(age) < 1) return "now";
+  if (Math.abs(age) < 3600) return age > 0 ? `${formatDuration(age)} ago` : `in ${formatDuration(-age)}`;
+  return (moment.getFullYear() === new Date().getFullYear() ? inYear : withYear).format(moment);
+}
