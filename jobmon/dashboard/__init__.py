@@ -1,1 +1,1 @@
-"""The pages for people: what the JSON routes tell, to look at in a browser."""
+"""The pages: what the JSON routes return, to read in a browser."""

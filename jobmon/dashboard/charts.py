@@ -1,4 +1,4 @@
-"""The charts' data: a column for each line."""
+"""The data of the overview's charts: a column for each line."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,31 +9,30 @@ from jobmon.rollup.series import History
 def chart_columns(
     past: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-    """The charts' data, a column each, with `at` in Unix seconds; durations in ms.
+    """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
 
-    The first `complete` steps are over; a step that goes on would look like a fall. Of what depends
-    on one of the `unknown` fields every value is None.
+    The first `complete` steps are over; drawn like these, one that is not would look like a fall.
+    Values that depend on one of the `unknown` fields are None.
     """
-    no_ends = "finishedAt" in unknown
-    over = [at for at in past.happened if at + step <= past.as_of]
     columns: dict[str, Any] = {
-        "complete": len(over),
+        "complete": sum(at + step <= past.as_of for at in past.happened),
         "at": [round(at.timestamp()) for at in past.happened],
     }
-    for at, happened in past.happened.items():
+    has_ends = "finishedAt" not in unknown
+    for at, activity in past.happened.items():
         row: dict[str, int | None] = {
-            "enqueued": None if "createdAt" in unknown else happened.enqueued,
-            "succeeded": None if no_ends else happened.succeeded,
-            "failed": None if no_ends else happened.failed,
-            "dlq": None if no_ends else happened.dlq,
+            "enqueued": activity.enqueued if "createdAt" not in unknown else None,
+            "succeeded": activity.succeeded if has_ends else None,
+            "failed": activity.failed if has_ends else None,
+            "dlq": activity.dlq if has_ends else None,
         }
-        for name, durations in (("wait", happened.wait), ("run", happened.run)):
+        for name, durations in (("wait", activity.wait), ("run", activity.run)):
             row |= {
                 f"{name}P50": durations.p50,
                 f"{name}P95": durations.p95,
                 f"{name}P99": durations.p99,
             }
+        is_known = at <= past.as_of and at not in past.uncounted
         for name, value in row.items():
-            is_known = at <= past.as_of and at not in past.uncounted
             columns.setdefault(name, []).append(value if is_known else None)
     return columns

@@ -1,4 +1,4 @@
-"""What the overview is made of: the evidence of now, and a range of the queue's past."""
+"""The facts that the overview shows: the evidence of now, and a range of the past."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,16 +22,13 @@ RANGE_WORDS = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of the queue: the evidence of now, and a range of its past.
-
-    `past` is the range by step, `types` the same by type; `gauges` are its samples.
-    """
+    """The evidence of now, and a range of the past: by step, by type, and its samples."""
 
     evidence: Evidence
     range: str
     past: History[datetime] | Missing
     types: History[str] | Missing
-    gauges: Mapping[datetime, QueueSample]
+    samples: Mapping[datetime, QueueSample]
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -67,5 +64,5 @@ def gather(
         range=wanted,
         past=history(lambda: series.by_step(window, ()), evidence, partly=True),
         types=history(lambda: series.by_type(window), evidence, partly=True),
-        gauges=series.stood(window),
+        samples=series.stood(window),
     )

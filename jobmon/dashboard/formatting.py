@@ -1,4 +1,4 @@
-"""Jobs in the words of the pages, and what their templates need."""
+"""Statuses, instants, trends and addresses as the templates need them."""
 
 from datetime import datetime
 from urllib.parse import quote, urlencode
@@ -18,21 +18,21 @@ STATUS_WORDS = {
 
 
 def status_word(status: str | None) -> str:
-    """What people call a status; one that we do not know is called what it is."""
+    """A status as the pages name it; an unknown one keeps its own name."""
     if status is None:
         return "none"
     return next((word for known, word in STATUS_WORDS.items() if known == status), status)
 
 
 def instant(moment: str | datetime | None) -> str:
-    """An instant for `<time datetime>`, ISO 8601."""
+    """An instant in ISO 8601, for `<time datetime>`."""
     if isinstance(moment, datetime):
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return moment or ""
 
 
 def local_minute(moment: str | None) -> str:
-    """What a field for a date and time can hold of an instant; nothing of what is none."""
+    """An instant for a field `datetime-local`, without its zone; empty if it is no instant."""
     try:
         return datetime.fromisoformat(moment or "").strftime("%Y-%m-%dT%H:%M")
     except ValueError:
@@ -40,9 +40,9 @@ def local_minute(moment: str | None) -> str:
 
 
 def spark(values: list[float | None]) -> str:
-    """A small line as the path of an SVG, 100 wide and 24 high: a gap where a value is unknown.
+    """A line through the values as the path of an SVG, 100 wide and 24 high.
 
-    A value between two gaps is a dot. Empty where nothing is known.
+    An unknown value is a gap, a value between two gaps a dot. Empty if all are unknown.
     """
     known = [value for value in values if value is not None]
     if not known:
@@ -62,13 +62,13 @@ def spark(values: list[float | None]) -> str:
 
 
 def query(**parameters: object) -> str:
-    """A query string of what is not empty; a tuple is repeated."""
+    """A query string of the parameters that are not empty; a tuple is repeated."""
     given = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
     return f"?{urlencode(given, doseq=True)}" if given else ""
 
 
 def job_address(job_id: str) -> str:
-    """The address of a job's page. Clients drop `.` and `..` from a path, however written."""
+    """The address of a job's page. Clients drop `.` and `..` from a path, even percent-encoded."""
     if job_id in ("", ".", ".."):
         return f"/dashboard/job?{urlencode({'id': job_id})}"
     return f"/dashboard/jobs/{quote(job_id, safe='')}"

@@ -1,4 +1,4 @@
-"""The overview: what needs attention, tiles and types, all from the same facts."""
+"""What the overview shows: notices, tiles and types, all made from the same facts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ NOTICES_SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ShownNotice:
-    """A notice in words; `link` is the address of exactly what it counts, or empty."""
+    """A notice of the page; `link` is the address of exactly the jobs or types that it counts."""
 
     level: str
     text: str
@@ -36,10 +36,10 @@ class ShownNotice:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """All that the page shows.
+    """Everything that the page shows.
 
-    `more` are notices beyond the first lines. `not_checked` has a sentence for each reason why
-    some checks could not be made. `matching` has the types that a notice counts.
+    `more` are the notices after the first lines. `not_checked` has a sentence for each reason why
+    checks could not be made. `matching` has the types of each condition that a notice counts.
     """
 
     total: int
@@ -54,16 +54,16 @@ class Overview:
 
 
 def overview(facts: Facts) -> Overview:
-    """What the page shows of these facts."""
+    """The overview of these facts."""
     checks = examine(facts.evidence)
-    notices = [_shown(notice) for notice in notices_of(checks)]
+    notices = [_show_notice(notice) for notice in notices_of(checks)]
     lines = NOTICES_SHOWN if len(notices) <= NOTICES_SHOWN else NOTICES_SHOWN - 1
     return Overview(
         total=facts.evidence.figures.total,
-        tiles=list(tiles(facts)),
+        tiles=tiles(facts),
         notices=notices[:lines],
         more=notices[lines:],
-        not_checked=list(_not_checked(checks)),
+        not_checked=list(_list_unchecked(checks)),
         is_all_clear=is_all_clear(checks),
         types=type_rows(facts),
         matching={
@@ -74,17 +74,17 @@ def overview(facts: Facts) -> Overview:
     )
 
 
-def _not_checked(checks: list[Check]) -> Iterator[str]:
+def _list_unchecked(checks: list[Check]) -> Iterator[str]:
     for reason, remedy, names in grouped_by_reason(checks):
         yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
 
 
-def _shown(notice: Notice) -> ShownNotice:
+def _show_notice(notice: Notice) -> ShownNotice:
     link = ""
     if notice.jobs is not None:
         link = list_address(notice.jobs)
     elif notice.types is not None:
-        # The notice is of the last hour, and so is the table that it leads to.
+        # A notice is about the last hour, and so must be the table that it leads to.
         name = notice.type_name if len(notice.type_name) <= LONGEST_SEARCH else ""
         link = f"/dashboard{query(range='1h', only=notice.types.value, text=name)}"
         link += "#types-title"
@@ -92,7 +92,7 @@ def _shown(notice: Notice) -> ShownNotice:
 
 
 def list_address(jobs: JobFilter) -> str:
-    """The address of the list of these jobs; empty where a type's name is none for a filter."""
+    """The address of the list of these jobs; empty if a type's name is too long for a filter."""
     if not all(is_filter(kind) for kind in jobs.types):
         return ""
     asked = query(

@@ -1,6 +1,6 @@
 """The overview's tiles: a number each, with a note and a trend."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,17 +15,18 @@ from jobmon.rollup.series import Activity, History
 from jobmon.rollup.throughput import MINUTE
 from jobmon.store.labels import is_filter
 
-NEWEST_MINUTES = 3  # what the throughput is the mean of
-STATUSES_LISTED = 10
+THROUGHPUT_MINUTES = 3  # the newest ones, of which the throughput is the mean
+LINKED_STATUSES = 10
 
-_QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
-_FAILED, _DLQ = JobStatus.FAILED.value, JobStatus.DLQ.value
-_KNOWN = frozenset(status.value for status in JobStatus)
+_KNOWN_STATUSES = frozenset(status.value for status in JobStatus)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A figure with its trend: one value a step, None where it is not known."""
+    """A number with a note and a trend: one value a step, None where it is unknown.
+
+    `link` is the query of the list of its jobs. With `since` the value is the age of that instant.
+    """
 
     name: str
     value: str
@@ -34,134 +35,169 @@ class Tile:
     trend: list[float | None] = field(default_factory=list)
     status: str = ""
     alarming: bool = False
-    since: datetime | None = None  # the value is the age of this instant
+    since: datetime | None = None
 
 
-def tiles(facts: Facts) -> Iterator[Tile]:
-    """The tiles of these facts, in the order of the page."""
-    figures, counts, unknown = facts.evidence.figures, facts.counts, facts.evidence.unknown
-    health = figures.health
-    words = RANGE_WORDS[facts.range]
+def tiles(facts: Facts) -> list[Tile]:
+    """All tiles, in the order of the page."""
+    return [
+        _queued(facts),
+        _running(facts),
+        _status_tile(facts, "Retrying", JobStatus.FAILED, "awaiting retry"),
+        _dead(facts),
+        _oldest_queued(facts),
+        _throughput(facts),
+        _failure_rate(facts),
+        *_other_statuses(facts),
+    ]
 
-    def trend(status: str) -> list[float | None]:
-        return [
-            None if one is None else one.status_counts.get(status, 0) for one in _samples(facts)
-        ]
 
-    def of_status(name: str, status: str, note: str, *, alarming: bool = False) -> Tile:
-        known = figures.counts is not None
-        return Tile(
-            name=name,
-            value=grouped(counts.get(status, 0) if known else None),
-            note=note,
-            link=query(status=status),
-            trend=trend(status),
-            status=status,
-            alarming=alarming,
-        )
-
-    due, later = grouped(health.eligible), grouped(health.scheduled)
-    when = f"{due} due (incl. retries), {later} scheduled"
+def _queued(facts: Facts) -> Tile:
+    health = facts.evidence.figures.health
+    note = f"{grouped(health.eligible)} due (incl. retries), {grouped(health.scheduled)} scheduled"
     if health.eligible is None and health.scheduled is None:
-        unread = "nextRunAt" in unknown or "scheduled" in health.unknown
-        when = "due times unknown" if unread else "too many to tell due from scheduled"
-    yield of_status("Queued", _QUEUED, when)
-    expired = health.expired_leases
-    until = "no expired leases"
+        is_unknown = "nextRunAt" in facts.evidence.unknown or "scheduled" in health.unknown
+        note = "due times unknown" if is_unknown else "due jobs not counted: too many"
+    return _status_tile(facts, "Queued", JobStatus.QUEUED, note)
+
+
+def _running(facts: Facts) -> Tile:
+    expired = facts.evidence.figures.health.expired_leases
+    note = "no expired leases"
     if expired:
-        until = f"{grouped(expired)} with an expired lease"
-    elif "leaseExpiresAt" in unknown or expired is None:
-        until = "lease times unknown"
-    yield of_status("Running", _LEASED, until, alarming=bool(expired))
-    yield of_status("Retrying", _FAILED, "awaiting retry")
-    died = None
-    if isinstance(facts.past, History) and "finishedAt" not in unknown:
-        died = sum(step.dlq for step in facts.past.happened.values())
-    note = f"{grouped(died)} died in the last {words}{_so_far(facts)}" if died is not None else ""
-    yield of_status("Dead", _DLQ, note, alarming=bool(died))
-    oldest = health.oldest_queued
-    none, why = "none", "queue empty"
-    if "createdAt" in unknown or "oldest_queued" in health.unknown:
-        none, why = "–", "creation times unknown"
-    yield Tile(
+        note = f"{grouped(expired)} with an expired lease"
+    elif expired is None or "leaseExpiresAt" in facts.evidence.unknown:
+        note = "lease times unknown"
+    return _status_tile(facts, "Running", JobStatus.LEASED, note, alarming=bool(expired))
+
+
+def _dead(facts: Facts) -> Tile:
+    past, died, note = _attempt_history(facts), 0, ""
+    if isinstance(past, History):
+        died = sum(step.dlq for step in past.happened.values())
+        note = f"{grouped(died)} died in the last {_range_words(facts)}"
+    return _status_tile(facts, "Dead", JobStatus.DLQ, note, alarming=died > 0)
+
+
+def _status_tile(
+    facts: Facts, name: str, status: JobStatus, note: str, *, alarming: bool = False
+) -> Tile:
+    is_counted = facts.evidence.figures.counts is not None
+    return Tile(
+        name=name,
+        value=grouped(facts.counts.get(status, 0) if is_counted else None),
+        note=note,
+        link=query(status=status.value),
+        trend=_sample_trend(facts, lambda sample: sample.status_counts.get(status, 0)),
+        status=status.value,
+        alarming=alarming,
+    )
+
+
+def _oldest_queued(facts: Facts) -> Tile:
+    figures, health = facts.evidence.figures, facts.evidence.figures.health
+    oldest, by_type = health.oldest_queued, health.oldest_queued_by_type
+    value, note = "none", "queue empty"
+    if oldest:
+        value = duration(figures.age_ms(oldest))
+        note = min(by_type, key=lambda kind: by_type[kind]) if by_type else ""
+    elif "createdAt" in facts.evidence.unknown or "oldest_queued" in health.unknown:
+        value, note = "–", "creation times unknown"
+    return Tile(
         name="Oldest queued",
-        value=duration(figures.age_ms(oldest)) if oldest else none,
-        note=_of_oldest_type(health.oldest_queued_by_type) if oldest else why,
-        link=query(status=_QUEUED, sort="createdAt"),
-        trend=[None if one is None else one.oldest_queued_ms for one in _samples(facts)],
+        value=value,
+        note=note,
+        link=query(status=JobStatus.QUEUED.value, sort="createdAt"),
+        trend=_sample_trend(facts, lambda sample: sample.oldest_queued_ms),
         since=oldest,
     )
-    yield from _flow(facts, words)
-    yield from _others(facts)
 
 
-def _so_far(facts: Facts) -> str:
-    """Behind a sum over the range, while a collector is still counting it."""
-    counting = isinstance(facts.past, History) and not facts.past.is_complete
-    return ", still counting" if counting else ""
+def _throughput(facts: Facts) -> Tile:
+    past, minutes = _attempt_history(facts), facts.evidence.minutes
+    if isinstance(past, Missing):
+        note = past.reason
+    else:
+        finished = sum(step.finished for step in past.happened.values())
+        note = f"{grouped(finished)} attempts in the last {_range_words(facts)}"
+    return Tile(
+        name="Throughput",
+        value=per_minute(_current_throughput(minutes) if isinstance(minutes, History) else None),
+        note=note,
+        trend=_activity_trend(facts, lambda step: float(step.finished)),
+    )
 
 
-def _samples(facts: Facts) -> list[QueueSample | None]:
-    """A sample for each step of the range; None where there is none."""
-    if isinstance(facts.past, Missing):
-        return []
-    return [facts.gauges.get(at) for at in facts.past.happened if at <= facts.past.as_of]
+def _current_throughput(minutes: History[datetime]) -> float | None:
+    """Attempts a minute in the newest minutes; None if not even one minute is counted."""
+    newest = list(minutes.happened.items())[-THROUGHPUT_MINUTES:]
+    length = (minutes.as_of - newest[0][0]) / MINUTE
+    return sum(step.finished for _, step in newest) / length if length > 0 else None
 
 
-def _others(facts: Facts) -> Iterator[Tile]:
-    """Jobs whose status is none that we know, by its own name."""
-    odd = {status: count for status, count in facts.counts.items() if status not in _KNOWN}
-    if odd:
-        most = sorted(odd, key=lambda status: (-odd[status], status))
-        listed = [status for status in most if is_filter(status)]
-        yield Tile(
-            name="Others",
-            value=grouped(sum(odd.values())),
-            note=", ".join(f"{grouped(odd[status])} {status}" for status in most),
-            link=query(status=tuple(listed[:STATUSES_LISTED])),
-        )
-
-
-def _of_oldest_type(by_type: Mapping[str, datetime]) -> str:
-    return min(by_type, key=lambda kind: by_type[kind]) if by_type else ""
-
-
-def _flow(facts: Facts, words: str) -> Iterator[Tile]:
-    past, minutes = facts.past, facts.evidence.minutes
-    steps: dict[datetime, Activity | None] = {}
-    finished = failed = rate = None
-    missing = past.reason if isinstance(past, Missing) else ""
-    if "finishedAt" in facts.evidence.unknown:
-        missing = NO_ENDS.reason
-    elif isinstance(past, History):
-        length = RANGES[facts.range][1]
-        # The step that is still going on would always look like a fall.
-        steps = {
-            at: None if at in past.uncounted else step
-            for at, step in past.happened.items()
-            if at + length <= past.as_of
-        }
+def _failure_rate(facts: Facts) -> Tile:
+    past, rate = _attempt_history(facts), None
+    if isinstance(past, Missing):
+        note = past.reason
+    else:
         finished = sum(step.finished for step in past.happened.values())
         failed = sum(step.failed for step in past.happened.values())
         rate = failed / finished if finished else None
-    yield Tile(
-        name="Throughput",
-        value=per_minute(_throughput(minutes) if isinstance(minutes, History) else None),
-        note=missing or f"{grouped(finished)} attempts in the last {words}{_so_far(facts)}",
-        trend=[None if step is None else float(step.finished) for step in steps.values()],
-    )
-    yield Tile(
+        note = f"of attempts in the last {_range_words(facts)}"
+    return Tile(
         name="Failure rate",
         value=percent(rate),
-        note=missing or f"of attempts in the last {words}{_so_far(facts)}",
-        link=query(status=(_FAILED, _DLQ)),
-        trend=[None if step is None else failure_rate(step) for step in steps.values()],
+        note=note,
+        link=query(status=(JobStatus.FAILED.value, JobStatus.DLQ.value)),
+        trend=_activity_trend(facts, failure_rate),
         alarming=rate is not None and rate >= MANY_FAIL,
     )
 
 
-def _throughput(minutes: History[datetime]) -> float | None:
-    """Attempts a minute in the newest minutes; None where not even one is counted."""
-    newest = list(minutes.happened.items())[-NEWEST_MINUTES:]
-    length = (minutes.as_of - newest[0][0]) / MINUTE
-    return sum(step.finished for _, step in newest) / length if length > 0 else None
+def _other_statuses(facts: Facts) -> Iterator[Tile]:
+    """A tile for jobs whose status is not in `JobStatus`, if there are any."""
+    counts = {name: count for name, count in facts.counts.items() if name not in _KNOWN_STATUSES}
+    if counts:
+        names = sorted(counts, key=lambda name: (-counts[name], name))
+        linked = [name for name in names if is_filter(name)]
+        yield Tile(
+            name="Other",
+            value=grouped(sum(counts.values())),
+            note=", ".join(f"{grouped(counts[name])} {name}" for name in names),
+            link=query(status=tuple(linked[:LINKED_STATUSES])),
+        )
+
+
+def _range_words(facts: Facts) -> str:
+    """The range, with a remark while a collector is still counting it."""
+    is_counting = isinstance(facts.past, History) and not facts.past.is_complete
+    return RANGE_WORDS[facts.range] + (", still counting" if is_counting else "")
+
+
+def _attempt_history(facts: Facts) -> History[datetime] | Missing:
+    """The attempts of the range by step, or why there are none."""
+    return NO_ENDS if "finishedAt" in facts.evidence.unknown else facts.past
+
+
+def _activity_trend(
+    facts: Facts, measure: Callable[[Activity], float | None]
+) -> list[float | None]:
+    """A value for each step that is over: one that is not would look like a fall."""
+    past, (_, length) = _attempt_history(facts), RANGES[facts.range]
+    if isinstance(past, Missing):
+        return []
+    return [
+        None if at in past.uncounted else measure(step)
+        for at, step in past.happened.items()
+        if at + length <= past.as_of
+    ]
+
+
+def _sample_trend(
+    facts: Facts, measure: Callable[[QueueSample], float | None]
+) -> list[float | None]:
+    """A value for each step until now, None where there is no sample."""
+    if isinstance(facts.past, Missing):
+        return []
+    samples = (facts.samples.get(at) for at in facts.past.happened if at <= facts.past.as_of)
+    return [None if sample is None else measure(sample) for sample in samples]

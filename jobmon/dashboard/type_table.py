@@ -1,4 +1,4 @@
-"""The overview's table: a row for each type of job."""
+"""The overview's table of types: its rows, and in which order they are shown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ LONGEST_SEARCH = 200  # characters of a type's name
 
 @dataclass(frozen=True, kw_only=True)
 class TypeRow:
-    """A type of job: its jobs now, and what happened to it in the range.
+    """A type: the number of its jobs by status (None if unknown), and its attempts in the range.
 
-    `link` is the list's query for its jobs, empty where the name is too long for a filter.
+    `link` is the query of the list of its jobs; empty if the name is too long for a filter.
+    `wait_p95` and `run_p95` are in ms.
     """
 
     name: str
@@ -36,22 +37,20 @@ def type_rows(facts: Facts) -> list[TypeRow]:
     now = facts.evidence.figures.type_counts_for(by_type)
     if now is None:
         now = dict.fromkeys(by_type)
-    nothing = Activity.of([])
-    rows = []
-    for kind in now:
-        happened = by_type.get(kind, nothing)
-        rows.append(
-            TypeRow(
-                name=kind,
-                link=query(type=kind) if is_filter(kind) else "",
-                now=now[kind],
-                done=happened.finished,
-                failure_rate=failure_rate(happened),
-                wait_p95=happened.wait.p95,
-                run_p95=happened.run.p95,
-            )
-        )
-    return rows
+    none = Activity.of([])
+    return [_make_row(kind, counts, by_type.get(kind, none)) for kind, counts in now.items()]
+
+
+def _make_row(kind: str, counts: Mapping[str, int] | None, activity: Activity) -> TypeRow:
+    return TypeRow(
+        name=kind,
+        link=query(type=kind) if is_filter(kind) else "",
+        now=counts,
+        done=activity.finished,
+        failure_rate=failure_rate(activity),
+        wait_p95=activity.wait.p95,
+        run_p95=activity.run.p95,
+    )
 
 
 SORTS = {
@@ -70,9 +69,9 @@ SORTS = {
 def sorted_types(
     rows: list[TypeRow], by: str, text: str, only: frozenset[str] | None = None
 ) -> list[TypeRow]:
-    """The rows whose type contains `text`, and is among `only` if given, by a column.
+    """The rows whose type contains `text` and is in `only`, if given, sorted by a column.
 
-    With `-` in front of the column the largest come first.
+    `by` is a key of `SORTS`; with `-` before it the largest come first.
     """
     descending, column = by.startswith("-"), by.removeprefix("-")
     found = [

@@ -1,4 +1,4 @@
-"""What the dashboard's tests share: somebody who looks at its pages, and how to read these."""
+"""Fixtures of the dashboard's tests: services, and viewers of their pages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ Make = Callable[..., Api]
 def service(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Make:
-    """Make the service over `watched`, where nothing ever happened: mongomock cannot count it."""
+    """Make the service over `watched`, without a history: mongomock cannot count one."""
     monkeypatch.setattr("jobmon.rollup.series.tally", lambda *_: {})
 
     def make(**given: Any) -> Api:
@@ -49,7 +49,7 @@ def stranger(api: Api) -> Viewer:
 
 
 def signed_in(api: Api, subject: str = "root", role: str = "admin", seconds: int = 600) -> Viewer:
-    """Somebody whose browser has a session's cookie."""
+    """A viewer whose browser has the cookie of a session."""
     viewer = Viewer(api.app)
     viewer.client.set_cookie(
         SESSION_COOKIE, api.token(subject, role, seconds), path="/dashboard", domain="localhost"
@@ -59,7 +59,7 @@ def signed_in(api: Api, subject: str = "root", role: str = "admin", seconds: int
 
 @pytest.fixture
 def away(make_settings: Callable[..., Settings]) -> Any:
-    """The service over a database that is not there."""
+    """The service over a database that does not respond."""
     settings = make_settings(
         mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=50
     )

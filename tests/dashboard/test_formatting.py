@@ -1,4 +1,4 @@
-"""Numbers in words: would catch a unit too many, one too few, and a number where there is none."""
+"""Values as text: would catch a wrong unit, and a number where the value is unknown."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
 
 @pytest.mark.parametrize(
-    ("ms", "said"),
+    ("ms", "expected"),
     [
         (None, "–"),
         (0, "0 ms"),
@@ -36,28 +36,28 @@ SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
         (10**15, "11,574,074 d 1 h"),
     ],
 )
-def test_a_duration_is_told_in_two_units_at_the_most(ms: float | None, said: str) -> None:
-    assert duration(ms) == said
+def test_duration_has_at_most_two_units(ms: float | None, expected: str) -> None:
+    assert duration(ms) == expected
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "expected"),
     [(None, "–"), (0, "0"), (999, "999"), (12_345, "12,345"), (-1_000, "-1,000"), (1.5, "1.5")],
 )
-def test_a_number_is_grouped(number: float | None, said: str) -> None:
-    assert grouped(number) == said
+def test_grouped_separates_thousands(number: float | None, expected: str) -> None:
+    assert grouped(number) == expected
 
 
 @pytest.mark.parametrize(
-    ("fraction", "said"),
+    ("fraction", "expected"),
     [(None, "–"), (0, "0%"), (0.0123, "1.2%"), (0.1, "10%"), (0.456, "46%"), (1, "100%")],
 )
-def test_a_fraction_is_told_as_finely_as_it_matters(fraction: float | None, said: str) -> None:
-    assert percent(fraction) == said
+def test_percent_has_a_decimal_below_ten(fraction: float | None, expected: str) -> None:
+    assert percent(fraction) == expected
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [
         (None, "none"),
         ("leased", "running"),
@@ -66,13 +66,11 @@ def test_a_fraction_is_told_as_finely_as_it_matters(fraction: float | None, said
         ("Odd", "Odd"),
     ],
 )
-def test_a_status_has_a_word_and_an_unknown_one_keeps_its_name(
-    status: str | None, said: str
-) -> None:
-    assert status_word(status) == said
+def test_status_word_of_an_unknown_status_is_its_name(status: str | None, expected: str) -> None:
+    assert status_word(status) == expected
 
 
-def test_an_instant_is_iso_and_what_is_none_stays_what_it_is() -> None:
+def test_instant_is_iso_and_other_texts_are_unchanged() -> None:
     moment = NOW.replace(microsecond=123_000)
     assert instant(moment) == f"{DATE}T03:00:00.123Z"
     assert instant("last Tuesday") == "last Tuesday"
@@ -91,9 +89,7 @@ def test_an_instant_is_iso_and_what_is_none_stays_what_it_is() -> None:
         ([3.0, 3.0, None], "M0.0,22.0L50.0,22.0"),
     ],
 )
-def test_a_small_line_has_gaps_where_nothing_is_known(
-    values: list[float | None], path: str
-) -> None:
+def test_spark_has_gaps_for_unknown_values(values: list[float | None], path: str) -> None:
     assert spark(values) == path
 
 
@@ -108,12 +104,12 @@ def test_a_small_line_has_gaps_where_nothing_is_known(
         ({"n": 0}, "?n=0"),
     ],
 )
-def test_a_query_has_what_is_not_empty(given: dict[str, Any], expected: str) -> None:
+def test_query_leaves_out_empty_parameters(given: dict[str, Any], expected: str) -> None:
     assert query(**given) == expected
 
 
 @pytest.mark.parametrize(
-    ("moment", "said"),
+    ("moment", "expected"),
     [
         (f"{DATE}T03:00:59.999Z", f"{DATE}T03:00"),
         (f"{DATE}T03:00+02:00", f"{DATE}T03:00"),
@@ -122,7 +118,7 @@ def test_a_query_has_what_is_not_empty(given: dict[str, Any], expected: str) -> 
         (None, ""),
     ],
 )
-def test_a_field_holds_the_minute_of_an_instant_and_nothing_of_what_is_none(
-    moment: str | None, said: str
+def test_local_minute_of_a_text_that_is_no_instant_is_empty(
+    moment: str | None, expected: str
 ) -> None:
-    assert local_minute(moment) == said
+    assert local_minute(moment) == expected

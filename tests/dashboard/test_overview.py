@@ -1,5 +1,5 @@
-"""The queue at a glance: would catch a figure that is none, a trend that invents what is not known,
-an alarm that does not sound or sounds for nothing, and a table in the wrong order."""
+"""The overview: would catch a number for an unknown value, a trend through unknown steps, a missing
+or a false alarm, and a table in the wrong order."""
 
 from collections import Counter
 from dataclasses import replace
@@ -24,7 +24,7 @@ from jobmon.store.stats import QueueHealth, QueueStats
 from .. import conftest
 
 NOW = conftest.NOW.replace(second=30)
-START = conftest.NOW - 59 * MINUTE  # of the hour's first step; NOW is in the last
+START = conftest.NOW - 59 * MINUTE  # the first step of the hour; NOW is in the last
 
 
 def minute(number: int) -> datetime:
@@ -40,11 +40,11 @@ Steps = dict[int, Tallies]
 
 def past(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
     given = steps or {}
-    told = {minute(n): Activity.of(given.get(n, {}).values()) for n in range(60)}
-    return History(as_of, "rollup", told)
+    by_step = {minute(n): Activity.of(given.get(n, {}).values()) for n in range(60)}
+    return History(as_of, "rollup", by_step)
 
 
-def by_type(steps: Steps | None, first: int = 0) -> History[str]:
+def history_by_type(steps: Steps | None, first: int = 0) -> History[str]:
     """The minutes from the `first` on, by type."""
     merged = merge(tallies for number, tallies in (steps or {}).items() if number >= first)
     return History(NOW, "rollup", {kind: Activity.of([tally]) for kind, tally in merged.items()})
@@ -74,43 +74,43 @@ def facts(
     counts: dict[tuple[str, str], int] | None = None,
     *,
     known: bool = True,
-    happened: dict[int, Tallies] | None = None,
-    gauges: dict[int, QueueSample] | None = None,
+    activity: dict[int, Tallies] | None = None,
+    samples: dict[int, QueueSample] | None = None,
     has_past: bool = True,
     source: str = "rollup",
     unknown: frozenset[str] = frozenset(),
     **conditions: Any,
 ) -> Facts:
-    samples = {minute(number): gauge for number, gauge in (gauges or {}).items()}
+    by_step = {minute(number): sample for number, sample in (samples or {}).items()}
     missing = Missing(reason="no collector is running", remedy="Start one.")
-    steps = past(happened) if has_past else missing
-    hour = by_type(happened) if has_past else missing
+    steps = past(activity) if has_past else missing
+    hour = history_by_type(activity) if has_past else missing
     evidence = Evidence(
         figures=figures((counts or {}) if known else None, source, **conditions),
         hour_start=START,
         hour=hour,
-        lately=by_type(happened, first=50) if has_past else missing,
+        lately=history_by_type(activity, first=50) if has_past else missing,
         minutes=steps,
         day=missing,
-        samples=samples,
+        samples=by_step,
         unknown=unknown,
     )
-    return Facts(evidence=evidence, range="1h", past=steps, types=hour, gauges=samples)
+    return Facts(evidence=evidence, range="1h", past=steps, types=hour, samples=by_step)
 
 
 def tiles(shown: Facts) -> dict[str, Tile]:
     return {tile.name: tile for tile in overview(shown).tiles}
 
 
-def gauge(oldest_ms: int = 0, **counts: int) -> QueueSample:
+def sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
     return QueueSample(status_counts=counts, oldest_queued_ms=oldest_ms)
 
 
-def test_tiles_tell_how_the_queue_stands() -> None:
+def test_tiles_show_the_state_of_the_queue() -> None:
     shown = tiles(
         facts(
             {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
-            happened={10: {"a": tally(30, 10, dlq=2)}, 50: {"b": tally(20)}},
+            activity={10: {"a": tally(30, 10, dlq=2)}, 50: {"b": tally(20)}},
             eligible=1_000,
             scheduled=234,
             oldest_queued=NOW - timedelta(minutes=3, seconds=20),
@@ -130,20 +130,20 @@ def test_tiles_tell_how_the_queue_stands() -> None:
     assert shown["Failure rate"].link == "?status=failed&status=dlq"
 
 
-def test_a_tile_says_when_due_jobs_are_too_many_to_be_told_from_scheduled_ones() -> None:
+def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
     shown = tiles(facts({("queued", "a"): 2_000_000}, eligible=None, scheduled=None))
-    assert shown["Queued"].note == "too many to tell due from scheduled"
+    assert shown["Queued"].note == "due jobs not counted: too many"
 
 
-def test_statuses_that_nobody_knows_are_counted_by_their_names() -> None:
+def test_other_tile_counts_unknown_statuses_by_name() -> None:
     counts = {("odd", "a"): 1, ("paused", "a"): 1_200, ("paused", "b"): 34, ("null", "a"): 2}
-    others = tiles(facts(counts))["Others"]
+    others = tiles(facts(counts))["Other"]
     assert (others.value, others.note) == ("1,237", "1,234 paused, 2 null, 1 odd")
     assert others.link == "?status=paused&status=null&status=odd"
-    assert "Others" not in tiles(facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
+    assert "Other" not in tiles(facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
 
 
-def test_what_documents_do_not_tell_is_said_to_be_unknown() -> None:
+def test_tiles_of_fields_that_no_document_has_are_unknown() -> None:
     unknown = frozenset({"createdAt", "nextRunAt", "leaseExpiresAt"})
     shown = tiles(facts({("failed", "a"): 1}, eligible=None, scheduled=None, unknown=unknown))
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == (
@@ -154,14 +154,14 @@ def test_what_documents_do_not_tell_is_said_to_be_unknown() -> None:
     assert shown["Running"].note == "lease times unknown"
 
 
-def test_without_counts_there_are_dashes_and_no_zeros() -> None:
+def test_tiles_without_counts_are_dashes_and_not_zeros() -> None:
     shown = tiles(facts(known=False, eligible=None, oldest_queued=NOW - MINUTE, source="estimate"))
     assert [shown[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
     assert shown["Queued"].note == "– due (incl. retries), 0 scheduled"
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("1 min", "")
 
 
-def test_without_a_collector_there_is_no_trend_and_no_throughput() -> None:
+def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
     shown = overview(facts({("queued", "a"): 1}, has_past=False, source="live"))
     by_name = {tile.name: tile for tile in shown.tiles}
     assert not shown.has_past
@@ -171,22 +171,22 @@ def test_without_a_collector_there_is_no_trend_and_no_throughput() -> None:
     assert [(row.name, row.done, row.failure_rate) for row in shown.types] == [("a", 0, None)]
 
 
-def test_an_empty_queue_has_nothing_that_waits() -> None:
+def test_oldest_queued_of_an_empty_queue_is_none() -> None:
     shown = tiles(facts())
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "queue empty")
     assert shown["Failure rate"].value == "–"
     assert not any(tile.alarming for tile in shown.values())
 
 
-def test_a_trend_has_a_value_for_each_step_and_a_gap_where_nobody_looked() -> None:
-    shown = tiles(facts(gauges={0: gauge(queued=7), 2: gauge(9_000, queued=3, dlq=1)}))
+def test_trend_has_a_gap_for_each_step_without_a_sample() -> None:
+    shown = tiles(facts(samples={0: sample(queued=7), 2: sample(9_000, queued=3, dlq=1)}))
     assert shown["Queued"].trend == [7, None, 3] + [None] * 57
     assert shown["Dead"].trend == [0, None, 1] + [None] * 57
     assert shown["Oldest queued"].trend[:3] == [0, None, 9_000]
 
 
-def test_a_step_that_goes_on_is_no_fall_of_the_throughput() -> None:
-    shown = tiles(facts(happened={number: {"a": tally(6)} for number in range(60)}))
+def test_trend_of_the_throughput_leaves_out_the_step_that_is_not_over() -> None:
+    shown = tiles(facts(activity={number: {"a": tally(6)} for number in range(60)}))
     assert shown["Throughput"].trend == [6.0] * 59
     assert shown["Failure rate"].trend == [0.0] * 59
     # 18 in the two and a half minutes of the newest three steps
@@ -194,11 +194,11 @@ def test_a_step_that_goes_on_is_no_fall_of_the_throughput() -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_step", "seconds", "said"),
+    ("per_step", "seconds", "expected"),
     [(6, 0, "9/min"), (6, 59, "6/min"), (1_000, 30, "1,200/min"), (6, -200, "–")],
 )
-def test_the_throughput_is_over_the_time_that_is_counted(
-    per_step: int, seconds: int, said: str
+def test_throughput_is_the_mean_of_the_counted_minutes(
+    per_step: int, seconds: int, expected: str
 ) -> None:
     hour = past(
         {57: {"a": tally(per_step)}, 58: {"a": tally(per_step)}, 59: {"a": tally(per_step)}}
@@ -207,24 +207,24 @@ def test_the_throughput_is_over_the_time_that_is_counted(
     shown = facts()
     minutes = History(as_of, "rollup", hour.happened)
     given = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
-    assert tiles(given)["Throughput"].value == said
+    assert tiles(given)["Throughput"].value == expected
 
 
 def notices(shown: Facts) -> list[tuple[str, str, str]]:
     return [(notice.level, notice.text, notice.link) for notice in overview(shown).notices]
 
 
-def test_a_type_with_a_name_too_long_to_filter_by_has_no_link() -> None:
+def test_type_with_a_name_too_long_for_a_filter_has_no_link() -> None:
     name = "t" * 5_000
     shown = overview(
         facts(
             {("queued", name): 1, ("queued", "short"): 1},
-            happened={1: {name: tally(0, 30)}},
+            activity={1: {name: tally(0, 30)}},
             overdue_by_type={name: NOW - 90 * MINUTE},
             eligible=1,
         )
     )
-    # Only what leads to exactly what it counts is a link.
+    # A link leads to exactly the jobs that its notice counts.
     assert {notice.text[:4]: notice.link for notice in shown.notices} == {
         "Noth": "/dashboard/jobs?condition=due&sort=createdAt",
         "tttt": "",
@@ -233,11 +233,11 @@ def test_a_type_with_a_name_too_long_to_filter_by_has_no_link() -> None:
     assert {row.name: row.link for row in shown.types} == {name: "", "short": "?type=short"}
 
 
-def test_types_that_have_no_name_have_one_row_and_no_link() -> None:
+def test_types_without_a_name_share_one_row_without_a_link() -> None:
     shown = overview(
         facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
-            happened={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
+            activity={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
         )
     )
     assert {row.name: (row.link, row.now, row.done) for row in shown.types} == {
@@ -248,7 +248,7 @@ def test_types_that_have_no_name_have_one_row_and_no_link() -> None:
     assert [notice.link for notice in shown.notices] == [
         "/dashboard?range=1h&only=failing&text=%28other%29#types-title"
     ]
-    others = tiles(facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Others"]
+    others = tiles(facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
     assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
 
 
@@ -263,12 +263,12 @@ def row(name: str, **more: Any) -> TypeRow:
     return TypeRow(name=name, **usual | more)
 
 
-def test_a_row_tells_of_a_type_what_is_now_and_what_was() -> None:
+def test_type_row_has_the_present_counts_and_the_attempts_of_the_range() -> None:
     waits = Counter({bucket(100): 95, bucket(9_000): 5})
     shown = overview(
         facts(
             {("queued", "a"): 2, ("dlq", "a"): 1, ("odd", "b"): 4},
-            happened={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
+            activity={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
         )
     )
     rows = {row.name: row for row in shown.types}
@@ -307,21 +307,21 @@ ROWS = [
         ("-run", "bac"),
     ],
 )
-def test_types_are_sorted_by_any_column(by: str, expected: str) -> None:
+def test_sorted_types_sorts_by_any_column(by: str, expected: str) -> None:
     assert "".join(found.name[0] for found in sorted_types(ROWS, by, "")) == expected
 
 
-def test_every_column_sorts_both_ways_whatever_is_unknown() -> None:
+def test_sorted_types_accepts_unknown_values_in_every_column() -> None:
     assert all(len(sorted_types(ROWS, f"{way}{by}", "")) == 3 for by in SORTS for way in ("", "-"))
 
 
-def test_a_type_is_found_by_any_part_of_its_name() -> None:
+def test_sorted_types_finds_a_type_by_any_part_of_its_name() -> None:
     assert [found.name for found in sorted_types(ROWS, "type", "MAIL")] == ["a.mail", "c.Mail"]
     assert sorted_types(ROWS, "type", "nothing") == []
     assert sorted_types(ROWS, "type", ".*") == []
 
 
-def test_charts_have_a_column_for_each_line_and_nothing_of_the_future() -> None:
+def test_chart_columns_have_no_values_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
     hour = past({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
     ahead = History(minute(1), "rollup", hour.happened)
@@ -344,7 +344,7 @@ def test_charts_have_a_column_for_each_line_and_nothing_of_the_future() -> None:
     assert {len(values) for values in columns.values()} == {60}
 
 
-def test_every_range_gives_a_chart_of_a_size_that_can_be_read() -> None:
+def test_every_range_has_between_60_and_168_steps() -> None:
     assert {name: round(length / step) for name, (length, step) in RANGES.items()} == {
         "1h": 60,
         "24h": 144,

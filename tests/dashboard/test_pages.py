@@ -640,7 +640,7 @@ def test_a_fault_of_ours_is_a_page_without_internals(
 
     monkeypatch.setattr(JobLists, "page", fail)
     page = admin.page(JOBS, 500)
-    assert "The log of jobmon names the cause" in page.text
+    assert "See the log of jobmon for the cause" in page.text
     assert "hidden" not in page.text
 
 

@@ -42,11 +42,11 @@ class Page(HTMLParser):
 
     @property
     def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Elements and the names of their attributes: all that data may not add to."""
+        """Elements and the names of their attributes: data must never add to them."""
         return [(tag, tuple(attrs)) for tag, attrs in self.elements]
 
     def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
-        """The attributes of the elements that are a `tag` and have these attributes."""
+        """The attributes of each element `tag` that has the `wanted` attributes."""
         return [
             attrs
             for name, attrs in self.elements
@@ -54,7 +54,7 @@ class Page(HTMLParser):
         ]
 
     def addresses(self) -> list[str]:
-        """Everything that the page would load, open or send to."""
+        """Every address that the page would load, open or send to."""
         return [
             attrs[name] or "" for _, attrs in self.elements for name in ADDRESSES if name in attrs
         ]
@@ -67,11 +67,11 @@ class Viewer:
         self.client = app.test_client()
 
     def get(self, path: str, *, part: bool = False, **headers: str) -> TestResponse:
-        """GET, a header `Sec_Fetch_Site` being Sec-Fetch-Site."""
-        return self.client.get(path, headers=_named(headers) | (PART if part else {}))
+        """GET with headers; the keyword `Sec_Fetch_Site` is Sec-Fetch-Site."""
+        return self.client.get(path, headers=_header_names(headers) | (PART if part else {}))
 
     def post(self, path: str, form: dict[str, Any] | None = None, **headers: str) -> TestResponse:
-        return self.client.post(path, data=form, headers=_named(headers))
+        return self.client.post(path, data=form, headers=_header_names(headers))
 
     def page(self, path: str, status: int = 200, *, part: bool = False) -> Page:
         answer = self.get(path, part=part)
@@ -80,5 +80,5 @@ class Viewer:
         return Page(answer.text)
 
 
-def _named(headers: dict[str, str]) -> dict[str, str]:
+def _header_names(headers: dict[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
