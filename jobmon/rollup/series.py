@@ -42,6 +42,14 @@ KEEP_STEPS = 20_000
 Types = tuple[str, ...]
 
 
+class WindowError(ValueError):
+    """A window that the history cannot answer: `parameter` (`from` or `step`) is wrong."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """From `start` to before `end` (UTC) in steps; all are whole multiples of `span`."""
@@ -66,24 +74,28 @@ class Window:
         """The window, widened to whole steps; without `step` the finest that gives at most 168
         points and is still kept at its start, or else the coarsest that is.
 
-        ValueError says in words what cannot be told.
+        WindowError if such a window cannot be answered.
         """
         now = datetime.now(UTC)
         if start >= end:
-            raise ValueError("from must be before to.")
+            raise WindowError("from", "Must be before `to`.")
         if step is None:
             few = [good for good in _STEPS if (end - start) / good <= _MAX_POINTS]
             many = [good for good in reversed(_STEPS) if good not in few]
             windows = (cls.widened(start, end, good) for good in (*few, *many))
             step = next((window.step for window in windows if window.is_kept(kept, now)), DAY)
         if step < MINUTE or step % MINUTE:
-            raise ValueError("step must be a multiple of 60 seconds.")
+            raise WindowError("step", "Must be a multiple of 60.")
         window = cls.widened(start, end, step)
         if not window.is_kept(kept, now):
-            days, larger = kept[window.span].days, _LARGER[window.span]
-            raise ValueError(f"What is older than {days} days is not told by {larger}.")
+            days, coarser = kept[window.span].days, _COARSER_STEP_S.get(window.span)
+            if coarser is None:
+                message = f"`from` is before the retained history ({days} days)."
+                raise WindowError("from", message)
+            message = f"Must be a multiple of {coarser} for a `from` more than {days} days ago."
+            raise WindowError("step", message)
         if (window.end - window.start) / step > MAX_STEPS:
-            raise ValueError(f"More than {MAX_STEPS} steps: make step larger.")
+            raise WindowError("step", f"Makes more than {MAX_STEPS} steps.")
         return window
 
     @classmethod
@@ -113,13 +125,8 @@ class Window:
             at += span
 
 
-_LARGER = {
-    MINUTE: "the minute: step must be a multiple of 3600",
-    10 * MINUTE: "ten minutes: step must be a multiple of 3600",
-    HOUR: "the hour: step must be a multiple of 86400",
-    6 * HOUR: "six hours: step must be a multiple of 86400",
-    DAY: "the day, nor at all: from is too early",
-}
+# In seconds: the steps that are still stored where those of a span are not.
+_COARSER_STEP_S = {MINUTE: 3_600, 10 * MINUTE: 3_600, HOUR: 86_400, 6 * HOUR: 86_400}
 # An hour is told by the minute, a day by ten minutes, a week by the hour, a month by six hours.
 _STEPS = (*SPANS, 7 * DAY)
 _MAX_POINTS = 168
