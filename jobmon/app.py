@@ -8,7 +8,10 @@ from pymongo import MongoClient
 
 from jobmon import __version__, logs, tracing
 from jobmon.api import admin, health, jobs, metrics, openapi
+from jobmon.api.job_lists import ListResponder
 from jobmon.dashboard import views
+from jobmon.dashboard.job_pages import JobPages
+from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.redaction import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import SeriesReader
@@ -65,6 +68,7 @@ def create_app(
     series = SeriesReader(connection, rollup)
     store, lists = JobStore(connection), JobLists(connection, redactor)
     known_fields = KnownFields(connection)
+    responder = ListResponder(lists, stats)
     tracing.instrument(app)
     request_log.register(app)
     queue_metrics = metrics.QueueMetrics(
@@ -77,13 +81,15 @@ def create_app(
     admission.register(app, settings)
     api = openapi.DocumentedApi(app)
     for routes in (
-        jobs.blueprint(store, lists, stats),
-        admin.blueprint(lists, series, stats, known_fields),
+        jobs.blueprint(store, responder),
+        admin.blueprint(responder, series, stats, known_fields),
         health.blueprint(probe, rollup, app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
-    app.register_blueprint(views.blueprint(store, lists, series, stats, known_fields))
+    overview_page = OverviewPage(stats, series, known_fields)
+    job_pages = JobPages(store, lists, responder, stats, known_fields)
+    app.register_blueprint(views.blueprint(overview_page, job_pages))
     compression.register(app)
     return app
 

@@ -11,7 +11,7 @@ import click
 from flask.cli import ScriptInfo
 
 from jobmon import __version__, logs
-from jobmon.api.openapi import document
+from jobmon.api.openapi import render_document
 from jobmon.app import create_app
 from jobmon.demo.stack import StackError, run_stack
 from jobmon.demo.workload import run_workload
@@ -180,7 +180,7 @@ def openapi() -> None:
     """Print the OpenAPI document that `/openapi.json` answers with; needs no settings."""
     # Nothing connects before the first request, and no setting is part of the document.
     settings = Settings(mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR")
-    click.echo(document(create_app(settings)), nl=False)
+    click.echo(render_document(create_app(settings)), nl=False)
 
 
 @main.command()

@@ -1,7 +1,8 @@
-"""`/admin/jobs/…`: the routes of whoever runs the queue."""
+"""`/admin/jobs/…`: the routes for those who operate the queue."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -9,15 +10,14 @@ from typing import Any, TypeVar
 from flask import Response
 
 from jobmon.api import examples
-from jobmon.api.jobs import list_of_jobs
+from jobmon.api.answers import JobList, JobStats, TimeSeries, TypeList
+from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
-from jobmon.api.schemas import (
-    JobList,
-    JobStats,
+from jobmon.api.queries import (
+    ListParameters,
     ListQuery,
-    TimeSeries,
-    TimeSeriesQuery,
-    TypeList,
+    TimeSeriesParameters,
+    WindowParameters,
     WindowQuery,
 )
 from jobmon.api.shared_response import SharedResponse
@@ -32,11 +32,11 @@ from jobmon.rollup.series import (
     SeriesReader,
     TooManyTypesError,
     Window,
+    WindowError,
 )
 from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.known_fields import KnownFields
-from jobmon.store.lists import JobLists
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.stats import QueueStats
 from jobmon.web.errors import invalid, unavailable
@@ -45,100 +45,106 @@ K = TypeVar("K")
 
 
 def blueprint(
-    lists: JobLists, series: SeriesReader, stats: StatsReader, known_fields: KnownFields
+    lists: ListResponder, series: SeriesReader, stats: StatsReader, known_fields: KnownFields
 ) -> Routes:
     """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
-    stats_text, series_text = (
-        SharedResponse(JobStats(), 1),
-        SharedResponse(TimeSeries(), KEEP_ANSWERS),
-    )
+    stats_response = SharedResponse(JobStats(), 1)
+    series_response = SharedResponse(TimeSeries(), KEEP_ANSWERS)
 
     @routes.get("/queue")
     @routes.doc(operationId="listJobs")
-    @routes.arguments(ListQuery, location="query")
+    @routes.arguments(ListParameters, location="query")
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
-    @routes.as_files
-    def queue(query: dict[str, Any]) -> dict[str, Any] | Response:
-        """All jobs.
+    @routes.document_files
+    def queue(query: ListQuery) -> dict[str, Any] | Response:
+        """List all jobs.
 
-        Newest first by createdAt. Filters combine; one that is given but empty is no filter.
+        Newest first by createdAt. Filters combine; an empty filter is no filter.
         """
-        return list_of_jobs(lists, stats, query)
+        return lists.respond(query)
 
     @routes.get("/stats")
     @routes.doc(operationId="getStats")
     @routes.response(HTTPStatus.OK, JobStats, example=examples.JOB_STATS)
     def queue_stats() -> Response:
-        """The figures of the whole queue.
+        """Get statistics of the whole queue.
 
-        `asOf` says what moment they are true of, `source` how they were come by.
+        `asOf` is the time that they describe, `source` how they were obtained.
         """
         current = stats.stats()
-        return stats_text.of(current, lambda: _stats(current))
+        return stats_response.respond(current, lambda: _format_stats(current))
 
     @routes.get("/timeseries")
     @routes.doc(operationId="getTimeseries")
-    @routes.arguments(TimeSeriesQuery, location="query")
+    @routes.arguments(TimeSeriesParameters, location="query")
     @routes.response(HTTPStatus.OK, TimeSeries, example=examples.SERIES)
-    def timeseries(query: dict[str, Any]) -> Response:
-        """What happened, step by step: enqueued, attempts by outcome, dead letters, durations.
+    def timeseries(query: WindowQuery) -> Response:
+        """Get the activity of the queue by step: jobs enqueued, attempts by outcome, durations.
 
-        From what the collector keeps. Without one counted now, for up to six hours; more is a 503.
+        From the collector's history. Without a collector, windows of up to six hours are counted
+        live; longer ones are answered with 503.
         """
-        window = _window(series, query)
-        types = tuple(sorted({*query["type"]} - {""}))
-        past = _told(lambda: series.by_step(window, types))
+        window = _resolve_window(series, query)
+        with _explain_history_errors():
+            history = series.by_step(window, query.types)
 
-        def answer() -> dict[str, Any]:
-            stood, unknown = {} if types else series.stood(window), known_fields.unknown
+        def make_answer() -> dict[str, Any]:
+            samples = {} if query.types else series.stood(window)
+            unknown = known_fields.unknown
             data = [
                 {
                     "at": at,
-                    **(_NOT_COUNTED if at in past.uncounted else _happened(told, unknown)),
-                    **_stood(stood.get(at)),
+                    **(
+                        _UNCOUNTED_STEP
+                        if at in history.uncounted
+                        else _format_activity(activity, unknown)
+                    ),
+                    **_format_sample(samples.get(at)),
                 }
-                for at, told in past.happened.items()
+                for at, activity in history.happened.items()
             ]
-            return {"meta": _about(window, past), "data": data}
+            return {"meta": _format_window(window, history), "data": data}
 
-        return series_text.of(past, answer)
+        return series_response.respond(history, make_answer)
 
     @routes.get("/types")
     @routes.doc(operationId="listTypes")
-    @routes.arguments(WindowQuery, location="query")
+    @routes.arguments(WindowParameters, location="query")
     @routes.response(HTTPStatus.OK, TypeList, example=examples.TYPE_LIST)
-    def types(query: dict[str, Any]) -> dict[str, Any]:
-        """Every type of job: its jobs by status now, and what happened to it in a window.
+    def types(query: WindowQuery) -> dict[str, Any]:
+        """List the types of jobs: jobs by status now, and activity in a window.
 
-        From what the collector keeps. Without one counted now, for up to six hours; more is a 503.
+        From the collector's history. Without a collector, windows of up to six hours are counted
+        live; longer ones are answered with 503.
         """
-        window = _window(series, query)
-        past, figures = _told(lambda: series.by_type(window)), stats.stats()
-        now = figures.type_counts_for(past.happened)
-        if now is None:
-            now = dict.fromkeys(past.happened)
-        minutes = (min(window.end, past.as_of) - window.start) / MINUTE
-        nothing, unknown = Activity.of([]), known_fields.unknown
+        window = _resolve_window(series, query)
+        with _explain_history_errors():
+            history = series.by_type(window)
+        counts = stats.stats().type_counts_for(history.happened)
+        if counts is None:
+            counts = dict.fromkeys(history.happened)
+        minutes = (min(window.end, history.as_of) - window.start) / MINUTE
+        idle, unknown = Activity.of([]), known_fields.unknown
         data = []
-        for kind in sorted(now):
-            told = past.happened.get(kind, nothing)
-            rate = round(told.finished / minutes, 3) if minutes > 0 else 0.0
+        for job_type in sorted(counts):
+            activity = history.happened.get(job_type, idle)
+            rate = round(activity.finished / minutes, 3) if minutes > 0 else 0.0
             data.append(
                 {
-                    "type": kind,
-                    "statusCounts": now[kind],
+                    "type": job_type,
+                    "statusCounts": counts[job_type],
                     "finishedPerMinute": None if "finishedAt" in unknown else rate,
-                    **_happened(told, unknown),
+                    **_format_activity(activity, unknown),
                 }
             )
-        return {"meta": _about(window, past), "data": data}
+        return {"meta": _format_window(window, history), "data": data}
 
     return routes
 
 
-# The reasons why figures are unknown, under the names that the figures have in an answer.
-_UNKNOWN = {
+# The fields of an answer whose value may be unknown, by the name of the statistic.
+_FIELDS = {
     "oldest_queued": "oldestQueuedJobAgeMs",
     "oldest_queued_by_type": "oldestQueuedJobAgeMsByType",
     "expired_leases": "expiredLeases",
@@ -147,91 +153,92 @@ _UNKNOWN = {
 }
 
 
-def _stats(figures: QueueStats) -> dict[str, Any]:
-    health = figures.health
-    reasons = {
-        _UNKNOWN[name]: reason for name, reason in health.unknown.items() if name in _UNKNOWN
-    }
-    if figures.counts is None:
+def _format_stats(stats: QueueStats) -> dict[str, Any]:
+    health = stats.health
+    reasons = {_FIELDS[name]: reason for name, reason in health.unknown.items() if name in _FIELDS}
+    if stats.counts is None:
         reasons |= dict.fromkeys(("statusCounts", "typeCounts"), UNCOUNTED)
     return {
-        "totalJobs": figures.total,
-        "statusCounts": figures.status_counts(),
-        "typeCounts": figures.type_counts(),
-        "oldestQueuedJobAgeMs": figures.oldest_queued_age_ms(),
+        "totalJobs": stats.total,
+        "statusCounts": stats.status_counts(),
+        "typeCounts": stats.type_counts(),
+        "oldestQueuedJobAgeMs": stats.oldest_queued_age_ms(),
         "oldestQueuedJobAgeMsByType": {
-            kind: figures.age_ms(at) for kind, at in health.oldest_queued_by_type.items()
+            kind: stats.age_ms(at) for kind, at in health.oldest_queued_by_type.items()
         },
         "expiredLeases": health.expired_leases,
         "eligibleJobs": health.eligible,
         "scheduledJobs": health.scheduled,
         "estimatedTotalJobs": health.estimated_total,
         "reasons": reasons,
-        "asOf": figures.as_of,
-        "source": figures.source,
+        "asOf": stats.as_of,
+        "source": stats.source,
     }
 
 
-def _window(series: SeriesReader, query: dict[str, Any]) -> Window:
-    """The window that a query asks for; 422 if it cannot be told."""
-    end = query.get("end") or datetime.now(UTC)
-    step = timedelta(seconds=query["step"]) if "step" in query else None
+def _resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
+    """The window of a request, with defaults for what it leaves open; ApiError 422."""
+    end = query.end or datetime.now(UTC)
+    step = timedelta(seconds=query.step) if query.step is not None else None
     try:
-        return series.window(query.get("start") or end - HOUR, end, step)
-    except OverflowError:  # an hour before the first moment, a step after the last
-        wrong = "from" if "start" in query else "to"
-        raise invalid(wrong, "Too near to the beginning or the end of time.") from None
-    except ValueError as error:
-        raise invalid("step" if "step" in str(error) else "from", str(error)) from None
+        return series.window(query.start or end - HOUR, end, step)
+    except OverflowError:  # an hour before the first datetime, a step after the last
+        parameter = "from" if query.start is not None else "to"
+        raise invalid(parameter, "Out of range.") from None
+    except WindowError as error:
+        raise invalid(error.parameter, str(error)) from None
 
 
-def _told(tell: Callable[[], History[K]]) -> History[K]:
+@contextmanager
+def _explain_history_errors() -> Iterator[None]:
     try:
-        return tell()
+        yield
     except MissingIndexError:
         raise unavailable(
             "collector_unavailable", "An index is missing: `jobmon init` creates it."
         ) from None
     except NoCollectorError:
         raise unavailable(
-            "collector_unavailable", "Without a collector only a few hours can be told."
+            "collector_unavailable", "Without a collector a window has at most six hours."
         ) from None
     except TooManyTypesError:
-        raise invalid("type", "Of so many types no single one is told.") from None
+        raise invalid("type", "Too many job types in this window to filter by type.") from None
 
 
-def _about(window: Window, past: History[K]) -> dict[str, Any]:
+def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
     return {
         "start": window.start,
         "end": window.end,
         "step": round(window.step.total_seconds()),
-        "asOf": past.as_of,
-        "source": past.source,
-        "complete": past.is_complete,
+        "asOf": history.as_of,
+        "source": history.source,
+        "complete": history.is_complete,
     }
 
 
-# A step that no collector has counted yet.
-_NOT_COUNTED: dict[str, Any] = dict.fromkeys(
+# A step that the collector has not counted yet.
+_UNCOUNTED_STEP: dict[str, Any] = dict.fromkeys(
     ("enqueued", "succeeded", "failed", "dlq", "failureRate")
 ) | dict.fromkeys(("waitMs", "runMs"), Durations.of(Counter()))
 
 
-def _stood(gauge: QueueSample | None) -> dict[str, Any]:
+def _format_sample(sample: QueueSample | None) -> dict[str, Any]:
     return {
-        "statusCounts": None if gauge is None else gauge.status_counts,
-        "oldestQueuedJobAgeMs": None if gauge is None else gauge.oldest_queued_ms,
+        "statusCounts": None if sample is None else sample.status_counts,
+        "oldestQueuedJobAgeMs": None if sample is None else sample.oldest_queued_ms,
     }
 
 
-def _happened(told: Activity, unknown: frozenset[str]) -> dict[str, Any]:
+def _format_activity(activity: Activity, unknown: frozenset[str]) -> dict[str, Any]:
+    """The activity, with null for what depends on a date that documents do not have."""
     ends_unknown = "finishedAt" in unknown
+    rate = round(activity.failed / activity.finished, 4) if activity.finished else None
     return {
-        "enqueued": None if "createdAt" in unknown else told.enqueued,
-        "succeeded": None if ends_unknown else told.succeeded,
-        "failed": None if ends_unknown else told.failed,
-        "dlq": None if ends_unknown else told.dlq,
-        "failureRate": round(told.failed / told.finished, 4) if told.finished else None,
-        "waitMs": told.wait,
-        "runMs": told.run,
+        "enqueued": None if "createdAt" in unknown else activity.enqueued,
+        "succeeded": None if ends_unknown else activity.succeeded,
+        "failed": None if ends_unknown else activity.failed,
+        "dlq": None if ends_unknown else activity.dlq,
+        "failureRate": rate,
+        "waitMs": activity.wait,
+        "runMs": activity.run,
     }

@@ -1,4 +1,4 @@
-"""What the routes answer, by example: for the documentation. A test holds them to the schemas."""
+"""Example answers for the OpenAPI document. A test checks them against the schemas."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ ERROR_MESSAGES = {
     "server_error": "Internal server error.",
     "database_unavailable": "The database does not answer. Try again.",
     "identity_provider_unavailable": "The token cannot be checked now. Try again.",
-    "collector_unavailable": "Without a collector only a few hours can be told.",
-    "revocations_lost": "The list of revoked tokens is gone; the log has more.",
+    "collector_unavailable": "Without a collector a window has at most six hours.",
+    "revocations_lost": "The list of revoked tokens is lost; the log has details.",
     "overloaded": "Too many requests at once. Try again.",
 }
 ERRORS: dict[str, dict[str, Any]] = {
@@ -109,7 +109,7 @@ _WINDOW = {
     "source": "rollup",
     "complete": True,
 }
-_HAPPENED = {
+_ACTIVITY = {
     "enqueued": 120,
     "succeeded": 95,
     "failed": 5,
@@ -120,21 +120,21 @@ _HAPPENED = {
 }
 _STEP = {
     "at": "2026-11-24T01:11:00.000Z",
-    **_HAPPENED,
+    **_ACTIVITY,
     "statusCounts": JOB_STATS["statusCounts"],
     "oldestQueuedJobAgeMs": 41_000,
 }
 SERIES = {"meta": _WINDOW, "data": [_STEP]}
-_OF_TYPE = {
+_TYPE_STATS = {
     "type": "payout.execute",
-    **_HAPPENED,
+    **_ACTIVITY,
     "statusCounts": JOB_STATS["typeCounts"]["payout.execute"],  # type: ignore[index]
     "finishedPerMinute": 1.69,
 }
-TYPE_LIST = {"meta": _WINDOW, "data": [_OF_TYPE]}
+TYPE_LIST = {"meta": _WINDOW, "data": [_TYPE_STATS]}
 
-ALIVE = {"status": "ok"}
-READY = {
+LIVENESS = {"status": "ok"}
+READINESS = {
     "status": "ready",
     "checks": {"database": {"ping_ms": 0.4, "readable": True}, "rollup": {"fresh": True}},
 }

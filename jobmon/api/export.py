@@ -1,7 +1,7 @@
-"""A list as a file: everything that a filter matches, streamed as CSV or NDJSON.
+"""Streams all jobs of a list as a CSV or NDJSON file.
 
-What has been sent cannot be taken back. A complete file ends with a marker and the number of its
-rows; a fault before that breaks the connection off, which an HTTP/1.0 proxy hides.
+A complete file ends with a marker and the number of rows. A fault before that closes the
+connection; a reader behind an HTTP/1.0 proxy sees only that the marker is missing.
 """
 
 import csv
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from flask import Flask, Response, current_app, request
 from pymongo.errors import PyMongoError
 
-from jobmon.api.schemas import JobSummary
+from jobmon.api.answers import JobSummary
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
@@ -30,55 +30,55 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# Of a process: each export holds a thread and keeps the database busy as long as it runs.
-AT_ONCE = 4
-PER_CALLER = 1  # so that nobody keeps all others from exporting
+# Per process: a running export holds a thread and keeps the database busy.
+MAX_EXPORTS = 4
+PER_CALLER = 1  # so that one caller cannot take all exports
 RETRY_AFTER_S = 10
 
 _COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
 _CSV_COLUMNS = [*_COLUMNS, "lastErrorCode", "lastErrorMessage"]
 _CSV_END = "#end"
-# Importers trim blanks, drop what is invisible, and take the full-width forms for the ASCII ones.
+# Spreadsheets trim blanks, drop invisible characters and read full-width forms as ASCII ones.
 _FORMULA = re.compile(
     r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]"
 )
 
 
-def _csv(jobs: list[dict[str, Any]]) -> str:
+def _render_csv(jobs: list[dict[str, Any]]) -> str:
     rows = []
     for job in jobs:
         error = job["lastError"] or {}
         values = [*(job[name] for name in _COLUMNS), error.get("code"), error.get("message")]
-        rows.append([_harmless(value) for value in values])
-    return _csv_of(rows)
+        rows.append([_escape_formula(value) for value in values])
+    return _write_csv(rows)
 
 
-def _csv_end(rows: int) -> str:
-    return _csv_of([[_CSV_END, rows, *[None] * (len(_CSV_COLUMNS) - 2)]])
+def _render_csv_end(rows: int) -> str:
+    return _write_csv([[_CSV_END, rows, *[None] * (len(_CSV_COLUMNS) - 2)]])
 
 
-def _csv_of(rows: list[list[Any]]) -> str:
+def _write_csv(rows: list[list[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue()
 
 
-def _harmless(value: Any) -> Any:
-    """What a spreadsheet would run as a formula, as text; and so what looks like the end."""
+def _escape_formula(value: Any) -> Any:
+    """`value`, with a quote in front if a spreadsheet would run it or it looks like the end row."""
     is_harmful = isinstance(value, str) and (_FORMULA.match(value) or value == _CSV_END)
     return f"'{value}" if is_harmful else value
 
 
-def _ndjson(jobs: list[dict[str, Any]]) -> str:
+def _render_ndjson(jobs: list[dict[str, Any]]) -> str:
     return "".join(f"{json.dumps(job, ensure_ascii=False)}\n" for job in jobs)
 
 
-def _ndjson_end(rows: int) -> str:
+def _render_ndjson_end(rows: int) -> str:
     return f"{json.dumps({'end': True, 'rows': rows})}\n"
 
 
-class _Form(NamedTuple):
-    """How a file looks: its start, a batch of `JobSummary`s in it, and its end by its rows."""
+class _Layout(NamedTuple):
+    """Parts of a file: its header, a batch of `JobSummary` rows, and its end by number of rows."""
 
     mimetype: str
     header: str
@@ -86,36 +86,33 @@ class _Form(NamedTuple):
     end: Callable[[int], str]
 
 
-_FORMS = {
-    "csv": _Form("text/csv", _csv_of([_CSV_COLUMNS]), _csv, _csv_end),
-    "ndjson": _Form("application/x-ndjson", "", _ndjson, _ndjson_end),
+_LAYOUTS = {
+    "csv": _Layout("text/csv", _write_csv([_CSV_COLUMNS]), _render_csv, _render_csv_end),
+    "ndjson": _Layout("application/x-ndjson", "", _render_ndjson, _render_ndjson_end),
 }
 
 
-class _Slots:
-    """How many exports run, and whose."""
+class ExportSlots:
+    """The exports that are running, by caller. One app has one; its workers do not share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
     def take(self, caller: str) -> None:
-        """Count one more export of `caller`, who must `give_back`; ApiError 429."""
+        """Count a new export of `caller`, who must `release` it; ApiError 429."""
         with self._lock:
             if self._running[caller] >= PER_CALLER:
-                raise _too_many("An export of yours is running. Try again when it has ended.")
-            if self._running.total() >= AT_ONCE:
-                raise _too_many(f"{AT_ONCE} exports are running. Try again.")
+                raise _too_many("You already have an export running. Try again when it has ended.")
+            if self._running.total() >= MAX_EXPORTS:
+                raise _too_many(f"{MAX_EXPORTS} exports are already running. Try again later.")
             self._running[caller] += 1
 
-    def give_back(self, caller: str) -> None:
+    def release(self, caller: str) -> None:
         """An export of `caller` has ended."""
         with self._lock:
             self._running[caller] -= 1
-            self._running = +self._running  # forgets who has none
-
-
-_slots = _Slots()
+            self._running = +self._running  # drops callers without exports
 
 
 def _too_many(message: str) -> ApiError:
@@ -123,47 +120,48 @@ def _too_many(message: str) -> ApiError:
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
 
-def export(batches: Iterator[list[Document]], form: str) -> Response:
-    """The jobs of all batches as a file, `form` being csv or ndjson; ApiError 429.
+def export(batches: Iterator[list[Document]], file_format: str, slots: ExportSlots) -> Response:
+    """The jobs of all batches as a file, `file_format` being csv or ndjson; ApiError 429.
 
-    The first batch is read before the answer begins, so its faults are answers like any other.
+    The first batch is read before the response begins, so that its faults become normal errors.
     """
     caller = auth.subject()
-    _slots.take(caller)
-    with ExitStack() as slot:
-        slot.callback(_slots.give_back, caller)
+    slots.take(caller)
+    with ExitStack() as stack:
+        stack.callback(slots.release, caller)
         batches = chain([next(batches, [])], batches)
-        held = slot.pop_all()  # given back once: at the file's end, or when the caller goes before
+        slot = stack.pop_all()  # released once: at the end of the file, or when the caller leaves
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    text = _text(app, batches, _FORMS[form], str(request.endpoint))
-    response = Response(_holding(held, text), mimetype=_FORMS[form].mimetype)
-    response.call_on_close(held.close)
-    name = f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+    layout = _LAYOUTS[file_format]
+    text = _render(app, batches, layout, str(request.endpoint))
+    response = Response(_hold_slot(slot, text), mimetype=layout.mimetype)
+    response.call_on_close(slot.close)
+    name = f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{file_format}"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 
-def _holding(held: ExitStack, text: Iterator[str]) -> Iterator[str]:
-    with held:
+def _hold_slot(slot: ExitStack, text: Iterator[str]) -> Iterator[str]:
+    with slot:
         yield from text
 
 
-def _text(
-    app: Flask, batches: Iterator[list[Document]], form: _Form, endpoint: str
+def _render(
+    app: Flask, batches: Iterator[list[Document]], layout: _Layout, endpoint: str
 ) -> Iterator[str]:
     schema = JobSummary(many=True)
     rows = 0
-    if form.header:
-        yield form.header
+    if layout.header:
+        yield layout.header
     try:
         for batch in batches:
-            with app.app_context():  # the request's has ended
-                text = form.render(schema.dump(batch))
+            with app.app_context():  # the request has ended
+                text = layout.render(schema.dump(batch))
             rows += len(batch)
             if text:
                 yield text
     except PyMongoError as error:
-        log.error("%s: an export broke off: %s", endpoint, describe_error(error))
-        # To gunicorn as if the caller had gone: it closes without the last chunk.
-        raise ConnectionResetError(errno.ECONNRESET, "the export broke off") from None
-    yield form.end(rows)
+        log.error("%s: export aborted: %s", endpoint, describe_error(error))
+        # gunicorn then closes the connection without the last chunk.
+        raise ConnectionResetError(errno.ECONNRESET, "export aborted") from None
+    yield layout.end(rows)

@@ -1,14 +1,16 @@
-"""`GET /healthz` and `GET /readyz`: probes for whatever keeps the service running."""
+"""`GET /healthz` and `GET /readyz`: liveness and readiness probes."""
 
 import logging
 from http import HTTPStatus
 from typing import Any
 
+from marshmallow import fields
 from pymongo.errors import PyMongoError
 
 from jobmon.api import examples
+from jobmon.api.answers import Answer, Error
+from jobmon.api.fields import describe
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
-from jobmon.api.schemas import Error, Liveness, Readiness
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.failures import Failure, classify_failure
 from jobmon.store.probe import DatabaseProbe
@@ -18,31 +20,89 @@ from jobmon.web.revocation import RevokedTokens
 log = logging.getLogger(__name__)
 
 
+class Liveness(Answer):
+    """The process is up."""
+
+    status = fields.String(**describe("`ok`.", enum=["ok"]))
+
+
+class DatabaseCheck(Answer):
+    """The watched database responds."""
+
+    ping_ms = fields.Float(**describe("Duration of a ping, in milliseconds."))
+    readable = fields.Boolean(
+        allow_none=True,
+        **describe("Whether the watched collections can be read; null if unknown."),
+    )
+    reason = fields.String(**describe("Why `readable` is unknown.", optional=True))
+
+
+class BuildProgress(Answer):
+    """Progress of the collector's first count."""
+
+    counted = fields.Integer(**describe("Jobs counted so far."))
+    estimated = fields.Integer(**describe("Estimated number of all jobs."))
+
+
+class RollupCheck(Answer):
+    """State of the collector's statistics; without fresh ones, jobs are counted live."""
+
+    fresh = fields.Boolean(**describe("Whether the collector's statistics are fresh."))
+    build = fields.Nested(
+        BuildProgress,
+        allow_none=True,
+        **describe("Progress of the first count, if not fresh; null without one.", optional=True),
+    )
+    reason = fields.String(**describe("Why the state of the collector is unknown.", optional=True))
+    failure = fields.String(
+        **describe(
+            "Exception that stopped a collector in a web process in the last five minutes. It is "
+            "restarted.",
+            optional=True,
+        )
+    )
+
+
+class ReadinessChecks(Answer):
+    """Results of the checks."""
+
+    database = fields.Nested(DatabaseCheck)
+    rollup = fields.Nested(RollupCheck)
+
+
+class Readiness(Answer):
+    """The watched collections can be read."""
+
+    status = fields.String(**describe("`ready`.", enum=["ready"]))
+    checks = fields.Nested(ReadinessChecks)
+
+
 def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens) -> Routes:
-    """Liveness and readiness; anyone may ask."""
+    """The probes; neither needs a token."""
     routes = Routes("health", __name__, access=Access.ANYONE)
 
     @routes.get("/healthz")
     @routes.doc(operationId="getHealth")
-    @routes.response(HTTPStatus.OK, Liveness, example=examples.ALIVE)
+    @routes.response(HTTPStatus.OK, Liveness, example=examples.LIVENESS)
     def healthz() -> dict[str, Any]:
-        """The process answers."""
+        """Check that the process is up."""
         return {"status": "ok"}
 
     @routes.get("/readyz")
     @routes.doc(operationId="getReadiness")
-    @routes.response(HTTPStatus.OK, Readiness, example=examples.READY)
+    @routes.response(HTTPStatus.OK, Readiness, example=examples.READINESS)
     @routes.alt_response(
         HTTPStatus.SERVICE_UNAVAILABLE,
         schema=Error,
-        description="The watched collections cannot be read, or revoked tokens are not known.",
+        description="The watched collections cannot be read, or revoked tokens are unknown.",
         examples={name: {"value": example} for name, example in examples.NOT_READY.items()},
         headers=RETRY_AFTER,
     )
     def readyz() -> dict[str, Any]:
-        """The watched collections can be read; if not, `details.database` says why.
+        """Check that the watched collections can be read.
 
-        503 also when the list of revoked tokens is lost.
+        503 if not, with the reason in `details.database`; also if the list of revoked tokens is
+        lost.
         """
         database = probe.look()
         if not database.ready:
@@ -51,48 +111,48 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
                 f"Not ready: {database.reason}.",
                 details={"database": [str(database.reason)]},
             )
-        if _are_lost(revoked):
-            message = "The list of revoked tokens is gone; the log has more."
+        if _are_revocations_lost(revoked):
+            message = "The list of revoked tokens is lost; the log has details."
             raise unavailable("revocations_lost", message)
-        checked: dict[str, Any] = {"ping_ms": database.ping_ms, "readable": database.readable}
+        check: dict[str, Any] = {"ping_ms": database.ping_ms, "readable": database.readable}
         if database.reason is not None:
-            checked["reason"] = database.reason
-        return {"status": "ready", "checks": {"database": checked, "rollup": _rollup(rollup)}}
+            check["reason"] = database.reason
+        return {"status": "ready", "checks": {"database": check, "rollup": _check_rollup(rollup)}}
 
     return routes
 
 
-def _are_lost(revoked: RevokedTokens) -> bool:
-    """Whether the list is lost; a database that went away since the probe looked raises instead."""
+def _are_revocations_lost(revoked: RevokedTokens) -> bool:
+    """Whether the list is lost; PyMongoError if the database is away by now."""
     try:
         return revoked.are_lost()
     except PyMongoError as error:
         match classify_failure(error):
             case None:
-                log.error("readiness lacks the revoked tokens", exc_info=error)
+                log.error("could not read the revoked tokens for readiness", exc_info=error)
                 return True
             case Failure.TOO_SLOW:
                 return False
             case _:
                 raise
-    except Exception as error:  # whatever is stored there, the probe answers
-        log.error("readiness lacks the revoked tokens", exc_info=error)
+    except Exception as error:  # the probe answers whatever the document holds
+        log.error("could not read the revoked tokens for readiness", exc_info=error)
         return True
 
 
-def _rollup(rollup: RollupReader) -> dict[str, Any]:
-    """Never a reason to be unready: without a collector's figures they are counted live."""
+def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
+    """The state of the collector. It never makes the service unready: jobs are counted live."""
     try:
         if rollup.figures() is not None:
-            return {"fresh": True} | _failure(rollup)
+            return {"fresh": True} | _describe_failure(rollup)
         if not rollup.is_readable:
-            return {"fresh": False, "reason": "the user may not read jobmon's own database"}
-        return {"fresh": False, "build": rollup.build()} | _failure(rollup)
-    except Exception as error:  # whatever is stored there, the probe answers
-        log.error("readiness lacks the rollup", exc_info=error)
+            return {"fresh": False, "reason": "the MongoDB user may not read jobmon's own database"}
+        return {"fresh": False, "build": rollup.build()} | _describe_failure(rollup)
+    except Exception as error:  # the probe answers whatever the document holds
+        log.error("could not read the rollup for readiness", exc_info=error)
         return {"fresh": False, "reason": "jobmon's own database could not be read"}
 
 
-def _failure(rollup: RollupReader) -> dict[str, str]:
+def _describe_failure(rollup: RollupReader) -> dict[str, str]:
     failure = rollup.failure()
     return {} if failure is None else {"failure": failure}

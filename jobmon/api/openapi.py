@@ -1,6 +1,6 @@
-"""The OpenAPI document: what the blueprints declare, with the failures that each route shares.
+"""The OpenAPI document, made from the blueprints' declarations.
 
-A `Routes` blueprint is guarded and documented by one declaration, so that neither can be forgotten.
+The `access` of a `Routes` blueprint both guards its routes and documents them.
 """
 
 import json
@@ -16,7 +16,8 @@ from flask import Flask, Response, current_app
 from flask_smorest import Api, Blueprint
 from marshmallow import fields
 
-from jobmon.api import examples, schemas
+from jobmon.api import answers, examples
+from jobmon.api.fields import OptionalDate
 from jobmon.web import auth, errors, rate_limit
 from jobmon.web.compression import fixed_response
 
@@ -24,61 +25,60 @@ RENEW = "jobmon openapi > docs/openapi.json"
 BEARER = "bearer"
 
 _ABOUT = """\
-A read-only monitor of a job queue that other programs keep in MongoDB.
+A read-only monitor of a job queue in MongoDB.
 
-Dates are ISO 8601 in UTC with milliseconds and `Z`. A watched document may hold anything: what is
-missing is null, and text that stands where a date belongs is shown as it is.
+Dates are ISO 8601 in UTC with milliseconds and `Z`. A watched document may hold anything: missing
+fields are null, and text in place of a date is shown unchanged.
 
-Every failure is an `Error`, also where no route is (404 `not_found`) and for a method that a route
-does not have (405 `method_not_allowed`, with `Allow`). A HEAD is answered as the GET would be.
-Before all that, a request that is not received within five seconds is 408 `request_timeout`, a
-body of more than 64 KiB 413 `request_entity_too_large`. A token is checked before anything else is
-looked at; parameters that are not named here are ignored.
+Every error is an `Error`, including 404 `not_found` for an unknown path and 405
+`method_not_allowed` (with `Allow`). A request that is not received within five seconds gets 408
+`request_timeout`, a body of more than 64 KiB 413 `request_entity_too_large`. The token is checked
+before the parameters; unknown parameters are ignored. A HEAD is answered like a GET, without body.
 """
 
 _TAGS = {
-    "jobs": "Jobs of whoever asks.",
-    "admin": "The whole queue: for roles with ADMIN_DASHBOARD.",
-    "health": "Probes for whatever keeps the service running; no token.",
+    "jobs": "The caller's jobs.",
+    "admin": "The whole queue. Needs a role with ADMIN_DASHBOARD.",
+    "health": "Liveness and readiness probes, without a token.",
 }
 
 RETRY_AFTER = {
     "Retry-After": {
-        "description": "After how many seconds to ask again.",
+        "description": "Seconds to wait before the next attempt.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     }
 }
 _CHALLENGE = {
     "WWW-Authenticate": {
-        "description": "What is needed: a bearer token.",
+        "description": "The scheme of the required token.",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
     }
 }
 
-# What the routes can fail with: description, headers, codes with an example each.
+# Errors that routes share: description, headers, and codes with an example each.
 _FAILURES: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     HTTPStatus.UNAUTHORIZED: (
-        "No token, or one that is not good now.",
+        "The token is missing, expired or not valid.",
         _CHALLENGE,
         ("authentication_required", "token_expired", "token_invalid"),
     ),
     HTTPStatus.FORBIDDEN: ("The token's role has no ADMIN_DASHBOARD.", {}, ("permission_denied",)),
-    HTTPStatus.NOT_FOUND: ("There is no route at this address.", {}, ("not_found",)),
+    HTTPStatus.NOT_FOUND: ("There is no such path.", {}, ("not_found",)),
     HTTPStatus.UNPROCESSABLE_ENTITY: (
-        "Parameters that are wrong, or do not go together; `details` names each.",
+        "Bad parameters; `details` has the messages of each.",
         {},
         ("validation_error",),
     ),
     HTTPStatus.TOO_MANY_REQUESTS: (
-        "More than the limits of one caller or one address, or one export too many.",
+        "Too many requests of this caller or address, or too many exports at once.",
         RETRY_AFTER,
         ("rate_limited",),
     ),
-    HTTPStatus.INTERNAL_SERVER_ERROR: ("A fault of the service's own.", {}, ("server_error",)),
+    HTTPStatus.INTERNAL_SERVER_ERROR: ("Internal error.", {}, ("server_error",)),
     HTTPStatus.SERVICE_UNAVAILABLE: (
-        "Something that the service depends on does not answer in time, or it has too much to do.",
+        "A dependency does not respond in time, or the service is overloaded.",
         RETRY_AFTER,
         (
             "database_unavailable",
@@ -93,18 +93,18 @@ _FAILURES: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 _FILES = {
     "text/csv": (
-        "With `format=csv`: a row a job, under a row of the fields' names. A file that is complete "
-        "ends with a row of `#end` and the number of jobs."
+        "With `format=csv`: a row of field names, then one row per job. A complete file ends with "
+        "a row of `#end` and the number of jobs."
     ),
     "application/x-ndjson": (
-        "With `format=ndjson`: a line a job, each a JobSummary. A file that is complete ends with "
-        'the line `{"end": true, "rows": n}`, n being the number of jobs.'
+        "With `format=ndjson`: one JobSummary per line. A complete file ends with the line "
+        '`{"end": true, "rows": n}`, where n is the number of jobs.'
     ),
 }
 
 
 class Access(Enum):
-    """Who may use a blueprint's routes."""
+    """Who may use the routes of a blueprint."""
 
     ANYONE = "anyone"
     SIGNED_IN = "signed in"
@@ -124,7 +124,7 @@ _SHARED_FAILURES[Access.ADMIN] = (*_SHARED_FAILURES[Access.SIGNED_IN], HTTPStatu
 
 
 class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
-    """A blueprint whose routes are open to `access` only, and documented so."""
+    """A blueprint whose routes require `access`, and are documented so."""
 
     def __init__(
         self, name: str, import_name: str, *, access: Access, url_prefix: str | None = None
@@ -137,20 +137,20 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             self.before_request(auth.require_admin if is_admin else auth.require_token)
             self.before_request(rate_limit.check)
 
-    def as_files(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Document that a list is also answered as the files of `format`."""
+    def document_files(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Document that a list can also be answered as a file."""
         for mimetype, about in _FILES.items():
             view = self.alt_response(
                 HTTPStatus.OK,
                 schema={"type": "string", "description": about},
                 content_type=mimetype,
-                description="A page of jobs; a file where `format` says so.",
+                description="A page of jobs, or all matching jobs as a file.",
                 success=True,
             )(view)
         return view
 
     def register_views_in_doc(self, api: "DocumentedApi", *arguments: Any, **options: Any) -> None:
-        """Document the routes, once the document is asked for."""
+        """Document the routes when the document is first requested."""
         document = super().register_views_in_doc
         api.undocumented.append(lambda: document(api, *arguments, **options))
 
@@ -164,19 +164,21 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
 
 class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
-    """flask-smorest, with the contract's errors instead of its own."""
+    """flask-smorest with the contract's errors. Routes are documented on the first request.
 
-    DEFAULT_ERROR_RESPONSE_NAME = None  # every failure is named
+    Documenting takes as long as the rest of the start, and few processes serve the document.
+    """
+
+    DEFAULT_ERROR_RESPONSE_NAME = None  # every error is documented by name
 
     def __init__(self, app: Flask) -> None:
-        # It takes as long as all else that starting takes, and few processes are asked for it.
         self.undocumented: list[Callable[[], None]] = []
         self._lock = Lock()
         options = {"info": {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}}
         super().__init__(app, spec_kwargs=options)
         converter = self.ma_plugin.converter
-        converter.add_attribute_function(_schema_of_field)
-        converter.add_parameter_attribute_function(_parameter_of_field)
+        converter.add_attribute_function(_describe_field)
+        converter.add_parameter_attribute_function(_describe_parameter)
         components = self.spec.components
         components.security_scheme(
             BEARER,
@@ -184,12 +186,12 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
                 "type": "http",
                 "scheme": "bearer",
                 "bearerFormat": "JWT",
-                "description": "`jobmon token --sub ID --role ROLE` prints one where a secret is "
-                "configured; else it comes from the identity provider.",
+                "description": "From the identity provider, or printed by "
+                "`jobmon token --sub ID --role ROLE` if a secret is configured.",
             },
         )
-        components.schema("AttemptError", schema=schemas.AttemptError)
-        components.schema("JobError", schema=schemas.JobError)
+        components.schema("AttemptError", schema=answers.AttemptError)
+        components.schema("JobError", schema=answers.JobError)
 
     def to_dict(self) -> dict[str, Any]:
         """The whole document."""
@@ -203,12 +205,12 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         errors.register(self._app)
 
     def _register_pagination_header(self) -> None:
-        """There is no such header here."""
+        """jobmon has no pagination header."""
 
     def _register_responses(self) -> None:
         for status, (description, headers, codes) in _FAILURES.items():
             content = {
-                "schema": schemas.Error,
+                "schema": answers.Error,
                 "examples": {code: {"value": examples.ERRORS[code]} for code in codes},
             }
             response = {"description": description, "content": {"application/json": content}}
@@ -217,30 +219,30 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
             self.spec.components.response(status.name, response)
 
 
-def _schema_of_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
-    """What a field of ours says of itself, over what is known of the field that it is made of."""
-    said: dict[str, Any] = getattr(field, "json_schema", {})
-    return said
+def _describe_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
+    """The `json_schema` of a field of ours; it overrides what its marshmallow type implies."""
+    schema: dict[str, Any] = getattr(field, "json_schema", {})
+    return schema
 
 
-def _parameter_of_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
-    """That a parameter may be given but empty, where its schema alone would forbid it."""
-    return {"allowEmptyValue": True} if isinstance(field, schemas.Since) else {}
+def _describe_parameter(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
+    """Allow an empty value where the schema alone forbids it."""
+    return {"allowEmptyValue": True} if isinstance(field, OptionalDate) else {}
 
 
-def document(app: Flask) -> str:
-    """The document as JSON text, always the same for the same routes; ends with a newline."""
+def render_document(app: Flask) -> str:
+    """The document as JSON text with a final newline; always the same for the same routes."""
     api: DocumentedApi = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
     return json.dumps(api.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
 def blueprint() -> FlaskBlueprint:
-    """`GET /openapi.json`: open to anyone, for there is no data in it."""
+    """`GET /openapi.json`, without a token: it holds no data."""
     routes = FlaskBlueprint("openapi", __name__)
 
-    @cache  # anyone may ask, and no route is added once requests come
+    @cache  # no route is added after the first request
     def text() -> bytes:
-        return document(current_app).encode()
+        return render_document(current_app).encode()
 
     @routes.get("/openapi.json")
     def openapi_json() -> Response:

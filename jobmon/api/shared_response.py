@@ -1,4 +1,4 @@
-"""Answers as text, written once for all who are told the same."""
+"""JSON responses that are serialized once and shared by all callers who get the same answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ from jobmon.single_flight import SingleFlightCache
 
 @dataclass(frozen=True, eq=False)
 class _IdentityKey:
-    """An object as a question: it is held on to, so that no other one can pass for it."""
+    """A cache key that equals only keys of the same object.
+
+    It keeps the object alive, so that no later object can have the same id.
+    """
 
     subject: object
 
@@ -24,20 +27,20 @@ class _IdentityKey:
 
 
 class SharedResponse:
-    """The JSON text of the newest `keep` subjects.
+    """Caches the JSON text for the latest `size` subjects.
 
-    A subject is the very object that an answer is about: what is told the same object gets the
-    same bytes.
+    A subject is the object that an answer describes: the same object gets the same bytes.
     """
 
-    def __init__(self, schema: Schema, keep: int) -> None:
+    def __init__(self, schema: Schema, size: int) -> None:
         self._schema = schema
-        self._texts: SingleFlightCache[bytes] = SingleFlightCache(keep)
+        self._texts: SingleFlightCache[bytes] = SingleFlightCache(size)
 
-    def of(self, subject: object, answer: Callable[[], dict[str, Any]]) -> Response:
-        """The answer about `subject`, made by `answer` if it was not made before."""
+    def respond(self, subject: object, make_answer: Callable[[], dict[str, Any]]) -> Response:
+        """The response about `subject`; `make_answer` is called unless it is cached."""
 
-        def write() -> bytes:
-            return current_app.json.dumps(self._schema.dump(answer())).encode()
+        def serialize() -> bytes:
+            return current_app.json.dumps(self._schema.dump(make_answer())).encode()
 
-        return Response(self._texts.get(_IdentityKey(subject), write), mimetype="application/json")
+        text = self._texts.get(_IdentityKey(subject), serialize)
+        return Response(text, mimetype="application/json")

@@ -36,17 +36,10 @@ class Facts:
         return self.evidence.figures.status_counts() or {}
 
 
-class NotKeptError(Exception):
-    """The figures of the range are not kept for so long, as the settings say."""
-
-
 def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
-    """The range `wanted` until `now`; NotKeptError."""
+    """The range `wanted` until `now`; WindowError if the history is retained for less."""
     length, step = RANGES[wanted]
-    try:
-        return series.window(now - length, now, step)
-    except ValueError as error:
-        raise NotKeptError(str(error)) from None
+    return series.window(now - length, now, step)
 
 
 def gather(
@@ -56,7 +49,7 @@ def gather(
     wanted: str,
     now: datetime,
 ) -> Facts:
-    """Read everything that an overview of the range `wanted` needs; NotKeptError."""
+    """Read everything that an overview of the range `wanted` needs; WindowError."""
     window = window_of(series, wanted, now)
     evidence = Evidence.gather(stats, series, known_fields, now)
     return Facts(

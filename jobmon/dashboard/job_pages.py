@@ -9,9 +9,11 @@ from flask import Response, render_template, request
 from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon.api.jobs import filter_of, job_of_caller, list_of_jobs
-from jobmon.api.schemas import JobDetail, JobList, ListQuery, OwnListQuery
+from jobmon.api.job_lists import ListResponder
+from jobmon.api.jobs import get_callers_job
+from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.dashboard import session
+from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
 from jobmon.domain import JobStatus
@@ -27,7 +29,6 @@ PER_PAGE = 25
 HELD_ROWS_HEADER = "X-Jobmon-Held"  # quoted ids of the rows that stay in place, with commas
 SUGGESTED_TYPES = 200
 SUGGESTED_STATUSES = 20
-EXPORTS = ("csv", "ndjson")
 
 Page = BaseResponse | str | tuple[str, int]
 
@@ -36,10 +37,16 @@ class JobPages:
     """The routes of the pages about jobs."""
 
     def __init__(
-        self, store: JobStore, lists: JobLists, stats: StatsReader, known_fields: KnownFields
+        self,
+        store: JobStore,
+        lists: JobLists,
+        responder: ListResponder,
+        stats: StatsReader,
+        known_fields: KnownFields,
     ) -> None:
         self._store = store
         self._lists = lists
+        self._responder = responder
         self._stats = stats
         self._known_fields = known_fields
 
@@ -56,13 +63,13 @@ class JobPages:
     def job(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin."""
         session.require_session()
-        detail = JobDetail().dump(job_of_caller(self._store, job_id))
+        job = JobView.from_document(get_callers_job(self._store, job_id), detail=True)
         now = datetime.now(UTC)
         context = {
-            "job": detail,
-            "steps": timeline(detail, now),
-            "lease_expired": has_expired_lease(detail, now),
-            "finished": is_finished(detail),
+            "job": job,
+            "steps": timeline(job, now),
+            "lease_expired": has_expired_lease(job, now),
+            "finished": is_finished(job),
             "finds_codes": self._known_fields.finds("lastError.code"),
         }
         if is_part_request():
@@ -74,15 +81,19 @@ class JobPages:
         return self.job(request.args.get("id", ""))
 
     def _list(self, owner: str | None) -> Page:
-        schema = ListQuery() if owner is None else OwnListQuery()
+        parameters = ListParameters() if owner is None else OwnListParameters()
         asked, errors, shown = _list_parameters(), {}, None
-        paged = {} if asked.get("format") in EXPORTS else {"per_page": PER_PAGE}
+        jobs: list[JobView] = []
+        is_page = asked.get("format", ListFormat.JSON) == ListFormat.JSON
         try:
-            query = schema.load(paged | asked)
-            found = list_of_jobs(self._lists, self._stats, query, owner=owner)
-            if isinstance(found, Response):
-                return found  # an export
-            shown = JobList().dump(found)
+            query: ListQuery = parameters.load(({"per_page": PER_PAGE} if is_page else {}) | asked)
+            if owner is not None:
+                query = query.confine_to(owner)
+            if query.format is not ListFormat.JSON:
+                return self._responder.export(query)
+            page = self._responder.page(query)
+            jobs += map(JobView.from_document, page.jobs)
+            shown = {"meta": page.meta, "jobs": jobs}
         except ValidationError as error:
             errors = error.messages_dict
         except ApiError as error:
@@ -99,28 +110,28 @@ class JobPages:
             "path": request.path,
         }
         if is_part_request() and shown is not None:
-            context |= self._held_rows(query, shown["data"], owner)
+            context |= self._held_rows(query, jobs, owner)
             return conditional_response(render_template("dashboard/_jobs.html", **context))
         types, statuses = self._suggestions() if owner is None else ([], [])
-        page = render_template("dashboard/jobs.html", types=types, odd_statuses=statuses, **context)
-        return page, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
+        html = render_template("dashboard/jobs.html", types=types, odd_statuses=statuses, **context)
+        return html, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
     def _held_rows(
-        self, query: dict[str, Any], shown: list[dict[str, Any]], owner: str | None
+        self, query: ListQuery, shown: list[JobView], owner: str | None
     ) -> dict[str, Any]:
         """The rows that a browser keeps in place although they are no longer on the page.
 
-        `held` are those jobs with their present fields, `gone` the ids of jobs that do not exist.
+        `held` has those jobs with their present fields, each with whether it matches the filters;
+        `gone` has the ids of jobs that do not exist.
         """
         ids = [unquote(held) for held in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
         missing = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))
         for job in shown:
-            if job["jobId"] in missing:
-                missing.remove(job["jobId"])
-        found = self._lists.look_up(missing, filter_of(query, owner), owner)
-        jobs = JobList().dump({"data": [job for job, _ in found]})["data"]
-        held = [job | {"matches": matches} for job, (_, matches) in zip(jobs, found, strict=True)]
-        existing = {job["jobId"] for job in held}
+            if job.id in missing:
+                missing.remove(job.id)
+        found = self._lists.look_up(missing, query.job_filter, owner)
+        held = [(JobView.from_document(job), matches) for job, matches in found]
+        existing = {job.id for job, _ in held}
         return {"held": held, "gone": [job_id for job_id in missing if job_id not in existing]}
 
     def _suggestions(self) -> tuple[list[str], list[str]]:
@@ -134,7 +145,7 @@ class JobPages:
 def _list_parameters() -> dict[str, Any]:
     """The list's parameters in this request's address; empty ones are left out."""
     repeated = ("status", "type")
-    single = ListQuery().fields.keys() - set(repeated)
+    single = ListParameters().fields.keys() - set(repeated)
     asked: dict[str, Any] = {
         name: [value for value in request.args.getlist(name) if value] for name in repeated
     }

@@ -10,13 +10,13 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import chart_columns
-from jobmon.dashboard.facts import RANGES, NotKeptError, gather, window_of
+from jobmon.dashboard.facts import RANGES, gather, window_of
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Evidence, Missing
-from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.rollup.series import NoCollectorError, SeriesReader, WindowError
 from jobmon.rollup.stats import StatsReader
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.known_fields import KnownFields
@@ -92,8 +92,8 @@ class OverviewPage:
         try:
             now = datetime.now(UTC)
             facts = gather(self._stats, self._series, self._known_fields, query.range, now)
-        except NotKeptError as error:
-            raise invalid("range", str(error)) from None
+        except WindowError:
+            raise invalid("range", "Longer than the retained history.") from None
         shown = overview(facts)
         only = shown.matching[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)
@@ -109,8 +109,8 @@ class OverviewPage:
         try:
             window = window_of(self._series, name, datetime.now(UTC))
             past = self._series.by_step(window, ())
-        except NotKeptError as error:
-            raise invalid("range", str(error)) from None
+        except WindowError:
+            raise invalid("range", "Longer than the retained history.") from None
         except NoCollectorError:
             evidence = Evidence.gather(
                 self._stats, self._series, self._known_fields, datetime.now(UTC)

@@ -16,13 +16,8 @@ from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
 from jobmon.domain import JobStatus
-from jobmon.rollup.series import SeriesReader
-from jobmon.rollup.stats import StatsReader
 from jobmon.store.failures import Failure
-from jobmon.store.jobs import JobStore
-from jobmon.store.known_fields import KnownFields
 from jobmon.store.labels import MAX_LABEL_LENGTH, label
-from jobmon.store.lists import JobLists
 from jobmon.web.errors import ApiError, explain
 
 THEMES = ("light", "dark")
@@ -38,13 +33,7 @@ FILTERS = (
 )
 
 
-def blueprint(
-    store: JobStore,
-    lists: JobLists,
-    series: SeriesReader,
-    stats: StatsReader,
-    known_fields: KnownFields,
-) -> Blueprint:
+def blueprint(overview: OverviewPage, jobs: JobPages) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
@@ -53,11 +42,7 @@ def blueprint(
     routes.context_processor(_page_context)
     for template_filter in FILTERS:
         routes.add_app_template_filter(template_filter)
-    files, overview, jobs = (
-        StaticFiles(),
-        OverviewPage(stats, series, known_fields),
-        JobPages(store, lists, stats, known_fields),
-    )
+    files = StaticFiles()
     routes.add_app_template_global(formatting.query)
     routes.add_app_template_global(formatting.job_address)
     routes.add_app_template_global(files.address, "asset")

@@ -12,7 +12,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, ExecutionTimeout
 
-from jobmon.api.export import AT_ONCE
+from jobmon.api.export import MAX_EXPORTS
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
@@ -232,12 +232,12 @@ def test_exports_are_bounded_for_a_caller_and_for_all(
     for refused in (export_of("ada"), api.as_owner("/jobs", "ada", format="csv")):
         assert refused.status_code == 429
         assert refused.json["error"]["code"] == "rate_limited"
-        assert "of yours" in refused.json["error"]["message"]
+        assert "You already have an export" in refused.json["error"]["message"]
         assert int(refused.headers["Retry-After"]) > 0
     assert api.as_owner("/jobs", "ada").status_code == 200
-    running += [export_of(f"owner-{number}") for number in range(AT_ONCE - 1)]
+    running += [export_of(f"owner-{number}") for number in range(MAX_EXPORTS - 1)]
     assert {answer.status_code for answer in running} == {200}
-    assert str(AT_ONCE) in api.as_admin(QUEUE, format="csv").json["error"]["message"]
+    assert str(MAX_EXPORTS) in api.as_admin(QUEUE, format="csv").json["error"]["message"]
     running.pop().close()  # as when the caller goes away
     again = api.as_admin(QUEUE, format="ndjson")
     *jobs, _ = map(json.loads, again.text.splitlines())

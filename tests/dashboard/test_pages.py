@@ -15,6 +15,7 @@ from flask import render_template
 
 from jobmon.app import create_app
 from jobmon.dashboard import assets, overview_page
+from jobmon.dashboard.job_view import JobView
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.stats import StatsReader
@@ -197,11 +198,10 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
 
 
 def _list_of(text: str) -> dict[str, Any]:
-    summary = dict.fromkeys(("createdAt", "finishedAt", "leaseExpiresAt", "nextRunAt", "lastError"))
-    row = {**summary, "jobId": text, "type": "t", "status": "s", "attemptCount": 1}
+    job = JobView(id=text, type="t", status="s", attempt_count=1)
     meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
     return {
-        "shown": {"meta": meta, "data": [{**row, "createdBy": None, "maxAttempts": None}]},
+        "shown": {"meta": meta, "jobs": [job]},
         "asked": {},
         "path": JOBS,
         "own": True,
@@ -513,7 +513,7 @@ def test_what_is_unknown_is_named(admin: Viewer) -> None:
 
 def test_a_range_that_is_not_kept_for_so_long_is_422_and_no_fault(service: Make) -> None:
     admin = signed_in(service(hour_retention_days=3))
-    assert "older than 3 days" in admin.page(f"{OVERVIEW}?range=30d", 422).text
+    assert "Longer than the retained history" in admin.page(f"{OVERVIEW}?range=30d", 422).text
     assert admin.get("/dashboard/charts?range=30d", part=True).status_code == 422
     assert admin.get(f"{OVERVIEW}?range=24h").status_code == 200
 

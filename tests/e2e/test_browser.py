@@ -852,7 +852,7 @@ def test_what_is_wrong_with_a_filter_is_said_beside_it(visit: Visits, stack: Sta
     expect(said).to_contain_text("created_from: Not a valid datetime.")
     expect(page.get_by_label("From", exact=True)).to_have_attribute("aria-invalid", "true")
     page.goto(f"{stack.url}/dashboard/jobs?job_id=ab")
-    expect(said).to_contain_text("job_id: At least 4 characters of the id are needed.")
+    expect(said).to_contain_text("job_id: Must have at least 4 characters.")
     expect(page.get_by_label("Job id", exact=True)).to_have_attribute("aria-invalid", "true")
     page.get_by_role("link", name="Clear").click()
     expect(page.get_by_role("alert")).to_have_count(0)

@@ -185,7 +185,7 @@ def test_an_export_that_breaks_off_never_looks_whole(
     *jobs, end = map(json.loads, asked_by_http_1_0(web, path, admin))
     assert end == {"end": True, "rows": len(jobs)} == {"end": True, "rows": 1_700}
     log = web.stop()
-    assert log.count("an export broke off") == 2
+    assert log.count("export aborted") == 2
     assert "Traceback" not in log
 
 

@@ -12,7 +12,7 @@ import pytest
 from pymongo.database import Database
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from jobmon.api.schemas import JobDetail
+from jobmon.api.answers import JobDetail
 from jobmon.app import create_app
 from jobmon.settings import Settings
 from jobmon.store.decoding import LARGE_BYTES

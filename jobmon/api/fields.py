@@ -1,0 +1,184 @@
+"""Field types of the JSON API: how values are shown and how parameters are read.
+
+A watched document may hold anything in any field, so a field of an answer never fails: a missing
+value is null, and a value of another type is shown as text. The pages use the `clean_…` functions
+too. `json_schema` is the OpenAPI schema of a field, where its marshmallow type does not imply it.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from bson import DBRef
+from bson.datetime_ms import DatetimeMS
+from flask import current_app
+from marshmallow import ValidationError, fields
+
+from jobmon.redaction import Redactor
+from jobmon.store.bson_json import to_iso, to_json, to_text, to_utc
+from jobmon.store.cursor import Cursor
+
+
+def describe(description: str, **more: Any) -> dict[str, Any]:
+    """Keyword arguments that describe a field in the OpenAPI document."""
+    return {"metadata": {"description": description, **more}}
+
+
+def redact(value: Any) -> Any:
+    """`value` as JSON, with the values of secret keys replaced."""
+    redactor: Redactor = current_app.extensions["jobmon_redactor"]
+    return redactor.redact(to_json(value))
+
+
+def clean_text(value: Any) -> str | None:
+    """A name (an id, a type, a status) as text. Documents and arrays in its place are redacted."""
+    if value is None or type(value) is str:  # what nearly every field holds
+        return value
+    return to_text(redact(value) if isinstance(value, dict | list | DBRef) else value)
+
+
+def clean_free_text(value: Any) -> str | None:
+    """A text that no filter searches for: secrets in it are replaced."""
+    return None if value is None else to_text(redact(value))
+
+
+def clean_date(value: Any) -> datetime | str | None:
+    """A date as an aware datetime; a year beyond Python's, or what is no date, as text."""
+    match value:
+        case datetime():
+            return to_utc(value)
+        case DatetimeMS():
+            return to_iso(value)
+        case _:
+            return clean_free_text(value)
+
+
+def clean_number(value: Any) -> int | float | None:
+    """A finite number, or None for anything else."""
+    value = to_json(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def clean_error(value: Any, *, stack: bool) -> dict[str, str | None] | None:
+    """`{code, message}` of an error, and its `stack` if wanted; None if there is no error."""
+    if value is None:
+        return None
+    error = redact(value)
+    if not isinstance(error, dict):
+        error = {"message": error}
+    parts = ("code", "message", "stack") if stack else ("code", "message")
+    return {part: None if error.get(part) is None else to_text(error[part]) for part in parts}
+
+
+class Text(fields.String):
+    """A string or null."""
+
+    json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        return clean_text(value)
+
+
+class FreeText(Text):
+    """A string or null, with secrets replaced."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        return clean_free_text(value)
+
+
+class DateOrText(fields.String):
+    """A date as ISO 8601 in UTC, or null; a value that is no date is shown as text."""
+
+    # No `format`: a document may hold text, or a year of five digits, instead of a date.
+    json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
+        shown = clean_date(value)
+        return to_iso(shown) if isinstance(shown, datetime) else shown
+
+
+class Date(DateOrText):
+    """A date that jobmon sets: never null and never text."""
+
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "date-time"}
+
+
+class Number(fields.Raw):
+    """A number or null."""
+
+    json_schema: ClassVar[dict[str, Any]] = {"type": ["number", "null"]}
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> int | float | None:
+        return clean_number(value)
+
+
+class Count(Number):
+    """A whole number: the store guarantees it."""
+
+    json_schema: ClassVar[dict[str, Any]] = {"type": "integer"}
+
+
+class RedactedJson(fields.Raw):
+    """Any JSON, with the values of secret keys replaced."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return redact(value)
+
+
+class ErrorOrNull(fields.Raw):
+    """A `JobError`, or with `stack` an `AttemptError`; null if there is no error."""
+
+    def __init__(self, *, stack: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._stack = stack
+        reference = f"#/components/schemas/{'AttemptError' if stack else 'JobError'}"
+        self.json_schema = {"anyOf": [{"$ref": reference}, {"type": "null"}]}
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> dict[str, str | None] | None:
+        return clean_error(value, stack=self._stack)
+
+
+def default_none() -> None:
+    """None, as a callable so that OpenAPI shows no default."""
+
+
+class PlainInteger(fields.Integer):
+    """A whole number in plain digits: Python would also read `1_0`."""
+
+    def _validated(self, value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch("-?[0-9]+", value):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class OptionalDate(fields.AwareDateTime):
+    """ISO 8601, in UTC without an offset; an empty value means none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(format="iso", default_timezone=UTC, load_default=default_none, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if value == "":
+            return None
+        try:
+            return super()._deserialize(value, *args, **kwargs).astimezone(UTC)
+        except OverflowError:
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
+class CursorText(fields.String):
+    """A `Cursor` in its encoded form; an empty value means none."""
+
+    max_length = 4_096
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        encoded: str = super()._deserialize(value, *args, **kwargs)
+        if not encoded:
+            return None
+        try:
+            if len(encoded) > self.max_length:
+                raise ValueError
+            return Cursor.decode(encoded)
+        except ValueError:
+            raise ValidationError("Not a cursor of a list.") from None

@@ -1,0 +1,90 @@
+"""Answers requests for lists of jobs: a page, or all matching jobs as a file."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from flask import Response
+
+from jobmon.api.export import ExportSlots, export
+from jobmon.api.queries import ListFormat, ListQuery
+from jobmon.rollup.stats import StatsReader
+from jobmon.store.filter import (
+    MAX_ID_MATCHES,
+    DateNotKeptError,
+    NotKeptByCodeError,
+    TooManyMatchesError,
+)
+from jobmon.store.lists import JobLists
+from jobmon.store.mapping import Document
+from jobmon.web.errors import invalid
+
+
+class ListPage(NamedTuple):
+    """The documents of a page, and its `ListMeta`."""
+
+    jobs: list[Document]
+    meta: dict[str, Any]
+
+
+class ListResponder:
+    """Answers a `ListQuery`, for the JSON routes and for the pages.
+
+    ApiError 422 for a filter that matches too many jobs or that the documents have no field for;
+    429 for too many exports at once.
+    """
+
+    def __init__(self, lists: JobLists, stats: StatsReader) -> None:
+        self._lists = lists
+        self._stats = stats
+        self._slots = ExportSlots()
+
+    def respond(self, query: ListQuery) -> dict[str, Any] | Response:
+        """A page as `JobList` serializes it, or the file."""
+        if query.format is not ListFormat.JSON:
+            return self.export(query)
+        page = self.page(query)
+        return {"meta": page.meta, "data": page.jobs}
+
+    def page(self, query: ListQuery) -> ListPage:
+        """The requested page."""
+        with _explain_filter_errors():
+            total = self._stats.count(query.job_filter)
+            page = self._lists.page(
+                query.job_filter,
+                page=query.page,
+                per_page=query.per_page,
+                oldest_first=query.oldest_first,
+                cursor=query.cursor,
+                total=total,
+            )
+        meta = {
+            "page": page.page,
+            "per_page": query.per_page,
+            "total": total.value,
+            "total_is_exact": total.is_exact,
+            "total_pages": math.ceil(total.value / query.per_page),
+            "next_cursor": page.next_cursor.token() if page.next_cursor else None,
+            "prev_cursor": page.prev_cursor.token() if page.prev_cursor else None,
+        }
+        return ListPage(jobs=page.jobs, meta=meta)
+
+    def export(self, query: ListQuery) -> Response:
+        """All matching jobs as a file of `query.format`."""
+        with _explain_filter_errors():
+            batches = self._lists.batches(query.job_filter, oldest_first=query.oldest_first)
+            return export(batches, query.format, self._slots)
+
+
+@contextmanager
+def _explain_filter_errors() -> Iterator[None]:
+    try:
+        yield
+    except NotKeptByCodeError:
+        raise invalid("error_code", "The watched documents have no error code.") from None
+    except DateNotKeptError as error:
+        raise invalid(error.parameter, "The watched documents have no such date.") from None
+    except TooManyMatchesError:
+        message = f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."
+        raise invalid("job_id", message) from None

@@ -1,0 +1,292 @@
+"""Query parameters of the JSON API: each schema checks them once and makes one typed object."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from marshmallow import (
+    EXCLUDE,
+    Schema,
+    ValidationError,
+    fields,
+    post_load,
+    validate,
+    validates_schema,
+)
+from webargs.multidictproxy import MultiDictProxy
+
+from jobmon.api.fields import CursorText, OptionalDate, PlainInteger, default_none, describe
+from jobmon.domain import JobCondition
+from jobmon.store.cursor import Cursor
+from jobmon.store.filter import JobFilter
+from jobmon.store.labels import MAX_LABEL_LENGTH
+
+MIN_ID_PREFIX = 4
+OLDEST_FIRST = "createdAt"
+_NEWEST_FIRST = "-createdAt"
+_ISO = "ISO 8601, in UTC without an offset."
+
+
+class ListFormat(StrEnum):
+    """How a list is answered: a page as JSON, or all matching jobs as a file."""
+
+    JSON = "json"
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListQuery:
+    """A request for a list of jobs: which ones, in which order, and which page or file of them.
+
+    With a `cursor` the page is the one after (or before) it, whatever `page` is.
+    """
+
+    job_filter: JobFilter
+    oldest_first: bool = False
+    cursor: Cursor | None = None
+    page: int = 1
+    per_page: int = 20
+    format: ListFormat = ListFormat.JSON
+
+    def confine_to(self, owner: str) -> Self:
+        """The same request, limited to the jobs of `owner`."""
+        return replace(self, job_filter=replace(self.job_filter, owner=owner))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowQuery:
+    """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
+
+    None where the caller leaves the choice to the server; no types means all of them.
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+    step: int | None = None
+    types: tuple[str, ...] = ()
+
+
+class _Parameters(Schema):
+    """Query parameters: unknown ones are ignored, and only a list may be given repeatedly."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    @validates_schema(pass_original=True)
+    def _refuse_repeated(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
+        if not isinstance(given, MultiDictProxy):
+            return
+        names = (
+            field.data_key or name
+            for name, field in self.fields.items()
+            if not isinstance(field, fields.List)
+        )
+        wrong = [name for name in names if len(given.getlist(name)) > 1]
+        if wrong:
+            raise ValidationError({name: ["Given more than once."] for name in wrong})
+
+
+def _optional_text(description: str, *, max_length: int | None = None) -> fields.String:
+    return fields.String(
+        load_default=default_none,
+        validate=validate.Length(max=max_length) if max_length else None,
+        **describe(description),
+    )
+
+
+def _any_of(what: str, max_values: int) -> fields.List[Any]:
+    return fields.List(
+        fields.String(validate=validate.Length(max=MAX_LABEL_LENGTH)),
+        load_default=list,
+        validate=validate.Length(max=max_values),
+        **describe(
+            f"{what}. Repeat it to match any of several values. `null` matches a missing or null "
+            'value, `"null"` (in quotes) the text null, and `""` the empty text.'
+        ),
+    )
+
+
+class JobParameters(_Parameters):
+    """One job, by its full id."""
+
+    id = fields.String(required=True, **describe("The job's id, as lists print it."))
+
+    @post_load
+    def _make_id(self, given: dict[str, Any], **_: Any) -> str:
+        return str(given["id"])
+
+
+class _ListParameters(_Parameters):
+    """The parameters that all lists of jobs have. An empty filter is no filter."""
+
+    # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
+    status = _any_of("Jobs with this status", 10)
+    type = _any_of("Jobs of this type", 20)
+    created_from = OptionalDate(**describe(f"Jobs created at this time or later. {_ISO}"))
+    created_to = OptionalDate(
+        **describe(f"Jobs created before this time, which is after `created_from`. {_ISO}")
+    )
+    job_id = _optional_text(
+        f"Jobs whose id starts with this text: at least {MIN_ID_PREFIX} characters, and no more "
+        "than 1,000 matching jobs."
+    )
+    sort = fields.String(
+        load_default=_NEWEST_FIRST,
+        validate=validate.OneOf([_NEWEST_FIRST, OLDEST_FIRST, ""]),
+        **describe("Newest first (`-createdAt`, or empty), or oldest first (`createdAt`)."),
+    )
+    page = PlainInteger(
+        load_default=1,
+        validate=validate.Range(min=1),
+        **describe("Number of the page, from 1. For deep pages `cursor` is cheaper."),
+    )
+    per_page = PlainInteger(
+        load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
+    )
+    cursor = CursorText(
+        load_default=default_none,
+        **describe(
+            "The `next_cursor` or `prev_cursor` of a list with the same `sort`. Overrides `page`."
+        ),
+    )
+    format = fields.String(
+        load_default=ListFormat.JSON.value,
+        validate=validate.OneOf([*ListFormat, ""]),
+        **describe(
+            "`json` for a page; `csv` or `ndjson` for all matching jobs as a file, without "
+            "`page`, `per_page` and `cursor`."
+        ),
+    )
+
+    @validates_schema(pass_original=True)
+    def _check_combinations(
+        self, query: dict[str, Any], given: Mapping[str, Any], **_: Any
+    ) -> None:
+        wrong = {}
+        start, end = query["created_from"], query["created_to"]
+        if start is not None and end is not None and end <= start:
+            wrong["created_to"] = ["Must be later than created_from."]
+        if query["job_id"] and len(query["job_id"]) < MIN_ID_PREFIX:
+            wrong["job_id"] = [f"Must have at least {MIN_ID_PREFIX} characters."]
+        if query["cursor"] and query["cursor"].oldest_first != _is_oldest_first(query):
+            wrong["cursor"] = ["Made by a list with another sort."]
+        if query["format"] in (ListFormat.CSV, ListFormat.NDJSON):
+            for name in ("page", "per_page", "cursor"):
+                if given.get(name):
+                    wrong[name] = [f"Cannot be combined with format={query['format']}."]
+        if wrong:
+            raise ValidationError(wrong)
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> ListQuery:
+        condition = query.get("condition")
+        return ListQuery(
+            job_filter=JobFilter(
+                statuses=tuple(filter(None, query["status"])),
+                types=tuple(filter(None, query["type"])),
+                owner=query.get("owner") or None,
+                created_from=query["created_from"],
+                created_to=query["created_to"],
+                error_code=query.get("error_code") or None,
+                job_id=query["job_id"] or None,
+                condition=JobCondition(condition) if condition else None,
+                finished_from=query.get("finished_from"),
+            ),
+            oldest_first=_is_oldest_first(query),
+            cursor=query["cursor"],
+            page=query["page"],
+            per_page=query["per_page"],
+            format=ListFormat(query["format"] or ListFormat.JSON),
+        )
+
+
+def _is_oldest_first(query: dict[str, Any]) -> bool:
+    return bool(query["sort"] == OLDEST_FIRST)
+
+
+class ListParameters(_ListParameters):
+    """The parameters of a list of all jobs."""
+
+    owner = _optional_text(
+        "Jobs whose createdBy is exactly this text, as lists print it.", max_length=1_000
+    )
+    error_code = _optional_text(
+        "Jobs whose lastError has exactly this code. Cannot be combined with `owner`.",
+        max_length=1_000,
+    )
+    condition = fields.String(
+        load_default=default_none,
+        allow_none=True,
+        validate=validate.OneOf([*JobCondition, ""]),
+        **describe(
+            "`due`: waiting jobs that may be leased now, in order of nextRunAt. `expired`: leased "
+            "jobs whose lease has expired, in order of leaseExpiresAt."
+        ),
+    )
+    finished_from = OptionalDate(
+        **describe(f"Jobs finished at this time or later, in order of finishedAt. {_ISO}")
+    )
+
+    @validates_schema
+    def _require_index(self, query: dict[str, Any], **_: Any) -> None:
+        """Refuse combinations of filters that no index serves."""
+        if query["error_code"] and query["owner"]:
+            raise ValidationError({"error_code": ["Cannot be combined with owner."]})
+        by_date = [name for name in ("condition", "finished_from") if query[name]]
+        others = [name for name in ("owner", "error_code", "job_id") if query[name]]
+        if by_date and (others or len(by_date) > 1):
+            other = (others or by_date[1:])[0]
+            raise ValidationError({by_date[0]: [f"Cannot be combined with {other}."]})
+
+
+class OwnListParameters(_ListParameters):
+    """The parameters of a list of the caller's own jobs."""
+
+    @validates_schema(pass_original=True)
+    def _refuse_admin_filters(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
+        admin_filters = ("owner", "error_code", "condition", "finished_from")
+        wrong = [name for name in admin_filters if given.get(name)]
+        if wrong:
+            raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
+
+
+class WindowParameters(_Parameters):
+    """A time window, from `from` to before `to`; by default the last hour."""
+
+    start = fields.AwareDateTime(
+        data_key="from",
+        format="iso",
+        default_timezone=UTC,
+        **describe(f"Start of the window; by default one hour before `to`. {_ISO}"),
+    )
+    end = fields.AwareDateTime(
+        data_key="to",
+        format="iso",
+        default_timezone=UTC,
+        **describe(f"End of the window, exclusive; by default now. {_ISO}"),
+    )
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> WindowQuery:
+        return WindowQuery(
+            start=query.get("start"),
+            end=query.get("end"),
+            step=query.get("step"),
+            types=tuple(sorted({*query.get("type", ())} - {""})),
+        )
+
+
+class TimeSeriesParameters(WindowParameters):
+    """A time window in steps, for some types of jobs; by default for all."""
+
+    step = PlainInteger(
+        validate=validate.Range(60, 7 * 86_400),
+        **describe(
+            "Length of a step in seconds, a multiple of 60. The default is the smallest that gives "
+            "at most 168 steps and is still stored at `from`: older history has larger steps only."
+        ),
+    )
+    type = _any_of("Jobs of this type", 20)

@@ -1,0 +1,95 @@
+"""Jobs and attempts as the pages show them: typed values, without secrets."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from jobmon.api.answers import measure_attempt
+from jobmon.api.fields import (
+    clean_date,
+    clean_error,
+    clean_free_text,
+    clean_number,
+    clean_text,
+    redact,
+)
+from jobmon.store.mapping import Document
+
+Date = datetime | str | None  # text where the document holds no date
+Error = dict[str, str | None] | None
+Number = int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptView:
+    """One attempt; durations in milliseconds."""
+
+    number: Number = None
+    status: str | None = None
+    worker: str | None = None
+    eligible_at: Date = None
+    started_at: Date = None
+    finished_at: Date = None
+    wait_ms: Number = None
+    run_ms: Number = None
+    error: Error = None
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        """The attempt of a document, as the store reads it."""
+        attempt = measure_attempt(document)
+        return cls(
+            number=clean_number(attempt.get("attemptNumber")),
+            status=clean_text(attempt.get("status")),
+            worker=clean_free_text(attempt.get("workerId")),
+            eligible_at=clean_date(attempt.get("eligibleAt")),
+            started_at=clean_date(attempt.get("startedAt")),
+            finished_at=clean_date(attempt.get("finishedAt")),
+            wait_ms=attempt["waitMs"],
+            run_ms=attempt["durationMs"],
+            error=clean_error(attempt.get("error"), stack=True),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobView:
+    """A job; `payload`, `attempts` and the error's stack only on its own page."""
+
+    id: str | None = None
+    type: str | None = None
+    status: str | None = None
+    priority: Number = None
+    owner: str | None = None
+    created_at: Date = None
+    updated_at: Date = None
+    next_run_at: Date = None
+    max_attempts: Number = None
+    attempt_count: Number = 0
+    leased_by: str | None = None
+    lease_expires_at: Date = None
+    finished_at: Date = None
+    last_error: Error = None
+    payload: Any = None
+    attempts: list[AttemptView] = field(default_factory=list)
+
+    @classmethod
+    def from_document(cls, job: Document, *, detail: bool = False) -> Self:
+        """The job of a document, as the store reads it; with `detail` all that its page shows."""
+        return cls(
+            id=clean_text(job.get("jobId")),
+            type=clean_text(job.get("type")),
+            status=clean_text(job.get("status")),
+            priority=clean_number(job.get("priority")),
+            owner=clean_text(job.get("createdBy")),
+            created_at=clean_date(job.get("createdAt")),
+            updated_at=clean_date(job.get("updatedAt")),
+            next_run_at=clean_date(job.get("nextRunAt")),
+            max_attempts=clean_number(job.get("maxAttempts")),
+            attempt_count=clean_number(job.get("attemptCount", 0)),
+            leased_by=clean_free_text(job.get("leasedBy")),
+            lease_expires_at=clean_date(job.get("leaseExpiresAt")),
+            finished_at=clean_date(job.get("finishedAt")),
+            last_error=clean_error(job.get("lastError"), stack=detail),
+            payload=redact(job.get("payload")) if detail else None,
+            attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],
+        )
