@@ -1,6 +1,6 @@
-"""OpenTelemetry traces, for who wants them: `pip install 'jobmon[otel]'` and an endpoint.
+"""OpenTelemetry traces: they need `pip install 'jobmon[otel]'` and an endpoint.
 
-OpenTelemetry's own variables say where spans go, `OTEL_EXPORTER_OTLP_ENDPOINT` first of all; with
+The endpoint is set by OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. With
 none of them set nothing is imported and nothing is traced.
 """
 
@@ -15,14 +15,14 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 _NOT_TRACED = "healthz,readyz,metrics,static"
 
 
-def is_wanted() -> bool:
-    """Whether the environment says where spans go."""
+def is_enabled() -> bool:
+    """Whether the environment sets an endpoint for spans."""
     return any(os.environ.get(name) for name in _ENDPOINTS)
 
 
 def instrument(app: Flask) -> None:
-    """Make a span of each request and of each query in it; after the fork, for it has a thread."""
-    if not is_wanted():
+    """Record a span for each request and each query; after the fork, because it starts a thread."""
+    if not is_enabled():
         return
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra
@@ -35,21 +35,21 @@ def instrument(app: Flask) -> None:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
-        log.warning("no traces: `pip install 'jobmon[otel]'` has what they need")
+        log.warning("no traces: install what they need with `pip install 'jobmon[otel]'`")
         return
     name = os.environ.get("OTEL_SERVICE_NAME", "jobmon")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    PymongoInstrumentor().instrument()  # what is queried, not with which values
+    PymongoInstrumentor().instrument()  # records the commands without values
     FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
         app, excluded_urls=_NOT_TRACED
     )
 
 
-def ids() -> dict[str, str]:
-    """The `trace_id` and `span_id` of what runs now, for its line in the log; or nothing."""
-    if not is_wanted():
+def current_ids() -> dict[str, str]:
+    """`trace_id` and `span_id` of the current span, for the log; empty without one."""
+    if not is_enabled():
         return {}
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra

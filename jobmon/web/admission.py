@@ -1,9 +1,9 @@
-"""503 `overloaded` for what a process cannot get to soon: better a plain no than a late answer.
+"""503 `overloaded` for requests that a process cannot start soon.
 
-A process works at `JOBMON_THREADS` requests at a time. A few more wait for their turn, for a burst
-is no overload; one more than these, or one whose turn does not come within two seconds, is refused.
-A refusal costs a fraction of an answer and needs no database, so there is always a thread for it
-and for the probes: gunicorn gets one for each that works, each that waits, and some to spare.
+A process works on `JOBMON_THREADS` requests at a time. `MAX_WAITING` more wait for up to two
+seconds, because a burst is no overload; any further request is refused. A refusal needs no database
+and little work, so gunicorn has a thread for each request that works or waits, and some to spare
+for refusals and probes.
 """
 
 import threading
@@ -16,89 +16,103 @@ from jobmon.settings import Settings
 from jobmon.store.decoding import before_large
 from jobmon.web.errors import unavailable
 
-MAX_BODY_BYTES = 64 * 1_024  # a token, or nothing: no route takes more
+MAX_BODY_BYTES = 64 * 1_024  # a form with a token; no route accepts more
 MAX_WAITING = 64
 MAX_WAIT_S = 2.0
 SPARE_THREADS = 8
-# Of requests that meet a large document: memory is what they share, and few may hold turns for it.
+# Requests that decode a large document share the process's memory, and must not take all slots.
 LARGE_AT_ONCE = 1
 MAX_LARGE_WAITING = 2
 MAX_LARGE_WAIT_S = 5.0
 
-# Whoever watches over the service must be answered above all when it is busy.
+# Monitoring must get an answer from a busy process.
 ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def pool_size(at_once: int) -> int:
-    """How many threads a process needs, of which `at_once` work."""
+    """How many threads a process needs to work on `at_once` requests at a time."""
     return at_once + MAX_WAITING + SPARE_THREADS
 
 
 class ConcurrencyLimit:
-    """Lets so many in at once; so many more wait a moment for that, first come, first served."""
+    """A semaphore with `slots`, whose queue has a limited length and is first come, first served.
+
+    >>> limit = ConcurrencyLimit(8)
+    >>> if limit.acquire():
+    ...     try:
+    ...         work()
+    ...     finally:
+    ...         limit.release()
+    """
 
     def __init__(
-        self, at_once: int, waiting: int = MAX_WAITING, wait_s: float = MAX_WAIT_S
+        self, slots: int, max_waiting: int = MAX_WAITING, wait_s: float = MAX_WAIT_S
     ) -> None:
-        self._free = at_once
-        self._chairs = waiting
+        self._free = slots
+        self._max_waiting = max_waiting
         self._wait_s = wait_s
         self._lock = threading.Lock()
-        self._line: deque[threading.Event] = deque()
+        self._queue: deque[threading.Event] = deque()
 
-    def take(self) -> bool:
-        """Whether it is one's turn, perhaps after a moment; who is let in must `give_back`."""
+    def acquire(self) -> bool:
+        """Take a slot, waiting `wait_s` seconds at most; False if none became free.
+
+        False at once if `max_waiting` callers wait already.
+        """
         with self._lock:
             if self._free:
                 self._free -= 1
                 return True
-            if len(self._line) >= self._chairs:
+            if len(self._queue) >= self._max_waiting:
                 return False
-            called = threading.Event()
-            self._line.append(called)
-        if called.wait(self._wait_s):
+            granted = threading.Event()
+            self._queue.append(granted)
+        if granted.wait(self._wait_s):
             return True
         with self._lock:
-            if not called.is_set():
-                self._line.remove(called)
-            return called.is_set()
+            if not granted.is_set():
+                self._queue.remove(granted)
+            return granted.is_set()
 
-    def give_back(self) -> None:
-        """Done: the next one's turn."""
+    def release(self) -> None:
+        """Free a slot, or hand it to the caller that waits longest."""
         with self._lock:
-            if self._line:
-                self._line.popleft().set()
+            if self._queue:
+                self._queue.popleft().set()
             else:
                 self._free += 1
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Have every request but the probes wait for its turn, before anything is done for it."""
-    turns = ConcurrencyLimit(settings.threads)
-    large = ConcurrencyLimit(LARGE_AT_ONCE, MAX_LARGE_WAITING, MAX_LARGE_WAIT_S)
+    """Limit how many requests are worked on at a time, probes excepted.
+
+    To be called after what must be done for refused requests, too.
+    """
+    limit = ConcurrencyLimit(settings.threads)
+    large_limit = ConcurrencyLimit(LARGE_AT_ONCE, MAX_LARGE_WAITING, MAX_LARGE_WAIT_S)
 
     def begin() -> None:
         _receive_body()
         if request.path in ALWAYS_ANSWERED:
             return
-        if not turns.take():
+        if not limit.acquire():
             raise unavailable("overloaded", "Too many requests at once. Try again.")
-        g.jobmon_has_turn = True
+        g.jobmon_has_slot = True
         before_large.set(begin_large)
 
     def begin_large() -> None:
-        if "jobmon_has_large_turn" in g:
+        if "jobmon_has_large_slot" in g:
             return
-        if not large.take():
+        if not large_limit.acquire():
             raise unavailable("overloaded", "Too many large documents at once. Try again.")
-        g.jobmon_has_large_turn = True
+        g.jobmon_has_large_slot = True
 
     def end(_: BaseException | None) -> None:
         before_large.set(None)
-        if g.pop("jobmon_has_large_turn", False):
-            large.give_back()
-        if g.pop("jobmon_has_turn", False):
-            turns.give_back()
+        if g.pop("jobmon_has_large_slot", False):
+            large_limit.release()
+        if g.pop("jobmon_has_slot", False):
+            limit.release()
 
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(begin)
@@ -106,13 +120,13 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def _receive_body() -> None:
-    """Read the body before a turn is taken, so that a slow client holds none; 413 if it is large.
+    """Read the body before a slot is taken, so that a slow client holds none; 413 if it is large.
 
-    Behind `jobmon.worker` it is in memory already.
+    Behind jobmon's own gunicorn worker it is in memory already.
     """
     if request.content_length or "Transfer-Encoding" in request.headers:
         request.get_data()
-        # Werkzeug cuts a body whose length was not announced where it should refuse it.
+        # Werkzeug truncates a chunked body that is too large instead of refusing it.
         is_unsized = request.content_length is None and request.environ.get("wsgi.input_terminated")
         if is_unsized and request.environ["wsgi.input"].read(1):
             raise RequestEntityTooLarge

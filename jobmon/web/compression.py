@@ -1,4 +1,4 @@
-"""Compressed answers: pages and data each time, what never changes once."""
+"""Compresses answers: pages and data each time, files once."""
 
 import gzip
 import hashlib
@@ -9,14 +9,13 @@ from flask import Flask, Response, request
 from flask_compress import Compress
 
 _ENCODINGS = ("br", "gzip")  # the better one first
-# Of what never changes: some dozen files, each by two encodings and as it is.
-_KEPT = 128
+_MAX_CACHED = 128  # some dozen files, each in two encodings and uncompressed
 _BROTLI_QUALITY = 6
 _MIN_BYTES = 500
 
 
 def register(app: Flask) -> None:
-    """Compress answers; to be called after everything else that looks at an answer."""
+    """Compress answers; to be called after all other code that reads an answer."""
     app.config.update(
         COMPRESS_ALGORITHM=list(_ENCODINGS),
         COMPRESS_MIMETYPES=["text/html", "text/css", "text/javascript", "application/json"],
@@ -27,7 +26,11 @@ def register(app: Flask) -> None:
 
 
 def fixed_response(content: bytes, mimetype: str) -> Response:
-    """An answer whose content never changes: compressed once, 304 for who has it."""
+    """An answer with content that never changes: compressed once, 304 if the caller has it.
+
+    By hand, because a middleware for files (WhiteNoise) would answer outside of Flask: without
+    the limits, headers and log line of a request.
+    """
     encoding = None
     if len(content) >= _MIN_BYTES:
         accepted = request.accept_encodings
@@ -42,9 +45,9 @@ def fixed_response(content: bytes, mimetype: str) -> Response:
     return response
 
 
-@lru_cache(_KEPT)
+@lru_cache(_MAX_CACHED)
 def _encode(content: bytes, encoding: str | None) -> tuple[bytes, str]:
-    """The content in that encoding, and the ETag of both."""
+    """The content in an encoding, and the ETag for that."""
     etag = hashlib.blake2b(content, digest_size=16).hexdigest()
     match encoding:
         case "br":

@@ -1,6 +1,6 @@
-"""An identity provider's keys (JWKS): fetched by a thread of their own, kept, and bounded in all.
+"""An identity provider's keys (JWKS): fetched in a thread, cached, and bounded in time and size.
 
-A provider that is slow, drips bytes or is away never holds up a token whose key is known.
+A provider that is slow, sends byte by byte or is away never delays a token whose key is cached.
 """
 
 import json
@@ -21,51 +21,53 @@ from jobmon.web.errors import unavailable
 
 log = logging.getLogger(__name__)
 
-KEYS_REFRESH_S = 150  # older keys are good, and fetched again meanwhile
-KEYS_LIFESPAN_S = 300  # still older ones only if the provider does not answer
-KEYS_COOLDOWN_S = 5  # between the starts of two fetches, whatever is asked for
-KEYS_TIMEOUT_S = 2.0  # for a fetch in all, its redirects included
+KEYS_REFRESH_S = 150  # older keys are used, and fetched again meanwhile
+KEYS_LIFESPAN_S = 300  # even older keys are used only while the provider does not answer
+KEYS_COOLDOWN_S = 5  # between the starts of two fetches
+KEYS_TIMEOUT_S = 2.0  # for a whole fetch, its redirects included
 MAX_KEYS_BYTES = 512 * 1_024
-# Requests that wait for a key that no known set has; more would be a way to hold all threads.
+# Requests that wait for an unknown key; without a bound, forged tokens could hold all threads.
 MAX_WAITING = 4
 
 _FAILURES = (OSError, HTTPException, ValueError, RecursionError, jwt.PyJWTError)
 
 
 class KeySet:
-    """The provider's keys that are good for one algorithm.
+    """The provider's keys for one algorithm.
 
-    A key is found by its `kid`; a token without one is taken where the set has exactly one key for
-    the algorithm. An unknown `kid` fetches again, so a rotated key is picked up, but nobody can
-    make us ask more often than every five seconds.
+    A key is found by its `kid`; a token without one is accepted if the set has exactly one key for
+    the algorithm. An unknown `kid` starts a fetch, so that a rotated key is found, but at most one
+    every five seconds.
+
+    >>> KeySet("https://id.example/jwks", "RS256").find_key(header.get("kid"))
     """
 
     def __init__(self, url: str, algorithm: str) -> None:
         self._url = url
         self._algorithm = algorithm
-        self._lock = threading.Lock()  # of what follows; nobody waits for the provider with it
+        self._lock = threading.Lock()  # for what follows; not held during a fetch
         self._keys: tuple[jwt.PyJWK, ...] = ()
         self._fetched_at = -float("inf")
-        self._tried_at = -float("inf")
-        self._away = False
+        self._started_at = -float("inf")
+        self._is_away = False
         self._fetching: threading.Event | None = None
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def find_key(self, kid: str | None) -> jwt.PyJWK | None:
-        """The key, or None if the provider has no such; 503 if it cannot be asked."""
+        """The key, or None if the provider has no such key; ApiError 503 if it does not answer."""
         found = self._find(kid)
         age = time.monotonic() - self._fetched_at
         if found is not None and age <= KEYS_REFRESH_S:
             return found
         if found is None and kid is None and self._keys and age <= KEYS_REFRESH_S:
-            return None  # there are several
+            return None  # the set has several keys
         answered = True
         if (fetched := self._fetch_if_due()) is not None and (
-            found is None or (age > KEYS_LIFESPAN_S and not self._away)
+            found is None or (age > KEYS_LIFESPAN_S and not self._is_away)
         ):
             answered = self._wait(fetched)
         found = self._find(kid) or found
-        if found is None and (self._away or not answered):
+        if found is None and (self._is_away or not answered):
             raise unavailable(
                 "identity_provider_unavailable", "The token cannot be checked now. Try again."
             )
@@ -78,7 +80,7 @@ class KeySet:
         return next((key for key in keys if key.key_id == kid), None)
 
     def _wait(self, fetched: threading.Event) -> bool:
-        """Whether the fetch ended in time; without any keys nobody can do better than wait."""
+        """Whether the fetch ended in time; without any keys all requests may wait."""
         if not self._keys:
             return fetched.wait(KEYS_TIMEOUT_S)
         if not self._waiting.acquire(blocking=False):
@@ -89,13 +91,13 @@ class KeySet:
             self._waiting.release()
 
     def _fetch_if_due(self) -> threading.Event | None:
-        """The fetch that runs, begun now if one is due; None while it is too early for another."""
+        """An event for the end of the fetch that runs or starts now; None if it is too early."""
         with self._lock:
             if self._fetching is None:
                 now = time.monotonic()
-                if now - self._tried_at < KEYS_COOLDOWN_S:
+                if now - self._started_at < KEYS_COOLDOWN_S:
                     return None
-                self._tried_at, self._fetching = now, threading.Event()
+                self._started_at, self._fetching = now, threading.Event()
                 arguments = (self._fetching,)
                 threading.Thread(target=self._fetch, args=arguments, daemon=True).start()
             return self._fetching
@@ -104,36 +106,36 @@ class KeySet:
         keys: tuple[jwt.PyJWK, ...] = ()
         try:
             document = json.loads(_download(self._url, time.monotonic() + KEYS_TIMEOUT_S))
-            keys = _usable(document, self._algorithm)
+            keys = _parse_keys(document, self._algorithm)
             if not keys:
-                raise ValueError(f"no key for {self._algorithm} is in the answer")
+                raise ValueError(f"the answer has no key for {self._algorithm}")
         except _FAILURES as error:
-            if not self._away:
+            if not self._is_away:
                 log.error("cannot fetch the keys of the identity provider: %s", error)
         finally:
             with self._lock:
-                self._away = not keys
+                self._is_away = not keys
                 if keys:
-                    self._keys, self._fetched_at = keys, self._tried_at
+                    self._keys, self._fetched_at = keys, self._started_at
                 self._fetching = None
             done.set()
 
 
 def is_weak(key: jwt.PyJWK) -> bool:
-    """Whether a key is shorter than its algorithm asks for (RFC 7518): it proves nothing."""
+    """Whether a key is shorter than its algorithm requires (RFC 7518)."""
     return bool(key.Algorithm.check_key_length(key.key))
 
 
-def _usable(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
-    """The keys of a JWKS document that may check signatures by `algorithm`; ValueError."""
+def _parse_keys(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
+    """The keys in a JWKS document that can check signatures by `algorithm`; ValueError."""
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise ValueError("the answer is no JWKS document")
-    keys = (_key(each, algorithm) for each in listed)
+        raise ValueError("the answer is not a JWKS document")
+    keys = (_parse_key(data, algorithm) for data in listed)
     return tuple(key for key in keys if key is not None and not is_weak(key))
 
 
-def _key(data: Any, algorithm: str) -> jwt.PyJWK | None:
+def _parse_key(data: Any, algorithm: str) -> jwt.PyJWK | None:
     if not isinstance(data, dict) or data.get("alg", algorithm) != algorithm:
         return None
     operations = data.get("key_ops", ["verify"])
@@ -142,12 +144,12 @@ def _key(data: Any, algorithm: str) -> jwt.PyJWK | None:
     try:
         return jwt.PyJWK(data, algorithm)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
-        return None  # of another kind, or not well-formed
+        return None  # a key of another kind, or malformed
 
 
 def _download(url: str, deadline: float) -> bytes:
-    """The body at `url`, with the environment's proxies; an OSError after `deadline`."""
-    opener = urllib.request.build_opener(_Handler(deadline), _SafeRedirects())
+    """The body at `url`, by the environment's proxies; OSError after `deadline`."""
+    opener = urllib.request.build_opener(_DeadlineHandler(deadline), _SafeRedirects())
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310
     with opener.open(request, timeout=KEYS_TIMEOUT_S) as answer:
         body: bytes = answer.read(MAX_KEYS_BYTES + 1)
@@ -156,8 +158,8 @@ def _download(url: str, deadline: float) -> bytes:
     return body
 
 
-class _BeforeDeadline(RawIOBase):
-    """What a socket receives until a moment: its own timeout begins anew at each byte."""
+class _DeadlineReader(RawIOBase):
+    """Reads a socket until a deadline; a socket's own timeout restarts at each byte."""
 
     def __init__(self, connection: socket, deadline: float) -> None:
         self._connection = connection
@@ -180,8 +182,8 @@ class _BeforeDeadline(RawIOBase):
         super().close()
 
 
-class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens http and https by connections whose answers end at a deadline."""
+class _DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens http and https URLs whose answers are read until a deadline."""
 
     def __init__(self, deadline: float) -> None:
         urllib.request.HTTPSHandler.__init__(self)
@@ -190,17 +192,17 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
             def __init__(self, sock: socket, *arguments: Any, **options: Any) -> None:
                 super().__init__(sock, *arguments, **options)
                 self.fp.close()
-                self.fp = BufferedReader(_BeforeDeadline(sock, deadline))
+                self.fp = BufferedReader(_DeadlineReader(sock, deadline))
 
         self._response_class = Response
 
     def http_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(self._connecting(HTTPConnection), req)
+        return self.do_open(self._connect_by(HTTPConnection), req)
 
     def https_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(self._connecting(HTTPSConnection), req)
+        return self.do_open(self._connect_by(HTTPSConnection), req)
 
-    def _connecting(self, kind: type[HTTPConnection]) -> Any:
+    def _connect_by(self, kind: type[HTTPConnection]) -> Any:
         def connect(*arguments: Any, **options: Any) -> HTTPConnection:
             connection = kind(*arguments, **options)
             connection.response_class = self._response_class
@@ -210,11 +212,11 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects by https, and by http from an address that is http itself."""
+    """Follows redirects to https, and to http only from http."""
 
-    def redirect_request(  # noqa: PLR0917 - as the library calls it
+    def redirect_request(  # noqa: PLR0917 - the library's signature
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in {"https", req.type}:
-            raise URLError("the address redirects to one that is not https")
+            raise URLError("the address redirects away from https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

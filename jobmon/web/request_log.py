@@ -1,7 +1,7 @@
-"""One line in the log for each request, and the id that it is found by.
+"""One line in the log for each request, and the request's id.
 
-The id is the caller's `X-Request-ID`, if it is a plain word, or one of ours. It is on the answer,
-on every line that is logged meanwhile, and on every query, as its `comment` in MongoDB.
+The id is the caller's `X-Request-ID` if that is well-formed, or a new one. The answer has it, and
+so has every line that is logged meanwhile and, as its `comment` in MongoDB, every query.
 """
 
 import re
@@ -16,21 +16,21 @@ from jobmon import tracing
 from jobmon.web import auth
 
 REQUEST_ID = "X-Request-ID"
-_PLAIN = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 log = structlog.get_logger("jobmon.request")
 
 
 def register(app: Flask) -> None:
-    """Give each request its id, and log it once it is answered: a file when it has been sent."""
+    """Give each request its id, and log it once it is answered: an export when it has been sent."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def _begin() -> None:
     given = request.headers.get(REQUEST_ID, "")
-    clear_contextvars()  # a file that is sent after its request has ended still has its id
-    bind_contextvars(request_id=given if _PLAIN.fullmatch(given) else uuid.uuid4().hex)
+    clear_contextvars()  # now, not when a request ends: an export that is still sent keeps its id
+    bind_contextvars(request_id=given if _WELL_FORMED.fullmatch(given) else uuid.uuid4().hex)
     g.jobmon_began = time.perf_counter()
 
 
@@ -44,15 +44,15 @@ def _end(response: Response) -> Response:
         **({"reason": reason} if (reason := auth.refusal_reason()) else {}),
         "user": auth.subject() if auth.is_authenticated() else None,
         "address": request.remote_addr,
-        **tracing.ids(),
+        **tracing.current_ids(),
     }
     began = g.jobmon_began
 
-    def say() -> None:
+    def write_line() -> None:
         log.info("request", **line, duration_ms=round((time.perf_counter() - began) * 1_000, 1))
 
     if response.is_streamed:
-        response.call_on_close(say)
+        response.call_on_close(write_line)
     else:
-        say()
+        write_line()
     return response

@@ -1,7 +1,7 @@
-"""Tokens that are refused before they expire: a list in a database of its own.
+"""The list of revoked tokens, which are refused before they expire.
 
-The web service reads it, with a user that can do no more; `jobmon revoke` writes it. It is kept
-apart from the figures, which can be dropped at any time: a revoked token must not come back then.
+The web service reads it, as a user that can only read; `jobmon revoke` writes it. Its database is
+not the one of the rollups, which can be dropped at any time: a revoked token must stay revoked.
 """
 
 import logging
@@ -16,31 +16,32 @@ from pymongo.errors import OperationFailure
 from jobmon.rollup.documents import rollup_database
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
+from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
 
 log = logging.getLogger(__name__)
 
 REVOKED = "revoked_tokens"
 FORMAT = 1
-KEEP_MS = 1_000
-# In the list itself, so that it goes with the list; `since` is when the list was made.
+CACHE_MS = 1_000
+# An entry of the list, lost with the list; its `since` is when the list was created.
 _MARKER: Document = {"marker": REVOKED}
-_UNAUTHORIZED = 13
-_ALWAYS = datetime.max.replace(tzinfo=UTC)
+_FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class _List:
+class _RevocationList:
     ids: frozenset[str] = frozenset()
-    before: Mapping[str, datetime] = field(default_factory=dict)  # by subject
-    since: datetime | None = None  # of the marker
+    # By subject: tokens issued before this moment are refused.
+    before: Mapping[str, datetime] = field(default_factory=dict)
+    since: datetime | None = None  # when it was created; None without a marker
 
-    def with_all_of(self, other: "_List") -> "_List":
-        """What either refuses; the marker is this one's."""
+    def merge(self, other: "_RevocationList") -> "_RevocationList":
+        """A list that refuses what either refuses, created when this one was."""
         before = dict(other.before)
         for subject, moment in self.before.items():
             before[subject] = max(moment, before.get(subject, moment))
-        return _List(self.ids | other.ids, before, self.since)
+        return _RevocationList(self.ids | other.ids, before, self.since)
 
 
 def state_database(connection: Connection) -> Database[Document]:
@@ -49,44 +50,46 @@ def state_database(connection: Connection) -> Database[Document]:
 
 
 class RevokedTokens:
-    """The list, read whole and shared for a second: it is short.
+    """The list; it is short, so it is read whole and cached for a second.
 
     An entry is a token's id, or `{sub}` for all tokens of a subject that were issued before a
-    moment. Every method raises PyMongoError when the database cannot tell.
+    moment. Every method raises PyMongoError if the database does not answer.
 
-    A list that was there and is gone is an error in the log; what this process knew to be revoked
+    A list that existed and is gone is an error in the log; what this process knew to be revoked
     stays refused.
+
+    >>> RevokedTokens(connection).includes("0b1f6c1e", "ada", issued_at=1_700_000_000)
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._list = SingleFlight(self._read, KEEP_MS)
-        self._known = _List()  # as last read
-        self._lost = _List()  # what lists had that are gone
+        self._list = SingleFlight(self._read, CACHE_MS)
+        self._known = _RevocationList()  # as last read
+        self._lost = _RevocationList()  # the entries of lists that are gone
         self._is_gone = False
         self._reported: set[str] = set()
 
     def includes(self, token_id: str, subject: str, issued_at: float) -> bool:
-        """Whether a token is revoked, that was issued at `issued_at` (seconds since 1970, UTC)."""
+        """Whether a token is revoked; `issued_at` is in seconds since 1970, UTC."""
         listed = self._list.get()
         before = listed.before.get(subject)
         return token_id in listed.ids or (before is not None and issued_at < before.timestamp())
 
     def are_lost(self) -> bool:
-        """Whether the list was there and is gone, so that revoked tokens may not be known."""
+        """Whether the list existed and is gone, so that revoked tokens may be accepted."""
         self._list.get()
         return self._is_gone
 
     def create(self) -> None:
-        """Make the list if there is none; only one that was made can be missed later."""
-        made = {"$setOnInsert": {"format": FORMAT, "since": datetime.now(UTC)}}
-        self._entries().update_one({"_id": _MARKER}, made, upsert=True)
-        self._witnesses().update_one(
+        """Create the list if it does not exist; only then its loss can be noticed later."""
+        created = {"$setOnInsert": {"format": FORMAT, "since": datetime.now(UTC)}}
+        self._entries().update_one({"_id": _MARKER}, created, upsert=True)
+        self._known_lists().update_one(
             {"_id": self._connection.settings.state_db}, {"$set": {"format": FORMAT}}, upsert=True
         )
 
     def add(self, token_id: str, until: datetime | None) -> None:
-        """Refuse a token; the entry goes after `until` (UTC), None for never."""
+        """Refuse a token; the entry is deleted after `until` (UTC), None for never."""
         entries = self._entries()
         entries.create_index("expiresAt", expireAfterSeconds=0)
         self.create()
@@ -98,109 +101,113 @@ class RevokedTokens:
         entries.update_one({"_id": token_id}, change, upsert=True)
 
     def add_subject(self, subject: str) -> None:
-        """Refuse all tokens of a subject that were issued until now; newer ones are good."""
+        """Refuse all tokens of a subject that were issued until now."""
         self.create()
         change = {"$set": {"format": FORMAT, "before": datetime.now(UTC)}}
         self._entries().update_one({"_id": {"sub": subject}}, change, upsert=True)
 
     def entries(self) -> Iterator[tuple[str, str]]:
-        """What is revoked, and for how long, in words; in the order of the list."""
+        """Each entry as text, and until when it holds, in the order of the list."""
         for entry in self._entries().find().sort("_id").max_time_ms(self._connection.max_time_ms):
-            subject, ends = _subject(entry), entry.get("expiresAt")
+            subject, expires_at = _read_subject(entry), entry.get("expiresAt")
             if subject is not None:
-                yield f"sub {subject}", f"issued before {_before(entry).isoformat()}"
+                yield f"sub {subject}", f"issued before {_read_before(entry).isoformat()}"
             elif isinstance(entry["_id"], str):
-                until = f"until {ends.isoformat()}" if isinstance(ends, datetime) else "for good"
+                until = "for good"
+                if isinstance(expires_at, datetime):
+                    until = f"until {expires_at.isoformat()}"
                 yield entry["_id"], until
 
     def _entries(self) -> Collection[Document]:
         return state_database(self._connection)[REVOKED]
 
-    def _witnesses(self) -> Collection[Document]:
-        """Where the figures are: the databases in which a list was made, by their names."""
+    def _known_lists(self) -> Collection[Document]:
+        """In the rollups' database: the names of the databases in which a list was created."""
         return rollup_database(self._connection)[REVOKED]
 
-    def _read(self) -> _List:
-        found, gone = self._find()
-        if gone is None and found.since is None:
-            gone = self._missing()
-        made_anew = gone is None and self._known.since not in (None, found.since)
-        if gone is not None or made_anew:
-            self._lost = self._lost.with_all_of(self._known)
-        if gone is not None and not self._is_gone:
-            log.error("%s; tokens that were known to be revoked stay refused", gone)
-        elif made_anew:
-            log.warning("the list of revoked tokens is new: what it had before stays refused")
-        elif gone is None and self._is_gone:
+    def _read(self) -> _RevocationList:
+        found, loss = self._find()
+        if loss is None and found.since is None:
+            loss = self._find_loss()
+        is_new = loss is None and self._known.since not in (None, found.since)
+        if loss is not None or is_new:
+            self._lost = self._lost.merge(self._known)
+        if loss is not None and not self._is_gone:
+            log.error("%s; tokens that were known to be revoked stay refused", loss)
+        elif is_new:
+            log.warning("the list of revoked tokens is new: its earlier entries stay refused")
+        elif loss is None and self._is_gone:
             log.warning("the list of revoked tokens is back")
-        self._is_gone = gone is not None
-        if gone is None:
+        self._is_gone = loss is not None
+        if loss is None:
             self._known = found
-        return found.with_all_of(self._lost)
+        return found.merge(self._lost)
 
-    def _find(self) -> tuple[_List, str | None]:
-        """The list as it stands, and why it cannot be read although it was there before."""
+    def _find(self) -> tuple[_RevocationList, str | None]:
+        """The list, and why it cannot be read although it could be before."""
         name = f"the list of revoked tokens ({self._connection.settings.state_db}.{REVOKED})"
         try:
             found = self._entries().find({}, {"before": True, "since": True})
             entries = list(found.max_time_ms(self._connection.max_time_ms))
         except OperationFailure as error:
-            if error.code != _UNAUTHORIZED:
+            if not is_unauthorized(error):
                 raise
             if self._known.since is not None:
-                return _List(), f"{name} may not be read any more"
+                return _RevocationList(), f"{name} can no longer be read"
             # A user that cannot read jobmon's own databases cannot see revocations.
-            self._report("may not read the list of revoked tokens: none is refused")
-            return _List(), None
+            self._warn_once("may not read the list of revoked tokens: none is refused")
+            return _RevocationList(), None
         return self._parse(entries), None
 
-    def _missing(self) -> str | None:
-        """Why the marker should be there, if it should."""
+    def _find_loss(self) -> str | None:
+        """For a list without a marker: the message that it is gone, None if it never existed."""
         name = f"the list of revoked tokens ({self._connection.settings.state_db}.{REVOKED})"
-        gone = f"{name} was there and is gone: restore it, or run `jobmon revoke` again"
+        gone = f"{name} existed and is gone: restore it, or run `jobmon revoke` again"
         if self._known.since is not None:
             return gone
         try:
-            found = self._witnesses().find(
+            found = self._known_lists().find(
                 {"_id": self._connection.settings.state_db}, {"_id": True}
             )
             seen = any(found.max_time_ms(self._connection.max_time_ms))
         except OperationFailure as error:
-            if error.code != _UNAUTHORIZED:
+            if not is_unauthorized(error):
                 raise
             return None
         return gone if seen else None
 
-    def _parse(self, entries: list[Document]) -> _List:
-        """The list of these entries: one that is only half understood refuses what it names."""
+    def _parse(self, entries: list[Document]) -> _RevocationList:
+        """The list of these entries; one of an unknown form refuses the id or subject in it."""
         ids: set[str] = set()
         before: dict[str, datetime] = {}
         since: datetime | None = None
         for entry in entries:
-            subject = _subject(entry)
+            subject = _read_subject(entry)
             if isinstance(entry["_id"], str):
                 ids.add(entry["_id"])
             elif subject is not None:
-                before[subject] = _before(entry)
+                before[subject] = _read_before(entry)
             elif entry["_id"] == _MARKER:
-                made = entry.get("since")
-                since = made if isinstance(made, datetime) else _ALWAYS
+                since = entry.get("since")
+                since = since if isinstance(since, datetime) else _FOREVER
             else:
-                self._report("the list of revoked tokens has entries that are neither id nor sub")
-        return _List(frozenset(ids), before, since)
+                self._warn_once(
+                    "the list of revoked tokens has entries that are neither id nor sub"
+                )
+        return _RevocationList(frozenset(ids), before, since)
 
-    def _report(self, message: str) -> None:
+    def _warn_once(self, message: str) -> None:
         if message not in self._reported:
             self._reported.add(message)
             log.warning(message)
 
 
-def _subject(entry: Document) -> str | None:
+def _read_subject(entry: Document) -> str | None:
     subject = entry["_id"].get("sub") if isinstance(entry["_id"], dict) else None
     return subject if isinstance(subject, str) else None
 
 
-def _before(entry: Document) -> datetime:
-    """Until when tokens of the subject are refused; always, where that cannot be read."""
+def _read_before(entry: Document) -> datetime:
+    """Until when the subject's tokens are refused; for ever if that cannot be read."""
     before = entry.get("before")
-    return before if isinstance(before, datetime) else _ALWAYS
+    return before if isinstance(before, datetime) else _FOREVER

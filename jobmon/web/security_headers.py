@@ -1,4 +1,4 @@
-"""What every answer tells browsers and caches, and what is believed of what proxies say."""
+"""Headers that protect every answer, and trust in the headers of proxies."""
 
 from http import HTTPStatus
 
@@ -7,7 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from jobmon.settings import Settings
 
-# For what is no page: a browser that opens it runs nothing, and shows it nowhere else.
+# For all but pages: a browser that opens such an answer runs nothing and embeds it nowhere.
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -19,11 +19,11 @@ _TLS_FOR_A_YEAR = "max-age=31536000; includeSubDomains"
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Protect every answer of the app, and believe as many proxies as there are.
+    """Protect every answer of the app, and trust `JOBMON_TRUSTED_PROXIES` proxies.
 
     To be called before any route is added.
     """
-    app.url_map.merge_slashes = False  # or `//jobs` is led to whatever Host its caller named
+    app.url_map.merge_slashes = False  # else `//jobs` redirects to the Host that the caller sent
     app.after_request(_protect)
     if proxies := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -32,12 +32,14 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def _protect(response: Response) -> Response:
-    """Data about jobs is for one caller and this moment only."""
+    # An answer about jobs is for one caller at one moment.
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("Content-Security-Policy", _POLICY)
     response.headers.update(_ALWAYS)
-    if response.status_code == HTTPStatus.PERMANENT_REDIRECT:  # the routing's, of no path at all
+    if (
+        response.status_code == HTTPStatus.PERMANENT_REDIRECT
+    ):  # by Flask's routing, for an empty path
         response.location, response.data = "/", b""
-    if request.is_secure:  # a browser must not take it from plain HTTP (RFC 6797)
+    if request.is_secure:  # must not be sent over plain HTTP (RFC 6797)
         response.headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
     return response

@@ -1,5 +1,5 @@
-"""Turns: would catch a turn that is lost, given twice or waited for too long, and a probe that has
-to wait for one."""
+"""The limit of requests at a time: would catch a slot that is lost, granted twice or waited for too
+long, and a probe that has to wait for one."""
 
 import io
 import threading
@@ -26,53 +26,56 @@ from ..support.waiting import eventually
 JOB = "/jobs/some-id"
 
 
-def test_who_finds_neither_a_turn_nor_a_chair_is_refused_at_once() -> None:
-    turns = ConcurrencyLimit(2, waiting=1, wait_s=30)
-    assert [turns.take(), turns.take()] == [True, True]
+def test_acquire_without_a_free_slot_or_a_place_in_the_queue_is_refused_at_once() -> None:
+    limit = ConcurrencyLimit(2, max_waiting=1, wait_s=30)
+    assert [limit.acquire(), limit.acquire()] == [True, True]
     with ThreadPoolExecutor(1) as aside:
-        waiting = aside.submit(turns.take)
-        eventually(lambda: turns._line)
-        assert turns.take() is False
-        turns.give_back()
+        waiting = aside.submit(limit.acquire)
+        eventually(lambda: limit._queue)
+        assert limit.acquire() is False
+        limit.release()
         assert waiting.result(timeout=10) is True
-    turns.give_back()
-    assert turns.take() is True
+    limit.release()
+    assert limit.acquire() is True
 
 
-def test_who_came_first_is_served_first_and_nobody_pushes_in() -> None:
-    turns, served = ConcurrencyLimit(1, waiting=5, wait_s=30), []
-    assert turns.take() is True
+def test_acquire_is_first_come_first_served() -> None:
+    limit, served = ConcurrencyLimit(1, max_waiting=5, wait_s=30), []
+    assert limit.acquire() is True
 
     def wait(number: int) -> None:
-        assert turns.take()
+        assert limit.acquire()
         served.append(number)
-        turns.give_back()
+        limit.release()
 
     threads = [threading.Thread(target=wait, args=[number]) for number in range(5)]
     for number, thread in enumerate(threads, start=1):
         thread.start()
-        eventually(lambda number=number: len(turns._line) == number)
-    turns.give_back()
+        eventually(lambda number=number: len(limit._queue) == number)
+    limit.release()
     for thread in threads:
         thread.join()
     assert served == [0, 1, 2, 3, 4]
 
 
-def test_a_turn_is_waited_for_only_so_long() -> None:
-    turns = ConcurrencyLimit(1, waiting=1, wait_s=0.01)
-    assert turns.take() is True
-    assert [turns.take(), turns.take()] == [False, False]  # the chair is free again
-    turns.give_back()
-    assert turns.take() is True
+def test_acquire_waits_for_a_limited_time() -> None:
+    limit = ConcurrencyLimit(1, max_waiting=1, wait_s=0.01)
+    assert limit.acquire() is True
+    assert [limit.acquire(), limit.acquire()] == [
+        False,
+        False,
+    ]  # the place in the queue is free again
+    limit.release()
+    assert limit.acquire() is True
 
 
 @pytest.fixture
 def busy(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """A service with two turns and no chair, whose jobs take as long as the test wants."""
+    """A service with two slots and no queue, whose requests take as long as the test wants."""
     monkeypatch.setattr(
-        admission, "ConcurrencyLimit", lambda at_once, *_: ConcurrencyLimit(at_once, waiting=0)
+        admission, "ConcurrencyLimit", lambda at_once, *_: ConcurrencyLimit(at_once, max_waiting=0)
     )
     api, go_on, held = (
         Api(create_app(make_settings(threads=2), watched.client)),
@@ -95,7 +98,7 @@ def busy(
 def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -> None:
     api, go_on, answers = busy
     for path in (JOB, "/admin/jobs/stats", "/none"):
-        refused = api.get(path)  # also before a token is looked at: that costs, too
+        refused = api.get(path)  # also before a token is checked, which takes time, too
         assert refused.status_code == 503
         assert refused.json["error"]["code"] == "overloaded"
         assert int(refused.headers["Retry-After"]) > 0
@@ -103,10 +106,10 @@ def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -
     assert (page.status_code, page.content_type) == (503, "text/html; charset=utf-8")
     assert api.get("/healthz").status_code == 200
     assert api.get("/readyz").status_code == 200
-    told = api.as_admin("/metrics").text
+    metrics = api.as_admin("/metrics").text
     assert (
         'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="503"}'
-        in told
+        in metrics
     )
     go_on.set()
     assert Counter(answer.result().status_code for answer in answers) == {403: 2}
@@ -114,7 +117,7 @@ def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -
 
 @pytest.mark.parametrize("path", [JOB, "/none", "/admin/jobs/queue", "/jobs", "/dashboard"])
 @pytest.mark.parametrize("token", ["guess", None])
-def test_every_request_gives_its_turn_back_however_it_ends(
+def test_a_request_releases_its_slot_however_it_ends(
     watched: Any, make_settings: Callable[..., Settings], path: str, token: str | None
 ) -> None:
     api = Api(create_app(make_settings(threads=1), watched.client))
@@ -123,7 +126,7 @@ def test_every_request_gives_its_turn_back_however_it_ends(
     assert len(codes) == 1
 
 
-def test_one_large_document_at_a_time_is_held_until_its_answer_is_made(
+def test_one_large_document_at_a_time_is_in_memory(
     real_api: Api, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch eight requests for a job of 7 MB that take 200 MB each at the same time."""
@@ -155,7 +158,7 @@ def test_one_large_document_at_a_time_is_held_until_its_answer_is_made(
 
 
 class Endless(io.RawIOBase):
-    """A connection that stays open: who reads more than there is would wait for ever."""
+    """A connection that stays open: reading from it would wait for ever."""
 
     def readable(self) -> bool:
         return True
@@ -165,7 +168,7 @@ class Endless(io.RawIOBase):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/jobs"])
-def test_a_body_without_a_length_or_an_end_is_not_read(api: Api, path: str) -> None:
+def test_a_body_without_length_or_end_is_not_read(api: Api, path: str) -> None:
     """Would catch a 413, and a thread that waits, behind a server that hands over the socket."""
     environ = EnvironBuilder(path, headers={"Transfer-Encoding": "chunked"}).get_environ()
     environ |= {"wsgi.input": Endless()}

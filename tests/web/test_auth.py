@@ -1,5 +1,5 @@
-"""Tokens and roles (contract, section 4): would catch a forged token that passes, a good one that
-does not, and an identity provider that is asked too often or not often enough."""
+"""Tokens and roles: would catch a forged token that passes, a valid one that does not, and an
+identity provider that is requested too often or too rarely."""
 
 import json
 import threading
@@ -63,7 +63,7 @@ def service(watched: Any, make_settings: Callable[..., Settings]) -> Make:
     return make
 
 
-def at(**ahead: float) -> datetime:
+def from_now(**ahead: float) -> datetime:
     return datetime.now(UTC) + timedelta(**ahead)
 
 
@@ -71,9 +71,9 @@ def at(**ahead: float) -> datetime:
     ("claims", "expected"),
     [
         (CLAIMS, 200),
-        (CLAIMS | {"exp": at(hours=1)}, 200),
-        (CLAIMS | {"exp": at(hours=-1)}, "token_expired"),
-        (CLAIMS | {"nbf": at(hours=1)}, "token_invalid"),
+        (CLAIMS | {"exp": from_now(hours=1)}, 200),
+        (CLAIMS | {"exp": from_now(hours=-1)}, "token_expired"),
+        (CLAIMS | {"nbf": from_now(hours=1)}, "token_invalid"),
         (CLAIMS | {"aud": "somebody else's business"}, 200),
         (CLAIMS | {"type": "refresh"}, "token_invalid"),
         ({"role": "admin"}, "token_invalid"),
@@ -95,7 +95,7 @@ def test_claims_decide(service: Make, claims: dict[str, Any], expected: int | st
 
 
 @pytest.mark.parametrize("role", [None, "user", ["admin"], 7])
-def test_whoever_has_a_good_token_may_see_own_jobs(service: Make, role: Any) -> None:
+def test_any_valid_token_opens_the_list_of_own_jobs(service: Make, role: Any) -> None:
     assert outcome(service(), signed({"sub": "ada", "role": role}), "/jobs") == 200
 
 
@@ -123,7 +123,7 @@ def test_a_header_without_a_bearer_token_is_no_authentication(service: Make, hea
     assert answer.json["error"]["code"] in {"authentication_required", "token_invalid"}
 
 
-def test_a_token_counts_in_the_header_only(service: Make) -> None:
+def test_a_token_in_a_query_or_another_cookie_is_ignored(service: Make) -> None:
     api = service()
     api.client.set_cookie("access_token_cookie", signed(CLAIMS))
     assert api.get(STATS, jwt=signed(CLAIMS)).status_code == 401
@@ -145,7 +145,7 @@ def test_issuer_and_audience_are_checked_where_they_are_set(
 ) -> None:
     api = service(jwt_issuer="https://id", jwt_audience="jobmon")
     assert outcome(api, signed(CLAIMS | claims)) == expected
-    assert outcome(api, api.token()) == 200  # those that we issue say both
+    assert outcome(api, api.token()) == 200  # an issued token has both
 
 
 @pytest.mark.parametrize(("key", "algorithm"), [(KEY, "RS256"), (KEY, "PS512"), (EC_KEY, "ES256")])
@@ -174,22 +174,22 @@ def test_another_role_can_be_given_the_permission(service: Make) -> None:
 
 
 class Provider:
-    """An identity provider's key endpoint that counts how often it is asked."""
+    """An identity provider's key endpoint that counts its requests."""
 
     def __init__(self) -> None:
         self.keys: dict[str, rsa.RSAPrivateKey] = {"one": KEY}
         self.more: list[dict[str, Any]] = []
-        self.asked = 0
+        self.requests = 0
         self.broken = False
         self.body: bytes | None = None
         self.redirect = ""
         self.dripping = self.drips_headers = False
-        self.hung_up = threading.Event()
+        self.disconnected = threading.Event()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                provider.asked += 1
+                provider.requests += 1
                 if provider.redirect:
                     self.send_response(302)
                     self.send_header("Location", provider.redirect)
@@ -199,7 +199,7 @@ class Provider:
                 try:
                     self.answer()
                 except OSError:
-                    provider.hung_up.set()
+                    provider.disconnected.set()
 
             def answer(self) -> None:
                 self.drip(b"H", when=provider.drips_headers)
@@ -256,123 +256,125 @@ def jwks(service: Make, provider: Provider) -> Api:
     return service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
 
 
-def by(kid: str | None, key: Any = KEY, **claims: Any) -> str:
+def signed_by(kid: str | None, key: Any = KEY, **claims: Any) -> str:
     return signed(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
 
 
-def test_keys_are_fetched_once_and_kept(jwks: Api, provider: Provider) -> None:
-    assert [outcome(jwks, by("one")) for _ in range(5)] == [200] * 5
-    assert provider.asked == 1
+def test_keys_are_fetched_once_and_cached(jwks: Api, provider: Provider) -> None:
+    assert [outcome(jwks, signed_by("one")) for _ in range(5)] == [200] * 5
+    assert provider.requests == 1
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        by("unknown"),
-        by(None, OTHER_KEY),
-        by("one", OTHER_KEY),
+        signed_by("unknown"),
+        signed_by(None, OTHER_KEY),
+        signed_by("one", OTHER_KEY),
         signed(CLAIMS, kid="one"),
         signed(CLAIMS),
         "garbage",
     ],
     ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "neither", "garbage"],
 )
-def test_a_token_that_no_key_vouches_for_is_refused(jwks: Api, token: str) -> None:
+def test_a_token_without_a_key_that_verifies_it_is_refused(jwks: Api, token: str) -> None:
     assert outcome(jwks, token) == "token_invalid"
 
 
 def test_a_rotated_key_is_picked_up(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, by("one")) == 200
+    assert outcome(jwks, signed_by("one")) == 200
     provider.keys = {"two": OTHER_KEY}
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert outcome(jwks, by("two", OTHER_KEY)) == 200
-    assert outcome(jwks, by("one")) == "token_invalid"
+    assert outcome(jwks, signed_by("two", OTHER_KEY)) == 200
+    assert outcome(jwks, signed_by("one")) == "token_invalid"
 
 
-def test_unknown_kids_do_not_make_us_hammer_the_provider(jwks: Api, provider: Provider) -> None:
+def test_unknown_kids_do_not_fetch_the_keys_again_and_again(jwks: Api, provider: Provider) -> None:
     for number in range(20):
-        assert outcome(jwks, by(f"kid-{number}")) == "token_invalid"
-    assert provider.asked == 1
+        assert outcome(jwks, signed_by(f"kid-{number}")) == "token_invalid"
+    assert provider.requests == 1
 
 
 def test_a_provider_that_is_away_is_503(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.broken = True
-    answer = jwks.get(STATS, token=by("one"))
+    answer = jwks.get(STATS, token=signed_by("one"))
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "identity_provider_unavailable"
     assert int(answer.headers["Retry-After"]) > 0
-    assert outcome(jwks, by(None)) == "identity_provider_unavailable"
-    assert provider.asked == 1
+    assert outcome(jwks, signed_by(None)) == "identity_provider_unavailable"
+    assert provider.requests == 1
     provider.broken = False
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert outcome(jwks, by("one")) == 200
+    assert outcome(jwks, signed_by("one")) == 200
 
 
-def test_known_keys_stay_good_while_the_provider_is_away(
+def test_cached_keys_stay_valid_while_the_provider_is_away(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, by("one")) == 200
+    assert outcome(jwks, signed_by("one")) == 200
     provider.broken = True
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
-    assert outcome(jwks, by("one")) == 200
-    assert provider.asked == 2
+    assert outcome(jwks, signed_by("one")) == 200
+    assert provider.requests == 2
 
 
-def test_a_provider_that_drips_holds_up_no_known_key_and_is_hung_up_on(
+def test_a_slow_provider_delays_no_cached_key_and_is_disconnected(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, by("one")) == 200
+    assert outcome(jwks, signed_by("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 0.5)
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     for headers_too in (False, True):
-        provider.hung_up.clear()
+        provider.disconnected.clear()
         provider.drips_headers, provider.dripping = headers_too, True
-        assert outcome(jwks, by("one")) == 200
-        assert not provider.hung_up.is_set()  # it had not answered
-        assert outcome(jwks, by("two", OTHER_KEY)) == "identity_provider_unavailable"
-        assert provider.hung_up.wait(10)
+        assert outcome(jwks, signed_by("one")) == 200
+        assert not provider.disconnected.is_set()  # it had not answered
+        assert outcome(jwks, signed_by("two", OTHER_KEY)) == "identity_provider_unavailable"
+        assert provider.disconnected.wait(10)
         provider.dripping = False
-        eventually(lambda: outcome(jwks, by("two")) == "token_invalid")
+        eventually(lambda: outcome(jwks, signed_by("two")) == "token_invalid")
     provider.keys["two"] = OTHER_KEY
-    eventually(lambda: outcome(jwks, by("two", OTHER_KEY)) == 200)
+    eventually(lambda: outcome(jwks, signed_by("two", OTHER_KEY)) == 200)
 
 
-def test_an_answer_without_end_is_not_read(jwks: Api, provider: Provider) -> None:
+def test_an_answer_that_is_too_long_is_refused(jwks: Api, provider: Provider) -> None:
     provider.more = [{"kid": "x" * 10_000}] * 100
-    assert outcome(jwks, by("one")) == "identity_provider_unavailable"
+    assert outcome(jwks, signed_by("one")) == "identity_provider_unavailable"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"keys": {}}', b'{"keys": []}', b"[" * 100_000])
-def test_what_is_no_set_of_keys_is_503(jwks: Api, provider: Provider, body: bytes) -> None:
+def test_an_answer_without_keys_is_503(jwks: Api, provider: Provider, body: bytes) -> None:
     provider.body = body
-    assert outcome(jwks, by("one")) == "identity_provider_unavailable"
-    assert outcome(jwks, by(None)) == "identity_provider_unavailable"
+    assert outcome(jwks, signed_by("one")) == "identity_provider_unavailable"
+    assert outcome(jwks, signed_by(None)) == "identity_provider_unavailable"
 
 
-def test_few_requests_wait_for_a_key_that_nobody_knows(
+def test_few_requests_wait_for_an_unknown_key(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, by("one")) == 200
+    assert outcome(jwks, signed_by("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 30)
     provider.dripping = True
     with ThreadPoolExecutor(jwks_module.MAX_WAITING + 1) as pool:
-        waiting = [pool.submit(outcome, jwks, by("two")) for _ in range(jwks_module.MAX_WAITING)]
-        # Once as many wait, one more is answered at once: it ends while the others wait.
-        one_more = pool.submit(outcome, jwks, by("two"))
-        ended = eventually(lambda: [each for each in (*waiting, one_more) if each.done()])
-        assert [each.result() for each in ended] == ["identity_provider_unavailable"]
+        waiting = [
+            pool.submit(outcome, jwks, signed_by("two")) for _ in range(jwks_module.MAX_WAITING)
+        ]
+        # Once MAX_WAITING requests wait, one more is answered at once.
+        one_more = pool.submit(outcome, jwks, signed_by("two"))
+        ended = eventually(lambda: [call for call in (*waiting, one_more) if call.done()])
+        assert [call.result() for call in ended] == ["identity_provider_unavailable"]
         provider.dripping = False
 
 
-def test_a_token_without_a_kid_is_taken_where_one_key_is_for_the_algorithm(
+def test_a_token_without_a_kid_is_accepted_if_one_key_is_for_the_algorithm(
     service: Make, provider: Provider
 ) -> None:
     def opens(*more: dict[str, Any], algorithm: str = "RS256", key: Any = KEY) -> int | str:
@@ -415,7 +417,7 @@ def test_the_token_command_prints_a_token_that_works(service: Make) -> None:
     assert claims["exp"] - claims["iat"] == 3_600
 
 
-def test_the_token_command_needs_a_secret_of_ours(service: Make) -> None:
+def test_the_token_command_needs_a_secret(service: Make) -> None:
     api = service(jwt_secret_key=None, jwt_public_key=pem(KEY), jwt_algorithm="RS256")
     result = api.app.test_cli_runner().invoke(args=["token", "--sub", "ada", "--role", "admin"])
     assert result.exit_code == 1

@@ -1,5 +1,5 @@
-"""One line a request, found by its id: would catch a request that leaves no trace, an id that a
-caller smuggles a line into the log with, and a query that nobody can tell the request of."""
+"""One line a request, found by its id: would catch a request that leaves no trace, an id with which
+a caller forges a line of the log, and a query without its request's id."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def requests(lines: list[Any]) -> list[Any]:
     return [line for line in lines if line["event"] == "request"]
 
 
-def test_a_request_is_one_line_that_says_who_what_and_how_long(api: Api, lines: list[Any]) -> None:
+def test_a_request_is_one_line_with_user_route_and_duration(api: Api, lines: list[Any]) -> None:
     answer = api.as_owner("/jobs/some-id", "alice")
     (line,) = requests(lines)
     duration_ms = line.pop("duration_ms")
@@ -48,7 +48,7 @@ def test_a_request_is_one_line_that_says_who_what_and_how_long(api: Api, lines: 
     ("path", "status", "route"),
     [(STATS, 401, STATS), ("/nope", 404, None), ("/healthz", 200, "/healthz")],
 )
-def test_so_is_one_without_a_token_and_one_without_a_route(
+def test_a_request_without_token_or_route_is_one_line(
     api: Api, lines: list[Any], path: str, status: int, route: str | None
 ) -> None:
     assert api.get(path).status_code == status
@@ -56,12 +56,12 @@ def test_so_is_one_without_a_token_and_one_without_a_route(
     assert (line["status"], line["route"], line["user"]) == (status, route, None)
 
 
-def test_a_forged_token_names_nobody(api: Api, lines: list[Any]) -> None:
+def test_a_forged_token_names_no_user(api: Api, lines: list[Any]) -> None:
     api.get("/jobs", token=api.token("alice", "user")[:-3] + "abc")
     assert requests(lines)[0]["user"] is None
 
 
-def test_a_file_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -> None:
+def test_an_export_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -> None:
     api.app.extensions["jobmon_connection"].jobs.collection.insert_one({"jobId": "a"})
     answer = api.as_admin("/admin/jobs/queue", format="ndjson")
     sent = answer.get_data()
@@ -70,7 +70,7 @@ def test_a_file_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -> N
     assert len(requests(lines)) == 1
 
 
-def test_the_id_is_the_callers_or_one_of_ours(api: Api) -> None:
+def test_the_id_is_the_callers_or_a_new_one(api: Api) -> None:
     def asked(**headers: str) -> str:
         return api.client.get("/healthz", headers=headers).headers["X-Request-ID"]
 
@@ -81,7 +81,7 @@ def test_the_id_is_the_callers_or_one_of_ours(api: Api) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "two words", 'quo"te', "ümlaut", "{json}", "x" * 129])
-def test_what_is_no_plain_word_is_no_id(api: Api, given: str) -> None:
+def test_an_id_that_is_not_well_formed_is_replaced(api: Api, given: str) -> None:
     answer = api.client.get("/healthz", headers={"X-Request-ID": given})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
 
@@ -114,6 +114,6 @@ def test_every_query_carries_the_id(
         database.command("profile", 0)
     ran = list(database["system.profile"].find({"appName": "jobmon"}))
     comments = {entry["command"].get("comment") for entry in ran}
-    # A figure that is shared may have been asked for by nobody else here; a ping is no query.
+    # A cached answer needs no query, and a ping is none.
     assert comments <= {"jobmon from-the-edge"}
     assert comments or path == "/metrics"

@@ -1,5 +1,5 @@
-"""Revoked tokens: would catch one that still opens a route or a page, a list that is lost or kept
-for ever, and a database that is away turning into a fault."""
+"""Revoked tokens: would catch one that still opens a route or a page, a list that is lost or grows
+for ever, and a fault while the database is away."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,43 +24,45 @@ from jobmon.web.revocation import REVOKED, RevokedTokens
 from ..conftest import SECRET, Api
 from ..support.pages import Viewer
 from ..support.waiting import eventually
-from .test_auth import CLAIMS, at, outcome, signed
+from .test_auth import CLAIMS, from_now, outcome, signed
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def unkept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list is read for each request: what is about keeping it says so."""
-    monkeypatch.setattr(revocation, "KEEP_MS", 0)
+def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list is read for each request; tests of the cache set their own time."""
+    monkeypatch.setattr(revocation, "CACHE_MS", 0)
 
 
 @pytest.fixture
 def state(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    """The list's database; the figures are in `<its name>_figures`."""
+    """The list's database; the rollups are in `<its name>_rollups`."""
     yield (own := database.client[f"{database.name}_state"])
-    for name in (own.name, f"{own.name}_figures"):
+    for name in (own.name, f"{own.name}_rollups"):
         database.client.drop_database(name)
 
 
 @pytest.fixture
 def run(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
-    """`jobmon …` for the service under test, with that on standard input."""
+    """`jobmon …` for the service under test, with `stdin` on its standard input."""
     environment = {
         "JOBMON_MONGO_URI": "mongodb://127.0.0.1:1/never",
         "JOBMON_ROLLUP_URI": mongod.uri,
-        "JOBMON_ROLLUP_DB": f"{state.name}_figures",
+        "JOBMON_ROLLUP_DB": f"{state.name}_rollups",
         "JOBMON_STATE_DB": state.name,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    return lambda *words, said="", **more: CliRunner().invoke(main, words, said, environment | more)
+    return lambda *words, stdin="", **more: CliRunner().invoke(
+        main, words, stdin, environment | more
+    )
 
 
 @pytest.fixture
 def api(
     mongod: Mongod, state: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
-    own = {"rollup_db": f"{state.name}_figures", "state_db": state.name}
+    own = {"rollup_db": f"{state.name}_rollups", "state_db": state.name}
     app = create_app(make_settings(mongo_uri=mongod.uri, **own))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
@@ -71,12 +73,12 @@ def entries(state: Database[dict[str, Any]]) -> dict[str, datetime | None]:
     return {entry["_id"]: entry.get("expiresAt") for entry in found}
 
 
-def test_a_token_from_standard_input_is_revoked_until_it_would_end(
+def test_a_token_from_standard_input_is_revoked_until_it_expires(
     api: Api, run: Run, state: Database[dict[str, Any]]
 ) -> None:
     token, other = api.token(seconds=600), api.token(seconds=600)
     assert [outcome(api, token), outcome(api, other)] == [200, 200]
-    done = run("revoke", "--token-stdin", said=f"Bearer {token}\n")
+    done = run("revoke", "--token-stdin", stdin=f"Bearer {token}\n")
     assert done.exit_code == 0, done.output
     assert token not in done.output
     assert [outcome(api, token), outcome(api, other)] == ["token_invalid", 200]
@@ -84,13 +86,13 @@ def test_a_token_from_standard_input_is_revoked_until_it_would_end(
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
     ((known, until),) = entries(state).items()
     assert done.output == f"revoked: {known}\n"
-    # An hour longer than the token is good.
+    # An hour after the token expires.
     left_s = (until - datetime.now(UTC)).total_seconds()
     assert 3_600 + 590 < left_s <= 3_600 + 600
 
 
 def test_a_token_is_revoked_by_its_jti(api: Api, run: Run, state: Database[dict[str, Any]]) -> None:
-    token = signed(CLAIMS | {"jti": "leaked-1", "exp": at(hours=1)})
+    token = signed(CLAIMS | {"jti": "leaked-1", "exp": from_now(hours=1)})
     assert outcome(api, token) == 200
     assert run("revoke", "leaked-1").output == "revoked: leaked-1\n"
     assert outcome(api, token) == "token_invalid"
@@ -103,17 +105,17 @@ def test_only_a_token_itself_needs_the_key_to_be_revoked(api: Api, run: Run) -> 
     without: dict[str, Any] = {"JOBMON_JWT_SECRET_KEY": None}
     assert run("revoke", "leaked-2", **without).output == "revoked: leaked-2\n"
     assert outcome(api, signed(CLAIMS | {"jti": "leaked-2"})) == "token_invalid"
-    done = run("revoke", "--token-stdin", said=signed(CLAIMS), **without)
+    done = run("revoke", "--token-stdin", stdin=signed(CLAIMS), **without)
     assert done.exit_code == 1
     assert done.output.startswith(
         "Error: no key to check the token with: set JOBMON_JWT_SECRET_KEY"
     )
 
 
-def test_a_token_without_a_jti_is_revoked_by_all_that_it_says(api: Api, run: Run) -> None:
+def test_a_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run: Run) -> None:
     token, later = signed(CLAIMS | {"iat": 1}), signed(CLAIMS | {"iat": 2})
-    assert run("revoke", "--token-stdin", said=token).exit_code == 0
-    # Written in another order it is the same token, whoever signs it again.
+    assert run("revoke", "--token-stdin", stdin=token).exit_code == 0
+    # The same claims in another order are the same token, even if signed again.
     again = signed({"iat": 1, **dict(reversed(CLAIMS.items()))})
     assert [outcome(api, one) for one in (token, again, later)] == [
         "token_invalid",
@@ -122,11 +124,9 @@ def test_a_token_without_a_jti_is_revoked_by_all_that_it_says(api: Api, run: Run
     ]
 
 
-def test_all_tokens_of_somebody_who_leaves_are_revoked_and_newer_ones_are_good(
-    api: Api, run: Run
-) -> None:
+def test_all_tokens_of_a_subject_are_revoked_and_newer_ones_are_valid(api: Api, run: Run) -> None:
     ours, without_iat = api.token("ada"), signed({"sub": "ada", "role": "admin"})
-    early = signed({"sub": "ada", "role": "admin", "iat": at(hours=-5), "jti": "x"})
+    early = signed({"sub": "ada", "role": "admin", "iat": from_now(hours=-5), "jti": "x"})
     others = api.token("adam")
     done = run("revoke", "--sub", "ada")
     assert done.output == "revoked: all tokens of ada issued until now\n"
@@ -135,61 +135,59 @@ def test_all_tokens_of_somebody_who_leaves_are_revoked_and_newer_ones_are_good(
     # A token's iat is in whole seconds.
     eventually(lambda: outcome(api, api.token("ada")) == 200)
     assert outcome(api, ours) == "token_invalid"
-    # A token's id that looks like a subject's entry is another thing.
+    # A token's id that looks like a subject's entry is an id.
     assert run("revoke", "sub adam").exit_code == 0
     assert outcome(api, others) == 200
 
 
-def test_the_list_says_what_is_revoked_and_until_when(api: Api, run: Run) -> None:
+def test_the_list_shows_what_is_revoked_and_until_when(api: Api, run: Run) -> None:
     assert run("revoke", "--list").output == ""
     run("revoke", "b")
-    run("revoke", "--token-stdin", said=signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800}))
+    run("revoke", "--token-stdin", stdin=signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800}))
     assert run("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tfor good\n"
     run("revoke", "--sub", "ada")
     assert run("revoke", "--list").output.splitlines()[2].startswith("sub ada\tissued before 20")
 
 
-def test_revoking_twice_is_no_fault_and_a_better_end_is_kept(
-    run: Run, state: Database[dict[str, Any]]
-) -> None:
+def test_revoking_twice_keeps_the_later_end(run: Run, state: Database[dict[str, Any]]) -> None:
     token = signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
-    for words, said in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
-        assert run("revoke", *words, said=said).exit_code == 0
+    for words, stdin in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
+        assert run("revoke", *words, stdin=stdin).exit_code == 0
     assert entries(state) == {"a": None}
 
 
 @pytest.mark.parametrize("exp", [10**15, 253_402_300_799, 10**30])
-def test_a_token_that_ends_after_all_dates_is_revoked_for_good(
+def test_a_token_that_expires_after_the_year_9999_is_revoked_for_good(
     api: Api, run: Run, state: Database[dict[str, Any]], exp: int
 ) -> None:
     token = signed(CLAIMS | {"jti": "a", "exp": exp})
-    assert run("revoke", "--token-stdin", said=token).exit_code == 0
+    assert run("revoke", "--token-stdin", stdin=token).exit_code == 0
     assert (entries(state), outcome(api, token)) == ({"a": None}, "token_invalid")
 
 
-def test_an_entry_goes_when_its_token_has_ended(
+def test_an_entry_is_deleted_after_its_token_has_expired(
     run: Run, api: Api, state: Database[dict[str, Any]]
 ) -> None:
-    run("revoke", "kept")  # makes the index
+    run("revoke", "kept")  # creates the index
     state[REVOKED].insert_one({"_id": "over", "expiresAt": datetime.now(UTC)})
     eventually(lambda: entries(state) == {"kept": None})
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "message"),
     [
         ("", "The token is not valid."),
         ("x.y.z", "The token is not valid."),
         (signed(CLAIMS, "another secret of thirty-two bytes or more"), "The token is not valid."),
-        (signed(CLAIMS | {"exp": at(hours=-1)}), "The token has expired."),
+        (signed(CLAIMS | {"exp": from_now(hours=-1)}), "The token has expired."),
     ],
     ids=["nothing", "garbage", "forged", "expired"],
 )
-def test_a_token_that_opens_nothing_needs_no_revoking(
-    run: Run, state: Database[dict[str, Any]], token: str, said: str
+def test_a_token_that_is_not_valid_is_not_revoked(
+    run: Run, state: Database[dict[str, Any]], token: str, message: str
 ) -> None:
-    done = run("revoke", "--token-stdin", said=token)
-    assert (done.exit_code, done.output) == (1, f"Error: nothing to revoke: {said}\n")
+    done = run("revoke", "--token-stdin", stdin=token)
+    assert (done.exit_code, done.output) == (1, f"Error: nothing to revoke: {message}\n")
     assert entries(state) == {}
 
 
@@ -205,13 +203,13 @@ def test_a_token_that_opens_nothing_needs_no_revoking(
         ("--sub", ""),
     ],
 )
-def test_one_thing_is_asked_for_at_a_time(run: Run, words: tuple[str, ...]) -> None:
+def test_revoke_takes_exactly_one_of_its_arguments(run: Run, words: tuple[str, ...]) -> None:
     done = run("revoke", *words)
     assert done.exit_code == 2
     assert "Give one of" in done.output
 
 
-def test_a_database_that_is_away_is_said_in_one_line_without_its_password(run: Run) -> None:
+def test_revoke_while_the_database_is_away_prints_one_line_without_a_password(run: Run) -> None:
     away = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/?serverSelectionTimeoutMS=50",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
@@ -229,7 +227,7 @@ def test_revoking_ends_the_sessions_that_were_made_with_the_token(api: Api, run:
     viewer = Viewer(api.app)
     assert viewer.post("/dashboard/session", {"token": token}).status_code == 303
     assert viewer.get("/dashboard/jobs").status_code == 200
-    run("revoke", "--token-stdin", said=token)
+    run("revoke", "--token-stdin", stdin=token)
     assert "no longer valid" in viewer.page("/dashboard/jobs", 401).text
     part = viewer.get("/dashboard/overview", part=True)
     assert (part.status_code, part.headers["HX-Refresh"]) == (401, "true")
@@ -241,7 +239,7 @@ def test_revoking_ends_the_sessions_that_were_made_with_the_token(api: Api, run:
 
 
 class Listed:
-    """A collection that fails, or holds that."""
+    """A collection that fails, or holds one entry."""
 
     def __init__(self, fault: Exception | None = None) -> None:
         self.fault = fault
@@ -264,10 +262,10 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Listed:
     return listed
 
 
-def test_the_list_is_read_once_for_all_who_ask_in_the_same_second(
+def test_the_list_is_read_once_a_second(
     real_api: Api, listed: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revocation, "KEEP_MS", 1_000)
+    monkeypatch.setattr(revocation, "CACHE_MS", 1_000)
     tokens = RevokedTokens(real_api.app.extensions["jobmon_connection"])
     now = 1_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -278,30 +276,32 @@ def test_the_list_is_read_once_for_all_who_ask_in_the_same_second(
     assert listed.reads == 2
 
 
-OFFICES = ["/jobs", "/jobs/x", "/admin/jobs/stats", "/admin/jobs/queue", "/dashboard/my"]
+ROUTES = ["/jobs", "/jobs/x", "/admin/jobs/stats", "/admin/jobs/queue", "/dashboard/my"]
 
 
-def test_while_nobody_can_tell_routes_are_503_and_come_back(api: Api, listed: Listed) -> None:
+def test_while_the_list_cannot_be_read_routes_are_503_and_come_back(
+    api: Api, listed: Listed
+) -> None:
     listed.fault = AutoReconnect("db.internal:27017")
-    for path in OFFICES:
+    for path in ROUTES:
         answer = api.get(path, token=api.token())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2"), path
         assert "internal" not in answer.text
-        # What can be told without the list is told.
+        # These refusals do not need the list.
         assert api.get(path).status_code == 401, path
         assert api.get(path, token="x.y.z").status_code == 401, path
     refused = Viewer(api.app).post("/dashboard/session", {"token": api.token()})
     assert "refused=database_unavailable" in refused.location
     assert [api.get(path).status_code for path in ("/healthz", "/docs")] == [200] * 2
     assert api.get("/readyz").status_code == 503
-    # It is how Prometheus learns that the database is away.
+    # From it Prometheus learns that the database is away.
     assert api.as_admin("/metrics").status_code == 200
     assert api.as_owner("/metrics", "ada").status_code == 403
     listed.fault = None
-    assert [api.as_admin(path).status_code for path in OFFICES if path != "/jobs/x"] == [200] * 4
+    assert [api.as_admin(path).status_code for path in ROUTES if path != "/jobs/x"] == [200] * 4
 
 
-def test_a_user_who_may_not_read_the_list_revokes_nothing_and_it_is_said_once(
+def test_a_user_who_may_not_read_the_list_is_one_warning_and_no_token_is_refused(
     api: Api, listed: Listed, caplog: pytest.LogCaptureFixture
 ) -> None:
     listed.fault = OperationFailure("not authorized", 13)
@@ -309,12 +309,12 @@ def test_a_user_who_may_not_read_the_list_revokes_nothing_and_it_is_said_once(
     assert caplog.text.count("may not read the list of revoked tokens") == 1
 
 
-def test_revoked_tokens_stay_revoked_when_the_figures_are_dropped(
+def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
     api: Api, run: Run, state: Database[dict[str, Any]]
 ) -> None:
     token = api.token()
-    run("revoke", "--token-stdin", said=token)
-    state.client.drop_database(f"{state.name}_figures")
+    run("revoke", "--token-stdin", stdin=token)
+    state.client.drop_database(f"{state.name}_rollups")
     assert outcome(api, token) == "token_invalid"
     assert api.get("/readyz").status_code == 200
     again = Api(create_app(api.app.extensions["jobmon_settings"]))
@@ -323,7 +323,7 @@ def test_revoked_tokens_stay_revoked_when_the_figures_are_dropped(
 
 
 @pytest.mark.parametrize("gone", ["database", "collection", "entries", "rights"])
-def test_a_list_that_vanishes_is_an_error_and_what_it_had_stays_refused(
+def test_a_list_that_vanishes_is_an_error_and_its_entries_stay_refused(
     api: Api,
     run: Run,
     state: Database[dict[str, Any]],
@@ -332,9 +332,9 @@ def test_a_list_that_vanishes_is_an_error_and_what_it_had_stays_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     token, good = api.token("ada"), api.token("bob")
-    run("revoke", "--token-stdin", said=token)
+    run("revoke", "--token-stdin", stdin=token)
     run("revoke", "--sub", "carol")
-    carols = signed(CLAIMS | {"sub": "carol", "iat": at(hours=-1), "jti": "c"})
+    carols = signed(CLAIMS | {"sub": "carol", "iat": from_now(hours=-1), "jti": "c"})
     assert [outcome(api, one) for one in (token, carols, good)] == [*["token_invalid"] * 2, 200]
     with monkeypatch.context() as patch:
         match gone:
@@ -353,9 +353,9 @@ def test_a_list_that_vanishes_is_an_error_and_what_it_had_stays_refused(
         unready = api.get("/readyz")
         assert (unready.status_code, unready.json["error"]["code"]) == (503, "revocations_lost")
         errors = [record for record in caplog.records if record.levelname == "ERROR"]
-        assert len([each for each in errors if "list of revoked tokens" in each.message]) == 1
+        assert len([record for record in errors if "list of revoked tokens" in record.message]) == 1
     if gone != "rights":
-        # A process that starts now knows no entry of it, but that there was one.
+        # A process that starts now does not know its entries, only that it existed.
         again = Api(create_app(api.app.extensions["jobmon_settings"]))
         assert again.get("/readyz").status_code == 503
         again.app.extensions["jobmon_connection"].client.close()
@@ -364,16 +364,16 @@ def test_a_list_that_vanishes_is_an_error_and_what_it_had_stays_refused(
     assert [outcome(api, one) for one in (token, carols, good)] == [*["token_invalid"] * 2, 200]
 
 
-def test_where_no_list_was_ever_made_nothing_is_wrong(api: Api) -> None:
+def test_without_any_list_the_service_is_ready(api: Api) -> None:
     assert (outcome(api, api.token()), api.get("/readyz").status_code) == (200, 200)
 
 
-def test_init_makes_the_list_so_that_it_can_be_missed(
+def test_init_creates_the_list_so_that_its_loss_is_noticed(
     mongod: Mongod, api: Api, state: Database[dict[str, Any]]
 ) -> None:
     environment = {
-        "JOBMON_ADMIN_MONGO_URI": mongod.uri.replace("/?", f"/{state.name}_figures?"),
-        "JOBMON_ROLLUP_DB": f"{state.name}_figures",
+        "JOBMON_ADMIN_MONGO_URI": mongod.uri.replace("/?", f"/{state.name}_rollups?"),
+        "JOBMON_ROLLUP_DB": f"{state.name}_rollups",
         "JOBMON_STATE_DB": state.name,
     }
     assert CliRunner().invoke(main, ["init", "--create"], env=environment).exit_code == 0
@@ -383,25 +383,25 @@ def test_init_makes_the_list_so_that_it_can_be_missed(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (AutoReconnect("away since the probe looked"), (503, "database_unavailable")),
         (ExecutionTimeout("busy, and hence ready", 50), (200, None)),
         (OperationFailure("nobody knows why", 2), (503, "revocations_lost")),
     ],
 )
-def test_a_list_that_cannot_be_read_is_not_told_to_be_lost(
-    api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception, told: tuple[int, str | None]
+def test_a_list_that_cannot_be_read_is_not_reported_as_lost(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: tuple[int, str | None]
 ) -> None:
     monkeypatch.setattr(RevokedTokens, "_find", Mock(side_effect=error))
     answer = api.get("/readyz")
-    assert (answer.status_code, answer.json.get("error", {}).get("code")) == told
+    assert (answer.status_code, answer.json.get("error", {}).get("code")) == expected
 
 
-def test_an_entry_that_is_half_understood_refuses_what_it_names(
+def test_an_entry_of_an_unknown_form_refuses_the_id_or_subject_in_it(
     api: Api, state: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Would catch an entry of a later version, or a broken one, that opens the door."""
+    """Would catch an entry of a later version, or a broken one, that refuses nothing."""
     odd = [
         {"_id": "leaked", "format": 99, "expiresAt": "soon"},
         {"_id": {"sub": "ada"}, "before": "now"},
@@ -417,7 +417,7 @@ def test_an_entry_that_is_half_understood_refuses_what_it_names(
     assert caplog.text.count("neither id nor sub") == 1
 
 
-def test_tokens_that_say_different_things_have_different_ids() -> None:
+def test_tokens_with_different_claims_have_different_ids() -> None:
     ids = {
         token_id({"jti": jti, "sub": sub, "exp": exp})
         for jti in (None, "")
@@ -428,7 +428,7 @@ def test_tokens_that_say_different_things_have_different_ids() -> None:
     assert token_id({"jti": "x", "sub": "a"}) == token_id({"jti": "x", "sub": "b"}) == "x"
 
 
-def test_tokens_that_we_issue_each_have_an_id_of_their_own(api: Api) -> None:
+def test_each_token_that_is_issued_has_its_own_id(api: Api) -> None:
     ids = [jwt.decode(api.token(), SECRET, ["HS256"])["jti"] for _ in range(3)]
     assert len(set(ids)) == 3
     assert all(len(one) >= 32 for one in ids)
