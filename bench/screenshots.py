@@ -1,4 +1,4 @@
-"""The README's pictures: the sample workload with a plausible past, in a headless Chromium.
+"""Makes the pictures of the README: the demo with a plausible past, in a headless Chromium.
 
     make screenshots
 
@@ -40,7 +40,7 @@ STOPS_WITHIN_S = 60
 
 @contextmanager
 def demo(state: Path) -> Iterator[tuple[str, str]]:
-    """A `jobmon demo` that has been at work for a while: its address and an admin's token."""
+    """A `jobmon demo` with a past: its address, and the token of an admin."""
     with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
         settings = Settings(mongo_uri=mongod.uri)
         connection = Connection(settings, client)
@@ -51,11 +51,11 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
     with log.open("w") as output:
         process = subprocess.Popen([*command, "--state", str(state)], stdout=output, stderr=output)
     try:
-        while not (said := re.search(r"admin's token:\n(\S+)", log.read_text())):
+        while not (token := re.search(r"admin's token:\n(\S+)", log.read_text())):
             if process.poll() is not None:
                 sys.exit(log.read_text())
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}", said[1]
+        yield f"http://127.0.0.1:{port}", token[1]
     finally:
         process.terminate()
         try:
@@ -80,7 +80,7 @@ def main() -> None:
             page.goto(f"{url}/dashboard")
             page.fill("#token", token)
             page.click("text=Sign in >> nth=-1")
-            # Until the collector has counted: first the jobs, then what happened.
+            # Wait until the collector has counted: first the jobs, then their history.
             expect(page.locator("#types .c-done").nth(1)).not_to_have_text(
                 "–", timeout=COLLECTED_MS
             )

@@ -1,7 +1,7 @@
 """The dashboard in a real browser: Debian's Chromium on the real stack.
 
-Whatever a page logs as an error, every request to another origin and everything that the content
-security policy had to stop fails the test: see `Visits`.
+A test fails if a page logs an error or a warning, requests another origin, or breaks the content
+security policy: see `Visits`.
 """
 
 import csv
@@ -60,15 +60,15 @@ FLAGS = (
 )
 AXE = ROOT / "jobmon/dashboard/node_modules/axe-core/axe.min.js"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-# A page says these by its status too, and the browser logs each as a failure to load.
+# The browser logs these statuses as errors; some pages are meant to have them.
 EXPECTED = re.compile(r"(responded with a status of|Status Error Code) (401|403|404|422|503)")
 PHONE = {"width": 360, "height": 740}
-SOON_MS = 3_000  # a change shows within 2 s; the third is for a machine that does other things
+SOON_MS = 3_000  # a change shows within 2 s; the third is for a busy machine
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}</td>"
 
 
-def is_there(thing: Path, what: str) -> None:
-    """Without it the test is skipped, by name; in CI it fails."""
+def require_file(thing: Path, what: str) -> None:
+    """Skip the test if the file does not exist, or fail it in CI."""
     if not thing.exists():
         missing = f"{thing}: {what}"
         if os.environ.get("CI"):
@@ -78,7 +78,7 @@ def is_there(thing: Path, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    is_there(CHROMIUM, "no browser (apt-get install chromium)")
+    require_file(CHROMIUM, "no browser (apt-get install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -97,7 +97,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that all tests share, so each uses a type of jobs of its own (`kind`)."""
+    """A stack that the tests share: each has a type of jobs of its own (`kind`)."""
     name = f"browser_{uuid.uuid4().hex}"
     uri = mongod.uri.replace("/?", f"/{name}?")
     with MongoClient[Document](uri, tz_aware=True) as client:
@@ -116,7 +116,7 @@ def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterator[Stack]:
-    """A stack whose server no other test needs. It has no collector."""
+    """A stack with a MongoDB server of its own, without a collector."""
     folder = tmp_path_factory.mktemp("lone")
     with Mongod(folder / "data") as own, MongoClient[Document](own.uri, tz_aware=True) as client:
         uri = own.uri.replace("/?", "/jobmon?")
@@ -161,7 +161,7 @@ def kind() -> str:
 
 
 class Visits:
-    """Opens pages, each in a fresh profile, and keeps what is wrong with them."""
+    """Opens pages, each in a fresh profile, and records their faults."""
 
     def __init__(self, browser: Browser, token: str) -> None:
         self._browser = browser
@@ -173,9 +173,9 @@ class Visits:
     def __call__(
         self, url: str, *, token: str | None = "", clock: bool = False, **options: Any
     ) -> Page:
-        """The page at `url`, signed in as an admin unless told otherwise.
+        """The page at `url`, signed in as an admin, with another `token`, or not at all (None).
 
-        With `clock` its time can be moved.
+        With `clock` the test moves its time.
         """
         options = {"timezone_id": "Europe/Berlin", "locale": "en-GB"} | options
         context = self._browser.new_context(**options)
@@ -187,24 +187,24 @@ class Visits:
         page = context.new_page()
         if clock:
             page.clock.install()
-        page.on("console", self._heard)
+        page.on("console", self._record_message)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("dialog", lambda dialog: self.faults.append(f"a dialog: {dialog.message}"))
-        page.on("request", lambda request: self._asked(request, origin))
+        page.on("request", lambda request: self._record_request(request, origin))
         page.goto(url)
         return page
 
-    def _heard(self, message: ConsoleMessage) -> None:
+    def _record_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not EXPECTED.search(message.text):
             self.faults.append(message.text)
 
-    def _asked(self, request: Request, origin: str) -> None:
+    def _record_request(self, request: Request, origin: str) -> None:
         self.requests.append(request)
         if not request.url.startswith(f"{origin}/"):
-            self.faults.append(f"asks another origin: {request.url}")
+            self.faults.append(f"requests another origin: {request.url}")
 
-    def asked(self, path: str) -> int:
-        """How often pages have asked for `path`."""
+    def count_requests(self, path: str) -> int:
+        """How often pages have requested `path`."""
         return sum(urlsplit(request.url).path == path for request in self.requests)
 
     def close(self) -> None:
@@ -256,7 +256,7 @@ def tile(page: Page, name: str) -> Locator:
 
 
 def ids(page: Page) -> list[str]:
-    """The jobs of a list, as their links tell."""
+    """The ids of the jobs in a list, from their links."""
     return page.locator("#job-rows .row-link").evaluate_all(
         "links => links.map(link => decodeURIComponent(link.pathname.split('/').pop()))"
     )
@@ -271,7 +271,7 @@ def ask(page: Page, path: str, token: str) -> Any:
 # --- Signing in ----------------------------------------------------------------------------------
 
 
-def test_a_pasted_token_signs_in_a_wrong_one_is_told_and_signing_out_forgets(
+def test_sign_in_takes_a_pasted_token_and_refuses_an_invalid_one(
     visit: Visits, stack: Stack, admin: str
 ) -> None:
     page = visit(f"{stack.url}/dashboard?range=24h", token=None)
@@ -279,7 +279,7 @@ def test_a_pasted_token_signs_in_a_wrong_one_is_told_and_signing_out_forgets(
     paste(page, "not.a.token")
     refused = page.get_by_role("alert")
     expect(refused).to_have_text("Token not accepted. Request a new one.")
-    page.reload()  # of an answer to a GET: no browser asks whether to send the form again
+    page.reload()  # the answer to a GET: the browser does not warn about sending a form again
     expect(refused).to_have_text("Token not accepted. Request a new one.")
     expect(page.get_by_label("Token")).to_be_focused()
     page.keyboard.insert_text(f'"Authorization: Bearer {admin}"')
@@ -294,10 +294,10 @@ def test_a_pasted_token_signs_in_a_wrong_one_is_told_and_signing_out_forgets(
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_an_expired_session_says_so_and_comes_back_to_where_one_was(
+def test_expired_session_gives_the_reason_and_returns_to_the_page(
     visit: Visits, stack: Stack, admin: str
 ) -> None:
-    # Signed in by the form, whose cookie has to outlive the token, or nothing is left to say so.
+    # Signed in by the form: its cookie outlives the token.
     asked = "/dashboard/jobs?status=dlq&sort=createdAt"
     page = visit(f"{stack.url}/dashboard/sign-in?then={quote(asked)}", token=None)
     paste(page, token(seconds=3))
@@ -308,12 +308,12 @@ def test_an_expired_session_says_so_and_comes_back_to_where_one_was(
     expect(page.get_by_role("checkbox", name="dead")).to_be_checked()
 
 
-def test_a_token_that_comes_behind_the_address_needs_a_click_and_leaves_no_trace(
+def test_token_in_the_fragment_needs_a_click_and_leaves_no_trace(
     visit: Visits, stack: Stack, admin: str
 ) -> None:
     address = f"{stack.url}/dashboard/sign-in#state=x&access_token={admin}"
     page = visit(address, token=None)
-    # Anybody can send such a link: it must not sign somebody in as its sender unseen.
+    # Anybody can send such a link: it must not silently sign in a viewer as its sender.
     as_whom = page.get_by_role("button", name="Sign in as")
     expect(as_whom).to_be_focused()
     assert as_whom.inner_text() == "Sign in as root"
@@ -327,7 +327,7 @@ def test_a_token_that_comes_behind_the_address_needs_a_click_and_leaves_no_trace
     assert admin not in page.url
 
 
-def test_a_link_on_another_site_finds_the_session(visit: Visits, stack: Stack) -> None:
+def test_link_on_another_site_opens_the_page_with_the_session(visit: Visits, stack: Stack) -> None:
     page = visit(f"{stack.url}/dashboard/sign-in")
     [cookie] = page.context.cookies(f"{stack.url}/dashboard")
     page.context.add_cookies([{**cookie, "sameSite": "Strict"}])  # type: ignore[typeddict-item]
@@ -340,9 +340,7 @@ def test_a_link_on_another_site_finds_the_session(visit: Visits, stack: Stack) -
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq")
 
 
-def test_an_owner_sees_their_own_jobs_and_nothing_else(
-    visit: Visits, stack: Stack, kind: str
-) -> None:
+def test_owner_sees_only_their_own_jobs(visit: Visits, stack: Stack, kind: str) -> None:
     owner = f"owner-{kind}"
     mine = stack.queue.enqueue(kind, created_by=owner)
     other = stack.queue.enqueue(kind, created_by="somebody else")
@@ -353,12 +351,12 @@ def test_an_owner_sees_their_own_jobs_and_nothing_else(
     expect(page.get_by_label("Owner")).to_have_count(0)
     page.locator(".row-link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(kind)
-    said = []
-    for job_id in (other, "never-was"):
+    texts = []
+    for job_id in (other, "unknown"):
         page.goto(f"{stack.url}/dashboard/jobs/{job_id}")
-        said.append(page.locator("main").inner_text())
-    assert said[0] == said[1]
-    assert said[0].startswith("Job not found")
+        texts.append(page.locator("main").inner_text())
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("Job not found")
     page.goto(f"{stack.url}/dashboard/jobs")
     expect(page.get_by_role("heading", level=1)).to_have_text("Not allowed")
     page.locator("main").get_by_role("link", name="My jobs").click()
@@ -368,9 +366,7 @@ def test_an_owner_sees_their_own_jobs_and_nothing_else(
 # --- Overview ------------------------------------------------------------------------------------
 
 
-def test_tiles_and_types_tell_what_the_json_api_tells(
-    visit: Visits, lone: Stack, admin: str
-) -> None:
+def test_overview_shows_the_counts_of_the_json_api(visit: Visits, lone: Stack, admin: str) -> None:
     for status, count in (("queued", 1_200), ("leased", 3), ("failed", 4), ("dlq", 5)):
         held = {"leaseExpiresAt": datetime.now(UTC) + timedelta(hours=1)}
         lone.database.jobs.insert_many(
@@ -389,7 +385,7 @@ def test_tiles_and_types_tell_what_the_json_api_tells(
     assert row.locator(".n").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
 
 
-def test_a_change_in_the_queue_shows_within_two_seconds_and_nothing_new_costs_304s(
+def test_overview_shows_a_change_within_two_seconds_and_requests_304s_without_one(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     stack.queue.enqueue(kind)
@@ -399,11 +395,11 @@ def test_a_change_in_the_queue_shows_within_two_seconds_and_nothing_new_costs_30
     expect(queued).to_have_text("1", timeout=SOON_MS)
     statuses: list[int] = []
 
-    def heard(response: Response) -> None:
+    def record(response: Response) -> None:
         if urlsplit(response.url).path == "/dashboard/overview":
             statuses.append(response.status)
 
-    page.on("response", heard)
+    page.on("response", record)
     page.wait_for_function("() => document.querySelector('#overview').dataset.etag")
     for _ in range(2):
         with page.expect_response(
@@ -416,9 +412,7 @@ def test_a_change_in_the_queue_shows_within_two_seconds_and_nothing_new_costs_30
     assert statuses.count(304) >= 2
 
 
-def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
-    visit: Visits, lone: Stack
-) -> None:
+def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     now = datetime.now(UTC)
     past, old = now - timedelta(minutes=5), now - timedelta(minutes=30)
     lone.database.jobs.insert_many(
@@ -432,7 +426,7 @@ def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
     notices = page.get_by_role("region", name="Needs attention")
     expect(notices).to_contain_text("1 job stuck: its lease expired")
     stalled = "still.job is stalled: oldest due job waiting 30 min, none finished in 10 min"
-    expect(notices).to_contain_text(stalled, timeout=15_000)  # what fields mean is kept for 10 s
+    expect(notices).to_contain_text(stalled, timeout=15_000)  # the known fields are cached for 10 s
     expect(notices).to_contain_text("1 job died in the last hour: dead.job")
     expect(notices).to_contain_text("No collector is running")
     notices.get_by_role("link", name="stuck").click()
@@ -446,7 +440,7 @@ def test_what_needs_attention_is_said_in_words_that_lead_to_its_jobs(
     expect(page.locator(".count")).to_have_text("1 job")
 
 
-def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
+def test_charts_have_labels_and_tooltips_and_keep_their_zoom(
     visit: Visits, lone: Stack, admin: str
 ) -> None:
     now = datetime.now(UTC)
@@ -499,7 +493,7 @@ def test_charts_say_their_numbers_show_a_tooltip_and_keep_their_zoom(
     lone.database.jobs.insert_one(job("charted"))
 
     def renewed() -> bool:
-        page.clock.fast_forward(11_000)  # charts are asked for every ten seconds
+        page.clock.fast_forward(11_000)  # charts are requested every ten seconds
         return "enqueued: 50 in total" in (charts.first.get_attribute("aria-label") or "")
 
     eventually(renewed)
@@ -522,7 +516,7 @@ BRIGHT = """chart => {
 }"""
 
 
-def test_a_single_bucket_is_drawn_and_what_is_unknown_is_not(visit: Visits, stack: Stack) -> None:
+def test_charts_draw_a_single_value_and_no_unknown_ones(visit: Visits, stack: Stack) -> None:
     hour = 3_600
     now = int(datetime.now(UTC).timestamp()) // 60 * 60
     at = list(range(now - hour, now, 60))
@@ -542,8 +536,8 @@ def test_a_single_bucket_is_drawn_and_what_is_unknown_is_not(visit: Visits, stac
         page.goto(f"{stack.url}/dashboard")
         charts = page.get_by_role("img")
         expect(charts).to_have_count(3)
-        said = "succeeded: not known" if name == "none" else "succeeded: 7 in total"
-        expect(charts.first).to_have_attribute("aria-label", re.compile(said))
+        label = "succeeded: not known" if name == "none" else "succeeded: 7 in total"
+        expect(charts.first).to_have_attribute("aria-label", re.compile(label))
         pixels[name] = charts.first.evaluate(BRIGHT)
     assert pixels["none"] == 0
     assert pixels["single"] > 4
@@ -551,9 +545,7 @@ def test_a_single_bucket_is_drawn_and_what_is_unknown_is_not(visit: Visits, stac
     expect(page.locator(".u-legend .unfinished").first).to_be_hidden()
 
 
-def test_ranges_order_and_a_type_s_name_are_in_the_address_and_a_row_leads_to_its_jobs(
-    visit: Visits, lone: Stack
-) -> None:
+def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: Stack) -> None:
     lone.database.jobs.insert_many(
         [job("alpha"), job("alpha"), job("beta", status="dlq"), job("gamma")]
     )
@@ -574,7 +566,7 @@ def test_ranges_order_and_a_type_s_name_are_in_the_address_and_a_row_leads_to_it
     lone.database.jobs.insert_one(job("alpha"))
     alphas = page.get_by_role("row", name="alpha").locator(".c-queued")
     expect(alphas).to_have_text("3", timeout=SOON_MS)
-    expect(find).to_have_value("alp")  # what is being typed outlives a refresh
+    expect(find).to_have_value("alp")  # an update keeps what the viewer types
     find.press("Enter")
     expect(types).to_have_text(["alpha"])
     types.get_by_role("link").click()
@@ -585,9 +577,7 @@ def test_ranges_order_and_a_type_s_name_are_in_the_address_and_a_row_leads_to_it
 # --- Jobs ----------------------------------------------------------------------------------------
 
 
-def test_filters_go_into_the_address_and_come_back_from_it(
-    visit: Visits, stack: Stack, kind: str
-) -> None:
+def test_filters_are_kept_in_the_address(visit: Visits, stack: Stack, kind: str) -> None:
     error = {"code": "E_ODD", "message": "odd"}
     wanted = [
         job(f"{kind}.a", status="dlq", lastError=error, createdBy="ann"),
@@ -628,7 +618,7 @@ def test_filters_go_into_the_address_and_come_back_from_it(
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
-def test_created_between_is_typed_in_the_viewer_s_zone_and_sent_as_an_instant(
+def test_date_filter_is_in_the_viewer_s_zone_and_sent_as_an_instant(
     visit: Visits, stack: Stack, kind: str, zone: str
 ) -> None:
     typed = f"{DATE}T12:30"
@@ -650,7 +640,7 @@ def test_created_between_is_typed_in_the_viewer_s_zone_and_sent_as_an_instant(
     expect(created).to_have_attribute("title", re.compile(f"{moment:%Y-%m-%dT}"))
 
 
-def test_pages_go_forward_and_back_and_never_repeat_a_job(
+def test_list_pages_forward_and_back_without_repeating_a_job(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     now = datetime.now(UTC)
@@ -671,7 +661,7 @@ def test_pages_go_forward_and_back_and_never_repeat_a_job(
         assert ids(page) == seen[place]
 
 
-def test_a_row_under_the_pointer_stays_where_it_is_while_jobs_arrive(
+def test_row_under_the_pointer_stays_in_place_while_jobs_arrive(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     first = stack.queue.enqueue(kind)
@@ -701,7 +691,7 @@ def held(page: Page) -> Locator:
     return page.locator("#freshness", has_text="rows held")
 
 
-def test_rows_that_no_longer_match_show_their_status_while_the_pointer_holds_them(
+def test_held_rows_that_no_longer_match_show_their_status(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     soon = datetime.now(UTC) + timedelta(hours=1)
@@ -743,7 +733,7 @@ def test_rows_that_no_longer_match_show_their_status_while_the_pointer_holds_the
         expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
 
 
-def test_the_types_keep_their_order_under_the_pointer_and_with_the_focus(
+def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     names = [f"{kind}.{letter}" for letter in "abc"]
@@ -778,9 +768,7 @@ def test_the_types_keep_their_order_under_the_pointer_and_with_the_focus(
     expect(types.first).to_have_text(names[1], timeout=SOON_MS)
 
 
-def test_back_shows_the_form_of_the_list_that_is_shown(
-    visit: Visits, stack: Stack, kind: str
-) -> None:
+def test_back_restores_the_filters_of_the_list(visit: Visits, stack: Stack, kind: str) -> None:
     stack.database.jobs.insert_many([job(kind), job(kind, status="dlq")])
     page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
@@ -801,7 +789,7 @@ def test_back_shows_the_form_of_the_list_that_is_shown(
     page.go_forward()
 
 
-def test_a_paused_list_asks_for_nothing_until_it_goes_on(
+def test_paused_list_sends_no_requests_until_resumed(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     stack.queue.enqueue(kind)
@@ -810,16 +798,16 @@ def test_a_paused_list_asks_for_nothing_until_it_goes_on(
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
     page.wait_for_load_state("networkidle")
-    asked = visit.asked("/dashboard/jobs")
+    requests = visit.count_requests("/dashboard/jobs")
     stack.queue.enqueue(kind)
     page.clock.run_for(30_000)
     expect(page.locator("#freshness")).to_have_text(re.compile("data 3. s old"))
-    assert visit.asked("/dashboard/jobs") == asked
+    assert visit.count_requests("/dashboard/jobs") == requests
     page.get_by_role("button", name="Paused").click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
 
 
-def test_an_id_is_copied_and_what_is_filtered_is_exported(
+def test_list_copies_an_id_and_exports_the_filtered_jobs(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     wanted = [job(kind, status="dlq") for _ in range(30)]
@@ -846,13 +834,13 @@ def test_an_id_is_copied_and_what_is_filtered_is_exported(
     assert exported == {"CSV": everything, "NDJSON": everything}
 
 
-def test_what_is_wrong_with_a_filter_is_said_beside_it(visit: Visits, stack: Stack) -> None:
+def test_invalid_filter_shows_the_reason(visit: Visits, stack: Stack) -> None:
     page = visit(f"{stack.url}/dashboard/jobs?created_from=yesterday")
-    said = page.get_by_role("alert")
-    expect(said).to_contain_text("created_from: Not a valid datetime.")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("created_from: Not a valid datetime.")
     expect(page.get_by_label("From", exact=True)).to_have_attribute("aria-invalid", "true")
     page.goto(f"{stack.url}/dashboard/jobs?job_id=ab")
-    expect(said).to_contain_text("job_id: Must have at least 4 characters.")
+    expect(alert).to_contain_text("job_id: Must have at least 4 characters.")
     expect(page.get_by_label("Job id", exact=True)).to_have_attribute("aria-invalid", "true")
     page.get_by_role("link", name="Clear").click()
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -861,7 +849,7 @@ def test_what_is_wrong_with_a_filter_is_said_beside_it(visit: Visits, stack: Sta
 # --- One job -------------------------------------------------------------------------------------
 
 
-def test_a_job_tells_its_life_and_updates_itself_until_it_is_finished(
+def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     queue = stack.queue
@@ -897,7 +885,7 @@ def test_a_job_tells_its_life_and_updates_itself_until_it_is_finished(
 
     lease = eventually(lambda: queue.lease("worker-8", types=[kind]))
     expect(steps.locator("strong").last).to_have_text("Lease expires", timeout=SOON_MS)
-    expect(trace).to_be_visible()  # what was opened stays open
+    expect(trace).to_be_visible()  # opened details stay open
     expect(deep).to_have_js_property("open", True)
     queue.report_success(lease)
     expect(page.locator(".heading .status")).to_have_text("succeeded", timeout=SOON_MS)
@@ -908,9 +896,9 @@ def test_a_job_tells_its_life_and_updates_itself_until_it_is_finished(
     page.clock.install()
     page.reload()
     page.wait_for_load_state("networkidle")
-    asked = visit.asked(f"/dashboard/jobs/{job_id}")
+    requests = visit.count_requests(f"/dashboard/jobs/{job_id}")
     page.clock.run_for(30_000)
-    assert visit.asked(f"/dashboard/jobs/{job_id}") == asked
+    assert visit.count_requests(f"/dashboard/jobs/{job_id}") == requests
 
     page.get_by_role("link", name="More jobs of this type").click()
     assert parse_qs(urlsplit(page.url).query) == {"type": [kind]}
@@ -920,9 +908,7 @@ def test_a_job_tells_its_life_and_updates_itself_until_it_is_finished(
     assert job_id in ids(page)
 
 
-def test_a_job_that_is_deleted_while_its_page_is_open_is_not_shown_as_if_it_were_there(
-    visit: Visits, stack: Stack, kind: str
-) -> None:
+def test_job_page_shows_that_its_job_was_deleted(visit: Visits, stack: Stack, kind: str) -> None:
     job_id = stack.queue.enqueue(kind)
     page = visit(f"{stack.url}/dashboard/jobs/{job_id}")
     expect(page.locator("#freshness")).to_have_text("live")
@@ -934,9 +920,7 @@ def test_a_job_that_is_deleted_while_its_page_is_open_is_not_shown_as_if_it_were
     expect(page.locator("#job")).to_have_class("ended")
 
 
-def test_a_lease_that_expires_while_its_page_is_open_turns_red(
-    visit: Visits, stack: Stack, kind: str
-) -> None:
+def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, kind: str) -> None:
     shown = job(kind, status="leased", leasedBy="w2", leaseExpiresAt=datetime.now(UTC))
     shown["leaseExpiresAt"] += timedelta(seconds=4)
     stack.database.jobs.insert_one(shown)
@@ -948,10 +932,12 @@ def test_a_lease_that_expires_while_its_page_is_open_turns_red(
     assert step.evaluate("one => getComputedStyle(one).color") == "rgb(179, 38, 30)"
 
 
-# --- Keys ----------------------------------------------------------------------------------------
+# --- Keyboard ------------------------------------------------------------------------------------
 
 
-def test_everything_goes_by_keys(visit: Visits, stack: Stack, kind: str) -> None:
+def test_keyboard_shortcuts_reach_every_page_and_row(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
     older, newer = stack.queue.enqueue(kind), stack.queue.enqueue(kind)
     page = visit(f"{stack.url}/dashboard")
     keys = page.keyboard
@@ -988,8 +974,8 @@ REACHED = """() => {
   const one = document.activeElement;
   const style = getComputedStyle(one);
   const rings = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-  window.reached ??= new WeakSet(); // a refresh would drop a mark on the element itself
-  if (rings) window.reached.add(one); // a date has several stops, its picker a ring of its own
+  window.reached ??= new WeakSet(); // an update would remove a mark on the element itself
+  if (rings) window.reached.add(one); // a date field has several stops with a ring of their own
   return one === document.body;
 }"""
 NOT_SEEN = """() => [...document.querySelectorAll(
@@ -999,7 +985,7 @@ NOT_SEEN = """() => [...document.querySelectorAll(
   .map(one => one.outerHTML.slice(0, 200))"""
 
 
-def test_tab_comes_to_everything_and_shows_where_it_is(
+def test_tab_reaches_every_control_with_a_visible_focus(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     job_id = stack.queue.enqueue(kind, {"a": {"b": 1}})
@@ -1012,7 +998,7 @@ def test_tab_comes_to_everything_and_shows_where_it_is(
         f"/dashboard/jobs/{job_id}",
     ):
         page.goto(stack.url + path)
-        around = 0  # the focus may start in the middle, so it has to come around twice
+        around = 0  # the focus may start in the middle: two rounds reach everything
         for _ in range(160):
             page.keyboard.press("Tab")
             around += page.evaluate(REACHED)
@@ -1023,23 +1009,21 @@ def test_tab_comes_to_everything_and_shows_where_it_is(
     assert {path: left for path, left in unseen.items() if left} == {}
 
 
-# --- How it looks --------------------------------------------------------------------------------
+# --- Appearance ----------------------------------------------------------------------------------
 
 
 def paper(page: Page) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
-def test_colours_follow_the_system_or_the_setting_which_is_kept(
-    visit: Visits, stack: Stack
-) -> None:
+def test_theme_follows_the_system_or_the_viewer_s_choice(visit: Visits, stack: Stack) -> None:
     light, dark = "rgb(246, 247, 249)", "rgb(17, 22, 29)"
     page = visit(f"{stack.url}/dashboard", color_scheme="dark")
     assert paper(page) == dark
     page.emulate_media(color_scheme="light")
     assert paper(page) == light
     page.keyboard.press("t")  # light
-    page.keyboard.press("t")  # dark, whatever the system says
+    page.keyboard.press("t")  # dark, although the system is light
     assert paper(page) == dark
     page.get_by_role("link", name="Jobs", exact=True).click()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
@@ -1095,10 +1079,10 @@ def unfolded(page: Page) -> None:
     ],
     ids=["light", "dark", "phone"],
 )
-def test_axe_finds_nothing_on_any_page_and_none_scrolls_sideways(
+def test_axe_finds_nothing_and_no_page_scrolls_sideways(
     visit: Visits, stack: Stack, kind: str, options: dict[str, Any]
 ) -> None:
-    is_there(AXE, "no axe (make assets)")
+    require_file(AXE, "no axe (make assets)")
     axe = AXE.read_text()
     found, wide = {}, {}
     page = visit(f"{stack.url}/dashboard/sign-in", **options)
@@ -1124,7 +1108,7 @@ def test_axe_finds_nothing_on_any_page_and_none_scrolls_sideways(
 # --- States --------------------------------------------------------------------------------------
 
 
-def test_an_empty_queue_says_what_to_do_next(visit: Visits, lone: Stack) -> None:
+def test_empty_queue_shows_what_to_check(visit: Visits, lone: Stack) -> None:
     page = visit(f"{lone.url}/dashboard")
     expect(page.get_by_role("heading", name="The queue is empty")).to_be_visible()
     expect(page.get_by_text("JOBMON_MONGO_URI")).to_be_visible()
@@ -1139,7 +1123,7 @@ def test_an_empty_queue_says_what_to_do_next(visit: Visits, lone: Stack) -> None
     expect(page.get_by_text("those whose createdBy is root")).to_be_visible()
 
 
-def test_with_the_database_away_the_last_figures_stay_marked_with_their_age(
+def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     visit: Visits, lone: Stack
 ) -> None:
     lone.queue.enqueue("kept.one")
@@ -1163,7 +1147,7 @@ def test_with_the_database_away_the_last_figures_stay_marked_with_their_age(
     expect(tile(page, "Queued")).to_have_text("2", timeout=SOON_MS)
 
 
-def test_thousands_of_types_can_be_found_by_name(visit: Visits, lone: Stack) -> None:
+def test_one_of_thousands_of_types_is_found_by_name(visit: Visits, lone: Stack) -> None:
     lone.database.jobs.insert_many([job(f"type.{number:04}") for number in range(2_000)])
     page = visit(f"{lone.url}/dashboard?text=type.17")
     expect(page.locator("#types tbody tr")).to_have_count(50)
@@ -1181,7 +1165,7 @@ def test_thousands_of_types_can_be_found_by_name(visit: Visits, lone: Stack) -> 
 @pytest.mark.parametrize(
     "viewport", [PHONE, {"width": 1_280, "height": 800}], ids=["phone", "wide"]
 )
-def test_what_is_long_or_large_or_written_from_the_right_fits(
+def test_long_large_and_right_to_left_texts_fit(
     visit: Visits, stack: Stack, kind: str, viewport: Any
 ) -> None:
     arabic = "إرسال البريد الإلكتروني"
@@ -1214,7 +1198,7 @@ def test_what_is_long_or_large_or_written_from_the_right_fits(
     expect(page.locator("#payload .string")).to_have_css("direction", "rtl")
 
 
-def test_a_job_s_content_never_becomes_markup(visit: Visits, stack: Stack, kind: str) -> None:
+def test_content_of_a_job_never_becomes_markup(visit: Visits, stack: Stack, kind: str) -> None:
     hostile = job(
         kind + HOSTILE,
         jobId=kind + HOSTILE,
@@ -1240,7 +1224,7 @@ def test_a_job_s_content_never_becomes_markup(visit: Visits, stack: Stack, kind:
         f"/dashboard/{quote(HOSTILE)}",
         f"/dashboard/jobs/{quote(hostile['jobId'], safe='')}",
     ]
-    silent = paths[-3:-1]  # they do not repeat what was asked for
+    silent = paths[-3:-1]  # these do not repeat the text
     for path in paths:
         page.goto(stack.url + path)
         unfolded(page)
@@ -1256,7 +1240,7 @@ def test_a_job_s_content_never_becomes_markup(visit: Visits, stack: Stack, kind:
 # --- `make run` ----------------------------------------------------------------------------------
 
 
-def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
+def test_overview_of_the_demo_is_small_and_updates_itself(
     mongod: Mongod, visit: Visits, tmp_path: Path
 ) -> None:
     demo = Demo(tmp_path)
@@ -1290,5 +1274,5 @@ def test_the_sample_workload_lives_on_the_overview_whose_first_view_is_small(
             "title", newest, timeout=5_000
         )
     finally:
-        visit.close()  # an open page would say that nobody answers
+        visit.close()  # an open page would report that jobmon does not respond
         demo.interrupt()

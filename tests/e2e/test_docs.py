@@ -1,5 +1,5 @@
-"""`/docs` in a real browser: would catch a viewer that the content security policy breaks, one that
-asks another origin, or that does not send the token that it was given."""
+"""`/docs` in a real browser: would catch a viewer that the content security policy breaks, that
+requests another origin, or that does not send the token."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from ..conftest import Api, listening
-from .test_browser import CHROMIUM, FLAGS, is_there
+from .test_browser import CHROMIUM, FLAGS, require_file
 from .test_serving import ROOT
 
 VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
@@ -17,39 +17,39 @@ VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
 
 @pytest.fixture
 def served(api: Api) -> Iterator[str]:
-    """Where the service over the make-believe database listens."""
+    """The address of the service over an in-memory database."""
     with listening(api.app) as address:
         yield address
 
 
 @pytest.fixture
 def docs(served: str) -> Iterator[tuple[Page, list[str]]]:
-    """The open page, and what was wrong with it so far."""
-    is_there(CHROMIUM, "no browser (apt-get install chromium)")
-    is_there(VIEWER, "not built (make assets)")
+    """The open page, and its faults so far."""
+    require_file(CHROMIUM, "no browser (apt-get install chromium)")
+    require_file(VIEWER, "not built (make assets)")
     faults: list[str] = []
 
-    def asked(url: str) -> None:
+    def record_request(url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != served:
-            faults.append(f"asked {url}")
+            faults.append(f"requested {url}")
 
-    def heard(kind: str, text: str) -> None:
+    def record_message(kind: str, text: str) -> None:
         if kind in ("error", "warning"):
             faults.append(text)
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
-        page.on("console", lambda said: heard(said.type, said.text))
+        page.on("console", lambda message: record_message(message.type, message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: asked(request.url))
+        page.on("request", lambda request: record_request(request.url))
         page.goto(f"{served}/docs")
         yield page, faults
         browser.close()
 
 
-def test_the_docs_list_jobs_with_a_token_and_break_no_policy(
+def test_docs_list_jobs_with_a_token_and_break_no_policy(
     api: Api, watched: Any, docs: tuple[Page, list[str]]
 ) -> None:
     watched.jobs.insert_one({"jobId": "the-one-job", "status": "queued"})
