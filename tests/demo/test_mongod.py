@@ -1,0 +1,27 @@
+"""The mongod of the demo and the tests: catches a configured program that is not used."""
+
+from pathlib import Path
+
+import pytest
+
+from jobmon.demo.mongod import Mongod, MongodUnavailableError
+
+
+def test_mongod_with_jobmon_mongod_starts_that_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "mongod"
+    program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/arguments\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("JOBMON_MONGOD", str(program))
+    with pytest.raises(MongodUnavailableError, match="ended at once"):
+        Mongod(tmp_path / "data").start()
+    assert f"--dbpath {tmp_path}/data" in (tmp_path / "arguments").read_text()
+
+
+def test_mongod_with_jobmon_mongod_that_does_not_exist_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JOBMON_MONGOD", str(tmp_path / "mongod"))
+    with pytest.raises(MongodUnavailableError, match=r"JOBMON_MONGOD: .* is not a program"):
+        Mongod(tmp_path / "data").start()
