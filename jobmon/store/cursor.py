@@ -197,7 +197,10 @@ def after(place: Cursor, *, only_dates: bool = False) -> Iterator[Clause]:
     for below, its_rank in _below(created_at, rank, "createdAt"):
         if only_dates and its_rank:
             return
-        visited = _elements_above(its_rank, "$gte", created_at if its_rank == rank else None)
+        beyond = created_at if its_rank == rank else None
+        if _is_nan(below["createdAt"].get("$eq")):
+            beyond = math.nan  # an array with a number was found by that, if not before
+        visited = _elements_above(its_rank, "$gte", beyond)
         yield {**below, **_except(visited)}
 
 

@@ -82,6 +82,8 @@ CREATED = [
     [NOW - timedelta(days=1), NOW + timedelta(days=1)],
     ["x", NOW],
     [None, 3],
+    [-math.inf, Decimal128("NaN")],
+    [-8, math.nan],
     [Timestamp(1, 1), NOW],
     ["x", Code("f()"), 7],
     "x" * 5_000,
@@ -161,7 +163,7 @@ def in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
     return jobs[::-1] if sort == "createdAt" else jobs
 
 
-@pytest.mark.parametrize("per_page", [1, 100])
+@pytest.mark.parametrize("per_page", [1, 6, 100])
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("unsorted", UNSORTED.values(), ids=UNSORTED)
 def test_jobs_with_anything_for_createdat_are_all_visited_once_in_list_order(
