@@ -1,0 +1,113 @@
+"""The front door: would catch an import of the producer's library that loads the web service or
+changes the producer's logging, and apps in one process that share what each should hold."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobmon.app import create_app
+from jobmon.settings import Settings
+from jobmon.store.lists import JobLists
+
+from .conftest import Api
+
+ROOT = Path(__file__).parents[1]
+CONFIGURE = """
+import structlog
+structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+before = structlog.get_config()
+"""
+
+
+def run_in_new_interpreter(script: str, *options: str) -> Any:
+    """What `script` prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *options, "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    return json.loads(done.stdout)
+
+
+def test_import_queue_loads_nothing_of_the_web_service() -> None:
+    """Would catch a producer that pays for Flask and the blueprints, or breaks without them."""
+    loaded = run_in_new_interpreter(
+        "import json, sys, jobmon.queue; print(json.dumps(sorted(sys.modules)))"
+    )
+    ours = {name for name in loaded if name.split(".")[0] == "jobmon"}
+    assert ours == {"jobmon", "jobmon.queue", "jobmon.domain"}
+    others = {"flask", "werkzeug", "marshmallow", "structlog", "prometheus_client", "gunicorn"}
+    assert others.isdisjoint(loaded)
+
+
+def test_import_jobmon_holds_a_version_without_installed_metadata() -> None:
+    """Would catch a checkout that cannot be imported before it is installed."""
+    script = """
+import json, sys
+sys.path.insert(0, ".")
+import jobmon
+public = sorted(name for name in vars(jobmon) if not name.startswith("__"))
+print(json.dumps([public, jobmon.__version__, sorted(sys.modules)]))
+"""
+    # Without site-packages there is neither metadata nor any dependency.
+    public, version, loaded = run_in_new_interpreter(script, "-I", "-S")
+    assert public == []
+    assert version[0].isdigit()
+    assert "importlib.metadata" not in loaded
+
+
+@pytest.mark.parametrize("module", ["jobmon.queue", "jobmon.logs", "jobmon.app"])
+def test_import_configures_no_logging(module: str) -> None:
+    script = f"""
+import json, logging, {module}, structlog
+print(json.dumps([structlog.is_configured(), len(logging.getLogger().handlers)]))
+"""
+    assert run_in_new_interpreter(script) == [False, 0]
+
+
+@pytest.mark.parametrize("module", ["jobmon.queue", "jobmon.logs", "jobmon.app"])
+def test_import_keeps_the_logging_of_a_producer(module: str) -> None:
+    script = f"""{CONFIGURE}
+import json, {module}
+print(json.dumps(structlog.get_config() == before))
+"""
+    assert run_in_new_interpreter(script) is True
+
+
+def test_create_app_keeps_the_logging_of_a_producer() -> None:
+    script = f"""{CONFIGURE}
+import json, logging
+handler = logging.StreamHandler()
+logging.getLogger().addHandler(handler)
+logging.getLogger().setLevel("ERROR")
+from jobmon.app import create_app
+from jobmon.settings import Settings
+create_app(Settings(mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32))
+root = logging.getLogger()
+print(json.dumps([structlog.get_config() == before, root.handlers == [handler], root.level]))
+"""
+    assert run_in_new_interpreter(script) == [True, True, 40]
+
+
+def test_apps_in_one_process_count_their_own_requests_and_exports(
+    watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch a counter or an export slot that one app takes from another."""
+    monkeypatch.setattr(JobLists, "batches", lambda *_, **__: iter([[{"jobId": "a"}]] * 2))
+    one, other = (Api(create_app(make_settings(metrics="open"), watched.client)) for _ in range(2))
+    exports = [api.as_owner("/jobs", "ada", format="csv") for api in (one, other)]
+    assert [answer.status_code for answer in exports] == [200, 200]
+    for answer in exports:
+        answer.close()
+    counted = 'route="/jobs"'
+    assert counted in one.get("/metrics").text
+    assert one.get("/healthz").status_code == 200
+    assert 'route="/healthz"' in one.get("/metrics").text
+    assert 'route="/healthz"' not in other.get("/metrics").text
