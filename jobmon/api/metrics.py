@@ -1,7 +1,7 @@
-"""`GET /metrics`: the queue, what happened in it, and this service, for Prometheus.
+"""`GET /metrics`: the queue and the service's own requests, for Prometheus.
 
-Import it only once gunicorn's hooks have run (`jobmon.serving`): prometheus_client decides when it
-is imported whether the workers of one service add up their counts in files.
+gunicorn's hooks (`jobmon.serving`) must run before this module is imported: on import,
+prometheus_client decides whether the workers add up their counts in files (multiprocess mode).
 """
 
 import logging
@@ -59,67 +59,76 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OUTCOMES = tuple(status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING)
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # one more series for each counter
-REQUESTS = Counter(
-    "jobmon_http_requests_total",
-    "Requests answered by jobmon, by route, method and status.",
-    ["route", "method", "status"],
-    registry=None,
-)
-REQUEST_SECONDS = Histogram(
-    "jobmon_http_request_duration_seconds",
-    "How long jobmon took until it began to answer, by route and method.",
-    ["route", "method"],
-    buckets=HTTP_BUCKETS,
-    registry=None,
-)
+
+
+class RequestMetrics:
+    """Counts the requests of one app.
+
+    In multiprocess mode prometheus_client keeps one count per process and metric: there a process
+    must have one app only, as gunicorn's workers do.
+    """
+
+    def __init__(self) -> None:
+        self._requests = Counter(
+            "jobmon_http_requests_total",
+            "Requests answered by jobmon, by route, method and status.",
+            ["route", "method", "status"],
+            registry=None,
+        )
+        self._seconds = Histogram(
+            "jobmon_http_request_duration_seconds",
+            "Time until jobmon began to respond, by route and method.",
+            ["route", "method"],
+            buckets=HTTP_BUCKETS,
+            registry=None,
+        )
+
+    def observe(self, response: Response) -> Response:
+        """Count a request. Labels are bounded: the route's rule, a known method, a status."""
+        route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
+        method = request.method if request.method in _METHODS else OTHER_METHOD
+        self._requests.labels(route, method, str(response.status_code)).inc()
+        self._seconds.labels(route, method).observe(time.perf_counter() - g.jobmon_began)
+        return response
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Add these metrics to a scrape; in multiprocess mode those of all workers."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(self._requests)
+            registry.register(self._seconds)
 
 
 def register(app: Flask, settings: Settings, queue: "QueueMetrics") -> None:
-    """Count the app's requests and serve `/metrics`, as `settings.metrics` says."""
+    """Count the app's requests and serve `/metrics`, unless `settings.metrics` is off."""
     if settings.metrics == "off":
         return
-    app.after_request(_observe)
+    requests = RequestMetrics()
+    app.after_request(requests.observe)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
-        # That the database is away has to be told, not answered with.
+        # A scrape must be able to report that the database is away.
         routes.before_request(partial(auth.require_admin, require_revocation_check=False))
 
     @routes.get("/metrics")
     def metrics() -> Response:
-        """Everything, in the format that the scraper prefers."""
+        """All metrics, in the format that the scraper prefers."""
+        registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
+        registry.register(queue)
+        requests.register(registry)
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encode(_registry(queue)), content_type=content_type)
+        return Response(encode(registry), content_type=content_type)
 
     app.register_blueprint(routes)
 
 
-def _registry(queue: Collector) -> CollectorRegistry:
-    """What one scrape tells: made for it, because only so are ours and the workers' together."""
-    registry = CollectorRegistry()
-    registry.register(queue)
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    else:
-        registry.register(REQUESTS)
-        registry.register(REQUEST_SECONDS)
-    return registry
-
-
-def _observe(response: Response) -> Response:
-    """Labels are bounded: the url's rule, a known method, a status."""
-    route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
-    method = request.method if request.method in _METHODS else OTHER_METHOD
-    REQUESTS.labels(route, method, str(response.status_code)).inc()
-    REQUEST_SECONDS.labels(route, method).observe(time.perf_counter() - g.jobmon_began)
-    return response
-
-
 class QueueMetrics(Collector):
-    """The queue as the collector's small documents tell it: four of them are read, no job is.
+    """The queue's metrics. A scrape reads four small documents of the collector, and no job.
 
-    What is not known is absent, never 0: with the database away everything but that. The types that
-    have most jobs get gauges of their own, the types that were seen first get counters: a counter
-    must not move between its own name and `(other)`.
+    An unknown value has no sample: a 0 would look healthy. The `max_types` types with most jobs
+    have gauges of their own. Counters are for the types that were seen first instead, since a
+    counter must not move between its type and `(other)`.
     """
 
     def __init__(
@@ -140,82 +149,81 @@ class QueueMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The families of one scrape."""
         database = self._probe.look()
-        yield _gauge("jobmon_database_up", "Whether the database answers.", database.answers)
+        yield _make_gauge("jobmon_database_up", "Whether the database responds.", database.answers)
         if database.readable is not None:
             about = "Whether jobmon's user may read the watched collections."
-            yield _gauge("jobmon_database_readable", about, database.readable)
+            yield _make_gauge("jobmon_database_readable", about, database.readable)
         if not database.answers:
             return
-        for families in (self._of_estimate, self._of_rollup):
+        for families in (self._collect_estimate, self._collect_rollup):
             try:
                 yield from list(families(database))
             except PyMongoError as error:
-                log.error("the metrics lack the queue's: %s", describe_error(error))
+                log.error("metrics of the queue are missing: %s", describe_error(error))
 
-    def _of_estimate(self, database: DatabaseHealth) -> Iterator[Metric]:
+    def _collect_estimate(self, database: DatabaseHealth) -> Iterator[Metric]:
         if database.readable:
-            about = "Jobs by the collection's own metadata, to compare the figures with."
-            yield _gauge("jobmon_jobs_estimated", about, self._estimated.get())
+            about = "Number of jobs according to the collection's metadata."
+            yield _make_gauge("jobmon_jobs_estimated", about, self._estimated.get())
 
-    def _of_rollup(self, _: DatabaseHealth) -> Iterator[Metric]:
-        figures = self._rollup.figures()
+    def _collect_rollup(self, _: DatabaseHealth) -> Iterator[Metric]:
+        has_fresh_stats = self._rollup.figures() is not None
         readable = self._rollup.is_readable
-        yield _gauge(
+        yield _make_gauge(
             "jobmon_own_database_readable",
-            "Whether jobmon's user may read jobmon's own database, where the collector writes.",
+            "Whether jobmon's user may read jobmon's own database.",
             readable,
         )
         if readable:
-            about = "Whether a collector keeps the figures of this queue fresh."
-            yield _gauge("jobmon_collector_up", about, figures is not None)
-        # Without a collector, figures that somebody else had counted, if they are still good.
-        if (figures := self._stats.cached_stats()) is not None:
-            yield from self._of_figures(figures)
+            about = "Whether a collector keeps the queue statistics fresh."
+            yield _make_gauge("jobmon_collector_up", about, has_fresh_stats)
+        # Without a collector, statistics that another request had counted, if they are still good.
+        if (stats := self._stats.cached_stats()) is not None:
+            yield from self._collect_stats(stats)
         if (age_s := self._rollup.history_age_s()) is not None:
-            about = "How long ago the collector counted the newest minutes of the history."
-            yield _gauge("jobmon_history_age_seconds", about, age_s)
+            about = "Time since the collector counted the newest minutes of the history."
+            yield _make_gauge("jobmon_history_age_seconds", about, age_s)
         if (totals := self._rollup.totals()) is not None:
-            yield from self._of_totals(totals)
+            yield from self._collect_totals(totals)
 
-    def _of_figures(self, figures: QueueStats) -> Iterator[Metric]:
+    def _collect_stats(self, stats: QueueStats) -> Iterator[Metric]:
         age = GaugeMetricFamily(
-            "jobmon_figures_age_seconds",
-            "How old the figures of the queue are, by how they were come by.",
+            "jobmon_stats_age_seconds",
+            "Age of the queue statistics, by source.",
             labels=["source"],
         )
-        age_s = (datetime.now(UTC) - figures.as_of).total_seconds()
-        age.add_metric([figures.source], max(0.0, age_s))
+        age_s = (datetime.now(UTC) - stats.as_of).total_seconds()
+        age.add_metric([stats.source], max(0.0, age_s))
         yield age
-        if figures.counts is not None:
-            yield self._jobs(figures.counts)
-        health = figures.health
-        # What is unknown has no sample: a zero would say that all is well.
-        if (oldest_ms := figures.oldest_queued_age_ms()) is not None:
-            yield _gauge(
+        if stats.counts is not None:
+            yield self._count_jobs(stats.counts)
+        health = stats.health
+        if (oldest_ms := stats.oldest_queued_age_ms()) is not None:
+            yield _make_gauge(
                 "jobmon_oldest_queued_job_age_seconds",
-                "How long ago the oldest queued job was created; 0 when none is queued.",
+                "Age of the oldest queued job; 0 if none is queued.",
                 oldest_ms / 1_000,
             )
         if health.expired_leases is not None:
-            yield _gauge(
+            yield _make_gauge(
                 "jobmon_expired_leases",
-                "Leased jobs whose lease is past its expiry.",
+                "Leased jobs whose lease has expired.",
                 health.expired_leases,
             )
         eligible = health.eligible
         if eligible is None and health.unknown.get("eligible") == TOO_MANY:
-            eligible = MAX_COUNTED  # at least: an alert must not fall silent because of too many
+            eligible = MAX_COUNTED  # a lower bound, so that alerts go on firing
         if eligible is not None:
-            about = "Jobs that wait and are due; no more than 500,000 where as many are scheduled."
-            yield _gauge("jobmon_eligible_jobs", about, eligible)
+            about = "Waiting jobs that are due; at most 500,000 if as many are scheduled."
+            yield _make_gauge("jobmon_eligible_jobs", about, eligible)
         if health.scheduled is not None:
-            yield _gauge(
+            yield _make_gauge(
                 "jobmon_scheduled_jobs",
-                "Jobs that wait and are not to be leased yet.",
+                "Waiting jobs whose nextRunAt is in the future.",
                 health.scheduled,
             )
 
-    def _jobs(self, counts: Mapping[tuple[str, str], int]) -> Metric:
+    def _count_jobs(self, counts: Mapping[tuple[str, str], int]) -> Metric:
         by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
         by_type: Count[str] = Count()
         for (status, kind), count in counts.items():
@@ -223,13 +231,13 @@ class QueueMetrics(Collector):
             by_type[kind] += count
         known = {status.value for status in JobStatus}
         unknown = (status for status, _ in by_status.most_common() if status not in {*known, OTHER})
-        status_label = _labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
+        status_label = _fold_labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
         ranked = (kind for kind, _ in by_type.most_common() if kind != OTHER)
-        type_label = _labels(ranked, self._max_types)
+        type_label = _fold_labels(ranked, self._max_types)
         folded: Count[tuple[str, str]] = Count()
         for (status, kind), count in counts.items():
             folded[status_label(status), type_label(kind)] += count
-        # All known statuses of a type: a series that comes and goes is hard to alert on.
+        # Zeros for the known statuses: it is hard to alert on a series that comes and goes.
         for kind in {type_label(kind) for kind in by_type}:
             for status in known:
                 folded[status, kind] += 0
@@ -240,42 +248,44 @@ class QueueMetrics(Collector):
             jobs.add_metric(labels, count)
         return jobs
 
-    def _of_totals(self, totals: Totals) -> Iterator[Metric]:
-        label = _labels(totals.by_type, self._max_types)
+    def _collect_totals(self, totals: Totals) -> Iterator[Metric]:
+        label = _fold_labels(totals.by_type, self._max_types)
         folded: dict[str, Tally] = {}
         for kind, tally in totals.by_type.items():
             folded.setdefault(label(kind), Tally()).add(tally)
         attempts = CounterMetricFamily(
             "jobmon_attempts_finished_total",
-            "Attempts that finished, by outcome and type of job.",
+            "Attempts finished, by outcome and type of job.",
             labels=["outcome", "type"],
         )
         enqueued = CounterMetricFamily(
-            "jobmon_jobs_enqueued_total", "Jobs that were created, by type.", labels=["type"]
+            "jobmon_jobs_enqueued_total", "Jobs enqueued, by type.", labels=["type"]
         )
         dead = CounterMetricFamily(
-            "jobmon_jobs_dead_lettered_total", "Jobs that were given up, by type.", labels=["type"]
+            "jobmon_jobs_dead_lettered_total", "Jobs dead-lettered, by type.", labels=["type"]
         )
         wait = HistogramMetricFamily(
             "jobmon_attempt_wait_seconds",
-            "From when an attempt was due to its start, within 4 %, by type of job.",
+            "Time from when an attempt was due to its start, within 4 %, by type.",
             labels=["type"],
         )
         run = HistogramMetricFamily(
             "jobmon_attempt_run_seconds",
-            "From an attempt's start to its end, within 4 %, by type of job.",
+            "Time from an attempt's start to its end, within 4 %, by type.",
             labels=["type"],
         )
         for kind, tally in folded.items():
-            for outcome in _OUTCOMES:  # a zero, too: an increase from nothing is not seen
+            for (
+                outcome
+            ) in _OUTCOMES:  # zeros too: Prometheus does not see an increase from no sample
                 attempts.add_metric([outcome, kind], tally.outcomes[outcome])
             enqueued.add_metric([kind], tally.enqueued)
             dead.add_metric([kind], tally.dlq)
-            wait.add_metric([kind], *_cumulative(tally.wait))
-            run.add_metric([kind], *_cumulative(tally.run))
-        yield _gauge(
+            wait.add_metric([kind], *_accumulate(tally.wait))
+            run.add_metric([kind], *_accumulate(tally.run))
+        yield _make_gauge(
             "jobmon_counters_age_seconds",
-            "How long ago the collector brought the counters up to date.",
+            "Time since the collector updated the counters.",
             totals.age_s,
         )
         yield attempts
@@ -284,22 +294,22 @@ class QueueMetrics(Collector):
         yield from (dead, wait, run)
 
 
-def _gauge(name: str, about: str, value: float) -> Metric:
+def _make_gauge(name: str, about: str, value: float) -> Metric:
     return GaugeMetricFamily(name, about, value=float(value))
 
 
-def _labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:
-    """How each value is named: the first `most` by themselves, the rest as `(other)`."""
+def _fold_labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:
+    """A function that keeps the first `most` values and labels the others `(other)`."""
     named = set(islice(ranked, most))
     return lambda value: value if value in named else OTHER
 
 
-def _cumulative(durations: Durations) -> tuple[list[tuple[str, float]], float]:
-    """Counts up to each of `JOB_BUCKETS` in seconds and up to infinity, and the sum."""
-    told_s = [(rounded_ms(index) / 1_000, count) for index, count in durations.items()]
-    upto = [
-        (str(float(edge)), float(sum(count for value, count in told_s if value <= edge)))
+def _accumulate(durations: Durations) -> tuple[list[tuple[str, float]], float]:
+    """The cumulative counts of `JOB_BUCKETS` and of infinity, and the sum in seconds."""
+    values_s = [(rounded_ms(index) / 1_000, count) for index, count in durations.items()]
+    buckets = [
+        (str(float(edge)), float(sum(count for value, count in values_s if value <= edge)))
         for edge in JOB_BUCKETS
     ]
-    total = sum(count for _, count in told_s)
-    return [*upto, ("+Inf", float(total))], sum(value * count for value, count in told_s)
+    total = sum(count for _, count in values_s)
+    return [*buckets, ("+Inf", float(total))], sum(value * count for value, count in values_s)

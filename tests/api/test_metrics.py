@@ -106,7 +106,9 @@ def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
 
 def text_of(queue: metrics.QueueMetrics) -> str:
     encode, _ = metrics.choose_encoder("text/plain")
-    return encode(metrics._registry(queue)).decode()
+    registry = metrics.CollectorRegistry()
+    registry.register(queue)
+    return encode(registry).decode()
 
 
 TALLY = Tally(enqueued=7, dlq=1)
@@ -125,7 +127,7 @@ def test_the_queue_is_told_in_base_units() -> None:
     assert value(found, "jobmon_expired_leases") == 3
     assert value(found, "jobmon_eligible_jobs") == 4
     assert value(found, "jobmon_scheduled_jobs") == 5
-    assert 2 <= (value(found, "jobmon_figures_age_seconds", source="rollup") or 0) < 10
+    assert 2 <= (value(found, "jobmon_stats_age_seconds", source="rollup") or 0) < 10
     assert value(found, "jobmon_counters_age_seconds") == 1.5
     assert value(found, "jobmon_history_age_seconds") == 2.5
     assert value(found, "jobmon_jobs_estimated") == 17
