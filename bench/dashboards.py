@@ -25,7 +25,7 @@ from scale import SECRET, collecting, cpu_s, family, fill, serving
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.throughput import THROUGH
+from jobmon.rollup.documents import PROGRESS
 from jobmon.settings import Settings
 from jobmon.web.auth import issue_token
 
@@ -88,9 +88,9 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
     fill(uri, jobs)
     with collecting(uri), serving(uri) as (port, web), MongoClient[dict[str, Any]](uri) as client:
         rollups = client.jobmon_rollups.state
-        while not rollups.find_one({"name": "figures"}):
+        while not rollups.find_one({"name": "stats"}):
             time.sleep(0.1)
-        while "through" not in (rollups.find_one({"name": THROUGH}) or {}):
+        while "completeUntil" not in (rollups.find_one({"name": PROGRESS}) or {}):
             time.sleep(0.1)
         with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
             token = issue_token("root", "admin", timedelta(hours=1))

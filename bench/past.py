@@ -16,9 +16,9 @@ from typing import Any
 from pymongo.database import Database
 
 from jobmon.demo.workload import BACKLOG, KINDS, OWNERS, Kind
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
 from jobmon.rollup.documents import OwnDatabase
-from jobmon.rollup.samples import QueueSample, QueueSamples
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE
+from jobmon.rollup.samples import QueueSamples
 
 Document = dict[str, Any]
 Change = tuple[datetime, str | None, str, datetime]  # when, from and to which status, created at
@@ -59,9 +59,9 @@ class History:
         jobs.sort(key=lambda job: job["createdAt"])
         watched.jobs.insert_many(jobs, ordered=False)
         watched.job_attempts.insert_many(attempts, ordered=False)
-        gauges = QueueSamples(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
-        for at, gauge in self._samples():
-            gauges.sample(at, gauge)
+        samples = QueueSamples(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
+        for at, sample in self._samples():
+            samples.write(at, sample)
 
     def _moments(self, kind: Kind) -> Iterator[datetime]:
         """When jobs of a kind were enqueued: more of them in some minutes than in others."""

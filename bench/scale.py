@@ -35,9 +35,8 @@ from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.redaction import Redactor
-from jobmon.rollup.documents import rollup_database
+from jobmon.rollup.documents import PROGRESS, rollup_database
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.throughput import THROUGH
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -348,11 +347,13 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
 def await_built(connection: Connection, collector: int) -> None:
     """Wait for the first build of counts and history, and say what it took."""
     reader, started = RollupReader(connection), time.monotonic()
-    while reader.figures() is None:
+    while reader.stats() is None:
         time.sleep(0.1)
     took_s = time.monotonic() - started
     print(f"first build: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)
-    while "through" not in (rollup_database(connection).state.find_one({"name": THROUGH}) or {}):
+    while "completeUntil" not in (
+        rollup_database(connection).state.find_one({"name": PROGRESS}) or {}
+    ):
         time.sleep(0.1)
     took_s = time.monotonic() - started
     print(f"history: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)

@@ -51,6 +51,11 @@ class CappedCount(NamedTuple):
     is_exact: bool
 
 
+def failure_rate(failed: int, finished: int) -> float | None:
+    """The share of finished attempts that failed; None if none finished."""
+    return failed / finished if finished else None
+
+
 # The fields of a job and of an attempt at it (contract, section 1); `eligibleAt`: when it was due.
 JOB_FIELDS = (
     "jobId",

@@ -21,9 +21,9 @@ from jobmon.api.queries import (
     WindowQuery,
 )
 from jobmon.api.shared_response import SharedResponse
-from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.series import (
-    KEEP_ANSWERS,
+    MAX_CACHED_ANSWERS,
     Activity,
     Durations,
     History,
@@ -35,7 +35,6 @@ from jobmon.rollup.series import (
     WindowError,
 )
 from jobmon.rollup.stats import StatsReader
-from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.stats import QueueStats
@@ -50,7 +49,7 @@ def blueprint(
     """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
     stats_response = SharedResponse(JobStats(), 1)
-    series_response = SharedResponse(TimeSeries(), KEEP_ANSWERS)
+    series_response = SharedResponse(TimeSeries(), MAX_CACHED_ANSWERS)
 
     @routes.get("/queue")
     @routes.doc(operationId="listJobs")
@@ -87,10 +86,10 @@ def blueprint(
         """
         window = _resolve_window(series, query)
         with _explain_history_errors():
-            history = series.by_step(window, query.types)
+            history = series.history_by_step(window, query.types)
 
         def make_answer() -> dict[str, Any]:
-            samples = {} if query.types else series.stood(window)
+            samples = {} if query.types else series.samples(window)
             unknown = known_fields.unknown
             data = [
                 {
@@ -102,7 +101,7 @@ def blueprint(
                     ),
                     **_format_sample(samples.get(at)),
                 }
-                for at, activity in history.happened.items()
+                for at, activity in history.activity.items()
             ]
             return {"meta": _format_window(window, history), "data": data}
 
@@ -120,15 +119,15 @@ def blueprint(
         """
         window = _resolve_window(series, query)
         with _explain_history_errors():
-            history = series.by_type(window)
-        counts = stats.stats().type_counts_for(history.happened)
+            history = series.history_by_type(window)
+        counts = stats.stats().type_counts_for(history.activity)
         if counts is None:
-            counts = dict.fromkeys(history.happened)
+            counts = dict.fromkeys(history.activity)
         minutes = (min(window.end, history.as_of) - window.start) / MINUTE
-        idle, unknown = Activity.of([]), known_fields.unknown
+        idle, unknown = Activity.from_tallies([]), known_fields.unknown
         data = []
         for job_type in sorted(counts):
-            activity = history.happened.get(job_type, idle)
+            activity = history.activity.get(job_type, idle)
             rate = round(activity.finished / minutes, 3) if minutes > 0 else 0.0
             data.append(
                 {
@@ -219,7 +218,7 @@ def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
 # A step that the collector has not counted yet.
 _UNCOUNTED_STEP: dict[str, Any] = dict.fromkeys(
     ("enqueued", "succeeded", "failed", "dlq", "failureRate")
-) | dict.fromkeys(("waitMs", "runMs"), Durations.of(Counter()))
+) | dict.fromkeys(("waitMs", "runMs"), Durations.from_histogram(Counter()))
 
 
 def _format_sample(sample: QueueSample | None) -> dict[str, Any]:

@@ -143,11 +143,11 @@ def _are_revocations_lost(revoked: RevokedTokens) -> bool:
 def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
     """The state of the collector. It never makes the service unready: jobs are counted live."""
     try:
-        if rollup.figures() is not None:
+        if rollup.stats() is not None:
             return {"fresh": True} | _describe_failure(rollup)
         if not rollup.is_readable:
             return {"fresh": False, "reason": "the MongoDB user may not read jobmon's own database"}
-        return {"fresh": False, "build": rollup.build()} | _describe_failure(rollup)
+        return {"fresh": False, "build": rollup.first_build()} | _describe_failure(rollup)
     except Exception as error:  # the probe answers whatever the document holds
         log.error("could not read the rollup for readiness", exc_info=error)
         return {"fresh": False, "reason": "jobmon's own database could not be read"}

@@ -32,11 +32,11 @@ from prometheus_client.registry import Collector
 from pymongo.errors import PyMongoError
 
 from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import Histogram as Durations
 from jobmon.rollup.histogram import rounded_ms
 from jobmon.rollup.reader import RollupReader, Totals
 from jobmon.rollup.stats import StatsReader
-from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight
 from jobmon.store.failures import describe_error
@@ -167,7 +167,7 @@ class QueueMetrics(Collector):
             yield _make_gauge("jobmon_jobs_estimated", about, self._estimated.get())
 
     def _collect_rollup(self, _: DatabaseHealth) -> Iterator[Metric]:
-        has_fresh_stats = self._rollup.figures() is not None
+        has_fresh_stats = self._rollup.stats() is not None
         readable = self._rollup.is_readable
         yield _make_gauge(
             "jobmon_own_database_readable",

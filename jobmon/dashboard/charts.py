@@ -15,11 +15,11 @@ def chart_columns(
     Values that depend on one of the `unknown` fields are None.
     """
     columns: dict[str, Any] = {
-        "complete": sum(at + step <= past.as_of for at in past.happened),
-        "at": [round(at.timestamp()) for at in past.happened],
+        "complete": sum(at + step <= past.as_of for at in past.activity),
+        "at": [round(at.timestamp()) for at in past.activity],
     }
     has_ends = "finishedAt" not in unknown
-    for at, activity in past.happened.items():
+    for at, activity in past.activity.items():
         row: dict[str, int | None] = {
             "enqueued": activity.enqueued if "createdAt" not in unknown else None,
             "succeeded": activity.succeeded if has_ends else None,

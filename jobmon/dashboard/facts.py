@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobmon.diagnosis.evidence import Evidence, Missing, history
-from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.series import History, SeriesReader, Window
 from jobmon.rollup.stats import StatsReader
-from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.known_fields import KnownFields
 
 RANGES = {
@@ -55,7 +54,7 @@ def gather(
     return Facts(
         evidence=evidence,
         range=wanted,
-        past=history(lambda: series.by_step(window, ()), evidence, partly=True),
-        types=history(lambda: series.by_type(window), evidence, partly=True),
-        samples=series.stood(window),
+        past=history(lambda: series.history_by_step(window, ()), evidence, partly=True),
+        types=history(lambda: series.history_by_type(window), evidence, partly=True),
+        samples=series.samples(window),
     )

@@ -108,7 +108,7 @@ class OverviewPage:
     def _read_charts(self, name: str) -> str:
         try:
             window = window_of(self._series, name, datetime.now(UTC))
-            past = self._series.by_step(window, ())
+            past = self._series.history_by_step(window, ())
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
         except NoCollectorError:

@@ -10,9 +10,8 @@ from jobmon.diagnosis.attention import MANY_FAIL, failure_rate
 from jobmon.diagnosis.evidence import NO_ENDS, Missing
 from jobmon.domain import JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
-from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
-from jobmon.rollup.throughput import MINUTE
 from jobmon.store.labels import is_filter
 
 THROUGHPUT_MINUTES = 3  # the newest ones, of which the throughput is the mean
@@ -74,7 +73,7 @@ def _running(facts: Facts) -> Tile:
 def _dead(facts: Facts) -> Tile:
     past, died, note = _attempt_history(facts), 0, ""
     if isinstance(past, History):
-        died = sum(step.dlq for step in past.happened.values())
+        died = sum(step.dlq for step in past.activity.values())
         note = f"{grouped(died)} died in the last {_range_words(facts)}"
     return _status_tile(facts, "Dead", JobStatus.DLQ, note, alarming=died > 0)
 
@@ -118,7 +117,7 @@ def _throughput(facts: Facts) -> Tile:
     if isinstance(past, Missing):
         note = past.reason
     else:
-        finished = sum(step.finished for step in past.happened.values())
+        finished = sum(step.finished for step in past.activity.values())
         note = f"{grouped(finished)} attempts in the last {_range_words(facts)}"
     return Tile(
         name="Throughput",
@@ -130,7 +129,7 @@ def _throughput(facts: Facts) -> Tile:
 
 def _current_throughput(minutes: History[datetime]) -> float | None:
     """Attempts a minute in the newest minutes; None if not even one minute is counted."""
-    newest = list(minutes.happened.items())[-THROUGHPUT_MINUTES:]
+    newest = list(minutes.activity.items())[-THROUGHPUT_MINUTES:]
     length = (minutes.as_of - newest[0][0]) / MINUTE
     return sum(step.finished for _, step in newest) / length if length > 0 else None
 
@@ -140,8 +139,8 @@ def _failure_rate(facts: Facts) -> Tile:
     if isinstance(past, Missing):
         note = past.reason
     else:
-        finished = sum(step.finished for step in past.happened.values())
-        failed = sum(step.failed for step in past.happened.values())
+        finished = sum(step.finished for step in past.activity.values())
+        failed = sum(step.failed for step in past.activity.values())
         rate = failed / finished if finished else None
         note = f"of attempts in the last {_range_words(facts)}"
     return Tile(
@@ -188,7 +187,7 @@ def _activity_trend(
         return []
     return [
         None if at in past.uncounted else measure(step)
-        for at, step in past.happened.items()
+        for at, step in past.activity.items()
         if at + length <= past.as_of
     ]
 
@@ -199,5 +198,5 @@ def _sample_trend(
     """A value for each step until now, None where there is no sample."""
     if isinstance(facts.past, Missing):
         return []
-    samples = (facts.samples.get(at) for at in facts.past.happened if at <= facts.past.as_of)
+    samples = (facts.samples.get(at) for at in facts.past.activity if at <= facts.past.as_of)
     return [None if sample is None else measure(sample) for sample in samples]

@@ -33,11 +33,11 @@ class TypeRow:
 
 def type_rows(facts: Facts) -> list[TypeRow]:
     """A row for each type that has jobs now or had attempts in the range."""
-    by_type = facts.types.happened if isinstance(facts.types, History) else {}
+    by_type = facts.types.activity if isinstance(facts.types, History) else {}
     now = facts.evidence.figures.type_counts_for(by_type)
     if now is None:
         now = dict.fromkeys(by_type)
-    none = Activity.of([])
+    none = Activity.from_tallies([])
     return [_make_row(kind, counts, by_type.get(kind, none)) for kind, counts in now.items()]
 
 

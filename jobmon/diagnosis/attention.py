@@ -13,8 +13,8 @@ from jobmon.diagnosis import remedies
 from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing, died_since
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
+from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.series import Activity, History
-from jobmon.rollup.throughput import HOUR, MINUTE
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER
 
@@ -99,7 +99,7 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """
     if isinstance(evidence.lately, Missing):
         return {}
-    lately, figures = evidence.lately.happened, evidence.figures
+    lately, figures = evidence.lately.activity, evidence.figures
     now = figures.type_counts() or {}
     stalled = {}
     for kind, due in figures.health.overdue_by_type.items():
@@ -118,7 +118,7 @@ def failing_types(evidence: Evidence) -> dict[str, float]:
         return {}
     rates = {
         kind: rate
-        for kind, happened in evidence.hour.happened.items()
+        for kind, happened in evidence.hour.activity.items()
         if happened.finished >= FEW
         and (rate := failure_rate(happened)) is not None
         and rate >= MANY_FAIL
@@ -173,7 +173,7 @@ def _last_finish(
     """Until when attempts finished, and how many a minute in the hour before; None if none did."""
     if isinstance(past, Missing):
         return None
-    finished = {at: happened.finished for at, happened in past.happened.items()}
+    finished = {at: happened.finished for at, happened in past.activity.items()}
     moments = [at for at, count in finished.items() if count]
     if not moments:
         return None
@@ -244,7 +244,7 @@ def _dead(evidence: Evidence) -> Check:
     name = "new dead jobs"
     if isinstance(evidence.hour, Missing):
         return _unmade(name, evidence.hour)
-    dead = {kind: step.dlq for kind, step in evidence.hour.happened.items() if step.dlq}
+    dead = {kind: step.dlq for kind, step in evidence.hour.activity.items() if step.dlq}
     if not dead:
         return Check(name=name)
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)

@@ -7,10 +7,9 @@ from typing import Self, TypeVar
 
 from jobmon.diagnosis import remedies
 from jobmon.domain import CappedCount, JobStatus
-from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
 from jobmon.rollup.series import History, MissingIndexError, NoCollectorError, SeriesReader
 from jobmon.rollup.stats import StatsReader
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE
 from jobmon.store.filter import DateNotKeptError, JobFilter
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.stats import QueueStats
@@ -74,23 +73,23 @@ class Evidence:
         known = cls(
             figures=stats.stats(),
             hour_start=minutes.start,
-            samples=series.stood(minutes),
-            first_build=series.first_build(),
-            leader=series.leader(),
+            samples=series.samples(minutes),
+            first_build=series.rollup.first_build(),
+            leader=series.rollup.leader(),
             unknown=known_fields.unknown,
         )
         if "finishedAt" in known.unknown:
             return known
-        hour = history(lambda: series.by_type(minutes), known)
+        hour = history(lambda: series.history_by_type(minutes), known)
         new_dead = None
-        if isinstance(hour, History) and any(step.dlq for step in hour.happened.values()):
+        if isinstance(hour, History) and any(step.dlq for step in hour.activity.values()):
             new_dead = _count(stats, died_since(minutes.start))
         return replace(
             known,
             hour=hour,
-            lately=history(lambda: series.by_type(lately), known),
-            minutes=history(lambda: series.by_step(minutes, ()), known),
-            day=history(lambda: series.by_step(day, ()), known, partly=True),
+            lately=history(lambda: series.history_by_type(lately), known),
+            minutes=history(lambda: series.history_by_step(minutes, ()), known),
+            day=history(lambda: series.history_by_step(day, ()), known, partly=True),
             new_dead=new_dead,
         )
 

@@ -1,116 +1,109 @@
-"""Running totals of what happened: counters that never fall, the same for whoever reads them.
+"""Running totals of activity for Prometheus: they never fall and are the same for every reader.
 
-One document holds them. `before` is the sum of all hours that begin before `since`; these are
-counted for good. The hours from then on are read anew at each look, one or two of them, however
-often their minutes are recounted. So a total is always a sum of buckets, never something added to
-as events come: counting the same again changes nothing, and a collector that stops anywhere, or
-that was away for as long as hours are kept, loses and doubles nothing. An hour enters `before`
-and moves `since` in one write, after nothing counts it any more, so retention cannot reach it
-either. `told` is the greatest that each total ever was: if a recount finds less (jobs deleted,
-dead letters put back), the counter stands still until the sum has caught up, for a counter that
-falls looks to Prometheus like one that began anew. Where a bucket has more types than it names,
-one may be counted by its name and, after a recount, among the others as well.
+One document holds them. `closed` is the sum of all hours before `openSince`, which are not counted
+again. The hours since then, one or two, are read anew at each update, so a total is always a sum of
+buckets: a recount, a crash or a long pause neither loses nor doubles anything. An hour is added to
+`closed` and `openSince` moves in one write, long before retention deletes the hour's bucket.
+`totals` is the maximum of each total so far: where a recount finds less (deleted jobs), the counter
+pauses until the sum has caught up, for to Prometheus a counter that falls has restarted.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from pymongo.errors import DuplicateKeyError
 
-from jobmon.rollup.documents import OwnDatabase, typed
-from jobmon.rollup.throughput import (
-    BUCKETS,
+from jobmon.rollup.buckets import (
     HOUR,
-    STATE,
     STRAGGLERS,
     Tallies,
     Tally,
-    dump,
+    dump_tallies,
     floor,
-    load,
+    fold_types,
     load_bucket,
+    load_tallies,
     merge,
+    seconds,
 )
-from jobmon.store.labels import MAX_TYPES, OTHER
+from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase, typed
+from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
-# In the state.
-COUNTERS = "counters"
+# Fewer than elsewhere: two full histograms of each type are stored twice, some 10 KiB.
+MAX_COUNTER_TYPES = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
-    """The totals as they are stored."""
+class _Counters:
+    """The stored document; `totals` has the types in the order in which they appeared."""
 
-    since: datetime
-    order: list[str]
-    before: Tallies
-    told: Tallies
+    open_since: datetime
+    closed: Tallies
+    totals: Tallies
     version: int
 
 
 class Counters:
-    """Keeps the totals in jobmon's own database; they begin with the hour of the first look."""
+    """Keeps the totals in jobmon's own database; they begin with the hour of the first update."""
 
     def __init__(self, own: OwnDatabase) -> None:
         self._own = own
         self._state = own[STATE]
         self._buckets = own[BUCKETS]
 
-    def look(self, now: datetime, *, settled: bool) -> None:
-        """Bring the totals up to the buckets as they are; `now` is when these were counted (UTC).
+    def update(self, now: datetime, *, settled: bool) -> None:
+        """Bring the totals up to the buckets, which were counted at `now` (UTC).
 
-        `settled` says that all before was counted too: only then may hours be closed. Two
-        collectors may do this at once; one of them writes.
+        Hours are closed only if `settled`: everything before is counted, too. If two collectors
+        update at once, one of them writes.
         """
         found = self._state.find_one({"_id": self._own.id(COUNTERS)})
-        kept = next(self._own.read(COUNTERS, [found], _load), None)
-        since = kept.since if kept else floor(now, HOUR)
+        stored = next(self._own.read(COUNTERS, [found], _load), None) or _Counters(
+            open_since=floor(now, HOUR), closed={}, totals={}, version=-1
+        )
+        since = stored.open_since
         until = max(since, floor(now - STRAGGLERS, HOUR)) if settled else since
-        query = {"span": round(HOUR.total_seconds()), "at": {"$gte": since}}
+        query = {"span": seconds(HOUR), "at": {"$gte": since}}
         buckets = self._buckets.find({**self._own.scope, **query})
         hours = dict(self._own.read(BUCKETS, buckets, _load_hour))
-        order = _extended(kept.order if kept else [], merge(hours.values()))
-        closed = (_folded(hour, order) for at, hour in hours.items() if at < until)
-        before = merge([kept.before if kept else {}, *closed])
-        open_ = (_folded(hour, order) for at, hour in hours.items() if at >= until)
-        told = _greatest(kept.told if kept else {}, merge([before, *open_]))
-        fresh = _Kept(
-            since=until,
-            order=order,
-            before=before,
-            told=told,
-            version=kept.version if kept else -1,
-        )
-        if fresh != kept:
-            self._own.write(COUNTERS, lambda: self._put(fresh, found))
+        names = _extend_names(stored.totals, merge(hours.values()))
+        closing = (fold_types(hour, names) for at, hour in hours.items() if at < until)
+        closed = merge([stored.closed, *closing])
+        still_open = (fold_types(hour, names) for at, hour in hours.items() if at >= until)
+        sums = merge([closed, *still_open])
+        totals = {
+            kind: _maximum(stored.totals.get(kind, Tally()), sums.get(kind, Tally()))
+            for kind in (*names, OTHER)
+            if kind in stored.totals or kind in sums
+        }
+        fresh = _Counters(open_since=until, closed=closed, totals=totals, version=stored.version)
+        if stored.version < 0 or fresh != stored:
+            self._own.write(COUNTERS, lambda: self._replace(found, fresh))
 
-    def _put(self, totals: _Kept, found: Document | None) -> None:
+    def _replace(self, found: Document | None, counters: _Counters) -> None:
         fields = {
-            "since": totals.since,
-            "order": totals.order,
-            "before": dump(totals.before),
-            "told": dump(totals.told),
-            "version": totals.version + 1,
+            "openSince": counters.open_since,
+            "closed": dump_tallies(counters.closed),
+            "totals": dump_tallies(counters.totals),
+            "version": counters.version + 1,
         }
         document = self._own.new(COUNTERS, fields)
         if found is None:
             try:
                 self._state.insert_one(document)
             except DuplicateKeyError:
-                return  # another collector began them
+                return  # another collector created them
         else:
             same = {"_id": found["_id"], "version": found.get("version")}
             self._state.replace_one(same, document)
 
 
-def _load(document: Document) -> _Kept:
-    return _Kept(
-        since=typed(document["since"], datetime),
-        order=[typed(kind, str) for kind in document["order"]],
-        before=load(document["before"]),
-        told=load(document["told"]),
+def _load(document: Document) -> _Counters:
+    return _Counters(
+        open_since=typed(document["openSince"], datetime),
+        closed=load_tallies(document["closed"]),
+        totals=load_tallies(document["totals"]),
         version=typed(document["version"], int),
     )
 
@@ -119,35 +112,14 @@ def _load_hour(document: Document) -> tuple[datetime, Tallies]:
     return typed(document["at"], datetime), load_bucket(document)
 
 
-def load_counters(document: Document) -> Tallies:
-    """The totals by type, in an order that never changes: a new type comes last.
-
-    MalformedError or KeyError of another document.
-    """
-    kept = _load(document)
-    return {kind: kept.told[kind] for kind in (*kept.order, OTHER) if kind in kept.told}
+def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:
+    """The types with a total of their own: the known ones, then new ones, the busiest first."""
+    named = [kind for kind in known if kind != OTHER]
+    new = sorted(tallies.keys() - {*named, OTHER}, key=lambda kind: (-tallies[kind].events, kind))
+    return [*named, *new][:MAX_COUNTER_TYPES]
 
 
-def _extended(order: list[str], tallies: Tallies) -> list[str]:
-    """The known types, then the new ones, the busiest first, as many as there may be."""
-    new = sorted(tallies.keys() - {*order, OTHER}, key=lambda kind: (-tallies[kind].events, kind))
-    return [*order, *new][:MAX_TYPES]
-
-
-def _folded(tallies: Tallies, order: Iterable[str]) -> Tallies:
-    known = set(order)
-    return merge({kind if kind in known else OTHER: tally} for kind, tally in tallies.items())
-
-
-def _greatest(told: Tallies, fresh: Tallies) -> Tallies:
-    """Every number as great as it ever was."""
-    return {
-        kind: _either(told.get(kind, Tally()), fresh.get(kind, Tally()))
-        for kind in told.keys() | fresh.keys()
-    }
-
-
-def _either(one: Tally, other: Tally) -> Tally:
+def _maximum(one: Tally, other: Tally) -> Tally:
     return Tally(
         enqueued=max(one.enqueued, other.enqueued),
         dlq=max(one.dlq, other.dlq),

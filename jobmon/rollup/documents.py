@@ -7,6 +7,7 @@ seeing each other's documents: queue and format are part of each `_id` and lead 
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from bson.errors import InvalidDocument, InvalidStringData
@@ -21,21 +22,33 @@ from jobmon.store.mapping import Document, Keys
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# To be raised whenever a reader of the version before would misunderstand a document.
-FORMAT = 1
+# Raise it when a reader of the previous version would misunderstand a document.
+FORMAT = 2
 
-# BSONObjectTooLarge, and what an update gives whose result is too large.
+# The collections of jobmon's own database,
+STATE, BUCKETS, SAMPLES = "state", "buckets", "samples"
+CHECKPOINTS, LEASES = "checkpoints", "leases"
+# and the documents of `state`, one of each for a queue.
+STATS = "stats"
+BUILD = "build"  # the progress of a first count
+FAILURE = "failure"  # of a collector in a web process, which was started again
+CHECKPOINT = "checkpoint"
+PROGRESS = "progress"  # of counting the history
+COUNTERS = "counters"
+# The document of `leases`.
+LEADER = "collector"
+
+# BSONObjectTooLarge, and two codes of an update whose result is too large.
 _TOO_LARGE = (10_334, 17_419, 17_420)
 _MAX_REPORTS = 100
-_reported: set[tuple[str, str]] = set()
 
 
 class MalformedError(ValueError):
-    """A document of ours is not as this version writes it."""
+    """One of our documents does not have the form that this version writes."""
 
 
 def typed(value: Any, *kinds: type[T]) -> T:
-    """`value` if it is of one of these types, else MalformedError; a bool is no number."""
+    """`value` if it has one of these types, else MalformedError; a bool is no number."""
     if isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds):
         return value
     raise MalformedError(f"{type(value).__name__} instead of {kinds[0].__name__}")
@@ -52,10 +65,19 @@ def rollup_database(connection: Connection) -> Database[Document]:
 
 
 class OwnDatabase:
-    """The documents of one queue, in this version's format, in jobmon's own database."""
+    """The documents of one queue, in this version's format, in jobmon's own database.
 
-    def __init__(self, database: Database[Document], queue: str) -> None:
+    `reported` holds what is logged already; pass the same set to go on with another object.
+    """
+
+    def __init__(
+        self,
+        database: Database[Document],
+        queue: str,
+        reported: set[tuple[str, str]] | None = None,
+    ) -> None:
         self._database = database
+        self._reported = set() if reported is None else reported
         self.queue = queue
 
     @classmethod
@@ -67,47 +89,55 @@ class OwnDatabase:
         return self._database[name]
 
     @property
-    def name(self) -> str:
-        """The database's name."""
-        return self._database.name
-
-    @property
     def database(self) -> Database[Document]:
-        """The database itself, for commands."""
+        """The database, for commands."""
         return self._database
 
     @property
     def scope(self) -> Document:
-        """What each document has, and what a query by anything but `_id` begins with."""
+        """The fields of every document; a query without `_id` begins with them."""
         return {"queue": self.queue, "format": FORMAT}
 
     def id(self, name: str) -> str:
-        """The `_id` of the document of this name."""
+        """The `_id` of the document with this name."""
         return f"{self.queue}/{FORMAT}/{name}"
 
     def new(self, name: str, fields: Document) -> Document:
-        """A whole document of this name."""
+        """A complete document with this name."""
         return {"_id": self.id(name), **self.scope, "name": name, **fields}
 
     def index(self, *fields: str) -> Keys:
         """The keys of an index on these fields of the queue's documents."""
         return [("queue", 1), ("format", 1), *((field, 1) for field in fields)]
 
-    def write(self, what: str, action: Callable[[], object]) -> bool:
-        """Run a write; False if it is of a document that cannot be stored.
+    def find_state(self, name: str, load: Callable[[Document], T]) -> T | None:
+        """A loaded document of `state`; None if there is none that this version understands."""
+        found = self[STATE].find_one({"_id": self.id(name)})
+        return next(self.read(name, [found], load), None)
 
-        That is logged once and skipped: the other figures go on. Raises PyMongoError otherwise.
+    def write_state(self, name: str, fields: Document, at: datetime | str = "$$NOW") -> None:
+        """Replace a document of `state`. `at` is its time by the database's clock."""
+        document = self.new(name, fields)
+        stages: list[Document] = [{"$replaceWith": {"$literal": document}}, {"$set": {"at": at}}]
+        self.write(
+            name, lambda: self[STATE].update_one({"_id": document["_id"]}, stages, upsert=True)
+        )
+
+    def write(self, what: str, action: Callable[[], object]) -> bool:
+        """Run a write; False if the document cannot be stored.
+
+        This is logged once. PyMongoError for any other failure.
         """
         try:
             action()
         except DocumentTooLarge:
-            report(what, "not written: it is larger than a document may be")
+            self.report(what, "not written: it is larger than a document may be")
         except WriteError as error:
             if error.code not in _TOO_LARGE:
                 raise
-            report(what, "not written: it is larger than a document may be")
+            self.report(what, "not written: it is larger than a document may be")
         except (InvalidDocument, InvalidStringData, OverflowError, UnicodeError) as error:
-            report(what, f"not written: BSON cannot hold it ({type(error).__name__})")
+            self.report(what, f"not written: BSON cannot hold it ({type(error).__name__})")
         else:
             return True
         return False
@@ -115,33 +145,32 @@ class OwnDatabase:
     def read(
         self, what: str, found: Iterable[Document | None], load: Callable[[Document], T]
     ) -> Iterator[T]:
-        """What `load` makes of each document that this version understands.
+        """The result of `load` for each document that this version understands.
 
-        One of another format, or one that another program wrote, is skipped and logged once.
+        Documents of another format or of another program are skipped and logged once.
         """
         for document in found:
             if document is None:
                 continue
             form = document.get("format")
             if form != FORMAT:
-                report(what, f"skipped: format {_in_short(form)}, this version reads {FORMAT}")
+                self.report(what, f"skipped: format {_shorten(form)}, this version reads {FORMAT}")
                 continue
             try:
                 loaded = load(document)
             except KeyError as error:
-                report(what, f"skipped: no {_in_short(error.args[0])}")
+                self.report(what, f"skipped: no {_shorten(error.args[0])}")
             except (MalformedError, TypeError, ValueError, AttributeError, IndexError) as error:
-                report(what, f"skipped: {_in_short(error)}")
+                self.report(what, f"skipped: {_shorten(error)}")
             else:
                 yield loaded
 
+    def report(self, what: str, reason: str) -> None:
+        """Log once why documents of a kind were skipped or not written."""
+        if (what, reason) not in self._reported and len(self._reported) < _MAX_REPORTS:
+            self._reported.add((what, reason))
+            log.warning("%s in jobmon's own database: %s", what, reason)
 
-def report(what: str, reason: str) -> None:
-    """Log once in this process what became of documents of a kind."""
-    if (what, reason) not in _reported and len(_reported) < _MAX_REPORTS:
-        _reported.add((what, reason))
-        log.warning("%s in jobmon's own database: %s", what, reason)
 
-
-def _in_short(value: object) -> str:
+def _shorten(value: object) -> str:
     return ascii(str(value))[1:-1][:80]

@@ -1,4 +1,4 @@
-"""Whether a collector keeps the figures of a queue, for `jobmon collector --check`."""
+"""Whether a collector keeps the stats of a queue fresh, for `jobmon collector --check`."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
 # More than readers allow: a restart does not help a collector that is only slow.
-MAX_FIGURES_AGE_S = 30.0
+MAX_STATS_AGE_S = 30.0
 MAX_HISTORY_AGE_S = 120.0
 
 
@@ -23,9 +23,9 @@ class CollectorHealth:
 
 
 def check_collector(settings: Settings) -> CollectorHealth:
-    """Look at the ages of the figures and of the history, whoever keeps them.
+    """Check the age of the stats and of the history, whichever collector writes them.
 
-    Answers within the server-selection timeout and one query's time limit for each.
+    Takes at most the server-selection timeout and the time limit of four queries.
     """
     watched, own = Connection(settings), connect_as_writer(settings)
     try:
@@ -38,8 +38,8 @@ def check_collector(settings: Settings) -> CollectorHealth:
 
 
 def _check(reader: RollupReader) -> CollectorHealth:
-    leader, figures_s = reader.leader(), reader.figures_age_s()
-    history_s, build = reader.history_age_s(), reader.build()
+    leader, stats_s = reader.leader(), reader.stats_age_s()
+    history_s, build = reader.history_age_s(), reader.first_build()
     if not reader.is_readable:
         return CollectorHealth(False, "the user may not read jobmon's own database")
     if leader is None:
@@ -47,16 +47,13 @@ def _check(reader: RollupReader) -> CollectorHealth:
     if build is not None:
         counted, estimated = build["counted"], build["estimated"]
         return CollectorHealth(True, f"first count: {counted:,} of about {estimated:,} jobs")
-    ages = {
-        "figures": (figures_s, MAX_FIGURES_AGE_S),
-        "history": (history_s, MAX_HISTORY_AGE_S),
-    }
-    words = [
+    ages = {"stats": (stats_s, MAX_STATS_AGE_S), "history": (history_s, MAX_HISTORY_AGE_S)}
+    parts = [
         f"{name}: {'none' if age_s is None else f'{age_s:.1f} s old'}"
         for name, (age_s, _) in ages.items()
     ]
     is_good = all(age_s is not None and age_s <= most for age_s, most in ages.values())
-    message = f"{', '.join(words)}, collector {leader}"
+    message = f"{', '.join(parts)}, collector {leader}"
     if history_s is None:
-        message += "; `jobmon init` makes the indexes that the history needs"
+        message += "; create the history's indexes with `jobmon init`"
     return CollectorHealth(is_good, message)

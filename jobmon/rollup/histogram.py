@@ -1,7 +1,7 @@
-"""Durations as mergeable histograms: percentiles within 4 % without the durations themselves.
+"""Durations as mergeable histograms: percentiles within 4% without storing the durations.
 
-A bucket `i` holds what lies in (g^(i-1), g^i] milliseconds, and is told as the value that is at
-most `RELATIVE_ERROR` from everything in it. Merging is adding. The idea is DDSketch's
+Bucket `i` holds durations in (g^(i-1), g^i] ms and is represented by a value within
+`RELATIVE_ERROR` of each of them. Merging is adding. The idea is DDSketch's
 (https://arxiv.org/abs/1908.10693); the buckets are plain numbers, so that MongoDB can fill them.
 """
 
@@ -16,11 +16,11 @@ _GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 LOG_GROWTH = math.log(_GROWTH)
 _PACKED_BYTES = 2 + 8
 
-Histogram = Counter[int]
+Histogram = Counter[int]  # durations by bucket
 
 
 def bucket(duration_ms: float) -> int:
-    """The bucket of a duration; everything up to a millisecond is in bucket 0."""
+    """The bucket of a duration; bucket 0 holds everything up to a millisecond."""
     return 0 if duration_ms <= 1 else math.ceil(math.log(duration_ms) / LOG_GROWTH)
 
 
@@ -29,12 +29,12 @@ def bucket_expression(duration_ms: Any) -> dict[str, Any]:
     return {"$ceil": {"$divide": [{"$ln": {"$max": [duration_ms, 1]}}, LOG_GROWTH]}}
 
 
-def percentiles(histogram: Histogram, of: Iterable[float]) -> list[int | None]:
-    """The durations in ms below which these fractions lie (0.95: p95); None of an empty one."""
+def percentiles(histogram: Histogram, fractions: Iterable[float]) -> list[int | None]:
+    """For each fraction (0.95 for p95) the duration in ms; None if the histogram is empty."""
     total = histogram.total()
     buckets = sorted(histogram)
-    told: list[int | None] = []
-    for fraction in of:
+    found: list[int | None] = []
+    for fraction in fractions:
         rank, seen = math.ceil(fraction * total), 0
         value = None
         for index in buckets:
@@ -42,19 +42,19 @@ def percentiles(histogram: Histogram, of: Iterable[float]) -> list[int | None]:
             if seen >= max(rank, 1):
                 value = rounded_ms(index)
                 break
-        told.append(value)
-    return told
+        found.append(value)
+    return found
 
 
 def pack(histogram: Histogram) -> bytes:
-    """As it is stored: every bucket's number in 2 bytes, then every count in 8; lowest first."""
+    """The stored form: all bucket numbers in 2 bytes each, then all counts in 8, lowest first."""
     numbers = sorted(histogram)
     counts = [histogram[number] for number in numbers]
     return struct.pack(f"<{len(numbers)}H", *numbers) + struct.pack(f"<{len(counts)}Q", *counts)
 
 
 def unpack(packed: bytes) -> Histogram:
-    """What `pack` gave; ValueError of anything else."""
+    """The histogram that `pack` stored; ValueError for anything else."""
     if not isinstance(packed, bytes) or len(packed) % _PACKED_BYTES:
         raise ValueError("not a packed histogram")
     length = len(packed) // _PACKED_BYTES
@@ -64,5 +64,5 @@ def unpack(packed: bytes) -> Histogram:
 
 
 def rounded_ms(index: int) -> int:
-    """The duration that a bucket is told as."""
+    """The duration that represents a bucket, in ms."""
     return 1 if index == 0 else round(2 * _GROWTH**index / (_GROWTH + 1))

@@ -9,7 +9,7 @@ New jobs have ascending ObjectIds, so busy jobs share few segments.
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,15 +18,12 @@ from bson import Binary, Code, DBRef, Decimal128, ObjectId
 from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
-from jobmon.rollup.documents import typed
+from jobmon.rollup.stats_document import Counts, dump_counts, load_counts
 from jobmon.store.bson_json import to_utc
 from jobmon.store.labels import MAX_TYPES, OTHER
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection
 from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName
-
-# (status, type) as text, as in `store.stats.QueueStats`.
-Counts = Counter[tuple[str, str]]
 
 SEGMENT_JOBS = 1_000
 SPLIT_ABOVE = 2 * SEGMENT_JOBS
@@ -227,7 +224,7 @@ class SegmentMap:
             for segment in row.segments
         ]
 
-    def load(self, documents: Iterator[Document]) -> None:
+    def load(self, documents: Iterable[Document]) -> None:
         """Take over what `dump` gave."""
         for document in documents:
             row = self._rows[document["type"]]
@@ -289,15 +286,3 @@ class SegmentMap:
         self.totals.update(counts)
         self.totals += Counter()  # drops what has become zero
         segment.counts = counts
-
-
-def dump_counts(counts: Counts) -> list[list[Any]]:
-    """As BSON holds it: [[status, type, count], …]; names may have dots and dollars."""
-    return [[status, kind, count] for (status, kind), count in counts.items()]
-
-
-def load_counts(dumped: list[list[Any]]) -> Counts:
-    """What `dump_counts` gave."""
-    return Counter(
-        {(typed(status, str), typed(kind, str)): typed(n, int) for status, kind, n in dumped}
-    )

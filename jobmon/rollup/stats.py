@@ -30,11 +30,11 @@ class StatsReader:
 
         The latter are counted by one query at a time in this process, and kept for a short while.
         """
-        return self._rollup.figures() or self._live_stats.get()
+        return self._rollup.stats() or self._live_stats.get()
 
     def cached_stats(self) -> QueueStats | None:
         """The stats if nothing has to be counted for them."""
-        return self._rollup.figures() or self._live_stats.kept()
+        return self._rollup.stats() or self._live_stats.kept()
 
     def estimated_total(self) -> int:
         """The number of jobs by the collection's metadata."""

@@ -1,21 +1,23 @@
-"""The collector's figures as a document: no word of a watched document is ever a key in it."""
+"""The queue's statistics as a document; texts from watched documents are never keys in it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from jobmon.rollup.documents import typed
-from jobmon.rollup.segments import Counts, dump_counts, load_counts
 from jobmon.store.mapping import Document
 from jobmon.store.stats import QueueHealth, QueueStats
 
+Counts = Counter[tuple[str, str]]  # jobs by (status, type), as in `QueueStats`
+
 
 def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document:
-    """As BSON holds it."""
+    """The stored form."""
     return {
         "asOf": as_of,
         "counts": dump_counts(counts),
-        "conditions": {
+        "health": {
             "estimatedTotal": health.estimated_total,
             "expiredLeases": health.expired_leases,
             "eligible": health.eligible,
@@ -29,9 +31,9 @@ def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document
 
 
 def load_stats(document: Document) -> QueueStats:
-    """What `dump_stats` gave; MalformedError or KeyError of anything else."""
+    """The stats that `dump_stats` stored; MalformedError or KeyError for another document."""
     counts = load_counts(typed(document["counts"], list))
-    health = typed(document["conditions"], dict)
+    health = typed(document["health"], dict)
     return QueueStats(
         as_of=typed(document["asOf"], datetime),
         source="rollup",
@@ -47,6 +49,18 @@ def load_stats(document: Document) -> QueueStats:
             overdue_by_type=_mapping(health["overdueByType"], datetime),
             unknown=_mapping(health["unknown"], str),
         ),
+    )
+
+
+def dump_counts(counts: Counts) -> list[list[Any]]:
+    """The stored form, [[status, type, count], …]: names may contain dots and dollars."""
+    return [[status, kind, count] for (status, kind), count in counts.items()]
+
+
+def load_counts(dumped: list[list[Any]]) -> Counts:
+    """The counts that `dump_counts` stored."""
+    return Counter(
+        {(typed(status, str), typed(kind, str)): typed(n, int) for status, kind, n in dumped}
     )
 
 

@@ -12,7 +12,7 @@ from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from jobmon.diagnosis import remedies
 from jobmon.rollup.changes import SWEEP_S
-from jobmon.rollup.reader import MAX_AGE_MS, RollupReader
+from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.setup.deployment import Deployment, jobs_elsewhere, unsuitable_kind
 from jobmon.setup.fields import Sample, expected_fields
@@ -221,12 +221,12 @@ class DeploymentCheck:
 
     def _collector(self) -> Iterator[Finding]:
         reader, name = RollupReader(self._connection), self._settings.rollup_db
-        leader, age_s, build = reader.leader(), reader.figures_age_s(), reader.build()
+        leader, age_s, build = reader.leader(), reader.stats_age_s(), reader.first_build()
         start = {
             "remedy": remedies.START_A_COLLECTOR,
             "commands": ("jobmon collector",),
         }
-        if age_s is not None and age_s * 1_000 <= MAX_AGE_MS:
+        if age_s is not None and age_s * 1_000 <= MAX_STATS_AGE_MS:
             by = f"collector {leader}" if leader else "a collector that has just stopped"
             yield ok("collector", f"The statistics are {age_s:.1f} s old, kept by {by}.")
         elif build is not None:

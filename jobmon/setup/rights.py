@@ -6,8 +6,7 @@ from functools import partial
 
 from pymongo.errors import OperationFailure, PyMongoError
 
-from jobmon.rollup.documents import rollup_database
-from jobmon.rollup.throughput import STATE
+from jobmon.rollup.documents import STATE, rollup_database
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted, ok, problem, warning
 from jobmon.store.connection import Connection

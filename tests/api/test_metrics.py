@@ -18,9 +18,9 @@ from pymongo.monitoring import CommandListener
 from jobmon.api import metrics
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
+from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
-from jobmon.rollup.throughput import Tally
 from jobmon.settings import Settings
 from jobmon.store.labels import OTHER
 from jobmon.store.live_stats import TOO_MANY
@@ -57,7 +57,7 @@ class Rollup:
     """What a collector would have written."""
 
     def __init__(self, counts: dict[tuple[str, str], int], tallies: dict[str, Tally]) -> None:
-        self._figures = QueueStats(
+        self._stats = QueueStats(
             as_of=datetime.now(UTC) - timedelta(seconds=2),
             source="rollup",
             counts=counts,
@@ -73,10 +73,10 @@ class Rollup:
         )
         self._totals = Totals(by_type=tallies, age_s=1.5)
 
-    def figures(self) -> QueueStats:
-        return self._figures
+    def stats(self) -> QueueStats:
+        return self._stats
 
-    cached_stats = figures
+    cached_stats = stats
 
     is_readable = True
     unknown: frozenset[str] = frozenset()
@@ -138,8 +138,8 @@ def test_the_queue_is_told_in_base_units() -> None:
 def test_what_is_not_known_is_absent_never_zero() -> None:
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
     nothing = dict.fromkeys(("oldest_queued", "eligible", "scheduled", "expired_leases"))
-    undated = replace(rollup._figures.health, **nothing, unknown=dict.fromkeys(nothing, "no dates"))
-    rollup._figures = replace(rollup._figures, health=undated, counts=None)
+    undated = replace(rollup._stats.health, **nothing, unknown=dict.fromkeys(nothing, "no dates"))
+    rollup._stats = replace(rollup._stats, health=undated, counts=None)
     rollup.unknown = frozenset({"createdAt"})
     found = {name for name, _ in scraped(rollup)}
     for name in (
@@ -165,9 +165,9 @@ def test_a_collector_is_neither_up_nor_down_where_its_figures_may_not_be_read() 
 def test_an_alert_does_not_fall_silent_because_there_are_too_many_jobs() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
     many = replace(
-        rollup._figures.health, eligible=None, scheduled=None, unknown={"eligible": TOO_MANY}
+        rollup._stats.health, eligible=None, scheduled=None, unknown={"eligible": TOO_MANY}
     )
-    rollup._figures = replace(rollup._figures, health=many)
+    rollup._stats = replace(rollup._stats, health=many)
     found = scraped(rollup)
     assert value(found, "jobmon_eligible_jobs") == 500_000
     assert value(found, "jobmon_scheduled_jobs") is None

@@ -17,7 +17,7 @@ from pymongo import MongoClient
 from schemathesis.core.parameters import ParameterLocation
 
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.throughput import STATE, THROUGH
+from jobmon.rollup.documents import PROGRESS, STATE
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -60,7 +60,9 @@ def served(
     web = Web(uri, tmp_path_factory.mktemp("served") / "log", **more)
     try:
         eventually(
-            lambda: mongo[rollups][STATE].find_one({"name": THROUGH, "through": {"$gt": NOW}})
+            lambda: mongo[rollups][STATE].find_one(
+                {"name": PROGRESS, "completeUntil": {"$gt": NOW}}
+            )
         )
         eventually(web.answers)
         yield f"http://127.0.0.1:{web.port}"

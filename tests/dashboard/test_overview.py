@@ -14,10 +14,9 @@ from jobmon.dashboard.overview import overview
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.rollup.buckets import MINUTE, QueueSample, Tallies, Tally, merge
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.samples import QueueSample
 from jobmon.rollup.series import Activity, History
-from jobmon.rollup.throughput import MINUTE, Tallies, Tally, merge
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
@@ -40,14 +39,16 @@ Steps = dict[int, Tallies]
 
 def past(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
     given = steps or {}
-    by_step = {minute(n): Activity.of(given.get(n, {}).values()) for n in range(60)}
+    by_step = {minute(n): Activity.from_tallies(given.get(n, {}).values()) for n in range(60)}
     return History(as_of, "rollup", by_step)
 
 
 def history_by_type(steps: Steps | None, first: int = 0) -> History[str]:
     """The minutes from the `first` on, by type."""
     merged = merge(tallies for number, tallies in (steps or {}).items() if number >= first)
-    return History(NOW, "rollup", {kind: Activity.of([tally]) for kind, tally in merged.items()})
+    return History(
+        NOW, "rollup", {kind: Activity.from_tallies([tally]) for kind, tally in merged.items()}
+    )
 
 
 def figures(
@@ -205,7 +206,7 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
     )
     as_of = minute(59) + timedelta(seconds=seconds)
     shown = facts()
-    minutes = History(as_of, "rollup", hour.happened)
+    minutes = History(as_of, "rollup", hour.activity)
     given = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
     assert tiles(given)["Throughput"].value == expected
 
@@ -324,7 +325,7 @@ def test_sorted_types_finds_a_type_by_any_part_of_its_name() -> None:
 def test_chart_columns_have_no_values_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
     hour = past({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
-    ahead = History(minute(1), "rollup", hour.happened)
+    ahead = History(minute(1), "rollup", hour.activity)
     assert set(chart_columns(ahead, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = chart_columns(ahead, MINUTE)
     assert columns.pop("complete") == 1  # the next one has only begun

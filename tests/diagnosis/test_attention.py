@@ -22,9 +22,8 @@ from jobmon.diagnosis.attention import (
 )
 from jobmon.diagnosis.evidence import NO_ENDS, Evidence, Missing, died_since
 from jobmon.domain import JobCondition
-from jobmon.rollup.samples import QueueSample
+from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tally
 from jobmon.rollup.series import Activity, History
-from jobmon.rollup.throughput import HOUR, MINUTE, Tally
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
@@ -39,7 +38,7 @@ Step = dict[str, tuple[int, int, int]]  # succeeded, failed and died, by type
 
 def happened(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
     outcomes = +Counter({"succeeded": succeeded, "failed": failed})
-    return Activity.of([Tally(outcomes=outcomes, dlq=died)])
+    return Activity.from_tallies([Tally(outcomes=outcomes, dlq=died)])
 
 
 def by_type(steps: dict[int, Step], first: int) -> History[str]:
@@ -208,7 +207,7 @@ def test_that_nothing_finishes_any_more_is_the_first_notice() -> None:
     # The minute of the last finish may have gone on for 59 s: it is told within two minutes.
     as_of = START + 58 * MINUTE + timedelta(seconds=50)
     assert isinstance(given.minutes, History)
-    early = replace(given, minutes=History(as_of, "rollup", given.minutes.happened))
+    early = replace(given, minutes=History(as_of, "rollup", given.minutes.activity))
     assert texts(early)[0].startswith("Nothing has finished for 1 min")
 
 

@@ -68,7 +68,7 @@ def test_what_a_lost_primary_took_with_it_is_not_counted(
 
     def total() -> int | None:
         with suppress(PyMongoError):
-            return None if (figures := reader.figures()) is None else figures.total
+            return None if (figures := reader.stats()) is None else figures.total
         return None
 
     def while_only_the_primary_knows(segments: SegmentMap) -> int:
@@ -328,7 +328,7 @@ def test_the_worker_that_collects_is_killed_and_another_one_follows_at_once(
     web = Web(uri, tmp_path / "log", JOBMON_WORKERS="2", **settings)
 
     def collector() -> str:
-        lease, figures = rollups.leases.find_one(), rollups.state.find_one({"name": "figures"})
+        lease, figures = rollups.leases.find_one(), rollups.state.find_one({"name": "stats"})
         same = lease and figures and lease["holder"] == figures["collector"]
         return lease["holder"] if same else ""
 

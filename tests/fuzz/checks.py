@@ -28,8 +28,10 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup import segments as segments_module
 from jobmon.rollup import series as series_module
-from jobmon.rollup.segments import SegmentMap, dump_counts, load_counts
-from jobmon.rollup.throughput import DAY, HOUR, dump, load, tally
+from jobmon.rollup.activity import count_activity
+from jobmon.rollup.buckets import DAY, HOUR, dump_tallies, load_tallies
+from jobmon.rollup.segments import SegmentMap
+from jobmon.rollup.stats_document import dump_counts, load_counts
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.indexes import JOB_ID
@@ -402,11 +404,11 @@ class World:
         created = {"createdAt": {"$gte": NOW - HOUR, "$lt": NOW + HOUR, "$not": {"$type": "array"}}}
         enqueued = sum(step["enqueued"] for step in series["data"])
         assert enqueued == self.database.jobs.count_documents(created), enqueued
-        happened = tally(self.connection, NOW - 2 * DAY, NOW + 2 * DAY, HOUR)
-        for tallies in happened.values():
+        activity = count_activity(self.connection, NOW - 2 * DAY, NOW + 2 * DAY, HOUR)
+        for tallies in activity.values():
             kept = self.database.client[f"{self.database.name}_rollups"].kept
-            kept.insert_one({"_id": 1, "types": dump(tallies)})
-            assert load(kept.find_one({"_id": 1})["types"]) == tallies  # type: ignore[index]
+            kept.insert_one({"_id": 1, "types": dump_tallies(tallies)})
+            assert load_tallies(kept.find_one({"_id": 1})["types"]) == tallies  # type: ignore[index]
             kept.drop()
 
     def _check_segments(self, stats: dict[str, Any]) -> None:

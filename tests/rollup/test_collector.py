@@ -28,6 +28,7 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup import changes as changes_module
+from jobmon.rollup import checkpoint as checkpoint_module
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup import segments as segments_module
 from jobmon.rollup import stats_document as figures_module
@@ -79,7 +80,7 @@ class Watch:
         return dict(counts)
 
     def figures(self) -> Counts | None:
-        figures = self.reader.figures()
+        figures = self.reader.stats()
         return None if figures is None else dict(figures.counts or {})
 
     def becomes_right(self, within_s: float = WITHIN_S) -> None:
@@ -314,7 +315,7 @@ def test_a_collector_that_has_too_much_to_write_says_so_and_goes_on(
 def test_what_was_saved_in_part_is_not_gone_on_from(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(50)])
     watch.collects()
-    watch.rollups.snapshots.delete_one({"number": 0})
+    watch.rollups.checkpoints.delete_one({"number": 0})
     watch.jobs.insert_one(job(status="dlq"))
     watch.collects()
 
@@ -326,7 +327,7 @@ def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
     bound_types(monkeypatch, 3)
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
     monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
-    monkeypatch.setattr(collector_module, "_COUNTS_A_DOCUMENT", 5)
+    monkeypatch.setattr(checkpoint_module, "_COUNTS_A_DOCUMENT", 5)
 
     def becomes(**counts: int) -> None:
         told = {("queued", kind.replace("rest", "(other)")): n for kind, n in counts.items()}
@@ -339,7 +340,7 @@ def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
         watch.jobs.delete_many({"type": "t1"})
         watch.jobs.insert_many([job(type="t9") for _ in range(7)])
         becomes(t0=24, t2=24, rest=35)
-    assert watch.rollups.snapshots.count_documents({}) > 1
+    assert watch.rollups.checkpoints.count_documents({}) > 1
     monkeypatch.setattr(SegmentMap, "build", pytest.fail)
     with collecting(watch.settings):
         watch.jobs.delete_many({"type": {"$in": ["t0", "t3"]}})
@@ -351,9 +352,9 @@ def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
 def test_a_history_that_is_lost_means_counting_anew(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(20)])
     watch.collects()
-    token = watch.rollups.state.find_one({"name": "snapshot"})["token"]
+    token = watch.rollups.state.find_one({"name": "checkpoint"})["token"]
     watch.rollups.state.update_one(
-        {"name": "snapshot"}, {"$set": {"token._data": "8200000001" + token["_data"][10:]}}
+        {"name": "checkpoint"}, {"$set": {"token._data": "8200000001" + token["_data"][10:]}}
     )
     watch.jobs.delete_many({})
     watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
@@ -370,7 +371,7 @@ def test_two_collectors_side_by_side_stay_right_when_one_ends(watch: Watch) -> N
         thread.start()
     watch.jobs.insert_many([job() for _ in range(100)])
     watch.becomes_right(within_s=10)
-    working = watch.rollups.state.find_one({"name": "figures"})["collector"]
+    working = watch.rollups.state.find_one({"name": "stats"})["collector"]
     for stop, thread in zip(stops, threads, strict=True):
         stop.set()
         thread.join()
@@ -415,9 +416,9 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
     watch.jobs.insert_many([job() for _ in range(5_000)])
     moments: list[Callable[[], Any]] = [
         watch.rollups.leases.find_one,  # it has hardly begun
-        lambda: state.find_one({"name": "figures"}),  # built, not saved
-        lambda: state.find_one({"name": "snapshot"}),  # saved
-        lambda: state.find_one({"name": "figures"}) and buckets.find_one(),  # gone on from there
+        lambda: state.find_one({"name": "stats"}),  # built, not saved
+        lambda: state.find_one({"name": "checkpoint"}),  # saved
+        lambda: state.find_one({"name": "stats"}) and buckets.find_one(),  # gone on from there
     ]
     for number, moment in enumerate(moments):
         process = collector_process(watch)
@@ -430,7 +431,7 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
         watch.jobs.insert_many([job(status="dlq") for _ in range(10)])
         watch.rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
         if number < 2:
-            state.delete_one({"name": "figures"})
+            state.delete_one({"name": "stats"})
     enqueued = watch.jobs.count_documents({})
     with collecting(watch.settings):
         watch.becomes_right(within_s=10)
@@ -490,7 +491,7 @@ def test_how_far_a_first_build_is_stands_in_the_log_and_in_readyz(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
-    monkeypatch.setattr(collector_module, "SAY_EVERY_S", 0)
+    monkeypatch.setattr(collector_module, "REPORT_BUILD_EVERY_S", 0)
     caplog.set_level("INFO", "jobmon.rollup.collector")
     watch.jobs.insert_many([job() for _ in range(30)])
     api, count, go_on = Api(create_app(watch.settings)), SegmentMap._count, threading.Event()
@@ -507,7 +508,7 @@ def test_how_far_a_first_build_is_stands_in_the_log_and_in_readyz(
         go_on.set()
         eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == {"fresh": True})
     api.app.extensions["jobmon_connection"].client.close()
-    assert "first build: 10 of about 30 jobs counted" in caplog.messages
+    assert "first count: 10 of about 30 jobs" in caplog.messages
 
 
 @pytest.mark.parametrize("seconds", [-30, 30])
@@ -568,7 +569,7 @@ def test_a_standalone_server_is_polled_and_swept(
 def test_stale_figures_are_not_served(watch: Watch) -> None:
     watch.jobs.insert_one(job())
     watch.collects()
-    watch.rollups.state.update_one({"name": "figures"}, {"$set": {"at": LONG_AGO}})
+    watch.rollups.state.update_one({"name": "stats"}, {"$set": {"at": LONG_AGO}})
     eventually(lambda: watch.figures() is None)
 
 

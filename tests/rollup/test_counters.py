@@ -8,9 +8,9 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.rollup import counters as counters_module
-from jobmon.rollup.counters import COUNTERS, Counters, load_counters
-from jobmon.rollup.documents import OwnDatabase
-from jobmon.rollup.throughput import BUCKETS, HOUR, STATE, Tallies, Tally, bucket_name, dump
+from jobmon.rollup.buckets import HOUR, Tallies, Tally, bucket_name, dump_tallies, load_tallies
+from jobmon.rollup.counters import Counters
+from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase
 from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
@@ -26,13 +26,14 @@ def hour(rollups: Db, at: datetime, **enqueued: int) -> None:
     for tally in tallies.values():
         tally.outcomes["succeeded"] = tally.enqueued
         tally.run[100] = tally.enqueued
-    fields = {"span": 3_600, "at": at, "types": dump(tallies)}
+    fields = {"span": 3_600, "at": at, "types": dump_tallies(tallies)}
     bucket = own(rollups).new(bucket_name(HOUR, at), fields)
     rollups[BUCKETS].replace_one({"_id": bucket["_id"]}, bucket, upsert=True)
 
 
 def totals(rollups: Db) -> Tallies:
-    return load_counters(rollups[STATE].find_one({"_id": own(rollups).id(COUNTERS)}) or {})
+    found = rollups[STATE].find_one({"_id": own(rollups).id(COUNTERS)}) or {}
+    return load_tallies(found["totals"])
 
 
 def own(rollups: Db) -> OwnDatabase:
@@ -46,7 +47,7 @@ def enqueued(rollups: Db) -> dict[str, int]:
 def test_they_begin_with_the_hour_of_the_first_look(watched: Db) -> None:
     hour(watched, FIRST - HOUR, mail=1_000)
     hour(watched, FIRST, mail=7)
-    Counters(own(watched)).look(START, settled=False)
+    Counters(own(watched)).update(START, settled=False)
     told = totals(watched)["mail"]
     assert (told.enqueued, told.dlq, told.outcomes, told.run) == (7, 1, {"succeeded": 7}, {100: 7})
 
@@ -54,8 +55,8 @@ def test_they_begin_with_the_hour_of_the_first_look(watched: Db) -> None:
 def test_looking_again_and_recounts_add_nothing_twice(watched: Db) -> None:
     for count in (1, 5, 5, 9):
         hour(watched, FIRST, mail=count)
-        Counters(own(watched)).look(START, settled=True)
-        Counters(own(watched)).look(START, settled=True)
+        Counters(own(watched)).update(START, settled=True)
+        Counters(own(watched)).update(START, settled=True)
         assert enqueued(watched) == {"mail": count}
 
 
@@ -65,7 +66,7 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
         at = FIRST + number * HOUR
         hour(watched, at, mail=number, more=1)
         expected += number
-        Counters(own(watched)).look(at + timedelta(minutes=20), settled=True)  # a collector anew
+        Counters(own(watched)).update(at + timedelta(minutes=20), settled=True)  # a collector anew
         watched[BUCKETS].delete_many({"at": {"$lt": at}})
         assert enqueued(watched) == {"mail": expected, "more": number + 1}
     assert totals(watched)["mail"].run[100] == expected
@@ -74,20 +75,20 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
 
 def test_an_hour_stays_open_as_long_as_it_is_recounted(watched: Db) -> None:
     counters = Counters(own(watched))
-    counters.look(START, settled=True)
+    counters.update(START, settled=True)
     hour(watched, FIRST, mail=1)
-    counters.look(FIRST + HOUR + timedelta(minutes=14), settled=True)
+    counters.update(FIRST + HOUR + timedelta(minutes=14), settled=True)
     hour(watched, FIRST, mail=2)  # a straggler
-    counters.look(FIRST + HOUR + timedelta(minutes=15), settled=True)
+    counters.update(FIRST + HOUR + timedelta(minutes=15), settled=True)
     assert enqueued(watched) == {"mail": 2}
 
 
 def test_no_hour_is_closed_before_what_was_missed_is_counted(watched: Db) -> None:
     counters = Counters(own(watched))
-    counters.look(START, settled=True)
-    counters.look(START + 5 * HOUR, settled=False)
+    counters.update(START, settled=True)
+    counters.update(START + 5 * HOUR, settled=False)
     hour(watched, FIRST + HOUR, mail=3)  # while no collector ran
-    counters.look(START + 5 * HOUR, settled=True)
+    counters.update(START + 5 * HOUR, settled=True)
     assert enqueued(watched) == {"mail": 3}
 
 
@@ -95,7 +96,7 @@ def test_a_counter_stands_still_where_a_recount_finds_less(watched: Db) -> None:
     counters = Counters(own(watched))
     for count, told in ((8, 8), (5, 8), (8, 8), (10, 10)):
         hour(watched, FIRST, mail=count)
-        counters.look(START, settled=True)
+        counters.update(START, settled=True)
         assert enqueued(watched) == {"mail": told}
         assert totals(watched)["mail"].run[100] == told
 
@@ -104,27 +105,27 @@ def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, good = Counters(own(watched)), Counters(own(watched))
-    late.look(START, settled=True)
+    late.update(START, settled=True)
     read_by_late = watched[STATE].find_one({"_id": own(watched).id(COUNTERS)})
     hour(watched, FIRST, mail=4)
-    good.look(START, settled=True)
+    good.update(START, settled=True)
     with monkeypatch.context() as patch:
         patch.setattr(late._state, "find_one", lambda *_: read_by_late)
         watched[BUCKETS].delete_many({})
         hour(watched, FIRST, mail=2)
-        late.look(START, settled=True)
+        late.update(START, settled=True)
     assert enqueued(watched) == {"mail": 4}
 
 
 def test_types_keep_their_order_and_are_bounded(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counters_module, "MAX_TYPES", 3)
+    monkeypatch.setattr(counters_module, "MAX_COUNTER_TYPES", 3)
     hour(watched, FIRST, small=1, large=9)
-    Counters(own(watched)).look(START, settled=True)
+    Counters(own(watched)).update(START, settled=True)
     later = {"later": 50, "never": 7, "either": 6, OTHER: 99}
     hour(watched, FIRST, small=1, large=9, **later)
-    Counters(own(watched)).look(START + HOUR, settled=True)
+    Counters(own(watched)).update(START + HOUR, settled=True)
     told = enqueued(watched)
     assert told == {"large": 9, "small": 1, "later": 50, OTHER: 112}
     assert list(told) == ["large", "small", "later", OTHER]

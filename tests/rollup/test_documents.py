@@ -16,11 +16,11 @@ from pymongo.errors import DocumentTooLarge
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup import collector as collector_module
-from jobmon.rollup import documents as documents_module
+from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.collector import collecting
 from jobmon.rollup.documents import FORMAT, OwnDatabase, typed
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.throughput import MINUTE, Throughput
+from jobmon.rollup.throughput import Throughput
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -33,11 +33,6 @@ Db = Database[dict[str, Any]]
 ROUTES = ("/admin/jobs/stats", "/admin/jobs/timeseries", "/admin/jobs/types", "/metrics", "/readyz")
 
 
-@pytest.fixture(autouse=True)
-def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents_module, "_reported", set())
-
-
 class Queue:
     """A watched queue, its service, and what it says."""
 
@@ -45,6 +40,7 @@ class Queue:
         self.settings = settings
         self.api = Api(create_app(settings))
         self.connection: Connection = self.api.app.extensions["jobmon_connection"]
+        self.reader = RollupReader(self.connection)
         create_indexes(self.connection)
 
     @property
@@ -64,8 +60,8 @@ class Queue:
 
     def counted(self) -> dict[str, int] | None:
         """Queued jobs by type from the collector's figures; None without one."""
-        figures = RollupReader(self.connection).figures()
-        types = figures.type_counts() if figures else None
+        stats = self.reader.stats()
+        types = stats.type_counts() if stats else None
         return None if types is None else {kind: n.get("queued", 0) for kind, n in types.items()}
 
     def becomes(self, **types: int) -> None:
@@ -169,13 +165,13 @@ def of_next_version(own: OwnDatabase, name: str) -> None:
     """All documents as a made-up next version might write them, by the same names."""
     for document in list(own[name].find({"format": FORMAT})):
         new = {**document, "format": FORMAT + 1, "added": {"by": ["the next version"]}}
-        for part in ("counts", "types", "conditions", "young", "since", "segments"):
+        for part in ("counts", "types", "health", "countedAt", "openSince", "segments"):
             if part in new:
                 new[part] = {"in": "another form"}
         own[name].replace_one({"_id": document["_id"]}, new)
 
 
-COLLECTIONS = ("state", "buckets", "gauges", "snapshots")
+COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
 
 
 @pytest.mark.parametrize("format_", [FORMAT + 1, None, "1", 1.5, {"a": 1}])
@@ -191,7 +187,7 @@ def test_a_web_service_of_this_version_beside_a_collector_of_the_next(
     for name in COLLECTIONS:
         of_next_version(queue.own, name)
         queue.own[name].update_many({}, {"$set": {"format": format_}})
-    fresh = {"$set": {"at": datetime.now(UTC), "young": datetime.now(UTC)}}
+    fresh = {"$set": {"at": datetime.now(UTC), "countedAt": datetime.now(UTC)}}
     queue.own["state"].update_many({}, fresh)
     caplog.clear()
     for _ in range(3):
@@ -211,9 +207,9 @@ def test_a_document_of_another_format_is_absent_however_well_it_can_be_read(
     with collecting(queue.settings):
         queue.becomes(a=3)
     change = {"$set": {"format": FORMAT + 1, "at": datetime.now(UTC)}}
-    assert queue.own["state"].update_one({"name": "figures"}, change).matched_count
-    assert queue.counted() is None
-    assert queue.counted() is None
+    assert queue.own["state"].update_one({"name": "stats"}, change).matched_count
+    eventually(lambda: queue.counted() is None)
+    assert queue.reader.stats_age_s() is None
     skipped = f"skipped: format {FORMAT + 1}, this version reads {FORMAT}"
     assert [skipped in line for line in caplog.messages if "own database" in line] == [True]
 
@@ -246,8 +242,8 @@ def test_keys_that_this_version_does_not_know_are_ignored(queue_of: Callable[...
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
-    more = {"$set": {"conditions.more": 1, "more": {"a.b": 1}, "at": datetime.now(UTC)}}
-    queue.own["state"].update_one({"name": "figures"}, more)
+    more = {"$set": {"health.more": 1, "more": {"a.b": 1}, "at": datetime.now(UTC)}}
+    queue.own["state"].update_one({"name": "stats"}, more)
     assert queue.counted() == {"a": 3}
     assert queue.statuses() == [200] * len(ROUTES)
 
@@ -257,18 +253,18 @@ BROKEN: list[tuple[str, Any]] = [
     ("counts", [["queued", "a"]]),
     ("counts", [["queued", "a", "3"]]),
     ("counts", [[["queued"], "a", 3]]),
-    ("conditions", None),
-    ("conditions", {}),
-    ("conditions.eligible", "many"),
-    ("conditions.oldestQueued", 7),
-    ("conditions.oldestQueuedByType", {"a": 1}),
+    ("health", None),
+    ("health", {}),
+    ("health.eligible", "many"),
+    ("health.oldestQueued", 7),
+    ("health.oldestQueuedByType", {"a": 1}),
     ("asOf", "now"),
     ("at", "now"),
-    ("young", 7),
-    ("through", "yesterday"),
-    ("since", None),
-    ("order", 7),
-    ("told", [{"type": 7}]),
+    ("countedAt", 7),
+    ("completeUntil", "yesterday"),
+    ("openSince", None),
+    ("closed", 7),
+    ("totals", [{"type": 7}]),
     ("version", "x"),
 ]
 
@@ -286,7 +282,7 @@ def test_no_answer_is_a_500_whatever_stands_in_a_document_of_ours(
     for path, value in BROKEN:
         now = datetime.now(UTC)
         for document in good:
-            fresh = {name: now for name in ("at", "young", "counters") if name in document}
+            fresh = {name: now for name in ("at", "countedAt", "countersAt") if name in document}
             state.replace_one({"_id": document["_id"]}, document | fresh)
         change = {"$set": {path: value}}
         found = state.update_many({path.partition(".")[0]: {"$exists": True}}, change)
@@ -311,7 +307,7 @@ def test_foreign_documents_do_not_stop_the_history(
     ]
     for scope in ({}, queue.own.scope, {"queue": queue.own.queue, "format": 99}):
         queue.own["buckets"].insert_many({**document, **scope} for document in odd)
-        queue.own["gauges"].insert_many({**document, **scope} for document in odd)
+        queue.own["samples"].insert_many({**document, **scope} for document in odd)
         queue.own["state"].insert_one({**scope, "odd": True})
     with collecting(queue.settings) as failed:
         queue.becomes(a=3)
@@ -332,12 +328,12 @@ def test_retention_touches_no_document_of_another_queue(queue_of: Callable[..., 
     long_ago = datetime.now(UTC) - timedelta(days=5_000)
     for own in (first.own, second.own):
         own["buckets"].insert_one(own.new("old", {"span": 60, "at": long_ago, "types": []}))
-        own["snapshots"].insert_one(own.new("old", {"version": "x", "number": 0}))
+        own["checkpoints"].insert_one(own.new("old", {"version": "x", "number": 0}))
     first.own["buckets"].insert_one({"_id": "unkeyed", "span": 60, "at": long_ago})
-    Throughput(first.connection, first.own)._forget(datetime.now(UTC))
+    Throughput(first.connection, first.own)._delete_expired(datetime.now(UTC))
     with collecting(first.settings):
-        eventually(lambda: first.own["state"].find_one({"name": "snapshot"}))
-    for name in ("buckets", "snapshots"):
+        eventually(lambda: first.own["state"].find_one({"name": "checkpoint"}))
+    for name in ("buckets", "checkpoints"):
         eventually(
             lambda name=name: first.own[name].count_documents({"_id": first.own.id("old")}) == 0
         )
@@ -409,19 +405,19 @@ def test_a_document_that_cannot_be_written_is_reported_as_what_it_is(
     )
     with collecting(queue.settings) as failed:
         queue.becomes(a=3)
-        eventually(lambda: "gauges in jobmon's own database: not written" in caplog.text)
+        eventually(lambda: "samples in jobmon's own database: not written" in caplog.text)
         queue.fill("b", 2)
         queue.becomes(a=3, b=2)
         assert not failed.is_set()
     assert "larger than" not in caplog.text
-    assert caplog.text.count("gauges in jobmon's own database: not written") == 1
+    assert caplog.text.count("samples in jobmon's own database: not written") == 1
     own = queue.own
 
     def too_large() -> None:
         raise DocumentTooLarge("BSON document too large")
 
-    assert not own.write("figures", too_large)
-    assert "figures in jobmon's own database: not written: it is larger" in caplog.text
+    assert not own.write("stats", too_large)
+    assert "stats in jobmon's own database: not written: it is larger" in caplog.text
 
 
 @pytest.mark.parametrize("thread", ["counts", "history"])

@@ -63,14 +63,14 @@ def test_the_check_fails_without_a_collector_and_passes_with_one(
     result = check(environment)
     assert (result.exit_code, result.output) == (1, "no collector works for this queue\n")
     with collecting(connection.settings):
-        eventually(lambda: check(environment).output.startswith("figures: "))
+        eventually(lambda: check(environment).output.startswith("stats: "))
         eventually(lambda: check(environment).exit_code == 0)
     assert check(environment).exit_code == 1
 
 
 @pytest.mark.parametrize(
     ("name", "moment", "message"),
-    [("figures", "at", "figures: 3600"), ("buckets", "young", "history: 3600")],
+    [("stats", "at", "stats: 3600"), ("progress", "countedAt", "history: 3600")],
 )
 def test_the_check_fails_where_figures_or_history_are_old(
     environment: dict[str, str], connection: Connection, name: str, moment: str, message: str
@@ -78,7 +78,9 @@ def test_the_check_fails_where_figures_or_history_are_old(
     own, now = OwnDatabase.from_connection(connection), datetime.now(UTC)
     until = now + timedelta(hours=1)
     own["leases"].insert_one(own.new("collector", {"holder": "x", "expiresAt": until}))
-    own["state"].insert_many([own.new("figures", {"at": now}), own.new("buckets", {"young": now})])
+    own["state"].insert_many(
+        [own.new("stats", {"at": now}), own.new("progress", {"countedAt": now})]
+    )
     assert check(environment).exit_code == 0
     own["state"].update_one({"name": name}, {"$set": {moment: now - timedelta(hours=1)}})
     result = check(environment)

@@ -10,10 +10,10 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.demo.mongod import Mongod
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, QueueSample, floor, retention
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.samples import QueueSample, QueueSamples
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, floor, retention
+from jobmon.rollup.samples import QueueSamples
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
@@ -37,54 +37,54 @@ def connection(
 
 
 @pytest.fixture
-def gauges(connection: Connection) -> QueueSamples:
+def samples(connection: Connection) -> QueueSamples:
     return QueueSamples(OwnDatabase.from_connection(connection), retention(connection.settings))
 
 
-def gauge(queued: int, oldest_ms: int = 0) -> QueueSample:
+def sample(queued: int, oldest_ms: int = 0) -> QueueSample:
     return QueueSample(status_counts={"queued": queued, "odd.one$": 1}, oldest_queued_ms=oldest_ms)
 
 
 def test_the_newest_sample_of_each_span_is_kept(
-    connection: Connection, gauges: QueueSamples
+    connection: Connection, samples: QueueSamples
 ) -> None:
     for seconds, queued in ((0, 1), (10, 2), (30, 3), (600, 4)):
-        gauges.sample(NOW + timedelta(seconds=seconds), gauge(queued, queued * 1_000))
+        samples.write(NOW + timedelta(seconds=seconds), sample(queued, queued * 1_000))
     reader = RollupReader(connection)
     first = floor(NOW, MINUTE)
-    assert reader.gauges(MINUTE, *ALWAYS) == {
-        first: gauge(2, 2_000),
-        first + MINUTE: gauge(3, 3_000),
-        first + 10 * MINUTE: gauge(4, 4_000),
+    assert reader.samples(MINUTE, *ALWAYS) == {
+        first: sample(2, 2_000),
+        first + MINUTE: sample(3, 3_000),
+        first + 10 * MINUTE: sample(4, 4_000),
     }
-    assert reader.gauges(10 * MINUTE, *ALWAYS) == {
-        floor(NOW, 10 * MINUTE): gauge(3, 3_000),
-        floor(NOW, 10 * MINUTE) + 10 * MINUTE: gauge(4, 4_000),
+    assert reader.samples(10 * MINUTE, *ALWAYS) == {
+        floor(NOW, 10 * MINUTE): sample(3, 3_000),
+        floor(NOW, 10 * MINUTE) + 10 * MINUTE: sample(4, 4_000),
     }
     for span in (HOUR, 6 * HOUR, DAY):
-        assert reader.gauges(span, *ALWAYS) == {floor(NOW, span): gauge(4, 4_000)}
+        assert reader.samples(span, *ALWAYS) == {floor(NOW, span): sample(4, 4_000)}
 
 
 def test_samples_are_read_from_the_start_to_before_the_end(
-    connection: Connection, gauges: QueueSamples
+    connection: Connection, samples: QueueSamples
 ) -> None:
     first = floor(NOW, MINUTE)
     for number in range(4):
-        gauges.sample(first + number * MINUTE, gauge(number))
-    found = RollupReader(connection).gauges(MINUTE, first + MINUTE, first + 3 * MINUTE)
-    assert list(found.values()) == [gauge(1), gauge(2)]
+        samples.write(first + number * MINUTE, sample(number))
+    found = RollupReader(connection).samples(MINUTE, first + MINUTE, first + 3 * MINUTE)
+    assert list(found.values()) == [sample(1), sample(2)]
 
 
 def test_a_sample_is_forgotten_by_its_span_and_age(
-    connection: Connection, gauges: QueueSamples
+    connection: Connection, samples: QueueSamples
 ) -> None:
     kept = retention(connection.settings)
     ages = {"minutes": kept[MINUTE] + DAY, "hours": kept[HOUR] + DAY, "days": kept[DAY] + DAY}
     for age in ages.values():
-        gauges.sample(NOW - age, gauge(1))
-    gauges.sample(NOW, gauge(2))
+        samples.write(NOW - age, sample(1))
+    samples.write(NOW, sample(2))
     reader = RollupReader(connection)
-    left = {span: len(reader.gauges(span, *ALWAYS)) for span in SPANS}
+    left = {span: len(reader.samples(span, *ALWAYS)) for span in SPANS}
     # Each is kept as long as what happened is, by the minute, the hour or the day.
     assert left == {MINUTE: 1, 10 * MINUTE: 1, HOUR: 2, 6 * HOUR: 2, DAY: 3}
 
@@ -98,8 +98,8 @@ def test_the_collector_samples_how_the_queue_stands(
     )
     settings = replace(connection.settings)
     with collecting(settings):
-        samples = eventually(lambda: RollupReader(connection).gauges(DAY, *ALWAYS))
-    (sample,) = samples.values()
+        found = eventually(lambda: RollupReader(connection).samples(DAY, *ALWAYS))
+    (sample,) = found.values()
     assert {status: count for status, count in sample.status_counts.items() if count} == {
         "queued": 1,
         "odd": 1,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobmon.rollup import buckets as buckets_module
 from jobmon.rollup import series as series_module
-from jobmon.rollup import throughput as throughput_module
-from jobmon.rollup.reader import Counted, RollupReader
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, floor, fold_rare_types
+from jobmon.rollup.reader import HistoryProgress, RollupReader
 from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, busiest, floor
 from jobmon.store.labels import OTHER
 
 from .. import conftest
@@ -35,7 +35,7 @@ KEPT = dict.fromkeys(SPANS, 400 * DAY)
 def test_a_window_is_told_in_steps_that_are_spans_of_their_own(
     length: timedelta, step: timedelta, steps: int
 ) -> None:
-    window = Window.of(NOW - length, NOW, None, KEPT)
+    window = Window.from_range(NOW - length, NOW, None, KEPT)
     assert (window.step, window.span, len(list(window.steps()))) == (step, step, steps)
 
 
@@ -65,7 +65,7 @@ def test_without_a_step_a_window_gets_one_that_is_still_kept(
 ) -> None:
     """Would catch a 422 for a step that nobody asked for."""
     start = datetime.now(UTC) - ago
-    assert Window.of(start, start + length, None, RETENTION).step == step
+    assert Window.from_range(start, start + length, None, RETENTION).step == step
 
 
 @given(ago_minutes=st.integers(1, 400 * 1_440), minutes=st.integers(1, 400 * 1_440))
@@ -73,15 +73,15 @@ def test_every_window_since_what_is_kept_can_be_told_without_a_step(
     ago_minutes: int, minutes: int
 ) -> None:
     start = datetime.now(UTC) - ago_minutes * MINUTE
-    window = Window.of(start, start + minutes * MINUTE, None, RETENTION)
+    window = Window.from_range(start, start + minutes * MINUTE, None, RETENTION)
     assert window.start <= start < start + minutes * MINUTE <= window.end
     assert len(list(window.steps())) <= series_module.MAX_STEPS
 
 
 def test_what_is_kept_no_more_is_told_apart_from_a_bad_step() -> None:
     start = datetime.now(UTC) - 402 * DAY
-    with pytest.raises(ValueError, match="from is too early"):
-        Window.of(start, start + HOUR, None, RETENTION)
+    with pytest.raises(ValueError, match="before the retained history"):
+        Window.from_range(start, start + HOUR, None, RETENTION)
 
 
 @given(
@@ -104,11 +104,13 @@ class Rollup(RollupReader):
     """A rollup where one job was enqueued in every span; it says what it is asked for."""
 
     def __init__(self) -> None:
-        self.now: Counted | None = Counted(young=NOW, settled=floor(NOW, MINUTE) - 15 * MINUTE)
+        self.now: HistoryProgress | None = HistoryProgress(
+            counted_at=NOW, settled=floor(NOW, MINUTE) - 15 * MINUTE
+        )
         self.asked: list[int] = []
         self.each = 1
 
-    def counted(self) -> Counted | None:
+    def progress(self) -> HistoryProgress | None:
         return self.now
 
     def buckets(self, wanted: Any) -> dict[tuple[timedelta, datetime], Tallies]:
@@ -119,22 +121,27 @@ class Rollup(RollupReader):
 
 def test_all_who_ask_for_a_window_share_one_answer_until_it_is_counted_again() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
-    first = series.by_step(window, ())
-    assert series.by_step(window, ()) is first
+    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    first = series.history_by_step(window, ())
+    assert series.history_by_step(window, ()) is first
     assert rollup.asked == [61]
-    assert {told.enqueued for told in first.happened.values()} == {2}
-    assert {told.enqueued for told in series.by_step(window, ("t",)).happened.values()} == {1}
-    assert series.by_type(window) is series.by_type(window)
+    assert {told.enqueued for told in first.activity.values()} == {2}
+    assert {told.enqueued for told in series.history_by_step(window, ("t",)).activity.values()} == {
+        1
+    }
+    assert series.history_by_type(window) is series.history_by_type(window)
     assert rollup.asked[1:] == [61, 16]
 
 
 def test_what_is_counted_for_good_is_not_read_again_and_the_rest_is() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
-    series.by_step(window, ())
-    rollup.each, rollup.now = 5, Counted(young=NOW + MINUTE, settled=rollup.now.settled)
-    told = series.by_step(window, ()).happened
+    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    series.history_by_step(window, ())
+    rollup.each, rollup.now = (
+        5,
+        HistoryProgress(counted_at=NOW + MINUTE, settled=rollup.now.settled),
+    )
+    told = series.history_by_step(window, ()).activity
     assert rollup.asked == [61, 16]
     settled = [at for at in told if at + MINUTE <= rollup.now.settled]
     assert len(settled) == 45
@@ -144,25 +151,25 @@ def test_what_is_counted_for_good_is_not_read_again_and_the_rest_is() -> None:
 
 def test_one_type_of_too_many_is_not_told_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch a type's series that silently lacks what was counted as the rest."""
-    monkeypatch.setattr(throughput_module, "MAX_TYPES", 1)
+    monkeypatch.setattr(buckets_module, "MAX_TYPES", 1)
     rollup = Rollup()
     monkeypatch.setattr(
-        rollup, "buckets", lambda wanted: {key: busiest(MANY) for key in list(wanted)}
+        rollup, "buckets", lambda wanted: {key: fold_rare_types(MANY) for key in list(wanted)}
     )
-    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
+    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     with pytest.raises(TooManyTypesError):
-        series.by_step(window, ("most",))
-    assert {told.enqueued for told in series.by_step(window, ()).happened.values()} == {9}
-    told = series.by_type(window).happened
+        series.history_by_step(window, ("most",))
+    assert {told.enqueued for told in series.history_by_step(window, ()).activity.values()} == {9}
+    told = series.history_by_type(window).activity
     assert {kind: row.enqueued for kind, row in told.items()} == {"most": 80, OTHER: 64}
 
 
 def test_what_was_remembered_goes_with_the_rollup() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
-    series.by_step(window, ())
-    rollup.each, rollup.now = 5, Counted(young=NOW + MINUTE, settled=None)
-    assert {told.enqueued for told in series.by_step(window, ()).happened.values()} == {10}
+    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    series.history_by_step(window, ())
+    rollup.each, rollup.now = 5, HistoryProgress(counted_at=NOW + MINUTE, settled=None)
+    assert {told.enqueued for told in series.history_by_step(window, ()).activity.values()} == {10}
 
 
 @pytest.mark.parametrize(
@@ -174,22 +181,25 @@ def test_a_gap_between_what_was_and_what_is_being_counted_is_known(
 ) -> None:
     """A collector that comes back counts the newest first: between is what nobody knows yet."""
     hours = [NOW + number * HOUR for number in range(6)]
-    counted = Counted(young=hours[5], settled=hours[1], counted_from=hours[3])
+    counted = HistoryProgress(counted_at=hours[5], settled=hours[1], counted_from=hours[3])
     assert counted.covers(hours[start], hours[end]) is covered
-    assert Counted(young=NOW, settled=None).covers(hours[0], hours[5])
+    assert HistoryProgress(counted_at=NOW, settled=None).covers(hours[0], hours[5])
 
 
 def test_a_step_that_nobody_has_counted_yet_is_told_apart() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.of(NOW - HOUR, NOW, MINUTE, KEPT)
+    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     quarter = floor(NOW, MINUTE) - 15 * MINUTE
-    rollup.now = Counted(young=NOW, settled=None, counted_from=quarter)
-    past = series.by_step(window, ())
+    rollup.now = HistoryProgress(counted_at=NOW, settled=None, counted_from=quarter)
+    past = series.history_by_step(window, ())
     assert (len(past.uncounted), max(past.uncounted)) == (45, quarter - MINUTE)
     assert not past.is_complete
-    assert not series.by_type(window).is_complete
-    rollup.now = Counted(young=NOW + MINUTE, settled=quarter)
-    assert (series.by_step(window, ()).uncounted, series.by_type(window).is_complete) == (
+    assert not series.history_by_type(window).is_complete
+    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, settled=quarter)
+    assert (
+        series.history_by_step(window, ()).uncounted,
+        series.history_by_type(window).is_complete,
+    ) == (
         frozenset(),
         True,
     )

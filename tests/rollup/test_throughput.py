@@ -16,10 +16,13 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
+from jobmon.rollup import buckets as buckets_module
 from jobmon.rollup import throughput as throughput_module
+from jobmon.rollup.activity import count_activity
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, Tally, floor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.throughput import DAY, HOUR, MINUTE, Tally, Throughput, floor, tally
+from jobmon.rollup.throughput import Throughput
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -99,7 +102,7 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
     attempt(database, start - timedelta(milliseconds=1), createdAt=start)
     database.job_attempts.insert_one({"jobId": "gone", "status": "failed", "finishedAt": inside})
     database.jobs.insert_many([{"jobId": "d", "status": "dlq", "type": "u", "finishedAt": inside}])
-    counted = tally(connection_of(service), start, start + MINUTE, MINUTE)
+    counted = count_activity(connection_of(service), start, start + MINUTE, MINUTE)
     assert counted == {start: counted[start]}
     assert counted[start] == {
         "t": Tally(
@@ -182,9 +185,9 @@ def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> Non
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         at = floor(now, DAY) - age * DAY
         buckets.insert_one({**own.scope, "span": span, "at": at, "types": []})
-    Throughput(connection_of(service), OwnDatabase.from_connection(connection_of(service)))._forget(
-        now
-    )
+    Throughput(
+        connection_of(service), OwnDatabase.from_connection(connection_of(service))
+    )._delete_expired(now)
     left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
     assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
 
@@ -192,7 +195,7 @@ def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> Non
 def test_buckets_do_not_grow_with_the_types(
     service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throughput_module, "MAX_TYPES", 2)
+    monkeypatch.setattr(buckets_module, "MAX_TYPES", 2)
     now = datetime.now(UTC)
     for kind in ("a", "a", "a", "b", "b", "c", "d"):
         attempt(database, now, type=kind)
@@ -231,7 +234,7 @@ def test_the_buckets_of_every_span_tell_the_same(service: Api, database: Db) -> 
         buckets = rollup_database(connection_of(service)).buckets
         # As if a collector had been killed between a minute and what it adds up to.
         for span in (HOUR, 6 * HOUR, DAY):
-            buckets.delete_one({"name": throughput_module.bucket_name(span, floor(now, span))})
+            buckets.delete_one({"name": buckets_module.bucket_name(span, floor(now, span))})
     with counting(service):
         eventually(lambda: spans(service) == dict.fromkeys((3_600, 21_600, 86_400), 7))
 
@@ -265,7 +268,7 @@ def test_an_odd_moment_does_not_stop_the_count(service: Api, database: Db) -> No
         [{"jobId": "x", "attemptNumber": n, "finishedAt": at} for n, at in enumerate(odd)]
     )
     attempt(database, start, createdAt=start)
-    counted = tally(connection_of(service), start - MINUTE, start + MINUTE, MINUTE)
+    counted = count_activity(connection_of(service), start - MINUTE, start + MINUTE, MINUTE)
     assert counted == {start: {"t": Tally(1, 0, {"succeeded": 1}, {0: 1}, {bucket(500): 1})}}
 
 
@@ -279,13 +282,13 @@ def test_a_long_time_is_counted_in_pieces_where_the_database_is_slow(
     def slow(connection: Connection, start: datetime, end: datetime, span: timedelta) -> Any:
         if end - start > 20 * MINUTE:
             raise ExecutionTimeout("operation exceeded time limit", 50)
-        return tally(connection, start, end, span)
+        return count_activity(connection, start, end, span)
 
-    monkeypatch.setattr(throughput_module, "tally", slow)
+    monkeypatch.setattr(throughput_module, "count_activity", slow)
     counter = Throughput(
         connection_of(service), OwnDatabase.from_connection(connection_of(service))
     )
-    (tallies,) = counter._tally(start, start + HOUR, HOUR).values()
+    (tallies,) = counter._count_in_pieces(start, start + HOUR, HOUR).values()
     assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
 
 
@@ -361,12 +364,12 @@ def test_without_a_field_there_is_no_index_and_the_rest_is_counted(
     for number in range(3):
         job = {"jobId": str(number), "status": "dlq", "type": "t", "createdAt": now}
         database.jobs.insert_one(job)
-    counted = tally(connection, now - HOUR, now + MINUTE, HOUR)
+    counted = count_activity(connection, now - HOUR, now + MINUTE, HOUR)
     assert sum(types["t"].enqueued for types in counted.values()) == 3
     # Once documents have it, the index is missed.
     database.jobs.update_one({}, {"$set": {"finishedAt": now}})
     with pytest.raises(OperationFailure, match="hint"):
-        tally(connection, now - HOUR, now + MINUTE, HOUR)
+        count_activity(connection, now - HOUR, now + MINUTE, HOUR)
 
 
 def test_what_is_not_counted_yet_is_null_and_not_zero(

@@ -17,8 +17,7 @@ from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collector import collecting
-from jobmon.rollup.documents import rollup_database
-from jobmon.rollup.reader import FIGURES
+from jobmon.rollup.documents import STATS, rollup_database
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
@@ -111,7 +110,7 @@ class Watching:
     def collected(self) -> Iterator[None]:
         """With a collector at work, once it has counted all that is there."""
         # Those of the collector before would pass for its own for five seconds.
-        rollup_database(self.connection).state.delete_one({"name": FIGURES})
+        rollup_database(self.connection).state.delete_one({"name": STATS})
         with collecting(self.settings):
             eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
             eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")

@@ -1,0 +1,188 @@
+"""Counts activity in the watched collections: jobs enqueued, attempts finished and jobs died."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, STATUSES_AFTER_ATTEMPT, JobStatus
+from jobmon.rollup.buckets import Tallies, Tally, floor
+from jobmon.rollup.histogram import bucket_expression
+from jobmon.store.bson_json import to_text
+from jobmon.store.connection import Connection
+from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
+from jobmon.store.labels import label
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
+
+_BY_ID: Keys = [("_id", 1)]
+_SAMPLE_SIZE = 200  # documents at either end of a collection without an index on finishedAt
+
+
+def count_activity(
+    connection: Connection, start: datetime, end: datetime, span: timedelta
+) -> dict[datetime, Tallies]:
+    """Count from `start` to before `end`; returns the tallies by the start of each span.
+
+    Spans without activity are absent. Three queries, each with an index; PyMongoError, with
+    `is_bad_hint` where that index is missing.
+    """
+    within = {"$gte": start, "$lt": end}
+    tallies: dict[datetime, Tallies] = {}
+
+    def find_tally(key: Document) -> Tally:
+        kind = label(key.get("type"))
+        return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
+
+    jobs = connection.jobs
+    if jobs.names.knows_creation:
+        created = [{"$match": {"createdAt": within}}, _group_by_type("$createdAt")]
+        for group in _aggregate(jobs, created, NEWEST_FIRST):
+            find_tally(group["_id"]).enqueued += int(group["count"])
+    dead = [
+        {"$match": {"status": JobStatus.DLQ.value, "finishedAt": within}},
+        _group_by_type("$finishedAt"),
+    ]
+    for group in _aggregate(jobs, dead, BY_FINISH):
+        find_tally(group["_id"]).dlq += int(group["count"])
+    for group in _finished_attempts(connection, within):
+        outcome = group["_id"]["outcome"]
+        if outcome not in FINAL_ATTEMPT_STATUSES:
+            continue
+        tally = find_tally(group["_id"])
+        tally.outcomes[outcome] += len(group["run"])
+        tally.wait.update(int(bucket) for bucket in group["wait"] if bucket is not None)
+        tally.run.update(int(bucket) for bucket in group["run"] if bucket is not None)
+    return tallies
+
+
+def _finished_attempts(connection: Connection, within: Document) -> Iterator[Document]:
+    """Finished attempts by minute, type and outcome, each group with its histogram buckets.
+
+    All come from the recorded attempts or, if none is recorded, all from the jobs: so none is
+    counted twice.
+    """
+    jobs, outcome_of_jobs = connection.jobs, connection.profile.outcome
+    if connection.attempts is not None and connection.has_recorded_attempts():
+        pipeline = _recorded_attempts(connection.attempts, jobs, within)
+        for group in _aggregate(connection.attempts, pipeline, ATTEMPT_FINISHED):
+            group["_id"]["outcome"] = connection.attempts.names.status(group["_id"].get("status"))
+            yield group
+    elif outcome_of_jobs is not None:
+        pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs)
+        yield from _aggregate(jobs, pipeline, ATTEMPT_FINISHED)
+    else:
+        ended = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}, "finishedAt": within}
+        for group in _aggregate(jobs, _last_attempts(ended, "status", "$status"), BY_FINISH):
+            status = jobs.names.status(group["_id"].get("status"))
+            group["_id"]["outcome"] = LAST_OUTCOMES.get(to_text(status))
+            yield group
+
+
+def _group_by_type(moment: str) -> Document:
+    key = {"at": _minute_expression(moment), "type": "$type"}
+    return {"$group": {"_id": key, "count": {"$sum": 1}}}
+
+
+def _minute_expression(moment: str) -> Document:
+    """The minute of a date; null for an array of dates, which the match accepts."""
+    milliseconds = {"$mod": [{"$toLong": moment}, 60_000]}
+    is_date = {"$eq": [{"$type": moment}, "date"]}
+    return {"$cond": [is_date, {"$subtract": [moment, milliseconds]}, None]}
+
+
+def _aggregate(
+    watched: ReadCollection, pipeline: list[Document], index: Keys
+) -> Iterator[Document]:
+    """The groups that have a minute; none if no document has a finishedAt and its index is missing.
+
+    `jobmon init` makes no index for a field that no document has.
+    """
+    try:
+        groups = watched.aggregate(pipeline, index=index, strictly=True)
+    except OperationFailure as error:
+        if not is_bad_hint(error) or index == NEWEST_FIRST or _has_finished(watched):
+            raise
+        return
+    for group in groups:
+        if group["_id"].get("at") is not None:
+            yield group
+
+
+def _has_finished(watched: ReadCollection) -> bool:
+    """Whether one of the newest or of the oldest documents has a finishedAt."""
+    for direction in (-1, 1):
+        found = watched.find(
+            {}, ("finishedAt",), index=_BY_ID, order=[("_id", direction)], limit=_SAMPLE_SIZE
+        )
+        if any(document.get("finishedAt") is not None for document in found):
+            return True
+    return False
+
+
+def _recorded_attempts(
+    attempts: ReadCollection, jobs: ReadCollection, within: Document
+) -> list[Document]:
+    """Groups of recorded attempts, each with the list of its attempts' buckets.
+
+    Grouped by bucket, nearly every attempt would be a group. The $lookup has no pipeline: only then
+    MongoDB 6.0 joins in its slot-based engine, several times as fast.
+    """
+
+    def job_field(field: str) -> Any:
+        return jobs.names.expression(field, under="_job")
+
+    first = {"$cond": [{"$eq": ["$attemptNumber", 1]}, job_field("$createdAt"), None]}
+    eligible_at = {"$ifNull": ["$eligibleAt", first]}
+    local, foreign = attempts.names.paths["jobId"], jobs.names.paths["jobId"]
+    either: list[Document] = []
+    if foreign == "_id":  # an attempt may hold its job's ObjectId as text
+        as_id = {"$convert": {"input": "$jobId", "to": "objectId", "onError": "$jobId"}}
+        either, local = [{"$set": {"_jobIds": ["$jobId", as_id]}}], "_jobIds"
+    by_job_id = {"localField": local, "foreignField": foreign}
+    return [
+        {"$match": {"finishedAt": within, "status": {"$in": list(FINAL_ATTEMPT_STATUSES)}}},
+        *either,
+        {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "_job"}},
+        {"$set": {"_job": {"$first": "$_job"}}},
+        {
+            "$group": {
+                "_id": {
+                    "at": _minute_expression("$finishedAt"),
+                    "type": job_field("$type"),
+                    "status": "$status",
+                },
+                "wait": {"$push": _bucket_between(eligible_at, "$startedAt")},
+                "run": {"$push": _bucket_between("$startedAt", "$finishedAt")},
+            }
+        },
+    ]
+
+
+def _last_attempts(match: Document, name: str, outcome: Any) -> list[Document]:
+    """Groups of jobs that are their own last attempt, because no attempt is recorded.
+
+    A first attempt waited since the job was due; for later ones the wait is unknown. If the job
+    runs again, the start of the attempt that ended is lost.
+    """
+    started, ended = "$startedAt", "$finishedAt"
+    due = {"$max": ["$createdAt", "$nextRunAt"]}
+    first_due = {"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]}
+    buckets = {
+        "wait": {"$push": _bucket_in_order(first_due, started)},
+        "run": {"$push": _bucket_in_order(started, ended)},
+    }
+    key = {"at": _minute_expression("$finishedAt"), "type": "$type", name: outcome}
+    return [{"$match": match}, {"$group": {"_id": key, **buckets}}]
+
+
+def _bucket_in_order(start: Any, end: Any) -> Document:
+    return {"$cond": [{"$lte": [start, end]}, _bucket_between(start, end), None]}
+
+
+def _bucket_between(start: Any, end: Any) -> Document:
+    are_dates = [{"$eq": [{"$type": moment}, "date"]} for moment in (start, end)]
+    duration_ms = {"$subtract": [end, start]}
+    return {"$cond": [{"$and": are_dates}, bucket_expression(duration_ms), None]}

@@ -1,0 +1,202 @@
+"""The vocabulary of the history: what is stored for each minute, ten minutes, hour, … and type.
+
+A bucket counts activity in one span of time; buckets add up to larger ones. A sample is the state
+of the queue at one moment; of each span the newest one is kept.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from jobmon.rollup.documents import typed
+from jobmon.rollup.histogram import Histogram, pack, unpack
+from jobmon.settings import Settings
+from jobmon.store.labels import MAX_TYPES, OTHER
+from jobmon.store.mapping import Document
+
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+# Each is the sum of the spans before it, so that an answer never needs many buckets.
+SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
+# Clocks of writers differ, and a recovery ends an attempt late: younger minutes are recounted.
+STRAGGLERS = 15 * MINUTE
+
+
+def retention(settings: Settings) -> dict[timedelta, timedelta]:
+    """How long buckets and samples are stored, by their span."""
+    minutes = timedelta(days=settings.minute_retention_days)
+    hours = timedelta(days=settings.hour_retention_days)
+    days = timedelta(days=settings.day_retention_days)
+    return {MINUTE: minutes, 10 * MINUTE: minutes, HOUR: hours, 6 * HOUR: hours, DAY: days}
+
+
+def floor(moment: datetime, span: timedelta) -> datetime:
+    """The start of the minute, hour or day (UTC) that `moment` lies in."""
+    seconds = span.total_seconds()
+    return datetime.fromtimestamp(moment.timestamp() // seconds * seconds, UTC)
+
+
+def seconds(span: timedelta) -> int:
+    """The length of a span as it is stored."""
+    return round(span.total_seconds())
+
+
+def bucket_name(span: timedelta, at: datetime) -> str:
+    """The name of the document of the span that begins at `at`: `60:2026-11-26T03:07:00+00:00`."""
+    return f"{seconds(span)}:{at.isoformat()}"
+
+
+@dataclass
+class Tally:
+    """The activity of one type of jobs in a span of time.
+
+    `outcomes` counts finished attempts by status; `wait` and `run` are histograms of ms.
+    """
+
+    enqueued: int = 0
+    dlq: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    wait: Histogram = field(default_factory=Counter)
+    run: Histogram = field(default_factory=Counter)
+
+    def add(self, other: Self) -> None:
+        """Add the counts of `other`."""
+        self.enqueued += other.enqueued
+        self.dlq += other.dlq
+        self.outcomes.update(other.outcomes)
+        self.wait.update(other.wait)
+        self.run.update(other.run)
+
+    @property
+    def events(self) -> int:
+        """The number of events. In a past span it can only shrink, by deletions."""
+        return self.enqueued + self.dlq + self.outcomes.total()
+
+    @property
+    def durations(self) -> int:
+        """The number of known durations."""
+        return self.wait.total() + self.run.total()
+
+
+Tallies = dict[str, Tally]  # by type
+
+
+def merge(many: Iterable[Tallies]) -> Tallies:
+    """The sum of tallies, type by type."""
+    merged: Tallies = {}
+    for tallies in many:
+        for kind, tally in tallies.items():
+            merged.setdefault(kind, Tally()).add(tally)
+    return merged
+
+
+def fold_rare_types(tallies: Tallies) -> Tallies:
+    """The `MAX_TYPES` types with most events, and the sum of all others as `(other)`.
+
+    Bounds what is stored and returned if each job has a type of its own. Summed over buckets a
+    type may be undercounted: a bucket that folded it into `(other)` does not attribute it.
+    """
+    if len(tallies) <= MAX_TYPES:
+        return tallies
+    ranked = sorted(tallies, key=lambda kind: (kind == OTHER, -tallies[kind].events, kind))
+    return fold_types(tallies, ranked[:MAX_TYPES])
+
+
+def fold_types(tallies: Tallies, named: Iterable[str]) -> Tallies:
+    """The types `named`, and the sum of all others as `(other)`."""
+    names = frozenset(named)
+    return merge({kind if kind in names else OTHER: tally} for kind, tally in tallies.items())
+
+
+def dump_tallies(tallies: Tallies) -> list[Document]:
+    """The stored form, in the same order. A type is a value there: it may contain dots or NUL."""
+    return [
+        {
+            "type": kind,
+            "enqueued": tally.enqueued,
+            "dlq": tally.dlq,
+            "outcomes": [[outcome, count] for outcome, count in sorted(tally.outcomes.items())],
+            "wait": pack(tally.wait),
+            "run": pack(tally.run),
+        }
+        for kind, tally in tallies.items()
+    ]
+
+
+def load_tallies(documents: list[Document]) -> Tallies:
+    """The tallies that `dump_tallies` stored; MalformedError or KeyError for other documents."""
+    return {
+        typed(document["type"], str): Tally(
+            enqueued=typed(document["enqueued"], int),
+            dlq=typed(document["dlq"], int),
+            outcomes=Counter(
+                {typed(name, str): typed(count, int) for name, count in document["outcomes"]}
+            ),
+            wait=unpack(document["wait"]),
+            run=unpack(document["run"]),
+        )
+        for document in typed(documents, list)
+    }
+
+
+def load_bucket(document: Document) -> Tallies:
+    """The tallies of a bucket; MalformedError or KeyError for another document."""
+    typed(document["at"], datetime)
+    return load_tallies(document["types"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueSample:
+    """Jobs by status at one moment, and the age of the oldest queued job in ms, None if unknown."""
+
+    status_counts: Mapping[str, int]
+    oldest_queued_ms: int | None
+
+
+def dump_sample(sample: QueueSample) -> Document:
+    """The stored fields of a sample."""
+    return {
+        "counts": [list(pair) for pair in sample.status_counts.items()],
+        "oldestQueuedMs": sample.oldest_queued_ms,
+    }
+
+
+def load_sample(document: Document) -> tuple[datetime, QueueSample]:
+    """The start of the span and its sample; MalformedError or KeyError for another document."""
+    counts = {typed(status, str): typed(count, int) for status, count in document["counts"]}
+    oldest_ms = document["oldestQueuedMs"]
+    return typed(document["at"], datetime), QueueSample(
+        status_counts=counts,
+        oldest_queued_ms=None if oldest_ms is None else typed(oldest_ms, int),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryProgress:
+    """How much of the history is counted; dates are UTC.
+
+    `counted_at` is when the newest minutes were counted last. Spans that end by `settled` never
+    change any more; None if there are none. While a collector counts older spans, everything since
+    `counted_from` is counted, and nothing between the two.
+    """
+
+    counted_at: datetime
+    settled: datetime | None
+    counted_from: datetime | None = None
+
+    def covers(self, start: datetime, end: datetime) -> bool:
+        """Whether everything from `start` to before `end` is counted, as far as it is past."""
+        if self.counted_from is None or start >= self.counted_from:
+            return True
+        return self.settled is not None and end <= self.settled
+
+
+def load_progress(document: Document) -> HistoryProgress:
+    """The stored progress; MalformedError or KeyError for another document."""
+    until, since = document.get("completeUntil"), document.get("countedFrom")
+    return HistoryProgress(
+        counted_at=typed(document["countedAt"], datetime),
+        settled=floor(typed(until, datetime) - STRAGGLERS, MINUTE) if until else None,
+        counted_from=None if since is None else typed(since, datetime),
+    )
