@@ -44,6 +44,8 @@ _UNAVAILABLE = {
 _CODES = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
     HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "Method not allowed."),
+    # Named here: Python 3.13 gives this status another name.
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("request_entity_too_large", "The body is too large."),
 }
 
 
@@ -144,9 +146,7 @@ def _explain_http_error(error: HTTPException) -> ApiError:
     if isinstance(error, UnprocessableEntity) and hasattr(error, "data"):
         return _validation_error(_flatten_messages(error.data["messages"]))
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    code, message = _CODES.get(
-        status, (status.phrase.lower().replace(" ", "_"), error.description or status.phrase)
-    )
+    code, message = _CODES.get(status, (status.name.lower(), error.description or status.phrase))
     headers = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods))
