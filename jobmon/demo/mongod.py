@@ -19,12 +19,12 @@ from typing import Self
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from jobmon.store.failures import NOT_YET_INITIALIZED
 from jobmon.store.mapping import Document
 
 REPLICA_SET = "rs0"
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 20
-_NOT_YET_INITIALIZED = 94
 _PR_SET_PDEATHSIG = 1
 
 
@@ -190,7 +190,7 @@ class Mongod:
         try:
             config = client.admin.command("replSetGetConfig")["config"]
         except OperationFailure as error:
-            if error.code != _NOT_YET_INITIALIZED:
+            if error.code != NOT_YET_INITIALIZED:
                 raise
             client.admin.command("replSetInitiate", {"_id": self._replica_set, "members": [member]})
             return

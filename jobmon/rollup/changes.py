@@ -12,6 +12,7 @@ from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
 
 from jobmon.rollup.segments import SegmentMap
+from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -22,9 +23,6 @@ TICK_S = 0.5
 SWEEP_S = 120.0
 CLOCKS_DIFFER_BY = timedelta(seconds=40)
 
-# ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken: only counting anew helps.
-_STREAM_IS_LOST = (286, 280, 260)
-_NOT_A_REPLICA_SET = 40573
 # As long as another primary may lag behind what the stream told, and longer.
 _REMEMBER_S = 30.0
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
@@ -173,10 +171,10 @@ def open_changes(jobs: ReadCollection, token: Document | None, stop: threading.E
     try:
         return StreamedChanges(jobs.collection, token, stop)
     except OperationFailure as error:
-        if error.code != _NOT_A_REPLICA_SET:
+        if error.code != NOT_A_REPLICA_SET:
             raise
     return PolledChanges(jobs, stop)
 
 
 def _lost(error: OperationFailure) -> Exception:
-    return StreamLostError(str(error)) if error.code in _STREAM_IS_LOST else error
+    return StreamLostError(str(error)) if error.code in STREAM_LOST else error

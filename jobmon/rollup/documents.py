@@ -17,6 +17,7 @@ from pymongo.errors import DocumentTooLarge, WriteError
 
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
+from jobmon.store.failures import DOCUMENT_TOO_LARGE
 from jobmon.store.mapping import Document, Keys
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,6 @@ COUNTERS = "counters"
 # The document of `leases`.
 LEADER = "collector"
 
-# BSONObjectTooLarge, and two codes of an update whose result is too large.
-_TOO_LARGE = (10_334, 17_419, 17_420)
 _MAX_REPORTS = 100
 
 
@@ -133,7 +132,7 @@ class OwnDatabase:
         except DocumentTooLarge:
             self.report(what, "not written: it is larger than a document may be")
         except WriteError as error:
-            if error.code not in _TOO_LARGE:
+            if error.code not in DOCUMENT_TOO_LARGE:
                 raise
             self.report(what, "not written: it is larger than a document may be")
         except (InvalidDocument, InvalidStringData, OverflowError, UnicodeError) as error:

@@ -32,13 +32,12 @@ from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
 from jobmon.store.connection import Connection
-from jobmon.store.failures import UNAUTHORIZED
+from jobmon.store.failures import NOT_A_REPLICA_SET, UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.web.rate_limit import require_shared_storage
 
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
 _CLOCK_TRIES = 3
-_NOT_A_REPLICA_SET = 40573
 
 
 def check_deployment(
@@ -208,7 +207,7 @@ class DeploymentCheck:
                         commands=(self._deployment.init_command("--reader USER"),),
                     )
                 return
-            if error.code != _NOT_A_REPLICA_SET:
+            if error.code != NOT_A_REPLICA_SET:
                 raise
         message = "This server has no change streams: the collector polls updatedAt"
         if self._has_updates:

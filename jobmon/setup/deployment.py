@@ -22,7 +22,7 @@ from jobmon.setup.findings import (
 )
 from jobmon.setup.users import QueueRoles
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
-from jobmon.store.failures import UNAUTHORIZED
+from jobmon.store.failures import ALREADY_INITIALIZED, UNAUTHORIZED
 from jobmon.store.mapping import Document
 
 # The settings that describe the watched documents; `jobmon init` reads them as well.
@@ -41,7 +41,6 @@ _MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold
 _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
 ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the administrator's connection string
 _SERVER_SELECTION_MS = 10_000  # the default for that connection string
-_ALREADY_INITIALIZED = 23
 _PRIMARY_TIMEOUT_S = 60
 
 
@@ -238,7 +237,7 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
         client.admin.command("replSetInitiate", replica_set_config(name, member))
         initiated = True
     except OperationFailure as error:
-        if error.code != _ALREADY_INITIALIZED:
+        if error.code != ALREADY_INITIALIZED:
             raise
         initiated = False
     deadline = time.monotonic() + _PRIMARY_TIMEOUT_S

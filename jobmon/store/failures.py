@@ -12,7 +12,12 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+# The server's codes that jobmon handles one by one.
 UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_ERROR = 13, 18, 8_000
+BAD_VALUE, INDEX_NOT_FOUND = 2, 27
+ALREADY_INITIALIZED, NOT_YET_INITIALIZED, NOT_A_REPLICA_SET = 23, 94, 40_573
+DOCUMENT_TOO_LARGE = (10_334, 17_419, 17_420)  # the last two: of an update's result
+STREAM_LOST = (286, 280, 260)  # ChangeStreamHistoryLost, -FatalError, InvalidResumeToken
 
 
 class Failure(Enum):

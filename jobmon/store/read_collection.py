@@ -12,6 +12,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from pymongo.read_concern import ReadConcern
 from structlog.contextvars import get_contextvars
 
+from jobmon.store.failures import BAD_VALUE, INDEX_NOT_FOUND
 from jobmon.store.mapping import Document, FieldMapping, Keys
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ def _as_it_is(document: Document) -> Document:
     return document
 
 
-_BAD_VALUE, _INDEX_NOT_FOUND = 2, 27
 _SNAPSHOT = ReadConcern("snapshot")
 # Strings are compared by their bytes, whatever collation the collection has.
 EXACTLY = {"locale": "simple"}
@@ -260,4 +260,4 @@ def mark() -> dict[str, Any]:
 
 def is_bad_hint(error: OperationFailure) -> bool:
     """Whether a query failed only because the index that it hints at does not exist."""
-    return error.code in (_BAD_VALUE, _INDEX_NOT_FOUND) and "hint" in str(error).lower()
+    return error.code in (BAD_VALUE, INDEX_NOT_FOUND) and "hint" in str(error).lower()
