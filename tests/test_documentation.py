@@ -1,8 +1,8 @@
-"""The README and docs/: every command is run, every link resolved, every name looked up. Would
-catch a line that a reader pastes in vain, and a page that still tells of what is gone.
+"""The README and docs/: runs every command, follows every link, looks up every name.
 
-A command that cannot be run here (containers, half an hour of benchmarks) is checked as far as it
-goes: the compose file has the service, the Makefile the target. One that nothing here knows fails.
+Catches a command that fails when a reader pastes it, and a page about something that was removed.
+A command that cannot run here (containers, half an hour of benchmarks) is checked as far as
+possible: the compose file has the service, the Makefile has the target. An unknown command fails.
 """
 
 import dataclasses
@@ -23,10 +23,12 @@ from bson import json_util
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP as VALIDATORS
 from pymongo.database import Database
 
+from jobmon import serving
 from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
+from jobmon.rollup.documents import FORMAT
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
@@ -43,24 +45,24 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 LOCAL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"']*)")
 COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
-# What is set for gunicorn, for `jobmon init` and in .env; every other name is a field of Settings.
+# Set for gunicorn, for `jobmon init` and in .env; every other name is a field of Settings.
 OTHER_SETTINGS = {"BIND", "PORT", "ADMIN_MONGO_URI", "READER_PASSWORD"}
 OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
 
-ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # what stands before a command, for it alone
+ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # variables before a command, for it alone
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 class Line(NamedTuple):
-    """A command, and where it stands."""
+    """A command, and the page and line where it is."""
 
     text: str
     where: str
 
 
 def blocks(page: Path) -> Iterator[tuple[int, list[str]]]:
-    """The code that is to be pasted: indented blocks, and fenced ones that say so."""
+    """Code to paste, with its first line number: indented blocks, and fences marked as shell."""
     block: list[str] = []
     fence, start, before = None, 0, ""
     for number, line in enumerate([*page.read_text().splitlines(), ""], start=1):
@@ -80,7 +82,7 @@ def blocks(page: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def commands(page: Path) -> list[Line]:
-    """Every command of a page; of a block with answers, what stands behind a `$`."""
+    """Every command of a page; in a block with answers, the text after each `$`."""
     found = []
     for start, block in blocks(page):
         has_answers = block[0].startswith("$ ")
@@ -102,7 +104,7 @@ def commands(page: Path) -> list[Line]:
 
 
 class Shell:
-    """Where a reader would paste: the service runs, and what is exported stays."""
+    """The reader's shell: the service runs, and exported variables are kept."""
 
     def __init__(
         self, mongod: Mongod, database: str, port: int, folder: Path, environment: dict[str, str]
@@ -115,7 +117,7 @@ class Shell:
         self.environment = environment
 
     def run(self, line: Line) -> str:
-        """What a command says; it must succeed."""
+        """The output of a command, which must succeed."""
         text = re.sub(r"/jobs/[0-9a-f-]{36}", f"/jobs/{self.job_id}", line.text)
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
         text = text.replace(
@@ -141,21 +143,24 @@ class Shell:
         return done.stdout
 
     def serve(self, line: Line) -> None:
-        """Start what does not end by itself, see it work, and end it."""
+        """Start a command that runs until it is stopped, wait until it works, and stop it."""
         log = self.folder / "log"
-        # A collector waits while another one works: this one has a rollup of its own.
-        own = {"JOBMON_BIND": f"127.0.0.1:{free_port()}", "JOBMON_ROLLUP_DB": "documentation_2"}
+        # A collector is on standby while another one works: this one has its own database.
+        environment = {
+            "JOBMON_BIND": f"127.0.0.1:{free_port()}",
+            "JOBMON_ROLLUP_DB": "documentation_2",
+        }
         with log.open("w") as stderr:
             process = subprocess.Popen(
                 ["bash", "-c", ASSIGNED.sub(r"\1exec ", line.text, count=1)],
                 cwd=ROOT,
-                env=self.environment | own,
+                env=self.environment | environment,
                 stderr=stderr,
                 start_new_session=True,
             )
-        sign = "collecting " if "collector" in line.text else "Booting worker"
+        started = "collecting " if "collector" in line.text else "Booting worker"
         try:
-            eventually(lambda: sign in log.read_text())
+            eventually(lambda: started in log.read_text())
         except BaseException:
             ended(process, None)
             raise
@@ -170,7 +175,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
     connection = Connection(settings)
     create_indexes(connection)
     job_id = JobQueue(database).enqueue("payout.execute", created_by="alice")
-    # What the adapters' page is about: `jobmon init` makes nothing where there is nothing.
+    # For the adapters' page: `jobmon init` creates nothing for an empty collection.
     database.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": None})
     database.celery_taskmeta.insert_one({"_id": "1", "status": "SUCCESS", "date_done": None})
     token = Api(create_app(settings)).token
@@ -198,7 +203,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
     shell = Shell(mongod, database.name, port, home, environment)
     shell.job_id = job_id
     try:
-        eventually(lambda: answers(shell))
+        eventually(lambda: has_fresh_statistics(shell))
         yield shell
     finally:
         ended(web)
@@ -206,7 +211,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
         mongo.drop_database(database.name)
 
 
-def answers(shell: Shell) -> bool:
+def has_fresh_statistics(shell: Shell) -> bool:
     ready = subprocess.run(
         ["curl", "-s", f"http://127.0.0.1:{shell.port}/readyz"],
         check=False,
@@ -216,8 +221,8 @@ def answers(shell: Shell) -> bool:
     return b'"fresh":true' in ready.stdout
 
 
-def compose_names(arguments: list[str]) -> None:
-    """`docker compose …`, as far as the compose file tells."""
+def check_compose(arguments: list[str]) -> None:
+    """Check that the compose file has the profiles and services of a `docker compose` command."""
     profiles = {name for it in COMPOSE["services"].values() for name in it.get("profiles", [])}
     words = iter(arguments[2:])
     for word in words:
@@ -225,10 +230,10 @@ def compose_names(arguments: list[str]) -> None:
             case "--profile":
                 assert next(words) in profiles, arguments
             case "up" | "down" | "ps" | "logs" | "build" | "pull" | "restart" | "stop" | "config":
-                left = [rest for rest in words if not rest.startswith("-")]
+                left = [word for word in words if not word.startswith("-")]
                 assert set(left) <= COMPOSE["services"].keys(), arguments
             case "exec" | "run":
-                service = next(rest for rest in words if not rest.startswith("-"))
+                service = next(word for word in words if not word.startswith("-"))
                 assert service in COMPOSE["services"], arguments
                 command = list(words)
                 if command[:1] == ["jobmon"]:
@@ -237,16 +242,17 @@ def compose_names(arguments: list[str]) -> None:
                 raise AssertionError(f"docker compose {word}: {arguments}")
 
 
-def has_extra(arguments: list[str]) -> None:
-    for wanted in arguments[2:]:
-        name, _, extras = wanted.partition("[")
+def check_pip(arguments: list[str]) -> None:
+    """Check that `pip install` names this package and extras that it has."""
+    for requirement in arguments[2:]:
+        name, _, extras = requirement.partition("[")
         assert name in (".", PROJECT["name"], "pre-commit") or name.startswith("-"), arguments
         for extra in filter(None, extras.rstrip("]").split(",")):
             assert extra in PROJECT["optional-dependencies"], arguments
 
 
-def is_for_mongosh(text: str) -> None:
-    """An index of ours, or a user with one of our roles."""
+def check_mongosh(text: str) -> None:
+    """Check that a line for mongosh creates an index, or a user with one of our roles."""
     if ".createUser(" in text:
         roles = set(re.findall(r'role: "(\w+)\.\w+\.\w+"', text))
         assert roles
@@ -258,23 +264,24 @@ def is_for_mongosh(text: str) -> None:
     assert set(json_util.loads(quoted).values()) <= {1, -1}, text
 
 
-def has_known_options(address: str) -> None:
+def check_connection_string(address: str) -> None:
+    """Check that the driver knows every option of a connection string."""
     options = address.partition("?")[2].split("&")
     for name in filter(None, (option.partition("=")[0] for option in options)):
         assert name.lower() in VALIDATORS, address
 
 
-def check(line: Line, shell: Shell) -> None:
-    """Run a command, or look as closely as can be at what it would run."""
+def check_command(line: Line, shell: Shell) -> None:
+    """Run a command, or check as much as possible of what it would run."""
     command = ASSIGNED.sub("", line.text)
     arguments = shlex.split(command.split("|")[0])
     match arguments:
         case []:
             shell.run(line)
         case ["curl", *_]:
-            said = shell.run(line)
-            assert said.strip(), line
-            assert '"error"' not in said, (line, said)
+            output = shell.run(line)
+            assert output.strip(), line
+            assert '"error"' not in output, (line, output)
         case ["export" | "openssl" | "echo", *_]:
             shell.run(line)
         case ["jobmon", "run" | "collector"] | ["gunicorn", "wsgi:app"]:
@@ -287,9 +294,9 @@ def check(line: Line, shell: Shell) -> None:
             named = [target for target in targets if "=" not in target]
             assert set(named) <= TARGETS, line
         case ["docker", "compose", *_]:
-            compose_names(arguments)
+            check_compose(arguments)
         case ["pip", "install", *_]:
-            has_extra(arguments)
+            check_pip(arguments)
         case ["cp", source, ".env"]:
             assert (ROOT / source).is_file(), line
         case ["python" | "python3" | ".venv/bin/python", script, *_]:
@@ -299,24 +306,25 @@ def check(line: Line, shell: Shell) -> None:
         case ["pre-commit", "install"]:
             assert (ROOT / ".pre-commit-config.yaml").is_file()
         case [address] if address.startswith("mongodb"):
-            has_known_options(address)
+            check_connection_string(address)
         case _ if line.text.startswith("db."):
-            is_for_mongosh(line.text)
+            check_mongosh(line.text)
         case _:
-            raise AssertionError(f"nothing runs this: {line}")
+            raise AssertionError(f"no check for this command: {line}")
 
 
 @pages
-def test_every_command_works(page: Path, shell: Shell) -> None:
+def test_page_commands_succeed(page: Path, shell: Shell) -> None:
     kept = dict(shell.environment)
     try:
         for line in commands(page):
-            check(line, shell)
+            check_command(line, shell)
     finally:
         shell.environment = kept
 
 
-def test_commands_are_found_at_all() -> None:
+def test_commands_of_all_pages_are_found() -> None:
+    """Catches a search that finds nothing, so that no command is run."""
     found = [line.text for page in PAGES for line in commands(page)]
     assert "make run" in found
     assert any(text.startswith("curl") for text in found)
@@ -334,12 +342,12 @@ def anchors(page: Path) -> set[str]:
 
 
 @pages
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_page_links_have_targets(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")
         if target.startswith(("http://", "https://")):
-            continue  # another's page: see below
+            continue  # another site: see below
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), f"{page.name}: {target}"
         if anchor:
@@ -347,7 +355,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pages
-def test_every_address_of_our_own_is_a_route(page: Path, api: Api) -> None:
+def test_page_addresses_of_jobmon_are_routes(page: Path, api: Api) -> None:
     routes = api.app.url_map.bind("127.0.0.1")
     for port, path in LOCAL.findall(page.read_text()):
         if port not in COMPOSE_PORTS | {"27017"}:
@@ -355,13 +363,13 @@ def test_every_address_of_our_own_is_a_route(page: Path, api: Api) -> None:
 
 
 @pages
-def test_every_address_of_others_is_https(page: Path) -> None:
+def test_page_addresses_of_other_sites_are_https(page: Path) -> None:
     for address in re.findall(r"\bhttp://[^\s>)\"'`]+", page.read_text()):
         assert re.match(r"http://(127\.0\.0\.1|localhost)\b", address), f"{page.name}: {address}"
 
 
 @pages
-def test_every_name_in_passing_exists(page: Path) -> None:
+def test_page_names_of_settings_commands_and_files_exist(page: Path) -> None:
     text = page.read_text()
     known = {field.name.upper() for field in dataclasses.fields(Settings)} | OTHER_SETTINGS
     for name in set(re.findall(r"\bJOBMON_([A-Z][A-Z_]*[A-Z])\b", text)):
@@ -375,16 +383,48 @@ def test_every_name_in_passing_exists(page: Path) -> None:
         assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
-def test_every_setting_is_documented_and_no_other() -> None:
-    table = re.findall(
-        r"^\| (`[A-Z_`, ]+`) \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE
-    )
-    documented = {name for row in table for name in re.findall(r"`([A-Z_]+)`", row)}
-    fields = {field.name.upper() for field in dataclasses.fields(Settings)}
-    assert documented - {"BIND"} == fields
+def settings_table() -> Iterator[tuple[str, str]]:
+    """Each setting in docs/operations.md, without `JOBMON_`, with its default as written there."""
+    page = (ROOT / "docs/operations.md").read_text()
+    for names, default in re.findall(r"^\| (`JOBMON_.+?) \| (.+?) \| ", page, re.MULTILINE):
+        for name in re.findall(r"`JOBMON_(\w+)`", names):
+            yield name, default
 
 
-def test_the_answers_in_the_readme_have_the_shape_of_real_ones(shell: Shell) -> None:
+def default_text(field: dataclasses.Field[Any]) -> str | None:
+    """The start of a setting's default as the table writes it; None if it is described in words."""
+    match field.default:
+        case bool(value):
+            return f"`{str(value).lower()}`"
+        case int(value) | str(value):
+            return f"`{value}`"
+        case dataclasses.MISSING if field.default_factory is not dataclasses.MISSING:
+            pairs = [f"{name}={','.join(value)}" for name, value in field.default_factory().items()]
+            return f"`{','.join(pairs)}`" if pairs else "none"
+    return None
+
+
+def test_settings_table_has_every_setting_and_its_default() -> None:
+    """Catches a setting without a row, a row of a removed setting, and a default that changed."""
+    rows = list(settings_table())
+    table = dict(rows)
+    assert len(rows) == len(table)
+    assert table.pop("BIND") == f"`{serving.bind}`"
+    fields = {field.name.upper(): field for field in dataclasses.fields(Settings)}
+    assert table.keys() == fields.keys()
+    for name, field in fields.items():
+        if (default := default_text(field)) is not None:
+            assert table[name].startswith(default), name
+    assert table["MONGO_URI"] == "required"
+
+
+def test_clean_up_script_keeps_the_present_format() -> None:
+    """Catches a script in docs/operations.md that deletes the documents of this version."""
+    page = (ROOT / "docs/operations.md").read_text()
+    assert re.findall(r"format: \{\$ne: (\d+)\}", page) == [str(FORMAT)]
+
+
+def test_readme_answers_have_the_keys_of_real_ones(shell: Shell) -> None:
     page = ROOT / "README.md"
     for start, block in blocks(page):
         if not block[0].startswith("$ curl"):
