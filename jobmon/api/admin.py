@@ -230,14 +230,10 @@ def _format_sample(sample: QueueSample | None) -> dict[str, Any]:
 
 def _format_activity(activity: Activity, unknown: frozenset[str]) -> dict[str, Any]:
     """The activity, with null for what depends on a date that documents do not have."""
-    ends_unknown = "finishedAt" in unknown
-    rate = round(activity.failed / activity.finished, 4) if activity.finished else None
+    rate = activity.failure_rate
     return {
-        "enqueued": None if "createdAt" in unknown else activity.enqueued,
-        "succeeded": None if ends_unknown else activity.succeeded,
-        "failed": None if ends_unknown else activity.failed,
-        "dlq": None if ends_unknown else activity.dlq,
-        "failureRate": rate,
+        **activity.known_counts(unknown),
+        "failureRate": None if rate is None else round(rate, 4),
         "waitMs": activity.wait,
         "runMs": activity.run,
     }

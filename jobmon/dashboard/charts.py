@@ -18,14 +18,8 @@ def chart_columns(
         "complete": sum(at + step <= past.as_of for at in past.activity),
         "at": [round(at.timestamp()) for at in past.activity],
     }
-    has_ends = "finishedAt" not in unknown
     for at, activity in past.activity.items():
-        row: dict[str, int | None] = {
-            "enqueued": activity.enqueued if "createdAt" not in unknown else None,
-            "succeeded": activity.succeeded if has_ends else None,
-            "failed": activity.failed if has_ends else None,
-            "dlq": activity.dlq if has_ends else None,
-        }
+        row = activity.known_counts(unknown)
         for name, durations in (("wait", activity.wait), ("run", activity.run)):
             row |= {
                 f"{name}P50": durations.p50,

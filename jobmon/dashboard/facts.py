@@ -1,14 +1,25 @@
 """The facts that the overview shows: the evidence of now, and a range of the past."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from jobmon.diagnosis.evidence import Evidence, Missing, history
-from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
-from jobmon.rollup.series import History, SeriesReader, Window
+from jobmon.diagnosis.evidence import (
+    STALLED_AFTER,
+    STILL_COUNTING,
+    Evidence,
+    Missing,
+    died_since,
+)
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
+from jobmon.rollup.series import History, NoCollectorError, SeriesReader, Window
 from jobmon.rollup.stats import StatsReader
+from jobmon.store.filter import DateNotKeptError
 from jobmon.store.known_fields import KnownFields
+
+K = TypeVar("K")
 
 RANGES = {
     "1h": (HOUR, MINUTE),
@@ -32,7 +43,7 @@ class Facts:
     @property
     def counts(self) -> Mapping[str, int]:
         """Jobs by status; empty where they could not be counted."""
-        return self.evidence.figures.status_counts() or {}
+        return self.evidence.stats.status_counts() or {}
 
 
 def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
@@ -50,11 +61,54 @@ def gather(
 ) -> Facts:
     """Read everything that an overview of the range `wanted` needs; WindowError."""
     window = window_of(series, wanted, now)
-    evidence = Evidence.gather(stats, series, known_fields, now)
+    evidence = gather_evidence(stats, series, known_fields, now)
     return Facts(
         evidence=evidence,
         range=wanted,
-        past=history(lambda: series.history_by_step(window, ()), evidence, partly=True),
-        types=history(lambda: series.history_by_type(window), evidence, partly=True),
+        past=_read_history(lambda: series.history_by_step(window, ()), evidence, partly=True),
+        types=_read_history(lambda: series.history_by_type(window), evidence, partly=True),
         samples=series.samples(window),
     )
+
+
+def gather_evidence(
+    stats: StatsReader, series: SeriesReader, known_fields: KnownFields, now: datetime
+) -> Evidence:
+    """Read everything that the checks of the queue need; PyMongoError."""
+    hour = series.window(now - HOUR, now, MINUTE)
+    ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
+    day = series.window(now - DAY, now, 10 * MINUTE)
+    evidence = Evidence(
+        stats=stats.stats(),
+        hour_start=hour.start,
+        samples=series.samples(hour),
+        first_build=series.rollup.first_build(),
+        leader=series.rollup.leader(),
+        unknown=known_fields.unknown,
+    )
+    if "finishedAt" in evidence.unknown:
+        return evidence
+    by_type = _read_history(lambda: series.history_by_type(hour), evidence)
+    new_dead = None
+    if isinstance(by_type, History) and any(step.dlq for step in by_type.activity.values()):
+        with suppress(DateNotKeptError):
+            new_dead = stats.count(died_since(hour.start))
+    return replace(
+        evidence,
+        hour=by_type,
+        ten_minutes=_read_history(lambda: series.history_by_type(ten_minutes), evidence),
+        minutes=_read_history(lambda: series.history_by_step(hour, ()), evidence),
+        day=_read_history(lambda: series.history_by_step(day, ()), evidence, partly=True),
+        new_dead=new_dead,
+    )
+
+
+def _read_history(
+    read: Callable[[], History[K]], evidence: Evidence, *, partly: bool = False
+) -> History[K] | Missing:
+    """The history, or why it is missing; with `partly` also one that is still being counted."""
+    try:
+        past = read()
+    except NoCollectorError as error:
+        return Missing.from_error(error, has_collector=evidence.has_collector)
+    return past if past.is_complete or partly else STILL_COUNTING

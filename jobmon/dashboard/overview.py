@@ -11,11 +11,11 @@ from jobmon.diagnosis.attention import (
     Check,
     Notice,
     TypeCondition,
-    examine,
+    collect_notices,
     failing_types,
-    grouped_by_reason,
+    group_by_reason,
     is_all_clear,
-    notices_of,
+    run_checks,
     stalled_types,
 )
 from jobmon.rollup.series import History
@@ -55,11 +55,11 @@ class Overview:
 
 def overview(facts: Facts) -> Overview:
     """The overview of these facts."""
-    checks = examine(facts.evidence)
-    notices = [_show_notice(notice) for notice in notices_of(checks)]
+    checks = run_checks(facts.evidence)
+    notices = [_show_notice(notice) for notice in collect_notices(checks)]
     lines = NOTICES_SHOWN if len(notices) <= NOTICES_SHOWN else NOTICES_SHOWN - 1
     return Overview(
-        total=facts.evidence.figures.total,
+        total=facts.evidence.stats.total,
         tiles=tiles(facts),
         notices=notices[:lines],
         more=notices[lines:],
@@ -75,7 +75,7 @@ def overview(facts: Facts) -> Overview:
 
 
 def _list_unchecked(checks: list[Check]) -> Iterator[str]:
-    for reason, remedy, names in grouped_by_reason(checks):
+    for reason, remedy, names in group_by_reason(checks):
         yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
 
 

@@ -10,12 +10,12 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import chart_columns
-from jobmon.dashboard.facts import RANGES, gather, window_of
+from jobmon.dashboard.facts import RANGES, gather, gather_evidence, window_of
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
-from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence import Missing
 from jobmon.rollup.series import NoCollectorError, SeriesReader, WindowError
 from jobmon.rollup.stats import StatsReader
 from jobmon.single_flight import SingleFlightCache
@@ -112,7 +112,7 @@ class OverviewPage:
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
         except NoCollectorError:
-            evidence = Evidence.gather(
+            evidence = gather_evidence(
                 self._stats, self._series, self._known_fields, datetime.now(UTC)
             )
             code = "collector_unavailable"

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts
 from jobmon.dashboard.formatting import query
-from jobmon.diagnosis.attention import MANY_FAIL, failure_rate
+from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
 from jobmon.diagnosis.evidence import NO_ENDS, Missing
-from jobmon.domain import JobStatus
+from jobmon.domain import JobStatus, failure_rate
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
@@ -52,7 +52,7 @@ def tiles(facts: Facts) -> list[Tile]:
 
 
 def _queued(facts: Facts) -> Tile:
-    health = facts.evidence.figures.health
+    health = facts.evidence.stats.health
     note = f"{grouped(health.eligible)} due (incl. retries), {grouped(health.scheduled)} scheduled"
     if health.eligible is None and health.scheduled is None:
         is_unknown = "nextRunAt" in facts.evidence.unknown or "scheduled" in health.unknown
@@ -61,7 +61,7 @@ def _queued(facts: Facts) -> Tile:
 
 
 def _running(facts: Facts) -> Tile:
-    expired = facts.evidence.figures.health.expired_leases
+    expired = facts.evidence.stats.health.expired_leases
     note = "no expired leases"
     if expired:
         note = f"{grouped(expired)} with an expired lease"
@@ -81,7 +81,7 @@ def _dead(facts: Facts) -> Tile:
 def _status_tile(
     facts: Facts, name: str, status: JobStatus, note: str, *, alarming: bool = False
 ) -> Tile:
-    is_counted = facts.evidence.figures.counts is not None
+    is_counted = facts.evidence.stats.counts is not None
     return Tile(
         name=name,
         value=grouped(facts.counts.get(status, 0) if is_counted else None),
@@ -94,7 +94,7 @@ def _status_tile(
 
 
 def _oldest_queued(facts: Facts) -> Tile:
-    figures, health = facts.evidence.figures, facts.evidence.figures.health
+    figures, health = facts.evidence.stats, facts.evidence.stats.health
     oldest, by_type = health.oldest_queued, health.oldest_queued_by_type
     value, note = "none", "queue empty"
     if oldest:
@@ -141,15 +141,15 @@ def _failure_rate(facts: Facts) -> Tile:
     else:
         finished = sum(step.finished for step in past.activity.values())
         failed = sum(step.failed for step in past.activity.values())
-        rate = failed / finished if finished else None
+        rate = failure_rate(failed, finished)
         note = f"of attempts in the last {_range_words(facts)}"
     return Tile(
         name="Failure rate",
         value=percent(rate),
         note=note,
         link=query(status=(JobStatus.FAILED.value, JobStatus.DLQ.value)),
-        trend=_activity_trend(facts, failure_rate),
-        alarming=rate is not None and rate >= MANY_FAIL,
+        trend=_activity_trend(facts, lambda step: step.failure_rate),
+        alarming=rate is not None and rate >= HIGH_FAILURE_RATE,
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import query
-from jobmon.diagnosis.attention import failure_rate
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter
@@ -34,7 +33,7 @@ class TypeRow:
 def type_rows(facts: Facts) -> list[TypeRow]:
     """A row for each type that has jobs now or had attempts in the range."""
     by_type = facts.types.activity if isinstance(facts.types, History) else {}
-    now = facts.evidence.figures.type_counts_for(by_type)
+    now = facts.evidence.stats.type_counts_for(by_type)
     if now is None:
         now = dict.fromkeys(by_type)
     none = Activity.from_tallies([])
@@ -47,7 +46,7 @@ def _make_row(kind: str, counts: Mapping[str, int] | None, activity: Activity) -
         link=query(type=kind) if is_filter(kind) else "",
         now=counts,
         done=activity.finished,
-        failure_rate=failure_rate(activity),
+        failure_rate=activity.failure_rate,
         wait_p95=activity.wait.p95,
         run_p95=activity.run.p95,
     )

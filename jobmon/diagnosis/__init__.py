@@ -1,1 +1,1 @@
-"""What follows from a queue's figures: what needs attention, and what could not be checked."""
+"""Conclusions from a queue's stats and history: what needs attention, what could not be checked."""

@@ -1,7 +1,6 @@
-"""What needs attention in a queue: checks of its figures, each fine, with notices, or not made.
+"""What needs attention in a queue: checks of its stats, each fine, with notices, or not made.
 
-Pure functions of an `Evidence`. No alarm is raised on what is unknown, and nothing is called fine
-that was not looked at.
+Pure functions of an `Evidence`. An unknown value raises no alarm and is never reported as fine.
 """
 
 from collections.abc import Iterator
@@ -14,19 +13,19 @@ from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing, died_sin
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import HOUR, MINUTE
-from jobmon.rollup.series import Activity, History
+from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER
 
-MANY_FAIL = 0.2
-FEW = 20
-GREW_BY = 1.2
-# A queue that finishes this many jobs in the time has stopped if it finished none: by chance that
-# happens once in twenty times.
-EXPECTED_AT_LEAST = 3
-SILENT_FOR = timedelta(seconds=45)  # and up to a minute before, which the buckets cannot tell
-DUE_FOR = MINUTE
-SAMPLE_AGE = timedelta(minutes=2)  # a younger sample is no trend
+HIGH_FAILURE_RATE = 0.2
+MIN_JOBS = 20  # fewer attempts give no rate, and fewer queued jobs are no growth
+MIN_GROWTH = 1.2
+# Where 3 jobs usually finish in some time, none finishes by chance once in twenty times.
+MIN_EXPECTED_JOBS = 3
+# Without a finished job; up to a minute more has passed, for the last one is known by its minute.
+MIN_SILENCE = timedelta(seconds=45)
+MIN_OVERDUE = MINUTE
+MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 
@@ -39,7 +38,7 @@ class Level(StrEnum):
 
 
 class TypeCondition(StrEnum):
-    """Which types of jobs a notice counts."""
+    """The condition of the types that a notice counts."""
 
     STALLED = "stalled"
     FAILING = "failing"
@@ -47,9 +46,9 @@ class TypeCondition(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """Something that needs attention, with exactly the jobs or the types that it counts.
+    """Something that needs attention, and a filter for exactly the jobs or types that it counts.
 
-    `type_name` is the one type that it is about, where it is about types.
+    `type_name` is the type if the notice counts only one.
     """
 
     level: Level
@@ -61,9 +60,9 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One question about a queue: its notices, none where all is fine.
+    """A question about a queue; without notices the answer is fine.
 
-    With `not_checked`, the reason, it could not be made, or not in full.
+    `not_checked` is the reason why it was not checked, or not completely; `remedy` is what to do.
     """
 
     name: str
@@ -72,88 +71,83 @@ class Check:
     remedy: str = ""
 
 
-def examine(evidence: Evidence) -> list[Check]:
+def run_checks(evidence: Evidence) -> list[Check]:
     """All checks, the most urgent first."""
     return [
-        _flow(evidence),
-        _leases(evidence),
-        _stalled(evidence),
-        _dead(evidence),
-        _counts(evidence),
-        _backlog(evidence),
-        _failures(evidence),
-        _collector(evidence),
+        _check_finishing(evidence),
+        _check_leases(evidence),
+        _check_stalled_types(evidence),
+        _check_new_dead(evidence),
+        _check_counts(evidence),
+        _check_backlog(evidence),
+        _check_failures(evidence),
+        _check_collector(evidence),
     ]
 
 
-def notices_of(checks: list[Check]) -> list[Notice]:
-    """All notices, the worst first."""
+def collect_notices(checks: list[Check]) -> list[Notice]:
+    """The notices of all checks, the worst first."""
     notices = [notice for check in checks for notice in check.notices]
     return sorted(notices, key=lambda notice: notice.level is not Level.BAD)
 
 
 def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
-    """For how long the oldest due job of each stalled type has been due, the longest first.
+    """The stalled types: how long the oldest due job of each has been due, the longest first.
 
-    A type is stalled that has had a job due for ten minutes, finished none meanwhile and runs none.
+    A type is stalled if a job has been due for ten minutes, none finished meanwhile and none runs.
     """
-    if isinstance(evidence.lately, Missing):
+    if isinstance(evidence.ten_minutes, Missing):
         return {}
-    lately, figures = evidence.lately.activity, evidence.figures
-    now = figures.type_counts() or {}
+    activity, stats = evidence.ten_minutes.activity, evidence.stats
+    counts = stats.type_counts() or {}
     stalled = {}
-    for kind, due in figures.health.overdue_by_type.items():
-        waited = figures.as_of - due
-        # A type that is counted with others stalls only when all of these do.
-        running = now.get(kind, now.get(OTHER, {})).get(_LEASED, 0)
-        moving = [lately[name].finished for name in {kind, OTHER} & lately.keys()]
+    for kind, due in stats.health.overdue_by_type.items():
+        waited = stats.as_of - due
+        # A type that is folded into `(other)` is stalled only if all of these are.
+        running = counts.get(kind, counts.get(OTHER, {})).get(_LEASED, 0)
+        moving = [activity[name].finished for name in {kind, OTHER} & activity.keys()]
         if waited > STALLED_AFTER and not running and not any(moving):
             stalled[kind] = waited
     return dict(sorted(stalled.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def failing_types(evidence: Evidence) -> dict[str, float]:
-    """The failure rate of each type that failed often in the last hour, the highest first."""
+    """The types with a high failure rate in the last hour, and that rate, the highest first."""
     if isinstance(evidence.hour, Missing):
         return {}
     rates = {
         kind: rate
-        for kind, happened in evidence.hour.activity.items()
-        if happened.finished >= FEW
-        and (rate := failure_rate(happened)) is not None
-        and rate >= MANY_FAIL
+        for kind, activity in evidence.hour.activity.items()
+        if activity.finished >= MIN_JOBS
+        and (rate := activity.failure_rate) is not None
+        and rate >= HIGH_FAILURE_RATE
     }
     return dict(sorted(rates.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def failure_rate(happened: Activity) -> float | None:
-    """The part of the attempts that failed; None without any."""
-    return happened.failed / happened.finished if happened.finished else None
-
-
-def _unmade(name: str, missing: Missing) -> Check:
+def _skip_check(name: str, missing: Missing) -> Check:
     return Check(name=name, not_checked=missing.reason, remedy=missing.remedy)
 
 
-def _flow(evidence: Evidence) -> Check:
-    """Whether anything finishes at all while jobs are due."""
+def _check_finishing(evidence: Evidence) -> Check:
+    """Whether any job finishes while jobs are due."""
     name = "whether jobs finish"
     if isinstance(evidence.minutes, Missing):
-        return _unmade(name, evidence.minutes)
-    health, as_of = evidence.figures.health, evidence.minutes.as_of
+        return _skip_check(name, evidence.minutes)
+    health, as_of = evidence.stats.health, evidence.minutes.as_of
     if health.eligible is None and not health.overdue_by_type:
-        reason = health.unknown.get("eligible", "when jobs are due is not known")
+        reason = health.unknown.get("eligible", "it is unknown when jobs are due")
         return Check(name=name, not_checked=reason)
     longest = min(health.overdue_by_type.values(), default=None)
     stopped = _last_finish(evidence.minutes, MINUTE) or _last_finish(evidence.day, 10 * MINUTE)
     if not stopped or longest is None or health.eligible == 0:
         return Check(name=name)
-    if evidence.figures.as_of - longest < DUE_FOR:
+    if evidence.stats.as_of - longest < MIN_OVERDUE:
         return Check(name=name)
     since, rate = stopped
     silent = as_of - since
-    is_long = rate * (silent / MINUTE) >= EXPECTED_AT_LEAST or silent >= STALLED_AFTER
-    if silent < SILENT_FOR or not is_long:
+    is_long = rate * (silent / MINUTE) >= MIN_EXPECTED_JOBS or silent >= STALLED_AFTER
+    if silent < MIN_SILENCE or not is_long:
         return Check(name=name)
     due = health.eligible
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
@@ -170,10 +164,10 @@ def _flow(evidence: Evidence) -> Check:
 def _last_finish(
     past: History[datetime] | Missing, step: timedelta
 ) -> tuple[datetime, float] | None:
-    """Until when attempts finished, and how many a minute in the hour before; None if none did."""
+    """When the last attempt finished, and attempts a minute in the hour before; None if none."""
     if isinstance(past, Missing):
         return None
-    finished = {at: happened.finished for at, happened in past.activity.items()}
+    finished = {at: activity.finished for at, activity in past.activity.items()}
     moments = [at for at, count in finished.items() if count]
     if not moments:
         return None
@@ -183,21 +177,21 @@ def _last_finish(
     return until, total / ((until - start) / MINUTE)
 
 
-def _counts(evidence: Evidence) -> Check:
+def _check_counts(evidence: Evidence) -> Check:
     name = "counts by status"
-    if evidence.figures.counts is not None:
+    if evidence.stats.counts is not None:
         return Check(name=name)
-    text = "Counting the jobs takes too long: only an estimate of their number is known"
+    text = "Counting the jobs takes too long: only their estimated number is known"
     return Check(name=name, notices=(Notice(level=Level.BAD, text=text),))
 
 
-def _leases(evidence: Evidence) -> Check:
+def _check_leases(evidence: Evidence) -> Check:
     name = "expired leases"
-    health = evidence.figures.health
+    health = evidence.stats.health
     reason = health.unknown.get("expired_leases", "")
     expired = health.expired_leases
     if expired is None:
-        return Check(name=name, not_checked=reason or "the end of leases is not known")
+        return Check(name=name, not_checked=reason or "it is unknown when leases expire")
     if not expired:
         return Check(name=name, not_checked=reason)
     text = (
@@ -213,11 +207,11 @@ def _leases(evidence: Evidence) -> Check:
     )
 
 
-def _stalled(evidence: Evidence) -> Check:
+def _check_stalled_types(evidence: Evidence) -> Check:
     name = "stalled types"
-    if isinstance(evidence.lately, Missing):
-        return _unmade(name, evidence.lately)
-    health = evidence.figures.health
+    if isinstance(evidence.ten_minutes, Missing):
+        return _skip_check(name, evidence.ten_minutes)
+    health = evidence.stats.health
     reason = health.unknown.get("eligible") if health.eligible is None else None
     reason = reason or health.unknown.get("overdue_by_type", "")
     stalled = stalled_types(evidence)
@@ -240,15 +234,15 @@ def _stalled(evidence: Evidence) -> Check:
     return Check(name=name, notices=(notice,), not_checked=reason)
 
 
-def _dead(evidence: Evidence) -> Check:
+def _check_new_dead(evidence: Evidence) -> Check:
     name = "new dead jobs"
     if isinstance(evidence.hour, Missing):
-        return _unmade(name, evidence.hour)
+        return _skip_check(name, evidence.hour)
     dead = {kind: step.dlq for kind, step in evidence.hour.activity.items() if step.dlq}
     if not dead:
         return Check(name=name)
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)
-    if not count:  # all have been started again, or deleted
+    if not count:  # all were retried or deleted
         return Check(name=name)
     most = max(dead, key=lambda kind: (dead[kind], kind))
     how = "mostly" if dead[most] * 2 > sum(dead.values()) else "most of them"
@@ -261,26 +255,26 @@ def _dead(evidence: Evidence) -> Check:
     return Check(name=name, notices=(Notice(level=Level.BAD, text=text, jobs=shown),))
 
 
-def _backlog(evidence: Evidence) -> Check:
+def _check_backlog(evidence: Evidence) -> Check:
     name = "backlog growth"
-    figures = evidence.figures
-    counts = figures.status_counts()
+    stats = evidence.stats
+    counts = stats.status_counts()
     if counts is None:
         return Check(name=name, not_checked="the jobs could not be counted")
     if not evidence.samples:
-        if figures.source == "rollup":
-            return Check(name=name, not_checked="the collector has taken no sample yet")
+        if stats.source == "rollup":
+            return Check(name=name, not_checked="the collector has not taken a sample yet")
         if evidence.has_collector:
-            reason = "the collector has no fresh figures"
+            reason = "the collector's statistics are not up to date"
             return Check(name=name, not_checked=reason, remedy=remedies.READ_THE_LOG)
         reason, remedy = "no collector is running", remedies.START_A_COLLECTOR
         return Check(name=name, not_checked=reason, remedy=remedy)
     first = min(evidence.samples)
-    age = figures.as_of - first
-    if age < SAMPLE_AGE:
-        return Check(name=name, not_checked="the first sample is too young to compare with")
+    age = stats.as_of - first
+    if age < MIN_SAMPLE_AGE:
+        return Check(name=name, not_checked="the first sample is too recent to compare with")
     was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
-    if now <= was + FEW or now <= was * GREW_BY:
+    if now <= was + MIN_JOBS or now <= was * MIN_GROWTH:
         return Check(name=name)
     when = "an hour ago" if age >= 55 * MINUTE else f"{_minutes(age)} ago"
     text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
@@ -288,10 +282,10 @@ def _backlog(evidence: Evidence) -> Check:
     return Check(name=name, notices=(notice,))
 
 
-def _failures(evidence: Evidence) -> Check:
+def _check_failures(evidence: Evidence) -> Check:
     name = "failure rates"
     if isinstance(evidence.hour, Missing):
-        return _unmade(name, evidence.hour)
+        return _skip_check(name, evidence.hour)
     failing = failing_types(evidence)
     if not failing:
         return Check(name=name)
@@ -300,8 +294,8 @@ def _failures(evidence: Evidence) -> Check:
         text = f"{percent(rate)} of {kind} attempts failed in the last hour"
     else:
         text = (
-            f"{grouped(len(failing))} types failed in {percent(MANY_FAIL)} or more of their "
-            f"attempts in the last hour, most often {kind} ({percent(rate)})"
+            f"{grouped(len(failing))} types failed in {percent(HIGH_FAILURE_RATE)} or more of "
+            f"their attempts in the last hour, most often {kind} ({percent(rate)})"
         )
     notice = Notice(
         level=Level.WATCH,
@@ -312,29 +306,31 @@ def _failures(evidence: Evidence) -> Check:
     return Check(name=name, notices=(notice,))
 
 
-def _collector(evidence: Evidence) -> Check:
+def _check_collector(evidence: Evidence) -> Check:
     name = "the collector"
-    if evidence.figures.source == "rollup":
+    if evidence.stats.source == "rollup":
         return Check(name=name)
     if evidence.first_build is not None:
         counted, estimated = (evidence.first_build[key] for key in ("counted", "estimated"))
-        text = f"A first count is under way: {grouped(counted)} of about {grouped(estimated)} jobs"
+        text = (
+            f"A first count is in progress: {grouped(counted)} of about {grouped(estimated)} jobs"
+        )
     elif evidence.leader is not None:
-        text = f"Collector {evidence.leader} runs, but has no fresh figures. "
+        text = f"Collector {evidence.leader} is running, but its statistics are not up to date. "
         text += remedies.READ_THE_LOG
     else:
-        text = "No collector is running: figures are counted on request. "
+        text = "No collector is running: jobs are counted at each request. "
         text += remedies.START_A_COLLECTOR
     return Check(name=name, notices=(Notice(level=Level.WATCH, text=text),))
 
 
 def _minutes(length: timedelta) -> str:
-    """A duration in whole minutes: told anew once a minute, not once a second."""
+    """A duration in whole minutes, so that a notice changes once a minute, not every second."""
     return duration(length // MINUTE * 60_000)
 
 
-def grouped_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]:
-    """What could not be checked: the reason, the remedy, and the names of the checks."""
+def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]:
+    """The reason, the remedy and the names of checks that were not made, or not completely."""
     found: dict[tuple[str, str], list[str]] = {}
     for check in checks:
         if check.not_checked:
@@ -344,5 +340,5 @@ def grouped_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]
 
 
 def is_all_clear(checks: list[Check]) -> bool:
-    """Whether every check was made and gave no notice."""
+    """Whether every check was made and no check has a notice."""
     return not any(check.notices or check.not_checked for check in checks)

@@ -186,6 +186,16 @@ class Activity:
         """The share of finished attempts that failed; None if none finished."""
         return failure_rate(self.failed, self.finished)
 
+    def known_counts(self, unknown: frozenset[str]) -> dict[str, int | None]:
+        """The counts by name; None if the date that they need is in no document (`unknown`)."""
+        ends_unknown = "finishedAt" in unknown
+        return {
+            "enqueued": None if "createdAt" in unknown else self.enqueued,
+            "succeeded": None if ends_unknown else self.succeeded,
+            "failed": None if ends_unknown else self.failed,
+            "dlq": None if ends_unknown else self.dlq,
+        }
+
     @classmethod
     def from_tallies(cls, tallies: Iterable[Tally]) -> Self:
         """The sum of these tallies."""

@@ -87,10 +87,10 @@ def facts(
     steps = past(activity) if has_past else missing
     hour = history_by_type(activity) if has_past else missing
     evidence = Evidence(
-        figures=figures((counts or {}) if known else None, source, **conditions),
+        stats=figures((counts or {}) if known else None, source, **conditions),
         hour_start=START,
         hour=hour,
-        lately=history_by_type(activity, first=50) if has_past else missing,
+        ten_minutes=history_by_type(activity, first=50) if has_past else missing,
         minutes=steps,
         day=missing,
         samples=by_step,

@@ -439,7 +439,7 @@ def test_a_collector_without_indexes_is_no_all_clear(
                 assert "All clear" not in text
                 assert re.search(r"Not checked: .*stalled types, new dead jobs", text)
                 assert "(indexes are missing). Create them with `jobmon init`" in text
-                assert "Start a collector" not in text
+                assert "Start `jobmon collector`" not in text
                 assert "no collector" not in text.lower()
             charts = signed_in(api).get("/dashboard/charts?range=24h", part=True)
             assert charts.headers["X-Error-Code"] == "indexes_missing"

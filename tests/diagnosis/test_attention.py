@@ -13,11 +13,11 @@ from jobmon.diagnosis.attention import (
     Check,
     Notice,
     TypeCondition,
-    examine,
+    collect_notices,
     failing_types,
-    grouped_by_reason,
+    group_by_reason,
     is_all_clear,
-    notices_of,
+    run_checks,
     stalled_types,
 )
 from jobmon.diagnosis.evidence import NO_ENDS, Evidence, Missing, died_since
@@ -81,7 +81,7 @@ def evidence(
     }
     steps, counts = steps or {}, counts or {}
     return Evidence(
-        figures=QueueStats(
+        stats=QueueStats(
             as_of=NOW,
             source=source,
             counts=counts if known else None,
@@ -90,7 +90,7 @@ def evidence(
         ),
         hour_start=START,
         hour=by_type(steps, 0),
-        lately=by_type(steps, 50),
+        ten_minutes=by_type(steps, 50),
         minutes=by_minute(steps),
         day=History(NOW, "rollup", {}),
         samples={
@@ -101,7 +101,7 @@ def evidence(
 
 
 def notices(given: Evidence) -> list[Notice]:
-    return notices_of(examine(given))
+    return collect_notices(run_checks(given))
 
 
 def texts(given: Evidence) -> list[str]:
@@ -109,7 +109,7 @@ def texts(given: Evidence) -> list[str]:
 
 
 def unmade(given: Evidence) -> dict[str, str]:
-    return {check.name: check.not_checked for check in examine(given) if check.not_checked}
+    return {check.name: check.not_checked for check in run_checks(given) if check.not_checked}
 
 
 def every_minute(count: int, until: int = 60, kind: str = "a") -> dict[int, Step]:
@@ -121,16 +121,16 @@ def late(**waited: timedelta) -> dict[str, datetime]:
 
 
 def test_all_clear_needs_every_check() -> None:
-    assert is_all_clear(examine(evidence()))
+    assert is_all_clear(run_checks(evidence()))
     gaps: dict[str, dict[str, Any]] = {
         "whether jobs finish": {"minutes": MISSING},
-        "stalled types": {"lately": MISSING},
+        "stalled types": {"ten_minutes": MISSING},
         "new dead jobs": {"hour": MISSING},
         "backlog growth": {"samples": {}},
     }
     for name, gap in gaps.items():
-        checks = examine(replace(evidence(), **gap))
-        assert not notices_of(checks), name
+        checks = run_checks(replace(evidence(), **gap))
+        assert not collect_notices(checks), name
         assert not is_all_clear(checks), name
         assert name in {check.name for check in checks if check.not_checked}
 
@@ -140,12 +140,12 @@ def test_what_could_not_be_checked_is_named_with_the_reason_and_the_remedy() -> 
     given = replace(
         evidence({("queued", "a"): 86, ("dlq", "a"): 60}, eligible=86),
         hour=MISSING,
-        lately=MISSING,
+        ten_minutes=MISSING,
         minutes=MISSING,
         day=MISSING,
     )
     assert notices(given) == []
-    assert list(grouped_by_reason(examine(given))) == [
+    assert list(group_by_reason(run_checks(given))) == [
         (
             "indexes are missing",
             "Create them.",
@@ -184,7 +184,7 @@ def test_no_alarm_and_no_all_clear_is_given_on_what_is_unknown(
 
 def test_where_no_job_records_when_it_finished_nothing_is_said_of_ends() -> None:
     given = evidence(eligible=9, overdue_by_type=late(a=HOUR))
-    given = replace(given, hour=NO_ENDS, lately=NO_ENDS, minutes=NO_ENDS, day=NO_ENDS)
+    given = replace(given, hour=NO_ENDS, ten_minutes=NO_ENDS, minutes=NO_ENDS, day=NO_ENDS)
     assert notices(given) == []
     assert unmade(given) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
@@ -335,7 +335,7 @@ def test_a_backlog_grows_since_the_moment_that_is_told(
 
 def test_a_queue_that_was_never_sampled_is_not_said_to_be_steady() -> None:
     assert unmade(evidence(samples={NOW - MINUTE: 0})) == {
-        "backlog growth": "the first sample is too young to compare with"
+        "backlog growth": "the first sample is too recent to compare with"
     }
 
 
@@ -367,26 +367,26 @@ def test_failing_types_give_one_notice() -> None:
         (
             evidence(source="live"),
             "watch",
-            "No collector is running: figures are counted on request. Start a collector beside "
-            "the web service, or set JOBMON_COLLECTOR=true for it.",
+            "No collector is running: jobs are counted at each request. "
+            "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service.",
         ),
         (
             replace(
                 evidence(source="live"), first_build={"counted": 1_200, "estimated": 5_000_000}
             ),
             "watch",
-            "A first count is under way: 1,200 of about 5,000,000 jobs",
+            "A first count is in progress: 1,200 of about 5,000,000 jobs",
         ),
         (
             replace(evidence(source="live"), leader="host-1"),
             "watch",
-            "Collector host-1 runs, but has no fresh figures. "
-            "The collector's log names the reason.",
+            "Collector host-1 is running, but its statistics are not up to date. "
+            "The collector's log has the reason.",
         ),
         (
             evidence(known=False),
             "bad",
-            "Counting the jobs takes too long: only an estimate of their number is known",
+            "Counting the jobs takes too long: only their estimated number is known",
         ),
     ],
 )
@@ -404,5 +404,5 @@ def test_the_worst_come_first() -> None:
         **A_LATE,
     )
     assert [notice.level for notice in notices(given)] == ["bad", "bad", "watch", "watch"]
-    checks: Callable[[Evidence], list[Check]] = examine
+    checks: Callable[[Evidence], list[Check]] = run_checks
     assert not is_all_clear(checks(given))
