@@ -1,23 +1,23 @@
-"""Numbers, durations and rates as text for people."""
+"""Numbers, durations and rates as text for people; a dash where a value is unknown."""
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _EXACT_BELOW_MS = 10_000
 
 
 def grouped(number: float | None) -> str:
-    """12345 as `12,345`; a dash where there is no number."""
+    """12345 as `12,345`."""
     return "–" if number is None else f"{number:,}"
 
 
 def duration(ms: float | None) -> str:
-    """Milliseconds as a person says them, in at most two units: `850 ms`, `3 min 20 s`, `2 d`."""
+    """Milliseconds in at most two units: `850 ms`, `2.5 s`, `3 min 20 s`, `2 d`."""
     if ms is None:
         return "–"
     ms = round(ms)
     if ms < 1_000:
         return f"{ms} ms"
     if ms < _EXACT_BELOW_MS:
-        return f"{ms / 1_000:.1f} s"
+        return f"{_format_decimal(ms / 1_000)} s"
     number, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
     whole, rest = divmod(ms, size)
     smaller, smaller_size = _UNITS[min(number + 1, len(_UNITS) - 1)]
@@ -26,15 +26,21 @@ def duration(ms: float | None) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """0.0123 as `1.2%`; a dash where there is no number."""
+    """0.0123 as `1.2%`, with a decimal below 10%."""
     if fraction is None:
         return "–"
-    return f"{fraction:.0%}" if fraction >= 0.1 or fraction == 0 else f"{fraction * 100:.1f}%"
+    if 0 < fraction < 0.0005:
+        return "<0.1%"
+    return f"{fraction:.0%}" if fraction >= 0.1 else f"{_format_decimal(fraction * 100)}%"
 
 
 def per_minute(rate: float | None) -> str:
-    """A rate as `42/min`, with a decimal below 10; a dash where there is no number."""
+    """A rate as `42/min`, with a decimal below 10."""
     if rate is None:
         return "–"
-    rounded = round(rate, 1 if rate < 10 else None)
-    return f"{rounded:,.{0 if rounded == int(rounded) else 1}f}/min"
+    return f"{rate:,.0f}/min" if rate >= 10 else f"{_format_decimal(rate)}/min"
+
+
+def _format_decimal(number: float) -> str:
+    """With one decimal, unless that is zero: `1.5`, `2`."""
+    return f"{number:.1f}".removesuffix(".0")

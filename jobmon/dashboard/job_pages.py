@@ -1,5 +1,6 @@
 """The pages about jobs: the list of all, the caller's own, and one job."""
 
+import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -29,6 +30,20 @@ PER_PAGE = 25
 HELD_ROWS_HEADER = "X-Jobmon-Held"  # quoted ids of the rows that stay in place, with commas
 SUGGESTED_TYPES = 200
 SUGGESTED_STATUSES = 20
+# The labels of the filters; parameters without a field keep their names.
+LABELS = {
+    "status": "Status",
+    "job_id": "Job id",
+    "type": "Type",
+    "owner": "Owner",
+    "error_code": "Error code",
+    "condition": "Condition",
+    "finished_from": "Finished since",
+    "created_from": "From",
+    "created_to": "To",
+    "sort": "Order",
+}
+_PARAMETER = re.compile(rf"\b({'|'.join(LABELS)})\b")
 
 Page = BaseResponse | str | tuple[str, int]
 
@@ -102,7 +117,8 @@ class JobPages:
             errors = error.details or {}
         context = {
             "asked": asked,
-            "errors": {name: _join_messages(messages) for name, messages in errors.items()},
+            "errors": {name: _show_error(name, texts) for name, texts in errors.items()},
+            "labels": LABELS,
             "shown": shown,
             "own": owner is not None,
             "finds_owners": self._known_fields.finds("createdBy"),
@@ -152,8 +168,14 @@ def _list_parameters() -> dict[str, Any]:
     return asked | {name: request.args[name] for name in single if request.args.get(name)}
 
 
-def _join_messages(messages: Any) -> str:
-    """The messages about a parameter as one line; a repeated one has them by position."""
+def _show_error(name: str, messages: Any) -> str:
+    """The messages about a parameter as one line, with the labels of the page.
+
+    The messages about a repeated parameter are a dictionary, by its position.
+    """
+    if name == "cursor":
+        return "This page link is no longer valid."
     if isinstance(messages, dict):
         messages = [text for texts in messages.values() for text in texts]
-    return " ".join(dict.fromkeys(messages))
+    text = _PARAMETER.sub(lambda found: f'"{LABELS[found[0]]}"', " ".join(dict.fromkeys(messages)))
+    return f"{LABELS.get(name, name)}: {text}"

@@ -1,4 +1,4 @@
-"""The timeline of a job: what happened and what comes next, step by step, for its page."""
+"""The timeline of a job: its past and its next step, for its page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,10 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import FINAL_STATUSES, AttemptStatus, JobStatus
 from jobmon.humanize import duration
 
-FINISHED = (JobStatus.SUCCEEDED, JobStatus.DLQ, JobStatus.CANCELLED)
 # An attempt may have pages of stack trace; the JSON API has all attempts.
 MAX_ATTEMPTS = 50
 
@@ -48,7 +47,7 @@ def has_expired_lease(job: JobView, now: datetime) -> bool:
 
 def is_finished(job: JobView) -> bool:
     """Whether the job has a final status."""
-    return job.status in FINISHED
+    return job.status in FINAL_STATUSES
 
 
 def _list_past(job: JobView) -> Iterator[TimelineStep]:

@@ -19,8 +19,9 @@ SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
         (0, "0 ms"),
         (0.4, "0 ms"),
         (999, "999 ms"),
-        (999.6, "1.0 s"),
-        (SECOND, "1.0 s"),
+        (999.6, "1 s"),
+        (SECOND, "1 s"),
+        (2_540, "2.5 s"),
         (9_940, "9.9 s"),
         (10 * SECOND, "10 s"),
         (59_900, "59 s"),
@@ -50,7 +51,16 @@ def test_grouped_separates_thousands(number: float | None, expected: str) -> Non
 
 @pytest.mark.parametrize(
     ("fraction", "expected"),
-    [(None, "–"), (0, "0%"), (0.0123, "1.2%"), (0.1, "10%"), (0.456, "46%"), (1, "100%")],
+    [
+        (None, "–"),
+        (0, "0%"),
+        (0.0001, "<0.1%"),
+        (0.01, "1%"),
+        (0.0123, "1.2%"),
+        (0.1, "10%"),
+        (0.456, "46%"),
+        (1, "100%"),
+    ],
 )
 def test_percent_has_a_decimal_below_ten(fraction: float | None, expected: str) -> None:
     assert percent(fraction) == expected

@@ -16,7 +16,7 @@ from ..conftest import DATE
 NOW = datetime.fromisoformat(f"{DATE}T03:00:05Z")
 
 
-def at(second: int) -> datetime:
+def instant(second: int) -> datetime:
     return NOW.replace(second=second)
 
 
@@ -25,7 +25,7 @@ def attempt(number: int | None, status: str | None = "failed", **more: Any) -> A
 
 
 def steps(**more: Any) -> list[TimelineStep]:
-    job = {"status": "queued", "created_at": at(0), "max_attempts": 3}
+    job = {"status": "queued", "created_at": instant(0), "max_attempts": 3}
     return timeline(JobView(**job | more), NOW)
 
 
@@ -41,38 +41,38 @@ ENQUEUED = ("Enqueued", "", False)
     [
         ({}, []),
         ({"status": None}, []),
-        ({"status": "odd", "next_run_at": at(9)}, []),
-        ({"next_run_at": at(9)}, [("Due", "attempt 1 of 3", True)]),
+        ({"status": "odd", "next_run_at": instant(9)}, []),
+        ({"next_run_at": instant(9)}, [("Due", "attempt 1 of 3", True)]),
         (
-            {"status": "failed", "next_run_at": at(9), "attempt_count": 1},
+            {"status": "failed", "next_run_at": instant(9), "attempt_count": 1},
             [("Next retry", "attempt 2 of 3", True)],
         ),
         (
-            {"status": "failed", "next_run_at": at(9), "max_attempts": None},
+            {"status": "failed", "next_run_at": instant(9), "max_attempts": None},
             [("Next retry", "", True)],
         ),
         (
-            {"next_run_at": at(9), "attempt_count": None},
+            {"next_run_at": instant(9), "attempt_count": None},
             [("Due", "attempt ? of 3", True)],
         ),
         (
-            {"status": "leased", "leased_by": "w1", "lease_expires_at": at(9)},
+            {"status": "leased", "leased_by": "w1", "lease_expires_at": instant(9)},
             [("Lease expires", "w1", True)],
         ),
         ({"status": "leased"}, [("Lease expires", "", True)]),
         (
-            {"status": "leased", "leased_by": "w1", "lease_expires_at": at(1)},
+            {"status": "leased", "leased_by": "w1", "lease_expires_at": instant(1)},
             [("Lease expired", "w1", False)],
         ),
         (
             {"status": "leased", "lease_expires_at": "no date"},
             [("Lease expires", "", True)],
         ),
-        ({"status": "succeeded", "finished_at": at(9)}, [("Succeeded", "", False)]),
-        ({"status": "dlq", "finished_at": at(9)}, [("Dead", "", False)]),
-        ({"status": "cancelled", "finished_at": at(9)}, [("Cancelled", "", False)]),
-        ({"status": "odd", "finished_at": at(9)}, [("Finished", "", False)]),
-        ({"status": None, "finished_at": at(9)}, [("Finished", "", False)]),
+        ({"status": "succeeded", "finished_at": instant(9)}, [("Succeeded", "", False)]),
+        ({"status": "dlq", "finished_at": instant(9)}, [("Dead", "", False)]),
+        ({"status": "cancelled", "finished_at": instant(9)}, [("Cancelled", "", False)]),
+        ({"status": "odd", "finished_at": instant(9)}, [("Finished", "", False)]),
+        ({"status": None, "finished_at": instant(9)}, [("Finished", "", False)]),
         ({"status": "succeeded"}, []),
     ],
 )
@@ -86,10 +86,10 @@ def test_waits_and_runs_are_measured_from_the_step_before() -> None:
     life = steps(
         owner="ada",
         status="succeeded",
-        finished_at=at(30),
+        finished_at=instant(30),
         attempts=[
-            attempt(1, started_at=at(5), finished_at=at(6), run_ms=1_000),
-            attempt(2, "succeeded", started_at=at(20), finished_at=at(30), wait_ms=250),
+            attempt(1, started_at=instant(5), finished_at=instant(6), run_ms=1_000),
+            attempt(2, "succeeded", started_at=instant(20), finished_at=instant(30), wait_ms=250),
         ],
     )
     assert [(step.name, step.note, step.wait_ms, step.run_ms, step.total_ms) for step in life] == [
@@ -104,15 +104,15 @@ def test_waits_and_runs_are_measured_from_the_step_before() -> None:
 def test_a_due_step_is_shown_unless_the_attempt_was_due_at_once() -> None:
     life = steps(
         attempts=[
-            attempt(1, eligible_at=at(0), started_at=at(1), finished_at=at(2)),
-            attempt(2, eligible_at=at(7), started_at=at(9), wait_ms=2_000),
-            attempt(3, eligible_at=at(3), started_at=at(12)),
+            attempt(1, eligible_at=instant(0), started_at=instant(1), finished_at=instant(2)),
+            attempt(2, eligible_at=instant(7), started_at=instant(9), wait_ms=2_000),
+            attempt(3, eligible_at=instant(3), started_at=instant(12)),
         ]
     )
     assert [(step.name, step.note, step.at) for step in life[1:4]] == [
-        ("Attempt 1", "failed on w1", at(1)),
-        ("Due again", "after 5.0 s", at(7)),
-        ("Attempt 2", "failed on w1", at(9)),
+        ("Attempt 1", "failed on w1", instant(1)),
+        ("Due again", "after 5 s", instant(7)),
+        ("Attempt 2", "failed on w1", instant(9)),
     ]
     assert [step.name for step in life[4:]] == [
         "Attempt 3"
@@ -121,10 +121,10 @@ def test_a_due_step_is_shown_unless_the_attempt_was_due_at_once() -> None:
 
 def test_a_last_attempt_without_a_number_has_no_wait() -> None:
     """A job that runs every hour records its last run: that one has not waited since creation."""
-    last = attempt(None, "succeeded", started_at=at(40), finished_at=at(45))
+    last = attempt(None, "succeeded", started_at=instant(40), finished_at=instant(45))
     (step,) = steps(attempts=[last])[1:]
-    assert (step.name, step.at, step.wait_ms) == ("Last attempt", at(40), None)
-    one_of_two = [attempt(None, "failed", started_at=at(1)), attempt(2, "succeeded")]
+    assert (step.name, step.at, step.wait_ms) == ("Last attempt", instant(40), None)
+    one_of_two = [attempt(None, "failed", started_at=instant(1)), attempt(2, "succeeded")]
     assert [step.name for step in steps(attempts=one_of_two)[1:]] == ["Attempt ?", "Attempt 2"]
 
 
@@ -150,8 +150,10 @@ def test_attempts_have_the_colour_of_their_outcome() -> None:
 
 
 def test_differing_clocks_give_no_negative_durations() -> None:
-    early = attempt(1, started_at=at(0) - timedelta(seconds=2), finished_at=at(0), run_ms=-5)
-    life = steps(status="dlq", finished_at=at(0) - timedelta(hours=1), attempts=[early])
+    early = attempt(
+        1, started_at=instant(0) - timedelta(seconds=2), finished_at=instant(0), run_ms=-5
+    )
+    life = steps(status="dlq", finished_at=instant(0) - timedelta(hours=1), attempts=[early])
     assert [(step.wait_ms, step.run_ms, step.total_ms) for step in life[1:]] == [
         (0, 0, None),
         (None, None, 0),
@@ -163,16 +165,21 @@ def test_a_value_that_is_no_date_is_shown_and_not_measured(odd: str | None) -> N
     life = steps(
         created_at=odd,
         status="succeeded",
-        finished_at=at(9),
-        attempts=[attempt(None, started_at=odd, finished_at=odd), attempt(2, started_at=at(5))],
+        finished_at=instant(9),
+        attempts=[
+            attempt(None, started_at=odd, finished_at=odd),
+            attempt(2, started_at=instant(5)),
+        ],
     )
-    assert [step.at for step in life] == [odd, odd, at(5), at(9)]
+    assert [step.at for step in life] == [odd, odd, instant(5), instant(9)]
     assert [step.wait_ms or step.total_ms for step in life] == [None] * 4
     assert life[1].name == "Attempt ?"
 
 
 def test_many_attempts_show_the_latest_and_count_the_others() -> None:
-    many = [attempt(number, started_at=at(5), finished_at=at(3)) for number in range(1, 1_001)]
+    many = [
+        attempt(number, started_at=instant(5), finished_at=instant(3)) for number in range(1, 1_001)
+    ]
     life = steps(attempts=many)
     assert len(life) == MAX_ATTEMPTS + 2
     assert (life[1].name, life[2].name) == ("950 attempts", "Attempt 951")

@@ -837,10 +837,10 @@ def test_list_copies_an_id_and_exports_the_filtered_jobs(
 def test_invalid_filter_shows_the_reason(visit: Visits, stack: Stack) -> None:
     page = visit(f"{stack.url}/dashboard/jobs?created_from=yesterday")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("created_from: Not a valid datetime.")
+    expect(alert).to_contain_text("From: Not a valid datetime.")
     expect(page.get_by_label("From", exact=True)).to_have_attribute("aria-invalid", "true")
     page.goto(f"{stack.url}/dashboard/jobs?job_id=ab")
-    expect(alert).to_contain_text("job_id: Must have at least 4 characters.")
+    expect(alert).to_contain_text("Job id: Must have at least 4 characters.")
     expect(page.get_by_label("Job id", exact=True)).to_have_attribute("aria-invalid", "true")
     page.get_by_role("link", name="Clear").click()
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -1147,15 +1147,15 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     expect(tile(page, "Queued")).to_have_text("2", timeout=SOON_MS)
 
 
-def test_one_of_thousands_of_types_is_found_by_name(visit: Visits, lone: Stack) -> None:
-    lone.database.jobs.insert_many([job(f"type.{number:04}") for number in range(2_000)])
-    page = visit(f"{lone.url}/dashboard?text=type.17")
+def test_one_of_many_types_is_found_by_name(visit: Visits, lone: Stack) -> None:
+    lone.database.jobs.insert_many([job(f"type.{number:04}") for number in range(400)])
+    page = visit(f"{lone.url}/dashboard?text=type.01")
     expect(page.locator("#types tbody tr")).to_have_count(50)
     expect(page.get_by_text("Showing 50 of 100")).to_be_visible()
-    page.goto(f"{lone.url}/dashboard?text=type.1777")
-    expect(page.locator("#types tbody th")).to_have_text(["type.1777"])
+    page.goto(f"{lone.url}/dashboard?text=type.0177")
+    expect(page.locator("#types tbody th")).to_have_text(["type.0177"])
     page.goto(f"{lone.url}/dashboard")
-    expect(page.get_by_text("Showing 50 of 2,000")).to_be_visible()
+    expect(page.get_by_text("Showing 50 of 400")).to_be_visible()
     page.goto(f"{lone.url}/dashboard/jobs")
     suggested = page.locator("datalist option").count()
     assert 0 < suggested <= 200
