@@ -1,4 +1,4 @@
-"""Puts the service together: `create_app` is the only place that knows all of its parts."""
+"""Creates the web service: `create_app` connects all of its parts."""
 
 import sys
 from typing import Any
@@ -32,17 +32,19 @@ from jobmon.web import (
     token_commands,
 )
 
-# gunicorn's own code for "do not start me again": a bad setting is not cured by trying.
+# gunicorn does not restart a process with this code: a new attempt cannot fix a bad setting.
 EXIT_BAD_SETTINGS = 3
 
 
 def create_app(
     settings: Settings | None = None, client: MongoClient[dict[str, Any]] | None = None
 ) -> Flask:
-    """The service as a Flask application.
+    """The web service as a Flask application.
 
-    Without `settings` they come from the environment, and a bad one ends the process with a
-    line that names it. A `client` (mongomock's, say) is used instead of connecting.
+    Without `settings` they are read from the environment; a bad one ends the process with a line
+    that names it. A `client`, for instance of mongomock, is used instead of a new connection.
+
+        app = create_app(Settings(mongo_uri="mongodb://localhost/app", jwt_secret_key=secret))
     """
     if settings is None:
         settings = _settings_from_env()
@@ -52,7 +54,7 @@ def create_app(
         API_TITLE="jobmon",
         API_VERSION=__version__,
         OPENAPI_VERSION="3.1.0",
-        PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token to check
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]

@@ -300,10 +300,10 @@ class TypeStats(Activity):
 
 
 class WindowMeta(Answer):
-    """The window of an answer, and how much of it is counted."""
+    """The window of an answer, and its counted part."""
 
-    start = Date(data_key="from", **describe("Start of the window, rounded to a whole step."))
-    end = Date(data_key="to", **describe("End of the window, exclusive, rounded to a whole step."))
+    start = Date(data_key="from", **describe("Start of the window, widened to a whole step."))
+    end = Date(data_key="to", **describe("End of the window, exclusive, widened to a whole step."))
     step = fields.Integer(**describe("Length of a step in seconds."))
     asOf = Date(**describe("Activity is counted up to this time."))
     source = fields.String(
