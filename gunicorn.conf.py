@@ -1,2 +1,2 @@
-# gunicorn reads this file by itself, so that a bare `gunicorn wsgi:app` is served right.
-from jobmon.serving import *  # noqa: F403
+# gunicorn finds this file here, so that `gunicorn wsgi:app` serves jobmon like `jobmon run`.
+from jobmon.serving.gunicorn_config import *  # noqa: F403

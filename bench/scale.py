@@ -120,7 +120,13 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
         "JOBMON_QUERY_TIMEOUT_MS": "120000",
         "PYTHONPATH": str(Path(__file__).parent),
     }
-    command = ["-m", "gunicorn", "--config", "python:jobmon.serving", "original:create()"]
+    command = [
+        "-m",
+        "gunicorn",
+        "--config",
+        "python:jobmon.serving.gunicorn_config",
+        "original:create()",
+    ]
     command += ["--log-level", "warning"]
     process = subprocess.Popen([sys.executable, *command], env=environment)
     try:

@@ -85,7 +85,13 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     _settings()
     # With a heap for each thread, every heap would grow to the largest answer of its thread.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    command = ["-m", "gunicorn", "--config", "python:jobmon.serving", *gunicorn_arguments]
+    command = [
+        "-m",
+        "gunicorn",
+        "--config",
+        "python:jobmon.serving.gunicorn_config",
+        *gunicorn_arguments,
+    ]
     os.execv(sys.executable, [sys.executable, *command, "jobmon.app:create_app()"])  # noqa: S606
 
 

@@ -79,7 +79,9 @@ def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes
         os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
     settings = Settings.from_env()
     start = running.enter_context(_children())
-    web = start(["gunicorn", "--config", "python:jobmon.serving", "jobmon.app:create_app()"])
+    web = start(
+        ["gunicorn", "--config", "python:jobmon.serving.gunicorn_config", "jobmon.app:create_app()"]
+    )
     _await_healthy(port, web)
     if with_sample:
         os.environ["JOBMON_WORKLOAD_MONGO_URI"] = settings.mongo_uri

@@ -127,7 +127,7 @@ def test_a_worker_hears_a_signal_from_its_first_moment_on(
     """gunicorn's worker has the master's handler at first, which only takes note."""
     (tmp_path / "hasty.py").write_text(
         "import os, signal\n"
-        "from jobmon.serving import *\n"
+        "from jobmon.serving.gunicorn_config import *\n"
         "def post_fork(arbiter, worker):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    for _ in range(1000): pass\n"
@@ -148,7 +148,7 @@ def test_workers_that_load_the_app_are_not_waited_for(
         "import time\nprint('loading', flush=True)\nwhile True: time.sleep(0.01)\n"
     )
     log = tmp_path / "log"
-    command = ("gunicorn", "--config", "python:jobmon.serving", "slow:app")
+    command = ("gunicorn", "--config", "python:jobmon.serving.gunicorn_config", "slow:app")
     process = start(log, silent, *command, PYTHONPATH=str(tmp_path), JOBMON_WORKERS="2")
     eventually(lambda: log.read_text().count("loading") == 2, within_s=60)
     assert ended(process, signal.SIGTERM, WITHIN_S) == 0

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon import worker
+from jobmon.dashboard import views
 from jobmon.demo.mongod import Mongod
+from jobmon.serving import limits
 
 from ..conftest import Api
 from ..support.waiting import eventually
@@ -117,7 +118,7 @@ def test_clients_that_send_slowly_hold_nobody_and_are_sent_away(served: Web) -> 
 
         # Each is given the time for a request, however it spends it.
         eventually(
-            lambda: not kinds_that_are_left(), within_s=worker.REQUEST_TIMEOUT_S + PATIENCE_S
+            lambda: not kinds_that_are_left(), within_s=limits.REQUEST_TIMEOUT_S + PATIENCE_S
         )
         for client in (head, body):
             fields, content = read_all(client).split(b"\r\n\r\n")
@@ -237,7 +238,7 @@ def test_unfinished_requests_have_a_bound_in_bytes(served: Web) -> None:
     body = b"token=" + b"x" * 60_000
     request = FORM + b"Connection: close\r\n" + padding
     request += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    kept = worker.MAX_RECEIVED_BYTES // (len(request) - 1)
+    kept = limits.MAX_RECEIVED_BYTES // (len(request) - 1)
     with ExitStack() as held:
         openings = [HEALTH] * 50 + [request[:-1]] * (kept + 20)
         clients = [held.enter_context(connect(served, opening)) for opening in openings]
@@ -261,8 +262,8 @@ def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
     """Would catch memory that clients fill with answers that they never read."""
     file = "dashboard/static/vendor/swagger-ui-bundle.js"
     request = f"GET /{file} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-    size = (Path(worker.__file__).parent / file).stat().st_size
-    kernel_bytes = 2 * worker.SEND_BUFFER_BYTES  # what it may keep of an answer, and more
+    size = (Path(views.__file__).parent / Path(file).relative_to("dashboard")).stat().st_size
+    kernel_bytes = 2 * limits.SEND_BUFFER_BYTES  # what it may keep of an answer, and more
     (worker_id,) = served.workers()
     sockets = Path(f"/proc/{worker_id}/fd")
     with connect(served, HEALTH + b"\r\n") as idle:
@@ -271,8 +272,8 @@ def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
     with ExitStack() as held:
         clients = [held.enter_context(connect_narrow(served, request)) for _ in range(80)]
         kept = range(
-            worker.MAX_UNSENT_BYTES // size,
-            worker.MAX_UNSENT_BYTES // (size - kernel_bytes) + 1,
+            limits.MAX_UNSENT_BYTES // size,
+            limits.MAX_UNSENT_BYTES // (size - kernel_bytes) + 1,
         )
         eventually(lambda: len(list(sockets.iterdir())) - before in kept, within_s=5)
         assert len(read_all(clients[-1])) > size
@@ -307,7 +308,8 @@ def test_an_export_that_nobody_reads_ends_and_frees_its_place(
     )
     impatient = tmp_path / "gunicorn.conf.py"  # a client that stalls is given up sooner
     impatient.write_text(
-        "from jobmon import worker\nfrom jobmon.serving import *\nworker.STALLED_TIMEOUT_S = 5\n"
+        "from jobmon.serving import limits\nfrom jobmon.serving.gunicorn_config import *\n"
+        "limits.STALLED_TIMEOUT_S = 5\n"
     )
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     web = Web(
@@ -328,7 +330,7 @@ def test_an_export_that_nobody_reads_ends_and_frees_its_place(
             eventually(lambda: web.get(export, ada) == 429)
             assert web.get(export, bob) == 200  # one caller does not keep all from exporting
             eventually(
-                lambda: web.get(export, ada) == 200, within_s=worker.STALLED_TIMEOUT_S + PATIENCE_S
+                lambda: web.get(export, ada) == 200, within_s=limits.STALLED_TIMEOUT_S + PATIENCE_S
             )
     finally:
         log = web.stop()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon import serving
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, free_port
+from jobmon.serving import gunicorn_config
 from jobmon.settings import Settings
 
 from ..conftest import Api
@@ -109,7 +109,7 @@ def test_several_workers_need_a_storage_for_a_limit(monkeypatch: pytest.MonkeyPa
 
     def start(workers: int) -> None:
         config = SimpleNamespace(preload_app=False, http_protocols=["h1"], workers=workers)
-        serving.on_starting(SimpleNamespace(cfg=config))
+        gunicorn_config.on_starting(SimpleNamespace(cfg=config))
 
     start(2)
     monkeypatch.setenv("JOBMON_RATE_LIMIT_PER_ADDRESS", "1/hour")

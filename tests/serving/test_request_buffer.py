@@ -1,12 +1,13 @@
-"""The worker's buffer of a request: would catch a head or body whose end is missed or seen too
-early, one that waits for what gunicorn refuses anyway, and lost bytes of the next request."""
+"""The worker's buffer of a request: would catch a head or body whose end is missed or found too
+early, a wait for a request that gunicorn refuses anyway, and lost bytes of the next request."""
 
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 
+from jobmon.serving.limits import MAX_HEAD_BYTES
+from jobmon.serving.request_buffer import RequestBuffer
 from jobmon.web.admission import MAX_BODY_BYTES
-from jobmon.worker import MAX_HEAD_BYTES, RequestBuffer
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -36,7 +37,7 @@ def buffer(proxy_protocol: str = "off") -> RequestBuffer:
     ],
     ids=["none", "empty", "sized", "chunked", "trailer"],
 )
-def test_a_request_ends_where_it_ends_however_it_is_cut(
+def test_receive_finds_the_end_of_a_request_in_pieces_of_any_size(
     framing: bytes, wire: bytes, body: bytes, step: int
 ) -> None:
     requests, sent = buffer(), HEAD + framing + b"\r\n" + wire
@@ -50,7 +51,7 @@ def test_a_request_ends_where_it_ends_however_it_is_cut(
     assert not requests.has_begun
 
 
-def test_what_comes_behind_a_request_is_the_next_one() -> None:
+def test_bytes_after_a_request_are_the_next_one() -> None:
     requests = buffer()
     assert requests.receive(NEXT + NEXT + NEXT[:9])
     assert next(requests).path == "/next"
@@ -73,7 +74,9 @@ def test_what_comes_behind_a_request_is_the_next_one() -> None:
     ],
     ids=["line", "head", "bare line feed", "bare in a header", "two lengths", "negative"],
 )
-def test_what_is_refused_is_not_waited_for(sent: bytes, failure: type[Exception]) -> None:
+def test_receive_does_not_wait_for_the_end_of_a_refused_request(
+    sent: bytes, failure: type[Exception]
+) -> None:
     requests = buffer()
     assert requests.receive(sent)
     with pytest.raises(failure):
@@ -91,7 +94,7 @@ def test_what_is_refused_is_not_waited_for(sent: bytes, failure: type[Exception]
     ],
     ids=["sized", "chunked", "tiny chunks", "negative", "endless size"],
 )
-def test_a_body_that_is_too_large_or_absurd_is_cut(sent: bytes, is_too_large: bool) -> None:
+def test_a_body_that_is_too_large_or_malformed_is_cut(sent: bytes, is_too_large: bool) -> None:
     requests = buffer()
     assert requests.receive(HEAD + sent)
     request = next(requests)
@@ -100,7 +103,7 @@ def test_a_body_that_is_too_large_or_absurd_is_cut(sent: bytes, is_too_large: bo
 
 
 @pytest.mark.parametrize("step", [1, 5, 1_000])
-def test_a_request_behind_a_proxy_header_is_found(step: int) -> None:
+def test_a_request_after_a_proxy_header_is_found(step: int) -> None:
     text = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
     for header in (PROXY_V2, text, b""):
         requests, sent = buffer("auto"), header + NEXT

@@ -1,0 +1,1 @@
+"""Serves the app with gunicorn: its configuration, and a worker that slow clients cannot hold."""

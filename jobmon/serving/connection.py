@@ -1,0 +1,197 @@
+"""A client's connection, to which a thread writes without waiting for the client."""
+
+import errno
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from typing import Any
+
+from gunicorn.config import Config
+
+from jobmon.serving import limits
+from jobmon.serving.request_buffer import RequestBuffer
+
+
+class Stage(Enum):
+    """What a connection waits for."""
+
+    HANDSHAKE = auto()
+    RECEIVING = auto()
+    WORKING = auto()  # for a thread
+    FLUSHING = auto()  # the thread is done; for the client to read the answer
+    IDLE = auto()  # kept alive
+    LINGERING = auto()  # shut down on our side; for the client to close
+    CLOSED = auto()
+
+
+class Connection:
+    """A client's connection; gunicorn writes answers to it as to a socket.
+
+    Bytes that the client does not take at once are kept, and `report_unsent` is called in the
+    thread that writes: the event loop must send them.
+    """
+
+    # Read by gunicorn's worker; the connection is always initialized and HTTP/1.
+    initialized = True
+    data_ready = True
+    is_http2 = False
+
+    def __init__(
+        self,
+        cfg: Config,
+        raw: socket.socket,
+        client: Any,
+        server: Any,
+        report_unsent: Callable[["Connection"], None],
+    ) -> None:
+        self.raw = raw
+        self.client = client
+        self.server = server
+        self.parser = RequestBuffer(cfg, client)
+        self.stage = Stage.RECEIVING
+        self.events = 0  # for which the event loop waits
+        self.keeps_alive = False
+        self.received_bytes = 0  # of a request that is not complete
+        self.lingered_bytes = 0
+        self.unsent_bytes = 0
+        self._report_unsent = report_unsent
+        self._has_room = threading.Condition(threading.Lock())
+        self._unsent: deque[memoryview] = deque()
+        self._is_lost = False
+        self.send_event = selectors.EVENT_WRITE
+
+    @property
+    def sock(self) -> "Connection":
+        """The object to which gunicorn writes."""
+        return self
+
+    def init(self) -> None:
+        """Nothing; called by gunicorn in the thread."""
+
+    def setblocking(self, _: bool) -> None:
+        """Nothing; the socket never blocks."""
+
+    def gettimeout(self) -> float:
+        """0, as of a socket that never blocks."""
+        return 0.0
+
+    def shutdown(self, _: int) -> None:
+        """Nothing; the event loop closes the connection once the answer is sent."""
+
+    def close(self) -> None:
+        """Nothing, as `shutdown`."""
+
+    def send(self, data: bytes) -> int:
+        """Nothing: gunicorn sends a `100 Continue` this way, which the event loop has sent."""
+        return len(data)
+
+    def settimeout(self, _: float | None) -> None:
+        """Nothing; the socket never blocks."""
+
+    def recv(self, _: int) -> bytes:
+        """No bytes; the event loop receives."""
+        return b""
+
+    def sendall(self, data: bytes) -> None:
+        """Send or keep the data; waits while more than MAX_STREAM_BYTES are unsent.
+
+        BrokenPipeError if the client has gone or has stalled.
+        """
+        with self._has_room:
+            # The event loop aborts a connection that stalls, which wakes this thread.
+            has_room = self._has_room.wait_for(self._takes_more, 2 * limits.STALLED_TIMEOUT_S)
+            if self._is_lost or not has_room:
+                raise BrokenPipeError(errno.EPIPE, "the client no longer reads")
+            is_sending = bool(self._unsent)
+            self._unsent.append(memoryview(data))
+            self.unsent_bytes += len(data)
+            if not is_sending:
+                self._send()
+            has_more = bool(self._unsent)
+        if has_more and not is_sending:
+            self._report_unsent(self)
+
+    def flush(self) -> bool:
+        """Send what the client takes now; whether it took any. OSError if it has gone."""
+        with self._has_room:
+            before = self.unsent_bytes
+            self._send()
+            self._has_room.notify_all()
+            return self.unsent_bytes < before
+
+    def abort(self) -> None:
+        """Close at once; a thread that still writes gets a BrokenPipeError."""
+        with self._has_room:
+            self._drop_unsent()
+            self.raw.close()
+
+    def _takes_more(self) -> bool:
+        return self._is_lost or self.unsent_bytes <= limits.MAX_STREAM_BYTES
+
+    def _send(self) -> None:
+        try:
+            while self._unsent:
+                part = self._unsent[0]
+                sent = self.raw.send(part)
+                self.unsent_bytes -= sent
+                if sent == len(part):
+                    self._unsent.popleft()
+                else:
+                    self._unsent[0] = part[sent:]
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self.send_event = selectors.EVENT_WRITE
+        except ssl.SSLWantReadError:
+            self.send_event = selectors.EVENT_READ
+        except OSError:
+            self._drop_unsent()
+            raise
+
+    def _drop_unsent(self) -> None:
+        self._is_lost = True
+        self._unsent.clear()
+        self.unsent_bytes = 0
+        self._has_room.notify_all()
+
+
+class WaitingList:
+    """Connections that wait for their client, the one that has waited longest first."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._since: dict[Connection, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._since)
+
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self._since
+
+    def add(self, connection: Connection) -> None:
+        """Start to wait, or start again."""
+        self._since.pop(connection, None)
+        self._since[connection] = time.monotonic()
+
+    def discard(self, connection: Connection) -> None:
+        """Stop to wait, if it does."""
+        self._since.pop(connection, None)
+
+    def oldest(self) -> Connection | None:
+        """The one that has waited longest, if any."""
+        return next(iter(self._since), None)
+
+    def expired(self) -> list[Connection]:
+        """Those that have waited longer than `timeout_s`."""
+        now, found = time.monotonic(), []
+        for connection, since in self._since.items():
+            if now - since < self.timeout_s:
+                break
+            found.append(connection)
+        return found

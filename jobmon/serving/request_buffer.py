@@ -1,0 +1,200 @@
+"""Receives a request into memory, for gunicorn's parser to read without waiting."""
+
+import io
+import re
+import struct
+from typing import Any
+
+from gunicorn.config import Config
+from gunicorn.http import RequestParser
+from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.errors import LimitRequestHeaders
+from gunicorn.http.message import PP_V2_SIGNATURE, Request
+from gunicorn.http.unreader import Unreader
+
+from jobmon.serving.limits import MAX_HEAD_BYTES
+from jobmon.web.admission import MAX_BODY_BYTES
+
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_HEAD_END = b"\r\n\r\n"
+_PROXY_HEADER_BYTES = 16
+
+
+class _ReceivedBytes(Unreader):
+    """Gives gunicorn's parser the received bytes, and no others."""
+
+    too_large = False
+
+    def chunk(self, size_hint: int | None = None) -> bytes:  # noqa: ARG002 - gunicorn's interface
+        if self.too_large:
+            raise LimitRequestHeaders("limit request headers")
+        return b""  # the end, to the parser
+
+    def __len__(self) -> int:
+        return self.buf.seek(0, io.SEEK_END)
+
+    def add(self, data: bytes) -> None:
+        self.buf.seek(0, io.SEEK_END)
+        self.buf.write(data)
+
+
+class _ChunkScanner:
+    """Finds the end of a chunked body (RFC 9112, 7.1); gunicorn's parser validates it."""
+
+    def __init__(self) -> None:
+        self.is_too_large = False
+        self._size = 0
+        self._skip = 0
+        self._line = b""
+        self._in_trailer = False
+        self._overhead = 0
+
+    def scan(self, data: bytes) -> bool:
+        """Whether the body ends in `data`, or waiting for its end is useless."""
+        at = 0
+        while at < len(data):
+            if self._skip:
+                skipped = min(self._skip, len(data) - at)
+                self._skip -= skipped
+                at += skipped
+                continue
+            end = data.find(b"\n", at) + 1 or len(data)
+            self._overhead += end - at
+            if self._overhead > MAX_BODY_BYTES + MAX_HEAD_BYTES:
+                self.is_too_large = True
+                return True
+            self._line += data[at:end]
+            at = end
+            if self._line.endswith(b"\n"):
+                line, self._line = self._line.strip(), b""
+                if self._scan_line(line):
+                    return True
+        return False
+
+    def _scan_line(self, line: bytes) -> bool:
+        if self._in_trailer:
+            return not line
+        try:
+            size = int(line.split(b";")[0], 16)
+        except ValueError:
+            return True
+        self._size += size
+        self._skip = size + 2 if size else 0
+        self._in_trailer = size == 0
+        self.is_too_large = self._size > MAX_BODY_BYTES
+        return size < 0 or self.is_too_large
+
+
+class RequestBuffer(RequestParser):
+    """gunicorn's parser over a buffer: it never waits for a client.
+
+    >>> buffer = RequestBuffer(cfg, client)
+    >>> while not buffer.receive(connection.recv(65_536)):
+    ...     pass
+    >>> request = next(buffer)  # or raises what is wrong with it
+    """
+
+    def __init__(self, cfg: Config, client: Any) -> None:
+        super().__init__(cfg, iter(()), client)
+        self.unreader: _ReceivedBytes = _ReceivedBytes()
+        self._has_proxy_header = cfg.proxy_protocol != "off"
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head = bytearray()
+        self._searched = 0
+        self._request: Request | None = None
+        self._failure: Exception | None = None
+        self._body_bytes = 0
+        self.is_too_large = False
+        self._chunks: _ChunkScanner | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of a request was received."""
+        return bool(self._head) or self._request is not None
+
+    def receive(self, data: bytes) -> bool:
+        """Add bytes; whether the request is complete now, or waiting for its end is useless."""
+        if self._request is None:
+            self._head += data
+            if not self._head_ends():
+                return False
+            self._parse_head()
+            if self._failure is not None:
+                return True
+            data = self.unreader.buf.getvalue()
+        else:
+            self.unreader.add(data)
+        return self._body_ends(data)
+
+    def take_next(self) -> bool:
+        """Go on to a request that was received with the one before; as `receive`."""
+        self._reset()
+        rest = self.unreader.take_buffered()
+        return bool(rest) and self.receive(rest)
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for a 100 before it sends the body."""
+        return bool(getattr(self._request, "_expected_100_continue", False))
+
+    def __next__(self) -> Request:
+        if self._failure is not None:
+            raise self._failure
+        assert self._request is not None  # noqa: S101 - `receive` was true
+        return self._request
+
+    def _head_ends(self) -> bool:
+        start = self._proxy_header_end()
+        if start is None:
+            return False
+        searched = max(start, self._searched - len(_HEAD_END) + 1)
+        if self._head.find(_HEAD_END, searched) >= 0:
+            return True
+        self._searched = len(self._head)
+        # Of what follows, gunicorn's parser refuses both without the end of the head.
+        if len(self._head) > start + MAX_HEAD_BYTES:
+            self.unreader.too_large = True
+            return True
+        return _BARE_LINE_FEED.search(self._head, searched) is not None
+
+    def _proxy_header_end(self) -> int | None:
+        """Where the request begins after a binary PROXY header; None if that is incomplete."""
+        if not self._has_proxy_header or self.req_count:
+            return 0
+        if not self._head.startswith(PP_V2_SIGNATURE):
+            return None if PP_V2_SIGNATURE.startswith(self._head) else 0
+        if len(self._head) < _PROXY_HEADER_BYTES:
+            return None
+        (length,) = struct.unpack_from(">H", self._head, 14)
+        end = _PROXY_HEADER_BYTES + int(length)
+        return end if len(self._head) >= end else None
+
+    def _parse_head(self) -> None:
+        self.unreader.unread(bytes(self._head))
+        self._head.clear()
+        try:
+            self._request = super().__next__()
+        except Exception as error:  # noqa: BLE001 - raised again by `next`, in the thread
+            self._failure = error
+            return
+        assert self._request.body is not None  # noqa: S101 - there always is one
+        reader = self._request.body.reader
+        if isinstance(reader, LengthReader):
+            self._body_bytes = reader.length
+        elif isinstance(reader, ChunkedReader):
+            self._chunks = _ChunkScanner()
+
+    def _body_ends(self, data: bytes) -> bool:
+        """Whether the body ends in `data`, the last bytes received; too large a body is cut."""
+        assert self._request is not None  # noqa: S101
+        if self._chunks is not None:
+            ends = self._chunks.scan(data)
+            self.is_too_large = self._chunks.is_too_large
+        else:
+            ends = len(self.unreader) >= self._body_bytes
+            self.is_too_large = self._body_bytes > MAX_BODY_BYTES
+        if self.is_too_large:
+            self._request.force_close()  # the next request's begin is unknown
+        return ends or self.is_too_large

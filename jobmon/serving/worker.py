@@ -1,0 +1,389 @@
+"""The gunicorn worker: a thread works only on a request that has been received completely.
+
+gunicorn's threaded worker gives a thread to each connection from its first byte to the last byte of
+the answer, so that clients that send or read slowly hold all threads. Here the worker's event loop
+receives requests within a time limit and sends what clients have not read yet. gunicorn's own code
+parses and answers the requests. docs/architecture.md has the details.
+"""
+
+import errno
+import io
+import logging
+import resource
+import selectors
+import socket
+import ssl
+import time
+from concurrent.futures import Future
+from functools import partial
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.http.message import Request
+from gunicorn.sock import ssl_context
+from gunicorn.workers.gthread import ThreadWorker
+
+from jobmon.serving import limits
+from jobmon.serving.connection import Connection, Stage, WaitingList
+from jobmon.web.admission import MAX_BODY_BYTES
+
+log = logging.getLogger(__name__)
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_TIMEOUT_BODY = (
+    b'{"error":{"code":"request_timeout",'
+    b'"message":"The request was not received within %d seconds."}}\n' % limits.REQUEST_TIMEOUT_S
+)
+_TIMEOUT_ANSWER = (
+    b"HTTP/1.1 408 Request Timeout\r\n"
+    b"Content-Type: application/json\r\n"
+    b"Content-Length: %d\r\n"
+    b"Cache-Control: no-store\r\n"
+    b"X-Content-Type-Options: nosniff\r\n"
+    b"Connection: close\r\n\r\n%s" % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
+)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class BufferedWorker(ThreadWorker):
+    """gunicorn's threaded worker with an event loop that receives requests and sends answers.
+
+    All methods run in the event loop's thread, except `handle_request` and `_defer_sending`.
+    """
+
+    cfg: Config
+    log: Logger
+    _accepting: bool
+
+    def init_process(self) -> None:
+        """Prepare the bounds before the worker's loop begins."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = self.worker_connections + limits.SPARE_DESCRIPTORS
+        if soft < wanted:
+            soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.worker_connections = min(
+            self.worker_connections, max(soft - limits.SPARE_DESCRIPTORS, 64)
+        )
+        self._context = ssl_context(self.cfg) if self.cfg.is_ssl else None
+        self._connections: set[Connection] = set()
+        self._receiving = WaitingList(limits.REQUEST_TIMEOUT_S)
+        self._sending = WaitingList(limits.STALLED_TIMEOUT_S)
+        self._lingering = WaitingList(limits.LINGER_S)
+        # gunicorn reads its length to decide whether one more connection is kept alive.
+        self._idle = self.keepalived_conns = WaitingList(self.cfg.keepalive)  # type: ignore[assignment]
+        self._received_bytes = 0  # by requests that are not complete
+        self._timed_out = self._aborted = 0
+        self._reported_at = -float("inf")
+        for listener in self.sockets:  # accepted sockets inherit it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.SEND_BUFFER_BYTES)
+        super().init_process()
+
+    def run(self) -> None:
+        """Serve until the worker is stopped, then finish the requests under way."""
+        self.poller.register(
+            self.method_queue.fileno(),  # type: ignore[arg-type]
+            selectors.EVENT_READ,
+            self.method_queue.run_callbacks,
+        )
+        self.set_accept_enabled(True)
+        while self.alive:
+            self._run_once(1.0)
+            self.alive = self.alive and self.is_parent_alive()
+        self._finish()
+
+    def _run_once(self, timeout_s: float) -> None:
+        self.notify()
+        self.wait_for_and_dispatch_events(timeout_s)
+        self._expire()
+
+    def _finish(self) -> None:
+        """Answer all that connected before the sockets close, within graceful_timeout."""
+        stopped_at = time.monotonic()
+        self._idle.timeout_s = min(self._idle.timeout_s, limits.STOP_IDLE_S)
+        while time.monotonic() - stopped_at < self.cfg.graceful_timeout:
+            if self._accepting and time.monotonic() - stopped_at >= limits.STOP_ACCEPT_S:
+                self.set_accept_enabled(False)
+                for listener in self.sockets:
+                    while self._accept_one(listener):
+                        pass
+                    listener.close()
+            if not self._connections and not self._accepting:
+                break
+            self._run_once(0.1)
+        for connection in list(self._connections):
+            self._close(connection)
+        self.tpool.shutdown(wait=False)
+        self.poller.close()
+        self.method_queue.close()
+
+    # Accepting and receiving
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept a connection, and receive what it has sent already."""
+        self._accept_one(listener)
+
+    def _accept_one(self, listener: socket.socket) -> bool:
+        if len(self._connections) >= self.worker_connections:
+            self._make_room()
+        try:
+            raw, client = listener.accept()
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                self._make_room()
+            return False  # any other error concerns one connection only
+        raw.setblocking(False)
+        connection = Connection(self.cfg, raw, client, listener.getsockname(), self._defer_sending)
+        self._connections.add(connection)
+        self._receiving.add(connection)
+        try:
+            if self._context is not None:
+                connection.raw = self._context.wrap_socket(
+                    raw,
+                    server_side=True,
+                    do_handshake_on_connect=False,
+                    suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
+                )
+                connection.stage = Stage.HANDSHAKE
+            self._proceed(connection)
+        except OSError as error:
+            self.log.debug("Connection closed: %s", error)
+            self._close(connection)
+        return True
+
+    def _handle_event(self, connection: Connection, _: object) -> None:
+        """The client has sent something, or can take something."""
+        if connection.stage is Stage.CLOSED:
+            return  # by an earlier event of the same round
+        try:
+            self._proceed(connection)
+        except OSError as error:  # ssl.SSLError is one
+            self.log.debug("Connection closed: %s", error)
+            self._close(connection)
+
+    def _proceed(self, connection: Connection) -> None:
+        match connection.stage:
+            case Stage.HANDSHAKE:
+                self._shake_hands(connection)
+            case Stage.IDLE:
+                self._idle.discard(connection)
+                connection.stage = Stage.RECEIVING
+                self._receiving.add(connection)
+                self._receive(connection)
+            case Stage.RECEIVING:
+                self._receive(connection)
+            case Stage.LINGERING:
+                self._linger(connection)
+            case Stage.WORKING | Stage.FLUSHING:
+                self._flush(connection)
+
+    def _shake_hands(self, connection: Connection) -> None:
+        assert isinstance(connection.raw, ssl.SSLSocket)  # noqa: S101
+        try:
+            connection.raw.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(connection, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._watch(connection, selectors.EVENT_WRITE)
+        else:
+            connection.stage = Stage.RECEIVING
+            self._receive(connection)
+
+    def _receive(self, connection: Connection) -> None:
+        while (data := self._receive_bytes(connection)) is not None:
+            if not data:
+                self._close(connection)
+                return
+            connection.received_bytes += len(data)
+            self._received_bytes += len(data)
+            was_waiting = connection.parser.expects_continue
+            if connection.parser.receive(data):
+                self._start_work(connection)
+                return
+            if connection.parser.expects_continue and not was_waiting:
+                connection.raw.send(_CONTINUE)
+            while self._received_bytes > limits.MAX_RECEIVED_BYTES:
+                self._abort_oldest(self._receiving)
+            if connection.stage is Stage.CLOSED:
+                return  # it was the oldest
+
+    def _receive_bytes(self, connection: Connection) -> bytes | None:
+        """Received bytes: empty at the end, None if there are none yet."""
+        try:
+            return connection.raw.recv(limits.RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._watch(connection, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._watch(connection, selectors.EVENT_WRITE)
+        return None
+
+    def _start_work(self, connection: Connection) -> None:
+        """Let a thread answer the request that was received."""
+        self._stop_receiving(connection)
+        self._watch(connection, 0)
+        connection.stage = Stage.WORKING
+        self.enqueue_req(connection)  # type: ignore[arg-type]
+
+    def _stop_receiving(self, connection: Connection) -> None:
+        self._receiving.discard(connection)
+        self._received_bytes -= connection.received_bytes
+        connection.received_bytes = 0
+
+    # In a thread
+
+    def handle_request(self, req: Request, conn: Connection) -> bool:  # type: ignore[override]
+        """Answer a request whose body is in memory; whether the connection can be kept."""
+        # Reading the body here lets gunicorn refuse a malformed one, outside of the app.
+        assert req.body is not None  # noqa: S101 - there always is one
+        # The app refuses too large a body by its length; its end was not received.
+        too_large = conn.parser.is_too_large
+        body = bytes(MAX_BODY_BYTES + 1) if too_large else req.body.read(MAX_BODY_BYTES)
+        req.body = io.BytesIO(body)  # type: ignore[assignment]
+        return super().handle_request(req, conn)  # type: ignore[arg-type]
+
+    # Sending
+
+    def finish_request(self, conn: Connection, fs: Future[bool]) -> None:  # type: ignore[override]
+        """The thread is done with the connection."""
+        if conn.stage is Stage.CLOSED:
+            return
+        conn.keeps_alive = not fs.cancelled() and fs.exception() is None and fs.result()
+        conn.stage = Stage.FLUSHING
+        if not conn.unsent_bytes:
+            self._finish_answer(conn)  # else it is being sent
+
+    def _defer_sending(self, connection: Connection) -> None:
+        """Have the event loop send what a thread has left."""
+        self.method_queue.defer(self.start_sending, connection)
+
+    def start_sending(self, connection: Connection) -> None:
+        """Send what a thread has left for the client to read."""
+        if connection.stage in (Stage.WORKING, Stage.FLUSHING) and connection.unsent_bytes:
+            self._sending.add(connection)
+            self._watch(connection, connection.send_event)
+            unsent = sum(sending.unsent_bytes for sending in self._sending)
+            while unsent > limits.MAX_UNSENT_BYTES and len(self._sending) > 1:
+                oldest = self._sending.oldest()
+                assert oldest is not None  # noqa: S101
+                unsent -= oldest.unsent_bytes
+                self._abort(oldest)
+
+    def _flush(self, connection: Connection) -> None:
+        if connection.flush():
+            self._sending.add(connection)
+        if connection.unsent_bytes:
+            self._watch(connection, connection.send_event)
+            return
+        self._sending.discard(connection)
+        self._watch(connection, 0)
+        if connection.stage is Stage.FLUSHING:
+            self._finish_answer(connection)
+
+    def _finish_answer(self, connection: Connection) -> None:
+        """After an answer was sent: take the next request, wait for it, or close."""
+        self._sending.discard(connection)
+        if not connection.keeps_alive:
+            self._shut_down(connection)
+        elif connection.parser.take_next():
+            self._start_work(connection)
+        elif connection.parser.has_begun:
+            connection.stage = Stage.RECEIVING
+            self._receiving.add(connection)
+            self._watch(connection, selectors.EVENT_READ)
+        else:
+            connection.stage = Stage.IDLE
+            self._idle.add(connection)
+            self._watch(connection, selectors.EVENT_READ)
+
+    # Closing
+
+    def _shut_down(self, connection: Connection) -> None:
+        """Shut down our side, and close once the client does (RFC 9112, 9.6)."""
+        connection.stage = Stage.LINGERING
+        self._lingering.add(connection)
+        try:
+            connection.raw.shutdown(socket.SHUT_WR)
+            self._linger(connection)
+        except OSError:
+            self._close(connection)
+
+    def _linger(self, connection: Connection) -> None:
+        """Read what the client still sends: unread bytes make the kernel reset the answer."""
+        while data := self._receive_bytes(connection):
+            connection.lingered_bytes += len(data)
+            if connection.lingered_bytes > limits.MAX_LINGER_BYTES:
+                break
+        if data is not None:
+            self._close(connection)
+
+    def _expire(self) -> None:
+        for connection in self._receiving.expired():
+            self._time_out(connection)
+        for connection in self._idle.expired():
+            self._idle.discard(connection)
+            self._shut_down(connection)
+        for connection in self._lingering.expired():
+            self._close(connection)
+        for connection in self._sending.expired():
+            self._abort(connection)
+        self._report()
+
+    def _time_out(self, connection: Connection) -> None:
+        self._timed_out += 1
+        self._stop_receiving(connection)
+        try:
+            if connection.parser.has_begun:
+                connection.raw.send(_TIMEOUT_ANSWER)
+        except OSError:
+            self._close(connection)
+        else:
+            self._shut_down(connection)
+
+    def _make_room(self) -> None:
+        """Close the connection that has waited longest for its client."""
+        self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
+
+    def _abort_oldest(self, *lists: WaitingList) -> None:
+        for waiting in lists:
+            if (oldest := waiting.oldest()) is not None:
+                self._abort(oldest)
+                return
+
+    def _abort(self, connection: Connection) -> None:
+        self._aborted += 1
+        self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        self._watch(connection, 0)
+        self._stop_receiving(connection)
+        for waiting in (self._idle, self._sending, self._lingering):
+            waiting.discard(connection)
+        self._connections.discard(connection)
+        connection.stage = Stage.CLOSED
+        connection.abort()
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        """Wait for these events of a connection, 0 for none."""
+        if events == connection.events:
+            return
+        if not events:
+            self.poller.unregister(connection.raw)
+        elif not connection.events:
+            self.poller.register(connection.raw, events, partial(self._handle_event, connection))
+        else:
+            self.poller.modify(connection.raw, events, partial(self._handle_event, connection))
+        connection.events = events
+
+    def _report(self) -> None:
+        """Log how many clients were too slow, at most every ten seconds."""
+        if not (self._timed_out or self._aborted):
+            return
+        if time.monotonic() - self._reported_at < limits.REPORT_EVERY_S:
+            return
+        log.warning(
+            "slow clients: %d requests not received in time, %d connections closed",
+            self._timed_out,
+            self._aborted,
+        )
+        self._timed_out = self._aborted = 0
+        self._reported_at = time.monotonic()
