@@ -116,7 +116,7 @@ def api() -> Iterator[Api]:
     client.watched.jobs.insert_many({"jobId": name, "createdBy": owner} for name, owner in jobs)
     client[settings.state_db][REVOKED].insert_one({"_id": "revoked"})
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("jobmon.rollup.series.tally", lambda *_: {})  # mongomock cannot
+        patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
         yield Api(create_app(settings, client))
 
 

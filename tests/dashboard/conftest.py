@@ -20,7 +20,7 @@ def service(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Make:
     """Make the service over `watched`, without a history: mongomock cannot count one."""
-    monkeypatch.setattr("jobmon.rollup.series.tally", lambda *_: {})
+    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
 
     def make(**given: Any) -> Api:
         return Api(create_app(make_settings(**given), watched.client))

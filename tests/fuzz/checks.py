@@ -388,7 +388,7 @@ class World:
         with patch.multiple(segments_module, SEGMENT_JOBS=3, SPLIT_ABOVE=6, MERGE_BELOW=1):
             self._check_segments(stats)
         if self._indexed:  # what happened is not counted without
-            with patch.object(series_module, "KEEP_LIVE_S", 1e-6):  # not the last batch's
+            with patch.object(series_module, "LIVE_TTL_S", 1e-6):  # not the last batch's
                 self._check_series()
         metrics = self.ask("/metrics").text
         families = {family.name: family for family in text_string_to_metric_families(metrics)}

@@ -33,7 +33,7 @@ def service(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Api]:
-    monkeypatch.setattr("jobmon.rollup.series.tally", lambda *_: {})  # mongomock cannot
+    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
     watched.jobs.insert_one({"jobId": "adas", "createdBy": "ada"})
 
     def make(**given: Any) -> Api:
