@@ -1,6 +1,8 @@
-"""What `deploy/` holds: would catch an alert that never fires or always does, one without a section
-in the runbook, a panel that asks for a metric that is not there, and a container that could do more
-than it must."""
+"""The files in `deploy/`, and the compose file.
+
+Catches an alert that never fires or always fires, an alert without a section in the runbook, a
+panel with an unknown metric, and a container with more rights than it needs.
+"""
 
 import json
 import re
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from jobmon.api.metrics import QueueMetrics
 
 from .api.test_metrics import TALLY, Answering, Rollup, promtool, samples, text_of
 from .conftest import Api
@@ -29,7 +33,7 @@ MAIL = 'job="jobmon",instance="a",type="mail"'
 FINISHED, DEAD = "jobmon_attempts_finished_total", "jobmon_jobs_dead_lettered_total"
 
 
-def plain(name: str) -> str:
+def series_of_service(name: str) -> str:
     return f'{name}{{job="jobmon",instance="a"}}'
 
 
@@ -42,19 +46,28 @@ def ran_up_to(seconds: str) -> str:
 
 
 DUE, COLLECTOR, DATABASE = (
-    plain(f"jobmon_{name}") for name in ("eligible_jobs", "collector_up", "database_up")
+    series_of_service(f"jobmon_{name}") for name in ("eligible_jobs", "collector_up", "database_up")
 )
-AGE, LEASES = plain("jobmon_counters_age_seconds"), plain("jobmon_expired_leases")
-HISTORY, ESTIMATED = plain("jobmon_history_age_seconds"), plain("jobmon_jobs_estimated")
-READABLE, OWN = plain("jobmon_database_readable"), plain("jobmon_own_database_readable")
+AGE, LEASES = (
+    series_of_service("jobmon_counters_age_seconds"),
+    series_of_service("jobmon_expired_leases"),
+)
+HISTORY, ESTIMATED = (
+    series_of_service("jobmon_history_age_seconds"),
+    series_of_service("jobmon_jobs_estimated"),
+)
+READABLE, OWN = (
+    series_of_service("jobmon_database_readable"),
+    series_of_service("jobmon_own_database_readable"),
+)
 
 
 def jobs(status: str) -> str:
     return f'jobmon_jobs{{{MAIL},status="{status}"}}'
 
 
-# A value a minute; the alert is looked at in the 60th. First what fires, then what must not: what
-# is nearest to it.
+# One value a minute; the alert is evaluated in the 60th. For each alert: series that fire, the
+# nearest series that do not, and the labels that it adds.
 CASES: dict[str, tuple[Series, Series, Labels]] = {
     "JobmonQueueStalled": (
         {DUE: "5x90", attempts("succeeded"): "9x90"},
@@ -93,7 +106,7 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {HISTORY: "15x90", COLLECTOR: "1x90"},
         {},
     ),
-    "JobmonFiguresDiffer": (
+    "JobmonStatisticsDiffer": (
         {jobs("queued"): "500x90", jobs("dlq"): "300x90", ESTIMATED: "1200x90"},
         {jobs("queued"): "500x90", jobs("dlq"): "300x90", ESTIMATED: "950x90"},
         {},
@@ -105,13 +118,17 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {},
     ),
     "JobmonDatabaseDown": ({DATABASE: "0x90"}, {DATABASE: "1x90"}, {}),
-    "JobmonDown": ({plain("up"): "0x90"}, {plain("up"): "1x90"}, {"instance": "a"}),
+    "JobmonDown": (
+        {series_of_service("up"): "0x90"},
+        {series_of_service("up"): "1x90"},
+        {"instance": "a"},
+    ),
 }
 
 
 def unit_test(alert: str, series: Series, expected: list[dict[str, Any]]) -> dict[str, Any]:
     def values(short: str) -> str:
-        """`5x90` is nine tens of fives: promtool wants a step."""
+        """`5x90` is ninety times 5; promtool requires a step, `5+0x90`."""
         return re.sub(r"(^| )(\d+)x", r"\1\2+0x", short)
 
     return {
@@ -123,13 +140,13 @@ def unit_test(alert: str, series: Series, expected: list[dict[str, Any]]) -> dic
     }
 
 
-def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
+def test_alerts_near_their_limit_fire_only_above_it(tmp_path: Path) -> None:
     tests = []
     for alert, (firing, quiet, more) in CASES.items():
         rule = ALERTS[alert]
         labels = {"job": "jobmon", **rule["labels"], **more}
-        told = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
-        tests += [unit_test(alert, firing, told), unit_test(alert, quiet, [])]
+        fired = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
+        tests += [unit_test(alert, firing, fired), unit_test(alert, quiet, [])]
     run_promtool(tmp_path, tests)
 
 
@@ -142,22 +159,22 @@ def run_promtool(tmp_path: Path, tests: list[dict[str, Any]]) -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-# What must fire, too, and what must not, beyond one case of each.
+# More cases: the alert, its series, and whether it fires.
 MORE_CASES: list[tuple[str, Series, bool]] = [
-    ("JobmonHistoryStalled", {COLLECTOR: "1x90"}, True),  # it never counted any
+    ("JobmonHistoryStalled", {COLLECTOR: "1x90"}, True),  # it has never counted the history
     ("JobmonHistoryStalled", {COLLECTOR: "0x90", HISTORY: "900x90"}, False),
     ("JobmonHistoryStalled", {}, False),
-    ("JobmonFiguresDiffer", {jobs("queued"): "0x90", ESTIMATED: "900x90"}, True),
-    ("JobmonFiguresDiffer", {jobs("queued"): "9000x90", ESTIMATED: "900x90"}, True),
-    ("JobmonFiguresDiffer", {jobs("queued"): "9x90", ESTIMATED: "90x90"}, False),
-    ("JobmonFiguresDiffer", {ESTIMATED: "90000x90"}, False),  # the figures are unknown
-    ("JobmonDatabaseUnreadable", {DATABASE: "0x90"}, False),  # nor is this known
+    ("JobmonStatisticsDiffer", {jobs("queued"): "0x90", ESTIMATED: "900x90"}, True),
+    ("JobmonStatisticsDiffer", {jobs("queued"): "9000x90", ESTIMATED: "900x90"}, True),
+    ("JobmonStatisticsDiffer", {jobs("queued"): "9x90", ESTIMATED: "90x90"}, False),
+    ("JobmonStatisticsDiffer", {ESTIMATED: "90000x90"}, False),  # the statistics are unknown
+    ("JobmonDatabaseUnreadable", {DATABASE: "0x90"}, False),  # whether it is readable is unknown
     ("JobmonCollectorAbsent", {DATABASE: "1x90", OWN: "0x90"}, False),
     ("JobmonCollectorLagging", {COLLECTOR: "1x90"}, False),
 ]
 
 
-def test_more_that_fires_and_does_not(tmp_path: Path) -> None:
+def test_alerts_on_unusual_series_fire_only_when_they_should(tmp_path: Path) -> None:
     tests = []
     for alert, series, fires in MORE_CASES:
         rule = ALERTS[alert]
@@ -167,11 +184,11 @@ def test_more_that_fires_and_does_not(tmp_path: Path) -> None:
     run_promtool(tmp_path, tests)
 
 
-def test_no_alert_is_without_its_cases() -> None:
+def test_alerts_all_have_cases() -> None:
     assert set(CASES) == set(ALERTS)
 
 
-def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
+def test_prometheus_configuration_passes_promtool(tmp_path: Path) -> None:
     config = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
     token = tmp_path / "token"
     token.touch()
@@ -185,65 +202,68 @@ def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_each_alert_leads_to_its_section_of_the_runbook(alert: str) -> None:
+def test_alert_annotations_link_to_the_runbook_section(alert: str) -> None:
     path, _, anchor = ALERTS[alert]["annotations"]["runbook"].partition("#")
     headings = re.findall(r"^## (\w+)$", (ROOT / path).read_text(), re.MULTILINE)
     assert alert in headings
     assert anchor == alert.lower()
 
 
-def exposed(api: Api) -> set[str]:
-    """The names of all metrics that a scrape tells, once there is something to tell."""
-    from jobmon.api.metrics import QueueMetrics  # noqa: PLC0415 - as late as the service does
-
+def exposed_metrics(api: Api) -> set[str]:
+    """The names of all metrics of a scrape, when each has a value."""
     api.as_admin("/admin/jobs/stats")
+    service = api.as_admin("/metrics").text
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
-    text = text_of(QueueMetrics(Answering(), rollup, rollup, rollup, 100))  # type: ignore[arg-type]
-    return {name for name, _ in samples(text)} | {"up"}
+    queue = text_of(QueueMetrics(Answering(), rollup, rollup, rollup, 100))  # type: ignore[arg-type]
+    return {name for text in (service, queue) for name, _ in samples(text)} | {"up"}
 
 
 def names_in(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:jobmon_\w+|up)\b(?=[{\[) ]|$)", expression))
 
 
-def test_rules_and_panels_ask_only_for_metrics_that_there_are(api: Api) -> None:
+def test_rules_and_panels_use_only_exposed_metrics(api: Api) -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    asked = [target["expr"] for panel in panels for target in panel["targets"]]
-    assert len(asked) > len(panels)
-    known = exposed(api)
-    for expression in (*asked, *(rule["expr"] for rule in ALERTS.values())):
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(expressions) > len(panels)
+    known = exposed_metrics(api)
+    for expression in (*expressions, *(rule["expr"] for rule in ALERTS.values())):
         names = names_in(expression)
         assert names, expression
         assert names <= known, expression
 
 
-def test_the_table_of_metrics_is_complete(api: Api) -> None:
-    told = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
-    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exposed(api)}
-    assert told == families - {"up"}
+def test_metrics_table_has_every_exposed_metric(api: Api) -> None:
+    documented = set(
+        re.findall(r"^\| `(\w+)`", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    )
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exposed_metrics(api)}
+    assert documented == families - {"up"}
 
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", " ")
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-OURS = {name: it for name, it in COMPOSE["services"].items() if it.get("image") == "jobmon"}
+JOBMON_SERVICES = {
+    name: it for name, it in COMPOSE["services"].items() if it.get("image") == "jobmon"
+}
 
 
 def final_stage(instruction: str) -> list[str]:
-    """What follows an instruction of the Dockerfile's last stage, each time that it is there."""
+    """The arguments of each such instruction in the Dockerfile's last stage."""
     stage = DOCKERFILE.rpartition("\nFROM ")[2]
     return re.findall(rf"^{instruction} +(.+)$", stage, re.MULTILINE)
 
 
-def test_the_image_runs_as_nobody_in_particular_and_without_a_shell() -> None:
+def test_image_runs_as_a_numeric_user_without_a_shell() -> None:
     (user,) = final_stage("USER")
-    assert user.isdecimal()  # a number: Kubernetes can see that it is not root
+    assert user.isdecimal()  # Kubernetes can verify that a number is not root
     assert int(user) > 0
     (command,), (health,) = final_stage("CMD"), final_stage("HEALTHCHECK")
     assert json.loads(command) == ["gunicorn", "wsgi:app"]
     assert json.loads(health.partition(" CMD ")[2])[0] == "python"
 
 
-def test_the_image_installs_locked_releases_only() -> None:
+def test_image_installs_only_locked_releases() -> None:
     installs = re.findall(r"pip install ([^&]+)", DOCKERFILE)
     locked, own = installs
     assert "--require-hashes -r /tmp/requirements.lock" in locked
@@ -252,7 +272,7 @@ def test_the_image_installs_locked_releases_only() -> None:
     assert re.findall(r"pip wheel (.+)", DOCKERFILE)[0].count("--no-deps") == 1
 
 
-def test_what_the_image_is_built_from_is_let_through_to_the_builder() -> None:
+def test_dockerignore_allows_every_copied_file() -> None:
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
     copied = [
         name
@@ -266,10 +286,10 @@ def test_what_the_image_is_built_from_is_let_through_to_the_builder() -> None:
         assert f"!{name}" in allowed or name.startswith("jobmon/"), name
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_our_containers_write_nothing_and_have_no_rights(name: str) -> None:
-    service = OURS[name]
-    assert service["init"] is True  # else a SIGTERM during the imports is lost
+@pytest.mark.parametrize("name", JOBMON_SERVICES)
+def test_jobmon_containers_have_read_only_roots_and_no_capabilities(name: str) -> None:
+    service = JOBMON_SERVICES[name]
+    assert service["init"] is True  # otherwise a SIGTERM during the imports is lost
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp:size=64m"]
     assert service["cap_drop"] == ["ALL"]
@@ -279,42 +299,42 @@ def test_our_containers_write_nothing_and_have_no_rights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
-def test_no_container_needs_a_shell_to_start(name: str) -> None:
+def test_container_commands_start_without_a_shell(name: str) -> None:
     service = COMPOSE["services"][name]
     for key in ("command", "entrypoint"):
         assert isinstance(service.get(key, []), list), key
     assert service.get("healthcheck", {}).get("test", ["CMD"])[0] == "CMD"
 
 
-def test_mongo_has_only_the_rights_that_its_entrypoint_needs() -> None:
+def test_mongo_container_has_only_the_capabilities_of_its_entrypoint() -> None:
     mongo = COMPOSE["services"]["mongo"]
     assert mongo["read_only"] is True
     assert mongo["cap_drop"] == ["ALL"]
     assert mongo["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
     assert mongo["security_opt"] == ["no-new-privileges:true"]
-    # /data/configdb is a volume of the image: without the tmpfs each `down` leaves one behind.
+    # /data/configdb is a volume of the image: without the tmpfs each `down` leaves a volume.
     assert all(":size=" in folder for folder in mongo["tmpfs"])
     assert {folder.partition(":")[0] for folder in mongo["tmpfs"]} == {"/tmp", "/data/configdb"}
 
 
-def test_mongo_is_healthy_only_when_the_network_reaches_it() -> None:
-    """The image first runs a temporary server on 127.0.0.1, which is not the one to wait for."""
+def test_mongo_health_check_uses_the_network_name() -> None:
+    """Catches a check of the temporary server that the image first runs on 127.0.0.1."""
     check = COMPOSE["services"]["mongo"]["healthcheck"]
     command = check["test"]
     assert command[command.index("--host") + 1] == "mongo"
     assert int(check["interval"].removesuffix("s")) >= 15  # mongosh takes a second of a core
 
 
-def test_a_set_up_that_fails_ends_the_start() -> None:
-    """`up` waits for init to succeed: one that is restarted for ever never lets it end."""
+def test_init_failure_ends_compose_up() -> None:
+    """Catches an init that restarts forever, so that `docker compose up` waits forever."""
     assert COMPOSE["services"]["init"]["restart"] == "no"
     for name in ("web", "collector", "workload"):
         waits = COMPOSE["services"][name]["depends_on"]["init"]
         assert waits == {"condition": "service_completed_successfully"}
 
 
-def test_the_metrics_token_is_a_file_that_is_not_committed() -> None:
-    """A secret from the environment is written into the container, which is read-only."""
+def test_metrics_token_is_an_ignored_file() -> None:
+    """Catches a secret from the environment: compose writes it into the read-only container."""
     file = COMPOSE["secrets"]["metrics_token"]["file"]
     assert file in (ROOT / ".gitignore").read_text().splitlines()
     assert file in (ROOT / "docs/metrics.md").read_text()
