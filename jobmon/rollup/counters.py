@@ -30,7 +30,7 @@ from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase, typed
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
-# Fewer than elsewhere: two full histograms of each type are stored twice, some 10 KiB.
+# Less than MAX_TYPES: the histograms of all time are stored twice, up to 12 KB a type.
 MAX_COUNTER_TYPES = 500
 
 

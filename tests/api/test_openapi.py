@@ -271,7 +271,7 @@ def test_failures_are_as_documented(
 
         return fail
 
-    monkeypatch.setattr(RollupReader, "counted", lambda _: None)
+    monkeypatch.setattr(RollupReader, "progress", lambda _: None)
     ask(SERIES, 503, **{"from": (NOW - timedelta(hours=8)).isoformat()})
     monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", fails(ExecutionTimeout("x", 50)))
     ask(STATS, 200)  # an estimate
