@@ -1,5 +1,5 @@
-"""Who may see what, as tables: would catch a route that nobody has classed, one that opens to the
-wrong caller, and any difference between a job that is not yours and one that is not there."""
+"""Access by route and caller, as tables: would catch a route without a class of callers, one that
+answers the wrong caller, and any difference between another owner's job and a missing one."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ from jobmon.web.revocation import REVOKED
 from ..conftest import SECRET, Api
 from ..support.pages import PART, Page
 
-# Every route, with an address of it. A job of ada's is `adas`, one of bob's `bobs`.
+# Every route, with one of its addresses. The job `adas` is owned by ada, `bobs` by bob.
 ANYONE = {
     "/": "/",
     "/dashboard/": "/dashboard/",
@@ -59,7 +59,7 @@ PAGES_OF_OWNERS = {
 }
 FORMS = {"/dashboard/session", "/dashboard/sign-out"}
 
-# How each kind of caller fares where one has to be signed in: status and code.
+# The status and code that each caller without a valid token gets.
 STRANGERS = {
     "none": (401, "authentication_required"),
     "expired": (401, "token_expired"),
@@ -130,8 +130,8 @@ def ask(api: Api, path: str, caller: str, **headers: str) -> Any:
     return client.get(path, headers=headers)
 
 
-def fares(api: Api, path: str, caller: str) -> tuple[int, str | None]:
-    """Status and code, a page's code as its parts tell it."""
+def outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
+    """Status and code; for a page, the code of its part."""
     answer = ask(api, path, caller)
     if answer.status_code < 400:
         return answer.status_code, None
@@ -144,13 +144,13 @@ def fares(api: Api, path: str, caller: str) -> tuple[int, str | None]:
         return answer.status_code, part.headers["X-Error-Code"]
     assert part.headers["HX-Refresh"] == "true"
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    said = Page(answer.text).text
-    if "expired" in said:
+    text = Page(answer.text).text
+    if "expired" in text:
         return 401, "token_expired"
-    return 401, "token_invalid" if "no longer valid" in said else "authentication_required"
+    return 401, "token_invalid" if "no longer valid" in text else "authentication_required"
 
 
-def test_every_route_is_classed(api: Api) -> None:
+def test_every_route_has_a_class_of_callers(api: Api) -> None:
     classed = ANYONE | SIGNED_IN | ADMINS | OWNERS
     pages = PAGES_OF_SIGNED_IN | PAGES_OF_ADMINS | PAGES_OF_OWNERS
     rules = list(api.app.url_map.iter_rules())
@@ -162,14 +162,14 @@ def test_every_route_is_classed(api: Api) -> None:
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("path", ANYONE.values())
-def test_what_is_open_is_the_same_for_all(api: Api, path: str, caller: str) -> None:
-    answer, to_nobody = ask(api, path, caller), ask(api, path, "none")
+def test_open_routes_answer_every_caller_alike(api: Api, path: str, caller: str) -> None:
+    answer, for_nobody = ask(api, path, caller), ask(api, path, "none")
     assert answer.status_code in {200, 302, 404}
-    if path != "/readyz":  # it says how long the database took
-        assert (answer.status_code, answer.data) == (to_nobody.status_code, to_nobody.data)
+    if path != "/readyz":  # it has the duration of the ping
+        assert (answer.status_code, answer.data) == (for_nobody.status_code, for_nobody.data)
 
 
-def expected_of(caller: str, route: Mapping[str, str]) -> tuple[int, str | None]:
+def expected_outcome(caller: str, route: Mapping[str, str]) -> tuple[int, str | None]:
     if caller in STRANGERS:
         return STRANGERS[caller]
     if route in (ADMINS, PAGES_OF_ADMINS) and caller in KNOWN:
@@ -185,17 +185,15 @@ def expected_of(caller: str, route: Mapping[str, str]) -> tuple[int, str | None]
     [SIGNED_IN, ADMINS, PAGES_OF_SIGNED_IN, PAGES_OF_ADMINS],
     ids=min,
 )
-def test_a_route_opens_to_those_whom_it_is_for(
-    api: Api, routes: dict[str, str], caller: str
-) -> None:
+def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], caller: str) -> None:
     for path in routes.values():
-        expected = expected_of(caller, routes)
+        expected = expected_outcome(caller, routes)
         if path == "/dashboard" and caller in KNOWN:
-            expected = (302, None)  # to one's own jobs
-        assert fares(api, path, caller) == expected, path
-        # Neither a query that is wrong nor HEAD is a way round.
+            expected = (302, None)  # to the own jobs
+        assert outcome(api, path, caller) == expected, path
+        # A bad query or a HEAD does not circumvent it.
         if expected[0] >= 400:
-            assert fares(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
+            assert outcome(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
         header = {} if TOKENS[caller] is None else {"Authorization": f"Bearer {TOKENS[caller]}"}
         assert api.client.head(path, headers=header).status_code == expected[0], path
 
@@ -205,7 +203,7 @@ JOBS = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas":
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("job", JOBS)
-def test_a_job_opens_to_its_owner_and_to_admins(api: Api, job: str, caller: str) -> None:
+def test_a_job_is_shown_to_its_owner_and_to_admins(api: Api, job: str, caller: str) -> None:
     if caller in STRANGERS:
         expected = STRANGERS[caller]
     elif caller in ADMINISTRATORS:
@@ -214,10 +212,10 @@ def test_a_job_opens_to_its_owner_and_to_admins(api: Api, job: str, caller: str)
         expected = OK if job == "adas" else NOT_YOURS
     for route in (OWNERS, PAGES_OF_OWNERS):
         for path in route.values():
-            assert fares(api, path.format(job), caller) == expected
+            assert outcome(api, path.format(job), caller) == expected
 
 
-def test_a_list_of_ones_own_jobs_holds_no_others(api: Api) -> None:
+def test_the_own_list_has_only_the_callers_jobs(api: Api) -> None:
     for caller, own in (
         ("user", "adas"),
         ("other roles", "adas"),
@@ -269,13 +267,13 @@ ODD_IDS = [
 
 
 @pytest.mark.parametrize("job_id", ODD_IDS, ids=lambda job_id: job_id[:20])
-def test_an_odd_id_is_the_id_of_no_job(api: Api, job_id: str) -> None:
+def test_an_odd_id_matches_no_job(api: Api, job_id: str) -> None:
     for caller in ("user", "ops", "admin"):
-        assert fares(api, f"/jobs/{job_id}", caller) == NOT_YOURS
-        assert fares(api, f"/dashboard/jobs/{job_id}", caller) == NOT_YOURS
+        assert outcome(api, f"/jobs/{job_id}", caller) == NOT_YOURS
+        assert outcome(api, f"/dashboard/jobs/{job_id}", caller) == NOT_YOURS
     for caller, refused in STRANGERS.items():
-        assert fares(api, f"/jobs/{job_id}", caller) == refused
-        assert fares(api, f"/dashboard/jobs/{job_id}", caller) == refused
+        assert outcome(api, f"/jobs/{job_id}", caller) == refused
+        assert outcome(api, f"/dashboard/jobs/{job_id}", caller) == refused
 
 
 @pytest.mark.parametrize(
@@ -287,22 +285,23 @@ def test_an_operator_in_a_query_is_text(api: Api, query: str) -> None:
     assert {job["createdBy"] for job in answer.json["data"]} <= {"ada"}
 
 
-def told(answer: Any) -> tuple[int, bytes, dict[str, str]]:
-    """Everything that a caller gets, but for what is of one request by its nature."""
+def comparable(answer: Any) -> tuple[int, bytes, dict[str, str]]:
+    """Everything that a caller gets, except what differs between any two requests."""
     headers = dict(answer.headers)
     for name in ("Date", "X-Request-ID"):
         headers.pop(name, None)
     return answer.status_code, answer.data, headers
 
 
-def test_not_yours_and_not_there_are_the_same_to_the_last_byte(api: Api) -> None:
+def test_another_owners_job_and_a_missing_job_get_the_same_bytes(api: Api) -> None:
     for path in ("/jobs/{}", "/job?id={}", "/dashboard/jobs/{}", "/dashboard/job?id={}"):
         for headers in ({}, PART, {"Accept-Encoding": "br, gzip"}, {"If-None-Match": "*"}):
-            theirs, missing = (
-                told(ask(api, path.format(name), "user", **headers)) for name in ("bobs", "none")
+            foreign, missing = (
+                comparable(ask(api, path.format(name), "user", **headers))
+                for name in ("bobs", "none")
             )
-            assert theirs == missing
-            assert theirs[0] == 403
+            assert foreign == missing
+            assert foreign[0] == 403
 
 
 class Commands(CommandListener):
@@ -313,9 +312,9 @@ class Commands(CommandListener):
 
     def started(self, event: Any) -> None:
         if REVOKED in event.command.values() or "explain" in event.command:
-            return  # once a second or a minute, for whoever asks first
-        of_the_request = ("lsid", "$db", "$clusterTime", "comment")
-        own = {key: value for key, value in event.command.items() if key not in of_the_request}
+            return  # once a second or a minute, with the first request
+        per_request = ("lsid", "$db", "$clusterTime", "comment")
+        own = {key: value for key, value in event.command.items() if key not in per_request}
         self.shapes.append(_shape(own))
 
     def succeeded(self, event: Any) -> None:
@@ -324,14 +323,14 @@ class Commands(CommandListener):
     def failed(self, event: Any) -> None:
         pass
 
-    def of(self, ask: Callable[[], Any]) -> list[Any]:
+    def record(self, ask: Callable[[], Any]) -> list[Any]:
         self.shapes.clear()
         ask()
         return list(self.shapes)
 
 
 def _shape(value: Any, key: str = "") -> Any:
-    """A command with the job's id taken out, and nothing else."""
+    """A command with the job's id replaced."""
     if isinstance(value, Mapping):
         return {name: _shape(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -340,10 +339,10 @@ def _shape(value: Any, key: str = "") -> Any:
 
 
 @pytest.fixture
-def heard(
+def recorded(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[tuple[FlaskClient, Commands]]:
-    """A caller of a service over the real server, and what that server is asked."""
+    """A client of a service over the real server, and the commands that the server gets."""
     jobs = [("adas-job", "ada"), ("bobs-job", "bob"), ("by-object", ObjectId())]
     for name, owner in jobs:
         database.jobs.insert_one(
@@ -358,7 +357,7 @@ def heard(
         yield app.test_client(), commands
 
 
-QUESTIONS = [
+ADDRESSES = [
     "/jobs/{}",
     "/job?id={}",
     "/dashboard/jobs/{}",
@@ -367,30 +366,32 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_not_yours_and_not_there_ask_the_database_the_same(
-    heard: tuple[FlaskClient, Commands], question: str
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_another_owners_job_and_a_missing_job_send_the_same_commands(
+    recorded: tuple[FlaskClient, Commands], address: str
 ) -> None:
-    client, commands = heard
+    client, commands = recorded
     bearer = {"Authorization": f"Bearer {TOKENS['user']}"}
     asked = {
-        name: commands.of(lambda name=name: client.get(question.format(name), headers=bearer).data)
+        name: commands.record(
+            lambda name=name: client.get(address.format(name), headers=bearer).data
+        )
         for name in ("bobs-job", "by-object", "none-job", "adas-job")
     }
     assert asked["bobs-job"] == asked["by-object"] == asked["none-job"]
     assert len(asked["none-job"]) >= 1
-    if "?" not in question:
-        # Only who may see the job makes us ask for its attempts.
+    if "?" not in address:
+        # The attempts are read only for a caller who may see the job.
         assert (len(asked["none-job"]), len(asked["adas-job"])) == (1, 2)
 
 
-def test_what_the_server_looks_at_differs_by_one_key_and_one_job(
-    heard: tuple[FlaskClient, Commands], database: Database[dict[str, Any]]
+def test_the_server_examines_one_key_and_one_document_more_for_another_owners_job(
+    recorded: tuple[FlaskClient, Commands], database: Database[dict[str, Any]]
 ) -> None:
-    """No index could hide that without costing the queue's writers; docs/security.md says so."""
-    looked_at = {}
+    """An index that hides this would cost the queue's writers; see docs/security.md."""
+    examined = {}
     for name in ("bobs-job", "none-job"):
         plan = database.jobs.find({"jobId": name, "createdBy": {"$in": ["ada"]}}).explain()
         stats = plan["executionStats"]
-        looked_at[name] = (stats["totalKeysExamined"], stats["totalDocsExamined"])
-    assert looked_at == {"bobs-job": (1, 1), "none-job": (0, 0)}
+        examined[name] = (stats["totalKeysExamined"], stats["totalDocsExamined"])
+    assert examined == {"bobs-job": (1, 1), "none-job": (0, 0)}

@@ -1,5 +1,5 @@
-"""`GET /admin/jobs/…`: would catch a filter that lets too much through, a page that does not add
-up, and a figure that is not the truth."""
+"""`GET /admin/jobs/…`: would catch a filter that matches too much, a page that does not add up, and
+wrong statistics."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -71,23 +71,23 @@ def test_t59_1_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fift
         ({"status": "no such"}, [], (1, 20, 0, 0)),
     ],
 )
-def test_the_last_page_and_what_lies_beyond(
+def test_the_last_page_and_pages_beyond_it(
     api: Api, fifty: Any, query: dict[str, Any], expected: Any, meta: tuple[int, ...]
 ) -> None:
     answer = api.as_admin(QUEUE, **query)
     assert ids(answer) == list(expected)
     names = ("page", "per_page", "total", "total_pages")
-    told = answer.json["meta"]
-    assert told == dict(zip(names, meta, strict=True)) | {
+    shown = answer.json["meta"]
+    assert shown == dict(zip(names, meta, strict=True)) | {
         "total_is_exact": True,
         "next_cursor": None,
-        "prev_cursor": told["prev_cursor"],
+        "prev_cursor": shown["prev_cursor"],
     }
-    assert (told["prev_cursor"] is not None) == (told["page"] > 1 and expected != [])
+    assert (shown["prev_cursor"] is not None) == (shown["page"] > 1 and expected != [])
 
 
 @pytest.mark.parametrize("per_page", [1, 7, 10, 49, 50])
-def test_a_cursor_goes_through_the_whole_list_once(api: Api, fifty: Any, per_page: int) -> None:
+def test_cursors_visit_every_job_once(api: Api, fifty: Any, per_page: int) -> None:
     seen, page, query = [], 0, {"per_page": per_page}
     while True:
         answer = api.as_admin(QUEUE, **query)
@@ -115,7 +115,7 @@ def test_a_cursor_goes_through_the_whole_list_once(api: Api, fifty: Any, per_pag
         ({"status": "$ne"}, lambda n: False),
     ],
 )
-def test_filters_find_what_matches_and_nothing_else(
+def test_filters_find_exactly_the_matching_jobs(
     api: Api, fifty: Any, query: dict[str, Any], wanted: Any
 ) -> None:
     answer = api.as_admin(QUEUE, per_page=100, **query)
@@ -124,7 +124,7 @@ def test_filters_find_what_matches_and_nothing_else(
     assert answer.json["meta"]["total"] == len(expected)
 
 
-def test_totals_beyond_the_count_limit_come_from_the_figures(
+def test_totals_beyond_the_count_limit_come_from_the_statistics(
     api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
@@ -171,7 +171,7 @@ def test_t59_2_stats_count_every_job_under_its_own_status(api: Api, watched: Any
     assert answer.json["estimatedTotalJobs"] == 35
 
 
-def test_stats_tell_types_ages_leases_and_what_is_due(api: Api, watched: Any) -> None:
+def test_stats_have_types_ages_leases_and_due_jobs(api: Api, watched: Any) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     ago = {minutes: now - timedelta(minutes=minutes) for minutes in (1, 2, 3, 60)}
     ahead = now + timedelta(hours=1)
@@ -205,10 +205,10 @@ def test_stats_tell_types_ages_leases_and_what_is_due(api: Api, watched: Any) ->
     assert (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"]) == (1, 3, 2)
 
 
-def test_what_no_date_says_is_null_with_its_reason_and_has_no_sample(
+def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     api: Api, watched: Any
 ) -> None:
-    """Would catch "0 ms old" and "due" of jobs whose dates are numbers or texts."""
+    """Would catch "0 ms old" and "due" for jobs whose dates are numbers or texts."""
     us = 1_700_000_000_000_000
     odd: list[dict[str, Any]] = [
         {"createdAt": us / 1e6, "nextRunAt": us // 1_000, "leaseExpiresAt": us // 1_000},
@@ -239,7 +239,7 @@ def test_what_no_date_says_is_null_with_its_reason_and_has_no_sample(
     assert "nothing waits" not in viewer.page("/dashboard").text
 
 
-def test_what_some_dates_say_is_a_lower_bound_and_never_none(api: Api, watched: Any) -> None:
+def test_values_with_some_dates_are_lower_bounds(api: Api, watched: Any) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     watched.jobs.insert_many(
         [
@@ -255,18 +255,18 @@ def test_what_some_dates_say_is_a_lower_bound_and_never_none(api: Api, watched: 
         ]
     )
     stats = api.as_admin(STATS).json
-    told = (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"])
-    assert told == (1, 1, None)
+    counts = (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"])
+    assert counts == (1, 1, None)
     assert set(stats["reasons"]) == {"expiredLeases", "eligibleJobs", "scheduledJobs"}
 
 
-def test_a_job_from_the_future_is_not_negative_years_old(api: Api, watched: Any) -> None:
+def test_a_job_from_the_future_has_no_negative_age(api: Api, watched: Any) -> None:
     ahead = datetime.now(UTC) + timedelta(days=1)
     watched.jobs.insert_one({"status": "queued", "createdAt": ahead})
     assert api.as_admin(STATS).json["oldestQueuedJobAgeMs"] == 0
 
 
-def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
+def test_a_count_that_takes_too_long_becomes_an_estimate(
     api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_slow(_: LiveStats) -> Any:
@@ -284,10 +284,10 @@ def test_when_counting_takes_too_long_the_total_is_an_estimate_and_says_so(
     assert total(api, status="dlq") == (10, False)
 
 
-def test_more_types_than_can_be_told_are_told_together(
+def test_types_beyond_the_limit_are_counted_together(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch figures that grow with the jobs where every job has a type of its own."""
+    """Would catch statistics that grow with the jobs if every job has its own type."""
     monkeypatch.setattr(stats_module, "MAX_TYPES", 2)
     monkeypatch.setattr(stats_module, "MAX_STATUSES", 7)
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 4)
@@ -301,19 +301,19 @@ def test_more_types_than_can_be_told_are_told_together(
         "(other)": {"odd": 5, "(other)": 3},
     }
     assert stats["totalJobs"] == 23 == sum(stats["statusCounts"].values())
-    for wanted, told in (
+    for query, expected in (
         ({"type": "large"}, (9, True)),
-        ({"type": "one"}, (4, False)),  # five, and the figures do not tell
+        ({"type": "one"}, (4, False)),  # five, but the statistics do not have them
         ({"type": "two"}, (3, True)),
         ({"type": "(other)"}, (0, True)),
         ({"status": "odd"}, (5, True)),
         ({"status": "odder"}, (3, True)),
         ({"status": "leased"}, (0, True)),
     ):
-        assert total(api, **wanted) == told
+        assert total(api, **query) == expected
 
 
-def test_health_is_for_anyone(api: Api) -> None:
+def test_health_needs_no_token(api: Api) -> None:
     assert api.get("/healthz").json == {"status": "ok"}
     ready = api.get("/readyz").json
     assert ready["status"] == "ready"

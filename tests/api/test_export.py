@@ -1,5 +1,5 @@
-"""`format=csv` and `format=ndjson`: would catch a job that is lost, half a file that looks whole, a
-cell that a spreadsheet runs, an export that is read into memory, and too many at a time."""
+"""`format=csv` and `format=ndjson`: would catch a lost job, half a file that looks complete, a cell
+that a spreadsheet runs, an export that is read into memory, and too many exports at once."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ HEADER = (
 )
 
 
-def walked(api: Api, path: str, token: str, **query: Any) -> list[dict[str, Any]]:
+def read_by_cursors(api: Api, path: str, token: str, **query: Any) -> list[dict[str, Any]]:
     jobs, cursor = [], ""
     while cursor is not None:
         page = api.get(path, token=token, per_page=7, cursor=cursor, **query).json
@@ -38,7 +38,7 @@ def walked(api: Api, path: str, token: str, **query: Any) -> list[dict[str, Any]
     return jobs
 
 
-def flat(job: dict[str, Any]) -> dict[str, str]:
+def flatten(job: dict[str, Any]) -> dict[str, str]:
     error = job.pop("lastError") or {"code": None, "message": None}
     cells = job | {"lastErrorCode": error["code"], "lastErrorMessage": error["message"]}
     return {name: "" if value is None else str(value) for name, value in cells.items()}
@@ -73,12 +73,12 @@ def sixty(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
 @pytest.mark.parametrize(
     "wanted", [{}, {"status": "dlq"}, {"job_id": "job-1"}, {"created_from": f"{DATE}T03:00:10Z"}]
 )
-def test_an_export_is_the_list_as_it_is_walked_by_cursor(
+def test_an_export_equals_the_list_by_cursors(
     sixty: Api, monkeypatch: pytest.MonkeyPatch, path: str, wanted: dict[str, str], sort: str
 ) -> None:
     monkeypatch.setattr(lists_module, "BATCH", 10)
     token = sixty.token("ada")
-    expected = walked(sixty, path, token, sort=sort, **wanted)
+    expected = read_by_cursors(sixty, path, token, sort=sort, **wanted)
     assert len(expected) > 5
 
     lines = sixty.get(path, token=token, sort=sort, format="ndjson", **wanted)
@@ -91,7 +91,7 @@ def test_an_export_is_the_list_as_it_is_walked_by_cursor(
     assert table.content_type == "text/csv; charset=utf-8"
     assert table.text.split("\r\n", 1)[0] == HEADER
     *rows, last = csv.DictReader(io.StringIO(table.text, newline=""))
-    assert rows == [flat(job) for job in expected]
+    assert rows == [flatten(job) for job in expected]
     assert [*last.values()] == ["#end", str(len(expected)), *[""] * 13]
 
 
@@ -105,7 +105,7 @@ def test_a_file_has_a_name(api: Api) -> None:
         answer.close()
 
 
-def test_a_file_without_jobs_is_its_end(api: Api) -> None:
+def test_a_file_without_jobs_has_only_its_end(api: Api) -> None:
     assert api.as_admin(QUEUE, format="ndjson").text == '{"end": true, "rows": 0}\n'
     assert api.as_admin(QUEUE, format="csv").text == f"{HEADER}\r\n#end,0{',' * 13}\r\n"
 
@@ -159,7 +159,7 @@ def test_a_cell_is_never_a_formula(api: Api, watched: Any, value: str, cell: str
 
 
 def batches_of(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | None = None) -> Any:
-    """`JobLists.batches` with these outcomes; `read` grows by one at each that is asked for."""
+    """`JobLists.batches` with these outcomes; `read` gets the number of each when it is read."""
 
     def batches(*_: Any, **__: Any) -> Iterator[list[dict[str, Any]]]:
         for number, outcome in enumerate(outcomes):
@@ -173,7 +173,7 @@ def batches_of(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | No
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
-def test_a_batch_is_read_when_the_one_before_was_sent(
+def test_a_batch_is_read_after_the_previous_one_was_sent(
     api: Api, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     read: list[int] = []
@@ -182,23 +182,23 @@ def test_a_batch_is_read_when_the_one_before_was_sent(
     answer = api.as_admin(QUEUE, format=form)
     sent = 0
     for chunk in answer.iter_encoded():
-        sent += chunk.count(b"-2")  # the last of its batch
+        sent += chunk.count(b"-2")  # the last job of its batch
         assert len(read) <= sent + 1
     assert sent == len(read) == 50
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
-def test_a_fault_in_the_midst_breaks_the_connection_off_and_is_logged_once(
+def test_a_fault_during_an_export_closes_the_connection_and_is_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, form: str
 ) -> None:
     fault = ExecutionTimeout("hidden", 50, {"codeName": "MaxTimeMSExpired"})
     monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "first"}], fault))
-    for _ in range(3):  # and each gives its place back
+    for _ in range(3):  # each of them releases its slot
         caplog.clear()
         answer = api.as_admin(QUEUE, format=form)
         assert answer.status_code == 200
         sent = b""
-        with pytest.raises(ConnectionResetError):  # noqa: PT012 - what came before it counts
+        with pytest.raises(ConnectionResetError):  # noqa: PT012 - the chunks before it matter
             for chunk in answer.iter_encoded():
                 sent += chunk
         answer.close()
@@ -219,10 +219,10 @@ def test_a_fault_before_the_first_byte_is_a_503(api: Api, monkeypatch: pytest.Mo
         assert "Content-Disposition" not in answer.headers
 
 
-def test_exports_are_bounded_for_a_caller_and_for_all(
+def test_exports_are_limited_per_caller_and_in_total(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch one caller who keeps all others from exporting, and a place that is lost."""
+    """Would catch one caller who takes all exports, and a slot that is never released."""
     monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "a"}], [{"jobId": "b"}]))
 
     def export_of(owner: str) -> Any:
@@ -238,11 +238,11 @@ def test_exports_are_bounded_for_a_caller_and_for_all(
     running += [export_of(f"owner-{number}") for number in range(MAX_EXPORTS - 1)]
     assert {answer.status_code for answer in running} == {200}
     assert str(MAX_EXPORTS) in api.as_admin(QUEUE, format="csv").json["error"]["message"]
-    running.pop().close()  # as when the caller goes away
+    running.pop().close()  # as if the caller disconnected
     again = api.as_admin(QUEUE, format="ndjson")
     *jobs, _ = map(json.loads, again.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["a", "b"]
-    again.close()  # gives back nothing that it gave back at its end
+    again.close()  # releases nothing: the end of the file did
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
     running.append(api.as_admin(QUEUE, format="csv"))

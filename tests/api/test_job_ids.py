@@ -1,5 +1,5 @@
-"""Ids of every kind, on the real server: would catch one that a list shows and that does not open,
-in the API or on the page, by its printed form."""
+"""Ids of every kind, on the real server: would catch a listed id whose printed form does not open,
+in the API or on the page."""
 
 from typing import Any
 from urllib.parse import quote
@@ -59,7 +59,7 @@ VALUES = [
 ROW_LINK = {"class": "row-link mono"}
 
 
-def by_cursors(watching: Watching) -> list[str]:
+def read_ids_by_cursors(watching: Watching) -> list[str]:
     """The ids of all jobs, three at a time."""
     ids, cursor = [], ""
     while cursor is not None:
@@ -71,7 +71,7 @@ def by_cursors(watching: Watching) -> list[str]:
 
 @pytest.fixture(params=["jobId", "_id"])
 def listed(request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]) -> Any:
-    """A list of jobs with all these ids, each owned by whoever has the id for a `sub`."""
+    """A list of jobs with all these ids, each owned by the caller whose `sub` is the id."""
     mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
     watching = Watching(mongod, database, **mapping)
     ids = [*TEXTS, *VALUES]
@@ -85,9 +85,9 @@ def listed(request: pytest.FixtureRequest, mongod: Any, database: Database[dict[
     watching.close()
 
 
-def test_every_id_that_a_list_shows_opens_in_the_api_and_on_the_page(listed: Any) -> None:
+def test_every_listed_id_opens_in_the_api_and_on_the_page(listed: Any) -> None:
     watching, ids = listed
-    shown = by_cursors(watching)
+    shown = read_ids_by_cursors(watching)
     assert len(shown) == len(ids) == len(set(shown))
     workers = set()
     for job_id in shown:
@@ -111,10 +111,10 @@ def test_every_id_that_a_list_shows_opens_in_the_api_and_on_the_page(listed: Any
         assert viewer.client.get(link).status_code == 200, link
 
 
-def test_an_owner_has_the_jobs_whose_createdby_is_printed_as_their_sub(listed: Any) -> None:
+def test_an_owner_has_the_jobs_whose_printed_createdby_equals_their_sub(listed: Any) -> None:
     watching, _ = listed
     api: Api = watching.api
-    for job_id in filter(None, by_cursors(watching)):
+    for job_id in filter(None, read_ids_by_cursors(watching)):
         own = api.as_owner("/jobs", job_id).json
         assert [job["jobId"] for job in own["data"]] == [job_id]
         assert own["meta"]["total"] == 1
@@ -135,7 +135,7 @@ def test_an_owner_has_the_jobs_whose_createdby_is_printed_as_their_sub(listed: A
         ("9876543210987654321", []),
     ],
 )
-def test_the_beginning_of_an_id_finds_it(listed: Any, prefix: str, found: list[str]) -> None:
+def test_a_prefix_of_an_id_finds_it(listed: Any, prefix: str, found: list[str]) -> None:
     watching, _ = listed
     assert watching.ids(job_id=prefix) == found
 
@@ -149,7 +149,7 @@ def test_another_spelling_of_an_id_opens_nothing(listed: Any, printed: str) -> N
 def test_arrays_have_no_owner_in_lists_totals_and_exports(
     mongod: Any, database: Database[dict[str, Any]]
 ) -> None:
-    """Also where the array is on the way to the owner."""
+    """Also if the array is on the path to the owner."""
     watching = Watching(mongod, database, job_fields={"createdBy": "by.id"})
     database.jobs.insert_many(
         {"jobId": name, "by": by, "createdAt": NOW, "status": "queued"}

@@ -1,5 +1,5 @@
 """`GET /jobs/{jobId}` and `GET /jobs`: would catch a field that is wrong, missing or leaked, and a
-job shown to somebody whose it is not."""
+job shown to a caller who does not own it."""
 
 from datetime import timedelta
 from typing import Any
@@ -48,7 +48,7 @@ SUMMARY = {
 }
 
 
-def test_a_job_is_told_in_full_with_its_attempts_in_order(api: Api, watched: Any) -> None:
+def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) -> None:
     watched.jobs.insert_one(dict(FULL))
     error = {"code": "E", "message": "broken", "stack": "s", "token": "t"}
     watched.job_attempts.insert_many(
@@ -121,7 +121,7 @@ def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
     assert api.as_owner("/jobs", str(OWNER)).json == expected
 
 
-def test_a_job_with_nothing_in_it_has_every_field(api: Api, watched: Any) -> None:
+def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "bare"})
     assert api.as_admin("/jobs/bare").json == dict.fromkeys(SUMMARY) | {
         "jobId": "bare",
@@ -157,7 +157,7 @@ def test_a_job_with_nothing_in_it_has_every_field(api: Api, watched: Any) -> Non
         ),
     ],
 )
-def test_a_field_of_another_type_is_shown_as_well_as_it_can_be(
+def test_a_field_of_another_type_is_shown_as_text_or_null(
     api: Api, watched: Any, field: str, value: Any, shown: Any
 ) -> None:
     watched.jobs.insert_one({"jobId": "odd", field: value})
@@ -187,7 +187,7 @@ STARTED = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
         ({"attemptCount": True}, 1, 1, [1]),
     ],
 )
-def test_attempts_are_understood_wherever_they_are_kept(
+def test_attempts_are_read_from_each_place_that_has_them(
     api: Api, watched: Any, job: dict[str, Any], stored: int, count: int, numbers: list[int]
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", **job})
@@ -224,7 +224,7 @@ def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:
         ([OWNER, None], str(OWNER), 403),
     ],
 )
-def test_a_job_is_its_owners(
+def test_a_job_is_shown_only_to_its_owner(
     api: Api, watched: Any, created_by: Any, subject: str, status: int
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "createdBy": created_by})
@@ -234,14 +234,14 @@ def test_a_job_is_its_owners(
     assert api.as_admin("/jobs/j").status_code == 200
 
 
-def test_a_job_without_an_owner_is_nobodys(api: Api, watched: Any) -> None:
+def test_a_job_without_an_owner_belongs_to_no_caller(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "j"})
     for subject in ("None", "null", "undefined"):
         assert api.as_owner("/jobs/j", subject).status_code == 403
         assert api.as_owner("/jobs", subject).json["meta"]["total"] == 0
 
 
-def test_everybodys_list_is_their_own_also_an_admins(api: Api, watched: Any) -> None:
+def test_the_own_list_of_an_admin_has_only_own_jobs(api: Api, watched: Any) -> None:
     watched.jobs.insert_many(
         [{"jobId": f"{who}{n}", "createdBy": who, "status": "dlq"} for who in "ab" for n in "12"]
     )
@@ -271,7 +271,9 @@ def test_attemptcount_is_a_number_that_every_parser_reads(
     assert api.as_admin("/jobs/j").json["attemptCount"] == shown
 
 
-def test_secrets_in_texts_are_redacted_wherever_a_job_is_shown(api: Api, watched: Any) -> None:
+def test_secrets_in_texts_are_redacted_on_every_route_that_shows_a_job(
+    api: Api, watched: Any
+) -> None:
     planted = "hunter2-Zx9"
     texts = [f"password={planted}", f"postgres://u:{planted}@db/x", f"Bearer {planted} refused"]
     error = {"code": texts[0], "message": texts[1], "stack": texts[2]}
@@ -303,7 +305,7 @@ def test_secrets_in_texts_are_redacted_wherever_a_job_is_shown(api: Api, watched
         assert "[redacted]" in answer.text, path
 
 
-def test_secrets_are_redacted_wherever_a_document_stands(api: Api, watched: Any) -> None:
+def test_secrets_are_redacted_in_documents_in_place_of_a_value(api: Api, watched: Any) -> None:
     hidden = {"password": "hidden", "seen": 1}
     odd = dict.fromkeys(SUMMARY.keys() - {"jobId", "attemptCount"}, hidden) | {"jobId": "j"}
     watched.jobs.insert_one({**odd, "lastError": [hidden], "payload": [[hidden]]})
@@ -317,7 +319,7 @@ def test_secrets_are_redacted_wherever_a_document_stands(api: Api, watched: Any)
     assert api.as_admin("/jobs/j").json["leasedBy"] == '{"password": "[redacted]", "seen": 1}'
 
 
-def test_long_texts_are_cut_in_a_list_and_whole_in_the_job(api: Api, watched: Any) -> None:
+def test_long_texts_are_truncated_in_a_list_and_complete_in_the_job(api: Api, watched: Any) -> None:
     error = {"code": "E", "message": "x" * 50_000, "stack": "y" * 50_000}
     watched.jobs.insert_one({"jobId": "j", "type": "t" * 50_000, "lastError": error})
     (listed,) = api.as_admin("/admin/jobs/queue").json["data"]
@@ -327,7 +329,7 @@ def test_long_texts_are_cut_in_a_list_and_whole_in_the_job(api: Api, watched: An
     assert (detail["type"], detail["lastError"]) == ("t" * 50_000, error)
 
 
-def test_of_huge_attempts_the_newest_are_shown_whole(
+def test_huge_attempts_are_truncated_except_the_latest(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobmon.store.jobs.MAX_ATTEMPTS_LENGTH", 10_000)

@@ -1,5 +1,5 @@
 """Statuses and types of every kind, on the real server: would catch one that is counted under a
-name that no filter finds, or finds other jobs by."""
+label whose filter finds no jobs, or other jobs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -80,13 +80,13 @@ def counted(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watc
 
 
 @pytest.mark.parametrize("field", ["status", "type"])
-def test_every_label_that_is_counted_is_a_filter_that_finds_as_many(
-    counted: Watching, field: str
-) -> None:
+def test_every_counted_label_is_a_filter_with_as_many_jobs(counted: Watching, field: str) -> None:
     stats = counted.get("/admin/jobs/stats")
     counts = Counter({label: count for label, count in stats["statusCounts"].items() if count})
     if field == "type":
-        counts = Counter({label: sum(told.values()) for label, told in stats["typeCounts"].items()})
+        counts = Counter(
+            {label: sum(by_status.values()) for label, by_status in stats["typeCounts"].items()}
+        )
     assert counts - Counter(other=len(VALUES)) == EXPECTED
     for label, count in EXPECTED.items():
         assert len(counted.ids(**{field: label})) == count, label
@@ -105,7 +105,7 @@ def test_the_overview_links_every_status_and_type_to_its_jobs(counted: Watching)
         assert "No jobs match" not in viewer.client.get(link).text, link
 
 
-def test_a_filter_for_null_reads_no_more_jobs_than_it_shows(counted: Watching) -> None:
+def test_a_filter_for_null_reads_only_the_jobs_that_it_shows(counted: Watching) -> None:
     with profiled(counted.database) as entries:
         for query in ({"status": "true"}, {"type": ["1", "true"]}, {"status": "null"}):
             counted.get("/admin/jobs/queue", per_page=2, **query)
@@ -139,6 +139,6 @@ def test_status_names_are_used_by_counts_lists_and_details(
 
 
 def test_status_names_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = ",".join(f"{theirs}={ours}" for theirs, ours in STATES.items())
+    setting = ",".join(f"{stored}={status}" for stored, status in STATES.items())
     monkeypatch.setenv("JOBMON_STATUS_NAMES", setting)
     assert Settings.for_init("mongodb://db").status_names == STATES

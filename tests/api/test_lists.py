@@ -1,5 +1,5 @@
-"""What both list routes can be asked: would catch a filter that lets too much through or is taken
-for another, a total that claims more than was counted, and an id that becomes a pattern."""
+"""The parameters of both list routes: would catch a filter that matches too much or is mistaken for
+another, a total that claims more than was counted, and an id that becomes a pattern."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ def ids(answer: Any) -> list[str]:
 
 @pytest.fixture
 def twelve(watched: Any) -> Any:
-    """Jobs 0 … 11, an hour apart, of three owners; every other one failed."""
+    """Jobs 0 … 11, an hour apart, of three owners; every second one failed."""
     codes = ["E", 11_000, "E2", "11000"]
     watched.jobs.insert_many(
         {
@@ -71,7 +71,7 @@ def twelve(watched: Any) -> Any:
     ],
     ids=str,
 )
-def test_each_filter_finds_what_matches_and_nothing_else(
+def test_each_filter_finds_exactly_the_matching_jobs(
     api: Api, twelve: Any, query: dict[str, Any], expected: str
 ) -> None:
     answer = api.as_admin(QUEUE, **query)
@@ -80,7 +80,7 @@ def test_each_filter_finds_what_matches_and_nothing_else(
     assert (meta["total"], meta["total_is_exact"]) == (len(expected.split()), True)
 
 
-def test_an_owners_own_list_has_the_filters_that_are_for_owners(api: Api, twelve: Any) -> None:
+def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve: Any) -> None:
     query = {"status": "dlq", "created_to": f"{DATE}T12:00:00Z"}
     assert ids(api.as_owner(OWN, "ada", **query)) == ["5"]
     for name in ("owner", "error_code"):
@@ -113,7 +113,7 @@ def test_an_owners_own_list_has_the_filters_that_are_for_owners(api: Api, twelve
     ],
     ids=str,
 )
-def test_what_cannot_be_served_is_422_and_is_named(
+def test_a_query_without_an_index_is_422_and_names_the_parameter(
     api: Api, path: str, parameter: str, query: dict[str, Any]
 ) -> None:
     answer = api.as_admin(path, **query)
@@ -136,7 +136,7 @@ def test_what_cannot_be_served_is_422_and_is_named(
     ],
     ids=str,
 )
-def test_beyond_the_count_limit_a_total_says_that_it_is_the_least(
+def test_totals_beyond_the_count_limit_are_marked_as_lower_bounds(
     api: Api,
     watched: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -160,8 +160,8 @@ def test_beyond_the_count_limit_a_total_says_that_it_is_the_least(
         page = api.get(path, token=token, per_page=4, cursor=cursor, **query)
         seen += ids(page)
         meta = page.json["meta"]
-        told = (meta["total"], meta["total_is_exact"], meta["total_pages"])
-        assert told == (10, matching == 10, 3)
+        total = (meta["total"], meta["total_is_exact"], meta["total_pages"])
+        assert total == (10, matching == 10, 3)
         cursor = meta["next_cursor"]
     assert len(seen) == len(set(seen)) == matching
     last = api.get(path, token=token, per_page=4, page=-(-matching // 4), **query)
@@ -185,23 +185,23 @@ HOSTILE: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_the_start_of_an_id_is_text_and_never_a_pattern(
+def test_a_prefix_of_an_id_is_text_and_never_a_pattern(
     real_api: Api, database: Database[dict[str, Any]], hostile: Callable[[str], str]
 ) -> None:
     plain = ["plain-id-1", "plain-id-2", "PLAIN-ID-3"]
-    wanted = hostile("plain-id-1")
+    prefix = hostile("plain-id-1")
     for path in (QUEUE, OWN):
         database.jobs.delete_many({})
         database.jobs.insert_many({"jobId": name, "createdBy": "ada"} for name in plain)
         token = real_api.token("ada")
-        assert ids(real_api.get(path, token=token, job_id=wanted)) == []
+        assert ids(real_api.get(path, token=token, job_id=prefix)) == []
         database.jobs.insert_many(
-            {"jobId": name, "createdBy": "ada"} for name in (wanted, f"{wanted}é")
+            {"jobId": name, "createdBy": "ada"} for name in (prefix, f"{prefix}é")
         )
-        assert sorted(ids(real_api.get(path, token=token, job_id=wanted))) == [wanted, f"{wanted}é"]
+        assert sorted(ids(real_api.get(path, token=token, job_id=prefix))) == [prefix, f"{prefix}é"]
 
 
-def test_half_a_surrogate_pair_is_no_fault(
+def test_half_a_surrogate_pair_causes_no_fault(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.insert_one({"jobId": "abcd"})
@@ -211,7 +211,7 @@ def test_half_a_surrogate_pair_is_no_fault(
         assert ids(answer) == []
 
 
-def test_an_owner_finds_only_their_own_by_the_start_of_an_id(
+def test_an_owner_finds_only_own_jobs_by_a_prefix_of_an_id(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.insert_many(
@@ -222,11 +222,11 @@ def test_an_owner_finds_only_their_own_by_the_start_of_an_id(
     assert answer.json["meta"]["total"] == 3
 
 
-def test_a_long_list_is_counted_once_for_all_and_a_short_one_anew(
+def test_the_total_of_a_long_list_is_cached_and_of_a_short_list_is_not(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_count, "SHARE_FROM", 5)
-    monkeypatch.setattr(list_count, "SHARE_S", 10**9)  # this test is not that long
+    monkeypatch.setattr(list_count, "SHARE_S", 10**9)  # longer than this test
     jobs = [{"jobId": str(number), "createdBy": "ada", "createdAt": NOW} for number in range(8)]
     watched.jobs.insert_many([*jobs, {"jobId": "other", "createdBy": "bob", "createdAt": NOW}])
 
@@ -242,7 +242,7 @@ def test_a_long_list_is_counted_once_for_all_and_a_short_one_anew(
 
 @pytest.fixture
 def dated(watched: Any) -> Any:
-    """Jobs that are due, due later, held, held too long, finished just now and long ago."""
+    """Jobs that are due, scheduled, leased, expired, finished just now and long ago."""
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
     watched.jobs.insert_many(
@@ -264,7 +264,7 @@ def dated(watched: Any) -> Any:
 
 
 @pytest.mark.usefixtures("dated")
-def test_a_list_by_a_condition_has_the_jobs_that_are_in_it_now(api: Api) -> None:
+def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> None:
     hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 
     def found(**query: Any) -> list[str]:
@@ -282,7 +282,7 @@ def test_a_list_by_a_condition_has_the_jobs_that_are_in_it_now(api: Api) -> None
 
 
 @pytest.mark.usefixtures("dated")
-def test_pages_and_exports_of_a_list_by_a_condition_are_whole(api: Api) -> None:
+def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None:
     query, seen = {"condition": "due", "per_page": 1, "sort": "createdAt"}, []
     answer = api.as_admin(QUEUE, **query)
     while True:
@@ -292,12 +292,12 @@ def test_pages_and_exports_of_a_list_by_a_condition_are_whole(api: Api) -> None:
             break
         answer = api.as_admin(QUEUE, **query, cursor=cursor)
     assert seen == ["due-at-once", "due-b", "due"]
-    # A cursor of another list is of a page only.
+    # A cursor of another list gives a page number only.
     newest_first = {"per_page": 1}
     plain = api.as_admin(QUEUE, **newest_first).json["meta"]["next_cursor"]
     assert ids(api.as_admin(QUEUE, **newest_first, condition="due", cursor=plain)) == ["due-b"]
     lines = api.as_admin(QUEUE, condition="due", format="ndjson").text.splitlines()
-    assert len(lines) == 3 + 1  # and the line that ends it
+    assert len(lines) == 3 + 1  # and the end line
 
 
 @pytest.mark.parametrize(
@@ -311,14 +311,14 @@ def test_pages_and_exports_of_a_list_by_a_condition_are_whole(api: Api) -> None:
         ({"finished_from": "soon"}, "finished_from"),
     ],
 )
-def test_what_a_condition_cannot_be_combined_with_is_named(
+def test_a_filter_that_a_condition_excludes_is_named(
     api: Api, query: dict[str, str], wrong: str
 ) -> None:
     answer = api.as_admin(QUEUE, **query)
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [wrong])
 
 
-def test_a_condition_on_a_date_that_is_not_kept_is_no_empty_list(
+def test_a_condition_on_a_date_that_documents_lack_is_422(
     watched: Any, make_settings: Callable[..., Any]
 ) -> None:
     api = Api(create_app(make_settings(profile="celery"), watched.client))
@@ -326,5 +326,5 @@ def test_a_condition_on_a_date_that_is_not_kept_is_no_empty_list(
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["condition"])
 
 
-def test_owners_cannot_ask_by_a_condition(api: Api) -> None:
+def test_the_own_list_refuses_a_condition(api: Api) -> None:
     assert api.as_owner(OWN, "ada", condition="due").status_code == 422

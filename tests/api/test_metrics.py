@@ -1,5 +1,5 @@
-"""`GET /metrics`: would catch a scrape that counts jobs, a label without bound, a metric that
-breaks Prometheus's rules, and a database that is away taking the whole scrape with it."""
+"""`GET /metrics`: would catch a scrape that counts jobs, a label without a limit, a metric that
+breaks Prometheus's rules, and a scrape that fails because the database is away."""
 
 import os
 import shutil
@@ -54,7 +54,7 @@ def promtool() -> str:
 
 
 class Rollup:
-    """What a collector would have written."""
+    """The documents of a collector."""
 
     def __init__(self, counts: dict[tuple[str, str], int], tallies: dict[str, Tally]) -> None:
         self._stats = QueueStats(
@@ -92,14 +92,14 @@ class Rollup:
 
 
 class Answering:
-    """A look at a database that answers."""
+    """A probe of a database that responds."""
 
     def look(self) -> DatabaseHealth:
         return DatabaseHealth(ping_ms=0.4, answers=True, readable=True, ready=True)
 
 
 def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
-    """What a scrape tells of the queue."""
+    """The queue's samples in a scrape."""
     queue = metrics.QueueMetrics(Answering(), rollup, rollup, rollup, max_types)  # type: ignore[arg-type]
     return samples(text_of(queue))
 
@@ -117,7 +117,7 @@ TALLY.wait.update({bucket(40): 3, bucket(9_000): 1})
 TALLY.run.update({bucket(700): 4})
 
 
-def test_the_queue_is_told_in_base_units() -> None:
+def test_queue_metrics_are_in_base_units() -> None:
     found = scraped(Rollup({("queued", "mail"): 2, ("dlq", "mail"): 1}, {"mail": TALLY}))
     assert value(found, "jobmon_database_up") == 1
     assert value(found, "jobmon_collector_up") == 1
@@ -135,7 +135,7 @@ def test_the_queue_is_told_in_base_units() -> None:
     assert value(found, "jobmon_own_database_readable") == 1
 
 
-def test_what_is_not_known_is_absent_never_zero() -> None:
+def test_unknown_values_have_no_sample() -> None:
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
     nothing = dict.fromkeys(("oldest_queued", "eligible", "scheduled", "expired_leases"))
     undated = replace(rollup._stats.health, **nothing, unknown=dict.fromkeys(nothing, "no dates"))
@@ -154,7 +154,7 @@ def test_what_is_not_known_is_absent_never_zero() -> None:
     assert "jobmon_jobs_dead_lettered_total" in found
 
 
-def test_a_collector_is_neither_up_nor_down_where_its_figures_may_not_be_read() -> None:
+def test_collector_up_has_no_sample_if_its_database_cannot_be_read() -> None:
     rollup = Rollup({}, {})
     rollup.is_readable = False
     found = scraped(rollup)
@@ -162,7 +162,7 @@ def test_a_collector_is_neither_up_nor_down_where_its_figures_may_not_be_read() 
     assert value(found, "jobmon_collector_up") is None
 
 
-def test_an_alert_does_not_fall_silent_because_there_are_too_many_jobs() -> None:
+def test_eligible_jobs_beyond_the_count_limit_keep_a_sample() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
     many = replace(
         rollup._stats.health, eligible=None, scheduled=None, unknown={"eligible": TOO_MANY}
@@ -173,11 +173,11 @@ def test_an_alert_does_not_fall_silent_because_there_are_too_many_jobs() -> None
     assert value(found, "jobmon_scheduled_jobs") is None
 
 
-def test_what_happened_is_counted_and_durations_are_cumulative() -> None:
+def test_activity_is_counted_and_durations_are_cumulative() -> None:
     found = scraped(Rollup({}, {"mail": TALLY, "quiet": Tally()}))
     finished = "jobmon_attempts_finished_total"
-    told = {name: value(found, finished, outcome=name, type="mail") for name in TALLY.outcomes}
-    assert told == {"succeeded": 4, "failed": 2, "expired": 1}
+    attempts = {name: value(found, finished, outcome=name, type="mail") for name in TALLY.outcomes}
+    assert attempts == {"succeeded": 4, "failed": 2, "expired": 1}
     assert value(found, finished, outcome="failed", type="quiet") == 0
     assert value(found, "jobmon_jobs_enqueued_total", type="mail") == 7
     assert value(found, "jobmon_jobs_dead_lettered_total", type="mail") == 1
@@ -190,7 +190,7 @@ def test_what_happened_is_counted_and_durations_are_cumulative() -> None:
     assert value(found, "jobmon_attempt_run_seconds_count", type="mail") == 4
 
 
-def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
+def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
     counts = {("queued", f"type-{number}"): number for number in range(1, 6)}
     counts |= {(f"odd-{number}", "type-5"): 1 for number in range(15)}
     counts[("queued", OTHER)] = 50
@@ -203,7 +203,7 @@ def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
     }
     assert queued == {"type-5": 5, "type-4": 4, "(other)": 56}
     assert value(found, "jobmon_jobs", status="(other)", type="type-5") == 5
-    # The first two stay the first two, whoever has most jobs: no counter falls.
+    # Counters keep the first two types, not those with most jobs: no counter falls.
     enqueued = {
         dict(labels)["type"]: count
         for (name, labels), count in found.items()
@@ -212,7 +212,7 @@ def test_types_and_statuses_beyond_the_bound_are_told_together() -> None:
     assert enqueued == {"type-1": 7, "type-2": 7, "(other)": 21}
 
 
-def test_promtool_finds_nothing_to_complain_of(api: Api) -> None:
+def test_promtool_accepts_the_metrics(api: Api) -> None:
     tool = promtool()
     api.as_admin("/admin/jobs/stats")
     rollup = Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})
@@ -252,7 +252,7 @@ def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
     ("access", "nobody", "owner", "admin"),
     [("token", 401, 403, 200), ("open", 200, 200, 200), ("off", 404, 404, 404)],
 )
-def test_who_may_scrape_is_a_setting(
+def test_the_setting_decides_who_may_scrape(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     access: str,
@@ -265,7 +265,7 @@ def test_who_may_scrape_is_a_setting(
     assert [answer.status_code for answer in answers] == [nobody, owner, admin]
 
 
-def test_both_formats_are_spoken(api: Api) -> None:
+def test_metrics_come_in_both_formats(api: Api) -> None:
     headers = {"Authorization": f"Bearer {api.token()}"}
     plain = api.client.get("/metrics", headers=headers)
     assert plain.content_type.startswith("text/plain; version=")
@@ -276,7 +276,7 @@ def test_both_formats_are_spoken(api: Api) -> None:
     assert open_metrics.text.endswith("# EOF\n")
 
 
-def test_with_the_database_away_the_process_still_tells_of_itself(
+def test_metrics_of_the_service_remain_with_the_database_away(
     make_settings: Callable[..., Settings],
 ) -> None:
     away = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
@@ -292,8 +292,8 @@ def test_with_the_database_away_the_process_still_tells_of_itself(
     api.app.extensions["jobmon_connection"].client.close()
 
 
-class Asked(CommandListener):
-    """What a client asked its server."""
+class Commands(CommandListener):
+    """The commands that a client sent to its server."""
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, str]] = []
@@ -315,21 +315,21 @@ class Asked(CommandListener):
 def test_a_scrape_reads_no_watched_document(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    asked = Asked()
+    sent = Commands()
     uri = mongod.uri.replace("/?", f"/{database.name}?")
-    with MongoClient[dict[str, Any]](uri, event_listeners=[asked], tz_aware=True) as client:
+    with MongoClient[dict[str, Any]](uri, event_listeners=[sent], tz_aware=True) as client:
         api = Api(create_app(make_settings(mongo_uri=uri), client))
         assert api.as_admin("/metrics").status_code == 200
-        asked_so_far = set(asked.commands)
-    assert asked_so_far == {
+        commands = set(sent.commands)
+    assert commands == {
         ("ping", "1"),
-        ("hello", "1"),  # which deployment this is, once a process
+        ("hello", "1"),  # the kind of deployment, once per process
         ("aggregate", "state"),
         ("find", "revoked_tokens"),
-        ("find", "jobs"),  # the _id of one, by its index
+        ("find", "jobs"),  # the _id of one job, by its index
         ("find", "job_attempts"),
-        ("count", "jobs"),  # of everything, which the metadata tells
+        ("count", "jobs"),  # without a filter: from the metadata
     }
-    hints = [command["hint"] for command in asked.finds if command["find"] != "revoked_tokens"]
+    hints = [command["hint"] for command in sent.finds if command["find"] != "revoked_tokens"]
     assert hints == [{"_id": 1}, {"_id": 1}]
-    assert all(command["projection"] == {"_id": True} for command in asked.finds[-2:])
+    assert all(command["projection"] == {"_id": True} for command in sent.finds[-2:])

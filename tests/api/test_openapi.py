@@ -1,5 +1,5 @@
-"""The OpenAPI document: would catch a route, a parameter or a failure that it does not tell of, and
-an answer that is not as it says, also where a watched document is odd."""
+"""The OpenAPI document: would catch a route, parameter or error that it lacks, and an answer that
+does not match it, also if a watched document is odd."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 QUEUE, STATS, SERIES, TYPES = (
     f"/admin/jobs/{name}" for name in ["queue", "stats", "timeseries", "types"]
 )
-# What is not JSON, and the document itself.
-FOR_OTHERS = {"dashboard", "openapi", "metrics"}
+# Blueprints without JSON routes, and the document itself.
+UNDOCUMENTED = {"dashboard", "openapi", "metrics"}
 
 ODD = [
     {},
@@ -67,7 +67,7 @@ def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
 
 
 def strict(part: Any) -> Any:
-    """The same schema, but what it does not name is wrong."""
+    """The same schema, without other properties than its own."""
     if isinstance(part, list):
         return [strict(inner) for inner in part]
     if not isinstance(part, dict):
@@ -84,7 +84,7 @@ def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
 
 
 def check_answer(document: dict[str, Any], path: str, answer: Any) -> dict[str, Any]:
-    """That an answer is documented: its status, media type, headers and body; returns the body."""
+    """Check status, media type, headers and body of an answer; returns the body."""
     responses = document["paths"][path]["get"]["responses"]
     assert str(answer.status_code) in responses
     response = resolved(document, responses[str(answer.status_code)])
@@ -96,21 +96,21 @@ def check_answer(document: dict[str, Any], path: str, answer: Any) -> dict[str, 
     if answer.mimetype == "application/json":
         check(document, media["schema"], answer.json)
         code = answer.json.get("error", {}).get("code")
-        # Those are made for the case, as all that come with details.
-        is_made = code == "rate_limited" or "details" in answer.json.get("error", {})
-        if code is not None and not is_made:
+        # These messages vary, as do all with details.
+        varies = code == "rate_limited" or "details" in answer.json.get("error", {})
+        if code is not None and not varies:
             assert answer.json == examples.ERRORS[code]
         return answer.json
     check(document, media["schema"], answer.text)
     return {}
 
 
-def test_it_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+def test_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(document).validate()
 
 
-def test_what_is_checked_in_is_what_the_blueprints_say() -> None:
+def test_checked_in_document_is_up_to_date() -> None:
     now = CliRunner().invoke(main, ["openapi"])
     assert now.exit_code == 0
     assert now.output.endswith("}\n")
@@ -124,17 +124,17 @@ def test_every_json_route_is_documented_with_its_methods(
     routes = {
         rule.rule.replace("<anything:", "{").replace(">", "}"): set(rule.methods or ()) - {"HEAD"}
         for rule in api.app.url_map.iter_rules()
-        if rule.endpoint.split(".")[0] not in FOR_OTHERS
+        if rule.endpoint.split(".")[0] not in UNDOCUMENTED
     }
     documented = {
-        path: {"GET"} if set(told) - {"parameters"} == {"get"} else set()
-        for path, told in document["paths"].items()
+        path: {"GET"} if set(methods) - {"parameters"} == {"get"} else set()
+        for path, methods in document["paths"].items()
     }
     assert documented == routes
     assert len(routes) >= 8
 
 
-def test_everything_has_a_name_and_is_described(document: dict[str, Any]) -> None:
+def test_everything_has_a_name_and_a_description(document: dict[str, Any]) -> None:
     ids = []
     for path, operation in operations(document):
         ids.append(operation["operationId"])
@@ -147,29 +147,29 @@ def test_everything_has_a_name_and_is_described(document: dict[str, Any]) -> Non
             assert "example" in media or "examples" in media, (path, status)
     assert len(set(ids)) == len(ids)
     for name, schema in document["components"]["schemas"].items():
-        for field, told in schema["properties"].items():
-            assert "description" in told or "$ref" in told, (name, field)
+        for field, about in schema["properties"].items():
+            assert "description" in about or "$ref" in about, (name, field)
 
 
-def test_parameters_say_their_bounds_defaults_and_that_they_repeat(
+def test_parameters_have_bounds_defaults_and_repetition(
     document: dict[str, Any],
 ) -> None:
-    asked = {told["name"]: told for told in document["paths"][QUEUE]["get"]["parameters"]}
-    assert asked["per_page"]["schema"] == {
+    parameters = {one["name"]: one for one in document["paths"][QUEUE]["get"]["parameters"]}
+    assert parameters["per_page"]["schema"] == {
         "type": "integer",
         "minimum": 1,
         "maximum": 100,
         "default": 20,
     }
-    assert asked["status"]["schema"]["maxItems"] == 10
-    assert (asked["status"]["style"], asked["status"]["explode"]) == ("form", True)
-    assert asked["created_from"]["schema"] == {"type": "string", "format": "date-time"}
-    assert asked["owner"]["schema"] == {"type": "string", "maxLength": 1_000}
-    own = {told["name"] for told in document["paths"]["/jobs"]["get"]["parameters"]}
-    assert set(asked) - own == {"owner", "error_code", "condition", "finished_from"}
+    assert parameters["status"]["schema"]["maxItems"] == 10
+    assert (parameters["status"]["style"], parameters["status"]["explode"]) == ("form", True)
+    assert parameters["created_from"]["schema"] == {"type": "string", "format": "date-time"}
+    assert parameters["owner"]["schema"] == {"type": "string", "maxLength": 1_000}
+    own = {one["name"] for one in document["paths"]["/jobs"]["get"]["parameters"]}
+    assert set(parameters) - own == {"owner", "error_code", "condition", "finished_from"}
 
 
-def test_every_example_is_as_its_schema_says(document: dict[str, Any]) -> None:
+def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     seen = 0
     for _, operation in operations(document):
         for response in operation["responses"].values():
@@ -182,7 +182,7 @@ def test_every_example_is_as_its_schema_says(document: dict[str, Any]) -> None:
     assert seen > 30
 
 
-def test_who_needs_a_token_is_told_truly(api: Api, document: dict[str, Any]) -> None:
+def test_documented_security_matches_the_routes(api: Api, document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     for path, operation in operations(document):
         address = path.replace("{job_id}", "some-id")
@@ -195,7 +195,7 @@ def test_who_needs_a_token_is_told_truly(api: Api, document: dict[str, Any]) -> 
             check_answer(document, path, api.as_owner(address, "ada"))
 
 
-def ask_everything(api: Api, document: dict[str, Any], ids: list[str]) -> None:
+def request_everything(api: Api, document: dict[str, Any], ids: list[str]) -> None:
     token = api.token()
     for query in ({}, {"per_page": 2}, {"sort": "createdAt"}, {"status": "on-hold"}):
         answer = api.get(QUEUE, token=token, **query)
@@ -215,7 +215,7 @@ def ask_everything(api: Api, document: dict[str, Any], ids: list[str]) -> None:
         check_answer(document, path, answer)
 
 
-def test_answers_about_odd_documents_are_as_documented(
+def test_answers_about_odd_documents_match_the_document(
     real_api: Api, database: Any, document: dict[str, Any]
 ) -> None:
     database.jobs.insert_many(copy.deepcopy(ODD))
@@ -224,7 +224,7 @@ def test_answers_about_odd_documents_are_as_documented(
          "finishedAt": NOW + timedelta(seconds=1), "error": {"code": "E"}}
     )  # fmt: skip
     create_indexes(real_api.app.extensions["jobmon_connection"])
-    ask_everything(
+    request_everything(
         real_api, document, [job["jobId"] for job in ODD if isinstance(job.get("jobId"), str)]
     )
     window = {"from": NOW.isoformat(), "to": (NOW + timedelta(minutes=5)).isoformat()}
@@ -238,7 +238,7 @@ def test_answers_about_odd_documents_are_as_documented(
         check_answer(document, path, answer)
 
 
-def test_failures_are_as_documented(
+def test_errors_match_the_document(
     api: Api,
     watched: Any,
     document: dict[str, Any],
@@ -286,7 +286,7 @@ def test_failures_are_as_documented(
     away.extensions["jobmon_connection"].client.close()
 
 
-def test_the_docs_are_open_under_a_strict_policy_and_say_what_is_not_built(
+def test_docs_page_is_open_under_a_strict_policy_and_names_missing_assets(
     api: Api,
     watched: Any,
     make_settings: Callable[..., Settings],

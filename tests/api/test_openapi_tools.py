@@ -1,5 +1,5 @@
-"""What others make of the OpenAPI document: would catch a promise that schemathesis sees broken,
-and a document that a generator makes no working client of."""
+"""The OpenAPI document with other tools: would catch an answer that schemathesis finds wrong, and a
+document from which a generator makes no working client."""
 
 import os
 import subprocess
@@ -33,9 +33,9 @@ ROOT = Path(__file__).parents[2]
 def served(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Where the service listens, with its indexes, over a few jobs on the real server.
+    """The address of a service with its indexes, over a few jobs on the real server.
 
-    In a process of its own: the driver draws lots, and hypothesis minds who else here does.
+    In another process: the driver uses random numbers, which hypothesis forbids in its own.
     """
     database = mongo["test_openapi_tools"]
     database.jobs.insert_many(
@@ -55,7 +55,7 @@ def served(
     connection = Connection(Settings(mongo_uri=uri))
     create_indexes(connection)
     connection.client.close()
-    # Without a collector long windows are a 503, rightly.
+    # Without a collector long windows are a 503.
     more = {"JOBMON_ROLLUP_DB": rollups, "JOBMON_COLLECTOR": "true", "JOBMON_LOG_LEVEL": "ERROR"}
     web = Web(uri, tmp_path_factory.mktemp("served") / "log", **more)
     try:
@@ -72,8 +72,8 @@ def served(
         mongo.drop_database(rollups)
 
 
-# How parameters must go together, no schema of single ones can say: their 422 is no fault. Nor are
-# 403 and 404 for the id of a job that there is not.
+# Schemas of single parameters cannot describe how these combine, so 422 is accepted; so are 403 and
+# 404 for the id of a missing job.
 CONFIG = {
     "checks": {
         "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "422"]},
@@ -85,18 +85,18 @@ schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.fro
 
 @schema.parametrize()
 @settings(
-    max_examples=int(os.environ.get("JOBMON_TEST_EXAMPLES", "15")),  # bench/fuzz.py asks for more
+    max_examples=int(os.environ.get("JOBMON_TEST_EXAMPLES", "15")),  # bench/fuzz.py runs more
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=list(HealthCheck),  # `api` is made once, and does not change
+    suppress_health_check=list(HealthCheck),  # `api` is created once and does not change
 )
 def test_schemathesis_finds_nothing(case: Any, api: Api, served: str) -> None:
-    # A header that is wrong on purpose, or left out, must not be put right.
+    # A header that is wrong or missing on purpose must stay so.
     is_wrong = case.meta is not None and case.meta.is_negative_at(ParameterLocation.HEADER)
     headers = {} if is_wrong else {"Authorization": f"Bearer {api.token()}"}
     response = case.call(base_url=served, headers=headers)
-    if response.status_code == HTTPStatus.REQUEST_URI_TOO_LONG:  # gunicorn's own, before any route
+    if response.status_code == HTTPStatus.REQUEST_URI_TOO_LONG:  # from gunicorn, before any route
         assert len(response.request.path_url) > 8_000
         return
     case.validate_response(response, headers=headers)
@@ -135,12 +135,12 @@ def test_a_generated_client_compiles_and_lists_jobs(api: Api, served: str, tmp_p
 
     package = tmp_path / "jobmon_client"
     (tmp_path / "generator.yaml").write_text("post_hooks: []\n")
-    said = run(
+    output = run(
         "-m", "openapi_python_client", "generate", "--fail-on-warning", "--meta", "none",
         "--path", str(DOCUMENT), "--output-path", str(package),
         "--config", "generator.yaml",
     )  # fmt: skip
-    assert "warning" not in said.lower()
+    assert "warning" not in output.lower()
     run("-m", "compileall", "-q", str(package))
     (tmp_path / "list_jobs.py").write_text(LIST_JOBS)
     listed, detail = run("list_jobs.py", served, api.token()).splitlines()
