@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from jobmon.demo.mongod import Mongod  # noqa: E402
-from tests.fuzz.checks import Log, World, listening_to_logs  # noqa: E402
+from tests.fuzz.checks import FuzzedService, Log, captured_logs  # noqa: E402
 from tests.fuzz.requests import request  # noqa: E402
 from tests.support.processes import run  # noqa: E402
 
@@ -70,10 +70,10 @@ def main() -> int:
         tempfile.TemporaryDirectory() as data,
         Mongod(Path(data)) as mongod,
         MongoClient(mongod.uri, tz_aware=True, datetime_conversion="DATETIME_AUTO") as mongo,
-        listening_to_logs() as log,
+        captured_logs() as log,
     ):
         findings = Findings(log)
-        worlds = [World(mongod, mongo, f"fuzz_{n}", indexed=n == 0) for n in range(2)]
+        worlds = [FuzzedService(mongod, mongo, f"fuzz_{n}", indexed=n == 0) for n in range(2)]
         answers: Counter[int] = Counter()
         documents: Counter[str] = Counter()
         with suppress(KeyboardInterrupt):  # then what was done so far is told
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def fuzz_requests(
-    world: World, findings: Findings, count: int, seed: int, answers: Counter[int]
+    world: FuzzedService, findings: Findings, count: int, seed: int, answers: Counter[int]
 ) -> None:
     """Counts the answers by their status."""
     world.fill_from(range(40))
@@ -103,7 +103,7 @@ def fuzz_requests(
 
 
 def fuzz_documents(
-    worlds: list[World], findings: Findings, count: int, seed: int, checked: Counter[str]
+    worlds: list[FuzzedService], findings: Findings, count: int, seed: int, checked: Counter[str]
 ) -> None:
     """Counts the documents that the server took and that were checked."""
     said, first = 0, seed

@@ -253,7 +253,7 @@ def real_api(
 
 
 @contextmanager
-def listening(app: Flask) -> Iterator[str]:
+def serve_over_http(app: Flask) -> Iterator[str]:
     """Serve an app by HTTP from a thread of the test's own; where it listens."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

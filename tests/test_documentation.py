@@ -35,7 +35,7 @@ from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
 from jobmon.store.connection import Connection
 
 from .conftest import SECRET, Api
-from .support.processes import ended, run
+from .support.processes import end_process, run
 from .support.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -162,9 +162,9 @@ class Shell:
         try:
             eventually(lambda: started in log.read_text())
         except BaseException:
-            ended(process, None)
+            end_process(process, None)
             raise
-        assert ended(process) == 0, line
+        assert end_process(process) == 0, line
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
         eventually(lambda: has_fresh_statistics(shell))
         yield shell
     finally:
-        ended(web)
+        end_process(web)
         connection.client.close()
         mongo.drop_database(database.name)
 

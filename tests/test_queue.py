@@ -17,7 +17,7 @@ from jobmon.domain import JobStatus
 from jobmon.queue import JobQueue, Lease, LeaseLostError, RetryPolicy
 
 from .conftest import NOW
-from .support.processes import ended
+from .support.processes import end_process
 from .support.waiting import eventually
 
 Db = Database[dict[str, Any]]
@@ -440,7 +440,7 @@ def test_a_worker_killed_in_mid_job_loses_nothing(mongod: Mongod, database: Db) 
     try:
         eventually(lambda: database.job_attempts.find_one({"workerId": "victim"}))
     finally:
-        ended(victim, None)
+        end_process(victim, None)
 
     later = JobQueue(database, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
     assert later.recover() == 1

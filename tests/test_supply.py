@@ -18,7 +18,7 @@ from flask import Flask, request
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .conftest import DATE, listening
+from .conftest import DATE, serve_over_http
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "deploy/requirements.lock").read_text()
@@ -75,7 +75,7 @@ def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
         known = [advisory | {"vulnerable_versions": "*"}]
         return {"htmx.org": known} if vulnerable else {}
 
-    with listening(app) as url:
+    with serve_over_http(app) as url:
         yield (f"--osv-url={url}/osv", f"--npm-registry={url}")
 
 

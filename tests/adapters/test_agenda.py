@@ -15,8 +15,9 @@ from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
+from ..support.commands import database_uri
 from ..support.waiting import eventually
-from ..support.watching import Answer, Documents, Watching, a_database, init, uri_of
+from ..support.watched_queue import Answer, Documents, WatchedQueue, init, temporary_database
 
 Ids = dict[str, str]
 
@@ -50,7 +51,7 @@ SETTINGS: Answer = {
 }
 
 
-class Agenda(Watching):
+class Agenda(WatchedQueue):
     """The service over what Agenda wrote."""
 
     def __init__(self, mongod: Mongod, database: Documents, version: str, ids: Ids) -> None:
@@ -80,8 +81,8 @@ def agenda(
     mongo: MongoClient[dict[str, Any]],
     run_agenda: Callable[[str, str], Ids],
 ) -> Iterator[Agenda]:
-    with a_database(mongo) as database:
-        uri = uri_of(mongod, database)
+    with temporary_database(mongo) as database:
+        uri = database_uri(mongod, database)
         agenda = Agenda(mongod, database, request.param, run_agenda(request.param, uri))
         init(uri, PROFILE="agenda", JOB_FIELDS="createdBy=data.user.id")
         yield agenda
@@ -231,7 +232,7 @@ def check_figures(agenda: Agenda, source: str) -> None:
     # `repeats` has run: it has not waited since it was made.
     assert set(stats["oldestQueuedJobAgeMsByType"]) == {"due", "scheduled"}
     assert stats["oldestQueuedJobAgeMs"] == max(stats["oldestQueuedJobAgeMsByType"].values()) > 0
-    assert agenda.happened() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
+    assert agenda.activity() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
     types = {told["type"]: told for told in agenda.get("/admin/jobs/types")["data"]}
     assert set(types) == set(CASES)
     for case in ("succeeds", "fails"):
@@ -248,8 +249,8 @@ def test_figures_are_right_counted_live(agenda: Agenda) -> None:
 
 
 def test_figures_are_right_from_the_collector(agenda: Agenda) -> None:
-    with agenda.collected():
-        eventually(lambda: agenda.happened()["enqueued"] == 13)
+    with agenda.running_collector():
+        eventually(lambda: agenda.activity()["enqueued"] == 13)
         check_figures(agenda, "rollup")
         jobs = agenda.metric("jobmon_jobs")
         assert jobs['{status="unscheduled",type="unscheduled"}'] == 1
@@ -259,7 +260,7 @@ def test_figures_are_right_from_the_collector(agenda: Agenda) -> None:
         assert finished['{outcome="succeeded",type="recovers"}'] == 1
         assert finished['{outcome="failed",type="recovers"}'] == 0
         assert agenda.metric("jobmon_expired_leases") == {"": 0}
-        eventually(lambda: 1 in agenda.stood("disabled"))
+        eventually(lambda: 1 in agenda.sampled_counts("disabled"))
 
 
 def test_init_makes_these_indexes_and_no_others(agenda: Agenda) -> None:
@@ -289,9 +290,9 @@ def test_nothing_is_scanned_and_nothing_is_written(agenda: Agenda) -> None:
         agenda.names(type=["fails", "due"], status="dlq")
         agenda.names(owner="bob")
         agenda.get(f"/jobs/{agenda.jobs['fails']}")
-        agenda.happened()
-        with agenda.collected():
-            eventually(lambda: agenda.happened()["enqueued"] == 13)
+        agenda.activity()
+        with agenda.running_collector():
+            eventually(lambda: agenda.activity()["enqueued"] == 13)
     for entry in entries:
         said = f"{entry.get('planSummary')} {entry['command']}"
         if entry["ns"].endswith(".system.profile"):
@@ -337,16 +338,16 @@ def test_the_pages_tell_what_is_known_and_nothing_else(agenda: Agenda) -> None:
 def test_the_collector_follows_agenda_at_work(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_agenda: Callable[[str, str], Ids]
 ) -> None:
-    with a_database(mongo) as database:
+    with temporary_database(mongo) as database:
         empty = Agenda(mongod, database, "6", {})
-        init(uri_of(mongod, database), "--create", PROFILE="agenda")
-        with empty.collected():
-            run_agenda("6", uri_of(mongod, database))
+        init(database_uri(mongod, database), "--create", PROFILE="agenda")
+        with empty.running_collector():
+            run_agenda("6", database_uri(mongod, database))
             counts = dict(Counter(status for status, _ in CASES.values()))
             eventually(lambda: nonzero(empty) == counts)
             wanted = {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
             # An attempt that the next one followed within the minute is counted, if it was seen.
-            eventually(lambda: at_least(empty.happened(), wanted))
+            eventually(lambda: at_least(empty.activity(), wanted))
         empty.close()
 
 
@@ -357,15 +358,15 @@ def test_a_standalone_server_is_polled(
     monkeypatch.setattr("jobmon.rollup.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         watching = Agenda(alone, client["shop"], "5", {})
-        init(uri_of(alone, watching.database), "--create", PROFILE="agenda")
-        with watching.collected():
-            run_agenda("5", uri_of(alone, watching.database))
+        init(database_uri(alone, watching.database), "--create", PROFILE="agenda")
+        with watching.running_collector():
+            run_agenda("5", database_uri(alone, watching.database))
             counts = dict(Counter(status for status, _ in CASES_OF["5"].values()))
             eventually(lambda: nonzero(watching) == counts)
         watching.close()
 
 
-def nonzero(watching: Watching) -> dict[str, int]:
+def nonzero(watching: WatchedQueue) -> dict[str, int]:
     counts = watching.get("/admin/jobs/stats")["statusCounts"]
     return {status: count for status, count in counts.items() if count}
 
@@ -387,6 +388,6 @@ def test_a_long_list_waits_for_no_figures_that_no_index_counts(
     assert (queued["total"], queued["total_is_exact"]) == (1, False)
     assert entries
     assert not [entry for entry in entries if is_count_of_all(entry)]
-    with agenda.collected():
+    with agenda.running_collector():
         everything = agenda.get("/admin/jobs/queue")["meta"]
         assert (everything["total"], everything["total_is_exact"]) == (13, True)

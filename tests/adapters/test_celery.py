@@ -14,8 +14,9 @@ from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import profiled
+from ..support.commands import database_uri
 from ..support.waiting import eventually
-from ..support.watching import Answer, Watching, a_database, init, uri_of
+from ..support.watched_queue import Answer, WatchedQueue, init, temporary_database
 
 Ids = dict[str, str]
 WORKER = "worker-1@shop"
@@ -56,7 +57,7 @@ ARGS = {
 }
 
 
-class Celery(Watching):
+class Celery(WatchedQueue):
     """The service over what Celery wrote."""
 
     def __init__(self, mongod: Mongod, database: Any, extended: bool, ids: Ids) -> None:
@@ -93,8 +94,8 @@ def celery(
     mongo: MongoClient[dict[str, Any]],
     run_celery: Callable[[str, bool], Ids],
 ) -> Iterator[Celery]:
-    with a_database(mongo) as database:
-        uri = uri_of(mongod, database)
+    with temporary_database(mongo) as database:
+        uri = database_uri(mongod, database)
         ids = run_celery(uri, request.param)
         assert database.celery_taskmeta.find_one({"_id": ids.pop("forget")}) is None
         celery = Celery(mongod, database, request.param, ids)
@@ -231,7 +232,7 @@ def check_figures(celery: Celery, source: str) -> None:
     unknown = {"expiredLeases", "eligibleJobs", "scheduledJobs"}
     assert {name: stats[name] for name in unknown} == dict.fromkeys(unknown)
     assert (set(stats["reasons"]), stats["oldestQueuedJobAgeMs"]) == (unknown, 0)
-    assert celery.happened() == {"enqueued": None, "succeeded": 6, "failed": 2, "dlq": 2}
+    assert celery.activity() == {"enqueued": None, "succeeded": 6, "failed": 2, "dlq": 2}
     told = {told["type"]: told for told in celery.get("/admin/jobs/types")["data"]}
     assert set(told) == types
     if celery.extended:
@@ -244,12 +245,12 @@ def test_figures_are_right_counted_live(celery: Celery) -> None:
 
 
 def test_figures_are_right_from_the_collector(celery: Celery) -> None:
-    with celery.collected():
-        eventually(lambda: celery.happened()["succeeded"] == 6)
+    with celery.running_collector():
+        eventually(lambda: celery.activity()["succeeded"] == 6)
         check_figures(celery, "rollup")
         kind = "progress" if celery.extended else "null"
         assert celery.metric("jobmon_jobs")[json_label("PROGRESS", kind)] == 1
-        eventually(lambda: 1 in celery.stood("PROGRESS"))
+        eventually(lambda: 1 in celery.sampled_counts("PROGRESS"))
 
 
 def json_label(status: str, kind: str) -> str:
@@ -288,9 +289,9 @@ def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
         celery.names(owner="bob", status="succeeded")
         celery.get(f"/jobs/{celery.jobs['add']}")
         celery.get("/admin/jobs/stats")
-        celery.happened()
-        with celery.collected():
-            eventually(lambda: celery.happened()["succeeded"] == 6)
+        celery.activity()
+        with celery.running_collector():
+            eventually(lambda: celery.activity()["succeeded"] == 6)
     for entry in entries:
         said = f"{entry.get('planSummary')} {entry['command']}"
         if entry["ns"].endswith(".system.profile"):
@@ -333,11 +334,11 @@ def test_the_pages_tell_what_is_known_and_nothing_else(celery: Celery) -> None:
 def test_the_collector_follows_celery_at_work(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_celery: Callable[[str, bool], Ids]
 ) -> None:
-    with a_database(mongo) as database:
+    with temporary_database(mongo) as database:
         watching = Celery(mongod, database, True, {})
-        init(uri_of(mongod, database), "--create", PROFILE="celery")
-        with watching.collected():
-            run_celery(uri_of(mongod, database), True)
+        init(database_uri(mongod, database), "--create", PROFILE="celery")
+        with watching.running_collector():
+            run_celery(database_uri(mongod, database), True)
             counts = dict(Counter(status for _, status, _, _ in CASES.values()))
 
             def are_right() -> bool:
@@ -345,5 +346,5 @@ def test_the_collector_follows_celery_at_work(
                 return {status: count for status, count in told.items() if count} == counts
 
             eventually(are_right)
-            eventually(lambda: watching.happened()["succeeded"] == 6)
+            eventually(lambda: watching.activity()["succeeded"] == 6)
         watching.close()

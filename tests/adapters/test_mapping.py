@@ -19,8 +19,9 @@ from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import assert_cheap, profiled
+from ..support.commands import database_uri
 from ..support.waiting import eventually
-from ..support.watching import Answer, Watching, a_database, init, uri_of
+from ..support.watched_queue import Answer, WatchedQueue, init, temporary_database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 JOBS = 40
@@ -103,7 +104,7 @@ def run_of(number: int) -> Answer:
     }
 
 
-class Tasks(Watching):
+class Tasks(WatchedQueue):
     """The service over these tasks."""
 
     def __init__(self, mongod: Mongod, database: Any, words: dict[str, str]) -> None:
@@ -136,12 +137,12 @@ def tasks(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[Tasks]:
     words = CASES[request.param]
-    with a_database(mongo) as database:
+    with temporary_database(mongo) as database:
         watching = Tasks(mongod, database, words)
         database.tasks.insert_many(watching.tasks)
         runs = [run_of(number) for number in range(JOBS) if task(number)["state"] != "pending"]
         database.task_runs.insert_many(runs)
-        watching.indexes = init(uri_of(mongod, database), **words)
+        watching.indexes = init(database_uri(mongod, database), **words)
         yield watching
         watching.close()
 
@@ -240,7 +241,7 @@ def check_figures(tasks: Tasks, source: str) -> None:
     assert stats["expiredLeases"] == counts["leased"]
     age_ms = (datetime.now(UTC) - tasks.tasks[0]["created_at"]) / timedelta(milliseconds=1)
     assert stats["oldestQueuedJobAgeMs"] == pytest.approx(age_ms, abs=10_000)
-    assert tasks.happened() == {
+    assert tasks.activity() == {
         "enqueued": JOBS,
         "succeeded": counts["succeeded"],
         "failed": counts["failed"] + counts["dlq"],
@@ -266,8 +267,8 @@ def test_figures_are_right_from_the_collector(
         monkeypatch.setattr(collector_module, "open_changes", polled)
         monkeypatch.setattr(changes_module, "SWEEP_S", 100_000.0)
         tasks.database.tasks.create_index("updated_at")
-    with tasks.collected():
-        eventually(lambda: tasks.happened()["enqueued"] == JOBS)
+    with tasks.running_collector():
+        eventually(lambda: tasks.activity()["enqueued"] == JOBS)
         check_figures(tasks, "rollup")
         changed = tasks.database.tasks.find_one({"state": "pending"})
         was = {"state": "pending", "updated_at": changed["updated_at"]}
@@ -346,8 +347,8 @@ def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
         tasks.get(f"/jobs/{tasks.id_of(task(1))}")
     theirs = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
     assert_cheap(tasks.database, theirs)
-    with tasks.collected():
-        eventually(lambda: tasks.happened()["enqueued"] == JOBS)
+    with tasks.running_collector():
+        eventually(lambda: tasks.activity()["enqueued"] == JOBS)
     after = tasks.database.command("dbHash")["collections"]
     assert {name: after[name] for name in before} == before
 
@@ -370,15 +371,15 @@ def test_an_attempt_may_be_known_by_the_id_of_its_job(
 ) -> None:
     """Would catch the detail that was a 500 where an attempt's jobId is at _id."""
     now = datetime.now(UTC)
-    with a_database(mongo) as database:
-        watching = Watching(mongod, database, attempt_fields={"jobId": "_id"})
+    with temporary_database(mongo) as database:
+        watching = WatchedQueue(mongod, database, attempt_fields={"jobId": "_id"})
         database.jobs.insert_one(
             {"jobId": "j", "type": "mail", "status": "leased", "createdAt": now}
         )
         database.job_attempts.insert_one(
             {"_id": "j", "attemptNumber": 1, "status": "succeeded", "finishedAt": now}
         )
-        init(uri_of(mongod, database), ATTEMPT_FIELDS="jobId=_id")
+        init(database_uri(mongod, database), ATTEMPT_FIELDS="jobId=_id")
         (attempt,) = watching.get("/jobs/j")["attempts"]
         assert attempt["status"] == "succeeded"
         (mail,) = watching.get("/admin/jobs/types")["data"]

@@ -12,8 +12,9 @@ from jobmon.demo.mongod import Mongod
 from jobmon.store.bson_json import to_iso
 
 from ..dashboard.conftest import signed_in
+from ..support.commands import database_uri
 from ..support.waiting import eventually
-from ..support.watching import Answer, Watching, a_database, init, uri_of
+from ..support.watched_queue import Answer, WatchedQueue, init, temporary_database
 
 FIELDS = {"type": "kind", "status": "state", "nextRunAt": "runAt", "finishedAt": "endedAt"}
 STATUSES = {"done": "succeeded", "waiting": "queued", "failed": "dlq", "again": "failed"}
@@ -43,9 +44,9 @@ def waiting(now: datetime) -> Answer:
 
 
 @pytest.fixture(scope="module")
-def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watching]:
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
     now = datetime.now(UTC).replace(microsecond=0)
-    with a_database(mongo) as database:
+    with temporary_database(mongo) as database:
         database.jobs.insert_many(
             [
                 *(ended(number, "done", now) for number in range(100)),
@@ -54,8 +55,8 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watchi
                 waiting(now),
             ]
         )
-        init(uri_of(mongod, database), **WORDS)
-        watching = Watching(mongod, database, job_fields=FIELDS, status_names=STATUSES)
+        init(database_uri(mongod, database), **WORDS)
+        watching = WatchedQueue(mongod, database, job_fields=FIELDS, status_names=STATUSES)
         yield watching
         watching.close()
 
@@ -63,8 +64,8 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watchi
 EXPECTED = {"enqueued": 116, "succeeded": 100, "failed": 15, "dlq": 10}
 
 
-def check_figures(queue: Watching) -> None:
-    assert queue.happened() == EXPECTED
+def check_figures(queue: WatchedQueue) -> None:
+    assert queue.activity() == EXPECTED
     (mail,) = queue.get("/admin/jobs/types")["data"]
     assert mail["finishedPerMinute"] > 1
     assert mail["failureRate"] == pytest.approx(15 / 115, abs=0.001)
@@ -72,18 +73,18 @@ def check_figures(queue: Watching) -> None:
     assert mail["waitMs"]["p50"] is None  # whether it was the first attempt is unknown
 
 
-def test_each_job_is_counted_as_its_own_last_attempt(queue: Watching) -> None:
+def test_each_job_is_counted_as_its_own_last_attempt(queue: WatchedQueue) -> None:
     check_figures(queue)
 
 
-def test_the_collector_counts_each_job_as_its_own_last_attempt(queue: Watching) -> None:
-    with queue.collected():
-        eventually(lambda: queue.happened() == EXPECTED)
+def test_the_collector_counts_each_job_as_its_own_last_attempt(queue: WatchedQueue) -> None:
+    with queue.running_collector():
+        eventually(lambda: queue.activity() == EXPECTED)
         check_figures(queue)
         assert "stands still" not in signed_in(queue.api).page("/dashboard").text
 
 
-def test_a_detail_has_one_attempt_made_from_the_job(queue: Watching) -> None:
+def test_a_detail_has_one_attempt_made_from_the_job(queue: WatchedQueue) -> None:
     job = queue.get("/jobs/done-7")
     assert job["attemptCount"] == 1
     assert job["attempts"] == [
@@ -110,50 +111,50 @@ def test_a_detail_has_one_attempt_made_from_the_job(queue: Watching) -> None:
 
 
 @pytest.fixture
-def few(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watching]:
+def few(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
     """Three jobs of the contract's own form that ended, and none of their attempts."""
     now = datetime.now(UTC)
-    with a_database(mongo) as database:
+    with temporary_database(mongo) as database:
         database.jobs.insert_many(
             ended(number, "done", now) | {"status": "succeeded", "finishedAt": now, "type": "t"}
             for number in range(3)
         )
-        init(uri_of(mongod, database))
-        watching = Watching(mongod, database)
+        init(database_uri(mongod, database))
+        watching = WatchedQueue(mongod, database)
         yield watching
         watching.close()
 
 
 def test_where_any_attempt_is_recorded_only_recorded_ones_are_counted(
-    few: Watching, mongod: Mongod
+    few: WatchedQueue, mongod: Mongod
 ) -> None:
-    assert few.happened()["succeeded"] == 3
+    assert few.activity()["succeeded"] == 3
     now = datetime.now(UTC)
     few.database.job_attempts.insert_one(
         {"jobId": "done-0", "attemptNumber": 1, "status": "succeeded", "finishedAt": now}
     )
-    init(uri_of(mongod, few.database))
-    eventually(lambda: few.happened()["succeeded"] == 1)
+    init(database_uri(mongod, few.database))
+    eventually(lambda: few.activity()["succeeded"] == 1)
     (recorded,) = few.get("/jobs/done-0")["attempts"]
     (own,) = few.get("/jobs/done-1")["attempts"]
     assert (recorded["attemptNumber"], own["attemptNumber"]) == (1, None)
 
 
-def test_a_first_attempt_waited_since_its_job_was_due(few: Watching) -> None:
+def test_a_first_attempt_waited_since_its_job_was_due(few: WatchedQueue) -> None:
     few.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
     (told,) = few.get("/admin/jobs/types")["data"]
     assert told["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
     assert few.get("/jobs/done-0")["attempts"][0]["attemptNumber"] == 1
 
 
-def test_where_no_job_says_when_it_ended_nothing_is_said_to_have_ended(few: Watching) -> None:
+def test_where_no_job_says_when_it_ended_nothing_is_said_to_have_ended(few: WatchedQueue) -> None:
     """Nor does an alarm say that nothing does."""
     few.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
     due = datetime.now(UTC) - timedelta(minutes=15)
     few.database.jobs.insert_one(
         {"jobId": "w", "status": "queued", "type": "t", "nextRunAt": due, "createdAt": due}
     )
-    assert few.happened() == {"enqueued": 4, "succeeded": None, "failed": None, "dlq": None}
+    assert few.activity() == {"enqueued": 4, "succeeded": None, "failed": None, "dlq": None}
     (told,) = few.get("/admin/jobs/types")["data"]
     assert told["finishedPerMinute"] is told["failureRate"] is None
     assert "stands still" not in signed_in(few.api).page("/dashboard").text
@@ -168,9 +169,9 @@ def test_embedded_attempts_are_read_by_the_names_of_attempts(
         {"from": now, "to": later, "outcome": "ok", "host": "w-1"},
         {"from": later, "outcome": "busy", "try": 7},
     ]
-    with a_database(mongo) as database:
+    with temporary_database(mongo) as database:
         database.jobs.insert_one({"jobId": "j", "log": runs})
-        watching = Watching(
+        watching = WatchedQueue(
             mongod,
             database,
             job_fields={"attempts": "log"},

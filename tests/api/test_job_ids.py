@@ -13,7 +13,7 @@ from jobmon.dashboard.formatting import job_address
 
 from ..conftest import NOW, Api
 from ..dashboard.conftest import signed_in
-from ..support.watching import Watching
+from ..support.watched_queue import WatchedQueue
 
 A_UUID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 TEXTS = [
@@ -59,7 +59,7 @@ VALUES = [
 ROW_LINK = {"class": "row-link mono"}
 
 
-def read_ids_by_cursors(watching: Watching) -> list[str]:
+def read_ids_by_cursors(watching: WatchedQueue) -> list[str]:
     """The ids of all jobs, three at a time."""
     ids, cursor = [], ""
     while cursor is not None:
@@ -73,7 +73,7 @@ def read_ids_by_cursors(watching: Watching) -> list[str]:
 def listed(request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]) -> Any:
     """A list of jobs with all these ids, each owned by the caller whose `sub` is the id."""
     mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
-    watching = Watching(mongod, database, **mapping)
+    watching = WatchedQueue(mongod, database, **mapping)
     ids = [*TEXTS, *VALUES]
     database.jobs.insert_many(
         {request.param: job_id, "createdBy": job_id, "createdAt": NOW} for job_id in ids
@@ -150,7 +150,7 @@ def test_arrays_have_no_owner_in_lists_totals_and_exports(
     mongod: Any, database: Database[dict[str, Any]]
 ) -> None:
     """Also if the array is on the path to the owner."""
-    watching = Watching(mongod, database, job_fields={"createdBy": "by.id"})
+    watching = WatchedQueue(mongod, database, job_fields={"createdBy": "by.id"})
     database.jobs.insert_many(
         {"jobId": name, "by": by, "createdAt": NOW, "status": "queued"}
         for name, by in (

@@ -19,7 +19,7 @@ from jobmon.setup.indexes import create_indexes
 from ..conftest import NOW
 from ..dashboard.conftest import signed_in
 from ..store.test_queries import assert_cheap, profiled
-from ..support.watching import Watching, a_database
+from ..support.watched_queue import WatchedQueue, temporary_database
 
 MISSING = object()
 VALUES = [
@@ -64,8 +64,8 @@ EXPECTED = Counter(
 
 
 @pytest.fixture(scope="module")
-def counted(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watching]:
-    with a_database(mongo) as database:
+def counted(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+    with temporary_database(mongo) as database:
         database.jobs.insert_many(
             {"jobId": f"{field}-{number}", "createdAt": NOW, "createdBy": "ada"}
             | ({} if value is MISSING else {field: value})
@@ -73,14 +73,16 @@ def counted(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watc
             for field in ("status", "type")
             for number, value in enumerate(VALUES)
         )
-        watching = Watching(mongod, database)
+        watching = WatchedQueue(mongod, database)
         create_indexes(watching.connection)
         yield watching
         watching.close()
 
 
 @pytest.mark.parametrize("field", ["status", "type"])
-def test_every_counted_label_is_a_filter_with_as_many_jobs(counted: Watching, field: str) -> None:
+def test_every_counted_label_is_a_filter_with_as_many_jobs(
+    counted: WatchedQueue, field: str
+) -> None:
     stats = counted.get("/admin/jobs/stats")
     counts = Counter({label: count for label, count in stats["statusCounts"].items() if count})
     if field == "type":
@@ -96,7 +98,7 @@ def test_every_counted_label_is_a_filter_with_as_many_jobs(counted: Watching, fi
     assert len(counted.ids(**{field: labels})) == sum(EXPECTED[label] for label in labels)
 
 
-def test_the_overview_links_every_status_and_type_to_its_jobs(counted: Watching) -> None:
+def test_the_overview_links_every_status_and_type_to_its_jobs(counted: WatchedQueue) -> None:
     viewer = signed_in(counted.api)
     page = viewer.page("/dashboard?by=type")
     links = {link["href"] for link in page.all("a") if "type=" in link.get("href", "")}
@@ -105,7 +107,7 @@ def test_the_overview_links_every_status_and_type_to_its_jobs(counted: Watching)
         assert "No jobs match" not in viewer.client.get(link).text, link
 
 
-def test_a_filter_for_null_reads_only_the_jobs_that_it_shows(counted: Watching) -> None:
+def test_a_filter_for_null_reads_only_the_jobs_that_it_shows(counted: WatchedQueue) -> None:
     with profiled(counted.database) as entries:
         for query in ({"status": "true"}, {"type": ["1", "true"]}, {"status": "null"}):
             counted.get("/admin/jobs/queue", per_page=2, **query)
@@ -121,7 +123,7 @@ def test_status_names_are_used_by_counts_lists_and_details(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
     names = {"job_fields": {"status": "done"}, "status_names": STATES}
-    watching = Watching(mongod, database, **names)
+    watching = WatchedQueue(mongod, database, **names)
     values: list[dict[str, Any]] = [{"done": True}, {"done": False}, {"done": False}, {}]
     database.jobs.insert_many(
         {"jobId": f"job-{number}", "type": "mail", "createdAt": NOW, **value}

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from ..conftest import Api, listening
+from ..conftest import Api, serve_over_http
 from .test_browser import CHROMIUM, FLAGS, require_file
 from .test_serving import ROOT
 
@@ -18,7 +18,7 @@ VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
 @pytest.fixture
 def served(api: Api) -> Iterator[str]:
     """The address of the service over an in-memory database."""
-    with listening(api.app) as address:
+    with serve_over_http(api.app) as address:
         yield address
 
 

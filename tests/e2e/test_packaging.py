@@ -19,7 +19,7 @@ import pytest
 from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
-from ..support.processes import ended, run
+from ..support.processes import end_process, run
 from ..support.waiting import eventually
 from .test_stack import clean_environment
 
@@ -111,7 +111,7 @@ def test_a_bare_checkout_is_served_without_being_installed(
             with urlopen(ask, timeout=20) as answer:
                 assert answer.status == 200, path
     finally:
-        ended(process)
+        end_process(process)
     said = log.read_text()
     assert "Traceback" not in said
     assert said.count("make assets") == 1
@@ -301,7 +301,7 @@ def served(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
         eventually(answers)
         yield url
     finally:
-        ended(process)
+        end_process(process)
 
 
 def fetched(url: str) -> str:

@@ -25,7 +25,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import Api
-from ..support.processes import ended
+from ..support.processes import end_process
 from ..support.waiting import eventually
 from .test_serving import Web
 
@@ -62,7 +62,7 @@ def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
     try:
         yield port
     finally:
-        ended(process)
+        end_process(process)
 
 
 def ask(port: int, query: str) -> dict[str, float]:

@@ -23,7 +23,7 @@ from jobmon.queue import JobQueue
 from jobmon.store.cursor import NEWEST_FIRST
 
 from ..conftest import SECRET, Api
-from ..support.processes import ended
+from ..support.processes import end_process
 from ..support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ class Web:
     def stop(self) -> str:
         """SIGTERM, and what the log said."""
         if self.process.poll() is None:
-            ended(self.process)
+            end_process(self.process)
         return self.log.read_text()
 
 

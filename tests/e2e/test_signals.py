@@ -17,7 +17,7 @@ import pytest
 from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
-from ..support.processes import ended
+from ..support.processes import end_process
 from ..support.waiting import eventually
 
 # Two seconds are promised and measured by hand; on a busy machine a test must not be as strict.
@@ -58,7 +58,7 @@ def start() -> Iterator[Start]:
                     env=environment | more,
                     start_new_session=True,
                 )
-            running.callback(ended, process, None)
+            running.callback(end_process, process, None)
             return process
 
         yield start
@@ -106,7 +106,7 @@ def test_it_ends_without_an_answer_of_the_database(
     log = tmp_path / "log"
     process = start(log, silent, "jobmon.cli", command)
     eventually(lambda: is_at_work(process, log), within_s=60)
-    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+    assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
 
 
 def test_it_ends_while_the_database_is_frozen(start: Start, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_it_ends_while_the_database_is_frozen(start: Start, tmp_path: Path) -> N
         eventually(lambda: is_at_work(process, log) and "built" in log.read_text(), within_s=60)
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
-            assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+            assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
 
@@ -137,7 +137,7 @@ def test_a_worker_hears_a_signal_from_its_first_moment_on(
     command = ("gunicorn", "--config", "python:hasty", "jobmon.app:create_app()")
     process = start(log, silent, *command, PYTHONPATH=str(tmp_path))
     eventually(lambda: log.read_text().count("Booting worker") > 3, within_s=60)
-    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+    assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
     assert "deaf" not in log.read_text()
 
 
@@ -151,7 +151,7 @@ def test_workers_that_load_the_app_are_not_waited_for(
     command = ("gunicorn", "--config", "python:jobmon.serving.gunicorn_config", "slow:app")
     process = start(log, silent, *command, PYTHONPATH=str(tmp_path), JOBMON_WORKERS="2")
     eventually(lambda: log.read_text().count("loading") == 2, within_s=60)
-    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+    assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
 
 
 def test_a_service_with_a_collector_ends_without_an_answer_of_the_database(
@@ -162,7 +162,7 @@ def test_a_service_with_a_collector_ends_without_an_answer_of_the_database(
     more = {"JOBMON_COLLECTOR": "true", "JOBMON_BIND": f"127.0.0.1:{port}"}
     process = start(log, silent, "jobmon.cli", "run", **more)
     eventually(lambda: answers(port), within_s=60)
-    assert ended(process, signal.SIGTERM, WITHIN_S) == 0
+    assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
 
 
 def answers(port: int) -> bool:

@@ -19,7 +19,7 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
-from ..support.processes import descendants, ended
+from ..support.processes import descendants, end_process
 from ..support.waiting import eventually
 
 
@@ -50,7 +50,7 @@ class Demo:
         return [line for line in self.output().splitlines() if line.startswith("curl")]
 
     def interrupt(self) -> int:
-        return ended(self.process, signal.SIGINT)
+        return end_process(self.process, signal.SIGINT)
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -110,7 +110,7 @@ class Log(logging.Handler):
 
 
 @contextmanager
-def listening_to_logs() -> Iterator[Log]:
+def captured_logs() -> Iterator[Log]:
     log, root = Log(), logging.getLogger()
     root.addHandler(log)
     yield log
@@ -128,7 +128,7 @@ def _flat(stats: dict[str, Any]) -> Flat:
     }
 
 
-class World:
+class FuzzedService:
     """The service over a database of its own, which is filled anew for each batch of documents."""
 
     def __init__(

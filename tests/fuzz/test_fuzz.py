@@ -20,7 +20,7 @@ from pymongo import MongoClient
 from jobmon.demo.mongod import Mongod
 
 from ..support.processes import run
-from .checks import World, listening_to_logs
+from .checks import FuzzedService, captured_logs
 from .requests import request
 
 small = settings(
@@ -37,9 +37,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module", params=[True, False], ids=["with indexes", "without"])
 def world(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
-) -> Iterator[World]:
+) -> Iterator[FuzzedService]:
     name = f"test_fuzz_{int(request.param)}"
-    world = World(mongod, mongo, name, indexed=request.param)
+    world = FuzzedService(mongod, mongo, name, indexed=request.param)
     yield world
     world.close()
 
@@ -47,9 +47,9 @@ def world(
 @small
 @given(st.lists(seeds, min_size=15, max_size=25), st.integers(2, 9))
 def test_no_document_breaks_a_list_a_figure_or_a_page_or_shows_a_secret(
-    world: World, drawn: list[int], per_page: int
+    world: FuzzedService, drawn: list[int], per_page: int
 ) -> None:
-    with listening_to_logs() as log:
+    with captured_logs() as log:
         world.fill_from(drawn)
         world.check(per_page=per_page)
         log.check()
@@ -57,9 +57,11 @@ def test_no_document_breaks_a_list_a_figure_or_a_page_or_shows_a_secret(
 
 @small
 @given(st.lists(seeds, min_size=60, max_size=90))
-def test_no_request_is_a_500_or_told_what_is_not_its_own(world: World, drawn: list[int]) -> None:
+def test_no_request_is_a_500_or_told_what_is_not_its_own(
+    world: FuzzedService, drawn: list[int]
+) -> None:
     world.fill_from(range(20))
-    with listening_to_logs() as log:
+    with captured_logs() as log:
         for seed in drawn:
             world.answer(request(seed))
         log.check()

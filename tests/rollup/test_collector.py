@@ -55,7 +55,7 @@ from ..fuzz.documents import (
     raw,
     text,
 )
-from ..support.processes import ended
+from ..support.processes import end_process
 from ..support.waiting import eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
@@ -398,9 +398,9 @@ def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch:
     watch.jobs.insert_many([job() for _ in range(5_000)])
     with ExitStack() as running:
         first = collector_process(watch)
-        running.callback(ended, first, None)
+        running.callback(end_process, first, None)
         eventually(watch.rollups.leases.find_one)
-        running.callback(ended, collector_process(watch), None)
+        running.callback(end_process, collector_process(watch), None)
         for number in range(40):
             watch.jobs.update_many(
                 {"jobId": {"$regex": f"^{number % 16:x}"}}, {"$set": {"type": "u"}}
@@ -427,7 +427,7 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
             watch.jobs.update_many({"jobId": {"$regex": f"^{number}"}}, {"$set": {"type": "u"}})
             watch.jobs.delete_many({"jobId": {"$regex": f"^{number}1"}})
         finally:
-            ended(process, None)
+            end_process(process, None)
         watch.jobs.insert_many([job(status="dlq") for _ in range(10)])
         watch.rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
         if number < 2:

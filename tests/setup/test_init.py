@@ -20,7 +20,14 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import required_indexes
 
 from ..conftest import NOW
-from ..support.commands import all_names, drop_what_init_made, init, outcomes, problems, uri_of
+from ..support.commands import (
+    all_names,
+    database_uri,
+    drop_created_by_init,
+    init,
+    outcomes,
+    problems,
+)
 
 Document = dict[str, Any]
 Documents = Database[Document]
@@ -30,7 +37,7 @@ Documents = Database[Document]
 def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
     """A database whose roles and own databases go with it."""
     yield database
-    drop_what_init_made(mongo, database)
+    drop_created_by_init(mongo, database)
 
 
 def a_job(number: int, **more: Any) -> Document:
@@ -95,7 +102,7 @@ def test_init_stops_before_creating_anything_if_documents_do_not_match(
     prepare, message = MISFITS[misfit]
     prepare(shop)
     before = all_names(mongo, shop.name)
-    result = init(uri_of(mongod, shop), "--reader", "reader", "--collector", "collector")
+    result = init(database_uri(mongod, shop), "--reader", "reader", "--collector", "collector")
     assert result.exit_code == 1
     (problem,) = problems(result)
     assert message.format(shop=shop.name) in problem
@@ -110,7 +117,7 @@ def test_init_stops_if_documents_do_not_match_the_profile(
 ) -> None:
     shop.users.insert_one({"name": "ada", "status": "here", "nextRunAt": NOW})
     before = all_names(mongo, shop.name)
-    result = init(uri_of(mongod, shop), "--jobs", "users", PROFILE=profile)
+    result = init(database_uri(mongod, shop), "--jobs", "users", PROFILE=profile)
     assert result.exit_code == 1
     assert len(problems(result)) == 1
     assert all_names(mongo, shop.name) == before
@@ -121,20 +128,20 @@ def test_init_create_stops_if_documents_do_not_match(
 ) -> None:
     shop.jobs.insert_one({"number": 1})
     before = all_names(mongo, shop.name)
-    assert init(uri_of(mongod, shop), "--create").exit_code == 1
+    assert init(database_uri(mongod, shop), "--create").exit_code == 1
     assert all_names(mongo, shop.name) == before
 
 
 def test_init_suggests_where_the_jobs_may_be(mongod: Mongod, shop: Documents) -> None:
     shop.work.insert_one({**a_job(1), "nextRunAt": NOW})
-    result = init(uri_of(mongod, shop))
+    result = init(database_uri(mongod, shop))
     assert "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one." in result.output
 
 
 def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Documents) -> None:
     """The second insert without jobId failed, of a company that was only to be watched."""
     shop.jobs.insert_one(a_job(1))
-    assert init(uri_of(mongod, shop)).exit_code == 0
+    assert init(database_uri(mongod, shop)).exit_code == 0
     shop.jobs.insert_many([{"status": "queued"}, {"status": "queued"}])
     shop.jobs.delete_many({"jobId": None})
     shop.jobs.create_index([("jobId", 1)], unique=True)
@@ -143,7 +150,7 @@ def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Doc
 
 def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop: Documents) -> None:
     shop.jobs.insert_many(a_job(number) for number in range(3))
-    made = outcomes(result := init(uri_of(mongod, shop)))
+    made = outcomes(result := init(database_uri(mongod, shop)))
     assert result.exit_code == 0
     created = {index for index, outcome in made.items() if outcome == "created"}
     assert created == {
@@ -156,7 +163,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
     assert "There is no collection" in result.output  # of attempts
     # One document of many is enough, be it the oldest, and a field that is null until then.
     shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
-    made = outcomes(init(uri_of(mongod, shop)))
+    made = outcomes(init(database_uri(mongod, shop)))
     created = {index for index, outcome in made.items() if outcome == "created"}
     assert created == {
         "jobs(createdBy, -createdAt, -_id, type)",
@@ -168,16 +175,16 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
 def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: Documents) -> None:
     shop.jobs.insert_many(a_job(number, priority=number) for number in range(2_500))
     shop.jobs.update_many({"priority": {"$mod": [100, 50]}}, {"$set": {"nextRunAt": NOW}})
-    assert outcomes(init(uri_of(mongod, shop)))["jobs(status, nextRunAt, type)"] == "created"
+    assert outcomes(init(database_uri(mongod, shop)))["jobs(status, nextRunAt, type)"] == "created"
 
 
 def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: Documents) -> None:
-    result = init(uri_of(mongod, shop), "--create", "--unique")
+    result = init(database_uri(mongod, shop), "--create", "--unique")
     assert result.exit_code == 0, result.output
     assert set(outcomes(result).values()) == {"created"}
     assert set(shop.list_collection_names()) == {"jobs", "job_attempts"}
     JobQueue(shop).create_indexes()
-    again = init(uri_of(mongod, shop), "--create", "--unique")
+    again = init(database_uri(mongod, shop), "--create", "--unique")
     assert set(outcomes(again).values()) == {"exists"}
 
 
@@ -185,16 +192,16 @@ def test_init_unique_is_refused_if_documents_lack_the_field(
     mongod: Mongod, shop: Documents
 ) -> None:
     shop.jobs.insert_many([a_job(1), {"status": "queued", "createdAt": NOW}])
-    refused = init(uri_of(mongod, shop), "--unique")
+    refused = init(database_uri(mongod, shop), "--unique")
     assert refused.exit_code == 1
     assert "documents without jobId, and 1 of the newest 2 have none" in refused.output
     shop.jobs.update_many({}, {"$set": {"jobId": "twice"}})
-    refused = init(uri_of(mongod, shop), "--unique")
+    refused = init(database_uri(mongod, shop), "--unique")
     assert refused.exit_code == 1
     assert "jobs(jobId): cannot be unique, two documents have the same values." in refused.output
     assert not any(index.get("unique") for index in shop.jobs.list_indexes())
     shop.jobs.delete_one({})
-    assert init(uri_of(mongod, shop), "--unique").exit_code == 0
+    assert init(database_uri(mongod, shop), "--unique").exit_code == 0
     with pytest.raises(DuplicateKeyError):
         shop.jobs.insert_one({"jobId": "twice"})
 
@@ -205,7 +212,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
     fill(shop, ("email.send", "payout.execute", "report.build"))
     options = ("--reader", "reader", "--collector", "collector")
     before = all_names(mongo, shop.name), shop.command("dbHash")["md5"]
-    preview = init(uri_of(mongod, shop), *options, "--dry-run")
+    preview = init(database_uri(mongod, shop), *options, "--dry-run")
     assert preview.exit_code == 0, preview.output
     assert (all_names(mongo, shop.name), shop.command("dbHash")["md5"]) == before
     for name in ("reader", "collector"):
@@ -215,7 +222,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
     }
     made = {
         index
-        for index, outcome in outcomes(init(uri_of(mongod, shop), *options)).items()
+        for index, outcome in outcomes(init(database_uri(mongod, shop), *options)).items()
         if outcome == "created"
     }
     assert wanted == made
@@ -226,7 +233,7 @@ def test_init_estimates_are_close_to_real_index_sizes(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
     fill(shop, tuple(f"kind-{number}" for number in range(5)))
-    connection = Connection(Settings(mongo_uri=uri_of(mongod, shop)))
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, shop)))
     indexes = [index for index in required_indexes(connection) if index.collection.name == "jobs"]
     estimates = estimate_bytes(connection, indexes)
     names = {str(index): create_index(index) for index in indexes}
@@ -250,7 +257,7 @@ def test_init_of_a_standalone_server_creates_the_polling_index(tmp_path: Path) -
 
 
 def test_init_refuses_a_member_of_another_replica_set(mongod: Mongod, shop: Documents) -> None:
-    result = init(uri_of(mongod, shop), "--replica-set", f"other/{mongod.address}")
+    result = init(database_uri(mongod, shop), "--replica-set", f"other/{mongod.address}")
     assert result.exit_code == 1
     assert "in the replica set rs0, not in other" in problems(result)[0]
 
@@ -277,7 +284,7 @@ def test_init_of_an_unreachable_database_prints_one_line(
 
 
 def test_init_with_a_bad_setting_prints_one_line(mongod: Mongod, shop: Documents) -> None:
-    result = init(uri_of(mongod, shop), JOB_FIELDS="color=colour")
+    result = init(database_uri(mongod, shop), JOB_FIELDS="color=colour")
     assert result.exit_code == 1
     assert "JOBMON_JOB_FIELDS: Unknown: color." in problems(result)[0]
 
@@ -286,9 +293,9 @@ def test_init_options_override_settings(mongod: Mongod, shop: Documents) -> None
     for name in ("results", "tasks"):
         shop[name].insert_one({"_id": "1", "status": "SUCCESS", "date_done": NOW})
     environment = {"PROFILE": "celery", "JOBS_COLLECTION": "results"}
-    by_setting = outcomes(init(uri_of(mongod, shop), **environment))
+    by_setting = outcomes(init(database_uri(mongod, shop), **environment))
     assert by_setting["results(status, date_done)"] == "created"
-    by_option = outcomes(init(uri_of(mongod, shop), "--jobs", "tasks", **environment))
+    by_option = outcomes(init(database_uri(mongod, shop), "--jobs", "tasks", **environment))
     assert by_option["tasks(status, date_done)"] == "created"
 
 
@@ -296,7 +303,7 @@ def test_init_with_a_profile_grants_only_its_collections(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
     shop.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})
-    result = init(uri_of(mongod, shop), "--reader", "reader", PROFILE="agenda")
+    result = init(database_uri(mongod, shop), "--reader", "reader", PROFILE="agenda")
     assert result.exit_code == 0, result.output
     name = f"jobmonReader.{shop.name}.agendaJobs"
     (role,) = mongo.admin.command("rolesInfo", name, showPrivileges=True)["roles"]

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 
-from ..support.commands import all_names, drop_what_init_made, init, uri_of
+from ..support.commands import all_names, database_uri, drop_created_by_init, init
 
 Documents = Database[dict[str, Any]]
 USERS = ("--reader", "reader", "--collector", "collector")
@@ -27,7 +27,7 @@ def shop(mongo: MongoClient[dict[str, Any]], database: Documents) -> Iterator[Do
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
     database.command("createUser", "worker", pwd="workerpw", roles=["readWrite"])
     yield database
-    drop_what_init_made(mongo, database)
+    drop_created_by_init(mongo, database)
 
 
 def made(mongo: MongoClient[dict[str, Any]], shop: Documents) -> dict[str, Any]:
@@ -40,35 +40,35 @@ def test_remove_drops_only_what_init_created(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
 ) -> None:
     before = made(mongo, shop)
-    assert init(uri_of(mongod, shop), *USERS).exit_code == 0
+    assert init(database_uri(mongod, shop), *USERS).exit_code == 0
     with_ours = made(mongo, shop)
     assert with_ours["users"] == ["collector", "reader", "worker"]
     # An index of others that was made afterwards, under a name of theirs.
     shop.jobs.create_index([("payload.to", 1)], name="by_address")
-    preview = init(uri_of(mongod, shop), "--remove", "--dry-run")
+    preview = init(database_uri(mongod, shop), "--remove", "--dry-run")
     assert preview.exit_code == 0, preview.output
     assert "by_address" in shop.jobs.index_information()
     assert made(mongo, shop)["users"] == with_ours["users"]
     assert "jobs: status_1_finishedAt_1: would be removed" in preview.output
-    removed = init(uri_of(mongod, shop), "--remove")
+    removed = init(database_uri(mongod, shop), "--remove")
     assert removed.exit_code == 0, removed.output
     assert "jobs(-createdAt, -_id): kept, `jobmon init` did not create it" in removed.output
     assert removed.output.replace(": removed", ": would be removed") == preview.output
     shop.jobs.drop_index("by_address")
     assert made(mongo, shop) == before
-    again = init(uri_of(mongod, shop), "--remove")
+    again = init(database_uri(mongod, shop), "--remove")
     assert again.exit_code == 0
     assert ": removed" not in again.output
 
 
 def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: Documents) -> None:
-    assert init(uri_of(mongod, shop), "--reader", "worker").exit_code == 0
-    result = init(uri_of(mongod, shop), *USERS)
+    assert init(database_uri(mongod, shop), "--reader", "worker").exit_code == 0
+    result = init(database_uri(mongod, shop), *USERS)
     assert result.exit_code == 0
     shop.command("grantRolesToUser", "reader", roles=["dbAdmin"])
     shop.command("createUser", "idle", pwd="idlepw", roles=[])
-    assert init(uri_of(mongod, shop), "--reader", "idle").exit_code == 0
-    result = init(uri_of(mongod, shop), "--remove")
+    assert init(database_uri(mongod, shop), "--reader", "idle").exit_code == 0
+    result = init(database_uri(mongod, shop), "--remove")
     users = {
         user["user"]: [role["role"] for role in user["roles"]]
         for user in shop.command("usersInfo", 1)["users"]
@@ -84,19 +84,19 @@ def test_remove_leaves_another_queue_of_the_database_unchanged(
     """Its users have the same names: they are the same users."""
     other = ("--jobs", "mails", "--attempts", "mail_attempts")
     JobQueue(shop, jobs="mails", attempts="mail_attempts").enqueue("mail")
-    assert init(uri_of(mongod, shop), *USERS, *other).exit_code == 0
+    assert init(database_uri(mongod, shop), *USERS, *other).exit_code == 0
     only_other = made(mongo, shop)
-    assert init(uri_of(mongod, shop), *USERS).exit_code == 0
-    assert init(uri_of(mongod, shop), "--remove").exit_code == 0
+    assert init(database_uri(mongod, shop), *USERS).exit_code == 0
+    assert init(database_uri(mongod, shop), "--remove").exit_code == 0
     assert made(mongo, shop) == only_other
     (reader,) = shop.command("usersInfo", "reader")["users"]
     assert [role["role"] for role in reader["roles"]] == [f"jobmonReader.{shop.name}.mails"]
 
 
 def test_remove_keeps_an_index_that_was_replaced(mongod: Mongod, shop: Documents) -> None:
-    assert init(uri_of(mongod, shop)).exit_code == 0
+    assert init(database_uri(mongod, shop)).exit_code == 0
     shop.jobs.drop_index("status_1_finishedAt_1")
     shop.jobs.create_index([("finishedAt", 1), ("status", 1)], name="status_1_finishedAt_1")
-    result = init(uri_of(mongod, shop), "--remove")
+    result = init(database_uri(mongod, shop), "--remove")
     assert "jobs: status_1_finishedAt_1: does not exist any more" in result.output
     assert "status_1_finishedAt_1" in shop.jobs.index_information()

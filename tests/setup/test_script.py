@@ -17,7 +17,7 @@ from jobmon.queue import JobQueue
 from jobmon.setup.deployment import replica_set_config
 from jobmon.setup.script import replica_set_line
 
-from ..support.commands import all_names, init, uri_of
+from ..support.commands import all_names, database_uri, init
 
 NODE = shutil.which("node")
 EMULATOR = Path(__file__).parent / "mongosh.js"
@@ -106,11 +106,11 @@ def test_script_has_the_same_effect_as_the_command(
     mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     untouched = everything(mongo, shop)
-    printed = init(uri_of(mongod, shop), *USERS, *options, "--print")
+    printed = init(database_uri(mongod, shop), *USERS, *options, "--print")
     assert printed.exit_code == 0, printed.output
     assert everything(mongo, shop) == untouched  # it writes nothing
     assert "readerpw" not in printed.output
-    made = init(uri_of(mongod, shop), *USERS, *options)
+    made = init(database_uri(mongod, shop), *USERS, *options)
     assert made.exit_code == 0, made.output
     by_command = everything(mongo, shop)
     assert by_command["remembered"]
@@ -119,7 +119,7 @@ def test_script_has_the_same_effect_as_the_command(
     assert everything(mongo, shop) == by_command
     run(printed.output, mongo, shop, tmp_path)  # again
     assert everything(mongo, shop) == by_command
-    removal = init(uri_of(mongod, shop), "--remove", "--print")
+    removal = init(database_uri(mongod, shop), "--remove", "--print")
     assert removal.exit_code == 0, removal.output
     assert everything(mongo, shop) == by_command
     run(removal.output, mongo, shop, tmp_path)
@@ -130,14 +130,14 @@ def test_script_creates_the_collections_of_a_new_queue(
     mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path
 ) -> None:
     other = ("--jobs", "my-jobs", "--attempts", "my-attempts", "--create")
-    printed = init(uri_of(mongod, shop), *other, "--print")
+    printed = init(database_uri(mongod, shop), *other, "--print")
     run(printed.output, mongo, shop, tmp_path)
     assert {"my-jobs", "my-attempts"} <= set(shop.list_collection_names())
     assert "status_1_finishedAt_1" in shop["my-jobs"].index_information()
 
 
 def test_script_of_a_failed_init_is_empty(mongod: Mongod, shop: Documents) -> None:
-    result = init(uri_of(mongod, shop), "--jobs", "nothing", "--print")
+    result = init(database_uri(mongod, shop), "--jobs", "nothing", "--print")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "There is no collection" in result.stderr

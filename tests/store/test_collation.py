@@ -14,7 +14,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import NOW
-from ..support.watching import Watching
+from ..support.watched_queue import WatchedQueue
 
 IGNORES_CASE = {"locale": "en", "strength": 2}
 OWNERS = ("u-a", "u-A")
@@ -24,7 +24,7 @@ IDS = ("xk9ab", "xK9Ab")
 @pytest.fixture(params=["their indexes", "ours", "both", "none"])
 def folded(
     request: pytest.FixtureRequest, mongod: Mongod, database: Database[dict[str, Any]]
-) -> Iterator[Watching]:
+) -> Iterator[WatchedQueue]:
     for name in ("jobs", "job_attempts"):
         database.create_collection(name, collation=IGNORES_CASE)
     for number, (owner, job_id) in enumerate(zip(OWNERS, IDS, strict=True)):
@@ -39,7 +39,7 @@ def folded(
             }
         )
         database.job_attempts.insert_one({"jobId": job_id, "attemptNumber": 1, "workerId": owner})
-    watching = Watching(mongod, database)
+    watching = WatchedQueue(mongod, database)
     if request.param in ("their indexes", "both"):
         database.jobs.create_index([("jobId", 1)])
         database.jobs.create_index([("createdBy", 1), ("createdAt", -1), ("_id", -1), ("type", 1)])
@@ -50,7 +50,7 @@ def folded(
     watching.close()
 
 
-def test_a_job_opens_by_its_own_id_for_its_own_owner(folded: Watching) -> None:
+def test_a_job_opens_by_its_own_id_for_its_own_owner(folded: WatchedQueue) -> None:
     for owner, job_id in zip(OWNERS, IDS, strict=True):
         job = folded.api.as_owner(f"/jobs/{job_id}", owner).json
         assert (job["jobId"], job["createdBy"]) == (job_id, owner)
@@ -64,7 +64,7 @@ def test_a_job_opens_by_its_own_id_for_its_own_owner(folded: Watching) -> None:
 
 @pytest.mark.parametrize("sort", ["createdAt", "-createdAt"])
 def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
-    folded: Watching, sort: str
+    folded: WatchedQueue, sort: str
 ) -> None:
     for number, owner in enumerate(OWNERS):
         own = folded.api.as_owner("/jobs", owner, sort=sort).json
@@ -82,7 +82,7 @@ def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
     assert folded.ids(owner=OWNERS[0], type="Mail") == []
 
 
-def test_counts_do_not_fold_what_differs(folded: Watching) -> None:
+def test_counts_do_not_fold_what_differs(folded: WatchedQueue) -> None:
     stats = folded.get("/admin/jobs/stats")
     assert {name: count for name, count in stats["statusCounts"].items() if count} == {
         "queued": 1,

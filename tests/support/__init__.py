@@ -1,1 +1,1 @@
-"""What tests and benches share."""
+"""Helpers that tests and benches share."""

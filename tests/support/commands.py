@@ -1,4 +1,4 @@
-"""Runs `jobmon init` as in a shell."""
+"""Runs `jobmon init` as a shell does."""
 
 import re
 from typing import Any
@@ -10,16 +10,18 @@ from pymongo.database import Database
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 
-# What the driver adds to its messages, and this command never prints.
-DRIVERS_WORDS = re.compile(r"full error|errmsg|configured timeouts|Topology|codeName|Traceback")
+# Words of the driver's messages, which `jobmon init` never prints.
+DRIVER_WORDS = re.compile(r"full error|errmsg|configured timeouts|Topology|codeName|Traceback")
 
 
-def uri_of(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
-    return mongod.uri.replace("/?", f"/{database.name}?")
+def database_uri(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
+    """The connection string of a database on this server."""
+    address, mark, options = mongod.uri.partition("?")
+    return f"{address}{database.name}{mark}{options}"
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:
-    """Run it with these `JOBMON_` settings, in databases of its own for figures and state."""
+    """Run it with these `JOBMON_` settings and its own databases for statistics and state."""
     name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
     environment = {
         "JOBMON_ADMIN_MONGO_URI": uri,
@@ -30,12 +32,12 @@ def init(uri: str, *options: str, **settings: str) -> Result:
     }
     given = {f"JOBMON_{name}": value for name, value in settings.items()}
     result = CliRunner().invoke(main, ["init", *options], env=environment | given)
-    assert not DRIVERS_WORDS.search(result.output), result.output
+    assert not DRIVER_WORDS.search(result.output), result.output
     return result
 
 
 def outcomes(result: Result) -> dict[str, str]:
-    """What became of each index: `created`, `exists`, `not made`, …"""
+    """The outcome for each index: `created`, `exists`, …"""
     lines = [line.split(maxsplit=2) for line in result.output.splitlines() if line[:1] != " "]
     found = [what.split(": ", 1) for _, check, what in lines if check == "index"]
     return {index: outcome.partition(",")[0] for index, outcome in found}
@@ -47,7 +49,7 @@ def problems(result: Result) -> list[str]:
 
 
 def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, Any]:
-    """Collections with their indexes, users and roles: what a set-up could leave behind."""
+    """Databases, indexes, users and roles: everything that `jobmon init` could leave behind."""
     db = client[database]
     return {
         "databases": sorted(name for name in client.list_database_names() if database in name),
@@ -64,8 +66,8 @@ def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, A
     }
 
 
-def drop_what_init_made(mongo: MongoClient[dict[str, Any]], database: Database[Any]) -> None:
-    """The roles, users and own databases of the queue in `database`."""
+def drop_created_by_init(mongo: MongoClient[dict[str, Any]], database: Database[Any]) -> None:
+    """Drop the roles, users and own databases of the queue in `database`."""
     for role in mongo.admin.command("rolesInfo", 1)["roles"]:
         if database.name in role["role"]:
             mongo.admin.command("dropRole", role["role"])

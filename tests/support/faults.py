@@ -38,7 +38,7 @@ from jobmon.store.connection import Connection
 
 from ..conftest import SECRET
 from ..e2e.test_serving import Web
-from .processes import ended
+from .processes import end_process
 from .waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -265,7 +265,7 @@ class Writers:
 
     def replace(self, index: int) -> None:
         """SIGKILL a queue worker, and start another."""
-        ended(self.workers[index], None)
+        end_process(self.workers[index], None)
         self.workers[index] = self._worker(self._next)
         self._next += 1
 
@@ -289,7 +289,7 @@ class Writers:
     def stop(self) -> None:
         self._stop.set()
         for worker in self.workers:
-            ended(worker, None)
+            end_process(worker, None)
         self._client.close()
 
     def _produce(self) -> None:
@@ -579,14 +579,14 @@ def collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[by
 
     def restart(*, kill: bool = True) -> subprocess.Popen[bytes]:
         nonlocal process
-        ended(process, None if kill else signal.SIGTERM)
+        end_process(process, None if kill else signal.SIGTERM)
         process = start()
         return process
 
     try:
         yield restart
     finally:
-        ended(process)
+        end_process(process)
 
 
 class Scene:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def ended(
+def end_process(
     process: subprocess.Popen[Any],
     number: signal.Signals | None = signal.SIGTERM,
     within_s: float = 30,

@@ -21,7 +21,7 @@ from jobmon.store.jobs import JobStore
 from ..api import test_access as access
 from ..conftest import Api
 from ..support.pages import PART
-from .test_auth import CLAIMS, at, signed
+from .test_auth import CLAIMS, from_now, signed
 
 TLS = {"base_url": "https://jobs.example"}
 JSON_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -336,7 +336,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(api: Api) -> None:
 
 def test_who_signs_in_or_is_refused_is_logged_without_a_token(api: Api) -> None:
     ada = api.token("ada\nFAKE LINE", "user")
-    expired = signed(CLAIMS | {"exp": at(hours=-1)})
+    expired = signed(CLAIMS | {"exp": from_now(hours=-1)})
     sign_in, form = "/dashboard/session", {"token": ada}
     known = "ada\nFAKE LINE"
     asked: list[tuple[Callable[[], Any], tuple[str, str, int, str | None, str | None]]] = [

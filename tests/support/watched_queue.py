@@ -1,4 +1,4 @@
-"""A queue that other programs wrote, watched with `jobmon init`'s indexes and a collector."""
+"""Watches a queue of another program, with the indexes of `jobmon init` and a collector."""
 
 import csv
 import io
@@ -22,6 +22,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
 from ..conftest import SECRET, Api
+from .commands import database_uri
 from .waiting import eventually
 
 Answer = dict[str, Any]
@@ -29,21 +30,16 @@ Documents = Database[dict[str, Any]]
 
 
 @contextmanager
-def a_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
-    """An empty one on the real server, and one for its rollups."""
+def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+    """An empty database on the real server; it and its rollups are dropped afterwards."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
     mongo.drop_database(database.name)
     mongo.drop_database(f"{database.name}_rollups")
 
 
-def uri_of(mongod: Mongod, database: Documents) -> str:
-    address, mark, options = mongod.uri.partition("?")
-    return f"{address}{database.name}{mark}{options}"
-
-
 def init(uri: str, *options: str, **settings: str) -> list[str]:
-    """The indexes of a queue after `jobmon init` with these `JOBMON_` settings."""
+    """Run `jobmon init` with these `JOBMON_` settings; returns the indexes that then exist."""
     environment = {f"JOBMON_{name}": value for name, value in settings.items()}
     done = CliRunner().invoke(main, ["init", "--mongo-uri", uri, *options], env=environment)
     assert done.exit_code == 0, done.output
@@ -52,12 +48,12 @@ def init(uri: str, *options: str, **settings: str) -> list[str]:
     return [index for index, _, outcome in found if not outcome.startswith("not made")]
 
 
-class Watching:
-    """The service over a database, and what it answers to an admin."""
+class WatchedQueue:
+    """The service over a database, with shortcuts for an admin's requests."""
 
     def __init__(self, mongod: Mongod, database: Documents, **given: Any) -> None:
         settings = Settings(
-            mongo_uri=uri_of(mongod, database), jwt_secret_key=SECRET, stats_ttl_ms=0
+            mongo_uri=database_uri(mongod, database), jwt_secret_key=SECRET, stats_ttl_ms=0
         )
         self.database = database
         self.settings = replace(settings, rollup_db=f"{database.name}_rollups", **given)
@@ -74,9 +70,9 @@ class Watching:
         return found
 
     def ids(self, **query: Any) -> list[str]:
-        """The ids of a list, page by page by its cursors, which lead back the same way.
+        """The ids of a list, read page by page with its cursors.
 
-        The list's total and its exports say the same.
+        Checks that the cursors lead back the same way, and that the total and the exports agree.
         """
         pages, cursor = [], ""
         while cursor is not None:
@@ -94,10 +90,10 @@ class Watching:
         assert page["meta"]["total_is_exact"]
         skipped = self.get("/admin/jobs/queue", per_page=1, page=len(ids) or 1, **query)["data"]
         assert [job["jobId"] for job in skipped] == ids[-1:]
-        assert self.exported("csv", **query) == self.exported("ndjson", **query) == ids
+        assert self.exported_ids("csv", **query) == self.exported_ids("ndjson", **query) == ids
         return ids
 
-    def exported(self, form: str, **query: Any) -> list[str]:
+    def exported_ids(self, form: str, **query: Any) -> list[str]:
         answer = self.api.as_admin("/admin/jobs/queue", format=form, **query)
         assert answer.status_code == 200
         if form == "csv":
@@ -107,26 +103,26 @@ class Watching:
         return [job["jobId"] for job in jobs]
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
-        """With a collector at work, once it has counted all that is there."""
-        # Those of the collector before would pass for its own for five seconds.
+    def running_collector(self) -> Iterator[None]:
+        """Run a collector; the block starts when it has counted all existing jobs."""
+        # For five seconds, an earlier collector's statistics would look like those of this one.
         rollup_database(self.connection).state.delete_one({"name": STATS})
         with collecting(self.settings):
             eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
             eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")
             yield
 
-    def happened(self) -> Answer:
-        """The sum of the last hour's steps, None of what no step tells."""
+    def activity(self) -> Answer:
+        """The sums over the last hour's steps; None where no step has a value."""
         steps = self.get("/admin/jobs/timeseries")["data"]
-        told = {
+        counts_by_name = {
             name: [step[name] for step in steps if step[name] is not None]
             for name in ("enqueued", "succeeded", "failed", "dlq")
         }
-        return {name: sum(counts) if counts else None for name, counts in told.items()}
+        return {name: sum(counts) if counts else None for name, counts in counts_by_name.items()}
 
-    def stood(self, status: str) -> list[int]:
-        """How many jobs had a status, where a collector looked."""
+    def sampled_counts(self, status: str) -> list[int]:
+        """How many jobs had a status, in each step that a collector sampled."""
         steps = self.get("/admin/jobs/timeseries")["data"]
         return [step["statusCounts"].get(status, 0) for step in steps if step["statusCounts"]]
 
