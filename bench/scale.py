@@ -34,7 +34,7 @@ from flask.testing import FlaskClient
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
-from jobmon.redaction import Redactor
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import PROGRESS, rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings

@@ -12,7 +12,7 @@ from jobmon.api.job_lists import ListResponder
 from jobmon.dashboard import views
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
-from jobmon.redaction import Redactor
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import SeriesReader
 from jobmon.rollup.stats import StatsReader

@@ -20,7 +20,7 @@ import structlog
 from pymongo.errors import PyMongoError
 from structlog.typing import EventDict, Processor
 
-from jobmon.redaction import REDACTED, TOKENS
+from jobmon.redaction.forms import REDACTED, TOKENS
 from jobmon.settings import Settings
 from jobmon.store.failures import describe_error
 

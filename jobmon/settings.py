@@ -21,7 +21,7 @@ from jobmon.domain import (
     AttemptStatus,
     JobStatus,
 )
-from jobmon.redaction import DEFAULT_REDACT_KEYS
+from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
 PERMISSIONS = frozenset({ADMIN_DASHBOARD})

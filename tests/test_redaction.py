@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobmon.redaction import REDACTED, Redactor
+from jobmon.redaction.forms import REDACTED
+from jobmon.redaction.redactor import Redactor
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from bson.datetime_ms import DatetimeMS
 from flask import current_app
 from marshmallow import ValidationError, fields
 
-from jobmon.redaction import Redactor
+from jobmon.redaction.redactor import Redactor
 from jobmon.store.bson_json import to_iso, to_json, to_text, to_utc
 from jobmon.store.cursor import Cursor
 

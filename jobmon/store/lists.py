@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bson import ObjectId
 
 from jobmon.domain import MAPPED_JOB_FIELDS, CappedCount
-from jobmon.redaction import Redactor
+from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection

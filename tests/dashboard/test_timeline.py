@@ -9,7 +9,7 @@ from flask import Flask
 
 from jobmon.dashboard.job_view import AttemptView, JobView
 from jobmon.dashboard.timeline import MAX_ATTEMPTS, TimelineStep, is_finished, timeline
-from jobmon.redaction import Redactor
+from jobmon.redaction.redactor import Redactor
 
 from ..conftest import DATE
 

@@ -1,0 +1,1 @@
+"""Hides secrets in what jobs hold: by the names of keys, and by their form in any text."""

@@ -1,0 +1,131 @@
+"""Hides secrets that are known by their form alone: keys, passwords in URLs, tokens, cards."""
+
+import base64
+import binascii
+import re
+
+REDACTED = "[redacted]"
+
+
+def split_words(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
+# Words that follow `bearer` or `token=` in messages and are no values.
+NOT_VALUES = split_words(
+    """null none nil undefined true false is was has are must should cannot can not no the a an of
+    in expired invalid missing required unknown malformed unexpected wrong incorrect empty too
+    bad authentication authorization auth token tokens scheme realm error failed signature jwt"""
+)
+
+_PRIVATE_KEY = re.compile(
+    r"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}.*?"
+    r"(?:-{4,5} ?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}|\Z)"
+    r"|(?<=Private-Lines: )\d{1,3}\s[\w+/=\s]+",  # PuTTY's
+    re.DOTALL | re.IGNORECASE,
+)
+# The end may have been cut off with an ellipsis. What has a slash in it is no port.
+_URL_PASSWORD = re.compile(
+    r"(//[^/\s:]{0,200}:)"
+    r"(?:[^/\s\"',;<>]{1,500}|(?!\d{1,5}[/?#])[^\s\"',;<>]{1,200}?)(@|…\Z)"
+    r"|(%3A%2F%2F[^/\s%]{0,200}%3A)[^/\s\"'<>&]{1,200}?(%40)"
+    r"|(\w:)[^/\s\"'@]{1,200}(@(?:tcp|unix)\()",
+    re.IGNORECASE,
+)
+_URL_TOKEN = re.compile(r"(://)[\w.~%-]{20,500}(@)")
+_BEARER = re.compile(r"(?i)(?<![a-z])(bearer(?:[\s:=+]{1,3}|%20))([\w.~+/=-]{5,})")
+_BASIC = re.compile(r"(?i)\b(basic[ \t]{1,3})([a-z0-9+/]{4,}={0,2})")
+TOKENS = re.compile(
+    r"(?<![\w-])(?:eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)*"  # a JSON web token
+    r"|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|npm_\w{30,}|xox[abeprs]-[\w-]{10,}"
+    r"|[rs]k_(?:live|test)_\w{10,}|whsec_\w{16,}|sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+    r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35})"
+)
+# Long enough to be rare in what is encoded: most texts are not searched for tokens.
+_TOKEN_STARTS = split_words(
+    """ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- npm_ xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-
+    sk_live_ sk_test_ rk_live_ rk_test_ whsec_ sk- SG. AKIA ASIA AIza"""
+)
+_BETWEEN_DIGITS = r"[ .\u00a0_\u2010-\u2015-]"
+_EIGHT_DIGITS = re.compile(rf"\d{{4}}{_BETWEEN_DIGITS}{{0,2}}\d{{4}}")
+_CARD = re.compile(
+    rf"(?<!\d)(?<!\d\.)(?:\d{{13,19}}"
+    rf"|\d{{4}}({_BETWEEN_DIGITS}{{1,2}})\d{{4}}\1\d{{4}}\1\d{{1,7}}"
+    rf"|\d{{4}}({_BETWEEN_DIGITS}{{1,2}})\d{{6}}\2\d{{4,5}}|\d{{8}}{_BETWEEN_DIGITS}\d{{8}})"
+    r"(?![^\W_]|\.\d{3})",
+    re.ASCII,
+)
+_HEX_BEFORE = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]*[a-f]\Z")
+# Issuer's first digits, and how many there are of them all; no time in ms or µs begins so.
+_ISSUERS = (
+    (re.compile("4"), (13, 16, 19)),
+    (re.compile("5[1-5]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)"), (16,)),
+    (re.compile("3[47]"), (15,)),
+    (re.compile("30[0-5]|3[689]"), (14, 16)),
+    (re.compile("6|50|5[6-9]|35(?:2[89]|[3-8])|220[0-4]|8[12]"), (16, 17, 18, 19)),
+)
+
+
+def hide_keys_and_urls(text: str, lowered: str) -> str:
+    """`text` without private keys and without passwords and tokens in URLs.
+
+    `lowered` is the text in lower case.
+    """
+    if "private" in lowered and ("begin " in lowered or "private-lines" in lowered):
+        text = _PRIVATE_KEY.sub(REDACTED, text)
+    if "//" in text or "@" in text or "%40" in text:
+        text = _URL_PASSWORD.sub(_hide_between, text)
+        text = _URL_TOKEN.sub(rf"\1{REDACTED}\2", text)
+    return text
+
+
+def hide_tokens(text: str, lowered: str) -> str:
+    """`text` without tokens, bearer and basic credentials."""
+    if ("eyJ" in text and "." in text) or any(start in text for start in _TOKEN_STARTS):
+        text = TOKENS.sub(REDACTED, text)
+    if "bearer" in lowered:
+        text = _BEARER.sub(_hide_bearer, text)
+    if "basic" in lowered:
+        text = _BASIC.sub(_hide_basic, text)
+    return text
+
+
+def hide_cards(text: str) -> str:
+    """`text` without card numbers."""
+    return _CARD.sub(_hide_card, text) if may_have_card(text) else text
+
+
+def may_have_card(text: str) -> bool:
+    """Whether there are enough digits for a card number; a cheap check."""
+    return _EIGHT_DIGITS.search(text) is not None
+
+
+def _hide_between(found: re.Match[str]) -> str:
+    before, after = (part for part in found.groups() if part is not None)
+    return f"{before}{REDACTED}{after}"
+
+
+def _hide_bearer(found: re.Match[str]) -> str:
+    is_harmless = found[2].rstrip("=.").lower() in NOT_VALUES
+    return found[0] if is_harmless else found[1] + REDACTED
+
+
+def _hide_basic(found: re.Match[str]) -> str:
+    """Basic credentials are base64 of user:password; other words may follow `basic`."""
+    try:
+        decoded = base64.b64decode(found[2] + "=" * (-len(found[2]) % 4))
+    except (binascii.Error, ValueError):
+        return found[0]
+    return found[1] + REDACTED if b":" in decoded else found[0]
+
+
+def _hide_card(found: re.Match[str]) -> str:
+    if _HEX_BEFORE.search(found.string, max(0, found.start() - 64), found.start()):
+        return found[0]  # the end of an id
+    digits = [int(character) for character in found[0] if character.isdecimal()]
+    number = "".join(map(str, digits))
+    is_known = any(len(digits) in sizes and begins.match(number) for begins, sizes in _ISSUERS)
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    passes = (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    return REDACTED if is_known and passes else found[0]

@@ -1,0 +1,129 @@
+"""Hides secrets in texts: the values of secret keys, and what is secret by its form.
+
+The patterns are jobmon's own. Those of detect-secrets look at lines of source code, give no
+position to replace, and guess by entropy, which hides ids. The time that a pattern takes grows
+linearly with the text.
+"""
+
+import re
+
+from jobmon.redaction.forms import (
+    NOT_VALUES,
+    REDACTED,
+    hide_cards,
+    hide_keys_and_urls,
+    hide_tokens,
+)
+from jobmon.redaction.keys import SecretKeys
+
+_AUTHORIZATION_SCHEMES = frozenset(("token", "jwt"))
+_XML = re.compile(
+    r"(<(?P<key>[\w:.-]{1,64})(?:\s[^<>]{0,200})?>)"
+    r"(?:[^<]{1,1000}|<!\[CDATA\[.{0,1000}?\]\]>)(?=</)",
+    re.DOTALL,
+)
+_OPTION = re.compile(r"(?<!\S)(--?(?P<key>[\w-]{2,64})[ \t]{1,3})(?P<value>[^\s-]\S*)")
+_CURL_USER = re.compile(
+    r"(?<!\S)((?:-u|--user|--proxy-user)[ \t=]{1,3}[\"']?[^\s:\"']{0,200}:)[^\s\"']+"
+)
+_PHRASE = re.compile(
+    r"(?i)\b((?:mnemonic|(?:seed|recovery|secret|backup)[ _-]?(?:phrase|words?))[\"']?\s{0,3}[:=]"
+    r"\s{0,3}[\"']?)[a-z]{3,8}(?:[ ,]{1,2}[a-z]{3,8}){5,30}"
+)
+_QUOTED_OR_BARE = r"(?:\"[^\"\n]*\"|[^\s,\"']*)"
+_AUTHORIZATION = re.compile(
+    r"(?i)(?<![a-z])((?:proxy-)?authorization[\"'\\]{0,3}[ \t]{0,3}(?:=>|[=:])[ \t]{0,3}"
+    r"[\"'\\]{0,3})([a-z][\w-]{0,30}[ \t]{1,3})?"
+    rf"((?:\w{{1,40}}={_QUOTED_OR_BARE}|[^\s,;\"'\\]+)"
+    rf"(?:,[ \t]{{0,3}}\w{{1,40}}={_QUOTED_OR_BARE})*)"
+)
+_COOKIES = re.compile(r"(?i)\b((?:set-)?cookie[\"']?\s{0,3}:\s{0,3})[^\r\n\"']+")
+_SEPARATORS = (":", "=", "->", "\uff1d", "\uff1a", "%3D", "%3d", "%3A", "%3a", ",")
+_KEY_AND_SEPARATOR = (
+    r"(?<![\w.$-])(?P<key>[\w.$-]{1,64})"
+    r"(?P<between>(?:[\\\"'\]`\u201d\u2019]|%5[Dd]|%22){0,9}[ \t\u00a0]{0,3}"
+    r"(?:=>|->|:=|={1,3}|[:\uff1d\uff1a]|%3(?i:[ad]))[ \t\u00a0]{0,3})"
+)
+KEY_BEFORE = re.compile(rf"{_KEY_AND_SEPARATOR}\Z")
+_PAIR = re.compile(
+    rf"{_KEY_AND_SEPARATOR}"
+    r"(?P<value>\\+[\"'][^\"'\\\n]*|[burBUR]{0,2}\"(?:[^\"\\\n]|\\.)*(?:\"|\Z|(?=\n))"
+    r"|[burBUR]{0,2}'(?:[^'\\\n]|\\.)*(?:'|\Z|(?=\n))"
+    r"|(?i:bearer|basic|digest|token)[ \t]{1,3}[^\s,;\"']+"
+    r"|\[[^\[\]\n]{1,500}\]|\{[^{}\n]{1,500}\}|\([^()\n]{1,500}\)|<[^<>\n]{1,500}>"
+    r"|(?:[^\s,;&\"'(){}\[\]<>\\]|'(?=\w))+)"
+)
+_QUOTED_PAIR = re.compile(
+    r"([\[(]\s{0,3}([\"'])(?P<key>[\w.$-]{1,64})\2\s{0,3},\s{0,3}([\"']))[^\"'\n]{1,1000}"
+)
+
+
+class TextRedactor:
+    """Replaces secrets in a text, without looking for JSON in it."""
+
+    def __init__(self, keys: SecretKeys) -> None:
+        self._keys = keys
+
+    def redact(self, text: str) -> str:
+        """`text` with its secrets replaced."""
+        lowered = text.lower()
+        text = hide_keys_and_urls(text, lowered)
+        if any(separator in text for separator in _SEPARATORS):
+            text = self._hide_values(text, lowered)
+        if "-u" in text or "--" in text:
+            text = _CURL_USER.sub(rf"\1{REDACTED}", text)
+            text = _OPTION.sub(self._hide_option, text)
+        if "</" in text:
+            text = _XML.sub(self._hide_element, text)
+        return hide_cards(hide_tokens(text, lowered))
+
+    def _hide_values(self, text: str, lowered: str) -> str:
+        if "cookie" in lowered:
+            text = _COOKIES.sub(rf"\1{REDACTED}", text)
+        if "authorization" in lowered and self._keys.includes("authorization"):
+            text = _AUTHORIZATION.sub(_hide_authorization, text)
+        if "mnemonic" in lowered or "phrase" in lowered or "word" in lowered:
+            text = _PHRASE.sub(rf"\1{REDACTED}", text)
+        return self._hide_pairs(text) if any(hint in lowered for hint in self._keys.hints) else text
+
+    def _hide_option(self, found: re.Match[str]) -> str:
+        is_secret = self._keys.includes_name(found["key"])
+        is_hidden = is_secret and found["value"].lower() not in NOT_VALUES
+        return found[1] + REDACTED if is_hidden else found[0]
+
+    def _hide_element(self, found: re.Match[str]) -> str:
+        is_hidden = self._keys.includes_name(found["key"].rpartition(":")[2])
+        return found[1] + REDACTED if is_hidden else found[0]
+
+    def _hide_pairs(self, text: str) -> str:
+        """`text` without the values of secret keys; the values of other keys are searched."""
+        parts, done, at = [], 0, 0
+        while pair := _PAIR.search(text, at):
+            at = pair.end("between")
+            if (shown := self._hide_pair(pair)) != pair[0]:
+                parts += [text[done : pair.start()], shown]
+                done = at = pair.end()
+        return _QUOTED_PAIR.sub(self._hide_quoted_pair, "".join([*parts, text[done:]]))
+
+    def _hide_quoted_pair(self, found: re.Match[str]) -> str:
+        return found[1] + REDACTED if self._keys.includes_name(found["key"]) else found[0]
+
+    def _hide_pair(self, pair: re.Match[str]) -> str:
+        key, between, value = pair["key"], pair["between"], pair["value"]
+        if not self._keys.includes_in_text(key):
+            return pair[0]
+        bare = value.strip("\\\"'").rstrip(".")
+        is_measure = bare.isdigit() and self._keys.is_measure(key)
+        if not bare or is_measure or bare.lower() in NOT_VALUES:
+            return pair[0]
+        opening = re.match(r"[burBUR]{0,2}(?=[\"'])[\"']|[\\\"']*", value)
+        quote = opening[0] if opening else ""
+        end = quote.lstrip("burBUR")
+        closing = end if end and value.endswith(end) and len(value) > len(quote) else ""
+        return f"{key}{between}{quote}{REDACTED}{closing}"
+
+
+def _hide_authorization(found: re.Match[str]) -> str:
+    scheme, value = (found[2] or "").strip().lower(), found[3].rstrip("=.").lower()
+    is_harmless = value in NOT_VALUES or scheme in NOT_VALUES - _AUTHORIZATION_SCHEMES
+    return found[0] if is_harmless else found[1] + REDACTED
