@@ -181,11 +181,11 @@ def _resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
     step = timedelta(seconds=query.step) if query.step is not None else None
     try:
         return series.window(query.start or end - HOUR, end, step)
-    except OverflowError:  # an hour before the first datetime, a step after the last
-        parameter = "from" if query.start is not None else "to"
-        raise invalid(parameter, "Out of range.") from None
     except WindowError as error:
         raise invalid(error.parameter, str(error)) from None
+    except (OverflowError, ValueError):  # a step before the first datetime or after the last
+        parameter = "from" if query.start is not None else "to"
+        raise invalid(parameter, "Out of range.") from None
 
 
 @contextmanager

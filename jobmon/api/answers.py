@@ -191,7 +191,7 @@ class JobStats(Answer):
         values=_counts(),
         allow_none=True,
         **describe(
-            "Jobs by type, then by status. Beyond 2,500 types the others are counted as `(other)`. "
+            "Jobs by type, then by status. Beyond 5,000 types the others are counted as `(other)`. "
             "Null in an estimate."
         ),
     )

@@ -13,7 +13,7 @@ from typing import Self
 from jobmon.rollup.documents import typed
 from jobmon.rollup.histogram import Histogram, pack, unpack
 from jobmon.settings import Settings
-from jobmon.store.labels import MAX_TYPES, OTHER
+from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -21,6 +21,8 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 # Clocks of writers differ, and a recovery ends an attempt late: younger minutes are recounted.
 STRAGGLERS = 15 * MINUTE
+# Fewer than the stats name: a bucket needs up to 6 KB a type, and a document has at most 16 MB.
+MAX_BUCKET_TYPES = 2_500
 
 
 def retention(settings: Settings) -> dict[timedelta, timedelta]:
@@ -92,15 +94,15 @@ def merge(many: Iterable[Tallies]) -> Tallies:
 
 
 def fold_rare_types(tallies: Tallies) -> Tallies:
-    """The `MAX_TYPES` types with most events, and the sum of all others as `(other)`.
+    """The `MAX_BUCKET_TYPES` types with most events, and the sum of all others as `(other)`.
 
     Bounds what is stored and returned if each job has a type of its own. Summed over buckets a
     type may be undercounted: a bucket that folded it into `(other)` does not attribute it.
     """
-    if len(tallies) <= MAX_TYPES:
+    if len(tallies) <= MAX_BUCKET_TYPES:
         return tallies
     ranked = sorted(tallies, key=lambda kind: (kind == OTHER, -tallies[kind].events, kind))
-    return fold_types(tallies, ranked[:MAX_TYPES])
+    return fold_types(tallies, ranked[:MAX_BUCKET_TYPES])
 
 
 def fold_types(tallies: Tallies, named: Iterable[str]) -> Tallies:

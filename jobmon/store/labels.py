@@ -9,9 +9,8 @@ from jobmon.store.bson_json import is_uuid, number_to_json, to_text
 from jobmon.store.truncate import CUT
 
 MAX_LABEL_LENGTH = 200
-# What is counted by name; the other values are counted together as `(other)`. A bucket of the
-# history needs at most 6 KB a type, a document at most 16 MB.
-MAX_STATUSES, MAX_TYPES = 100, 2_500
+# What is counted by name; the other values are counted together as `(other)`.
+MAX_STATUSES, MAX_TYPES = 100, 5_000
 OTHER = "(other)"
 _DOCUMENT = "{…}"
 _QUOTED = ("null", "")

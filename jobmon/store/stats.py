@@ -41,10 +41,10 @@ class QueueHealth:
 class QueueStats:
     """The counts and the health of the whole queue at `as_of` (UTC).
 
-    `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 500
-    types the remaining ones are counted as `(other)`. `source` is `rollup` (by the collector),
-    `live` (counted now) or `estimate`: counting ran into its time limit, so `counts` is None and
-    `total` is the number of jobs by the collection's metadata.
+    `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 5,000
+    types the others are counted as `(other)`. `source` is `rollup` (by the collector), `live`
+    (counted now) or `estimate`: counting ran into its time limit, so `counts` is None and `total`
+    is the number of jobs by the collection's metadata.
     """
 
     as_of: datetime

@@ -151,7 +151,7 @@ def test_what_is_counted_for_good_is_not_read_again_and_the_rest_is() -> None:
 
 def test_one_type_of_too_many_is_not_told_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch a type's series that silently lacks what was counted as the rest."""
-    monkeypatch.setattr(buckets_module, "MAX_TYPES", 1)
+    monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 1)
     rollup = Rollup()
     monkeypatch.setattr(
         rollup, "buckets", lambda wanted: {key: fold_rare_types(MANY) for key in list(wanted)}

@@ -195,7 +195,7 @@ def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> Non
 def test_buckets_do_not_grow_with_the_types(
     service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buckets_module, "MAX_TYPES", 2)
+    monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 2)
     now = datetime.now(UTC)
     for kind in ("a", "a", "a", "b", "b", "c", "d"):
         attempt(database, now, type=kind)
