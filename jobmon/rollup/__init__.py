@@ -1,1 +1,1 @@
-"""Figures that cost what changes, not what is stored."""
+"""Statistics and history whose cost grows with the changes, not with the number of jobs."""

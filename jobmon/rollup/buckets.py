@@ -40,7 +40,7 @@ def floor(moment: datetime, span: timedelta) -> datetime:
 
 
 def seconds(span: timedelta) -> int:
-    """The length of a span as it is stored."""
+    """The stored form of a span's length."""
     return round(span.total_seconds())
 
 
@@ -188,7 +188,7 @@ class HistoryProgress:
     counted_from: datetime | None = None
 
     def covers(self, start: datetime, end: datetime) -> bool:
-        """Whether everything from `start` to before `end` is counted, as far as it is past."""
+        """Whether everything from `start` to before `end` is counted, except for the future."""
         if self.counted_from is None or start >= self.counted_from:
             return True
         return self.settled is not None and end <= self.settled

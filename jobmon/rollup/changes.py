@@ -1,4 +1,4 @@
-"""Which jobs change: by a change stream, or by looking where the server has none."""
+"""Which jobs change: from a change stream or, if the server has none, by polling."""
 
 import logging
 import threading
@@ -23,13 +23,13 @@ TICK_S = 0.5
 SWEEP_S = 120.0
 CLOCKS_DIFFER_BY = timedelta(seconds=40)
 
-# As long as another primary may lag behind what the stream told, and longer.
+# Longer than a new primary may lag behind the events that the stream has returned.
 _REMEMBER_S = 30.0
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
 
 
 class StreamLostError(Exception):
-    """What changed meanwhile can no longer be learnt."""
+    """Changes since the resume token are lost."""
 
 
 class Changes(Protocol):
@@ -37,20 +37,20 @@ class Changes(Protocol):
 
     @property
     def token(self) -> Document | None:
-        """Where to go on after a restart; None if one cannot."""
+        """Where to resume after a restart; None if that is not possible."""
 
     def next_batch(self, segments: SegmentMap) -> None:
-        """Mark what has changed since the last call, after waiting a moment for something to."""
+        """Mark the jobs that changed since the last call; waits a moment for changes."""
 
     def close(self) -> None:
-        """Nothing more is asked."""
+        """Release the server's resources."""
 
 
 class StreamedChanges:
-    """Changes from a change stream, a tick's worth at a time.
+    """Changes from a change stream, in batches of half a second.
 
-    The driver's own iterator asks again as soon as one event has come; with many a second that
-    costs the server and us more than everything else. So the cursor is driven by hand.
+    The driver's iterator sends a request after each event; at many events a second this costs more
+    than all other work. So the cursor is driven with commands.
     """
 
     def __init__(
@@ -58,28 +58,28 @@ class StreamedChanges:
     ) -> None:
         self._jobs = jobs
         self._stop = stop
-        self._session = jobs.database.client.start_session()  # a cursor belongs to one
-        self._rest_s = 0.0
-        self._told: deque[tuple[float, Any]] = deque()
+        self._session = jobs.database.client.start_session()  # the cursor belongs to it
+        self._pause_s = 0.0
+        self._recent: deque[tuple[float, Any]] = deque()
         self.token = token
         self._open()
 
     def next_batch(self, segments: SegmentMap) -> None:
-        self._stop.wait(self._rest_s)  # where something comes, let more of it come together
-        now, events = time.monotonic(), self._more()
-        self._rest_s = TICK_S if events else 0.0
-        while self._told and self._told[0][0] < now - _REMEMBER_S:
-            self._told.popleft()
+        self._stop.wait(self._pause_s)  # so that events gather
+        now, events = time.monotonic(), self._read_events()
+        self._pause_s = TICK_S if events else 0.0
+        while self._recent and self._recent[0][0] < now - _REMEMBER_S:
+            self._recent.popleft()
         if events is None:
-            # Counted since then on a primary that did not know yet, perhaps.
-            for _, job_id in self._told:
+            # They may have been counted on a primary that did not have them yet.
+            for _, job_id in self._recent:
                 segments.mark(job_id)
         for event in events or []:
             if event["operationType"] in _ENDS_STREAM:
                 raise StreamLostError(event["operationType"])
             job_id = event["documentKey"]["_id"]
             segments.mark(job_id)
-            self._told.append((now, job_id))
+            self._recent.append((now, job_id))
 
     def close(self) -> None:
         with suppress(PyMongoError):
@@ -88,21 +88,21 @@ class StreamedChanges:
 
     def _open(self) -> None:
         stream = {"$changeStream": {"resumeAfter": self.token} if self.token else {}}
-        names = {"$project": {"documentKey": True, "operationType": True}}
-        watch: Document = {"aggregate": self._jobs.name, "pipeline": [stream, names]}
+        fields = {"$project": {"documentKey": True, "operationType": True}}
+        watch: Document = {"aggregate": self._jobs.name, "pipeline": [stream, fields]}
         opened = self._command({**watch, "cursor": {"batchSize": 0}})["cursor"]
         self._cursor = opened["id"]
         self.token = opened["postBatchResumeToken"]
 
-    def _more(self) -> list[Document] | None:
-        """All events that have come, after waiting a tick for the first; then `token` is newer.
+    def _read_events(self) -> list[Document] | None:
+        """All new events, after waiting for the first one; sets `token`.
 
-        None when the stream had to be opened again.
+        None if the stream had to be opened again.
         """
-        more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
+        get_more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
         try:
-            answer = self._command({**more, "maxTimeMS": round(TICK_S * 1_000)})["cursor"]
-        except (ConnectionFailure, CursorNotFound):  # another primary, perhaps: go on from there
+            answer = self._command({**get_more, "maxTimeMS": round(TICK_S * 1_000)})["cursor"]
+        except (ConnectionFailure, CursorNotFound):  # maybe another primary: resume there
             self._open()
             return None
         self.token = answer["postBatchResumeToken"]
@@ -111,19 +111,19 @@ class StreamedChanges:
 
     def _command(self, command: Document) -> Document:
         try:
-            # Of itself a command decodes less than a collection does: an _id may be anything.
+            # Without these options a command does not decode every _id.
             return self._jobs.database.command(
                 command, session=self._session, codec_options=self._jobs.codec_options
             )
         except OperationFailure as error:
-            raise _lost(error) from error
+            raise _stream_error(error) from error
 
 
 class PolledChanges:
-    """Changes without a change stream: by updatedAt, and every segment in its turn.
+    """Changes without a change stream: jobs with a new updatedAt, and a sweep of all segments.
 
-    Every writer sets updatedAt at every change (contract, section 1). What it does not tell of, a
-    deletion above all, is found when the sweep comes round, within `SWEEP_S`.
+    Every writer sets updatedAt at every change. Changes that do not, such as deletions, are found
+    by the sweep within `SWEEP_S`.
     """
 
     token = None
@@ -131,17 +131,17 @@ class PolledChanges:
     def __init__(self, jobs: ReadCollection, stop: threading.Event) -> None:
         self._jobs = jobs
         self._stop = stop
-        self._next_look_back = 0.0
+        self._next_overlap_at = 0.0
         self._polls = True
 
     def next_batch(self, segments: SegmentMap) -> None:
         self._stop.wait(TICK_S)
         segments.mark_next(TICK_S / SWEEP_S)
         now = time.monotonic()
-        look_back = now >= self._next_look_back
-        if look_back:
-            self._next_look_back = now + CLOCKS_DIFFER_BY.total_seconds() / 2
-        overlap = CLOCKS_DIFFER_BY if look_back else timedelta(seconds=4 * TICK_S)
+        is_long = now >= self._next_overlap_at
+        if is_long:
+            self._next_overlap_at = now + CLOCKS_DIFFER_BY.total_seconds() / 2
+        overlap = CLOCKS_DIFFER_BY if is_long else timedelta(seconds=4 * TICK_S)
         if self._polls:
             self._poll(segments, datetime.now(UTC) - overlap)
 
@@ -158,7 +158,7 @@ class PolledChanges:
                     raise
                 self._polls = False
                 log.warning(
-                    "no index on %s: changes are found by sweeping, in %d s", field, SWEEP_S
+                    "no index on %s: changes are found within %d s, by sweeping", field, SWEEP_S
                 )
                 return
 
@@ -167,7 +167,7 @@ class PolledChanges:
 
 
 def open_changes(jobs: ReadCollection, token: Document | None, stop: threading.Event) -> Changes:
-    """The changes from now on, or from where a `token` says; StreamLostError if that is too old."""
+    """The changes from now on, or since `token`; StreamLostError if that is too old."""
     try:
         return StreamedChanges(jobs.collection, token, stop)
     except OperationFailure as error:
@@ -176,5 +176,5 @@ def open_changes(jobs: ReadCollection, token: Document | None, stop: threading.E
     return PolledChanges(jobs, stop)
 
 
-def _lost(error: OperationFailure) -> Exception:
+def _stream_error(error: OperationFailure) -> Exception:
     return StreamLostError(str(error)) if error.code in STREAM_LOST else error

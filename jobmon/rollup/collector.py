@@ -206,7 +206,7 @@ class Collector:
             if unsaved and now > saved_at + CHECKPOINT_EVERY_S:
                 self._checkpoints.save(Checkpoint(segments.dump(), changes.token))
                 saved_at, unsaved = now, False
-            if now > rename_at and segments.has_names_left:
+            if now > rename_at and segments.has_free_names:
                 log.info("counting all jobs again, since all types can be named now")
                 return
         self._checkpoints.save(Checkpoint(segments.dump(), changes.token))

@@ -1,9 +1,9 @@
-"""Exact counts by status and type, kept by segments of the jobs' _id.
+"""Exact counts by status and type, for segments of the jobs in the order of their _id.
 
-The jobs are cut, in the order of their _id, into segments of about a thousand. A change names
-its job's _id, also a deletion does, hence its segment, and that one is counted anew. Counting is
-idempotent, so a change may be seen twice or late; nothing has to be remembered about single jobs.
-New jobs have ascending ObjectIds, so busy jobs share few segments.
+A segment has about a thousand jobs. A change, also a deletion, names the _id of its job, so its
+segment is known and counted again. Counting is idempotent: a change may be seen twice or late, and
+nothing is remembered about single jobs. New jobs have ascending ObjectIds, so busy jobs share few
+segments.
 """
 
 import math
@@ -51,7 +51,7 @@ def _bytes(value: Any) -> tuple[int, int, bytes]:
 
 @dataclass(frozen=True)
 class _Type:
-    """A BSON type that an _id may have, and how MongoDB orders its values (None: do not cut)."""
+    """A BSON type of an _id. `key` orders its values as MongoDB does; None: it is one segment."""
 
     name: str
     kinds: tuple[type, ...]
@@ -78,12 +78,12 @@ _OTHER_NAMES = [
     "minKey",
     "maxKey",
 ]
-# What a type's values are sorted with, and decoded as.
+# Types that are sorted with a type's values, and decoded like them.
 _ALSO = {"string": ["symbol"]}
 
 
-def _kinds_of(job_id: Any) -> list[_Type]:
-    """The types that an _id may be of, as far as its decoded value tells."""
+def _find_types(job_id: Any) -> list[_Type]:
+    """The types that an _id with this decoded value may have."""
     match job_id:
         case Code():  # a str to Python
             return [_OTHER]
@@ -94,7 +94,7 @@ def _kinds_of(job_id: Any) -> list[_Type]:
 
 
 def _is_vague(job_id: Any) -> bool:
-    """Whether an _id may have been decoded with a loss, so that its order is not known."""
+    """Whether decoding may have lost a part of an _id, so that its order is unknown."""
     match job_id:
         case str():
             return "\ufffd" in job_id
@@ -106,7 +106,7 @@ def _is_vague(job_id: Any) -> bool:
 
 @dataclass
 class Segment:
-    """The jobs from `low` on, up to the next segment; `low` None: from the first of its type."""
+    """The jobs from `low` to before the next segment; None: from the first _id of the type."""
 
     low: Any = None
     counts: Counts = field(default_factory=Counter)
@@ -123,7 +123,8 @@ class _Row:
     def indexes(self) -> range:
         return range(len(self.segments))
 
-    def at(self, value: Any) -> int:
+    def find(self, value: Any) -> int:
+        """The index of the segment that contains this _id."""
         return bisect_right(self._keys, self._key(value)) if self.kind.key else 0
 
     def insert(self, index: int, segment: Segment) -> None:
@@ -135,7 +136,7 @@ class _Row:
         del self.segments[index], self._keys[index - 1]
 
     def bounds(self, index: int) -> tuple[Any, Any]:
-        """The first _id of the segment and the first one after it; None where it is open."""
+        """The first _id of the segment and the first one after it; None for no bound."""
         following = self.segments[index + 1 : index + 2]
         return self.segments[index].low, following[0].low if following else None
 
@@ -146,7 +147,7 @@ class _Row:
         given = {operator: value for operator, value in bounds.items() if value is not None}
         if self.kind.name == "number" and low is None and given:
             given = {"$type": "number", "$not": {"$gte": high}}  # NaN, which $lt does not find
-        # A comparison finds values of its own type only; without one the type has to be named.
+        # A comparison finds only values of its own type; without one, name the type.
         return {"_id": given or {"$type": [self.kind.name, *_ALSO.get(self.kind.name, [])]}}
 
     def _key(self, value: Any) -> Any:
@@ -171,7 +172,7 @@ class SegmentMap:
         self._dirty_ids.append(job_id)
 
     def mark_next(self, share: float) -> None:
-        """Mark the next segments in turn, `share` of all: for changes that nothing tells of."""
+        """Mark the next segments in turn, `share` of all: finds changes without an event."""
         segments = [(name, index) for name, row in self._rows.items() for index in row.indexes()]
         count = math.ceil(len(segments) * share)
         start = self._swept_to % len(segments)
@@ -179,15 +180,15 @@ class SegmentMap:
         self._swept_to = start + count
 
     def build(self, progress: Callable[[int], None]) -> None:
-        """Count everything; `progress` is told how many jobs are counted so far.
+        """Count all jobs; calls `progress` with the number of jobs counted so far.
 
-        If it fails on the way, this map is of no use any more.
+        After a failure this map cannot be used any more.
         """
         for row in self._rows.values():
             low = None
             while True:
                 middle = self._low_after(row, low, None)
-                self._take(row.segments[-1], self._count(row, low, middle))
+                self._replace_counts(row.segments[-1], self._count(row, low, middle))
                 progress(self.totals.total())
                 if middle is None:
                     break
@@ -195,29 +196,29 @@ class SegmentMap:
                 low = middle
 
     def recount(self) -> int:
-        """Count the segments of all marked jobs anew; returns how many those were.
+        """Count the segments of all marked jobs again; returns the number of segments.
 
-        If the database fails on the way, what is not counted yet stays marked.
+        After a failure of the database all of them are still marked.
         """
-        wanted = self._dirty_segments | set(self._marked())
+        marked = self._dirty_segments | set(self._find_marked())
         self._by_name.forget(all_but=self.totals)
-        # From the right, so that a split or a merge moves no segment that is still to come.
-        for name, index in sorted(wanted, reverse=True):
+        # From the right: a split or a merge then moves only segments that are counted already.
+        for name, index in sorted(marked, reverse=True):
             row = self._rows[name]
-            self._take(row.segments[index], self._count(row, *row.bounds(index)))
+            self._replace_counts(row.segments[index], self._count(row, *row.bounds(index)))
             self._fit(row, index)
         self._dirty_ids.clear()
         self._dirty_segments.clear()
-        return len(wanted)
+        return len(marked)
 
     @property
-    def has_names_left(self) -> bool:
-        """Whether types are told as `(other)` though there are not half as many as have names."""
+    def has_free_names(self) -> bool:
+        """Whether types are folded into `(other)` although half of all names are free."""
         types = {kind for _, kind in self.totals}
         return OTHER in types and len(types) <= MAX_TYPES // 2
 
     def dump(self) -> list[Document]:
-        """The segments as documents, for `load`."""
+        """The stored form of the segments."""
         return [
             {"type": name, "low": segment.low, "counts": dump_counts(segment.counts)}
             for name, row in self._rows.items()
@@ -225,7 +226,7 @@ class SegmentMap:
         ]
 
     def load(self, documents: Iterable[Document]) -> None:
-        """Take over what `dump` gave."""
+        """Load the segments that `dump` stored."""
         for document in documents:
             row = self._rows[document["type"]]
             segment = Segment(document["low"], load_counts(document["counts"]))
@@ -236,16 +237,16 @@ class SegmentMap:
                 row.insert(len(row.segments), segment)
             self.totals += segment.counts
 
-    def _marked(self) -> Iterator[tuple[str, int]]:
-        """The segments that the marked jobs may be in, by type and index."""
+    def _find_marked(self) -> Iterator[tuple[str, int]]:
+        """Type and index of the segments that may contain the marked jobs."""
         for job_id in self._dirty_ids:
-            for kind in _kinds_of(job_id):
+            for kind in _find_types(job_id):
                 row = self._rows[kind.name]
-                for index in row.indexes() if _is_vague(job_id) else [row.at(job_id)]:
+                for index in row.indexes() if _is_vague(job_id) else [row.find(job_id)]:
                     yield kind.name, index
 
     def _fit(self, row: _Row, index: int) -> None:
-        """Keep a segment's size near what it should be, at any rate of inserts and deletes."""
+        """Split or merge a segment whose size is far from `SEGMENT_JOBS`."""
         while row.segments[index].counts.total() > SPLIT_ABOVE and self._split(row, index):
             index += 1
         if index:
@@ -254,9 +255,9 @@ class SegmentMap:
                 row.merge_into_left(index)
 
     def _split(self, row: _Row, index: int) -> bool:
-        """Cut a segment after its first thousand jobs, and count both parts; False if it is short.
+        """Split a segment after its first thousand jobs; False if it has no more jobs.
 
-        Nothing is changed before all is counted: a failure on the way must not lose a count.
+        Both parts are counted before anything changes: a failure must not lose a count.
         """
         low, high = row.bounds(index)
         middle = self._low_after(row, low, high)
@@ -264,12 +265,12 @@ class SegmentMap:
             return False
         left, right = self._count(row, low, middle), self._count(row, middle, high)
         row.insert(index + 1, Segment(middle))
-        self._take(row.segments[index], left)
-        self._take(row.segments[index + 1], right)
+        self._replace_counts(row.segments[index], left)
+        self._replace_counts(row.segments[index + 1], right)
         return True
 
     def _low_after(self, row: _Row, low: Any, high: Any) -> Any:
-        """The _id that the first thousand jobs come before; None if there are not as many."""
+        """The _id of the job after the first thousand; None if there are fewer jobs."""
         if row.kind.key is None:
             return None
         found = self._jobs.find(  # index: _id, keys only
@@ -281,8 +282,8 @@ class SegmentMap:
         pipeline: list[Document] = [{"$match": row.match(low, high)}, COUNT_BY_STATUS_AND_TYPE]
         return self._by_name.add_up(self._jobs.aggregate(pipeline, index=_BY_ID))
 
-    def _take(self, segment: Segment, counts: Counts) -> None:
+    def _replace_counts(self, segment: Segment, counts: Counts) -> None:
         self.totals.subtract(segment.counts)
         self.totals.update(counts)
-        self.totals += Counter()  # drops what has become zero
+        self.totals += Counter()  # drops zeros
         segment.counts = counts
