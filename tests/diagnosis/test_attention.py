@@ -1,5 +1,5 @@
-"""What needs attention: would catch an alarm that does not sound, one that sounds for nothing or
-for what is unknown, and an all-clear about what nobody looked at."""
+"""What needs attention: would catch a missing alarm, one without a cause or about unknown values,
+and an all-clear about something that was not checked."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -31,30 +31,30 @@ from jobmon.store.stats import QueueHealth, QueueStats
 from ..conftest import NOW as MIDNIGHT
 
 NOW = MIDNIGHT + timedelta(seconds=30)
-START = MIDNIGHT - HOUR + MINUTE  # of the hour's first step; NOW is in the last
+START = MIDNIGHT - HOUR + MINUTE  # the hour's first step; NOW is in the last one
 MISSING = Missing(reason="indexes are missing", remedy="Create them.")
 Step = dict[str, tuple[int, int, int]]  # succeeded, failed and died, by type
 
 
-def happened(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
+def activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
     outcomes = +Counter({"succeeded": succeeded, "failed": failed})
     return Activity.from_tallies([Tally(outcomes=outcomes, dlq=died)])
 
 
-def by_type(steps: dict[int, Step], first: int) -> History[str]:
+def history_by_type(steps: dict[int, Step], first: int) -> History[str]:
     total: dict[str, list[int]] = {}
     for number, step in steps.items():
         for kind, counts in step.items() if number >= first else ():
             total[kind] = [a + b for a, b in zip(total.get(kind, [0, 0, 0]), counts, strict=True)]
-    return History(NOW, "rollup", {kind: happened(*counts) for kind, counts in total.items()})
+    return History(NOW, "rollup", {kind: activity(*counts) for kind, counts in total.items()})
 
 
-def by_minute(steps: dict[int, Step]) -> History[datetime]:
+def history_by_minute(steps: dict[int, Step]) -> History[datetime]:
     return History(
         NOW,
         "rollup",
         {
-            START + number * MINUTE: happened(
+            START + number * MINUTE: activity(
                 *(sum(counts) for counts in zip(*steps.get(number, {}).values(), strict=True))
             )
             for number in range(60)
@@ -68,9 +68,9 @@ def evidence(
     samples: dict[datetime, int] | None = None,
     source: str = "rollup",
     known: bool = True,
-    **conditions: Any,
+    **health: Any,
 ) -> Evidence:
-    """A queue of which all is known; `samples` are of the queued jobs."""
+    """A queue without unknown values; `samples` count the queued jobs."""
     usual: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
@@ -86,12 +86,12 @@ def evidence(
             source=source,
             counts=counts if known else None,
             total=sum(counts.values()),
-            health=QueueHealth(**usual | conditions),
+            health=QueueHealth(**usual | health),
         ),
         hour_start=START,
-        hour=by_type(steps, 0),
-        ten_minutes=by_type(steps, 50),
-        minutes=by_minute(steps),
+        hour=history_by_type(steps, 0),
+        ten_minutes=history_by_type(steps, 50),
+        minutes=history_by_minute(steps),
         day=History(NOW, "rollup", {}),
         samples={
             at: QueueSample(status_counts={"queued": count}, oldest_queued_ms=0)
@@ -108,7 +108,7 @@ def texts(given: Evidence) -> list[str]:
     return [notice.text for notice in notices(given)]
 
 
-def unmade(given: Evidence) -> dict[str, str]:
+def unchecked(given: Evidence) -> dict[str, str]:
     return {check.name: check.not_checked for check in run_checks(given) if check.not_checked}
 
 
@@ -116,7 +116,7 @@ def every_minute(count: int, until: int = 60, kind: str = "a") -> dict[int, Step
     return {number: {kind: (count, 0, 0)} for number in range(until)}
 
 
-def late(**waited: timedelta) -> dict[str, datetime]:
+def overdue_since(**waited: timedelta) -> dict[str, datetime]:
     return {kind: NOW - length for kind, length in waited.items()}
 
 
@@ -135,8 +135,8 @@ def test_all_clear_needs_every_check() -> None:
         assert name in {check.name for check in checks if check.not_checked}
 
 
-def test_what_could_not_be_checked_is_named_with_the_reason_and_the_remedy() -> None:
-    """The collector at work, but no `jobmon init`: green over 86 overdue and 60 dead jobs."""
+def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
+    """Would catch an all-clear over 86 overdue and 60 dead jobs because indexes are missing."""
     given = replace(
         evidence({("queued", "a"): 86, ("dlq", "a"): 60}, eligible=86),
         hour=MISSING,
@@ -155,7 +155,7 @@ def test_what_could_not_be_checked_is_named_with_the_reason_and_the_remedy() -> 
 
 
 @pytest.mark.parametrize(
-    ("conditions", "expected"),
+    ("health", "expected"),
     [
         (
             {"eligible": None, "unknown": {"eligible": "nextRunAt is a number"}},
@@ -174,29 +174,29 @@ def test_what_could_not_be_checked_is_named_with_the_reason_and_the_remedy() -> 
         ),
     ],
 )
-def test_no_alarm_and_no_all_clear_is_given_on_what_is_unknown(
-    conditions: dict[str, Any], expected: dict[str, str]
+def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
+    health: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    given = evidence({("queued", "a"): 9}, every_minute(50, until=40), **conditions)
+    given = evidence({("queued", "a"): 9}, every_minute(50, until=40), **health)
     assert notices(given) == []
-    assert unmade(given) == expected
+    assert unchecked(given) == expected
 
 
-def test_where_no_job_records_when_it_finished_nothing_is_said_of_ends() -> None:
-    given = evidence(eligible=9, overdue_by_type=late(a=HOUR))
+def test_without_finish_times_nothing_is_concluded_from_them() -> None:
+    given = evidence(eligible=9, overdue_by_type=overdue_since(a=HOUR))
     given = replace(given, hour=NO_ENDS, ten_minutes=NO_ENDS, minutes=NO_ENDS, day=NO_ENDS)
     assert notices(given) == []
-    assert unmade(given) == dict.fromkeys(
+    assert unchecked(given) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
         "no job records when it finished",
     )
 
 
-STOPPED = {"eligible": 86, "overdue_by_type": late(a=2 * MINUTE)}
+STOPPED = {"eligible": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 
-def test_that_nothing_finishes_any_more_is_the_first_notice() -> None:
-    """Would catch a dead worker pool that is seen only when each of its types has stalled."""
+def test_that_no_job_finishes_is_the_first_notice() -> None:
+    """Would catch a dead worker pool that is noticed only when each of its types has stalled."""
     given = evidence(steps=every_minute(42, until=58), expired_leases=3, **STOPPED)
     first = notices(given)[0]
     assert (first.level, first.text) == (
@@ -204,7 +204,7 @@ def test_that_nothing_finishes_any_more_is_the_first_notice() -> None:
         "Nothing has finished for 1 min while 86 jobs are due (usually 42/min)",
     )
     assert first.jobs == JobFilter(condition=JobCondition.DUE)
-    # The minute of the last finish may have gone on for 59 s: it is told within two minutes.
+    # The last job may have finished 59 s after its minute began.
     as_of = START + 58 * MINUTE + timedelta(seconds=50)
     assert isinstance(given.minutes, History)
     early = replace(given, minutes=History(as_of, "rollup", given.minutes.activity))
@@ -212,12 +212,16 @@ def test_that_nothing_finishes_any_more_is_the_first_notice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "conditions", "expected"),
+    ("steps", "health", "expected"),
     [
         (every_minute(42), STOPPED, None),
-        (every_minute(42, until=59), STOPPED, None),  # half a minute is no sign
-        (every_minute(42, until=50), STOPPED | {"overdue_by_type": {}}, None),  # nothing waits
-        (every_minute(42, until=50), STOPPED | {"overdue_by_type": late(a=MINUTE / 2)}, None),
+        (every_minute(42, until=59), STOPPED, None),  # half a minute is too short
+        (every_minute(42, until=50), STOPPED | {"overdue_by_type": {}}, None),  # no job waits
+        (
+            every_minute(42, until=50),
+            STOPPED | {"overdue_by_type": overdue_since(a=MINUTE / 2)},
+            None,
+        ),
         (every_minute(1, until=58), STOPPED, None),  # by chance
         (
             every_minute(1, until=56),
@@ -229,45 +233,47 @@ def test_that_nothing_finishes_any_more_is_the_first_notice() -> None:
             STOPPED | {"eligible": 1},
             "Nothing has finished for 18 min while 1 job is due (usually 0.1/min)",
         ),
-        ({}, STOPPED, None),  # nothing ever did
+        ({}, STOPPED, None),  # no job ever finished
     ],
 )
-def test_that_nothing_finishes_is_told_by_what_is_usual(
-    steps: dict[int, Step], conditions: dict[str, Any], expected: str | None
+def test_no_finished_job_is_compared_with_the_usual_rate(
+    steps: dict[int, Step], health: dict[str, Any], expected: str | None
 ) -> None:
-    assert texts(evidence(steps=steps, **conditions)) == ([expected] if expected else [])
+    assert texts(evidence(steps=steps, **health)) == ([expected] if expected else [])
 
 
-def test_what_is_usual_is_known_after_hours_of_standstill() -> None:
+def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
     ten = timedelta(minutes=10)
     first = NOW - timedelta(hours=5)
-    day = {first + number * ten: happened(20) for number in range(6)}
+    day = {first + number * ten: activity(20) for number in range(6)}
     given = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
     assert texts(given) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
 
 
-A_LATE = {"overdue_by_type": late(a=11 * MINUTE)}
+A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         (
-            evidence({("queued", "a"): 1}, **A_LATE),
+            evidence({("queued", "a"): 1}, **A_OVERDUE),
             "a is stalled: oldest due job waiting 11 min, none finished in 10 min",
         ),
-        (evidence(overdue_by_type=late(a=9 * MINUTE)), None),
-        (evidence(steps={55: {"a": (1, 0, 0)}}, **A_LATE), None),
-        (evidence(steps={55: {"a": (0, 1, 0)}}, **A_LATE), None),
-        (evidence({("leased", "a"): 1}, **A_LATE), None),
-        (evidence(steps={55: {OTHER: (1, 0, 0)}}, **A_LATE), None),
-        (evidence({("leased", OTHER): 1}, **A_LATE), None),
+        (evidence(overdue_by_type=overdue_since(a=9 * MINUTE)), None),
+        (evidence(steps={55: {"a": (1, 0, 0)}}, **A_OVERDUE), None),
+        (evidence(steps={55: {"a": (0, 1, 0)}}, **A_OVERDUE), None),
+        (evidence({("leased", "a"): 1}, **A_OVERDUE), None),
+        (evidence(steps={55: {OTHER: (1, 0, 0)}}, **A_OVERDUE), None),
+        (evidence({("leased", OTHER): 1}, **A_OVERDUE), None),
         (
-            evidence(overdue_by_type=late(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE)),
+            evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE)),
             "2 types are stalled, the longest for 1 h 5 min",
         ),
         (
-            evidence(overdue_by_type=late(**{f"t{n}": HOUR + n * MINUTE for n in range(1_230)})),
+            evidence(
+                overdue_by_type=overdue_since(**{f"t{n}": HOUR + n * MINUTE for n in range(1_230)})
+            ),
             "1,230 types are stalled, the longest for 21 h 29 min",
         ),
     ],
@@ -276,10 +282,10 @@ def test_stalled_types_give_one_notice(given: Evidence, expected: str | None) ->
     assert texts(given) == ([expected] if expected else [])
 
 
-def test_a_notice_of_stalled_types_shows_the_types_that_it_counts() -> None:
-    (one,) = notices(evidence(**A_LATE))
+def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
+    (one,) = notices(evidence(**A_OVERDUE))
     assert one.jobs == JobFilter(types=("a",), condition=JobCondition.DUE)
-    given = evidence(overdue_by_type=late(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
+    given = evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
     (two,) = notices(given)
     assert (two.types, two.jobs) == (TypeCondition.STALLED, None)
     assert list(stalled_types(given)) == ["b", "a"]
@@ -305,7 +311,7 @@ def test_a_notice_of_stalled_types_shows_the_types_that_it_counts() -> None:
             (10_000, False),
             "10,000+ jobs died in the last hour, all a",
         ),
-        ({1: {"a": (0, 0, 5)}}, (0, True), None),  # all were started again
+        ({1: {"a": (0, 0, 5)}}, (0, True), None),  # all were retried
     ],
 )
 def test_new_dead_jobs_are_counted_as_their_list_counts_them(
@@ -326,15 +332,15 @@ def test_new_dead_jobs_are_counted_as_their_list_counts_them(
         (1_200, {NOW - HOUR: 1_000}, None),
     ],
 )
-def test_a_backlog_grows_since_the_moment_that_is_told(
+def test_a_growing_backlog_is_compared_with_the_oldest_sample(
     queued: int, samples: dict[datetime, int], expected: str | None
 ) -> None:
     given = evidence({("queued", "a"): queued}, samples=samples)
     assert texts(given) == ([f"Backlog growing: {expected}"] if expected else [])
 
 
-def test_a_queue_that_was_never_sampled_is_not_said_to_be_steady() -> None:
-    assert unmade(evidence(samples={NOW - MINUTE: 0})) == {
+def test_without_a_sample_backlog_growth_is_not_checked() -> None:
+    assert unchecked(evidence(samples={NOW - MINUTE: 0})) == {
         "backlog growth": "the first sample is too recent to compare with"
     }
 
@@ -395,13 +401,13 @@ def test_other_notices(given: Evidence, level: str, text: str) -> None:
     assert (notice.level, notice.text) == (level, text)
 
 
-def test_the_worst_come_first() -> None:
+def test_the_worst_notices_come_first() -> None:
     given = evidence(
         {("queued", "a"): 99},
         samples={NOW - HOUR: 0},
         source="live",
         expired_leases=2,
-        **A_LATE,
+        **A_OVERDUE,
     )
     assert [notice.level for notice in notices(given)] == ["bad", "bad", "watch", "watch"]
     checks: Callable[[Evidence], list[Check]] = run_checks

@@ -31,7 +31,7 @@ from jobmon.rollup import changes as changes_module
 from jobmon.rollup import checkpoint as checkpoint_module
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup import segments as segments_module
-from jobmon.rollup import stats_document as figures_module
+from jobmon.rollup import stats_document as stats_document_module
 from jobmon.rollup.changes import PolledChanges
 from jobmon.rollup.collector import Collector, collecting
 from jobmon.rollup.documents import rollup_database
@@ -59,12 +59,12 @@ from ..support.processes import end_process
 from ..support.waiting import eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
-WITHIN_S = 2  # what is promised after the last change
+WITHIN_S = 2  # after the last change, as promised
 Counts = dict[tuple[str, str], int]
 
 
 class Watch:
-    """A watched database, a collector over it, and what the web service would read."""
+    """A watched database, and what the web service reads from its rollups."""
 
     def __init__(self, database: Database[dict[str, Any]], given: Settings) -> None:
         self.jobs = database.jobs
@@ -79,16 +79,16 @@ class Watch:
             counts[label(job.get("status")), label(job.get("type"))] += 1
         return dict(counts)
 
-    def figures(self) -> Counts | None:
-        figures = self.reader.stats()
-        return None if figures is None else dict(figures.counts or {})
+    def stats(self) -> Counts | None:
+        stats = self.reader.stats()
+        return None if stats is None else dict(stats.counts or {})
 
     def becomes_right(self, within_s: float = WITHIN_S) -> None:
         truth = self.truth()
-        eventually(lambda: self.figures() == truth, within_s)
+        eventually(lambda: self.stats() == truth, within_s)
 
     def collects(self) -> None:
-        """A collector comes, is right, and ends."""
+        """Run a collector until its stats are right."""
         with collecting(self.settings):
             self.becomes_right(within_s=10)
 
@@ -106,11 +106,11 @@ def watch(
 @pytest.fixture
 def collected(watch: Watch) -> Iterator[Watch]:
     with collecting(watch.settings):
-        eventually(lambda: watch.figures() is not None)
+        eventually(lambda: watch.stats() is not None)
         yield watch
 
 
-def bound_types(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def limit_types(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     for module in (stats_module, segments_module):
         monkeypatch.setattr(module, "MAX_TYPES", most)
 
@@ -184,7 +184,7 @@ def apply(watch: Watch, change: tuple[str, Any]) -> None:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(changes=CHANGES)
-def test_any_changes_leave_the_figures_equal_to_a_recount(
+def test_stats_after_any_changes_equal_a_recount(
     collected: Watch, changes: list[tuple[str, Any]]
 ) -> None:
     for change in changes:
@@ -218,7 +218,7 @@ ODD_IDS = [
 ]
 
 
-def test_a_change_of_a_job_with_any_id_is_followed(collected: Watch) -> None:
+def test_a_change_of_a_job_with_any_id_is_counted(collected: Watch) -> None:
     taken = 0
     for number, value in enumerate(ODD_IDS):
         fields = [(b"_id", value), (b"n", int32(number)), (b"status", text("queued"))]
@@ -226,10 +226,10 @@ def test_a_change_of_a_job_with_any_id_is_followed(collected: Watch) -> None:
             collected.jobs.insert_one(RawBSONDocument(raw(fields)))
             taken += 1
     collected.jobs.insert_many([{"_id": number, "status": "queued"} for number in range(3_000)])
-    eventually(lambda: collected.figures() == {("queued", "null"): 3_000 + taken}, WITHIN_S)
+    eventually(lambda: collected.stats() == {("queued", "null"): 3_000 + taken}, WITHIN_S)
     collected.jobs.update_many({"n": {"$gte": 0}}, {"$set": {"status": "dlq"}})
     expected = {("queued", "null"): 3_000, ("dlq", "null"): taken}
-    eventually(lambda: collected.figures() == expected, WITHIN_S)
+    eventually(lambda: collected.stats() == expected, WITHIN_S)
 
 
 def test_a_first_count_finds_a_job_with_any_id(
@@ -252,7 +252,7 @@ def test_a_job_that_expires_by_ttl_is_no_longer_counted(collected: Watch) -> Non
     collected.becomes_right()
 
 
-def test_the_collection_dropped_and_refilled_is_counted_anew(collected: Watch) -> None:
+def test_a_dropped_and_refilled_collection_is_counted_again(collected: Watch) -> None:
     collected.jobs.insert_many([job() for _ in range(50)])
     collected.becomes_right()
     collected.jobs.drop()
@@ -261,7 +261,7 @@ def test_the_collection_dropped_and_refilled_is_counted_anew(collected: Watch) -
     collected.becomes_right(within_s=5)
 
 
-def test_the_rollup_database_dropped_is_written_again(collected: Watch) -> None:
+def test_a_dropped_rollup_database_is_written_again(collected: Watch) -> None:
     collected.jobs.insert_many([job() for _ in range(50)])
     collected.becomes_right()
     collected.rollups.client.drop_database(collected.rollups.name)
@@ -269,7 +269,7 @@ def test_the_rollup_database_dropped_is_written_again(collected: Watch) -> None:
     collected.becomes_right(within_s=5)
 
 
-def test_a_restart_goes_on_from_what_was_saved_and_sees_what_happened_meanwhile(
+def test_a_restart_resumes_from_the_checkpoint_and_sees_changes_since(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.jobs.insert_many([job() for _ in range(3_000)])
@@ -283,11 +283,11 @@ def test_a_restart_goes_on_from_what_was_saved_and_sees_what_happened_meanwhile(
     watch.collects()
 
 
-def test_names_of_types_that_are_gone_are_given_to_others(
+def test_types_get_the_names_of_types_that_are_gone(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch types that stay without a name for good, because there once were too many."""
-    bound_types(monkeypatch, 4)
+    """Would catch types that stay folded for ever because there once were too many."""
+    limit_types(monkeypatch, 4)
     monkeypatch.setattr(collector_module, "RENAME_AFTER_S", 0.0)
     with collecting(watch.settings):
         for number in range(10):  # never more than one at a time
@@ -295,24 +295,24 @@ def test_names_of_types_that_are_gone_are_given_to_others(
             watch.becomes_right(within_s=10)
             watch.jobs.delete_many({})
         watch.jobs.insert_many([job(type=f"u{number}") for number in range(6)])
-        eventually(lambda: ("queued", "(other)") in (watch.figures() or {}))
+        eventually(lambda: ("queued", "(other)") in (watch.stats() or {}))
         watch.jobs.delete_many({"type": {"$in": ["u0", "u1", "u2", "u3"]}})
         watch.becomes_right(within_s=10)
 
 
-def test_a_collector_that_has_too_much_to_write_says_so_and_goes_on(
+def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch.jobs.insert_one(job(type="t" * 100))
     huge = [["queued", "x" * 1_000, 1]] * 20_000
     with monkeypatch.context() as patch, collecting(watch.settings):
-        patch.setattr(figures_module, "dump_counts", lambda _: huge)
+        patch.setattr(stats_document_module, "dump_counts", lambda _: huge)
         eventually(lambda: "larger than a document may be" in caplog.text)
         patch.undo()
         watch.becomes_right(within_s=10)
 
 
-def test_what_was_saved_in_part_is_not_gone_on_from(watch: Watch) -> None:
+def test_an_incomplete_checkpoint_is_not_used(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(50)])
     watch.collects()
     watch.rollups.checkpoints.delete_one({"number": 0})
@@ -320,18 +320,18 @@ def test_what_was_saved_in_part_is_not_gone_on_from(watch: Watch) -> None:
     watch.collects()
 
 
-def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
+def test_types_beyond_the_limit_are_folded_also_after_a_restart(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch a collector that fails for good, or tells wrong, as types become ever more."""
-    bound_types(monkeypatch, 3)
+    """Would catch a collector that fails, or counts wrong, when there are ever more types."""
+    limit_types(monkeypatch, 3)
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
     monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
     monkeypatch.setattr(checkpoint_module, "_COUNTS_A_DOCUMENT", 5)
 
     def becomes(**counts: int) -> None:
-        told = {("queued", kind.replace("rest", "(other)")): n for kind, n in counts.items()}
-        eventually(lambda: watch.figures() == told, 10)
+        expected = {("queued", kind.replace("rest", "(other)")): n for kind, n in counts.items()}
+        eventually(lambda: watch.stats() == expected, 10)
 
     watch.jobs.insert_many([job(type=f"t{number % 3}") for number in range(30)])
     watch.jobs.insert_many([job(type=f"t{number % 5}") for number in range(70)])
@@ -349,7 +349,7 @@ def test_types_beyond_the_bound_are_counted_together_also_after_a_restart(
         becomes(t0=1, t2=25, rest=23)  # t1 was gone when this one began
 
 
-def test_a_history_that_is_lost_means_counting_anew(watch: Watch) -> None:
+def test_a_lost_resume_token_leads_to_a_full_count(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(20)])
     watch.collects()
     token = watch.rollups.state.find_one({"name": "checkpoint"})["token"]
@@ -361,7 +361,7 @@ def test_a_history_that_is_lost_means_counting_anew(watch: Watch) -> None:
     watch.collects()
 
 
-def test_two_collectors_side_by_side_stay_right_when_one_ends(watch: Watch) -> None:
+def test_two_collectors_stay_right_when_one_ends(watch: Watch) -> None:
     stops = [threading.Event(), threading.Event()]
     threads = [
         threading.Thread(target=Collector(watch.connection, watch.rollups, stop).run)
@@ -437,16 +437,16 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
         watch.becomes_right(within_s=10)
         eventually(lambda: sum(counted["events"] for counted in buckets.find({"span": 86_400})))
         for span in (60, 600, 3_600, 21_600, 86_400):
-            eventually(lambda span=span: told(watch, span) >= enqueued)
+            eventually(lambda span=span: count_enqueued(watch, span) >= enqueued)
 
 
-def told(watch: Watch, span: int) -> int:
-    """How many jobs were enqueued, as the buckets of a span say."""
+def count_enqueued(watch: Watch, span: int) -> int:
+    """The sum of enqueued jobs in the buckets of a span."""
     buckets = watch.rollups.buckets.find({"span": span})
     return sum(row["enqueued"] for bucket in buckets for row in bucket["types"])
 
 
-def test_the_routes_tell_what_a_full_recount_tells(
+def test_routes_agree_with_a_full_recount(
     collected: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)  # totals come from the rollup
@@ -487,7 +487,7 @@ def test_the_routes_tell_what_a_full_recount_tells(
     api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_how_far_a_first_build_is_stands_in_the_log_and_in_readyz(
+def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
@@ -561,22 +561,22 @@ def test_a_standalone_server_is_polled_and_swept(
             watch.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": now}})
             watch.jobs.insert_one(job(updatedAt=now))
             watch.becomes_right()
-            watch.jobs.delete_many({"status": "dlq"})  # nothing tells of this
+            watch.jobs.delete_many({"status": "dlq"})  # without a new updatedAt
             watch.becomes_right(within_s=8)
         watch.connection.client.close()
 
 
-def test_stale_figures_are_not_served(watch: Watch) -> None:
+def test_stale_stats_are_not_served(watch: Watch) -> None:
     watch.jobs.insert_one(job())
     watch.collects()
     watch.rollups.state.update_one({"name": "stats"}, {"$set": {"at": LONG_AGO}})
-    eventually(lambda: watch.figures() is None)
+    eventually(lambda: watch.stats() is None)
 
 
-def test_a_database_without_room_for_a_write_is_read_on(
+def test_a_database_that_refuses_writes_is_still_read(
     collected: Watch, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Would catch a service that goes dark, or tells old figures, when only writes are refused."""
+    """Would catch a service that fails, or shows old stats, when only writes are refused."""
     create_indexes(collected.connection)
     api = Api(create_app(collected.settings))
     collected.jobs.insert_many([job() for _ in range(3)])
@@ -596,15 +596,17 @@ def test_a_database_without_room_for_a_write_is_read_on(
         eventually(live)
         assert api.as_admin("/admin/jobs/queue").json["meta"]["total"] == 7
         assert api.get("/readyz").status_code == 200
-        said = [record.message for record in caplog.records if "collector waits" in record.message]
-        assert said == ["the collector waits, the database refuses: OutOfDiskSpace"]
+        logged = [
+            record.message for record in caplog.records if "collector waits" in record.message
+        ]
+        assert logged == ["the collector waits, the database refuses: OutOfDiskSpace"]
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
     collected.becomes_right(within_s=15)
     api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_a_failure_in_mid_recount_loses_nothing(
+def test_a_failure_during_a_recount_loses_nothing(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)

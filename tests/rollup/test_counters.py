@@ -21,7 +21,7 @@ FIRST = START.replace(minute=0)
 
 
 def hour(rollups: Db, at: datetime, **enqueued: int) -> None:
-    """What is counted in an hour, by type."""
+    """Write the bucket of an hour, with jobs by type."""
     tallies = {kind: Tally(enqueued=count, dlq=1) for kind, count in enqueued.items()}
     for tally in tallies.values():
         tally.outcomes["succeeded"] = tally.enqueued
@@ -44,15 +44,20 @@ def enqueued(rollups: Db) -> dict[str, int]:
     return {kind: tally.enqueued for kind, tally in totals(rollups).items()}
 
 
-def test_they_begin_with_the_hour_of_the_first_look(watched: Db) -> None:
+def test_totals_begin_with_the_hour_of_the_first_update(watched: Db) -> None:
     hour(watched, FIRST - HOUR, mail=1_000)
     hour(watched, FIRST, mail=7)
     Counters(own(watched)).update(START, settled=False)
-    told = totals(watched)["mail"]
-    assert (told.enqueued, told.dlq, told.outcomes, told.run) == (7, 1, {"succeeded": 7}, {100: 7})
+    shown = totals(watched)["mail"]
+    assert (shown.enqueued, shown.dlq, shown.outcomes, shown.run) == (
+        7,
+        1,
+        {"succeeded": 7},
+        {100: 7},
+    )
 
 
-def test_looking_again_and_recounts_add_nothing_twice(watched: Db) -> None:
+def test_repeated_updates_and_recounts_add_nothing_twice(watched: Db) -> None:
     for count in (1, 5, 5, 9):
         hour(watched, FIRST, mail=count)
         Counters(own(watched)).update(START, settled=True)
@@ -73,7 +78,7 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
     assert watched[BUCKETS].count_documents({}) == 1
 
 
-def test_an_hour_stays_open_as_long_as_it_is_recounted(watched: Db) -> None:
+def test_an_hour_stays_open_while_it_may_be_recounted(watched: Db) -> None:
     counters = Counters(own(watched))
     counters.update(START, settled=True)
     hour(watched, FIRST, mail=1)
@@ -83,7 +88,7 @@ def test_an_hour_stays_open_as_long_as_it_is_recounted(watched: Db) -> None:
     assert enqueued(watched) == {"mail": 2}
 
 
-def test_no_hour_is_closed_before_what_was_missed_is_counted(watched: Db) -> None:
+def test_no_hour_is_closed_before_missed_hours_are_counted(watched: Db) -> None:
     counters = Counters(own(watched))
     counters.update(START, settled=True)
     counters.update(START + 5 * HOUR, settled=False)
@@ -92,13 +97,13 @@ def test_no_hour_is_closed_before_what_was_missed_is_counted(watched: Db) -> Non
     assert enqueued(watched) == {"mail": 3}
 
 
-def test_a_counter_stands_still_where_a_recount_finds_less(watched: Db) -> None:
+def test_a_counter_pauses_when_a_recount_finds_less(watched: Db) -> None:
     counters = Counters(own(watched))
-    for count, told in ((8, 8), (5, 8), (8, 8), (10, 10)):
+    for count, shown in ((8, 8), (5, 8), (8, 8), (10, 10)):
         hour(watched, FIRST, mail=count)
         counters.update(START, settled=True)
-        assert enqueued(watched) == {"mail": told}
-        assert totals(watched)["mail"].run[100] == told
+        assert enqueued(watched) == {"mail": shown}
+        assert totals(watched)["mail"].run[100] == shown
 
 
 def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
@@ -117,7 +122,7 @@ def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
     assert enqueued(watched) == {"mail": 4}
 
 
-def test_types_keep_their_order_and_are_bounded(
+def test_types_keep_their_order_and_are_limited(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters_module, "MAX_COUNTER_TYPES", 3)
@@ -126,6 +131,6 @@ def test_types_keep_their_order_and_are_bounded(
     later = {"later": 50, "never": 7, "either": 6, OTHER: 99}
     hour(watched, FIRST, small=1, large=9, **later)
     Counters(own(watched)).update(START + HOUR, settled=True)
-    told = enqueued(watched)
-    assert told == {"large": 9, "small": 1, "later": 50, OTHER: 112}
-    assert list(told) == ["large", "small", "later", OTHER]
+    shown = enqueued(watched)
+    assert shown == {"large": 9, "small": 1, "later": 50, OTHER: 112}
+    assert list(shown) == ["large", "small", "later", OTHER]

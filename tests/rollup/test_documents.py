@@ -1,4 +1,4 @@
-"""jobmon's own documents on the real server: would catch figures of another queue, a document of
+"""jobmon's own documents on the real server: would catch stats of another queue, a document of
 another version or another program that stops the collector or breaks an answer, and a watched word
 that becomes a key."""
 
@@ -34,7 +34,7 @@ ROUTES = ("/admin/jobs/stats", "/admin/jobs/timeseries", "/admin/jobs/types", "/
 
 
 class Queue:
-    """A watched queue, its service, and what it says."""
+    """A watched queue, its service and its rollups."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -59,7 +59,7 @@ class Queue:
         )
 
     def counted(self) -> dict[str, int] | None:
-        """Queued jobs by type from the collector's figures; None without one."""
+        """Queued jobs by type from the collector's stats; None without stats."""
         stats = self.reader.stats()
         types = stats.type_counts() if stats else None
         return None if types is None else {kind: n.get("queued", 0) for kind, n in types.items()}
@@ -68,7 +68,7 @@ class Queue:
         eventually(lambda: self.counted() == types, 30)
 
     def statuses(self) -> list[int]:
-        """Of every route that reads figures."""
+        """The statuses of all routes that read stats."""
         return [self.api.as_admin(path).status_code for path in ROUTES]
 
 
@@ -95,7 +95,7 @@ def queue_of(
 def test_two_queues_share_a_rollup_database_without_seeing_each_other(
     queue_of: Callable[..., Queue], database: Db, differs: str
 ) -> None:
-    """Would catch the first queue's totals in the second one's answers, fresh and unmarked."""
+    """Would catch the first queue's totals in answers about the second one."""
     first = queue_of()
     match differs:
         case "database":
@@ -130,7 +130,7 @@ def test_two_queues_share_a_rollup_database_without_seeing_each_other(
     database.client.drop_database(f"{database.name}_b")
 
 
-def test_only_what_changes_the_meaning_changes_the_key(
+def test_only_settings_that_change_the_meaning_change_the_key(
     make_settings: Callable[..., Settings],
 ) -> None:
     given = make_settings(job_fields={"type": "kind", "status": "state"}, status_names={"a": "dlq"})
@@ -161,8 +161,8 @@ def test_only_what_changes_the_meaning_changes_the_key(
     assert key().startswith("shop.jobs#")
 
 
-def of_next_version(own: OwnDatabase, name: str) -> None:
-    """All documents as a made-up next version might write them, by the same names."""
+def rewrite_as_next_version(own: OwnDatabase, name: str) -> None:
+    """Replace all documents by those of an invented next version, with the same names."""
     for document in list(own[name].find({"format": FORMAT})):
         new = {**document, "format": FORMAT + 1, "added": {"by": ["the next version"]}}
         for part in ("counts", "types", "health", "countedAt", "openSince", "segments"):
@@ -175,17 +175,17 @@ COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
 
 
 @pytest.mark.parametrize("format_", [FORMAT + 1, None, "1", 1.5, {"a": 1}])
-def test_a_web_service_of_this_version_beside_a_collector_of_the_next(
+def test_a_web_service_works_next_to_a_collector_of_the_next_version(
     queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture, format_: Any
 ) -> None:
-    """The collector is upgraded first: its documents count as absent, with one line each kind."""
+    """The collector is upgraded first: its documents count as absent, logged once for each kind."""
     queue = queue_of()
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
     for name in COLLECTIONS:
-        of_next_version(queue.own, name)
+        rewrite_as_next_version(queue.own, name)
         queue.own[name].update_many({}, {"$set": {"format": format_}})
     fresh = {"$set": {"at": datetime.now(UTC), "countedAt": datetime.now(UTC)}}
     queue.own["state"].update_many({}, fresh)
@@ -198,7 +198,7 @@ def test_a_web_service_of_this_version_beside_a_collector_of_the_next(
     assert "ERROR" not in {record.levelname for record in caplog.records}
 
 
-def test_a_document_of_another_format_is_absent_however_well_it_can_be_read(
+def test_a_readable_document_of_another_format_counts_as_absent(
     queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its fields may mean something else: would catch a reader that looks only at their types."""
@@ -214,17 +214,17 @@ def test_a_document_of_another_format_is_absent_however_well_it_can_be_read(
     assert [skipped in line for line in caplog.messages if "own database" in line] == [True]
 
 
-def test_a_collector_of_this_version_beside_documents_of_the_next(
+def test_a_collector_works_next_to_documents_of_the_next_version(
     queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The web service is upgraded first, or an upgrade is taken back."""
+    """The web service is upgraded first, or an upgrade is reverted."""
     queue = queue_of()
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
     for name in COLLECTIONS:
-        of_next_version(queue.own, name)
+        rewrite_as_next_version(queue.own, name)
     foreign = {"_id": "next", "queue": queue.own.queue, "format": FORMAT + 1}
     for name in COLLECTIONS:
         queue.own[name].insert_one({**foreign, "span": 60, "at": datetime.now(UTC)})
@@ -237,7 +237,7 @@ def test_a_collector_of_this_version_beside_documents_of_the_next(
         assert queue.own[name].count_documents({"_id": "next"}) == 1
 
 
-def test_keys_that_this_version_does_not_know_are_ignored(queue_of: Callable[..., Queue]) -> None:
+def test_unknown_keys_are_ignored(queue_of: Callable[..., Queue]) -> None:
     queue = queue_of()
     queue.fill("a", 3)
     with collecting(queue.settings):
@@ -269,7 +269,7 @@ BROKEN: list[tuple[str, Any]] = [
 ]
 
 
-def test_no_answer_is_a_500_whatever_stands_in_a_document_of_ours(
+def test_no_broken_document_leads_to_a_500(
     queue_of: Callable[..., Queue],
 ) -> None:
     queue = queue_of()
@@ -292,10 +292,10 @@ def test_no_answer_is_a_500_whatever_stands_in_a_document_of_ours(
         queue.api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_foreign_documents_do_not_stop_the_history(
+def test_documents_of_other_programs_do_not_stop_the_history(
     queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Would catch a throughput thread that dies of one document while all reads as healthy."""
+    """Would catch a history thread that one document ends while all looks healthy."""
     queue = queue_of()
     queue.fill("a", 3)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
@@ -312,12 +312,12 @@ def test_foreign_documents_do_not_stop_the_history(
     with collecting(queue.settings) as failed:
         queue.becomes(a=3)
 
-        def told() -> int:
+        def count_enqueued() -> int:
             steps = queue.api.as_admin("/admin/jobs/timeseries").json
             enqueued = sum(step["enqueued"] for step in steps["data"])
             return enqueued if steps["meta"]["source"] == "rollup" else 0
 
-        eventually(lambda: told() == 3)
+        eventually(lambda: count_enqueued() == 3)
         eventually(lambda: RollupReader(queue.connection).totals())
         assert not failed.is_set()
     assert any("buckets in jobmon's own database: skipped" in line for line in caplog.messages)
@@ -355,7 +355,7 @@ def keys_of(value: Any) -> Iterator[str]:
                 yield from keys_of(inner)
 
 
-def test_no_watched_word_is_a_key_and_none_stops_the_collector(
+def test_no_text_of_a_watched_document_is_a_key_or_stops_the_collector(
     queue_of: Callable[..., Queue],
 ) -> None:
     queue = queue_of()
@@ -389,12 +389,12 @@ def test_no_watched_word_is_a_key_and_none_stops_the_collector(
             assert not words & set(keys_of(document))
 
 
-def test_a_document_that_cannot_be_written_is_reported_as_what_it_is(
+def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
     queue_of: Callable[..., Queue],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Would catch figures that stop because one of our documents cannot be stored."""
+    """Would catch stats that stop because one of our documents cannot be stored."""
     queue = queue_of()
     queue.fill("a", 3)
     monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
@@ -421,13 +421,13 @@ def test_a_document_that_cannot_be_written_is_reported_as_what_it_is(
 
 
 @pytest.mark.parametrize("thread", ["counts", "history"])
-def test_an_unexpected_exception_in_any_thread_is_a_failure_with_its_stack(
+def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
     queue_of: Callable[..., Queue],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     thread: str,
 ) -> None:
-    """Would catch a thread that dies of a fault of ours while all reads as healthy."""
+    """Would catch a thread that a fault of ours ends while all looks healthy."""
     queue = queue_of()
 
     def fail(*_: Any, **__: Any) -> Any:
@@ -466,7 +466,7 @@ def test_in_a_web_process_a_failed_collector_starts_again(
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, []])
-def test_only_a_whole_number_is_one(value: Any) -> None:
+def test_typed_accepts_only_an_int_as_an_int(value: Any) -> None:
     assert typed(1, int) == 1
     with pytest.raises(ValueError, match="instead of int"):
         typed(value, int)

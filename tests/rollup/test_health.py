@@ -1,5 +1,5 @@
-"""`jobmon collector`: would catch one that looks healthy while it is not, goes on after a failure,
-or needs a key that it has no use for."""
+"""`jobmon collector`: would catch one that looks healthy but is not, continues after a failure, or
+needs a key that it does not use."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ from jobmon.store.connection import Connection
 from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
-# A collector whose history thread fails of a fault of ours.
+# A collector whose history thread raises an unexpected exception.
 FAILING = """
 from jobmon.rollup.throughput import Throughput
 def fail(*_): raise KeyError("of the test")
@@ -35,7 +35,7 @@ main(["collector"])
 
 @pytest.fixture
 def environment(mongod: Mongod, database: Db) -> Iterator[dict[str, str]]:
-    """Of a collector; there is no key in it."""
+    """The environment of a collector, without a key."""
     yield {
         "JOBMON_MONGO_URI": mongod.uri.replace("/?", f"/{database.name}?"),
         "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
@@ -72,7 +72,7 @@ def test_the_check_fails_without_a_collector_and_passes_with_one(
     ("name", "moment", "message"),
     [("stats", "at", "stats: 3600"), ("progress", "countedAt", "history: 3600")],
 )
-def test_the_check_fails_where_figures_or_history_are_old(
+def test_the_check_fails_if_stats_or_history_are_old(
     environment: dict[str, str], connection: Connection, name: str, moment: str, message: str
 ) -> None:
     own, now = OwnDatabase.from_connection(connection), datetime.now(UTC)
@@ -88,7 +88,9 @@ def test_the_check_fails_where_figures_or_history_are_old(
     assert message in result.output
 
 
-def test_the_check_fails_in_a_line_while_the_database_is_away(environment: dict[str, str]) -> None:
+def test_the_check_fails_with_one_line_while_the_database_is_away(
+    environment: dict[str, str],
+) -> None:
     away = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/shop",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",

@@ -17,8 +17,8 @@ DURATIONS = st.lists(st.integers(0, 10**10), min_size=1, max_size=200)
 @given(durations=DURATIONS, fraction=st.sampled_from([0.5, 0.95, 0.99]))
 def test_a_percentile_is_at_most_five_percent_off(durations: list[int], fraction: float) -> None:
     exact = sorted(durations)[math.ceil(fraction * len(durations)) - 1]
-    (told,) = percentiles(Counter(map(bucket, durations)), [fraction])
-    assert told == pytest.approx(exact, rel=0.05, abs=1)
+    (found,) = percentiles(Counter(map(bucket, durations)), [fraction])
+    assert found == pytest.approx(exact, rel=0.05, abs=1)
 
 
 @given(one=DURATIONS, other=DURATIONS)
@@ -28,11 +28,11 @@ def test_merging_is_adding(one: list[int], other: list[int]) -> None:
 
 
 @given(histogram=st.dictionaries(st.integers(0, 2**16 - 1), st.integers(1, 2**63), max_size=99))
-def test_a_packed_histogram_is_the_same_again(histogram: dict[int, int]) -> None:
+def test_unpacking_returns_the_packed_histogram(histogram: dict[int, int]) -> None:
     assert unpack(pack(Counter(histogram))) == Counter(histogram)
 
 
-def test_there_is_no_percentile_of_nothing() -> None:
+def test_an_empty_histogram_has_no_percentiles() -> None:
     assert percentiles(Counter(), [0.5, 0.99]) == [None, None]
 
 

@@ -1,5 +1,5 @@
-"""How the queue stood: would catch a sample in the wrong span, an old one that stays over a newer,
-one that is never forgotten, and a collector that takes none."""
+"""Samples of the queue: would catch one in the wrong span, an old one that is not replaced, one
+that is never deleted, and a collector that takes none."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -75,9 +75,7 @@ def test_samples_are_read_from_the_start_to_before_the_end(
     assert list(found.values()) == [sample(1), sample(2)]
 
 
-def test_a_sample_is_forgotten_by_its_span_and_age(
-    connection: Connection, samples: QueueSamples
-) -> None:
+def test_samples_are_deleted_by_span_and_age(connection: Connection, samples: QueueSamples) -> None:
     kept = retention(connection.settings)
     ages = {"minutes": kept[MINUTE] + DAY, "hours": kept[HOUR] + DAY, "days": kept[DAY] + DAY}
     for age in ages.values():
@@ -85,11 +83,11 @@ def test_a_sample_is_forgotten_by_its_span_and_age(
     samples.write(NOW, sample(2))
     reader = RollupReader(connection)
     left = {span: len(reader.samples(span, *ALWAYS)) for span in SPANS}
-    # Each is kept as long as what happened is, by the minute, the hour or the day.
+    # The same retention as that of buckets, by the minute, the hour or the day.
     assert left == {MINUTE: 1, 10 * MINUTE: 1, HOUR: 2, 6 * HOUR: 2, DAY: 3}
 
 
-def test_the_collector_samples_how_the_queue_stands(
+def test_the_collector_samples_the_queue(
     connection: Connection, database: Database[dict[str, Any]]
 ) -> None:
     long_ago = datetime.now(UTC) - timedelta(hours=1)

@@ -1,5 +1,5 @@
-"""Windows of the past: would catch a step that is told twice or from a span that has changed since,
-and an answer that costs the database something for every viewer."""
+"""Windows of the history: would catch a step that is counted twice or from an old bucket, and an
+answer that costs the database something for each viewer."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,9 +32,7 @@ KEPT = dict.fromkeys(SPANS, 400 * DAY)
         (90 * DAY, DAY, 91),
     ],
 )
-def test_a_window_is_told_in_steps_that_are_spans_of_their_own(
-    length: timedelta, step: timedelta, steps: int
-) -> None:
+def test_default_steps_are_stored_spans(length: timedelta, step: timedelta, steps: int) -> None:
     window = Window.from_range(NOW - length, NOW, None, KEPT)
     assert (window.step, window.span, len(list(window.steps()))) == (step, step, steps)
 
@@ -60,25 +58,23 @@ RETENTION = {
         (390 * DAY, 300 * DAY, 7 * DAY),
     ],
 )
-def test_without_a_step_a_window_gets_one_that_is_still_kept(
+def test_the_default_step_is_still_retained(
     ago: timedelta, length: timedelta, step: timedelta
 ) -> None:
-    """Would catch a 422 for a step that nobody asked for."""
+    """Would catch a 422 for a default step."""
     start = datetime.now(UTC) - ago
     assert Window.from_range(start, start + length, None, RETENTION).step == step
 
 
 @given(ago_minutes=st.integers(1, 400 * 1_440), minutes=st.integers(1, 400 * 1_440))
-def test_every_window_since_what_is_kept_can_be_told_without_a_step(
-    ago_minutes: int, minutes: int
-) -> None:
+def test_every_retained_window_has_a_default_step(ago_minutes: int, minutes: int) -> None:
     start = datetime.now(UTC) - ago_minutes * MINUTE
     window = Window.from_range(start, start + minutes * MINUTE, None, RETENTION)
     assert window.start <= start < start + minutes * MINUTE <= window.end
     assert len(list(window.steps())) <= series_module.MAX_STEPS
 
 
-def test_what_is_kept_no_more_is_told_apart_from_a_bad_step() -> None:
+def test_a_window_before_the_retention_blames_from() -> None:
     start = datetime.now(UTC) - 402 * DAY
     with pytest.raises(ValueError, match="before the retained history"):
         Window.from_range(start, start + HOUR, None, RETENTION)
@@ -101,56 +97,54 @@ def test_a_window_is_covered_once_by_few_spans(minutes: int, ago: int, step: tim
 
 
 class Rollup(RollupReader):
-    """A rollup where one job was enqueued in every span; it says what it is asked for."""
+    """A rollup where one job was enqueued in each span; `read` has the number of buckets read."""
 
     def __init__(self) -> None:
         self.now: HistoryProgress | None = HistoryProgress(
             counted_at=NOW, settled=floor(NOW, MINUTE) - 15 * MINUTE
         )
-        self.asked: list[int] = []
-        self.each = 1
+        self.read: list[int] = []
+        self.enqueued = 1
 
     def progress(self) -> HistoryProgress | None:
         return self.now
 
     def buckets(self, wanted: Any) -> dict[tuple[timedelta, datetime], Tallies]:
         keys = list(wanted)
-        self.asked.append(len(keys))
-        return {key: {"t": Tally(self.each), "u": Tally(self.each)} for key in keys}
+        self.read.append(len(keys))
+        return {key: {"t": Tally(self.enqueued), "u": Tally(self.enqueued)} for key in keys}
 
 
-def test_all_who_ask_for_a_window_share_one_answer_until_it_is_counted_again() -> None:
+def test_an_answer_is_shared_until_the_collector_counts_again() -> None:
     rollup = Rollup()
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     first = series.history_by_step(window, ())
     assert series.history_by_step(window, ()) is first
-    assert rollup.asked == [61]
-    assert {told.enqueued for told in first.activity.values()} == {2}
-    assert {told.enqueued for told in series.history_by_step(window, ("t",)).activity.values()} == {
+    assert rollup.read == [61]
+    assert {step.enqueued for step in first.activity.values()} == {2}
+    assert {step.enqueued for step in series.history_by_step(window, ("t",)).activity.values()} == {
         1
     }
     assert series.history_by_type(window) is series.history_by_type(window)
-    assert rollup.asked[1:] == [61, 16]
+    assert rollup.read[1:] == [61, 16]
 
 
-def test_what_is_counted_for_good_is_not_read_again_and_the_rest_is() -> None:
+def test_only_settled_steps_are_not_read_again() -> None:
     rollup = Rollup()
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     series.history_by_step(window, ())
-    rollup.each, rollup.now = (
-        5,
-        HistoryProgress(counted_at=NOW + MINUTE, settled=rollup.now.settled),
-    )
-    told = series.history_by_step(window, ()).activity
-    assert rollup.asked == [61, 16]
-    settled = [at for at in told if at + MINUTE <= rollup.now.settled]
+    rollup.enqueued = 5
+    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, settled=rollup.now.settled)
+    activity = series.history_by_step(window, ()).activity
+    assert rollup.read == [61, 16]
+    settled = [at for at in activity if at + MINUTE <= rollup.now.settled]
     assert len(settled) == 45
-    assert {told[at].enqueued for at in settled} == {2}
-    assert {told[at].enqueued for at in told if at not in settled} == {10}
+    assert {activity[at].enqueued for at in settled} == {2}
+    assert {activity[at].enqueued for at in activity if at not in settled} == {10}
 
 
-def test_one_type_of_too_many_is_not_told_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Would catch a type's series that silently lacks what was counted as the rest."""
+def test_a_folded_type_has_no_series_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a type's series that silently lacks what was folded into `(other)`."""
     monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 1)
     rollup = Rollup()
     monkeypatch.setattr(
@@ -159,34 +153,34 @@ def test_one_type_of_too_many_is_not_told_by_itself(monkeypatch: pytest.MonkeyPa
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     with pytest.raises(TooManyTypesError):
         series.history_by_step(window, ("most",))
-    assert {told.enqueued for told in series.history_by_step(window, ()).activity.values()} == {9}
-    told = series.history_by_type(window).activity
-    assert {kind: row.enqueued for kind, row in told.items()} == {"most": 80, OTHER: 64}
+    assert {step.enqueued for step in series.history_by_step(window, ()).activity.values()} == {9}
+    activity = series.history_by_type(window).activity
+    assert {kind: row.enqueued for kind, row in activity.items()} == {"most": 80, OTHER: 64}
 
 
-def test_what_was_remembered_goes_with_the_rollup() -> None:
+def test_cached_steps_are_dropped_with_the_rollup() -> None:
     rollup = Rollup()
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     series.history_by_step(window, ())
-    rollup.each, rollup.now = 5, HistoryProgress(counted_at=NOW + MINUTE, settled=None)
-    assert {told.enqueued for told in series.history_by_step(window, ()).activity.values()} == {10}
+    rollup.enqueued, rollup.now = 5, HistoryProgress(counted_at=NOW + MINUTE, settled=None)
+    assert {step.enqueued for step in series.history_by_step(window, ()).activity.values()} == {10}
 
 
 @pytest.mark.parametrize(
     ("start", "end", "covered"),
     [(0, 1, True), (3, 4, True), (1, 4, False), (2, 3, False), (4, 5, True), (0, 2, False)],
 )
-def test_a_gap_between_what_was_and_what_is_being_counted_is_known(
+def test_the_gap_before_spans_that_are_being_counted_is_known(
     start: int, end: int, covered: bool
 ) -> None:
-    """A collector that comes back counts the newest first: between is what nobody knows yet."""
+    """A collector that returns counts the newest spans first: those between are unknown."""
     hours = [NOW + number * HOUR for number in range(6)]
     counted = HistoryProgress(counted_at=hours[5], settled=hours[1], counted_from=hours[3])
     assert counted.covers(hours[start], hours[end]) is covered
     assert HistoryProgress(counted_at=NOW, settled=None).covers(hours[0], hours[5])
 
 
-def test_a_step_that_nobody_has_counted_yet_is_told_apart() -> None:
+def test_uncounted_steps_are_marked() -> None:
     rollup = Rollup()
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     quarter = floor(NOW, MINUTE) - 15 * MINUTE

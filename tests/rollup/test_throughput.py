@@ -1,5 +1,5 @@
-"""Throughput on the real server: would catch an attempt that is not counted or counted twice, a
-history that goes with its jobs, and a window that is told wrong."""
+"""The history on the real server: would catch an attempt that is not counted or counted twice, a
+history that is deleted with its jobs, and a window with wrong counts."""
 
 import threading
 from collections import Counter
@@ -51,7 +51,7 @@ def connection_of(service: Api) -> Connection:
 
 @contextmanager
 def counting(service: Api) -> Iterator[None]:
-    """A collector's throughput thread."""
+    """Run a collector's history thread."""
     connection, stop = connection_of(service), threading.Event()
     counter = Throughput(connection, OwnDatabase.from_connection(connection))
     thread = threading.Thread(target=counter.run, args=[stop])
@@ -64,7 +64,7 @@ def counting(service: Api) -> Iterator[None]:
 
 
 def attempt(database: Db, finished_at: datetime, **more: Any) -> None:
-    """A job with one finished attempt."""
+    """Insert a job with one finished attempt."""
     job_id = str(ObjectId())
     started_at = more.pop("startedAt", finished_at - timedelta(milliseconds=500))
     created_at = more.pop("createdAt", finished_at - timedelta(seconds=2))
@@ -122,7 +122,7 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
     }
 
 
-def test_what_a_real_queue_does_is_told_step_by_step_and_type_by_type(
+def test_activity_of_a_real_queue_is_counted_by_step_and_by_type(
     service: Api, database: Db
 ) -> None:
     queue = JobQueue(database)
@@ -161,7 +161,7 @@ def test_history_outlives_the_jobs_and_attempts_that_made_it(service: Api, datab
         eventually(lambda: total(service, to=iso(now + 5 * MINUTE))["succeeded"] == 6)
 
 
-def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
+def test_activity_without_a_collector_is_counted_by_the_next_one(
     service: Api, database: Db
 ) -> None:
     now = datetime.now(UTC)
@@ -178,7 +178,7 @@ def test_what_happened_while_no_collector_ran_is_counted_by_the_next(
         eventually(lambda: total(service, **minutes)["succeeded"] == 2)
 
 
-def test_minutes_are_forgotten_and_hours_stay(service: Api, database: Db) -> None:
+def test_minutes_are_deleted_and_hours_stay(service: Api, database: Db) -> None:
     buckets = rollup_database(connection_of(service)).buckets
     own = OwnDatabase.from_connection(connection_of(service))
     now = datetime.now(UTC)
@@ -204,14 +204,14 @@ def test_buckets_do_not_grow_with_the_types(
         eventually(lambda: any(bucket["events"] == 14 for bucket in stored.find({"span": 86_400})))
     assert {len(bucket["types"]) for bucket in stored.find()} == {3}
     rows = service.as_admin(TYPES).json["data"]
-    told = {row["type"]: (row["succeeded"], sum(row["statusCounts"].values())) for row in rows}
-    assert told == {"a": (3, 3), "b": (2, 2), "(other)": (2, 2)}
+    counts = {row["type"]: (row["succeeded"], sum(row["statusCounts"].values())) for row in rows}
+    assert counts == {"a": (3, 3), "b": (2, 2), "(other)": (2, 2)}
     answer = service.as_admin(SERIES, type="a")
     assert (answer.status_code, answer.json["error"]["code"]) == (422, "validation_error")
     assert "type" in str(answer.json)
 
 
-def test_without_a_collector_a_short_window_is_counted_now_and_a_long_one_refused(
+def test_without_a_collector_short_windows_are_counted_live_and_long_ones_refused(
     service: Api, database: Db
 ) -> None:
     attempt(database, datetime.now(UTC))
@@ -225,30 +225,34 @@ def test_without_a_collector_a_short_window_is_counted_now_and_a_long_one_refuse
     assert refused.headers["Retry-After"]
 
 
-def test_the_buckets_of_every_span_tell_the_same(service: Api, database: Db) -> None:
+def test_buckets_of_all_spans_have_the_same_sums(service: Api, database: Db) -> None:
     now = datetime.now(UTC)
     for minutes in (0, 1, 9, 14, 59, 300, 3_000):
         attempt(database, now - minutes * MINUTE, createdAt=now - minutes * MINUTE)
     with counting(service):
-        eventually(lambda: spans(service) == dict.fromkeys((3_600, 21_600, 86_400), 7))
+        eventually(
+            lambda: count_attempts_by_span(service) == dict.fromkeys((3_600, 21_600, 86_400), 7)
+        )
         buckets = rollup_database(connection_of(service)).buckets
-        # As if a collector had been killed between a minute and what it adds up to.
+        # As if a collector had been killed before it added up the larger spans.
         for span in (HOUR, 6 * HOUR, DAY):
             buckets.delete_one({"name": buckets_module.bucket_name(span, floor(now, span))})
     with counting(service):
-        eventually(lambda: spans(service) == dict.fromkeys((3_600, 21_600, 86_400), 7))
+        eventually(
+            lambda: count_attempts_by_span(service) == dict.fromkeys((3_600, 21_600, 86_400), 7)
+        )
 
 
-def spans(service: Api) -> dict[int, int]:
-    """Attempts that are told by each span in which all are kept."""
-    told: Counter[int] = Counter()
+def count_attempts_by_span(service: Api) -> dict[int, int]:
+    """Finished attempts in the buckets of each span of an hour or more."""
+    attempts: Counter[int] = Counter()
     for counted in rollup_database(connection_of(service)).buckets.find({"span": {"$gt": 600}}):
-        told[counted["span"]] += sum(n for row in counted["types"] for _, n in row["outcomes"])
-    return dict(told)
+        attempts[counted["span"]] += sum(n for row in counted["types"] for _, n in row["outcomes"])
+    return dict(attempts)
 
 
 @pytest.mark.parametrize("seconds", [-30, 30])
-def test_what_a_writer_with_a_wrong_clock_did_is_told(
+def test_activity_of_a_writer_with_a_wrong_clock_is_counted(
     service: Api, database: Db, seconds: int
 ) -> None:
     with counting(service):
@@ -260,7 +264,7 @@ def test_what_a_writer_with_a_wrong_clock_did_is_told(
         eventually(lambda: total(service, to=until) == expected)
 
 
-def test_an_odd_moment_does_not_stop_the_count(service: Api, database: Db) -> None:
+def test_values_that_are_no_dates_do_not_stop_the_count(service: Api, database: Db) -> None:
     start = NOW
     odd: list[Any] = [[start], [], "soon", None, {"a": start}, 7]
     database.jobs.insert_many([{"jobId": str(at), "createdAt": at} for at in odd])
@@ -272,7 +276,7 @@ def test_an_odd_moment_does_not_stop_the_count(service: Api, database: Db) -> No
     assert counted == {start: {"t": Tally(1, 0, {"succeeded": 1}, {0: 1}, {bucket(500): 1})}}
 
 
-def test_a_long_time_is_counted_in_pieces_where_the_database_is_slow(
+def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(
     service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = NOW
@@ -310,16 +314,14 @@ def iso(moment: datetime) -> str:
         ({"type": ["t"] * 21}, "type"),
     ],
 )
-def test_a_window_that_cannot_be_told_is_422(
-    api: Api, query: dict[str, Any], parameter: str
-) -> None:
+def test_an_invalid_window_is_a_422(api: Api, query: dict[str, Any], parameter: str) -> None:
     answer = api.as_admin(SERIES, **query)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == [parameter]
 
 
 @pytest.mark.parametrize("path", [SERIES, TYPES])
-def test_figures_over_time_need_the_dashboards_permission(api: Api, path: str) -> None:
+def test_the_history_needs_the_dashboard_permission(api: Api, path: str) -> None:
     assert api.get(path).status_code == 401
     assert api.as_owner(path, "ada", step="x").json["error"]["code"] == "permission_denied"
 
@@ -353,10 +355,10 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
     }
 
 
-def test_without_a_field_there_is_no_index_and_the_rest_is_counted(
+def test_jobs_are_counted_without_an_index_on_a_field_that_none_has(
     service: Api, database: Db
 ) -> None:
-    """A missing index on finishedAt ended all counting, also of jobs that never have one."""
+    """Would catch a missing index on finishedAt that ends all counting."""
     connection = connection_of(service)
     now = datetime.now(UTC)
     database.jobs.drop_index("status_1_finishedAt_1")
@@ -366,16 +368,16 @@ def test_without_a_field_there_is_no_index_and_the_rest_is_counted(
         database.jobs.insert_one(job)
     counted = count_activity(connection, now - HOUR, now + MINUTE, HOUR)
     assert sum(types["t"].enqueued for types in counted.values()) == 3
-    # Once documents have it, the index is missed.
+    # With a finishedAt in any document, the index is needed.
     database.jobs.update_one({}, {"$set": {"finishedAt": now}})
     with pytest.raises(OperationFailure, match="hint"):
         count_activity(connection, now - HOUR, now + MINUTE, HOUR)
 
 
-def test_what_is_not_counted_yet_is_null_and_not_zero(
+def test_uncounted_steps_are_null_not_zero(
     service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch a chart that shows a past without any work while a first count goes on."""
+    """Would catch a chart that shows zeros while a first count is in progress."""
     now = datetime.now(UTC)
     window = {"from": f"{now - HOUR:%FT%TZ}", "to": f"{now:%FT%TZ}", "step": 60}
     attempt(database, now - 40 * MINUTE)
