@@ -295,7 +295,7 @@ def paths(connection: Connection, count: int) -> dict[str, str]:
     """What is asked, by name."""
     depth = min(DEEP, count // 2)
     deep = JobLists(connection, Redactor()).page(JobFilter(), page=depth // 20, per_page=20)
-    cursor = deep.next_cursor.token() if deep.next_cursor else ""
+    cursor = deep.next_cursor.encode() if deep.next_cursor else ""
 
     def since(days: int) -> str:
         return f"?from={datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"

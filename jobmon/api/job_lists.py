@@ -65,8 +65,8 @@ class ListResponder:
             "total": total.value,
             "total_is_exact": total.is_exact,
             "total_pages": math.ceil(total.value / query.per_page),
-            "next_cursor": page.next_cursor.token() if page.next_cursor else None,
-            "prev_cursor": page.prev_cursor.token() if page.prev_cursor else None,
+            "next_cursor": page.next_cursor.encode() if page.next_cursor else None,
+            "prev_cursor": page.prev_cursor.encode() if page.prev_cursor else None,
         }
         return ListPage(jobs=page.jobs, meta=meta)
 

@@ -41,7 +41,7 @@ class StatsReader:
         return self._live.estimated_total()
 
     def count(self, job_filter: JobFilter) -> CappedCount:
-        """How many jobs match; raises what `JobFilter.check` does.
+        """How many jobs match; raises what `JobFilter.prepare` does.
 
         Up to 10,000 jobs are counted in the list's own index. More are taken from the stats, where
         these have the number and need no scan of documents.

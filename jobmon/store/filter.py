@@ -1,6 +1,6 @@
 """Which jobs to list: the filter as a query, the index that serves it, and its limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -139,8 +139,11 @@ class JobFilter:
             return indexes.BY_STATUS_AND_TYPE if self.types else indexes.BY_STATUS
         return indexes.BY_TYPE if self.types else NEWEST_FIRST
 
-    def check(self, jobs: ReadCollection) -> None:
-        """DateNotKeptError, NotKeptByCodeError or TooManyMatchesError if it cannot be listed."""
+    def prepare(self, jobs: ReadCollection) -> "JobFilter":
+        """The filter to run on `jobs`: without the condition on arrays where there are none.
+
+        DateNotKeptError, NotKeptByCodeError or TooManyMatchesError if it cannot be listed.
+        """
         if self.date is not None and not jobs.names.finds(self.date):
             raise DateNotKeptError("finished_from" if self.condition is None else "condition")
         if self.error_code is not None and not jobs.names.finds("lastError.code"):
@@ -149,6 +152,10 @@ class JobFilter:
             limit = MAX_ID_MATCHES + 1
             if jobs.count(self.match_id(), index=indexes.JOB_ID, limit=limit) == limit:
                 raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
+        if self.owner is None or self.job_id is not None:
+            return self
+        has_none = jobs.has_no_arrays("createdBy", self.index(jobs.names))
+        return replace(self, may_have_arrays=not has_none)
 
 
 _STATUSES_BY_DATE = {

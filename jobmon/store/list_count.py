@@ -24,9 +24,9 @@ class ListCounter:
     def count(self, job_filter: JobFilter) -> CappedCount:
         """How many jobs match, up to 10,000; from 1,000 on as of up to two seconds ago.
 
-        Raises what `JobFilter.check` does.
+        Raises what `JobFilter.prepare` does.
         """
-        job_filter.check(self._jobs)
+        job_filter = job_filter.prepare(self._jobs)
         few = min(SHARE_FROM, COUNT_EXACTLY_UP_TO)
         counted = self._count(job_filter, few + 1)
         if counted > few:

@@ -12,7 +12,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
-from jobmon.store.cursor import BY_ID_KEY, SORT_KEY, Cursor, after, after_id, sort_of
+from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, Cursor
 from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.jobs import attempt_count, last_attempt
@@ -72,28 +72,27 @@ class JobLists:
 
         With `cursor`, the page beyond it, in the order of the list that made it: that costs the
         same at any depth, whereas a page number skips index keys. With the `total` of this filter,
-        a page past the end is not looked for. Raises what `JobFilter.check` does.
+        a page past the end is not looked for. Raises what `JobFilter.prepare` does.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
             if page.next_cursor is not None:
                 page = lists.page(JobFilter(statuses=("dlq",)), cursor=page.next_cursor)
         """
-        job_filter.check(self._jobs)
-        job_filter = self._without_needless(job_filter)
+        job_filter = job_filter.prepare(self._jobs)
         if cursor is not None:
-            shown = self._stretch_beyond(cursor, job_filter, per_page)
+            found = self._read_beyond(cursor, job_filter, per_page)
         else:
             end = total.value if total is not None and total.is_exact else _MAX_SKIP
-            shown = self._stretch(job_filter, page, per_page, oldest_first, end)
+            found = self._read_page(job_filter, page, per_page, oldest_first, end)
         ends = [
-            self._place_in(job_filter, job, page=shown.page, oldest_first=shown.oldest_first)
-            for job in shown.jobs[:1] + shown.jobs[-1:]
+            self._make_cursor(job_filter, job, page=found.page, oldest_first=found.oldest_first)
+            for job in found.jobs[:1] + found.jobs[-1:]
         ]
         return JobPage(
-            jobs=shown.jobs,
-            page=shown.page,
-            next_cursor=ends[-1] if ends and not shown.is_last else None,
-            prev_cursor=replace(ends[0], backwards=True) if ends and not shown.is_first else None,
+            jobs=found.jobs,
+            page=found.page,
+            next_cursor=ends[-1] if ends and not found.is_last else None,
+            prev_cursor=replace(ends[0], backwards=True) if ends and not found.is_first else None,
         )
 
     def batches(
@@ -101,22 +100,19 @@ class JobLists:
     ) -> Iterator[list[Document]]:
         """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
 
-        Raises what `JobFilter.check` does, before the first batch.
+        Raises what `JobFilter.prepare` does, before the first batch.
         """
-        job_filter.check(self._jobs)
-        job_filter = self._without_needless(job_filter)
-        place, page, skip = None, 0, 0
-        while jobs := self._read(job_filter, place, BATCH, ascending=oldest_first, skip=skip):
+        job_filter = job_filter.prepare(self._jobs)
+        cursor, page = None, 0
+        while jobs := self._read(
+            job_filter, cursor, BATCH, ascending=oldest_first, skip=0 if cursor else page * BATCH
+        ):
             yield jobs
             if len(jobs) < BATCH:
                 return
             page += 1
-            place, skip = (
-                self._place_in(job_filter, jobs[-1], page=page, oldest_first=oldest_first),
-                0,
-            )
-            if place.by_page:
-                place, skip = None, page * BATCH
+            made = self._make_cursor(job_filter, jobs[-1], page=page, oldest_first=oldest_first)
+            cursor = None if made.by_page else made
 
     def look_up(
         self, ids: Collection[str], job_filter: JobFilter, owner: str | None = None
@@ -140,7 +136,7 @@ class JobLists:
         matching_ids = [job["_id"] for job in matches]
         return [(job, job["_id"] in matching_ids) for job in _owned(found, confined)]
 
-    def _stretch(
+    def _read_page(
         self,
         job_filter: JobFilter,
         page: int,
@@ -154,168 +150,88 @@ class JobLists:
             jobs = self._read(job_filter, None, per_page + 1, ascending=oldest_first, skip=skip)
         return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
 
-    def _stretch_beyond(self, place: Cursor, job_filter: JobFilter, per_page: int) -> _PageSlice:
-        if place.by_page or job_filter.date is not None:
-            page = max(1, place.page - 1) if place.backwards else place.page + 1
-            return self._stretch(job_filter, page, per_page, place.oldest_first)
-        jobs = self._read(job_filter, place, per_page + 1, ascending=place.ascending)
-        there_is_more = len(jobs) > per_page
-        if not place.backwards:
-            page = place.page + 1
-            return _PageSlice(jobs[:per_page], page, place.oldest_first, False, not there_is_more)
+    def _read_beyond(self, cursor: Cursor, job_filter: JobFilter, per_page: int) -> _PageSlice:
+        page = max(1, cursor.page - 1) if cursor.backwards else cursor.page + 1
+        if cursor.by_page or not self._has_keyset(job_filter):
+            return self._read_page(job_filter, page, per_page, cursor.oldest_first)
+        jobs = self._read(job_filter, cursor, per_page + 1, ascending=cursor.ascending)
+        is_end = len(jobs) <= per_page
+        if not cursor.backwards:
+            return _PageSlice(jobs[:per_page], page, cursor.oldest_first, False, is_end)
         if len(jobs) < per_page:
-            # Less than a page is left before the place: show the first page in full.
-            return self._stretch(job_filter, 1, per_page, place.oldest_first)
-        page = max(1, place.page - 1)
-        return _PageSlice(jobs[:per_page][::-1], page, place.oldest_first, not there_is_more, False)
+            # Less than a page is left before the cursor: show the first page in full.
+            return self._read_page(job_filter, 1, per_page, cursor.oldest_first)
+        return _PageSlice(jobs[:per_page][::-1], page, cursor.oldest_first, is_end, False)
 
     def _read(
         self,
         job_filter: JobFilter,
-        place: Cursor | None,
+        cursor: Cursor | None,
         limit: int,
         *,
         ascending: bool,
         skip: int = 0,
     ) -> list[Document]:
-        """Jobs in the order of the walk: from its start, or what lies beyond `place`."""
+        """Jobs in the direction of the walk: from the start, or those beyond `cursor`."""
+        order = OLDEST_FIRST if ascending else NEWEST_FIRST
         if job_filter.date is not None:
-            return self._jobs.find(
-                job_filter.match(),
+            order = [(job_filter.date, order[0][1])]
+        if job_filter.job_id is not None:
+            return self._sort(job_filter, order, limit, skip)
+        parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=self._by_id)
+        jobs: list[Document] = []
+        for part, its_order in parts:
+            jobs += self._jobs.find(
+                {"$and": [job_filter.match(), part]},
                 _SUMMARY_FIELDS,
                 index=job_filter.index(self._jobs.names),
-                order=[(job_filter.date, 1 if ascending else -1)],
+                order=its_order,
                 skip=skip,
-                limit=limit,
+                limit=limit - len(jobs),
                 each=_summary,
-            )
-        if not self._has_order(job_filter, ascending=ascending):
-            found = self._sorted(job_filter, place, limit, ascending=ascending, skip=skip)
-            return _owned(found, job_filter)
-        jobs: list[Document] = []
-        for clause in self._beyond(place, job_filter) if place else ({},):
-            jobs += self._find(
-                job_filter, clause, limit - len(jobs), ascending=ascending, skip=skip
             )
             if len(jobs) >= limit:
                 break
         return _owned(jobs, job_filter)
 
-    def _find(
-        self, job_filter: JobFilter, clause: Document, limit: int, *, ascending: bool, skip: int
-    ) -> list[Document]:
-        """Jobs as the index has them, in either direction."""
-        return self._jobs.find(
-            {"$and": [job_filter.match(), clause]},
-            _SUMMARY_FIELDS,
-            index=job_filter.index(self._jobs.names),
-            order=sort_of(clause, ascending=ascending),
-            skip=skip,
-            limit=limit,
-            each=_summary,
-        )
-
-    def _sorted(
-        self, job_filter: JobFilter, place: Cursor | None, limit: int, *, ascending: bool, skip: int
-    ) -> list[Document]:
-        """Jobs that no index has in order: summaries sorted in memory.
-
-        Those by id are 1,000 at most; others are as many as match, within the time limit.
-        """
-        beyond = "$gt" if ascending else "$lt"
+    def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
+        """Jobs by id, 1,000 at most, which no index has in order: summaries sorted in memory."""
         names = self._jobs.names
         pipeline: list[Document] = [
             {"$match": job_filter.match()},
-            {
-                "$project": dict.fromkeys(_SUMMARY_FIELDS, True)
-                | {"_at": BY_ID_KEY if self._by_id else SORT_KEY}
-            },
-            {"$match": {"_at": {beyond: self._sort_key(place)}} if place else {}},
-            {"$sort": {"_at": 1 if ascending else -1}},
+            {"$project": dict.fromkeys(_SUMMARY_FIELDS, True)},
+            {"$sort": dict(names.order(order))},
             {"$skip": skip},
             {"$limit": limit},
-            {"$unset": "_at"},
         ]
-        return self._jobs.aggregate(
+        jobs = self._jobs.aggregate(
             pipeline,
-            index=job_filter.index(self._jobs.names),
+            index=job_filter.index(names),
             batch_size=limit + 1,
             each=lambda document: _summary(names.document(document)),
         )
+        return _owned(jobs, job_filter)
 
-    def _sort_key(self, place: Cursor) -> Document:
-        return {"i": place.id} if self._by_id else place.sort_key
-
-    def _has_order(self, job_filter: JobFilter, *, ascending: bool) -> bool:
-        """Whether an index has these jobs in the order of the walk."""
-        if job_filter.job_id is not None:
+    def _has_keyset(self, job_filter: JobFilter) -> bool:
+        """Whether the jobs beyond another one can be queried: see `store.cursor`."""
+        if job_filter.date is not None or job_filter.job_id is not None:
             return False
-        return (
-            self._by_id
-            or not ascending
-            or self._has_no_array("createdAt", job_filter.index(self._jobs.names))
-        )
+        index = job_filter.index(self._jobs.names)
+        return self._by_id or self._jobs.has_no_arrays("createdAt", index)
 
-    def _beyond(self, place: Cursor, job_filter: JobFilter) -> Iterator[Document]:
-        if self._by_id:
-            return after_id(place)
-        return after(place, only_dates=job_filter.is_ranged)
-
-    def _without_needless(self, job_filter: JobFilter) -> JobFilter:
-        """The filter, less the condition on arrays where its index proves that there are none."""
-        if job_filter.owner is None or job_filter.job_id is not None:
-            return job_filter
-        return replace(
-            job_filter,
-            may_have_arrays=not self._has_no_array("createdBy", job_filter.index(self._jobs.names)),
-        )
-
-    def _has_no_array(self, field: str, index: Keys) -> bool:
-        """Whether the index exists and was made of no array in this field: its plan shows."""
-        path = self._jobs.names.paths.get(field, "")
-        return any(paths.get(path) == [] for paths in _multikey_paths(self._jobs.plan(index)))
-
-    def _place_in(
+    def _make_cursor(
         self, job_filter: JobFilter, job: Document, *, page: int, oldest_first: bool
     ) -> Cursor:
-        """The place of a job in a list; by its page where createdAt is not its order."""
-        if job_filter.date is None:
-            return self._place_at(job, page=page, oldest_first=oldest_first)
-        return Cursor(created_at=None, id=None, page=page, oldest_first=oldest_first, by_page=True)
-
-    def _place_at(self, job: Document, *, page: int, oldest_first: bool) -> Cursor:
-        """The place of a job; by its page, where it cannot be told, or not to everybody."""
-        created_at = job.get("_at", job.get("createdAt"))
-        place = Cursor(created_at=created_at, id=job["_id"], page=page, oldest_first=oldest_first)
-        if place.is_plain:
-            return place if self._is_shown(place) else self._without_values(place)
-        if isinstance(created_at, list) and created_at:
-            # An array stands where its greatest element does: ask the server.
-            place = replace(place, created_at=self._computed(place, {"$max": "$createdAt"}))
-        key = BY_ID_KEY if self._by_id else SORT_KEY
-        can_be_told = (
-            place.fits
-            and self._is_shown(place)
-            # Deprecated types and text that is not UTF-8 are decoded to something else.
-            and self._computed(place, {"$eq": [key, {"$literal": self._sort_key(place)}]})
+        """The cursor at a job; by its page where it must not or cannot have the job's values."""
+        values = job.get("_at", job.get("createdAt")), job["_id"]
+        cursor = Cursor(page=page, created_at=values[0], id=values[1], oldest_first=oldest_first)
+        has_values = (
+            cursor.is_exact
+            and self._has_keyset(job_filter)
+            # A cursor is encoded, not encrypted.
+            and all(self._redactor.redact(value) == value for value in map(to_json, values))
         )
-        return place if can_be_told else self._without_values(place)
-
-    def _is_shown(self, place: Cursor) -> bool:
-        """Whether nothing in its values is a secret: a cursor is no more than encoded."""
-        return all(
-            self._redactor.redact(shown) == shown
-            for shown in (to_json(place.created_at), to_json(place.id))
-        )
-
-    @staticmethod
-    def _without_values(place: Cursor) -> Cursor:
-        return replace(place, created_at=None, id=None, by_page=True)
-
-    def _computed(self, place: Cursor, expression: Document) -> Any:
-        """What an expression is for the job at a place; None if there is none."""
-        pipeline = [{"$match": {"_id": {"$eq": place.id}}}, {"$project": {"is": expression}}]
-        return next(iter(self._jobs.aggregate(pipeline)), {}).get("is")
+        return cursor if has_values else cursor.without_values()
 
 
 def _owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
@@ -342,14 +258,3 @@ def _cut(value: Any) -> Any:
     if value is None or (type(value) is str and len(value) <= MAX_FIELD_LENGTH):
         return value
     return value if isinstance(value, _SMALL) else CharacterBudget(MAX_FIELD_LENGTH).truncate(value)
-
-
-def _multikey_paths(plan: Any) -> Iterator[Document]:
-    """What an explained plan says of its indexes' arrays: field -> the paths that hold some."""
-    if isinstance(plan, dict):
-        if "multiKeyPaths" in plan:
-            yield plan["multiKeyPaths"]
-        plan = list(plan.values())
-    if isinstance(plan, list):
-        for inner in plan:
-            yield from _multikey_paths(inner)

@@ -3,7 +3,7 @@ time limit, and marked with the request that it serves."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from pymongo.read_concern import ReadConcern
 from structlog.contextvars import get_contextvars
 
 from jobmon.store.failures import BAD_VALUE, INDEX_NOT_FOUND
-from jobmon.store.mapping import Document, FieldMapping, Keys
+from jobmon.store.mapping import IS_ARRAY, Document, FieldMapping, Keys
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,6 +30,7 @@ _SNAPSHOT = ReadConcern("snapshot")
 # Strings are compared by their bytes, whatever collation the collection has.
 EXACTLY = {"locale": "simple"}
 _LOOK_AGAIN_S = 60.0
+_KEEP_ARRAYS_S = 1.0
 
 
 class ReadCollection:
@@ -47,6 +48,7 @@ class ReadCollection:
         self.max_time_ms = max_time_ms
         self._warned: set[str] = set()
         self._lookup: tuple[float, dict[str, Any]] | None = None
+        self._without_arrays: dict[str, tuple[float, bool]] = {}
 
     @property
     def collection(self) -> Collection[Document]:
@@ -189,7 +191,20 @@ class ReadCollection:
 
         self._with_index([("_id", 1)], run)
 
-    def plan(self, index: Keys) -> Any:
+    def has_no_arrays(self, field: str, index: Keys) -> bool:
+        """Whether no document has an array in `field` or on the way to it; as of a second ago.
+
+        The plan for the index shows whether it ever had one; without the index, this is a scan.
+        """
+        key, now = f"{field} {index}", time.monotonic()
+        known = self._without_arrays.get(key)
+        if known is None or known[0] < now - _KEEP_ARRAYS_S:
+            arrays = list(_array_paths(self._plan(index), self.names.paths.get(field, "")))
+            has_none = not any(arrays) if arrays else not self.find({field: IS_ARRAY}, (), limit=1)
+            known = self._without_arrays[key] = now, has_none
+        return known[1]
+
+    def _plan(self, index: Keys) -> Any:
         """The plan of a query for everything, by an index."""
 
         def run(hint: Hint) -> Any:
@@ -261,3 +276,14 @@ def mark() -> dict[str, Any]:
 def is_bad_hint(error: OperationFailure) -> bool:
     """Whether a query failed only because the index that it hints at does not exist."""
     return error.code in (BAD_VALUE, INDEX_NOT_FOUND) and "hint" in str(error).lower()
+
+
+def _array_paths(plan: Any, path: str) -> Iterator[list[str]]:
+    """For each index that a plan uses and that has `path`: which parts of it have held arrays."""
+    if isinstance(plan, dict):
+        if path in (paths := plan.get("multiKeyPaths", {})):
+            yield paths[path]
+        plan = list(plan.values())
+    if isinstance(plan, list):
+        for inner in plan:
+            yield from _array_paths(inner, path)

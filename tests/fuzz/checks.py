@@ -34,6 +34,7 @@ from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.stats_document import dump_counts, load_counts
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
+from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.indexes import JOB_ID
 from jobmon.web.auth import SESSION_COOKIE
 
@@ -324,9 +325,9 @@ class FuzzedService:
     def _check_list(
         self, path: str, who: str, asked: dict[str, Any], query: dict[str, Any], per_page: int
     ) -> None:
-        found = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
-        newest_first = [job["priority"] for job in found.sort([("createdAt", -1), ("_id", -1)])]
-        for sort, expected in (("-createdAt", newest_first), ("createdAt", newest_first[::-1])):
+        for sort, order in (("-createdAt", NEWEST_FIRST), ("createdAt", OLDEST_FIRST)):
+            found = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
+            expected = [job["priority"] for job in found.sort(order)]
             shown = self._walk(path, who, {**asked, "sort": sort, "per_page": per_page})
             assert shown == expected, f"{path} {asked} {sort}: {self._unlike([shown], [expected])}"
 

@@ -189,7 +189,7 @@ def _cursor(dice: documents.Dice) -> str:
         backwards=dice.random() < 0.5,
         by_page=dice.random() < 0.1,
     )
-    token = place.token()
+    token = place.encode()
     data = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     match dice.choice(["real", "odd", "odd", "odd", "cut", "flipped", "inserted", "keys"]):
         case "odd":

@@ -37,7 +37,7 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_utc
-from jobmon.store.cursor import NEWEST_FIRST, Cursor
+from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, Cursor
 
 from ..conftest import DATE, NOW, SECRET, Api
 from ..fuzz.documents import Value, binary, date, int32, raw, text
@@ -158,9 +158,12 @@ def fill(database: Database[dict[str, Any]], jobs: list[dict[str, Any]]) -> list
 
 
 def in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
-    """All jobs as MongoDB itself sorts them, newest first, or the other way round."""
-    jobs = [job["jobId"] for job in database.jobs.find().sort([("createdAt", -1), ("_id", -1)])]
-    return jobs[::-1] if sort == "createdAt" else jobs
+    """All jobs as MongoDB itself sorts them."""
+    return [job["jobId"] for job in database.jobs.find().sort(order_of(sort))]
+
+
+def order_of(sort: str) -> list[tuple[str, int]]:
+    return OLDEST_FIRST if sort == "createdAt" else NEWEST_FIRST
 
 
 @pytest.mark.parametrize("per_page", [1, 6, 100])
@@ -194,8 +197,8 @@ def test_what_is_decoded_with_a_loss_is_visited_once(
         named = [(name.encode(), value) for name, value in pairs.items()]
         job_id = (b"jobId", text(str(number)))
         database.jobs.insert_one(RawBSONDocument(raw([*named, job_id])))
-    names = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort([("createdAt", -1), ("_id", -1)])
-    expected = [job["jobId"] for job in names][:: -1 if sort == "createdAt" else 1]
+    names = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort(order_of(sort))
+    expected = [job["jobId"] for job in names]
     for per_page in (1, 3):
         assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
 
@@ -260,7 +263,8 @@ def test_any_mixture_with_any_filter_is_visited_once(
     documents += [
         {"_id": job_id, "status": "dlq", "type": "t", "createdBy": "ada"} for job_id in ids
     ]
-    database.jobs.drop()  # an index remembers arrays that are gone
+    database.jobs.drop()  # an index remembers arrays that are gone, and so do we for a second
+    real_api.app.extensions["jobmon_connection"].jobs._without_arrays.clear()
     database.jobs.create_index(NEWEST_FIRST)
     database.jobs.create_index([("status", 1), *NEWEST_FIRST])
     fill(database, documents)
@@ -286,17 +290,17 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
     assert second["meta"]["page"] == 2
 
 
-@pytest.mark.parametrize("created_at", [NOW, None, "text", 1.5, [], {"a": [1]}])
+@pytest.mark.parametrize("created_at", [NOW, None, "text", 1.5, True, DatetimeMS(2**60)])
 def test_a_place_survives_its_token(created_at: Any) -> None:
     for oldest_first, backwards in product((False, True), repeat=2):
         place = Cursor(
             created_at=created_at,
-            id=ObjectId("65f0c0ffee0123456789abcd"),
+            id=Binary(b"x" * 16, 4),
             page=3,
             oldest_first=oldest_first,
             backwards=backwards,
         )
-        assert Cursor.decode(place.token()) == place
+        assert Cursor.decode(place.encode()) == place
 
 
 @pytest.mark.parametrize(
@@ -429,20 +433,18 @@ def test_a_forged_cursor_cannot_carry_an_operator(
         for number, value in enumerate(created)
     )
     database.jobs.create_index(NEWEST_FIRST)
-    # As a place, each stands somewhere in the list; as an operator, it would find more or fail.
-    stands: list[tuple[Any, list[str], list[str]]] = [
-        ({"$gt": ""}, ["0"], ["1"]),
-        ({"$literal": 1}, ["0"], ["1"]),
-        ("$createdAt", ["1", "0"], []),
-        (Code("sleep(1000)"), [], ["0", "1"]),
-    ]
-    for hostile, newer, older in stands:
-        for oldest_first, beyond in ((True, newer), (False, older)):
-            place = Cursor(created_at=hostile, id=hostile, page=1, oldest_first=oldest_first)
-            query = {"cursor": place.token(), "sort": SORTS[oldest_first]}
-            for path, whose in (("/admin/jobs/queue", {"job_id": "job-"}), ("/jobs", {})):
-                shown = real_api.get(path, token=real_api.token("ada"), **query, **whose).json
-                assert [job["jobId"] for job in shown["data"]] == [f"job-{n}" for n in beyond]
+    for hostile in ({"$gt": ""}, {"$literal": 1}, Code("sleep(1000)")):
+        cursor = Cursor(created_at=hostile, id=hostile, page=1).encode()
+        assert real_api.as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
+    # As a text it has a place in the list; as a field, it would find more or fail.
+    for oldest_first, beyond in ((True, ["job-1", "job-0"]), (False, [])):
+        cursor = Cursor(
+            created_at="$createdAt", id="$_id", page=1, oldest_first=oldest_first
+        ).encode()
+        for path in ("/admin/jobs/queue", "/jobs"):
+            query = {"cursor": cursor, "sort": SORTS[oldest_first]}
+            shown = real_api.get(path, token=real_api.token("ada"), **query).json
+            assert [job["jobId"] for job in shown["data"]] == beyond
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -509,8 +511,7 @@ def test_every_filter_is_walked_there_and_back(
         if name in wanted:
             moment = to_utc(datetime.fromisoformat(wanted[name]))
             query.setdefault("createdAt", {})[operator] = moment
-    found = database.jobs.find(query).sort([("createdAt", -1), ("_id", -1)])
-    expected = [job["jobId"] for job in found][:: -1 if sort == "createdAt" else 1]
+    expected = [job["jobId"] for job in database.jobs.find(query).sort(order_of(sort))]
     assert expected
     assert list(walk(api, per_page=3, sort=sort, **wanted)) == expected
     assert by_page(api, 3, sort=sort, **wanted) == expected
@@ -604,7 +605,7 @@ def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
 
 @pytest.mark.parametrize("kept", [1, 5, 20, -4, -1])
 def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
-    token = Cursor(created_at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).token()
+    token = Cursor(created_at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
     answer = api.as_admin("/admin/jobs/queue", cursor=token[:kept])
     assert answer.status_code == 422
     assert answer.json["error"]["code"] == "validation_error"
@@ -612,4 +613,4 @@ def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
 
 def test_dates_are_compared_in_utc() -> None:
     place = Cursor(created_at=NOW, id=1, page=1)
-    assert Cursor.decode(place.token()).created_at.tzinfo is not None
+    assert Cursor.decode(place.encode()).created_at.tzinfo is not None
