@@ -85,7 +85,7 @@ class JobPages:
             "steps": timeline(job, now),
             "lease_expired": has_expired_lease(job, now),
             "finished": is_finished(job),
-            "finds_codes": self._known_fields.finds("lastError.code"),
+            "finds_codes": self._known_fields.can_query("lastError.code"),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_job.html", **context))
@@ -121,8 +121,8 @@ class JobPages:
             "labels": LABELS,
             "shown": shown,
             "own": owner is not None,
-            "finds_owners": self._known_fields.finds("createdBy"),
-            "finds_codes": self._known_fields.finds("lastError.code"),
+            "finds_owners": self._known_fields.can_query("createdBy"),
+            "finds_codes": self._known_fields.can_query("lastError.code"),
             "path": request.path,
         }
         if is_part_request() and shown is not None:

@@ -37,7 +37,7 @@ def count_activity(
         return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
 
     jobs = connection.jobs
-    if jobs.names.knows_creation:
+    if jobs.mapping.has_creation_time:
         created = [{"$match": {"createdAt": within}}, _group_by_type("$createdAt")]
         for group in _aggregate(jobs, created, NEWEST_FIRST):
             find_tally(group["_id"]).enqueued += int(group["count"])
@@ -68,7 +68,9 @@ def _finished_attempts(connection: Connection, within: Document) -> Iterator[Doc
     if connection.attempts is not None and connection.has_recorded_attempts():
         pipeline = _recorded_attempts(connection.attempts, jobs, within)
         for group in _aggregate(connection.attempts, pipeline, ATTEMPT_FINISHED):
-            group["_id"]["outcome"] = connection.attempts.names.status(group["_id"].get("status"))
+            group["_id"]["outcome"] = connection.attempts.mapping.to_contract_status(
+                group["_id"].get("status")
+            )
             yield group
     elif outcome_of_jobs is not None:
         pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs)
@@ -76,7 +78,7 @@ def _finished_attempts(connection: Connection, within: Document) -> Iterator[Doc
     else:
         ended = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}, "finishedAt": within}
         for group in _aggregate(jobs, _last_attempts(ended, "status", "$status"), BY_FINISH):
-            status = jobs.names.status(group["_id"].get("status"))
+            status = jobs.mapping.to_contract_status(group["_id"].get("status"))
             group["_id"]["outcome"] = LAST_OUTCOMES.get(to_text(status))
             yield group
 
@@ -101,7 +103,7 @@ def _aggregate(
     `jobmon init` makes no index for a field that no document has.
     """
     try:
-        groups = watched.aggregate(pipeline, index=index, strictly=True)
+        groups = watched.aggregate(pipeline, index=index, require_index=True)
     except OperationFailure as error:
         if not is_bad_hint(error) or index == NEWEST_FIRST or _has_finished(watched):
             raise
@@ -132,11 +134,11 @@ def _recorded_attempts(
     """
 
     def job_field(field: str) -> Any:
-        return jobs.names.expression(field, under="_job")
+        return jobs.mapping.translate_expression(field, under="_job")
 
     first = {"$cond": [{"$eq": ["$attemptNumber", 1]}, job_field("$createdAt"), None]}
     eligible_at = {"$ifNull": ["$eligibleAt", first]}
-    local, foreign = attempts.names.paths["jobId"], jobs.names.paths["jobId"]
+    local, foreign = attempts.mapping.paths["jobId"], jobs.mapping.paths["jobId"]
     either: list[Document] = []
     if foreign == "_id":  # an attempt may hold its job's ObjectId as text
         as_id = {"$convert": {"input": "$jobId", "to": "objectId", "onError": "$jobId"}}

@@ -146,12 +146,12 @@ class PolledChanges:
             self._poll(segments, datetime.now(UTC) - overlap)
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
-        names = self._jobs.names
-        for field in names.dated:
-            query = {field: {"$gte": since + names.lags.get(field, timedelta(0))}}
+        names = self._jobs.mapping
+        for field in names.dated_fields:
+            query = {field: {"$gte": since + names.offsets.get(field, timedelta(0))}}
             index: Keys = [(field, 1)]
             try:
-                for job in self._jobs.find(query, ("_id",), index=index, strictly=True):
+                for job in self._jobs.find(query, ("_id",), index=index, require_index=True):
                     segments.mark(job["_id"])
             except OperationFailure as error:
                 if not is_bad_hint(error):

@@ -311,7 +311,7 @@ def collecting(
     """
     stop, failed = threading.Event(), threading.Event()
     # It keeps what it counts: no event would undo a change that went with a lost primary.
-    watched = Connection(settings, only_lasting=True)
+    watched = Connection(settings, majority_reads=True)
     own = connect_as_writer(settings)
 
     def work() -> None:

@@ -39,7 +39,7 @@ from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import mark
+from jobmon.store.read_collection import request_comment
 from jobmon.store.stats import QueueStats
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class RollupReader:
 
         def find(own: OwnDatabase) -> Iterable[Document]:
             query = {"_id": {"$in": [own.id(name) for name in names]}}
-            found = own[BUCKETS].find(query, **mark())
+            found = own[BUCKETS].find(query, **request_comment())
             return found.max_time_ms(self._connection.max_time_ms)
 
         def load(bucket: Document) -> tuple[tuple[timedelta, datetime], Tallies]:
@@ -161,7 +161,7 @@ class RollupReader:
         within = {"span": seconds(span), "at": {"$gte": start, "$lt": end}}
 
         def find(own: OwnDatabase) -> Iterable[Document]:
-            found = own[SAMPLES].find({**own.scope, **within}, **mark())
+            found = own[SAMPLES].find({**own.scope, **within}, **request_comment())
             return found.max_time_ms(self._connection.max_time_ms)
 
         return dict(self._read(SAMPLES, find, load_sample))
@@ -192,7 +192,7 @@ class RollupReader:
                 {"$set": {"ageMs": _age_expression(age_of)}},
             ]
             limits: dict[str, Any] = {"maxTimeMS": self._connection.max_time_ms}
-            return own[STATE].aggregate(pipeline, **limits, **mark())
+            return own[STATE].aggregate(pipeline, **limits, **request_comment())
 
         return next(self._read(name, find, load), None)
 

@@ -164,7 +164,7 @@ class SegmentMap:
         self._dirty_ids: list[Any] = []
         self._dirty_segments: set[tuple[str, int]] = set()
         self._swept_to = 0
-        self._by_name = CountsByName(jobs.names)
+        self._by_name = CountsByName(jobs.mapping)
         self.totals: Counts = Counter()
 
     def mark(self, job_id: Any) -> None:

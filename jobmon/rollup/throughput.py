@@ -162,7 +162,7 @@ class Throughput:
             index=NEWEST_FIRST,
             order=OLDEST_FIRST,
             limit=1,
-            strictly=True,
+            require_index=True,
         )
         found = oldest[0].get("_at", oldest[0].get("createdAt")) if oldest else None
         return found if isinstance(found, datetime) else None

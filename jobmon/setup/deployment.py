@@ -79,7 +79,7 @@ class Deployment:
     def watched(self) -> list[Collection[Document]]:
         """The collections that jobmon reads, the jobs first."""
         database = self.connection.database
-        return [database[name] for name in self.connection.collections]
+        return [database[name] for name in self.connection.collection_names]
 
     @classmethod
     def inspect_as_admin(cls, settings: Settings, client: MongoClient[Document]) -> Self:
@@ -90,7 +90,7 @@ class Deployment:
     def roles(self) -> QueueRoles:
         """The roles of the watched queue."""
         own = [self.settings.rollup_db, self.settings.state_db]
-        return QueueRoles(self.connection.database.name, self.connection.collections, own)
+        return QueueRoles(self.connection.database.name, self.connection.collection_names, own)
 
     @property
     def replica_set(self) -> str | None:
@@ -181,7 +181,7 @@ def jobs_elsewhere(deployment: Deployment, setting: str = "JOBMON_MONGO_URI") ->
     `setting` is the name of the setting with the connection string.
     """
     jobs, own = deployment.watched[0], deployment.settings.rollup_db
-    others = deployment.kinds.keys() - set(deployment.connection.collections)
+    others = deployment.kinds.keys() - set(deployment.connection.collection_names)
     alike = [
         name
         for name in sorted(others)[:_MAX_SEARCHED]
@@ -208,7 +208,7 @@ def jobs_elsewhere(deployment: Deployment, setting: str = "JOBMON_MONGO_URI") ->
 
 
 def _looks_like_jobs(deployment: Deployment, name: str) -> bool:
-    paths = deployment.connection.jobs.names.paths
+    paths = deployment.connection.jobs.mapping.paths
     fields = {paths[field] for field in _TYPICAL_JOB_FIELDS & paths.keys()} - {"_id"}
     newest = deployment.connection.database[name].find(
         {},

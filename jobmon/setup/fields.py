@@ -140,7 +140,7 @@ class Sample:
     """The fields of the newest documents and their types. Index: _id."""
 
     def __init__(self, watched: ReadCollection, fields: tuple[Field, ...]) -> None:
-        self._names = watched.names
+        self._names = watched.mapping
         paths = self._names.paths
         derived = self._names.derived is not None
         self.name = watched.collection.name
@@ -173,7 +173,7 @@ class Sample:
             watched.collection.aggregate(pipeline, hint={"_id": 1}, maxTimeMS=watched.max_time_ms)
         )
         for document in self._documents:
-            document["status"] = self._names.status(document["status"])
+            document["status"] = self._names.to_contract_status(document["status"])
         self.size = len(self._documents)
 
     def types(self, field: str) -> Counter[str]:

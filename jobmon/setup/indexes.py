@@ -13,7 +13,7 @@ from jobmon.setup.fields import paths_in_use
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import Index, required_indexes
 from jobmon.store.mapping import Document
-from jobmon.store.read_collection import EXACTLY, ReadCollection, exact_index_name
+from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, exact_index_name
 from jobmon.web.revocation import state_database
 
 MADE_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
@@ -100,7 +100,7 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
     options: dict[str, Any] = {"name": default_name(index)}
     if any("collation" in other for other in present if other["name"] == "_id_"):
         # The index on _id has the collection's collation.
-        options |= {"name": exact_index_name(index.keys), "collation": EXACTLY}
+        options |= {"name": exact_index_name(index.keys), "collation": SIMPLE_COLLATION}
     elif options["name"] in {other["name"] for other in present} or (
         index.may_be_unique and not is_unique
     ):

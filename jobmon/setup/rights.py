@@ -62,7 +62,7 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
     """The problem of missing rights; the cause may also be a wrong collection name."""
     message = f"The user may not {'; may not '.join(' '.join(each) for each in refused)}."
     unreadable = {name for action, name in refused if action == "read"}
-    watched = set(deployment.connection.collections)
+    watched = set(deployment.connection.collection_names)
     others = sorted(_readable_collections(deployment) - watched)
     if unreadable & watched and others:
         # The user belongs to another collection: more rights would be the wrong remedy.

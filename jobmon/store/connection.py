@@ -1,4 +1,4 @@
-"""One MongoDB client a process, made when first needed, never before a fork."""
+"""The connection to the watched database: one MongoDB client a process, created after the fork."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from pymongo.errors import (
 from jobmon.settings import Settings
 from jobmon.store.decoding import Decoded
 from jobmon.store.mapping import Document, FieldMapping
-from jobmon.store.profiles import profile_of
+from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import queue_key
 from jobmon.store.read_collection import ReadCollection
 from jobmon.store.slow_queries import SlowQueries
@@ -28,116 +28,111 @@ from jobmon.store.slow_queries import SlowQueries
 log = logging.getLogger(__name__)
 
 DEFAULT_DATABASE = "jobmon"
-# A frozen server neither answers nor hangs up; the socket gives up soon after maxTimeMS would have.
+# A frozen server neither answers nor closes; the socket times out soon after maxTimeMS.
 _SOCKET_GRACE_MS = 1_000
-# How often the driver's monitors look at each server: within this and a connection timeout a frozen
-# one is noticed and one that is back is found. The driver's own 10 s is too long for that.
+# How often the driver's monitors check each server. The default of 10 s is too long to notice a
+# frozen server, or one that is back.
 _HEARTBEAT_MS = 1_000
-
-
 _RESOLVE_AGAIN_AFTER_S = 1.0
 
 
 class DatabaseAwayError(ServerSelectionTimeoutError):
-    """No server for longer than the selection timeout: this query does not wait as well."""
+    """No server for longer than the selection timeout: this query fails at once."""
 
 
 class UnresolvedHostError(DatabaseAwayError):
-    """The DNS does not resolve the host name of a mongodb+srv:// address, or not to servers."""
+    """The DNS does not resolve the host name of a mongodb+srv:// address to servers."""
 
 
-class _Presence:
-    """Whether a server can be asked, as the driver's monitors know without being asked."""
+class _OutageDetector:
+    """Refuses queries once no server has been reachable for the selection timeout."""
 
-    def __init__(self, patience_ms: int) -> None:
-        self._patience_s = patience_ms / 1_000
+    def __init__(self, timeout_ms: int) -> None:
+        self._timeout_s = timeout_ms / 1_000
         self._lost_at: float | None = None
-        self._looked_at = 0.0
-        self._said = False
+        self._checked_at = 0.0
+        self._is_logged = False
 
     def check(self, client: MongoClient[Document]) -> None:
-        """DatabaseAwayError when queries have waited in vain for as long as they may, or
-        OperationFailure when a server was there and refused to let this user sign in.
+        """DatabaseAwayError in an outage; OperationFailure if a server refused the sign-in.
 
-        Whoever comes first waits, for a new primary mostly comes soon; whoever comes after that
-        must not hold a thread each for as long again.
+        The first queries wait for a server, because a new primary mostly comes soon. Later ones
+        fail at once, so that they do not hold a thread each. Asks the driver's monitors only.
         """
         now = time.monotonic()
         if client.topology_description.has_readable_server(client.read_preference):
             self._lost_at = None
-            if self._said:
-                self._said = False
+            if self._is_logged:
+                self._is_logged = False
                 log.warning("the database is back")
             return
         _raise_refusal(client)
-        # What was seen long ago may have been another outage.
-        if self._lost_at is None or now - self._looked_at > 2 * self._patience_s:
+        # Without a check for a while, this may be another outage.
+        if self._lost_at is None or now - self._checked_at > 2 * self._timeout_s:
             self._lost_at = now
-        self._looked_at = now
-        if now - self._lost_at <= self._patience_s:
+        self._checked_at = now
+        if now - self._lost_at <= self._timeout_s:
             return
-        if not self._said:
-            self._said = True
+        if not self._is_logged:
+            self._is_logged = True
             log.error("the database is away: queries are refused at once until it is back")
         raise DatabaseAwayError(f"no server for {now - self._lost_at:.1f} s")
 
 
 def _raise_refusal(client: MongoClient[Document]) -> None:
-    """OperationFailure if a server refused the sign-in: until it is looked at again, the driver
-    takes it for one that is not there."""
+    """OperationFailure if a server refused the sign-in; the driver treats it as unreachable."""
     for server in client.topology_description.server_descriptions().values():
         if isinstance(refusal := server.error, OperationFailure):
             raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
 
 
 class _ClientMaker:
-    """Makes one client; where that asks the DNS (mongodb+srv), in a thread that tries until it can.
+    """Creates one client; for mongodb+srv:// in a thread that retries until the DNS answers.
 
-    The driver resolves such a name as it makes a client, and fails where the DNS is away. Whoever
-    comes first waits for that, nobody for longer than `patience_ms` after the first try.
+    The driver resolves such a name when it creates a client, and fails where the DNS is away.
+    Callers wait for at most `timeout_ms` after the first try.
     """
 
     def __init__(
-        self, make: Callable[[], MongoClient[Document]], patience_ms: int, *, asks_dns: bool
+        self, create: Callable[[], MongoClient[Document]], timeout_ms: int, *, uses_dns: bool
     ) -> None:
-        self._make = make
-        self._asks_dns = asks_dns
-        self._give_up_at = time.monotonic() + patience_ms / 1_000
+        self._create = create
+        self._deadline = time.monotonic() + timeout_ms / 1_000
         self._client: MongoClient[Document] | None = None
         self._reason = "it is still being resolved"
         self._done = threading.Event()
         self._closed = threading.Event()
-        if asks_dns:
-            threading.Thread(target=self._try_until_made, name="mongodb+srv", daemon=True).start()
+        if uses_dns:
+            threading.Thread(target=self._retry, name="mongodb+srv", daemon=True).start()
             return
         try:
-            self._client = make()
-        except (OSError, ValueError) as error:  # a certificate's file has gone since the start
-            raise DatabaseAwayError(f"no client can be made: {error}") from error
+            self._client = create()
+        except (OSError, ValueError) as error:  # a certificate's file was removed since the start
+            raise DatabaseAwayError(f"no client can be created: {error}") from error
 
     def client(self) -> MongoClient[Document]:
         """The client; UnresolvedHostError as long as its host name is not resolved."""
         if self._client is None:
-            self._done.wait(max(0.0, self._give_up_at - time.monotonic()))
+            self._done.wait(max(0.0, self._deadline - time.monotonic()))
         if self._client is None:
             raise UnresolvedHostError(f"the database's host name is not resolved: {self._reason}")
         return self._client
 
     def close(self) -> None:
-        """Close the client; one that is not there is not waited for."""
+        """Close the client, and stop trying to create one."""
         self._closed.set()
         if self._client is not None:
             self._client.close()
 
-    def _try_until_made(self) -> None:
+    def _retry(self) -> None:
         has_failed = False
         while not self._closed.is_set():
             try:
-                client = self._make()
-            except Exception as error:  # noqa: BLE001 - whatever it is, a later try may succeed
-                # Of an address that is no name the driver's message may quote a password.
-                is_quoting = isinstance(error, InvalidURI) or not isinstance(error, PyMongoError)
-                self._reason = type(error).__name__ if is_quoting else str(error)
+                client = self._create()
+            except Exception as error:  # noqa: BLE001 - after any failure a later try may succeed
+                # For a malformed address the driver's message may quote a password.
+                may_quote = isinstance(error, InvalidURI) or not isinstance(error, PyMongoError)
+                self._reason = type(error).__name__ if may_quote else str(error)
                 if not has_failed:
                     log.error(
                         "the database is away: its host name is not resolved: %s", self._reason
@@ -155,10 +150,10 @@ class _ClientMaker:
 
 
 class Connection:
-    """The watched database.
+    """A connection to the watched database, whose collections can only be read through it.
 
-    A document that another program wrote never fails to load: see `store.decoding`.
-    With `only_lasting` nothing is read that could be lost with the primary, should it be lost now.
+    Any document that a server stores can be decoded: see `store.decoding`. With `majority_reads`,
+    queries do not see what a failover could roll back. A `client` is used instead of a new one.
     """
 
     def __init__(
@@ -166,35 +161,35 @@ class Connection:
         settings: Settings,
         client: MongoClient[Document] | None = None,
         *,
-        only_lasting: bool = False,
+        majority_reads: bool = False,
     ) -> None:
         self.settings = settings
         self._read_concern: dict[str, Any] = (
-            {"readConcernLevel": "majority"} if only_lasting else {}
+            {"readConcernLevel": "majority"} if majority_reads else {}
         )
         self._lock = threading.Lock()
-        self._given = client
+        self._given_client = client
         self._maker: _ClientMaker | None = None
         self._pid = os.getpid()
         self._queue_key: str | None = None
-        self.profile = profile_of(settings)
-        self.jobs = self._watched(settings.jobs_collection, self.profile.jobs)
-        # None where the documents have no attempts but the last one, in the job itself.
+        self.profile = Profile.from_settings(settings)
+        self.jobs = self._read_collection(settings.jobs_collection, self.profile.jobs)
+        # None where attempts are not recorded.
         self.attempts = (
-            self._watched(settings.attempts_collection, self.profile.attempts)
+            self._read_collection(settings.attempts_collection, self.profile.attempts)
             if self.profile.attempts is not None
             else None
         )
-        self._presence = _Presence(settings.server_selection_timeout_ms)
+        self._outage = _OutageDetector(settings.server_selection_timeout_ms)
 
     @property
     def client(self) -> MongoClient[Document]:
-        """This process's client; it connects in the background and survives its database.
+        """This process's client; it connects, and connects again, in the background.
 
         UnresolvedHostError while the host name of a mongodb+srv:// address is not resolved.
         """
-        if self._given is not None:
-            return self._given
+        if self._given_client is not None:
+            return self._given_client
         with self._lock:
             if self._maker is None or self._pid != os.getpid():
                 self._maker = self._connect()
@@ -209,16 +204,16 @@ class Connection:
         DatabaseAwayError then; OperationFailure if the server refused this user's sign-in.
         """
         client = self.client
-        if self._given is None:
-            self._presence.check(client)
+        if self._given_client is None:
+            self._outage.check(client)
         return client
 
     def close(self) -> None:
-        """Close the client, if there is one; the connection is of no use after that."""
+        """Close the client, if there is one; the connection cannot be used after that."""
         with self._lock:
             maker = self._maker
-        if self._given is not None:
-            self._given.close()
+        if self._given_client is not None:
+            self._given_client.close()
         elif maker is not None:
             maker.close()
 
@@ -228,13 +223,13 @@ class Connection:
         return self.reachable_client.get_default_database(DEFAULT_DATABASE)
 
     @property
-    def collections(self) -> list[str]:
-        """The names of what is read in it."""
-        watched = [self.jobs, self.attempts]
-        return [each.collection.name for each in watched if each is not None]
+    def collection_names(self) -> list[str]:
+        """The names of the watched collections."""
+        watched = (self.jobs, self.attempts)
+        return [collection.collection.name for collection in watched if collection is not None]
 
     def has_recorded_attempts(self) -> bool:
-        """Whether any attempt is recorded. If none is, each job is its own last attempt."""
+        """Whether any attempt is recorded; if not, each job is its own last attempt."""
         return self.attempts is not None and bool(self.attempts.find({}, ("_id",), limit=1))
 
     @property
@@ -242,29 +237,27 @@ class Connection:
         """What identifies the watched queue in jobmon's own database; PyMongoError."""
         if self._queue_key is None:
             hello = self.reachable_client.admin.command("hello")
-            if hello.get("isreplicaset"):  # one that is to be initiated has no name yet
+            if hello.get("isreplicaset"):  # an uninitiated one has no name yet
                 raise NotPrimaryError("the replica set is not initiated")
             self._queue_key = queue_key(hello.get("setName"), self.database.name, self.settings)
         return self._queue_key
 
     @property
     def max_time_ms(self) -> int:
-        """How long the server may work at one query."""
+        """The server's time limit for one query."""
         return self.settings.query_timeout_ms
 
     def ping(self) -> None:
         """Return when the database answers; PyMongoError when it does not."""
         self.reachable_client.admin.command("ping")
 
-    def _watched(self, collection: str, names: FieldMapping) -> ReadCollection:
-        return ReadCollection(
-            lambda: self.database[collection], names, self.settings.query_timeout_ms
-        )
+    def _read_collection(self, name: str, mapping: FieldMapping) -> ReadCollection:
+        return ReadCollection(lambda: self.database[name], mapping, self.settings.query_timeout_ms)
 
     def _connect(self) -> _ClientMaker:
         settings = self.settings
 
-        def make() -> MongoClient[Document]:
+        def create() -> MongoClient[Document]:
             return MongoClient(
                 settings.mongo_uri,
                 document_class=Decoded,
@@ -277,5 +270,5 @@ class Connection:
                 **self._read_concern,
             )
 
-        asks_dns = settings.mongo_uri.startswith("mongodb+srv://")
-        return _ClientMaker(make, settings.server_selection_timeout_ms, asks_dns=asks_dns)
+        uses_dns = settings.mongo_uri.startswith("mongodb+srv://")
+        return _ClientMaker(create, settings.server_selection_timeout_ms, uses_dns=uses_dns)

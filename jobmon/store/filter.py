@@ -144,9 +144,9 @@ class JobFilter:
 
         DateNotKeptError, NotKeptByCodeError or TooManyMatchesError if it cannot be listed.
         """
-        if self.date is not None and not jobs.names.finds(self.date):
+        if self.date is not None and not jobs.mapping.can_query(self.date):
             raise DateNotKeptError("finished_from" if self.condition is None else "condition")
-        if self.error_code is not None and not jobs.names.finds("lastError.code"):
+        if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):
             raise NotKeptByCodeError
         if self.job_id is not None:
             limit = MAX_ID_MATCHES + 1
@@ -154,7 +154,7 @@ class JobFilter:
                 raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
         if self.owner is None or self.job_id is not None:
             return self
-        has_none = jobs.has_no_arrays("createdBy", self.index(jobs.names))
+        has_none = jobs.has_no_arrays("createdBy", self.index(jobs.mapping))
         return replace(self, may_have_arrays=not has_none)
 
 

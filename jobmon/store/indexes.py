@@ -87,10 +87,10 @@ def required_indexes(connection: Connection) -> list[Index]:
     """Every index that the documents can have the fields for, by what they call them."""
     found: dict[tuple[str, tuple[tuple[str, int], ...]], Index] = {}
     for watched, field, keys in _wanted(connection):
-        theirs = watched.names.keys(keys)
+        theirs = watched.mapping.translate_keys(keys)
         if theirs is None or theirs == [("_id", ASCENDING)]:
             continue
-        ((path, _),) = watched.names.order([(field, ASCENDING)])
+        ((path, _),) = watched.mapping.translate_order([(field, ASCENDING)])
         index = Index(watched.collection, theirs, keys in UNIQUE, field, path)
         found.setdefault((watched.collection.name, tuple(theirs)), index)
     for keys in connection.profile.indexes:

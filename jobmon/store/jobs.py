@@ -43,7 +43,7 @@ class JobStore:
             owns = owner is None or is_identity(job.get("createdBy"), owner)
             return owns and is_identity(job.get("jobId"), job_id)
 
-        found = self._jobs.look_up(query, by="jobId", keep=is_meant, most=1)
+        found = self._jobs.look_up(query, by="jobId", accept=is_meant, limit=1)
         if not found:
             return None
         (job,) = found
@@ -70,10 +70,10 @@ class JobStore:
         return self._attempts.look_up(  # index: (jobId, attemptNumber)
             _any_identity("jobId", job_id),
             by="jobId",
-            keep=lambda attempt: is_identity(attempt.get("jobId"), job_id),
-            most=MAX_ATTEMPTS_SHOWN,
+            accept=lambda attempt: is_identity(attempt.get("jobId"), job_id),
+            limit=MAX_ATTEMPTS_SHOWN,
             order=[("attemptNumber", -1)],
-            each=truncate,
+            transform=truncate,
         )[::-1]
 
     def _embedded_attempts(self, job: Document) -> list[Document]:
@@ -82,12 +82,12 @@ class JobStore:
         if not isinstance(embedded, list):
             return []
         names = (
-            self._attempts.names
+            self._attempts.mapping
             if self._attempts is not None
             else FieldMapping.from_attempt_fields()
         )
         return [
-            {"attemptNumber": number, **names.document(attempt)}
+            {"attemptNumber": number, **names.to_contract(attempt)}
             for number, attempt in enumerate(embedded, start=1)
             if isinstance(attempt, dict)
         ][-MAX_ATTEMPTS_SHOWN:]

@@ -25,12 +25,12 @@ class KnownFields:
 
         `finishedAt` is one of them where attempts have ended and no document has the time.
         """
-        fields = self._connection.jobs.names.unknown
+        fields = self._connection.jobs.mapping.unknown
         return fields if self._ends_are_known.get() else fields | {"finishedAt"}
 
-    def finds(self, field: str) -> bool:
+    def can_query(self, field: str) -> bool:
         """Whether jobs can be queried by this field."""
-        return self._connection.jobs.names.finds(field)
+        return self._connection.jobs.mapping.can_query(field)
 
     def _look_for_ends(self) -> bool:
         """Whether recorded attempts, or the jobs, have the time when attempts ended."""
@@ -42,7 +42,9 @@ class KnownFields:
         jobs = self._connection.jobs
 
         def is_any(query: Document) -> bool:
-            return bool(jobs.find(query, ("_id",), index=indexes.BY_FINISH, limit=1, strictly=True))
+            return bool(
+                jobs.find(query, ("_id",), index=indexes.BY_FINISH, limit=1, require_index=True)
+            )
 
         try:
             return is_any(ended | {"finishedAt": {"$type": "date"}}) or not is_any(ended)

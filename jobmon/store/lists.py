@@ -20,14 +20,13 @@ from jobmon.store.mapping import Document, Keys
 from jobmon.store.truncate import CharacterBudget
 
 BATCH = 500
-# In characters: what is longer is cut.
-MAX_FIELD_LENGTH = 10_000
+MAX_FIELD_LENGTH = 10_000  # in characters
 # More than can be skipped within any time limit, and it still fits the server's numbers.
 _MAX_SKIP = 2**31
 
-# A list needs neither payload nor stacks, and a job may hold megabytes of what is not ours.
+# A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
 _SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
-_SMALL = (datetime, int, float, ObjectId)  # values that are never cut
+_SMALL = (datetime, int, float, ObjectId)  # never truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class JobLists:
     def __init__(self, connection: Connection, redactor: Redactor) -> None:
         self._redactor = redactor  # for the values in a cursor
         self._jobs = connection.jobs
-        self._by_id = connection.jobs.names.orders_by_id
+        self._by_id = connection.jobs.mapping.orders_by_id
 
     def page(
         self,
@@ -123,18 +122,17 @@ class JobLists:
         """
         if not ids:
             return []
-        confined = JobFilter(owner=owner)
+        by_owner, index = JobFilter(owner=owner), indexes.JOB_ID
         values = [value for job_id in ids for value in identity_values(job_id)]
-        named = confined.match() | {"jobId": {"$in": values}}
+        named = by_owner.match() | {"jobId": {"$in": values}}
         found = [
             job
-            for job in self._jobs.find(named, _SUMMARY_FIELDS, index=indexes.JOB_ID, each=_summary)
+            for job in self._jobs.find(named, _SUMMARY_FIELDS, index=index, transform=_summarize)
             if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
         ]
         matching = {"$and": [job_filter.match(), named]}
-        matches = self._jobs.find(matching, ("_id",), index=indexes.JOB_ID)
-        matching_ids = [job["_id"] for job in matches]
-        return [(job, job["_id"] in matching_ids) for job in _owned(found, confined)]
+        matching_ids = [job["_id"] for job in self._jobs.find(matching, ("_id",), index=index)]
+        return [(job, job["_id"] in matching_ids) for job in _select_owned(found, by_owner)]
 
     def _read_page(
         self,
@@ -184,23 +182,23 @@ class JobLists:
             jobs += self._jobs.find(
                 {"$and": [job_filter.match(), part]},
                 _SUMMARY_FIELDS,
-                index=job_filter.index(self._jobs.names),
+                index=job_filter.index(self._jobs.mapping),
                 order=its_order,
                 skip=skip,
                 limit=limit - len(jobs),
-                each=_summary,
+                transform=_summarize,
             )
             if len(jobs) >= limit:
                 break
-        return _owned(jobs, job_filter)
+        return _select_owned(jobs, job_filter)
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
         """Jobs by id, 1,000 at most, which no index has in order: summaries sorted in memory."""
-        names = self._jobs.names
+        names = self._jobs.mapping
         pipeline: list[Document] = [
             {"$match": job_filter.match()},
             {"$project": dict.fromkeys(_SUMMARY_FIELDS, True)},
-            {"$sort": dict(names.order(order))},
+            {"$sort": dict(names.translate_order(order))},
             {"$skip": skip},
             {"$limit": limit},
         ]
@@ -208,15 +206,15 @@ class JobLists:
             pipeline,
             index=job_filter.index(names),
             batch_size=limit + 1,
-            each=lambda document: _summary(names.document(document)),
+            transform=lambda document: _summarize(names.to_contract(document)),
         )
-        return _owned(jobs, job_filter)
+        return _select_owned(jobs, job_filter)
 
     def _has_keyset(self, job_filter: JobFilter) -> bool:
         """Whether the jobs beyond another one can be queried: see `store.cursor`."""
         if job_filter.date is not None or job_filter.job_id is not None:
             return False
-        index = job_filter.index(self._jobs.names)
+        index = job_filter.index(self._jobs.mapping)
         return self._by_id or self._jobs.has_no_arrays("createdAt", index)
 
     def _make_cursor(
@@ -234,27 +232,27 @@ class JobLists:
         return cursor if has_values else cursor.without_values()
 
 
-def _owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
-    """Those of the filter's owner by our own comparison, whatever the database takes for equal."""
+def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
+    """Those of the filter's owner by binary comparison: the database may compare by a collation."""
     owner = job_filter.owner
     return [job for job in jobs if owner is None or is_identity(job.get("createdBy"), owner)]
 
 
-def _summary(job: Document) -> Document:
-    """What a list shows of a job, made as it comes: a hundred may be 16 MB each."""
+def _summarize(job: Document) -> Document:
+    """The fields of a job that a list shows, truncated: a hundred jobs may have 16 MB each."""
     shown = {name: value for name, value in job.items() if name not in ("attempts", "startedAt")}
     shown["attemptCount"] = attempt_count(job, default=len(last_attempt(job)))
     error = shown.pop("lastError", None)
-    summary = {name: _cut(value) for name, value in shown.items()}
+    summary = {name: _truncate(value) for name, value in shown.items()}
     if isinstance(error, dict):
-        summary["lastError"] = {name: _cut(error.get(name)) for name in ("code", "message")}
+        summary["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
     else:
-        summary["lastError"] = _cut(error)
+        summary["lastError"] = _truncate(error)
     return summary
 
 
-def _cut(value: Any) -> Any:
-    """As much of a field as there is room for; nearly always that is all of it."""
+def _truncate(value: Any) -> Any:
+    """A field without what is longer than 10,000 characters."""
     if value is None or (type(value) is str and len(value) <= MAX_FIELD_LENGTH):
         return value
     return value if isinstance(value, _SMALL) else CharacterBudget(MAX_FIELD_LENGTH).truncate(value)

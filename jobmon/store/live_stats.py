@@ -34,13 +34,13 @@ class LiveStats:
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
         self._waiting = (
-            indexes.BY_NEXT_RUN if connection.jobs.names.has_status else indexes.BY_WAITING
+            indexes.BY_NEXT_RUN if connection.jobs.mapping.has_status else indexes.BY_WAITING
         )
 
     @property
     def has_index(self) -> bool:
         """Whether an index can serve counting by status, so that it reads no documents."""
-        return self._jobs.names.has_status
+        return self._jobs.mapping.has_status
 
     def estimated_total(self) -> int:
         """The number of jobs by the collection's metadata."""
@@ -71,10 +71,10 @@ class LiveStats:
 
     def _counts_by_status_and_type(self) -> dict[tuple[str, str], int]:
         groups = self._jobs.aggregate(
-            [COUNT_BY_STATUS_AND_TYPE], index=indexes.BY_STATUS_AND_TYPE, at_one_moment=True
+            [COUNT_BY_STATUS_AND_TYPE], index=indexes.BY_STATUS_AND_TYPE, snapshot=True
         )
         largest_first = sorted(groups, key=lambda group: -int(group["count"]))
-        return CountsByName(self._jobs.names).add_up(largest_first)
+        return CountsByName(self._jobs.mapping).add_up(largest_first)
 
     def health(self, counts: Mapping[tuple[str, str], int] | None, now: datetime) -> QueueHealth:
         """The health at `now`, given the counts by (status, type) if they are known."""
@@ -112,7 +112,7 @@ class LiveStats:
             query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": when}
             return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
 
-        if not self._jobs.names.finds("leaseExpiresAt"):
+        if not self._jobs.mapping.can_query("leaseExpiresAt"):
             if not self._is_any(JobStatus.LEASED, counts):
                 return 0
             unknown["expired_leases"] = "no field of the documents has the end of a lease"
@@ -130,9 +130,9 @@ class LiveStats:
         return self._jobs.count({"status": status.value}, index=indexes.BY_STATUS, limit=1) > 0
 
     def _explain_unknown_age(self) -> str:
-        if "createdAt" in self._jobs.names.unknown:
+        if "createdAt" in self._jobs.mapping.unknown:
             return "no field of the documents has when a job was created"
-        if not self._jobs.names.has_status:
+        if not self._jobs.mapping.has_status:
             return "since when a job waits that ran before is not recorded"
         return "createdAt of the queued jobs is not a date, or missing"
 
@@ -146,7 +146,7 @@ class LiveStats:
         both = ("eligible", "scheduled")
         if all_waiting == 0:
             return 0, 0
-        if not self._jobs.names.finds("nextRunAt"):
+        if not self._jobs.mapping.can_query("nextRunAt"):
             unknown |= dict.fromkeys(both, "no field of the documents has when a job is due")
             return None, None
 
@@ -184,17 +184,17 @@ class LiveStats:
         """The earliest nextRunAt by type, among the jobs that have been due the longest."""
         pipeline: list[Document] = [
             {"$match": {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": {"$lte": now}}},
-            {"$sort": dict(self._jobs.names.order([("nextRunAt", 1)]))},
+            {"$sort": dict(self._jobs.mapping.translate_order([("nextRunAt", 1)]))},
             {"$limit": MAX_OVERDUE},
             {"$group": {"_id": "$type", "first": {"$min": "$nextRunAt"}, "jobs": {"$sum": 1}}},
         ]
-        if not self._jobs.names.finds("nextRunAt"):
+        if not self._jobs.mapping.can_query("nextRunAt"):
             return {}
         groups = self._jobs.aggregate(pipeline, index=self._waiting)
         if sum(group["jobs"] for group in groups) >= MAX_OVERDUE:
             unknown["overdue_by_type"] = f"of the due jobs only the first {MAX_OVERDUE:,} are read"
         overdue: dict[str, datetime] = {}
-        lag = self._jobs.names.lags.get("nextRunAt") or timedelta()
+        lag = self._jobs.mapping.offsets.get("nextRunAt") or timedelta()
         for group in groups:
             if isinstance(group["first"], datetime):
                 kind, first = label(group["_id"]), to_utc(group["first"]) + lag
@@ -203,7 +203,7 @@ class LiveStats:
 
     def _find_oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
         """The createdAt of the oldest queued job, and of the oldest one of each of these types."""
-        if not self._jobs.names.has_status:
+        if not self._jobs.mapping.has_status:
             return self._find_oldest_that_never_ran(types)
         oldest = {kind: self._look_up_oldest_queued(kind) for kind in types}
         by_type = {kind: at for kind, at in oldest.items() if at is not None}

@@ -1,8 +1,8 @@
-"""Queues that exist already: how the documents of other programs tell of a job.
+"""Profiles: how the documents of existing queues hold jobs and attempts.
 
-`jobmon` is the contract's own documents, with other names where settings give them. `agenda` reads
-what Agenda (Node.js) keeps, `celery` what Celery's MongoDB result backend does. Only what their
-documents say is told: docs/adapters.md has what that is.
+`jobmon` is for the contract's own documents, with other names where settings have them; `agenda`
+for those of Agenda (Node.js), `celery` for those of Celery's MongoDB result backend. What their
+documents do not hold is null: docs/adapters.md lists it.
 """
 
 import json
@@ -23,11 +23,11 @@ AGENDA_LOCK_LIFETIME = timedelta(minutes=10)
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How jobs and attempts are told, and which indexes that needs beside the usual ones.
+    """How a queue's documents hold jobs and attempts, and which indexes that needs in addition.
 
-    Without `attempts` none are recorded: each job is its own last one. How that ended follows from
-    the job's status, unless `outcome` is an expression for it. That and `indexes` are in the words
-    of the documents.
+    `attempts`: None where no attempts are recorded; then each job is its own last attempt.
+    `outcome`: an expression for how the last attempt ended; None where the job's status shows it.
+    `indexes`: keys. Both are in the documents' names.
     """
 
     jobs: FieldMapping
@@ -35,51 +35,50 @@ class Profile:
     outcome: Any = None
     indexes: tuple[Keys, ...] = ()
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Profile":
+        """The profile that the settings name, with their names for fields and statuses."""
+        profile = _PROFILES[settings.profile]
+        attempts = profile.attempts and _override(
+            profile.attempts, settings.attempt_fields, settings.attempt_status_names
+        )
+        jobs = _override(profile.jobs, settings.job_fields, settings.status_names)
+        return replace(profile, jobs=jobs, attempts=attempts)
 
-def profile_of(settings: Settings) -> Profile:
-    """The profile that the settings name, with their names for fields and statuses."""
-    profile = _PROFILES[settings.profile]
-    return replace(
-        profile,
-        jobs=_renamed(profile.jobs, settings.job_fields, settings.status_names),
-        attempts=profile.attempts
-        and _renamed(profile.attempts, settings.attempt_fields, settings.attempt_status_names),
-    )
 
-
-def _renamed(
-    names: FieldMapping, paths: Mapping[str, str], statuses: Mapping[str, str]
+def _override(
+    mapping: FieldMapping, paths: Mapping[str, str], statuses: Mapping[str, str]
 ) -> FieldMapping:
-    """These names, but for what is given: a field of their own is taken at its word."""
+    """The mapping with other paths and statuses; a field with another path is read unchanged."""
     return replace(
-        names,
-        paths={**names.paths, **paths},
-        statuses={**names.statuses, **statuses},
-        derived=None if "status" in paths else names.derived,
-        lags={name: lag for name, lag in names.lags.items() if name not in paths},
-        knows_creation=names.knows_creation or "createdAt" in paths,
+        mapping,
+        paths={**mapping.paths, **paths},
+        statuses={**mapping.statuses, **statuses},
+        derived=None if "status" in paths else mapping.derived,
+        offsets={name: offset for name, offset in mapping.offsets.items() if name not in paths},
+        has_creation_time=mapping.has_creation_time or "createdAt" in paths,
     )
 
 
-def _has(field: str) -> Document:
-    """Neither null nor missing, as Agenda itself asks."""
+def _is_set(field: str) -> Document:
+    """Neither null nor missing, the condition that Agenda uses."""
     return {"$gt": [f"${field}", None]}
 
 
 # The last run failed: a success sets lastFinishedAt alone and leaves the old failedAt.
-_AGENDA_FAILED = {"$and": [_has("failedAt"), {"$gte": ["$failedAt", "$lastFinishedAt"]}]}
+_AGENDA_FAILED = {"$and": [_is_set("failedAt"), {"$gte": ["$failedAt", "$lastFinishedAt"]}]}
 _AGENDA_STATUS: Document = {
     "$switch": {
         "branches": [
-            {"case": _has("lockedAt"), "then": JobStatus.LEASED.value},
+            {"case": _is_set("lockedAt"), "then": JobStatus.LEASED.value},
             {"case": {"$eq": ["$disabled", True]}, "then": "disabled"},
             {
-                "case": {"$and": [_AGENDA_FAILED, _has("nextRunAt")]},
+                "case": {"$and": [_AGENDA_FAILED, _is_set("nextRunAt")]},
                 "then": JobStatus.FAILED.value,
             },
             {"case": _AGENDA_FAILED, "then": JobStatus.DLQ.value},
-            {"case": _has("nextRunAt"), "then": JobStatus.QUEUED.value},
-            {"case": _has("lastFinishedAt"), "then": JobStatus.SUCCEEDED.value},
+            {"case": _is_set("nextRunAt"), "then": JobStatus.QUEUED.value},
+            {"case": _is_set("lastFinishedAt"), "then": JobStatus.SUCCEEDED.value},
         ],
         "default": "unscheduled",
     }
@@ -97,32 +96,32 @@ _AGENDA_NEEDS: dict[str, Document] = {
 _AGENDA_RAN = ("lastRunAt", "lastFinishedAt", "failedAt", "failReason", "failCount")
 
 
-def _agenda_job(watched: Document, job: Document) -> Document:
-    """Its last run as its only attempt, without a number: Agenda counts failures, not runs."""
+def _complete_agenda_job(document: Document, job: Document) -> Document:
+    """The job with its last run as its only attempt; Agenda counts failures, not runs."""
     status = job.get("status")
     if status != JobStatus.LEASED:
-        job["leasedBy"] = None  # the name is that of whoever wrote last
+        job["leasedBy"] = None  # lastModifiedBy names the last writer
     if status not in (JobStatus.SUCCEEDED, JobStatus.DLQ):
         job["finishedAt"] = None
-    failed_at, ended = watched.get("failedAt"), watched.get("lastFinishedAt")
+    failed_at, ended = document.get("failedAt"), document.get("lastFinishedAt")
     if failed_at is not None:
-        job["lastError"] = {"code": None, "message": watched.get("failReason"), "stack": None}
-    has_failed = _not_before(failed_at, ended)
-    failures = watched.get("failCount")
-    # Version 6 forgets the failures before a success.
+        job["lastError"] = {"code": None, "message": document.get("failReason"), "stack": None}
+    has_failed = _is_not_before(failed_at, ended)
+    failures = document.get("failCount")
+    # Version 6 resets failCount at a success.
     runs = max(failures if isinstance(failures, int) else 0, int(failed_at is not None))
     job |= {"attempts": [], "attemptCount": runs}
-    if (started := watched.get("lastRunAt")) is None:
+    if (started := document.get("lastRunAt")) is None:
         return job
     attempt = {
         "attemptNumber": None,
-        "workerId": watched.get("lastModifiedBy"),
+        "workerId": document.get("lastModifiedBy"),
         "startedAt": started,
     }
-    if _not_before(ended, started):
+    if _is_not_before(ended, started):
         outcome = AttemptStatus.FAILED if has_failed else AttemptStatus.SUCCEEDED
         attempt |= {"finishedAt": ended, "error": job["lastError"] if has_failed else None}
-    else:  # unlocked without an end, it was broken off
+    else:  # unlocked without an end: the run was interrupted
         outcome = AttemptStatus.RUNNING if status == JobStatus.LEASED else AttemptStatus.EXPIRED
     attempt["status"] = outcome.value
     return job | {
@@ -131,7 +130,7 @@ def _agenda_job(watched: Document, job: Document) -> Document:
     }
 
 
-def _not_before(moment: Any, other: Any) -> bool:
+def _is_not_before(moment: Any, other: Any) -> bool:
     if not isinstance(moment, datetime):
         return False
     return not isinstance(other, datetime) or moment >= other
@@ -146,7 +145,7 @@ _CELERY_STATUSES = {
     "FAILURE": JobStatus.DLQ.value,
     "REVOKED": JobStatus.CANCELLED.value,
 }
-# What a task returned may be large and is nobody's business here; what it raised is its error.
+# What a task returned may be large, and is not shown; what it raised is the job's error.
 _CELERY_ERROR: Document = {
     "$cond": [
         {"$in": ["$status", ["FAILURE", "RETRY", "REVOKED"]]},
@@ -156,44 +155,44 @@ _CELERY_ERROR: Document = {
 }
 
 
-def _celery_job(watched: Document, job: Document) -> Document:
-    """Its newest attempt, numbered where extended results tell of retries."""
-    job["lastError"] = error = _celery_error(watched.get("lastError"))
-    if "args" in watched or "kwargs" in watched:
-        job["payload"] = {"args": watched.get("args"), "kwargs": watched.get("kwargs")}
+def _complete_celery_job(document: Document, job: Document) -> Document:
+    """The job with its newest attempt, numbered where extended results have `retries`."""
+    job["lastError"] = error = _parse_celery_error(document.get("lastError"))
+    if "args" in document or "kwargs" in document:
+        job["payload"] = {"args": document.get("args"), "kwargs": document.get("kwargs")}
     outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
-    retries = watched.get("retries")
+    retries = document.get("retries")
     number = retries + 1 if isinstance(retries, int) else None
     job |= {"attempts": [], "attemptCount": number or int(outcome is not None)}
     if outcome is None:
         return job
-    worker = watched.get("worker")
+    worker = document.get("worker")
     if outcome == AttemptStatus.RUNNING:
         job["leasedBy"] = worker
     attempt = {
         "attemptNumber": number,
         "status": outcome,
         "workerId": worker,
-        "finishedAt": watched.get("date_done"),
+        "finishedAt": document.get("date_done"),
         "error": error if outcome == AttemptStatus.FAILED else None,
     }
     return job | {"attempts": [attempt]}
 
 
-def _celery_error(error: Any) -> Document | None:
-    """`{code, message, stack}` of an exception as Celery keeps it: JSON text, or BSON."""
+def _parse_celery_error(error: Any) -> Document | None:
+    """`{code, message, stack}` of an exception, which Celery stores as JSON text or as BSON."""
     if not isinstance(error, dict):
         return None
-    said = error.get("result")
-    if isinstance(said, str):
+    result = error.get("result")
+    if isinstance(result, str):
         with suppress(ValueError):
-            said = json.loads(said)
-    if not isinstance(said, dict):
-        said = {"exc_message": said}
-    message = said.get("exc_message")
+            result = json.loads(result)
+    if not isinstance(result, dict):
+        result = {"exc_message": result}
+    message = result.get("exc_message")
     if isinstance(message, list | tuple):
         message = ", ".join(to_text(part) for part in message)
-    return {"code": said.get("exc_type"), "message": message, "stack": error.get("traceback")}
+    return {"code": result.get("exc_type"), "message": message, "stack": error.get("traceback")}
 
 
 _PROFILES = {
@@ -215,12 +214,12 @@ _PROFILES = {
                 "finishedAt": "lastFinishedAt",
             },
             derived=DerivedStatus(expression=_AGENDA_STATUS, needs=_AGENDA_NEEDS),
-            lags={"leaseExpiresAt": AGENDA_LOCK_LIFETIME},
+            offsets={"leaseExpiresAt": AGENDA_LOCK_LIFETIME},
             reads={
                 "lastError": ("failedAt", "failReason"),
                 "attempts": (*_AGENDA_RAN, "lastModifiedBy"),
             },
-            complete=_agenda_job,
+            complete=_complete_agenda_job,
         ),
         attempts=None,
         outcome={
@@ -246,8 +245,8 @@ _PROFILES = {
             statuses=_CELERY_STATUSES,
             reads={"payload": ("args", "kwargs"), "attempts": ("worker", "retries")},
             computed={"lastError": _CELERY_ERROR},
-            complete=_celery_job,
-            knows_creation=False,
+            complete=_complete_celery_job,
+            has_creation_time=False,
         ),
         attempts=None,
     ),

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from jobmon.settings import Settings
-from jobmon.store.profiles import profile_of
+from jobmon.store.profiles import Profile
 
 _PREFIX_LENGTH = 80
 _DIGITS = 16
@@ -17,7 +17,7 @@ def queue_key(deployment: str | None, database: str, settings: Settings) -> str:
     `deployment` is the replica set's name, None of a standalone server. Users, hosts and the order
     of settings make no difference.
     """
-    profile, jobs = profile_of(settings), settings.jobs_collection
+    profile, jobs = Profile.from_settings(settings), settings.jobs_collection
     mappings: dict[str, Any] = {
         kind: {"fields": dict(names.paths), "statuses": dict(names.statuses)}
         for kind, names in (("jobs", profile.jobs), ("attempts", profile.attempts))

@@ -1,5 +1,5 @@
-"""How a query reaches a watched collection: in the documents' words, with its index named, under a
-time limit, and marked with the request that it serves."""
+"""Runs queries on a watched collection: translated to its documents' names, with a hinted index, a
+time limit, the simple collation, and a comment that names the request."""
 
 import logging
 import time
@@ -18,36 +18,39 @@ from jobmon.store.mapping import IS_ARRAY, Document, FieldMapping, Keys
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Hint = dict[str, int] | str | None
-
-Each = Callable[[Document], Document]
-
-
-def _as_it_is(document: Document) -> Document:
-    return document
-
+Transform = Callable[[Document], Document]
 
 _SNAPSHOT = ReadConcern("snapshot")
 # Strings are compared by their bytes, whatever collation the collection has.
-EXACTLY = {"locale": "simple"}
-_LOOK_AGAIN_S = 60.0
+SIMPLE_COLLATION = {"locale": "simple"}
+_KEEP_COLLATION_S = 60.0
 _KEEP_ARRAYS_S = 1.0
 
 
-class ReadCollection:
-    """A collection that is only read; every method raises PyMongoError when it cannot be.
+def _identity(document: Document) -> Document:
+    return document
 
-    Queries, orders and indexes are given, and documents returned, in the contract's words.
-    An index that does not exist is done without, and said so once; `strictly` it is a failure.
+
+class ReadCollection:
+    """A collection that can only be read; every method raises PyMongoError.
+
+    Queries, orders and indexes are given, and documents returned, with the contract's names. The
+    index is a hint: without it a query runs all the same, and a warning is logged once.
+
+        jobs.find({"status": "dlq"}, ("jobId",), index=BY_STATUS, order=NEWEST_FIRST, limit=20)
     """
 
     def __init__(
-        self, collection: Callable[[], Collection[Document]], names: FieldMapping, max_time_ms: int
+        self,
+        collection: Callable[[], Collection[Document]],
+        mapping: FieldMapping,
+        max_time_ms: int,
     ) -> None:
         self._collection = collection
-        self.names = names
+        self.mapping = mapping
         self.max_time_ms = max_time_ms
         self._warned: set[str] = set()
-        self._lookup: tuple[float, dict[str, Any]] | None = None
+        self._look_up_collation: tuple[float, dict[str, Any]] | None = None
         self._without_arrays: dict[str, tuple[float, bool]] = {}
 
     @property
@@ -64,72 +67,75 @@ class ReadCollection:
         order: Keys | None = None,
         skip: int = 0,
         limit: int = 0,
-        strictly: bool = False,
-        each: Each = _as_it_is,
+        require_index: bool = False,
+        transform: Transform = _identity,
     ) -> list[Document]:
-        """Documents, all of them if `limit` is 0; with these `fields`, or all.
+        """The documents with these `fields`, or with all; `limit` 0 means no limit.
 
-        What `each` makes of one is kept, and the document let go before the next batch comes.
+        `transform` is applied to each document as it is read, so that large ones are not kept.
+        With `require_index`, a missing index is an OperationFailure.
         """
 
         def run(hint: Hint) -> list[Document]:
             found = self.collection.find(
-                self.names.query(query),
-                self.names.projection(fields),
-                sort=self.names.order(order or []) or None,
+                self.mapping.translate_query(query),
+                self.mapping.projection(fields),
+                sort=self.mapping.translate_order(order or []) or None,
                 skip=skip,
                 limit=limit,
                 batch_size=limit,
                 hint=hint,
                 **self._limits("max_time_ms"),
             )
-            return [each(self.names.document(document)) for document in found]
+            return [transform(self.mapping.to_contract(document)) for document in found]
 
-        return self._with_index(index, run, strictly=strictly)
+        return self._with_index(index, run, require_index=require_index)
 
     def look_up(
         self,
         query: Document,
         *,
         by: str,
-        keep: Callable[[Document], bool],
-        most: int,
+        accept: Callable[[Document], bool],
+        limit: int,
         order: Keys | None = None,
-        each: Each = _as_it_is,
+        transform: Transform = _identity,
     ) -> list[Document]:
-        """The first `most` documents that match and that `keep` accepts.
+        """The first `limit` documents that match and that `accept` returns true for.
 
-        `query` asks for values of the field `by`, whose index serves it under any collation. Under
-        one that is not simple it matches more than these values: `keep` has to compare them.
+        `query` is for values of the field `by`, whose index serves it under any collation. Under
+        one that is not simple it matches more than these values: `accept` has to compare them.
         """
         found = self.collection.find(
-            self.names.query(query),
-            self.names.projection(None),
-            sort=self.names.order(order or []) or None,
-            batch_size=most + 1,
-            **self._limits("max_time_ms") | self._collation_of_lookups(by),
+            self.mapping.translate_query(query),
+            self.mapping.projection(None),
+            sort=self.mapping.translate_order(order or []) or None,
+            batch_size=limit + 1,
+            **self._limits("max_time_ms") | self._choose_collation(by),
         )
-        kept: list[Document] = []
+        accepted: list[Document] = []
         with closing(found):
-            for document in found:
-                told = self.names.document(document)
-                if keep(told):
-                    kept.append(each(told))
-                    if len(kept) == most:
+            for stored in found:
+                document = self.mapping.to_contract(stored)
+                if accept(document):
+                    accepted.append(transform(document))
+                    if len(accepted) == limit:
                         break
-        return kept
+        return accepted
 
-    def _collation_of_lookups(self, by: str) -> dict[str, Any]:
-        """The simple one, unless the collection has another and the index on `by` has that, too.
+    def _choose_collation(self, by: str) -> dict[str, Any]:
+        """The simple collation, unless the index on `by` has the collection's other one.
 
-        Its index serves no exact comparison then, and that of `_id` is always so.
+        Such an index serves no exact comparison; the one of `_id` always has the collection's.
         """
         now = time.monotonic()
-        if self._lookup is None or self._lookup[0] < now - _LOOK_AGAIN_S:
-            planned = self._explained({"filter": self.names.query({by: ""})})
+        known = self._look_up_collation
+        if known is None or known[0] < now - _KEEP_COLLATION_S:
+            planned = self._explain({"filter": self.mapping.translate_query({by: ""})})
             serves = "collation" in planned and "COLLSCAN" not in str(planned["winningPlan"])
-            self._lookup = now, {"collation": None if serves else EXACTLY}
-        return self._lookup[1]
+            known = now, {"collation": None if serves else SIMPLE_COLLATION}
+            self._look_up_collation = known
+        return known[1]
 
     def aggregate(
         self,
@@ -137,53 +143,53 @@ class ReadCollection:
         *,
         index: Keys | None = None,
         batch_size: int | None = None,
-        strictly: bool = False,
-        at_one_moment: bool = False,
-        each: Each = _as_it_is,
+        require_index: bool = False,
+        snapshot: bool = False,
+        transform: Transform = _identity,
     ) -> list[Document]:
-        """What the pipeline gives, and `each` makes of it.
+        """The results of a pipeline, each with `transform` applied to it.
 
-        `at_one_moment`: without it a document that moves in the index meanwhile may be met twice,
-        or not at all. It is the newest moment that a majority of the replica set has; a server that
-        cannot tell one, being alone for instance, does without.
+        `snapshot`: as of the newest moment that a majority of the replica set has. Otherwise a
+        document that moves within the index meanwhile may be read twice, or not at all. A server
+        without snapshots (a standalone one, say) reads without.
         """
-        stages = self.names.pipeline(pipeline)
+        stages = self.mapping.translate_pipeline(pipeline)
 
         def run(hint: Hint) -> list[Document]:
-            options: dict[str, Any] = {"hint": hint, "batchSize": batch_size}
-            given = {name: value for name, value in options.items() if value is not None}
+            options = _without_none({"hint": hint, "batchSize": batch_size})
 
-            def ask(collection: Collection[Document]) -> list[Document]:
-                found = collection.aggregate(stages, **given, **self._limits())
-                return [each(document) for document in found]
+            def run_on(collection: Collection[Document]) -> list[Document]:
+                found = collection.aggregate(stages, **options, **self._limits())
+                return [transform(document) for document in found]
 
-            if at_one_moment:
+            if snapshot:
                 try:
-                    return ask(self.collection.with_options(read_concern=_SNAPSHOT))
+                    return run_on(self.collection.with_options(read_concern=_SNAPSHOT))
                 except OperationFailure as error:
                     if isinstance(error, ExecutionTimeout) or is_bad_hint(error):
                         raise
-            return ask(self.collection)
+            return run_on(self.collection)
 
-        return self._with_index(index, run, strictly=strictly)
+        return self._with_index(index, run, require_index=require_index)
 
     def count(self, query: Document, *, index: Keys | None, limit: int | None = None) -> int:
         """How many documents match, up to `limit`."""
 
         def run(hint: Hint) -> int:
-            options: dict[str, Any] = {"hint": hint, "limit": limit}
-            given = {name: value for name, value in options.items() if value is not None}
-            said = self.names.query(query)
-            return self.collection.count_documents(said, **given, **self._limits())
+            options = _without_none({"hint": hint, "limit": limit})
+            translated = self.mapping.translate_query(query)
+            return self.collection.count_documents(translated, **options, **self._limits())
 
         return self._with_index(index, run)
 
     def estimated_count(self) -> int:
-        """How many documents there are, as the metadata has it."""
-        return self.collection.estimated_document_count(maxTimeMS=self.max_time_ms, **mark())
+        """The number of documents by the collection's metadata."""
+        return self.collection.estimated_document_count(
+            maxTimeMS=self.max_time_ms, **request_comment()
+        )
 
     def touch(self) -> None:
-        """Read one _id by its index, and no document; PyMongoError where that cannot be read."""
+        """Read one _id by its index, and no document; PyMongoError where that is refused."""
 
         def run(hint: Hint) -> list[Document]:
             limits = self._limits("max_time_ms")
@@ -199,7 +205,7 @@ class ReadCollection:
         key, now = f"{field} {index}", time.monotonic()
         known = self._without_arrays.get(key)
         if known is None or known[0] < now - _KEEP_ARRAYS_S:
-            arrays = list(_array_paths(self._plan(index), self.names.paths.get(field, "")))
+            arrays = list(_array_paths(self._plan(index), self.mapping.paths.get(field, "")))
             has_none = not any(arrays) if arrays else not self.find({field: IS_ARRAY}, (), limit=1)
             known = self._without_arrays[key] = now, has_none
         return known[1]
@@ -208,46 +214,49 @@ class ReadCollection:
         """The plan of a query for everything, by an index."""
 
         def run(hint: Hint) -> Any:
-            hinted = {} if hint is None else {"hint": hint}
-            return self._explained({"filter": {}, "collation": EXACTLY} | hinted)["winningPlan"]
+            options = _without_none({"hint": hint})
+            find = {"filter": {}, "collation": SIMPLE_COLLATION, **options}
+            return self._explain(find)["winningPlan"]
 
         return self._with_index(index, run)
 
-    def _explained(self, find: Document) -> Document:
-        """What the planner makes of a find. The driver's own explain would run the query, too."""
+    def _explain(self, find: Document) -> Document:
+        """The planner's answer for a find. The driver's own `explain` would also run the query."""
         collection, limit = self.collection, {"maxTimeMS": self.max_time_ms}
         answer = collection.database.command(
             {"explain": {"find": collection.name} | find | limit, "verbosity": "queryPlanner"}
             | limit
-            | mark(),
+            | request_comment(),
             read_preference=collection.read_preference,
         )
         planned: Document = answer["queryPlanner"]
         return planned
 
     def _limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
-        return {max_time: self.max_time_ms, "collation": EXACTLY} | mark()
+        return {max_time: self.max_time_ms, "collation": SIMPLE_COLLATION} | request_comment()
 
     def _with_index(
-        self, index: Keys | None, run: Callable[[Hint], T], *, strictly: bool = False
+        self, index: Keys | None, run: Callable[[Hint], T], *, require_index: bool = False
     ) -> T:
-        keys = None if index is None else self.names.keys(index)
+        keys = None if index is None else self.mapping.translate_keys(index)
         if keys is None:
             return run(None)
         try:
-            return self._run_with_one(keys, run)
+            return self._run_hinted(keys, run)
         except OperationFailure as error:
-            if strictly or not is_bad_hint(error):
+            if require_index or not is_bad_hint(error):
                 raise
         if str(keys) not in self._warned:
             self._warned.add(str(keys))
-            log.warning("no index on %s: queries will be slow; `jobmon init` makes it", dict(keys))
+            log.warning(
+                "no index on %s: queries will be slow; `jobmon init` creates it", dict(keys)
+            )
         return run(None)
 
-    def _run_with_one(self, keys: Keys, run: Callable[[Hint], T]) -> T:
-        """Run with the index on these keys; of several the one that compares exactly.
+    def _run_hinted(self, keys: Keys, run: Callable[[Hint], T]) -> T:
+        """Run with the index on these keys; if there are several, with the one that compares bytes.
 
-        If they differ in something else, in being unique for instance, the server chooses.
+        If they differ in something else (one is unique, say), the server chooses.
         """
         for hint in (dict(keys), exact_index_name(keys)):
             try:
@@ -260,15 +269,15 @@ class ReadCollection:
 
 
 def exact_index_name(keys: Keys) -> str:
-    """What `jobmon init` calls an index with the simple collation where the collection has another.
+    """The name that `jobmon init` gives an index where the collection has a collation.
 
-    The name that the server would choose is perhaps that of an index with the same keys.
+    The name that the server would choose may be taken by an index with the same keys.
     """
-    return "_".join([*(f"{field}_{order}" for field, order in keys), EXACTLY["locale"]])
+    return "_".join([*(f"{field}_{order}" for field, order in keys), SIMPLE_COLLATION["locale"]])
 
 
-def mark() -> dict[str, Any]:
-    """The option by which a query is known, in MongoDB's profiler and logs, as one of a request."""
+def request_comment() -> dict[str, Any]:
+    """The option that marks a query in MongoDB's profiler and logs with the request's id."""
     request_id = get_contextvars().get("request_id")
     return {} if request_id is None else {"comment": f"jobmon {request_id}"}
 
@@ -276,6 +285,10 @@ def mark() -> dict[str, Any]:
 def is_bad_hint(error: OperationFailure) -> bool:
     """Whether a query failed only because the index that it hints at does not exist."""
     return error.code in (BAD_VALUE, INDEX_NOT_FOUND) and "hint" in str(error).lower()
+
+
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _array_paths(plan: Any, path: str) -> Iterator[list[str]]:

@@ -127,16 +127,17 @@ COUNT_BY_STATUS_AND_TYPE: Document = {
 class CountsByName:
     """Adds up groups of jobs by (status label, type label), each within its `LabelBudget`."""
 
-    def __init__(self, names: FieldMapping) -> None:
-        self._names = names
+    def __init__(self, mapping: FieldMapping) -> None:
+        self._mapping = mapping
         self._statuses, self._types = LabelBudget(MAX_STATUSES, JobStatus), LabelBudget(MAX_TYPES)
 
     def add_up(self, groups: Iterable[Document]) -> Counter[tuple[str, str]]:
         """The sum of results of `COUNT_BY_STATUS_AND_TYPE`; the first groups get the labels."""
         counts: Counter[tuple[str, str]] = Counter()
         for group in groups:
-            status = self._statuses.label(self._names.status(group["_id"].get("status")))
-            counts[status, self._types.label(group["_id"].get("type"))] += int(group["count"])
+            status = self._mapping.to_contract_status(group["_id"].get("status"))
+            key = self._statuses.label(status), self._types.label(group["_id"].get("type"))
+            counts[key] += int(group["count"])
         return counts
 
     def learn(self, counts: Collection[tuple[str, str]]) -> None:

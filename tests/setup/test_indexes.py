@@ -90,7 +90,7 @@ def test_other_programs_can_create_their_own_indexes_afterwards(
     assert unique == ["jobId_1"]
     # Two indexes have the keys of the hint now.
     job_id = queue.enqueue("email.send")
-    found = connection_of(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, strictly=True)
+    found = connection_of(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, require_index=True)
     assert [job["jobId"] for job in found] == [job_id]
     assert "no index" not in caplog.text
 

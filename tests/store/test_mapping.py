@@ -11,7 +11,7 @@ from bson import ObjectId
 from jobmon.settings import Settings
 from jobmon.store.labels import label
 from jobmon.store.mapping import IS_ARRAY, DerivedStatus, FieldMapping
-from jobmon.store.profiles import profile_of
+from jobmon.store.profiles import Profile
 
 from ..conftest import NOW
 
@@ -26,7 +26,7 @@ SNAKE = FieldMapping(
         "leaseExpiresAt": "locked_at",
     },
     statuses={"done": "succeeded", "ok": "succeeded", "failed": "dlq"},
-    lags={"leaseExpiresAt": timedelta(minutes=10)},
+    offsets={"leaseExpiresAt": timedelta(minutes=10)},
 )
 BY_ID = FieldMapping(paths={"jobId": "_id", "createdAt": "_id", "type": "kind"})
 DERIVED = FieldMapping(
@@ -47,13 +47,13 @@ def test_the_contracts_own_documents_are_left_as_they_are() -> None:
     }
     stages = [{"$match": query}]
     job = {"_id": 1, "odd": 2}
-    assert own.are_ours
-    assert own.query(query) == query
-    assert own.pipeline(stages) == stages
-    assert own.document(job) is job
+    assert own.is_identity
+    assert own.translate_query(query) == query
+    assert own.translate_pipeline(stages) == stages
+    assert own.to_contract(job) is job
     assert own.projection(None) is None
     assert own.unknown == frozenset()
-    assert not FieldMapping.from_job_fields(jobId="job_id").are_ours
+    assert not FieldMapping.from_job_fields(jobId="job_id").is_identity
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_contracts_own_documents_are_left_as_they_are() -> None:
     ids=str,
 )
 def test_a_query_is_said_in_their_words(asked: Any, said: Any) -> None:
-    assert SNAKE.query(asked) == said
+    assert SNAKE.translate_query(asked) == said
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_query_is_said_in_their_words(asked: Any, said: Any) -> None:
     ids=str,
 )
 def test_an_id_and_a_creation_may_be_at_the_objectid(asked: Any, said: Any) -> None:
-    assert BY_ID.query(asked) == said
+    assert BY_ID.translate_query(asked) == said
 
 
 @pytest.mark.parametrize(
@@ -105,20 +105,20 @@ def test_an_id_and_a_creation_may_be_at_the_objectid(asked: Any, said: Any) -> N
 )
 def test_a_moment_is_the_first_id_that_could_be_made_then(moment: datetime, first: int) -> None:
     asked = {"createdAt": {"$gte": moment}}
-    assert BY_ID.query(asked) == {"_id": {"$gte": ObjectId(f"{first:08x}{'0' * 16}")}}
+    assert BY_ID.translate_query(asked) == {"_id": {"$gte": ObjectId(f"{first:08x}{'0' * 16}")}}
 
 
 def test_a_status_that_no_field_holds_is_asked_for_by_what_it_follows_from() -> None:
     expression = DERIVED.derived and DERIVED.derived.expression
-    assert DERIVED.query({"status": "leased"}) == {
+    assert DERIVED.translate_query({"status": "leased"}) == {
         "$and": [
             {"$or": [{"locked": True}]},
             {"$expr": {"$in": [expression, {"$literal": ["leased"]}]}},
         ]
     }
-    assert DERIVED.query({"status": {"$in": ["odd"]}}) == NOTHING  # it can never be that
+    assert DERIVED.translate_query({"status": {"$in": ["odd"]}}) == NOTHING  # it can never be that
     grouped = {"$group": {"_id": {"status": "$status", "type": "$type"}}}
-    assert DERIVED.pipeline([grouped]) == [
+    assert DERIVED.translate_pipeline([grouped]) == [
         {"$group": {"_id": {"status": expression, "type": "$kind"}}}
     ]
     assert DERIVED.projection(("status", "type")) == {
@@ -126,28 +126,41 @@ def test_a_status_that_no_field_holds_is_asked_for_by_what_it_follows_from() -> 
         "kind": True,
         "_status": expression,
     }
-    assert DERIVED.document({"_status": "leased", "kind": "a"}) == {"status": "leased", "type": "a"}
+    assert DERIVED.to_contract({"_status": "leased", "kind": "a"}) == {
+        "status": "leased",
+        "type": "a",
+    }
 
 
 def test_an_index_is_one_on_their_fields_or_none() -> None:
     by_status = [("status", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
-    assert SNAKE.keys(by_status) == [("state", 1), ("made.at", -1), ("_id", -1), ("kind", 1)]
-    assert SNAKE.keys([("createdBy", 1), ("createdAt", -1)]) is None
-    assert DERIVED.keys(by_status) is None
-    assert BY_ID.keys([("type", 1), ("createdAt", -1), ("_id", -1)]) == [("kind", 1), ("_id", -1)]
+    assert SNAKE.translate_keys(by_status) == [
+        ("state", 1),
+        ("made.at", -1),
+        ("_id", -1),
+        ("kind", 1),
+    ]
+    assert SNAKE.translate_keys([("createdBy", 1), ("createdAt", -1)]) is None
+    assert DERIVED.translate_keys(by_status) is None
+    assert BY_ID.translate_keys([("type", 1), ("createdAt", -1), ("_id", -1)]) == [
+        ("kind", 1),
+        ("_id", -1),
+    ]
     # By itself _id has an index that is always there, and upwards.
-    assert BY_ID.keys([("createdAt", -1), ("_id", -1)]) == [("_id", 1)]
-    assert BY_ID.keys([("jobId", 1)]) == [("_id", 1)]
-    assert BY_ID.order([("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]) == [("_id", -1)]
+    assert BY_ID.translate_keys([("createdAt", -1), ("_id", -1)]) == [("_id", 1)]
+    assert BY_ID.translate_keys([("jobId", 1)]) == [("_id", 1)]
+    assert BY_ID.translate_order([("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]) == [
+        ("_id", -1)
+    ]
 
 
 def test_an_expression_is_about_their_fields_but_a_literal_is_not() -> None:
     asked = {"$cond": [{"$eq": ["$type", {"$literal": "$type"}]}, "$$NOW", "$nextRunAt"]}
-    assert SNAKE.expression(asked) == {
+    assert SNAKE.translate_expression(asked) == {
         "$cond": [{"$eq": ["$kind", {"$literal": "$type"}]}, "$$NOW", None]
     }
-    assert SNAKE.expression("$type", under="_job") == "$_job.kind"
-    assert BY_ID.expression("$createdAt", under="_job") == {
+    assert SNAKE.translate_expression("$type", under="_job") == "$_job.kind"
+    assert BY_ID.translate_expression("$createdAt", under="_job") == {
         "$convert": {"input": "$_job._id", "to": "date", "onError": None}
     }
 
@@ -161,24 +174,24 @@ def test_what_is_read_is_what_is_told_of_and_no_path_twice() -> None:
 
 def test_a_document_is_told_in_the_contracts_words() -> None:
     job = {"_id": 7, "kind": "a", "state": "ok", "made": {"at": NOW}, "locked_at": NOW, "status": 9}
-    assert SNAKE.document(job) == {
+    assert SNAKE.to_contract(job) == {
         "_id": 7,
         "type": "a",
         "status": "succeeded",
         "createdAt": NOW,
         "leaseExpiresAt": NOW + timedelta(minutes=10),
     }
-    assert SNAKE.document({"_id": 7, "made": "then", "state": ["ok"], "locked_at": "now"}) == {
+    assert SNAKE.to_contract({"_id": 7, "made": "then", "state": ["ok"], "locked_at": "now"}) == {
         "_id": 7,
         "status": ["ok"],
         "leaseExpiresAt": "now",
     }
-    assert BY_ID.document({"_id": ID}) == {
+    assert BY_ID.to_contract({"_id": ID}) == {
         "_id": ID,
         "jobId": ID,
         "createdAt": ID.generation_time,
     }
-    assert BY_ID.document({"_id": "text"}) == {"_id": "text", "jobId": "text", "createdAt": None}
+    assert BY_ID.to_contract({"_id": "text"}) == {"_id": "text", "jobId": "text", "createdAt": None}
 
 
 STATES = FieldMapping.from_job_fields(status="done")
@@ -201,17 +214,17 @@ STATES = replace(
     ],
 )
 def test_status_names_map_every_value_that_has_the_label(value: Any, word: Any) -> None:
-    assert STATES.status(value) == word
-    assert STATES.document({"_id": 1, "done": value})["status"] == word
-    query = STATES.query({"status": label(word)})["done"]
+    assert STATES.to_contract_status(value) == word
+    assert STATES.to_contract({"_id": 1, "done": value})["status"] == word
+    query = STATES.translate_query({"status": label(word)})["done"]
     assert value in (query["$in"] if isinstance(query, dict) else [query])
 
 
 def test_status_names_map_a_missing_status() -> None:
-    assert STATES.document({"_id": 1})["status"] == "unseen"
-    assert "status" not in FieldMapping.from_job_fields().document({"_id": 1})
-    assert FieldMapping.from_job_fields().query({"status": "null"}) == {"status": None}
-    assert FieldMapping.from_job_fields().query({"status": '"null"'}) == {
+    assert STATES.to_contract({"_id": 1})["status"] == "unseen"
+    assert "status" not in FieldMapping.from_job_fields().to_contract({"_id": 1})
+    assert FieldMapping.from_job_fields().translate_query({"status": "null"}) == {"status": None}
+    assert FieldMapping.from_job_fields().translate_query({"status": '"null"'}) == {
         "status": {"$in": ['"null"', "null"]}
     }
 
@@ -219,20 +232,22 @@ def test_status_names_map_a_missing_status() -> None:
 def test_an_array_is_looked_for_at_every_part_of_a_path() -> None:
     names = FieldMapping(paths={"createdBy": "input.user.id"})
     parts = ("input", "input.user", "input.user.id")
-    assert names.query({"createdBy": IS_ARRAY}) == {"$or": [{part: IS_ARRAY} for part in parts]}
+    assert names.translate_query({"createdBy": IS_ARRAY}) == {
+        "$or": [{part: IS_ARRAY} for part in parts]
+    }
 
 
 def test_settings_correct_a_profile() -> None:
     def jobs(**given: Any) -> FieldMapping:
-        return profile_of(Settings(mongo_uri="mongodb://db", **given)).jobs
+        return Profile.from_settings(Settings(mongo_uri="mongodb://db", **given)).jobs
 
     assert "createdAt" in jobs(profile="celery").unknown
-    assert jobs(profile="celery", job_fields={"createdAt": "made"}).knows_creation
-    assert jobs(profile="celery", status_names={"PROGRESS": "leased"}).status("PROGRESS") == (
-        "leased"
-    )
-    assert jobs(profile="celery").status("PROGRESS") == "PROGRESS"
+    assert jobs(profile="celery", job_fields={"createdAt": "made"}).has_creation_time
+    assert jobs(profile="celery", status_names={"PROGRESS": "leased"}).to_contract_status(
+        "PROGRESS"
+    ) == ("leased")
+    assert jobs(profile="celery").to_contract_status("PROGRESS") == "PROGRESS"
     mine = jobs(profile="agenda", job_fields={"status": "state", "leaseExpiresAt": "until"})
-    assert mine.query({"status": "dlq"}) == {"state": "dlq"}
-    assert mine.query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
+    assert mine.translate_query({"status": "dlq"}) == {"state": "dlq"}
+    assert mine.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
     assert jobs(profile="agenda").unknown == {"createdBy", "maxAttempts", "updatedAt"}
