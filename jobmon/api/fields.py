@@ -7,7 +7,8 @@ too. `json_schema` is the OpenAPI schema of a field, where its marshmallow type 
 
 import re
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 from bson import DBRef
 from bson.datetime_ms import DatetimeMS
@@ -19,9 +20,12 @@ from jobmon.store.bson_json import to_iso, to_json, to_text, to_utc
 from jobmon.store.cursor import Cursor
 
 
-def describe(description: str, **more: Any) -> dict[str, Any]:
-    """Keyword arguments that describe a field in the OpenAPI document."""
-    return {"metadata": {"description": description, **more}}
+def describe(description: str, *, nullable: bool = False, **metadata: Any) -> dict[str, Any]:
+    """Keyword arguments that describe a field in the OpenAPI document.
+
+    `metadata` may have `enum`, the possible values, and `optional`, for a field that may be absent.
+    """
+    return {"allow_none": nullable, "metadata": {"description": description, **metadata}}
 
 
 def redact(value: Any) -> Any:
@@ -70,31 +74,42 @@ def clean_error(value: Any, *, stack: bool) -> dict[str, str | None] | None:
     return {part: None if error.get(part) is None else to_text(error[part]) for part in parts}
 
 
-class Text(fields.String):
+_Clean: TypeAlias = "staticmethod[[Any], Any]"
+
+
+class _DocumentField(fields.Raw):
+    """A field of a watched document: null if missing, otherwise what `clean` returns."""
+
+    json_schema: ClassVar[dict[str, Any]] = {}
+    clean: ClassVar[_Clean]
+
+    def __init__(self, description: str, *, missing: Any = None, **kwargs: Any) -> None:
+        metadata = {"description": description}
+        super().__init__(dump_default=missing, metadata=metadata, **kwargs)
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        shown = type(self).clean(value)
+        return to_iso(shown) if isinstance(shown, datetime) else shown
+
+
+class Text(_DocumentField):
     """A string or null."""
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
-
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        return clean_text(value)
+    clean: ClassVar[_Clean] = staticmethod(clean_text)
 
 
 class FreeText(Text):
     """A string or null, with secrets replaced."""
 
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        return clean_free_text(value)
+    clean: ClassVar[_Clean] = staticmethod(clean_free_text)
 
 
-class DateOrText(fields.String):
+class DateOrText(Text):
     """A date as ISO 8601 in UTC, or null; a value that is no date is shown as text."""
 
-    # No `format`: a document may hold text, or a year of five digits, instead of a date.
-    json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
-
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        shown = clean_date(value)
-        return to_iso(shown) if isinstance(shown, datetime) else shown
+    # The schema has no `format`: it may be text, or a year of five digits.
+    clean: ClassVar[_Clean] = staticmethod(clean_date)
 
 
 class Date(DateOrText):
@@ -103,13 +118,11 @@ class Date(DateOrText):
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "date-time"}
 
 
-class Number(fields.Raw):
+class Number(_DocumentField):
     """A number or null."""
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["number", "null"]}
-
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> int | float | None:
-        return clean_number(value)
+    clean: ClassVar[_Clean] = staticmethod(clean_number)
 
 
 class Count(Number):
@@ -118,24 +131,28 @@ class Count(Number):
     json_schema: ClassVar[dict[str, Any]] = {"type": "integer"}
 
 
-class RedactedJson(fields.Raw):
+class RedactedJson(_DocumentField):
     """Any JSON, with the values of secret keys replaced."""
 
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
-        return redact(value)
+    clean: ClassVar[_Clean] = staticmethod(redact)
 
 
-class ErrorOrNull(fields.Raw):
-    """A `JobError`, or with `stack` an `AttemptError`; null if there is no error."""
+class ErrorWithoutStack(_DocumentField):
+    """A `JobError` or null."""
 
-    def __init__(self, *, stack: bool, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._stack = stack
-        reference = f"#/components/schemas/{'AttemptError' if stack else 'JobError'}"
-        self.json_schema = {"anyOf": [{"$ref": reference}, {"type": "null"}]}
+    json_schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [{"$ref": "#/components/schemas/JobError"}, {"type": "null"}]
+    }
+    clean: ClassVar[_Clean] = staticmethod(partial(clean_error, stack=False))
 
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> dict[str, str | None] | None:
-        return clean_error(value, stack=self._stack)
+
+class ErrorWithStack(ErrorWithoutStack):
+    """An `AttemptError` or null."""
+
+    json_schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [{"$ref": "#/components/schemas/AttemptError"}, {"type": "null"}]
+    }
+    clean: ClassVar[_Clean] = staticmethod(partial(clean_error, stack=True))
 
 
 def default_none() -> None:

@@ -4,12 +4,10 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from marshmallow import fields
 from pymongo.errors import PyMongoError
 
 from jobmon.api import examples
-from jobmon.api.answers import Answer, Error
-from jobmon.api.fields import describe
+from jobmon.api.answers import Answer, Error, boolean, integer, nested, number, string
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.failures import Failure, classify_failure
@@ -23,58 +21,56 @@ log = logging.getLogger(__name__)
 class Liveness(Answer):
     """The process is up."""
 
-    status = fields.String(**describe("`ok`.", enum=["ok"]))
+    status = string("`ok`.", enum=["ok"])
 
 
 class DatabaseCheck(Answer):
     """The watched database responds."""
 
-    ping_ms = fields.Float(**describe("Duration of a ping, in milliseconds."))
-    readable = fields.Boolean(
-        allow_none=True,
-        **describe("Whether the watched collections can be read; null if unknown."),
+    ping_ms = number("Duration of a ping, in milliseconds.")
+    readable = boolean(
+        "Whether the watched collections can be read; null if unknown.", nullable=True
     )
-    reason = fields.String(**describe("Why `readable` is unknown.", optional=True))
+    reason = string("Why `readable` is unknown.", optional=True)
 
 
 class BuildProgress(Answer):
     """Progress of the collector's first count."""
 
-    counted = fields.Integer(**describe("Jobs counted so far."))
-    estimated = fields.Integer(**describe("Estimated number of all jobs."))
+    counted = integer("Jobs counted so far.")
+    estimated = integer("Estimated number of all jobs.")
 
 
 class RollupCheck(Answer):
     """State of the collector's statistics; without fresh ones, jobs are counted live."""
 
-    fresh = fields.Boolean(**describe("Whether the collector's statistics are fresh."))
-    build = fields.Nested(
+    fresh = boolean("Whether the collector's statistics are fresh.")
+    build = nested(
         BuildProgress,
-        allow_none=True,
-        **describe("Progress of the first count, if not fresh; null without one.", optional=True),
+        "Progress of the first count, if not fresh; null without one.",
+        optional=True,
+        nullable=True,
     )
-    reason = fields.String(**describe("Why the state of the collector is unknown.", optional=True))
-    failure = fields.String(
-        **describe(
-            "Exception that stopped a collector in a web process in the last five minutes. It is "
-            "restarted.",
-            optional=True,
-        )
+    reason = string("Why the state of the collector is unknown.", optional=True)
+    failure = string(
+        "Exception that stopped a collector in a web process in the last five minutes. It is "
+        "restarted.",
+        optional=True,
     )
 
 
 class ReadinessChecks(Answer):
     """Results of the checks."""
 
-    database = fields.Nested(DatabaseCheck)
-    rollup = fields.Nested(RollupCheck)
+    database = nested(DatabaseCheck, "The watched database.")
+    rollup = nested(RollupCheck, "The collector.")
 
 
 class Readiness(Answer):
     """The watched collections can be read."""
 
-    status = fields.String(**describe("`ready`.", enum=["ready"]))
-    checks = fields.Nested(ReadinessChecks)
+    status = string("`ready`.", enum=["ready"])
+    checks = nested(ReadinessChecks, "Results of the checks.")
 
 
 def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens) -> Routes:

@@ -219,11 +219,11 @@ class ListParameters(_ListParameters):
     )
     condition = fields.String(
         load_default=default_none,
-        allow_none=True,
         validate=validate.OneOf([*JobCondition, ""]),
         **describe(
             "`due`: waiting jobs that may be leased now, in order of nextRunAt. `expired`: leased "
-            "jobs whose lease has expired, in order of leaseExpiresAt."
+            "jobs whose lease has expired, in order of leaseExpiresAt.",
+            nullable=True,
         ),
     )
     finished_from = OptionalDate(
