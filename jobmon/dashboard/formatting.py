@@ -1,7 +1,10 @@
 """Statuses, instants, trends and addresses as the templates need them."""
 
+import re
 from datetime import datetime
 from urllib.parse import quote, urlencode
+
+from markupsafe import Markup, escape
 
 from jobmon.domain import AttemptStatus, JobStatus
 
@@ -15,6 +18,7 @@ STATUS_WORDS = {
     AttemptStatus.RUNNING: "running",
     AttemptStatus.EXPIRED: "expired",
 }
+_COMMAND = re.compile(r"`(jobmon [a-z]+)`")
 
 
 def status_word(status: str | None) -> str:
@@ -37,6 +41,11 @@ def local_minute(moment: str | None) -> str:
         return datetime.fromisoformat(moment or "").strftime("%Y-%m-%dT%H:%M")
     except ValueError:
         return ""
+
+
+def mark_commands(text: str) -> Markup:
+    """The text with jobmon's commands, in backticks, as code."""
+    return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def spark(values: list[float | None]) -> str:

@@ -28,6 +28,7 @@ FILTERS = (
     formatting.status_word,
     formatting.instant,
     formatting.local_minute,
+    formatting.mark_commands,
     formatting.spark,
     label,
 )

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from jobmon.dashboard.formatting import instant, local_minute, query, spark, status_word
+from jobmon.dashboard.formatting import (
+    instant,
+    local_minute,
+    mark_commands,
+    query,
+    spark,
+    status_word,
+)
 from jobmon.humanize import duration, grouped, percent
 
 from ..conftest import DATE, NOW
@@ -85,6 +92,11 @@ def test_instant_is_iso_and_other_texts_are_unchanged() -> None:
     assert instant(moment) == f"{DATE}T03:00:00.123Z"
     assert instant("last Tuesday") == "last Tuesday"
     assert instant(None) == ""
+
+
+def test_mark_commands_escapes_everything_else() -> None:
+    marked = mark_commands("<b> `<i>` `jobmon init`")
+    assert marked == "&lt;b&gt; `&lt;i&gt;` <code>jobmon init</code>"
 
 
 @pytest.mark.parametrize(

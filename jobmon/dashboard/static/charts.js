@@ -211,7 +211,11 @@ function showMessage(text) {
   plots = [];
   const line = document.createElement("p");
   line.className = "none";
-  line.textContent = text;
+  text.split("`").forEach((span, index) => {
+    const code = document.createElement("code");
+    code.textContent = span;
+    line.append(index % 2 ? code : span);
+  });
   container.replaceChildren(line);
 }
 
