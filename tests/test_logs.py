@@ -1,5 +1,5 @@
-"""The formatter: would catch a secret in a line, a line that no machine can read, and a stack that
-quotes the data that it stumbled over."""
+"""The formatter: would catch a secret in a line, a line that is not JSON, and a stack that quotes
+data."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def line(make_settings: Callable[..., Settings]) -> Any:
     return line
 
 
-def test_a_line_is_one_json_object_that_begins_with_when_and_how_bad(line: Any) -> None:
+def test_a_line_is_one_json_object_that_begins_with_time_and_level(line: Any) -> None:
     values = line("two\nlines of %s", "Grüße")
     assert list(values)[:4] == ["timestamp", "level", "logger", "event"]
     assert (values["level"], values["logger"]) == ("warning", "some")
@@ -65,7 +65,7 @@ def test_no_secret_is_logged(line: Any, message: str, shown: str) -> None:
     assert line("%s", message)["event"] == shown
 
 
-def test_an_exception_is_its_stack_without_the_data_that_it_quotes(line: Any) -> None:
+def test_an_exception_is_logged_with_its_stack_and_without_its_message(line: Any) -> None:
     pin = "-".join(["47", "11"])
 
     def fails(pin: str) -> None:
@@ -91,13 +91,13 @@ def test_the_message_of_an_exception_about_the_machine_is_logged(line: Any) -> N
     )
 
 
-# Each shows a text as another one, or moves the cursor: directions, C1 controls, line separators.
+# Each changes how a text looks, or moves the cursor: directions, C1 controls, line separators.
 MISLEADING = "\u202a\u202e\u2066\u2069\u200e\u200f\u061c\x7f\x80\x85\x9b\x9f"
 MISLEADING += "\u2028\u2029\ufeff\u200b\U000e0041"
 
 
 def structured(event: str, error: BaseException, **values: Any) -> logging.LogRecord:
-    """A record as structlog hands it to the formatter."""
+    """A record as structlog passes it to the formatter."""
     message: Any = {"event": event, "exc_info": error, **values}
     record = logging.LogRecord("some", 30, "", 0, message, (), None)
     vars(record).update(_logger=None, _name="warning")
@@ -124,13 +124,13 @@ def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
         shown = formatter.format(structured(text, error, address=text, more=[{"a": text}]))
         first, _, stack = shown.partition("\n")
         assert f"a{json.dumps(character)[1:-1]}b" in first
-        assert first.count("\x1b") == plain.count("\x1b")  # the colours alone
+        assert first.count("\x1b") == plain.count("\x1b")  # of the colours
         assert "\nb" not in stack
         assert character in "\x1b\n" or character not in shown
         assert "FileNotFoundError" in stack
 
 
-def test_on_a_terminal_lines_are_for_people_and_else_json() -> None:
+def test_lines_are_readable_on_a_terminal_and_else_json() -> None:
     program = "from jobmon import logs; import logging; logs.configure('INFO');"
     program += "logging.getLogger('some').warning('a %s', 'word')"
     screen, terminal = pty.openpty()
@@ -155,7 +155,7 @@ def test_the_secrets_of_every_app_of_a_process_are_hidden(
     assert json.loads(logged)["event"] == "[redacted], [redacted]"
 
 
-def test_logging_that_is_set_up_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configure_keeps_handlers_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     logs.configure("DEBUG")

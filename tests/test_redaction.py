@@ -1,5 +1,5 @@
-"""Redaction: would catch a secret that is shown, a harmless value that is hidden, and a text that
-takes longer than its length to look through."""
+"""Redaction: would catch a secret that is shown, a harmless value that is hidden, and a text
+whose search takes more than linear time."""
 
 import base64
 import json
@@ -133,7 +133,7 @@ def test_a_key_that_only_resembles_one_is_shown(key: str) -> None:
     assert Redactor().redact({key: "value"}) == {key: "value"}
 
 
-def test_secrets_are_redacted_at_any_depth_and_whole() -> None:
+def test_secrets_are_redacted_at_any_depth() -> None:
     payload = {
         "a": [{"b": {"token": "x"}}, [{"secret": {"deep": 1}}], "token"],
         "passwords": ["one", "two"],
@@ -144,16 +144,16 @@ def test_secrets_are_redacted_at_any_depth_and_whole() -> None:
         "passwords": REDACTED,
         "pin": REDACTED,
     }
-    assert payload["pin"] is None  # the document itself is left alone
+    assert payload["pin"] is None  # the document itself is unchanged
 
 
-def test_keys_that_are_set_replace_the_default_ones() -> None:
+def test_given_keys_replace_the_default_ones() -> None:
     redactor = Redactor(["shoe_size", "", "--"])
     assert redactor.redact({"shoeSize": 43, "token": "x"}) == {"shoeSize": REDACTED, "token": "x"}
 
 
 @pytest.mark.parametrize("value", ["text", 1, None, True, [], {}])
-def test_what_has_no_keys_is_unchanged(value: object) -> None:
+def test_a_value_without_keys_is_unchanged(value: object) -> None:
     assert Redactor().redact(value) == value
 
 
@@ -211,7 +211,7 @@ def test_an_ordinary_document_stays_readable(document: dict[str, Any]) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_pairs_and_holders_of_secrets(given: Any, shown: Any) -> None:
+def test_pairs_and_holders_of_secrets_are_redacted(given: Any, shown: Any) -> None:
     assert Redactor().redact(given) == shown
 
 
@@ -316,8 +316,8 @@ def test_json_in_a_text_is_redacted_as_json() -> None:
         "auth": {"x": REDACTED},
         "n": REDACTED,
     }
-    as_it_is = '{ "a":1,\n"b": [2, "é"] }'
-    assert Redactor().redact(as_it_is) == as_it_is
+    unchanged = '{ "a":1,\n"b": [2, "é"] }'
+    assert Redactor().redact(unchanged) == unchanged
     assert HIDDEN not in Redactor().redact(f'{{"a": "Bearer {HIDDEN}", "a": 1}}')
 
 
@@ -383,11 +383,11 @@ HOSTILE = r"""
 
 
 @pytest.mark.parametrize("piece", HOSTILE.split())
-def test_a_hostile_text_is_looked_through_in_linear_time(piece: str) -> None:
+def test_a_hostile_text_is_searched_in_linear_time(piece: str) -> None:
     # Quadratic patterns take minutes for this, not fractions of a second.
     Redactor().redact(piece.replace("_", " ") * (200_000 // len(piece)))
 
 
-def test_what_is_nested_too_deeply_for_json_is_searched_as_text() -> None:
+def test_json_that_is_nested_too_deeply_is_searched_as_text() -> None:
     text = "[" * 50_000 + f'"Bearer {HIDDEN}"' + "]" * 50_000
     assert HIDDEN not in Redactor().redact(text)

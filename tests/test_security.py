@@ -1,5 +1,5 @@
-"""docs/security.md: would catch a test that it names and that is not there, a requirement that it
-passes over, and roles that are not what `jobmon init` makes."""
+"""docs/security.md: would catch a name of a test that does not exist, a missing requirement, and
+roles that differ from those of `jobmon init`."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from jobmon.setup.users import QueueRoles
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/security.md").read_text()
 
-# OWASP ASVS 5.0.0: how many requirements each section has, and which of them are of level 3 only.
+# OWASP ASVS 5.0.0: the number of requirements of each section, and those of level 3 only.
 SECTIONS: dict[str, tuple[int, set[int]]] = {
     "1.1": (2, set()),
     "1.2": (10, {10}),
@@ -96,14 +96,14 @@ SECTIONS: dict[str, tuple[int, set[int]]] = {
 
 
 def rows() -> list[list[str]]:
-    """The checklist's rows by their cells, without its chapters' names."""
+    """The cells of each row of the checklist, without the rows that name chapters."""
     table = TEXT[TEXT.index("| requirement |") :].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line]
     return [row for row in cells if not row[0].startswith("**")]
 
 
 def requirements(cell: str) -> list[str]:
-    """`1.3.1, 1.3.4` and what a dash leaves out, in full."""
+    """The numbers in a cell such as `1.3.1, 1.3.4`; a dash makes a range."""
     found = []
     for part in cell.split(", "):
         first, _, last = part.partition("–")
@@ -113,7 +113,7 @@ def requirements(cell: str) -> list[str]:
     return found
 
 
-def test_every_test_that_is_named_exists() -> None:
+def test_every_named_test_exists() -> None:
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)
     assert len(named) > 100
     functions: dict[str, set[str]] = {}
@@ -123,11 +123,11 @@ def test_every_test_that_is_named_exists() -> None:
     assert [f"{file}::{name}" for file, name in named if name not in functions[file]] == []
 
 
-def test_every_file_that_is_named_exists() -> None:
+def test_every_named_file_exists() -> None:
     named = re.findall(r"`((?:jobmon|docs|bench|api)/[\w/.-]+|[\w.-]+\.(?:txt|yml|md))`", TEXT)
     assert len(named) > 15
-    there = [(ROOT / name).exists() or (ROOT / "tests" / name).exists() for name in named]
-    assert [name for name, exists in zip(named, there, strict=True) if not exists] == []
+    exists = [(ROOT / name).exists() or (ROOT / "tests" / name).exists() for name in named]
+    assert [name for name, is_there in zip(named, exists, strict=True) if not is_there] == []
 
 
 def test_every_requirement_up_to_level_2_has_its_line() -> None:
@@ -137,23 +137,23 @@ def test_every_requirement_up_to_level_2_has_its_line() -> None:
         for number in range(1, count + 1)
         if number not in third
     }
-    told = [one for row in rows() for one in requirements(row[0])]
-    assert len(told) == len(set(told))
-    assert set(told) == wanted
+    listed = [one for row in rows() for one in requirements(row[0])]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == wanted
 
 
-def test_what_is_met_says_by_what() -> None:
-    for requirement, asks, stand, how in rows():
-        assert asks, requirement
-        assert stand in ("met", "part", "no", "yours", "none"), requirement
-        if stand in ("part", "no"):
+def test_a_requirement_that_is_met_names_its_proof() -> None:
+    for requirement, subject, status, how in rows():
+        assert subject, requirement
+        assert status in ("met", "part", "no", "yours", "none"), requirement
+        if status in ("part", "no"):
             assert how, requirement
-        if stand == "met":
+        if status == "met":
             assert "`" in how or requirement == "4.1.2", requirement
 
 
-def test_the_roles_are_as_written() -> None:
-    before = TEXT[: TEXT.index("Neither may")]
+def test_the_roles_are_those_of_init() -> None:
+    before = TEXT[: TEXT.index("Neither role")]
     table = re.findall(r"^\|(.*)\| (.*) \| (`.*`) \|$", before, re.MULTILINE)
     written: dict[str, list[tuple[str, list[str]]]] = {}
     role = ""

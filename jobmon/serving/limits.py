@@ -11,7 +11,7 @@ MAX_RECEIVED_BYTES = 16 * 1_024 * 1_024  # of all unfinished requests of a worke
 MAX_UNSENT_BYTES = 64 * 1_024 * 1_024  # of all answers of a worker that clients have not read
 MAX_LINGER_BYTES = 1_024 * 1_024
 MAX_STREAM_BYTES = 64 * 1_024  # unsent: a thread that streams an export waits above this
-# Small enough to notice progress: the kernel reports free space when a third of it is free.
+# Small enough to notice progress: the kernel reports space once a third is free.
 SEND_BUFFER_BYTES = 256 * 1_024
 RECEIVE_BYTES = 64 * 1_024
 SPARE_DESCRIPTORS = 256  # for the database, files and threads

@@ -42,7 +42,7 @@ def refuse_before_stopping(server: Any) -> None:
 
 
 def refuse_connections(listeners: Iterable[socket.socket]) -> None:
-    """Ignore new connections, in all processes that share the sockets; Linux only.
+    """Ignore new connections, for all processes with these sockets; Linux only.
 
     A client repeats its SYN after a second, and is refused once the socket is closed.
     """

@@ -50,7 +50,7 @@ _CODES = {
 
 
 class ApiError(Exception):
-    """A failure, as it is answered to the caller.
+    """A failure that is answered to the caller.
 
     `failure` is the kind of database failure that caused it, if one did.
 

@@ -1,5 +1,5 @@
-"""At gunicorn's door: would catch a worker that goes on taking a revoked token, a request too large
-or ambiguous that gets in, and a proxy that is believed though nobody set one."""
+"""Requests to a real gunicorn: would catch a worker that still accepts a revoked token, a
+request that is too large or ambiguous, and a proxy that is trusted without the setting."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def uri(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def own(database: Database[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """Where jobmon's own database is."""
+    """Settings with a database of jobmon's own."""
     name = f"own_{uuid4().hex}"
     yield {"JOBMON_ROLLUP_DB": name}
     database.client.drop_database(name)
@@ -68,17 +68,17 @@ def test_a_revoked_token_opens_no_worker_after_two_seconds(
         assert done.returncode == 0, done.stderr
         revoked_at = time.monotonic()
         eventually(lambda: {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {401})
-        # Once the list was kept for its time nobody can have an older one.
+        # After the time that the list is cached no worker can have an older one.
         eventually(lambda: time.monotonic() > revoked_at + HOLDS_WITHIN_S)
         assert {web.get("/jobs", token) for _ in range(8 * WORKERS)} == {401}
         assert {web.get("/jobs", other) for _ in range(WORKERS)} == {200}
 
 
 def ask(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, str]:
-    """Send exactly that, and Host; the answer's status, and all of the answer."""
+    """Send a request line, Host and `headers`; returns the status and the whole answer."""
     lines = [line + b" HTTP/1.1", b"Host: localhost", b"Connection: close", *headers]
     with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
-        with suppress(ConnectionError):  # refused before it was read to its end
+        with suppress(ConnectionError):  # refused before it was read completely
             connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         answer = b""
         with suppress(ConnectionError):
@@ -90,7 +90,7 @@ def ask(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int,
 FORM = b"Content-Type: application/x-www-form-urlencoded"
 BEARER = b"Authorization: Bearer "
 MEGABYTE = b"x" * 1_000_000
-# What is refused: the request and the status, with the error's code where we are asked at all.
+# Refused requests with the status, and a code or a text in the answer.
 REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
     "a long token": ((b"GET /jobs", BEARER + b"x" * 8_000), 401, "token_invalid"),
     "a longer token": ((b"GET /jobs", BEARER + b"x" * 9_000), 431, ""),
@@ -116,16 +116,16 @@ REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
 }
 
 
-def test_what_is_too_large_or_ambiguous_is_refused_and_the_rest_goes_on(
+def test_requests_that_are_too_large_or_ambiguous_are_refused(
     uri: str, api: Api, tmp_path: Path
 ) -> None:
     with door(uri, tmp_path, JOBMON_WORKERS="1") as web:
         for name, (request, status, code) in REFUSED.items():
-            told, answer = ask(web, *request)
-            assert told == status, name
+            answered, answer = ask(web, *request)
+            assert answered == status, name
             assert code in answer, name
             assert "Traceback" not in answer, name
-        # Nobody set a proxy: not even one on this machine is believed.
+        # Without the setting not even a proxy on this machine is trusted.
         for header in (
             b"X-Forwarded-Proto: https",
             b"X-Forwarded-Ssl: on",
@@ -142,7 +142,7 @@ def test_what_is_too_large_or_ambiguous_is_refused_and_the_rest_goes_on(
         assert "Traceback" not in web.stop()
 
 
-def test_a_proxy_that_is_set_is_believed(uri: str, tmp_path: Path) -> None:
+def test_a_proxy_is_trusted_with_the_setting(uri: str, tmp_path: Path) -> None:
     with door(uri, tmp_path, JOBMON_WORKERS="1", JOBMON_TRUSTED_PROXIES="1") as web:
         by_proxy = (b"X-Forwarded-Proto: https", b"X-Forwarded-For: 203.0.113.9")
         status, answer = ask(web, b"GET /jobs", *by_proxy)

@@ -1,5 +1,5 @@
-"""What a running service logs: would catch a secret that gets out in any way that an operator's
-settings, a caller or a document can bring one in, and traces that tell nothing of the queries."""
+"""The log of a running service: would catch a secret from settings, callers or documents in it, and
+traces without the queries."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ def ask(web: Web, path: str, **headers: str) -> int:
         connection.close()
 
 
-def test_no_secret_that_anyone_brings_in_is_ever_logged(
+def test_secrets_of_settings_callers_and_documents_are_not_logged(
     mongod: Mongod, database: Database[dict[str, Any]], api: Api, tmp_path: Path
 ) -> None:
     database.jobs.insert_one(
@@ -74,9 +74,7 @@ def test_no_secret_that_anyone_brings_in_is_ever_logged(
         assert secret not in log
 
 
-def test_a_password_of_the_database_is_not_logged_when_it_is_refused_or_away(
-    tmp_path: Path, api: Api
-) -> None:
+def test_the_password_of_a_database_that_is_away_is_not_logged(tmp_path: Path, api: Api) -> None:
     uri = f"mongodb://reader:{PLANTED}@127.0.0.1:{free_port()}/shop"
     web = Web(uri, tmp_path / "log", JOBMON_SERVER_SELECTION_TIMEOUT_MS="200")
     try:
@@ -85,14 +83,14 @@ def test_a_password_of_the_database_is_not_logged_when_it_is_refused_or_away(
         assert ask(web, "/jobs", Authorization=f"Bearer {api.token()}") == 503
     finally:
         log = web.stop()
-    told = [json.loads(line) for line in log.splitlines()]
+    lines = [json.loads(line) for line in log.splitlines()]
     for event in ("cannot be read: no server answers", "jobs.own_jobs: database unavailable"):
-        assert [line["level"] for line in told if event in line["event"]] == ["error"]
+        assert [line["level"] for line in lines if event in line["event"]] == ["error"]
     assert PLANTED not in log
 
 
 class Spans(BaseHTTPRequestHandler):
-    """An OpenTelemetry collector, as far as traces go."""
+    """An OpenTelemetry collector for traces."""
 
     received: list[Any]
 
@@ -110,7 +108,7 @@ class Spans(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def spans() -> Iterator[tuple[str, list[Any]]]:
-    """Where to send spans, and those that came."""
+    """The endpoint for spans, and the spans that it received."""
     received: list[Any] = []
     handler = type("Handler", (Spans,), {"received": received})
     server = HTTPServer(("127.0.0.1", 0), handler)
@@ -122,7 +120,7 @@ def spans() -> Iterator[tuple[str, list[Any]]]:
     server.server_close()
 
 
-def test_traces_have_a_span_for_the_request_and_for_each_query_in_it(
+def test_traces_have_a_span_for_a_request_and_for_each_query(
     mongod: Mongod,
     database: Database[dict[str, Any]],
     api: Api,

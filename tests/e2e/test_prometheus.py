@@ -34,7 +34,7 @@ ASKED = 20
 
 @contextmanager
 def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
-    """Its port."""
+    """Run Prometheus; yields its port."""
     binary = shutil.which("prometheus")
     if binary is None:
         assert not os.environ.get("CI"), "Prometheus is missing: apt-get install prometheus"
@@ -66,7 +66,7 @@ def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
 
 
 def ask(port: int, query: str) -> dict[str, float]:
-    """The answer's values by the one label that is left, `` if none is; nothing while starting."""
+    """The values by their only label, or by "" without one; empty while Prometheus starts."""
     try:
         url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(query)}"
         with urlopen(url, timeout=5) as answer:
@@ -82,7 +82,7 @@ def ask(port: int, query: str) -> dict[str, float]:
 
 
 def work(queue: JobQueue) -> None:
-    """Seven jobs: three succeed, one is given up, one is held."""
+    """Seven jobs: three succeed, one is dead-lettered, one is leased."""
     for _ in range(6):
         queue.enqueue("email.send", max_attempts=1)
     queue.enqueue("report.build")
@@ -118,7 +118,7 @@ def web(
     )
     try:
         eventually(web.answers)
-        # Totals begin with the hour of the first look.
+        # Totals begin with the hour in which the collector starts.
         state = database.client[rollups].state
         eventually(lambda: state.find_one({"name": COUNTERS}))
         work(JobQueue(database))
@@ -130,7 +130,7 @@ def web(
 
 def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_path: Path) -> None:
     token = real_api.token()
-    for _ in range(ASKED):  # by whichever worker is free
+    for _ in range(ASKED):  # by any worker
         assert web.get("/jobs/none", token) == 403
     expected = {
         'sum by (status) (jobmon_jobs{type="email.send"} > 0)': {

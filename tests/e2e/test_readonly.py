@@ -1,6 +1,5 @@
-"""That jobmon only reads, and reads by TLS, on a server that asks for both: would catch a write to
-the watched database that is tried, one that is allowed, a connection that falls back to plain
-text, and a password in the log."""
+"""A server with TLS and users, which jobmon only reads: would catch a write to the watched database
+that is tried or allowed, a connection that falls back to plain text, and a password in the log."""
 
 import json
 import logging
@@ -43,7 +42,7 @@ WATCHED, OWN, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
 ROLES = QueueRoles(WATCHED, COLLECTIONS, (OWN, STATE))
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
-# Users of an operator's own, with what they may do: less than what `jobmon init` grants.
+# Users that an operator made, with fewer rights than `jobmon init` grants.
 NARROW: dict[str, Any] = {
     "finder": [{"role": "finder", "db": WATCHED}],
     "plain": [{"role": "read", "db": WATCHED}],
@@ -54,7 +53,7 @@ ROOT = "the-roots-password"
 
 
 class Authority:
-    """A certificate authority of the test's own."""
+    """A certificate authority for the test."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._folder = folder
@@ -98,7 +97,7 @@ class Authority:
 
 
 class Guarded:
-    """A MongoDB that wants TLS and a user from everybody, and how its users reach it."""
+    """A MongoDB that requires TLS and a user, with its users' connection strings."""
 
     def __init__(self, server: Mongod, authority: Authority, stranger: Authority) -> None:
         self.server = server
@@ -111,9 +110,9 @@ class Guarded:
         source = "admin" if user == "root" else WATCHED
         return self._uri(f"{user}:{password}@", authSource=source, **options)
 
-    def by_certificate(self, file: Path) -> str:
-        how = {"authMechanism": "MONGODB-X509", "authSource": "%24external"}
-        return self._uri("", tlsCertificateKeyFile=str(file), **how)
+    def uri_with_certificate(self, file: Path) -> str:
+        options = {"authMechanism": "MONGODB-X509", "authSource": "%24external"}
+        return self._uri("", tlsCertificateKeyFile=str(file), **options)
 
     def _uri(self, user: str, **options: str) -> str:
         options = {"tls": "true", "tlsCAFile": str(self.authority.file)} | options
@@ -126,9 +125,9 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """Set up as docs/security.md says, with TLS required in the end."""
+    """A server with the users of docs/security.md and those above; it requires TLS."""
     folder = tmp_path_factory.mktemp("guarded")
-    authority, stranger = Authority("ours", folder), Authority("theirs", folder)
+    authority, stranger = Authority("ours", folder), Authority("stranger", folder)
     key = folder / "replica.key"
     key.touch(mode=0o600)
     key.write_text(secrets.token_hex(32))
@@ -171,7 +170,7 @@ def serving(settings: Settings) -> Iterator[Api]:
 
 
 def exercise(api: Api, spans: tuple[str, ...]) -> None:
-    """Ask every route for everything that makes it ask the database."""
+    """Request every route with all parameters that change its queries."""
     by = {"admin": api.token(), "owner": api.token("alice", "user")}
 
     def get(path: str, who: str = "admin") -> Any:
@@ -179,7 +178,7 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
         for more in ({}, PART) if path.startswith("/dashboard") else ({},):
             answer = api.client.get(path, headers=headers | more)
             assert answer.status_code < 400 or "nothing" in path or "none" in path, path
-            assert answer.data is not None  # a stream is read to its end
+            assert answer.data is not None  # reads a stream completely
         return answer
 
     jobs = get("/admin/jobs/queue?per_page=1").json
@@ -218,7 +217,7 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
 
 
 def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
-    """An address of every route, by method. A route with a new parameter fails here: name it."""
+    """An address of every route, by method; fails for a route with an unknown parameter."""
     values = {"job_id": job_id, "name": "jobmon.css", "_rest": "nothing"}
     queries = dict.fromkeys(("/job", "/dashboard/job"), f"?id={job_id}")
     found: dict[str, list[str]] = {"GET": [], "POST": []}
@@ -230,7 +229,7 @@ def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
 
 
 def walk(api: Api) -> dict[str, int]:
-    """What every route answers to an admin, as a page and as a part of one: its worst status."""
+    """The worst status of every route for an admin, as a page and as a part of one."""
     token = api.token()
     headers = {"Authorization": f"Bearer {token}"}
     job_id = api.as_admin("/admin/jobs/queue", per_page=1).json["data"][0]["jobId"]
@@ -243,13 +242,13 @@ def walk(api: Api) -> dict[str, int]:
     answers += [(path, api.client.post(path, data={"token": token})) for path in routes["POST"]]
     worst: dict[str, int] = {}
     for path, answer in answers:
-        assert answer.data is not None  # a stream is read to its end
+        assert answer.data is not None  # reads a stream completely
         worst[path] = max(worst.get(path, 0), answer.status_code)
     assert worst.pop("/dashboard/nothing") == 404
     return worst
 
 
-# What the profiler may show of us, by (operation, command).
+# What the profiler may record of jobmon, by (operation, command).
 READS = {
     ("query", "find"),
     ("getmore", "getMore"),
@@ -275,7 +274,7 @@ def stages(entry: Mapping[str, Any]) -> set[str]:
 
 
 def refusals(server: Mongod) -> list[str]:
-    """What the server refused to users who may not: it is in its log, and not in the profile."""
+    """What the server refused, from its log; the profile does not have it."""
     lines = (server.data / "mongod.log").read_text().splitlines()
     entries = [json.loads(line) for line in lines if "Checking authorization failed" in line]
     return [entry["attr"]["error"]["errmsg"] for entry in entries]
@@ -310,7 +309,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
                 eventually(lambda: api.as_admin(totals).json["meta"]["source"] == "rollup")
                 exercise(api, ("1h", "24h", "7d", "30d"))
             assert refusals(guarded.server) == refused_before
-            # What would be seen if it were tried, as a proof that somebody looks.
+            # Proves that the profiler would record a write.
             root[WATCHED].jobs.update_one({"_id": "control"}, {"$set": {"status": "dlq"}})
             with (
                 MongoClient(guarded.uri("reader"), appname="jobmon") as as_reader,
@@ -329,7 +328,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
         kinds = {profiled(one) for one in entries}
         assert kinds <= READS, (user, kinds - READS)
         assert not {"$out", "$merge"} & {stage for one in entries for stage in stages(one)}
-    # Of our own database the service reads, too; only the collector writes it.
+    # The service also reads jobmon's own database; only the collector writes it.
     of_reader = {profiled(one) for one in own if "reader" in one["user"]}
     of_collector = {one["op"] for one in own if "collector" in one["user"]}
     assert of_reader <= READS
@@ -338,7 +337,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
 
 
 def sampled(api: Api, source: str) -> list[dict[str, int]]:
-    """The samples of the queue that the last hour's series has."""
+    """The samples of the queue in the last hour's series."""
     series = api.as_admin("/admin/jobs/timeseries").json
     assert series["meta"]["source"] == source
     return [step["statusCounts"] for step in series["data"] if step["statusCounts"] is not None]
@@ -375,7 +374,7 @@ def test_every_route_works_for_every_documented_user(
             source = "rollup" if collects and reads_rollups else "live"
             assert api.as_admin("/admin/jobs/stats").json["source"] == source
             samples_of_queue = partial(sampled, api, source)
-            # A sample of the queue is known or null: never the figures of an empty queue.
+            # A sample is known or null, never that of an empty queue.
             assert eventually(samples_of_queue) if source == "rollup" else not samples_of_queue()
             checks = api.get("/readyz").json["checks"]
             assert checks["database"]["readable"] is True
@@ -391,7 +390,7 @@ def test_every_route_works_for_every_documented_user(
         ("reader", "not-the-password", "authentication failed"),
     ],
 )
-def test_readiness_is_503_with_its_reason_where_the_watched_collections_cannot_be_read(
+def test_readyz_is_503_with_the_reason_if_the_watched_collections_cannot_be_read(
     guarded: Guarded,
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
@@ -501,7 +500,9 @@ OF_READER = {
 def test_the_server_refuses_every_write(guarded: Guarded, user: str) -> None:
     attempts = ATTEMPTS if user == "collector" else ATTEMPTS | OF_READER
     uri = (
-        guarded.by_certificate(guarded.certificate) if user == "certificate" else guarded.uri(user)
+        guarded.uri_with_certificate(guarded.certificate)
+        if user == "certificate"
+        else guarded.uri(user)
     )
     with guarded.root() as root, MongoClient[dict[str, Any]](uri) as client:
         if root[WATCHED].jobs.find_one({"jobId": "there"}) is None:
@@ -526,7 +527,7 @@ def test_the_service_answers_by_tls_as_each_kind_of_user(
     guarded: Guarded, make_settings: Callable[..., Settings], how: str
 ) -> None:
     if how == "certificate":
-        uri = guarded.by_certificate(guarded.certificate)
+        uri = guarded.uri_with_certificate(guarded.certificate)
     else:
         uri = guarded.uri("reader", authMechanism="" if how == "default" else how)
     with serving(make_settings(mongo_uri=uri)) as api:
@@ -541,15 +542,15 @@ WRONG: dict[str, Callable[[Guarded], str]] = {
     "no TLS": lambda at: at.uri("reader", tls="false", tlsCAFile=""),
     "another password": lambda at: at.uri("reader", "not-the-password"),
     "no such user": lambda at: at.uri("somebody", "not-the-password"),
-    "a certificate of nobody": lambda at: at.by_certificate(at.authority.issue("unknown")[0]),
-    "a certificate by another authority": lambda at: at.by_certificate(
+    "a certificate of nobody": lambda at: at.uri_with_certificate(at.authority.issue("unknown")[0]),
+    "a certificate by another authority": lambda at: at.uri_with_certificate(
         at.stranger.issue("monitor")[0]
     ),
 }
 
 
 @pytest.mark.parametrize("how", WRONG)
-def test_what_the_server_refuses_is_503_and_one_line_without_a_secret(
+def test_a_refusal_by_the_server_is_503_and_one_line_without_a_secret(
     guarded: Guarded,
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,

@@ -33,7 +33,7 @@ ROUTES = ("/admin/jobs/stats", "/admin/jobs/queue", "/jobs", "/readyz")
 
 
 class Web:
-    """A gunicorn of the test's own, with more settings than that if given."""
+    """A gunicorn for the test; `settings` are added to its environment."""
 
     def __init__(self, mongo_uri: str, log: Path, **settings: str) -> None:
         self.log = log
@@ -76,7 +76,7 @@ class Web:
         return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     def stop(self) -> str:
-        """SIGTERM, and what the log said."""
+        """Send SIGTERM; returns the log."""
         if self.process.poll() is None:
             end_process(self.process)
         return self.log.read_text()
@@ -95,7 +95,7 @@ def web(mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path) -> I
         web.stop()
 
 
-def test_fifty_clients_get_nothing_but_right_answers(web: Web, real_api: Api) -> None:
+def test_fifty_clients_get_right_answers_only(web: Web, real_api: Api) -> None:
     token = real_api.token()
     answers: Counter[object] = Counter()
 
@@ -118,7 +118,7 @@ def test_fifty_clients_get_nothing_but_right_answers(web: Web, real_api: Api) ->
     assert "Traceback" not in log
 
 
-def test_sigterm_lets_a_request_that_is_under_way_finish(
+def test_sigterm_lets_a_running_request_finish(
     web: Web, real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     token, answers = real_api.token(), []
@@ -143,8 +143,8 @@ def test_sigterm_lets_a_request_that_is_under_way_finish(
     assert "Shutting down: Master" in log
 
 
-def asked_by_http_1_0(web: Web, path: str, headers: dict[str, str]) -> list[bytes]:
-    """The lines of a body as a proxy gets it that knows no chunks: its end is the connection's."""
+def get_by_http_1_0(web: Web, path: str, headers: dict[str, str]) -> list[bytes]:
+    """The lines of a body as an HTTP/1.0 proxy gets it: it ends with the connection."""
     with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         connection.sendall(f"GET {path} HTTP/1.0\r\n{fields}\r\n".encode())
@@ -176,13 +176,13 @@ def test_an_export_that_breaks_off_never_looks_whole(
         with pytest.raises((IncompleteRead, ConnectionResetError)):
             answer.read()
         fail(mode={"skip": 1}, data=fault)
-        lines = asked_by_http_1_0(web, path, admin)
+        lines = get_by_http_1_0(web, path, admin)
         assert len(lines) == 500
         assert "end" not in json.loads(lines[-1])
     finally:
         fail(mode="off")
         connection.close()
-    *jobs, end = map(json.loads, asked_by_http_1_0(web, path, admin))
+    *jobs, end = map(json.loads, get_by_http_1_0(web, path, admin))
     assert end == {"end": True, "rows": len(jobs)} == {"end": True, "rows": 1_700}
     log = web.stop()
     assert log.count("export aborted") == 2
@@ -193,7 +193,7 @@ def test_an_export_that_breaks_off_never_looks_whole(
 def test_stopping_under_load_breaks_no_connection(
     web: Web, real_api: Api, stop: signal.Signals
 ) -> None:
-    """Would catch a client that was let in, and is reset instead of answered."""
+    """Would catch a client that is reset after it was connected."""
     headers = {"Authorization": f"Bearer {real_api.token()}"}
     outcomes: Counter[str] = Counter()
     is_over = threading.Event()
@@ -213,7 +213,7 @@ def test_stopping_under_load_breaks_no_connection(
                 answer.read()
                 outcomes[str(answer.status)] += 1
             except RemoteDisconnected as error:
-                # The end of the connection, properly; http.client tells that from a reset.
+                # A regular end of the connection; a reset is another error of http.client.
                 outcomes["closed while idle" if keeps_alive else repr(error)] += 1
                 connection.close()
             except (OSError, HTTPException) as error:
@@ -237,7 +237,7 @@ def test_stopping_under_load_breaks_no_connection(
         web.process.send_signal(stop)
         (master,) = eventually(lambda: web.workers() - before)
         try:
-            # Its first worker exists: what that does not accept yet waits in the kernel.
+            # Its first worker exists; connections wait in the kernel until it accepts them.
             eventually(lambda: web.workers(master), within_s=60)
             web.stop()
             answered = outcomes["200"]
@@ -255,7 +255,7 @@ def test_stopping_under_load_breaks_no_connection(
 
 
 def test_preload_is_refused_in_one_line(mongod: Mongod, tmp_path: Path) -> None:
-    """Would catch workers that each count for themselves because the app was made before them."""
+    """Would catch workers that count for themselves because the app was created before the fork."""
     web = Web(mongod.uri, tmp_path / "log", GUNICORN_CMD_ARGS="--preload")
     assert web.process.wait(timeout=60) != 0
     log = web.log.read_text()

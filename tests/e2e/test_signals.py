@@ -20,7 +20,7 @@ from ..conftest import SECRET
 from ..support.processes import end_process
 from ..support.waiting import eventually
 
-# Two seconds are promised and measured by hand; on a busy machine a test must not be as strict.
+# Two seconds are documented and measured by hand; a test on a busy machine cannot be as strict.
 WITHIN_S = 8
 MOMENTS = 6
 
@@ -29,14 +29,14 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of a database that takes connections and never answers."""
+    """The address of a database that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
         yield f"mongodb://127.0.0.1:{server.getsockname()[1]}/?"
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts `jobmon` commands on the database `signals`; what still runs is killed in the end."""
+    """Starts `jobmon` commands on the database `signals`, which are killed at the end."""
     with ExitStack() as running:
 
         def start(log: Path, uri: str, *command: str, **more: str) -> subprocess.Popen[bytes]:
@@ -70,7 +70,7 @@ def start() -> Iterator[Start]:
 def test_a_signal_at_any_moment_of_a_start_ends_it(
     start: Start, mongod: Mongod, tmp_path: Path, command: str, number: signal.Signals
 ) -> None:
-    """All of them at the same time: each start is slow, and the machine is busy."""
+    """All at the same time, because each start is slow."""
     begun = time.monotonic()
     started = [
         start(tmp_path / str(moment), mongod.uri, "jobmon.cli", command)
@@ -81,7 +81,7 @@ def test_a_signal_at_any_moment_of_a_start_ends_it(
     eventually(lambda: is_at_work(first, log), within_s=60)
     span_s = time.monotonic() - begun
     for process in started:
-        # From when it has its handlers on, over some tenths of a second.
+        # From when its handlers are set, for some tenths of a second.
         process.send_signal(number)
         time.sleep(span_s / 200)
     first.send_signal(number)
@@ -100,7 +100,7 @@ def is_at_work(process: subprocess.Popen[bytes], log: Path) -> bool:
 
 
 @pytest.mark.parametrize("command", ["collector", "workload"])
-def test_it_ends_without_an_answer_of_the_database(
+def test_a_command_ends_without_an_answer_of_the_database(
     start: Start, silent: str, tmp_path: Path, command: str
 ) -> None:
     log = tmp_path / "log"
@@ -109,7 +109,7 @@ def test_it_ends_without_an_answer_of_the_database(
     assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
 
 
-def test_it_ends_while_the_database_is_frozen(start: Start, tmp_path: Path) -> None:
+def test_a_command_ends_while_the_database_is_frozen(start: Start, tmp_path: Path) -> None:
     with Mongod(tmp_path / "db") as frozen:
         log = tmp_path / "log"
         process = start(log, frozen.uri, "jobmon.cli", "collector")
@@ -121,10 +121,10 @@ def test_it_ends_while_the_database_is_frozen(start: Start, tmp_path: Path) -> N
             os.kill(frozen.pid, signal.SIGCONT)
 
 
-def test_a_worker_hears_a_signal_from_its_first_moment_on(
+def test_a_worker_ends_on_a_signal_from_its_first_moment(
     start: Start, tmp_path: Path, silent: str
 ) -> None:
-    """gunicorn's worker has the master's handler at first, which only takes note."""
+    """gunicorn's worker has the master's handler at first, which only notes the signal."""
     (tmp_path / "hasty.py").write_text(
         "import os, signal\n"
         "from jobmon.serving.gunicorn_config import *\n"
@@ -141,9 +141,7 @@ def test_a_worker_hears_a_signal_from_its_first_moment_on(
     assert "deaf" not in log.read_text()
 
 
-def test_workers_that_load_the_app_are_not_waited_for(
-    start: Start, tmp_path: Path, silent: str
-) -> None:
+def test_workers_that_load_the_app_end_at_once(start: Start, tmp_path: Path, silent: str) -> None:
     (tmp_path / "slow.py").write_text(
         "import time\nprint('loading', flush=True)\nwhile True: time.sleep(0.01)\n"
     )

@@ -1,5 +1,5 @@
-"""Slow clients at a real gunicorn: would catch a client that holds a thread, a loop or a place by
-sending or reading slowly, and a request that is answered wrongly because it came in pieces."""
+"""Slow clients at a real gunicorn: would catch a client that holds a thread, the event loop or a
+connection by sending or reading slowly, and a wrong answer to a request in pieces."""
 
 import json
 import select
@@ -35,7 +35,7 @@ PATIENCE_S = 20
 
 @pytest.fixture(scope="module")
 def served(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """A service with one worker, for tests that leave it as it was."""
+    """A service with one worker, for tests that leave nothing behind."""
     with one_worker(mongod, tmp_path_factory.mktemp("slow")) as web:
         yield web
 
@@ -58,7 +58,7 @@ def connect(web: Web, opening: bytes = b"") -> socket.socket:
 
 
 def connect_narrow(web: Web, opening: bytes) -> socket.socket:
-    """A client that has room for next to nothing while it does not read."""
+    """A client whose kernel takes almost nothing while it does not read."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     client.settimeout(PATIENCE_S)
@@ -68,7 +68,7 @@ def connect_narrow(web: Web, opening: bytes) -> socket.socket:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """What the service sends until it closes, which it must do properly."""
+    """The bytes until the service closes; an error if it resets the connection."""
     answer = b""
     while part := client.recv(65_536):
         answer += part
@@ -79,7 +79,7 @@ def statuses(answer: bytes) -> list[int]:
     return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
 
 
-# What each kind of slow client sends at first, and then again and again.
+# The bytes that each kind of slow client sends first, and then again and again.
 SLOW = {
     "idle": (b"", b""),
     "head": (HEALTH + b"X-Half: ", b""),
@@ -93,9 +93,9 @@ SLOW = {
 }
 
 
-def test_clients_that_send_slowly_hold_nobody_and_are_sent_away(served: Web) -> None:
-    """Would catch a thread that waits for a client, and an event loop that does, and an answer to a
-    request that did not come in time which is not 408 in the shape of errors."""
+def test_clients_that_send_slowly_delay_nobody_and_get_408(served: Web) -> None:
+    """Would catch a thread or an event loop that waits for a client, and a late request whose
+    answer is not a 408 in the form of errors."""
     # All kinds at the same time, and of each more than there are threads.
     with ExitStack() as held:
         head, body, idle = (
@@ -108,7 +108,7 @@ def test_clients_that_send_slowly_hold_nobody_and_are_sent_away(served: Web) -> 
             for _ in range(ALL_THREADS + 10)
         }
 
-        def kinds_that_are_left() -> set[str]:
+        def kinds_left() -> set[str]:
             assert served.get("/healthz", "") == 200
             assert served.get("/openapi.json", "") == 200
             for client, (_, drip) in list(clients.items()):
@@ -116,10 +116,8 @@ def test_clients_that_send_slowly_hold_nobody_and_are_sent_away(served: Web) -> 
                     del clients[client]
             return {kind for kind, _ in clients.values()}
 
-        # Each is given the time for a request, however it spends it.
-        eventually(
-            lambda: not kinds_that_are_left(), within_s=limits.REQUEST_TIMEOUT_S + PATIENCE_S
-        )
+        # Each has the time for a request, no more.
+        eventually(lambda: not kinds_left(), within_s=limits.REQUEST_TIMEOUT_S + PATIENCE_S)
         for client in (head, body):
             fields, content = read_all(client).split(b"\r\n\r\n")
             assert statuses(fields) == [408]
@@ -140,7 +138,7 @@ def _has_ended(client: socket.socket, drip: bytes) -> bool:
 
 
 def test_a_request_in_pieces_is_the_same_request(served: Web) -> None:
-    """Would catch an end of the head or of the body that is missed because it was cut."""
+    """Would catch an end of head or body that is missed between two pieces."""
     body = b"token=" + b"x" * 40
     chunks = b"4\r\ntoke\r\n3;a=b\r\nn=%s\r\n0\r\nX-Trailer: x\r\n\r\n"
     requests = {
@@ -162,7 +160,7 @@ def test_a_request_in_pieces_is_the_same_request(served: Web) -> None:
                 assert statuses(read_all(client).replace(b"1.0", b"1.1")) == [status], request
 
 
-def test_requests_behind_each_other_are_answered_in_their_order(served: Web) -> None:
+def test_pipelined_requests_are_answered_in_order(served: Web) -> None:
     body = b"Content-Length: 7\r\n\r\ntoken=x"
     pipelined = (HEALTH + b"\r\n", FORM + body, b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n", LAST)
     with connect(served, b"".join(pipelined)) as client:
@@ -172,7 +170,7 @@ def test_requests_behind_each_other_are_answered_in_their_order(served: Web) -> 
         assert statuses(read_all(client)) == [200, 303, 401, 200]
 
 
-def test_who_waits_for_a_100_gets_one_and_only_where_the_body_is_wanted(served: Web) -> None:
+def test_a_client_that_expects_a_100_gets_it_before_the_body(served: Web) -> None:
     expecting = FORM + b"Connection: close\r\nExpect: 100-continue\r\n"
     with connect(served, expecting + b"Content-Length: 7\r\n\r\n") as client:
         assert client.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -185,13 +183,13 @@ def test_who_waits_for_a_100_gets_one_and_only_where_the_body_is_wanted(served: 
 
 
 @pytest.mark.parametrize("path", [b"/dashboard/session", b"/jobs", b"/healthz", b"/none"])
-def test_a_body_that_is_too_large_is_413_however_it_comes(served: Web, path: bytes) -> None:
+def test_a_body_that_is_too_large_is_413_in_any_framing(served: Web, path: bytes) -> None:
     head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n"
     kilobyte = b"400\r\n" + b"x" * 1_024 + b"\r\n"
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
     for request in (
         chunked + 65 * kilobyte,
-        chunked + b"fffffff\r\n",  # said, and never sent
+        chunked + b"fffffff\r\n",  # announced and never sent
         head + b"Content-Length: 70000\r\n\r\n",
     ):
         with connect(served, request) as client:
@@ -203,7 +201,7 @@ def test_a_body_that_is_too_large_is_413_however_it_comes(served: Web, path: byt
         assert statuses(client.recv(12)) != [413]
 
 
-def test_connections_beyond_the_bound_push_out_those_that_have_waited_longest(
+def test_connections_above_the_bound_close_those_that_have_waited_longest(
     mongod: Mongod, tmp_path: Path
 ) -> None:
     with (
@@ -215,14 +213,14 @@ def test_connections_beyond_the_bound_push_out_those_that_have_waited_longest(
         eventually(lambda: _has_ended(clients[0], b""))
 
 
-def test_unread_files_hold_no_thread_and_one_who_reads_gets_all(served: Web) -> None:
+def test_unread_files_hold_no_thread_and_a_reader_gets_all(served: Web) -> None:
     path = b"/dashboard/static/vendor/swagger-ui-bundle.js"
     request = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with ExitStack() as held:
         for _ in range(2 * ALL_THREADS):
             held.enter_context(connect_narrow(served, request))
             assert served.get("/healthz", "") == 200
-        eventually(lambda: served.get("/openapi.json", "") == 200)  # all answers were made
+        eventually(lambda: served.get("/openapi.json", "") == 200)  # all answers were written
         for _ in range(20):
             assert served.get("/openapi.json", "") == 200
         client = held.enter_context(connect_narrow(served, request))
@@ -232,8 +230,8 @@ def test_unread_files_hold_no_thread_and_one_who_reads_gets_all(served: Web) -> 
 
 
 def test_unfinished_requests_have_a_bound_in_bytes(served: Web) -> None:
-    """Would catch memory that clients fill with what they never finish, and one of a few small
-    requests that is closed for each large one, so that the sum goes on growing."""
+    """Would catch memory that clients fill with unfinished requests, and a bound that closes one
+    small request for each large one, so that the sum grows on."""
     padding = b"".join(b"X-Pad-%d: %s\r\n" % (number, b"x" * 7_900) for number in range(3))
     body = b"token=" + b"x" * 60_000
     request = FORM + b"Connection: close\r\n" + padding
@@ -281,8 +279,8 @@ def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
             assert len(read_all(clients[0])) < size
 
 
-def test_clients_that_go_in_the_midst_leave_nothing_behind(served: Web) -> None:
-    """Would catch a connection that nobody closes because its client has."""
+def test_clients_that_disconnect_early_leave_nothing_behind(served: Web) -> None:
+    """Would catch a connection that stays open because its client has gone."""
     path = b"/dashboard/static/vendor/swagger-ui-bundle.js"
     (worker_id,) = served.workers()
     assert served.get("/openapi.json", "") == 200
@@ -299,14 +297,14 @@ def test_clients_that_go_in_the_midst_leave_nothing_behind(served: Web) -> None:
     eventually(lambda: len(list(folder.iterdir())) <= before + 2)
 
 
-def test_an_export_that_nobody_reads_ends_and_frees_its_place(
+def test_an_export_that_nobody_reads_ends_and_frees_its_slot(
     mongod: Mongod, database: Database[dict[str, Any]], api: Api, tmp_path: Path
 ) -> None:
     database.jobs.insert_many(
         {"jobId": f"job-{number}", "createdBy": "ada", "type": "x" * 2_000}
         for number in range(1_500)
     )
-    impatient = tmp_path / "gunicorn.conf.py"  # a client that stalls is given up sooner
+    impatient = tmp_path / "gunicorn.conf.py"  # a client that stalls is disconnected sooner
     impatient.write_text(
         "from jobmon.serving import limits\nfrom jobmon.serving.gunicorn_config import *\n"
         "limits.STALLED_TIMEOUT_S = 5\n"
@@ -328,7 +326,7 @@ def test_an_export_that_nobody_reads_ends_and_frees_its_place(
                 lines = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
                 held.enter_context(connect_narrow(web, lines.encode()))
             eventually(lambda: web.get(export, ada) == 429)
-            assert web.get(export, bob) == 200  # one caller does not keep all from exporting
+            assert web.get(export, bob) == 200  # one caller does not stop the exports of others
             eventually(
                 lambda: web.get(export, ada) == 200, within_s=limits.STALLED_TIMEOUT_S + PATIENCE_S
             )
@@ -337,7 +335,7 @@ def test_an_export_that_nobody_reads_ends_and_frees_its_place(
     assert "Traceback" not in log
 
 
-def test_by_tls_half_a_handshake_holds_nobody(mongod: Mongod, tmp_path: Path) -> None:
+def test_over_tls_half_a_handshake_delays_nobody(mongod: Mongod, tmp_path: Path) -> None:
     authority = Authority("door", tmp_path)
     file, _ = authority.issue("server")
     context = ssl.create_default_context(cafile=str(authority.file))

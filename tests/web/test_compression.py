@@ -1,5 +1,5 @@
-"""Compression: would catch a file that is compressed for each who asks, one that is given in an
-encoding that its reader refuses, and a copy that is not known again."""
+"""Compression: would catch a file that is compressed for each request, an encoding that the caller
+does not accept, and an ETag that is not recognized."""
 
 import gzip
 from typing import Any
@@ -17,7 +17,7 @@ FILES = ("/dashboard/static/jobmon.css", "/dashboard/static/jobmon.js", "/openap
 
 @pytest.fixture
 def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of what is compressed, from now on."""
+    """The sizes of the contents that are compressed from now on."""
     sizes: list[int] = []
     compression._encode.cache_clear()
     for library in (brotli, gzip):
@@ -32,9 +32,7 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_file_is_compressed_once_for_all_who_ask(
-    api: Api, compressed: list[int], path: str
-) -> None:
+def test_a_file_is_compressed_once(api: Api, compressed: list[int], path: str) -> None:
     plain = api.client.get(path)
     assert "Content-Encoding" not in plain.headers
     for encoding, decode in (("br", brotli.decompress), ("gzip", gzip.decompress)):
@@ -51,7 +49,7 @@ def test_a_file_is_compressed_once_for_all_who_ask(
 
 
 @pytest.mark.parametrize("accepted", ["identity", "zstd", ""])
-def test_who_accepts_neither_gets_the_file_as_it_is(api: Api, accepted: str) -> None:
+def test_a_caller_that_accepts_no_encoding_gets_the_plain_file(api: Api, accepted: str) -> None:
     answer = api.client.get(FILES[0], headers={"Accept-Encoding": accepted})
     assert "Content-Encoding" not in answer.headers
     assert answer.data.startswith((assets.FOLDER / "jobmon.css").read_bytes()[:100])

@@ -1,5 +1,5 @@
-"""Every failure as the contract says: would catch a wrong status or code, a body of another shape,
-a check that comes too late, and an answer that tells what it must not."""
+"""Failures: would catch a wrong status or code, a body of another form, a check that comes too
+late, and an answer that reveals internals."""
 
 import threading
 from collections.abc import Callable
@@ -37,40 +37,42 @@ def assert_error(answer: Any, status: int, code: str, *, details: bool = False) 
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_no_token_is_401_before_anything_is_looked_at(api: Api, path: str) -> None:
+def test_no_token_is_401_before_anything_else_is_checked(api: Api, path: str) -> None:
     answer = api.get(path, page="nonsense", cursor="!")
     assert_error(answer, 401, "authentication_required")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_an_expired_token_is_401_and_says_so(api: Api, path: str) -> None:
+def test_an_expired_token_is_401_with_its_own_code(api: Api, path: str) -> None:
     answer = api.get(path, token=api.token(seconds=-60))
     assert_error(answer, 401, "token_expired")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_a_token_that_is_none_is_401(api: Api, path: str) -> None:
+def test_a_malformed_token_is_401(api: Api, path: str) -> None:
     answer = api.get(path, token="not.a.token")
     assert_error(answer, 401, "token_invalid")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", [QUEUE, STATS])
-def test_t59_3_who_is_no_admin_is_403_even_with_a_bad_query(api: Api, path: str) -> None:
+def test_t59_3_a_caller_without_permission_is_403_even_with_a_bad_query(
+    api: Api, path: str
+) -> None:
     assert_error(api.as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
 
 
-def test_t59_4_a_job_of_another_and_no_job_at_all_are_the_same_answer(
+def test_t59_4_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
     api: Api, watched: Any
 ) -> None:
     watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
-    theirs, missing = api.as_owner("/jobs/bobs", "ada"), api.as_owner("/jobs/none", "ada")
-    assert_error(theirs, 403, "access_denied")
-    assert theirs.data == missing.data
-    different = set(theirs.headers.items()) ^ set(missing.headers.items())
-    assert {name for name, _ in different} == {"X-Request-ID"}  # another one for each request
+    foreign, missing = api.as_owner("/jobs/bobs", "ada"), api.as_owner("/jobs/none", "ada")
+    assert_error(foreign, 403, "access_denied")
+    assert foreign.data == missing.data
+    different = set(foreign.headers.items()) ^ set(missing.headers.items())
+    assert {name for name, _ in different} == {"X-Request-ID"}  # differs for each request
     assert api.as_admin("/jobs/none").data == missing.data
 
 
@@ -81,16 +83,14 @@ def test_an_unknown_route_is_404(api: Api, path: str) -> None:
     assert_error(api.get(path), 404, "not_found")
 
 
-def test_what_has_slashes_below_jobs_is_an_id(api: Api) -> None:
+def test_an_id_may_contain_slashes(api: Api) -> None:
     assert_error(api.get("/jobs/a/b"), 401, "authentication_required")
     assert_error(api.as_owner("/jobs/a/b", "ada"), 403, "access_denied")
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
 @pytest.mark.parametrize("path", [*PROTECTED, "/healthz", "/readyz"])
-def test_a_method_that_is_not_offered_is_405_and_names_those_that_are(
-    api: Api, path: str, method: str
-) -> None:
+def test_a_method_that_is_not_allowed_is_405_with_allow(api: Api, path: str, method: str) -> None:
     answer = getattr(api.client, method)(path)
     assert_error(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == "GET, HEAD"
@@ -127,7 +127,7 @@ def test_a_bad_parameter_is_422_and_is_named(
     answer = api.as_admin(path, **{parameter: value})
     error = assert_error(answer, 422, "validation_error", details=True)
     assert list(error["details"]) == [parameter]
-    assert all(isinstance(said, str) for said in error["details"][parameter])
+    assert all(isinstance(message, str) for message in error["details"][parameter])
     assert parameter in error["message"]
 
 
@@ -145,7 +145,7 @@ def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
         ({"to": [f"{NEXT_DATE}T01:00:00Z", f"{NEXT_DATE}T02:00:00Z"]}, "to"),
     ],
 )
-def test_the_ends_of_time_and_two_windows_at_once_are_422(
+def test_a_window_outside_of_all_dates_or_given_twice_is_422(
     api: Api, path: str, query: dict[str, Any], parameter: str
 ) -> None:
     answer = api.as_admin(path, **query)
@@ -160,7 +160,7 @@ def test_a_good_or_unknown_parameter_is_no_error(api: Api, query: dict[str, Any]
     assert api.as_admin(QUEUE, **query).status_code == 200
 
 
-def test_who_asks_too_often_is_429_and_others_are_not(
+def test_too_many_requests_are_429_for_their_owner_only(
     watched: Any, make_settings: Callable[..., Settings]
 ) -> None:
     api = Api(create_app(make_settings(rate_limit="2/hour"), watched.client))
@@ -173,7 +173,7 @@ def test_who_asks_too_often_is_429_and_others_are_not(
     assert api.get("/healthz").status_code == 200
 
 
-def test_losing_the_rate_limiters_storage_does_not_lose_the_monitor(
+def test_a_lost_storage_of_the_rate_limit_does_not_stop_the_monitor(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any) -> bool:
@@ -186,7 +186,7 @@ def test_losing_the_rate_limiters_storage_does_not_lose_the_monitor(
 
 @pytest.fixture
 def away(make_settings: Callable[..., Settings]) -> Any:
-    """The service over a database that is not there."""
+    """The service with a database that does not exist."""
     settings = make_settings(
         mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=100
     )
@@ -208,7 +208,7 @@ def test_a_database_that_is_away_is_503_with_retry_after_logged_once(
     assert "hidden" not in answer.text + caplog.text
 
 
-def test_a_database_that_is_away_leaves_the_service_alive(away: Api) -> None:
+def test_a_database_that_is_away_leaves_healthz_at_200(away: Api) -> None:
     answer = away.get("/healthz")
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 
@@ -253,7 +253,7 @@ ASKING = [
 
 
 def answers_while_failing(api: Api, database: Database[dict[str, Any]], code: int) -> Any:
-    """What every route that reads jobs answers while all of its commands fail with a code."""
+    """The answers of every route that reads jobs, while all its commands fail with a code."""
     create_indexes(api.app.extensions["jobmon_connection"])
     database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
     commands = ["find", "aggregate", "count", "explain", "getMore"]
@@ -269,7 +269,7 @@ def answers_while_failing(api: Api, database: Database[dict[str, Any]], code: in
         admin.command("configureFailPoint", "failCommand", mode="off")
 
 
-def test_a_query_that_takes_too_long_is_refused_in_words_by_every_route(
+def test_a_query_that_takes_too_long_is_503_with_a_hint_on_every_route(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     for path, answer in answers_while_failing(real_api, database, 50).items():
@@ -279,8 +279,8 @@ def test_a_query_that_takes_too_long_is_refused_in_words_by_every_route(
             assert_error(answer, 503, "database_unavailable")
 
 
-# What a database may answer to a query that is good, by the names of its error codes.
-NO_FAULT_OF_OURS = {
+# Errors of the server for a valid query, by the names of their codes.
+DEPLOYMENT_ERRORS = {
     "HostUnreachable": 6,
     "LockTimeout": 24,
     "NamespaceNotFound": 26,
@@ -323,11 +323,11 @@ NO_FAULT_OF_OURS = {
 }
 
 
-@pytest.mark.parametrize("name", NO_FAULT_OF_OURS)
-def test_what_the_deployment_causes_is_503(
+@pytest.mark.parametrize("name", DEPLOYMENT_ERRORS)
+def test_an_error_that_the_deployment_causes_is_503(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    fault = OperationFailure("quoted", NO_FAULT_OF_OURS[name], {"codeName": name})
+    fault = OperationFailure("quoted", DEPLOYMENT_ERRORS[name], {"codeName": name})
     monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
     for path in ("/jobs/some-id", "/dashboard/jobs/some-id"):
         answer = api.as_admin(path)
@@ -339,7 +339,7 @@ def test_what_the_deployment_causes_is_503(
 
 
 @pytest.mark.parametrize("label", ["SystemOverloadedError", "TransientTransactionError"])
-def test_an_unknown_code_is_503_where_the_server_labels_it_as_passing(
+def test_an_unknown_code_is_503_if_the_server_labels_it_as_transient(
     api: Api, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
     fault = OperationFailure("hidden", 999_999, {"errorLabels": [label]})
@@ -347,7 +347,7 @@ def test_an_unknown_code_is_503_where_the_server_labels_it_as_passing(
     assert_error(api.as_admin("/jobs/some-id"), 503, "database_unavailable")
 
 
-# One of each kind that the driver treats in its own way.
+# One of each kind that the driver handles differently.
 @pytest.mark.parametrize("code", [13, 26, 43, 175, 292, 10107, 11600, 11601])
 def test_every_route_answers_503_while_the_database_ends_queries(
     real_api: Api, database: Database[dict[str, Any]], code: int
@@ -360,7 +360,7 @@ def test_every_route_answers_503_while_the_database_ends_queries(
 
 
 class Killed:
-    """Runs `act` on the real server once a query of jobmon's waits in it, then lets it go on."""
+    """Runs `act` on the real server while a query of jobmon waits in it."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._database = database
@@ -396,7 +396,7 @@ ACTS: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("path", [QUEUE, "/dashboard/jobs"])
-def test_a_query_that_is_ended_on_the_server_is_503(
+def test_a_query_that_is_killed_on_the_server_is_503(
     real_api: Api, database: Database[dict[str, Any]], path: str, act: str
 ) -> None:
     create_indexes(real_api.app.extensions["jobmon_connection"])
@@ -419,7 +419,7 @@ def test_a_query_that_is_ended_on_the_server_is_503(
         WTimeoutError("hidden"),
     ],
 )
-def test_a_fault_of_ours_is_500_without_internals_and_logged_once(
+def test_a_fault_of_jobmon_is_500_without_internals_and_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
     monkeypatch.setattr(JobLists, "page", fails_with(fault))
@@ -439,7 +439,7 @@ def fails_with(fault: Exception) -> Callable[..., Any]:
     return fail
 
 
-def test_no_answer_is_kept_by_a_cache(api: Api) -> None:
+def test_no_answer_may_be_cached(api: Api) -> None:
     for answer in (api.as_admin(STATS), api.get(STATS), api.get("/healthz"), api.get("/nope")):
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -56,7 +56,7 @@ def from_address(api: Api, address: str, path: str = STATS, token: str | None = 
     return api.client.get(path, headers=headers, environ_base=environment).status_code
 
 
-def test_an_address_is_counted_with_and_without_a_token_and_whatever_it_asks(
+def test_every_request_of_an_address_is_counted(
     per_address: Api,
 ) -> None:
     token = per_address.token()
@@ -83,7 +83,7 @@ def test_an_address_is_counted_with_and_without_a_token_and_whatever_it_asks(
         (["", "", ""], False),
     ],
 )
-def test_one_customer_is_one_address(
+def test_addresses_of_one_network_are_counted_together(
     per_address: Api, addresses: list[str], together: bool
 ) -> None:
     assert [from_address(per_address, address) for address in addresses] == [401] * 3
@@ -91,7 +91,7 @@ def test_one_customer_is_one_address(
     assert codes == {429 if together else 401: 3}
 
 
-def test_a_refusal_says_when_to_come_again(per_address: Api) -> None:
+def test_a_refusal_has_retry_after(per_address: Api) -> None:
     for _ in range(3):
         per_address.get(STATS)
     refused = per_address.get(STATS)

@@ -1,5 +1,5 @@
-"""What protects a browser and its user: would catch an answer without the headers, a policy that
-lets script in, a way off this site, a Host or a proxy that is believed, and a cookie too free."""
+"""The protection of browsers: would catch an answer without its headers, a policy that allows
+script, a redirect to another site, a trusted Host or proxy, and a cookie that others can read."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ ROUTES = [
     )
     for path in routes.values()
 ]
-# Beside what the routes answer to an admin and to nobody: (method, path, more).
+# Requests in addition to all routes with and without a token: (method, path, more).
 ODD: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/nope", {}),
     ("GET", "/jobs/", {}),
@@ -88,7 +88,7 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def answers(api: Api, **how: Any) -> list[tuple[str, Any]]:
-    """Every kind of answer that there is, with what was asked."""
+    """Every kind of answer, each with its request."""
     admin = {"Authorization": f"Bearer {api.token()}"}
     asked = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
     asked += [("HEAD", path, {"headers": admin}) for path in ROUTES]
@@ -103,7 +103,7 @@ def answers(api: Api, **how: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def test_every_answer_has_the_headers_that_protect(api: Api) -> None:
+def test_every_answer_has_the_protecting_headers(api: Api) -> None:
     statuses = set()
     for asked, answer in answers(api):
         statuses.add(answer.status_code)
@@ -122,7 +122,7 @@ def test_every_answer_has_the_headers_that_protect(api: Api) -> None:
     assert statuses == {200, 302, 303, 308, 401, 403, 404, 405, 413, 422, 429}
 
 
-def test_what_fails_inside_has_them_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_has_the_protecting_headers(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     for fault, status in ((RuntimeError("x"), 500), (AutoReconnect("x"), 503)):
 
         def fail(*_: Any, fault: Exception = fault, **__: Any) -> Any:
@@ -142,14 +142,14 @@ def policy_of(answer: Any) -> dict[str, list[str]]:
     return {part[0]: part[1:] for part in parts}
 
 
-def test_no_policy_lets_script_in_or_a_frame_around(api: Api) -> None:
+def test_no_policy_allows_foreign_script_or_frames(api: Api) -> None:
     for asked, answer in answers(api):
         policy = policy_of(answer)
         assert policy["default-src"] == ["'none'"], asked
         assert policy["base-uri"] == ["'none'"], asked
         assert policy["frame-ancestors"] == ["'none'"], asked
         assert policy["form-action"] in (["'none'"], ["'self'"]), asked
-        # Nothing but 'self' anywhere; the viewer of /docs has icons in its style sheet.
+        # Only 'self' anywhere; the viewer of /docs has icons in its style sheet.
         is_docs = asked.split()[1] == "/docs"
         allowed = {"'none'", "'self'"} | ({"data:"} if is_docs else set())
         assert {source for sources in policy.values() for source in sources} <= allowed, asked
@@ -158,7 +158,7 @@ def test_no_policy_lets_script_in_or_a_frame_around(api: Api) -> None:
             assert answer.headers["Content-Security-Policy"] == JSON_POLICY, asked
 
 
-def test_pages_have_nothing_inline_that_the_policy_would_have_to_allow(api: Api) -> None:
+def test_pages_have_nothing_inline(api: Api) -> None:
     pages = [answer for _, answer in answers(api) if answer.mimetype == "text/html"]
     assert len(pages) > 20
     for answer in pages:
@@ -166,22 +166,22 @@ def test_pages_have_nothing_inline_that_the_policy_would_have_to_allow(api: Api)
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", answer.text)
 
 
-def test_over_tls_browsers_are_told_to_stay_there_and_only_then(api: Api) -> None:
+def test_strict_transport_security_is_sent_over_tls_only(api: Api) -> None:
     for asked, answer in answers(api, **TLS):
-        told = answer.headers.getlist("Strict-Transport-Security")
-        assert told == ["max-age=31536000; includeSubDomains"], asked
+        values = answer.headers.getlist("Strict-Transport-Security")
+        assert values == ["max-age=31536000; includeSubDomains"], asked
 
 
-def test_nothing_about_jobs_is_kept_anywhere(api: Api) -> None:
+def test_answers_about_jobs_are_not_stored(api: Api) -> None:
     for asked, answer in answers(api):
-        kept = answer.headers["Cache-Control"]
-        if "/dashboard/static/jobmon.css" in asked:
-            assert kept in ("no-cache", "public, max-age=31536000, immutable"), asked
+        caching = answer.headers["Cache-Control"]
+        if "/dashboard/static/" in asked and asked.endswith("/jobmon.css"):
+            assert caching in ("no-cache", "public, max-age=31536000, immutable"), asked
         else:
-            assert kept == "no-store", asked
+            assert caching == "no-store", asked
 
 
-def test_text_says_in_which_encoding_it_is(api: Api) -> None:
+def test_texts_have_a_charset(api: Api) -> None:
     for asked, answer in answers(api):
         if answer.data and answer.mimetype.startswith("text/"):
             assert "charset=utf-8" in answer.content_type.lower(), asked
@@ -190,7 +190,7 @@ def test_text_says_in_which_encoding_it_is(api: Api) -> None:
 EVIL = "evil.example"
 
 
-def test_no_answer_repeats_the_host_that_was_asked(api: Api) -> None:
+def test_no_answer_repeats_the_host_header(api: Api) -> None:
     for hosts in ({"Host": EVIL}, {"Host": "localhost", "X-Forwarded-Host": EVIL}):
         for path in [*ROUTES, "", "//jobs", "//dashboard", "/jobs//x", "///", "/dashboard/jobs//a"]:
             for bearer in ({}, {"Authorization": f"Bearer {api.token()}"}):
@@ -199,7 +199,7 @@ def test_no_answer_repeats_the_host_that_was_asked(api: Api) -> None:
                 assert EVIL not in answer.text + str(answer.headers), path
 
 
-def test_a_redirect_never_leads_off_this_site(api: Api) -> None:
+def test_a_redirect_never_leads_to_another_site(api: Api) -> None:
     targets = [f"//{EVIL}", f"/\\{EVIL}", f"https://{EVIL}", f"/dashboard\r\nLocation: //{EVIL}"]
     admin, locations = {"Authorization": f"Bearer {api.token()}"}, []
     for target in targets:
@@ -230,14 +230,14 @@ ONE_PROXY = {
 
 
 def logged(ask: Callable[[], Any]) -> list[Any]:
-    """The lines of the requests that were made meanwhile."""
+    """The request lines that are logged while `ask` runs."""
     with capture_logs() as lines:
         ask()
     return [line for line in lines if line["event"] == "request"]
 
 
-def believed(api: Api, **headers: str) -> tuple[str, bool, bool]:
-    """The caller's address, whether by TLS, and whether a form of https://jobs.example is ours."""
+def perceive(api: Api, **headers: str) -> tuple[str, bool, bool]:
+    """The caller's address, if it uses TLS, and if a form of https://jobs.example is accepted."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     answers: list[Any] = []
     (line,) = logged(lambda: answers.append(api.client.get("/jobs", headers=named)))
@@ -247,29 +247,29 @@ def believed(api: Api, **headers: str) -> tuple[str, bool, bool]:
     return line["address"], is_secure, form.status_code == 303
 
 
-def test_what_proxies_say_is_believed_of_as_many_as_there_are(
+def test_headers_of_as_many_proxies_as_set_are_trusted(
     service: Callable[..., Api],
 ) -> None:
     unset, one, two = service(), service(trusted_proxies=1), service(trusted_proxies=2)
     headers = {name.replace("-", "_"): value for name, value in ONE_PROXY.items()}
-    assert believed(unset, **headers) == ("127.0.0.1", False, False)
-    assert believed(one, **headers) == ("203.0.113.9", True, True)
-    assert believed(one) == ("127.0.0.1", False, False)
-    # What the caller wrote before the proxy's own is not.
+    assert perceive(unset, **headers) == ("127.0.0.1", False, False)
+    assert perceive(one, **headers) == ("203.0.113.9", True, True)
+    assert perceive(one) == ("127.0.0.1", False, False)
+    # Values that the caller put before the proxy's own are not trusted.
     forged = {name: f"10.6.6.6, {value}" for name, value in headers.items()}
     forged["X_Forwarded_Proto"] = "http, https"
-    assert believed(one, **forged) == ("203.0.113.9", True, True)
+    assert perceive(one, **forged) == ("203.0.113.9", True, True)
     chain = {name: f"{value}, 10.0.0.1" for name, value in headers.items()}
     chain["X_Forwarded_Proto"] = "https, http"
-    assert believed(two, **chain) == ("203.0.113.9", True, True)
-    # Other names for the same are nobody's.
+    assert perceive(two, **chain) == ("203.0.113.9", True, True)
+    # Other headers for the same values are not trusted.
     others = {"X_Forwarded_Ssl": "on", "X_Forwarded_Scheme": "https", "Front_End_Https": "on"}
     others |= {"Forwarded": "for=10.6.6.6;proto=https;host=jobs.example", "X_Real_Ip": "10.6.6.6"}
     for api in (unset, one):
-        assert believed(api, **others) == ("127.0.0.1", False, False)
+        assert perceive(api, **others) == ("127.0.0.1", False, False)
 
 
-def test_behind_a_proxy_that_ends_tls_the_sessions_cookie_stays_on_tls(
+def test_the_session_cookie_is_secure_behind_a_proxy_that_ends_tls(
     service: Callable[..., Api],
 ) -> None:
     for proxies, cookie in ((0, "jobmon_session"), (1, "__Host-jobmon_session")):
@@ -281,7 +281,7 @@ def test_behind_a_proxy_that_ends_tls_the_sessions_cookie_stays_on_tls(
         assert ("; Secure" in made) is bool(proxies)
 
 
-def test_a_cookie_is_small_enough_to_be_kept(api: Api) -> None:
+def test_a_cookie_is_small_enough_for_browsers(api: Api) -> None:
     fill = MAX_COOKIE_BYTES * 3 // 4 - 100
     longest = next(
         token
@@ -309,7 +309,7 @@ STRANGERS_FORMS = [
 
 
 @pytest.mark.parametrize("headers", STRANGERS_FORMS, ids=repr)
-def test_another_site_can_sign_nobody_in_or_out(api: Api, headers: dict[str, str]) -> None:
+def test_another_site_cannot_sign_in_or_out(api: Api, headers: dict[str, str]) -> None:
     for path in sorted(access.FORMS):
         answer = api.client.post(path, data={"token": api.token()}, headers=headers)
         assert answer.status_code == 403, path
@@ -324,17 +324,17 @@ def test_only_a_post_changes_anything(api: Api, method: str) -> None:
         assert "Set-Cookie" not in answer.headers, path
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(api: Api) -> None:
+def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     for path in sorted(access.FORMS):
         declared = {"Content-Length": str(10**12)}
         kind = "application/x-www-form-urlencoded"
         answer = api.client.post(path, headers=declared, data=b"token=x", content_type=kind)
-        assert answer.status_code in {303, 401, 413}, path  # sign-out has no use for a body
+        assert answer.status_code in {303, 401, 413}, path  # sign-out ignores its body
     many = "&".join(f"field{number}=x" for number in range(2_000))
     assert api.client.post("/dashboard/session", data=many).status_code == 303
 
 
-def test_who_signs_in_or_is_refused_is_logged_without_a_token(api: Api) -> None:
+def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
     ada = api.token("ada\nFAKE LINE", "user")
     expired = signed(CLAIMS | {"exp": from_now(hours=-1)})
     sign_in, form = "/dashboard/session", {"token": ada}
@@ -376,8 +376,8 @@ def test_who_signs_in_or_is_refused_is_logged_without_a_token(api: Api) -> None:
     ]
     for ask, expected in asked:
         (line,) = logged(ask)
-        told = tuple(line.get(name) for name in ("method", "route", "status", "code", "user"))
-        assert told == expected
+        values = tuple(line.get(name) for name in ("method", "route", "status", "code", "user"))
+        assert values == expected
         assert line["address"] == "127.0.0.1"
         assert "eyJ" not in str(line)
 

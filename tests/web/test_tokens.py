@@ -1,5 +1,5 @@
-"""Tokens made to deceive: would catch one that opens a route, one that makes us fetch or run
-something, and a refusal with another status, code or challenge than the contract's."""
+"""Forged tokens: would catch one that opens a route or causes a request, and a refusal with another
+status, code or challenge than documented."""
 
 import base64
 import hashlib
@@ -48,7 +48,7 @@ HMACS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha5
 
 @pytest.fixture(scope="module")
 def service() -> Make:
-    """The service under those settings, made once for all who ask for the same."""
+    """The service with given settings, created once for equal settings."""
     client: Any = mongomock.MongoClient("mongodb://127.0.0.1/watched", tz_aware=True)
 
     @cache
@@ -65,7 +65,7 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-def by_key(service: Make, key: Any, algorithm: str) -> Api:
+def service_with_key(service: Make, key: Any, algorithm: str) -> Api:
     return service(jwt_secret_key=None, jwt_public_key=pem(key), jwt_algorithm=algorithm)
 
 
@@ -74,7 +74,7 @@ def b64(data: bytes) -> str:
 
 
 def raw(header: Any, claims: Any = CLAIMS, secret: Any = SECRET, digest: Any = None) -> str:
-    """A token of any header and body, with a right HMAC over it."""
+    """A token of any header and body with a valid HMAC."""
     parts = [
         part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, claims)
     ]
@@ -84,7 +84,7 @@ def raw(header: Any, claims: Any = CLAIMS, secret: Any = SECRET, digest: Any = N
 
 
 def answered(api: Api, header: str | None, path: str = "/jobs") -> Any:
-    """Status, code and challenge of the answer to that `Authorization`."""
+    """Status, code and challenge of the answer to an `Authorization` header."""
     headers = {} if header is None else {"Authorization": header}
     answer = api.client.get(path, headers=headers)
     if answer.status_code == HTTPStatus.OK:
@@ -100,10 +100,14 @@ NONE = ["none", "None", "NONE", "nOnE", "", None, " none", "none\0"]
 
 
 @pytest.mark.parametrize("name", NONE, ids=repr)
-def test_a_token_that_says_it_is_not_signed_is_refused(service: Make, name: Any) -> None:
+def test_a_token_with_algorithm_none_is_refused(service: Make, name: Any) -> None:
     text = raw({"typ": "JWT", "alg": name})
     stripped = text.rsplit(".", 1)[0]
-    for api in (service(), by_key(service, KEY, "RS256"), by_key(service, EC_KEY, "ES256")):
+    for api in (
+        service(),
+        service_with_key(service, KEY, "RS256"),
+        service_with_key(service, EC_KEY, "ES256"),
+    ):
         for token in (text, f"{stripped}.", stripped):
             assert opened(api, token) == INVALID
 
@@ -133,21 +137,19 @@ def test_a_token_that_says_it_is_not_signed_is_refused(service: Make, name: Any)
     ],
     ids=lambda header: repr(header)[:40],
 )
-def test_a_header_that_is_not_of_the_configured_algorithm_is_refused(
-    service: Make, header: Any
-) -> None:
-    # The HMAC is right: only what the header says can be the reason.
+def test_a_header_of_another_algorithm_is_refused(service: Make, header: Any) -> None:
+    # The HMAC is valid: only the header can be the reason.
     assert opened(service(), raw(header)) == INVALID
 
 
-def test_a_right_token_made_by_the_same_means_is_taken(service: Make) -> None:
+def test_a_valid_token_made_in_the_same_way_is_accepted(service: Make) -> None:
     assert opened(service(), raw({"alg": "HS256"})) == 200
 
 
 @pytest.mark.parametrize("name", HMACS)
-def test_what_is_public_is_never_a_shared_secret(service: Make, name: str) -> None:
+def test_a_public_key_is_never_a_shared_secret(service: Make, name: str) -> None:
     for key, algorithm in ((KEY, "RS256"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")):
-        api = by_key(service, key, algorithm)
+        api = service_with_key(service, key, algorithm)
         public = key.public_key()
         der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         for secret in (pem(key), pem(key).strip(), pem(key).replace("\n", "\r\n"), der, b""):
@@ -156,7 +158,7 @@ def test_what_is_public_is_never_a_shared_secret(service: Make, name: str) -> No
             assert opened(api, raw({"alg": algorithm}, secret=secret)) == INVALID
 
 
-def test_each_algorithm_is_taken_where_it_is_configured_and_nowhere_else(service: Make) -> None:
+def test_only_the_configured_algorithm_is_accepted(service: Make) -> None:
     kinds = [
         ("HS256", SECRET),
         ("RS256", KEY),
@@ -168,13 +170,13 @@ def test_each_algorithm_is_taken_where_it_is_configured_and_nowhere_else(service
     ]
     tokens = {name: signed(CLAIMS, key, name) for name, key in kinds}
     for name, key in kinds:
-        api = service() if name == "HS256" else by_key(service, key, name)
+        api = service() if name == "HS256" else service_with_key(service, key, name)
         taken = {other: opened(api, token) for other, token in tokens.items()}
         assert taken == {other: 200 if other == name else INVALID for other in tokens}, name
 
 
 def test_an_elliptic_signature_of_zeros_or_in_another_form_is_refused(service: Make) -> None:
-    api = by_key(service, EC_KEY, "ES256")
+    api = service_with_key(service, EC_KEY, "ES256")
     text = signed(CLAIMS, EC_KEY, "ES256").rsplit(".", 1)[0]
     in_der = EC_KEY.sign(text.encode(), ec.ECDSA(jwt.algorithms.hashes.SHA256()))
     for signature in (b"", bytes(64), bytes(63), b"\xff" * 64, in_der):
@@ -199,13 +201,13 @@ NO_NAMES: list[Any] = [7, None, True, ["one"], {"$ne": None}, {"one": 1}]
 
 
 def signed_with_any(header: dict[str, Any], key: Any) -> str:
-    """An RS256 token with a header that PyJWT would not make."""
+    """An RS256 token with a header that PyJWT refuses to write."""
     text = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(CLAIMS).encode())}"
     algorithm = RSAAlgorithm(RSAAlgorithm.SHA256)
     return f"{text}.{b64(algorithm.sign(text.encode(), key))}"
 
 
-def test_a_key_id_is_a_name_to_look_up_and_nothing_else(service: Make, provider: Provider) -> None:
+def test_a_key_id_is_only_looked_up(service: Make, provider: Provider) -> None:
     keys = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
     alone = service()
     with Provider.listening() as evil:
@@ -214,7 +216,7 @@ def test_a_key_id_is_a_name_to_look_up_and_nothing_else(service: Make, provider:
             for key in (KEY, OTHER_KEY):
                 token = signed_with_any({"alg": "RS256", "kid": kid}, key)
                 assert opened(keys, token) == INVALID, kid
-            # A service with one key has no use for the name, but a name it has to be.
+            # A service with one key ignores the id, which must be a string all the same.
             header = {"alg": "HS256", "kid": kid}
             assert opened(alone, raw(header, secret=b"")) == INVALID, kid
             assert opened(alone, raw(header)) == (200 if isinstance(kid, str) else INVALID), kid
@@ -234,11 +236,11 @@ def pointing(url: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_token_cannot_bring_its_own_key(service: Make, provider: Provider) -> None:
+def test_a_key_in_a_token_is_ignored(service: Make, provider: Provider) -> None:
     with Provider.listening() as evil:
         evil.keys = {"one": OTHER_KEY}
         keys = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
-        one_key, secret = by_key(service, KEY, "RS256"), service()
+        one_key, secret = service_with_key(service, KEY, "RS256"), service()
         for header in pointing(evil.url):
             forged = signed(CLAIMS, OTHER_KEY, "RS256", **header)
             assert {opened(api, forged) for api in (keys, one_key, secret)} == {INVALID}, header
@@ -249,9 +251,7 @@ def test_a_token_cannot_bring_its_own_key(service: Make, provider: Provider) -> 
     assert provider.requests == 1
 
 
-def test_a_providers_key_that_is_too_short_proves_nothing(
-    service: Make, provider: Provider
-) -> None:
+def test_a_providers_key_that_is_too_short_is_ignored(service: Make, provider: Provider) -> None:
     short = rsa.generate_private_key(65_537, 1_024)
     provider.keys |= {"short": short}
     api = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
@@ -261,7 +261,7 @@ def test_a_providers_key_that_is_too_short_proves_nothing(
     assert opened(api, token) == INVALID
 
 
-def test_a_providers_shared_secret_is_no_key_for_us(service: Make, provider: Provider) -> None:
+def test_a_providers_shared_secret_is_ignored(service: Make, provider: Provider) -> None:
     secret = {"kty": "oct", "kid": "shared", "k": b64(SECRET.encode())}
     for algorithm in ({}, {"alg": "HS256"}, {"alg": "RS256"}):
         provider.more = [secret | algorithm]
@@ -286,14 +286,12 @@ def test_a_providers_shared_secret_is_no_key_for_us(service: Make, provider: Pro
     ],
     ids=repr,
 )
-def test_what_must_be_understood_and_is_not_is_refused(
-    service: Make, header: dict[str, Any]
-) -> None:
+def test_an_unknown_critical_header_is_refused(service: Make, header: dict[str, Any]) -> None:
     assert opened(service(), raw({"alg": "HS256"} | header)) == INVALID
 
 
 @pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"])
-def test_access_tokens_may_say_what_they_are(service: Make, kind: str) -> None:
+def test_types_of_access_tokens_are_accepted(service: Make, kind: str) -> None:
     assert opened(service(), raw({"alg": "HS256", "typ": kind})) == 200
 
 
@@ -313,7 +311,7 @@ def test_access_tokens_may_say_what_they_are(service: Make, kind: str) -> None:
         ["JWT"],
     ],
 )
-def test_another_kind_of_token_of_the_same_key_is_refused(service: Make, kind: Any) -> None:
+def test_another_type_of_token_of_the_same_key_is_refused(service: Make, kind: Any) -> None:
     assert opened(service(), raw({"alg": "HS256", "typ": kind})) == INVALID
 
 
@@ -330,7 +328,7 @@ OURS = {"iss": "https://id", "aud": "jobmon"}
         (
             {"exp": from_now(hours=-1), "nbf": from_now(hours=1)},
             INVALID,
-        ),  # not good yet comes first
+        ),  # nbf is checked first
         ({"nbf": from_now(hours=1)}, INVALID),
         ({"iat": from_now(hours=1)}, INVALID),
         ({"iat": from_now(hours=1), "exp": FAR}, INVALID),
@@ -360,7 +358,10 @@ OURS = {"iss": "https://id", "aud": "jobmon"}
         ({"TOKEN_USE": "refresh"}, INVALID),
         ({"token_use": "access"}, 200),
         ({"type": "access", "typ": "Refresh"}, INVALID),
-        ({"grant_type": "refresh_token", "scope": "offline_access"}, 200),  # how it was got
+        (
+            {"grant_type": "refresh_token", "scope": "offline_access"},
+            200,
+        ),  # how the client obtained it
         ({"sub": None}, INVALID),
         ({"sub": ""}, INVALID),
         ({"sub": 5}, INVALID),
@@ -378,7 +379,9 @@ OURS = {"iss": "https://id", "aud": "jobmon"}
         ({"role": "\ud800"}, 200),
     ],
 )
-def test_claims_are_what_they_must_be(service: Make, claims: dict[str, Any], expected: Any) -> None:
+def test_claims_of_a_wrong_form_are_refused(
+    service: Make, claims: dict[str, Any], expected: Any
+) -> None:
     assert opened(service(rate_limit="100/minute"), signed(CLAIMS | claims)) == expected
 
 
@@ -402,7 +405,7 @@ def test_a_token_without_a_subject_is_refused(service: Make) -> None:
         "adm\u0131n",
     ],
 )
-def test_a_role_is_a_word_exactly(service: Make, role: Any) -> None:
+def test_a_role_is_compared_exactly(service: Make, role: Any) -> None:
     api = service()
     token = signed({"sub": "ada", "role": role})
     assert opened(api, token) == 200
@@ -428,7 +431,7 @@ def test_a_role_is_a_word_exactly(service: Make, role: Any) -> None:
     ],
     ids=repr,
 )
-def test_a_token_of_another_issuer_or_for_somebody_else_is_refused(
+def test_a_token_of_another_issuer_or_audience_is_refused(
     service: Make, claims: dict[str, Any], expected: Any
 ) -> None:
     api = service(jwt_issuer="https://id", jwt_audience="jobmon")
@@ -444,7 +447,7 @@ HEAD, BODY, SIGNATURE = GOOD.split(".")
     [b"", b"[]", b"5", b"null", b'"root"', b"{", b'{"sub":"root"', b"\xff", b"[" * 3_000],
     ids=lambda body: repr(body)[:20],
 )
-def test_a_body_that_holds_no_claims_is_refused(service: Make, body: bytes) -> None:
+def test_a_body_without_claims_is_refused(service: Make, body: bytes) -> None:
     assert opened(service(), raw({"alg": "HS256"}, body)) == INVALID
 
 
@@ -511,7 +514,7 @@ def test_the_header_has_one_form(service: Make, header: str | None, expected: An
     assert answered(service(), header) == expected
 
 
-def test_a_token_is_never_looked_for_elsewhere(service: Make) -> None:
+def test_a_token_outside_of_the_header_is_ignored(service: Make) -> None:
     api = service()
     for name in ("jwt", "access_token", "token"):
         assert api.client.get(STATS, query_string={name: GOOD}).status_code == 401
@@ -521,7 +524,7 @@ def test_a_token_is_never_looked_for_elsewhere(service: Make) -> None:
     assert api.client.get(STATS, data={"access_token": GOOD}).status_code == 401
 
 
-def test_a_token_of_a_megabyte_is_refused_before_it_is_looked_into(
+def test_a_token_of_a_megabyte_is_refused_before_it_is_decoded(
     service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = service()
@@ -580,7 +583,7 @@ WRONG: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("reason", "code", "token"), WRONG, ids=[row[0] for row in WRONG])
-def test_the_log_alone_names_the_reason_of_a_refusal(
+def test_only_the_log_names_the_reason_of_a_refusal(
     service: Make, reason: str, code: str, token: str
 ) -> None:
     api = service(jwt_issuer="https://id", jwt_audience="jobmon")
@@ -604,13 +607,13 @@ def test_the_log_alone_names_the_reason_of_a_refusal(
         ("cognito:groups", {"cognito:groups": ["admin"]}, True),
     ],
 )
-def test_the_role_is_where_the_setting_says(
+def test_the_role_is_read_from_the_configured_claim(
     service: Make, path: str, claims: dict[str, Any], granted: bool
 ) -> None:
     api = service(role_claim=path)
     expected = 200 if granted else (403, "permission_denied", None)
     assert answered(api, f"Bearer {signed({'sub': 'ada'} | claims)}", STATS) == expected
-    assert answered(api, f"Bearer {api.token()}", STATS) == 200  # as `jobmon token` makes them
+    assert answered(api, f"Bearer {api.token()}", STATS) == 200  # as `jobmon token` issues them
 
 
 @pytest.mark.parametrize(
@@ -622,7 +625,7 @@ def test_the_role_is_where_the_setting_says(
         ("https://id.example/user", {"https://id.example/user": "ada"}),
     ],
 )
-def test_the_subject_is_where_the_setting_says(
+def test_the_subject_is_read_from_the_configured_claim(
     service: Make, path: str, claims: dict[str, Any]
 ) -> None:
     api = service(subject_claim=path)
@@ -637,7 +640,7 @@ def test_the_subject_is_where_the_setting_says(
     assert "ada" in api.client.get("/dashboard/my").text
 
 
-def test_a_refusal_tells_nothing_of_why(service: Make) -> None:
+def test_an_answer_does_not_reveal_the_reason_of_a_refusal(service: Make) -> None:
     api = service(jwt_issuer="https://id", jwt_audience="jobmon")
     tokens = [GOOD, "x", raw({"alg": "none"}), signed(CLAIMS, "another secret of thirty-two bytes")]
     named = {"X-Request-ID": "one"}
@@ -648,7 +651,7 @@ def test_a_refusal_tells_nothing_of_why(service: Make) -> None:
     assert len({(answer.data, tuple(answer.headers)) for answer in answers}) == 1
 
 
-def test_a_good_token_is_not_spoilt_by_what_came_before(service: Make) -> None:
+def test_a_valid_token_is_accepted_after_refused_ones(service: Make) -> None:
     api = service()
     assert [outcome(api, token) for token in ("x", GOOD, "x")] == [
         "token_invalid",
