@@ -4,6 +4,7 @@ The real server is the wheel's mongod. Where it cannot run, the tests marked `re
 name; in CI (`CI=true`) they fail, because a suite without them proves little.
 """
 
+import logging
 import os
 import threading
 import uuid
@@ -251,6 +252,19 @@ def real_api(
     app = create_app(make_settings(mongo_uri=uri))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
+
+
+@contextmanager
+def unconfigured_log() -> Iterator[None]:
+    """A root logger without handlers, as in a process that has not configured its log."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
 
 
 @contextmanager

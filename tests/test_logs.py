@@ -17,7 +17,7 @@ from jobmon import logs
 from jobmon.logs import LogFormatter
 from jobmon.settings import Settings
 
-from .conftest import SECRET
+from .conftest import SECRET, unconfigured_log
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJyb290In0.c2lnbmF0dXJl"
 PASSWORD = "pass%2Fword-of-the-reader"
@@ -145,12 +145,12 @@ def test_lines_are_readable_on_a_terminal_and_else_json() -> None:
 
 
 def test_the_secrets_of_every_app_of_a_process_are_hidden(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    logs.configure("INFO", {"secret of one"})
-    logs.configure("INFO", {"secret of two"})
-    logging.getLogger("some").warning("secret of one, secret of two")
+    with unconfigured_log():
+        logs.configure("INFO", {"secret of one"})
+        logs.configure("INFO", {"secret of two"})
+        logging.getLogger("some").warning("secret of one, secret of two")
     (logged,) = capfd.readouterr().err.splitlines()
     assert json.loads(logged)["event"] == "[redacted], [redacted]"
 

@@ -2,7 +2,6 @@
 script, a redirect to another site, a trusted Host or proxy, and a cookie that others can read."""
 
 import json
-import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ from jobmon.settings import Settings
 from jobmon.store.jobs import JobStore
 
 from ..api import test_access as access
-from ..conftest import Api
+from ..conftest import Api, unconfigured_log
 from ..support.pages import PART
 from .test_auth import CLAIMS, from_now, signed
 
@@ -382,12 +381,10 @@ def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
         assert "eyJ" not in str(line)
 
 
-def test_a_line_of_the_log_cannot_be_forged(
-    api: Api, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    logs.configure("INFO")
-    api.get("/jobs", token=api.token('ada\n{"event": "forged"}\r\x1b[2K', "user"))
+def test_a_line_of_the_log_cannot_be_forged(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
+    with unconfigured_log():
+        logs.configure("INFO")
+        api.get("/jobs", token=api.token('ada\n{"event": "forged"}\r\x1b[2K', "user"))
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["user"] == 'ada\n{"event": "forged"}\r\x1b[2K'
     assert json.loads(line)["timestamp"].endswith("Z")
