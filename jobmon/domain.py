@@ -1,4 +1,4 @@
-"""The words of the trade: what a job and an attempt can be.
+"""The vocabulary of a job queue: the statuses and fields of jobs and attempts.
 
 Plain Python: nothing here knows Flask, MongoDB or any other library.
 """
@@ -8,36 +8,34 @@ from typing import NamedTuple
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. Watched documents may hold others; they are shown as they are."""
+    """The status of a job. Watched documents may have others, which are shown unchanged."""
 
     QUEUED = "queued"
     LEASED = "leased"
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # an attempt failed, a retry is due at nextRunAt
-    DLQ = "dlq"  # given up: the dead-letter queue
+    DLQ = "dlq"  # dead-lettered: no attempt is left
     CANCELLED = "cancelled"
 
 
 class JobCondition(StrEnum):
-    """What a job is in at some moment, by its status and a date."""
+    """A condition of a job that depends on the time."""
 
-    DUE = "due"  # waits, and may be leased now
-    EXPIRED = "expired"  # leased, beyond the end of its lease
+    DUE = "due"  # waiting, and may be leased now
+    EXPIRED = "expired"  # leased, but the lease is past its end
 
 
 class AttemptStatus(StrEnum):
-    """How one attempt at a job ended, or that it has not yet."""
+    """The status of one attempt at a job."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    EXPIRED = "expired"  # its lease ran out before it reported
+    EXPIRED = "expired"  # its lease ended before the worker reported
 
 
-WAITING_STATUSES = (
-    JobStatus.QUEUED.value,
-    JobStatus.FAILED.value,
-)  # to be leased from nextRunAt on
+# A waiting job can be leased from nextRunAt on; a job with a final status never again.
+WAITING_STATUSES = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
 FINAL_STATUSES = (JobStatus.SUCCEEDED.value, JobStatus.DLQ.value, JobStatus.CANCELLED.value)
 FINAL_ATTEMPT_STATUSES = tuple(
     status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING
@@ -45,7 +43,7 @@ FINAL_ATTEMPT_STATUSES = tuple(
 
 
 class CappedCount(NamedTuple):
-    """How many there are; unless `is_exact`, at least `value`: counting stopped there."""
+    """How many jobs there are; at least `value` unless `is_exact`."""
 
     value: int
     is_exact: bool
@@ -56,7 +54,7 @@ def failure_rate(failed: int, finished: int) -> float | None:
     return failed / finished if finished else None
 
 
-# The fields of a job and of an attempt at it (contract, section 1); `eligibleAt`: when it was due.
+# The fields of a job (contract, section 1).
 JOB_FIELDS = (
     "jobId",
     "type",
@@ -75,19 +73,20 @@ JOB_FIELDS = (
     "finishedAt",
     "lastError",
 )
-# What a document may hold of a job; when its last attempt began is answered as that attempt's.
+# `startedAt` of a job is when its last attempt started; it is shown with that attempt.
 MAPPED_JOB_FIELDS = (*JOB_FIELDS, "startedAt")
-# How the last attempt at a job ended, where the job itself is all that is known of it.
+# The status of a job's last attempt, where no attempts are recorded.
 LAST_OUTCOMES = {
     JobStatus.LEASED.value: AttemptStatus.RUNNING.value,
     JobStatus.SUCCEEDED.value: AttemptStatus.SUCCEEDED.value,
     JobStatus.FAILED.value: AttemptStatus.FAILED.value,
     JobStatus.DLQ.value: AttemptStatus.FAILED.value,
 }
-# The statuses of a job whose last attempt has ended with an outcome.
+# The statuses of a job whose last attempt has ended.
 STATUSES_AFTER_ATTEMPT = tuple(
     status for status, outcome in LAST_OUTCOMES.items() if outcome != AttemptStatus.RUNNING
 )
+# `eligibleAt` is when the attempt was due.
 ATTEMPT_FIELDS = (
     "jobId",
     "attemptNumber",

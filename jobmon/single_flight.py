@@ -1,5 +1,6 @@
-"""One answer for all who ask at the same time, kept for a short while."""
+"""Single flight: concurrent callers share one computation, whose result is kept for a while."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -8,14 +9,17 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-FORGET_AFTER_S = 30.0
+UNUSED_AFTER_S = 30.0
 
 
 class SingleFlight(Generic[T]):
-    """Runs `compute` at most once at a time; everybody who comes meanwhile gets its outcome.
+    """Runs `compute` at most once at a time; callers that come meanwhile get the same result.
 
-    A value is kept for `ttl_ms`. A failure is shared with those who waited for it and then
-    forgotten, so that a slow database is asked once, not once for each viewer.
+    A value is kept for `ttl_ms`. A failure is raised for every caller that waited for it and is
+    not kept, so that a slow database gets one query and not one for each viewer.
+
+        stats = SingleFlight(count_jobs, ttl_ms=1_000)
+        stats.get()
     """
 
     def __init__(self, compute: Callable[[], T], ttl_ms: int) -> None:
@@ -26,27 +30,27 @@ class SingleFlight(Generic[T]):
         self._kept: tuple[T, float] | None = None
 
     def kept(self) -> T | None:
-        """The value if there is one at hand that is still good."""
+        """The kept value; None if there is none, or it has expired."""
         kept = self._kept
         return kept[0] if kept is not None and time.monotonic() < kept[1] else None
 
     def get(self) -> T:
-        """The kept value, or a new one; raises what `compute` raised."""
+        """The kept value or a new one; raises what `compute` raised."""
         with self._lock:
             if (kept := self.kept()) is not None:
                 return kept
-            running, mine = self._running, False
+            running, is_first = self._running, False
             if running is None:
-                running, mine = Future(), True
+                running, is_first = Future(), True
                 self._running = running
-        if mine:
+        if is_first:
             self._run(running)
         return running.result()
 
     def _run(self, outcome: Future[T]) -> None:
         try:
             value = self._compute()
-        except BaseException as error:  # noqa: BLE001 - it is raised again by result()
+        except BaseException as error:  # noqa: BLE001 - result() raises it again
             with self._lock:
                 self._running = None
             outcome.set_exception(error)
@@ -58,42 +62,48 @@ class SingleFlight(Generic[T]):
 
 
 class SingleFlightCache(Generic[T]):
-    """`SingleFlight` for many questions: each is computed once, the answers of the newest are kept.
+    """`SingleFlight` for many keys: each value is computed once, the newest `size` are kept.
 
-    An answer never grows old: what it depends on has to be part of its question, the second that
-    it was asked in for instance. So most are soon of no use: what nobody asked for in half a minute
-    is let go at the next question. A failure is shared with those who waited for it and then
-    forgotten.
+    A value that was not used for 30 seconds is evicted at the next call.
+
+        pages = SingleFlightCache[str](size=50)
+        pages.get("overview", render_overview, max_age_s=1)
     """
 
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._lock = threading.Lock()
-        # With when it was asked for; the one asked for last is the last.
-        self._answers: dict[Hashable, tuple[Future[T], float]] = {}
+        # Each value with when it was computed and when it was used last, the latest use last.
+        self._values: dict[Hashable, tuple[Future[T], float, float]] = {}
 
-    def get(self, question: Hashable, compute: Callable[[], T]) -> T:
-        """The kept answer, or a new one; raises what `compute` raised."""
+    def get(self, key: Hashable, compute: Callable[[], T], max_age_s: float = math.inf) -> T:
+        """The kept value, unless it is older than `max_age_s`, or a new one.
+
+        Raises what `compute` raised.
+        """
         now = time.monotonic()
         with self._lock:
-            kept = self._answers.pop(question, None)
-            answer, mine = (Future[T](), True) if kept is None else (kept[0], False)
-            self._answers[question] = answer, now
-            self._let_go(now - FORGET_AFTER_S)
-        if mine:
+            kept = self._values.pop(key, None)
+            is_first = kept is None or now - kept[1] >= max_age_s
+            if kept is None or is_first:
+                kept = Future(), now, now
+            value = kept[0]
+            self._values[key] = value, kept[1], now
+            self._evict(now - UNUSED_AFTER_S)
+        if is_first:
             try:
-                answer.set_result(compute())
-            except BaseException as error:  # noqa: BLE001 - it is raised again by result()
+                value.set_result(compute())
+            except BaseException as error:  # noqa: BLE001 - result() raises it again
                 with self._lock:
-                    kept = self._answers.get(question)
-                    if kept is not None and kept[0] is answer:
-                        del self._answers[question]
-                answer.set_exception(error)
-        return answer.result()
+                    kept = self._values.get(key)
+                    if kept is not None and kept[0] is value:
+                        del self._values[key]
+                value.set_exception(error)
+        return value.result()
 
-    def _let_go(self, asked_before: float) -> None:
+    def _evict(self, used_before: float) -> None:
         while True:
-            oldest = next(iter(self._answers))
-            if len(self._answers) <= self._keep and self._answers[oldest][1] >= asked_before:
+            oldest = next(iter(self._values))
+            if len(self._values) <= self._size and self._values[oldest][2] >= used_before:
                 return
-            del self._answers[oldest]
+            del self._values[oldest]

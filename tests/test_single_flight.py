@@ -1,4 +1,4 @@
-"""Sharing one answer: would catch a query for each viewer, and a failure that sticks."""
+"""Shared computations: would catch a query for each viewer, and a failure that is kept."""
 
 import threading
 import weakref
@@ -14,11 +14,11 @@ from .support.waiting import eventually
 
 
 class Thing:
-    """Something that is gone when nobody holds it."""
+    """An object whose end can be seen by a weak reference."""
 
 
 class Slow:
-    """A computation that the test lets go on."""
+    """A computation that ends when the test allows it."""
 
     def __init__(self, outcome: Callable[[], int]) -> None:
         self.calls = 0
@@ -31,13 +31,13 @@ class Slow:
         return self._outcome()
 
 
-def ask_together(shared: SingleFlight[int], slow: Slow, askers: int) -> list[object]:
-    """What each of several threads gets that come while the computation is under way."""
+def call_together(shared: SingleFlight[int], slow: Slow, callers: int) -> list[object]:
+    """The outcomes of threads that call while the computation runs."""
     got: list[object] = []
-    coming = threading.Barrier(askers + 1)
+    barrier = threading.Barrier(callers + 1)
 
-    def ask() -> None:
-        coming.wait()
+    def call() -> None:
+        barrier.wait()
         try:
             got.append(shared.get())
         except ArithmeticError as error:
@@ -46,10 +46,10 @@ def ask_together(shared: SingleFlight[int], slow: Slow, askers: int) -> list[obj
     first = threading.Thread(target=lambda: got.append(outcome_of(shared)))
     first.start()
     eventually(lambda: slow.calls == 1)
-    threads = [threading.Thread(target=ask) for _ in range(askers)]
+    threads = [threading.Thread(target=call) for _ in range(callers)]
     for thread in threads:
         thread.start()
-    coming.wait()
+    barrier.wait()
     eventually(lambda: all(thread.is_alive() for thread in threads))
     slow.may_end.set()
     for thread in [first, *threads]:
@@ -64,13 +64,13 @@ def outcome_of(shared: SingleFlight[int]) -> object:
         return error
 
 
-def test_all_who_come_meanwhile_share_one_computation() -> None:
+def test_concurrent_callers_share_one_computation() -> None:
     slow = Slow(lambda: 42)
-    assert ask_together(SingleFlight(slow, 60_000), slow, 30) == [42] * 31
+    assert call_together(SingleFlight(slow, 60_000), slow, 30) == [42] * 31
     assert slow.calls == 1
 
 
-def test_a_failure_is_shared_by_those_who_wait_and_then_forgotten() -> None:
+def test_a_failure_is_raised_for_all_waiting_callers_and_not_kept() -> None:
     failing = True
 
     def outcome() -> int:
@@ -78,12 +78,12 @@ def test_a_failure_is_shared_by_those_who_wait_and_then_forgotten() -> None:
 
     slow = Slow(outcome)
     shared = SingleFlight(slow, 60_000)
-    assert {type(outcome) for outcome in ask_together(shared, slow, 5)} == {ZeroDivisionError}
+    assert {type(outcome) for outcome in call_together(shared, slow, 5)} == {ZeroDivisionError}
     failing = False
     assert shared.get() == 7
 
 
-def test_a_value_is_kept_for_its_time_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_is_kept_until_its_ttl_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     values = iter(range(9))
@@ -97,13 +97,13 @@ def test_a_value_is_kept_for_its_time_and_no_longer(monkeypatch: pytest.MonkeyPa
     assert shared.get() == 1
 
 
-def test_without_a_time_to_keep_it_every_caller_gets_a_new_value() -> None:
+def test_without_a_ttl_every_caller_gets_a_new_value() -> None:
     values = iter(range(9))
     shared = SingleFlight(lambda: next(values), 0)
     assert [shared.get() for _ in range(3)] == [0, 1, 2]
 
 
-def test_an_answer_is_computed_once_for_all_who_ask_the_same() -> None:
+def test_a_cached_value_is_computed_once_for_concurrent_callers() -> None:
     slow, answers = Slow(lambda: 42), SingleFlightCache[int](9)
     got: list[int] = []
     threads = [
@@ -112,7 +112,7 @@ def test_an_answer_is_computed_once_for_all_who_ask_the_same() -> None:
     for thread in threads:
         thread.start()
     eventually(lambda: slow.calls == 1)
-    assert answers.get("another", lambda: 7) == 7  # nobody waits for another's question
+    assert answers.get("another", lambda: 7) == 7  # another key does not wait for it
     slow.may_end.set()
     for thread in threads:
         thread.join()
@@ -120,15 +120,28 @@ def test_an_answer_is_computed_once_for_all_who_ask_the_same() -> None:
     assert answers.get("q", lambda: 0) == 42
 
 
-def test_the_answers_asked_for_last_are_kept_and_no_more() -> None:
+def test_the_values_used_last_are_kept_up_to_the_size() -> None:
     answers = SingleFlightCache[int](2)
     for question in (1, 2, 1, 3):
         answers.get(question, lambda: question)  # noqa: B023 - it is called at once
     assert [answers.get(question, lambda: 0) for question in (1, 3, 2)] == [1, 3, 0]
 
 
-def test_what_nobody_asks_for_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Would catch answers about seconds that are past filling the memory up to their bound."""
+def test_a_value_older_than_its_maximum_age_is_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(shared_module, "time", SimpleNamespace(monotonic=lambda: now))
+    cache, values = SingleFlightCache[int](9), iter(range(9))
+    assert cache.get("q", lambda: next(values), max_age_s=2) == 0
+    now = 1.9
+    assert cache.get("q", lambda: next(values), max_age_s=2) == 0
+    now = 2.0
+    assert cache.get("q", lambda: next(values), max_age_s=2) == 1
+
+
+def test_a_value_unused_for_half_a_minute_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch values for past seconds that fill the memory up to the size."""
     now = 0.0
     monkeypatch.setattr(shared_module, "time", SimpleNamespace(monotonic=lambda: now))
     answers, held = SingleFlightCache[object](1_000), list[weakref.ref[Thing]]()
@@ -146,7 +159,7 @@ def test_what_nobody_asks_for_any_more_is_let_go(monkeypatch: pytest.MonkeyPatch
     assert answers.get("always", lambda: None) is not None
 
 
-def test_a_failed_answer_is_forgotten() -> None:
+def test_a_failure_is_not_cached() -> None:
     answers = SingleFlightCache[float](9)
     with pytest.raises(ZeroDivisionError):
         answers.get("q", lambda: 1 / 0)

@@ -63,8 +63,8 @@ class Cursor:
         """Whether the jobs beyond are newer ones, the nearest first."""
         return self.oldest_first != self.backwards
 
-    def without_values(self) -> Self:
-        """The same place by its page."""
+    def drop_values(self) -> Self:
+        """The same cursor by its page."""
         return replace(self, created_at=None, id=None, by_page=True)
 
     def encode(self) -> str:
@@ -80,7 +80,7 @@ class Cursor:
         try:
             padded = encoded + "=" * (-len(encoded) % 4)
             raw = base64.b64decode(padded, altchars="-_", validate=True)
-            cursor = cls._from_document(bson.decode(raw, _CODEC))
+            cursor = cls._parse(bson.decode(raw, _CODEC))
             # Another spelling of the same cursor was not made here.
             is_ours = cursor.is_exact and cursor.encode() == encoded
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
@@ -90,7 +90,7 @@ class Cursor:
         return cursor
 
     @classmethod
-    def _from_document(cls, document: Document) -> Self:
+    def _parse(cls, document: Document) -> Self:
         by_page = "i" not in document
         page, oldest_first, backwards = document["p"], document["o"], document["b"]
         if type(page) not in (int, Int64) or not 1 <= page < 2**53:

@@ -74,7 +74,7 @@ class JobFilter:
             if self.may_have_arrays:
                 query["$and"] = [{"$nor": [{"createdBy": IS_ARRAY}]}]
         if self.error_code is not None:
-            query["lastError.code"] = {"$in": _code_values(self.error_code)}
+            query["lastError.code"] = {"$in": _list_code_values(self.error_code)}
         if self.is_ranged:
             bounds = {"$gte": self.created_from, "$lt": self.created_to}
             query["createdAt"] = {
@@ -170,8 +170,8 @@ _INDEX_BY_DATE = {
 }
 
 
-def _code_values(code: str) -> list[Any]:
-    """The values that a printed code means: the text, or the whole number (11000, say)."""
+def _list_code_values(code: str) -> list[Any]:
+    """The values that a printed code means: the text, or the whole number, 11000 for example."""
     digits = code.removeprefix("-")
     if digits.isascii() and digits.isdecimal() and len(digits) <= 18 and str(int(code)) == code:
         return [code, int(code)]

@@ -1,7 +1,7 @@
-"""Which values of a document a printed text means: a job's id, an owner, a status, a type.
+"""Finds the values that a printed text means: as a job's id, an owner, a status or a type.
 
-A jobId or createdBy may be a string, an ObjectId, a number or a UUID. A text means it if it is
-printed as exactly that text. Values of any other kind are no identity: no text means them.
+A jobId or createdBy may be a string, an ObjectId, a number or a UUID. A text means the values that
+are printed as exactly this text. Values of any other type are no identity: no text means them.
 """
 
 import json
@@ -28,44 +28,44 @@ _AFTER = "\U0010ffff"  # in no id
 
 
 def identity_values(printed: str) -> list[Any]:
-    """The values that a text means as an id or an owner, no two of them equal to MongoDB."""
-    return [printed, *_object_ids(printed), *_numbers(printed), *_uuids(printed)]
+    """The values that a text means as an id or an owner; MongoDB finds no two of them equal."""
+    return [printed, *_parse_object_ids(printed), *_parse_numbers(printed), *_parse_uuids(printed)]
 
 
 def is_identity(value: Any, printed: str) -> bool:
-    """Whether a value is one of `identity_values`, by its bytes or by its number."""
-    # Not isinstance: BSON code is a str to Python.
+    """Whether a value is one of `identity_values`, compared by its bytes or as a number."""
+    # Not isinstance: BSON code is a subclass of str.
     known = type(value) is str or isinstance(value, ObjectId) or _is_number(value) or is_uuid(value)
     return known and to_text(value) == printed
 
 
 def identity_ranges(prefix: str) -> list[dict[str, Any]]:
-    """Conditions on a field that together match every identity printed with this beginning."""
+    """Conditions on a field that together match every identity printed with this prefix."""
     ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{_AFTER}"}]
     if len(prefix) <= _HEX_DIGITS and _HEX.issuperset(prefix):
         first, last = (ObjectId(prefix.ljust(_HEX_DIGITS, digit)) for digit in "0f")
         ranges.append({"$gte": first, "$lte": last})
     for first_uuid, last_uuid in zip(
-        _uuids(prefix + _UUID[len(prefix) :]),
-        _uuids(prefix + _UUID[len(prefix) :].replace("0", "f")),
+        _parse_uuids(prefix + _UUID[len(prefix) :]),
+        _parse_uuids(prefix + _UUID[len(prefix) :].replace("0", "f")),
         strict=True,
     ):
         ranges.append({"$gte": first_uuid, "$lte": last_uuid})
-    # A number with a point or an exponent is found by all of what is printed.
-    whole = [{"$eq": number} for number in _numbers(prefix) if not isinstance(number, int)]
+    # A number with a point or an exponent is found by its whole text only.
+    whole = [{"$eq": number} for number in _parse_numbers(prefix) if not isinstance(number, int)]
     return [*ranges, *_number_ranges(prefix), *whole]
 
 
 @lru_cache(maxsize=1_000)
 def label_values(printed: str) -> tuple[Any, ...]:
-    """The values of a status or a type whose `label` is this text; None stands for missing, too.
+    """The values of a status or a type whose `label` is this text; None also means missing.
 
-    Of documents, which all have the same label, there are none.
+    Empty for the label of documents, which they all share.
     """
-    values: list[Any] = [printed, *_json(printed), *_dates(printed)]
+    values: list[Any] = [printed, *_parse_json(printed), *_parse_dates(printed)]
     if len(printed) > 1 and printed[0] == printed[-1] == '"':
         values.append(printed[1:-1])
-    values += [*_object_ids(printed), *_numbers(printed), *_uuids(printed)]
+    values += [*_parse_object_ids(printed), *_parse_numbers(printed), *_parse_uuids(printed)]
     return tuple(value for value in values if label(value) == printed)
 
 
@@ -78,21 +78,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal128) and not isinstance(value, bool)
 
 
-def _object_ids(printed: str) -> list[ObjectId]:
+def _parse_object_ids(printed: str) -> list[ObjectId]:
     if ObjectId.is_valid(printed) and str(ObjectId(printed)) == printed:
         return [ObjectId(printed)]
     return []
 
 
-def _uuids(printed: str) -> list[Binary]:
+def _parse_uuids(printed: str) -> list[Binary]:
     with suppress(ValueError):
         if str(UUID(printed)) == printed:
             return [Binary(UUID(printed).bytes, subtype) for subtype in UUID_SUBTYPES]
     return []
 
 
-def _numbers(printed: str) -> list[Any]:
-    """A whole number is equal to a double or decimal of its size; other two are not always."""
+def _parse_numbers(printed: str) -> list[Any]:
+    """One int for a whole number, to which MongoDB finds a double or decimal equal; else both."""
     if len(printed) > _LONGEST_NUMBER:
         return []
     with suppress(ValueError):
@@ -107,7 +107,7 @@ def _numbers(printed: str) -> list[Any]:
 
 
 def _number_ranges(prefix: str) -> list[dict[str, Any]]:
-    """Numbers whose digits begin so: for 12 that is 12, 120 to 129, 1200 to 1299 and so on."""
+    """Ranges of whole numbers by their first digits: 12, 120 to 129, 1200 to 1299 and so on."""
     if not re.fullmatch("-?[1-9][0-9]{0,18}", prefix):
         return []
     sign, digits = (-1 if prefix[0] == "-" else 1), abs(int(prefix))
@@ -125,8 +125,8 @@ def _number_ranges(prefix: str) -> list[dict[str, Any]]:
     return ranges
 
 
-def _json(printed: str) -> list[Any]:
-    """Nothing, yes, no, or an array of what JSON knows."""
+def _parse_json(printed: str) -> list[Any]:
+    """A null, a boolean or an array."""
     with suppress(ValueError):
         value = json.loads(printed)
         if value is None or isinstance(value, bool | list):
@@ -134,7 +134,7 @@ def _json(printed: str) -> list[Any]:
     return []
 
 
-def _dates(printed: str) -> list[datetime]:
+def _parse_dates(printed: str) -> list[datetime]:
     with suppress(ValueError, OverflowError):
         return [datetime.fromisoformat(printed).astimezone(UTC)]
     return []

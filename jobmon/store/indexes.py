@@ -20,7 +20,7 @@ JOB_ID: Keys = [("jobId", ASCENDING)]
 BY_STATUS: Keys = [_STATUS, *NEWEST_FIRST]
 BY_TYPE: Keys = [_TYPE, *NEWEST_FIRST]
 BY_STATUS_AND_TYPE: Keys = [_STATUS, _TYPE, *NEWEST_FIRST]  # also covers the stats pipeline
-# What may be filtered by beside the first field stands last: it is checked in the index.
+# The last fields are for additional filters, which are checked in the index.
 BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
@@ -32,13 +32,13 @@ BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change s
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
-# Unique where documents are as the contract has them; made so only where somebody asks for it.
+# Unique by the contract; created so only with `jobmon init --unique`.
 UNIQUE = (JOB_ID, ATTEMPT)
 
 
-def _wanted(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
-    """Every index, in the contract's words, each with the field that it is there for."""
-    wanted = [
+def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
+    """Every index, with the contract's names, each with the field that it serves."""
+    of_jobs = [
         ("jobId", JOB_ID),
         ("createdAt", NEWEST_FIRST),
         ("status", BY_STATUS),
@@ -52,10 +52,10 @@ def _wanted(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
         ("finishedAt", BY_FINISH),
     ]
     if "setName" not in connection.client.admin.command("hello"):
-        wanted.append(("updatedAt", BY_UPDATE))
+        of_jobs.append(("updatedAt", BY_UPDATE))
     if connection.attempts is None:
-        wanted.append(("finishedAt", ATTEMPT_FINISHED))
-    jobs = [(connection.jobs, field, keys) for field, keys in wanted]
+        of_jobs.append(("finishedAt", ATTEMPT_FINISHED))
+    jobs = [(connection.jobs, field, keys) for field, keys in of_jobs]
     if connection.attempts is None:
         return jobs
     return [
@@ -66,10 +66,10 @@ def _wanted(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
 
 
 class Index(NamedTuple):
-    """An index in the documents' words; as a text `collection(field, -field, …)`.
+    """An index with the documents' names; its text is `collection(field, -field, …)`.
 
-    It is there for `field`, in the contract's words, which documents keep at `path`; both are None
-    where a profile adds the index. `may_be_unique`: no two documents should have the same keys.
+    `field`: the contract's field that it serves, at `path` in the documents; both are None for an
+    index that a profile adds. `may_be_unique`: no two documents should have the same keys.
     """
 
     collection: Collection[Document]
@@ -84,15 +84,15 @@ class Index(NamedTuple):
 
 
 def required_indexes(connection: Connection) -> list[Index]:
-    """Every index that the documents can have the fields for, by what they call them."""
+    """Every index whose fields the documents have, with the documents' names."""
     found: dict[tuple[str, tuple[tuple[str, int], ...]], Index] = {}
-    for watched, field, keys in _wanted(connection):
-        theirs = watched.mapping.translate_keys(keys)
-        if theirs is None or theirs == [("_id", ASCENDING)]:
+    for collection, field, keys in _list_indexes(connection):
+        translated = collection.mapping.translate_keys(keys)
+        if translated is None or translated == [("_id", ASCENDING)]:
             continue
-        ((path, _),) = watched.mapping.translate_order([(field, ASCENDING)])
-        index = Index(watched.collection, theirs, keys in UNIQUE, field, path)
-        found.setdefault((watched.collection.name, tuple(theirs)), index)
+        ((path, _),) = collection.mapping.translate_order([(field, ASCENDING)])
+        index = Index(collection.collection, translated, keys in UNIQUE, field, path)
+        found.setdefault((collection.collection.name, tuple(translated)), index)
     for keys in connection.profile.indexes:
         jobs = connection.jobs.collection
         found.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))

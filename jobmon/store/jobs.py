@@ -14,7 +14,7 @@ from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.truncate import CharacterBudget
 
 MAX_ATTEMPTS_SHOWN = 1_000
-# In characters. A job is 16 MB at the most, but each of its attempts may be.
+# In characters: each attempt may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
 MAX_COUNT = 2**53
@@ -30,25 +30,25 @@ class JobStore:
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
-        `job_id` is the id as lists print it, `owner` a token's `sub`. With `owner`, a job of
-        somebody else is as absent as one that does not exist. Of more
-        than 1,000 attempts the newest 1,000 are returned, of long texts in them 10 million
-        characters, the newest first, and 2,000 of each field of the others. Index: (jobId) unique.
+        `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
+        None for another owner's job too. At most the newest 1,000 attempts are returned. Long texts
+        in them are truncated: 10 million characters in total are shown, from the newest attempt on,
+        and 2,000 of each field beyond that. Index: (jobId).
         """
-        query = _any_identity("jobId", job_id)
+        query = _match_identity("jobId", job_id)
         if owner is not None:
-            query |= _any_identity("createdBy", owner)
+            query |= _match_identity("createdBy", owner)
 
-        def is_meant(job: Document) -> bool:
+        def is_requested(job: Document) -> bool:
             owns = owner is None or is_identity(job.get("createdBy"), owner)
             return owns and is_identity(job.get("jobId"), job_id)
 
-        found = self._jobs.look_up(query, by="jobId", accept=is_meant, limit=1)
+        found = self._jobs.look_up(query, by="jobId", accept=is_requested, limit=1)
         if not found:
             return None
         (job,) = found
-        attempts = self._attempts_at(job_id) or self._embedded_attempts(job)
-        if not attempts and self._attempts is not None:  # else the profile has made them
+        attempts = self._read_attempts(job_id) or self._list_embedded_attempts(job)
+        if not attempts and self._attempts is not None:  # otherwise the profile created them
             attempts = last_attempt(job)
         return {
             **job,
@@ -56,7 +56,7 @@ class JobStore:
             "attemptCount": attempt_count(job, default=len(attempts)),
         }
 
-    def _attempts_at(self, job_id: str) -> list[Document]:
+    def _read_attempts(self, job_id: str) -> list[Document]:
         if self._attempts is None:
             return []
         budget = CharacterBudget(MAX_ATTEMPTS_LENGTH)
@@ -68,7 +68,7 @@ class JobStore:
             }
 
         return self._attempts.look_up(  # index: (jobId, attemptNumber)
-            _any_identity("jobId", job_id),
+            _match_identity("jobId", job_id),
             by="jobId",
             accept=lambda attempt: is_identity(attempt.get("jobId"), job_id),
             limit=MAX_ATTEMPTS_SHOWN,
@@ -76,8 +76,8 @@ class JobStore:
             transform=truncate,
         )[::-1]
 
-    def _embedded_attempts(self, job: Document) -> list[Document]:
-        """Attempts that another program keeps in the job itself, numbered if they are not."""
+    def _list_embedded_attempts(self, job: Document) -> list[Document]:
+        """Attempts that another program stores in the job itself, each with a number."""
         embedded = job.get("attempts")
         if not isinstance(embedded, list):
             return []
@@ -93,15 +93,15 @@ class JobStore:
         ][-MAX_ATTEMPTS_SHOWN:]
 
 
-def _any_identity(field: str, printed: str) -> Document:
-    """A query for what a text means in a field. Mongoose refers to a job by its ObjectId."""
+def _match_identity(field: str, printed: str) -> Document:
+    """A query for the values that a printed text means in a field."""
     return {field: match_any(identity_values(printed))}
 
 
 def last_attempt(job: Document) -> list[Document]:
-    """The job as its own last attempt, where none is recorded; empty if it had none so far.
+    """A list with the job as its own last attempt, for a queue that records no attempts.
 
-    What the job does not say is None: its number, for instance, or how it ended.
+    Empty if the job had no attempt so far. Fields that the job does not have are None.
     """
     outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
     started, ended = job.get("startedAt"), job.get("finishedAt")
@@ -109,7 +109,9 @@ def last_attempt(job: Document) -> list[Document]:
         return []
     is_over = outcome != AttemptStatus.RUNNING
     if isinstance(started, datetime) and isinstance(ended, datetime):
-        is_over = is_over and to_utc(ended) >= to_utc(started)  # else it is of the one before
+        is_over = is_over and to_utc(ended) >= to_utc(
+            started
+        )  # otherwise `ended` is of the attempt before
     return [
         {
             "attemptNumber": attempt_count(job, default=0) or None,
@@ -123,7 +125,7 @@ def last_attempt(job: Document) -> list[Document]:
 
 
 def attempt_count(job: Document, default: int) -> int:
-    """How many attempts were started: what the job says in one way or another, or `default`."""
+    """How many attempts were started: attemptCount, or a number or an array in `attempts`."""
     embedded = job.get("attempts")
     for value in (job.get("attemptCount"), embedded):
         if (number := _whole_number(value)) is not None:
@@ -132,7 +134,7 @@ def attempt_count(job: Document, default: int) -> int:
 
 
 def _whole_number(value: Any) -> int | None:
-    """A number that every JSON parser reads exactly; None for anything else."""
+    """A whole number that every JSON parser reads exactly; None for any other value."""
     number = value.to_decimal() if isinstance(value, Decimal128) else value
     if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
         return None

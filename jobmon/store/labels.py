@@ -23,7 +23,7 @@ def label(value: Any) -> str:
     `(other)…`, because that label is for the values that are not counted by name. The text `null`
     and the empty text are in quotes: without these a filter means a missing value, or no filter.
     """
-    shown = to_text(_without_secrets(value))
+    shown = to_text(_drop_secrets(value))
     if shown == OTHER:
         return OTHER + CUT
     if value is not None and shown in _QUOTED:
@@ -71,13 +71,13 @@ class LabelBudget:
         return own
 
 
-def _without_secrets(value: Any) -> Any:
+def _drop_secrets(value: Any) -> Any:
     """`value` without the contents of documents, and no longer than a label needs."""
     match value:
         case dict() | DBRef():
             return _DOCUMENT
         case list():
-            return [_without_secrets(inner) for inner in value[:MAX_LABEL_LENGTH]]
+            return [_drop_secrets(inner) for inner in value[:MAX_LABEL_LENGTH]]
         case str() | bytes() if not is_uuid(value):
             return value[: MAX_LABEL_LENGTH + 1]
         case float() | Decimal128():

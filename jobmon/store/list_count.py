@@ -1,6 +1,4 @@
-"""Counts the jobs of a list in its own index, up to a limit, once for all who see it at a time."""
-
-import time
+"""Counts the jobs of a list in its own index, up to a limit; concurrent viewers share a count."""
 
 from jobmon.domain import CappedCount
 from jobmon.single_flight import SingleFlightCache
@@ -30,9 +28,10 @@ class ListCounter:
         few = min(SHARE_FROM, COUNT_EXACTLY_UP_TO)
         counted = self._count(job_filter, few + 1)
         if counted > few:
-            question = (job_filter, int(time.monotonic() // SHARE_S))
             counted = self._totals.get(
-                question, lambda: self._count(job_filter, COUNT_EXACTLY_UP_TO + 1)
+                job_filter,
+                lambda: self._count(job_filter, COUNT_EXACTLY_UP_TO + 1),
+                max_age_s=SHARE_S,
             )
         is_exact = counted <= COUNT_EXACTLY_UP_TO
         return CappedCount(min(counted, COUNT_EXACTLY_UP_TO), is_exact)

@@ -229,7 +229,7 @@ class JobLists:
             # A cursor is encoded, not encrypted.
             and all(self._redactor.redact(value) == value for value in map(to_json, values))
         )
-        return cursor if has_values else cursor.without_values()
+        return cursor if has_values else cursor.drop_values()
 
 
 def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:

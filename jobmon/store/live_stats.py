@@ -214,7 +214,7 @@ class LiveStats:
     ) -> tuple[datetime | None, dict[str, datetime]]:
         """The same where no index is by status: all waiting jobs are scanned.
 
-        A job that has run before (an hourly one, say) has not been waiting since its creation.
+        A job that has run before, an hourly one for example, has not waited since its creation.
         """
         pipeline: list[Document] = [
             {"$match": {"status": JobStatus.QUEUED.value, "finishedAt": None}},

@@ -1,4 +1,4 @@
-"""Whether the database answers, and lets jobmon read what it watches: for probes and metrics."""
+"""Checks whether the database answers and the watched collections can be read."""
 
 import logging
 import time
@@ -28,12 +28,12 @@ _REASONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseHealth:
-    """What a look at the database found.
+    """The result of a check.
 
-    `answers` tells whether a server is there, `ping_ms` how long it took to answer, `readable`
-    whether it lets jobmon read the watched collections: None where that is not known. `reason` is
-    why `readable` is not True, for anybody, without a secret. A server that answers a ping but is
-    too busy to read one document in time is `ready`: no other instance would fare better.
+    `answers`: a server answered. `ping_ms`: how long that took. `readable`: whether the user may
+    read the watched collections, None if unknown. `reason`: why `readable` is not True, without
+    secrets. `ready` is also true for a server that answers a ping but is too busy to read a
+    document in time: another instance of jobmon would have the same trouble.
     """
 
     ping_ms: float | None = None
@@ -44,13 +44,13 @@ class DatabaseHealth:
 
 
 class _BusyError(Exception):
-    """The server answers a ping, and no read within its time."""
+    """The server answers a ping, but does not read a document in time."""
 
 
 class DatabaseProbe:
-    """Looks at the database, at most once a second however many ask, within a bounded time.
+    """Checks the database at most once a second, within a bounded time.
 
-    A failure is logged when it begins and when it ends, not at each look.
+    A failure is logged when it begins and when it ends, not with each check.
     """
 
     def __init__(self, connection: Connection, within_ms: int) -> None:
@@ -60,7 +60,7 @@ class DatabaseProbe:
         self._reason: str | None = None
 
     def look(self) -> DatabaseHealth:
-        """How it is now, or was a second ago."""
+        """The health of the database, at most a second old."""
         return self._looks.get()
 
     def _look(self) -> DatabaseHealth:
@@ -86,7 +86,7 @@ class DatabaseProbe:
         return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=True, ready=True)
 
     def _refused(self) -> list[str]:
-        """The watched collections that the user may not read; _BusyError."""
+        """The names of the watched collections that the user may not read; _BusyError."""
         refused = []
         for watched in (self._connection.jobs, self._connection.attempts):
             if watched is None:
@@ -107,14 +107,14 @@ class DatabaseProbe:
         reason = _REASONS[failure]
         if isinstance(error, UnresolvedHostError):
             reason = "the host name is not resolved"
-        said = describe_error(error) if isinstance(error, PyMongoError) else None
-        self._report(reason, said, None if failure else error)
+        detail = describe_error(error) if isinstance(error, PyMongoError) else None
+        self._report(reason, detail, None if failure else error)
         answers = failure is not Failure.AWAY and (failure is not None or ping_ms is not None)
         readable = False if failure is Failure.REFUSED else None
         return DatabaseHealth(answers=answers, readable=readable, ready=False, reason=reason)
 
     def _report(
-        self, reason: str | None, said: str | None = None, error: Exception | None = None
+        self, reason: str | None, detail: str | None = None, error: Exception | None = None
     ) -> None:
         if reason == self._reason:
             return
@@ -122,5 +122,7 @@ class DatabaseProbe:
         if reason is None:
             log.warning("the watched collections can be read again")
         else:
-            more = f" ({said})" if said else ""
-            log.error("the watched collections cannot be read: %s%s", reason, more, exc_info=error)
+            suffix = f" ({detail})" if detail else ""
+            log.error(
+                "the watched collections cannot be read: %s%s", reason, suffix, exc_info=error
+            )

@@ -1,4 +1,4 @@
-"""What identifies a watched queue: jobmon's own documents are kept under this key."""
+"""The key that identifies a watched queue in jobmon's own documents."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ _DIGITS = 16
 
 
 def queue_key(deployment: str | None, database: str, settings: Settings) -> str:
-    """A readable name and a hash of everything that changes what figures mean.
+    """A readable name and a hash of every setting that changes the meaning of the stats.
 
-    `deployment` is the replica set's name, None of a standalone server. Users, hosts and the order
+    `deployment` is the replica set's name, None for a standalone server. Users, hosts and the order
     of settings make no difference.
     """
     profile, jobs = Profile.from_settings(settings), settings.jobs_collection

@@ -72,8 +72,8 @@ class ReadCollection:
     ) -> list[Document]:
         """The documents with these `fields`, or with all; `limit` 0 means no limit.
 
-        `transform` is applied to each document as it is read, so that large ones are not kept.
-        With `require_index`, a missing index is an OperationFailure.
+        `transform` is applied to each document while the next ones are still to be read, so that
+        large ones need not be kept. With `require_index`, a missing index is an OperationFailure.
         """
 
         def run(hint: Hint) -> list[Document]:
@@ -89,7 +89,7 @@ class ReadCollection:
             )
             return [transform(self.mapping.to_contract(document)) for document in found]
 
-        return self._with_index(index, run, require_index=require_index)
+        return self._run_with_index(index, run, require_index=require_index)
 
     def look_up(
         self,
@@ -150,13 +150,13 @@ class ReadCollection:
         """The results of a pipeline, each with `transform` applied to it.
 
         `snapshot`: as of the newest moment that a majority of the replica set has. Otherwise a
-        document that moves within the index meanwhile may be read twice, or not at all. A server
-        without snapshots (a standalone one, say) reads without.
+        document that moves within the index meanwhile may be read twice, or not at all. On a
+        server without snapshots, a standalone one for example, it has no effect.
         """
         stages = self.mapping.translate_pipeline(pipeline)
 
         def run(hint: Hint) -> list[Document]:
-            options = _without_none({"hint": hint, "batchSize": batch_size})
+            options = _drop_none({"hint": hint, "batchSize": batch_size})
 
             def run_on(collection: Collection[Document]) -> list[Document]:
                 found = collection.aggregate(stages, **options, **self._limits())
@@ -170,17 +170,17 @@ class ReadCollection:
                         raise
             return run_on(self.collection)
 
-        return self._with_index(index, run, require_index=require_index)
+        return self._run_with_index(index, run, require_index=require_index)
 
     def count(self, query: Document, *, index: Keys | None, limit: int | None = None) -> int:
         """How many documents match, up to `limit`."""
 
         def run(hint: Hint) -> int:
-            options = _without_none({"hint": hint, "limit": limit})
+            options = _drop_none({"hint": hint, "limit": limit})
             translated = self.mapping.translate_query(query)
             return self.collection.count_documents(translated, **options, **self._limits())
 
-        return self._with_index(index, run)
+        return self._run_with_index(index, run)
 
     def estimated_count(self) -> int:
         """The number of documents by the collection's metadata."""
@@ -195,7 +195,7 @@ class ReadCollection:
             limits = self._limits("max_time_ms")
             return list(self.collection.find({}, {"_id": True}, limit=1, hint=hint, **limits))
 
-        self._with_index([("_id", 1)], run)
+        self._run_with_index([("_id", 1)], run)
 
     def has_no_arrays(self, field: str, index: Keys) -> bool:
         """Whether no document has an array in `field` or on the way to it; as of a second ago.
@@ -214,11 +214,11 @@ class ReadCollection:
         """The plan of a query for everything, by an index."""
 
         def run(hint: Hint) -> Any:
-            options = _without_none({"hint": hint})
+            options = _drop_none({"hint": hint})
             find = {"filter": {}, "collation": SIMPLE_COLLATION, **options}
             return self._explain(find)["winningPlan"]
 
-        return self._with_index(index, run)
+        return self._run_with_index(index, run)
 
     def _explain(self, find: Document) -> Document:
         """The planner's answer for a find. The driver's own `explain` would also run the query."""
@@ -235,7 +235,7 @@ class ReadCollection:
     def _limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
         return {max_time: self.max_time_ms, "collation": SIMPLE_COLLATION} | request_comment()
 
-    def _with_index(
+    def _run_with_index(
         self, index: Keys | None, run: Callable[[Hint], T], *, require_index: bool = False
     ) -> T:
         keys = None if index is None else self.mapping.translate_keys(index)
@@ -256,7 +256,7 @@ class ReadCollection:
     def _run_hinted(self, keys: Keys, run: Callable[[Hint], T]) -> T:
         """Run with the index on these keys; if there are several, with the one that compares bytes.
 
-        If they differ in something else (one is unique, say), the server chooses.
+        If they differ in something else (for example, one is unique), the server chooses.
         """
         for hint in (dict(keys), exact_index_name(keys)):
             try:
@@ -287,7 +287,7 @@ def is_bad_hint(error: OperationFailure) -> bool:
     return error.code in (BAD_VALUE, INDEX_NOT_FOUND) and "hint" in str(error).lower()
 
 
-def _without_none(options: dict[str, Any]) -> dict[str, Any]:
+def _drop_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 

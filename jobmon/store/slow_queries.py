@@ -1,4 +1,4 @@
-"""Queries that take long, named in the log: what was asked for, never with which values."""
+"""Logs slow queries: their shape, never the values in them."""
 
 import json
 from collections.abc import Mapping
@@ -14,51 +14,51 @@ from pymongo.monitoring import (
 
 log = structlog.get_logger(__name__)
 
-_ASKED = ("filter", "query", "pipeline")
-_LONGEST_SHAPE = 500
+_QUERY_KEYS = ("filter", "query", "pipeline")
+_MAX_SHAPE_LENGTH = 500
 
 
 class SlowQueries(CommandListener):
-    """Warns of each command that takes longer than `slow_ms`, whether it succeeds or fails."""
+    """Logs a warning for each command that takes longer than `slow_ms`, also for one that fails."""
 
     def __init__(self, slow_ms: int) -> None:
         self._slow_ms = slow_ms
         self._running: dict[int, Mapping[str, Any]] = {}
 
     def started(self, event: CommandStartedEvent) -> None:
-        """Remember it; not what waits on purpose, as a change stream does for changes."""
+        """Remember the command, unless it waits on purpose, as for the next change of a stream."""
         if not (event.command_name == "getMore" and "maxTimeMS" in event.command):
             self._running[event.request_id] = event.command
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
-        """Warn, if it took long."""
-        self._ended(event, "succeeded")
+        """Log the command if it was slow."""
+        self._finish(event, "succeeded")
 
     def failed(self, event: CommandFailedEvent) -> None:
-        """Warn, if it took long."""
-        self._ended(event, "failed")
+        """Log the command if it was slow."""
+        self._finish(event, "failed")
 
-    def _ended(self, event: CommandSucceededEvent | CommandFailedEvent, outcome: str) -> None:
+    def _finish(self, event: CommandSucceededEvent | CommandFailedEvent, outcome: str) -> None:
         command = self._running.pop(event.request_id, None)
         duration_ms = event.duration_micros / 1_000
         if command is None or duration_ms <= self._slow_ms:
             return
-        asked = next((command[name] for name in _ASKED if name in command), None)
+        query = next((command[name] for name in _QUERY_KEYS if name in command), None)
         log.warning(
             "slow query",
             command=event.command_name,
             collection=str(command.get(event.command_name)),
             index=str(dict(command["hint"])) if command.get("hint") else None,
-            shape=json.dumps(_shape(asked))[:_LONGEST_SHAPE],
+            shape=json.dumps(_describe_shape(query))[:_MAX_SHAPE_LENGTH],
             outcome=outcome,
             duration_ms=round(duration_ms, 1),
         )
 
 
-def _shape(value: Any) -> Any:
-    """Names and operators, without values."""
+def _describe_shape(value: Any) -> Any:
+    """The names and operators of a query, without its values."""
     if isinstance(value, Mapping):
-        return {str(name): _shape(inner) for name, inner in value.items()}
+        return {str(name): _describe_shape(inner) for name, inner in value.items()}
     if isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
-        return [_shape(inner) for inner in value]
+        return [_describe_shape(inner) for inner in value]
     return "?"
