@@ -11,8 +11,8 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.rollup.documents import LEADER, LEASES, OwnDatabase
 from jobmon.store.mapping import Document
 
-# As long as readers trust a collector's stats: after a crash the next one comes when they expire.
-LEASE_MS = 5_000
+# Less than readers trust a collector's stats: after a crash the next one comes before they expire.
+LEASE_MS = 4_000
 RENEW_EVERY_S = 1.0
 
 
