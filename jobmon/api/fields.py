@@ -169,7 +169,7 @@ class PlainInteger(fields.Integer):
 
 
 class OptionalDate(fields.AwareDateTime):
-    """ISO 8601, in UTC without an offset; an empty value means none."""
+    """ISO 8601, UTC if it has no offset; an empty value means none."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(format="iso", default_timezone=UTC, load_default=default_none, **kwargs)

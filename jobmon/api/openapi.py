@@ -58,7 +58,7 @@ _CHALLENGE = {
 }
 
 # Errors that routes share: description, headers, and codes with an example each.
-_FAILURES: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+_ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     HTTPStatus.UNAUTHORIZED: (
         "The token is missing, expired or not valid.",
         _CHALLENGE,
@@ -111,7 +111,7 @@ class Access(Enum):
     ADMIN = "admin"
 
 
-_SHARED_FAILURES = {
+_SHARED_ERRORS = {
     Access.ANYONE: (HTTPStatus.INTERNAL_SERVER_ERROR,),
     Access.SIGNED_IN: (
         HTTPStatus.UNAUTHORIZED,
@@ -120,7 +120,7 @@ _SHARED_FAILURES = {
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 }
-_SHARED_FAILURES[Access.ADMIN] = (*_SHARED_FAILURES[Access.SIGNED_IN], HTTPStatus.FORBIDDEN)
+_SHARED_ERRORS[Access.ADMIN] = (*_SHARED_ERRORS[Access.SIGNED_IN], HTTPStatus.FORBIDDEN)
 
 
 class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
@@ -156,7 +156,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
     def _document_access(self, doc: dict[str, Any], _: dict[str, Any], **__: Any) -> dict[str, Any]:
         responses = doc.setdefault("responses", {})
-        for status in _SHARED_FAILURES[self._access]:
+        for status in _SHARED_ERRORS[self._access]:
             responses.setdefault(status, status.name)
         doc["responses"] = dict(sorted(responses.items()))
         doc["security"] = [] if self._access is Access.ANYONE else [{BEARER: []}]
@@ -208,7 +208,7 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         """jobmon has no pagination header."""
 
     def _register_responses(self) -> None:
-        for status, (description, headers, codes) in _FAILURES.items():
+        for status, (description, headers, codes) in _ERRORS.items():
             content = {
                 "schema": answers.Error,
                 "examples": {code: {"value": examples.ERRORS[code]} for code in codes},

@@ -26,7 +26,7 @@ from jobmon.store.labels import MAX_LABEL_LENGTH
 MIN_ID_PREFIX = 4
 OLDEST_FIRST = "createdAt"
 _NEWEST_FIRST = "-createdAt"
-_ISO = "ISO 8601, in UTC without an offset."
+_ISO = "ISO 8601; UTC if it has no offset."
 
 
 class ListFormat(StrEnum):
