@@ -46,9 +46,9 @@ class Facts:
         return self.evidence.stats.status_counts() or {}
 
 
-def window_of(series: SeriesReader, wanted: str, now: datetime) -> Window:
-    """The range `wanted` until `now`; WindowError if the history is retained for less."""
-    length, step = RANGES[wanted]
+def range_window(series: SeriesReader, name: str, now: datetime) -> Window:
+    """The window of a range until `now`; WindowError if the history is retained for less."""
+    length, step = RANGES[name]
     return series.window(now - length, now, step)
 
 
@@ -56,15 +56,15 @@ def gather(
     stats: StatsReader,
     series: SeriesReader,
     known_fields: KnownFields,
-    wanted: str,
+    name: str,
     now: datetime,
 ) -> Facts:
-    """Read everything that an overview of the range `wanted` needs; WindowError."""
-    window = window_of(series, wanted, now)
+    """Read everything that an overview of a range needs; WindowError."""
+    window = range_window(series, name, now)
     evidence = gather_evidence(stats, series, known_fields, now)
     return Facts(
         evidence=evidence,
-        range=wanted,
+        range=name,
         past=_read_history(lambda: series.history_by_step(window, ()), evidence, partly=True),
         types=_read_history(lambda: series.history_by_type(window), evidence, partly=True),
         samples=series.samples(window),

@@ -96,12 +96,13 @@ class JobPages:
         return self.job(request.args.get("id", ""))
 
     def _list(self, owner: str | None) -> Page:
-        parameters = ListParameters() if owner is None else OwnListParameters()
-        asked, errors, shown = _list_parameters(), {}, None
+        schema = ListParameters() if owner is None else OwnListParameters()
+        parameters, errors, shown = _list_parameters(), {}, None
         jobs: list[JobView] = []
-        is_page = asked.get("format", ListFormat.JSON) == ListFormat.JSON
+        is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
         try:
-            query: ListQuery = parameters.load(({"per_page": PER_PAGE} if is_page else {}) | asked)
+            defaults = {"per_page": PER_PAGE} if is_page else {}
+            query: ListQuery = schema.load(defaults | parameters)
             if owner is not None:
                 query = query.confine_to(owner)
             if query.format is not ListFormat.JSON:
@@ -116,7 +117,7 @@ class JobPages:
                 raise
             errors = error.details or {}
         context = {
-            "asked": asked,
+            "parameters": parameters,
             "errors": {name: _show_error(name, texts) for name, texts in errors.items()},
             "labels": LABELS,
             "shown": shown,
@@ -162,10 +163,11 @@ def _list_parameters() -> dict[str, Any]:
     """The list's parameters in this request's address; empty ones are left out."""
     repeated = ("status", "type")
     single = ListParameters().fields.keys() - set(repeated)
-    asked: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         name: [value for value in request.args.getlist(name) if value] for name in repeated
     }
-    return asked | {name: request.args[name] for name in single if request.args.get(name)}
+    given = {name: request.args[name] for name in single if request.args.get(name)}
+    return parameters | given
 
 
 def _show_error(name: str, messages: Any) -> str:

@@ -95,11 +95,11 @@ def list_address(jobs: JobFilter) -> str:
     """The address of the list of these jobs; empty if a type's name is too long for a filter."""
     if not all(is_filter(kind) for kind in jobs.types):
         return ""
-    asked = query(
+    parameters = query(
         status=jobs.statuses,
         type=jobs.types,
         condition=jobs.condition.value if jobs.condition else "",
         finished_from=instant(jobs.finished_from),
         sort="createdAt" if jobs.condition else "",
     )
-    return f"/dashboard/jobs{asked}"
+    return f"/dashboard/jobs{parameters}"

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import chart_columns
-from jobmon.dashboard.facts import RANGES, gather, gather_evidence, window_of
+from jobmon.dashboard.facts import RANGES, gather, gather_evidence, range_window
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
@@ -69,7 +69,7 @@ class OverviewPage:
             return redirect(url_for("dashboard.own_jobs"))
         query = OverviewQuery.from_request()
         part = self._part(query)
-        return render_template("dashboard/overview.html", part=part, asked=query)
+        return render_template("dashboard/overview.html", part=part, parameters=query)
 
     def part(self) -> Response:
         """Everything on the overview that changes by itself."""
@@ -102,12 +102,12 @@ class OverviewPage:
             shown=shown,
             rows=rows[:TYPES_SHOWN],
             count=len(rows),
-            asked=query,
+            parameters=query,
         )
 
     def _read_charts(self, name: str) -> str:
         try:
-            window = window_of(self._series, name, datetime.now(UTC))
+            window = range_window(self._series, name, datetime.now(UTC))
             past = self._series.history_by_step(window, ())
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None

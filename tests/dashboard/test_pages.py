@@ -204,7 +204,7 @@ def _list_of(text: str) -> dict[str, Any]:
     meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
     return {
         "shown": {"meta": meta, "jobs": [job]},
-        "asked": {},
+        "parameters": {},
         "path": JOBS,
         "own": True,
     }

@@ -284,13 +284,13 @@ def test_page_without_a_session_is_the_sign_in_form(stranger: Viewer) -> None:
 
 def test_expired_session_gives_the_reason_and_keeps_the_address(api: Api) -> None:
     viewer = signed_in(api, seconds=-60)
-    for asked, then in (
+    for address, then in (
         ("/dashboard/jobs?status=dlq&type=a%20b", "/dashboard/jobs?status=dlq&type=a%20b"),
         ("/dashboard/my", "/dashboard/my"),
         ("/dashboard/jobs/a%3Fb%2Fc%23%25%E2%80%AE", "/dashboard/jobs/a%3Fb/c%23%25%E2%80%AE"),
         ('/dashboard?text="<b>', "/dashboard?text=%22%3Cb%3E"),
     ):
-        page = viewer.page(asked, 401)
+        page = viewer.page(address, 401)
         assert "Your session has expired" in page.text
         assert page.all("input", name="then")[0]["value"] == then
         assert own_path(then) == then

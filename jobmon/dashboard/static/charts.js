@@ -92,7 +92,7 @@ function drawChart(chart) {
     scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
     axes: [
       { ...axis, size: 32, values: (_, ticks, axisIndex, space, step) => formatTicks(ticks, step) },
-      { ...axis, size: 58, values: (_, ticks) => ticks.map(chart.format), incrs: chart.format === formatMs ? DURATION_STEPS : COUNT_STEPS },
+      { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => (tick ? chart.format(tick) : "0")), incrs: chart.format === formatMs ? DURATION_STEPS : COUNT_STEPS },
     ],
     series: [{}, ...series, ...series.map((line) => ({ ...line, fill: undefined, dash: [3, 4], class: "unfinished" }))],
   }, plotData(chart), figure);
