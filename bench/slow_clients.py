@@ -36,7 +36,7 @@ from jobmon.web.auth import issue_token
 from tests.conftest import SECRET
 from tests.e2e.test_readonly import Authority
 from tests.e2e.test_serving import Web
-from tests.support.faults import children
+from tests.support.faults import child_processes
 from tests.support.waiting import eventually
 
 JOBS = 30_000
@@ -296,7 +296,7 @@ def status(port: int, path: str, token: str, *, by_tls: bool) -> str:
 def memory_mib(web: Web) -> float:
     """The most that the workers ever had in memory, added up."""
     total = 0
-    for pid in children(web.process.pid):
+    for pid in child_processes(web.process.pid):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 total += int(line.split()[1])

@@ -33,7 +33,15 @@ from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from tests.e2e.test_serving import Web
-from tests.support.faults import TYPES, Answer, Viewers, Writers, admin_token, children, collector
+from tests.support.faults import (
+    TYPES,
+    Answer,
+    Viewers,
+    Writers,
+    admin_token,
+    child_processes,
+    run_collector,
+)
 from tests.support.waiting import eventually
 
 GENERATORS = 2
@@ -175,7 +183,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     connection.client.close()
     writers = Writers(uri, a_second=10)
     running.callback(writers.stop)
-    restart = running.enter_context(collector(uri, folder / "collector.log"))
+    restart = running.enter_context(run_collector(uri, folder / "collector.log"))
     collecting = restart().pid
     # MALLOC_ARENA_MAX as `jobmon run` and the image have it.
     knobs = {"JOBMON_WORKERS": "2", "JOBMON_THREADS": "8", "MALLOC_ARENA_MAX": "2"}
@@ -198,7 +206,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
 
     right = hold(web, collecting, connections, writers, rate=rate / 2, minutes=minutes)
     overload(web.port, token, rate * 2)
-    workers = children(web.process.pid)
+    workers = child_processes(web.process.pid)
     total_mib, n = sum(memory_mib(pid) for pid in workers), sum(threads(pid) for pid in workers)
     print(f"after that: web MiB {total_mib:.1f}, {n} threads", flush=True)
     return 0 if right else 1
@@ -233,7 +241,7 @@ def hold(
 ) -> bool:
     """Half load for as long; whether all answers were good."""
     token = admin_token()
-    workers = children(web.process.pid)
+    workers = child_processes(web.process.pid)
     series: dict[str, list[tuple[float, float]]] = {}
     began, right, refused = time.monotonic(), True, 0
     with Viewers(web.port, token, writers, clients=1) as viewers:
@@ -260,7 +268,7 @@ def hold(
             refused += others.pop("503", 0)
             right = right and not others
         answers, _, wrong = viewers.take()
-    right = right and not wrong and children(web.process.pid) == workers
+    right = right and not wrong and child_processes(web.process.pid) == workers
     print(f"checked meanwhile: {dict(answers)}, wrong: {wrong[:3]}; refused: {refused}", flush=True)
     for name, samples in series.items():
         warm = [sample for sample in samples if sample[0] > samples[-1][0] * WARM_UP]

@@ -216,7 +216,7 @@ def test_content_never_becomes_markup(service: Make, watched: Any, text: str) ->
     for name, page in hostile.items():
         assert page.skeleton == harmless[name].skeleton, name
         assert page.ends == harmless[name].ends, name
-        assert page.remarks == [], name
+        assert page.comments == [], name
         assert_clean(page, name)
     # The text is shown unchanged, and the link to the job opens it.
     assert text in hostile["job"].text

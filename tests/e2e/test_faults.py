@@ -1,7 +1,8 @@
-"""Faults under load, with real servers and processes: would catch a wrong figure, an answer that
-comes late or never, a service that has to be restarted, and a count that is lost or doubled.
+"""Faults under load, with real servers and processes.
 
-`bench/faults.py` has the same for minutes."""
+Catches wrong statistics, an answer that is late or never comes, a service that needs a restart, and
+a count that is lost or doubled. `bench/faults.py` does the same for minutes.
+"""
 
 import os
 import random
@@ -33,18 +34,18 @@ from ..support.faults import (
     Answer,
     Proxy,
     ReplicaSet,
-    Scene,
-    await_counted,
-    children,
-    compare,
-    scene,
+    SystemUnderLoad,
+    await_full_count,
+    check_nothing_lost,
+    child_processes,
+    system_under_load,
 )
 from ..support.waiting import eventually
 from .test_serving import Web
 
 STATS, QUEUE = "/admin/jobs/stats", "/admin/jobs/queue?per_page=1"
 RECOVERS_WITHIN_S = 5
-# Selecting a server and a query, as the defaults say, and as much again for a slow machine.
+# The default time limits of server selection and a query, doubled for a slow machine.
 ANSWERS_WITHIN_S = (2 + 5) * 2
 
 
@@ -54,7 +55,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterato
         yield servers
 
 
-def test_what_a_lost_primary_took_with_it_is_not_counted(
+def test_writes_lost_with_the_primary_are_not_counted(
     servers: ReplicaSet, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = servers.uri.replace("/jobmon?", "/lossy?")
@@ -63,28 +64,28 @@ def test_what_a_lost_primary_took_with_it_is_not_counted(
     others = [member for member in servers.members if member is not first]
     connection = Connection(settings)
     reader, lost = RollupReader(connection), threading.Event()
-    here = connection.jobs.collection.with_options(write_concern=WriteConcern(1))
+    local_jobs = connection.jobs.collection.with_options(write_concern=WriteConcern(1))
 
     def total() -> int | None:
         with suppress(PyMongoError):
-            return None if (figures := reader.stats()) is None else figures.total
+            return None if (stats := reader.stats()) is None else stats.total
         return None
 
-    def while_only_the_primary_knows(segments: SegmentMap) -> int:
+    def recount_unreplicated_writes(segments: SegmentMap) -> int:
         if not segments._dirty_ids or lost.is_set():
             return recount(segments)
         servers.cut_off(*others)
-        here.insert_many([{"jobId": f"lost-{number}"} for number in range(5)])
+        local_jobs.insert_many([{"jobId": f"lost-{number}"} for number in range(5)])
         counted = recount(segments)
         lost.set()
         return counted
 
     with collecting(settings):
         eventually(lambda: total() == 0)
-        monkeypatch.setattr(SegmentMap, "recount", while_only_the_primary_knows)
+        monkeypatch.setattr(SegmentMap, "recount", recount_unreplicated_writes)
         connection.jobs.collection.insert_one({"jobId": "kept"})
         assert lost.wait(20)
-        servers.kill(first)  # while the collector waits for its write to reach the others
+        servers.kill(first)  # while the collector waits for the replication of its write
         servers.reconnect(*others)
         eventually(lambda: total() is not None)
         servers.await_writable()
@@ -94,96 +95,98 @@ def test_what_a_lost_primary_took_with_it_is_not_counted(
 
 
 @pytest.fixture(scope="module")
-def stage(servers: ReplicaSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with scene(servers, tmp_path_factory.mktemp("stage"), a_second=12) as stage:
-        yield stage
+def system(
+    servers: ReplicaSet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SystemUnderLoad]:
+    with system_under_load(servers, tmp_path_factory.mktemp("logs"), a_second=12) as system:
+        yield system
 
 
-def kill(stage: Scene) -> Callable[[], Any]:
-    member = stage.servers.await_primary()
-    stage.servers.kill(member)
-    return lambda: stage.servers.start(member)
+def kill_primary(system: SystemUnderLoad) -> Callable[[], Any]:
+    member = system.servers.await_primary()
+    system.servers.kill(member)
+    return lambda: system.servers.start(member)
 
 
-def step_down(stage: Scene) -> Callable[[], Any]:
-    stage.servers.step_down()
+def step_down(system: SystemUnderLoad) -> Callable[[], Any]:
+    system.servers.step_down()
     return lambda: None
 
 
-def freeze(stage: Scene) -> Callable[[], Any]:
-    member = stage.servers.await_primary()
+def freeze_primary(system: SystemUnderLoad) -> Callable[[], Any]:
+    member = system.servers.await_primary()
     os.kill(member.pid, signal.SIGSTOP)
     return lambda: os.kill(member.pid, signal.SIGCONT)
 
 
-def lose_all(stage: Scene) -> Callable[[], Any]:
-    for member in stage.servers.members:
-        stage.servers.kill(member)
-    eventually(lambda: Answer(stage.port, "/readyz").status == 503)
-    assert Answer(stage.port, "/healthz").status == 200
-    stage.servers.start(*stage.servers.members)
+def restart_all(system: SystemUnderLoad) -> Callable[[], Any]:
+    for member in system.servers.members:
+        system.servers.kill(member)
+    eventually(lambda: Answer(system.port, "/readyz").status == 503)
+    assert Answer(system.port, "/healthz").status == 200
+    system.servers.start(*system.servers.members)
     return lambda: None
 
 
-@pytest.mark.parametrize("fault", [step_down, kill, freeze, lose_all])
-def test_a_fault_of_the_database_is_told_plainly_and_got_over(
-    stage: Scene, fault: Callable[[Scene], Callable[[], Any]]
+@pytest.mark.parametrize("fault", [step_down, kill_primary, freeze_primary, restart_all])
+def test_database_fault_gives_expected_errors_and_jobmon_recovers(
+    system: SystemUnderLoad, fault: Callable[[SystemUnderLoad], Callable[[], Any]]
 ) -> None:
-    stage.servers.await_all()
-    stage.viewers.take()
-    undo = fault(stage)
+    system.servers.await_all()
+    system.viewers.take()
+    undo = fault(system)
     try:
-        served_s, figures_s = stage.recovery()
+        served_s, counted_s = system.await_recovery()
     finally:
         undo()
-    answers, longest_s, wrong = stage.viewers.take()
+    answers, longest_s, wrong = system.viewers.take()
     assert wrong == []
     assert not [code for code in answers if "broken" in code]
     assert max(longest_s.values()) < ANSWERS_WITHIN_S
     assert longest_s["healthz 200"] < 2
     assert served_s < RECOVERS_WITHIN_S
-    assert figures_s < RECOVERS_WITHIN_S
-    stage.every_thread_answers(2, 8)
+    assert counted_s < RECOVERS_WITHIN_S
+    system.check_all_threads_answer(2, 8)
 
 
-def test_killed_processes_break_nothing_but_what_they_were_at(stage: Scene) -> None:
-    stage.viewers.take()
+def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad) -> None:
+    system.viewers.take()
     until, chance = time.monotonic() + 6, random.Random(7)
     web_kills = 0
     while time.monotonic() < until:
         match chance.randrange(3):
             case 0:
-                workers = children(stage.web.process.pid)
+                workers = child_processes(system.web.process.pid)
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 web_kills += 1
             case 1:
-                stage.restart_collector()
+                system.restart_collector()
             case _:
-                stage.writers.replace(chance.randrange(2))
-        stage.pause(0.7)
-    stage.recovery()
-    answers, _, wrong = stage.viewers.take()
+                system.writers.replace_worker(chance.randrange(2))
+        system.pause(0.7)
+    system.await_recovery()
+    answers, _, wrong = system.viewers.take()
     assert wrong == []
-    # Each worker had at most every viewer's one request in hand, or in its queue.
+    # A killed worker had at most one request of each viewer.
     assert sum(n for code, n in answers.items() if "broken" in code) <= web_kills * 5
-    stage.every_thread_answers(2, 8)
+    system.check_all_threads_answer(2, 8)
 
 
-def test_after_all_that_nothing_is_lost_or_doubled(stage: Scene) -> None:
-    stage.servers.await_all()
-    stage.writers.drain()
-    stage.restart_collector(kill=False)  # one that starts looks a quarter of an hour back
-    stats, metrics = await_counted(stage.port, stage.token, stage.writers)
-    told = compare(stage.writers, stats, metrics)
-    assert told["jobs"] > 100
-    assert told["attempts"] > told["jobs"]
+def test_no_job_or_count_is_lost_after_all_faults(system: SystemUnderLoad) -> None:
+    system.servers.await_all()
+    system.writers.drain()
+    system.restart_collector(kill=False)  # at its start it counts the last 15 minutes again
+    stats, metrics = await_full_count(system.port, system.token, system.writers)
+    counts = check_nothing_lost(system.writers, stats, metrics)
+    assert counts["jobs"] > 100
+    assert counts["attempts"] > counts["jobs"]
 
 
 @pytest.fixture
 def proxied(
     mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path
 ) -> Iterator[tuple[Proxy, Web]]:
-    """A web service of two workers behind a cut cable, before ever it saw its database."""
+    """A web service that has not reached its database yet: the proxy drops everything."""
     database.jobs.insert_many([{"jobId": str(number)} for number in range(7)])
     proxy = Proxy(mongod.port)
     proxy.dropping = True
@@ -203,23 +206,23 @@ def proxied(
         proxy.close()
 
 
-def test_a_silent_network_holds_no_one_up_for_long(
+def test_silent_network_delays_no_answer_beyond_the_time_limits(
     proxied: tuple[Proxy, Web], real_api: Api
 ) -> None:
     proxy, web = proxied
     token, stop = real_api.token(), threading.Event()
     answers: list[Answer] = []
 
-    def ask() -> None:
+    def send() -> None:
         while not stop.wait(0.05):
             answers.append(Answer(web.port, STATS, token))
 
-    def settle() -> None:
+    def await_answer() -> None:
         eventually(lambda: answers[-1].status == 200 and answers[-1].json["totalJobs"] == 7, 5)
 
-    clients = [threading.Thread(target=ask) for _ in range(24)]
+    clients = [threading.Thread(target=send) for _ in range(24)]
     try:
-        for client in clients:  # it is started before its database
+        for client in clients:  # at first the database has never been reachable
             client.start()
         for is_last in (False, True):
             eventually(lambda: Answer(web.port, "/readyz").status == 503, 10)
@@ -228,16 +231,16 @@ def test_a_silent_network_holds_no_one_up_for_long(
                 assert (health.status, health.took_s < 2) == (200, True)
             eventually(lambda: answers and answers[-1].code == "database_unavailable")
             proxy.heal()
-            settle()
+            await_answer()
             assert eventually(lambda: Answer(web.port, "/readyz").status == 200, 5)
             if is_last:
                 break
             proxy.delay_s = 0.1
-            # The others ask as well, and each query takes its time: until then it may be refused.
+            # Queries are slow and the other clients send requests, so it may be refused at first.
             eventually(lambda: Answer(web.port, QUEUE, token).status == 200, 60)
             proxy.dropping = True
-        proxy.heal()  # hangs up on everybody
-        settle()
+        proxy.heal()  # closes all connections
+        await_answer()
     finally:
         stop.set()
         for client in clients:
@@ -250,7 +253,7 @@ def test_a_silent_network_holds_no_one_up_for_long(
     assert max(answer.took_s for answer in answers) < ANSWERS_WITHIN_S
 
 
-def test_what_is_too_much_is_refused_at_once_and_probes_are_answered(
+def test_overload_refuses_requests_at_once_and_answers_probes(
     mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
 ) -> None:
     database.jobs.insert_one({"jobId": "one", "createdBy": "root"})
@@ -260,24 +263,24 @@ def test_what_is_too_much_is_refused_at_once_and_probes_are_answered(
     slow |= {"blockConnection": True, "blockTimeMS": 3_000}
     answers: list[Answer] = []
 
-    def ask() -> None:
+    def send() -> None:
         answers.append(Answer(web.port, "/jobs/one", token))
 
-    clients = [threading.Thread(target=ask) for _ in range(2 + MAX_WAITING + 20)]
+    clients = [threading.Thread(target=send) for _ in range(2 + MAX_WAITING + 20)]
     admin = database.client.admin
     try:
         eventually(web.answers)
         admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
         for client in clients:
             client.start()
-        eventually(lambda: len(answers) == 20)  # nobody else has an answer yet
+        eventually(lambda: len(answers) == 20)  # the others have no answer yet
         for path in ("/healthz", "/readyz", "/metrics"):
             answer = Answer(web.port, path, token)
             assert (answer.status, answer.took_s < 2) == (200, True)
         for client in clients:
             client.join()
         admin.command("configureFailPoint", "failCommand", mode="off")
-        # The first two work, the next wait two seconds in vain, the rest are turned away.
+        # Two are answered, MAX_WAITING are refused after two seconds, the others at once.
         assert Counter(answer.code for answer in answers) == {"200": 2, "overloaded": 84}
         refused = [answer for answer in answers if answer.code == "overloaded"]
         assert all(int(answer.retry_after or 0) > 0 for answer in refused)
@@ -288,14 +291,14 @@ def test_what_is_too_much_is_refused_at_once_and_probes_are_answered(
         web.stop()
 
 
-def test_a_worker_without_room_for_its_counts_serves_all_the_same(
+def test_worker_that_cannot_write_its_counters_still_serves(
     mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
 ) -> None:
-    """Would catch workers that end at once, one after another, on a machine whose disk is full."""
+    """Catches workers that die one after another on a machine with a full disk."""
     web = Web(mongod.uri.replace("/?", f"/{database.name}?"), tmp_path / "log", JOBMON_WORKERS="2")
 
     def workers() -> set[int]:
-        return set(children(web.process.pid))
+        return set(child_processes(web.process.pid))
 
     try:
         eventually(lambda: len(workers()) == 2 and web.answers())
@@ -306,37 +309,37 @@ def test_a_worker_without_room_for_its_counts_serves_all_the_same(
             os.kill(worker, signal.SIGKILL)
         eventually(lambda: len(workers() - old) == 2 and web.answers())
         new = workers()
-        asked = [Answer(web.port, path, token) for path in ("/jobs", STATS, "/metrics") * 20]
-        assert {answer.status for answer in asked} == {200}
+        answers = [Answer(web.port, path, token) for path in ("/jobs", STATS, "/metrics") * 20]
+        assert {answer.status for answer in answers} == {200}
         assert workers() == new
         counted = 'jobmon_http_requests_total{method="GET",route="/jobs",status="200"} 1.0'
-        assert all(counted in a.body.decode() for a in asked if a.path == "/metrics")
+        assert all(counted in a.body.decode() for a in answers if a.path == "/metrics")
     finally:
         log = web.stop()
     assert log.count("this worker's requests are not counted") == 2
 
 
-def test_a_worker_that_collects_is_replaced_within_seconds(
+def test_killed_collecting_worker_is_replaced_within_seconds(
     mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
 ) -> None:
-    """Would catch stats that are counted live long after a collector was killed."""
+    """Catches statistics that are counted live long after a collector was killed."""
     database.jobs.insert_many([{"jobId": str(number)} for number in range(7)])
     rollups = database.client[f"{database.name}_rollups"]
     settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups.name}
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     web = Web(uri, tmp_path / "log", JOBMON_WORKERS="2", **settings)
 
-    def collector() -> str:
+    def leader() -> str:
         lease, stats = rollups.leases.find_one(), rollups.state.find_one({"name": "stats"})
         same = lease and stats and lease["holder"] == stats["collector"]
         return lease["holder"] if same else ""
 
     try:
-        killed = eventually(collector)
-        eventually(lambda: len(children(web.process.pid)) == 2)
+        killed = eventually(leader)
+        eventually(lambda: len(child_processes(web.process.pid)) == 2)
         os.kill(int(killed.split(":")[1]), signal.SIGKILL)
         killed_at = time.monotonic()
-        eventually(lambda: collector() not in ("", killed), within_s=15)
+        eventually(lambda: leader() not in ("", killed), within_s=15)
         assert time.monotonic() - killed_at < 10
         stats = Answer(web.port, STATS, real_api.token()).json
         assert (stats["source"], stats["totalJobs"]) == ("rollup", 7)
@@ -345,7 +348,7 @@ def test_a_worker_that_collects_is_replaced_within_seconds(
         database.client.drop_database(rollups.name)
 
 
-def test_workers_count_a_caller_and_an_address_together(
+def test_workers_share_the_rate_limits_of_callers_and_addresses(
     mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
 ) -> None:
     web = Web(

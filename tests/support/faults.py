@@ -1,10 +1,10 @@
-"""Faults on purpose, and the load under which jobmon must stay right meanwhile.
+"""Faults under load: jobmon's answers must stay correct while the database fails.
 
 A replica set of three real servers, a proxy that cuts or delays, writers that use the queue
-library, and viewers that check every answer against what the writers know. It takes seconds in
-`tests/e2e/test_faults.py`, minutes in `bench/faults.py`.
+library, and viewers that check every answer against the writers' own counts.
+`tests/e2e/test_faults.py` uses it for seconds, `bench/faults.py` for minutes.
 
-    python -m tests.support.faults URI WORKER-ID       # one queue worker, for ever
+    python -m tests.support.faults URI WORKER-ID       # one queue worker, until it is killed
 """
 
 import json
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,24 +46,24 @@ ROOT = Path(__file__).parents[2]
 TYPES = ("email.send", "payout.execute", "webhook.deliver")
 RETRY = RetryPolicy(base_ms=50, cap_ms=200)
 LEASE_MS = 2_000
-FRESH_S = 5.0  # figures of the collector that are older are not told
+FRESH_S = 5.0  # jobmon does not show older statistics of the collector
 Document = dict[str, Any]
 
 
 class ReplicaSet:
-    """Three members on this machine, `election_ms` being how long they wait for a lost primary."""
+    """Three members on this machine; they elect a new primary after `election_ms`."""
 
     def __init__(self, folder: Path, *, election_ms: int = 10_000) -> None:
         options = ("--oplogSize", "64")
         options += ("--setParameter", "enableTestCommands=1")
-        if election_ms < 10_000:  # a secondary leaves a frozen primary as soon
+        if election_ms < 10_000:  # a secondary leaves a frozen primary equally soon
             options += ("--setParameter", "oplogNetworkTimeoutBufferSeconds=1")
         self.members = [
             Mongod(folder / str(number), initiate=False, cache_gb=0.25, options=options)
             for number in range(3)
         ]
         self._election_ms = election_ms
-        # A server ends with the thread that started it.
+        # A server dies with the thread that started it.
         self._starters = ThreadPoolExecutor(len(self.members))
 
     @property
@@ -80,7 +81,7 @@ class ReplicaSet:
                 "electionTimeoutMillis": self._election_ms,
                 "heartbeatIntervalMillis": min(2_000, self._election_ms // 2),
             }
-            self._ask(self.members[0], {"replSetInitiate": config})
+            self._command(self.members[0], {"replSetInitiate": config})
             self.await_primary(60)
         except BaseException:
             self.stop()
@@ -99,19 +100,19 @@ class ReplicaSet:
         self._starters.shutdown()
 
     def start(self, *members: Mongod) -> None:
-        """Start these, at the same time, and wait until they answer."""
+        """Start these members in parallel and wait until they answer."""
         list(self._starters.map(Mongod.start, members))
 
     def primary(self) -> Mongod | None:
-        """The member that takes writes now."""
+        """The member that accepts writes now, if there is one."""
         for member in self.members:
             with suppress(PyMongoError, AssertionError):
-                if self._ask(member, {"hello": 1})["isWritablePrimary"]:
+                if self._command(member, {"hello": 1})["isWritablePrimary"]:
                     return member
         return None
 
     def await_primary(self, within_s: float = 60) -> Mongod:
-        """The member that takes writes, when there is one."""
+        """Wait for a primary and return it."""
         deadline = time.monotonic() + within_s
         while (member := self.primary()) is None:
             assert time.monotonic() < deadline, f"no primary in {within_s} s"
@@ -119,14 +120,16 @@ class ReplicaSet:
         return member
 
     def await_writable(self, within_s: float = 60) -> float:
-        """The moment when a majority takes writes: a new primary may have to wait for another
-        member to leave the old one."""
+        """Wait until a majority accepts writes; returns that moment of the monotonic clock.
+
+        A new primary may have to wait until another member leaves the old one.
+        """
         deadline = time.monotonic() + within_s
         note = {"insert": "notes", "documents": [{}], "$db": "probe"}
         note |= {"writeConcern": {"w": "majority", "wtimeout": 500}}
         while True:
             with suppress(PyMongoError):
-                answer = self._ask(self.await_primary(), note)
+                answer = self._command(self.await_primary(), note)
                 if "writeConcernError" not in answer:
                     return time.monotonic()
             assert time.monotonic() < deadline, f"no majority in {within_s} s"
@@ -137,35 +140,35 @@ class ReplicaSet:
         deadline = time.monotonic() + within_s
         while True:
             with suppress(PyMongoError):
-                status = self._ask(self.await_primary(), {"replSetGetStatus": 1})
+                status = self._command(self.await_primary(), {"replSetGetStatus": 1})
                 if all(member["state"] in (1, 2) for member in status["members"]):
                     return
             assert time.monotonic() < deadline, f"a member is not back in {within_s} s"
             time.sleep(0.1)
 
     def kill(self, member: Mongod) -> None:
-        """SIGKILL."""
+        """Send SIGKILL to a member."""
         os.kill(member.pid, signal.SIGKILL)
         member.stop()
 
     def step_down(self) -> None:
-        """The primary becomes a secondary."""
-        self._ask(self.await_primary(), {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4})
+        """Make the primary a secondary."""
+        self._command(self.await_primary(), {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4})
 
     def cut_off(self, *members: Mongod) -> None:
-        """Let these learn nothing more of what the primary writes."""
+        """Stop the replication of these members."""
         for member in members:
             point = {"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"}
-            entered = self._ask(member, point)["count"] + 1
+            entered = self._command(member, point)["count"] + 1
             wait = {"waitForFailPoint": "stopReplProducer", "timesEntered": entered}
-            self._ask(member, wait | {"maxTimeMS": 10_000})
+            self._command(member, wait | {"maxTimeMS": 10_000})
 
     def reconnect(self, *members: Mongod) -> None:
-        """Let them learn again."""
+        """Resume the replication of these members."""
         for member in members:
-            self._ask(member, {"configureFailPoint": "stopReplProducer", "mode": "off"})
+            self._command(member, {"configureFailPoint": "stopReplProducer", "mode": "off"})
 
-    def _ask(self, member: Mongod, command: Document) -> Document:
+    def _command(self, member: Mongod, command: Document) -> Document:
         with MongoClient[Document](
             member.address,
             directConnection=True,
@@ -177,7 +180,7 @@ class ReplicaSet:
 
 
 class Proxy:
-    """Passes bytes on to a port on this machine; or drops them, or holds them back a while."""
+    """Forwards bytes to a port on this machine, or drops or delays them."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -186,16 +189,16 @@ class Proxy:
         self.dropping = False
         self._closing: list[Any] = []
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self._accept_connections, daemon=True).start()
 
-    def _accept(self) -> None:
+    def _accept_connections(self) -> None:
         while True:
             try:
                 near, _ = self._listener.accept()
             except OSError:
                 return
             if self.dropping:
-                self._closing.append(near)  # taken, and never served: as behind a cut cable
+                self._closing.append(near)  # accepted but never served, as with a cut cable
                 continue
             try:
                 far = socket.create_connection(("127.0.0.1", self._target))
@@ -204,9 +207,9 @@ class Proxy:
                 continue
             self._closing += [near, far]
             for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=[one, other], daemon=True).start()
+                threading.Thread(target=self._forward, args=[one, other], daemon=True).start()
 
-    def _pass(self, source: Any, target: Any) -> None:
+    def _forward(self, source: Any, target: Any) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
                 if self.delay_s:
@@ -218,12 +221,12 @@ class Proxy:
                 end.close()
 
     def heal(self) -> None:
-        """Pass on again; what was cut in the midst of a message is hung up."""
+        """Forward again; close all connections, because messages in them may be cut."""
         self.dropping, self.delay_s = False, 0.0
-        self.hang_up()
+        self.close_connections()
 
-    def hang_up(self) -> None:
-        """Break every connection."""
+    def close_connections(self) -> None:
+        """Close every connection."""
         closing, self._closing = self._closing, []
         for end in closing:
             with suppress(OSError):
@@ -231,13 +234,13 @@ class Proxy:
             end.close()
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop listening and close every connection."""
         self._listener.close()
-        self.hang_up()
+        self.close_connections()
 
 
 class Writers:
-    """A producer that knows what it was promised, and queue workers as processes of their own."""
+    """A producer that counts its acknowledged jobs, and queue workers in processes of their own."""
 
     def __init__(self, uri: str, *, a_second: float = 30, workers: int = 2) -> None:
         self._uri = uri
@@ -248,9 +251,10 @@ class Writers:
         self.before = self.database.jobs.count_documents({})
         self._stop = threading.Event()
         self._pace_s = 1 / a_second
-        # It finishes what it has begun, which is never where the database stays away.
+        # Not joined at the end: an enqueue that has begun never returns if the database stays away.
         self._thread = threading.Thread(target=self._produce, daemon=True)
-        self.begun: list[float] = []  # when each enqueue was begun, and when it was acknowledged
+        # When each enqueue began and when it was acknowledged, by the monotonic clock.
+        self.begun: list[float] = []
         self.acknowledged: list[float] = []
         self.ids: list[str] = []
         self.workers = [self._worker(number) for number in range(workers)]
@@ -259,18 +263,18 @@ class Writers:
     def start(self) -> None:
         self._thread.start()
 
-    def known_at(self, moment: float) -> int:
-        """How many jobs there were at least, at that moment of the monotonic clock."""
+    def known_jobs_at(self, moment: float) -> int:
+        """The minimum number of jobs at a moment of the monotonic clock."""
         return self.before + bisect_right(self.acknowledged, moment)
 
-    def replace(self, index: int) -> None:
-        """SIGKILL a queue worker, and start another."""
+    def replace_worker(self, index: int) -> None:
+        """Kill a queue worker and start another."""
         end_process(self.workers[index], None)
         self.workers[index] = self._worker(self._next)
         self._next += 1
 
     def drain(self, within_s: float = 60) -> None:
-        """Produce no more, and wait until every job is finished and every attempt recorded."""
+        """Stop producing; wait until every job is finished and every attempt is recorded."""
         self.stop_producing()
         jobs, attempts = self.database.jobs, self.database.job_attempts
         deadline = time.monotonic() + within_s
@@ -299,7 +303,7 @@ class Writers:
             self.begun.append(time.monotonic())
             self.ids.append(job_id)
             while not self._enqueue(job_id):
-                time.sleep(0.1)  # also when it is time to stop: what is begun is finished
+                time.sleep(0.1)  # also when it should stop: it finishes the enqueue that it began
             self.acknowledged.append(time.monotonic())
             due = max(due + self._pace_s, time.monotonic() - 1)
             self._stop.wait(max(0.0, due - time.monotonic()))
@@ -321,8 +325,8 @@ class Writers:
         )
 
 
-def work(uri: str, worker_id: str) -> None:
-    """Lease and report for ever, whatever the database does."""
+def run_worker(uri: str, worker_id: str) -> None:
+    """Lease and report jobs until killed, even while the database fails."""
     client = MongoClient[Document](uri, serverSelectionTimeoutMS=1_000)
     queue = JobQueue(client.get_default_database(), retry=RETRY)
     recover_at = 0.0
@@ -347,11 +351,11 @@ def work(uri: str, worker_id: str) -> None:
 
 
 class Answer:
-    """What came of a request: a status, or 0 where the connection broke."""
+    """The answer to a GET; its status is 0 if the connection broke."""
 
     def __init__(self, port: int, path: str, token: str = "", timeout_s: float = 30) -> None:
         started = time.monotonic()
-        self.path, self.asked_at, self.status, self.body = path, started, 0, b""
+        self.path, self.sent_at, self.status, self.body = path, started, 0, b""
         self.retry_after = None
         connection = HTTPConnection("127.0.0.1", port, timeout=timeout_s)
         try:
@@ -380,7 +384,7 @@ class Answer:
 
 
 class Viewers:
-    """Clients that ask all the time and check what they are told."""
+    """Clients that send requests all the time and check the answers."""
 
     PATHS = (
         "/admin/jobs/stats",
@@ -399,7 +403,7 @@ class Viewers:
         self.longest_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._look, args=[number]) for number in range(clients)
+            threading.Thread(target=self._send_requests, args=[number]) for number in range(clients)
         ]
         self._threads.append(threading.Thread(target=self._check_health))
 
@@ -414,24 +418,26 @@ class Viewers:
             thread.join()
 
     def take(self) -> tuple[Counter[str], dict[str, float], list[str]]:
-        """Since the last call: answers by code, the longest that each took in seconds, and what was
-        wrong."""
+        """Results since the last call.
+
+        Returns answers by kind and code, the longest of each in seconds, and the wrong answers.
+        """
         with self._lock:
             taken = self.answers, self.longest_s, self.wrong
             self.answers, self.longest_s, self.wrong = Counter(), {}, []
         return taken
 
-    def _look(self, turn: int) -> None:
+    def _send_requests(self, start: int) -> None:
+        paths = islice(cycle(self.PATHS), start, None)
         while not self._stop.wait(0.05):
-            self._note(Answer(self._port, self.PATHS[turn % len(self.PATHS)], self._token))
-            turn += 1
+            self._record(Answer(self._port, next(paths), self._token))
 
     def _check_health(self) -> None:
         while not self._stop.wait(0.1):
             answer = Answer(self._port, "/healthz")
-            self._note(answer)
+            self._record(answer)
 
-    def _note(self, answer: Answer) -> None:
+    def _record(self, answer: Answer) -> None:
         kind = "healthz" if answer.path == "/healthz" else "answer"
         with self._lock:
             self.answers[f"{kind} {answer.code}"] += 1
@@ -443,9 +449,9 @@ class Viewers:
             self.wrong.append(f"{answer.path} {answer.status}: {error}")
 
     def check(self, answer: Answer) -> None:
-        """AssertionError for an answer that is neither right nor a plain no."""
+        """AssertionError for an answer that is neither correct nor an expected error."""
         if answer.status == 0:
-            return  # counted; who is to blame is for the caller to say
+            return  # counted: the caller knows whether it was expected
         if answer.path == "/healthz":
             assert answer.status == 200
             return
@@ -464,42 +470,45 @@ class Viewers:
             assert total == sum(stats["statusCounts"].values()), "the sums differ"
             by_type = (n for counts in stats["typeCounts"].values() for n in counts.values())
             assert total == sum(by_type), "the sums by type differ"
-        least = self._writers.known_at(answer.asked_at - FRESH_S - 0.5)
+        least = self._writers.known_jobs_at(answer.sent_at - FRESH_S - 0.5)
         most = self._writers.before + len(self._writers.begun)
         assert least <= total <= most, f"{total} is not in {least} to {most} ({stats['source']})"
 
 
-def recovered_at(
+def await_recovery(
     port: int, token: str, writers: Writers, within_s: float = 60
 ) -> tuple[float, float]:
-    """When the first of ten answers in a row was 200, and when the figures were the collector's and
-    right to within two seconds."""
+    """Wait until jobmon has recovered; returns two moments of the monotonic clock.
+
+    The first is the start of ten answers in a row with 200; the second is when the statistics came
+    from the collector and were at most two seconds old.
+    """
     deadline = time.monotonic() + within_s
     served: float | None = None
-    in_a_row, began, lacking = 0, 0.0, ""
+    in_a_row, began, reason = 0, 0.0, ""
     while True:
         answer = Answer(port, "/admin/jobs/stats", token)
         if answer.status == 200:
-            began = began if in_a_row else answer.asked_at
+            began = began if in_a_row else answer.sent_at
             in_a_row += 1
             if in_a_row >= 10 and served is None:
                 served = began
             stats = answer.json
-            least = writers.known_at(answer.asked_at - 2)
+            least = writers.known_jobs_at(answer.sent_at - 2)
             fresh = stats["totalJobs"] >= least
             if served is not None and stats["source"] == "rollup" and fresh:
-                return served, answer.asked_at
-            lacking = f"{stats['totalJobs']} jobs of {least} ({stats['source']}, {in_a_row} served)"
+                return served, answer.sent_at
+            reason = f"{stats['totalJobs']} jobs of {least} ({stats['source']}, {in_a_row} served)"
         else:
-            in_a_row, lacking = 0, repr(answer.body[:300])
-        assert time.monotonic() < deadline, f"not recovered in {within_s} s: {lacking}"
+            in_a_row, reason = 0, repr(answer.body[:300])
+        assert time.monotonic() < deadline, f"not recovered in {within_s} s: {reason}"
         time.sleep(0.02)
 
 
-def await_counted(
+def await_full_count(
     port: int, token: str, writers: Writers, within_s: float = 240
 ) -> tuple[Document, str]:
-    """Wait until the figures and the counters tell all; the stats and the metrics."""
+    """Wait until statistics and counters are complete; returns the stats and the metrics."""
     deadline = time.monotonic() + within_s
     total = writers.database.jobs.count_documents({})
     events = total + writers.database.job_attempts.count_documents({})
@@ -509,9 +518,9 @@ def await_counted(
             Answer(port, "/metrics", token),
         )
         if stats.status == metrics.status == 200 and stats.json["source"] == "rollup":
-            told = counters(metrics.body.decode())
-            happened = sum(n for (name, _), n in told.items() if name in ("enqueued", "attempts"))
-            if stats.json["totalJobs"] == total and happened >= events:
+            counts = sum_counters(metrics.body.decode())
+            counted = sum(n for (name, _), n in counts.items() if name in ("enqueued", "attempts"))
+            if stats.json["totalJobs"] == total and counted >= events:
                 return stats.json, metrics.body.decode()
         assert time.monotonic() < deadline, (stats.body[:500], total, events)
         time.sleep(0.2)
@@ -524,25 +533,25 @@ _NAMES = {
 }
 
 
-def counters(metrics: str) -> Counter[tuple[str, str]]:
-    """The counters of what happened, by name and outcome, over all types."""
-    told: Counter[tuple[str, str]] = Counter()
+def sum_counters(metrics: str) -> Counter[tuple[str, str]]:
+    """The queue's counters by name and outcome, summed over all types."""
+    counts: Counter[tuple[str, str]] = Counter()
     for line in metrics.splitlines():
         name, _, labels = line.partition("{")
         if name in _NAMES:
             outcome = labels.partition('outcome="')[2].partition('"')[0]
-            told[_NAMES[name], outcome] += round(float(line.rsplit(" ", 1)[1]))
-    return told
+            counts[_NAMES[name], outcome] += round(float(line.rsplit(" ", 1)[1]))
+    return counts
 
 
-def compare(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
-    """Assert that nothing was lost or doubled, now that all is finished; how much there was."""
+def check_nothing_lost(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
+    """AssertionError if a finished queue has lost or duplicated jobs; returns counts to print."""
     jobs = list(writers.database.jobs.find({}, {"jobId": 1, "status": 1, "attemptCount": 1}))
     attempts = list(writers.database.job_attempts.find({}))
-    assert sorted(job["jobId"] for job in jobs) == sorted(writers.ids), "jobs lost or doubled"
+    assert sorted(job["jobId"] for job in jobs) == sorted(writers.ids), "jobs lost or duplicated"
     by_status = Counter(job["status"] for job in jobs)
-    told = {name: n for name, n in stats["statusCounts"].items() if n}
-    assert told == dict(by_status), "the figures differ from the jobs"
+    shown = {name: n for name, n in stats["statusCounts"].items() if n}
+    assert shown == dict(by_status), "the statistics differ from the jobs"
     by_job: dict[str, list[Document]] = {}
     for attempt in attempts:
         by_job.setdefault(attempt["jobId"], []).append(attempt)
@@ -553,16 +562,16 @@ def compare(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
         last = "succeeded" if job["status"] == "succeeded" else ("failed", "expired")
         assert own[-1]["status"] in last, (job, own[-1])
     outcomes = Counter(attempt["status"] for attempt in attempts)
-    counted = {key: n for key, n in counters(metrics).items() if n}
-    truth = {("enqueued", ""): len(jobs), ("dlq", ""): by_status["dlq"]}
-    truth |= {("attempts", outcome): n for outcome, n in outcomes.items()}
-    assert counted == {key: n for key, n in truth.items() if n}, "the counters differ"
+    counted = {key: n for key, n in sum_counters(metrics).items() if n}
+    expected = {("enqueued", ""): len(jobs), ("dlq", ""): by_status["dlq"]}
+    expected |= {("attempts", outcome): n for outcome, n in outcomes.items()}
+    assert counted == {key: n for key, n in expected.items() if n}, "the counters differ"
     return {"jobs": len(jobs), "attempts": len(attempts), **outcomes}
 
 
 @contextmanager
-def collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """A collector's process; what is yielded kills it, or ends it, and starts another."""
+def run_collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Run a collector; yields a function that kills or ends it and starts another."""
     environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
 
     def start() -> subprocess.Popen[bytes]:
@@ -589,8 +598,8 @@ def collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[by
         end_process(process)
 
 
-class Scene:
-    """The whole: a replica set, gunicorn, a collector, writers, and viewers who check."""
+class SystemUnderLoad:
+    """A replica set, gunicorn, a collector, writers, and viewers that check the answers."""
 
     def __init__(
         self,
@@ -605,42 +614,45 @@ class Scene:
         self.servers, self.port, self.token, self.web = servers, port, token, web
         self.writers, self.viewers = writers, viewers
         self.restart_collector = restart_collector
-        self.seconds = 600.0  # of killing processes
+        self.seconds = 600.0  # how long to kill processes
 
-    def recovery(self) -> tuple[float, float]:
-        """Seconds from when there is a primary until all is served, and from when a majority takes
-        writes until the figures are the collector's and right to within two seconds."""
+    def await_recovery(self) -> tuple[float, float]:
+        """Wait until jobmon has recovered; returns two times in seconds.
+
+        The first is from the new primary until every request is answered; the second is from the
+        first majority write until the statistics come from the collector and are up to date.
+        """
         self.servers.await_primary()
         back = time.monotonic()
-        with ThreadPoolExecutor(1) as aside:
-            writable = aside.submit(self.servers.await_writable)
-            served_at, figures_at = recovered_at(self.port, self.token, self.writers)
-            return max(0.0, served_at - back), max(0.0, figures_at - writable.result())
+        with ThreadPoolExecutor(1) as pool:
+            writable = pool.submit(self.servers.await_writable)
+            served_at, counted_at = await_recovery(self.port, self.token, self.writers)
+            return max(0.0, served_at - back), max(0.0, counted_at - writable.result())
 
     def pause(self, seconds: float) -> None:
-        """Let the load go on."""
+        """Wait while the load goes on."""
         time.sleep(seconds)
 
-    def every_thread_answers(self, workers: int, threads: int) -> None:
-        """AssertionError unless as many requests at once as there are threads are all 200."""
+    def check_all_threads_answer(self, workers: int, threads: int) -> None:
+        """AssertionError unless as many parallel requests as there are threads all get 200."""
         answers: list[Answer] = []
 
-        def ask() -> None:
+        def send() -> None:
             answers.append(Answer(self.port, "/admin/jobs/queue?per_page=1", self.token))
 
-        asking = [threading.Thread(target=ask) for _ in range(workers * threads)]
-        for thread in asking:
+        senders = [threading.Thread(target=send) for _ in range(workers * threads)]
+        for thread in senders:
             thread.start()
-        for thread in asking:
+        for thread in senders:
             thread.join()
         assert Counter(answer.code for answer in answers) == {"200": workers * threads}
 
 
 @contextmanager
-def scene(
+def system_under_load(
     servers: ReplicaSet, folder: Path, *, viewers: int = 4, a_second: float = 30
-) -> Iterator[Scene]:
-    """Start everything over these servers, and end it; the logs are in `folder`."""
+) -> Iterator[SystemUnderLoad]:
+    """Start everything on these servers, and end it afterwards; the logs are in `folder`."""
     token = admin_token()
     connection = Connection(Settings(mongo_uri=servers.uri))
     create_indexes(connection)
@@ -650,28 +662,28 @@ def scene(
         running.callback(writers.stop)
         web = Web(servers.uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
         running.callback(web.stop)
-        with collector(servers.uri, folder / "collector.log") as restart:
+        with run_collector(servers.uri, folder / "collector.log") as restart:
             writers.start()
             eventually(web.answers)
-            with Viewers(web.port, token, writers, viewers) as looking:
-                made = Scene(servers, web.port, token, writers, looking, web, restart)
-                made.recovery()
-                looking.take()
-                yield made
+            with Viewers(web.port, token, writers, viewers) as checking:
+                system = SystemUnderLoad(servers, web.port, token, writers, checking, web, restart)
+                system.await_recovery()
+                checking.take()
+                yield system
 
 
 def admin_token() -> str:
-    """An admin's token, good for a day, for the secret of the tests."""
+    """An admin's token, valid for a day, signed with the tests' secret."""
     claims = {"sub": "root", "role": "admin", "type": "access", "exp": time.time() + 86_400}
     claims |= {"iat": time.time(), "nbf": time.time(), "jti": str(uuid.uuid4()), "fresh": False}
     return jwt.encode(claims, SECRET, "HS256")
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+def child_processes(pid: int) -> list[int]:
+    """The ids of the direct children of a process."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in path.read_text().split()]
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], sys.argv[2])
+    run_worker(sys.argv[1], sys.argv[2])

@@ -1,4 +1,4 @@
-"""A name server of a test's own, which can be away, and tell nonsense."""
+"""A DNS server for one test, which can be silent or answer nonsense."""
 
 import socket
 import threading
@@ -18,9 +18,9 @@ HOST = "member.cluster.test"
 
 
 class NameServer:
-    """Answers for `NAME` by UDP on 127.0.0.1, as `answer` says; `questions` counts what was asked.
+    """Answers queries for `NAME` with `answer` by UDP on 127.0.0.1; `questions` counts them.
 
-    `answer` is "silence", "no such name", or the data of the SRV record; `options` is the TXT.
+    `answer` is "silence", "no such name", or the data of the SRV record; `options` is its TXT.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class NameServer:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.socket.settimeout(0.1)
-        self._ended = threading.Event()
+        self._closed = threading.Event()
         self.port: int = self.socket.getsockname()[1]
 
     def serve(self) -> None:
-        """Until `close`."""
-        while not self._ended.is_set():
+        """Answer until `close` is called."""
+        while not self._closed.is_set():
             try:
                 wire, sender = self.socket.recvfrom(4_096)
             except TimeoutError:
@@ -45,8 +45,8 @@ class NameServer:
                 self.socket.sendto(self._answer(wire), sender)
 
     def close(self) -> None:
-        """End `serve`."""
-        self._ended.set()
+        """Make `serve` return."""
+        self._closed.set()
 
     def _answer(self, wire: bytes) -> bytes:
         query = dns.message.from_wire(wire)
@@ -65,17 +65,17 @@ class NameServer:
 
 @contextmanager
 def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
-    """The one that this process asks; `HOST` is this machine."""
+    """Make this process use a `NameServer`, and resolve `HOST` to this machine."""
     server = NameServer()
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = ["127.0.0.1"], server.port
     monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
     resolve = socket.getaddrinfo
 
-    def here(host: str, *arguments: object, **options: object) -> object:
+    def resolve_here(host: str, *arguments: object, **options: object) -> object:
         return resolve("127.0.0.1" if host == HOST else host, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(socket, "getaddrinfo", here)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""A viewer of the pages, and a page as a browser would read it."""
+"""A page as a browser parses it, and a client that keeps cookies."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -17,7 +17,7 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.ends: list[str] = []
-        self.remarks: list[str] = []
+        self.comments: list[str] = []
         self.text = ""
         self.in_scripts = ""
         self._inside = ""
@@ -38,11 +38,11 @@ class Page(HTMLParser):
             self.in_scripts += data.strip()
 
     def handle_comment(self, data: str) -> None:
-        self.remarks.append(data)
+        self.comments.append(data)
 
     @property
     def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Elements and the names of their attributes: data must never add to them."""
+        """Elements and the names of their attributes: data must never add any."""
         return [(tag, tuple(attrs)) for tag, attrs in self.elements]
 
     def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
@@ -54,7 +54,7 @@ class Page(HTMLParser):
         ]
 
     def addresses(self) -> list[str]:
-        """Every address that the page would load, open or send to."""
+        """Every address that the page loads, opens or submits to."""
         return [
             attrs[name] or "" for _, attrs in self.elements for name in ADDRESSES if name in attrs
         ]

@@ -1,4 +1,4 @@
-"""Processes that tests start: each is ended after a bounded wait, with all that it started."""
+"""Processes that tests start: each one ends within a time limit, with its children."""
 
 import ctypes
 import os
@@ -16,9 +16,10 @@ def end_process(
     number: signal.Signals | None = signal.SIGTERM,
     within_s: float = 30,
 ) -> int:
-    """Send a signal (None: SIGKILL) and return the exit code; kill and fail if it is not in time.
+    """Send a signal (None: SIGKILL) and return the exit code.
 
-    A process that leads a group is killed with its group, so that nothing is left behind.
+    If the process does not end in time, kill it and fail. A process that leads a group is killed
+    with its group.
     """
     if number is None:
         kill(process)
@@ -32,16 +33,16 @@ def end_process(
 
 
 def kill(process: subprocess.Popen[Any]) -> None:
-    """SIGKILL, to its group if it leads one."""
+    """Send SIGKILL to a process, or to its group if it leads one."""
     with suppress(ProcessLookupError):
-        # A group outlives its leader: its number is not given away while it has members.
+        # A group outlives its leader: its id is not reused while it has members.
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait(10)
 
 
 def run(command: list[str], timeout: float, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """`subprocess.run`, which when time is up ends what the command started, too."""
+    """`subprocess.run`, but a timeout also kills the processes that the command started."""
     with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
             output, errors = process.communicate(timeout=timeout)
@@ -54,14 +55,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every process whose parent has ended below us (Linux only)."""
+    """Become the parent of descendants whose parent ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def descendants(above: int | None = None) -> dict[int, str]:
-    """The processes below one, by default this one, that still run: their numbers and command
-    lines."""
+    """The running descendants of a process, by default this one: command lines by id."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
@@ -79,7 +79,7 @@ def descendants(above: int | None = None) -> dict[int, str]:
 
 
 def await_no_descendants(within_s: float) -> dict[int, str]:
-    """Wait until none is left; those that are after all, which are killed."""
+    """Wait until no descendant is left; kill and return those that still run."""
     deadline = time.monotonic() + within_s
     while (left := descendants()) and time.monotonic() < deadline:
         time.sleep(0.1)

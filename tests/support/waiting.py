@@ -1,4 +1,4 @@
-"""Waiting for what must come, without guessing how long it takes."""
+"""Waits for a condition, without a fixed sleep."""
 
 import time
 from collections.abc import Callable
