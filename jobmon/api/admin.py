@@ -163,7 +163,7 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
         "typeCounts": stats.type_counts(),
         "oldestQueuedJobAgeMs": stats.oldest_queued_age_ms(),
         "oldestQueuedJobAgeMsByType": {
-            kind: stats.age_ms(at) for kind, at in health.oldest_queued_by_type.items()
+            job_type: stats.age_ms(at) for job_type, at in health.oldest_queued_by_type.items()
         },
         "expiredLeases": health.expired_leases,
         "eligibleJobs": health.eligible,

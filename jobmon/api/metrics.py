@@ -226,21 +226,21 @@ class QueueMetrics(Collector):
     def _count_jobs(self, counts: Mapping[tuple[str, str], int]) -> Metric:
         by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
         by_type: Count[str] = Count()
-        for (status, kind), count in counts.items():
+        for (status, job_type), count in counts.items():
             by_status[status] += count
-            by_type[kind] += count
+            by_type[job_type] += count
         known = {status.value for status in JobStatus}
         unknown = (status for status, _ in by_status.most_common() if status not in {*known, OTHER})
         status_label = _fold_labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
-        ranked = (kind for kind, _ in by_type.most_common() if kind != OTHER)
+        ranked = (job_type for job_type, _ in by_type.most_common() if job_type != OTHER)
         type_label = _fold_labels(ranked, self._max_types)
         folded: Count[tuple[str, str]] = Count()
-        for (status, kind), count in counts.items():
-            folded[status_label(status), type_label(kind)] += count
+        for (status, job_type), count in counts.items():
+            folded[status_label(status), type_label(job_type)] += count
         # Zeros for the known statuses: it is hard to alert on a series that comes and goes.
-        for kind in {type_label(kind) for kind in by_type}:
+        for job_type in {type_label(job_type) for job_type in by_type}:
             for status in known:
-                folded[status, kind] += 0
+                folded[status, job_type] += 0
         jobs = GaugeMetricFamily(
             "jobmon_jobs", "Jobs by status and type.", labels=["status", "type"]
         )
@@ -251,8 +251,8 @@ class QueueMetrics(Collector):
     def _collect_totals(self, totals: Totals) -> Iterator[Metric]:
         label = _fold_labels(totals.by_type, self._max_types)
         folded: dict[str, Tally] = {}
-        for kind, tally in totals.by_type.items():
-            folded.setdefault(label(kind), Tally()).add(tally)
+        for job_type, tally in totals.by_type.items():
+            folded.setdefault(label(job_type), Tally()).add(tally)
         attempts = CounterMetricFamily(
             "jobmon_attempts_finished_total",
             "Attempts finished, by outcome and type of job.",
@@ -274,15 +274,15 @@ class QueueMetrics(Collector):
             "Time from an attempt's start to its end, within 4 %, by type.",
             labels=["type"],
         )
-        for kind, tally in folded.items():
+        for job_type, tally in folded.items():
             for (
                 outcome
             ) in _OUTCOMES:  # zeros too: Prometheus does not see an increase from no sample
-                attempts.add_metric([outcome, kind], tally.outcomes[outcome])
-            enqueued.add_metric([kind], tally.enqueued)
-            dead.add_metric([kind], tally.dlq)
-            wait.add_metric([kind], *_accumulate(tally.wait))
-            run.add_metric([kind], *_accumulate(tally.run))
+                attempts.add_metric([outcome, job_type], tally.outcomes[outcome])
+            enqueued.add_metric([job_type], tally.enqueued)
+            dead.add_metric([job_type], tally.dlq)
+            wait.add_metric([job_type], *_accumulate(tally.wait))
+            run.add_metric([job_type], *_accumulate(tally.run))
         yield _make_gauge(
             "jobmon_counters_age_seconds",
             "Time since the collector updated the counters.",

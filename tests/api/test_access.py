@@ -372,17 +372,17 @@ def test_another_owners_job_and_a_missing_job_send_the_same_commands(
 ) -> None:
     client, commands = recorded
     bearer = {"Authorization": f"Bearer {TOKENS['user']}"}
-    asked = {
+    sent = {
         name: commands.record(
             lambda name=name: client.get(address.format(name), headers=bearer).data
         )
         for name in ("bobs-job", "by-object", "none-job", "adas-job")
     }
-    assert asked["bobs-job"] == asked["by-object"] == asked["none-job"]
-    assert len(asked["none-job"]) >= 1
+    assert sent["bobs-job"] == sent["by-object"] == sent["none-job"]
+    assert len(sent["none-job"]) >= 1
     if "?" not in address:
         # The attempts are read only for a caller who may see the job.
-        assert (len(asked["none-job"]), len(asked["adas-job"])) == (1, 2)
+        assert (len(sent["none-job"]), len(sent["adas-job"])) == (1, 2)
 
 
 def test_the_server_examines_one_key_and_one_document_more_for_another_owners_job(

@@ -102,7 +102,7 @@ def test_cursors_visit_every_job_once(api: Api, fifty: Any, per_page: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("query", "wanted"),
+    ("query", "matches"),
     [
         ({"status": "dlq"}, lambda n: n % 3 == 1),
         ({"status": ["dlq", "odd"]}, lambda n: n % 3 in (1, 2)),
@@ -116,10 +116,10 @@ def test_cursors_visit_every_job_once(api: Api, fifty: Any, per_page: int) -> No
     ],
 )
 def test_filters_find_exactly_the_matching_jobs(
-    api: Api, fifty: Any, query: dict[str, Any], wanted: Any
+    api: Api, fifty: Any, query: dict[str, Any], matches: Any
 ) -> None:
     answer = api.as_admin(QUEUE, per_page=100, **query)
-    expected = [number for number in range(49, -1, -1) if wanted(number)]
+    expected = [number for number in range(49, -1, -1) if matches(number)]
     assert ids(answer) == expected
     assert answer.json["meta"]["total"] == len(expected)
 

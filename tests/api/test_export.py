@@ -71,23 +71,23 @@ def sixty(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
 @pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
 @pytest.mark.parametrize("path", [QUEUE, "/jobs"])
 @pytest.mark.parametrize(
-    "wanted", [{}, {"status": "dlq"}, {"job_id": "job-1"}, {"created_from": f"{DATE}T03:00:10Z"}]
+    "query", [{}, {"status": "dlq"}, {"job_id": "job-1"}, {"created_from": f"{DATE}T03:00:10Z"}]
 )
 def test_an_export_equals_the_list_by_cursors(
-    sixty: Api, monkeypatch: pytest.MonkeyPatch, path: str, wanted: dict[str, str], sort: str
+    sixty: Api, monkeypatch: pytest.MonkeyPatch, path: str, query: dict[str, str], sort: str
 ) -> None:
     monkeypatch.setattr(lists_module, "BATCH", 10)
     token = sixty.token("ada")
-    expected = read_by_cursors(sixty, path, token, sort=sort, **wanted)
+    expected = read_by_cursors(sixty, path, token, sort=sort, **query)
     assert len(expected) > 5
 
-    lines = sixty.get(path, token=token, sort=sort, format="ndjson", **wanted)
+    lines = sixty.get(path, token=token, sort=sort, format="ndjson", **query)
     assert lines.content_type == "application/x-ndjson"
     *jobs, end = map(json.loads, lines.text.splitlines())
     assert jobs == expected
     assert end == {"end": True, "rows": len(expected)}
 
-    table = sixty.get(path, token=token, sort=sort, format="csv", **wanted)
+    table = sixty.get(path, token=token, sort=sort, format="csv", **query)
     assert table.content_type == "text/csv; charset=utf-8"
     assert table.text.split("\r\n", 1)[0] == HEADER
     *rows, last = csv.DictReader(io.StringIO(table.text, newline=""))
