@@ -154,7 +154,7 @@ class JobFilter:
                 raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
         if self.owner is None or self.job_id is not None:
             return self
-        has_none = jobs.has_no_arrays("createdBy", self.index(jobs.mapping))
+        has_none = jobs.has_no_arrays("createdBy", indexes.BY_OWNER)
         return replace(self, may_have_arrays=not has_none)
 
 

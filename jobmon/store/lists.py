@@ -214,8 +214,7 @@ class JobLists:
         """Whether the jobs beyond another one can be queried: see `store.cursor`."""
         if job_filter.date is not None or job_filter.job_id is not None:
             return False
-        index = job_filter.index(self._jobs.mapping)
-        return self._by_id or self._jobs.has_no_arrays("createdAt", index)
+        return self._by_id or self._jobs.has_no_arrays("createdAt", NEWEST_FIRST, may_scan=True)
 
     def _make_cursor(
         self, job_filter: JobFilter, job: Document, *, page: int, oldest_first: bool

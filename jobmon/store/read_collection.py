@@ -197,17 +197,20 @@ class ReadCollection:
 
         self._run_with_index([("_id", 1)], run)
 
-    def has_no_arrays(self, field: str, index: Keys) -> bool:
+    def has_no_arrays(self, field: str, index: Keys, *, may_scan: bool = False) -> bool:
         """Whether no document has an array in `field` or on the way to it; as of a second ago.
 
-        The plan for the index shows whether it ever had one; without the index, this is a scan.
+        The plan for the index shows whether the index ever had one. Without the index the answer is
+        False, or with `may_scan` the result of a scan.
         """
-        key, now = f"{field} {index}", time.monotonic()
-        known = self._without_arrays.get(key)
+        now = time.monotonic()
+        known = self._without_arrays.get(field)
         if known is None or known[0] < now - _KEEP_ARRAYS_S:
             arrays = list(_array_paths(self._plan(index), self.mapping.paths.get(field, "")))
-            has_none = not any(arrays) if arrays else not self.find({field: IS_ARRAY}, (), limit=1)
-            known = self._without_arrays[key] = now, has_none
+            is_proven = bool(arrays) and not any(arrays)
+            if not arrays and may_scan:
+                is_proven = not self.find({field: IS_ARRAY}, (), limit=1)
+            known = self._without_arrays[field] = now, is_proven
         return known[1]
 
     def _plan(self, index: Keys) -> Any:
