@@ -23,12 +23,12 @@ from bson import json_util
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP as VALIDATORS
 from pymongo.database import Database
 
-from jobmon import serving
 from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
 from jobmon.rollup.documents import FORMAT
+from jobmon.serving import gunicorn_config
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
@@ -409,7 +409,7 @@ def test_settings_table_has_every_setting_and_its_default() -> None:
     rows = list(settings_table())
     table = dict(rows)
     assert len(rows) == len(table)
-    assert table.pop("BIND") == f"`{serving.bind}`"
+    assert table.pop("BIND") == f"`{gunicorn_config.bind}`"
     fields = {field.name.upper(): field for field in dataclasses.fields(Settings)}
     assert table.keys() == fields.keys()
     for name, field in fields.items():
