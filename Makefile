@@ -1,5 +1,5 @@
-# Two commands: `make run` shows a real queue being worked through, `make test` runs every test.
-# Each makes its own virtual environment first; PYTHON and PORT may be set.
+# `make run` starts a sample queue with its monitor, `make test` runs every test. Each one first
+# creates a virtual environment. PYTHON and PORT can be set.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 DASHBOARD := jobmon/dashboard
 ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
-# The linter of the pages' scripts, and axe for the tests: nothing of it is shipped.
+# The linter of the pages' scripts, and axe for the tests; neither is shipped.
 NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
 LOCK := deploy/requirements.lock
@@ -35,18 +35,18 @@ lint: .venv/dev $(NODE_TOOLS)
 
 assets: $(ASSETS)
 
-# What the image installs, each release by its hashes: the newest that requirements.txt allows, for
-# any Python from 3.11 on and any machine. It names no registry, so that any will do.
+# The packages of the image with their hashes: the newest releases that requirements.txt allows, for
+# Python 3.11 or later on any machine. The lock names no registry, so that a mirror works too.
 lock: .venv/dev
 	$(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' --output-file $(LOCK) requirements.txt
 
-# Known vulnerabilities in what is shipped; a note where the advisories cannot be had.
+# Known vulnerabilities in the shipped packages; prints NOT CHECKED if there are no advisories.
 audit: .venv/dev
 	@$(BIN)/python .ci/audit.py
 
-# What is shipped, as CycloneDX, for whoever has to keep track of it.
+# The shipped packages as CycloneDX documents.
 sbom: $(ASSETS) .venv/dev
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application \

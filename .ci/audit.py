@@ -1,7 +1,7 @@
-"""Known vulnerabilities in what is shipped: the locked Python packages, and what the pages load.
+"""Report known vulnerabilities in the locked Python packages and the pages' npm packages.
 
-Exits with 1 if there is one. Where the advisories cannot be had it says so and goes on: a build
-must not depend on whether somebody else's server answers.
+Exits with 1 if there is one. If the advisories are not available it prints NOT CHECKED and goes on,
+because a build must not depend on another server.
 """
 
 import argparse
@@ -17,37 +17,39 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "deploy/requirements.lock"
 DASHBOARD = ROOT / "jobmon/dashboard"
-PATIENCE_S = 15
+TIMEOUT_S = 15
 
 
 class NoAdvisoriesError(Exception):
-    """Nothing was learnt; the message says why."""
+    """No advisories are available; the message has the reason."""
 
 
 def python_packages(osv_url: str | None) -> list[str]:
-    """The vulnerable ones of the lock file, for the Python that runs this."""
+    """The vulnerable packages of the lock file, for the Python that runs this."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(LOCK), "--require-hashes"]
     command += ["--disable-pip", "--format=json", "--progress-spinner=off", "--timeout=5"]
     if osv_url:
         command += ["--vulnerability-service=osv", f"--osv-url={osv_url}"]
-    audited = _answer(command)["dependencies"]
+    audited = _run_json(command)["dependencies"]
     unknown = [package["name"] for package in audited if "skip_reason" in package]
     found = [
-        f"{package['name']} {package['version']}: {_names(vulnerability)}"
+        f"{package['name']} {package['version']}: {_describe(vulnerability)}"
         for package in audited
         for vulnerability in package.get("vulns", ())
     ]
     if unknown and not found:
-        raise NoAdvisoriesError(f"{len(unknown)} of {len(audited)} packages are not known there")
+        raise NoAdvisoriesError(
+            f"{len(unknown)} of {len(audited)} packages are unknown to the service"
+        )
     return found
 
 
 def npm_packages(registry: str | None) -> list[str]:
-    """The vulnerable ones of what the pages load."""
+    """The vulnerable npm packages that the pages load."""
     command = ["npm", "audit", "--json", "--omit=dev", "--package-lock-only", "--fetch-retries=0"]
     if registry:
         command += [f"--registry={registry}"]
-    answer = _answer(command, DASHBOARD)
+    answer = _run_json(command, DASHBOARD)
     if "vulnerabilities" not in answer:
         raise NoAdvisoriesError(str(answer.get("message", "no answer")).partition(" - ")[0])
     return [
@@ -56,13 +58,13 @@ def npm_packages(registry: str | None) -> list[str]:
     ]
 
 
-def _names(vulnerability: dict[str, Any]) -> str:
+def _describe(vulnerability: dict[str, Any]) -> str:
     fixed = ", ".join(vulnerability["fix_versions"]) or "no release"
     return f"{vulnerability['id']}, fixed in {fixed}"
 
 
-def _answer(command: list[str], folder: Path = ROOT) -> dict[str, Any]:
-    """What a command prints as JSON; both of ours fail with a vulnerability, too."""
+def _run_json(command: list[str], folder: Path = ROOT) -> dict[str, Any]:
+    """The JSON output of a command; its exit code is ignored: a vulnerability is a failure too."""
     try:
         done = subprocess.run(
             command,
@@ -71,42 +73,44 @@ def _answer(command: list[str], folder: Path = ROOT) -> dict[str, Any]:
             text=True,
             cwd=folder,
             env=os.environ | {"PATH": f"{os.environ['PATH']}:{Path(sys.executable).parent}"},
-            timeout=PATIENCE_S,
+            timeout=TIMEOUT_S,
         )
         answer: dict[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        raise NoAdvisoriesError(f"no answer in {PATIENCE_S} s") from None
+        raise NoAdvisoriesError(f"no answer in {TIMEOUT_S} s") from None
     except OSError as error:
         raise NoAdvisoriesError(str(error)) from None
     except ValueError:
-        said = done.stderr.strip().splitlines()
-        raise NoAdvisoriesError(said[-1][:100] if said else "no answer") from None
+        errors = done.stderr.strip().splitlines()
+        raise NoAdvisoriesError(errors[-1][:100] if errors else "no answer") from None
     return answer
 
 
 def main() -> int:
-    """Ask for both at once and say what came of it."""
+    """Query both services in parallel and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--osv-url", help="ask this OSV service about Python, not the registry")
-    parser.add_argument("--npm-registry", help="ask this registry about npm")
-    given = parser.parse_args()
-    asked: dict[str, tuple[Callable[[str | None], list[str]], str | None]] = {
-        "Python packages": (python_packages, given.osv_url),
-        "npm packages": (npm_packages, given.npm_registry),
+    parser.add_argument(
+        "--osv-url", help="query this OSV service about Python packages, instead of PyPI"
+    )
+    parser.add_argument("--npm-registry", help="query this registry about npm packages")
+    arguments = parser.parse_args()
+    audits: dict[str, tuple[Callable[[str | None], list[str]], str | None]] = {
+        "Python packages": (python_packages, arguments.osv_url),
+        "npm packages": (npm_packages, arguments.npm_registry),
     }
     failed = False
     with ThreadPoolExecutor() as pool:
-        answers = {what: pool.submit(ask, where) for what, (ask, where) in asked.items()}
-    for what, answer in answers.items():
+        results = {name: pool.submit(audit, url) for name, (audit, url) in audits.items()}
+    for name, result in results.items():
         try:
-            found = answer.result()
+            found = result.result()
         except NoAdvisoriesError as error:
-            print(f"audit: {what}: NOT CHECKED, no advisories to be had here ({error})")
+            print(f"audit: {name}: NOT CHECKED, no advisories available ({error})")
             continue
         for line in found:
-            print(f"audit: {what}: VULNERABLE {line}")
+            print(f"audit: {name}: VULNERABLE {line}")
         if not found:
-            print(f"audit: {what}: no known vulnerability")
+            print(f"audit: {name}: no known vulnerability")
         failed = failed or bool(found)
     return 1 if failed else 0
 

@@ -1,7 +1,7 @@
-"""Find dates written into tests and benches: sooner or later they are older than what is kept.
+"""Find fixed dates in tests and benches: later they are before the retained history.
 
-A moment there is relative to now, or to `NOW` of tests/conftest.py. `make lint` runs
-this in the checkout; another one may be named.
+Use moments relative to now or to `NOW` of tests/conftest.py instead. `make lint` runs this in the
+checkout; an argument names another folder.
 """
 
 import ast
@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Printing is what this file tests: of a moment that is given, and nothing looks at the clock.
-MEANT = {
+# This file tests how a date is printed, and never looks at the clock.
+ALLOWED = {
     "tests/store/test_bson_json.py": {
         "datetime(2026, 1, 2)",
         "datetime(2026, 1, 2, 3, 4, 5, 678_999, UTC)",
@@ -28,9 +28,9 @@ WITH_BODY = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def dates(source: str) -> Iterator[tuple[int, str]]:
-    """The dates written in a Python file, docstrings apart: each with its line."""
+    """The fixed dates in a Python file, except in docstrings, with their lines."""
     tree = ast.parse(source)
-    prose = {
+    docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
         if isinstance(node, WITH_BODY) and node.body and isinstance(node.body[0], ast.Expr)
@@ -42,7 +42,7 @@ def dates(source: str) -> Iterator[tuple[int, str]]:
                 args=[ast.Constant(value=int(year)), *_],
             ) if year in YEARS:
                 yield node.lineno, ast.get_source_segment(source, node) or ""
-            case ast.Constant(value=str(text)) if id(node) not in prose and TEXT.search(text):
+            case ast.Constant(value=str(text)) if id(node) not in docstrings and TEXT.search(text):
                 yield node.lineno, text
             case ast.Constant(value=int(number) | float(number)) if (
                 int(number) in SECONDS or int(number) // 1_000 in SECONDS
@@ -51,14 +51,14 @@ def dates(source: str) -> Iterator[tuple[int, str]]:
 
 
 def main(root: Path) -> int:
-    """Print the dates under `root` that are not meant; 1 if there are any."""
+    """Print the dates under `root` that are not allowed; 1 if there are any."""
     found = [
-        f"{path.relative_to(root)}:{line}: a date in a test grows old: {written}"
+        f"{path.relative_to(root)}:{line}: fixed date in a test: {written}"
         for folder in ("tests", "bench")
         for path in sorted((root / folder).rglob("*.py"))
         if "node_modules" not in path.parts
         for line, written in dates(path.read_text())
-        if written not in MEANT.get(str(path.relative_to(root)), ())
+        if written not in ALLOWED.get(str(path.relative_to(root)), ())
     ]
     print("\n".join([*found, "Make them relative to now."]) if found else "No dates in tests.")
     return bool(found)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs before the official mongo image's own entrypoint: members of a replica set that demands
-# authentication know each other by a key file, which must belong to mongod and to nobody else.
+# Writes the key file of the replica set, then runs the mongo image's own entrypoint. Members of a
+# replica set with authentication need this file, which only mongod may read.
 set -euo pipefail
 : "${MONGO_REPLICA_KEY:?}"
 install --mode 400 --owner mongodb --group mongodb \

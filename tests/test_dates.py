@@ -1,4 +1,4 @@
-"""The check of dates in tests: would catch one that lets a date pass until the day it expires."""
+"""The check of dates in tests: catches one that misses a date, so that a test expires."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ YEAR = 2026
         ("sizes = [2_147_483_648, 2**31, 1_000_000, 0.5]", False),
     ],
 )
-def test_a_date_in_a_test_is_found(tmp_path: Path, source: str, found: bool) -> None:
+def test_dates_check_finds_fixed_dates(tmp_path: Path, source: str, found: bool) -> None:
     (tmp_path / "tests/deep").mkdir(parents=True)
     (tmp_path / "tests/deep/test_x.py").write_text(source)
     command = [sys.executable, str(CHECK), str(tmp_path)]

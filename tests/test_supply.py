@@ -1,5 +1,8 @@
-"""What is shipped beside our own code: would catch a lock that no longer fits requirements.txt or
-names a registry, a known vulnerability that is passed over, and a bill that lacks a part."""
+"""The shipped packages of others: lock file, audit and bills of materials.
+
+Catches a lock that does not match requirements.txt or names a registry, a known vulnerability that
+is not reported, and a bill of materials without a package.
+"""
 
 import json
 import re
@@ -31,43 +34,47 @@ ENTRIES = re.findall(
 PAGES = json.loads((ROOT / "jobmon/dashboard/package-lock.json").read_text())["packages"]
 
 
-def test_the_lock_pins_every_requirement_within_its_range() -> None:
+def test_lock_pins_every_requirement_within_its_range() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    wanted = [Requirement(line.partition("#")[0]) for line in lines if not line.startswith("#")]
+    requirements = [
+        Requirement(line.partition("#")[0]) for line in lines if not line.startswith("#")
+    ]
     pinned: dict[str, list[str]] = {}
     for name, release, *_ in ENTRIES:
         pinned.setdefault(canonicalize_name(name), []).append(release)
-    assert len(wanted) > 10
-    for requirement in wanted:
+    assert len(requirements) > 10
+    for requirement in requirements:
         releases = pinned[canonicalize_name(requirement.name)]
         assert all(release in requirement.specifier for release in releases), requirement
 
 
-def test_every_entry_of_the_lock_has_hashes_and_no_line_is_anything_else() -> None:
-    rest = re.sub(r"^ +# .+\n|^#.*\n", "", LOCK, flags=re.MULTILINE)
+def test_lock_has_only_entries_with_hashes() -> None:
+    remainder = re.sub(r"^ +# .+\n|^#.*\n", "", LOCK, flags=re.MULTILINE)
     for name, release, marker, hashes in ENTRIES:
-        rest = rest.replace(f"{name}=={release}{f' ; {marker}' if marker else ''} \\\n{hashes}", "")
-    assert rest == ""
+        remainder = remainder.replace(
+            f"{name}=={release}{f' ; {marker}' if marker else ''} \\\n{hashes}", ""
+        )
+    assert remainder == ""
 
 
-def test_the_lock_names_no_registry_and_no_place_on_somebodys_machine() -> None:
+def test_lock_has_no_registry_and_no_local_path() -> None:
     assert re.findall(r"(?i)://|index-url|trusted-host|find-links|(?<!\w)/\w+/", LOCK) == []
 
 
 @contextmanager
 def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
-    """A service that knows everything of us, good or bad; the audit's options to ask it."""
+    """A service of advisories; yields the options that make the audit use it."""
     app = Flask("advisories")
 
     @app.post("/osv")
     def osv() -> dict[str, Any]:
-        asked_for = request.get_json(force=True)  # it says no type
-        asked = asked_for["package"]
-        if not vulnerable or asked["name"] != "flask":
+        query = request.get_json(force=True)  # pip-audit sends no content type
+        package = query["package"]
+        if not vulnerable or package["name"] != "flask":
             return {}
-        affected = {"package": asked, "versions": [asked_for["version"]], "ranges": []}
-        told = {"id": "PYSEC-1", "modified": f"{DATE}T00:00:00Z", "published": None}
-        return {"vulns": [{**told, "aliases": [], "details": "bad", "affected": [affected]}]}
+        affected = {"package": package, "versions": [query["version"]], "ranges": []}
+        advisory = {"id": "PYSEC-1", "modified": f"{DATE}T00:00:00Z", "published": None}
+        return {"vulns": [{**advisory, "aliases": [], "details": "bad", "affected": [affected]}]}
 
     @app.post("/-/npm/v1/security/advisories/bulk")
     def bulk() -> dict[str, Any]:
@@ -79,16 +86,16 @@ def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
         yield (f"--osv-url={url}/osv", f"--npm-registry={url}")
 
 
-def audit(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_audit(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / ".ci/audit.py"), *options]
     return subprocess.run(
         command, check=False, capture_output=True, text=True, env=environment or None
     )
 
 
-def test_a_known_vulnerability_fails_the_audit_and_is_named() -> None:
+def test_audit_with_a_known_vulnerability_fails_and_names_it() -> None:
     with advisories(vulnerable=True) as service:
-        done = audit(*service)
+        done = run_audit(*service)
     assert done.returncode == 1, done.stdout + done.stderr
     python, npm = done.stdout.splitlines()
     assert python.startswith("audit: Python packages: VULNERABLE flask 3.")
@@ -96,9 +103,9 @@ def test_a_known_vulnerability_fails_the_audit_and_is_named() -> None:
     assert npm.startswith("audit: npm packages: VULNERABLE htmx.org")
 
 
-def test_no_known_vulnerability_passes() -> None:
+def test_audit_without_vulnerabilities_passes() -> None:
     with advisories(vulnerable=False) as service:
-        done = audit(*service)
+        done = run_audit(*service)
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "audit: Python packages: no known vulnerability",
@@ -106,19 +113,19 @@ def test_no_known_vulnerability_passes() -> None:
     ]
 
 
-def test_advisories_that_cannot_be_had_are_said_and_do_not_stop_a_build() -> None:
+def test_audit_without_advisories_prints_not_checked_and_passes() -> None:
     nobody = "http://127.0.0.1:1"
-    done = audit(f"--osv-url={nobody}/osv", f"--npm-registry={nobody}")
+    done = run_audit(f"--osv-url={nobody}/osv", f"--npm-registry={nobody}")
     assert done.returncode == 0
     assert [line.partition(" (")[0] for line in done.stdout.splitlines()] == [
-        "audit: Python packages: NOT CHECKED, no advisories to be had here",
-        "audit: npm packages: NOT CHECKED, no advisories to be had here",
+        "audit: Python packages: NOT CHECKED, no advisories available",
+        "audit: npm packages: NOT CHECKED, no advisories available",
     ]
 
 
-def test_without_npm_the_rest_is_audited() -> None:
+def test_audit_without_npm_checks_the_python_packages() -> None:
     with advisories(vulnerable=True) as (osv, _):
-        done = audit(osv, PATH="/nowhere")
+        done = run_audit(osv, PATH="/nowhere")
     assert done.returncode == 1
     assert "VULNERABLE flask" in done.stdout
     assert "npm packages: NOT CHECKED" in done.stdout
@@ -126,10 +133,10 @@ def test_without_npm_the_rest_is_audited() -> None:
 
 @pytest.fixture(scope="module")
 def bills() -> list[dict[str, Any]]:
-    """What `make sbom` makes."""
+    """The documents that `make sbom` creates."""
     if not shutil.which("make"):
         pytest.skip("no make")
-    # -o: the environment that the tests run in is the one to use.
+    # -o: use the environment of the tests without updating it.
     subprocess.run(
         ["make", "--silent", "-o", ".venv/dev", "sbom"], cwd=ROOT, check=True, capture_output=True
     )
@@ -137,7 +144,7 @@ def bills() -> list[dict[str, Any]]:
     return [json.loads((ROOT / "dist" / name).read_text()) for name in names]
 
 
-def test_the_bills_are_valid_and_name_every_locked_part(bills: list[dict[str, Any]]) -> None:
+def test_bills_are_valid_and_name_every_locked_package(bills: list[dict[str, Any]]) -> None:
     for bill in bills:
         version = SchemaVersion.from_version(bill["specVersion"])
         assert JsonStrictValidator(version).validate_str(json.dumps(bill)) is None
