@@ -1,0 +1,57 @@
+"""Query parameters: would catch a list request that is not one typed object, or that can change."""
+
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime
+
+import pytest
+from marshmallow import ValidationError
+
+from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
+from jobmon.domain import JobCondition
+from jobmon.store.cursor import Cursor
+from jobmon.store.filter import JobFilter
+
+from ..conftest import DATE
+
+
+def test_list_parameters_make_one_typed_query() -> None:
+    cursor = Cursor(created_at=None, id="a", page=3, oldest_first=True)
+    query = ListParameters().load(
+        {
+            "status": ["dlq", ""],
+            "type": ["mail"],
+            "created_from": f"{DATE}T03:00",
+            "sort": "createdAt",
+            "per_page": "7",
+            "cursor": cursor.encode(),
+        }
+    )
+    start = datetime.fromisoformat(f"{DATE}T03:00").replace(tzinfo=UTC)
+    assert query == ListQuery(
+        job_filter=JobFilter(statuses=("dlq",), types=("mail",), created_from=start),
+        oldest_first=True,
+        cursor=cursor,
+        per_page=7,
+    )
+    with pytest.raises(FrozenInstanceError):
+        query.page = 2
+
+
+def test_list_parameters_without_values_have_defaults() -> None:
+    assert ListParameters().load({}) == ListQuery(job_filter=JobFilter())
+    condition = ListParameters().load({"condition": "due", "format": "csv"})
+    assert condition.job_filter.condition is JobCondition.DUE
+    assert condition.format is ListFormat.CSV
+
+
+def test_confine_to_keeps_the_other_filters() -> None:
+    query = OwnListParameters().load({"status": ["dlq"]}).confine_to("ada")
+    assert query.job_filter == JobFilter(statuses=("dlq",), owner="ada")
+
+
+def test_cursor_of_another_sort_names_the_cursor() -> None:
+    cursor = Cursor(created_at=None, id="a", page=1).encode()
+    for wrong in ({"cursor": cursor, "sort": "createdAt"}, {"cursor": "!"}):
+        with pytest.raises(ValidationError) as refused:
+            ListParameters().load(wrong)
+        assert list(refused.value.messages_dict) == ["cursor"]
