@@ -276,7 +276,7 @@ def _check_backlog(evidence: Evidence) -> Check:
     was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
     if now <= was + MIN_JOBS or now <= was * MIN_GROWTH:
         return Check(name=name)
-    when = "an hour ago" if age >= 55 * MINUTE else f"{_minutes(age)} ago"
+    when = "an hour ago" if age >= 55 * MINUTE else f"({_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
     notice = Notice(level=Level.WATCH, text=text, jobs=JobFilter(statuses=(_QUEUED,)))
     return Check(name=name, notices=(notice,))

@@ -326,8 +326,8 @@ def test_new_dead_jobs_are_counted_as_their_list_counts_them(
     ("queued", "samples", "expected"),
     [
         (106, {NOW - HOUR: 23, NOW - MINUTE: 900}, "106 queued, up from 23 an hour ago"),
-        (106, {NOW - 3 * MINUTE: 23}, "106 queued, up from 23 3 min ago"),
-        (106, {NOW - 30 * MINUTE: 23}, "106 queued, up from 23 30 min ago"),
+        (106, {NOW - 3 * MINUTE: 23}, "106 queued, up from 23 (3 min ago)"),
+        (106, {NOW - 30 * MINUTE: 23}, "106 queued, up from 23 (30 min ago)"),
         (20, {NOW - HOUR: 0}, None),
         (1_200, {NOW - HOUR: 1_000}, None),
     ],
