@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import query
+from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter
@@ -28,6 +29,11 @@ class TypeRow:
     failure_rate: float | None
     wait_p95: int | None
     run_p95: int | None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether many of its attempts failed."""
+        return self.failure_rate is not None and self.failure_rate >= HIGH_FAILURE_RATE
 
 
 def type_rows(facts: Facts) -> list[TypeRow]:

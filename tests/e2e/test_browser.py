@@ -382,7 +382,7 @@ def test_overview_shows_the_counts_of_the_json_api(visit: Visits, lone: Stack, a
     ):
         expect(tile(page, name)).to_have_text(f"{counts[status]:,}")
     row = page.get_by_role("row", name="import.rows")
-    assert row.locator(".n").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
+    assert row.locator(".number").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
 
 
 def test_overview_shows_a_change_within_two_seconds_and_requests_304s_without_one(

@@ -61,7 +61,7 @@ def test_docs_list_jobs_with_a_token_and_break_no_policy(
     page.locator(".modal-ux button.btn-done").click()
     listed = page.locator("#operations-admin-listJobs")
     listed.locator(".opblock-summary-control").click()
-    expect(listed.get_by_text("may be repeated").first).to_be_visible()
+    expect(listed.get_by_text("Repeat it to match any of several values").first).to_be_visible()
     listed.locator(".try-out__btn").click()
     listed.locator("button.execute").click()
     answer = listed.locator(".live-responses-table .response").first

@@ -210,7 +210,7 @@ function showMessage(text) {
   plots.forEach((plot) => plot.destroy());
   plots = [];
   const line = document.createElement("p");
-  line.className = "none";
+  line.className = "muted";
   text.split("`").forEach((span, index) => {
     const code = document.createElement("code");
     code.textContent = span;
