@@ -51,7 +51,7 @@ function note(job) {
 }
 
 const refuse = async () => {
-  throw new Error("The bank said no.");
+  throw new Error("The bank refused.");
 };
 const forever = () => new Promise(() => {});
 const data = { user: { id: "ada" }, apiKey: "hidden" };
@@ -64,7 +64,7 @@ worker.define("repeats and fails", refuse);
 worker.define("runs", forever);
 worker.define("disabled", async () => {});
 defineRetried("retries", refuse, { delay: HOUR_MS, maxRetries: 3 });
-defineRetried("is given up", refuse, { delay: 0, maxRetries: 1 });
+defineRetried("is dead", refuse, { delay: 0, maxRetries: 1 });
 let tries = 0;
 const recover = () => (tries++ ? Promise.resolve() : refuse());
 defineRetried("recovers", recover, { delay: 0, maxRetries: 3 });
@@ -73,7 +73,7 @@ await worker.start();
 note(await worker.now("succeeds", data));
 note(await worker.now("fails", data));
 note(await worker.now("retries", data));
-note(await worker.now("is given up", { user: { id: "bob" } }));
+note(await worker.now("is dead", { user: { id: "bob" } }));
 note(await worker.now("recovers", { user: { id: "bob" } }));
 note(await worker.every("1 hour", "repeats", data));
 note(await worker.every("1 hour", "repeats and fails"));
@@ -90,7 +90,7 @@ const due = { nextRunAt: { $type: "date" } };
 await eventually("succeeds", ended);
 await eventually("fails", ended);
 await eventually("retries", { ...ended, ...due });
-await eventually("is given up", { ...ended, failCount: 2 });
+await eventually("is dead", { ...ended, failCount: 2 });
 await eventually("recovers", { ...ended, $expr: { $gt: ["$lastFinishedAt", "$failedAt"] } });
 await eventually("repeats", ended);
 await eventually("repeats and fails", ended);

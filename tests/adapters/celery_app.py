@@ -1,10 +1,10 @@
-"""The real Celery at work: every way in which its MongoDB backend keeps what became of a task.
+"""The real Celery at work: every form in which its MongoDB backend stores a result.
 
     python celery_app.py URI EXTENDED
 
 sends the tasks, waits until a worker has dealt with all, prints their ids, and ends in the midst of
 the worker's work, as far as `run` and `progress` go. Messages stay in this process's memory,
-results go to the database of the URI; with EXTENDED=1 they tell of their tasks.
+results go to the database of the URI; with EXTENDED=1 they have the fields of their tasks.
 """
 
 import json
@@ -37,7 +37,7 @@ def add(a: int, b: int, **_: Any) -> int:
 
 @app.task(name="refuse")
 def refuse(**_: Any) -> None:
-    raise ValueError("The bank said no.", 402)
+    raise ValueError("The bank refused.", 402)
 
 
 @app.task(name="retry", bind=True, max_retries=2)
@@ -107,7 +107,7 @@ def send() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    setup_worker_optimizations(app, WORKER)  # whose name a result tells
+    setup_worker_optimizations(app, WORKER)  # a result has its name
     pool: dict[str, Any] = {"pool": "threads", "concurrency": 6, "hostname": WORKER}
     with start_worker(app, perform_ping_check=False, loglevel="WARNING", **pool):
         sys.stdout.write(json.dumps(send()))

@@ -1,4 +1,4 @@
-"""What other programs keep in MongoDB, written by these programs at work: Agenda, Celery.
+"""Documents of other programs, written by these programs at work: Agenda, Celery.
 
 Where one cannot run, its tests are skipped by name; in CI (`CI=true`) they fail.
 """

@@ -1,5 +1,5 @@
-"""Agenda's own documents, of both its versions: would catch a field that is told wrongly, a job
-that a list loses, a figure that differs from a recount, a query that scans, any write."""
+"""Agenda's own documents, of both its versions: would catch a wrong field, a job
+that a list loses, a count that differs from a recount, a query that scans, any write."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ CASES = {
     "succeeds": ("succeeded", 1),
     "fails": ("dlq", 1),
     "retries": ("failed", 1),
-    "is given up": ("dlq", 2),
+    "is dead": ("dlq", 2),
     "recovers": ("succeeded", 2),
     "repeats": ("queued", 1),
     "repeats and fails": ("failed", 1),
@@ -40,7 +40,7 @@ CASES = {
 # Version 5 unlocks what it was stopped at; then nothing will run it.
 CASES_OF = {"5": CASES | {"interrupted": ("unscheduled", 1)}, "6": CASES}
 OWNERS = dict.fromkeys(CASES, "ada") | {
-    "is given up": "bob",
+    "is dead": "bob",
     "recovers": "bob",
     "repeats and fails": None,
 }
@@ -68,7 +68,7 @@ class Agenda(WatchedQueue):
         names = {job_id: name for name, job_id in self.jobs.items()}
         return [names[job_id] for job_id in self.ids(**query)]
 
-    def with_status(self, *statuses: str) -> list[str]:
+    def list_by_status(self, *statuses: str) -> list[str]:
         """Newest first."""
         cases = sorted(self.jobs, key=lambda case: self.jobs[case], reverse=True)
         return [case for case in cases if self.cases[case][0] in statuses]
@@ -97,7 +97,7 @@ def expected(agenda: Agenda, case: str) -> Answer:
     is_leased, is_over = status == "leased", status in ("succeeded", "dlq")
     error = None
     if found.get("failedAt"):
-        error = {"code": None, "message": "The bank said no.", "stack": None}
+        error = {"code": None, "message": "The bank refused.", "stack": None}
     attempts = []
     if found.get("lastRunAt"):
         ended, ran_ms = found.get("lastFinishedAt"), None
@@ -144,12 +144,12 @@ def expected(agenda: Agenda, case: str) -> Answer:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_field_of_a_job_is_what_its_document_says(agenda: Agenda, case: str) -> None:
+def test_every_field_of_a_job_is_that_of_its_document(agenda: Agenda, case: str) -> None:
     detail = expected(agenda, case)
     assert agenda.get(f"/jobs/{agenda.jobs[case]}") == detail
     (summary,) = agenda.get("/admin/jobs/queue", type=case)["data"]
     assert summary == {name: detail[name] for name in summary} | {
-        "lastError": detail["lastError"] and {"code": None, "message": "The bank said no."}
+        "lastError": detail["lastError"] and {"code": None, "message": "The bank refused."}
     }
 
 
@@ -177,17 +177,17 @@ def test_the_list_has_every_job_once_in_either_order(agenda: Agenda) -> None:
     ids=str,
 )
 def test_a_status_list_has_the_jobs_of_that_status(agenda: Agenda, statuses: list[str]) -> None:
-    assert agenda.names(status=statuses) == agenda.with_status(*statuses)
-    oldest_first = agenda.with_status(*statuses)[::-1]
+    assert agenda.names(status=statuses) == agenda.list_by_status(*statuses)
+    oldest_first = agenda.list_by_status(*statuses)[::-1]
     assert agenda.names(status=statuses, sort="createdAt") == oldest_first
 
 
 def test_filters_combine(agenda: Agenda) -> None:
     assert agenda.names(type=["due", "fails"]) == ["due", "fails"]
     assert agenda.names(type=["due", "fails"], status="dlq") == ["fails"]
-    bobs = [case for case in agenda.with_status("dlq", "succeeded") if OWNERS[case] == "bob"]
+    bobs = [case for case in agenda.list_by_status("dlq", "succeeded") if OWNERS[case] == "bob"]
     assert agenda.names(owner="bob") == bobs
-    assert agenda.names(owner="bob", status="dlq") == ["is given up"]
+    assert agenda.names(owner="bob", status="dlq") == ["is dead"]
     assert agenda.names(owner="bob", status="dlq", type="fails") == []
     assert agenda.names(owner="carol") == []
     refused = agenda.api.as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
@@ -198,7 +198,7 @@ def test_filters_combine(agenda: Agenda) -> None:
     assert agenda.names(job_id=runs[:-1] + "z") == []
 
 
-def test_a_range_of_creation_is_one_of_ids(agenda: Agenda) -> None:
+def test_a_range_of_creation_is_a_range_of_ids(agenda: Agenda) -> None:
     made = {case: agenda.document(case)["_id"].generation_time for case in CASES}
     middle = sorted(made.values())[len(made) // 2]
     newer = agenda.names(created_from=to_iso(middle))
@@ -213,7 +213,7 @@ def test_a_range_of_creation_is_one_of_ids(agenda: Agenda) -> None:
 
 def test_an_owner_sees_their_own_jobs_and_no_others(agenda: Agenda) -> None:
     own = agenda.api.as_owner("/jobs", "bob").json["data"]
-    assert {job["type"] for job in own} == {"is given up", "recovers"}
+    assert {job["type"] for job in own} == {"is dead", "recovers"}
     assert agenda.api.as_owner(f"/jobs/{agenda.jobs['recovers']}", "bob").status_code == 200
     assert agenda.api.as_owner(f"/jobs/{agenda.jobs['fails']}", "bob").status_code == 403
     assert (
@@ -233,7 +233,7 @@ def check_figures(agenda: Agenda, source: str) -> None:
     assert set(stats["oldestQueuedJobAgeMsByType"]) == {"due", "scheduled"}
     assert stats["oldestQueuedJobAgeMs"] == max(stats["oldestQueuedJobAgeMsByType"].values()) > 0
     assert agenda.activity() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
-    types = {told["type"]: told for told in agenda.get("/admin/jobs/types")["data"]}
+    types = {row["type"]: row for row in agenda.get("/admin/jobs/types")["data"]}
     assert set(types) == set(CASES)
     for case in ("succeeds", "fails"):
         found = agenda.document(case)
@@ -244,17 +244,17 @@ def check_figures(agenda: Agenda, source: str) -> None:
     assert types["due"]["succeeded"] == types["due"]["failed"] == 0
 
 
-def test_figures_are_right_counted_live(agenda: Agenda) -> None:
+def test_live_counts_are_right(agenda: Agenda) -> None:
     check_figures(agenda, "live")
 
 
-def test_figures_are_right_from_the_collector(agenda: Agenda) -> None:
+def test_counts_of_the_collector_are_right(agenda: Agenda) -> None:
     with agenda.running_collector():
         eventually(lambda: agenda.activity()["enqueued"] == 13)
         check_figures(agenda, "rollup")
         jobs = agenda.metric("jobmon_jobs")
         assert jobs['{status="unscheduled",type="unscheduled"}'] == 1
-        assert jobs['{status="dlq",type="is given up"}'] == 1
+        assert jobs['{status="dlq",type="is dead"}'] == 1
         eventually(lambda: agenda.metric("jobmon_attempts_finished_total"))
         finished = agenda.metric("jobmon_attempts_finished_total")
         assert finished['{outcome="succeeded",type="recovers"}'] == 1
@@ -263,7 +263,7 @@ def test_figures_are_right_from_the_collector(agenda: Agenda) -> None:
         eventually(lambda: 1 in agenda.sampled_counts("disabled"))
 
 
-def test_init_makes_these_indexes_and_no_others(agenda: Agenda) -> None:
+def test_init_creates_exactly_these_indexes(agenda: Agenda) -> None:
     names = {index["name"] for index in agenda.database.agendaJobs.list_indexes()}
     assert names == {
         "_id_",
@@ -276,8 +276,8 @@ def test_init_makes_these_indexes_and_no_others(agenda: Agenda) -> None:
         "nextRunAt_1_lastFinishedAt_1",
         "disabled_1__id_-1",
     }
-    theirs = {"5": {"agendaJobs"}, "6": {"agendaJobs", "agenda_logs"}}
-    assert set(agenda.database.list_collection_names()) == theirs[agenda.version]
+    collections = {"5": {"agendaJobs"}, "6": {"agendaJobs", "agenda_logs"}}
+    assert set(agenda.database.list_collection_names()) == collections[agenda.version]
 
 
 def test_nothing_is_scanned_and_nothing_is_written(agenda: Agenda) -> None:
@@ -294,13 +294,13 @@ def test_nothing_is_scanned_and_nothing_is_written(agenda: Agenda) -> None:
         with agenda.running_collector():
             eventually(lambda: agenda.activity()["enqueued"] == 13)
     for entry in entries:
-        said = f"{entry.get('planSummary')} {entry['command']}"
+        query = f"{entry.get('planSummary')} {entry['command']}"
         if entry["ns"].endswith(".system.profile"):
             continue
-        assert entry["op"] in ("query", "command", "getmore"), said
-        assert entry["ns"] == f"{agenda.database.name}.agendaJobs", said
+        assert entry["op"] in ("query", "command", "getmore"), query
+        assert entry["ns"] == f"{agenda.database.name}.agendaJobs", query
         is_scan = "COLLSCAN" in entry.get("planSummary", "")
-        assert not is_scan or entry["op"] == "getmore" or is_count_of_all(entry), said
+        assert not is_scan or entry["op"] == "getmore" or is_count_of_all(entry), query
     after = agenda.database.command("dbHash")["collections"]
     assert {name: after[name] for name in before} == before
 
@@ -311,12 +311,12 @@ def is_count_of_all(entry: Answer) -> bool:
     return "$group" in pipeline[0] or "$changeStream" in pipeline[0]
 
 
-def test_the_pages_tell_what_is_known_and_nothing_else(agenda: Agenda) -> None:
+def test_the_pages_show_known_fields_only(agenda: Agenda) -> None:
     viewer = signed_in(agenda.api)
     overview = viewer.page("/dashboard")
     odd = {"5": "2 unscheduled, 1 disabled", "6": "1 disabled, 1 unscheduled"}
     assert odd[agenda.version] in overview.text
-    assert "is given up" in overview.text
+    assert "is dead" in overview.text
     listed = viewer.page("/dashboard/jobs")
     for status in ("disabled", "unscheduled"):
         assert listed.all("input", name="status", value=status)
@@ -326,8 +326,8 @@ def test_the_pages_tell_what_is_known_and_nothing_else(agenda: Agenda) -> None:
     assert "ran " in repeating.text
     assert "waited" not in repeating.text  # not since it was made, an hour or a year ago
     assert "Due" in repeating.text
-    dead = viewer.page(f"/dashboard/jobs/{agenda.jobs['is given up']}")
-    assert "The bank said no." in dead.text
+    dead = viewer.page(f"/dashboard/jobs/{agenda.jobs['is dead']}")
+    assert "The bank refused." in dead.text
     assert "hidden" not in dead.text
     running = viewer.page(f"/dashboard/jobs/{agenda.jobs['runs']}")
     assert "running on worker-1" in running.text
@@ -347,14 +347,14 @@ def test_the_collector_follows_agenda_at_work(
             eventually(lambda: nonzero(empty) == counts)
             wanted = {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
             # An attempt that the next one followed within the minute is counted, if it was seen.
-            eventually(lambda: at_least(empty.activity(), wanted))
+            eventually(lambda: reaches(empty.activity(), wanted))
         empty.close()
 
 
 def test_a_standalone_server_is_polled(
     tmp_path: Path, run_agenda: Callable[[str, str], Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what its dates tell: no sweep comes round so soon."""
+    """By the dates: a sweep would take longer."""
     monkeypatch.setattr("jobmon.rollup.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         watching = Agenda(alone, client["shop"], "5", {})
@@ -371,11 +371,11 @@ def nonzero(watching: WatchedQueue) -> dict[str, int]:
     return {status: count for status, count in counts.items() if count}
 
 
-def at_least(told: dict[str, int], wanted: dict[str, int]) -> bool:
-    return all(told[name] >= count for name, count in wanted.items())
+def reaches(counts: dict[str, int], minimum: dict[str, int]) -> bool:
+    return all(counts[name] >= count for name, count in minimum.items())
 
 
-def test_a_long_list_waits_for_no_figures_that_no_index_counts(
+def test_a_long_list_does_not_wait_for_stats_without_an_index(
     agenda: Agenda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agenda.database.client.drop_database(agenda.settings.rollup_db)

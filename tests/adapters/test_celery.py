@@ -1,5 +1,5 @@
-"""What Celery's MongoDB backend keeps, extended or not: would catch a field that is told wrongly, a
-task that a list loses, a figure that differs from a recount, a query that scans, any write."""
+"""Celery's results in MongoDB, extended or not: would catch a wrong field, a
+task that a list loses, a count that differs from a recount, a query that scans, any write."""
 
 import json
 from collections import Counter
@@ -38,7 +38,7 @@ CASES: dict[str, tuple[str, str, str | None, int]] = {
     "end of a chain": ("add", "succeeded", "succeeded", 1),
 }
 ERRORS = {
-    "refuse": ("ValueError", "The bank said no., 402"),
+    "refuse": ("ValueError", "The bank refused., 402"),
     "retry": ("TimeoutError", "The bank did not answer."),
     "reject": ("Reject", "Not for us., false"),
     "expired": ("TaskRevokedError", "expired"),
@@ -79,7 +79,7 @@ class Celery(WatchedQueue):
         names = {job_id: name for name, job_id in self.jobs.items()}
         return [names[job_id] for job_id in self.ids(**query)]
 
-    def in_order(self, wanted: Callable[[str], bool] = lambda _: True) -> list[str]:
+    def list_in_order(self, wanted: Callable[[str], bool] = lambda _: True) -> list[str]:
         """Those that ended last come first, those that did not end come last."""
         key = {case: (self.document(case)["date_done"], self.jobs[case]) for case in CASES}
         ended = sorted((key[case], case) for case in CASES if wanted(case) and key[case][0])
@@ -150,11 +150,11 @@ def expected(celery: Celery, case: str) -> Answer:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_field_of_a_task_is_what_its_document_says(celery: Celery, case: str) -> None:
+def test_every_field_of_a_task_is_that_of_its_document(celery: Celery, case: str) -> None:
     detail = expected(celery, case)
     assert celery.get(f"/jobs/{celery.jobs[case]}") == detail
     if case == "refuse":
-        assert 'raise ValueError("The bank said no.", 402)' in detail["lastError"]["stack"]
+        assert 'raise ValueError("The bank refused.", 402)' in detail["lastError"]["stack"]
     (summary,) = celery.get("/admin/jobs/queue", job_id=celery.jobs[case])["data"]
     error = detail["lastError"] and {
         name: detail["lastError"][name] for name in ("code", "message")
@@ -163,8 +163,8 @@ def test_every_field_of_a_task_is_what_its_document_says(celery: Celery, case: s
 
 
 def test_the_list_has_every_task_once_in_either_order(celery: Celery) -> None:
-    assert celery.names() == celery.in_order()
-    assert celery.names(sort="createdAt") == celery.in_order()[::-1]
+    assert celery.names() == celery.list_in_order()
+    assert celery.names(sort="createdAt") == celery.list_in_order()[::-1]
 
 
 @pytest.mark.parametrize(
@@ -183,14 +183,14 @@ def test_the_list_has_every_task_once_in_either_order(celery: Celery) -> None:
     ids=str,
 )
 def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: list[str]) -> None:
-    of_status = celery.in_order(lambda case: CASES[case][1] in statuses)
+    of_status = celery.list_in_order(lambda case: CASES[case][1] in statuses)
     assert celery.names(status=statuses) == of_status
     assert celery.names(status=statuses, sort="createdAt") == of_status[::-1]
 
 
 def test_filters_combine(celery: Celery) -> None:
     def named(*names: str) -> list[str]:
-        return celery.in_order(lambda case: CASES[case][0] in names) if celery.extended else []
+        return celery.list_in_order(lambda case: CASES[case][0] in names) if celery.extended else []
 
     assert celery.names(type=["add", "refuse"]) == named("add", "refuse")
     assert celery.names(type=["add", "refuse"], status="dlq") == named("refuse")
@@ -203,8 +203,8 @@ def test_filters_combine(celery: Celery) -> None:
     assert celery.names(job_id=celery.jobs["add"][:13]) == ["add"]
 
 
-def test_a_range_is_one_of_when_tasks_ended(celery: Celery) -> None:
-    ended = [case for case in celery.in_order() if celery.document(case)["date_done"]]
+def test_a_range_is_about_the_end_of_tasks(celery: Celery) -> None:
+    ended = [case for case in celery.list_in_order() if celery.document(case)["date_done"]]
     middle = celery.document(ended[len(ended) // 2])["date_done"]
     newer = [case for case in ended if celery.document(case)["date_done"] >= middle]
     assert celery.names(created_from=to_iso(middle)) == newer
@@ -233,18 +233,18 @@ def check_figures(celery: Celery, source: str) -> None:
     assert {name: stats[name] for name in unknown} == dict.fromkeys(unknown)
     assert (set(stats["reasons"]), stats["oldestQueuedJobAgeMs"]) == (unknown, 0)
     assert celery.activity() == {"enqueued": None, "succeeded": 6, "failed": 2, "dlq": 2}
-    told = {told["type"]: told for told in celery.get("/admin/jobs/types")["data"]}
-    assert set(told) == types
+    rows = {row["type"]: row for row in celery.get("/admin/jobs/types")["data"]}
+    assert set(rows) == types
     if celery.extended:
-        assert (told["add"]["succeeded"], told["refuse"]["dlq"]) == (5, 1)
-        assert told["add"]["runMs"]["p50"] is None  # when it began is not kept
+        assert (rows["add"]["succeeded"], rows["refuse"]["dlq"]) == (5, 1)
+        assert rows["add"]["runMs"]["p50"] is None  # when it began is not kept
 
 
-def test_figures_are_right_counted_live(celery: Celery) -> None:
+def test_live_counts_are_right(celery: Celery) -> None:
     check_figures(celery, "live")
 
 
-def test_figures_are_right_from_the_collector(celery: Celery) -> None:
+def test_counts_of_the_collector_are_right(celery: Celery) -> None:
     with celery.running_collector():
         eventually(lambda: celery.activity()["succeeded"] == 6)
         check_figures(celery, "rollup")
@@ -257,7 +257,7 @@ def json_label(status: str, kind: str) -> str:
     return f"{{status={json.dumps(status)},type={json.dumps(kind)}}}"
 
 
-def test_init_makes_these_indexes_and_no_others(celery: Celery) -> None:
+def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
     names = {index["name"] for index in celery.database.celery_taskmeta.list_indexes()}
     by_owner = {
         "kwargs.user_id_1_date_done_-1__id_-1_name_1",
@@ -293,19 +293,19 @@ def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
         with celery.running_collector():
             eventually(lambda: celery.activity()["succeeded"] == 6)
     for entry in entries:
-        said = f"{entry.get('planSummary')} {entry['command']}"
+        query = f"{entry.get('planSummary')} {entry['command']}"
         if entry["ns"].endswith(".system.profile"):
             continue
-        assert entry["op"] in ("query", "command", "getmore"), said
-        assert entry["ns"] == f"{celery.database.name}.celery_taskmeta", said
+        assert entry["op"] in ("query", "command", "getmore"), query
+        assert entry["ns"] == f"{celery.database.name}.celery_taskmeta", query
         opens_stream = "$changeStream" in (entry["command"].get("pipeline") or [{}])[0]
         is_stream = opens_stream or entry["op"] == "getmore"
-        assert "COLLSCAN" not in entry.get("planSummary", "") or is_stream, said
+        assert "COLLSCAN" not in entry.get("planSummary", "") or is_stream, query
     after = celery.database.command("dbHash")["collections"]
     assert {name: after[name] for name in before} == before
 
 
-def test_the_pages_tell_what_is_known_and_nothing_else(celery: Celery) -> None:
+def test_the_pages_show_known_fields_only(celery: Celery) -> None:
     viewer = signed_in(celery.api)
     overview = viewer.page("/dashboard")
     assert "creation times unknown" in overview.text
@@ -319,7 +319,7 @@ def test_the_pages_tell_what_is_known_and_nothing_else(celery: Celery) -> None:
     assert "Error code" not in listed.text  # it would be a 422
     assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
     refused = viewer.page(f"/dashboard/jobs/{celery.jobs['refuse']}")
-    assert "The bank said no., 402" in refused.text
+    assert "The bank refused., 402" in refused.text
     assert "error_code" not in " ".join(refused.addresses())
     assert "waited" not in refused.text
     assert "hidden" not in refused.text
@@ -342,8 +342,8 @@ def test_the_collector_follows_celery_at_work(
             counts = dict(Counter(status for _, status, _, _ in CASES.values()))
 
             def are_right() -> bool:
-                told = watching.get("/admin/jobs/stats")["statusCounts"]
-                return {status: count for status, count in told.items() if count} == counts
+                found = watching.get("/admin/jobs/stats")["statusCounts"]
+                return {status: count for status, count in found.items() if count} == counts
 
             eventually(are_right)
             eventually(lambda: watching.activity()["succeeded"] == 6)

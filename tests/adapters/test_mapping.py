@@ -1,5 +1,5 @@
-"""A queue of one's own with other words for everything, as mongoose schemas have them: would catch
-a query, a figure or a page that knows the contract's words only."""
+"""A queue with other names for everything, as mongoose schemas have them: would catch a query, a
+count or a page that knows the contract's names only."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ JOB_STATUSES = {
     "failed": "dlq",  # the contract's word for something else
     "paused": "paused",
 }
-THEIRS = list(JOB_STATUSES)
+STATES = list(JOB_STATUSES)
 # Snake case, ids of their own.
 SNAKE = {
     "JOBS_COLLECTION": "tasks",
@@ -47,7 +47,7 @@ SNAKE = {
     "STATUS_NAMES": "pending=queued,running=leased,done=succeeded,retry=failed,failed=dlq",
     "ATTEMPT_STATUS_NAMES": "ok=succeeded",
 }
-# The same, but a job is known by its ObjectId, which also tells when it was made.
+# The same, but a job's id is its ObjectId, which also has its creation time.
 BY_ID = SNAKE | {
     "JOB_FIELDS": SNAKE["JOB_FIELDS"]
     .replace("jobId=job_id", "jobId=_id")
@@ -60,8 +60,8 @@ CASES = {"snake": SNAKE, "by id": BY_ID}
 def task(number: int) -> Answer:
     """Every status in turn, one task a second."""
     created = NOW - timedelta(minutes=10) + timedelta(seconds=number)
-    state = THEIRS[number % len(THEIRS)]
-    error = {"code": f"E{number % 2}", "message": "The bank said no.", "stack": "at pay"}
+    state = STATES[number % len(STATES)]
+    error = {"code": f"E{number % 2}", "message": "The bank refused.", "stack": "at pay"}
     return {
         "_id": ObjectId(f"{int(created.timestamp()):08x}{'ab' * 6}{number:04x}"),
         "job_id": f"task-{number:04}",
@@ -148,7 +148,7 @@ def tasks(
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_every_field_of_a_job_is_where_the_settings_say(tasks: Tasks, number: int) -> None:
+def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -> None:
     found = task(number)
     status = JOB_STATUSES[found["state"]]
     run = run_of(number)
@@ -192,11 +192,11 @@ def test_every_field_of_a_job_is_where_the_settings_say(tasks: Tasks, number: in
 def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
     assert tasks.ids() == tasks.newest_first()
     assert tasks.ids(sort="createdAt") == tasks.newest_first()[::-1]
-    for theirs, ours in JOB_STATUSES.items():
-        assert tasks.ids(status=ours) == tasks.newest_first(state=theirs)
-        oldest_first = tasks.newest_first(state=theirs)[::-1]
-        assert tasks.ids(status=ours, sort="createdAt") == oldest_first
-    assert tasks.ids(status="pending") == []  # nobody is shown that word
+    for state, status in JOB_STATUSES.items():
+        assert tasks.ids(status=status) == tasks.newest_first(state=state)
+        oldest_first = tasks.newest_first(state=state)[::-1]
+        assert tasks.ids(status=status, sort="createdAt") == oldest_first
+    assert tasks.ids(status="pending") == []  # nobody is shown that name
     assert tasks.ids(type="kind-1") == tasks.newest_first(kind="kind-1")
     dead = tasks.newest_first(kind="kind-1", state="failed")
     assert dead
@@ -209,7 +209,7 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
     )
 
 
-def test_a_range_of_creation_is_where_the_settings_say(tasks: Tasks) -> None:
+def test_a_range_of_creation_uses_the_path_of_createdat(tasks: Tasks) -> None:
     middle = tasks.tasks[20]["created_at"]
     newer, older = tasks.newest_first()[:20], tasks.newest_first()[20:]
     assert tasks.ids(created_from=to_iso(middle)) == newer
@@ -247,19 +247,19 @@ def check_figures(tasks: Tasks, source: str) -> None:
         "failed": counts["failed"] + counts["dlq"],
         "dlq": counts["dlq"],
     }
-    told = {told["type"]: told for told in tasks.get("/admin/jobs/types")["data"]}
-    assert set(told) == {"kind-0", "kind-1", "kind-2"}
-    assert told["kind-2"]["runMs"]["p50"] == pytest.approx(500, rel=0.05)
+    rows = {row["type"]: row for row in tasks.get("/admin/jobs/types")["data"]}
+    assert set(rows) == {"kind-0", "kind-1", "kind-2"}
+    assert rows["kind-2"]["runMs"]["p50"] == pytest.approx(500, rel=0.05)
     # From the creation of its job on, which the attempt is joined with.
-    assert told["kind-2"]["waitMs"]["p50"] == pytest.approx(2_000, rel=0.05)
+    assert rows["kind-2"]["waitMs"]["p50"] == pytest.approx(2_000, rel=0.05)
 
 
-def test_figures_are_right_counted_live(tasks: Tasks) -> None:
+def test_live_counts_are_right(tasks: Tasks) -> None:
     check_figures(tasks, "live")
 
 
 @pytest.mark.parametrize("changes", ["streamed", "polled"])
-def test_figures_are_right_from_the_collector(
+def test_counts_of_the_collector_are_right(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch, changes: str
 ) -> None:
     if changes == "polled":
@@ -319,7 +319,7 @@ EXPECTED = {
 }
 
 
-def test_init_makes_these_indexes_and_no_others(tasks: Tasks) -> None:
+def test_init_creates_exactly_these_indexes(tasks: Tasks) -> None:
     assert tasks.indexes == EXPECTED["by id" if tasks.by_id else "snake"]
     made = sum(
         len(list(tasks.database[name].list_indexes())) - 1 for name in ("tasks", "task_runs")
@@ -345,15 +345,15 @@ def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
             page = tasks.get("/admin/jobs/queue", per_page=2, **query)
             tasks.get("/admin/jobs/queue", per_page=2, cursor=page["meta"]["next_cursor"], **query)
         tasks.get(f"/jobs/{tasks.id_of(task(1))}")
-    theirs = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
-    assert_cheap(tasks.database, theirs)
+    watched = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
+    assert_cheap(tasks.database, watched)
     with tasks.running_collector():
         eventually(lambda: tasks.activity()["enqueued"] == JOBS)
     after = tasks.database.command("dbHash")["collections"]
     assert {name: after[name] for name in before} == before
 
 
-def test_the_pages_speak_of_these_jobs(tasks: Tasks) -> None:
+def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
     viewer = signed_in(tasks.api)
     assert "kind-1" in viewer.page("/dashboard").text
     listed = viewer.page("/dashboard/jobs?status=dlq")
@@ -366,7 +366,7 @@ def test_the_pages_speak_of_these_jobs(tasks: Tasks) -> None:
     assert "hidden" not in page.text
 
 
-def test_an_attempt_may_be_known_by_the_id_of_its_job(
+def test_an_attempt_may_have_the_id_of_its_job(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     """Would catch the detail that was a 500 where an attempt's jobId is at _id."""

@@ -1,5 +1,5 @@
-"""A queue whose attempts nobody records, on the real server: would catch figures that are 0 where
-jobs ended, an attempt that is made up or counted twice, and an alarm on what is unknown."""
+"""A queue without recorded attempts, on the real server: would catch counts that are 0 although
+jobs ended, an attempt that is invented or counted twice, and an alert on unknown values."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,8 +19,8 @@ from ..support.watched_queue import Answer, WatchedQueue, init, temporary_databa
 FIELDS = {"type": "kind", "status": "state", "nextRunAt": "runAt", "finishedAt": "endedAt"}
 STATUSES = {"done": "succeeded", "waiting": "queued", "failed": "dlq", "again": "failed"}
 WORDS = {
-    "JOB_FIELDS": ",".join(f"{ours}={theirs}" for ours, theirs in FIELDS.items()),
-    "STATUS_NAMES": ",".join(f"{theirs}={ours}" for theirs, ours in STATUSES.items()),
+    "JOB_FIELDS": ",".join(f"{field}={path}" for field, path in FIELDS.items()),
+    "STATUS_NAMES": ",".join(f"{state}={status}" for state, status in STATUSES.items()),
 }
 
 
@@ -81,10 +81,10 @@ def test_the_collector_counts_each_job_as_its_own_last_attempt(queue: WatchedQue
     with queue.running_collector():
         eventually(lambda: queue.activity() == EXPECTED)
         check_figures(queue)
-        assert "stands still" not in signed_in(queue.api).page("/dashboard").text
+        assert "nothing has finished" not in signed_in(queue.api).page("/dashboard").text
 
 
-def test_a_detail_has_one_attempt_made_from_the_job(queue: WatchedQueue) -> None:
+def test_a_job_without_recorded_attempts_is_its_own_attempt(queue: WatchedQueue) -> None:
     job = queue.get("/jobs/done-7")
     assert job["attemptCount"] == 1
     assert job["attempts"] == [
@@ -142,22 +142,22 @@ def test_where_any_attempt_is_recorded_only_recorded_ones_are_counted(
 
 def test_a_first_attempt_waited_since_its_job_was_due(few: WatchedQueue) -> None:
     few.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
-    (told,) = few.get("/admin/jobs/types")["data"]
-    assert told["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
+    (row,) = few.get("/admin/jobs/types")["data"]
+    assert row["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
     assert few.get("/jobs/done-0")["attempts"][0]["attemptNumber"] == 1
 
 
-def test_where_no_job_says_when_it_ended_nothing_is_said_to_have_ended(few: WatchedQueue) -> None:
-    """Nor does an alarm say that nothing does."""
+def test_without_any_finishedat_counts_of_finished_attempts_are_null(few: WatchedQueue) -> None:
+    """Also catches an alert that nothing finishes."""
     few.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
     due = datetime.now(UTC) - timedelta(minutes=15)
     few.database.jobs.insert_one(
         {"jobId": "w", "status": "queued", "type": "t", "nextRunAt": due, "createdAt": due}
     )
     assert few.activity() == {"enqueued": 4, "succeeded": None, "failed": None, "dlq": None}
-    (told,) = few.get("/admin/jobs/types")["data"]
-    assert told["finishedPerMinute"] is told["failureRate"] is None
-    assert "stands still" not in signed_in(few.api).page("/dashboard").text
+    (row,) = few.get("/admin/jobs/types")["data"]
+    assert row["finishedPerMinute"] is row["failureRate"] is None
+    assert "nothing has finished" not in signed_in(few.api).page("/dashboard").text
 
 
 def test_embedded_attempts_are_read_by_the_names_of_attempts(
@@ -185,10 +185,10 @@ def test_embedded_attempts_are_read_by_the_names_of_attempts(
             attempt_status_names={"ok": "succeeded", "busy": "running"},
         )
         job = watching.get("/jobs/j")
-        told = [
+        attempts = [
             (found["attemptNumber"], found["status"], found["workerId"], found["durationMs"])
             for found in job["attempts"]
         ]
-        assert told == [(1, "succeeded", "w-1", 4_000), (7, "running", None, None)]
+        assert attempts == [(1, "succeeded", "w-1", 4_000), (7, "running", None, None)]
         assert job["attemptCount"] == 2
         watching.close()

@@ -1,5 +1,5 @@
-"""BSON as JSON: would catch a value that no answer can be made of, and a date that JavaScript
-would print otherwise."""
+"""BSON to JSON: would catch a value that JSON cannot hold, and a date that JavaScript would print
+differently."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -69,7 +69,7 @@ def test_every_bson_type_becomes_json(value: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "word"),
+    ("value", "expected"),
     [
         ("queued", "queued"),
         (None, "null"),
@@ -80,5 +80,5 @@ def test_every_bson_type_becomes_json(value: Any, expected: Any) -> None:
         ({"a": None}, '{"a": null}'),
     ],
 )
-def test_anything_can_be_told_in_a_word(value: Any, word: str) -> None:
-    assert to_text(value) == word
+def test_every_value_becomes_a_text(value: Any, expected: str) -> None:
+    assert to_text(value) == expected

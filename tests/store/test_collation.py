@@ -1,5 +1,5 @@
 """A collection whose default collation ignores case, on the real server: would catch a job that is
-shown to somebody else, an id that opens another job, and counts that fold what differs."""
+shown to somebody else, an id that opens another job, and counts that mix different values."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -82,7 +82,7 @@ def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
     assert folded.ids(owner=OWNERS[0], type="Mail") == []
 
 
-def test_counts_do_not_fold_what_differs(folded: WatchedQueue) -> None:
+def test_counts_distinguish_different_values(folded: WatchedQueue) -> None:
     stats = folded.get("/admin/jobs/stats")
     assert {name: count for name, count in stats["statusCounts"].items() if count} == {
         "queued": 1,
@@ -91,7 +91,7 @@ def test_counts_do_not_fold_what_differs(folded: WatchedQueue) -> None:
     assert stats["typeCounts"] == {"mail": {"queued": 1}, "Mail": {"Queued": 1}}
 
 
-def test_init_makes_indexes_that_compare_exactly(
+def test_init_creates_indexes_that_compare_exactly(
     mongod: Mongod,
     database: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],

@@ -40,7 +40,7 @@ def test_the_database_is_the_one_in_the_uri(
     connection.client.close()
 
 
-def test_a_refused_sign_in_is_not_taken_for_a_database_that_is_away(
+def test_a_refused_sign_in_is_not_an_outage(
     mongod: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
     """Would catch a readiness that names the network where the password is wrong."""
@@ -91,7 +91,7 @@ os._exit(7 if same else 0)
 """
 
 
-def test_a_forked_process_asks_the_server_over_a_connection_of_its_own(mongod: Mongod) -> None:
+def test_a_forked_process_has_connections_of_its_own(mongod: Mongod) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK, mongod.uri],
         capture_output=True,
@@ -112,7 +112,7 @@ def test_a_document_that_is_broken_inside_is_still_shown(
     assert real_api.as_admin("/admin/jobs/stats").json["totalJobs"] == 1
 
 
-def test_the_service_comes_and_goes_with_its_database(
+def test_the_service_recovers_with_its_database(
     make_settings: Callable[..., Settings], tmp_path: Path, mongod: Mongod
 ) -> None:
     server = Mongod(tmp_path / "data", port=free_port())
@@ -156,7 +156,7 @@ def test_dates_out_of_pythons_range_are_shown(
         (-62_167_219_200_001, "-000001-12-31T23:59:59.999Z"),
     ],
 )
-def test_a_date_that_python_cannot_hold_breaks_neither_list_nor_detail_nor_figures(
+def test_a_date_that_python_cannot_hold_breaks_neither_list_nor_job_nor_stats(
     real_api: Api, database: Database[dict[str, Any]], field: str, ms: int, shown: str
 ) -> None:
     database.jobs.insert_one({"jobId": "odd", "status": "queued", field: DatetimeMS(ms)})
@@ -171,7 +171,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
         yield server
 
 
-def by_name(mongod: Mongod, database: str) -> tuple[str, str]:
+def use_host_name(mongod: Mongod, database: str) -> tuple[str, str]:
     """A mongodb+srv address, and the SRV record that leads it to a server."""
     return (
         f"mongodb+srv://{NAME}/{database}?tls=false&replicaSet=rs0",
@@ -190,7 +190,7 @@ NO_WAY = {
 
 
 @pytest.mark.parametrize("case", NO_WAY)
-def test_a_name_that_is_not_resolved_is_a_database_that_is_away_and_recovers(
+def test_an_unresolved_host_name_is_an_outage_that_ends(
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
     names: NameServer,
@@ -199,7 +199,7 @@ def test_a_name_that_is_not_resolved_is_a_database_that_is_away_and_recovers(
     case: str,
 ) -> None:
     database.jobs.insert_one({"jobId": "there", "status": "queued"})
-    uri, way = by_name(mongod, database.name)
+    uri, way = use_host_name(mongod, database.name)
     names.answer, names.options = NO_WAY[case]
     app = create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300))
     api = Api(app)
@@ -216,7 +216,7 @@ def test_a_name_that_is_not_resolved_is_a_database_that_is_away_and_recovers(
         assert scraped.status_code == 200
         assert "jobmon_database_up 0.0" in scraped.text
         asked = names.questions
-        eventually(lambda: names.questions > asked + 1)  # it goes on trying, and tells it once
+        eventually(lambda: names.questions > asked + 1)  # it retries, and logs that once
         away = [record.getMessage() for record in caplog.records if "away" in record.getMessage()]
         assert len(away) == 1
         names.answer, names.options = way, ""
@@ -227,7 +227,7 @@ def test_a_name_that_is_not_resolved_is_a_database_that_is_away_and_recovers(
         app.extensions["jobmon_connection"].close()
 
 
-def test_however_many_ask_the_name_server_is_asked_by_one_and_for_a_bounded_time(
+def test_concurrent_callers_cause_one_dns_query_at_a_time(
     make_settings: Callable[..., Settings], names: NameServer
 ) -> None:
     settings = make_settings(
@@ -260,7 +260,7 @@ def test_a_collector_starts_while_the_name_server_is_away(
     database: Database[dict[str, Any]],
 ) -> None:
     database.jobs.insert_one({"jobId": "there", "status": "queued"})
-    uri, way = by_name(mongod, database.name)
+    uri, way = use_host_name(mongod, database.name)
     settings = make_settings(
         mongo_uri=uri, rollup_db=f"{database.name}_own", server_selection_timeout_ms=300
     )
@@ -287,7 +287,7 @@ def test_a_collector_starts_while_the_name_server_is_away(
         "mongodb+srv:///shop",
     ],
 )
-def test_an_address_that_no_name_server_can_mend_is_refused_at_the_start(
+def test_a_malformed_srv_address_is_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", uri)

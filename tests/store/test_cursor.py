@@ -140,7 +140,7 @@ def walk(
         yield from (job["jobId"] for job in page["data"])
 
 
-def by_page(api: Api, per_page: int, **query: Any) -> list[str]:
+def list_by_page(api: Api, per_page: int, **query: Any) -> list[str]:
     first = api.as_admin("/admin/jobs/queue", per_page=per_page, **query).json
     pages = [
         api.as_admin("/admin/jobs/queue", per_page=per_page, page=page, **query).json["data"]
@@ -157,7 +157,7 @@ def fill(database: Database[dict[str, Any]], jobs: list[dict[str, Any]]) -> list
     return [job["jobId"] for job in named]
 
 
-def in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
+def list_in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
     """All jobs as MongoDB itself sorts them."""
     return [job["jobId"] for job in database.jobs.find().sort(order_of(sort))]
 
@@ -178,9 +178,9 @@ def test_jobs_with_anything_for_createdat_are_all_visited_once_in_list_order(
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
     fill(database, unsorted + [{"_id": value, "createdAt": NOW} for value in IDS])
-    expected = in_order(database, sort)
+    expected = list_in_order(database, sort)
     assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
-    assert by_page(real_api, per_page, sort=sort) == expected
+    assert list_by_page(real_api, per_page, sort=sort) == expected
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -238,7 +238,7 @@ def test_the_order_needs_no_index(
     real_api: Api, database: Database[dict[str, Any]], sort: str
 ) -> None:
     fill(database, JOBS)
-    assert list(walk(real_api, per_page=7, sort=sort)) == in_order(database, sort)
+    assert list(walk(real_api, per_page=7, sort=sort)) == list_in_order(database, sort)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -268,7 +268,7 @@ def test_any_mixture_with_any_filter_is_visited_once(
     database.jobs.create_index(NEWEST_FIRST)
     database.jobs.create_index([("status", 1), *NEWEST_FIRST])
     fill(database, documents)
-    expected = in_order(database, sort)
+    expected = list_in_order(database, sort)
     dead = [name for name in expected if documents[int(name)]["status"] == "dlq"]
     query = {"per_page": per_page, "sort": sort}
     assert list(walk(real_api, **query)) == expected
@@ -282,7 +282,7 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(10)])
     first = real_api.as_admin("/admin/jobs/queue", per_page=4).json
     database.jobs.insert_one({"jobId": "new", "createdAt": NOW + timedelta(days=1)})
-    database.jobs.delete_one({"jobId": "6"})  # the one that the cursor stands on
+    database.jobs.delete_one({"jobId": "6"})  # the one of the cursor
     cursor = first["meta"]["next_cursor"]
     second = real_api.as_admin("/admin/jobs/queue", per_page=4, cursor=cursor).json
     assert [job["jobId"] for job in first["data"]] == ["9", "8", "7", "6"]
@@ -291,7 +291,7 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
 
 
 @pytest.mark.parametrize("created_at", [NOW, None, "text", 1.5, True, DatetimeMS(2**60)])
-def test_a_place_survives_its_token(created_at: Any) -> None:
+def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
     for oldest_first, backwards in product((False, True), repeat=2):
         place = Cursor(
             created_at=created_at,
@@ -328,7 +328,7 @@ def test_a_place_survives_its_token(created_at: Any) -> None:
         )
     ],
 )
-def test_what_is_no_cursor_is_refused_by_name(api: Api, hostile: str) -> None:
+def test_what_is_no_cursor_is_refused(api: Api, hostile: str) -> None:
     answer = api.as_admin("/admin/jobs/queue", cursor=hostile)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == ["cursor"]
@@ -376,7 +376,7 @@ def test_jobs_with_deeply_nested_ids_and_dates_are_visited_once(
     deep += [{"_id": nested(depth, 2), "createdAt": NOW} for depth in (1, 30, 31, 32, 33, 150)]
     fill(database, deep)
     for sort in SORTS:
-        assert list(walk(real_api, per_page=1, sort=sort)) == in_order(database, sort)
+        assert list(walk(real_api, per_page=1, sort=sort)) == list_in_order(database, sort)
 
 
 VALUES = st.recursive(
@@ -453,7 +453,7 @@ def test_an_owners_list_is_walked_the_same_way(
 ) -> None:
     owner = ObjectId()
     fill(database, [{**job, "createdBy": owner} for job in JOBS])
-    mine = in_order(database, sort)
+    mine = list_in_order(database, sort)
     database.jobs.insert_one({"jobId": "not mine", "createdAt": NOW, "createdBy": "other"})
     assert list(walk(real_api, "/jobs", str(owner), per_page=5, sort=sort)) == mine
     assert list(walk(real_api, owner=str(owner), per_page=5, sort=sort)) == mine
@@ -514,7 +514,7 @@ def test_every_filter_is_walked_there_and_back(
     expected = [job["jobId"] for job in database.jobs.find(query).sort(order_of(sort))]
     assert expected
     assert list(walk(api, per_page=3, sort=sort, **wanted)) == expected
-    assert by_page(api, 3, sort=sort, **wanted) == expected
+    assert list_by_page(api, 3, sort=sort, **wanted) == expected
 
 
 def test_going_back_meets_what_came_and_misses_what_went(

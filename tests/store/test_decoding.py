@@ -1,5 +1,5 @@
-"""Decoding what the driver refuses: would catch one odd document that takes every other of its
-reply with it, and a value beside it that is read otherwise than it stands."""
+"""Decoding what the driver refuses: would catch one odd document that makes all others of a
+reply unreadable, and another value of it that is decoded wrongly."""
 
 import struct
 
@@ -16,7 +16,7 @@ from ..fuzz.documents import Value, array, binary, code_with_scope, document, ra
 
 BROKEN = binary(b"abc", 2)  # the inner length is missing
 SOUND = binary(struct.pack("<i", 3) + b"abc", 2)
-BESIDE: list[tuple[bytes, Value]] = [
+OTHERS: list[tuple[bytes, Value]] = [
     (b"oid", Value(0x07, b"\0" * 12)),
     (b"regex", Value(0x0B, b"a\0i\0")),
     (b"code", text("f()", 0x0D)),
@@ -37,11 +37,11 @@ BESIDE: list[tuple[bytes, Value]] = [
     ids=["alone", "nested", "scope"],
 )
 @pytest.mark.parametrize("data", [b"", b"abc", struct.pack("<i", 9) + b"abc"])
-def test_a_binary_value_that_contradicts_itself_leaves_the_rest_as_it_is(
+def test_a_binary_value_with_two_lengths_leaves_other_values_unchanged(
     wrap: object, data: bytes
 ) -> None:
     assert callable(wrap)
-    whole = raw([*BESIDE, (b"odd", wrap(binary(data, 2))), (b"last", text("z"))])
+    whole = raw([*OTHERS, (b"odd", wrap(binary(data, 2))), (b"last", text("z"))])
     decoded = decode(whole)
     assert f"Binary({data!r}, 128)" in repr(
         decoded["odd"].scope if isinstance(decoded["odd"], Code) else decoded["odd"]

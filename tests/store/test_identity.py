@@ -1,5 +1,5 @@
-"""What a printed text means: would catch an id that a list shows and no request opens, and one that
-opens, or owns, what is printed otherwise."""
+"""Identities: would catch an id that a list shows and that opens no job, and one that opens, or
+owns, a job with another printed id."""
 
 from datetime import UTC, datetime
 from typing import Any

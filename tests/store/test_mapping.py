@@ -1,5 +1,5 @@
-"""The contract's words said in the documents' own: would catch a query that asks for the wrong
-field or value, an index that no document has the fields for, a document that is told wrongly."""
+"""Field mappings: would catch a query for the wrong field or value, an index on fields that no
+document has, and a document that is read wrongly."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ DERIVED = FieldMapping(
 NOTHING = {"_id": {"$in": []}}
 
 
-def test_the_contracts_own_documents_are_left_as_they_are() -> None:
+def test_documents_of_the_contract_are_not_translated() -> None:
     own = FieldMapping.from_job_fields()
     query: dict[str, Any] = {
         "status": {"$in": ["dlq", "failed"]},
@@ -57,7 +57,7 @@ def test_the_contracts_own_documents_are_left_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("query", "expected"),
     [
         ({}, {}),
         ({"type": "a"}, {"kind": "a"}),
@@ -77,12 +77,12 @@ def test_the_contracts_own_documents_are_left_as_they_are() -> None:
     ],
     ids=str,
 )
-def test_a_query_is_said_in_their_words(asked: Any, said: Any) -> None:
-    assert SNAKE.translate_query(asked) == said
+def test_a_query_is_translated(query: Any, expected: Any) -> None:
+    assert SNAKE.translate_query(query) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("query", "expected"),
     [
         ({"jobId": "abc"}, {"_id": "abc"}),
         ({"jobId": {"$in": [str(ID), ID]}}, {"_id": {"$in": [str(ID), ID]}}),
@@ -90,8 +90,8 @@ def test_a_query_is_said_in_their_words(asked: Any, said: Any) -> None:
     ],
     ids=str,
 )
-def test_an_id_and_a_creation_may_be_at_the_objectid(asked: Any, said: Any) -> None:
-    assert BY_ID.translate_query(asked) == said
+def test_an_id_and_a_creation_time_may_be_at_the_objectid(query: Any, expected: Any) -> None:
+    assert BY_ID.translate_query(query) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_moment_is_the_first_id_that_could_be_made_then(moment: datetime, firs
     assert BY_ID.translate_query(asked) == {"_id": {"$gte": ObjectId(f"{first:08x}{'0' * 16}")}}
 
 
-def test_a_status_that_no_field_holds_is_asked_for_by_what_it_follows_from() -> None:
+def test_a_derived_status_is_queried_by_its_expression() -> None:
     expression = DERIVED.derived and DERIVED.derived.expression
     assert DERIVED.translate_query({"status": "leased"}) == {
         "$and": [
@@ -132,7 +132,7 @@ def test_a_status_that_no_field_holds_is_asked_for_by_what_it_follows_from() -> 
     }
 
 
-def test_an_index_is_one_on_their_fields_or_none() -> None:
+def test_index_keys_are_translated_or_none() -> None:
     by_status = [("status", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
     assert SNAKE.translate_keys(by_status) == [
         ("state", 1),
@@ -154,7 +154,7 @@ def test_an_index_is_one_on_their_fields_or_none() -> None:
     ]
 
 
-def test_an_expression_is_about_their_fields_but_a_literal_is_not() -> None:
+def test_an_expression_is_translated_but_no_literal() -> None:
     asked = {"$cond": [{"$eq": ["$type", {"$literal": "$type"}]}, "$$NOW", "$nextRunAt"]}
     assert SNAKE.translate_expression(asked) == {
         "$cond": [{"$eq": ["$kind", {"$literal": "$type"}]}, "$$NOW", None]
@@ -165,14 +165,14 @@ def test_an_expression_is_about_their_fields_but_a_literal_is_not() -> None:
     }
 
 
-def test_what_is_read_is_what_is_told_of_and_no_path_twice() -> None:
+def test_a_projection_has_the_paths_of_the_fields_once() -> None:
     names = FieldMapping(paths={"payload": "data", "createdBy": "data.user.id", "jobId": "_id"})
     assert names.projection(("payload", "createdBy")) == {"_id": False, "data": True}
     assert names.projection(("createdBy", "jobId")) == {"_id": True, "data.user.id": True}
     assert names.projection(None) == {"_id": True, "data": True}
 
 
-def test_a_document_is_told_in_the_contracts_words() -> None:
+def test_a_document_is_returned_with_the_contracts_names() -> None:
     job = {"_id": 7, "kind": "a", "state": "ok", "made": {"at": NOW}, "locked_at": NOW, "status": 9}
     assert SNAKE.to_contract(job) == {
         "_id": 7,
@@ -229,7 +229,7 @@ def test_status_names_map_a_missing_status() -> None:
     }
 
 
-def test_an_array_is_looked_for_at_every_part_of_a_path() -> None:
+def test_an_array_is_queried_at_every_part_of_a_path() -> None:
     names = FieldMapping(paths={"createdBy": "input.user.id"})
     parts = ("input", "input.user", "input.user.id")
     assert names.translate_query({"createdBy": IS_ARRAY}) == {
@@ -237,7 +237,7 @@ def test_an_array_is_looked_for_at_every_part_of_a_path() -> None:
     }
 
 
-def test_settings_correct_a_profile() -> None:
+def test_settings_change_a_profile() -> None:
     def jobs(**given: Any) -> FieldMapping:
         return Profile.from_settings(Settings(mongo_uri="mongodb://db", **given)).jobs
 

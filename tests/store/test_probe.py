@@ -29,7 +29,7 @@ def connection(
     connection.close()
 
 
-def test_a_server_that_answers_but_is_too_busy_to_read_is_ready_and_not_known_to_be_readable(
+def test_a_busy_server_that_answers_a_ping_is_ready(
     connection: Connection, database: Database[dict[str, Any]]
 ) -> None:
     probe = DatabaseProbe(connection, 2_000)
@@ -47,7 +47,7 @@ def test_a_server_that_answers_but_is_too_busy_to_read_is_ready_and_not_known_to
     eventually(lambda: probe.look().readable)
 
 
-def test_many_who_look_share_one_read(
+def test_concurrent_callers_share_one_check(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
@@ -70,7 +70,7 @@ def test_many_who_look_share_one_read(
         (KeyError("quoted"), True, None),
     ],
 )
-def test_whatever_happens_is_a_reason_and_is_logged_once_until_it_is_over(
+def test_every_failure_has_a_reason_and_is_logged_once(
     connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

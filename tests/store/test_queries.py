@@ -107,24 +107,24 @@ def assert_cheap(
         if "explain" in command:
             assert command["explain"]["maxTimeMS"] == 5_000
             continue
-        said = f"{entry['planSummary']} {command}"
-        assert "COLLSCAN" not in entry["planSummary"], said
-        assert command["maxTimeMS"] == 5_000, said
+        shown = f"{entry['planSummary']} {command}"
+        assert "COLLSCAN" not in entry["planSummary"], shown
+        assert command["maxTimeMS"] == 5_000, shown
         if by_id:
             ranges = entry["planSummary"].split(", ")
-            assert {scan.split(" ", 1)[1] for scan in ranges} == {"{ jobId: 1 }"}, said
-            assert entry["docsExamined"] <= entry["keysExamined"] <= 1_001 + len(ranges), said
+            assert {scan.split(" ", 1)[1] for scan in ranges} == {"{ jobId: 1 }"}, shown
+            assert entry["docsExamined"] <= entry["keysExamined"] <= 1_001 + len(ranges), shown
             continue
-        assert not entry.get("hasSortStage"), said
+        assert not entry.get("hasSortStage"), shown
         if "count" in command:
             continue  # estimated_document_count: metadata, no plan
         returned = entry["nreturned"]
         counting = any("$group" in stage for stage in command.get("pipeline", []))
-        assert entry["docsExamined"] <= (0 if counting else returned + 1), said
+        assert entry["docsExamined"] <= (0 if counting else returned + 1), shown
         again = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
         codec = database.codec_options
         plan = database.command("explain", again, verbosity="queryPlanner", codec_options=codec)
-        assert not {"COLLSCAN", "SORT"} & set(stages(plan)), said
+        assert not {"COLLSCAN", "SORT"} & set(stages(plan)), shown
 
 
 FILTERS: list[dict[str, Any]] = [
@@ -159,7 +159,7 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
     if meta["next_cursor"]:
         second = ask(per_page=50, cursor=meta["next_cursor"])
         assert ask(per_page=50, page=2)["data"] == second["data"]
-    total = filled.jobs.count_documents(as_query(wanted, subject if path == "/jobs" else None))
+    total = filled.jobs.count_documents(make_query(wanted, subject if path == "/jobs" else None))
     pages = -(-total // 50)
     last = ask(per_page=50, page=max(1, pages))
     assert len(last["data"]) == (total - 1) % 50 + 1 if total else not last["data"]
@@ -170,7 +170,7 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
         assert ask(per_page=50, cursor=before["meta"]["next_cursor"])["data"] == last["data"]
 
 
-def as_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
+def make_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
     query = {
         name: {"$in": values if isinstance(values, list) else [values]}
         for name, values in wanted.items()
@@ -178,7 +178,7 @@ def as_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]
     return query | ({} if owner is None else {"createdBy": {"$in": identity_values(owner)}})
 
 
-def at(seconds: int) -> str:
+def moment(seconds: int) -> str:
     return to_iso(NOW + timedelta(seconds=seconds))
 
 
@@ -218,7 +218,7 @@ BY_ID: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"job_id": "1234"}, {"jobId": {"$regex": "^1234"}}),
     (
         {"job_id": "job-42", "status": "succeeded", "type": "type-1", "owner": BIG_OWNER}
-        | {"created_from": at(14_100)},
+        | {"created_from": moment(14_100)},
         {
             "jobId": {"$regex": "^job-42"},
             "status": "succeeded",
@@ -269,9 +269,7 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
     assert shown == expected[:3]
 
 
-def test_the_start_of_an_id_that_says_too_little_is_refused(
-    served: Api, filled: Database[dict[str, Any]]
-) -> None:
+def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[str, Any]]) -> None:
     for path in ("/admin/jobs/queue", "/jobs"):
         for form in ("json", "csv"):
             with profiled(filled) as entries:
@@ -310,7 +308,7 @@ def test_totals_are_exact_at_any_size(
     served: Api, filled: Database[dict[str, Any]], wanted: dict[str, Any]
 ) -> None:
     meta = served.as_admin("/admin/jobs/queue", **wanted).json["meta"]
-    assert meta["total"] == filled.jobs.count_documents(as_query(wanted))
+    assert meta["total"] == filled.jobs.count_documents(make_query(wanted))
     assert meta["total_is_exact"] is True
 
 
@@ -342,7 +340,7 @@ def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) 
 def test_jobs_that_change_while_they_are_counted_are_counted_once(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
-    """Would catch a job that is met under its old status and again under its new one."""
+    """Would catch a job that is counted under its old status and again under its new one."""
     connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?")))
     create_indexes(connection)
     database.jobs.insert_many(
@@ -371,15 +369,15 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
 
 
 @pytest.mark.parametrize(
-    ("second", "told"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
+    ("second", "is_known"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
 )
-def test_due_jobs_are_told_from_scheduled_ones_however_many_there_are_of_one_kind(
+def test_due_and_scheduled_jobs_are_counted_when_one_of_them_is_rare(
     filled: Database[dict[str, Any]],
     mongod: Mongod,
     monkeypatch: pytest.MonkeyPatch,
     second: int,
     *,
-    told: bool,
+    is_known: bool,
 ) -> None:
     """Would catch a count that runs into its time limit when ten million jobs wait."""
     monkeypatch.setattr(live_stats, "MAX_COUNTED", 300)
@@ -394,7 +392,7 @@ def test_due_jobs_are_told_from_scheduled_ones_however_many_there_are_of_one_kin
     with profiled(filled) as entries:
         found = LiveStats(connection).health(counts, now)
     connection.client.close()
-    assert (found.eligible, found.scheduled) == ((due, later) if told else (None, None))
+    assert (found.eligible, found.scheduled) == ((due, later) if is_known else (None, None))
     assert ("overdue_by_type" in found.unknown) == (due >= 300)
     assert_cheap(filled, entries)
     assert max(entry.get("keysExamined", 0) for entry in entries) <= 300 + 2

@@ -1,4 +1,4 @@
-"""Slow queries: would catch one that passes unseen, and a warning that tells what was asked for."""
+"""Slow queries: would catch one without a warning, and a warning with the values of a query."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def slowed(database: Database[dict[str, Any]], command: str, ms: int) -> dict[st
     }
 
 
-def test_a_slow_query_is_named_without_its_values(
+def test_a_slow_query_is_logged_without_its_values(
     slow_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index([("createdBy", 1), ("createdAt", -1), ("_id", -1), ("type", 1)])
@@ -47,7 +47,7 @@ def test_a_slow_query_is_named_without_its_values(
     assert "someone-secret" not in str(line)
 
 
-def test_a_query_that_runs_into_its_limit_is_named_too(
+def test_a_query_that_reaches_its_time_limit_is_logged(
     slow_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     data = {"failCommands": ["aggregate"], "errorCode": 50, "namespace": f"{database.name}.jobs"}
@@ -64,7 +64,7 @@ def test_a_query_that_runs_into_its_limit_is_named_too(
     assert '"$group"' in named[0]["shape"]
 
 
-def test_what_is_quick_is_not_remembered(
+def test_a_fast_query_is_not_kept(
     slow_api: Api, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listeners: list[SlowQueries] = []
