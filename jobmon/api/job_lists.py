@@ -12,9 +12,8 @@ from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.rollup.stats import StatsReader
 from jobmon.store.filter import (
     MAX_ID_MATCHES,
-    DateNotKeptError,
-    NotKeptByCodeError,
     TooManyMatchesError,
+    UnknownFieldError,
 )
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
@@ -81,10 +80,9 @@ class ListResponder:
 def _explain_filter_errors() -> Iterator[None]:
     try:
         yield
-    except NotKeptByCodeError:
-        raise invalid("error_code", "The watched documents have no error code.") from None
-    except DateNotKeptError as error:
-        raise invalid(error.parameter, "The watched documents have no such date.") from None
+    except UnknownFieldError as error:
+        message = "The watched documents have no field for this filter."
+        raise invalid(error.parameter, message) from None
     except TooManyMatchesError:
         message = f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."
         raise invalid("job_id", message) from None

@@ -16,7 +16,7 @@ from jobmon.diagnosis.evidence import (
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
 from jobmon.rollup.series import History, NoCollectorError, SeriesReader, Window
 from jobmon.rollup.stats import StatsReader
-from jobmon.store.filter import DateNotKeptError
+from jobmon.store.filter import UnknownFieldError
 from jobmon.store.known_fields import KnownFields
 
 K = TypeVar("K")
@@ -91,7 +91,7 @@ def gather_evidence(
     by_type = _read_history(lambda: series.history_by_type(hour), evidence)
     new_dead = None
     if isinstance(by_type, History) and any(step.dlq for step in by_type.activity.values()):
-        with suppress(DateNotKeptError):
+        with suppress(UnknownFieldError):
             new_dead = stats.count(died_since(hour.start))
     return replace(
         evidence,

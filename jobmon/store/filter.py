@@ -14,12 +14,8 @@ from jobmon.store.read_collection import ReadCollection
 MAX_ID_MATCHES = 1_000
 
 
-class NotKeptByCodeError(ValueError):
-    """No field of the watched documents is an error's code."""
-
-
-class DateNotKeptError(ValueError):
-    """No field of the watched documents is the date that the filter `parameter` needs."""
+class UnknownFieldError(ValueError):
+    """No field of the watched documents is the one that the filter `parameter` needs."""
 
     def __init__(self, parameter: str) -> None:
         super().__init__(parameter)
@@ -66,26 +62,24 @@ class JobFilter:
         if self.statuses:
             query["status"] = {"$in": list(self.statuses)}
         if self.types:
-            query["type"] = {
-                "$in": [value for label in self.types for value in label_values(label)]
-            }
+            values = [value for label in self.types for value in label_values(label)]
+            query["type"] = {"$in": values}
         if self.owner is not None:
             query["createdBy"] = {"$in": identity_values(self.owner)}
             if self.may_have_arrays:
                 query["$and"] = [{"$nor": [{"createdBy": IS_ARRAY}]}]
         if self.error_code is not None:
             query["lastError.code"] = {"$in": _list_code_values(self.error_code)}
-        if self.is_ranged:
-            bounds = {"$gte": self.created_from, "$lt": self.created_to}
-            query["createdAt"] = {
-                operator: moment for operator, moment in bounds.items() if moment is not None
-            }
+        bounds = {"$gte": self.created_from, "$lt": self.created_to}
+        if bounds := {operator: at for operator, at in bounds.items() if at is not None}:
+            query["createdAt"] = bounds
         if self.job_id is not None:
-            query |= self.match_id()
-        if self.date is not None:
-            known = _STATUSES_BY_DATE[self.date]
-            statuses = [status for status in known if not self.statuses or status in self.statuses]
-            query |= {"status": {"$in": statuses}} | self._match_date()
+            query |= self._match_id()
+        if self.date_field is not None:
+            statuses = _STATUSES_BY_DATE[self.date_field]
+            if self.statuses:
+                statuses = tuple(status for status in statuses if status in self.statuses)
+            query |= {"status": {"$in": list(statuses)}} | self._match_date()
         return query
 
     def _match_date(self) -> Document:
@@ -99,38 +93,30 @@ class JobFilter:
                 return {"finishedAt": {"$gte": self.finished_from}}
 
     @property
-    def date(self) -> str | None:
+    def date_field(self) -> str | None:
         """The date that orders the list, unless it is createdAt."""
         if self.condition is not None:
             return "nextRunAt" if self.condition is JobCondition.DUE else "leaseExpiresAt"
         return None if self.finished_from is None else "finishedAt"
 
-    def match_id(self) -> Document:
+    def _match_id(self) -> Document:
         """The jobs whose id has the prefix, as ranges of the index, one for each type of id."""
         ranges = [{"jobId": condition} for condition in identity_ranges(self.job_id or "")]
         return {"$or": ranges} if len(ranges) > 1 else ranges[0]
 
     @property
-    def is_ranged(self) -> bool:
-        """Whether only jobs with a date can match."""
-        return self.created_from is not None or self.created_to is not None
-
-    @property
     def is_by_status_and_type(self) -> bool:
-        """Whether it filters by nothing but status and type, by which the stats count jobs."""
+        """Whether it filters by status and type only, so that the stats can have the count."""
         return self == JobFilter(statuses=self.statuses, types=self.types)
 
-    def index(self, names: FieldMapping) -> Keys:
+    def choose_index(self, mapping: FieldMapping) -> Keys:
         """The index that finds these jobs: in list order, except those by id."""
         if self.job_id is not None:
             return indexes.JOB_ID
-        if self.date is not None:
-            is_waiting = self.condition is JobCondition.DUE
-            return (
-                indexes.BY_WAITING
-                if is_waiting and not names.has_status
-                else _INDEX_BY_DATE[self.date]
-            )
+        if self.date_field is not None:
+            if self.condition is JobCondition.DUE and not mapping.has_status:
+                return indexes.BY_WAITING
+            return _INDEX_BY_DATE[self.date_field]
         if self.owner is not None:
             return indexes.BY_OWNER_AND_STATUS if self.statuses else indexes.BY_OWNER
         if self.error_code is not None:
@@ -142,15 +128,15 @@ class JobFilter:
     def prepare(self, jobs: ReadCollection) -> "JobFilter":
         """The filter to run on `jobs`: without the condition on arrays where there are none.
 
-        DateNotKeptError, NotKeptByCodeError or TooManyMatchesError if it cannot be listed.
+        UnknownFieldError or TooManyMatchesError if the jobs cannot be listed.
         """
-        if self.date is not None and not jobs.mapping.can_query(self.date):
-            raise DateNotKeptError("finished_from" if self.condition is None else "condition")
+        if self.date_field is not None and not jobs.mapping.can_query(self.date_field):
+            raise UnknownFieldError("finished_from" if self.condition is None else "condition")
         if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):
-            raise NotKeptByCodeError
+            raise UnknownFieldError("error_code")
         if self.job_id is not None:
             limit = MAX_ID_MATCHES + 1
-            if jobs.count(self.match_id(), index=indexes.JOB_ID, limit=limit) == limit:
+            if jobs.count(self._match_id(), index=indexes.JOB_ID, limit=limit) == limit:
                 raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
         if self.owner is None or self.job_id is not None:
             return self

@@ -37,5 +37,5 @@ class ListCounter:
         return CappedCount(min(counted, COUNT_EXACTLY_UP_TO), is_exact)
 
     def _count(self, job_filter: JobFilter, limit: int) -> int:
-        index = job_filter.index(self._jobs.mapping)
+        index = job_filter.choose_index(self._jobs.mapping)
         return self._jobs.count(job_filter.match(), index=index, limit=limit)

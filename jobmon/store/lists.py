@@ -172,8 +172,8 @@ class JobLists:
     ) -> list[Document]:
         """Jobs in the direction of the walk: from the start, or those beyond `cursor`."""
         order = OLDEST_FIRST if ascending else NEWEST_FIRST
-        if job_filter.date is not None:
-            order = [(job_filter.date, order[0][1])]
+        if job_filter.date_field is not None:
+            order = [(job_filter.date_field, order[0][1])]
         if job_filter.job_id is not None:
             return self._sort(job_filter, order, limit, skip)
         parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=self._by_id)
@@ -182,7 +182,7 @@ class JobLists:
             jobs += self._jobs.find(
                 {"$and": [job_filter.match(), part]},
                 _SUMMARY_FIELDS,
-                index=job_filter.index(self._jobs.mapping),
+                index=job_filter.choose_index(self._jobs.mapping),
                 order=its_order,
                 skip=skip,
                 limit=limit - len(jobs),
@@ -204,7 +204,7 @@ class JobLists:
         ]
         jobs = self._jobs.aggregate(
             pipeline,
-            index=job_filter.index(names),
+            index=job_filter.choose_index(names),
             batch_size=limit + 1,
             transform=lambda document: _summarize(names.to_contract(document)),
         )
@@ -212,7 +212,7 @@ class JobLists:
 
     def _has_keyset(self, job_filter: JobFilter) -> bool:
         """Whether the jobs beyond another one can be queried: see `store.cursor`."""
-        if job_filter.date is not None or job_filter.job_id is not None:
+        if job_filter.date_field is not None or job_filter.job_id is not None:
             return False
         return self._by_id or self._jobs.has_no_arrays("createdAt", NEWEST_FIRST, may_scan=True)
 
