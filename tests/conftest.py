@@ -1,7 +1,7 @@
-"""What the tests share: the service under test, and databases, make-believe and real.
+"""Fixtures: the service under test, in-memory databases, and databases on a real server.
 
-The real server is the wheel's mongod. Where it cannot run, the tests marked `real` are skipped by
-name; in CI (`CI=true`) they fail, because a suite without them proves little.
+If the real server cannot run, the tests marked `real` are skipped; in CI (`CI=true`) they fail,
+because a suite without them proves little.
 """
 
 import logging
@@ -32,7 +32,7 @@ from jobmon.web.auth import issue_token
 
 from .support.processes import adopt_orphans, await_no_descendants
 
-# Types that no document in mongomock can have, but that a query may ask for.
+# Types that a query may name although no document in mongomock has them.
 TYPE_MAP.update(
     dict.fromkeys(
         (
@@ -52,25 +52,25 @@ _has_type = filtering._type_op
 
 
 def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
-    """mongomock knows no list of types."""
-    each = types if isinstance(types, list) else [types]
-    return any(_has_type(value, one, **options) for one in each)
+    """mongomock does not support a list of types."""
+    names = types if isinstance(types, list) else [types]
+    return any(_has_type(value, name, **options) for name in names)
 
 
 filtering._filterer_inst._operator_map["$type"] = _has_any_type
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
-# Yesterday's: past for every writer, and still kept by the minute. The first process of a run
-# decides, so that the others agree with it when midnight passes.
+# Yesterday: in the past for every writer, and within the minute retention. The first process of a
+# run sets it for the others, so that all agree after midnight.
 DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
 NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
-# A hundred processes are started: the first one keeps what it has compiled for the others.
+# Tests start a hundred processes, which share the compiled modules of the first.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 
 
-# A failing example is shown as it was found: to shrink it can take minutes on a real server. The
-# same examples at every run, so that a failure is one of the change that is tested.
+# Without shrinking, which can take minutes on a real server. Every run has the same examples, so
+# that a new failure is caused by the change.
 hypothesis.settings.register_profile(
     "ci",
     derandomize=True,
@@ -98,34 +98,34 @@ LONGEST = (
 )
 
 
-def _turn(item: pytest.Item) -> int:
-    """When a test's file is begun. (`--no-loadscope-reorder` keeps xdist from changing it.)"""
-    turns = (turn for turn, start in enumerate(LONGEST) if item.nodeid.startswith(start))
-    return next(turns, len(LONGEST))
+def _position(item: pytest.Item) -> int:
+    """The position of a test's file in the run; `--no-loadscope-reorder` makes xdist keep it."""
+    positions = (at for at, start in enumerate(LONGEST) if item.nodeid.startswith(start))
+    return next(positions, len(LONGEST))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The longest files first: the processes then end at about the same time.
-    items.sort(key=_turn)
+    # The longest files first, so that the parallel processes end at about the same time.
+    items.sort(key=_position)
     for item in items:
         if "mongod" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    """The first fixture, hence the last to end: no process outlives the tests that started it."""
+def _check_no_process_is_left() -> Iterator[None]:
+    """Fail if a process outlives the tests. The first fixture is the last one to end."""
     adopt_orphans()
     yield
     left = await_no_descendants(within_s=10)
-    assert not left, f"these processes were left behind: {left}"
+    assert not left, f"processes are left: {left}"
 
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """A real MongoDB server, a one-member replica set, for the whole session."""
     try:
-        # Test commands let a test make the server slow at will (failCommand).
+        # Test commands let a test make the server slow (failCommand).
         parameters = ("enableTestCommands=1", "ttlMonitorSleepSecs=1")
         options = tuple(f"--setParameter={parameter}" for parameter in parameters)
         server = Mongod(tmp_path_factory.mktemp("mongod"), options=options).start()
@@ -139,7 +139,7 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
 
 @pytest.fixture(scope="session")
 def mongo(mongod: Mongod) -> Iterator[MongoClient[dict[str, Any]]]:
-    """A client of the real server that reads and writes."""
+    """A client of the real server that may write."""
     options: dict[str, Any] = {"tz_aware": True, "datetime_conversion": "DATETIME_AUTO"}
     with MongoClient[dict[str, Any]](mongod.uri, **options) as client:
         yield client
@@ -147,7 +147,7 @@ def mongo(mongod: Mongod) -> Iterator[MongoClient[dict[str, Any]]]:
 
 @pytest.fixture
 def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    """An empty database of this test's own on the real server."""
+    """An empty database on the real server, for one test."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
     mongo.drop_database(database.name)
@@ -155,7 +155,7 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, 
 
 @pytest.fixture
 def make_settings() -> Callable[..., Settings]:
-    """Settings for a test: those of a small installation, less or more what is given."""
+    """A function that makes settings for a test, with the given changes."""
 
     def make(**given: Any) -> Settings:
         defaults = {"mongo_uri": "mongodb://127.0.0.1/watched", "jwt_secret_key": SECRET}
@@ -165,7 +165,7 @@ def make_settings() -> Callable[..., Settings]:
 
 
 class Api:
-    """The service as callers see it, each with a token of its own."""
+    """The service, called with tokens of different people."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -176,7 +176,7 @@ class Api:
             return issue_token(subject, role, timedelta(seconds=seconds))
 
     def get(self, path: str, *, token: str | None = None, **query: Any) -> TestResponse:
-        """GET with exactly this token, or none."""
+        """GET with this token, or with none."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return self.client.get(path, query_string=query, headers=headers)
 
@@ -187,36 +187,38 @@ class Api:
         return self.get(path, token=self.token(subject, "user"), **query)
 
 
-def _without_marks(method: Callable[..., Any]) -> Callable[..., Any]:
-    """mongomock knows no hint of a find, no comment and no collation."""
+def _ignore_unsupported_options(method: Callable[..., Any]) -> Callable[..., Any]:
+    """mongomock supports no comment, no collation, and no hint of a find."""
 
-    def unmarked(*arguments: Any, **options: Any) -> Any:
+    def call(*arguments: Any, **options: Any) -> Any:
         options.pop("comment", None)
         options.pop("collation", None)
         if method.__name__ == "find":
             options.pop("hint", None)
         return method(*arguments, **options)
 
-    return unmarked
+    return call
 
 
 _command = mongomock.Database.command
 
 
-def _commanded(database: Any, command: Any, **options: Any) -> Any:
-    """mongomock knows no hello: it is a standalone server."""
+def _answer_hello(database: Any, command: Any, **options: Any) -> Any:
+    """mongomock does not support hello; this is the answer of a standalone server."""
     return {"ok": 1.0} if command == "hello" else _command(database, command, **options)
 
 
-mongomock.Database.command = _commanded
+mongomock.Database.command = _answer_hello
 
 
 for name in ("find", "count_documents", "estimated_document_count"):
-    setattr(mongomock.Collection, name, _without_marks(getattr(mongomock.Collection, name)))
+    setattr(
+        mongomock.Collection, name, _ignore_unsupported_options(getattr(mongomock.Collection, name))
+    )
 
 
-def _without_plans(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Nor does it explain: as if an index with arrays served it, under the simple collation."""
+def _answer_explain(method: Callable[..., Any]) -> Callable[..., Any]:
+    """mongomock does not support explain: answer with a plan with a multikey index."""
     plan = {"multiKeyPaths": {name: [name] for name in ("createdAt", "createdBy")}}
 
     def answer(database: Any, command: Any, *arguments: Any, **options: Any) -> Any:
@@ -227,12 +229,12 @@ def _without_plans(method: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
-mongomock.Database.command = _without_plans(mongomock.Database.command)
+mongomock.Database.command = _answer_explain(mongomock.Database.command)
 
 
 @pytest.fixture
 def watched() -> Database[dict[str, Any]]:
-    """An empty make-believe database, the one that `api` watches."""
+    """An empty in-memory database, which `api` watches."""
     client = mongomock.MongoClient("mongodb://127.0.0.1/watched", tz_aware=True)
     return client.get_default_database()
 
@@ -247,7 +249,7 @@ def api(watched: Database[dict[str, Any]], make_settings: Callable[..., Settings
 def real_api(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
-    """The service over `database`, on the real server, connected as in production."""
+    """The service over `database` on the real server, connected as in production."""
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     app = create_app(make_settings(mongo_uri=uri))
     yield Api(app)
@@ -269,7 +271,7 @@ def unconfigured_log() -> Iterator[None]:
 
 @contextmanager
 def serve_over_http(app: Flask) -> Iterator[str]:
-    """Serve an app by HTTP from a thread of the test's own; where it listens."""
+    """Serve an app over HTTP in a thread; yields its address."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1245,7 +1245,7 @@ def test_overview_of_the_demo_is_small_and_updates_itself(
 ) -> None:
     demo = Demo(tmp_path)
     try:
-        eventually(demo.ready, within_s=60)
+        eventually(demo.is_ready, within_s=60)
         admin = re.search(r"admin's token:\n(\S+)", demo.output())
         assert admin
         url = f"http://127.0.0.1:{demo.port}"

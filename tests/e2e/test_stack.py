@@ -1,5 +1,8 @@
-"""`jobmon demo`, which is `make run`, as a newcomer meets it: would catch a printed line that does
-not work, a process left behind, and a write to a database that was only to be watched."""
+"""`jobmon demo`, which `make run` starts.
+
+Catches a printed command that fails, a process that is left behind, and a write to a watched
+database.
+"""
 
 import json
 import os
@@ -24,7 +27,7 @@ from ..support.waiting import eventually
 
 
 class Demo:
-    """A `jobmon demo` of the test's own, in a folder of its own."""
+    """A running `jobmon demo` with its state in `folder`."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.log = folder / "log"
@@ -42,7 +45,7 @@ class Demo:
     def output(self) -> str:
         return self.log.read_text()
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         assert self.process.poll() is None, self.output()
         return "Press Ctrl-C to stop." in self.output()
 
@@ -58,60 +61,60 @@ def clean_environment(**more: str) -> dict[str, str]:
     return kept | more
 
 
-def ask(line: str) -> Any:
-    """What a printed curl line prints, without its pretty printer."""
+def run_curl(line: str) -> Any:
+    """The answer to a printed curl command, which is run without its pretty printer."""
     command = shlex.split(line.removesuffix(" | python3 -m json.tool"))
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 @pytest.fixture(scope="module")
 def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One for the tests that leave it at work, and for the last one, which ends it."""
+    """One demo for several tests; the last one ends it."""
     demo = Demo(tmp_path_factory.mktemp("demo"))
     yield demo
     if demo.process.poll() is None:
         demo.interrupt()
 
 
-def test_every_printed_line_works_and_the_figures_change(demo: Demo) -> None:
-    eventually(demo.ready, within_s=60)
+def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
+    eventually(demo.is_ready, within_s=60)
     links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
     stats, dead, own, one, refused = demo.curl_lines()
     assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own)]
-    before = eventually(lambda: (answer := ask(stats))["totalJobs"] and answer)
+    before = eventually(lambda: (answer := run_curl(stats))["totalJobs"] and answer)
     assert before["totalJobs"] == sum(before["statusCounts"].values())
-    eventually(lambda: ask(stats)["statusCounts"]["succeeded"] > 0)
-    eventually(lambda: ask(stats)["totalJobs"] > before["totalJobs"])
-    eventually(lambda: ask(stats)["statusCounts"]["failed"] > 0)
-    assert {job["status"] for job in ask(dead)["data"]} <= {"dlq"}
-    assert {job["createdBy"] for job in ask(own)["data"]} == {"alice"}
-    assert ask(one)["payload"]["provider"]["apiKey"] == "[redacted]"
-    assert ask(refused)["error"]["code"] == "permission_denied"
+    eventually(lambda: run_curl(stats)["statusCounts"]["succeeded"] > 0)
+    eventually(lambda: run_curl(stats)["totalJobs"] > before["totalJobs"])
+    eventually(lambda: run_curl(stats)["statusCounts"]["failed"] > 0)
+    assert {job["status"] for job in run_curl(dead)["data"]} <= {"dlq"}
+    assert {job["createdBy"] for job in run_curl(own)["data"]} == {"alice"}
+    assert run_curl(one)["payload"]["provider"]["apiKey"] == "[redacted]"
+    assert run_curl(refused)["error"]["code"] == "permission_denied"
 
 
-def test_ctrl_c_ends_every_process_and_the_next_run_goes_on_with_the_same_data(
+def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
     demo: Demo,
 ) -> None:
-    eventually(demo.ready, within_s=60)
+    eventually(demo.is_ready, within_s=60)
     token = re.search(r"Bearer (\S+)'", demo.curl_lines()[0]).group(1)
-    eventually(lambda: ask(demo.curl_lines()[0])["totalJobs"] >= 250)  # the first burst
+    eventually(lambda: run_curl(demo.curl_lines()[0])["totalJobs"] >= 250)  # the first burst
     started = set(descendants(demo.process.pid))
     assert len(started) >= 4  # mongod, gunicorn and its workers, the workload
     assert demo.interrupt() == 0
-    # We adopt those that had to be killed: one whose end nobody has asked for is no process.
+    # Orphans become our children, and zombies do not count.
     eventually(lambda: started.isdisjoint(descendants()))
     assert "Traceback" not in demo.output()
 
     again = Demo(demo.log.parent)
     try:
-        eventually(again.ready, within_s=60)
+        eventually(again.is_ready, within_s=60)
         line = re.sub(r"Bearer \S+'", f"Bearer {token}'", again.curl_lines()[0])
-        assert ask(line)["totalJobs"] >= 250  # the first run's burst, by the first run's token
+        assert run_curl(line)["totalJobs"] >= 250  # the first run's jobs, read with its token
     finally:
         again.interrupt()
 
 
-def test_a_port_in_use_is_one_line_that_names_other_ways(tmp_path: Path) -> None:
+def test_port_in_use_prints_one_line_with_alternatives(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -124,7 +127,7 @@ def test_a_port_in_use_is_one_line_that_names_other_ways(tmp_path: Path) -> None
     )
 
 
-def test_a_platform_without_the_wheel_is_one_line_that_names_other_ways(
+def test_platform_without_mongod_prints_one_line_with_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = tmp_path / "sitecustomize.py"
@@ -139,7 +142,7 @@ def test_a_platform_without_the_wheel_is_one_line_that_names_other_ways(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_database_of_ones_own_is_watched_and_nothing_is_written_to_it(
+def test_configured_database_is_watched_and_not_written(
     mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
     database.jobs.insert_one({"jobId": "mine", "status": "queued", "createdBy": "alice"})
@@ -148,10 +151,10 @@ def test_a_database_of_ones_own_is_watched_and_nothing_is_written_to_it(
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     demo = Demo(tmp_path, JOBMON_MONGO_URI=uri, JOBMON_JWT_SECRET_KEY=SECRET)
     try:
-        eventually(demo.ready, within_s=60)
+        eventually(demo.is_ready, within_s=60)
         stats, _, own, *_ = demo.curl_lines()
-        assert ask(stats)["totalJobs"] == 1
-        assert [job["jobId"] for job in ask(own)["data"]] == ["mine"]
+        assert run_curl(stats)["totalJobs"] == 1
+        assert [job["jobId"] for job in run_curl(own)["data"]] == ["mine"]
     finally:
         assert demo.interrupt() == 0
         database.command("profile", 0)
