@@ -130,7 +130,9 @@ class JobPages:
             context |= self._held_rows(query, jobs, owner)
             return conditional_response(render_template("dashboard/_jobs.html", **context))
         types, statuses = self._suggestions() if owner is None else ([], [])
-        html = render_template("dashboard/jobs.html", types=types, odd_statuses=statuses, **context)
+        html = render_template(
+            "dashboard/jobs.html", types=types, unknown_statuses=statuses, **context
+        )
         return html, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
     def _held_rows(
@@ -155,8 +157,8 @@ class JobPages:
         """The types of the queue, and its statuses in addition to the known ones."""
         figures = self._stats.stats()
         types = sorted(filter(is_filter, figures.type_counts() or {}))
-        odd = set(figures.status_counts() or {}) - set(JobStatus)
-        return types[:SUGGESTED_TYPES], sorted(filter(is_filter, odd))[:SUGGESTED_STATUSES]
+        unknown = set(figures.status_counts() or {}) - set(JobStatus)
+        return types[:SUGGESTED_TYPES], sorted(filter(is_filter, unknown))[:SUGGESTED_STATUSES]
 
 
 def _list_parameters() -> dict[str, Any]:

@@ -65,7 +65,7 @@ def require_admin() -> None:
     auth.require_permission()
 
 
-def signed_in() -> dict[str, Any] | None:
+def describe_caller() -> dict[str, Any] | None:
     """The caller for the head of a page: `sub` and `is_admin`; None without a valid token."""
     caller = auth.caller()
     return {"sub": caller[0], "is_admin": caller[1]} if caller else None
@@ -83,7 +83,9 @@ def sign_in_page(error: ApiError) -> BaseResponse | Page:
         # A link on another site: the browser sends the cookie only with a request of our own page.
         return render_template("dashboard/arrive.html"), HTTPStatus.OK, {}
     message = _MESSAGES.get(error.code, "")
-    page = render_template("dashboard/sign_in.html", message=message, then=own_path(address()))
+    page = render_template(
+        "dashboard/sign_in.html", message=message, then=own_path(request_address())
+    )
     return page, error.status, error.headers
 
 
@@ -138,7 +140,7 @@ def sign_out() -> BaseResponse:
     return response
 
 
-def address() -> str:
+def request_address() -> str:
     """The path and the query of this request, quoted for a link."""
     query = quote(request.query_string, safe="%/:?#[]@!$&'()*+,;=")
     return quote(request.path) + (f"?{query}" if query else "")

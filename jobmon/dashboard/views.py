@@ -39,7 +39,7 @@ def blueprint(overview: OverviewPage, jobs: JobPages) -> Blueprint:
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
     routes.register_error_handler(Exception, _error_page)
-    routes.after_request(_protect)
+    routes.after_request(_set_policy)
     routes.context_processor(_page_context)
     for template_filter in FILTERS:
         routes.add_app_template_filter(template_filter)
@@ -64,11 +64,8 @@ def blueprint(overview: OverviewPage, jobs: JobPages) -> Blueprint:
         ("/dashboard/<anything:_path>", "unknown", _raise_not_found),
     ):
         routes.add_url_rule(path, name, view)
-    for path, act in (
-        ("/dashboard/session", session.sign_in),
-        ("/dashboard/sign-out", session.sign_out),
-    ):
-        routes.add_url_rule(path, view_func=act, methods=["POST"])
+    routes.add_url_rule("/dashboard/session", view_func=session.sign_in, methods=["POST"])
+    routes.add_url_rule("/dashboard/sign-out", view_func=session.sign_out, methods=["POST"])
     return routes
 
 
@@ -87,9 +84,9 @@ def _page_context() -> dict[str, Any]:
         "theme": theme if theme in THEMES else "system",
         "known_statuses": [status.value for status in JobStatus],
         "range_words": RANGE_WORDS,
-        "signed_in": session.signed_in(),
+        "signed_in": session.describe_caller(),
         "longest_filter": MAX_LABEL_LENGTH,
-        "address": session.address(),
+        "address": session.request_address(),
     }
 
 
@@ -106,6 +103,6 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
     return page, known.status, known.headers
 
 
-def _protect(response: Response) -> Response:
+def _set_policy(response: Response) -> Response:
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     return response
