@@ -218,7 +218,7 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
 
 def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
     """An address of every route, by method; fails for a route with an unknown parameter."""
-    values = {"job_id": job_id, "name": "jobmon.css", "_rest": "nothing"}
+    values = {"job_id": job_id, "name": "jobmon.css", "version": "0", "_path": "nothing"}
     queries = dict.fromkeys(("/job", "/dashboard/job"), f"?id={job_id}")
     found: dict[str, list[str]] = {"GET": [], "POST": []}
     for rule in api.app.url_map.iter_rules():
