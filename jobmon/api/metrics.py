@@ -42,7 +42,7 @@ from jobmon.single_flight import SingleFlight
 from jobmon.store.failures import describe_error
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.labels import OTHER
-from jobmon.store.live_stats import MAX_COUNTED, TOO_MANY
+from jobmon.store.live_stats import MAX_COUNTED
 from jobmon.store.probe import KEEP_MS, DatabaseHealth, DatabaseProbe
 from jobmon.store.stats import QueueStats
 from jobmon.web import auth
@@ -210,9 +210,8 @@ class QueueMetrics(Collector):
                 "Leased jobs whose lease has expired.",
                 health.expired_leases,
             )
-        eligible = health.eligible
-        if eligible is None and health.unknown.get("eligible") == TOO_MANY:
-            eligible = MAX_COUNTED  # a lower bound, so that alerts go on firing
+        # A lower bound, so that alerts go on firing.
+        eligible = MAX_COUNTED if health.too_many_due else health.eligible
         if eligible is not None:
             about = "Waiting jobs that are due; at most 500,000 if as many are scheduled."
             yield _make_gauge("jobmon_eligible_jobs", about, eligible)

@@ -4,10 +4,11 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from pymongo.errors import ExecutionTimeout
 
-from jobmon.domain import WAITING_STATUSES, JobStatus
+from jobmon.domain import WAITING_STATUSES, CappedCount, JobStatus
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_utc
 from jobmon.store.connection import Connection
@@ -26,6 +27,14 @@ _QUEUED = JobStatus.QUEUED.value
 # Reasons for a value that is unknown.
 TOO_MANY = "500,000 and more jobs are due, and as many are scheduled"
 UNCOUNTED = "counting the jobs took longer than a query may take"
+
+
+class _Waiting(NamedTuple):
+    """The fields of `QueueHealth` about waiting jobs."""
+
+    eligible: int | None
+    scheduled: int | None
+    too_many_due: bool = False
 
 
 class LiveStats:
@@ -84,7 +93,7 @@ class LiveStats:
         if counts is not None:
             all_waiting = sum(n for (status, _), n in counts.items() if status in WAITING_STATUSES)
             queued.update({kind: n for (status, kind), n in counts.items() if status == _QUEUED})
-        eligible, scheduled = self._count_due_and_scheduled(now, all_waiting, unknown)
+        waiting = self._count_waiting(now, all_waiting, unknown)
         types = [kind for kind, _ in queued.most_common(MAX_AGES)]
         oldest, by_type = self._find_oldest_queued(types)
         if oldest is None and self._is_any(JobStatus.QUEUED, counts):
@@ -97,8 +106,9 @@ class LiveStats:
         return QueueHealth(
             estimated_total=self._jobs.estimated_count(),
             expired_leases=self._count_expired_leases(counts, now, unknown),
-            eligible=eligible,
-            scheduled=scheduled,
+            eligible=waiting.eligible,
+            scheduled=waiting.scheduled,
+            too_many_due=waiting.too_many_due,
             oldest_queued=oldest,
             oldest_queued_by_type=by_type,
             overdue_by_type=self._find_overdue(now, unknown),
@@ -133,52 +143,53 @@ class LiveStats:
         if "createdAt" in self._jobs.mapping.unknown:
             return "no field of the documents has when a job was created"
         if not self._jobs.mapping.has_status:
-            return "since when a job waits that ran before is not recorded"
+            return "the documents do not have since when a repeated job waits"
         return "createdAt of the queued jobs is not a date, or missing"
 
-    def _count_due_and_scheduled(
+    def _count_waiting(
         self, now: datetime, all_waiting: int | None, unknown: dict[str, str]
-    ) -> tuple[int | None, int | None]:
-        """`eligible` and `scheduled`: one is counted, the other is the difference to `all_waiting`.
+    ) -> "_Waiting":
+        """The due and the scheduled jobs: the rarer ones are counted, the others are the rest.
 
-        So a huge backlog takes no longer, nor does a huge schedule.
+        So neither a huge backlog nor a huge schedule takes longer.
         """
         both = ("eligible", "scheduled")
         if all_waiting == 0:
-            return 0, 0
+            return _Waiting(0, 0)
         if not self._jobs.mapping.can_query("nextRunAt"):
             unknown |= dict.fromkeys(both, "no field of the documents has when a job is due")
-            return None, None
+            return _Waiting(None, None)
 
-        def count(when: Document) -> int | None:
+        def count(when: Document) -> CappedCount:
             query = {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": when}
             counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
-            return counted if counted < MAX_COUNTED else None
+            return CappedCount(counted, counted < MAX_COUNTED)
 
-        unreadable, scheduled = count({"$type": NOT_DATES}), count({"$gt": now})
-        if unreadable != 0:
-            jobs = f"{MAX_COUNTED:,} and more" if unreadable is None else f"{unreadable:,}"
-            why = f"nextRunAt of {jobs} waiting jobs is not a date"
+        unreadable, later = count({"$type": NOT_DATES}), count({"$gt": now})
+        if unreadable.value:
+            more = "" if unreadable.is_exact else " and more"
+            why = f"nextRunAt of {unreadable.value:,}{more} waiting jobs is not a date"
             unknown |= dict.fromkeys(both, why)
+        scheduled = later.value if later.is_exact else None
         if all_waiting is None:
             unknown["eligible"] = UNCOUNTED
             if scheduled is None:
                 unknown["scheduled"] = TOO_MANY
-            return None, scheduled or (None if unreadable != 0 else scheduled)
-        if unreadable is None:
-            return None, scheduled or None
-        readable = all_waiting - unreadable
+            return _Waiting(None, None if scheduled == 0 and unreadable.value else scheduled)
+        if not unreadable.is_exact:
+            return _Waiting(None, scheduled or None)
         if scheduled is not None:
-            due: int | None = max(0, readable - scheduled)
+            due = max(0, all_waiting - unreadable.value - scheduled)
         else:
-            at_rest = count({"$not": {"$gt": now}})
-            if at_rest is None:
+            not_later = count({"$not": {"$gt": now}})
+            if not not_later.is_exact:
                 unknown |= dict.fromkeys(both, TOO_MANY)
-                return None, None
-            due, scheduled = max(0, at_rest - unreadable), max(0, all_waiting - at_rest)
-        if unreadable:  # each is a lower bound then: never "none"
-            return due or None, scheduled or None
-        return due, scheduled
+                return _Waiting(None, None, too_many_due=True)
+            due = max(0, not_later.value - unreadable.value)
+            scheduled = max(0, all_waiting - not_later.value)
+        if unreadable.value:  # both are lower bounds: 0 would not be known
+            return _Waiting(due or None, scheduled or None)
+        return _Waiting(due, scheduled)
 
     def _find_overdue(self, now: datetime, unknown: dict[str, str]) -> dict[str, datetime]:
         """The earliest nextRunAt by type, among the jobs that have been due the longest."""
@@ -194,10 +205,10 @@ class LiveStats:
         if sum(group["jobs"] for group in groups) >= MAX_OVERDUE:
             unknown["overdue_by_type"] = f"of the due jobs only the first {MAX_OVERDUE:,} are read"
         overdue: dict[str, datetime] = {}
-        lag = self._jobs.mapping.offsets.get("nextRunAt") or timedelta()
+        offset = self._jobs.mapping.offsets.get("nextRunAt") or timedelta()
         for group in groups:
             if isinstance(group["first"], datetime):
-                kind, first = label(group["_id"]), to_utc(group["first"]) + lag
+                kind, first = label(group["_id"]), to_utc(group["first"]) + offset
                 overdue[kind] = min(first, overdue.get(kind, first))
         return overdue
 

@@ -16,8 +16,8 @@ class QueueHealth:
 
     `estimated_total`: the number of jobs by the collection's metadata, to compare the counts with.
     `eligible`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. Both
-    are None where more than 500,000 jobs are due and as many are scheduled. `expired_leases` are
-    counted up to 500,000.
+    are None and `too_many_due` is true where 500,000 or more jobs are due and as many are
+    scheduled. `expired_leases` are counted up to 500,000.
     `oldest_queued`: the createdAt of the oldest queued job; `oldest_queued_by_type` the same by
     type, for at most 100 types. `overdue_by_type`: the earliest nextRunAt of each type, among the
     50,000 jobs that have been due the longest.
@@ -34,6 +34,7 @@ class QueueHealth:
     oldest_queued: datetime | None
     oldest_queued_by_type: Mapping[str, datetime]
     overdue_by_type: Mapping[str, datetime] = field(default_factory=dict)
+    too_many_due: bool = False
     unknown: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -23,7 +23,6 @@ from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
 from jobmon.settings import Settings
 from jobmon.store.labels import OTHER
-from jobmon.store.live_stats import TOO_MANY
 from jobmon.store.probe import DatabaseHealth
 from jobmon.store.stats import QueueHealth, QueueStats
 
@@ -164,9 +163,7 @@ def test_collector_up_has_no_sample_if_its_database_cannot_be_read() -> None:
 
 def test_eligible_jobs_beyond_the_count_limit_keep_a_sample() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
-    many = replace(
-        rollup._stats.health, eligible=None, scheduled=None, unknown={"eligible": TOO_MANY}
-    )
+    many = replace(rollup._stats.health, eligible=None, scheduled=None, too_many_due=True)
     rollup._stats = replace(rollup._stats, health=many)
     found = scraped(rollup)
     assert value(found, "jobmon_eligible_jobs") == 500_000
