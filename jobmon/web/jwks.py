@@ -55,7 +55,7 @@ class KeySet:
 
     def find_key(self, kid: str | None) -> jwt.PyJWK | None:
         """The key, or None if the provider has no such key; ApiError 503 if it does not answer."""
-        found = self._find(kid)
+        found = self._find_cached(kid)
         age = time.monotonic() - self._fetched_at
         if found is not None and age <= KEYS_REFRESH_S:
             return found
@@ -66,14 +66,14 @@ class KeySet:
             found is None or (age > KEYS_LIFESPAN_S and not self._is_away)
         ):
             answered = self._wait(fetched)
-        found = self._find(kid) or found
+        found = self._find_cached(kid) or found
         if found is None and (self._is_away or not answered):
             raise unavailable(
                 "identity_provider_unavailable", "The token cannot be checked now. Try again."
             )
         return found
 
-    def _find(self, kid: str | None) -> jwt.PyJWK | None:
+    def _find_cached(self, kid: str | None) -> jwt.PyJWK | None:
         keys = self._keys
         if kid is None:
             return keys[0] if len(keys) == 1 else None

@@ -83,14 +83,14 @@ class RevokedTokens:
     def create(self) -> None:
         """Create the list if it does not exist; only then its loss can be noticed later."""
         created = {"$setOnInsert": {"format": FORMAT, "since": datetime.now(UTC)}}
-        self._entries().update_one({"_id": _MARKER}, created, upsert=True)
+        self._collection().update_one({"_id": _MARKER}, created, upsert=True)
         self._known_lists().update_one(
             {"_id": self._connection.settings.state_db}, {"$set": {"format": FORMAT}}, upsert=True
         )
 
     def add(self, token_id: str, until: datetime | None) -> None:
         """Refuse a token; the entry is deleted after `until` (UTC), None for never."""
-        entries = self._entries()
+        entries = self._collection()
         entries.create_index("expiresAt", expireAfterSeconds=0)
         self.create()
         change: Document = {"$set": {"format": FORMAT}}
@@ -104,11 +104,13 @@ class RevokedTokens:
         """Refuse all tokens of a subject that were issued until now."""
         self.create()
         change = {"$set": {"format": FORMAT, "before": datetime.now(UTC)}}
-        self._entries().update_one({"_id": {"sub": subject}}, change, upsert=True)
+        self._collection().update_one({"_id": {"sub": subject}}, change, upsert=True)
 
-    def entries(self) -> Iterator[tuple[str, str]]:
+    def describe_entries(self) -> Iterator[tuple[str, str]]:
         """Each entry as text, and until when it holds, in the order of the list."""
-        for entry in self._entries().find().sort("_id").max_time_ms(self._connection.max_time_ms):
+        for entry in (
+            self._collection().find().sort("_id").max_time_ms(self._connection.max_time_ms)
+        ):
             subject, expires_at = _read_subject(entry), entry.get("expiresAt")
             if subject is not None:
                 yield f"sub {subject}", f"issued before {_read_before(entry).isoformat()}"
@@ -118,7 +120,7 @@ class RevokedTokens:
                     until = f"until {expires_at.isoformat()}"
                 yield entry["_id"], until
 
-    def _entries(self) -> Collection[Document]:
+    def _collection(self) -> Collection[Document]:
         return state_database(self._connection)[REVOKED]
 
     def _known_lists(self) -> Collection[Document]:
@@ -147,7 +149,7 @@ class RevokedTokens:
         """The list, and why it cannot be read although it could be before."""
         name = f"the list of revoked tokens ({self._connection.settings.state_db}.{REVOKED})"
         try:
-            found = self._entries().find({}, {"before": True, "since": True})
+            found = self._collection().find({}, {"before": True, "since": True})
             entries = list(found.max_time_ms(self._connection.max_time_ms))
         except OperationFailure as error:
             if not is_unauthorized(error):

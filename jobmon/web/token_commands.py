@@ -74,7 +74,7 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
             revoked.add_subject(sub)
             click.echo(f"revoked: all tokens of {sub} issued until now")
         else:
-            for entry, duration in revoked.entries():
+            for entry, duration in revoked.describe_entries():
                 click.echo(f"{entry}\t{duration}")
     except PyMongoError as error:
         if is_unauthorized(error):

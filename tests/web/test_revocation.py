@@ -258,7 +258,7 @@ class Listed:
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> Listed:
     listed = Listed()
-    monkeypatch.setattr(RevokedTokens, "_entries", lambda _: listed)
+    monkeypatch.setattr(RevokedTokens, "_collection", lambda _: listed)
     return listed
 
 
@@ -346,7 +346,7 @@ def test_a_list_that_vanishes_is_an_error_and_its_entries_stay_refused(
                 state[REVOKED].delete_many({})
             case "rights":
                 unreadable = Listed(OperationFailure("not authorized", 13))
-                patch.setattr(RevokedTokens, "_entries", lambda _: unreadable)
+                patch.setattr(RevokedTokens, "_collection", lambda _: unreadable)
         for _ in range(3):
             refused = [outcome(api, one) for one in (token, carols, good)]
             assert refused == [*["token_invalid"] * 2, 200]
