@@ -1,11 +1,10 @@
-"""Requests and documents that nobody should send or store, 100,000 in all, against a real server.
+"""Odd requests and odd documents, 100,000 in total, on a real server.
 
-    .venv/bin/python bench/fuzz.py    # prints progress; ends with 1 if it found anything
-    .venv/bin/python bench/fuzz.py --requests 1 --documents 0 --seed 4711    # that request again
+    .venv/bin/python bench/fuzz.py    # prints progress; exits with 1 if it finds a defect
+    .venv/bin/python bench/fuzz.py --requests 1 --documents 0 --seed 4711    # repeat that request
 
-A case is one request whose answer was checked, or one document that the server took and whose every
-answer was checked. What they are and what must hold is in `tests/fuzz`; a case is made from its
-seed alone, so a finding can be had again.
+A case is a request with its answer, or an accepted document with all answers about it. `tests/fuzz`
+has the cases and the checks. A case depends only on its seed, so every finding can be repeated.
 """
 
 import argparse
@@ -26,35 +25,37 @@ sys.path.insert(0, str(ROOT))
 
 from jobmon.demo.mongod import Mongod  # noqa: E402
 from tests.fuzz.checks import FuzzedService, Log, captured_logs  # noqa: E402
-from tests.fuzz.requests import request  # noqa: E402
+from tests.fuzz.requests import make_request  # noqa: E402
 from tests.support.processes import run  # noqa: E402
 
 BATCH = 30
-SAY_EVERY = 1_000
+PRINT_EVERY = 1_000
 LONGEST_S = 12 * 3_600
 
 
 class Findings:
-    """What did not hold, each kind once."""
+    """Counts failed checks by kind, and prints the first of each kind."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self.kinds: Counter[str] = Counter()
 
     @contextmanager
-    def of(self, what: str) -> Iterator[None]:
+    def watch(self, case: str) -> Iterator[None]:
         try:
             yield
             self._log.check()
-        except Exception as error:  # noqa: BLE001 - that is what is looked for
-            stacks = [said for said in self._log.said if "Traceback" in said]
-            said = f"{type(error).__name__}: {error}"
-            kind = (stacks[-1].splitlines()[-1] if stacks else said)[:100]
+        except Exception as error:  # noqa: BLE001 - any error is a finding
+            stacks = [line for line in self._log.lines if "Traceback" in line]
+            message = f"{type(error).__name__}: {error}"
+            kind = (stacks[-1].splitlines()[-1] if stacks else message)[:100]
             if kind not in self.kinds:
-                print(f"FOUND by {what}: {said[:1_000]}\n{stacks[-1][-2_000:] if stacks else ''}")
+                print(
+                    f"FOUND by {case}: {message[:1_000]}\n{stacks[-1][-2_000:] if stacks else ''}"
+                )
             self.kinds[kind] += 1
         finally:
-            self._log.said.clear()
+            self._log.lines.clear()
 
 
 def main() -> int:
@@ -73,12 +74,12 @@ def main() -> int:
         captured_logs() as log,
     ):
         findings = Findings(log)
-        worlds = [FuzzedService(mongod, mongo, f"fuzz_{n}", indexed=n == 0) for n in range(2)]
+        services = [FuzzedService(mongod, mongo, f"fuzz_{n}", indexed=n == 0) for n in range(2)]
         answers: Counter[int] = Counter()
         documents: Counter[str] = Counter()
-        with suppress(KeyboardInterrupt):  # then what was done so far is told
-            fuzz_requests(worlds[0], findings, arguments.requests, arguments.seed, answers)
-            fuzz_documents(worlds, findings, arguments.documents, arguments.seed, documents)
+        with suppress(KeyboardInterrupt):  # then print the results so far
+            fuzz_requests(services[0], findings, arguments.requests, arguments.seed, answers)
+            fuzz_documents(services, findings, arguments.documents, arguments.seed, documents)
     minutes = (time.monotonic() - started) / 60
     print(f"{answers.total():,} requests, {documents.total():,} documents; seed {arguments.seed}")
     print(f"answers: {dict(sorted(answers.items()))}; {minutes:.1f} min")
@@ -91,40 +92,40 @@ def main() -> int:
 
 
 def fuzz_requests(
-    world: FuzzedService, findings: Findings, count: int, seed: int, answers: Counter[int]
+    service: FuzzedService, findings: Findings, count: int, seed: int, answers: Counter[int]
 ) -> None:
-    """Counts the answers by their status."""
-    world.fill_from(range(40))
+    """Send `count` requests; counts the answers by status."""
+    service.fill_from(range(40))
     for number in range(count):
-        with findings.of(f"request {seed + number}"):
-            answers[world.answer(request(seed + number))] += 1
-        if number % SAY_EVERY == SAY_EVERY - 1:
+        with findings.watch(f"request {seed + number}"):
+            answers[service.send(make_request(seed + number))] += 1
+        if number % PRINT_EVERY == PRINT_EVERY - 1:
             print(f"{number + 1:,} requests", flush=True)
 
 
 def fuzz_documents(
-    worlds: list[FuzzedService], findings: Findings, count: int, seed: int, checked: Counter[str]
+    services: list[FuzzedService], findings: Findings, count: int, seed: int, checked: Counter[str]
 ) -> None:
-    """Counts the documents that the server took and that were checked."""
-    said, first = 0, seed
+    """Check `count` accepted documents; counts them."""
+    printed, first = 0, seed
     while checked.total() < count:
-        world = worlds[first // BATCH % len(worlds)]
-        with findings.of(f"documents {first} to {first + BATCH - 1}, per_page {2 + first % 8}"):
-            taken = world.fill_from(range(first, first + BATCH))
-            world.check(per_page=2 + first % 8)
-            checked["taken"] += taken
+        service = services[first // BATCH % len(services)]
+        with findings.watch(f"documents {first} to {first + BATCH - 1}, per_page {2 + first % 8}"):
+            accepted = service.fill_from(range(first, first + BATCH))
+            service.check(per_page=2 + first % 8)
+            checked["accepted"] += accepted
         first += BATCH
-        if checked.total() // SAY_EVERY > said:
-            said = checked.total() // SAY_EVERY
+        if checked.total() // PRINT_EVERY > printed:
+            printed = checked.total() // PRINT_EVERY
             print(f"{checked.total():,} documents", flush=True)
 
 
 def run_schemathesis(examples: int) -> int:
-    """The suite's own schemathesis over HTTP, with more examples."""
+    """Run the suite's schemathesis tests over HTTP with more examples."""
     command = [sys.executable, "-m", "pytest", "-n0", "-q", "tests/api/test_openapi_tools.py"]
-    more = os.environ | {"JOBMON_TEST_EXAMPLES": str(examples)}
-    chosen = [*command, "-k", "schemathesis"]
-    return run(chosen, timeout=LONGEST_S, cwd=ROOT, env=more).returncode
+    environment = os.environ | {"JOBMON_TEST_EXAMPLES": str(examples)}
+    selection = [*command, "-k", "schemathesis"]
+    return run(selection, timeout=LONGEST_S, cwd=ROOT, env=environment).returncode
 
 
 if __name__ == "__main__":

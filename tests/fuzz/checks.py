@@ -1,4 +1,4 @@
-"""What must hold for any documents and any request; each check raises AssertionError."""
+"""Checks that must pass for any documents and any request; each one raises AssertionError."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ VOID = {"meta", "link", "input", "br", "img", "hr"}
 
 
 class _Balanced(HTMLParser):
-    """Fails on a page whose elements do not close in their order."""
+    """Fails on a page whose elements are not closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -76,8 +76,8 @@ class _Balanced(HTMLParser):
         self.open.pop()
 
 
-def strict(text: str) -> Any:
-    """JSON that every parser takes: no NaN, no number that a double cannot hold."""
+def parse_strictly(text: str) -> Any:
+    """Parse JSON that every parser accepts: no NaN, no number that is too large for a double."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -91,23 +91,23 @@ def strict(text: str) -> Any:
 
 
 class Log(logging.Handler):
-    """All that is logged."""
+    """Collects all log lines."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.setFormatter(logging.Formatter("%(name)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(self.format(record))
+        self.lines.append(self.format(record))
 
     def check(self) -> None:
-        """No secret, no stack: a stack is a fault that nobody expected."""
-        for said in self.said:
-            assert PLANTED not in said, said[:2_000]
-            assert SECRET not in said, said[:2_000]
-            assert "Traceback" not in said, said[-4_000:]
-        self.said.clear()
+        """AssertionError if a line has a secret or a stack, which means an unexpected error."""
+        for line in self.lines:
+            assert PLANTED not in line, line[:2_000]
+            assert SECRET not in line, line[:2_000]
+            assert "Traceback" not in line, line[-4_000:]
+        self.lines.clear()
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def _flat(stats: dict[str, Any]) -> Flat:
 
 
 class FuzzedService:
-    """The service over a database of its own, which is filled anew for each batch of documents."""
+    """The service over its own database, which is filled again for each batch of documents."""
 
     def __init__(
         self, mongod: Mongod, mongo: MongoClient[dict[str, Any]], name: str, *, indexed: bool
@@ -157,27 +157,27 @@ class FuzzedService:
         self.connection.client.close()
 
     def fill(self, jobs: Iterable[RawBSONDocument], attempts: Iterable[RawBSONDocument]) -> int:
-        """Put in what the server takes; returns how many documents those are."""
+        """Insert the documents that the server accepts; returns their number."""
         for collection in (self.database.jobs, self.database.job_attempts):
-            collection.drop()  # an index remembers arrays that are gone
+            collection.drop()  # an index stays multikey after its arrays are deleted
         if self._indexed:
             self.database.jobs.create_index(JOB_ID)
             create_indexes(self.connection)
         accepted = 0
-        for collection, wanted in (
+        for collection, candidates in (
             (self.database.jobs, jobs),
             (self.database.job_attempts, attempts),
         ):
-            if taken := list(wanted):
-                # Refused: an _id twice, one that may not be, arrays in two fields of an index; the
-                # reply says which value it was, even one that the driver cannot decode.
+            if batch := list(candidates):
+                # Refused: a second or invalid _id, arrays in two fields of an index. The reply
+                # has the value, even one that the driver cannot decode.
                 with suppress(BulkWriteError, InvalidBSON):
-                    collection.insert_many(taken, ordered=False)
+                    collection.insert_many(batch, ordered=False)
             accepted += collection.count_documents({})
         return accepted
 
     def fill_from(self, seeds: Sequence[int]) -> int:
-        """A job from each seed, and an attempt from each third; returns how many were taken."""
+        """A job from each seed and attempts from every third; returns how many were accepted."""
         jobs, attempts = [], []
         for number, seed in enumerate(seeds):
             dice = documents.Dice(seed + 1)
@@ -192,7 +192,7 @@ class FuzzedService:
                 attempts.append(documents.insertable(documents.attempt(seed + 2), jobId=name))
         return self.fill(jobs, attempts)
 
-    def ask(self, path: str, who: str = "admin", expect: int = 200, **query: Any) -> TestResponse:
+    def get(self, path: str, who: str = "admin", expect: int = 200, **query: Any) -> TestResponse:
         answer = self.api.get(path, token=self.tokens[who], **query)
         assert answer.status_code == expect, f"{path} {query}: {answer.status} {answer.text[:500]}"
         assert PLANTED not in answer.text, f"{path} {query} shows a secret"
@@ -209,15 +209,15 @@ class FuzzedService:
         return answer.text
 
     def check(self, *, per_page: int = 7) -> None:
-        """Everything below."""
+        """Run all checks of the present documents."""
         self.check_details()
         self.check_lists(per_page)
         self.check_exports()
-        self.check_figures()
+        self.check_stats()
         self.check_pages()
 
-    def answer(self, request: Request) -> int:
-        """Ask and check what holds for every answer; its status."""
+    def send(self, request: Request) -> int:
+        """Send a request and check its answer; returns the status."""
         environ = request.environ(self.tokens)
         parts, status_line, headers = run_wsgi_app(self.app, environ, buffered=True)
         body, status = b"".join(parts), int(status_line.partition(" ")[0])
@@ -225,71 +225,71 @@ class FuzzedService:
         return status
 
     def _check_answer(self, request: Request, status: int, headers: Headers, body: bytes) -> None:
-        said = f"{request}: {status} {body[:300]!r}"
+        shown = f"{request}: {status} {body[:300]!r}"
         path = request.path.decode(errors="replace")
         is_page = path in ("/", "/docs") or path.startswith("/dashboard")
-        assert status in ANSWERS, said
+        assert status in ANSWERS, shown
         for name, value in headers:
-            assert not set("\r\n\0") & set(name + value), f"{name}: {said}"
+            assert not set("\r\n\0") & set(name + value), f"{name}: {shown}"
         for hidden in (PLANTED, SECRET, "Traceback", self._address, "pymongo"):
-            assert hidden.encode() not in body, f"{hidden} in {said}"
-            assert hidden not in str(headers), f"{hidden} in the headers of {said}"
+            assert hidden.encode() not in body, f"{hidden} in {shown}"
+            assert hidden not in str(headers), f"{hidden} in the headers of {shown}"
         if status == 304 or request.method == "HEAD":
-            assert not body, said
+            assert not body, shown
         elif body and "Content-Encoding" not in headers:
             mimetype, _ = parse_options_header(headers["Content-Type"])
-            assert re.fullmatch("[a-z]+/[a-z0-9.+-]+", mimetype), said
+            assert re.fullmatch("[a-z]+/[a-z0-9.+-]+", mimetype), shown
             if mimetype == "application/json":
-                strict(body.decode())
-            elif mimetype == "text/html" and status not in (302, 303, 308):  # werkzeug's own
+                parse_strictly(body.decode())
+            elif mimetype == "text/html" and status not in (302, 303, 308):  # werkzeug's page
                 _Balanced(body.decode())
         if request.has_large_body:
-            assert status == 413, said  # whoever asks, and for what
+            assert status == 413, shown  # before anything else is checked
         elif request.has_cut_body:
-            assert status == 400, said
-        elif not request.is_known and path.startswith(NEEDS_TOKEN):
-            assert status in (401, 404, 405, 308), said
+            assert status == 400, shown
+        elif not request.has_good_token and path.startswith(NEEDS_TOKEN):
+            assert status in (401, 404, 405, 308), shown
         if status < 400 or is_page or request.method == "HEAD":
             return
-        assert headers["Content-Type"] == "application/json", said
+        assert headers["Content-Type"] == "application/json", shown
         if "Content-Encoding" not in headers:
             error = json.loads(body)
-            assert list(error) == ["error"], said
+            assert list(error) == ["error"], shown
             assert {"code", "message"} <= set(error["error"]) <= {"code", "message", "details"}, (
-                said
+                shown
             )
             code = error["error"]["code"]
-            assert status != 503 or code == "collector_unavailable", said
-            assert (status == 413) == (code == "request_entity_too_large"), said
-        assert (status == 401) == ("WWW-Authenticate" in headers), said
-        assert status not in (429, 503) or int(headers["Retry-After"]) > 0, said
+            assert status != 503 or code == "collector_unavailable", shown
+            assert (status == 413) == (code == "request_entity_too_large"), shown
+        assert (status == 401) == ("WWW-Authenticate" in headers), shown
+        assert status not in (429, 503) or int(headers["Retry-After"]) > 0, shown
 
     def check_details(self) -> None:
-        """Every job with an id that can be asked for, by an admin and by its owners."""
-        for found in self._jobs_with_an_address():
+        """Get every job with a usable id, as an admin and as its owners."""
+        for found in self._jobs_with_own_address():
             path = f"/jobs/{quote(found['jobId'], safe='')}"
-            detail = strict(self.ask(path).text)
+            detail = parse_strictly(self.get(path).text)
             assert len(detail) == 16, list(detail)
             assert isinstance(detail["attemptCount"], float), detail["attemptCount"]
-            created_by = found.get("createdBy")  # an array is nobody's
+            created_by = found.get("createdBy")  # a job with an array has no owner
             for owner in documents.OWNERS:
                 mine = isinstance(created_by, str | ObjectId) and str(created_by) == owner
-                answer = self.ask(path, owner, 200 if mine else 403)
-                assert not mine or strict(answer.text) == detail
+                answer = self.get(path, owner, 200 if mine else 403)
+                assert not mine or parse_strictly(answer.text) == detail
 
-    def _jobs_with_an_address(self) -> Iterator[dict[str, Any]]:
-        """Those with a text of their own for an id."""
-        wanted = {"jobId": {"$type": "string"}}
-        jobs = list(self.connection.jobs.collection.find(wanted, {"jobId": 1, "createdBy": 1}))
+    def _jobs_with_own_address(self) -> Iterator[dict[str, Any]]:
+        """The jobs whose id is a string that no other job has."""
+        query = {"jobId": {"$type": "string"}}
+        jobs = list(self.connection.jobs.collection.find(query, {"jobId": 1, "createdBy": 1}))
         times = Counter(str(job["jobId"]) for job in jobs)
         for job in jobs:
-            # Of an array the server looks at the elements.
+            # The server also finds arrays with a string.
             name = job["jobId"]
             if type(name) is str and name and "\ufffd" not in name and times[name] == 1:
                 yield job
 
     def check_lists(self, per_page: int) -> None:
-        """Every filter, in both orders, there and back, finds what the server finds, once."""
+        """Every filter lists the jobs that the server finds, once, in both orders and ways."""
         no_array = {"$not": {"$type": "array"}}
         owner = {"$in": ["ada"]} | no_array
         either = {"$in": [documents.OWNERS[1], documents.OID]} | no_array
@@ -317,54 +317,56 @@ class FuzzedService:
                 {"createdAt": {"$gte": NOW, "$lt": NOW + HOUR}},
             ),
         ]
-        for asked, query in cases:
-            self._check_list("/admin/jobs/queue", "admin", asked, query, per_page)
+        for parameters, query in cases:
+            self._check_list("/admin/jobs/queue", "admin", parameters, query, per_page)
         for name, whose in zip(documents.OWNERS, (owner, either), strict=True):
             self._check_list("/jobs", name, {}, {"createdBy": whose}, per_page)
 
     def _check_list(
-        self, path: str, who: str, asked: dict[str, Any], query: dict[str, Any], per_page: int
+        self, path: str, who: str, parameters: dict[str, Any], query: dict[str, Any], per_page: int
     ) -> None:
         for sort, order in (("-createdAt", NEWEST_FIRST), ("createdAt", OLDEST_FIRST)):
             found = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
             expected = [job["priority"] for job in found.sort(order)]
-            shown = self._walk(path, who, {**asked, "sort": sort, "per_page": per_page})
-            assert shown == expected, f"{path} {asked} {sort}: {self._unlike([shown], [expected])}"
+            shown = self._read_list(path, who, {**parameters, "sort": sort, "per_page": per_page})
+            assert shown == expected, (
+                f"{path} {parameters} {sort}: {self._compare([shown], [expected])}"
+            )
 
-    def _unlike(self, shown: list[list[int]], expected: list[list[int]]) -> Any:
-        """The jobs that are not where they should be."""
-        flat, wanted = list(chain(*shown)), list(chain(*expected))
-        pairs = zip(flat, wanted, strict=False)
+    def _compare(self, shown: list[list[int]], expected: list[list[int]]) -> Any:
+        """The jobs at wrong positions, the missing or additional ones, and their documents."""
+        found, right = list(chain(*shown)), list(chain(*expected))
+        pairs = zip(found, right, strict=False)
         numbers = [number for pair in pairs if pair[0] != pair[1] for number in pair]
-        lost = set(wanted) ^ set(flat)
+        lost = set(right) ^ set(found)
         jobs = self.connection.jobs.collection.find(
             {"priority": {"$in": [*numbers[:4], *lost]}}, {"priority": 1, "createdAt": 1}
         )
         return numbers, lost, list(jobs)
 
-    def _walk(self, path: str, who: str, query: dict[str, Any]) -> list[int]:
-        """There and back, a cursor's page after the other."""
-        pages = [strict(self.ask(path, who, **query).text)]
+    def _read_list(self, path: str, who: str, query: dict[str, Any]) -> list[int]:
+        """Read a list page by page to its end and back; returns its jobs in order."""
+        pages = [parse_strictly(self.get(path, who, **query).text)]
         while cursor := pages[-1]["meta"]["next_cursor"]:
             assert len(pages) < 60, "the list does not end"
-            pages.append(strict(self.ask(path, who, **query, cursor=cursor).text))
+            pages.append(parse_strictly(self.get(path, who, **query, cursor=cursor).text))
         back = [pages[-1]]
         while cursor := back[-1]["meta"]["prev_cursor"]:
             assert len(back) <= len(pages), f"{query}: the way back does not end"
-            back.append(strict(self.ask(path, who, **query, cursor=cursor).text))
-        forth = [[job["priority"] for job in page["data"]] for page in pages]
-        going_back = [[job["priority"] for job in page["data"]] for page in back[::-1]]
-        assert going_back == forth, (
-            f"{path} {query}: back is not forth: {self._unlike(going_back, forth)}"
+            back.append(parse_strictly(self.get(path, who, **query, cursor=cursor).text))
+        forwards = [[job["priority"] for job in page["data"]] for page in pages]
+        backwards = [[job["priority"] for job in page["data"]] for page in back[::-1]]
+        assert backwards == forwards, (
+            f"{path} {query}: the way back differs: {self._compare(backwards, forwards)}"
         )
-        numbers = [number for page in forth for number in page]
+        numbers = [number for page in forwards for number in page]
         assert pages[0]["meta"]["total"] == len(numbers), f"{query}: {pages[0]['meta']}"
         return numbers
 
     def check_exports(self) -> None:
-        """Each file can be read back, and has a row for each job of the list."""
+        """Each export can be parsed and has a row for each job of the list."""
         count = self.database.jobs.count_documents({})
-        text = self.ask("/admin/jobs/queue", format="csv").text
+        text = self.get("/admin/jobs/queue", format="csv").text
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
         assert [*rows.pop().values()][:2] == ["#end", str(count)]
         assert len(rows) == count
@@ -372,36 +374,38 @@ class FuzzedService:
             assert None not in row, row
             assert None not in row.values(), row
             assert not any(cell[:1] in ("=", "+", "@", "\t", "\r") for cell in row.values()), row
-        lines = self.ask("/admin/jobs/queue", format="ndjson").text.split("\n")
+        lines = self.get("/admin/jobs/queue", format="ndjson").text.split("\n")
         assert lines.pop() == ""
-        *jobs, end = (strict(line) for line in lines)
+        *jobs, end = (parse_strictly(line) for line in lines)
         assert end == {"end": True, "rows": count}
         assert [int(row["priority"]) for row in rows] == [job["priority"] for job in jobs]
         assert len(jobs) == count
 
-    def check_figures(self) -> None:
-        """Counted live, by segments, after changes, and back from what is kept: all the same."""
+    def check_stats(self) -> None:
+        """Live counts, counts by segments, counts after changes and stored counts are equal."""
         count = self.database.jobs.count_documents({})
-        stats = strict(self.ask("/admin/jobs/stats").text)
+        stats = parse_strictly(self.get("/admin/jobs/stats").text)
         assert stats["totalJobs"] == count
         assert sum(stats["statusCounts"].values()) == count
-        assert sum(sum(of.values()) for of in stats["typeCounts"].values()) == count
+        assert sum(sum(counts.values()) for counts in stats["typeCounts"].values()) == count
         with patch.multiple(segments_module, SEGMENT_JOBS=3, SPLIT_ABOVE=6, MERGE_BELOW=1):
             self._check_segments(stats)
-        if self._indexed:  # what happened is not counted without
-            with patch.object(series_module, "LIVE_TTL_S", 1e-6):  # not the last batch's
+        if self._indexed:  # activity is counted only with indexes
+            with patch.object(
+                series_module, "LIVE_TTL_S", 1e-6
+            ):  # without the cache of the last batch
                 self._check_series()
-        metrics = self.ask("/metrics").text
+        metrics = self.get("/metrics").text
         families = {family.name: family for family in text_string_to_metric_families(metrics)}
         assert families["jobmon_database_up"].samples[0].value == 1
 
     def _check_series(self) -> None:
         window = {"from": (NOW - HOUR).isoformat(), "to": (NOW + HOUR).isoformat()}
-        series = strict(self.ask("/admin/jobs/timeseries", **window).text)
-        types = strict(self.ask("/admin/jobs/types", **window).text)
+        series = parse_strictly(self.get("/admin/jobs/timeseries", **window).text)
+        types = parse_strictly(self.get("/admin/jobs/types", **window).text)
         for name in ("enqueued", "succeeded", "failed", "dlq"):
-            told = sum(step[name] for step in series["data"])
-            assert told == sum(kind[name] for kind in types["data"]), name
+            total = sum(step[name] for step in series["data"])
+            assert total == sum(kind[name] for kind in types["data"]), name
         created = {"createdAt": {"$gte": NOW - HOUR, "$lt": NOW + HOUR, "$not": {"$type": "array"}}}
         enqueued = sum(step["enqueued"] for step in series["data"])
         assert enqueued == self.database.jobs.count_documents(created), enqueued
@@ -413,34 +417,36 @@ class FuzzedService:
             kept.drop()
 
     def _check_segments(self, stats: dict[str, Any]) -> None:
-        def told(totals: Any) -> Flat:
+        def flatten(totals: Any) -> Flat:
             counts = load_counts(dump_counts(totals))
             return {(status, kind, number) for (status, kind), number in counts.items()}
 
         segments = SegmentMap(self.connection.jobs)
         segments.build(lambda _: None)
-        difference = told(segments.totals) ^ _flat(stats)
-        assert not difference, f"the collector counts otherwise: {difference}"
+        difference = flatten(segments.totals) ^ _flat(stats)
+        assert not difference, f"the collector counts differently: {difference}"
         ids = [job["_id"] for job in self.connection.jobs.collection.find({}, {"_id": 1})]
         changed = self.database.jobs.update_many(
             {"priority": {"$mod": [2, 0]}}, {"$set": {"status": "changed"}}
         )
-        gone = self.database.jobs.delete_many({"priority": {"$mod": [5, 0]}})
-        assert changed.matched_count + gone.deleted_count or len(ids) < 3
+        deleted = self.database.jobs.delete_many({"priority": {"$mod": [5, 0]}})
+        assert changed.matched_count + deleted.deleted_count or len(ids) < 3
         for job_id in ids:
             segments.mark(job_id)
         segments.recount()
         loaded = SegmentMap(self.connection.jobs)
         loaded.load(iter(segments.dump()))
-        difference = told(segments.totals) ^ _flat(strict(self.ask("/admin/jobs/stats").text))
+        difference = flatten(segments.totals) ^ _flat(
+            parse_strictly(self.get("/admin/jobs/stats").text)
+        )
         assert not difference, f"the collector missed a change: {difference}"
         assert loaded.totals == segments.totals
 
     def check_pages(self) -> None:
-        """The pages for people, well-formed."""
+        """All pages are well-formed and show no secret."""
         self.page("/dashboard")
         self.page("/dashboard", range="24h", by="-done", text="e")
         for query in ({}, {"sort": "createdAt"}, {"status": "dlq"}):
             self.page("/dashboard/jobs", **query)
-        for found in self._jobs_with_an_address():
+        for found in self._jobs_with_own_address():
             self.page(f"/dashboard/jobs/{quote(found['jobId'], safe='')}")

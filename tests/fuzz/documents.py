@@ -1,7 +1,7 @@
-"""Jobs and attempts that hold anything, written as raw BSON.
+"""Jobs and attempts with any values, written as raw BSON.
 
-A driver writes only what it thinks well-formed, so the bytes are made here: deprecated types, text
-that is not UTF-8, keys that occur twice, dates that no calendar has.
+A driver writes only well-formed values, so this module makes the bytes: deprecated types, text that
+is not UTF-8, duplicate keys, dates outside every calendar.
 """
 
 # ruff: noqa: E501 - tables of odd values read best in rows
@@ -17,7 +17,7 @@ from jobmon.store.decoding import decode
 
 from ..conftest import DATE, NOW
 
-# Whatever stands under a secret key has this in it: it must never be seen.
+# Part of every value under a secret key: no answer may contain it.
 PLANTED = "pl4nted"
 SECRET_KEYS = [b"password", b"apiKey", b"x-auth-token", b"clientSecret", b"PIN", b"card_number"]
 
@@ -28,7 +28,7 @@ NOW_MS = round(NOW.timestamp() * 1_000)
 
 
 class Value(NamedTuple):
-    """A value as BSON has it: the type's number and the bytes."""
+    """A BSON value: the number of its type and its bytes."""
 
     kind: int
     data: bytes
@@ -67,7 +67,7 @@ def decimal(value: str) -> Value:
 
 
 def raw(pairs: list[tuple[bytes, Value]]) -> bytes:
-    """A document of these keys and values, in this order."""
+    """A document with these keys and values, in this order."""
     body = b"".join(bytes([value.kind]) + key + b"\0" + value.data for key, value in pairs)
     return struct.pack("<i", len(body) + 5) + body + b"\0"
 
@@ -231,27 +231,27 @@ IDS = [value for value in ANYTHING if value.kind not in (0x04, 0x06, 0x0B)]
 
 
 class Dice(random.Random):
-    """Makes values, the same ones from the same seed."""
+    """Makes values; the same seed makes the same ones."""
 
     def anything(self) -> Value:
         return self.nested() if self.random() < 0.15 else self.choice(ANYTHING)
 
-    def mostly(self, *usual: Value) -> Value:
+    def usually(self, *usual: Value) -> Value:
         return self.choice(usual) if self.random() < 0.5 else self.anything()
 
     def secret(self) -> tuple[bytes, Value]:
-        """A secret under its key."""
+        """A secret with its key."""
         hidden = planted(self.randrange(10**6))
         return self.choice(SECRET_KEYS), self.choice([hidden, array(hidden, SECRET), SECRET])
 
     def nested(self) -> Value:
-        """A tree of anything, with secrets anywhere in it."""
-        room = self.randint(1, 40)
+        """A tree of any values, with secrets at any depth."""
+        remaining = self.randint(1, 40)
 
         def grow(depth: int) -> Value:
-            nonlocal room
-            room -= 1
-            if room <= 0 or depth > 8 or self.random() < 0.3:
+            nonlocal remaining
+            remaining -= 1
+            if remaining <= 0 or depth > 8 or self.random() < 0.3:
                 return self.choice(ANYTHING if depth < 3 else SCALARS)
             if self.random() < 0.3:
                 return array(*(grow(depth + 1) for _ in range(self.randint(0, 4))))
@@ -264,22 +264,22 @@ class Dice(random.Random):
 
     def error(self) -> Value:
         pairs = [
-            (key, self.mostly(text("E1"), text("broken")))
+            (key, self.usually(text("E1"), text("broken")))
             for key in (b"code", b"message", b"stack")
             if self.random() < 0.8
         ]
         if self.random() < 0.5:
             pairs.insert(self.randint(0, len(pairs)), self.secret())
-        return self.mostly(NULL, document(*pairs), document(*pairs))
+        return self.usually(NULL, document(*pairs), document(*pairs))
 
     def fields(self, usual: dict[bytes, list[Value]]) -> Fields:
-        """Some of the fields, each as usual or odd."""
-        made = [
-            (name, self.error() if name in ERRORS else self.mostly(*values))
+        """Most of the fields, each with a usual or an odd value."""
+        fields = [
+            (name, self.error() if name in ERRORS else self.usually(*values))
             for name, values in usual.items()
             if self.random() < 0.9
         ]
-        return [(name, value) for name, value in made if name != b"createdAt" or _sorts(value)]
+        return [(name, value) for name, value in fields if name != b"createdAt" or _sorts(value)]
 
 
 def _sorts(value: Value) -> bool:
@@ -291,22 +291,22 @@ def _sorts(value: Value) -> bool:
 
 
 def job(seed: int) -> Fields:
-    """A job's fields, less `_id`, jobId and priority."""
+    """A job's fields without `_id`, jobId and priority."""
     return Dice(seed).fields(JOB)
 
 
 def attempt(seed: int) -> Fields:
-    """An attempt's fields, less jobId."""
+    """An attempt's fields without jobId."""
     return Dice(seed).fields(ATTEMPT)
 
 
 def job_id(seed: int) -> Value:
-    """Sometimes an odd `_id`, which may exist already."""
+    """An `_id`, sometimes an odd one, which may exist already."""
     dice = Dice(~seed)
     odd = dice.choice(IDS) if dice.random() < 0.3 else int64(dice.randrange(10**6))
     return odd if dice.random() < 0.5 else Value(0x07, ObjectId().binary)
 
 
 def insertable(fields: Fields, **first: Value) -> RawBSONDocument:
-    """As it is inserted: `first`, then the fields."""
+    """A document to insert: `first`, then the fields."""
     return RawBSONDocument(raw([(name.encode(), value) for name, value in first.items()] + fields))

@@ -1,4 +1,4 @@
-"""Requests as nobody should send them, as the WSGI server would hand them over."""
+"""Odd requests, as a WSGI server passes them to the app."""
 
 # ruff: noqa: E501 - tables of odd values read best in rows
 
@@ -101,12 +101,12 @@ BODIES = [
     b"--x\r\n",
     b"then=//evil.example&token=x",
 ]
-# Good ones, their names standing for the tokens; wrong ones.
+# The names of good tokens, then wrong headers.
 TOKENS = ["admin"] * 20 + ["ada"] * 4 + ["none"] * 2 + ["", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic eDp5", "Bearer é", "Bearer " + "x" * 5_000, "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."]  # fmt: skip
 
 
 class Request(NamedTuple):
-    """What a WSGI server makes of a request: the path as bytes, the rest as it was sent."""
+    """A request for a WSGI app: the path as bytes, the other parts as sent."""
 
     method: str
     path: bytes
@@ -116,7 +116,7 @@ class Request(NamedTuple):
     who: str
 
     def environ(self, tokens: dict[str, str]) -> dict[str, Any]:
-        """As PEP 3333 has it; `tokens` by who they are of."""
+        """The environ of PEP 3333; `tokens` has the good tokens by name."""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.method,
             "SCRIPT_NAME": "",
@@ -151,18 +151,18 @@ class Request(NamedTuple):
         return environ
 
     @property
-    def is_known(self) -> bool:
-        """Whether it carries a good token."""
+    def has_good_token(self) -> bool:
+        """Whether it has a good token."""
         return self.who in ("admin", "ada")
 
     @property
     def has_large_body(self) -> bool:
-        """Whether more is announced than any route reads."""
+        """Whether its announced body is larger than any route reads."""
         return self._announced_bytes > MAX_BODY_BYTES
 
     @property
     def has_cut_body(self) -> bool:
-        """Whether less is sent than announced."""
+        """Whether its body is shorter than announced."""
         return len(self.body) < self._announced_bytes
 
     @property
@@ -180,7 +180,7 @@ def _text(dice: documents.Dice) -> str:
 
 
 def _cursor(dice: documents.Dice) -> str:
-    """A real cursor, or what became of one: other values, cut, bits turned over, other keys."""
+    """A real cursor, or one with other values, a cut, flipped bits or other keys."""
     place = Cursor(
         created_at=NOW,
         id=dice.randrange(9),
@@ -217,8 +217,8 @@ def _cursor(dice: documents.Dice) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=" if dice.random() < 0.9 else "")
 
 
-def request(seed: int) -> Request:
-    """A request, the same one from the same seed."""
+def make_request(seed: int) -> Request:
+    """A request; the same seed makes the same one."""
     dice = documents.Dice(seed)
     path = dice.choice(ROUTES)
     match dice.randrange(16):
@@ -233,9 +233,9 @@ def request(seed: int) -> Request:
     pairs = [(name, _text(dice)) for name in names[: dice.choice([0, 0, 1, 1, 1, 2, 4])]]
     if dice.random() < 0.25:
         pairs.append(("cursor", _cursor(dice)))
-    as_it_is = dice.random() < 0.5  # `%ff` stays an escape, or becomes the text `%ff`
+    keeps_escapes = dice.random() < 0.5  # whether `%ff` stays an escape or is quoted as text
     query = "&".join(
-        f"{quote_plus(name)}={quote(value, safe='%') if as_it_is else quote_plus(value)}"
+        f"{quote_plus(name)}={quote(value, safe='%') if keeps_escapes else quote_plus(value)}"
         for name, value in pairs
     )
     headers = dice.sample(sorted(HEADERS), dice.choice([0, 0, 0, 1, 2, 3]))

@@ -1,9 +1,9 @@
-"""Requests and documents that nobody should send or store: would catch a 500, a list that loses a
-job or does not end, figures that do not add up, a page that is not well-formed, and a secret that
-is shown.
+"""Odd requests and odd documents.
 
-A small and always equal part of what `bench/fuzz.py` tries. What hypothesis draws are seeds: the
-smallest batch that fails is what it reports."""
+Catches a 500, a list that loses a job or does not end, wrong statistics, a malformed page, and a
+shown secret. `bench/fuzz.py` tries many more. Hypothesis draws the seeds and reports the smallest
+batch that fails.
+"""
 
 import os
 import subprocess
@@ -21,9 +21,9 @@ from jobmon.demo.mongod import Mongod
 
 from ..support.processes import run
 from .checks import FuzzedService, captured_logs
-from .requests import request
+from .requests import make_request
 
-small = settings(
+few_examples = settings(
     max_examples=5,
     deadline=None,
     derandomize=True,
@@ -35,45 +35,45 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with indexes", "without"])
-def world(
+def service(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[FuzzedService]:
     name = f"test_fuzz_{int(request.param)}"
-    world = FuzzedService(mongod, mongo, name, indexed=request.param)
-    yield world
-    world.close()
+    service = FuzzedService(mongod, mongo, name, indexed=request.param)
+    yield service
+    service.close()
 
 
-@small
+@few_examples
 @given(st.lists(seeds, min_size=15, max_size=25), st.integers(2, 9))
-def test_no_document_breaks_a_list_a_figure_or_a_page_or_shows_a_secret(
-    world: FuzzedService, drawn: list[int], per_page: int
+def test_odd_documents_break_no_answer_and_show_no_secret(
+    service: FuzzedService, drawn: list[int], per_page: int
 ) -> None:
     with captured_logs() as log:
-        world.fill_from(drawn)
-        world.check(per_page=per_page)
+        service.fill_from(drawn)
+        service.check(per_page=per_page)
         log.check()
 
 
-@small
+@few_examples
 @given(st.lists(seeds, min_size=60, max_size=90))
-def test_no_request_is_a_500_or_told_what_is_not_its_own(
-    world: FuzzedService, drawn: list[int]
+def test_odd_requests_get_correct_errors_and_no_secret(
+    service: FuzzedService, drawn: list[int]
 ) -> None:
-    world.fill_from(range(20))
+    service.fill_from(range(20))
     with captured_logs() as log:
         for seed in drawn:
-            world.answer(request(seed))
+            service.send(make_request(seed))
         log.check()
 
 
-def test_in_ci_a_failing_example_is_not_shrunk() -> None:
-    """Would catch a suite that is silent for minutes because one example fails."""
+def test_hypothesis_in_ci_does_not_shrink_examples() -> None:
+    """Catches a suite that is silent for minutes because one example fails."""
     program = (
         "import tests.conftest\n"
-        "from tests.fuzz.test_fuzz import small\n"
+        "from tests.fuzz.test_fuzz import few_examples\n"
         "from hypothesis import settings\n"
-        "for used in (small, settings()):\n"
+        "for used in (few_examples, settings()):\n"
         "    print(sorted(phase.name for phase in used.phases))\n"
     )
     done = run(
