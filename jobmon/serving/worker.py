@@ -254,9 +254,9 @@ class BufferedWorker(ThreadWorker):
 
     def _defer_sending(self, connection: Connection) -> None:
         """Have the event loop send what a thread has left."""
-        self.method_queue.defer(self.start_sending, connection)
+        self.method_queue.defer(self._start_sending, connection)
 
-    def start_sending(self, connection: Connection) -> None:
+    def _start_sending(self, connection: Connection) -> None:
         """Send what a thread has left for the client to read."""
         if connection.stage in (Stage.WORKING, Stage.FLUSHING) and connection.unsent_bytes:
             self._sending.add(connection)

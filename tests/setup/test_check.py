@@ -124,6 +124,13 @@ def test_check_with_a_missing_certificate_prints_one_line() -> None:
     assert "JOBMON_MONGO_URI: A file named in it cannot be read." in result.output
 
 
+def test_check_of_a_rate_limit_without_a_storage_for_several_workers_is_a_problem() -> None:
+    settings = Settings(mongo_uri="mongodb://127.0.0.1:1", rate_limit="1/minute", workers=2)
+    _, problem = itertools.islice(check_deployment(settings), 2)
+    assert (problem.check, problem.level) == ("settings", Level.PROBLEM)
+    assert "JOBMON_RATE_LIMIT_STORAGE_URI" in problem.message
+
+
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_check_with_a_bad_setting_reports_a_finding(options: tuple[str, ...]) -> None:
     result = run_check("not a URI", *options)
