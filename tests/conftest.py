@@ -180,10 +180,10 @@ class Api:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return self.client.get(path, query_string=query, headers=headers)
 
-    def as_admin(self, path: str, **query: Any) -> TestResponse:
+    def get_as_admin(self, path: str, **query: Any) -> TestResponse:
         return self.get(path, token=self.token(), **query)
 
-    def as_owner(self, path: str, subject: str, **query: Any) -> TestResponse:
+    def get_as_owner(self, path: str, subject: str, **query: Any) -> TestResponse:
         return self.get(path, token=self.token(subject, "user"), **query)
 
 

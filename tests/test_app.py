@@ -102,7 +102,7 @@ def test_apps_in_one_process_count_their_own_requests_and_exports(
     """Would catch a counter or an export slot that one app takes from another."""
     monkeypatch.setattr(JobLists, "batches", lambda *_, **__: iter([[{"jobId": "a"}]] * 2))
     one, other = (Api(create_app(make_settings(metrics="open"), watched.client)) for _ in range(2))
-    exports = [api.as_owner("/jobs", "ada", format="csv") for api in (one, other)]
+    exports = [api.get_as_owner("/jobs", "ada", format="csv") for api in (one, other)]
     assert [answer.status_code for answer in exports] == [200, 200]
     for answer in exports:
         answer.close()

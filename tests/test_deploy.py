@@ -211,8 +211,8 @@ def test_alert_annotations_link_to_the_runbook_section(alert: str) -> None:
 
 def exposed_metrics(api: Api) -> set[str]:
     """The names of all metrics of a scrape, when each has a value."""
-    api.as_admin("/admin/jobs/stats")
-    service = api.as_admin("/metrics").text
+    api.get_as_admin("/admin/jobs/stats")
+    service = api.get_as_admin("/metrics").text
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
     queue = text_of(QueueMetrics(Answering(), rollup, rollup, rollup, 100))  # type: ignore[arg-type]
     return {name for text in (service, queue) for name, _ in samples(text)} | {"up"}

@@ -190,7 +190,7 @@ def test_filters_combine(agenda: Agenda) -> None:
     assert agenda.names(owner="bob", status="dlq") == ["is dead"]
     assert agenda.names(owner="bob", status="dlq", type="fails") == []
     assert agenda.names(owner="carol") == []
-    refused = agenda.api.as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
+    refused = agenda.api.get_as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
     assert refused.status_code == 422  # Agenda keeps no code
     runs = agenda.jobs["runs"]
     assert agenda.names(job_id=runs) == ["runs"]
@@ -212,12 +212,13 @@ def test_a_range_of_creation_is_a_range_of_ids(agenda: Agenda) -> None:
 
 
 def test_an_owner_sees_their_own_jobs_and_no_others(agenda: Agenda) -> None:
-    own = agenda.api.as_owner("/jobs", "bob").json["data"]
+    own = agenda.api.get_as_owner("/jobs", "bob").json["data"]
     assert {job["type"] for job in own} == {"is dead", "recovers"}
-    assert agenda.api.as_owner(f"/jobs/{agenda.jobs['recovers']}", "bob").status_code == 200
-    assert agenda.api.as_owner(f"/jobs/{agenda.jobs['fails']}", "bob").status_code == 403
+    assert agenda.api.get_as_owner(f"/jobs/{agenda.jobs['recovers']}", "bob").status_code == 200
+    assert agenda.api.get_as_owner(f"/jobs/{agenda.jobs['fails']}", "bob").status_code == 403
     assert (
-        agenda.api.as_owner(f"/jobs/{agenda.jobs['repeats and fails']}", "bob").status_code == 403
+        agenda.api.get_as_owner(f"/jobs/{agenda.jobs['repeats and fails']}", "bob").status_code
+        == 403
     )
 
 

@@ -197,7 +197,7 @@ def test_filters_combine(celery: Celery) -> None:
     assert celery.names(owner="bob") == named("recover", "progress")
     assert celery.names(owner="bob", status="succeeded") == named("recover")
     assert celery.names(owner="bob", status="succeeded", type="progress") == []
-    refused = celery.api.as_admin("/admin/jobs/queue", error_code="ValueError")
+    refused = celery.api.get_as_admin("/admin/jobs/queue", error_code="ValueError")
     assert refused.status_code == 422  # it is within a text
     assert list(refused.json["error"]["details"]) == ["error_code"]
     assert celery.names(job_id=celery.jobs["add"][:13]) == ["add"]
@@ -212,11 +212,11 @@ def test_a_range_is_about_the_end_of_tasks(celery: Celery) -> None:
 
 
 def test_an_owner_sees_their_own_tasks_and_no_others(celery: Celery) -> None:
-    own = celery.api.as_owner("/jobs", "bob").json["data"]
+    own = celery.api.get_as_owner("/jobs", "bob").json["data"]
     mine = {celery.jobs[case] for case in ("recover", "progress")} if celery.extended else set()
     assert {job["jobId"] for job in own} == mine
     for case in ("recover", "add"):
-        answer = celery.api.as_owner(f"/jobs/{celery.jobs[case]}", "bob")
+        answer = celery.api.get_as_owner(f"/jobs/{celery.jobs[case]}", "bob")
         assert answer.status_code == (200 if celery.jobs[case] in mine else 403)
 
 

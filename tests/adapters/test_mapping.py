@@ -221,12 +221,12 @@ def test_a_range_of_creation_uses_the_path_of_createdat(tasks: Tasks) -> None:
 
 
 def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:
-    own = tasks.api.as_owner("/jobs", "user-1", per_page=100).json["data"]
+    own = tasks.api.get_as_owner("/jobs", "user-1", per_page=100).json["data"]
     assert len(own) == 10
     assert {job["createdBy"] for job in own} == {"user-1"}
     for number, status in ((1, 200), (2, 403)):
         path = f"/jobs/{tasks.id_of(task(number))}"
-        assert tasks.api.as_owner(path, "user-1").status_code == status
+        assert tasks.api.get_as_owner(path, "user-1").status_code == status
 
 
 def check_figures(tasks: Tasks, source: str) -> None:

@@ -40,12 +40,12 @@ def ids(answer: Any) -> list[int]:
 
 
 def total(api: Api, path: str = QUEUE, **query: Any) -> tuple[int, bool]:
-    meta = api.as_admin(path, **query).json["meta"]
+    meta = api.get_as_admin(path, **query).json["meta"]
     return meta["total"], meta["total_is_exact"]
 
 
 def test_t59_1_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty: Any) -> None:
-    answer = api.as_admin(QUEUE)
+    answer = api.get_as_admin(QUEUE)
     assert answer.status_code == 200
     assert ids(answer) == list(range(49, 29, -1))
     meta = answer.json["meta"]
@@ -74,7 +74,7 @@ def test_t59_1_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fift
 def test_the_last_page_and_pages_beyond_it(
     api: Api, fifty: Any, query: dict[str, Any], expected: Any, meta: tuple[int, ...]
 ) -> None:
-    answer = api.as_admin(QUEUE, **query)
+    answer = api.get_as_admin(QUEUE, **query)
     assert ids(answer) == list(expected)
     names = ("page", "per_page", "total", "total_pages")
     shown = answer.json["meta"]
@@ -90,7 +90,7 @@ def test_the_last_page_and_pages_beyond_it(
 def test_cursors_visit_every_job_once(api: Api, fifty: Any, per_page: int) -> None:
     seen, page, query = [], 0, {"per_page": per_page}
     while True:
-        answer = api.as_admin(QUEUE, **query)
+        answer = api.get_as_admin(QUEUE, **query)
         page += 1
         seen += ids(answer)
         assert answer.json["meta"]["page"] == page
@@ -118,7 +118,7 @@ def test_cursors_visit_every_job_once(api: Api, fifty: Any, per_page: int) -> No
 def test_filters_find_exactly_the_matching_jobs(
     api: Api, fifty: Any, query: dict[str, Any], matches: Any
 ) -> None:
-    answer = api.as_admin(QUEUE, per_page=100, **query)
+    answer = api.get_as_admin(QUEUE, per_page=100, **query)
     expected = [number for number in range(49, -1, -1) if matches(number)]
     assert ids(answer) == expected
     assert answer.json["meta"]["total"] == len(expected)
@@ -135,7 +135,7 @@ def test_totals_beyond_the_count_limit_come_from_the_statistics(
 
 
 def test_stats_of_an_empty_queue(api: Api) -> None:
-    stats = api.as_admin(STATS).json
+    stats = api.get_as_admin(STATS).json
     as_of = datetime.fromisoformat(stats.pop("asOf"))
     assert timedelta(0) <= datetime.now(UTC) - as_of < timedelta(minutes=1)
     assert stats == {
@@ -157,7 +157,7 @@ def test_t59_2_stats_count_every_job_under_its_own_status(api: Api, watched: Any
     counts = {"queued": 15, "dlq": 3, "succeeded": 12, "on-hold": 2, 7: 1, None: 1}
     jobs = [{"status": status} for status, count in counts.items() for _ in range(count)]
     watched.jobs.insert_many([*jobs, {}])
-    answer = api.as_admin(STATS)
+    answer = api.get_as_admin(STATS)
     assert answer.status_code == 200
     assert answer.json["statusCounts"] == dict.fromkeys(KNOWN, 0) | {
         "queued": 15,
@@ -187,7 +187,7 @@ def test_stats_have_types_ages_leases_and_due_jobs(api: Api, watched: Any) -> No
             {"status": "succeeded", "type": "b", "leaseExpiresAt": ago[1], "createdAt": ago[60]},
         ]
     )
-    stats = api.as_admin(STATS).json
+    stats = api.get_as_admin(STATS).json
     as_of = datetime.fromisoformat(stats["asOf"])
 
     def age_ms(minutes: int) -> int:
@@ -217,7 +217,7 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     ]
     for status in ("queued", "leased"):
         watched.jobs.insert_many({"status": status, "type": "t", **dates} for dates in odd)
-    stats = api.as_admin(STATS).json
+    stats = api.get_as_admin(STATS).json
     names = ("oldestQueuedJobAgeMs", "expiredLeases", "eligibleJobs", "scheduledJobs")
     assert {name: stats[name] for name in names} == dict.fromkeys(names)
     assert stats["oldestQueuedJobAgeMsByType"] == {}
@@ -231,7 +231,7 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
         "eligibleJobs": due,
         "scheduledJobs": due,
     }
-    metrics = api.as_admin("/metrics").text
+    metrics = api.get_as_admin("/metrics").text
     for name in ("oldest_queued_job_age", "expired_leases", "eligible_jobs", "scheduled_jobs"):
         assert f"\njobmon_{name}" not in metrics, name
     viewer = Viewer(api.app)
@@ -254,7 +254,7 @@ def test_values_with_some_dates_are_lower_bounds(api: Api, watched: Any) -> None
             {"status": "leased", "leaseExpiresAt": now - timedelta(hours=1)},
         ]
     )
-    stats = api.as_admin(STATS).json
+    stats = api.get_as_admin(STATS).json
     counts = (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"])
     assert counts == (1, 1, None)
     assert set(stats["reasons"]) == {"expiredLeases", "eligibleJobs", "scheduledJobs"}
@@ -263,7 +263,7 @@ def test_values_with_some_dates_are_lower_bounds(api: Api, watched: Any) -> None
 def test_a_job_from_the_future_has_no_negative_age(api: Api, watched: Any) -> None:
     ahead = datetime.now(UTC) + timedelta(days=1)
     watched.jobs.insert_one({"status": "queued", "createdAt": ahead})
-    assert api.as_admin(STATS).json["oldestQueuedJobAgeMs"] == 0
+    assert api.get_as_admin(STATS).json["oldestQueuedJobAgeMs"] == 0
 
 
 def test_a_count_that_takes_too_long_becomes_an_estimate(
@@ -273,7 +273,7 @@ def test_a_count_that_takes_too_long_becomes_an_estimate(
         raise ExecutionTimeout("operation exceeded time limit", 50)
 
     monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", too_slow)
-    stats = api.as_admin(STATS).json
+    stats = api.get_as_admin(STATS).json
     assert (stats["totalJobs"], stats["source"]) == (50, "estimate")
     assert stats["statusCounts"] is None
     assert stats["typeCounts"] is None
@@ -294,7 +294,7 @@ def test_types_beyond_the_limit_are_counted_together(
     rows = [("queued", "large")] * 9 + [("dlq", "small")] * 6 + [("odd", "one")] * 5
     rows += [("odder", "two")] * 3
     watched.jobs.insert_many({"status": status, "type": kind} for status, kind in rows)
-    stats = api.as_admin(STATS).json
+    stats = api.get_as_admin(STATS).json
     assert stats["typeCounts"] == {
         "large": {"queued": 9},
         "small": {"dlq": 6},

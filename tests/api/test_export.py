@@ -97,7 +97,7 @@ def test_an_export_equals_the_list_by_cursors(
 
 def test_a_file_has_a_name(api: Api) -> None:
     for form in ("csv", "ndjson"):
-        answer = api.as_admin(QUEUE, format=form)
+        answer = api.get_as_admin(QUEUE, format=form)
         disposition = answer.headers["Content-Disposition"]
         assert disposition.startswith('attachment; filename="jobs-')
         assert disposition.endswith(f'Z.{form}"')
@@ -106,15 +106,15 @@ def test_a_file_has_a_name(api: Api) -> None:
 
 
 def test_a_file_without_jobs_has_only_its_end(api: Api) -> None:
-    assert api.as_admin(QUEUE, format="ndjson").text == '{"end": true, "rows": 0}\n'
-    assert api.as_admin(QUEUE, format="csv").text == f"{HEADER}\r\n#end,0{',' * 13}\r\n"
+    assert api.get_as_admin(QUEUE, format="ndjson").text == '{"end": true, "rows": 0}\n'
+    assert api.get_as_admin(QUEUE, format="csv").text == f"{HEADER}\r\n#end,0{',' * 13}\r\n"
 
 
 def test_no_job_looks_like_the_end_of_a_file(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "#end", "type": "1", "end": True, "rows": 1})
-    table = list(csv.reader(io.StringIO(api.as_admin(QUEUE, format="csv").text, newline="")))
+    table = list(csv.reader(io.StringIO(api.get_as_admin(QUEUE, format="csv").text, newline="")))
     assert [row[0] for row in table] == ["jobId", "'#end", "#end"]
-    job, end = map(json.loads, api.as_admin(QUEUE, format="ndjson").text.splitlines())
+    job, end = map(json.loads, api.get_as_admin(QUEUE, format="ndjson").text.splitlines())
     assert (job["jobId"], "end" in job) == ("#end", False)
     assert end == {"end": True, "rows": 1}
 
@@ -149,12 +149,12 @@ def test_no_job_looks_like_the_end_of_a_file(api: Api, watched: Any) -> None:
 def test_a_cell_is_never_a_formula(api: Api, watched: Any, value: str, cell: str) -> None:
     job = {"jobId": value, "type": value, "lastError": {"code": value, "message": value}}
     watched.jobs.insert_one({**job, "priority": -7})
-    text = api.as_admin(QUEUE, format="csv").text
+    text = api.get_as_admin(QUEUE, format="csv").text
     row, _ = csv.DictReader(io.StringIO(text, newline=""))
     names = ("jobId", "type", "lastErrorCode", "lastErrorMessage")
     assert [row[name] for name in names] == [cell] * 4
     assert row["priority"] == "-7"
-    line, _ = api.as_admin(QUEUE, format="ndjson").text.splitlines()
+    line, _ = api.get_as_admin(QUEUE, format="ndjson").text.splitlines()
     assert json.loads(line)["jobId"] == value
 
 
@@ -179,7 +179,7 @@ def test_a_batch_is_read_after_the_previous_one_was_sent(
     read: list[int] = []
     jobs = [[{"jobId": f"{batch}-{number}"} for number in range(3)] for batch in range(50)]
     monkeypatch.setattr(JobLists, "batches", batches_of(*jobs, read=read))
-    answer = api.as_admin(QUEUE, format=form)
+    answer = api.get_as_admin(QUEUE, format=form)
     sent = 0
     for chunk in answer.iter_encoded():
         sent += chunk.count(b"-2")  # the last job of its batch
@@ -195,7 +195,7 @@ def test_a_fault_during_an_export_closes_the_connection_and_is_logged_once(
     monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "first"}], fault))
     for _ in range(3):  # each of them releases its slot
         caplog.clear()
-        answer = api.as_admin(QUEUE, format=form)
+        answer = api.get_as_admin(QUEUE, format=form)
         assert answer.status_code == 200
         sent = b""
         with pytest.raises(ConnectionResetError):  # noqa: PT012 - the chunks before it matter
@@ -213,7 +213,7 @@ def test_a_fault_during_an_export_closes_the_connection_and_is_logged_once(
 def test_a_fault_before_the_first_byte_is_a_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JobLists, "batches", batches_of(AutoReconnect("hidden")))
     for _ in range(3):
-        answer = api.as_admin(QUEUE, format="csv")
+        answer = api.get_as_admin(QUEUE, format="csv")
         assert answer.status_code == 503
         assert answer.json["error"]["code"] == "database_unavailable"
         assert "Content-Disposition" not in answer.headers
@@ -226,26 +226,26 @@ def test_exports_are_limited_per_caller_and_in_total(
     monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "a"}], [{"jobId": "b"}]))
 
     def export_of(owner: str) -> Any:
-        return api.as_owner("/jobs", owner, format="ndjson")
+        return api.get_as_owner("/jobs", owner, format="ndjson")
 
     running = [export_of("ada")]
-    for refused in (export_of("ada"), api.as_owner("/jobs", "ada", format="csv")):
+    for refused in (export_of("ada"), api.get_as_owner("/jobs", "ada", format="csv")):
         assert refused.status_code == 429
         assert refused.json["error"]["code"] == "rate_limited"
         assert "You already have an export" in refused.json["error"]["message"]
         assert int(refused.headers["Retry-After"]) > 0
-    assert api.as_owner("/jobs", "ada").status_code == 200
+    assert api.get_as_owner("/jobs", "ada").status_code == 200
     running += [export_of(f"owner-{number}") for number in range(MAX_EXPORTS - 1)]
     assert {answer.status_code for answer in running} == {200}
-    assert str(MAX_EXPORTS) in api.as_admin(QUEUE, format="csv").json["error"]["message"]
+    assert str(MAX_EXPORTS) in api.get_as_admin(QUEUE, format="csv").json["error"]["message"]
     running.pop().close()  # as if the caller disconnected
-    again = api.as_admin(QUEUE, format="ndjson")
+    again = api.get_as_admin(QUEUE, format="ndjson")
     *jobs, _ = map(json.loads, again.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["a", "b"]
     again.close()  # releases nothing: the end of the file did
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
-    running.append(api.as_admin(QUEUE, format="csv"))
+    running.append(api.get_as_admin(QUEUE, format="csv"))
     assert {answer.status_code for answer in running} == {200}
     assert export_of("eve").status_code == 429
     for answer in running:

@@ -115,11 +115,11 @@ def test_an_owner_has_the_jobs_whose_printed_createdby_equals_their_sub(listed: 
     watching, _ = listed
     api: Api = watching.api
     for job_id in filter(None, read_ids_by_cursors(watching)):
-        own = api.as_owner("/jobs", job_id).json
+        own = api.get_as_owner("/jobs", job_id).json
         assert [job["jobId"] for job in own["data"]] == [job_id]
         assert own["meta"]["total"] == 1
-        assert api.as_owner("/job", job_id, id=job_id).status_code == 200
-        assert api.as_owner("/job", "somebody", id=job_id).status_code == 403
+        assert api.get_as_owner("/job", job_id, id=job_id).status_code == 200
+        assert api.get_as_owner("/job", "somebody", id=job_id).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_prefix_of_an_id_finds_it(listed: Any, prefix: str, found: list[str]) 
 @pytest.mark.parametrize("printed", ["01234567", "1234567.0", "1_234_567", "1234567 ", "1.50"])
 def test_another_spelling_of_an_id_opens_nothing(listed: Any, printed: str) -> None:
     watching, _ = listed
-    assert watching.api.as_admin("/job", id=printed).status_code == 403
+    assert watching.api.get_as_admin("/job", id=printed).status_code == 403
 
 
 def test_arrays_have_no_owner_in_lists_totals_and_exports(
@@ -164,12 +164,12 @@ def test_arrays_have_no_owner_in_lists_totals_and_exports(
     index = [("by.id", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
     for made in (lambda: None, lambda: database.jobs.create_index(index)):
         made()
-        own = watching.api.as_owner("/jobs", "ada").json
+        own = watching.api.get_as_owner("/jobs", "ada").json
         assert [job["jobId"] for job in own["data"]] == ["own"]
         assert own["meta"]["total"] == 1
         for query in ({"owner": "ada"}, {"owner": "ada", "status": "queued"}):
             assert watching.ids(**query) == ["own"]
         for name in ("array", "on the way", "nested", "document"):
-            assert watching.api.as_owner(f"/jobs/{name}", "ada").status_code == 403
+            assert watching.api.get_as_owner(f"/jobs/{name}", "ada").status_code == 403
             assert watching.get(f"/jobs/{name}")["jobId"] == name
     watching.close()

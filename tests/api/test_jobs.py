@@ -67,7 +67,7 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
             {"jobId": "another", "attemptNumber": 1},
         ]
     )
-    assert api.as_admin("/jobs/j1").json == SUMMARY | {
+    assert api.get_as_admin("/jobs/j1").json == SUMMARY | {
         "lastError": {"code": "E", "message": "broken", "stack": "at line 1"},
         "payload": {
             "to": "ada",
@@ -117,13 +117,13 @@ def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
         },
         "data": [SUMMARY],
     }
-    assert api.as_admin("/admin/jobs/queue").json == expected
-    assert api.as_owner("/jobs", str(OWNER)).json == expected
+    assert api.get_as_admin("/admin/jobs/queue").json == expected
+    assert api.get_as_owner("/jobs", str(OWNER)).json == expected
 
 
 def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "bare"})
-    assert api.as_admin("/jobs/bare").json == dict.fromkeys(SUMMARY) | {
+    assert api.get_as_admin("/jobs/bare").json == dict.fromkeys(SUMMARY) | {
         "jobId": "bare",
         "payload": None,
         "attemptCount": 0,
@@ -161,9 +161,9 @@ def test_a_field_of_another_type_is_shown_as_text_or_null(
     api: Api, watched: Any, field: str, value: Any, shown: Any
 ) -> None:
     watched.jobs.insert_one({"jobId": "odd", field: value})
-    assert api.as_admin("/jobs/odd").json[field] == shown
-    assert api.as_admin("/admin/jobs/queue").status_code == 200
-    assert api.as_admin("/admin/jobs/stats").json["totalJobs"] == 1
+    assert api.get_as_admin("/jobs/odd").json[field] == shown
+    assert api.get_as_admin("/admin/jobs/queue").status_code == 200
+    assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
 
 
 STARTED = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
@@ -193,14 +193,14 @@ def test_attempts_are_read_from_each_place_that_has_them(
     watched.jobs.insert_one({"jobId": "j", **job})
     for number in range(1, stored + 1):
         watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": number})
-    shown = api.as_admin("/jobs/j").json
+    shown = api.get_as_admin("/jobs/j").json
     assert shown["attemptCount"] == count
     assert [attempt["attemptNumber"] for attempt in shown["attempts"]] == numbers
 
 
 def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "j", "attempts": [STARTED]})
-    assert api.as_admin("/jobs/j").json["attempts"][0]["durationMs"] == 1_234
+    assert api.get_as_admin("/jobs/j").json["attempts"][0]["durationMs"] == 1_234
 
 
 @pytest.mark.parametrize(
@@ -228,17 +228,17 @@ def test_a_job_is_shown_only_to_its_owner(
     api: Api, watched: Any, created_by: Any, subject: str, status: int
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "createdBy": created_by})
-    assert api.as_owner("/jobs/j", subject).status_code == status
-    own = api.as_owner("/jobs", subject).json["data"]
+    assert api.get_as_owner("/jobs/j", subject).status_code == status
+    own = api.get_as_owner("/jobs", subject).json["data"]
     assert [job["jobId"] for job in own] == (["j"] if status == 200 else [])
-    assert api.as_admin("/jobs/j").status_code == 200
+    assert api.get_as_admin("/jobs/j").status_code == 200
 
 
 def test_a_job_without_an_owner_belongs_to_no_caller(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "j"})
     for subject in ("None", "null", "undefined"):
-        assert api.as_owner("/jobs/j", subject).status_code == 403
-        assert api.as_owner("/jobs", subject).json["meta"]["total"] == 0
+        assert api.get_as_owner("/jobs/j", subject).status_code == 403
+        assert api.get_as_owner("/jobs", subject).json["meta"]["total"] == 0
 
 
 def test_the_own_list_of_an_admin_has_only_own_jobs(api: Api, watched: Any) -> None:
@@ -268,7 +268,7 @@ def test_attemptcount_is_a_number_that_every_parser_reads(
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "attemptCount": stored})
     watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": 1})
-    assert api.as_admin("/jobs/j").json["attemptCount"] == shown
+    assert api.get_as_admin("/jobs/j").json["attemptCount"] == shown
 
 
 def test_secrets_in_texts_are_redacted_on_every_route_that_shows_a_job(
@@ -299,7 +299,7 @@ def test_secrets_in_texts_are_redacted_on_every_route_that_shows_a_job(
         ("/admin/jobs/queue", {"format": "ndjson"}),
         ("/dashboard/jobs/j", {}),
     ):
-        answer = api.as_admin(path, **query)
+        answer = api.get_as_admin(path, **query)
         assert answer.status_code == 200
         assert planted not in answer.text, path
         assert "[redacted]" in answer.text, path
@@ -313,19 +313,19 @@ def test_secrets_are_redacted_in_documents_in_place_of_a_value(api: Api, watched
         {**dict.fromkeys(("status", "workerId", "error"), hidden), "jobId": "j"}
     )
     for path in ("/jobs/j", "/admin/jobs/queue", "/admin/jobs/stats"):
-        answer = api.as_admin(path)
+        answer = api.get_as_admin(path)
         assert answer.status_code == 200
         assert "hidden" not in answer.text, path
-    assert api.as_admin("/jobs/j").json["leasedBy"] == '{"password": "[redacted]", "seen": 1}'
+    assert api.get_as_admin("/jobs/j").json["leasedBy"] == '{"password": "[redacted]", "seen": 1}'
 
 
 def test_long_texts_are_truncated_in_a_list_and_complete_in_the_job(api: Api, watched: Any) -> None:
     error = {"code": "E", "message": "x" * 50_000, "stack": "y" * 50_000}
     watched.jobs.insert_one({"jobId": "j", "type": "t" * 50_000, "lastError": error})
-    (listed,) = api.as_admin("/admin/jobs/queue").json["data"]
+    (listed,) = api.get_as_admin("/admin/jobs/queue").json["data"]
     assert listed["type"] == "t" * 10_000 + "…"
     assert listed["lastError"] == {"code": "E", "message": "x" * 10_000 + "…"}
-    detail = api.as_admin("/jobs/j").json
+    detail = api.get_as_admin("/jobs/j").json
     assert (detail["type"], detail["lastError"]) == ("t" * 50_000, error)
 
 
@@ -337,7 +337,7 @@ def test_huge_attempts_are_truncated_except_the_latest(
     watched.job_attempts.insert_many(
         {"jobId": "j", "attemptNumber": n, "error": {"message": "x" * 7_000}} for n in (1, 2, 3)
     )
-    attempts = api.as_admin("/jobs/j").json["attempts"]
+    attempts = api.get_as_admin("/jobs/j").json["attempts"]
     lengths = [len(attempt["error"]["message"]) for attempt in attempts]
     assert lengths[2] == 7_000
     assert 2_000 < lengths[1] < 3_000

@@ -74,7 +74,7 @@ def twelve(watched: Any) -> Any:
 def test_each_filter_finds_exactly_the_matching_jobs(
     api: Api, twelve: Any, query: dict[str, Any], expected: str
 ) -> None:
-    answer = api.as_admin(QUEUE, **query)
+    answer = api.get_as_admin(QUEUE, **query)
     assert ids(answer) == expected.split()
     meta = answer.json["meta"]
     assert (meta["total"], meta["total_is_exact"]) == (len(expected.split()), True)
@@ -82,12 +82,12 @@ def test_each_filter_finds_exactly_the_matching_jobs(
 
 def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve: Any) -> None:
     query = {"status": "dlq", "created_to": f"{DATE}T12:00:00Z"}
-    assert ids(api.as_owner(OWN, "ada", **query)) == ["5"]
+    assert ids(api.get_as_owner(OWN, "ada", **query)) == ["5"]
     for name in ("owner", "error_code"):
-        answer = api.as_owner(OWN, "ada", **{name: "x"})
+        answer = api.get_as_owner(OWN, "ada", **{name: "x"})
         assert answer.status_code == 422
         assert list(answer.json["error"]["details"]) == [name]
-        assert ids(api.as_owner(OWN, "ada", **{name: ""})) == ["11", "8", "5", "2"]
+        assert ids(api.get_as_owner(OWN, "ada", **{name: ""})) == ["11", "8", "5", "2"]
 
 
 @pytest.mark.parametrize("path", [QUEUE, OWN])
@@ -116,7 +116,7 @@ def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve: Any) -> No
 def test_a_query_without_an_index_is_422_and_names_the_parameter(
     api: Api, path: str, parameter: str, query: dict[str, Any]
 ) -> None:
-    answer = api.as_admin(path, **query)
+    answer = api.get_as_admin(path, **query)
     assert answer.status_code == 422
     error = answer.json["error"]
     assert error["code"] == "validation_error"
@@ -217,7 +217,7 @@ def test_an_owner_finds_only_own_jobs_by_a_prefix_of_an_id(
     database.jobs.insert_many(
         {"jobId": f"same-{number}", "createdBy": ["ada", "bob"][number % 2]} for number in range(6)
     )
-    answer = real_api.as_owner(OWN, "ada", job_id="same", sort="createdAt")
+    answer = real_api.get_as_owner(OWN, "ada", job_id="same", sort="createdAt")
     assert ids(answer) == ["same-0", "same-2", "same-4"]
     assert answer.json["meta"]["total"] == 3
 
@@ -231,7 +231,7 @@ def test_the_total_of_a_long_list_is_cached_and_of_a_short_list_is_not(
     watched.jobs.insert_many([*jobs, {"jobId": "other", "createdBy": "bob", "createdAt": NOW}])
 
     def total(owner: str) -> int:
-        return api.as_owner(OWN, owner).json["meta"]["total"]
+        return api.get_as_owner(OWN, owner).json["meta"]["total"]
 
     assert (total("ada"), total("bob")) == (8, 1)
     watched.jobs.insert_many({"createdBy": owner, "createdAt": NOW} for owner in ("ada", "bob"))
@@ -268,7 +268,7 @@ def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> N
     hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 
     def found(**query: Any) -> list[str]:
-        return ids(api.as_admin(QUEUE, **query))
+        return ids(api.get_as_admin(QUEUE, **query))
 
     assert found(condition="due", sort="createdAt") == ["due-at-once", "due-b", "due"]
     assert found(condition="due") == ["due", "due-b", "due-at-once"]
@@ -284,19 +284,19 @@ def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> N
 @pytest.mark.usefixtures("dated")
 def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None:
     query, seen = {"condition": "due", "per_page": 1, "sort": "createdAt"}, []
-    answer = api.as_admin(QUEUE, **query)
+    answer = api.get_as_admin(QUEUE, **query)
     while True:
         assert answer.json["meta"]["total"] == 3
         seen += ids(answer)
         if (cursor := answer.json["meta"]["next_cursor"]) is None:
             break
-        answer = api.as_admin(QUEUE, **query, cursor=cursor)
+        answer = api.get_as_admin(QUEUE, **query, cursor=cursor)
     assert seen == ["due-at-once", "due-b", "due"]
     # A cursor of another list gives a page number only.
     newest_first = {"per_page": 1}
-    plain = api.as_admin(QUEUE, **newest_first).json["meta"]["next_cursor"]
-    assert ids(api.as_admin(QUEUE, **newest_first, condition="due", cursor=plain)) == ["due-b"]
-    lines = api.as_admin(QUEUE, condition="due", format="ndjson").text.splitlines()
+    plain = api.get_as_admin(QUEUE, **newest_first).json["meta"]["next_cursor"]
+    assert ids(api.get_as_admin(QUEUE, **newest_first, condition="due", cursor=plain)) == ["due-b"]
+    lines = api.get_as_admin(QUEUE, condition="due", format="ndjson").text.splitlines()
     assert len(lines) == 3 + 1  # and the end line
 
 
@@ -314,7 +314,7 @@ def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None
 def test_a_filter_that_a_condition_excludes_is_named(
     api: Api, query: dict[str, str], wrong: str
 ) -> None:
-    answer = api.as_admin(QUEUE, **query)
+    answer = api.get_as_admin(QUEUE, **query)
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [wrong])
 
 
@@ -322,9 +322,9 @@ def test_a_condition_on_a_date_that_documents_lack_is_422(
     watched: Any, make_settings: Callable[..., Any]
 ) -> None:
     api = Api(create_app(make_settings(profile="celery"), watched.client))
-    answer = api.as_admin(QUEUE, condition="expired")
+    answer = api.get_as_admin(QUEUE, condition="expired")
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["condition"])
 
 
 def test_the_own_list_refuses_a_condition(api: Api) -> None:
-    assert api.as_owner(OWN, "ada", condition="due").status_code == 422
+    assert api.get_as_owner(OWN, "ada", condition="due").status_code == 422

@@ -211,7 +211,7 @@ def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
 
 def test_promtool_accepts_the_metrics(api: Api) -> None:
     tool = promtool()
-    api.as_admin("/admin/jobs/stats")
+    api.get_as_admin("/admin/jobs/stats")
     rollup = Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})
     queue = metrics.QueueMetrics(Answering(), rollup, rollup, rollup, 100)  # type: ignore[arg-type]
     checked = subprocess.run(
@@ -225,12 +225,12 @@ def test_promtool_accepts_the_metrics(api: Api) -> None:
 
 
 def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
-    before = samples(api.as_admin("/metrics").text)
-    api.as_admin("/jobs/no-such-job")
-    api.as_admin("/jobs/no-other-job")
-    api.as_admin("/not/a/route")
+    before = samples(api.get_as_admin("/metrics").text)
+    api.get_as_admin("/jobs/no-such-job")
+    api.get_as_admin("/jobs/no-other-job")
+    api.get_as_admin("/not/a/route")
     api.client.open("/healthz", method="BREW")
-    after = samples(api.as_admin("/metrics").text)
+    after = samples(api.get_as_admin("/metrics").text)
 
     def more(**labels: str) -> float:
         key = ("jobmon_http_requests_total", frozenset(labels.items()))
@@ -258,7 +258,7 @@ def test_the_setting_decides_who_may_scrape(
     admin: int,
 ) -> None:
     api = Api(create_app(make_settings(metrics=access), watched.client))
-    answers = (api.get("/metrics"), api.as_owner("/metrics", "u"), api.as_admin("/metrics"))
+    answers = (api.get("/metrics"), api.get_as_owner("/metrics", "u"), api.get_as_admin("/metrics"))
     assert [answer.status_code for answer in answers] == [nobody, owner, admin]
 
 
@@ -278,9 +278,9 @@ def test_metrics_of_the_service_remain_with_the_database_away(
 ) -> None:
     away = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
     api = Api(create_app(away))
-    answer = api.as_admin("/metrics")
+    answer = api.get_as_admin("/metrics")
     assert answer.status_code == 200
-    found = samples(api.as_admin("/metrics").text)
+    found = samples(api.get_as_admin("/metrics").text)
     assert value(found, "jobmon_database_up") == 0
     for unknown in ("database_readable", "own_database_readable", "collector_up", "jobs_estimated"):
         assert value(found, f"jobmon_{unknown}") is None
@@ -316,7 +316,7 @@ def test_a_scrape_reads_no_watched_document(
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     with MongoClient[dict[str, Any]](uri, event_listeners=[sent], tz_aware=True) as client:
         api = Api(create_app(make_settings(mongo_uri=uri), client))
-        assert api.as_admin("/metrics").status_code == 200
+        assert api.get_as_admin("/metrics").status_code == 200
         commands = set(sent.commands)
     assert commands == {
         ("ping", "1"),

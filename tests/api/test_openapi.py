@@ -192,7 +192,7 @@ def test_documented_security_matches_the_routes(api: Api, document: dict[str, An
         assert needs_token == (path not in ("/healthz", "/readyz"))
         check_answer(document, path, answer)
         if path.startswith("/admin"):
-            check_answer(document, path, api.as_owner(address, "ada"))
+            check_answer(document, path, api.get_as_owner(address, "ada"))
 
 
 def request_everything(api: Api, document: dict[str, Any], ids: list[str]) -> None:
@@ -246,7 +246,7 @@ def test_errors_match_the_document(
     make_settings: Callable[..., Settings],
 ) -> None:
     def ask(path: str, expected: int, api: Api = api, **query: Any) -> None:
-        answer = api.as_admin(path.replace("{job_id}", "none"), **query)
+        answer = api.get_as_admin(path.replace("{job_id}", "none"), **query)
         assert answer.status_code == expected, answer.text
         check_answer(document, path, answer)
 
@@ -258,7 +258,7 @@ def test_errors_match_the_document(
     ask("/jobs/{job_id}", 403)
     ask("/job", 403, id="never")
     ask("/job", 422)
-    answer = api.as_admin("/jobs/a/b")
+    answer = api.get_as_admin("/jobs/a/b")
     assert answer.status_code == 403
     check_answer(document, "/jobs/{job_id}", answer)
     limited = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))

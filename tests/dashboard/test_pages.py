@@ -414,7 +414,7 @@ def test_overview_without_the_indexes_has_no_history(real_api: Api, database: An
     assert "All clear" not in text
     charts = admin.get("/dashboard/charts", part=True)
     assert (charts.status_code, charts.headers["X-Error-Code"]) == (503, "indexes_missing")
-    assert real_api.as_admin("/admin/jobs/timeseries").status_code == 503
+    assert real_api.get_as_admin("/admin/jobs/timeseries").status_code == 503
 
 
 def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
@@ -433,7 +433,7 @@ def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
     try:
         with collecting(settings):
             api = Api(create_app(settings))
-            eventually(lambda: api.as_admin("/admin/jobs/stats").json["source"] == "rollup")
+            eventually(lambda: api.get_as_admin("/admin/jobs/stats").json["source"] == "rollup")
             for address in (OVERVIEW, f"{OVERVIEW}?range=24h"):
                 text = signed_in(api).page(address).text
                 assert "All clear" not in text

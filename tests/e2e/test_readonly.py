@@ -232,7 +232,7 @@ def walk(api: Api) -> dict[str, int]:
     """The worst status of every route for an admin, as a page and as a part of one."""
     token = api.token()
     headers = {"Authorization": f"Bearer {token}"}
-    job_id = api.as_admin("/admin/jobs/queue", per_page=1).json["data"][0]["jobId"]
+    job_id = api.get_as_admin("/admin/jobs/queue", per_page=1).json["data"][0]["jobId"]
     routes = addresses(api, job_id)
     answers = [
         (path, api.client.get(path, headers=headers | more))
@@ -304,9 +304,9 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
             exercise(api, ("1h",))  # counted live
             with collecting(collector):
                 stats = "/admin/jobs/stats"
-                eventually(lambda: api.as_admin(stats).json["source"] == "rollup")
+                eventually(lambda: api.get_as_admin(stats).json["source"] == "rollup")
                 totals = "/admin/jobs/timeseries"
-                eventually(lambda: api.as_admin(totals).json["meta"]["source"] == "rollup")
+                eventually(lambda: api.get_as_admin(totals).json["meta"]["source"] == "rollup")
                 exercise(api, ("1h", "24h", "7d", "30d"))
             assert refusals(guarded.server) == refused_before
             # Proves that the profiler would record a write.
@@ -338,7 +338,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
 
 def sampled(api: Api, source: str) -> list[dict[str, int]]:
     """The samples of the queue in the last hour's series."""
-    series = api.as_admin("/admin/jobs/timeseries").json
+    series = api.get_as_admin("/admin/jobs/timeseries").json
     assert series["meta"]["source"] == source
     return [step["statusCounts"] for step in series["data"] if step["statusCounts"] is not None]
 
@@ -364,15 +364,15 @@ def test_every_route_works_for_every_documented_user(
         if collects:
             stack.enter_context(collecting(collector))
             reader = apis["reader"]
-            eventually(lambda: reader.as_admin("/admin/jobs/stats").json["source"] == "rollup")
+            eventually(lambda: reader.get_as_admin("/admin/jobs/stats").json["source"] == "rollup")
             series = "/admin/jobs/timeseries"
-            eventually(lambda: reader.as_admin(series).json["meta"]["source"] == "rollup")
+            eventually(lambda: reader.get_as_admin(series).json["meta"]["source"] == "rollup")
         for user, reads_rollups in USERS.items():
             api = apis[user]
             assert [it for it in walk(api).items() if it[1] >= 400] == [], user
             exercise(api, ("1h",))
             source = "rollup" if collects and reads_rollups else "live"
-            assert api.as_admin("/admin/jobs/stats").json["source"] == source
+            assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
             samples_of_queue = partial(sampled, api, source)
             # A sample is known or null, never that of an empty queue.
             assert eventually(samples_of_queue) if source == "rollup" else not samples_of_queue()
@@ -400,7 +400,7 @@ def test_readyz_is_503_with_the_reason_if_the_watched_collections_cannot_be_read
 ) -> None:
     with serving(make_settings(mongo_uri=guarded.uri(user, password))) as api:
         answer = api.get("/readyz")
-        scraped = samples(api.as_admin("/metrics").text)
+        scraped = samples(api.get_as_admin("/metrics").text)
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
     error = answer.json["error"]
@@ -532,8 +532,8 @@ def test_the_service_answers_by_tls_as_each_kind_of_user(
         uri = guarded.uri("reader", authMechanism="" if how == "default" else how)
     with serving(make_settings(mongo_uri=uri)) as api:
         assert api.get("/readyz").status_code == 200
-        assert api.as_admin("/admin/jobs/queue").status_code == 200
-        assert api.as_admin("/admin/jobs/stats").json["totalJobs"] >= 0
+        assert api.get_as_admin("/admin/jobs/queue").status_code == 200
+        assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] >= 0
 
 
 WRONG: dict[str, Callable[[Guarded], str]] = {

@@ -466,23 +466,23 @@ def test_routes_agree_with_a_full_recount(
         return sum(n for (s, k), n in rows if status in (None, s) and kind in (None, k))
 
     def agrees() -> bool:
-        stats = api.as_admin("/admin/jobs/stats").json
+        stats = api.get_as_admin("/admin/jobs/stats").json
         return stats["source"] == "rollup" and stats["totalJobs"] == count()
 
     eventually(agrees, WITHIN_S)
-    stats = api.as_admin("/admin/jobs/stats").json
+    stats = api.get_as_admin("/admin/jobs/stats").json
     known = {name: n for name, n in stats["statusCounts"].items() if n}
     assert known == {status: count(status) for status in statuses}
     assert stats["typeCounts"] == {
         kind: {status: count(status, kind) for status in statuses if count(status, kind)}
         for kind in kinds
     }
-    types = api.as_admin("/admin/jobs/types").json["data"]
+    types = api.get_as_admin("/admin/jobs/types").json["data"]
     assert {row["type"]: row["statusCounts"] for row in types} == stats["typeCounts"]
     for status in (None, *statuses):
         for kind in (None, *kinds):
             query = {name: value for name, value in (("status", status), ("type", kind)) if value}
-            total = api.as_admin("/admin/jobs/queue", **query).json["meta"]["total"]
+            total = api.get_as_admin("/admin/jobs/queue", **query).json["meta"]["total"]
             assert total == collected.jobs.count_documents(query) == count(status, kind)
     api.app.extensions["jobmon_connection"].client.close()
 
@@ -590,11 +590,11 @@ def test_a_database_that_refuses_writes_is_still_read(
         collected.jobs.insert_many([job() for _ in range(4)])
 
         def live() -> bool:
-            stats = api.as_admin("/admin/jobs/stats").json
+            stats = api.get_as_admin("/admin/jobs/stats").json
             return (stats["source"], stats["totalJobs"]) == ("live", 7)
 
         eventually(live)
-        assert api.as_admin("/admin/jobs/queue").json["meta"]["total"] == 7
+        assert api.get_as_admin("/admin/jobs/queue").json["meta"]["total"] == 7
         assert api.get("/readyz").status_code == 200
         logged = [
             record.message for record in caplog.records if "collector waits" in record.message

@@ -69,7 +69,7 @@ class Queue:
 
     def statuses(self) -> list[int]:
         """The statuses of all routes that read stats."""
-        return [self.api.as_admin(path).status_code for path in ROUTES]
+        return [self.api.get_as_admin(path).status_code for path in ROUTES]
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_two_queues_share_a_rollup_database_without_seeing_each_other(
     with collecting(first.settings):
         first.becomes(a=3)
         assert second.counted() is None
-        assert second.api.as_admin("/admin/jobs/stats").json["source"] == "live"
-        assert second.api.as_admin("/admin/jobs/timeseries").json["meta"]["source"] == "live"
+        assert second.api.get_as_admin("/admin/jobs/stats").json["source"] == "live"
+        assert second.api.get_as_admin("/admin/jobs/timeseries").json["meta"]["source"] == "live"
         assert RollupReader(second.connection).totals() is None
         with collecting(second.settings):  # it has a lease of its own
             second.becomes(**expected)
@@ -192,7 +192,7 @@ def test_a_web_service_works_next_to_a_collector_of_the_next_version(
     caplog.clear()
     for _ in range(3):
         assert queue.statuses() == [200] * len(ROUTES)
-    assert queue.api.as_admin("/admin/jobs/stats").json["source"] == "live"
+    assert queue.api.get_as_admin("/admin/jobs/stats").json["source"] == "live"
     lines = [line for line in caplog.messages if "in jobmon's own database" in line]
     assert len(lines) == len(set(lines)) > 0
     assert "ERROR" not in {record.levelname for record in caplog.records}
@@ -313,7 +313,7 @@ def test_documents_of_other_programs_do_not_stop_the_history(
         queue.becomes(a=3)
 
         def count_enqueued() -> int:
-            steps = queue.api.as_admin("/admin/jobs/timeseries").json
+            steps = queue.api.get_as_admin("/admin/jobs/timeseries").json
             enqueued = sum(step["enqueued"] for step in steps["data"])
             return enqueued if steps["meta"]["source"] == "rollup" else 0
 
@@ -377,7 +377,7 @@ def test_no_text_of_a_watched_document_is_a_key_or_stops_the_collector(
     with collecting(queue.settings) as failed:
         eventually(lambda: (queue.counted() or {}).get("a\0b"), 30)
         eventually(lambda: RollupReader(queue.connection).totals())
-        stats = queue.api.as_admin("/admin/jobs/stats").json
+        stats = queue.api.get_as_admin("/admin/jobs/stats").json
         assert (stats["source"], stats["totalJobs"]) == ("rollup", total)
         assert stats["typeCounts"]["a\0b"]["queued"] == 1
         assert "a\0b" in stats["oldestQueuedJobAgeMsByType"]

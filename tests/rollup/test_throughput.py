@@ -84,7 +84,7 @@ def attempt(database: Db, finished_at: datetime, **more: Any) -> None:
 
 
 def total(service: Api, path: str = SERIES, **query: Any) -> dict[str, int]:
-    answer = service.as_admin(path, **query).json
+    answer = service.get_as_admin(path, **query).json
     names = ("enqueued", "succeeded", "failed", "dlq")
     return {name: sum(row[name] or 0 for row in answer["data"]) for name in names}
 
@@ -136,7 +136,7 @@ def test_activity_of_a_real_queue_is_counted_by_step_and_by_type(
                 queue.report_failure(lease, "E", "m")
         expected = {"enqueued": 10, "succeeded": 7, "failed": 3, "dlq": 3}
         eventually(lambda: total(service) == expected)
-        answer = service.as_admin(TYPES).json
+        answer = service.get_as_admin(TYPES).json
     assert total(service, type="email.send") == expected
     assert total(service, type="other") == dict.fromkeys(expected, 0)
     (row,) = answer["data"]
@@ -153,7 +153,7 @@ def test_history_outlives_the_jobs_and_attempts_that_made_it(service: Api, datab
     for _ in range(5):
         attempt(database, now)
     with counting(service):
-        eventually(lambda: service.as_admin(SERIES).json["meta"]["source"] == "rollup")
+        eventually(lambda: service.get_as_admin(SERIES).json["meta"]["source"] == "rollup")
         assert total(service)["succeeded"] == 5
         database.jobs.delete_many({})
         database.job_attempts.delete_many({})
@@ -169,7 +169,7 @@ def test_activity_without_a_collector_is_counted_by_the_next_one(
     for age in ages:
         attempt(database, now - age, createdAt=now - age)
     with counting(service):
-        eventually(lambda: service.as_admin(SERIES).json["meta"]["source"] == "rollup")
+        eventually(lambda: service.get_as_admin(SERIES).json["meta"]["source"] == "rollup")
         days = {"from": iso(now - 12 * DAY), "to": iso(now), "step": 86_400}
         eventually(lambda: total(service, **days)["succeeded"] == 4, within_s=60)
         day = {"from": iso(now - DAY), "to": iso(now), "step": 3_600}
@@ -203,10 +203,10 @@ def test_buckets_do_not_grow_with_the_types(
     with counting(service):
         eventually(lambda: any(bucket["events"] == 14 for bucket in stored.find({"span": 86_400})))
     assert {len(bucket["types"]) for bucket in stored.find()} == {3}
-    rows = service.as_admin(TYPES).json["data"]
+    rows = service.get_as_admin(TYPES).json["data"]
     counts = {row["type"]: (row["succeeded"], sum(row["statusCounts"].values())) for row in rows}
     assert counts == {"a": (3, 3), "b": (2, 2), "(other)": (2, 2)}
-    answer = service.as_admin(SERIES, type="a")
+    answer = service.get_as_admin(SERIES, type="a")
     assert (answer.status_code, answer.json["error"]["code"]) == (422, "validation_error")
     assert "type" in str(answer.json)
 
@@ -215,11 +215,11 @@ def test_without_a_collector_short_windows_are_counted_live_and_long_ones_refuse
     service: Api, database: Db
 ) -> None:
     attempt(database, datetime.now(UTC))
-    answer = service.as_admin(SERIES).json
+    answer = service.get_as_admin(SERIES).json
     assert answer["meta"]["source"] == "live"
     assert sum(step["succeeded"] for step in answer["data"]) == 1
     now = datetime.now(UTC)
-    refused = service.as_admin(SERIES, **{"from": iso(now - DAY)})
+    refused = service.get_as_admin(SERIES, **{"from": iso(now - DAY)})
     assert refused.status_code == 503
     assert refused.json["error"]["code"] == "collector_unavailable"
     assert refused.headers["Retry-After"]
@@ -256,7 +256,7 @@ def test_activity_of_a_writer_with_a_wrong_clock_is_counted(
     service: Api, database: Db, seconds: int
 ) -> None:
     with counting(service):
-        eventually(lambda: service.as_admin(SERIES).json["meta"]["source"] == "rollup")
+        eventually(lambda: service.get_as_admin(SERIES).json["meta"]["source"] == "rollup")
         moment = datetime.now(UTC) + timedelta(seconds=seconds)
         attempt(database, moment, createdAt=moment)
         until = iso(moment + 2 * MINUTE)
@@ -315,7 +315,7 @@ def iso(moment: datetime) -> str:
     ],
 )
 def test_an_invalid_window_is_a_422(api: Api, query: dict[str, Any], parameter: str) -> None:
-    answer = api.as_admin(SERIES, **query)
+    answer = api.get_as_admin(SERIES, **query)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == [parameter]
 
@@ -323,12 +323,12 @@ def test_an_invalid_window_is_a_422(api: Api, query: dict[str, Any], parameter: 
 @pytest.mark.parametrize("path", [SERIES, TYPES])
 def test_the_history_needs_the_dashboard_permission(api: Api, path: str) -> None:
     assert api.get(path).status_code == 401
-    assert api.as_owner(path, "ada", step="x").json["error"]["code"] == "permission_denied"
+    assert api.get_as_owner(path, "ada", step="x").json["error"]["code"] == "permission_denied"
 
 
 def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
     query = {"from": f"{DATE}T03:07:00Z", "to": f"{DATE}T04:01:00Z", "step": 900}
-    answer = service.as_admin(SERIES, **query).json
+    answer = service.get_as_admin(SERIES, **query).json
     assert answer["meta"] | {"asOf": None} == {
         "from": f"{DATE}T03:00:00.000Z",
         "to": f"{DATE}T04:15:00.000Z",
@@ -384,9 +384,11 @@ def test_uncounted_steps_are_null_not_zero(
     attempt(database, now - 2 * MINUTE)
     with monkeypatch.context() as never_done, counting(service):
         never_done.setattr(Throughput, "_count_missed", lambda *_: True)
-        eventually(lambda: service.as_admin(SERIES, **window).json["meta"]["source"] == "rollup")
-        answer = service.as_admin(SERIES, **window).json
-        types = service.as_admin(TYPES, **window).json
+        eventually(
+            lambda: service.get_as_admin(SERIES, **window).json["meta"]["source"] == "rollup"
+        )
+        answer = service.get_as_admin(SERIES, **window).json
+        types = service.get_as_admin(TYPES, **window).json
     old, young = answer["data"][0], answer["data"][-5:]
     assert answer["meta"]["complete"] is False
     assert [old[name] for name in ("enqueued", "succeeded", "failed", "dlq", "failureRate")] == (
@@ -396,6 +398,6 @@ def test_uncounted_steps_are_null_not_zero(
     assert sum(step["succeeded"] for step in young) == 1
     assert types["meta"]["complete"] is False
     with counting(service):
-        eventually(lambda: service.as_admin(SERIES, **window).json["meta"]["complete"])
+        eventually(lambda: service.get_as_admin(SERIES, **window).json["meta"]["complete"])
         assert total(service, **window)["succeeded"] == 2
-    assert service.as_admin(TYPES, **window).json["meta"]["complete"] is True
+    assert service.get_as_admin(TYPES, **window).json["meta"]["complete"] is True

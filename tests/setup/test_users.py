@@ -104,12 +104,12 @@ def test_service_works_with_the_rights_of_the_reader(
     app = create_app(make_settings(mongo_uri=uri(initiated, "reader", "replicaSet=rs0")))
     api = Api(app)
     assert api.get("/readyz").status_code == 200
-    assert api.as_admin("/admin/jobs/stats").json["statusCounts"]["succeeded"] == 1
-    assert api.as_admin("/admin/jobs/queue", status="succeeded").json["meta"]["total"] == 1
+    assert api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["succeeded"] == 1
+    assert api.get_as_admin("/admin/jobs/queue", status="succeeded").json["meta"]["total"] == 1
     for how in ({"sort": "createdAt"}, {"error_code": "E"}, {"job_id": "none"}, {"format": "csv"}):
-        assert api.as_admin("/admin/jobs/queue", **how).status_code == 200  # an explain, a sort
-    assert [job["jobId"] for job in api.as_owner("/jobs", "ada").json["data"]] == [job_id]
-    assert api.as_owner(f"/jobs/{job_id}", "ada").json["attempts"][0]["status"] == "succeeded"
+        assert api.get_as_admin("/admin/jobs/queue", **how).status_code == 200  # an explain, a sort
+    assert [job["jobId"] for job in api.get_as_owner("/jobs", "ada").json["data"]] == [job_id]
+    assert api.get_as_owner(f"/jobs/{job_id}", "ada").json["attempts"][0]["status"] == "succeeded"
     app.extensions["jobmon_connection"].client.close()
 
 
@@ -124,7 +124,7 @@ def test_collector_and_service_work_with_their_own_rights(
     with collecting(settings):
         stats = eventually(
             lambda: (
-                (stats := Api(app).as_admin("/admin/jobs/stats").json)["source"] == "rollup"
+                (stats := Api(app).get_as_admin("/admin/jobs/stats").json)["source"] == "rollup"
                 and stats
             )
         )

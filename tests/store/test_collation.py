@@ -52,14 +52,14 @@ def folded(
 
 def test_a_job_opens_by_its_own_id_for_its_own_owner(folded: WatchedQueue) -> None:
     for owner, job_id in zip(OWNERS, IDS, strict=True):
-        job = folded.api.as_owner(f"/jobs/{job_id}", owner).json
+        job = folded.api.get_as_owner(f"/jobs/{job_id}", owner).json
         assert (job["jobId"], job["createdBy"]) == (job_id, owner)
         assert [attempt["workerId"] for attempt in job["attempts"]] == [owner]
         assert folded.get(f"/jobs/{job_id}")["createdBy"] == owner
-    assert folded.api.as_owner(f"/jobs/{IDS[0]}", OWNERS[1]).status_code == 403
+    assert folded.api.get_as_owner(f"/jobs/{IDS[0]}", OWNERS[1]).status_code == 403
     for path, owner in ((f"/jobs/{IDS[0].upper()}", OWNERS[0]), (f"/jobs/{IDS[0]}", "U-A")):
-        assert folded.api.as_owner(path, owner).status_code == 403
-    assert folded.api.as_admin(f"/jobs/{IDS[0].upper()}").status_code == 403
+        assert folded.api.get_as_owner(path, owner).status_code == 403
+    assert folded.api.get_as_admin(f"/jobs/{IDS[0].upper()}").status_code == 403
 
 
 @pytest.mark.parametrize("sort", ["createdAt", "-createdAt"])
@@ -67,7 +67,7 @@ def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
     folded: WatchedQueue, sort: str
 ) -> None:
     for number, owner in enumerate(OWNERS):
-        own = folded.api.as_owner("/jobs", owner, sort=sort).json
+        own = folded.api.get_as_owner("/jobs", owner, sort=sort).json
         assert [job["jobId"] for job in own["data"]] == [IDS[number]]
         assert own["meta"]["total"] == 1
         for query in (
@@ -78,7 +78,7 @@ def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
             {"job_id": IDS[number][:4]},
         ):
             assert folded.ids(sort=sort, **query) == [IDS[number]]
-    assert folded.api.as_owner("/jobs", "U-A").json["meta"]["total"] == 0
+    assert folded.api.get_as_owner("/jobs", "U-A").json["meta"]["total"] == 0
     assert folded.ids(owner=OWNERS[0], type="Mail") == []
 
 

@@ -107,9 +107,9 @@ def test_a_document_that_is_broken_inside_is_still_shown(
 ) -> None:
     raw = encode({"jobId": "raw", "type": "@@", "payload": {"text": "@@"}, "createdAt": NOW})
     database.jobs.insert_one(RawBSONDocument(raw.replace(b"@@", b"\xff\xfe")))
-    assert real_api.as_admin("/jobs/raw").json["type"] == "��"
-    assert real_api.as_admin("/admin/jobs/queue").json["data"][0]["jobId"] == "raw"
-    assert real_api.as_admin("/admin/jobs/stats").json["totalJobs"] == 1
+    assert real_api.get_as_admin("/jobs/raw").json["type"] == "��"
+    assert real_api.get_as_admin("/admin/jobs/queue").json["data"][0]["jobId"] == "raw"
+    assert real_api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
 
 
 def test_the_service_recovers_with_its_database(
@@ -120,7 +120,7 @@ def test_the_service_recovers_with_its_database(
     api = Api(create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300)))
 
     def status(path: str) -> int:
-        return api.as_admin(path).status_code
+        return api.get_as_admin(path).status_code
 
     assert status("/admin/jobs/stats") == status("/readyz") == 503
     assert status("/healthz") == 200
@@ -128,7 +128,7 @@ def test_the_service_recovers_with_its_database(
         with server:
             eventually(lambda: status("/readyz") == 200)
             eventually(lambda: status("/admin/jobs/stats") == 200)
-        answer = api.as_admin("/admin/jobs/queue")
+        answer = api.get_as_admin("/admin/jobs/queue")
         assert answer.status_code == 503
         assert answer.json["error"]["code"] == "database_unavailable"
         assert answer.headers["Retry-After"] == "2"
@@ -143,7 +143,7 @@ def test_dates_out_of_pythons_range_are_shown(
         "insert", "jobs", documents=[{"jobId": "far", "finishedAt": NOW + timedelta(days=1)}]
     )
     database.jobs.update_one({}, [{"$set": {"finishedAt": {"$add": ["$finishedAt", 10**15]}}}])
-    assert real_api.as_admin("/jobs/far").json["finishedAt"].startswith("+0")
+    assert real_api.get_as_admin("/jobs/far").json["finishedAt"].startswith("+0")
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_a_date_that_python_cannot_hold_breaks_neither_list_nor_job_nor_stats(
     real_api: Api, database: Database[dict[str, Any]], field: str, ms: int, shown: str
 ) -> None:
     database.jobs.insert_one({"jobId": "odd", "status": "queued", field: DatetimeMS(ms)})
-    assert real_api.as_admin("/admin/jobs/queue").json["data"][0][field] == shown
-    assert real_api.as_admin("/jobs/odd").json[field] == shown
-    assert real_api.as_admin("/admin/jobs/stats").json["statusCounts"]["queued"] == 1
+    assert real_api.get_as_admin("/admin/jobs/queue").json["data"][0][field] == shown
+    assert real_api.get_as_admin("/jobs/odd").json[field] == shown
+    assert real_api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["queued"] == 1
 
 
 @pytest.fixture
@@ -206,13 +206,13 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
     try:
         assert api.get("/healthz").status_code == 200
         for path in ("/admin/jobs/stats", "/jobs/there", "/admin/jobs/timeseries", "/dashboard"):
-            answer = api.as_admin(path)
+            answer = api.get_as_admin(path)
             assert answer.status_code == 503, path
             assert int(answer.headers["Retry-After"]) > 0
         ready = api.get("/readyz")
         assert ready.status_code == 503
         assert ready.json["error"]["details"] == {"database": ["the host name is not resolved"]}
-        scraped = api.as_admin("/metrics")
+        scraped = api.get_as_admin("/metrics")
         assert scraped.status_code == 200
         assert "jobmon_database_up 0.0" in scraped.text
         asked = names.questions
@@ -221,8 +221,8 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         assert len(away) == 1
         names.answer, names.options = way, ""
         eventually(lambda: api.get("/readyz").status_code == 200)
-        assert api.as_admin("/admin/jobs/stats").json["totalJobs"] == 1
-        assert api.as_admin("/jobs/there").status_code == 200
+        assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
+        assert api.get_as_admin("/jobs/there").status_code == 200
     finally:
         app.extensions["jobmon_connection"].close()
 
@@ -267,10 +267,10 @@ def test_a_collector_starts_while_the_name_server_is_away(
     app = create_app(settings)
     try:
         with collecting(settings):
-            assert Api(app).as_admin("/admin/jobs/stats").status_code == 503
+            assert Api(app).get_as_admin("/admin/jobs/stats").status_code == 503
             names.answer = way
             eventually(
-                lambda: Api(app).as_admin("/admin/jobs/stats").json.get("source") == "rollup"
+                lambda: Api(app).get_as_admin("/admin/jobs/stats").json.get("source") == "rollup"
             )
     finally:
         app.extensions["jobmon_connection"].close()

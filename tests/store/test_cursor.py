@@ -141,9 +141,9 @@ def walk(
 
 
 def list_by_page(api: Api, per_page: int, **query: Any) -> list[str]:
-    first = api.as_admin("/admin/jobs/queue", per_page=per_page, **query).json
+    first = api.get_as_admin("/admin/jobs/queue", per_page=per_page, **query).json
     pages = [
-        api.as_admin("/admin/jobs/queue", per_page=per_page, page=page, **query).json["data"]
+        api.get_as_admin("/admin/jobs/queue", per_page=per_page, page=page, **query).json["data"]
         for page in range(1, first["meta"]["total_pages"] + 1)
     ]
     return [job["jobId"] for page in pages for job in page]
@@ -226,7 +226,7 @@ def test_no_cursor_is_long_or_carries_a_secret(
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     app = create_app(make_settings(mongo_uri=uri, **more))
     for page in (1, 2, 3, 4):
-        meta = Api(app).as_admin("/admin/jobs/queue", per_page=1, page=page).json["meta"]
+        meta = Api(app).get_as_admin("/admin/jobs/queue", per_page=1, page=page).json["meta"]
         assert len(meta["next_cursor"]) < 100
         assert b"hidden" not in base64.urlsafe_b64decode(meta["next_cursor"] + "==")
         assert Cursor.decode(meta["next_cursor"]).by_page
@@ -280,11 +280,11 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(10)])
-    first = real_api.as_admin("/admin/jobs/queue", per_page=4).json
+    first = real_api.get_as_admin("/admin/jobs/queue", per_page=4).json
     database.jobs.insert_one({"jobId": "new", "createdAt": NOW + timedelta(days=1)})
     database.jobs.delete_one({"jobId": "6"})  # the one of the cursor
     cursor = first["meta"]["next_cursor"]
-    second = real_api.as_admin("/admin/jobs/queue", per_page=4, cursor=cursor).json
+    second = real_api.get_as_admin("/admin/jobs/queue", per_page=4, cursor=cursor).json
     assert [job["jobId"] for job in first["data"]] == ["9", "8", "7", "6"]
     assert [job["jobId"] for job in second["data"]] == ["5", "4", "3", "2"]
     assert second["meta"]["page"] == 2
@@ -329,7 +329,7 @@ def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
     ],
 )
 def test_what_is_no_cursor_is_refused(api: Api, hostile: str) -> None:
-    answer = api.as_admin("/admin/jobs/queue", cursor=hostile)
+    answer = api.get_as_admin("/admin/jobs/queue", cursor=hostile)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == ["cursor"]
 
@@ -364,9 +364,9 @@ NOT_OURS = {
 @pytest.mark.parametrize("cursor", NOT_OURS.values(), ids=NOT_OURS)
 def test_a_cursor_in_a_shape_that_no_list_makes_is_422(api: Api, cursor: str) -> None:
     for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
-        answer = api.as_admin(path, cursor=cursor)
+        answer = api.get_as_admin(path, cursor=cursor)
         assert answer.status_code == 422, path
-    assert list(api.as_admin("/jobs", cursor=cursor).json["error"]["details"]) == ["cursor"]
+    assert list(api.get_as_admin("/jobs", cursor=cursor).json["error"]["details"]) == ["cursor"]
 
 
 def test_jobs_with_deeply_nested_ids_and_dates_are_visited_once(
@@ -420,7 +420,7 @@ def test_any_cursor_is_a_422_or_a_page(
     cursor = base64.urlsafe_b64encode(raw_cursor).decode().rstrip("=")
     cursor = cursor[: len(cursor) - cut]
     sort = SORTS[bool(place["o"])]
-    answer = real_api.as_admin("/admin/jobs/queue", cursor=cursor, sort=sort, status=status)
+    answer = real_api.get_as_admin("/admin/jobs/queue", cursor=cursor, sort=sort, status=status)
     assert answer.status_code in (200, 422), (answer.status_code, place)
 
 
@@ -435,7 +435,7 @@ def test_a_forged_cursor_cannot_carry_an_operator(
     database.jobs.create_index(NEWEST_FIRST)
     for hostile in ({"$gt": ""}, {"$literal": 1}, Code("sleep(1000)")):
         cursor = Cursor(created_at=hostile, id=hostile, page=1).encode()
-        assert real_api.as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
+        assert real_api.get_as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
     # As a text it has a place in the list; as a field, it would find more or fail.
     for oldest_first, beyond in ((True, ["job-1", "job-0"]), (False, [])):
         cursor = Cursor(
@@ -523,7 +523,7 @@ def test_going_back_meets_what_came_and_misses_what_went(
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(9)])
 
     def ask(**query: Any) -> tuple[list[str], dict[str, Any]]:
-        page = real_api.as_admin("/admin/jobs/queue", per_page=3, **query).json
+        page = real_api.get_as_admin("/admin/jobs/queue", per_page=3, **query).json
         return [job["jobId"] for job in page["data"]], page["meta"]
 
     _, first = ask()
@@ -548,12 +548,12 @@ def test_a_cursor_is_good_for_the_order_that_it_was_made_under(
     real_api: Api, database: Database[dict[str, Any]], made: str, used: str
 ) -> None:
     fill(database, JOBS)
-    first = real_api.as_admin("/admin/jobs/queue", per_page=5, sort=made).json["meta"]
-    second = real_api.as_admin(
+    first = real_api.get_as_admin("/admin/jobs/queue", per_page=5, sort=made).json["meta"]
+    second = real_api.get_as_admin(
         "/admin/jobs/queue", per_page=5, sort=made, cursor=first["next_cursor"]
     ).json["meta"]
     for cursor in (first["next_cursor"], second["prev_cursor"]):
-        answer = real_api.as_admin("/admin/jobs/queue", sort=used, cursor=cursor)
+        answer = real_api.get_as_admin("/admin/jobs/queue", sort=used, cursor=cursor)
         assert answer.status_code == 422
         assert list(answer.json["error"]["details"]) == ["cursor"]
 
@@ -606,7 +606,7 @@ def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
 @pytest.mark.parametrize("kept", [1, 5, 20, -4, -1])
 def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
     token = Cursor(created_at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
-    answer = api.as_admin("/admin/jobs/queue", cursor=token[:kept])
+    answer = api.get_as_admin("/admin/jobs/queue", cursor=token[:kept])
     assert answer.status_code == 422
     assert answer.json["error"]["code"] == "validation_error"
 

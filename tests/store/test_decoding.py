@@ -62,6 +62,6 @@ def test_one_such_job_is_shown_and_breaks_no_list(real_api: Api, database: Datab
     fields = [(b"type", BROKEN), (b"payload", document((b"a", BROKEN)))]
     odd = raw([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])
     database.jobs.insert_one(RawBSONDocument(odd))
-    assert len(real_api.as_admin("/admin/jobs/queue").json["data"]) == 4
-    assert real_api.as_admin("/jobs/odd").json["payload"] == {"a": "YWJj"}
-    assert real_api.as_admin("/admin/jobs/stats").json["typeCounts"]["YWJj"] == {"null": 1}
+    assert len(real_api.get_as_admin("/admin/jobs/queue").json["data"]) == 4
+    assert real_api.get_as_admin("/jobs/odd").json["payload"] == {"a": "YWJj"}
+    assert real_api.get_as_admin("/admin/jobs/stats").json["typeCounts"]["YWJj"] == {"null": 1}

@@ -249,7 +249,9 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
 
     def ask(**more: Any) -> tuple[list[str], dict[str, Any]]:
         with profiled(filled) as entries:
-            answer = served.as_admin("/admin/jobs/queue", per_page=3, sort=sort, **wanted, **more)
+            answer = served.get_as_admin(
+                "/admin/jobs/queue", per_page=3, sort=sort, **wanted, **more
+            )
         assert answer.status_code == 200
         assert_cheap(filled, entries, by_id="job_id" in wanted)
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
@@ -273,15 +275,15 @@ def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[
     for path in ("/admin/jobs/queue", "/jobs"):
         for form in ("json", "csv"):
             with profiled(filled) as entries:
-                answer = served.as_admin(path, job_id="job-", format=form)
+                answer = served.get_as_admin(path, job_id="job-", format=form)
             assert answer.status_code == 422
             assert answer.json["error"]["details"] == {
                 "job_id": ["Matches more than 1,000 jobs: give more of the id."]
             }
             (entry,) = entries
             assert (entry["keysExamined"], entry["docsExamined"]) == (1_001, 0)
-    assert served.as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
-    assert served.as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
+    assert served.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
+    assert served.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
 
 
 def test_an_export_reads_each_job_once_a_batch_at_a_time(
@@ -289,7 +291,7 @@ def test_an_export_reads_each_job_once_a_batch_at_a_time(
 ) -> None:
     query = WITHIN | OF_BIG_OWNER
     with profiled(filled) as entries:
-        answer = served.as_admin(
+        answer = served.get_as_admin(
             "/admin/jobs/queue", owner=BIG_OWNER, sort="createdAt", format="ndjson", **RANGE
         )
         *jobs, _ = map(json.loads, answer.text.splitlines())
@@ -307,7 +309,7 @@ def test_an_export_reads_each_job_once_a_batch_at_a_time(
 def test_totals_are_exact_at_any_size(
     served: Api, filled: Database[dict[str, Any]], wanted: dict[str, Any]
 ) -> None:
-    meta = served.as_admin("/admin/jobs/queue", **wanted).json["meta"]
+    meta = served.get_as_admin("/admin/jobs/queue", **wanted).json["meta"]
     assert meta["total"] == filled.jobs.count_documents(make_query(wanted))
     assert meta["total_is_exact"] is True
 
@@ -330,7 +332,7 @@ def test_a_job_is_found_by_its_index_with_its_attempts(
 
 def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) -> None:
     with profiled(filled) as entries:
-        stats = served.as_admin("/admin/jobs/stats").json
+        stats = served.get_as_admin("/admin/jobs/stats").json
     assert stats["totalJobs"] == JOBS == sum(stats["statusCounts"].values())
     assert_cheap(filled, entries)
     groups = [entry for entry in entries if "pipeline" in entry["command"]]
@@ -403,8 +405,8 @@ def test_without_indexes_the_answers_are_right_and_the_log_names_each_once(
 ) -> None:
     database.jobs.insert_many([{"jobId": str(n), "status": "dlq"} for n in range(3)])
     for _ in range(2):
-        assert real_api.as_admin("/admin/jobs/queue", status="dlq").json["meta"]["total"] == 3
-        assert real_api.as_admin("/admin/jobs/stats").json["statusCounts"]["dlq"] == 3
+        assert real_api.get_as_admin("/admin/jobs/queue", status="dlq").json["meta"]["total"] == 3
+        assert real_api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["dlq"] == 3
     named = [record.message for record in caplog.records if "no index on" in record.message]
     assert len(named) == len(set(named)) >= 3
 
@@ -416,7 +418,7 @@ def test_a_query_that_takes_too_long_is_a_503(
     slow = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
-        answer = served.as_admin("/admin/jobs/queue")
+        answer = served.get_as_admin("/admin/jobs/queue")
         assert answer.status_code == 503
         assert answer.json["error"]["code"] == "database_unavailable"
         assert int(answer.headers["Retry-After"]) > 0
@@ -446,8 +448,8 @@ def test_without_indexes_every_query_still_has_its_time_limit(
                 second = real_api.get(path, token=token, **query).json
                 assert [job["jobId"] for job in second["data"]] == ["2", "1"]
                 assert second["meta"]["total"] == 5
-        assert real_api.as_owner("/jobs/3", OWNER).status_code == 200
-        assert real_api.as_admin("/admin/jobs/stats").json["totalJobs"] == 5
+        assert real_api.get_as_owner("/jobs/3", OWNER).status_code == 200
+        assert real_api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 5
     commands = [entry["command"] for entry in entries]
     assert {"find", "aggregate"} <= {next(iter(command)) for command in commands}
     unlimited = [command for command in commands if command.get("maxTimeMS") != 5_000]

@@ -38,7 +38,7 @@ def test_a_slow_query_is_logged_without_its_values(
     data = slowed(database, "find", 150)
     admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)
     with capture_logs() as lines:
-        assert slow_api.as_owner("/jobs", "someone-secret").status_code == 200
+        assert slow_api.get_as_owner("/jobs", "someone-secret").status_code == 200
     (line,) = [line for line in lines if line["event"] == "slow query"]
     assert (line["log_level"], line["command"], line["collection"]) == ("warning", "find", "jobs")
     assert (line["outcome"], line["duration_ms"] >= 150) == ("succeeded", True)
@@ -55,7 +55,7 @@ def test_a_query_that_reaches_its_time_limit_is_logged(
     database.client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
     try:
         with capture_logs() as lines:
-            assert slow_api.as_admin("/admin/jobs/stats").status_code == 503
+            assert slow_api.get_as_admin("/admin/jobs/stats").status_code == 503
     finally:
         database.client.admin.command("configureFailPoint", "failCommand", mode="off")
     named = [line for line in lines if line["event"] == "slow query"]
@@ -70,7 +70,7 @@ def test_a_fast_query_is_not_kept(
     listeners: list[SlowQueries] = []
     monkeypatch.setattr(SlowQueries, "started", watch(SlowQueries.started, listeners))
     with capture_logs() as lines:
-        assert slow_api.as_admin("/admin/jobs/queue").status_code == 200
+        assert slow_api.get_as_admin("/admin/jobs/queue").status_code == 200
     assert [line for line in lines if line["event"] == "slow query"] == []
     assert listeners
     assert listeners[0]._running == {}

@@ -64,7 +64,7 @@ class WatchedQueue:
         self.connection.client.close()
 
     def get(self, path: str, **query: Any) -> Answer:
-        answer = self.api.as_admin(path, **query)
+        answer = self.api.get_as_admin(path, **query)
         assert answer.status_code == 200, answer.text
         found: Answer = answer.json
         return found
@@ -94,7 +94,7 @@ class WatchedQueue:
         return ids
 
     def exported_ids(self, form: str, **query: Any) -> list[str]:
-        answer = self.api.as_admin("/admin/jobs/queue", format=form, **query)
+        answer = self.api.get_as_admin("/admin/jobs/queue", format=form, **query)
         assert answer.status_code == 200
         if form == "csv":
             *rows, _ = csv.DictReader(io.StringIO(answer.text))
@@ -128,6 +128,6 @@ class WatchedQueue:
 
     def metric(self, name: str) -> dict[str, float]:
         """Samples of a metric: its labels -> the value."""
-        lines = self.api.as_admin("/metrics").text.splitlines()
+        lines = self.api.get_as_admin("/metrics").text.splitlines()
         samples = (line.rpartition(" ") for line in lines if line.startswith(name))
         return {labels.removeprefix(name): float(value) for labels, _, value in samples}

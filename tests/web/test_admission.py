@@ -89,7 +89,7 @@ def busy(
 
     monkeypatch.setattr(JobStore, "get_job", slow)
     with ThreadPoolExecutor(2) as threads:
-        answers = [threads.submit(api.as_admin, JOB) for _ in range(2)]
+        answers = [threads.submit(api.get_as_admin, JOB) for _ in range(2)]
         eventually(lambda: len(held) == 2)
         yield api, go_on, answers
         go_on.set()
@@ -106,7 +106,7 @@ def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -
     assert (page.status_code, page.content_type) == (503, "text/html; charset=utf-8")
     assert api.get("/healthz").status_code == 200
     assert api.get("/readyz").status_code == 200
-    metrics = api.as_admin("/metrics").text
+    metrics = api.get_as_admin("/metrics").text
     assert (
         'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="503"}'
         in metrics
@@ -145,16 +145,17 @@ def test_one_large_document_at_a_time_is_in_memory(
     monkeypatch.setattr(JobDetail, "dump", slow)
     with ThreadPoolExecutor(1 + MAX_LARGE_WAITING) as threads:
         answers = [
-            threads.submit(real_api.as_admin, "/jobs/large") for _ in range(1 + MAX_LARGE_WAITING)
+            threads.submit(real_api.get_as_admin, "/jobs/large")
+            for _ in range(1 + MAX_LARGE_WAITING)
         ]
         eventually(lambda: held)
-        eventually(lambda: real_api.as_admin("/jobs/large").status_code == 503)
-        assert real_api.as_admin("/jobs/large").json["error"]["code"] == "overloaded"
-        assert real_api.as_admin("/jobs/small").status_code == 200
+        eventually(lambda: real_api.get_as_admin("/jobs/large").status_code == 503)
+        assert real_api.get_as_admin("/jobs/large").json["error"]["code"] == "overloaded"
+        assert real_api.get_as_admin("/jobs/small").status_code == 200
         assert held == [1]
         go_on.set()
         assert {answer.result().status_code for answer in answers} == {200}
-    assert real_api.as_admin("/jobs/large").status_code == 200
+    assert real_api.get_as_admin("/jobs/large").status_code == 200
 
 
 class Endless(io.RawIOBase):

@@ -61,19 +61,19 @@ def test_a_malformed_token_is_401(api: Api, path: str) -> None:
 def test_t59_3_a_caller_without_permission_is_403_even_with_a_bad_query(
     api: Api, path: str
 ) -> None:
-    assert_error(api.as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
+    assert_error(api.get_as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
 
 
 def test_t59_4_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
     api: Api, watched: Any
 ) -> None:
     watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
-    foreign, missing = api.as_owner("/jobs/bobs", "ada"), api.as_owner("/jobs/none", "ada")
+    foreign, missing = api.get_as_owner("/jobs/bobs", "ada"), api.get_as_owner("/jobs/none", "ada")
     assert_error(foreign, 403, "access_denied")
     assert foreign.data == missing.data
     different = set(foreign.headers.items()) ^ set(missing.headers.items())
     assert {name for name, _ in different} == {"X-Request-ID"}  # differs for each request
-    assert api.as_admin("/jobs/none").data == missing.data
+    assert api.get_as_admin("/jobs/none").data == missing.data
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_an_unknown_route_is_404(api: Api, path: str) -> None:
 
 def test_an_id_may_contain_slashes(api: Api) -> None:
     assert_error(api.get("/jobs/a/b"), 401, "authentication_required")
-    assert_error(api.as_owner("/jobs/a/b", "ada"), 403, "access_denied")
+    assert_error(api.get_as_owner("/jobs/a/b", "ada"), 403, "access_denied")
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
@@ -124,7 +124,7 @@ def test_a_method_that_is_not_allowed_is_405_with_allow(api: Api, path: str, met
 def test_a_bad_parameter_is_422_and_is_named(
     api: Api, path: str, parameter: str, value: Any
 ) -> None:
-    answer = api.as_admin(path, **{parameter: value})
+    answer = api.get_as_admin(path, **{parameter: value})
     error = assert_error(answer, 422, "validation_error", details=True)
     assert list(error["details"]) == [parameter]
     assert all(isinstance(message, str) for message in error["details"][parameter])
@@ -132,7 +132,7 @@ def test_a_bad_parameter_is_422_and_is_named(
 
 
 def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
-    answer = api.as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
+    answer = api.get_as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
     assert set(answer.json["error"]["details"]) == {"page", "per_page", "status"}
 
 
@@ -148,7 +148,7 @@ def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
 def test_a_window_outside_of_all_dates_or_given_twice_is_422(
     api: Api, path: str, query: dict[str, Any], parameter: str
 ) -> None:
-    answer = api.as_admin(path, **query)
+    answer = api.get_as_admin(path, **query)
     error = assert_error(answer, 422, "validation_error", details=True)
     assert list(error["details"]) == [parameter]
 
@@ -157,18 +157,18 @@ def test_a_window_outside_of_all_dates_or_given_twice_is_422(
     "query", [{"page": "1", "per_page": "100"}, {"status": ["a", ""]}, {"type": ""}, {"other": "x"}]
 )
 def test_a_good_or_unknown_parameter_is_no_error(api: Api, query: dict[str, Any]) -> None:
-    assert api.as_admin(QUEUE, **query).status_code == 200
+    assert api.get_as_admin(QUEUE, **query).status_code == 200
 
 
 def test_too_many_requests_are_429_for_their_owner_only(
     watched: Any, make_settings: Callable[..., Settings]
 ) -> None:
     api = Api(create_app(make_settings(rate_limit="2/hour"), watched.client))
-    assert [api.as_admin(STATS).status_code for _ in range(2)] == [200, 200]
-    refused = api.as_admin("/jobs")
+    assert [api.get_as_admin(STATS).status_code for _ in range(2)] == [200, 200]
+    refused = api.get_as_admin("/jobs")
     assert_error(refused, 429, "rate_limited")
     assert 0 < int(refused.headers["Retry-After"]) <= 3_600
-    assert api.as_owner("/jobs", "ada").status_code == 200
+    assert api.get_as_owner("/jobs", "ada").status_code == 200
     assert_error(api.get(STATS), 401, "authentication_required")
     assert api.get("/healthz").status_code == 200
 
@@ -181,7 +181,7 @@ def test_a_lost_storage_of_the_rate_limit_does_not_stop_the_monitor(
 
     monkeypatch.setattr(FixedWindowRateLimiter, "hit", away)
     api = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
-    assert api.as_admin(STATS).status_code == 200
+    assert api.get_as_admin(STATS).status_code == 200
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def away(make_settings: Callable[..., Settings]) -> Any:
 def test_a_database_that_is_away_is_503_with_retry_after_logged_once(
     away: Api, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = away.as_admin(path)
+    answer = away.get_as_admin(path)
     assert_error(answer, 503, "database_unavailable", details=path == "/readyz")
     assert int(answer.headers["Retry-After"]) > 0
     logged = [record for record in caplog.records if record.name.startswith("jobmon")]
@@ -227,7 +227,7 @@ def test_a_database_that_fails_or_refuses_is_503(
     api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
-    answer = api.as_admin("/jobs/some-id")
+    answer = api.get_as_admin("/jobs/some-id")
     assert_error(answer, 503, "database_unavailable")
     is_slow = isinstance(fault, ExecutionTimeout)
     assert answer.headers["Retry-After"] == ("10" if is_slow else "2")
@@ -330,7 +330,7 @@ def test_an_error_that_the_deployment_causes_is_503(
     fault = OperationFailure("quoted", DEPLOYMENT_ERRORS[name], {"codeName": name})
     monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
     for path in ("/jobs/some-id", "/dashboard/jobs/some-id"):
-        answer = api.as_admin(path)
+        answer = api.get_as_admin(path)
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
         assert "quoted" not in answer.text
@@ -344,7 +344,7 @@ def test_an_unknown_code_is_503_if_the_server_labels_it_as_transient(
 ) -> None:
     fault = OperationFailure("hidden", 999_999, {"errorLabels": [label]})
     monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
-    assert_error(api.as_admin("/jobs/some-id"), 503, "database_unavailable")
+    assert_error(api.get_as_admin("/jobs/some-id"), 503, "database_unavailable")
 
 
 # One of each kind that the driver handles differently.
@@ -402,7 +402,7 @@ def test_a_query_that_is_killed_on_the_server_is_503(
     create_indexes(real_api.app.extensions["jobmon_connection"])
     database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
     answer = Killed(database).during(
-        lambda: real_api.as_admin(path), lambda opid: ACTS[act](database, opid)
+        lambda: real_api.get_as_admin(path), lambda opid: ACTS[act](database, opid)
     )
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
@@ -423,7 +423,7 @@ def test_a_fault_of_jobmon_is_500_without_internals_and_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
     monkeypatch.setattr(JobLists, "page", fails_with(fault))
-    answer = api.as_admin(QUEUE)
+    answer = api.get_as_admin(QUEUE)
     assert_error(answer, 500, "server_error")
     assert "hidden" not in answer.text + str(answer.headers)
     assert "Traceback" not in answer.text
@@ -440,6 +440,6 @@ def fails_with(fault: Exception) -> Callable[..., Any]:
 
 
 def test_no_answer_may_be_cached(api: Api) -> None:
-    for answer in (api.as_admin(STATS), api.get(STATS), api.get("/healthz"), api.get("/nope")):
+    for answer in (api.get_as_admin(STATS), api.get(STATS), api.get("/healthz"), api.get("/nope")):
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -29,7 +29,7 @@ def test_two_apps_count_together_in_a_storage(
     settings = make_settings(rate_limit="5/hour", rate_limit_storage_uri=uri)
     one, two = (Api(create_app(settings, watched.client)) for _ in range(2))
     try:
-        codes = Counter(api.as_admin(STATS).status_code for api in [one, two] * 4)
+        codes = Counter(api.get_as_admin(STATS).status_code for api in [one, two] * 4)
         assert codes == {200: 5, 429: 3}
     finally:
         database.client.drop_database("limits")
@@ -41,7 +41,7 @@ def test_a_storage_that_is_away_stops_the_limit_and_not_the_monitor(
     uri = f"mongodb://127.0.0.1:{free_port()}"
     limits = {"rate_limit": "1/hour", "rate_limit_per_address": "1/hour"}
     api = Api(create_app(make_settings(rate_limit_storage_uri=uri, **limits), watched.client))
-    assert [api.as_admin(STATS).status_code for _ in range(3)] == [200, 200, 200]
+    assert [api.get_as_admin(STATS).status_code for _ in range(3)] == [200, 200, 200]
     assert caplog.text.count("rate limit not counted") == 2, "once for each limit"
 
 

@@ -27,7 +27,7 @@ def requests(lines: list[Any]) -> list[Any]:
 
 
 def test_a_request_is_one_line_with_user_route_and_duration(api: Api, lines: list[Any]) -> None:
-    answer = api.as_owner("/jobs/some-id", "alice")
+    answer = api.get_as_owner("/jobs/some-id", "alice")
     (line,) = requests(lines)
     duration_ms = line.pop("duration_ms")
     assert 0 < duration_ms < 60_000
@@ -63,7 +63,7 @@ def test_a_forged_token_names_no_user(api: Api, lines: list[Any]) -> None:
 
 def test_an_export_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -> None:
     api.app.extensions["jobmon_connection"].jobs.collection.insert_one({"jobId": "a"})
-    answer = api.as_admin("/admin/jobs/queue", format="ndjson")
+    answer = api.get_as_admin("/admin/jobs/queue", format="ndjson")
     sent = answer.get_data()
     answer.close()
     assert json.loads(sent.splitlines()[0])["jobId"] == "a"

@@ -295,17 +295,17 @@ def test_while_the_list_cannot_be_read_routes_are_503_and_come_back(
     assert [api.get(path).status_code for path in ("/healthz", "/docs")] == [200] * 2
     assert api.get("/readyz").status_code == 503
     # From it Prometheus learns that the database is away.
-    assert api.as_admin("/metrics").status_code == 200
-    assert api.as_owner("/metrics", "ada").status_code == 403
+    assert api.get_as_admin("/metrics").status_code == 200
+    assert api.get_as_owner("/metrics", "ada").status_code == 403
     listed.fault = None
-    assert [api.as_admin(path).status_code for path in ROUTES if path != "/jobs/x"] == [200] * 4
+    assert [api.get_as_admin(path).status_code for path in ROUTES if path != "/jobs/x"] == [200] * 4
 
 
 def test_a_user_who_may_not_read_the_list_is_one_warning_and_no_token_is_refused(
     api: Api, listed: Listed, caplog: pytest.LogCaptureFixture
 ) -> None:
     listed.fault = OperationFailure("not authorized", 13)
-    assert [api.as_admin("/jobs").status_code for _ in range(3)] == [200] * 3
+    assert [api.get_as_admin("/jobs").status_code for _ in range(3)] == [200] * 3
     assert caplog.text.count("may not read the list of revoked tokens") == 1
 
 
