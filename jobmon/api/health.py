@@ -100,7 +100,7 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
         503 if not, with the reason in `details.database`; also if the list of revoked tokens is
         lost.
         """
-        database = probe.look()
+        database = probe.check()
         if not database.ready:
             raise unavailable(
                 "database_unavailable",

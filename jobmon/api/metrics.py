@@ -148,7 +148,7 @@ class QueueMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families of one scrape."""
-        database = self._probe.look()
+        database = self._probe.check()
         yield _make_gauge("jobmon_database_up", "Whether the database responds.", database.answers)
         if database.readable is not None:
             about = "Whether jobmon's user may read the watched collections."

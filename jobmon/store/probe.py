@@ -14,7 +14,7 @@ from jobmon.store.failures import Failure, classify_failure, describe_error, is_
 log = logging.getLogger(__name__)
 
 KEEP_MS = 1_000
-_READ_WITHIN_S = 1.0
+_READ_TIMEOUT_S = 1.0
 _BUSY = "reading one document takes too long"
 _REASONS = {
     Failure.AWAY: "no server answers",
@@ -53,29 +53,29 @@ class DatabaseProbe:
     A failure is logged when it begins and when it ends, not with each check.
     """
 
-    def __init__(self, connection: Connection, within_ms: int) -> None:
+    def __init__(self, connection: Connection, timeout_ms: int) -> None:
         self._connection = connection
-        self._within_s = within_ms / 1_000
-        self._looks = SingleFlight(self._look, KEEP_MS)
+        self._timeout_s = timeout_ms / 1_000
+        self._checks = SingleFlight(self._run_check, KEEP_MS)
         self._reason: str | None = None
 
-    def look(self) -> DatabaseHealth:
+    def check(self) -> DatabaseHealth:
         """The health of the database, at most a second old."""
-        return self._looks.get()
+        return self._checks.get()
 
-    def _look(self) -> DatabaseHealth:
-        began, ping_ms = time.perf_counter(), None
+    def _run_check(self) -> DatabaseHealth:
+        started, ping_ms = time.perf_counter(), None
         try:
-            with pymongo.timeout(self._within_s):
+            with pymongo.timeout(self._timeout_s):
                 self._connection.ping()
-            ping_ms = round((time.perf_counter() - began) * 1_000, 1)
-            refused = self._refused()
+            ping_ms = round((time.perf_counter() - started) * 1_000, 1)
+            refused = self._list_refused()
         except _BusyError:
             return DatabaseHealth(
                 ping_ms=ping_ms, answers=True, readable=None, ready=True, reason=_BUSY
             )
-        except Exception as error:  # noqa: BLE001 - a probe answers, whatever it comes upon
-            return self._failed(error, ping_ms)
+        except Exception as error:  # noqa: BLE001 - any failure is a result
+            return self._explain_failure(error, ping_ms)
         if refused:
             reason = f"not authorized to read {', '.join(refused)}"
             self._report(reason)
@@ -85,24 +85,24 @@ class DatabaseProbe:
         self._report(None)
         return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=True, ready=True)
 
-    def _refused(self) -> list[str]:
+    def _list_refused(self) -> list[str]:
         """The names of the watched collections that the user may not read; _BusyError."""
         refused = []
-        for watched in (self._connection.jobs, self._connection.attempts):
-            if watched is None:
+        for collection in (self._connection.jobs, self._connection.attempts):
+            if collection is None:
                 continue
             try:
-                with pymongo.timeout(min(_READ_WITHIN_S, self._within_s)):
-                    watched.touch()
+                with pymongo.timeout(min(_READ_TIMEOUT_S, self._timeout_s)):
+                    collection.touch()
             except PyMongoError as error:
                 if error.timeout:
                     raise _BusyError from error
                 if not is_unauthorized(error):
                     raise
-                refused.append(watched.collection.name)
+                refused.append(collection.collection.name)
         return refused
 
-    def _failed(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
+    def _explain_failure(self, error: Exception, ping_ms: float | None) -> DatabaseHealth:
         failure = classify_failure(error)
         reason = _REASONS[failure]
         if isinstance(error, UnresolvedHostError):

@@ -93,7 +93,7 @@ class Rollup:
 class Answering:
     """A probe of a database that responds."""
 
-    def look(self) -> DatabaseHealth:
+    def check(self) -> DatabaseHealth:
         return DatabaseHealth(ping_ms=0.4, answers=True, readable=True, ready=True)
 
 

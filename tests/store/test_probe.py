@@ -33,18 +33,18 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     connection: Connection, database: Database[dict[str, Any]]
 ) -> None:
     probe = DatabaseProbe(connection, 2_000)
-    assert probe.look().readable is True
+    assert probe.check().readable is True
     slow = {"failCommands": ["find"], "namespace": f"{database.name}.jobs"}
     slow |= {"blockConnection": True, "blockTimeMS": 3_000}
     admin = database.client.admin
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
-        health = eventually(lambda: (it := probe.look()).readable is None and it)
+        health = eventually(lambda: (it := probe.check()).readable is None and it)
         assert (health.answers, health.ready) == (True, True)
         assert health.reason == "reading one document takes too long"
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
-    eventually(lambda: probe.look().readable)
+    eventually(lambda: probe.check().readable)
 
 
 def test_concurrent_callers_share_one_check(
@@ -55,9 +55,9 @@ def test_concurrent_callers_share_one_check(
     monkeypatch.setattr(ReadCollection, "touch", lambda it: (reads.append(it), touch(it)))
     probe = DatabaseProbe(connection, 2_000)
     with ThreadPoolExecutor(20) as pool:
-        looks = set(pool.map(lambda _: probe.look(), range(200)))
-    assert len(reads) == 2 * len(looks), "one of each collection"
-    assert len(looks) < 20
+        results = set(pool.map(lambda _: probe.check(), range(200)))
+    assert len(reads) == 2 * len(results), "one of each collection"
+    assert len(results) < 20
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_every_failure_has_a_reason_and_is_logged_once(
 
     with monkeypatch.context() as failing:
         failing.setattr(ReadCollection, "touch", fail)
-        health = [probe.look() for _ in range(3)][-1]
+        health = [probe.check() for _ in range(3)][-1]
     assert (health.answers, health.readable, health.ready) == (answers, readable, False)
     assert health.reason
     assert "quoted" not in health.reason
-    assert probe.look().ready
+    assert probe.check().ready
     levels = [record.levelname for record in caplog.records]
     assert levels == ["ERROR", "WARNING"]
