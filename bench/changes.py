@@ -1,9 +1,9 @@
-"""What keeping up costs: a queue with 1,000 changes a second, with and without a collector.
+"""What a collector costs at 1,000 changes a second.
 
     .venv/bin/python bench/changes.py --jobs 1000000
 
-Prints the CPU that the database and the collector use, as shares of one core, and how long answers
-take meanwhile. A change is one of a job; each job also has an attempt, which is written twice.
+Prints the CPU of the database, with and without a collector, and of the collector, as shares of a
+core, and the latency of answers. A change is a write to a job; its attempt is written twice more.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
-from scale import SECRET, Client, await_built, collecting, cpu_s, fill, serving
+from scale import SECRET, Client, await_built, collecting, fill, read_cpu_s, serving
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
@@ -45,7 +45,7 @@ ROUTES = (
 
 
 def write(uri: str, stop: Event, done: Any) -> None:
-    """Enqueue, lease and finish jobs, three changes each with an attempt, at a steady pace."""
+    """Enqueue, lease and finish jobs at a steady rate."""
     client = MongoClient[dict[str, Any]](uri)
     database, pace = client.get_default_database(), CHANGES_A_SECOND / WRITERS
 
@@ -67,7 +67,7 @@ def write(uri: str, stop: Event, done: Any) -> None:
 
 
 def change_a_job(database: Database[dict[str, Any]]) -> None:
-    """From queued by leased to succeeded, as a producer and a worker would."""
+    """Write a job that is queued, leased and succeeded."""
     jobs, attempts = database.jobs, database.job_attempts
     job_id, attempt_id, now = ObjectId(), ObjectId(), datetime.now(UTC)
     common = {"jobId": str(job_id), "type": f"type-{int(now.timestamp()) % 8}"}
@@ -83,7 +83,7 @@ def change_a_job(database: Database[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True)
 class Observed:
-    """Shares of a core that processes used, how many jobs changed a second, and latencies."""
+    """Shares of a core by process, changes a second, and latencies."""
 
     shares: list[float]
     changes: float
@@ -91,27 +91,29 @@ class Observed:
 
 
 def observe(uri: str, seconds: float, pids: list[int], clients: Sequence[Client] = ()) -> Observed:
-    """What happens while the queue changes and the clients, if any, ask in turn."""
+    """Measure while the queue changes and the clients, if any, send requests in turn."""
     stop, done = multiprocessing.Event(), multiprocessing.Value("q", 0)
     writer = multiprocessing.Process(target=write, args=[uri, stop, done])
     writer.start()
-    time.sleep(5)
-    cpu, written, started = [cpu_s(pid) for pid in pids], done.value, time.monotonic()
-    took_ms: list[float] = []
-    turn = itertools.cycle(clients)
-    while time.monotonic() < started + seconds:
-        if not clients:
-            time.sleep(0.1)
-            continue
-        asked_at = time.perf_counter()
-        next(turn).ask()
-        took_ms.append((time.perf_counter() - asked_at) * 1_000)
-        time.sleep(0.01)
-    elapsed = time.monotonic() - started
-    shares = [(cpu_s(pid) - was) / elapsed for pid, was in zip(pids, cpu, strict=True)]
-    changes = (done.value - written) / elapsed
-    stop.set()
-    writer.join()
+    try:
+        time.sleep(5)
+        cpu, written, started = [read_cpu_s(pid) for pid in pids], done.value, time.monotonic()
+        took_ms: list[float] = []
+        cycle = itertools.cycle(clients)
+        while time.monotonic() < started + seconds:
+            if not clients:
+                time.sleep(0.1)
+                continue
+            sent_at = time.perf_counter()
+            next(cycle).ask()
+            took_ms.append((time.perf_counter() - sent_at) * 1_000)
+            time.sleep(0.01)
+        elapsed = time.monotonic() - started
+        shares = [(read_cpu_s(pid) - was) / elapsed for pid, was in zip(pids, cpu, strict=True)]
+        changes = (done.value - written) / elapsed
+    finally:
+        stop.set()
+        writer.join()
     return Observed(shares, changes, took_ms)
 
 
@@ -132,39 +134,39 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
     uri = server.uri.replace("/?", "/jobmon?")
     fill(uri, jobs)
     connection = Connection(Settings(mongo_uri=uri))
-    without = observe(uri, seconds, [server.pid])
-    tell("without a collector", without)
+    alone = observe(uri, seconds, [server.pid])
+    report("without a collector", alone)
     with collecting(uri) as collector:
         await_built(connection, collector)
         time.sleep(20)
         pids = [server.pid, collector]
-        used, at = [cpu_s(pid) for pid in pids], time.monotonic()
+        used, at = [read_cpu_s(pid) for pid in pids], time.monotonic()
         time.sleep(10)
         idle = [
-            (cpu_s(pid) - was) / (time.monotonic() - at)
+            (read_cpu_s(pid) - was) / (time.monotonic() - at)
             for pid, was in zip(pids, used, strict=True)
         ]
         print(f"at rest: database {idle[0]:.1%}, collector {idle[1]:.1%} of a core", flush=True)
-        beside = observe(uri, seconds, pids)
-        tell("with a collector", beside)
-        ratio = (beside.shares[0] / beside.changes) / (without.shares[0] / without.changes)
-        thousand_ms = beside.shares[1] / beside.changes * 1_000_000
+        collected = observe(uri, seconds, pids)
+        report("with a collector", collected)
+        ratio = (collected.shares[0] / collected.changes) / (alone.shares[0] / alone.changes)
+        thousand_ms = collected.shares[1] / collected.changes * 1_000_000
         print(f"the database's CPU for a change is {ratio:.2f} times that without a collector;")
         print(f"the collector's is {thousand_ms:.0f} ms for a thousand changes", flush=True)
         with serving(uri) as (port, _):
             with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
                 token = issue_token("user-1", "admin", timedelta(hours=1))
-            asked = observe(uri, seconds, pids, [Client(port, path, token) for path in ROUTES])
+            viewed = observe(uri, seconds, pids, [Client(port, path, token) for path in ROUTES])
             p50, p99 = (
-                statistics.median(asked.took_ms),
-                statistics.quantiles(asked.took_ms, n=100)[-1],
+                statistics.median(viewed.took_ms),
+                statistics.quantiles(viewed.took_ms, n=100)[-1],
             )
-            tell("with a collector and viewers", asked)
-            print(f"{len(asked.took_ms)} answers meanwhile: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+            report("with a collector and viewers", viewed)
+            print(f"{len(viewed.took_ms)} answers meanwhile: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     connection.client.close()
 
 
-def tell(when: str, observed: Observed) -> None:
+def report(when: str, observed: Observed) -> None:
     shares = zip(("database", "collector"), observed.shares, strict=False)
     used = ", ".join(f"{name} {share:.1%}" for name, share in shares)
     print(f"{when}: {used} of a core at {observed.changes:.0f} changes/s", flush=True)

@@ -1,9 +1,9 @@
-"""Open dashboards: what 200 of them cost the service and its database at a million jobs.
+"""What 200 open dashboards cost the service and its database at a million jobs.
 
     .venv/bin/python bench/dashboards.py --jobs 1000000 --dashboards 200
 
-Each asks every second for the overview's figures, and every ten for its charts, as the page
-does: only for what it does not have already. Jobs change meanwhile.
+Each requests the overview every second and its charts every ten seconds, with the ETag that it has,
+as the page does. Jobs change meanwhile.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 from changes import change_a_job
 from pymongo import MongoClient
 from pymongo.database import Database
-from scale import SECRET, collecting, cpu_s, family, fill, serving
+from scale import SECRET, collecting, fill, find_family, read_cpu_s, serving
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
@@ -29,13 +29,13 @@ from jobmon.rollup.documents import PROGRESS
 from jobmon.settings import Settings
 from jobmon.web.auth import issue_token
 
-FIGURES, CHARTS = "/dashboard/overview?range=1h&by=-queued", "/dashboard/charts?range=1h"
+OVERVIEW, CHARTS = "/dashboard/overview?range=1h&by=-queued", "/dashboard/charts?range=1h"
 EVERY_S = 1.0
 CHARTS_EVERY = 10
 
 
 class Dashboard(threading.Thread):
-    """A page that somebody has open."""
+    """An open page."""
 
     def __init__(self, port: int, token: str, first_s: float, until: float) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Dashboard(threading.Thread):
         number = 0
         while self._next < self._until:
             time.sleep(max(0.0, self._next - time.monotonic()))
-            self._ask(FIGURES)
+            self._ask(OVERVIEW)
             if number % CHARTS_EVERY == 0:
                 self._ask(CHARTS)
             number += 1
@@ -98,7 +98,7 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
             stop = threading.Event()
             writer = threading.Thread(target=change_jobs, args=[client.jobmon, stop])
             writer.start()
-            before, cpu = queries(client), sum(map(cpu_s, family(web)))
+            before, cpu = count_queries(client), sum(map(read_cpu_s, find_family(web)))
             now = time.monotonic()
             pages = [
                 Dashboard(port, token, now + EVERY_S * each / number, now + seconds)
@@ -111,26 +111,31 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
                 page.join()
             stop.set()
             writer.join()
-            report(number, seconds, queries(client) - before, sum(map(cpu_s, family(web))) - cpu)
+            report(
+                number,
+                seconds,
+                count_queries(client) - before,
+                sum(map(read_cpu_s, find_family(web))) - cpu,
+            )
             if pages:
                 report_answers(pages)
 
 
 def change_jobs(database: Database[dict[str, Any]], stop: threading.Event) -> None:
-    """Some hundred changes a second."""
+    """Make some hundred changes a second."""
     while not stop.wait(0.03):
         change_a_job(database)
 
 
-def queries(client: MongoClient[dict[str, Any]]) -> int:
-    """How many queries and commands (find, aggregate, count) the server has answered."""
+def count_queries(client: MongoClient[dict[str, Any]]) -> int:
+    """The number of queries (find, aggregate, count) that the server has answered."""
     metrics = client.admin.command("serverStatus")["metrics"]["commands"]
     return sum(int(metrics[name]["total"]) for name in ("find", "aggregate", "count"))
 
 
-def report(number: int, seconds: float, asked: int, cpu: float) -> None:
+def report(number: int, seconds: float, queries: int, cpu: float) -> None:
     print(
-        f"{number} dashboards: {asked / seconds:.1f} queries/s in all, the collector's included; "
+        f"{number} dashboards: {queries / seconds:.1f} queries/s, including the collector's; "
         f"web {cpu / seconds:.0%} of a core",
         flush=True,
     )

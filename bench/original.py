@@ -1,4 +1,4 @@
-"""The answers of the original design, for comparison: counted anew for every request."""
+"""The original design's answers, for comparison: every request counts the jobs."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,11 +14,13 @@ routes.before_request(auth.require_admin)
 
 
 def jobs() -> Any:
-    return current_app.extensions["jobmon_connection"].jobs
+    """The watched collection, as the driver's object."""
+    return current_app.extensions["jobmon_connection"].jobs.collection
 
 
 @routes.get("/stats")
 def stats() -> dict[str, Any]:
+    """Counts by status, by a `$group`."""
     groups = jobs().aggregate([{"$group": {"_id": "$status", "count": {"$sum": 1}}}])
     oldest = jobs().find_one({"status": "queued"}, sort=[("createdAt", 1)])
     now = datetime.now(UTC)
@@ -33,15 +35,16 @@ def stats() -> dict[str, Any]:
 
 @routes.get("/queue")
 def queue() -> dict[str, Any]:
-    wanted = {name: request.args[name] for name in ("status", "type") if name in request.args}
+    """A page of jobs by `skip`, and their exact number."""
+    query = {name: request.args[name] for name in ("status", "type") if name in request.args}
     page, per_page = int(request.args.get("page", 1)), int(request.args.get("per_page", 20))
-    found = jobs().find(wanted, {"payload": 0}).sort("createdAt", -1)
+    found = jobs().find(query, {"payload": 0}).sort("createdAt", -1)
     data = [str(job) for job in found.skip((page - 1) * per_page).limit(per_page)]
-    return {"total": jobs().count_documents(wanted), "data": data}
+    return {"total": jobs().count_documents(query), "data": data}
 
 
 def create(settings: Settings | None = None) -> Flask:
-    """jobmon with the original answers beside its own."""
+    """jobmon with the original design's routes in addition to its own."""
     app = create_app(settings)
     app.register_blueprint(routes)
     return app

@@ -1,11 +1,11 @@
-"""What an answer costs at N jobs, and what it would cost the original way, as ratios in one run.
+"""What an answer costs at N jobs, compared with the original design.
 
     .venv/bin/python bench/scale.py --jobs 10000 1000000
 
-For each N: a real MongoDB is filled (96 % succeeded, 8 types, 30 days), a collector counts it, and
-answers are asked for: in one process, by one client of gunicorn, and by 32. Prints a table: p50 in
-ms in one process and by HTTP, answers a second to 32 clients, and p50 by HTTP at the greatest N as
-a multiple of that at the least.
+For each N: fills a real MongoDB (96% succeeded, 8 types, 30 days), lets a collector count it, and
+requests every answer in one process, by one client of gunicorn, and by 32 clients. Prints a table:
+p50 in ms in one process and by HTTP, answers a second to 32 clients, and the ratio of p50 by HTTP
+at the largest N to that at the smallest.
 """
 
 import argparse
@@ -53,29 +53,32 @@ STOPS_WITHIN_S = 60
 
 
 def fill(uri: str, count: int) -> float:
-    """Insert `count` jobs, an attempt for each that was tried, and the indexes; seconds taken."""
+    """Insert `count` jobs, an attempt for each finished one, and the indexes; returns seconds."""
     started = time.monotonic()
     starts = range(0, count, BATCH)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill_part, [uri] * len(starts), starts, [count] * len(starts)))
-    with MongoClient[dict[str, Any]](uri) as client:  # no time limit: an index takes minutes
+    with MongoClient[dict[str, Any]](
+        uri
+    ) as client:  # without a time limit: an index may take minutes
         create_indexes(Connection(Settings(mongo_uri=uri), client))
     return time.monotonic() - started
 
 
 def fill_part(uri: str, start: int, count: int) -> None:
+    """Insert the jobs from number `start` on, a batch of them."""
     pick = random.Random(start)  # noqa: S311
     first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
     numbers = range(start, min(start + BATCH, count))
-    jobs = [job(number, first + step * number, pick) for number in numbers]
+    jobs = [make_job(number, first + step * number, pick) for number in numbers]
     with MongoClient[dict[str, Any]](uri) as client:
         database = client.get_default_database()
         database.jobs.insert_many(jobs, ordered=False)
-        attempts = [attempt(tried, pick) for tried in jobs if tried["finishedAt"]]
+        attempts = [make_attempt(job, pick) for job in jobs if job["finishedAt"]]
         database.job_attempts.insert_many(attempts, ordered=False)
 
 
-def job(number: int, created_at: datetime, pick: random.Random) -> dict[str, Any]:
+def make_job(number: int, created_at: datetime, pick: random.Random) -> dict[str, Any]:
     second = int(created_at.timestamp()).to_bytes(4, "big")
     status = pick.choice(STATUSES)
     finished_at = created_at + timedelta(seconds=pick.expovariate(0.1))
@@ -96,22 +99,22 @@ def job(number: int, created_at: datetime, pick: random.Random) -> dict[str, Any
     }
 
 
-def attempt(tried: dict[str, Any], pick: random.Random) -> dict[str, Any]:
+def make_attempt(job: dict[str, Any], pick: random.Random) -> dict[str, Any]:
     ran = timedelta(milliseconds=pick.expovariate(0.005))
     return {
-        "jobId": tried["jobId"],
+        "jobId": job["jobId"],
         "attemptNumber": 1,
-        "status": "succeeded" if tried["status"] == "succeeded" else "failed",
+        "status": "succeeded" if job["status"] == "succeeded" else "failed",
         "workerId": f"worker-{pick.randrange(8)}",
-        "startedAt": max(tried["createdAt"], tried["finishedAt"] - ran),
-        "finishedAt": tried["finishedAt"],
+        "startedAt": max(job["createdAt"], job["finishedAt"] - ran),
+        "finishedAt": job["finishedAt"],
         "error": None,
     }
 
 
 @contextmanager
 def serving(uri: str) -> Iterator[tuple[int, int]]:
-    """gunicorn with jobmon's routes and the original ones; its port and process id."""
+    """Run gunicorn with jobmon's routes and the original ones; yields its port and process id."""
     port = free_port()
     environment = dict(os.environ) | {
         "JOBMON_MONGO_URI": uri,
@@ -128,7 +131,8 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
         "original:create()",
     ]
     command += ["--log-level", "warning"]
-    process = subprocess.Popen([sys.executable, *command], env=environment)
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+    process = subprocess.Popen([sys.executable, *command], env=environment, stderr=log)
     try:
         while True:
             try:
@@ -136,7 +140,8 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
                 break
             except OSError:
                 if process.poll() is not None:
-                    sys.exit("gunicorn did not start")
+                    log.seek(0)
+                    sys.exit(f"gunicorn did not start: {log.read()}")
                 time.sleep(0.1)
         yield port, process.pid
     finally:
@@ -149,7 +154,7 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def collecting(uri: str) -> Iterator[int]:
-    """A collector; its process id."""
+    """Run a collector; yields its process id."""
     environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
     command = [sys.executable, "-m", "jobmon.cli", "collector"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -163,64 +168,68 @@ def collecting(uri: str) -> Iterator[int]:
             process.kill()
 
 
-def family(pid: int) -> list[int]:
-    """A process and its children."""
+def find_family(pid: int) -> list[int]:
+    """The process ids of a process and of its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *map(int, children)]
 
 
-def cpu_s(pid: int) -> float:
+def read_cpu_s(pid: int) -> float:
     """The CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory_mib(pids: list[int]) -> int:
-    """The most that each of these processes ever had in memory, added up."""
+def read_peak_mib(pids: list[int]) -> int:
+    """The sum of the peak memory of these processes."""
     peaks = [Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1] for pid in pids]
     return sum(int(peak.split()[0]) for peak in peaks) // 1_024
 
 
 class Client:
-    """A connection that is kept alive, and no more of HTTP than that needs.
+    """A client with a kept-alive connection and just enough HTTP.
 
-    A client of the standard library takes longer for a request than the service does.
+    The standard library's client takes longer for a request than the service does.
     """
 
     def __init__(self, port: int, path: str, token: str) -> None:
         self._path = path
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=600)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._socket: socket.socket | None = None
         headers = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n"
         self._request = f"GET {path} HTTP/1.1\r\n{headers}".encode()
 
     def ask(self) -> None:
         """Send the request and read the whole answer; RuntimeError unless it is a 200."""
+        if self._socket is None:
+            self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=600)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.sendall(self._request)
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:
-            data += self._more()
+            data += self._receive(self._socket)
         head = data[:end].lower()
         if not head.startswith(b"http/1.1 200 "):
             raise RuntimeError(f"{self._path}: {data[:300]!r}")
         length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
         missing = length - (len(data) - end - 4)
         while missing > 0:
-            missing -= len(self._more())
+            missing -= len(self._receive(self._socket))
 
     def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
 
-    def _more(self) -> bytes:
-        received = self._socket.recv(1 << 16)
+    def _receive(self, connection: socket.socket) -> bytes:
+        received = connection.recv(1 << 16)
         if not received:
-            raise RuntimeError(f"{self._path}: the service hung up")
+            raise RuntimeError(f"{self._path}: the service closed the connection")
         return received
 
 
 def ask(port: int, path: str, token: str) -> None:
-    """Ask once, on a connection of its own."""
+    """Send one request, on a connection of its own."""
     client = Client(port, path, token)
     try:
         client.ask()
@@ -228,7 +237,7 @@ def ask(port: int, path: str, token: str) -> None:
         client.close()
 
 
-def inside(client: FlaskClient, path: str, token: str) -> float:
+def time_inside(client: FlaskClient, path: str, token: str) -> float:
     """p50 in ms in this process, without HTTP."""
     headers = {"Authorization": f"Bearer {token}"}
 
@@ -236,11 +245,11 @@ def inside(client: FlaskClient, path: str, token: str) -> float:
         if client.get(path, headers=headers).status_code != 200:
             raise RuntimeError(path)
 
-    return p50(answer, 2)
+    return time_p50(answer, 2)
 
 
-def p50(answer: Callable[[], object], seconds: float) -> float:
-    """The median of what an answer takes, in ms; of three answers at the least."""
+def time_p50(answer: Callable[[], object], seconds: float) -> float:
+    """The median time of an answer in ms, of at least three answers."""
     took: list[float] = []
     until = time.monotonic() + seconds
     while len(took) < 3 or time.monotonic() < until:
@@ -250,15 +259,15 @@ def p50(answer: Callable[[], object], seconds: float) -> float:
     return statistics.median(took)
 
 
-def alone(port: int, path: str, token: str, seconds: float = 3) -> float:
+def time_alone(port: int, path: str, token: str, seconds: float = 3) -> float:
     """p50 in ms for one client."""
     client = Client(port, path, token)
-    took_ms = p50(client.ask, seconds)
+    took_ms = time_p50(client.ask, seconds)
     client.close()
     return took_ms
 
 
-def together(port: int, path: str, token: str, seconds: float = 5) -> float:
+def measure_rate(port: int, path: str, token: str, seconds: float = 5) -> float:
     """Answers a second for 32 clients."""
     answers = 0
     lock = threading.Lock()
@@ -284,20 +293,20 @@ def together(port: int, path: str, token: str, seconds: float = 5) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an answer takes: p50 in ms without HTTP and by HTTP, answers a second to 32 clients."""
+    """p50 of an answer in ms without HTTP and by HTTP, and answers a second to 32 clients."""
 
     inside_ms: float
     alone_ms: float
-    together: float
+    rate: float
 
 
-def paths(connection: Connection, count: int) -> dict[str, str]:
-    """What is asked, by name."""
+def list_paths(connection: Connection, count: int) -> dict[str, str]:
+    """The requested paths, by name."""
     depth = min(DEEP, count // 2)
     deep = JobLists(connection, Redactor()).page(JobFilter(), page=depth // 20, per_page=20)
     cursor = deep.next_cursor.encode() if deep.next_cursor else ""
 
-    def since(days: int) -> str:
+    def format_start(days: int) -> str:
         return f"?from={datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
 
     return {
@@ -309,9 +318,9 @@ def paths(connection: Connection, count: int) -> dict[str, str]:
         "450,000 deep by cursor": f"/admin/jobs/queue?cursor={cursor}",
         "one owner's jobs": "/jobs",
         "time series, an hour": "/admin/jobs/timeseries",
-        "time series, a day": f"/admin/jobs/timeseries{since(1)}",
-        "time series, a month": f"/admin/jobs/timeseries{since(30)}",
-        "types, a day": f"/admin/jobs/types{since(1)}",
+        "time series, a day": f"/admin/jobs/timeseries{format_start(1)}",
+        "time series, a month": f"/admin/jobs/timeseries{format_start(30)}",
+        "types, a day": f"/admin/jobs/types{format_start(1)}",
         "a job": f"/jobs/{count // 2:032x}",
         "original: stats": "/original/stats",
         "original: first page": "/original/queue",
@@ -321,11 +330,13 @@ def paths(connection: Connection, count: int) -> dict[str, str]:
 
 
 def measure(count: int, folder: Path) -> dict[str, Cost]:
-    """What every answer costs with `count` jobs."""
+    """The cost of every answer with `count` jobs."""
     with Mongod(folder / str(count), cache_gb=8) as server:
         uri = server.uri.replace("/?", "/jobmon?")
         print(f"{count:,} jobs: filled in {fill(uri, count):.0f} s", flush=True)
-        settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, query_timeout_ms=120_000)
+        settings = Settings(
+            mongo_uri=uri, jwt_secret_key=SECRET, query_timeout_ms=120_000, log_level="ERROR"
+        )
         connection = Connection(settings)
         with collecting(uri) as collector, serving(uri) as (port, web):
             await_built(connection, collector)
@@ -333,17 +344,17 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
             with app.app_context():
                 token = issue_token("user-7", "admin", timedelta(hours=9))
             costs = {}
-            for name, path in paths(connection, count).items():
+            for name, path in list_paths(connection, count).items():
                 costs[name] = Cost(
-                    inside(app.test_client(), path, token),
-                    alone(port, path, token),
-                    together(port, path, token),
+                    time_inside(app.test_client(), path, token),
+                    time_alone(port, path, token),
+                    measure_rate(port, path, token),
                 )
                 print(f"  {name}: {costs[name]}", flush=True)
             app.extensions["jobmon_connection"].client.close()
             print(
-                f"memory: collector {memory_mib([collector])} MiB, "
-                f"web with two workers {memory_mib(family(web))} MiB",
+                f"memory: collector {read_peak_mib([collector])} MiB, "
+                f"web with two workers {read_peak_mib(find_family(web))} MiB",
                 flush=True,
             )
         connection.client.close()
@@ -351,25 +362,25 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
 
 
 def await_built(connection: Connection, collector: int) -> None:
-    """Wait for the first build of counts and history, and say what it took."""
+    """Wait for the first count of jobs and history, and print what it took."""
     reader, started = RollupReader(connection), time.monotonic()
     while reader.stats() is None:
         time.sleep(0.1)
     took_s = time.monotonic() - started
-    print(f"first build: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)
+    print(f"first count: {took_s:.1f} s, {read_cpu_s(collector):.1f} s CPU", flush=True)
     while "completeUntil" not in (
         rollup_database(connection).state.find_one({"name": PROGRESS}) or {}
     ):
         time.sleep(0.1)
     took_s = time.monotonic() - started
-    print(f"history: {took_s:.1f} s, {cpu_s(collector):.1f} s CPU", flush=True)
+    print(f"history: {took_s:.1f} s, {read_cpu_s(collector):.1f} s CPU", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
     sizes = parser.parse_args().jobs
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
         results = {count: measure(count, folder) for count in sizes}
@@ -380,12 +391,12 @@ def main() -> None:
     print("| --- |" + " --- |" * (len(sizes) + 1))
     for name in results[sizes[0]]:
         costs = [results[count][name] for count in sizes]
-        cells = [f"{c.inside_ms:.2f} / {c.alone_ms:.2f} ms, {c.together:,.1f}/s" for c in costs]
+        cells = [f"{c.inside_ms:.2f} / {c.alone_ms:.2f} ms, {c.rate:,.1f}/s" for c in costs]
         ratio = costs[-1].alone_ms / costs[0].alone_ms
         print(f"| {name} | " + " | ".join(cells) + f" | {ratio:.2f} |")
     for count in sizes:
-        ahead = results[count]["stats"].together / results[count]["original: stats"].together
-        print(f"stats at {count:,} jobs, 32 clients: {ahead:.0f} times the original's rate")
+        ratio = results[count]["stats"].rate / results[count]["original: stats"].rate
+        print(f"stats at {count:,} jobs, 32 clients: {ratio:.0f} times the original's rate")
 
 
 if __name__ == "__main__":

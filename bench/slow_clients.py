@@ -97,7 +97,7 @@ def main() -> int:
     parser.add_argument("--worker-class", help="instead of jobmon's own")
     parser.add_argument("--only", help="kinds whose name contains this")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
         with Mongod(folder, cache_gb=1) as server:

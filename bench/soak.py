@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--jobs", type=int, default=50_000)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
         with ExitStack() as running:
