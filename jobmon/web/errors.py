@@ -4,6 +4,7 @@ A fault is logged once, with its cause; the caller gets neither stack nor query.
 """
 
 import logging
+from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -49,6 +50,7 @@ _CODES = {
 }
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
     """A failure that is answered to the caller.
 
@@ -57,23 +59,16 @@ class ApiError(Exception):
     >>> raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
     """
 
-    def __init__(
-        self,
-        status: HTTPStatus,
-        code: str,
-        message: str,
-        *,
-        details: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-        failure: Failure | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.details = details
-        self.headers = headers or {}
-        self.failure = failure
+    status: HTTPStatus
+    code: str
+    message: str
+    _: KW_ONLY
+    details: dict[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    failure: Failure | None = None
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def unavailable(
