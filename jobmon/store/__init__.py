@@ -1,1 +1,1 @@
-"""Everything that talks to MongoDB to read the watched collections."""
+"""Reads the watched collections, and nothing else."""

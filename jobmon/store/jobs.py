@@ -81,13 +81,13 @@ class JobStore:
         embedded = job.get("attempts")
         if not isinstance(embedded, list):
             return []
-        names = (
+        mapping = (
             self._attempts.mapping
             if self._attempts is not None
             else FieldMapping.from_attempt_fields()
         )
         return [
-            {"attemptNumber": number, **names.to_contract(attempt)}
+            {"attemptNumber": number, **mapping.to_contract(attempt)}
             for number, attempt in enumerate(embedded, start=1)
             if isinstance(attempt, dict)
         ][-MAX_ATTEMPTS_SHOWN:]

@@ -194,19 +194,19 @@ class JobLists:
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
         """Jobs by id, 1,000 at most, which no index has in order: summaries sorted in memory."""
-        names = self._jobs.mapping
+        mapping = self._jobs.mapping
         pipeline: list[Document] = [
             {"$match": job_filter.match()},
             {"$project": dict.fromkeys(_SUMMARY_FIELDS, True)},
-            {"$sort": dict(names.translate_order(order))},
+            {"$sort": dict(mapping.translate_order(order))},
             {"$skip": skip},
             {"$limit": limit},
         ]
         jobs = self._jobs.aggregate(
             pipeline,
-            index=job_filter.choose_index(names),
+            index=job_filter.choose_index(mapping),
             batch_size=limit + 1,
-            transform=lambda document: _summarize(names.to_contract(document)),
+            transform=lambda document: _summarize(mapping.to_contract(document)),
         )
         return _select_owned(jobs, job_filter)
 

@@ -19,9 +19,9 @@ def queue_key(deployment: str | None, database: str, settings: Settings) -> str:
     """
     profile, jobs = Profile.from_settings(settings), settings.jobs_collection
     mappings: dict[str, Any] = {
-        kind: {"fields": dict(names.paths), "statuses": dict(names.statuses)}
-        for kind, names in (("jobs", profile.jobs), ("attempts", profile.attempts))
-        if names is not None
+        kind: {"fields": dict(mapping.paths), "statuses": dict(mapping.statuses)}
+        for kind, mapping in (("jobs", profile.jobs), ("attempts", profile.attempts))
+        if mapping is not None
     }
     identity = {
         "deployment": deployment,
