@@ -24,14 +24,13 @@ from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import WAITING_STATUSES, AttemptStatus, JobStatus
 
 Document = dict[str, Any]
 
 DEFAULT_LEASE_MS = 30_000
 DEFAULT_MAX_ATTEMPTS = 5
 _MAX_RECOVERED = 1_000
-_WAITING = [JobStatus.QUEUED.value, JobStatus.FAILED.value]
 
 
 class LeaseLostError(Exception):
@@ -157,7 +156,10 @@ class JobQueue:
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
         # "Not after now" also finds a nextRunAt that is null or missing.
-        due: Document = {"status": {"$in": _WAITING}, "nextRunAt": {"$not": {"$gt": now}}}
+        due: Document = {
+            "status": {"$in": list(WAITING_STATUSES)},
+            "nextRunAt": {"$not": {"$gt": now}},
+        }
         if types is not None:
             due["type"] = {"$in": list(types)}
         job = self._jobs.find_one_and_update(
@@ -235,7 +237,7 @@ class JobQueue:
         """
         now = self._now()
         before = self._jobs.find_one_and_update(
-            {"jobId": job_id, "status": {"$in": [*_WAITING, JobStatus.LEASED.value]}},
+            {"jobId": job_id, "status": {"$in": [*WAITING_STATUSES, JobStatus.LEASED.value]}},
             {"$set": _finished(JobStatus.CANCELLED, now) | {"updatedAt": now}},
         )
         if before is not None and before["status"] == JobStatus.LEASED.value:

@@ -31,7 +31,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from pymongo.errors import PyMongoError
 
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import Histogram as Durations
 from jobmon.rollup.histogram import rounded_ms
@@ -56,7 +56,6 @@ MAX_UNKNOWN_STATUSES = 10
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
 HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_OUTCOMES = tuple(status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING)
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # one more series for each counter
 
@@ -274,9 +273,8 @@ class QueueMetrics(Collector):
             labels=["type"],
         )
         for job_type, tally in folded.items():
-            for (
-                outcome
-            ) in _OUTCOMES:  # zeros too: Prometheus does not see an increase from no sample
+            # Zeros too: Prometheus does not see an increase from no sample.
+            for outcome in FINAL_ATTEMPT_STATUSES:
                 attempts.add_metric([outcome, job_type], tally.outcomes[outcome])
             enqueued.add_metric([job_type], tally.enqueued)
             dead.add_metric([job_type], tally.dlq)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
-from jobmon.domain import FINAL_STATUSES, AttemptStatus, JobStatus
+from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, AttemptStatus, JobStatus
 from jobmon.humanize import duration
 
 # An attempt may have pages of stack trace; the JSON API has all attempts.
@@ -104,7 +104,7 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
             to_come=not expired,
             alarming=expired,
         )
-    elif job.status in (JobStatus.QUEUED, JobStatus.FAILED) and job.next_run_at:
+    elif job.status in WAITING_STATUSES and job.next_run_at:
         count = job.attempt_count
         number = None if count is None else count + 1
         most = job.max_attempts

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo.errors import ExecutionTimeout
 
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import FINAL_ATTEMPT_STATUSES, FINAL_STATUSES, AttemptStatus, JobStatus
 from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, Level, printable, problem, warning
 from jobmon.store.connection import Connection
@@ -41,9 +41,7 @@ class Field:
 
 _NUMBER = ("int", "long", "double")
 _DATE, _TEXT = ("date",), ("string",)
-_FINISHED = (JobStatus.SUCCEEDED, JobStatus.DLQ, JobStatus.CANCELLED)
 _FAILED = (JobStatus.FAILED, JobStatus.DLQ)
-_ENDED_ATTEMPTS = (AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.EXPIRED)
 
 JOB_FIELDS = (
     Field("jobId", _TEXT, "a job cannot be opened or followed", essential=True),
@@ -59,7 +57,7 @@ JOB_FIELDS = (
     Field("attemptCount", _NUMBER, "attempts are not counted in lists", alternative="attempts"),
     Field("leasedBy", _TEXT, "the worker is not shown", statuses=(JobStatus.LEASED,)),
     Field("leaseExpiresAt", _DATE, "expired leases are not detected", statuses=(JobStatus.LEASED,)),
-    Field("finishedAt", _DATE, "dead jobs are not in the charts", statuses=_FINISHED),
+    Field("finishedAt", _DATE, "dead jobs are not in the charts", statuses=FINAL_STATUSES),
     Field("lastError", ("object",), "errors are not shown in lists", statuses=_FAILED),
 )
 ATTEMPT_FIELDS = (
@@ -68,7 +66,12 @@ ATTEMPT_FIELDS = (
     Field("status", _TEXT, "succeeded and failed attempts cannot be distinguished", essential=True),
     Field("workerId", _TEXT, "the worker is not shown"),
     Field("startedAt", _DATE, "wait and run times are unknown"),
-    Field("finishedAt", _DATE, "throughput and run times are unknown", statuses=_ENDED_ATTEMPTS),
+    Field(
+        "finishedAt",
+        _DATE,
+        "throughput and run times are unknown",
+        statuses=FINAL_ATTEMPT_STATUSES,
+    ),
     Field("error", ("object",), "an attempt's error is not shown", statuses=("failed",)),
 )
 
