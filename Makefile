@@ -92,7 +92,8 @@ NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 # What the pages load besides our own files, from the npm registry, by the lock file.
 $(ASSETS): $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json | .venv/bin/python
 	@echo 'Building the pages ...'
-	@$(NODE) && { [ node_modules/.package-lock.json -nt package-lock.json ] || $(NPM_CI) --omit=dev; } \
+	@$(NODE) && { [ node_modules/.package-lock.json -nt package-lock.json ] \
+		|| $(NPM_CI) $$([ -e node_modules/.tools ] || echo --omit=dev); } \
 		&& npm run --silent build
 	@touch $@
 

@@ -1082,7 +1082,7 @@ def unfolded(page: Page) -> None:
 def test_axe_finds_nothing_and_no_page_scrolls_sideways(
     visit: Visits, stack: Stack, kind: str, options: dict[str, Any]
 ) -> None:
-    require_file(AXE, "no axe (make assets)")
+    require_file(AXE, "no axe (make test installs it)")
     axe = AXE.read_text()
     found, wide = {}, {}
     page = visit(f"{stack.url}/dashboard/sign-in", **options)
