@@ -166,14 +166,14 @@ def main() -> int:
 def measure(system: SystemUnderLoad, name: str) -> bool:
     """Cause one fault and print its results; returns whether every answer was correct."""
     system.servers.await_all()
-    system.viewers.take()
+    system.viewers.take_results()
     began = time.monotonic()
     with ExitStack() as after:
         FAULTS[name](system, after)
         system.servers.await_primary()
         took_s = time.monotonic() - began
         served_s, counted_s = system.await_recovery()
-    answers, longest_s, wrong = system.viewers.take()
+    answers, longest_s, wrong = system.viewers.take_results()
     print(f"{name}: {FAULTS[name].__doc__}")
     print(
         f"  new primary after {took_s:.1f} s; all requests answered {served_s:.1f} s after that, "

@@ -267,7 +267,7 @@ def hold(
                 print(f"    {others}", flush=True)
             refused += others.pop("503", 0)
             right = right and not others
-        answers, _, wrong = viewers.take()
+        answers, _, wrong = viewers.take_results()
     right = right and not wrong and child_processes(web.process.pid) == workers
     print(f"checked meanwhile: {dict(answers)}, wrong: {wrong[:3]}; refused: {refused}", flush=True)
     for name, samples in series.items():

@@ -41,7 +41,7 @@ def attempts(outcome: str) -> str:
     return f'{FINISHED}{{{MAIL},outcome="{outcome}"}}'
 
 
-def ran_up_to(seconds: str) -> str:
+def run_time_bucket(seconds: str) -> str:
     return f'jobmon_attempt_run_seconds_bucket{{{MAIL},le="{seconds}"}}'
 
 
@@ -87,8 +87,16 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
     ),
     "JobmonExpiredLeases": ({LEASES: "1x90"}, {LEASES: "0x57 1x30"}, {}),
     "JobmonSlowAttempts": (
-        {ran_up_to("300.0"): "0+5x90", ran_up_to("900.0"): "0+9x90", ran_up_to("+Inf"): "0+9x90"},
-        {ran_up_to("300.0"): "0+9x90", ran_up_to("900.0"): "0+9x90", ran_up_to("+Inf"): "0+9x90"},
+        {
+            run_time_bucket("300.0"): "0+5x90",
+            run_time_bucket("900.0"): "0+9x90",
+            run_time_bucket("+Inf"): "0+9x90",
+        },
+        {
+            run_time_bucket("300.0"): "0+9x90",
+            run_time_bucket("900.0"): "0+9x90",
+            run_time_bucket("+Inf"): "0+9x90",
+        },
         {"type": "mail"},
     ),
     "JobmonCollectorAbsent": (
@@ -218,7 +226,7 @@ def exposed_metrics(api: Api) -> set[str]:
     return {name for text in (service, queue) for name, _ in samples(text)} | {"up"}
 
 
-def names_in(expression: str) -> set[str]:
+def metric_names(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:jobmon_\w+|up)\b(?=[{\[) ]|$)", expression))
 
 
@@ -228,7 +236,7 @@ def test_rules_and_panels_use_only_exposed_metrics(api: Api) -> None:
     assert len(expressions) > len(panels)
     known = exposed_metrics(api)
     for expression in (*expressions, *(rule["expr"] for rule in ALERTS.values())):
-        names = names_in(expression)
+        names = metric_names(expression)
         assert names, expression
         assert names <= known, expression
 

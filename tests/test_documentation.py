@@ -55,7 +55,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 class Line(NamedTuple):
-    """A command, and the page and line where it is."""
+    """A command, and its page and line number."""
 
     text: str
     where: str

@@ -133,13 +133,13 @@ def test_database_fault_gives_expected_errors_and_jobmon_recovers(
     system: SystemUnderLoad, fault: Callable[[SystemUnderLoad], Callable[[], Any]]
 ) -> None:
     system.servers.await_all()
-    system.viewers.take()
+    system.viewers.take_results()
     undo = fault(system)
     try:
         served_s, counted_s = system.await_recovery()
     finally:
         undo()
-    answers, longest_s, wrong = system.viewers.take()
+    answers, longest_s, wrong = system.viewers.take_results()
     assert wrong == []
     assert not [code for code in answers if "broken" in code]
     assert max(longest_s.values()) < ANSWERS_WITHIN_S
@@ -150,7 +150,7 @@ def test_database_fault_gives_expected_errors_and_jobmon_recovers(
 
 
 def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad) -> None:
-    system.viewers.take()
+    system.viewers.take_results()
     until, chance = time.monotonic() + 6, random.Random(7)
     web_kills = 0
     while time.monotonic() < until:
@@ -165,7 +165,7 @@ def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad)
                 system.writers.replace_worker(chance.randrange(2))
         system.pause(0.7)
     system.await_recovery()
-    answers, _, wrong = system.viewers.take()
+    answers, _, wrong = system.viewers.take_results()
     assert wrong == []
     # A killed worker had at most one request of each viewer.
     assert sum(n for code, n in answers.items() if "broken" in code) <= web_kills * 5

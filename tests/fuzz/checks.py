@@ -121,7 +121,7 @@ def captured_logs() -> Iterator[Log]:
 Flat = set[tuple[str, str, float]]
 
 
-def _flat(stats: dict[str, Any]) -> Flat:
+def _flatten(stats: dict[str, Any]) -> Flat:
     return {
         (status, kind, number)
         for kind, by_status in stats["typeCounts"].items()
@@ -423,7 +423,7 @@ class FuzzedService:
 
         segments = SegmentMap(self.connection.jobs)
         segments.build(lambda _: None)
-        difference = flatten(segments.totals) ^ _flat(stats)
+        difference = flatten(segments.totals) ^ _flatten(stats)
         assert not difference, f"the collector counts differently: {difference}"
         ids = [job["_id"] for job in self.connection.jobs.collection.find({}, {"_id": 1})]
         changed = self.database.jobs.update_many(
@@ -436,7 +436,7 @@ class FuzzedService:
         segments.recount()
         loaded = SegmentMap(self.connection.jobs)
         loaded.load(iter(segments.dump()))
-        difference = flatten(segments.totals) ^ _flat(
+        difference = flatten(segments.totals) ^ _flatten(
             parse_strictly(self.get("/admin/jobs/stats").text)
         )
         assert not difference, f"the collector missed a change: {difference}"

@@ -279,12 +279,16 @@ class Dice(random.Random):
             for name, values in usual.items()
             if self.random() < 0.9
         ]
-        return [(name, value) for name, value in fields if name != b"createdAt" or _sorts(value)]
+        return [
+            (name, value) for name, value in fields if name != b"createdAt" or _has_order(value)
+        ]
 
 
-def _sorts(value: Value) -> bool:
-    """Whether lists promise an order by it: not by an array in an array, nor by a type that no
-    driver has written for ten years (undefined)."""
+def _has_order(value: Value) -> bool:
+    """Whether lists have a defined order by this value.
+
+    They have none by an array in an array, nor by `undefined`, which drivers no longer write.
+    """
     if value.kind != ARRAY:
         return value != UNDEFINED
     return not any(isinstance(inner, list) for inner in decode(value.data).values())

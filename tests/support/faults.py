@@ -257,7 +257,7 @@ class Writers:
         self.begun: list[float] = []
         self.acknowledged: list[float] = []
         self.ids: list[str] = []
-        self.workers = [self._worker(number) for number in range(workers)]
+        self.workers = [self._start_worker(number) for number in range(workers)]
         self._next = workers
 
     def start(self) -> None:
@@ -270,7 +270,7 @@ class Writers:
     def replace_worker(self, index: int) -> None:
         """Kill a queue worker and start another."""
         end_process(self.workers[index], None)
-        self.workers[index] = self._worker(self._next)
+        self.workers[index] = self._start_worker(self._next)
         self._next += 1
 
     def drain(self, within_s: float = 60) -> None:
@@ -317,7 +317,7 @@ class Writers:
             return False
         return True
 
-    def _worker(self, number: int) -> subprocess.Popen[bytes]:
+    def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.support.faults", self._uri, f"worker-{number}"],
             cwd=ROOT,
@@ -417,7 +417,7 @@ class Viewers:
         for thread in self._threads:
             thread.join()
 
-    def take(self) -> tuple[Counter[str], dict[str, float], list[str]]:
+    def take_results(self) -> tuple[Counter[str], dict[str, float], list[str]]:
         """Results since the last call.
 
         Returns answers by kind and code, the longest of each in seconds, and the wrong answers.
@@ -668,7 +668,7 @@ def system_under_load(
             with Viewers(web.port, token, writers, viewers) as checking:
                 system = SystemUnderLoad(servers, web.port, token, writers, checking, web, restart)
                 system.await_recovery()
-                checking.take()
+                checking.take_results()
                 yield system
 
 
