@@ -33,7 +33,7 @@ WIDE = {"width": 1280, "height": 800}
 HOURS = 1.5
 CHROMIUM = os.environ.get("CHROMIUM", shutil.which("chromium"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-COLLECTED_MS = 60_000
+COLLECTED_MS = 120_000
 SETTLED_MS = 15_000  # history is counted after the jobs
 STOPS_WITHIN_S = 60
 
@@ -87,6 +87,7 @@ def main() -> None:
             expect(page.locator(".chart canvas")).to_have_count(3, timeout=COLLECTED_MS)
             expect(page.get_by_text("No collector")).to_have_count(0, timeout=COLLECTED_MS)
             page.wait_for_timeout(SETTLED_MS)
+            expect(page.get_by_text("still counting")).to_have_count(0, timeout=COLLECTED_MS)
             page.reload()
             expect(page.locator(".chart canvas")).to_have_count(3)
             take(page, "overview")
