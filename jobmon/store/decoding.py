@@ -4,7 +4,6 @@ A binary value of the old subtype 2 has its length twice. The server stores two 
 driver raises then, without the position, and every document of the reply is lost.
 """
 
-import struct
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Self, cast
@@ -57,49 +56,41 @@ def decode(data: bytes) -> dict[str, Any]:
     Dates are aware, in UTC, and `DatetimeMS` outside of the years 1 to 9999. Text that is not UTF-8
     has replacement characters. A binary value with two different lengths gets the subtype 128.
     """
-
     if len(data) > LARGE_BYTES and (check := before_large.get()) is not None:
         check()
     try:
         return bson.decode(data, _DECODED)
     except InvalidBSON:
-        return bson.decode(_repair(data), _DECODED)
+        repaired = bytearray(data)
+        _repair(repaired)
+        return bson.decode(repaired, _DECODED)
 
 
-def _repair(data: bytes) -> bytes:
-    """The document with the subtype 128 for each binary value with two different lengths."""
-    repaired = bytearray(data)
-    _repair_document(repaired, 0)
-    return bytes(repaired)
+def _repair(data: bytearray, at: int = 0) -> int:
+    """Give the subtype 128 to each binary value with two different lengths, in place.
 
-
-def _repair_document(data: bytearray, at: int) -> int:
-    """Repair the document that begins at `at`; returns where it ends."""
-    end: int = at + struct.unpack_from("<i", data, at)[0]
+    `at` is where the document begins; returns where it ends.
+    """
+    end = at + _read_int(data, at)
     at += 4
     while kind := data[at]:
         at = data.index(0, at + 1) + 1  # after the key
         if kind in _SIZES:
             at += _SIZES[kind]
         elif kind in _DOCUMENTS:
-            at = _repair_document(data, at)
+            at = _repair(data, at)
         elif kind == _REGEX:
             at = data.index(0, data.index(0, at) + 1) + 1
         elif kind == _CODE_WITH_SCOPE:
-            code = struct.unpack_from("<i", data, at + 4)[0]
-            at = _repair_document(data, at + 8 + code)
+            at = _repair(data, at + 8 + _read_int(data, at + 4))
         else:
-            length = struct.unpack_from("<i", data, at)[0]
-            if (
-                kind == _BINARY
-                and data[at + 4] == OLD_BINARY_SUBTYPE
-                and not _has_one_length(data, at, length)
-            ):
+            length = _read_int(data, at)
+            is_old = kind == _BINARY and data[at + 4] == OLD_BINARY_SUBTYPE
+            if is_old and (length < 4 or _read_int(data, at + 5) != length - 4):
                 data[at + 4] = USER_DEFINED_SUBTYPE
             at += length + _BEYOND_LENGTH[kind]
     return end
 
 
-def _has_one_length(data: bytearray, at: int, length: int) -> bool:
-    """Whether the inner length of the old binary value at `at` fits its outer one."""
-    return length >= 4 and struct.unpack_from("<i", data, at + 5)[0] == length - 4
+def _read_int(data: bytearray, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "little", signed=True)
