@@ -1,9 +1,9 @@
-"""Many clients at once against a running jobmon, for a while: every answer is counted.
+"""Many clients at once against a running jobmon; counts every answer.
 
     make run                                            # in another terminal
     .venv/bin/python bench/clients.py --token ADMIN-TOKEN
 
-Prints answers by status, requests per second and latency; ends with 1 if any was not a 200.
+Prints answers by status, requests a second and latencies; exits with 1 if an answer was not a 200.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> int:
     took_ms: list[float] = []
     until = time.monotonic() + arguments.seconds
 
-    def ask(number: int) -> None:
+    def send_requests(number: int) -> None:
         connection = HTTPConnection(address, timeout=30)
         while time.monotonic() < until:
             started = time.perf_counter()
@@ -55,7 +55,9 @@ def main() -> int:
                 connection.close()
             number += 1
 
-    threads = [threading.Thread(target=ask, args=[number]) for number in range(arguments.clients)]
+    threads = [
+        threading.Thread(target=send_requests, args=[number]) for number in range(arguments.clients)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

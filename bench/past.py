@@ -1,8 +1,7 @@
-"""A plausible past for an empty queue: what the sample workload would have left behind by now.
+"""A plausible past for an empty queue, as if the sample workload had run for hours.
 
-Waiting for it would take as long as it tells of. Jobs go through the same lives as in
-`jobmon.demo.workload`, with a busy spell and a provider that was away for a while, so that charts
-have something to show.
+Jobs are like those of `jobmon.demo.workload`, with a busy time and a provider that was away for a
+while, so that the charts are not flat.
 """
 
 import math
@@ -21,7 +20,7 @@ from jobmon.rollup.documents import OwnDatabase
 from jobmon.rollup.samples import QueueSamples
 
 Document = dict[str, Any]
-Change = tuple[datetime, str | None, str, datetime]  # when, from and to which status, created at
+Change = tuple[datetime, str | None, str, datetime]  # at, old status, new status, createdAt
 
 RETRY_S = 20
 BACKLOG_WAITS_S = 600
@@ -39,7 +38,7 @@ STACK = """Traceback (most recent call last):
 
 
 class History:
-    """`hours` of jobs up to now, made up from `seed`."""
+    """Invented jobs of the last `hours`; the same for the same `seed`."""
 
     def __init__(self, hours: float, seed: int = 4) -> None:
         self._random = random.Random(seed)  # noqa: S311
@@ -48,7 +47,7 @@ class History:
         self._changes: list[Change] = []
 
     def fill(self, watched: Database[Document], own: OwnDatabase) -> None:
-        """Write the jobs, and the samples of how the queue stood that a collector would have."""
+        """Write the jobs, their attempts, and the samples that a collector would have taken."""
         jobs: list[Document] = []
         attempts: list[Document] = []
         for kind in (*KINDS, BACKLOG):
@@ -64,7 +63,7 @@ class History:
             samples.write(at, sample)
 
     def _moments(self, kind: Kind) -> Iterator[datetime]:
-        """When jobs of a kind were enqueued: more of them in some minutes than in others."""
+        """When jobs of a kind were enqueued, with busy and quiet minutes."""
         per_second = kind.per_second / 2 if kind is BACKLOG else kind.per_second
         at = self._start
         while True:
@@ -75,7 +74,7 @@ class History:
             yield at
 
     def _life(self, kind: Kind, created_at: datetime) -> tuple[Document, list[Document]]:
-        """A job as it stands now, and its attempts."""
+        """A job in its present state, and its attempts."""
         job: Document = {
             "jobId": str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
             "type": kind.name,
@@ -94,7 +93,7 @@ class History:
             "lastError": None,
         }
         attempts: list[Document] = []
-        self._becomes(job, None, created_at)
+        self._note_change(job, None, created_at)
         while job["status"] in ("queued", "failed"):
             wait_s = self._random.lognormvariate(-1.2, 0.9)
             wait_s += self._random.uniform(0.9, 1.1) * BACKLOG_WAITS_S if kind is BACKLOG else 0
@@ -109,7 +108,7 @@ class History:
     def _attempt(
         self, kind: Kind, job: Document, started_at: datetime, finished_at: datetime
     ) -> Document:
-        """One attempt, and what it makes of the job."""
+        """One attempt; changes the job by its outcome."""
         error, before = self._error(kind, finished_at), job["status"]
         worker = "worker-reports" if kind is BACKLOG else f"worker-{self._random.randint(1, 3)}"
         attempt = {
@@ -132,17 +131,17 @@ class History:
         else:
             retry_s = RETRY_S * 2 ** (job["attemptCount"] - 1) * self._random.uniform(0.5, 1)
             job |= {"status": "failed", "nextRunAt": finished_at + timedelta(seconds=retry_s)}
-        self._becomes(job, before, finished_at)
+        self._note_change(job, before, finished_at)
         return attempt
 
     def _error(self, kind: Kind, at: datetime) -> Document | None:
         minutes_ago = (self._now - at) / MINUTE
-        trouble = 1.25 if 32 < minutes_ago < 41 else 0.5
+        factor = 1.25 if 32 < minutes_ago < 41 else 0.5
         chance = self._random.random()
         if chance < kind.fatal_rate:
             message = "The document is not an invoice."
             return {"code": "BAD_INPUT", "message": message, "stack": STACK}
-        if chance < kind.fatal_rate + kind.failure_rate * trouble:
+        if chance < kind.fatal_rate + kind.failure_rate * factor:
             code, message = self._random.choice(ERRORS)
             return {"code": code, "message": message, "stack": STACK + f"{code}: {message}\n"}
         return None
@@ -155,11 +154,11 @@ class History:
             "provider": {"apiKey": "sk_live_not_for_your_eyes"},
         }
 
-    def _becomes(self, job: Document, before: str | None, at: datetime) -> None:
+    def _note_change(self, job: Document, before: str | None, at: datetime) -> None:
         self._changes.append((at, before, job["status"], job["createdAt"]))
 
     def _samples(self) -> Iterator[tuple[datetime, QueueSample]]:
-        """How the queue stood at the end of each minute."""
+        """The sample at the end of each minute."""
         self._changes.sort(key=lambda change: change[0])
         counts: Counter[str] = Counter()
         queued: Counter[datetime] = Counter()

@@ -1,11 +1,11 @@
-"""Clients that hold what they got: half-sent requests, unread answers, idle connections.
+"""Clients that block resources: half-sent requests, unread answers, idle connections.
 
     .venv/bin/python -m bench.slow_clients
     .venv/bin/python -m bench.slow_clients --worker-class gthread    # gunicorn's own worker
 
-Starts a database and the service (two workers, eight threads each) on this machine. While each
-kind of client holds the service, a normal client asks it; prints its answers by route, as Markdown.
-Ends with 1 if one of them was not answered.
+Starts a database and the service (two workers, eight threads each). While clients of one kind are
+connected, normal clients send requests; prints their answers by route, as Markdown. Exits with 1 if
+a normal client was not answered.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from tests.support.waiting import eventually
 JOBS = 30_000
 LARGE_JOB = "large"
 MAX_CLIENTS = 1_600
-ASK_EVERY_S = 0.05
+REQUEST_EVERY_S = 0.05
 TIMEOUT_S = 10
 PROBED = {
     "/healthz": "/healthz",
@@ -62,7 +62,7 @@ HALF_HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 
 @dataclass
 class Holder:
-    """A kind of slow client: what each sends at first, and with each drip."""
+    """A kind of slow client: `opening` is sent first, then `drip` every second."""
 
     name: str
     clients: int
@@ -74,13 +74,13 @@ class Holder:
 
 @dataclass
 class Probe:
-    """What a normal client got."""
+    """The answers that normal clients got, by route."""
 
     answers: dict[str, Counter[str]] = field(default_factory=dict)
     took_s: dict[str, list[float]] = field(default_factory=dict)
 
-    def row(self, path: str) -> str:
-        """Answers by status, p50 and the slowest."""
+    def format_row(self, path: str) -> str:
+        """Answers by status, p50 and the slowest one."""
         took_s = sorted(self.took_s[path])
         answers = ", ".join(f"{n}× {code}" for code, n in sorted(self.answers[path].items()))
         return f"{answers}; {took_s[len(took_s) // 2] * 1_000:.0f} ms, {took_s[-1]:.1f} s"
@@ -109,7 +109,7 @@ def main() -> int:
 
 
 def fill(uri: str) -> None:
-    """Jobs of alice, and one of 7 MB."""
+    """Insert jobs of alice, one of them with 7 MB."""
     now = datetime.now(UTC)
     with MongoClient[Document](uri) as client:
         jobs = client.get_default_database().jobs
@@ -131,8 +131,8 @@ def fill(uri: str) -> None:
     connection.client.close()
 
 
-def holders(token: str) -> tuple[Holder, ...]:
-    """The kinds of slow clients; the last ones have a token of alice's."""
+def list_holders(token: str) -> tuple[Holder, ...]:
+    """The kinds of slow clients; the last ones use a token of alice."""
 
     def get(path: str) -> bytes:
         lines = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -147,7 +147,7 @@ def holders(token: str) -> tuple[Holder, ...]:
         Holder("170 half-sent headers", 170, HALF_HEAD),
         Holder("1,600 half-sent headers", 1_600, HALF_HEAD),
         Holder("400 forms, a byte a second each", 400, SIZED, b"x"),
-        Holder("400 chunked forms, likewise", 400, CHUNKED, b"1\r\nx\r\n"),
+        Holder("400 chunked forms, a byte a second each", 400, CHUNKED, b"1\r\nx\r\n"),
         Holder("1,000 idle connections", 1_000, b""),
         Holder("170 unread files of 1.7 MB", 170, bundle, reads_little=True),
         Holder("200 half TLS handshakes", 200, b"\x16\x03\x01\x02\x00\x01", by_tls=True),
@@ -157,7 +157,7 @@ def holders(token: str) -> tuple[Holder, ...]:
 
 
 def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
-    """Print a row for each kind of client; 1 if a normal one was ever refused."""
+    """Print a row for each kind of client; returns 1 if a normal client was not answered."""
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR"))
     with app.app_context():
         admin = issue_token("root", "admin", timedelta(hours=1))
@@ -165,8 +165,10 @@ def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
     options = f"--worker-class {arguments.worker_class} " if arguments.worker_class else ""
     certificate = Authority("bench", folder).issue("server")[0]
     refused = 0
-    print(f"| held by | {' | '.join(PROBED)} | memory |\n| --- {'| --- ' * (len(PROBED) + 1)}|")
-    for holder in holders(owner):
+    print(
+        f"| slow clients | {' | '.join(PROBED)} | memory |\n| --- {'| --- ' * (len(PROBED) + 1)}|"
+    )
+    for holder in list_holders(owner):
         if arguments.only and arguments.only not in holder.name:
             continue
         tls = f"--certfile {certificate} --keyfile {certificate}" if holder.by_tls else ""
@@ -174,10 +176,10 @@ def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
             probe = Probe()
             with holding(web.port, holder):
                 until = time.monotonic() + arguments.seconds
-                ask(web.port, admin, until, probe, by_tls=holder.by_tls)
-            columns = [probe.row(path) for path in PROBED.values()]
+                send_requests(web.port, admin, until, probe, by_tls=holder.by_tls)
+            columns = [probe.format_row(path) for path in PROBED.values()]
             print(
-                f"| {holder.name} | {' | '.join(columns)} | {memory_mib(web):,.0f} MiB |",
+                f"| {holder.name} | {' | '.join(columns)} | {read_peak_mib(web):,.0f} MiB |",
                 flush=True,
             )
             refused += not probe.is_fine
@@ -186,7 +188,7 @@ def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[Web]:
-    """The service, with these options of gunicorn's."""
+    """Run the service with these gunicorn options."""
     web = Web(
         uri,
         folder / "log",
@@ -196,7 +198,9 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
         MALLOC_ARENA_MAX="2",
     )
     try:
-        eventually(lambda: status(web.port, "/readyz", "", by_tls=by_tls) == "200", within_s=60)
+        eventually(
+            lambda: fetch_status(web.port, "/readyz", "", by_tls=by_tls) == "200", within_s=60
+        )
         yield web
     finally:
         web.process.terminate()
@@ -208,7 +212,7 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
 
 @contextmanager
 def holding(port: int, holder: Holder) -> Iterator[None]:
-    """Keep so many clients connected; one that is closed comes back at once."""
+    """Keep the slow clients connected; a closed one connects again."""
     held: list[socket.socket] = []
     is_over = threading.Event()
 
@@ -254,28 +258,28 @@ def holding(port: int, holder: Holder) -> Iterator[None]:
         client.close()
 
 
-def ask(port: int, token: str, until: float, probe: Probe, *, by_tls: bool) -> None:
-    """A client for each route that asks by a new connection each time."""
+def send_requests(port: int, token: str, until: float, probe: Probe, *, by_tls: bool) -> None:
+    """Send requests to each route until `until`, each on a new connection."""
 
-    def go_on(path: str) -> None:
+    def repeat(path: str) -> None:
         answers, took_s = probe.answers[path], probe.took_s[path]
         while time.monotonic() < until:
             began = time.monotonic()
-            answers[status(port, path, token, by_tls=by_tls)] += 1
+            answers[fetch_status(port, path, token, by_tls=by_tls)] += 1
             took_s.append(time.monotonic() - began)
-            time.sleep(ASK_EVERY_S)
+            time.sleep(REQUEST_EVERY_S)
 
     threads = []
     for path in PROBED.values():
         probe.answers[path], probe.took_s[path] = Counter(), []
-        threads.append(threading.Thread(target=go_on, args=[path]))
+        threads.append(threading.Thread(target=repeat, args=[path]))
         threads[-1].start()
     for thread in threads:
         thread.join()
 
 
-def status(port: int, path: str, token: str, *, by_tls: bool) -> str:
-    """The answer's status, or what happened instead."""
+def fetch_status(port: int, path: str, token: str, *, by_tls: bool) -> str:
+    """The status of an answer, or the name of an exception."""
     context = ssl._create_unverified_context()  # noqa: S323 - our own server, on this machine
     connection = (
         HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT_S, context=context)
@@ -293,8 +297,8 @@ def status(port: int, path: str, token: str, *, by_tls: bool) -> str:
         connection.close()
 
 
-def memory_mib(web: Web) -> float:
-    """The most that the workers ever had in memory, added up."""
+def read_peak_mib(web: Web) -> float:
+    """The sum of the workers' peak memory."""
     total = 0
     for pid in child_processes(web.process.pid):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():

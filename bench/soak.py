@@ -1,9 +1,9 @@
-"""A long time at half of full load, then twice full load: what grows, and what is refused.
+"""Half of full load for a long time, then twice full load: leaks and refusals.
 
     .venv/bin/python -m bench.soak --minutes 30
 
-Prints memory, descriptors, connections and latencies by the minute, their slopes after a warm-up,
-and the answers to twice as much as can be answered. Ends with 1 if an answer was wrong.
+Prints memory, descriptors, connections and latencies every minute, their slopes after a warm-up,
+and the answers at twice full load. Exits with 1 if an answer was wrong.
 """
 
 import argparse
@@ -60,37 +60,37 @@ ANSWERS_WITHIN_S = 120
 
 @dataclass
 class Load:
-    """Answers by code, and how long the good ones took in ms."""
+    """Answers by code, and the latencies of those with 200 in ms."""
 
     codes: Counter[str]
     took_ms: list[float]
 
     def percentile(self, percent: int) -> float:
-        """In ms; 0 where there is none."""
+        """A latency in ms; 0 without answers."""
         took_ms = sorted(self.took_ms)
         return took_ms[len(took_ms) * percent // 100] if took_ms else 0.0
 
 
 def generate(
-    port: int, token: str, a_second: float, seconds: float, clients: int, *, told: Any
+    port: int, token: str, rate: float, seconds: float, clients: int, *, results: Any
 ) -> None:
-    """Ask at a pace that does not depend on the answers (0: as fast as they come)."""
+    """Send `rate` requests a second, however slow the answers; 0: as fast as answers come."""
     lock, codes, took_ms = threading.Lock(), Counter[str](), list[float]()
     began = time.monotonic()
 
     def ask(number: int) -> None:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         headers = {"Authorization": f"Bearer {token}"}
-        turn = number
+        index = number
         while True:
-            due = began + turn / a_second if a_second else time.monotonic()
+            due = began + index / rate if rate else time.monotonic()
             if due > began + seconds:
                 break
             time.sleep(max(0.0, due - time.monotonic()))
-            asked_at = time.perf_counter()
+            sent_at = time.perf_counter()
             try:
-                path = PATHS[turn % len(PATHS)]
-                # The pages take the token as a proxy in front would add it.
+                path = PATHS[index % len(PATHS)]
+                # Pages accept this header, too.
                 connection.request("GET", path, headers=headers)
                 response = connection.getresponse()
                 response.read()
@@ -98,12 +98,12 @@ def generate(
             except (OSError, HTTPException) as error:
                 connection.close()
                 code = type(error).__name__
-            took = (time.perf_counter() - asked_at) * 1_000
+            took = (time.perf_counter() - sent_at) * 1_000
             with lock:
                 codes[code] += 1
                 if code == "200":
                     took_ms.append(took)
-            turn += clients
+            index += clients
         connection.close()
 
     threads = [threading.Thread(target=ask, args=[number]) for number in range(clients)]
@@ -111,24 +111,24 @@ def generate(
         thread.start()
     for thread in threads:
         thread.join()
-    told.put((codes, took_ms))
+    results.put((codes, took_ms))
 
 
-def load(port: int, token: str, a_second: float, seconds: float, clients: int) -> Load:
-    """What came of so many requests a second for so long."""
-    told = multiprocessing.get_context("spawn").Queue()
+def generate_load(port: int, token: str, rate: float, seconds: float, clients: int) -> Load:
+    """Send `rate` requests a second from several processes; returns their answers."""
+    results = multiprocessing.get_context("spawn").Queue()
     processes = [
         multiprocessing.get_context("spawn").Process(
             target=generate,
-            args=[port, token, a_second / GENERATORS, seconds, clients // GENERATORS],
-            kwargs={"told": told},
+            args=[port, token, rate / GENERATORS, seconds, clients // GENERATORS],
+            kwargs={"results": results},
             daemon=True,
         )
         for _ in range(GENERATORS)
     ]
     for process in processes:
         process.start()
-    parts = [told.get(timeout=seconds + ANSWERS_WITHIN_S) for _ in processes]
+    parts = [results.get(timeout=seconds + ANSWERS_WITHIN_S) for _ in processes]
     for process in processes:
         process.join(ANSWERS_WITHIN_S)
     codes: Counter[str] = Counter()
@@ -137,24 +137,24 @@ def load(port: int, token: str, a_second: float, seconds: float, clients: int) -
     return Load(codes, [ms for _, took_ms in parts for ms in took_ms])
 
 
-def memory_mib(pid: int) -> float:
-    """What a process has in memory."""
+def read_memory_mib(pid: int) -> float:
+    """The memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def threads(pid: int) -> int:
-    """How many threads a process has."""
+def count_threads(pid: int) -> int:
+    """The number of threads of a process."""
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-def descriptors(pid: int) -> int:
-    """How many files and sockets a process has open."""
+def count_descriptors(pid: int) -> int:
+    """The number of open files and sockets of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def slope_an_hour(samples: list[tuple[float, float]]) -> float:
-    """How much more of it there would be after an hour; `samples` are of seconds and values."""
+    """The growth in an hour by linear regression; `samples` are (seconds, value)."""
     if len(samples) < 2:
         return 0.0
     return statistics.linear_regression(*zip(*samples, strict=True)).slope * 3_600
@@ -185,17 +185,17 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     running.callback(writers.stop)
     restart = running.enter_context(run_collector(uri, folder / "collector.log"))
     collecting = restart().pid
-    # MALLOC_ARENA_MAX as `jobmon run` and the image have it.
-    knobs = {"JOBMON_WORKERS": "2", "JOBMON_THREADS": "8", "MALLOC_ARENA_MAX": "2"}
-    web = Web(uri, folder / "web.log", **knobs)
+    # MALLOC_ARENA_MAX as in `jobmon run` and in the image.
+    environment = {"JOBMON_WORKERS": "2", "JOBMON_THREADS": "8", "MALLOC_ARENA_MAX": "2"}
+    web = Web(uri, folder / "web.log", **environment)
     running.callback(web.stop)
     writers.start()
     eventually(web.answers, within_s=60)
     eventually(
         lambda: Answer(web.port, "/admin/jobs/stats", token).json["source"] == "rollup", within_s=60
     )
-    load(web.port, token, 0, 5, 16)  # warm
-    full = load(web.port, token, 0, 20, 32)
+    generate_load(web.port, token, 0, 5, 16)  # warm
+    full = generate_load(web.port, token, 0, 20, 32)
     rate = full.codes.total() / 20
     print(f"full load: {rate:.0f} answers a second to 32 clients, {dict(full.codes)}", flush=True)
     mongo = running.enter_context(MongoClient[dict[str, Any]](server.uri))
@@ -204,33 +204,35 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
         current: int = mongo.admin.command("serverStatus")["connections"]["current"]
         return current
 
-    right = hold(web, collecting, connections, writers, rate=rate / 2, minutes=minutes)
+    is_right = hold_half_load(web, collecting, connections, writers, rate=rate / 2, minutes=minutes)
     overload(web.port, token, rate * 2)
     workers = child_processes(web.process.pid)
-    total_mib, n = sum(memory_mib(pid) for pid in workers), sum(threads(pid) for pid in workers)
+    total_mib, n = (
+        sum(read_memory_mib(pid) for pid in workers),
+        sum(count_threads(pid) for pid in workers),
+    )
     print(f"after that: web MiB {total_mib:.1f}, {n} threads", flush=True)
-    return 0 if right else 1
+    return 0 if is_right else 1
 
 
 def fill(connection: Connection, jobs: int) -> None:
-    """Jobs and attempts of the last two hours, which answers tell of: those that are given at the
-    end of the run are to be no longer than those at its start."""
+    """Insert jobs and attempts of the last two hours: answers must not grow during the run."""
     now, run, wait = datetime.now(UTC), timedelta(seconds=2), timedelta(seconds=9)
     finished: list[dict[str, Any]] = []
     attempts: list[dict[str, Any]] = []
     for number in range(jobs):
         end = now - timedelta(seconds=7_200 * number / jobs)
-        both = {"jobId": f"old-{number}", "type": TYPES[number % len(TYPES)]}
-        both |= {"status": "succeeded", "finishedAt": end}
+        fields = {"jobId": f"old-{number}", "type": TYPES[number % len(TYPES)]}
+        fields |= {"status": "succeeded", "finishedAt": end}
         created = {"createdBy": "root", "createdAt": end - run - wait, "attemptCount": 1}
         started = {"attemptNumber": 1, "eligibleAt": end - run - wait, "startedAt": end - run}
-        finished.append(both | created)
-        attempts.append(both | started)
+        finished.append(fields | created)
+        attempts.append(fields | started)
     connection.database.jobs.insert_many(finished)
     connection.database.job_attempts.insert_many(attempts)
 
 
-def hold(
+def hold_half_load(
     web: Web,
     collecting: int,
     connections: Callable[[], int],
@@ -239,50 +241,51 @@ def hold(
     rate: float,
     minutes: float,
 ) -> bool:
-    """Half load for as long; whether all answers were good."""
+    """Send half of full load; returns whether every answer was right."""
     token = admin_token()
     workers = child_processes(web.process.pid)
     series: dict[str, list[tuple[float, float]]] = {}
-    began, right, refused = time.monotonic(), True, 0
+    began, is_right, refused = time.monotonic(), True, 0
     with Viewers(web.port, token, writers, clients=1) as viewers:
         while (at := time.monotonic() - began) < minutes * 60:
-            part = load(web.port, token, rate, min(60, minutes * 60 - at), 32)
+            part = generate_load(web.port, token, rate, min(60, minutes * 60 - at), 32)
             at = time.monotonic() - began
-            seen = {
-                "web MiB": sum(memory_mib(pid) for pid in workers),
-                "collector MiB": memory_mib(collecting),
-                "web threads": sum(threads(pid) for pid in workers),
-                "web descriptors": sum(descriptors(pid) for pid in workers),
-                "collector descriptors": descriptors(collecting),
+            values = {
+                "web MiB": sum(read_memory_mib(pid) for pid in workers),
+                "collector MiB": read_memory_mib(collecting),
+                "web threads": sum(count_threads(pid) for pid in workers),
+                "web descriptors": sum(count_descriptors(pid) for pid in workers),
+                "collector descriptors": count_descriptors(collecting),
                 "connections": connections(),
                 "p50 ms": part.percentile(50),
                 "p99 ms": part.percentile(99),
             }
-            for name, value in seen.items():
+            for name, value in values.items():
                 series.setdefault(name, []).append((at, value))
-            shown = ", ".join(f"{name} {value:.1f}" for name, value in seen.items())
+            shown = ", ".join(f"{name} {value:.1f}" for name, value in values.items())
             print(f"{at / 60:5.1f} min: {part.codes.total()} answers, {shown}", flush=True)
             others = {code: n for code, n in part.codes.items() if code != "200"}
             if others:
                 print(f"    {others}", flush=True)
             refused += others.pop("503", 0)
-            right = right and not others
+            is_right = is_right and not others
         answers, _, wrong = viewers.take_results()
-    right = right and not wrong and child_processes(web.process.pid) == workers
+    is_right = is_right and not wrong and child_processes(web.process.pid) == workers
     print(f"checked meanwhile: {dict(answers)}, wrong: {wrong[:3]}; refused: {refused}", flush=True)
     for name, samples in series.items():
         warm = [sample for sample in samples if sample[0] > samples[-1][0] * WARM_UP]
-        values = [value for _, value in warm]
+        series_values = [value for _, value in warm]
         print(
-            f"{name}: {values[0]:.1f} to {values[-1]:.1f}, median {statistics.median(values):.1f}, "
+            f"{name}: {series_values[0]:.1f} to {series_values[-1]:.1f}, "
+            f"median {statistics.median(series_values):.1f}, "
             f"slope {slope_an_hour(warm):+.2f} an hour, {len(warm)} samples",
             flush=True,
         )
-    return right
+    return is_right
 
 
 def overload(port: int, token: str, rate: float) -> None:
-    """Twice as much as can be answered, and how soon the probe is."""
+    """Send twice full load, and measure how soon `/healthz` answers."""
     stop, health = threading.Event(), list[Answer]()
 
     def probe() -> None:
@@ -291,7 +294,7 @@ def overload(port: int, token: str, rate: float) -> None:
 
     thread = threading.Thread(target=probe)
     thread.start()
-    part = load(port, token, rate, 30, 400)
+    part = generate_load(port, token, rate, 30, 400)
     stop.set()
     thread.join()
     longest_s = max(answer.took_s for answer in health)

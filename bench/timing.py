@@ -1,10 +1,10 @@
-"""Not yours or not there: whether the time of an answer tells which of the two a job is.
+"""Whether the time of a 403 shows if a job exists: somebody else's jobs and missing ones.
 
     .venv/bin/python bench/timing.py --jobs 100000 --rounds 5000
 
-Asks in turn for jobs of somebody else, small and large ones, and for jobs that do not exist, in
-one process and without HTTP, where a difference is seen best. Two kinds of missing jobs say what
-chance alone makes of it.
+Requests, in random order, small and large jobs of somebody else and jobs that do not exist, in one
+process without HTTP, where a difference shows best. Two equal groups of missing jobs show the
+effect of chance.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from jobmon.web.auth import issue_token
 SECRET = "a secret of the benchmark alone, long enough"  # noqa: S105
 LARGE_EVERY, LARGE_BYTES, SMALL_BYTES = 200, 1_000_000, 1_000
 BATCH = 1_000
-KINDS = ("not there", "not there either", "not yours, 1 kB", "not yours, 1 MB")
+KINDS = ("missing", "missing, again", "of somebody else, 1 kB", "of somebody else, 1 MB")
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def fill(uri: str, count: int) -> dict[str, list[str]]:
-    """Jobs of bob, one in 200 large; ids by kind."""
+    """Insert jobs of bob, every 200th large; returns ids by kind."""
     ids: dict[str, list[str]] = {kind: [] for kind in KINDS}
     with MongoClient[Document](uri) as client:
         jobs = client.get_default_database().jobs
@@ -65,7 +65,7 @@ def fill(uri: str, count: int) -> dict[str, list[str]]:
 
 
 def measure(uri: str, count: int, rounds: int) -> None:
-    """Print the medians of each kind, and how they stand to a job that is not there."""
+    """Print the median of each kind, and its ratio to that of a missing job."""
     ids = fill(uri, count)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR"))
     with app.app_context():
