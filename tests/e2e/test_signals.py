@@ -113,7 +113,9 @@ def test_a_command_ends_while_the_database_is_frozen(start: Start, tmp_path: Pat
     with Mongod(tmp_path / "db") as frozen:
         log = tmp_path / "log"
         process = start(log, frozen.uri, "jobmon.cli", "collector")
-        eventually(lambda: is_at_work(process, log) and "built" in log.read_text(), within_s=60)
+        eventually(
+            lambda: is_at_work(process, log) and "first count: all" in log.read_text(), within_s=60
+        )
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
             assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
