@@ -1,7 +1,6 @@
 """What the pages may load: our own files, and the policy that forbids everything else."""
 
 import hashlib
-import logging
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
@@ -10,8 +9,6 @@ from flask import Response, url_for
 
 from jobmon.web.compression import fixed_response
 from jobmon.web.errors import ApiError
-
-log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "static"
 # The types that browsers expect, whatever the machine's own tables contain.
@@ -31,8 +28,6 @@ class StaticFiles:
 
     @cached_property
     def _contents(self) -> dict[str, bytes]:
-        if not (FOLDER / "vendor").is_dir():
-            log.warning("static/vendor is not built: pages work without it, but do not update")
         return {
             path.relative_to(FOLDER).as_posix(): path.read_bytes()
             for path in sorted(FOLDER.rglob("*"))
