@@ -123,16 +123,10 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
         "JOBMON_QUERY_TIMEOUT_MS": "120000",
         "PYTHONPATH": str(Path(__file__).parent),
     }
-    command = [
-        "-m",
-        "gunicorn",
-        "--config",
-        "python:jobmon.serving.gunicorn_config",
-        "original:create()",
-    ]
-    command += ["--log-level", "warning"]
+    command = [sys.executable, "-m", "gunicorn", "--log-level", "warning"]
+    command += ["--config", "python:jobmon.serving.gunicorn_config", "original:create()"]
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-    process = subprocess.Popen([sys.executable, *command], env=environment, stderr=log)
+    process = subprocess.Popen(command, env=environment, stderr=log)
     try:
         while True:
             try:

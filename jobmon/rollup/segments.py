@@ -32,20 +32,20 @@ MERGE_BELOW = SEGMENT_JOBS // 2
 _BY_ID: Keys = [("_id", 1)]
 
 
-def _number(value: Any) -> Any:
+def _number_key(value: Any) -> Any:
     if isinstance(value, Decimal128):
         decimal = value.to_decimal()
         return -math.inf if decimal.is_nan() else decimal  # math.isnan raises on a signalling one
     return -math.inf if math.isnan(value) else value
 
 
-def _moment(value: Any) -> Any:
+def _date_key(value: Any) -> Any:
     if isinstance(value, datetime):
         return int(DatetimeMS(to_utc(value)))
     return int(value)
 
 
-def _bytes(value: Any) -> tuple[int, int, bytes]:
+def _binary_key(value: Any) -> tuple[int, int, bytes]:
     return len(value), value.subtype if isinstance(value, Binary) else 0, bytes(value)
 
 
@@ -63,9 +63,9 @@ _TYPES = (
     _Type("objectId", (ObjectId,), lambda value: value.binary),
     _Type("string", (str,), lambda value: value.encode()),
     _Type("bool", (bool,), int),
-    _Type("number", (int, float, Decimal128), _number),
-    _Type("date", (datetime, DatetimeMS), _moment),
-    _Type("binData", (bytes, Binary), _bytes),
+    _Type("number", (int, float, Decimal128), _number_key),
+    _Type("date", (datetime, DatetimeMS), _date_key),
+    _Type("binData", (bytes, Binary), _binary_key),
     _OBJECT,
 )
 _OTHER = _Type("other", (), None)
@@ -93,7 +93,7 @@ def _find_types(job_id: Any) -> list[_Type]:
             return [next((kind for kind in _TYPES if isinstance(job_id, kind.kinds)), _OTHER)]
 
 
-def _is_vague(job_id: Any) -> bool:
+def _is_lossy(job_id: Any) -> bool:
     """Whether decoding may have lost a part of an _id, so that its order is unknown."""
     match job_id:
         case str():
@@ -242,7 +242,7 @@ class SegmentMap:
         for job_id in self._dirty_ids:
             for kind in _find_types(job_id):
                 row = self._rows[kind.name]
-                for index in row.indexes() if _is_vague(job_id) else [row.find(job_id)]:
+                for index in row.indexes() if _is_lossy(job_id) else [row.find(job_id)]:
                     yield kind.name, index
 
     def _fit(self, row: _Row, index: int) -> None:
