@@ -155,9 +155,9 @@ class JobPages:
 
     def _suggestions(self) -> tuple[list[str], list[str]]:
         """The types of the queue, and its statuses in addition to the known ones."""
-        figures = self._stats.stats()
-        types = sorted(filter(is_filter, figures.type_counts() or {}))
-        unknown = set(figures.status_counts() or {}) - set(JobStatus)
+        stats = self._stats.stats()
+        types = sorted(filter(is_filter, stats.type_counts() or {}))
+        unknown = set(stats.status_counts() or {}) - set(JobStatus)
         return types[:SUGGESTED_TYPES], sorted(filter(is_filter, unknown))[:SUGGESTED_STATUSES]
 
 

@@ -94,12 +94,12 @@ def _status_tile(
 
 
 def _oldest_queued(facts: Facts) -> Tile:
-    figures, health = facts.evidence.stats, facts.evidence.stats.health
+    stats, health = facts.evidence.stats, facts.evidence.stats.health
     oldest, by_type = health.oldest_queued, health.oldest_queued_by_type
     value, note = "none", "queue empty"
     if oldest:
-        value = duration(figures.age_ms(oldest))
-        note = min(by_type, key=lambda kind: by_type[kind]) if by_type else ""
+        value = duration(stats.age_ms(oldest))
+        note = min(by_type, key=by_type.__getitem__, default="")
     elif "createdAt" in facts.evidence.unknown or "oldest_queued" in health.unknown:
         value, note = "–", "creation times unknown"
     return Tile(

@@ -51,7 +51,7 @@ def history_by_type(steps: Steps | None, first: int = 0) -> History[str]:
     )
 
 
-def figures(
+def queue_stats(
     counts: dict[tuple[str, str], int] | None, source: str = "rollup", **conditions: Any
 ) -> QueueStats:
     usual: dict[str, Any] = {
@@ -87,7 +87,7 @@ def facts(
     steps = past(activity) if has_past else missing
     hour = history_by_type(activity) if has_past else missing
     evidence = Evidence(
-        stats=figures((counts or {}) if known else None, source, **conditions),
+        stats=queue_stats((counts or {}) if known else None, source, **conditions),
         hour_start=START,
         hour=hour,
         ten_minutes=history_by_type(activity, first=50) if has_past else missing,
