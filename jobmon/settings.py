@@ -21,6 +21,7 @@ from jobmon.domain import (
     AttemptStatus,
     JobStatus,
 )
+from jobmon.profiles import ProfileError, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
@@ -43,8 +44,6 @@ PUBLIC_KEY_ALGORITHMS = (
 MIN_SECRET_BYTES = 32
 _KEY_SOURCES = ("jwt_secret_key", "jwt_public_key", "jwt_jwks_url")
 MAX_LEEWAY_S = 300  # for clock differences; it lengthens the life of every token
-# The programs whose documents jobmon can read, each with its default collection.
-PROFILES = {"jobmon": "jobs", "agenda": "agendaJobs", "celery": "celery_taskmeta"}
 METRICS = ("token", "open", "off")  # who may scrape
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -259,24 +258,27 @@ class Settings:
 
 def _read_mapping(env: Env) -> dict[str, Any]:
     """The settings that describe the watched documents; the profile decides which are allowed."""
-    profile = env.str("PROFILE", "jobmon", validate=validate.OneOf(PROFILES))
-    jobs = PROFILES.get(profile or "", "jobs")
-    has_attempts = profile in (None, "jobmon")  # other profiles keep the last one in the job
+    name = env.str("PROFILE", Settings.profile, validate=_loadable_profile)
+    # Without one that can be loaded, the other settings are checked as for the default one.
+    profile = load_profile(name or Settings.profile)
+    has_attempts = profile.attempts_collection is not None
 
     def if_used(check: Callable[[Any], Any], *, where: bool) -> Callable[[Any], Any]:
-        return check if where else _refuse_for_profile(profile)
+        return check if where else _refuse_for_profile(profile.name)
 
     known_fields = _check_fields(
-        MAPPED_JOB_FIELDS, at_id=("jobId", "createdAt"), has_defaults=has_attempts
+        MAPPED_JOB_FIELDS,
+        at_id=("jobId", "createdAt"),
+        has_defaults=profile.name == Settings.profile,
     )
     job_fields = _pairs(env, "JOB_FIELDS", known_fields)
-    has_status = profile != "agenda" or "status" in job_fields
+    has_status = profile.has_status_field or "status" in job_fields
     return {
-        "profile": profile,
-        "jobs_collection": env.str("JOBS_COLLECTION", jobs, validate=_collection),
+        "profile": profile.name,
+        "jobs_collection": env.str("JOBS_COLLECTION", profile.collection, validate=_collection),
         "attempts_collection": env.str(
             "ATTEMPTS_COLLECTION",
-            Settings.attempts_collection,
+            profile.attempts_collection or Settings.attempts_collection,
             validate=if_used(_collection, where=has_attempts),
         ),
         "job_fields": job_fields,
@@ -367,6 +369,13 @@ def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
         if path in held:
             raise ValidationError(f"{held[path]} and {name} cannot both be at {path}.")
         held[path] = name
+
+
+def _loadable_profile(name: str) -> None:
+    try:
+        load_profile(name)
+    except ProfileError as error:
+        raise ValidationError(str(error)) from None
 
 
 def _refuse_for_profile(profile: str | None) -> Callable[[Any], None]:

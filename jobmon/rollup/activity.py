@@ -65,6 +65,7 @@ def _finished_attempts(connection: Connection, within: Document) -> Iterator[Doc
     counted twice.
     """
     jobs, outcome_of_jobs = connection.jobs, connection.profile.outcome
+    has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
     if connection.attempts is not None and connection.has_recorded_attempts():
         pipeline = _recorded_attempts(connection.attempts, jobs, within)
         for group in _aggregate(connection.attempts, pipeline, ATTEMPT_FINISHED):
@@ -73,11 +74,13 @@ def _finished_attempts(connection: Connection, within: Document) -> Iterator[Doc
             )
             yield group
     elif outcome_of_jobs is not None:
-        pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs)
+        pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs, has_wait)
         yield from _aggregate(jobs, pipeline, ATTEMPT_FINISHED)
     else:
         ended = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}, "finishedAt": within}
-        for group in _aggregate(jobs, _last_attempts(ended, "status", "$status"), BY_FINISH):
+        for group in _aggregate(
+            jobs, _last_attempts(ended, "status", "$status", has_wait), BY_FINISH
+        ):
             status = jobs.mapping.to_contract_status(group["_id"].get("status"))
             group["_id"]["outcome"] = LAST_OUTCOMES.get(to_text(status))
             yield group
@@ -163,7 +166,7 @@ def _recorded_attempts(
     ]
 
 
-def _last_attempts(match: Document, name: str, outcome: Any) -> list[Document]:
+def _last_attempts(match: Document, name: str, outcome: Any, has_wait: bool) -> list[Document]:
     """Groups of jobs that are their own last attempt, because no attempt is recorded.
 
     A first attempt waited since the job was due; for later ones the wait is unknown. If the job
@@ -171,7 +174,7 @@ def _last_attempts(match: Document, name: str, outcome: Any) -> list[Document]:
     """
     started, ended = "$startedAt", "$finishedAt"
     due = {"$max": ["$createdAt", "$nextRunAt"]}
-    first_due = {"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]}
+    first_due = {"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]} if has_wait else None
     buckets = {
         "wait": {"$push": _bucket_in_order(first_due, started)},
         "run": {"$push": _bucket_in_order(started, ended)},

@@ -10,7 +10,8 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure, PyMongoError
 
-from jobmon.settings import PROFILES, Settings
+from jobmon.profiles import load_profile
+from jobmon.settings import Settings
 from jobmon.setup.findings import (
     Finding,
     SetupError,
@@ -113,9 +114,12 @@ class Deployment:
     def init_command(self, options: str = "") -> str:
         """The command line of `jobmon init` for this queue, with placeholders for secrets."""
         settings = self.settings
+        profile = load_profile(settings.profile)
+        attempts = profile.attempts_collection or Settings.attempts_collection
         usual = replace(
             Settings(mongo_uri="", profile=settings.profile),
-            jobs_collection=PROFILES[settings.profile],
+            jobs_collection=profile.collection,
+            attempts_collection=attempts,
         )
         given = ""
         for name in _MAPPING_SETTINGS:

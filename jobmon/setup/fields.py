@@ -16,6 +16,7 @@ from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, Level, printable, problem, warning
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
+from jobmon.store.profiles import Profile
 from jobmon.store.read_collection import ReadCollection
 
 SAMPLE = 200  # of the newest documents of each collection
@@ -76,20 +77,16 @@ ATTEMPT_FIELDS = (
 )
 
 
-# Every document of these programs has these fields; a collection without them is another's.
-_ESSENTIAL_BY_PROFILE = {"agenda": ("type", "payload"), "celery": ("status", "finishedAt")}
-
-
 def fields_of_jobs(settings: Settings) -> tuple[Field, ...]:
     """The fields that jobs should have, by the profile."""
-    essential = _ESSENTIAL_BY_PROFILE.get(settings.profile)
-    if essential is None:
+    if settings.profile == Settings.profile:
         return JOB_FIELDS
-    # Those programs write other fields only sometimes, and in several forms.
+    # Other programs write the other fields only sometimes, and in several forms.
+    always = Profile.from_settings(settings).always
     return tuple(
         replace(field, essential=True, statuses=())
         for field in JOB_FIELDS
-        if field.essential or field.name in essential
+        if field.essential or field.name in always
     )
 
 
@@ -161,6 +158,7 @@ class Sample:
             is_text = {"$eq": [{"$type": f"${paths['status']}"}, "string"]}
             status = {"$cond": [is_text, f"${paths['status']}", None]}
         pipeline: list[Document] = [
+            {"$match": self._names.where},
             {"$sort": {"_id": -1}},
             {"$limit": SAMPLE},
             {
@@ -249,6 +247,8 @@ class Sample:
         for field in self._fields:
             path = self._names.paths[field.name]
             agreed = ("string", "objectId") if path == "_id" else field.types
+            if (reading := self._names.readings.get(field.name)) is not None:
+                agreed = _TEXT if reading == "iso" else _NUMBER
             found = self.types(field.name)
             odd = {kind: found[kind] for kind in found if kind not in (*agreed, "null")}
             if odd:

@@ -114,7 +114,7 @@ class JobFilter:
         if self.job_id is not None:
             return indexes.JOB_ID
         if self.date_field is not None:
-            if self.condition is JobCondition.DUE and not mapping.has_status:
+            if self.condition is JobCondition.DUE and mapping.waits_by_date:
                 return indexes.BY_WAITING
             return _INDEX_BY_DATE[self.date_field]
         if self.owner is not None:

@@ -1,13 +1,6 @@
 """One job with its attempts."""
 
-from datetime import datetime
-from decimal import Decimal
-from typing import Any
-
-from bson import Decimal128
-
-from jobmon.domain import LAST_OUTCOMES, AttemptStatus
-from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values, is_identity, match_any
 from jobmon.store.mapping import Document, FieldMapping
@@ -17,7 +10,6 @@ MAX_ATTEMPTS_SHOWN = 1_000
 # In characters: each attempt may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
-MAX_COUNT = 2**53
 
 
 class JobStore:
@@ -96,50 +88,3 @@ class JobStore:
 def _match_identity(field: str, printed: str) -> Document:
     """A query for the values that a printed text means in a field."""
     return {field: match_any(identity_values(printed))}
-
-
-def last_attempt(job: Document) -> list[Document]:
-    """A list with the job as its own last attempt, for a queue that records no attempts.
-
-    Empty if the job had no attempt so far. Fields that the job does not have are None.
-    """
-    outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
-    started, ended = job.get("startedAt"), job.get("finishedAt")
-    if outcome is None and not isinstance(started, datetime):
-        return []
-    is_over = outcome != AttemptStatus.RUNNING
-    if isinstance(started, datetime) and isinstance(ended, datetime):
-        is_over = is_over and to_utc(ended) >= to_utc(
-            started
-        )  # otherwise `ended` is of the attempt before
-    return [
-        {
-            "attemptNumber": attempt_count(job, default=0) or None,
-            "status": outcome,
-            "workerId": job.get("leasedBy"),
-            "startedAt": started,
-            "finishedAt": ended if is_over else None,
-            "error": job.get("lastError") if outcome == AttemptStatus.FAILED else None,
-        }
-    ]
-
-
-def attempt_count(job: Document, default: int) -> int:
-    """How many attempts were started: attemptCount, or a number or an array in `attempts`."""
-    embedded = job.get("attempts")
-    for value in (job.get("attemptCount"), embedded):
-        if (number := _whole_number(value)) is not None:
-            return number
-    return len(embedded) if isinstance(embedded, list) else default
-
-
-def _whole_number(value: Any) -> int | None:
-    """A whole number that every JSON parser reads exactly; None for any other value."""
-    number = value.to_decimal() if isinstance(value, Decimal128) else value
-    if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
-        return None
-    try:
-        whole = int(number)
-    except (ValueError, OverflowError):  # not a number, infinite
-        return None
-    return whole if abs(whole) <= MAX_COUNT else None

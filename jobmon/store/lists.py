@@ -10,12 +10,12 @@ from bson import ObjectId
 from jobmon.domain import MAPPED_JOB_FIELDS, CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
+from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, Cursor
 from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values, is_identity
-from jobmon.store.jobs import attempt_count, last_attempt
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.truncate import CharacterBudget
 

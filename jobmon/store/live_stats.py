@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pymongo.errors import ExecutionTimeout
@@ -42,8 +42,9 @@ class LiveStats:
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
+        self._is_recurring = connection.profile.is_recurring
         self._waiting = (
-            indexes.BY_NEXT_RUN if connection.jobs.mapping.has_status else indexes.BY_WAITING
+            indexes.BY_WAITING if connection.jobs.mapping.waits_by_date else indexes.BY_NEXT_RUN
         )
 
     @property
@@ -104,7 +105,7 @@ class LiveStats:
                 f"{self._explain_unknown_age()}, or the type is not a text"
             )
         return QueueHealth(
-            estimated_total=self._jobs.estimated_count(),
+            estimated_total=self._estimate_total(counts),
             expired_leases=self._count_expired_leases(counts, now, unknown),
             eligible=waiting.eligible,
             scheduled=waiting.scheduled,
@@ -114,6 +115,12 @@ class LiveStats:
             overdue_by_type=self._find_overdue(now, unknown),
             unknown=unknown,
         )
+
+    def _estimate_total(self, counts: Mapping[tuple[str, str], int] | None) -> int:
+        """The number of jobs by the metadata; by the counts if other documents are among them."""
+        if self._jobs.mapping.where and counts is not None:
+            return sum(counts.values())
+        return self._jobs.estimated_count()
 
     def _count_expired_leases(
         self, counts: Mapping[tuple[str, str], int] | None, now: datetime, unknown: dict[str, str]
@@ -205,10 +212,9 @@ class LiveStats:
         if sum(group["jobs"] for group in groups) >= MAX_OVERDUE:
             unknown["overdue_by_type"] = f"of the due jobs only the first {MAX_OVERDUE:,} are read"
         overdue: dict[str, datetime] = {}
-        offset = self._jobs.mapping.offsets.get("nextRunAt") or timedelta()
         for group in groups:
             if isinstance(group["first"], datetime):
-                kind, first = label(group["_id"]), to_utc(group["first"]) + offset
+                kind, first = label(group["_id"]), to_utc(group["first"])
                 overdue[kind] = min(first, overdue.get(kind, first))
         return overdue
 
@@ -227,8 +233,11 @@ class LiveStats:
 
         A job that has run before, an hourly one for example, has not waited since its creation.
         """
+        query: Document = {"status": JobStatus.QUEUED.value}
+        if self._is_recurring:
+            query["finishedAt"] = None
         pipeline: list[Document] = [
-            {"$match": {"status": JobStatus.QUEUED.value, "finishedAt": None}},
+            {"$match": query},
             {"$group": {"_id": "$type", "oldest": {"$min": "$createdAt"}}},
         ]
         oldest = {

@@ -5,17 +5,22 @@ names, and the documents that are read to the contract's. Where the documents fo
 it changes nothing.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from bson import ObjectId
-
-from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS
-from jobmon.store.bson_json import to_utc
+from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS, WAITING_STATUSES
+from jobmon.profiles.conditions import at_moment
+from jobmon.profiles.sources import parse_date
+from jobmon.store.conversions import (
+    creation_time,
+    match_creation_time,
+    prefix_expression,
+    subtract_offset,
+    to_stored,
+)
 from jobmon.store.identity import label_values, match_any
 from jobmon.store.labels import label
 
@@ -36,7 +41,8 @@ class DerivedStatus:
     """A status that no field holds: an aggregation expression over the document's own fields.
 
     `needs` has a query for each status that the expression may return; every document with this
-    status matches the query. A query may have an index, an expression has none.
+    status matches the query, which may contain `Now`. A query may have an index, an expression has
+    none.
     """
 
     expression: Document
@@ -53,6 +59,11 @@ class FieldMapping:
     `offsets`: field -> how much later it is than the date at its path.
     `reads` and `computed`: fields of the documents, and expressions, that are read for a field of
     the contract which no path leads to; `complete` makes the job of them.
+    `readings`: field -> form of the date at its path, if that is no BSON date.
+    `expressions`: field -> its value as an expression, where that is not just a path.
+    `alternatives`: field -> its paths, of which the first with a value has it.
+    `constants`: field -> the value that it has in all documents.
+    `where`: which documents of the collection are meant, in the documents' names.
     `has_creation_time`: if false, the path of `createdAt` only gives the order of lists.
     """
 
@@ -62,6 +73,11 @@ class FieldMapping:
     offsets: Mapping[str, timedelta] = field(default_factory=dict)
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: Mapping[str, Any] = field(default_factory=dict)
+    readings: Mapping[str, str] = field(default_factory=dict)
+    expressions: Mapping[str, Any] = field(default_factory=dict)
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    where: Document = field(default_factory=dict)
     complete: Callable[[Document, Document], Document] = lambda _, document: document
     has_creation_time: bool = True
 
@@ -79,7 +95,8 @@ class FieldMapping:
     def is_identity(self) -> bool:
         """Whether the documents follow the contract, so that nothing is translated."""
         is_same = all(name == path for name, path in self.paths.items())
-        return is_same and not self.statuses and self.derived is None and not self.computed
+        translations = (self.statuses, self.derived, self.reads, self.expressions, self.where)
+        return is_same and self.has_creation_time and not any(translations)
 
     @property
     def orders_by_id(self) -> bool:
@@ -98,6 +115,17 @@ class FieldMapping:
     def has_status(self) -> bool:
         """Whether a field holds the status, so that there can be indexes on it."""
         return self.derived is None
+
+    @property
+    def waits_by_date(self) -> bool:
+        """Whether the status of a waiting job follows from its nextRunAt, so that an index on that
+        finds all of them.
+        """
+        path = self.paths.get("nextRunAt")
+        needs = {} if self.derived is None else self.derived.needs
+        return bool(needs) and all(
+            path in needs.get(status, {path: 0}) for status in WAITING_STATUSES
+        )
 
     def can_query(self, name: str) -> bool:
         """Whether documents can be queried by this field."""
@@ -118,6 +146,8 @@ class FieldMapping:
             return keys
         translated: dict[str, int] = {}
         for name, order in keys:
+            if name in self.constants:
+                continue
             path = self._find_path(name)
             if path is None or (name == "status" and self.derived is not None):
                 return None
@@ -133,6 +163,11 @@ class FieldMapping:
             if (path := self._find_path(name)) is not None:
                 translated.setdefault(path, direction)
         return list(translated.items())
+
+    def translate_filter(self, query: Document) -> Document:
+        """`translate_query`, for the documents that are meant."""
+        translated = self.translate_query(query)
+        return {"$and": [self.where, translated]} if self.where else translated
 
     def translate_query(self, query: Document) -> Document:
         """A query in the documents' names; a value in a field that they lack matches none.
@@ -154,7 +189,8 @@ class FieldMapping:
                 }
                 for stage in stages
             ]
-        return [self._translate_stage(stage) for stage in stages]
+        meant: list[Document] = [{"$match": self.where}] if self.where else []
+        return meant + [self._translate_stage(stage) for stage in stages]
 
     def translate_expression(self, expression: Any, *, under: str = "") -> Any:
         """An aggregation expression in the documents' names.
@@ -189,7 +225,7 @@ class FieldMapping:
         read: Document = {"_id": has_id} | dict.fromkeys(sorted(outer), True)
         if "status" in names and self.derived is not None:
             read["_status"] = self.derived.expression
-        return read | {name: self.computed[name] for name in names & self.computed.keys()}
+        return read | {f"_{name}": self.computed[name] for name in names & self.computed.keys()}
 
     def to_contract(self, document: Document) -> Document:
         """A document that was read, with the contract's names."""
@@ -199,10 +235,14 @@ class FieldMapping:
         for name, path in self.paths.items():
             found, value = _get_at_path(document, path)
             if found:
-                offset = self.offsets.get(name)
+                offset, stored = self.offsets.get(name), value
+                if name in self.readings:
+                    value = parse_date(value, self.readings[name])
+                    if name == "createdAt":
+                        job["_at"] = stored  # the value by which lists are ordered
                 job[name] = value + offset if offset and isinstance(value, datetime) else value
         if self.orders_by_id:
-            job["createdAt"] = _creation_time(document.get("_id"))
+            job["createdAt"] = creation_time(document.get("_id"))
         if "_status" in document:
             job["status"] = document["_status"]
         elif "status" in job or NO_STATUS in self.statuses:
@@ -226,16 +266,20 @@ class FieldMapping:
         if name in _CLAUSE_LISTS:
             return {name: [self.translate_query(query) for query in condition]}
         if name == "$expr":
-            return {name: self.translate_expression(condition)}
+            return {name: self._stored().translate_expression(condition)}
         if name == "status":
             return self._match_status(condition)
         path = self._find_path(name)
+        if path is None and name == "type":
+            return self._match_computed(name, condition)
         if path is None:
             return {} if condition in (None, {"$eq": None}) else _MATCH_NONE
         if name in self.offsets:
-            condition = _subtract(condition, self.offsets[name])
+            condition = subtract_offset(condition, self.offsets[name])
+        if name in self.readings:
+            condition = to_stored(condition, self.readings[name])
         if path == "_id" and name == "createdAt":
-            return {"_id": _match_creation_time(condition)}
+            return {"_id": match_creation_time(condition)}
         if condition == IS_ARRAY and "." in path:
             return {"$or": [{part: condition} for part in _split_path(path)]}
         return {path: condition}
@@ -247,11 +291,33 @@ class FieldMapping:
                 self.derived.needs[status] for status in statuses if status in self.derived.needs
             ]
             is_status = {"$expr": {"$in": [self.derived.expression, {"$literal": statuses}]}}
-            return {"$and": [{"$or": needs}, is_status]} if needs else _MATCH_NONE
+            found = {"$and": [{"$or": at_moment(needs, datetime.now(UTC))}, is_status]}
+            return found if needs else _MATCH_NONE
         path = self.paths.get("status")
         if path is None:
             return _MATCH_NONE
         return {path: match_any([v for status in statuses for v in self._list_values(status)])}
+
+    def _match_computed(self, name: str, condition: Any) -> Document:
+        """The documents that have one of these values in a field that no path leads to."""
+        values = condition["$in"] if isinstance(condition, dict) else [condition]
+        if name in self.constants:
+            return {} if self.constants[name] in values else _MATCH_NONE
+        if paths := self.alternatives.get(name):
+            others = [value for value in values if value is not None]
+            found: list[Document] = [
+                dict.fromkeys(paths[:number]) | {path: match_any(others)}
+                for number, path in enumerate(paths)
+                if others
+            ]
+            return {"$or": found + ([dict.fromkeys(paths)] if None in values else [])}
+        if (expression := self.expressions.get(name)) is None:
+            return {} if None in values else _MATCH_NONE
+        return {"$expr": {"$in": [{"$ifNull": [expression, None]}, {"$literal": values}]}}
+
+    def _stored(self) -> "FieldMapping":
+        """The mapping for expressions about stored values, by which an index is ordered."""
+        return replace(self, expressions={}) if self.expressions else self
 
     def _list_values(self, status: str) -> list[Any]:
         """The values in documents that mean a status of the contract."""
@@ -285,6 +351,8 @@ class FieldMapping:
             return self.derived.expression
         if name == "createdAt" and self.orders_by_id:
             return {"$convert": {"input": f"{prefix}_id", "to": "date", "onError": None}}
+        if name in self.expressions:
+            return prefix_expression(self.expressions[name], prefix)
         path = self.paths.get(head)
         return None if path is None else f"{prefix}{path}{dot}{tail}"
 
@@ -303,28 +371,3 @@ def _split_path(path: str) -> list[str]:
     """The paths to each document on the way, and the path itself: `a`, `a.b`, `a.b.c`."""
     parts = path.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-
-
-def _subtract(condition: Any, offset: timedelta) -> Any:
-    """A condition on a date as one on a date that is earlier by `offset`."""
-    if isinstance(condition, dict):
-        return {operator: _subtract(value, offset) for operator, value in condition.items()}
-    return condition - offset if isinstance(condition, datetime) else condition
-
-
-def _creation_time(value: Any) -> datetime | None:
-    return value.generation_time if isinstance(value, ObjectId) else None
-
-
-def _match_creation_time(condition: Any) -> Any:
-    """A condition on a date as one on the ObjectIds that were made then."""
-    if isinstance(condition, dict):
-        return {operator: _match_creation_time(value) for operator, value in condition.items()}
-    if condition == "date":  # of a $type
-        return "objectId"
-    if isinstance(condition, datetime):
-        # An id has whole seconds: from 3.5 on is the same as from 4 on.
-        seconds = math.ceil(to_utc(condition).timestamp())
-        bounded = min(max(seconds, 0), 0xFFFF_FFFF)
-        return ObjectId(f"{bounded:08x}" + "0" * 16)
-    return condition

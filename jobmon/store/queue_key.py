@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from jobmon.profiles import load_profile
 from jobmon.settings import Settings
 from jobmon.store.profiles import Profile
 
@@ -28,7 +29,7 @@ def queue_key(deployment: str | None, database: str, settings: Settings) -> str:
         "database": database,
         "jobs": jobs,
         "attempts": settings.attempts_collection if profile.attempts is not None else None,
-        "profile": settings.profile,
+        "profile": load_profile(settings.profile).identity,
         "mappings": mappings,
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))

@@ -78,7 +78,7 @@ class ReadCollection:
 
         def run(hint: Hint) -> list[Document]:
             found = self.collection.find(
-                self.mapping.translate_query(query),
+                self.mapping.translate_filter(query),
                 self.mapping.projection(fields),
                 sort=self.mapping.translate_order(order or []) or None,
                 skip=skip,
@@ -107,7 +107,7 @@ class ReadCollection:
         one that is not simple it matches more than these values: `accept` has to compare them.
         """
         found = self.collection.find(
-            self.mapping.translate_query(query),
+            self.mapping.translate_filter(query),
             self.mapping.projection(None),
             sort=self.mapping.translate_order(order or []) or None,
             batch_size=limit + 1,
@@ -131,7 +131,7 @@ class ReadCollection:
         now = time.monotonic()
         known = self._look_up_collation
         if known is None or known[0] < now - _KEEP_COLLATION_S:
-            planned = self._explain({"filter": self.mapping.translate_query({by: ""})})
+            planned = self._explain({"filter": self.mapping.translate_filter({by: ""})})
             serves = "collation" in planned and "COLLSCAN" not in str(planned["winningPlan"])
             known = now, {"collation": None if serves else SIMPLE_COLLATION}
             self._look_up_collation = known
@@ -177,7 +177,7 @@ class ReadCollection:
 
         def run(hint: Hint) -> int:
             options = _drop_none({"hint": hint, "limit": limit})
-            translated = self.mapping.translate_query(query)
+            translated = self.mapping.translate_filter(query)
             return self.collection.count_documents(translated, **options, **self._limits())
 
         return self._run_with_index(index, run)

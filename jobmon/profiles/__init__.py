@@ -1,0 +1,5 @@
+"""Profiles: files that say how the documents of a job queue hold jobs."""
+
+from jobmon.profiles.loader import ProfileError, ProfileFile, load_profile, shipped_profiles
+
+__all__ = ["ProfileError", "ProfileFile", "load_profile", "shipped_profiles"]

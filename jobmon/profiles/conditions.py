@@ -1,0 +1,294 @@
+"""Conditions of a profile: MongoDB queries that can also be evaluated as aggregation expressions.
+
+A rule of a status is a query. As an expression it computes the status of a document; what is left
+of it without expressions (`indexable`) finds, by an index, documents that may have the status.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.toml_lines import KeyPath
+
+Query = dict[str, Any]
+
+# How far this machine's clock and the database's may differ.
+_MARGIN = timedelta(minutes=5)
+_LISTS = ("$and", "$or", "$nor")
+_COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
+_OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$type", "$not", "$size")
+_ISO = "%Y-%m-%dT%H:%M:%S.%LZ"
+_PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
+
+
+@dataclass(frozen=True)
+class Now:
+    """The present moment, in the form of the dates that it is compared with."""
+
+    reading: str = "date"
+
+    def expression(self) -> Any:
+        """The moment by the database's clock."""
+        if self.reading == "date":
+            return "$$NOW"
+        if self.reading == "iso":
+            return {"$dateToString": {"date": "$$NOW", "format": _ISO}}
+        return {"$multiply": [{"$toLong": "$$NOW"}, _PER_MILLISECOND[self.reading]]}
+
+
+def stored_moment(moment: datetime, reading: str | None) -> Any:
+    """A date in the form in which documents hold it."""
+    if reading in (None, "date"):
+        return moment
+    if reading == "iso":
+        milliseconds = moment.isoformat(timespec="milliseconds")
+        return milliseconds.replace("+00:00", "Z")
+    number = moment.timestamp() * 1_000 * _PER_MILLISECOND[str(reading)]
+    return int(number) if number == int(number) else number
+
+
+def parse_query(
+    query: Query, constants: Mapping[str, Any], readings: Mapping[str, str], at: KeyPath
+) -> Query:
+    """The query with values for `$null`, `$now` and constants; ProfileMistakeError."""
+
+    def value(raw: Any, reading: str, at: KeyPath) -> Any:
+        match raw:
+            case str() if raw.startswith("$"):
+                return Now(reading) if raw == "$now" else constant_value(raw, constants, at)
+            case list():
+                return [value(element, reading, at) for element in raw]
+            case dict() if any(name.startswith("$") for name in raw):
+                return operators(raw, reading, at)
+            case _:
+                return raw
+
+    def operators(condition: Query, reading: str, at: KeyPath) -> Query:
+        for name in condition:
+            if name not in _OPERATORS:
+                allowed = ", ".join(_OPERATORS)
+                raise ProfileMistakeError((*at, name), f"unknown operator; allowed are {allowed}")
+        return {name: value(raw, reading, (*at, name)) for name, raw in condition.items()}
+
+    parsed: Query = {}
+    for name, condition in query.items():
+        where = (*at, name)
+        if name in _LISTS:
+            if not isinstance(condition, list) or not all(isinstance(q, dict) for q in condition):
+                raise ProfileMistakeError(where, "must be an array of queries")
+            parsed[name] = [
+                parse_query(each, constants, readings, (*where, index))
+                for index, each in enumerate(condition)
+            ]
+        elif name == "$expr":
+            parsed[name] = parse_expression(condition, constants, where)
+        elif name.startswith("$"):
+            allowed = ", ".join((*_LISTS, "$expr"))
+            raise ProfileMistakeError(where, f"unknown operator; allowed are {allowed}")
+        else:
+            parsed[name] = value(condition, readings.get(name, "date"), where)
+    return parsed
+
+
+def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
+    """The expression with values for `$null`, `$now` and constants; other texts are its own."""
+    match expression:
+        case "$now":
+            return "$$NOW"
+        case str() if expression in ("$null", "$collection") or expression.startswith("$const."):
+            return {"$literal": constant_value(expression, constants, at)}
+        case dict():
+            return {
+                name: parse_expression(inner, constants, (*at, name))
+                for name, inner in expression.items()
+            }
+        case list():
+            return [parse_expression(inner, constants, at) for inner in expression]
+        case _:
+            return expression
+
+
+def constant_value(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
+    """What `$null`, `$collection` or `$const.NAME` stands for; another value is itself."""
+    if not isinstance(raw, str) or not raw.startswith("$"):
+        return raw
+    if raw == "$null":
+        return None
+    if raw not in constants:
+        allowed = ", ".join(["$null", *constants])
+        raise ProfileMistakeError(at, f"unknown value {raw}; known are {allowed}")
+    return constants[raw]
+
+
+def to_expression(query: Query) -> Any:
+    """The query as an aggregation expression, in which an array is compared as a whole."""
+    parts = [_clause_expression(name, condition) for name, condition in query.items()]
+    return parts[0] if len(parts) == 1 else {"$and": parts}
+
+
+def _clause_expression(name: str, condition: Any) -> Any:
+    match name:
+        case "$expr":
+            return condition
+        case "$and" | "$or":
+            return {name: [to_expression(query) for query in condition]}
+        case "$nor":
+            return {"$not": [{"$or": [to_expression(query) for query in condition]}]}
+    reference = f"${name}"
+    if not _is_operators(condition):
+        return _equals(reference, condition)
+    parts = [_operate(reference, operator, value) for operator, value in condition.items()]
+    return parts[0] if len(parts) == 1 else {"$and": parts}
+
+
+def _is_operators(condition: Any) -> bool:
+    return isinstance(condition, dict) and any(name.startswith("$") for name in condition)
+
+
+def _operate(reference: str, operator: str, value: Any) -> Any:
+    match operator:
+        case "$eq":
+            return _equals(reference, value)
+        case "$ne":
+            return {"$gt": [reference, None]} if value is None else _not(_equals(reference, value))
+        case "$in":
+            return {"$or": [_equals(reference, each) for each in value]}
+        case "$nin":
+            return _not({"$or": [_equals(reference, each) for each in value]})
+        case "$exists":
+            is_there = {"$ne": [{"$type": reference}, "missing"]}
+            return is_there if value else _not(is_there)
+        case "$type":
+            names = value if isinstance(value, list) else [value]
+            return {"$or": [_has_type(reference, name) for name in names]}
+        case "$not":
+            parts = [_operate(reference, inner, each) for inner, each in value.items()]
+            return _not({"$and": parts})
+        case "$size":
+            size = {"$size": {"$cond": [{"$isArray": reference}, reference, []]}}
+            return {"$and": [{"$isArray": reference}, {"$eq": [size, value]}]}
+        case _:  # a comparison matches values of the same type only, in a query
+            compared = value.expression() if isinstance(value, Now) else {"$literal": value}
+            same_type = _has_type(reference, _type_name(value))
+            return {"$and": [same_type, {operator: [reference, compared]}]}
+
+
+def _equals(reference: str, value: Any) -> Any:
+    if value is None:  # or missing
+        return {"$lte": [reference, None]}
+    return {"$eq": [reference, {"$literal": value}]}
+
+
+def _not(expression: Any) -> Any:
+    return {"$not": [expression]}
+
+
+def _has_type(reference: str, name: str) -> Any:
+    return {"$isNumber": reference} if name == "number" else {"$eq": [{"$type": reference}, name]}
+
+
+def _type_name(value: Any) -> str:
+    match value:
+        case Now():
+            return {"date": "date", "iso": "string"}.get(value.reading, "number")
+        case bool():
+            return "bool"
+        case int() | float():
+            return "number"
+        case datetime():
+            return "date"
+        case _:
+            return "string"
+
+
+def indexable(query: Query) -> Query:
+    """The part of a query that an index can serve; every document that matches all matches it."""
+    found: Query = {}
+    for name, condition in query.items():
+        if name == "$and":
+            if parts := [part for each in condition if (part := indexable(each))]:
+                found[name] = parts
+        elif name == "$or":
+            parts = [indexable(each) for each in condition]
+            if all(parts):
+                found[name] = parts
+        elif name not in ("$expr", "$nor") and not (
+            "$not" in str(condition) and has_now(condition)
+        ):
+            found[name] = condition
+    return found
+
+
+def _is_negated_now(condition: Any) -> bool:
+    return _is_operators(condition) and "$not" in condition and has_now(condition)
+
+
+def negation(query: Query) -> Query:
+    """What is certain of documents that do not match a query on one field; empty if nothing is."""
+    if len(query) != 1:
+        return {}
+    ((name, condition),) = query.items()
+    if name.startswith("$"):
+        return {}
+    if condition == {"$ne": None}:
+        return {name: None}
+    if condition is None:
+        return {name: {"$ne": None}}
+    return {name: {"$ne": condition}} if isinstance(condition, bool) else {}
+
+
+def has_now(query: Any) -> bool:
+    """Whether a query depends on the present moment."""
+    match query:
+        case Now():
+            return True
+        case dict():
+            return any(has_now(inner) for inner in query.values())
+        case list():
+            return any(has_now(inner) for inner in query)
+        case _:
+            return False
+
+
+def at_moment(query: Any, now: datetime, operator: str = "") -> Any:
+    """The query as of `now`, with a margin for clocks that differ, so that no document is lost."""
+    match query:
+        case Now():
+            margin = {"$g": -_MARGIN, "$l": _MARGIN}.get(operator[:2], timedelta())
+            return stored_moment(now + margin, query.reading)
+        case dict():
+            return {name: at_moment(inner, now, name) for name, inner in query.items()}
+        case list():
+            return [at_moment(inner, now, operator) for inner in query]
+        case _:
+            return query
+
+
+def index_fields(query: Query) -> tuple[list[str], bool]:
+    """The fields of an index for a query, and whether each has one value: a sort may follow."""
+    fields, is_equality = [], True
+    for name, condition in indexable(query).items():
+        if name.startswith("$"):
+            continue
+        fields.append(name)
+        is_equality = is_equality and not _is_operators(condition) and condition is not None
+    return fields, is_equality
+
+
+def moments(query: Any, path: str = "") -> set[tuple[str, str]]:
+    """The fields that a query compares with the present moment, each with its reading."""
+    match query:
+        case Now():
+            return {(path, query.reading)}
+        case dict():
+            return {
+                found
+                for name, inner in query.items()
+                for found in moments(inner, path if name.startswith("$") else name)
+            }
+        case list():
+            return {found for inner in query for found in moments(inner, path)}
+        case _:
+            return set()

@@ -1,0 +1,166 @@
+"""Loads profiles: shipped ones by their name, others from a `.toml` file."""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jobmon.profiles.parser import ParsedProfile, parse_profile
+from jobmon.profiles.schema import ProfileMistakeError, check_schema
+from jobmon.profiles.toml_lines import find_lines, line_of
+
+Content = dict[str, Any]
+
+_SUFFIX = ".toml"
+# Tables whose entries a profile that extends another one adds to or replaces.
+_MERGED = ("fields", "readings", "constants", "attempts", "names")
+_LINE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)$")
+
+
+class ProfileError(ValueError):
+    """A profile cannot be used; the message has its file, the line and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileFile:
+    """A profile as its file has it, on top of those that it extends.
+
+    `name`: that of a shipped profile, or the path of a file.
+    """
+
+    name: str
+    content: Content
+
+    @property
+    def collection(self) -> str:
+        """The collection of the jobs unless the settings name another."""
+        return str(self.content.get("collection", "jobs"))
+
+    @property
+    def attempts_collection(self) -> str | None:
+        """The collection of the attempts unless the settings name another; None without one."""
+        attempts = self.content.get("attempts", {})
+        if attempts.get("in") != "collection":
+            return None
+        return str(attempts.get("collection", "job_attempts"))
+
+    @property
+    def has_status_field(self) -> bool:
+        """Whether a field holds the status, so that its values can be given other names."""
+        return isinstance(self.content.get("status"), dict)
+
+    @property
+    def has_attempt_status_field(self) -> bool:
+        """Whether a field holds the status of an attempt in a collection of their own."""
+        return self.attempts_collection is not None
+
+    @property
+    def identity(self) -> str:
+        """What tells profiles apart whose figures mean different things."""
+        if self.name in shipped_profiles():
+            return self.name
+        canonical = json.dumps(self.content, sort_keys=True, default=str)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def override(
+        self,
+        *,
+        fields: Mapping[str, str],
+        statuses: Mapping[str, str],
+        attempt_fields: Mapping[str, str],
+        attempt_statuses: Mapping[str, str],
+    ) -> "ProfileFile":
+        """The profile with other paths and names for statuses."""
+        changed = dict(fields)
+        changes: Content = {"fields": changed}
+        if (path := changed.pop("status", None)) is not None:
+            changes["status"] = {"path": path, "names": dict(statuses)}
+        elif statuses:
+            changes["status"] = {"names": dict(statuses)}
+        if self.attempts_collection is not None:
+            attempt_paths = dict(attempt_fields)
+            status: Content = {"names": dict(attempt_statuses)}
+            if (path := attempt_paths.pop("status", None)) is not None:
+                status["path"] = path
+            changes["attempts"] = {"fields": attempt_paths, "status": status}
+        return replace(self, content=_merge(self.content, changes))
+
+    def parse(self, collection: str) -> ParsedProfile:
+        """The profile for the jobs in a collection; ProfileMistakeError."""
+        return parse_profile(self.content, collection)
+
+
+def shipped_profiles() -> tuple[str, ...]:
+    """The names of the profiles that come with jobmon."""
+    return _list_shipped()
+
+
+def load_profile(name: str) -> ProfileFile:
+    """The profile of this name or in this `.toml` file; ProfileError."""
+    if name in shipped_profiles():
+        return _load_shipped(name)
+    if not name.endswith(_SUFFIX):
+        raise ProfileError(
+            f"{name} is not one of {', '.join(shipped_profiles())}, nor a .toml file"
+        )
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ProfileError(f"{name} cannot be read: {reason}") from None
+    return _load(name, text)
+
+
+@cache
+def _list_shipped() -> tuple[str, ...]:
+    found = (entry.name for entry in files("jobmon.profiles").iterdir())
+    return tuple(sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)))
+
+
+@cache
+def _load_shipped(name: str) -> ProfileFile:
+    text = files("jobmon.profiles").joinpath(name + _SUFFIX).read_text(encoding="utf-8")
+    return _load(name, text)
+
+
+def _load(name: str, text: str) -> ProfileFile:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = _LINE.search(str(error))
+        where = f"line {line[1]}" if line else "the last line"
+        raise ProfileError(f"{name}, {where}: {_LINE.sub('', str(error))}") from None
+    try:
+        check_schema(content)
+        if (base := content.pop("extends", None)) is not None:
+            if base not in shipped_profiles() or base == name:
+                allowed = ", ".join(shipped_profiles())
+                raise ProfileMistakeError(("extends",), f"{base!r} is not one of {allowed}")
+            content = _merge(_load_shipped(base).content, content)
+        profile = ProfileFile(name=name, content=content)
+        profile.parse(profile.collection)
+    except ProfileMistakeError as error:
+        line_number = line_of(find_lines(text), error.path)
+        key = ".".join(map(str, error.path))
+        what = f"{key}: {error}" if key else str(error)
+        raise ProfileError(f"{name}, line {line_number}: {what}") from None
+    return profile
+
+
+def _merge(base: Content, changes: Content) -> Content:
+    """`changes` on top of `base`: tables of names are merged, everything else is replaced."""
+    merged = dict(base)
+    for name, value in changes.items():
+        inner = base.get(name)
+        is_status = name == "status" and isinstance(value, dict) and isinstance(inner, dict)
+        if isinstance(inner, dict) and (name in _MERGED or is_status):
+            merged[name] = _merge(inner, value)
+        else:
+            merged[name] = value
+    return merged

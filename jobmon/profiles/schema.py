@@ -1,0 +1,96 @@
+"""Checks a profile against its JSON Schema, docs/profile.schema.json.
+
+Only the keywords that this schema uses are known here; `oneOf` and `description` are for editors.
+"""
+
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jobmon.profiles.toml_lines import KeyPath
+
+_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "object": ("a table", (dict,)),
+    "array": ("an array", (list,)),
+    "string": ("a text", (str,)),
+    "number": ("a number", (int, float)),
+    "boolean": ("true or false", (bool,)),
+}
+
+
+class ProfileMistakeError(ValueError):
+    """What is wrong with the value at `path` in a profile, and what is allowed."""
+
+    def __init__(self, path: KeyPath, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+@cache
+def profile_schema() -> dict[str, Any]:
+    """The JSON Schema of a profile."""
+    text = files("jobmon.profiles").joinpath("profile.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def check_schema(content: Any) -> None:
+    """ProfileMistakeError for the first value that the schema does not allow."""
+    _check(content, profile_schema(), ())
+
+
+def _check(value: Any, schema: dict[str, Any], path: KeyPath) -> None:
+    if "$ref" in schema:
+        schema = profile_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        schema = _choose(value, schema["anyOf"], path)
+        _check(value, schema, path)
+        return
+    if "type" in schema and not _has_type(value, schema["type"]):
+        raise ProfileMistakeError(path, f"must be {_TYPES[schema['type']][0]}")
+    if "enum" in schema and value not in schema["enum"]:
+        allowed = ", ".join(schema["enum"])
+        raise ProfileMistakeError(path, f"{value!r} is not one of {allowed}")
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        raise ProfileMistakeError(path, f"{value!r} is not {schema['title']}")
+    if isinstance(value, dict):
+        _check_table(value, schema, path)
+    if isinstance(value, list):
+        if len(value) < schema.get("minItems", 0):
+            raise ProfileMistakeError(path, f"needs at least {schema['minItems']} elements")
+        for index, element in enumerate(value):
+            _check(element, schema.get("items", {}), (*path, index))
+
+
+def _check_table(value: dict[str, Any], schema: dict[str, Any], path: KeyPath) -> None:
+    known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    for name, inner in value.items():
+        if name in known:
+            _check(inner, known[name], (*path, name))
+        elif others is False:
+            allowed = ", ".join(known)
+            raise ProfileMistakeError((*path, name), f"unknown; allowed are {allowed}")
+        elif others is not True:
+            _check(inner, others, (*path, name))
+    for name in schema.get("required", ()):
+        if name not in value:
+            raise ProfileMistakeError(path, f"needs {name}")
+
+
+def _choose(value: Any, schemas: list[dict[str, Any]], path: KeyPath) -> dict[str, Any]:
+    """The one of these schemas for a value of this type."""
+    resolved = [
+        profile_schema()["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        for schema in schemas
+    ]
+    for schema in resolved:
+        if _has_type(value, schema["type"]):
+            return schema
+    allowed = " or ".join(_TYPES[schema["type"]][0] for schema in resolved)
+    raise ProfileMistakeError(path, f"must be {allowed}")
+
+
+def _has_type(value: Any, name: str) -> bool:
+    return isinstance(value, _TYPES[name][1]) and (isinstance(value, bool) == (name == "boolean"))

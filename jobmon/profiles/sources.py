@@ -1,0 +1,348 @@
+"""Where a field of the contract comes from: a path, the first of several, an array, JSON text, …
+
+A `Source` reads a value from a document and, where MongoDB can compute it, has an aggregation
+expression for the same value.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jobmon.profiles.conditions import (
+    constant_value,
+    parse_expression,
+    parse_query,
+    to_expression,
+)
+from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.toml_lines import KeyPath
+
+Document = Mapping[str, Any]
+
+KINDS = (
+    "first_of",
+    "first",
+    "last",
+    "length",
+    "json",
+    "object",
+    "constant",
+    "expression",
+)
+_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|h|d)")
+_PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How a value is read.
+
+    `inputs`: the paths that `read` needs of a document. `expression`: the value as an aggregation
+    expression, None where only `read` knows it. `path`: where an index can be; the value there is
+    a date in the form `reading`, `offset` earlier. `alternatives`: the paths of a first-of.
+    `is_constant`: `expression` is a literal. `computed`: what `read` gets instead of the document,
+    an expression that the database evaluates. `only_in`: the statuses with which it is shown.
+    """
+
+    read: Callable[[Document], Any]
+    inputs: tuple[str, ...] = ()
+    expression: Any = None
+    path: str | None = None
+    reading: str | None = None
+    offset: timedelta | None = None
+    alternatives: tuple[str, ...] = ()
+    is_constant: bool = False
+    computed: Any = None
+    only_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceContext:
+    """What the fields of a profile may refer to; `base` is the array whose elements are read."""
+
+    constants: Mapping[str, Any]
+    readings: Mapping[str, str]
+    base: str = ""
+
+    def reading(self, *parts: str) -> str | None:
+        """How the date at a path is to be read."""
+        return self.readings.get(".".join(filter(None, (self.base, *parts))))
+
+
+def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+    """The source that a profile describes; ProfileMistakeError."""
+    if isinstance(spec, str):
+        return _path(spec, context)
+    kinds = [kind for kind in KINDS if kind in spec] or (["path"] if "path" in spec else [])
+    if len(kinds) != 1:
+        raise ProfileMistakeError(at, f"needs exactly one of path, {', '.join(KINDS)}")
+    (kind,) = kinds
+    if "path" in spec and kind not in ("path", "first", "last", "json"):
+        raise ProfileMistakeError((*at, "path"), f"not used with {kind}")
+    source = _PARSERS[kind](spec, context, at)
+    if "join" in spec:
+        source = _joined(source, spec["join"])
+    if "plus" in spec:
+        source = _plus(source, spec["plus"], context, (*at, "plus"))
+    if "when" in spec:
+        source = _conditional(source, spec["when"], context, (*at, "when"))
+    return replace(source, only_in=tuple(spec.get("only_in", ())))
+
+
+def value_at(document: Any, path: str) -> Any:
+    """The value at a path, None if there is none."""
+    value = document
+    for part in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def parse_date(value: Any, reading: str | None) -> Any:
+    """A date from the form in which a document holds it; another value unchanged."""
+    with suppress(ValueError, OverflowError, TypeError):
+        if reading == "iso" and isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if reading in _PER_SECOND and isinstance(value, int | float):
+            whole, part = divmod(value, _PER_SECOND[reading])
+            microseconds = part * (1_000_000 / _PER_SECOND[reading])
+            return datetime.fromtimestamp(int(whole), UTC) + timedelta(microseconds=microseconds)
+    return value
+
+
+def date_expression(reference: Any, reading: str | None) -> Any:
+    """The same as an aggregation expression; null for what is no date."""
+    if reading is None:
+        return reference
+    if reading == "iso":
+        return {"$convert": {"input": reference, "to": "date", "onError": None, "onNull": None}}
+    milliseconds = {"$multiply": [reference, 1_000 / _PER_SECOND[reading]]}
+    whole = {"$convert": {"input": milliseconds, "to": "long", "onError": None, "onNull": None}}
+    date = {"$convert": {"input": whole, "to": "date", "onError": None, "onNull": None}}
+    return {"$cond": [{"$isNumber": reference}, date, None]}
+
+
+def parse_duration(text: str, at: KeyPath) -> timedelta:
+    """A duration such as `10 min`; ProfileMistakeError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        units = ", ".join(_UNITS)
+        raise ProfileMistakeError(at, f"{text!r} is not a duration such as 10 min (units: {units})")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _path(path: str, context: SourceContext) -> Source:
+    reading = context.reading(path)
+    return Source(
+        read=lambda document: parse_date(value_at(document, path), reading),
+        inputs=(path,),
+        expression=date_expression(f"${path}", reading),
+        path=path,
+        reading=reading,
+    )
+
+
+def _parse_path(spec: Any, context: SourceContext, _: KeyPath) -> Source:
+    return _path(spec["path"], context)
+
+
+def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+    sources = [
+        parse_source(each, context, (*at, "first_of", index))
+        for index, each in enumerate(spec["first_of"])
+    ]
+
+    def read(document: Document) -> Any:
+        values = (source.read(document) for source in sources)
+        return next((value for value in values if value is not None), None)
+
+    expressions = [source.expression for source in sources]
+    paths = [source.path for source in sources if source.path and source.reading is None]
+    return Source(
+        read=read,
+        inputs=tuple(path for source in sources for path in source.inputs),
+        expression=None if None in expressions else {"$ifNull": [*expressions, None]},
+        alternatives=tuple(paths) if len(paths) == len(sources) else (),
+    )
+
+
+def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+    kind = "first" if "first" in spec else "last"
+    array, path = spec[kind], spec.get("path")
+    match = {
+        name: constant_value(value, context.constants, (*at, "match", name))
+        for name, value in spec.get("match", {}).items()
+    }
+    reading = context.reading(array, path or "")
+
+    def read(document: Document) -> Any:
+        elements = value_at(document, array)
+        if not isinstance(elements, list):
+            return None
+        found = [
+            element
+            for element in elements
+            if all(value_at(element, name) == value for name, value in match.items())
+        ]
+        if not found:
+            return None
+        element = found[0 if kind == "first" else -1]
+        return parse_date(element if path is None else value_at(element, path), reading)
+
+    elements: Any = {"$cond": [{"$isArray": f"${array}"}, f"${array}", []]}
+    if match:
+        same = [{"$eq": [f"$$this.{name}", {"$literal": v}]} for name, v in match.items()]
+        elements = {"$filter": {"input": elements, "cond": {"$and": same}}}
+    value = "$$element" if path is None else f"$$element.{path}"
+    expression = {
+        "$let": {
+            "vars": {"element": {f"${kind}": elements}},
+            "in": {"$ifNull": [date_expression(value, reading), None]},
+        }
+    }
+    return Source(read=read, inputs=(array,), expression=expression)
+
+
+def _parse_length(spec: Any, *_: Any) -> Source:
+    path = spec["length"]
+
+    def read(document: Document) -> int | None:
+        value = value_at(document, path)
+        return len(value) if isinstance(value, list) else None
+
+    size = {"$cond": [{"$isArray": f"${path}"}, {"$size": f"${path}"}, None]}
+    return Source(read=read, inputs=(path,), expression=size)
+
+
+def _parse_json(spec: Any, *_: Any) -> Source:
+    path, inner = spec["json"], spec.get("path")
+
+    def read(document: Document) -> Any:
+        value = value_at(document, path)
+        if isinstance(value, str):
+            with suppress(ValueError, RecursionError):
+                value = json.loads(value)
+        return value if inner is None else value_at(value, inner)
+
+    return Source(read=read, inputs=(path,))
+
+
+def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+    sources = {
+        name: parse_source(inner, context, (*at, "object", name))
+        for name, inner in spec["object"].items()
+    }
+
+    def read(document: Document) -> Any:
+        found = {name: source.read(document) for name, source in sources.items()}
+        return found if any(value is not None for value in found.values()) else None
+
+    expressions = {name: source.expression for name, source in sources.items()}
+    return Source(
+        read=read,
+        inputs=tuple(path for source in sources.values() for path in source.inputs),
+        expression=None if None in expressions.values() else expressions,
+    )
+
+
+def _parse_constant(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+    value = constant_value(spec["constant"], context.constants, (*at, "constant"))
+    return Source(read=lambda _: value, expression={"$literal": value}, is_constant=True)
+
+
+def _parse_expression(spec: Any, context: SourceContext, at: KeyPath) -> Source:
+    if context.base:
+        raise ProfileMistakeError((*at, "expression"), "not possible for an element of an array")
+    expression = parse_expression(spec["expression"], context.constants, (*at, "expression"))
+    return Source(
+        read=lambda document: document.get("v"), expression=expression, computed={"v": expression}
+    )
+
+
+_PARSERS = {
+    "path": _parse_path,
+    "first_of": _parse_first_of,
+    "first": _parse_element,
+    "last": _parse_element,
+    "length": _parse_length,
+    "json": _parse_json,
+    "object": _parse_object,
+    "constant": _parse_constant,
+    "expression": _parse_expression,
+}
+
+
+def _joined(source: Source, separator: str) -> Source:
+    def read(document: Document) -> Any:
+        value = source.read(document)
+        if not isinstance(value, list | tuple):
+            return value
+        return separator.join(
+            part if isinstance(part, str) else json.dumps(part, default=str) for part in value
+        )
+
+    return Source(read=read, inputs=source.inputs, computed=source.computed)
+
+
+def _plus(source: Source, plus: Any, context: SourceContext, at: KeyPath) -> Source:
+    plus = constant_value(plus, context.constants, at)
+    amount: Any = parse_duration(plus, at) if isinstance(plus, str) else plus
+    is_date = isinstance(amount, timedelta)
+
+    def read(document: Document) -> Any:
+        value = source.read(document)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value + amount if (isinstance(value, datetime) if is_date else is_number) else value
+
+    expression = None
+    if source.expression is not None:
+        value = source.expression
+        has_type = {"$eq": [{"$type": value}, "date"]} if is_date else {"$isNumber": value}
+        added = amount / timedelta(milliseconds=1) if is_date else amount
+        expression = {"$cond": [has_type, {"$add": [value, added]}, None]}
+    changed = replace(source, read=read, expression=expression, alternatives=(), is_constant=False)
+    # A sum of numbers is only shown: nobody filters by one.
+    return replace(changed, offset=amount) if is_date else replace(changed, path=None)
+
+
+def _conditional(source: Source, when: Any, context: SourceContext, at: KeyPath) -> Source:
+    """The source where a condition is true, else null. The database evaluates the condition."""
+    if context.base:
+        raise ProfileMistakeError(at, "not possible for an element of an array")
+    condition = to_expression(parse_query(when, context.constants, context.readings, at))
+    names = {path: f"p{number}" for number, path in enumerate(dict.fromkeys(source.inputs))}
+    inner = source.computed or {name: f"${path}" for path, name in names.items()}
+
+    def read(document: Document) -> Any:
+        if source.computed is not None:
+            return source.read(document)
+        values: dict[str, Any] = {}
+        for path, name in names.items():
+            _put(values, path, document.get(name))
+        return source.read(values) if document.get("is") else None
+
+    expression = None
+    if source.expression is not None:
+        expression = {"$cond": [condition, source.expression, None]}
+    return Source(
+        read=read,
+        expression=expression,
+        computed={"$cond": [condition, {"is": {"$literal": True}, **inner}, None]},
+    )
+
+
+def _put(document: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for part in parents:
+        inner = document.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return
+        document = inner
+    document[last] = value

@@ -1,0 +1,142 @@
+"""Finds the line of each key in a TOML text, so that a mistake can be reported with its place."""
+
+import json
+from collections import Counter
+
+KeyPath = tuple[str | int, ...]
+
+
+def find_lines(text: str) -> dict[KeyPath, int]:
+    """The line of each key, by its path; elements of arrays have their index. The TOML is valid.
+
+    find_lines('a = 1\\n[b]\\nc = [{d = 2}]') has ("b", "c", 0, "d"): 3.
+    """
+    return _Scanner(text).scan()
+
+
+def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int:
+    """The line of a path, or of the nearest key around it that the text has."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._lines: dict[KeyPath, int] = {}
+        self._tables: Counter[KeyPath] = Counter()
+
+    def scan(self) -> dict[KeyPath, int]:
+        table: KeyPath = ()
+        self._skip_space(newlines=True)
+        while self._at < len(self._text):
+            if self._take("[["):
+                table = self._resolve(self._read_key())
+                self._tables[table] += 1
+                table = (*table, self._tables[table] - 1)
+                self._mark(table)
+                self._at = self._text.index("]]", self._at) + 2
+            elif self._take("["):
+                table = self._resolve(self._read_key())
+                self._mark(table)
+                self._at = self._text.index("]", self._at) + 1
+            else:
+                self._read_pair(table)
+            self._skip_space(newlines=True)
+        return self._lines
+
+    def _resolve(self, key: KeyPath) -> KeyPath:
+        """The path of a table: in an array of tables the newest one is meant."""
+        path: KeyPath = ()
+        for part in key:
+            path = (*path, part)
+            if self._tables[path] and path != key:
+                path = (*path, self._tables[path] - 1)
+        return path
+
+    def _mark(self, path: KeyPath) -> None:
+        line = self._text.count("\n", 0, self._at) + 1
+        for length in range(1, len(path) + 1):
+            self._lines.setdefault(path[:length], line)
+
+    def _take(self, token: str) -> bool:
+        if self._text.startswith(token, self._at):
+            self._at += len(token)
+            return True
+        return False
+
+    def _skip_space(self, *, newlines: bool) -> None:
+        while self._at < len(self._text):
+            char = self._text[self._at]
+            if char == "#":
+                end = self._text.find("\n", self._at)
+                self._at = len(self._text) if end < 0 else end
+            elif char in " \t\r" or (newlines and char == "\n"):
+                self._at += 1
+            else:
+                return
+
+    def _read_key(self) -> KeyPath:
+        parts: list[str] = []
+        while True:
+            self._skip_space(newlines=False)
+            if self._text[self._at] in "\"'":
+                parts.append(self._read_string())
+            else:
+                start = self._at
+                while self._text[self._at].isalnum() or self._text[self._at] in "_-":
+                    self._at += 1
+                parts.append(self._text[start : self._at])
+            self._skip_space(newlines=False)
+            if not self._take("."):
+                return tuple(parts)
+
+    def _read_pair(self, table: KeyPath) -> None:
+        self._skip_space(newlines=False)
+        start = self._at
+        path = (*table, *self._read_key())
+        end, self._at = self._at, start
+        self._mark(path)
+        self._at = self._text.index("=", end) + 1
+        self._skip_space(newlines=False)
+        self._read_value(path)
+
+    def _read_value(self, path: KeyPath) -> None:
+        if self._text[self._at] in "\"'":
+            self._read_string()
+        elif self._take("{"):
+            self._skip_space(newlines=True)
+            while not self._take("}"):
+                self._read_pair(path)
+                self._skip_space(newlines=True)
+                self._take(",")
+                self._skip_space(newlines=True)
+        elif self._take("["):
+            self._skip_space(newlines=True)
+            index = 0
+            while not self._take("]"):
+                self._mark((*path, index))
+                self._read_value((*path, index))
+                index += 1
+                self._skip_space(newlines=True)
+                self._take(",")
+                self._skip_space(newlines=True)
+        else:  # a number, a boolean or a date
+            while self._at < len(self._text) and self._text[self._at] not in ",]}\n#":
+                self._at += 1
+
+    def _read_string(self) -> str:
+        quote = self._text[self._at]
+        is_long = self._text.startswith(quote * 3, self._at)
+        mark = quote * 3 if is_long else quote
+        start = self._at = self._at + len(mark)
+        while not self._text.startswith(mark, self._at):
+            self._at += 2 if quote == '"' and self._text[self._at] == "\\" else 1
+        content = self._text[start : self._at]
+        self._at += len(mark)
+        if is_long or quote == "'" or "\\" not in content:
+            return content
+        decoded: str = json.loads(f'"{content}"')
+        return decoded

@@ -1,0 +1,34 @@
+"""The indexes that a profile needs in addition: for its rules, and for what has several paths."""
+
+from collections.abc import Sequence
+
+from jobmon.profiles.conditions import index_fields
+from jobmon.profiles.parser import Rule
+from jobmon.store.mapping import FieldMapping, Keys
+
+
+def profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Keys, ...]:
+    """The keys of each index, in the documents' names; none is the beginning of another.
+
+    A rule needs its fields; where each has one value, the order of lists follows.
+    """
+    order = jobs.paths["createdAt"]
+    in_list_order: Keys = ([] if order == "_id" else [(order, -1)]) + [("_id", -1)]
+    found: list[Keys] = []
+    for rule in rules:
+        fields, is_equality = index_fields(rule.when or {})
+        if fields:
+            keys: Keys = [(name, 1) for name in fields]
+            found.append(keys + in_list_order if is_equality else keys)
+    if rules:
+        names = ("nextRunAt", "finishedAt") if jobs.waits_by_date else ("nextRunAt",)
+        waiting = (jobs.paths.get(name) for name in names)
+        found.append([(path, 1) for path in dict.fromkeys(waiting) if path is not None])
+    for path in jobs.alternatives.get("type", ()):
+        found.append([(path, 1), *in_list_order])
+    unique = [keys for number, keys in enumerate(found) if keys and keys not in found[:number]]
+    return tuple(
+        keys
+        for keys in unique
+        if not any(keys == other[: len(keys)] and keys != other for other in unique)
+    )

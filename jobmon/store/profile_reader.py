@@ -1,0 +1,106 @@
+"""Reads what paths alone cannot say of a job: computed fields, and attempts inside the job."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.profiles.parser import ParsedAttempts, ParsedProfile
+from jobmon.profiles.sources import Source, value_at
+from jobmon.store.attempts import last_attempt
+from jobmon.store.bson_json import to_utc
+from jobmon.store.labels import label
+from jobmon.store.mapping import Document
+
+
+class JobReader:
+    """Completes jobs by the rules of a profile."""
+
+    def __init__(self, parsed: ParsedProfile) -> None:
+        self._sources = {
+            name: source for name, source in parsed.fields.items() if source.path is None
+        }
+        self._only_in = {
+            name: source.only_in for name, source in parsed.fields.items() if source.only_in
+        }
+        self._attempts = parsed.attempts
+
+    def complete(self, document: Document, job: Document) -> Document:
+        """The job with every field that was read of its document."""
+        for name, source in self._sources.items():
+            value = _read(source, document, document.get(f"_{name}"))
+            if value is not None:
+                job[name] = value
+        if self._attempts.array is not None:
+            job["attempts"] = _read_array(self._attempts, self._attempts.array, document)
+        elif self._attempts.place == "job" and "status" in job:
+            job["attempts"] = _read_last(self._attempts, document, job)
+        for name, statuses in self._only_in.items():
+            if "status" in job and job["status"] not in statuses:
+                job.pop(name, None)
+        return job
+
+
+def _read(source: Source, document: Document, computed: Any) -> Any:
+    """A value, from the document or from what the database computed of it."""
+    if source.computed is None:
+        return source.read(document)
+    return source.read(computed) if isinstance(computed, dict) else None
+
+
+def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> list[Document]:
+    elements = value_at(document, array)
+    if not isinstance(elements, list):
+        return []
+    statuses = (document.get("_attempts") or {}).get("status")
+    found = []
+    for index, element in enumerate(elements):
+        if not isinstance(element, dict):
+            continue
+        attempt = {
+            name: value
+            for name, source in attempts.fields.items()
+            if (value := source.read(element)) is not None
+        }
+        if isinstance(statuses, list) and index < len(statuses):
+            attempt["status"] = statuses[index]
+        elif attempts.status.path is not None:
+            status = value_at(element, attempts.status.path)
+            attempt["status"] = attempts.status.names.get(label(status), status)
+        found.append(attempt)
+    return found
+
+
+def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> list[Document]:
+    """The job as its own last attempt; none if it had none so far."""
+    computed: Mapping[str, Any] = document.get("_attempts") or {}
+    fields = {
+        name: _read(source, document, computed.get(name))
+        for name, source in attempts.fields.items()
+    }
+    started = fields.get("startedAt", job.get("startedAt"))
+    ended = fields.get("finishedAt", job.get("finishedAt"))
+    worker = fields.get("workerId", job.get("leasedBy"))
+    last = last_attempt(
+        {**job, "startedAt": started, "finishedAt": ended, "leasedBy": worker, "attempts": None}
+    )
+    if not last:
+        return []
+    (attempt,) = last
+    if attempts.outcome:
+        if started is None:
+            return []
+        attempt |= _judge(computed.get("outcome"), started, ended, job)
+    return [attempt | {name: fields[name] for name in ("attemptNumber", "error") if name in fields}]
+
+
+def _judge(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
+    """How a run went: as `outcome` says if it has ended since it started."""
+    if isinstance(ended, datetime) and (
+        not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
+    ):
+        error = job.get("lastError") if outcome == AttemptStatus.FAILED else None
+        return {"status": outcome, "finishedAt": ended, "error": error}
+    is_running = job.get("status") == JobStatus.LEASED
+    status = AttemptStatus.RUNNING if is_running else AttemptStatus.EXPIRED
+    return {"status": status.value, "finishedAt": None, "error": None}

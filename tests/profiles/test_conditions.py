@@ -1,0 +1,83 @@
+"""Would catch a rule that finds other documents as a query than it gives the status of."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+
+from jobmon.profiles.conditions import (
+    at_moment,
+    index_fields,
+    indexable,
+    negation,
+    parse_query,
+    stored_moment,
+    to_expression,
+)
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+VALUES: list[Any] = [
+    None, True, False, 0, 1, 7, 7.5, -3, "", "a", "b", NOW - HOUR, NOW + HOUR,
+    stored_moment(NOW + HOUR, "iso"), stored_moment(NOW - HOUR, "iso"), {"b": 1}, ObjectId(),
+]  # fmt: skip
+NULL = "$null"
+QUERIES: list[dict[str, Any]] = [
+    {"a": NULL},
+    {"a": {"$ne": NULL}},
+    {"a": True},
+    {"a": {"$ne": True}},
+    {"a": {"$gt": 1}},
+    {"a": {"$gte": 1, "$lt": 7.5}},
+    {"a": {"$lt": 1}},
+    {"a": {"$gt": "a"}},
+    {"a": {"$gt": "$now"}},
+    {"a": {"$lte": "$now"}},
+    {"a": {"$in": [1, "a", NULL]}},
+    {"a": {"$nin": [1, "a", NULL]}},
+    {"a": {"$exists": True}},
+    {"a": {"$exists": False}},
+    {"a": {"$type": "number"}},
+    {"a": {"$type": ["date", "string"]}},
+    {"a": {"$not": {"$gt": 1}}},
+    {"a.b": 1},
+    {"a": {"$gt": 0}, "n": {"$lt": 9}},
+    {"$or": [{"a": 1}, {"a": "a"}]},
+    {"$nor": [{"a": 1}, {"a": {"$ne": NULL}}]},
+    {"$and": [{"a": {"$ne": NULL}}, {"n": {"$gt": 3}}]},
+    {"$expr": {"$gt": ["$n", 4]}, "a": {"$ne": NULL}},
+]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+@pytest.mark.parametrize("reading", ["date", "iso", "seconds", "milliseconds", "microseconds"])
+def test_a_query_and_its_expression_match_the_same_documents(
+    database: Database[dict[str, Any]], query: dict[str, Any], reading: str
+) -> None:
+    if "$now" not in str(query) and reading != "date":
+        return
+    documents: list[dict[str, Any]] = [{"n": 99}, *({"a": value} for value in VALUES)]
+    documents += [{"a": stored_moment(NOW + side * HOUR, reading)} for side in (1, -1)]
+    documents = [{"n": number} | document for number, document in enumerate(documents)]
+    database.c.insert_many(documents)
+    parsed = parse_query(query, {}, {"a": reading}, ())
+
+    def matching(found: Any) -> list[int]:
+        return [document["n"] for document in database.c.find(found).sort("n")]
+
+    exactly = matching(at_moment(parsed, datetime.now(UTC)))
+    assert matching({"$expr": to_expression(parsed)}) == exactly
+    assert set(exactly) <= set(matching(at_moment(indexable(parsed), datetime.now(UTC))))
+    assert exactly
+    if certain := negation(parsed):
+        others = {document["n"] for document in documents} - set(exactly)
+        assert others <= set(matching(certain))
+
+
+def test_an_index_is_for_what_a_query_asks_for_without_expressions() -> None:
+    assert index_fields({"a": {"$ne": None}, "b": 1, "$expr": True}) == (["a", "b"], False)
+    assert index_fields({"a": True}) == (["a"], True)
+    assert indexable({"$or": [{"a": 1}, {"$expr": 1}]}) == {}
+    assert indexable({"$and": [{"a": 1}, {"$expr": 1}]}) == {"$and": [{"a": 1}]}

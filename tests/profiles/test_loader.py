@@ -1,0 +1,150 @@
+"""Would catch a mistake in a profile that is reported without its line, or not before the start."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobmon.profiles import ProfileError, load_profile, shipped_profiles
+from jobmon.profiles.schema import profile_schema
+from jobmon.profiles.toml_lines import find_lines, line_of
+from jobmon.settings import Settings, SettingsError
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+collection = "tasks"
+
+status = [
+  { is = "leased", when = { lock = { "$gt" = "$now" } } },
+  { is = "queued" },
+]
+
+[fields]
+jobId = "_id"
+type = "kind"
+"""
+
+
+def error_of(folder: Path, text: str) -> str:
+    path = folder / "shop.toml"
+    path.write_text(text)
+    with pytest.raises(ProfileError) as raised:
+        load_profile(str(path))
+    return str(raised.value).removeprefix(f"{path}, ")
+
+
+def test_every_shipped_profile_loads() -> None:
+    assert {"agenda", "celery", "jobmon"} <= set(shipped_profiles())
+    for name in shipped_profiles():
+        assert load_profile(name).collection
+
+
+def test_the_published_schema_is_the_one_that_is_checked() -> None:
+    published = json.loads((ROOT / "docs" / "profile.schema.json").read_text())
+    assert published == profile_schema()
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "message"),
+    [
+        ('type = "kind"', "type = kind", "line 10: Invalid value"),
+        ('type = "kind"', 'typ = "kind"', "line 10: fields.typ: unknown; allowed are jobId, type,"),
+        ('type = "kind"', "type = 3", "line 10: fields.type: must be a text or a table"),
+        ('type = "kind"', 'type = "$kind"', "line 10: fields.type: '$kind' is not the path of a"),
+        (
+            '"kind"',
+            '{ first = "a", last = "b" }',
+            "line 10: fields.type: needs exactly one of path",
+        ),
+        ('"kind"', '{ json = "a" }', "line 10: fields.type: must be a value that the database"),
+        ('"kind"', '{ constant = "$const.a" }', "line 10: fields.type.constant: unknown value"),
+        ('"_id"', '{ length = "a" }', "line 9: fields.jobId: must be a path"),
+        ('jobId = "_id"\n', "", "line 8: fields: needs jobId"),
+        ('"$now"', '"$today"', "line 4: status.0.when.lock.$gt: unknown value $today; known are"),
+        ('"$gt"', '"$near"', "line 4: status.0.when.lock.$near: unknown operator; allowed are"),
+        ('{ is = "queued" },', "", "line 4: status.0: the last rule has no `when`"),
+        ('is = "leased", ', "", "line 4: status.0: needs is"),
+        ("collection =", "colection =", "line 1: colection: unknown; allowed are extends"),
+        ('collection = "tasks"', 'extends = "sidekiq"', "line 1: extends: 'sidekiq' is not one of"),
+        (
+            'type = "kind"',
+            'nextRunAt = { path = "at", plus = "10 minutes" }',
+            "line 10: fields.nextRunAt.plus: '10 minutes' is not a duration such as 10 min",
+        ),
+        (
+            'type = "kind"',
+            '[attempts]\nin = "array"',
+            'line 10: attempts: array is for in = "array", which needs it',
+        ),
+        (
+            'type = "kind"',
+            '[attempts]\nin = "array"\narray = "log"\n[attempts.status]\npath = "s"\nnames.ok = "done"',
+            "line 15: attempts.status.names.ok: 'done' is not one of running, succeeded,",
+        ),
+        (
+            'type = "kind"',
+            '[readings]\nat = "rfc"',
+            "line 11: readings.at: 'rfc' is not one of iso, seconds, milliseconds, microseconds",
+        ),
+    ],
+)
+def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
+    tmp_path: Path, was: str, now: str, message: str
+) -> None:
+    assert was in GOOD
+    assert error_of(tmp_path, GOOD.replace(was, now)).startswith(message)
+
+
+def test_a_profile_changes_the_one_that_it_extends(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "agenda"\n[constants]\nlock_lifetime = "1 h"\n[fields]\ntype = "t"')
+    mine = load_profile(str(path)).content
+    assert mine["constants"] == {"lock_lifetime": "1 h"}
+    assert mine["fields"]["type"] == "t"
+    assert mine["fields"]["jobId"] == "_id"
+    assert mine["status"] == load_profile("agenda").content["status"]
+
+
+def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(GOOD.replace("type", "typ"))
+    monkeypatch.setenv("JOBMON_PROFILE", str(path))
+    with pytest.raises(SettingsError, match=r"JOBMON_PROFILE: .*shop.toml, line 10: fields.typ"):
+        Settings.for_init("mongodb://db")
+    monkeypatch.setenv("JOBMON_PROFILE", "sidekiq")
+    with pytest.raises(SettingsError, match=r"JOBMON_PROFILE: sidekiq is not one of agenda, "):
+        Settings.for_init("mongodb://db")
+    monkeypatch.setenv("JOBMON_PROFILE", str(tmp_path / "none.toml"))
+    with pytest.raises(SettingsError, match=r"none.toml cannot be read: No such file"):
+        Settings.for_init("mongodb://db")
+    path.write_text(GOOD)
+    monkeypatch.setenv("JOBMON_PROFILE", str(path))
+    settings = Settings.for_init("mongodb://db")
+    assert (settings.profile, settings.jobs_collection) == (str(path), "tasks")
+
+
+def test_every_key_has_its_line() -> None:
+    text = '''# a comment
+a = 1
+"b.c" = """
+two = 2
+"""
+[d]
+e = { f = [1, { g = "x = 1 # no" }], 'h' = true }
+[[d.i]]
+j = 1979-05-27T07:32:00Z
+[[d.i]]
+k.l = [
+  1, # one
+  2,
+]
+'''
+    lines = find_lines(text)
+    assert lines[("a",)] == 2
+    assert lines[("b.c",)] == 3
+    assert lines[("d", "e", "f", 1, "g")] == lines[("d", "e", "h")] == 7
+    assert lines[("d", "i", 0, "j")] == 9
+    assert lines[("d", "i", 1, "k", "l")] == 11
+    assert lines[("d", "i", 1, "k", "l", 1)] == 13
+    assert line_of(lines, ("d", "e", "none")) == 7
+    assert line_of(lines, ("none",)) == 1
