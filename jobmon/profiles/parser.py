@@ -142,8 +142,10 @@ def _parse_rules(spec: list[Any], context: SourceContext, at: KeyPath) -> tuple[
 
 
 def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAttempts:
+    at: KeyPath = ("attempts",)
+    if "in" not in spec:
+        raise ProfileMistakeError(at, "needs in")
     place, array = spec["in"], spec.get("array")
-    at = ("attempts",)
     if (place == "array") != (array is not None):
         raise ProfileMistakeError(at, 'array is for in = "array", which needs it')
     if "outcome" in spec and place != "job":

@@ -28,6 +28,7 @@ from jobmon.rollup.documents import (
     connect_as_writer,
     rollup_database,
 )
+from jobmon.rollup.due_changes import DueChanges
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.samples import QueueSamples
 from jobmon.rollup.segments import SegmentMap
@@ -130,6 +131,7 @@ class Collector:
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
             self._lease = LeaderLease(self._own)
+            self._due_changes = DueChanges(self._connection)
             self._samples = QueueSamples(self._own, retention(self._connection.settings))
             self._checkpoints = Checkpoints(self._own)
 
@@ -195,6 +197,7 @@ class Collector:
         while not self._stop.is_set():
             as_of, at = datetime.now(UTC), self._database_time()
             changes.next_batch(segments)
+            self._due_changes.mark(segments, at)
             self._lease.renew()
             self._raise_failure()
             changed = segments.recount() > 0
@@ -215,6 +218,7 @@ class Collector:
         """Count all jobs; changes wait in the stream meanwhile."""
         jobs = self._connection.jobs
         changes = open_changes(jobs, None, self._stop)
+        self._due_changes.restart(self._database_time())
         segments = SegmentMap(jobs)
         estimated = jobs.estimated_count()
         started = reported_at = time.monotonic()
@@ -280,6 +284,8 @@ class Collector:
 
     def _resume(self) -> tuple[SegmentMap, Changes] | None:
         """The segments and changes since the last checkpoint; None if that is not possible."""
+        if self._due_changes.is_needed:  # statuses changed meanwhile, without a change of a job
+            return None
         segments = SegmentMap(self._connection.jobs)
         try:
             checkpoint = self._checkpoints.load()

@@ -90,7 +90,8 @@ def required_indexes(connection: Connection) -> list[Index]:
         translated = collection.mapping.translate_keys(keys)
         if translated is None or translated == [("_id", ASCENDING)]:
             continue
-        ((path, _),) = collection.mapping.translate_order([(field, ASCENDING)])
+        order = collection.mapping.translate_order([(field, ASCENDING)])
+        path = order[0][0] if order else None
         index = Index(collection.collection, translated, keys in UNIQUE, field, path)
         found.setdefault((collection.collection.name, tuple(translated)), index)
     for keys in connection.profile.indexes:

@@ -146,9 +146,9 @@ class FieldMapping:
             return keys
         translated: dict[str, int] = {}
         for name, order in keys:
-            if name in self.constants:
-                continue
             path = self._find_path(name)
+            if path is None and name == "type" and not self.alternatives:
+                continue  # one index in the order of the list serves all types
             if path is None or (name == "status" and self.derived is not None):
                 return None
             translated.setdefault(path, order)

@@ -90,7 +90,9 @@ def _map_jobs(parsed: ParsedProfile) -> FieldMapping:
             for name, source in fields.items()
             if source.expression is not None and source.expression != f"${source.path}"
         },
-        alternatives={name: source.alternatives for name, source in others.items()},
+        alternatives={
+            name: source.alternatives for name, source in others.items() if source.alternatives
+        },
         constants={name: source.read({}) for name, source in others.items() if source.is_constant},
         reads=reads,
         computed=computed,

@@ -78,8 +78,8 @@ def test_the_published_schema_is_the_one_that_is_checked() -> None:
         ),
         (
             'type = "kind"',
-            '[attempts]\nin = "array"\narray = "log"\n[attempts.status]\npath = "s"\nnames.ok = "done"',
-            "line 15: attempts.status.names.ok: 'done' is not one of running, succeeded,",
+            '[attempts]\nin = "array"\narray = "log"\nstatus = { path = "s", names.ok = "done" }',
+            "line 13: attempts.status.names.ok: 'done' is not one of running, succeeded,",
         ),
         (
             'type = "kind"',

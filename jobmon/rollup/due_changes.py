@@ -1,0 +1,50 @@
+"""Finds jobs whose status changed because time passed: `visible > now` is true until it is not."""
+
+from datetime import datetime, timedelta
+
+from jobmon.profiles.conditions import stored_moment
+from jobmon.rollup.segments import SegmentMap
+from jobmon.store.connection import Connection
+from jobmon.store.read_collection import SIMPLE_COLLATION, request_comment
+
+_OVERLAP = timedelta(seconds=1)
+
+
+class DueChanges:
+    """Marks the segments of jobs with a date that has come since the last look.
+
+    The profile names the dates: `visible` in a rule of the status that compares it with now.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._fields = connection.profile.due_fields
+        self._jobs = connection.jobs
+        self._since: datetime | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the status of a job depends on the present moment."""
+        return bool(self._fields)
+
+    def restart(self, now: datetime) -> None:
+        """All jobs are counted from `now` on, by the database's clock."""
+        self._since = now
+
+    def mark(self, segments: SegmentMap, now: datetime) -> None:
+        """Mark what has become due until `now`, by the database's clock. Index: the date."""
+        since = now if self._since is None else self._since
+        self._since = now
+        for path, reading in self._fields:
+            between = {
+                "$gt": stored_moment(since - _OVERLAP, reading),
+                "$lte": stored_moment(now, reading),
+            }
+            found = self._jobs.collection.find(
+                {path: between},
+                {"_id": True},
+                max_time_ms=self._jobs.max_time_ms,
+                collation=SIMPLE_COLLATION,
+                **request_comment(),
+            )
+            for job in found:
+                segments.mark(job["_id"])

@@ -1,0 +1,348 @@
+"""Documents that other queues' programs wrote, read by the shipped profiles: would catch a wrong
+status, a count that its filter does not find, an attempt, an error or a date that is lost."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import json_util
+from pymongo import MongoClient
+
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.setup.check import check_deployment
+
+from ..store.test_queries import profiled
+from ..support.commands import database_uri
+from ..support.watched_queue import Answer, WatchedQueue, init, temporary_database
+from .test_agenda import is_count_of_all
+
+SAMPLES = Path(__file__).parent / "samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A sample, the settings to read it with, and what is in it.
+
+    `jobs`: counts by (type, status). `attempts`: by type and status of the job, the statuses of the
+    attempts of all such jobs. `errors`: the messages in lists. `next_runs`: how many jobs have one.
+    `expired`: leases that have run out, None where that is unknown. `no_end`: final statuses of
+    which no document has the time.
+    """
+
+    sample: str
+    profile: str
+    collection: str
+    owner_path: str | None = None
+    customized: str = ""
+    jobs: dict[tuple[str, str], int]
+    attempts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    next_runs: int = 0
+    owners: dict[str, int] = field(default_factory=dict)
+    expired: int | None = 0
+    no_end: tuple[str, ...] = ()
+
+
+CASES = {
+    "pulse": Case(
+        sample="pulse",
+        profile="pulse",
+        collection="pulseJobs",
+        owner_path="data.user.id",
+        jobs={
+            ("send email", "succeeded"): 1,
+            ("send email", "disabled"): 1,
+            ("bad email", "dlq"): 1,
+            ("video", "leased"): 1,
+            ("dies", "leased"): 1,
+            ("retry pay", "failed"): 1,
+            ("gives up", "dlq"): 1,
+            ("recovers", "succeeded"): 1,
+            ("result", "succeeded"): 1,
+            ("no worker", "queued"): 1,
+            ("later", "queued"): 1,
+            ("hourly report", "queued"): 1,
+            ("fails hourly", "failed"): 1,
+            ("every second", "queued"): 1,
+            ("cron nightly", "queued"): 1,
+        },
+        attempts={
+            ("send email", "succeeded"): ["succeeded"],
+            ("bad email", "dlq"): ["failed"],
+            ("video", "leased"): ["running"],
+            ("dies", "leased"): ["running"],
+            ("retry pay", "failed"): ["failed"],
+            ("gives up", "dlq"): ["failed"],
+            ("recovers", "succeeded"): ["succeeded"],
+            ("result", "succeeded"): ["succeeded"],
+            ("hourly report", "queued"): ["succeeded"],
+            ("fails hourly", "failed"): ["failed"],
+            ("every second", "queued"): ["succeeded"],
+        },
+        errors=Counter({"SMTP 550 mailbox unavailable": 4, "ETIMEDOUT": 1}),
+        next_runs=8,
+        owners={"bob": 1},
+        expired=2,
+    ),
+    "payload": Case(
+        sample="payload",
+        profile="payload",
+        collection="payload-jobs",
+        owner_path="input.userId",
+        jobs={
+            ("sendMail", "succeeded"): 1,
+            ("charge", "dlq"): 1,
+            ("sync", "failed"): 1,
+            ("signup", "succeeded"): 1,
+            ("sendMail", "queued"): 2,
+            ("sendMail", "cancelled"): 1,
+            ("export", "leased"): 1,
+        },
+        attempts={
+            ("sendMail", "succeeded"): ["succeeded"],
+            ("charge", "dlq"): ["failed", "failed"],
+            ("sync", "failed"): ["failed"],
+            ("signup", "succeeded"): ["succeeded", "succeeded"],
+        },
+        errors=Counter({"card declined": 1, "503 CRM": 1}),
+        next_runs=3,
+        owners={"bob": 1},
+        expired=None,  # until when a worker has a job is not kept
+    ),
+    "mongodb-queue": Case(
+        sample="mongodb-queue",
+        profile="mongodb-queue",
+        collection="mail",
+        customized='extends = "mongodb-queue"\n[constants]\nmax_tries = 2\n',
+        jobs={
+            ("mail", "succeeded"): 1,
+            ("mail", "dlq"): 1,
+            # The messages that were leased until 07:47 are to be received again.
+            ("mail", "failed"): 2,
+            ("mail", "queued"): 2,
+        },
+        attempts={
+            ("mail", "succeeded"): ["succeeded"],
+            ("mail", "dlq"): ["failed"],
+            ("mail", "failed"): ["failed", "failed"],
+        },
+        next_runs=4,
+    ),
+    "mongo-message-queue": Case(
+        sample="mongo-message-queue",
+        profile="mongo-message-queue",
+        collection="_queue",
+        jobs={
+            ("charge", "dlq"): 1,
+            ("sync", "failed"): 1,
+            ("export", "leased"): 1,
+            ("noWorker", "queued"): 1,
+            ("sendMail", "queued"): 1,
+        },
+        attempts={
+            ("charge", "dlq"): ["failed", "failed", "failed"],
+            ("sync", "failed"): ["failed"],
+        },
+        errors=Counter({"gave up after 2 retries": 1, "503": 1}),
+        next_runs=2,
+        expired=1,
+    ),
+    "mongoosejs-task": Case(
+        sample="mongoosejs-task",
+        profile="mongoosejs-task",
+        collection="tasks",
+        owner_path="params.userId",
+        jobs={
+            ("mail", "succeeded"): 1,
+            ("mail", "queued"): 1,
+            ("mail", "cancelled"): 1,
+            ("bad", "dlq"): 1,
+            ("tick", "succeeded"): 2,
+            ("tick", "queued"): 1,
+            ("noWorker", "queued"): 1,
+            ("long", "leased"): 1,
+        },
+        attempts={
+            ("mail", "succeeded"): ["succeeded"],
+            ("bad", "dlq"): ["failed"],
+            ("tick", "succeeded"): ["succeeded", "succeeded"],
+            ("long", "leased"): ["running"],
+        },
+        errors=Counter({"boom": 1}),
+        next_runs=3,
+        owners={"ada": 1},
+        expired=1,
+        no_end=("cancelled",),
+    ),
+    "hangfire": Case(
+        sample="hangfire-mongo",
+        profile="hangfire",
+        collection="hangfire.jobGraph",
+        jobs={
+            ("Shop.Mailer.SendMail", "queued"): 2,
+            ("Shop.Mailer.SendMail", "succeeded"): 1,
+            ("Shop.Mailer.SendMail", "dlq"): 1,
+            ("Shop.Mailer.SendMail", "failed"): 1,
+            ("Shop.Mailer.SendMail", "cancelled"): 1,
+            ("Shop.Mailer.SendMail", "awaiting"): 1,
+            ("Shop.Mailer.Export", "leased"): 1,
+        },
+        attempts={
+            ("Shop.Mailer.SendMail", "succeeded"): ["succeeded"],
+            ("Shop.Mailer.SendMail", "dlq"): ["failed"],
+            ("Shop.Mailer.SendMail", "failed"): ["failed"],
+            ("Shop.Mailer.Export", "leased"): ["running"],
+        },
+        errors=Counter({"card declined": 1, "503": 1}),
+        next_runs=2,
+        expired=1,
+    ),
+}
+
+
+class Sample(WatchedQueue):
+    """The service over a sample."""
+
+    def __init__(self, mongod: Mongod, database: Any, case: Case, words: dict[str, str]) -> None:
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in words.items():
+                environment.setenv(f"JOBMON_{name}", value)
+            read = Settings.for_init("mongodb://db")
+        super().__init__(
+            mongod,
+            database,
+            profile=read.profile,
+            jobs_collection=read.jobs_collection,
+            job_fields=read.job_fields,
+        )
+        self.case = case
+
+    def listed(self, **query: Any) -> list[Answer]:
+        found: list[Answer] = self.get("/admin/jobs/queue", per_page=100, **query)["data"]
+        return found
+
+
+def load_sample(database: Any, name: str) -> None:
+    """Insert the documents of every collection of a sample, with its own indexes left out."""
+    sample = json_util.loads((SAMPLES / f"{name}.json").read_text())
+    for collection, found in sample["collections"].items():
+        database[collection].insert_many(found["documents"])
+
+
+@pytest.fixture(scope="module", params=CASES)
+def sample(
+    request: pytest.FixtureRequest,
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Sample]:
+    case = CASES[request.param]
+    words = {"PROFILE": case.profile, "JOBS_COLLECTION": case.collection}
+    if case.customized:
+        path = tmp_path_factory.mktemp("profiles") / "mine.toml"
+        path.write_text(case.customized)
+        words["PROFILE"] = str(path)
+    if case.owner_path:
+        words["JOB_FIELDS"] = f"createdBy={case.owner_path}"
+    with temporary_database(mongo) as database:
+        load_sample(database, case.sample)
+        init(database_uri(mongod, database), **words)
+        watching = Sample(mongod, database, case, words)
+        yield watching
+        watching.close()
+
+
+def check_counts(sample: Sample, source: str) -> None:
+    stats = sample.get("/admin/jobs/stats")
+    assert stats["source"] == source
+    by_type: dict[str, dict[str, int]] = {}
+    for (kind, status), count in sample.case.jobs.items():
+        by_type.setdefault(kind, {})[status] = count
+    assert stats["typeCounts"] == by_type
+    by_status: Counter[str] = Counter()
+    for (_, status), count in sample.case.jobs.items():
+        by_status[status] += count
+    assert {status: n for status, n in stats["statusCounts"].items() if n} == dict(by_status)
+    assert stats["totalJobs"] == stats["estimatedTotalJobs"] == sum(by_status.values())
+    assert stats["expiredLeases"] == sample.case.expired
+
+
+def test_statuses_and_types_are_counted_live(sample: Sample) -> None:
+    check_counts(sample, "live")
+
+
+def test_statuses_and_types_are_counted_by_the_collector(sample: Sample) -> None:
+    with sample.running_collector():
+        check_counts(sample, "rollup")
+
+
+def test_every_count_is_what_its_filter_finds(sample: Sample) -> None:
+    for kind, by_status in sample.get("/admin/jobs/stats")["typeCounts"].items():
+        assert len(sample.ids(type=kind)) == sum(by_status.values()), kind
+        for status, count in by_status.items():
+            jobs = sample.listed(type=kind, status=status)
+            assert len(jobs) == count, (kind, status)
+            assert {(job["type"], job["status"]) for job in jobs} == {(kind, status)}
+    for status, count in sample.get("/admin/jobs/stats")["statusCounts"].items():
+        assert len(sample.ids(status=status)) == count, status
+    assert len(sample.ids()) == sum(sample.case.jobs.values())
+    assert sample.ids(sort="createdAt") == sample.ids()[::-1]
+    assert sample.ids(type="none of them") == sample.ids(status="none of them") == []
+
+
+def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
+    attempts: dict[tuple[str, str], list[str]] = {}
+    for job in sample.listed():
+        detail = sample.get(f"/jobs/{job['jobId']}")
+        error = detail["lastError"] and {key: detail["lastError"][key] for key in job["lastError"]}
+        assert job == {name: detail[name] for name in job} | {"lastError": error}
+        assert detail["payload"] is not None or job["type"] == "tick"
+        for attempt in detail["attempts"]:
+            key = (job["type"], job["status"])
+            attempts.setdefault(key, []).append(attempt["status"])
+            ended = attempt["finishedAt"] is not None
+            assert (
+                ended == (attempt["status"] != "running") or sample.case.sample == "mongodb-queue"
+            )
+    assert attempts == sample.case.attempts
+
+
+def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
+    jobs = sample.listed()
+    errors = Counter(job["lastError"]["message"] for job in jobs if job["lastError"])
+    assert errors == sample.case.errors
+    assert len([job for job in jobs if job["nextRunAt"]]) == sample.case.next_runs
+    for job in jobs:
+        assert job["createdAt"] is not None
+        assert (job["finishedAt"] is not None) == (
+            job["status"] in {"succeeded", "dlq", "cancelled"} - set(sample.case.no_end)
+        )
+    for owner, count in sample.case.owners.items():
+        assert len(sample.ids(owner=owner)) == count
+        assert len(sample.api.as_owner("/jobs", owner).json["data"]) == count
+    assert sample.ids(owner="nobody") == []
+
+
+def test_no_list_reads_the_whole_collection(sample: Sample) -> None:
+    with profiled(sample.database) as entries:
+        for kind, status in sample.case.jobs:
+            sample.get("/admin/jobs/queue", status=status)
+            sample.get("/admin/jobs/queue", type=kind)
+            sample.get("/admin/jobs/queue", type=kind, status=status)
+        sample.get("/admin/jobs/queue", sort="createdAt")
+        sample.get(f"/jobs/{sample.listed()[0]['jobId']}")
+    for entry in entries:
+        if not entry["ns"].endswith(".system.profile") and not is_count_of_all(entry):
+            assert "COLLSCAN" not in entry.get("planSummary", ""), json_util.dumps(entry)
+
+
+def test_check_finds_nothing_missing(sample: Sample) -> None:
+    findings = list(check_deployment(sample.settings))
+    missing = [finding for finding in findings if finding.check in ("indexes", "collections")]
+    assert [finding.message for finding in missing if finding.level != "ok"] == []
+    fields = [finding for finding in findings if finding.check == "fields"]
+    assert not [finding for finding in fields if finding.level == "problem"]
