@@ -64,7 +64,7 @@ def test_the_published_schema_is_the_one_that_is_checked() -> None:
         ('"$gt"', '"$near"', "line 4: status.0.when.lock.$near: unknown operator; allowed are"),
         ('{ is = "queued" },', "", "line 4: status.0: the last rule has no `when`"),
         ('is = "leased", ', "", "line 4: status.0: needs is"),
-        ("collection =", "colection =", "line 1: colection: unknown; allowed are extends"),
+        ("collection =", "coll =", "line 1: coll: unknown; allowed are extends"),
         ('collection = "tasks"', 'extends = "sidekiq"', "line 1: extends: 'sidekiq' is not one of"),
         (
             'type = "kind"',
