@@ -7,7 +7,7 @@ from datetime import datetime
 from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
-from jobmon.diagnosis.evidence import NO_ENDS, Missing
+from jobmon.diagnosis.evidence import NO_END_TIMES, Missing
 from jobmon.domain import JobStatus, failure_rate
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE, QueueSample
@@ -175,7 +175,7 @@ def _range_words(facts: Facts) -> str:
 
 def _attempt_history(facts: Facts) -> History[datetime] | Missing:
     """The attempts of the range by step, or why there are none."""
-    return NO_ENDS if "finishedAt" in facts.evidence.unknown else facts.past
+    return NO_END_TIMES if "finishedAt" in facts.evidence.unknown else facts.past
 
 
 def _activity_trend(

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from jobmon.diagnosis import remedies
-from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing, died_since
+from jobmon.diagnosis.evidence import (
+    READ_THE_LOG,
+    STALLED_AFTER,
+    START_A_COLLECTOR,
+    Evidence,
+    Missing,
+    died_since,
+)
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import HOUR, MINUTE
@@ -266,8 +272,8 @@ def _check_backlog(evidence: Evidence) -> Check:
             return Check(name=name, not_checked="the collector has not taken a sample yet")
         if evidence.has_collector:
             reason = "the collector's statistics are not up to date"
-            return Check(name=name, not_checked=reason, remedy=remedies.READ_THE_LOG)
-        reason, remedy = "no collector is running", remedies.START_A_COLLECTOR
+            return Check(name=name, not_checked=reason, remedy=READ_THE_LOG)
+        reason, remedy = "no collector is running", START_A_COLLECTOR
         return Check(name=name, not_checked=reason, remedy=remedy)
     first = min(evidence.samples)
     age = stats.as_of - first
@@ -317,10 +323,10 @@ def _check_collector(evidence: Evidence) -> Check:
         )
     elif evidence.leader is not None:
         text = f"Collector {evidence.leader} is running, but its statistics are not up to date. "
-        text += remedies.READ_THE_LOG
+        text += READ_THE_LOG
     else:
         text = "No collector is running: jobs are counted at each request. "
-        text += remedies.START_A_COLLECTOR
+        text += START_A_COLLECTOR
     return Check(name=name, notices=(Notice(level=Level.WATCH, text=text),))
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from jobmon.diagnosis import remedies
 from jobmon.domain import CappedCount, JobStatus
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import History, MissingIndexError, NoCollectorError
@@ -12,6 +11,10 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.stats import QueueStats
 
 STALLED_AFTER = 10 * MINUTE
+# What to do about what is missing, in the same words on the pages and in `jobmon check`.
+START_A_COLLECTOR = "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service."
+CREATE_INDEXES = "Create them with `jobmon init`, as a user who may do so."
+READ_THE_LOG = "The collector's log has the reason."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,26 +22,23 @@ class Missing:
     """History that is not available: the reason, and what to do about it."""
 
     reason: str
-    remedy: str
+    remedy: str = ""
+    lacks_indexes: bool = False
 
     @classmethod
     def from_error(cls, error: NoCollectorError, *, has_collector: bool) -> "Missing":
         """The reason why reading the history failed."""
         if isinstance(error, MissingIndexError):
-            return cls(reason="indexes are missing", remedy=remedies.CREATE_INDEXES)
+            reason = "indexes are missing"
+            return cls(reason=reason, remedy=CREATE_INDEXES, lacks_indexes=True)
         if has_collector:
             reason = "the collector runs, but has no history yet"
-            return cls(reason=reason, remedy=remedies.READ_THE_LOG)
-        return cls(reason="no collector is running", remedy=remedies.START_A_COLLECTOR)
-
-    @property
-    def lacks_indexes(self) -> bool:
-        """Whether indexes are missing."""
-        return self.remedy == remedies.CREATE_INDEXES
+            return cls(reason=reason, remedy=READ_THE_LOG)
+        return cls(reason="no collector is running", remedy=START_A_COLLECTOR)
 
 
-NO_ENDS = Missing(reason="no job records when it finished", remedy="")
-STILL_COUNTING = Missing(reason="the collector is still counting it", remedy="")
+NO_END_TIMES = Missing(reason="no job records when it finished")
+STILL_COUNTING = Missing(reason="the collector is still counting it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,10 @@ class Evidence:
 
     stats: QueueStats
     hour_start: datetime
-    hour: History[str] | Missing = NO_ENDS
-    ten_minutes: History[str] | Missing = NO_ENDS
-    minutes: History[datetime] | Missing = NO_ENDS
-    day: History[datetime] | Missing = NO_ENDS
+    hour: History[str] | Missing = NO_END_TIMES
+    ten_minutes: History[str] | Missing = NO_END_TIMES
+    minutes: History[datetime] | Missing = NO_END_TIMES
+    day: History[datetime] | Missing = NO_END_TIMES
     samples: Mapping[datetime, QueueSample]
     first_build: Mapping[str, int] | None = None
     leader: str | None = None

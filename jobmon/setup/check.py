@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
-from jobmon.diagnosis import remedies
+from jobmon.diagnosis.evidence import CREATE_INDEXES, READ_THE_LOG, START_A_COLLECTOR
 from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
@@ -172,7 +172,7 @@ class DeploymentCheck:
                 "indexes",
                 f"{count(len(missing), 'index', 'indexes')} missing: without them, queries read "
                 "far more documents than they return.",
-                remedy=f"{remedies.CREATE_INDEXES} Or create each in mongosh.",
+                remedy=f"{CREATE_INDEXES} Or create each in mongosh.",
                 commands=(self._deployment.init_command(), *lines),
             )
         else:
@@ -222,7 +222,7 @@ class DeploymentCheck:
         reader, name = RollupReader(self._connection), self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.stats_age_s(), reader.first_build()
         start = {
-            "remedy": remedies.START_A_COLLECTOR,
+            "remedy": START_A_COLLECTOR,
             "commands": ("jobmon collector",),
         }
         if age_s is not None and age_s * 1_000 <= MAX_STATS_AGE_MS:
@@ -234,7 +234,7 @@ class DeploymentCheck:
             yield ok("collector", message)
         elif leader:
             message = f"Collector {leader} is running, but its statistics are not up to date."
-            yield warning("collector", message, remedy=remedies.READ_THE_LOG)
+            yield warning("collector", message, remedy=READ_THE_LOG)
         elif age_s is not None:
             old = timedelta(seconds=round(age_s))
             message = (

@@ -20,7 +20,7 @@ from jobmon.diagnosis.attention import (
     run_checks,
     stalled_types,
 )
-from jobmon.diagnosis.evidence import NO_ENDS, Evidence, Missing, died_since
+from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tally
 from jobmon.rollup.series import Activity, History
@@ -184,7 +184,9 @@ def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
 
 def test_without_finish_times_nothing_is_concluded_from_them() -> None:
     given = evidence(eligible=9, overdue_by_type=overdue_since(a=HOUR))
-    given = replace(given, hour=NO_ENDS, ten_minutes=NO_ENDS, minutes=NO_ENDS, day=NO_ENDS)
+    given = replace(
+        given, hour=NO_END_TIMES, ten_minutes=NO_END_TIMES, minutes=NO_END_TIMES, day=NO_END_TIMES
+    )
     assert notices(given) == []
     assert unchecked(given) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
