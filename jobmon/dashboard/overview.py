@@ -1,7 +1,9 @@
-"""What the overview shows: notices, tiles and types, all made from the same facts."""
+"""What the overview shows: notices, tiles, types and charts, all made from the same facts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import instant, query
@@ -103,3 +105,30 @@ def list_address(jobs: JobFilter) -> str:
         sort="createdAt" if jobs.condition else "",
     )
     return f"/dashboard/jobs{parameters}"
+
+
+def chart_columns(
+    past: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
+
+    `complete` is the number of steps that are over: drawn as they are, the step in progress would
+    look like a fall.
+    Values that depend on one of the `unknown` fields are None.
+    """
+    columns: dict[str, Any] = {
+        "complete": sum(at + step <= past.as_of for at in past.activity),
+        "at": [round(at.timestamp()) for at in past.activity],
+    }
+    for at, activity in past.activity.items():
+        row = activity.known_counts(unknown)
+        for name, durations in (("wait", activity.wait), ("run", activity.run)):
+            row |= {
+                f"{name}P50": durations.p50,
+                f"{name}P95": durations.p95,
+                f"{name}P99": durations.p99,
+            }
+        is_known = at <= past.as_of and at not in past.uncounted
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value if is_known else None)
+    return columns

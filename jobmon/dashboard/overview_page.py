@@ -9,9 +9,8 @@ from flask import Response, json, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard import session
-from jobmon.dashboard.charts import chart_columns
 from jobmon.dashboard.facts import RANGES, gather, gather_evidence, range_window
-from jobmon.dashboard.overview import overview
+from jobmon.dashboard.overview import chart_columns, overview
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition

@@ -10,7 +10,6 @@ from jobmon import humanize
 from jobmon.api.jobs import RestOfPath
 from jobmon.dashboard import formatting, session
 from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, StaticFiles
-from jobmon.dashboard.docs_page import docs
 from jobmon.dashboard.facts import RANGE_WORDS
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
@@ -21,6 +20,8 @@ from jobmon.store.labels import MAX_LABEL_LENGTH, label
 from jobmon.web.errors import ApiError, explain
 
 THEMES = ("light", "dark")
+# The style sheet of the API's viewer contains its icons.
+DOCS_POLICY = CONTENT_SECURITY_POLICY.replace("img-src 'self'", "img-src 'self' data:")
 FILTERS = (
     humanize.grouped,
     humanize.duration,
@@ -60,7 +61,7 @@ def blueprint(overview: OverviewPage, jobs: JobPages) -> Blueprint:
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
         ("/dashboard/static/<path:name>", "file", files.serve),
         ("/dashboard/static/v-<version>/<path:name>", "versioned_file", files.serve),
-        ("/docs", "docs", docs),
+        ("/docs", "docs", _docs),
         ("/dashboard/<anything:_path>", "unknown", _raise_not_found),
     ):
         routes.add_url_rule(path, name, view)
@@ -75,6 +76,13 @@ def _redirect_home() -> BaseResponse:
 
 def _raise_not_found(_path: str) -> BaseResponse:
     raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such page.")
+
+
+def _docs() -> Response:
+    """A viewer of `/openapi.json`. Like that document, it needs no token."""
+    response = Response(render_template("docs.html"), mimetype="text/html")
+    response.headers["Content-Security-Policy"] = DOCS_POLICY
+    return response
 
 
 def _page_context() -> dict[str, Any]:
