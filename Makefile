@@ -27,6 +27,7 @@ lint: .venv/dev $(NODE_TOOLS)
 	$(BIN)/lint-imports --no-logo
 	$(NODE) && npm run --silent lint
 	$(BIN)/python .ci/dates.py
+	$(BIN)/python .ci/words.py
 	$(BIN)/codespell
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

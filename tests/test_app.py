@@ -1,4 +1,4 @@
-"""The front door: would catch an import of the producer's library that loads the web service or
+"""The front door: catches an import of the producer's library that loads the web service or
 changes the producer's logging, and apps in one process that share what each should hold."""
 
 import json
@@ -37,7 +37,7 @@ def run_in_new_interpreter(script: str, *options: str) -> Any:
 
 
 def test_import_queue_loads_nothing_of_the_web_service() -> None:
-    """Would catch a producer that pays for Flask and the blueprints, or breaks without them."""
+    """Catches a producer that pays for Flask and the blueprints, or breaks without them."""
     loaded = run_in_new_interpreter(
         "import json, sys, jobmon.queue; print(json.dumps(sorted(sys.modules)))"
     )
@@ -48,7 +48,7 @@ def test_import_queue_loads_nothing_of_the_web_service() -> None:
 
 
 def test_import_jobmon_holds_a_version_without_installed_metadata() -> None:
-    """Would catch a checkout that cannot be imported before it is installed."""
+    """Catches a checkout that cannot be imported before it is installed."""
     script = """
 import json, sys
 sys.path.insert(0, ".")
@@ -99,7 +99,7 @@ print(json.dumps([structlog.get_config() == before, root.handlers == [handler], 
 def test_apps_in_one_process_count_their_own_requests_and_exports(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch a counter or an export slot that one app takes from another."""
+    """Catches a counter or an export slot that one app takes from another."""
     monkeypatch.setattr(JobLists, "batches", lambda *_, **__: iter([[{"jobId": "a"}]] * 2))
     one, other = (Api(create_app(make_settings(metrics="open"), watched.client)) for _ in range(2))
     exports = [api.get_as_owner("/jobs", "ada", format="csv") for api in (one, other)]

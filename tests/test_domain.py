@@ -1,4 +1,4 @@
-"""The words of the contract: would catch a status that is missing or misspelt."""
+"""The words of the contract: catches a status that is missing or misspelt."""
 
 from jobmon.domain import JobStatus
 

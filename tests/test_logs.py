@@ -1,4 +1,4 @@
-"""The formatter: would catch a secret in a line, a line that is not JSON, and a stack that quotes
+"""The formatter: catches a secret in a line, a line that is not JSON, and a stack that quotes
 data."""
 
 import json

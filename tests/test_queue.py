@@ -1,4 +1,4 @@
-"""`jobmon.queue` on the real server: would catch a job held twice, a late report that changes
+"""`jobmon.queue` on the real server: catches a job held twice, a late report that changes
 something, a job or an attempt that is lost in a crash, a wrong delay."""
 
 import subprocess

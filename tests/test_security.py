@@ -1,4 +1,4 @@
-"""docs/security.md: would catch a name of a test that does not exist, a missing requirement, and
+"""docs/security.md: catches a name of a test that does not exist, a missing requirement, and
 roles that differ from those of `jobmon init`."""
 
 import ast

@@ -1,4 +1,4 @@
-"""Shared computations: would catch a query for each viewer, and a failure that is kept."""
+"""Shared computations: catches a query for each viewer, and a failure that is kept."""
 
 import threading
 import weakref
@@ -141,7 +141,7 @@ def test_a_value_older_than_its_maximum_age_is_computed_again(
 
 
 def test_a_value_unused_for_half_a_minute_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Would catch values for past seconds that fill the memory up to the size."""
+    """Catches values for past seconds that fill the memory up to the size."""
     now = 0.0
     monkeypatch.setattr(shared_module, "time", SimpleNamespace(monotonic=lambda: now))
     answers, held = SingleFlightCache[object](1_000), list[weakref.ref[Thing]]()

@@ -1,4 +1,4 @@
-"""Agenda's own documents, of both its versions: would catch a wrong field, a job
+"""Agenda's own documents, of both its versions: catches a wrong field, a job
 that a list loses, a count that differs from a recount, a query that scans, any write."""
 
 from collections import Counter

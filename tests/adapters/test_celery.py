@@ -1,4 +1,4 @@
-"""Celery's results in MongoDB, extended or not: would catch a wrong field, a
+"""Celery's results in MongoDB, extended or not: catches a wrong field, a
 task that a list loses, a count that differs from a recount, a query that scans, any write."""
 
 import json

@@ -1,4 +1,4 @@
-"""A queue with other names for everything, as mongoose schemas have them: would catch a query, a
+"""A queue with other names for everything, as mongoose schemas have them: catches a query, a
 count or a page that knows the contract's names only."""
 
 from collections import Counter
@@ -369,7 +369,7 @@ def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
 def test_an_attempt_may_have_the_id_of_its_job(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    """Would catch the detail that was a 500 where an attempt's jobId is at _id."""
+    """Catches the detail that was a 500 where an attempt's jobId is at _id."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
         watching = WatchedQueue(mongod, database, attempt_fields={"jobId": "_id"})

@@ -1,4 +1,4 @@
-"""A queue without recorded attempts, on the real server: would catch counts that are 0 although
+"""A queue without recorded attempts, on the real server: catches counts that are 0 although
 jobs ended, an attempt that is invented or counted twice, and an alert on unknown values."""
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Documents that other queues' programs wrote, read by the shipped profiles: would catch a wrong
+"""Documents that other queues' programs wrote, read by the shipped profiles: catches a wrong
 status, a count that its filter does not find, an attempt, an error or a date that is lost."""
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Access by route and caller, as tables: would catch a route without a class of callers, one that
+"""Access by route and caller, as tables: catches a route without a class of callers, one that
 answers the wrong caller, and any difference between another owner's job and a missing one."""
 
 import re

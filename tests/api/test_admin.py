@@ -1,4 +1,4 @@
-"""`GET /admin/jobs/…`: would catch a filter that matches too much, a page that does not add up, and
+"""`GET /admin/jobs/…`: catches a filter that matches too much, a page that does not add up, and
 wrong statistics."""
 
 from datetime import UTC, datetime, timedelta
@@ -208,7 +208,7 @@ def test_stats_have_types_ages_leases_and_due_jobs(api: Api, watched: Any) -> No
 def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     api: Api, watched: Any
 ) -> None:
-    """Would catch "0 ms old" and "due" for jobs whose dates are numbers or texts."""
+    """Catches "0 ms old" and "due" for jobs whose dates are numbers or texts."""
     us = 1_700_000_000_000_000
     odd: list[dict[str, Any]] = [
         {"createdAt": us / 1e6, "nextRunAt": us // 1_000, "leaseExpiresAt": us // 1_000},
@@ -287,7 +287,7 @@ def test_a_count_that_takes_too_long_becomes_an_estimate(
 def test_types_beyond_the_limit_are_counted_together(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch statistics that grow with the jobs if every job has its own type."""
+    """Catches statistics that grow with the jobs if every job has its own type."""
     monkeypatch.setattr(stats_module, "MAX_TYPES", 2)
     monkeypatch.setattr(stats_module, "MAX_STATUSES", 7)
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 4)

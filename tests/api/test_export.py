@@ -1,4 +1,4 @@
-"""`format=csv` and `format=ndjson`: would catch a lost job, half a file that looks complete, a cell
+"""`format=csv` and `format=ndjson`: catches a lost job, half a file that looks complete, a cell
 that a spreadsheet runs, an export that is read into memory, and too many exports at once."""
 
 import csv
@@ -222,7 +222,7 @@ def test_a_fault_before_the_first_byte_is_a_503(api: Api, monkeypatch: pytest.Mo
 def test_exports_are_limited_per_caller_and_in_total(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch one caller who takes all exports, and a slot that is never released."""
+    """Catches one caller who takes all exports, and a slot that is never released."""
     monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "a"}], [{"jobId": "b"}]))
 
     def export_of(owner: str) -> Any:

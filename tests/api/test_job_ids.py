@@ -1,4 +1,4 @@
-"""Ids of every kind, on the real server: would catch a listed id whose printed form does not open,
+"""Ids of every kind, on the real server: catches a listed id whose printed form does not open,
 in the API or on the page."""
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""`GET /jobs/{jobId}` and `GET /jobs`: would catch a field that is wrong, missing or leaked, and a
+"""`GET /jobs/{jobId}` and `GET /jobs`: catches a field that is wrong, missing or leaked, and a
 job shown to a caller who does not own it."""
 
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Statuses and types of every kind, on the real server: would catch one that is counted under a
+"""Statuses and types of every kind, on the real server: catches one that is counted under a
 label whose filter finds no jobs, or other jobs."""
 
 from collections import Counter

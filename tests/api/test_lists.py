@@ -1,4 +1,4 @@
-"""The parameters of both list routes: would catch a filter that matches too much or is mistaken for
+"""The parameters of both list routes: catches a filter that matches too much or is mistaken for
 another, a total that claims more than was counted, and an id that becomes a pattern."""
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`GET /metrics`: would catch a scrape that counts jobs, a label without a limit, a metric that
+"""`GET /metrics`: catches a scrape that counts jobs, a label without a limit, a metric that
 breaks Prometheus's rules, and a scrape that fails because the database is away."""
 
 import os

@@ -1,4 +1,4 @@
-"""The OpenAPI document: would catch a route, parameter or error that it lacks, and an answer that
+"""The OpenAPI document: catches a route, parameter or error that it lacks, and an answer that
 does not match it, also if a watched document is odd."""
 
 import copy

@@ -1,4 +1,4 @@
-"""The OpenAPI document with other tools: would catch an answer that schemathesis finds wrong, and a
+"""The OpenAPI document with other tools: catches an answer that schemathesis finds wrong, and a
 document from which a generator makes no working client."""
 
 import os

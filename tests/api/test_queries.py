@@ -1,4 +1,4 @@
-"""Query parameters: would catch a list request that is not one typed object, or that can change."""
+"""Query parameters: catches a list request that is not one typed object, or that can change."""
 
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Values as text: would catch a wrong unit, and a number where the value is unknown."""
+"""Values as text: catches a wrong unit, and a number where the value is unknown."""
 
 from typing import Any
 

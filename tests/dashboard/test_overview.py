@@ -1,4 +1,4 @@
-"""The overview: would catch a number for an unknown value, a trend through unknown steps, a missing
+"""The overview: catches a number for an unknown value, a trend through unknown steps, a missing
 or a false alarm, and a table in the wrong order."""
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The pages as a browser receives them: would catch content that becomes markup, a break of the
+"""The pages as a browser receives them: catches content that becomes markup, a break of the
 content security policy, a failure without a page, an unbounded page, and a database read for each
 viewer."""
 
@@ -420,7 +420,7 @@ def test_overview_without_the_indexes_has_no_history(real_api: Api, database: An
 def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
     mongod: Mongod, database: Any, make_settings: Callable[..., Settings]
 ) -> None:
-    """Would catch green over 86 overdue and 60 dead jobs, and the advice to start a collector."""
+    """Catches green over 86 overdue and 60 dead jobs, and the advice to start a collector."""
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     database.jobs.insert_many(
         job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago, finishedAt=None)
@@ -555,7 +555,7 @@ def test_page_without_a_valid_token_and_the_database_has_no_links(
 
 
 def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched: Any) -> None:
-    """Would catch a finished job that stays "running" because the pointer rests on its row."""
+    """Catches a finished job that stays "running" because the pointer rests on its row."""
     names = ("still/leased,1", "done", "elsewhere")
     watched.jobs.insert_many(
         [

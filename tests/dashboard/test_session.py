@@ -1,4 +1,4 @@
-"""Sessions and access: would catch a cookie that scripts, other sites or the JSON API can use, a
+"""Sessions and access: catches a cookie that scripts, other sites or the JSON API can use, a
 redirect to another site, a session with too many rights, and one that ends without a reason."""
 
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The timeline of a job: would catch a step that is missing, shown twice or of negative length, and
+"""The timeline of a job: catches a step that is missing, shown twice or of negative length, and
 a job of another program that cannot be shown."""
 
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""What needs attention: would catch a missing alarm, one without a cause or about unknown values,
+"""What needs attention: catches a missing alarm, one without a cause or about unknown values,
 and an all-clear about something that was not checked."""
 
 from collections import Counter
@@ -136,7 +136,7 @@ def test_all_clear_needs_every_check() -> None:
 
 
 def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
-    """Would catch an all-clear over 86 overdue and 60 dead jobs because indexes are missing."""
+    """Catches an all-clear over 86 overdue and 60 dead jobs because indexes are missing."""
     given = replace(
         evidence({("queued", "a"): 86, ("dlq", "a"): 60}, eligible=86),
         hour=MISSING,
@@ -198,7 +198,7 @@ STOPPED = {"eligible": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 
 def test_that_no_job_finishes_is_the_first_notice() -> None:
-    """Would catch a dead worker pool that is noticed only when each of its types has stalled."""
+    """Catches a dead worker pool that is noticed only when each of its types has stalled."""
     given = evidence(steps=every_minute(42, until=58), expired_leases=3, **STOPPED)
     first = notices(given)[0]
     assert (first.level, first.text) == (

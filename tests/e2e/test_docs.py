@@ -1,4 +1,4 @@
-"""`/docs` in a real browser: would catch a viewer that the content security policy breaks, that
+"""`/docs` in a real browser: catches a viewer that the content security policy breaks, that
 requests another origin, or that does not send the token."""
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Requests to a real gunicorn: would catch a worker that still accepts a revoked token, a
+"""Requests to a real gunicorn: catches a worker that still accepts a revoked token, a
 request that is too large or ambiguous, and a proxy that is trusted without the setting."""
 
 import json

@@ -1,4 +1,4 @@
-"""The log of a running service: would catch a secret from settings, callers or documents in it, and
+"""The log of a running service: catches a secret from settings, callers or documents in it, and
 traces without the queries."""
 
 import json

@@ -1,4 +1,4 @@
-"""Debian's Prometheus scrapes a gunicorn with two workers over the real server: would catch counts
+"""Debian's Prometheus scrapes a gunicorn with two workers over the real server: catches counts
 that depend on the worker that answers, totals that differ from the database, and a format that
 Prometheus does not take."""
 

@@ -1,4 +1,4 @@
-"""A server with TLS and users, which jobmon only reads: would catch a write to the watched database
+"""A server with TLS and users, which jobmon only reads: catches a write to the watched database
 that is tried or allowed, a connection that falls back to plain text, and a password in the log."""
 
 import json
@@ -350,7 +350,7 @@ USERS = {"finder": False, "plain": False, "reader": True, "collector": True}
 def test_every_route_works_for_every_documented_user(
     guarded: Guarded, make_settings: Callable[..., Settings], *, collects: bool
 ) -> None:
-    """Would catch a route that needs jobmon's own database, whose user may not be able to read."""
+    """Catches a route that needs jobmon's own database, whose user may not be able to read."""
     collector = make_settings(mongo_uri=guarded.uri("collector"))
     with ExitStack() as stack:
         root = stack.enter_context(guarded.root())

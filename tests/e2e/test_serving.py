@@ -1,4 +1,4 @@
-"""gunicorn with several workers and threads over the real server: would catch a client shared
+"""gunicorn with several workers and threads over the real server: catches a client shared
 across a fork, an answer lost under load, and a stop that cuts requests off."""
 
 import json
@@ -193,7 +193,7 @@ def test_an_export_that_breaks_off_never_looks_whole(
 def test_stopping_under_load_breaks_no_connection(
     web: Web, real_api: Api, stop: signal.Signals
 ) -> None:
-    """Would catch a client that is reset after it was connected."""
+    """Catches a client that is reset after it was connected."""
     headers = {"Authorization": f"Bearer {real_api.token()}"}
     outcomes: Counter[str] = Counter()
     is_over = threading.Event()
@@ -255,7 +255,7 @@ def test_stopping_under_load_breaks_no_connection(
 
 
 def test_preload_is_refused_in_one_line(mongod: Mongod, tmp_path: Path) -> None:
-    """Would catch workers that count for themselves because the app was created before the fork."""
+    """Catches workers that count for themselves because the app was created before the fork."""
     web = Web(mongod.uri, tmp_path / "log", GUNICORN_CMD_ARGS="--preload")
     assert web.process.wait(timeout=60) != 0
     log = web.log.read_text()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at any moment: would catch a signal that is lost, and an end that waits for a
+"""SIGTERM and SIGINT at any moment: catches a signal that is lost, and an end that waits for a
 database which does not answer."""
 
 import os

@@ -1,4 +1,4 @@
-"""Slow clients at a real gunicorn: would catch a client that holds a thread, the event loop or a
+"""Slow clients at a real gunicorn: catches a client that holds a thread, the event loop or a
 connection by sending or reading slowly, and a wrong answer to a request in pieces."""
 
 import json
@@ -94,7 +94,7 @@ SLOW = {
 
 
 def test_clients_that_send_slowly_delay_nobody_and_get_408(served: Web) -> None:
-    """Would catch a thread or an event loop that waits for a client, and a late request whose
+    """Catches a thread or an event loop that waits for a client, and a late request whose
     answer is not a 408 in the form of errors."""
     # All kinds at the same time, and of each more than there are threads.
     with ExitStack() as held:
@@ -138,7 +138,7 @@ def _has_ended(client: socket.socket, drip: bytes) -> bool:
 
 
 def test_a_request_in_pieces_is_the_same_request(served: Web) -> None:
-    """Would catch an end of head or body that is missed between two pieces."""
+    """Catches an end of head or body that is missed between two pieces."""
     body = b"token=" + b"x" * 40
     chunks = b"4\r\ntoke\r\n3;a=b\r\nn=%s\r\n0\r\nX-Trailer: x\r\n\r\n"
     requests = {
@@ -230,7 +230,7 @@ def test_unread_files_hold_no_thread_and_a_reader_gets_all(served: Web) -> None:
 
 
 def test_unfinished_requests_have_a_bound_in_bytes(served: Web) -> None:
-    """Would catch memory that clients fill with unfinished requests, and a bound that closes one
+    """Catches memory that clients fill with unfinished requests, and a bound that closes one
     small request for each large one, so that the sum grows on."""
     padding = b"".join(b"X-Pad-%d: %s\r\n" % (number, b"x" * 7_900) for number in range(3))
     body = b"token=" + b"x" * 60_000
@@ -257,7 +257,7 @@ def _state(client: socket.socket) -> str:
 
 
 def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
-    """Would catch memory that clients fill with answers that they never read."""
+    """Catches memory that clients fill with answers that they never read."""
     file = "dashboard/static/vendor/swagger-ui-bundle.js"
     request = f"GET /{file} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     size = (Path(views.__file__).parent / Path(file).relative_to("dashboard")).stat().st_size
@@ -280,7 +280,7 @@ def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
 
 
 def test_clients_that_disconnect_early_leave_nothing_behind(served: Web) -> None:
-    """Would catch a connection that stays open because its client has gone."""
+    """Catches a connection that stays open because its client has gone."""
     path = b"/dashboard/static/vendor/swagger-ui-bundle.js"
     (worker_id,) = served.workers()
     assert served.get("/openapi.json", "") == 200

@@ -1,4 +1,4 @@
-"""Would catch a rule that finds other documents as a query than it gives the status of."""
+"""Catches a rule that finds other documents as a query than it gives the status of."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Would catch a mistake in a profile that is reported without its line, or not before the start."""
+"""Catches a mistake in a profile that is reported without its line, or not before the start."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Redaction: would catch a secret that is shown, a harmless value that is hidden, and a text
+"""Redaction: catches a secret that is shown, a harmless value that is hidden, and a text
 whose search takes more than linear time."""
 
 import base64

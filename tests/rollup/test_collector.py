@@ -1,4 +1,4 @@
-"""The collector on a real replica set: would catch a count that is lost, doubled or stale, after
+"""The collector on a real replica set: catches a count that is lost, doubled or stale, after
 any change to the jobs and any fault of the collector or its database."""
 
 import os
@@ -286,7 +286,7 @@ def test_a_restart_resumes_from_the_checkpoint_and_sees_changes_since(
 def test_types_get_the_names_of_types_that_are_gone(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch types that stay folded for ever because there once were too many."""
+    """Catches types that stay folded for ever because there once were too many."""
     limit_types(monkeypatch, 4)
     monkeypatch.setattr(collector_module, "RENAME_AFTER_S", 0.0)
     with collecting(watch.settings):
@@ -323,7 +323,7 @@ def test_an_incomplete_checkpoint_is_not_used(watch: Watch) -> None:
 def test_types_beyond_the_limit_are_folded_also_after_a_restart(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch a collector that fails, or counts wrong, when there are ever more types."""
+    """Catches a collector that fails, or counts wrong, when there are ever more types."""
     limit_types(monkeypatch, 3)
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
     monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
@@ -576,7 +576,7 @@ def test_stale_stats_are_not_served(watch: Watch) -> None:
 def test_a_database_that_refuses_writes_is_still_read(
     collected: Watch, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Would catch a service that fails, or shows old stats, when only writes are refused."""
+    """Catches a service that fails, or shows old stats, when only writes are refused."""
     create_indexes(collected.connection)
     api = Api(create_app(collected.settings))
     collected.jobs.insert_many([job() for _ in range(3)])

@@ -1,4 +1,4 @@
-"""Running totals: would catch a recount that is added twice, an hour that retention takes out of a
+"""Running totals: catches a recount that is added twice, an hour that retention takes out of a
 total, and a counter that falls."""
 
 from datetime import datetime, timedelta

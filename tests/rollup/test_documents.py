@@ -1,4 +1,4 @@
-"""jobmon's own documents on the real server: would catch stats of another queue, a document of
+"""jobmon's own documents on the real server: catches stats of another queue, a document of
 another version or another program that stops the collector or breaks an answer, and a watched word
 that becomes a key."""
 
@@ -95,7 +95,7 @@ def queue_of(
 def test_two_queues_share_a_rollup_database_without_seeing_each_other(
     queue_of: Callable[..., Queue], database: Db, differs: str
 ) -> None:
-    """Would catch the first queue's totals in answers about the second one."""
+    """Catches the first queue's totals in answers about the second one."""
     first = queue_of()
     match differs:
         case "database":
@@ -201,7 +201,7 @@ def test_a_web_service_works_next_to_a_collector_of_the_next_version(
 def test_a_readable_document_of_another_format_counts_as_absent(
     queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its fields may mean something else: would catch a reader that looks only at their types."""
+    """Its fields may mean something else: catches a reader that looks only at their types."""
     queue = queue_of()
     queue.fill("a", 3)
     with collecting(queue.settings):
@@ -295,7 +295,7 @@ def test_no_broken_document_leads_to_a_500(
 def test_documents_of_other_programs_do_not_stop_the_history(
     queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Would catch a history thread that one document ends while all looks healthy."""
+    """Catches a history thread that one document ends while all looks healthy."""
     queue = queue_of()
     queue.fill("a", 3)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
@@ -394,7 +394,7 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Would catch stats that stop because one of our documents cannot be stored."""
+    """Catches stats that stop because one of our documents cannot be stored."""
     queue = queue_of()
     queue.fill("a", 3)
     monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
@@ -427,7 +427,7 @@ def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
     caplog: pytest.LogCaptureFixture,
     thread: str,
 ) -> None:
-    """Would catch a thread that a fault of ours ends while all looks healthy."""
+    """Catches a thread that a fault of ours ends while all looks healthy."""
     queue = queue_of()
 
     def fail(*_: Any, **__: Any) -> Any:

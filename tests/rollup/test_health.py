@@ -1,4 +1,4 @@
-"""`jobmon collector`: would catch one that looks healthy but is not, continues after a failure, or
+"""`jobmon collector`: catches one that looks healthy but is not, continues after a failure, or
 needs a key that it does not use."""
 
 import os

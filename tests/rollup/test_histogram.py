@@ -1,4 +1,4 @@
-"""Histograms: would catch a percentile that is further off than promised."""
+"""Histograms: catches a percentile that is further off than promised."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The collector's lease on the real server: would catch two that work at once, or none for long."""
+"""The collector's lease on the real server: catches two that work at once, or none for long."""
 
 import time
 from datetime import timedelta
@@ -42,7 +42,7 @@ def test_an_expired_lease_is_taken_over(database: Database[dict[str, Any]]) -> N
 def test_a_crashed_collector_is_replaced_when_readers_drop_its_stats(
     database: Database[dict[str, Any]],
 ) -> None:
-    """Would catch a restarted collector that waits long after its stats have expired."""
+    """Catches a restarted collector that waits long after its stats have expired."""
     assert new_lease(database).take()
     started = time.monotonic()
     eventually(new_lease(database).take, 10)

@@ -1,4 +1,4 @@
-"""Samples of the queue: would catch one in the wrong span, an old one that is not replaced, one
+"""Samples of the queue: catches one in the wrong span, an old one that is not replaced, one
 that is never deleted, and a collector that takes none."""
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Windows of the history: would catch a step that is counted twice or from an old bucket, and an
+"""Windows of the history: catches a step that is counted twice or from an old bucket, and an
 answer that costs the database something for each viewer."""
 
 from datetime import UTC, datetime, timedelta
@@ -61,7 +61,7 @@ RETENTION = {
 def test_the_default_step_is_still_retained(
     ago: timedelta, length: timedelta, step: timedelta
 ) -> None:
-    """Would catch a 422 for a default step."""
+    """Catches a 422 for a default step."""
     start = datetime.now(UTC) - ago
     assert Window.from_range(start, start + length, None, RETENTION).step == step
 
@@ -144,7 +144,7 @@ def test_only_settled_steps_are_not_read_again() -> None:
 
 
 def test_a_folded_type_has_no_series_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Would catch a type's series that silently lacks what was folded into `(other)`."""
+    """Catches a type's series that silently lacks what was folded into `(other)`."""
     monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 1)
     rollup = Rollup()
     monkeypatch.setattr(

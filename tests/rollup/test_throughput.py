@@ -1,4 +1,4 @@
-"""The history on the real server: would catch an attempt that is not counted or counted twice, a
+"""The history on the real server: catches an attempt that is not counted or counted twice, a
 history that is deleted with its jobs, and a window with wrong counts."""
 
 import threading
@@ -358,7 +358,7 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
 def test_jobs_are_counted_without_an_index_on_a_field_that_none_has(
     service: Api, database: Db
 ) -> None:
-    """Would catch a missing index on finishedAt that ends all counting."""
+    """Catches a missing index on finishedAt that ends all counting."""
     connection = connection_of(service)
     now = datetime.now(UTC)
     database.jobs.drop_index("status_1_finishedAt_1")
@@ -377,7 +377,7 @@ def test_jobs_are_counted_without_an_index_on_a_field_that_none_has(
 def test_uncounted_steps_are_null_not_zero(
     service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch a chart that shows zeros while a first count is in progress."""
+    """Catches a chart that shows zeros while a first count is in progress."""
     now = datetime.now(UTC)
     window = {"from": f"{now - HOUR:%FT%TZ}", "to": f"{now:%FT%TZ}", "step": 60}
     attempt(database, now - 40 * MINUTE)

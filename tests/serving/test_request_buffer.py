@@ -1,4 +1,4 @@
-"""The worker's buffer of a request: would catch a head or body whose end is missed or found too
+"""The worker's buffer of a request: catches a head or body whose end is missed or found too
 early, a wait for a request that gunicorn refuses anyway, and lost bytes of the next request."""
 
 import pytest

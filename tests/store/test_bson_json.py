@@ -1,4 +1,4 @@
-"""BSON to JSON: would catch a value that JSON cannot hold, and a date that JavaScript would print
+"""BSON to JSON: catches a value that JSON cannot hold, and a date that JavaScript would print
 differently."""
 
 import json

@@ -1,4 +1,4 @@
-"""A collection whose default collation ignores case, on the real server: would catch a job that is
+"""A collection whose default collation ignores case, on the real server: catches a job that is
 shown to somebody else, an id that opens another job, and counts that mix different values."""
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The connection on the real server: would catch a client shared across a fork, a document that
+"""The connection on the real server: catches a client shared across a fork, a document that
 cannot be read, and a service that does not come back with its database."""
 
 import subprocess
@@ -43,7 +43,7 @@ def test_the_database_is_the_one_in_the_uri(
 def test_a_refused_sign_in_is_not_an_outage(
     mongod: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    """Would catch a readiness that names the network where the password is wrong."""
+    """Catches a readiness that names the network where the password is wrong."""
     uri = mongod.uri.replace("mongodb://", "mongodb://nobody:wrong@")
     connection = Connection(make_settings(mongo_uri=uri, server_selection_timeout_ms=100))
 

@@ -1,4 +1,4 @@
-"""Walking a list by cursor, there and back, newest first and oldest first: would catch a job that
+"""Walking a list by cursor, there and back, newest first and oldest first: catches a job that
 is lost or shown twice because of what its createdAt or _id holds, two directions that disagree,
 and a cursor that could carry an operator into a query."""
 

@@ -1,4 +1,4 @@
-"""Decoding what the driver refuses: would catch one odd document that makes all others of a
+"""Decoding what the driver refuses: catches one odd document that makes all others of a
 reply unreadable, and another value of it that is decoded wrongly."""
 
 import struct

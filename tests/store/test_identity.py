@@ -1,4 +1,4 @@
-"""Identities: would catch an id that a list shows and that opens no job, and one that opens, or
+"""Identities: catches an id that a list shows and that opens no job, and one that opens, or
 owns, a job with another printed id."""
 
 from datetime import UTC, datetime
@@ -129,7 +129,7 @@ def test_identity_ranges_of_a_number_begin_with_its_digits(number: float) -> Non
     "number", [1_152_921_504_606_846_976, float(2**60), -(2**62), 2**63 - 1, 1e300, 1.5e-7, 12.25]
 )
 def test_identity_ranges_of_a_whole_number_find_it(number: float) -> None:
-    """Would catch ids of 19 digits, as snowflakes are, and exponents that no filter finds."""
+    """Catches ids of 19 digits, as snowflakes are, and exponents that no filter finds."""
     assert any(matches(number, condition) for condition in identity_ranges(to_text(number)))
     assert all(bson.encode(condition) for condition in identity_ranges(to_text(number)))
 

@@ -1,4 +1,4 @@
-"""Labels of statuses and types: would catch one that shows a secret or is as long as its value, and
+"""Labels of statuses and types: catches one that shows a secret or is as long as its value, and
 two labels for values that MongoDB finds equal."""
 
 from typing import Any
@@ -54,7 +54,7 @@ def test_a_label_is_a_filter_unless_it_is_cut(value: str, *, is_one: bool) -> No
 
 
 def test_a_budget_gives_labels_to_the_first_values_only() -> None:
-    """Would catch a type that is counted by its name in one place and as `(other)` in another."""
+    """Catches a type that is counted by its name in one place and as `(other)` in another."""
     budget = LabelBudget(3, ["queued"])
     assert [budget.label(value) for value in ("a", 7, "b", "a", "queued")] == [
         "a",

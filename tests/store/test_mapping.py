@@ -1,4 +1,4 @@
-"""Field mappings: would catch a query for the wrong field or value, an index on fields that no
+"""Field mappings: catches a query for the wrong field or value, an index on fields that no
 document has, and a document that is read wrongly."""
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The probe on the real server: would catch a busy database that is taken for one that is away, a
+"""The probe on the real server: catches a busy database that is taken for one that is away, a
 look for each caller, and a failure that is logged at every look."""
 
 import logging

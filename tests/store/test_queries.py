@@ -1,4 +1,4 @@
-"""The plan of every query on a request path, on the real server with 50,000 jobs: would catch a
+"""The plan of every query on a request path, on the real server with 50,000 jobs: catches a
 collection scan, an in-memory sort, a read that grows with the collection, a missing time limit."""
 
 import json
@@ -342,7 +342,7 @@ def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) 
 def test_jobs_that_change_while_they_are_counted_are_counted_once(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
-    """Would catch a job that is counted under its old status and again under its new one."""
+    """Catches a job that is counted under its old status and again under its new one."""
     connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?")))
     create_indexes(connection)
     database.jobs.insert_many(
@@ -381,7 +381,7 @@ def test_due_and_scheduled_jobs_are_counted_when_one_of_them_is_rare(
     *,
     is_known: bool,
 ) -> None:
-    """Would catch a count that runs into its time limit when ten million jobs wait."""
+    """Catches a count that runs into its time limit when ten million jobs wait."""
     monkeypatch.setattr(live_stats, "MAX_COUNTED", 300)
     monkeypatch.setattr(live_stats, "MAX_OVERDUE", 300)
     now = NOW + timedelta(seconds=second)

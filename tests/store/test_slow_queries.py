@@ -1,4 +1,4 @@
-"""Slow queries: would catch one without a warning, and a warning with the values of a query."""
+"""Slow queries: catches one without a warning, and a warning with the values of a query."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Truncation: would catch an answer of megabytes, and a value that is cut without a mark."""
+"""Truncation: catches an answer of megabytes, and a value that is cut without a mark."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The limit of requests at a time: would catch a slot that is lost, granted twice or waited for too
+"""The limit of requests at a time: catches a slot that is lost, granted twice or waited for too
 long, and a probe that has to wait for one."""
 
 import io
@@ -129,7 +129,7 @@ def test_a_request_releases_its_slot_however_it_ends(
 def test_one_large_document_at_a_time_is_in_memory(
     real_api: Api, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Would catch eight requests for a job of 7 MB that take 200 MB each at the same time."""
+    """Catches eight requests for a job of 7 MB that take 200 MB each at the same time."""
     payload = {"text": "x" * (LARGE_BYTES + 1)}
     database.jobs.insert_many([{"jobId": "large", "payload": payload}, {"jobId": "small"}])
     go_on, held = threading.Event(), []
@@ -170,7 +170,7 @@ class Endless(io.RawIOBase):
 
 @pytest.mark.parametrize("path", ["/healthz", "/jobs"])
 def test_a_body_without_length_or_end_is_not_read(api: Api, path: str) -> None:
-    """Would catch a 413, and a thread that waits, behind a server that hands over the socket."""
+    """Catches a 413, and a thread that waits, behind a server that hands over the socket."""
     environ = EnvironBuilder(path, headers={"Transfer-Encoding": "chunked"}).get_environ()
     environ |= {"wsgi.input": Endless()}
     environ.pop("wsgi.input_terminated", None)

@@ -1,4 +1,4 @@
-"""Tokens and roles: would catch a forged token that passes, a valid one that does not, and an
+"""Tokens and roles: catches a forged token that passes, a valid one that does not, and an
 identity provider that is requested too often or too rarely."""
 
 import json

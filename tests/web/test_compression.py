@@ -1,4 +1,4 @@
-"""Compression: would catch a file that is compressed for each request, an encoding that the caller
+"""Compression: catches a file that is compressed for each request, an encoding that the caller
 does not accept, and an ETag that is not recognized."""
 
 import gzip

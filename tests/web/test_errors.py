@@ -1,4 +1,4 @@
-"""Failures: would catch a wrong status or code, a body of another form, a check that comes too
+"""Failures: catches a wrong status or code, a body of another form, a check that comes too
 late, and an answer that reveals internals."""
 
 import threading

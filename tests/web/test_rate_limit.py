@@ -1,4 +1,4 @@
-"""Limits of callers and addresses: would catch a limit that several workers multiply, an address
+"""Limits of callers and addresses: catches a limit that several workers multiply, an address
 that can be split, and a lost storage that stops the monitor."""
 
 from collections import Counter
@@ -100,7 +100,7 @@ def test_a_refusal_has_retry_after(per_address: Api) -> None:
 
 
 def test_several_workers_need_a_storage_for_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Would catch a limit that each worker counts for itself."""
+    """Catches a limit that each worker counts for itself."""
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)
     monkeypatch.setenv("JOBMON_METRICS", "off")

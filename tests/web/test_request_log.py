@@ -1,4 +1,4 @@
-"""One line a request, found by its id: would catch a request that leaves no trace, an id with which
+"""One line a request, found by its id: catches a request that leaves no trace, an id with which
 a caller forges a line of the log, and a query without its request's id."""
 
 import json

@@ -1,4 +1,4 @@
-"""Revoked tokens: would catch one that still opens a route or a page, a list that is lost or grows
+"""Revoked tokens: catches one that still opens a route or a page, a list that is lost or grows
 for ever, and a fault while the database is away."""
 
 import time
@@ -401,7 +401,7 @@ def test_a_list_that_cannot_be_read_is_not_reported_as_lost(
 def test_an_entry_of_an_unknown_form_refuses_the_id_or_subject_in_it(
     api: Api, state: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Would catch an entry of a later version, or a broken one, that refuses nothing."""
+    """Catches an entry of a later version, or a broken one, that refuses nothing."""
     odd = [
         {"_id": "leaked", "format": 99, "expiresAt": "soon"},
         {"_id": {"sub": "ada"}, "before": "now"},

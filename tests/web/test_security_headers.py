@@ -1,4 +1,4 @@
-"""The protection of browsers: would catch an answer without its headers, a policy that allows
+"""The protection of browsers: catches an answer without its headers, a policy that allows
 script, a redirect to another site, a trusted Host or proxy, and a cookie that others can read."""
 
 import json

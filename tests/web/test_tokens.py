@@ -1,4 +1,4 @@
-"""Forged tokens: would catch one that opens a route or causes a request, and a refusal with another
+"""Forged tokens: catches one that opens a route or causes a request, and a refusal with another
 status, code or challenge than documented."""
 
 import base64
