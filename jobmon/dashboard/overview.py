@@ -112,8 +112,8 @@ def chart_columns(
 ) -> dict[str, Any]:
     """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
 
-    `complete` is the number of steps that are over: drawn as they are, the step in progress would
-    look like a fall.
+    `complete` is the number of steps that are over: the line of the step in progress is dashed,
+    because it would look like a fall.
     Values that depend on one of the `unknown` fields are None.
     """
     columns: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Profiles: files that say how the documents of a job queue hold jobs."""
+"""Profiles: files that describe how the documents of a job queue hold jobs."""
 
 from jobmon.profiles.loader import ProfileError, ProfileFile, load_profile, shipped_profiles
 

@@ -152,20 +152,22 @@ def _operate(reference: str, operator: str, value: Any) -> Any:
         case "$eq":
             return _equals(reference, value)
         case "$ne":
-            return {"$gt": [reference, None]} if value is None else _not(_equals(reference, value))
+            return (
+                {"$gt": [reference, None]} if value is None else _negate(_equals(reference, value))
+            )
         case "$in":
             return {"$or": [_equals(reference, each) for each in value]}
         case "$nin":
-            return _not({"$or": [_equals(reference, each) for each in value]})
+            return _negate({"$or": [_equals(reference, each) for each in value]})
         case "$exists":
             is_there = {"$ne": [{"$type": reference}, "missing"]}
-            return is_there if value else _not(is_there)
+            return is_there if value else _negate(is_there)
         case "$type":
             names = value if isinstance(value, list) else [value]
             return {"$or": [_has_type(reference, name) for name in names]}
         case "$not":
             parts = [_operate(reference, inner, each) for inner, each in value.items()]
-            return _not({"$and": parts})
+            return _negate({"$and": parts})
         case "$size":
             size = {"$size": {"$cond": [{"$isArray": reference}, reference, []]}}
             return {"$and": [{"$isArray": reference}, {"$eq": [size, value]}]}
@@ -181,7 +183,7 @@ def _equals(reference: str, value: Any) -> Any:
     return {"$eq": [reference, {"$literal": value}]}
 
 
-def _not(expression: Any) -> Any:
+def _negate(expression: Any) -> Any:
     return {"$not": [expression]}
 
 
@@ -252,16 +254,16 @@ def has_now(query: Any) -> bool:
             return False
 
 
-def at_moment(query: Any, now: datetime, operator: str = "") -> Any:
+def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
     """The query as of `now`, with a margin for clocks that differ, so that no document is lost."""
     match query:
         case Now():
             margin = {"$g": -_MARGIN, "$l": _MARGIN}.get(operator[:2], timedelta())
             return stored_moment(now + margin, query.reading)
         case dict():
-            return {name: at_moment(inner, now, name) for name, inner in query.items()}
+            return {name: resolve_now(inner, now, name) for name, inner in query.items()}
         case list():
-            return [at_moment(inner, now, operator) for inner in query]
+            return [resolve_now(inner, now, operator) for inner in query]
         case _:
             return query
 

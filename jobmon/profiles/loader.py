@@ -62,7 +62,7 @@ class ProfileFile:
 
     @property
     def identity(self) -> str:
-        """What tells profiles apart whose figures mean different things."""
+        """What distinguishes profiles whose statistics have different meanings."""
         if self.name in shipped_profiles():
             return self.name
         canonical = json.dumps(self.content, sort_keys=True, default=str)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS, WAITING_STATUSES
-from jobmon.profiles.conditions import at_moment
+from jobmon.profiles.conditions import resolve_now
 from jobmon.profiles.sources import parse_date
 from jobmon.store.conversions import (
     creation_time,
@@ -62,7 +62,7 @@ class FieldMapping:
     `readings`: field -> form of the date at its path, if that is no BSON date.
     `expressions`: field -> its value as an expression, where that is not just a path.
     `alternatives`: field -> its paths, of which the first with a value has it.
-    `constants`: field -> the value that it has in all documents.
+    `constants`: field -> the value that it has in every document.
     `where`: which documents of the collection are meant, in the documents' names.
     `has_creation_time`: if false, the path of `createdAt` only gives the order of lists.
     """
@@ -291,7 +291,7 @@ class FieldMapping:
                 self.derived.needs[status] for status in statuses if status in self.derived.needs
             ]
             is_status = {"$expr": {"$in": [self.derived.expression, {"$literal": statuses}]}}
-            found = {"$and": [{"$or": at_moment(needs, datetime.now(UTC))}, is_status]}
+            found = {"$and": [{"$or": resolve_now(needs, datetime.now(UTC))}, is_status]}
             return found if needs else _MATCH_NONE
         path = self.paths.get("status")
         if path is None:

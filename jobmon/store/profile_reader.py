@@ -1,4 +1,4 @@
-"""Reads what paths alone cannot say of a job: computed fields, and attempts inside the job."""
+"""Reads the parts of a job that a path cannot describe: computed fields, embedded attempts."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -95,7 +95,7 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
 
 
 def _judge(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
-    """How a run went: as `outcome` says if it has ended since it started."""
+    """How a run went: by `outcome` if it has ended since it started."""
     if isinstance(ended, datetime) and (
         not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
     ):

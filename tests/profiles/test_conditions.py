@@ -8,11 +8,11 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from jobmon.profiles.conditions import (
-    at_moment,
     index_fields,
     indexable,
     negation,
     parse_query,
+    resolve_now,
     stored_moment,
     to_expression,
 )
@@ -67,9 +67,9 @@ def test_a_query_and_its_expression_match_the_same_documents(
     def matching(found: Any) -> list[int]:
         return [document["n"] for document in database.c.find(found).sort("n")]
 
-    exactly = matching(at_moment(parsed, datetime.now(UTC)))
+    exactly = matching(resolve_now(parsed, datetime.now(UTC)))
     assert matching({"$expr": to_expression(parsed)}) == exactly
-    assert set(exactly) <= set(matching(at_moment(indexable(parsed), datetime.now(UTC))))
+    assert set(exactly) <= set(matching(resolve_now(indexable(parsed), datetime.now(UTC))))
     assert exactly
     if certain := negation(parsed):
         others = {document["n"] for document in documents} - set(exactly)
