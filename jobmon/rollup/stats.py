@@ -14,9 +14,11 @@ from jobmon.store.stats import QueueStats
 class StatsReader:
     """The stats of a queue and the totals of its lists; every method raises PyMongoError.
 
-    stats = StatsReader(connection, RollupReader(connection))
-    stats.stats().status_counts()  # {"queued": 3, …}
-    stats.count(JobFilter(statuses=("dlq",)))  # CappedCount(value=7, is_exact=True)
+    >>> stats = StatsReader(connection, RollupReader(connection))
+    >>> stats.stats().status_counts()
+    {'queued': 3, …}
+    >>> stats.count(JobFilter(statuses=("dlq",)))
+    CappedCount(value=7, is_exact=True)
     """
 
     def __init__(self, connection: Connection, rollup: RollupReader) -> None:
@@ -28,7 +30,7 @@ class StatsReader:
     def stats(self) -> QueueStats:
         """The collector's stats, or else live ones.
 
-        The latter are counted by one query at a time in this process, and kept for a short while.
+        A process counts live by one query at a time, and keeps the result for JOBMON_STATS_TTL_MS.
         """
         return self._rollup.stats() or self._live_stats.get()
 
@@ -43,8 +45,8 @@ class StatsReader:
     def count(self, job_filter: JobFilter) -> CappedCount:
         """How many jobs match; raises what `JobFilter.prepare` does.
 
-        Up to 10,000 jobs are counted in the list's own index. More are taken from the stats, where
-        these have the number and need no scan of documents.
+        Up to 10,000 jobs are counted in the list's own index. A larger number is taken from the
+        stats, if they have it and counting them needs no scan of documents.
         """
         if not job_filter.is_by_status_and_type:
             return self._lists.count(job_filter)

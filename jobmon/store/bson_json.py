@@ -25,7 +25,7 @@ def to_json(value: Any) -> Any:
         case None | bool() | int():
             return value
         case str():
-            return str(value)  # of BSON code, which is a str, without its scope
+            return str(value)  # BSON code is a str, too: this drops its scope
         case float():
             return value if math.isfinite(value) else str(value)
         case dict():

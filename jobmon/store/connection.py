@@ -57,7 +57,8 @@ class _OutageDetector:
         """DatabaseAwayError in an outage; OperationFailure if a server refused the sign-in.
 
         The first queries wait for a server, because a new primary mostly comes soon. Later ones
-        fail at once, so that they do not hold a thread each. Asks the driver's monitors only.
+        fail at once, so that they do not hold a thread each. It uses only what the driver's
+        monitors know, and sends nothing.
         """
         now = time.monotonic()
         if client.topology_description.has_readable_server(client.read_preference):
@@ -67,7 +68,7 @@ class _OutageDetector:
                 log.warning("the database is back")
             return
         _raise_refusal(client)
-        # Without a check for a while, this may be another outage.
+        # If nothing was checked for a while, this may be another outage.
         if self._lost_at is None or now - self._checked_at > 2 * self._timeout_s:
             self._lost_at = now
         self._checked_at = now
@@ -89,7 +90,7 @@ def _raise_refusal(client: MongoClient[Document]) -> None:
 class _ClientMaker:
     """Creates one client; for mongodb+srv:// in a thread that retries until the DNS answers.
 
-    The driver resolves such a name when it creates a client, and fails where the DNS is away.
+    The driver resolves such a name when it creates a client, and fails if the DNS is away.
     Callers wait for at most `timeout_ms` after the first try.
     """
 

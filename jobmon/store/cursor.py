@@ -2,9 +2,9 @@
 
 A list is in the order of (createdAt, _id), newest first or oldest first. A cursor has these two
 values of a job, so that the next page costs the same at any depth. MongoDB's aggregation compares
-values of all types, in the order in which an index sorts them; but an array sorts by its greatest
-element, or by its least one in the other direction, and compares as a whole. So where there are
-arrays, and where a value cannot be put into a cursor, the cursor has the number of its page only.
+values of all types, in the order in which an index sorts them. Arrays are the exception: an index
+sorts an array by its greatest or its least element, but a comparison takes it as a whole. So where
+there are arrays, and where a value cannot be put into a cursor, a cursor has only its page number.
 
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
@@ -43,7 +43,7 @@ class Cursor:
     """A place in a list: after the job (created_at, id), the last one of page `page`; or,
     `backwards`, before that job, the first one of the page.
 
-    A cursor `by_page` has no values of a job: what is beyond has to be found by skipping pages.
+    A cursor `by_page` has no values of a job: the jobs beyond it are found by skipping pages.
     """
 
     page: int
@@ -107,9 +107,9 @@ class Cursor:
         )
 
     def queries_beyond(self, *, by_id: bool = False) -> Iterator[tuple[Document, Keys]]:
-        """Queries that together match every job beyond once, in list order, with their orders.
+        """Queries that together match every job beyond the cursor once, each with its sort order.
 
-        For jobs without an array in createdAt; `by_id`, where the list is in the order of _id.
+        They are correct only if no createdAt is an array. `by_id`: the list is in the order of _id.
         """
         operator, order = ("$gt", OLDEST_FIRST) if self.ascending else ("$lt", NEWEST_FIRST)
         is_id_beyond = {"$expr": {operator: ["$_id", {"$literal": self.id}]}}
@@ -119,7 +119,7 @@ class Cursor:
         # For one createdAt, MongoDB uses an index only for an order without it.
         yield {"createdAt": {"$eq": self.created_at}, **is_id_beyond}, order[1:]
         if self.created_at is None and not self.ascending:
-            # An index sorts a missing value like null, an expression takes it for less.
+            # An index sorts a missing value like null, an expression sorts it before null.
             yield {"createdAt": {"$eq": MinKey()}}, order[1:]
         else:
             yield {"$expr": {operator: ["$createdAt", {"$literal": self.created_at}]}}, order

@@ -1,7 +1,7 @@
 """Decodes every document that a server stores, also those that the driver refuses.
 
-A binary value of the old subtype 2 has its length twice. The server stores two that differ; the
-driver raises then, without the position, and every document of the reply is lost.
+A binary value of the old subtype 2 contains its length twice. A server also stores one whose two
+lengths differ. The driver then raises without the position, and loses every document of the reply.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,8 @@ LARGE_BYTES = 256 * 1_024
 # Called before a larger document is decoded, in the context of the reader.
 before_large: ContextVar[Callable[[], None] | None] = ContextVar("before_large", default=None)
 
-# The size of a value in bytes, by its type. The others begin with a length, which leaves out some.
+# The size of a value in bytes, by its type. A value of any other type begins with a length, which
+# does not count the `_BEYOND_LENGTH` bytes.
 _SIZES = {
     **dict.fromkeys((0x06, 0x0A, 0x7F, 0xFF), 0),
     0x08: 1,

@@ -1,4 +1,4 @@
-"""Database errors: their kinds, their names in a line, and the codes that jobmon knows."""
+"""Database errors: their kinds, their descriptions in one line, and the codes that jobmon knows."""
 
 from enum import Enum
 
@@ -16,7 +16,7 @@ from pymongo.errors import (
 UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_ERROR = 13, 18, 8_000
 BAD_VALUE, INDEX_NOT_FOUND = 2, 27
 ALREADY_INITIALIZED, NOT_YET_INITIALIZED, NOT_A_REPLICA_SET = 23, 94, 40_573
-DOCUMENT_TOO_LARGE = (10_334, 17_419, 17_420)  # the last two: of an update's result
+DOCUMENT_TOO_LARGE = (10_334, 17_419, 17_420)  # the last two: for the result of an update
 STREAM_LOST = (286, 280, 260)  # ChangeStreamHistoryLost, -FatalError, InvalidResumeToken
 
 
@@ -63,8 +63,8 @@ _CODES: dict[Failure, tuple[int, ...]] = {
     ),
 }
 _BY_CODE = {code: failure for failure, codes in _CODES.items() for code in codes}
-# What a server or the driver adds to an error that passes by itself.
-_PASSING = (
+# Labels that a server or the driver gives to a temporary error.
+_TEMPORARY_LABELS = (
     "RetryableError",
     "SystemOverloadedError",
     "TransientTransactionError",
@@ -82,10 +82,10 @@ def classify_failure(error: BaseException) -> Failure | None:
             return Failure.INTERRUPTED
         case OperationFailure():
             known = _BY_CODE.get(error.code or 0)
-            if known is None and any(map(error.has_error_label, _PASSING)):
+            if known is None and any(map(error.has_error_label, _TEMPORARY_LABELS)):
                 return Failure.INTERRUPTED
             return known
-        # A configuration is checked at the start: what is wrong with it later, the deployment is.
+        # The configuration was checked at the start: a later fault is the deployment's.
         case ConnectionFailure() | ProtocolError() | ConfigurationError():
             return Failure.AWAY
         case _:
@@ -103,7 +103,8 @@ def name_error(error: OperationFailure) -> str:
 
 
 def describe_error(error: PyMongoError) -> str:
-    """A database error in a line; of a refusal only its name, because its text quotes the query."""
+    """A database error in one line; for an answer of the server only its name, as its text may
+    quote the query."""
     if isinstance(error, OperationFailure):
         return f"{type(error).__name__} {name_error(error)}"
     return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"

@@ -1,4 +1,4 @@
-"""Which jobs to list: the filter as a query, the index that serves it, and its limits."""
+"""The filter of a list of jobs: its query, the index that serves it, and its limits."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ MAX_ID_MATCHES = 1_000
 
 
 class UnknownFieldError(ValueError):
-    """No field of the watched documents is the one that the filter `parameter` needs."""
+    """The watched documents have no field for the filter `parameter`."""
 
     def __init__(self, parameter: str) -> None:
         super().__init__(parameter)
@@ -31,14 +31,14 @@ class JobFilter:
     """Which jobs to list; a job has to match every field that is given.
 
     `statuses`, `types`: any of these labels, `null` for a missing one; empty for all.
-    `owner`: the printed createdBy. An array in createdBy is nobody's, but MongoDB finds it by each
-    element; `may_have_arrays` excludes it, which reads the job and not only the index.
+    `owner`: the printed createdBy. A createdBy that is an array belongs to nobody, but MongoDB
+    finds it by each element; `may_have_arrays` excludes such jobs, at the cost of reading each job.
     `created_from` (inclusive), `created_to` (exclusive): aware dates; a job whose createdAt is no
     date is in no range.
     `error_code`: the code of the newest error; ValueError together with `owner`: no index has both.
     `job_id`: a prefix of the printed id.
-    `condition`: as of the moment of the query. `finished_from`: finishedAt, inclusive. A list by
-    one of these two is in the order of its date: nextRunAt, leaseExpiresAt or finishedAt.
+    `condition`: at the time of the query. `finished_from`: the earliest finishedAt, inclusive. A
+    list by one of these two is in the order of its date: nextRunAt, leaseExpiresAt or finishedAt.
     """
 
     statuses: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class JobFilter:
 
     @property
     def is_by_status_and_type(self) -> bool:
-        """Whether it filters by status and type only, so that the stats can have the count."""
+        """Whether it filters by status and type only: then the stats may have its count."""
         return self == JobFilter(statuses=self.statuses, types=self.types)
 
     def choose_index(self, mapping: FieldMapping) -> Keys:

@@ -24,7 +24,7 @@ _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
 _HEX_DIGITS = 24
 _HEX = frozenset("0123456789abcdef")
 _UUID = "00000000-0000-0000-0000-000000000000"
-_AFTER = "\U0010ffff"  # in no id
+_LAST_CHARACTER = "\U0010ffff"  # no id contains it
 
 
 def identity_values(printed: str) -> list[Any]:
@@ -41,7 +41,7 @@ def is_identity(value: Any, printed: str) -> bool:
 
 def identity_ranges(prefix: str) -> list[dict[str, Any]]:
     """Conditions on a field that together match every identity printed with this prefix."""
-    ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{_AFTER}"}]
+    ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{_LAST_CHARACTER}"}]
     if len(prefix) <= _HEX_DIGITS and _HEX.issuperset(prefix):
         first, last = (ObjectId(prefix.ljust(_HEX_DIGITS, digit)) for digit in "0f")
         ranges.append({"$gte": first, "$lte": last})
@@ -92,7 +92,7 @@ def _parse_uuids(printed: str) -> list[Binary]:
 
 
 def _parse_numbers(printed: str) -> list[Any]:
-    """One int for a whole number, to which MongoDB finds a double or decimal equal; else both."""
+    """An int for a whole number, as it also matches an equal double or decimal; else these two."""
     if len(printed) > _LONGEST_NUMBER:
         return []
     with suppress(ValueError):

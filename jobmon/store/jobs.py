@@ -1,4 +1,4 @@
-"""One job with its attempts."""
+"""Reads one job with its attempts."""
 
 from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.connection import Connection
@@ -23,9 +23,9 @@ class JobStore:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
         `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
-        None for another owner's job too. At most the newest 1,000 attempts are returned. Long texts
-        in them are truncated: 10 million characters in total are shown, from the newest attempt on,
-        and 2,000 of each field beyond that. Index: (jobId).
+        None for another owner's job too. At most the newest 1,000 attempts are returned. Their
+        texts are kept up to 10 million characters in total, the newest attempt first; after that,
+        2,000 characters of each field. Index: (jobId).
         """
         query = _match_identity("jobId", job_id)
         if owner is not None:

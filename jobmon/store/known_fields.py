@@ -13,7 +13,7 @@ KEEP_MS = 10_000
 
 
 class KnownFields:
-    """What the profile and the documents of a queue have of a job; methods raise PyMongoError."""
+    """The fields of a job that a queue's profile and documents have; methods raise PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

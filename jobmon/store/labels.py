@@ -9,7 +9,7 @@ from jobmon.store.bson_json import is_uuid, number_to_json, to_text
 from jobmon.store.truncate import CUT
 
 MAX_LABEL_LENGTH = 200
-# What is counted by name; the other values are counted together as `(other)`.
+# How many values are counted by name; the other ones are counted together as `(other)`.
 MAX_STATUSES, MAX_TYPES = 100, 5_000
 OTHER = "(other)"
 _DOCUMENT = "{…}"

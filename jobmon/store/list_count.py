@@ -1,4 +1,4 @@
-"""Counts the jobs of a list in its own index, up to a limit; concurrent viewers share a count."""
+"""Counts the jobs of a list by its index, up to a limit; concurrent viewers share a count."""
 
 from jobmon.domain import CappedCount
 from jobmon.single_flight import SingleFlightCache
@@ -6,7 +6,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 
 COUNT_EXACTLY_UP_TO = 10_000
-# Counting takes 0.7 µs a job: from here on more than the page itself, so it is shared.
+# Counting takes 0.7 µs a job: from here on, longer than reading the page. So it is shared.
 SHARE_FROM = 1_000
 SHARE_S = 2
 KEEP_TOTALS = 1_000

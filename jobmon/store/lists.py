@@ -69,9 +69,10 @@ class JobLists:
     ) -> JobPage:
         """A page of the jobs that match, newest first unless `oldest_first`.
 
-        With `cursor`, the page beyond it, in the order of the list that made it: that costs the
-        same at any depth, whereas a page number skips index keys. With the `total` of this filter,
-        a page past the end is not looked for. Raises what `JobFilter.prepare` does.
+        With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
+        the list that made it. That costs the same at any depth, whereas a page number skips index
+        keys. With the `total` of this filter, a page past the end needs no query. Raises what
+        `JobFilter.prepare` does.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
             if page.next_cursor is not None:
@@ -110,8 +111,8 @@ class JobLists:
             if len(jobs) < BATCH:
                 return
             page += 1
-            made = self._make_cursor(job_filter, jobs[-1], page=page, oldest_first=oldest_first)
-            cursor = None if made.by_page else made
+            last = self._make_cursor(job_filter, jobs[-1], page=page, oldest_first=oldest_first)
+            cursor = None if last.by_page else last
 
     def look_up(
         self, ids: Collection[str], job_filter: JobFilter, owner: str | None = None
@@ -124,13 +125,13 @@ class JobLists:
             return []
         by_owner, index = JobFilter(owner=owner), indexes.JOB_ID
         values = [value for job_id in ids for value in identity_values(job_id)]
-        named = by_owner.match() | {"jobId": {"$in": values}}
+        with_ids = by_owner.match() | {"jobId": {"$in": values}}
         found = [
             job
-            for job in self._jobs.find(named, _SUMMARY_FIELDS, index=index, transform=_summarize)
+            for job in self._jobs.find(with_ids, _SUMMARY_FIELDS, index=index, transform=_summarize)
             if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
         ]
-        matching = {"$and": [job_filter.match(), named]}
+        matching = {"$and": [job_filter.match(), with_ids]}
         matching_ids = [job["_id"] for job in self._jobs.find(matching, ("_id",), index=index)]
         return [(job, job["_id"] in matching_ids) for job in _select_owned(found, by_owner)]
 
@@ -142,7 +143,7 @@ class JobLists:
         oldest_first: bool,
         end: int = _MAX_SKIP,
     ) -> _PageSlice:
-        """The jobs of a page by its number, none where that begins at `end` or beyond."""
+        """The jobs of a page by its number; none if the page begins at position `end` or later."""
         jobs, skip = [], (page - 1) * per_page
         if skip < end:
             jobs = self._read(job_filter, None, per_page + 1, ascending=oldest_first, skip=skip)
@@ -170,7 +171,7 @@ class JobLists:
         ascending: bool,
         skip: int = 0,
     ) -> list[Document]:
-        """Jobs in the direction of the walk: from the start, or those beyond `cursor`."""
+        """Jobs in ascending or descending order: the first ones, or those beyond `cursor`."""
         order = OLDEST_FIRST if ascending else NEWEST_FIRST
         if job_filter.date_field is not None:
             order = [(job_filter.date_field, order[0][1])]
@@ -193,7 +194,7 @@ class JobLists:
         return _select_owned(jobs, job_filter)
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
-        """Jobs by id, 1,000 at most, which no index has in order: summaries sorted in memory."""
+        """The jobs of a filter by id, 1,000 at most: no index has them in order, so sort them."""
         mapping = self._jobs.mapping
         pipeline: list[Document] = [
             {"$match": job_filter.match()},
@@ -219,7 +220,7 @@ class JobLists:
     def _make_cursor(
         self, job_filter: JobFilter, job: Document, *, page: int, oldest_first: bool
     ) -> Cursor:
-        """The cursor at a job; by its page where it must not or cannot have the job's values."""
+        """The cursor at a job; by page if the job's values are secret or do not fit into it."""
         values = job.get("_at", job.get("createdAt")), job["_id"]
         cursor = Cursor(page=page, created_at=values[0], id=values[1], oldest_first=oldest_first)
         has_values = (
@@ -232,7 +233,7 @@ class JobLists:
 
 
 def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
-    """Those of the filter's owner by binary comparison: the database may compare by a collation."""
+    """The jobs of the filter's owner, compared by bytes: the database may use a collation."""
     owner = job_filter.owner
     return [job for job in jobs if owner is None or is_identity(job.get("createdBy"), owner)]
 
@@ -251,7 +252,7 @@ def _summarize(job: Document) -> Document:
 
 
 def _truncate(value: Any) -> Any:
-    """A field without what is longer than 10,000 characters."""
+    """A field, truncated to 10,000 characters."""
     if value is None or (type(value) is str and len(value) <= MAX_FIELD_LENGTH):
         return value
     return value if isinstance(value, _SMALL) else CharacterBudget(MAX_FIELD_LENGTH).truncate(value)

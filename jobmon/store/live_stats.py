@@ -1,4 +1,4 @@
-"""Counts a queue live: its jobs by status and type, and how the waiting ones fare."""
+"""Counts a queue live: its jobs by status and type, and its health."""
 
 import logging
 from collections import Counter
@@ -194,7 +194,7 @@ class LiveStats:
                 return _Waiting(None, None, too_many_due=True)
             due = max(0, not_later.value - unreadable.value)
             scheduled = max(0, all_waiting - not_later.value)
-        if unreadable.value:  # both are lower bounds: 0 would not be known
+        if unreadable.value:  # both are lower bounds, so 0 is not certain
             return _Waiting(due or None, scheduled or None)
         return _Waiting(due, scheduled)
 
@@ -229,9 +229,9 @@ class LiveStats:
     def _find_oldest_that_never_ran(
         self, types: list[str]
     ) -> tuple[datetime | None, dict[str, datetime]]:
-        """The same where no index is by status: all waiting jobs are scanned.
+        """The same for documents without a status field: all waiting jobs are scanned.
 
-        A job that has run before, an hourly one for example, has not waited since its creation.
+        A job that has run before, for example an hourly one, has not waited since its creation.
         """
         query: Document = {"status": JobStatus.QUEUED.value}
         if self._is_recurring:

@@ -72,8 +72,8 @@ class ReadCollection:
     ) -> list[Document]:
         """The documents with these `fields`, or with all; `limit` 0 means no limit.
 
-        `transform` is applied to each document while the next ones are still to be read, so that
-        large ones need not be kept. With `require_index`, a missing index is an OperationFailure.
+        `transform` is applied to each document before the next one is read, so that large ones need
+        not be kept. With `require_index`, a missing index is an OperationFailure.
         """
 
         def run(hint: Hint) -> list[Document]:
@@ -103,8 +103,8 @@ class ReadCollection:
     ) -> list[Document]:
         """The first `limit` documents that match and that `accept` returns true for.
 
-        `query` is for values of the field `by`, whose index serves it under any collation. Under
-        one that is not simple it matches more than these values: `accept` has to compare them.
+        `query` is for values of the field `by`, and is served by the index on that field, whatever
+        its collation. A collation that is not simple matches more values: `accept` compares them.
         """
         found = self.collection.find(
             self.mapping.translate_filter(query),
@@ -124,9 +124,10 @@ class ReadCollection:
         return accepted
 
     def _choose_collation(self, by: str) -> dict[str, Any]:
-        """The simple collation, unless the index on `by` has the collection's other one.
+        """The simple collation, unless the index on `by` has another collation.
 
-        Such an index serves no exact comparison; the one of `_id` always has the collection's.
+        Such an index serves no exact comparison. The index on `_id` always has the collation of the
+        collection.
         """
         now = time.monotonic()
         known = self._look_up_collation
@@ -149,9 +150,9 @@ class ReadCollection:
     ) -> list[Document]:
         """The results of a pipeline, each with `transform` applied to it.
 
-        `snapshot`: as of the newest moment that a majority of the replica set has. Otherwise a
-        document that moves within the index meanwhile may be read twice, or not at all. On a
-        server without snapshots, a standalone one for example, it has no effect.
+        With `snapshot`, all documents are read as of one moment, the newest that a majority of the
+        replica set has. Otherwise a document that moves within the index meanwhile may be read
+        twice, or not at all. A server without snapshots, such as a standalone one, ignores it.
         """
         stages = self.mapping.translate_pipeline(pipeline)
 
@@ -198,10 +199,10 @@ class ReadCollection:
         self._run_with_index([("_id", 1)], run)
 
     def has_no_arrays(self, field: str, index: Keys, *, may_scan: bool = False) -> bool:
-        """Whether no document has an array in `field` or on the way to it; as of a second ago.
+        """Whether no document has an array in `field` or in a parent of it; kept for a second.
 
         The plan for the index shows whether the index ever had one. Without the index the answer is
-        False, or with `may_scan` the result of a scan.
+        False, or, with `may_scan`, the result of a scan.
         """
         now = time.monotonic()
         known = self._without_arrays.get(field)
@@ -257,17 +258,21 @@ class ReadCollection:
         return run(None)
 
     def _run_hinted(self, keys: Keys, run: Callable[[Hint], T]) -> T:
-        """Run with the index on these keys; if there are several, with the one that compares bytes.
+        """Run with the index on these keys.
 
-        If they differ in something else (for example, one is unique), the server chooses.
+        If several have these keys, the one named by `exact_index_name` is used; if there is no such
+        index, the server chooses.
         """
-        for hint in (dict(keys), exact_index_name(keys)):
-            try:
-                return run(hint)
-            except OperationFailure as error:
-                is_first = not isinstance(hint, str)
-                if not is_bad_hint(error) or (is_first and "multiple" not in str(error)):
-                    raise
+        try:
+            return run(dict(keys))
+        except OperationFailure as error:
+            if not _is_ambiguous_hint(error):
+                raise
+        try:
+            return run(exact_index_name(keys))
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
         return run(None)
 
 
@@ -287,7 +292,13 @@ def request_comment() -> dict[str, Any]:
 
 def is_bad_hint(error: OperationFailure) -> bool:
     """Whether a query failed only because the index that it hints at does not exist."""
+    # The message decides, too: the server reports many other faults with the code BadValue.
     return error.code in (BAD_VALUE, INDEX_NOT_FOUND) and "hint" in str(error).lower()
+
+
+def _is_ambiguous_hint(error: OperationFailure) -> bool:
+    """Whether several indexes have the keys of the hint; only the message shows it."""
+    return is_bad_hint(error) and "multiple" in str(error)
 
 
 def _drop_none(options: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +306,7 @@ def _drop_none(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _array_paths(plan: Any, path: str) -> Iterator[list[str]]:
-    """For each index that a plan uses and that has `path`: which parts of it have held arrays."""
+    """For each index of a plan that includes `path`: the parts of the path that held arrays."""
     if isinstance(plan, dict):
         if path in (paths := plan.get("multiKeyPaths", {})):
             yield paths[path]

@@ -1,4 +1,4 @@
-"""What the stats of a queue consist of: jobs by status and type, and how the waiting ones fare."""
+"""The stats of a queue: its jobs by status and type, and its health (due jobs, leases, ages)."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -12,7 +12,7 @@ from jobmon.store.mapping import Document, FieldMapping
 
 @dataclass(frozen=True, kw_only=True)
 class QueueHealth:
-    """How the jobs of a queue fare, in addition to their counts; dates are UTC.
+    """The health of a queue, in addition to its counts; dates are UTC.
 
     `estimated_total`: the number of jobs by the collection's metadata, to compare the counts with.
     `eligible`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. Both
@@ -23,8 +23,8 @@ class QueueHealth:
     50,000 jobs that have been due the longest.
 
     `unknown` has a reason, by field name, for each value that is None because it cannot be
-    determined, and for each that is only a lower bound because some documents cannot be read. No
-    count is 0 only because dates cannot be read.
+    determined, and for each that is only a lower bound because some documents cannot be read. A
+    count is None, not 0, if no date can be read.
     """
 
     estimated_total: int

@@ -1,4 +1,4 @@
-"""Truncates values of documents: one may hold 16 MB where a word is expected."""
+"""Truncates values of documents: a field may hold 16 MB where a word is expected."""
 
 import base64
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ _SCALAR_LENGTH = 8
 class CharacterBudget:
     """Truncates one value after the other, until `characters` in total are used up.
 
-    budget = CharacterBudget(5)
-    budget.truncate("abc"), budget.truncate("defg")  # "abc", "de…"
+    >>> budget = CharacterBudget(5)
+    >>> budget.truncate("abc"), budget.truncate("defg")
+    ('abc', 'de…')
     """
 
     def __init__(self, characters: int) -> None:
