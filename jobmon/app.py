@@ -41,8 +41,8 @@ def create_app(
 ) -> Flask:
     """The web service as a Flask application.
 
-    Without `settings` they are read from the environment; a bad one ends the process with a line
-    that names it. A `client`, for instance of mongomock, is used instead of a new connection.
+    Without `settings` they are read from the environment; if one is bad, the process ends with a
+    line that names it. A `client`, for example of mongomock, is used instead of a new connection.
 
         app = create_app(Settings(mongo_uri="mongodb://localhost/app", jwt_secret_key=secret))
     """

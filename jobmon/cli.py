@@ -64,11 +64,8 @@ def main(context: click.Context) -> None:
     run `jobmon check` to see what is missing.
     """
     needs_key = context.invoked_subcommand != "revoke"  # it may revoke without checking the token
-    context.obj = ScriptInfo(
-        create_app=lambda: create_app(
-            _settings(require_keys=needs_key)
-        )  # called only by the commands that need it
-    )
+    # Only the commands that need an app call this.
+    context.obj = ScriptInfo(create_app=lambda: create_app(_read_settings(require_keys=needs_key)))
 
 
 main.add_command(token_command)
@@ -82,7 +79,7 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
 
     It listens on JOBMON_BIND, 127.0.0.1:8000 by default.
     """
-    _settings()
+    _read_settings()
     # With a heap for each thread, every heap would grow to the largest answer of its thread.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = [
@@ -109,7 +106,7 @@ def collector(*, checks: bool) -> None:
     database JOBMON_ROLLUP_DB, as the user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI.
     It needs no key for tokens, and exits with 1 after an unexpected failure.
     """
-    settings = _settings(require_keys=False)
+    settings = _read_settings(require_keys=False)
     if checks:
         logs.configure("ERROR")
         health = check_collector(settings)
@@ -338,7 +335,7 @@ def _end_with_failure() -> None:
     os._exit(1)
 
 
-def _settings(*, require_keys: bool = True) -> Settings:
+def _read_settings(*, require_keys: bool = True) -> Settings:
     """The settings in the environment; a bad one ends the command with one line."""
     try:
         return Settings.from_env(require_keys=require_keys)

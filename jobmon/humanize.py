@@ -1,4 +1,4 @@
-"""Numbers, durations and rates as text for people; a dash where a value is unknown."""
+"""Formats numbers, durations and rates as text for people; a dash where a value is unknown."""
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _EXACT_BELOW_MS = 10_000

@@ -10,7 +10,8 @@ is written right after; if the process crashes between the two, `recover` comple
     if lease := queue.lease("worker-1"):
         queue.report_success(lease)
 
-Times are this machine's, in UTC: keep clocks within a small part of a lease of each other.
+Times are those of this machine's clock, in UTC: the clocks of all workers must agree to within a
+small part of a lease.
 """
 
 import random
@@ -187,10 +188,10 @@ class JobQueue:
             "finishedAt": None,
             "error": None,
         }
-        # Never replaces an end recorded since: this worker may have stalled and lost the lease.
-        open_ = {"finishedAt": {"$not": {"$gte": now}}}
+        # Never replace an end recorded since: this worker may have stalled and lost the lease.
+        not_ended = {"finishedAt": {"$not": {"$gte": now}}}
         try:
-            self._attempts.replace_one(attempt | open_, attempt | running, upsert=True)
+            self._attempts.replace_one(attempt | not_ended, attempt | running, upsert=True)
         except DuplicateKeyError:
             return None
         return Lease(
@@ -210,7 +211,7 @@ class JobQueue:
         return expires_at
 
     def report_success(self, lease: Lease) -> None:
-        """The job is done. LeaseLostError, and no change, if the lease is lost."""
+        """Report that the job is done. LeaseLostError, and no change, if the lease is lost."""
         now = self._now()
         self._change_held(lease, now, _finished(JobStatus.SUCCEEDED, now))
         self._end_attempt(lease.job, AttemptStatus.SUCCEEDED, now, None)
@@ -218,10 +219,10 @@ class JobQueue:
     def report_failure(
         self, lease: Lease, code: str, message: str, *, stack: str | None = None, retry: bool = True
     ) -> JobStatus:
-        """The attempt failed: a retry after a delay, or the dead-letter queue.
+        """Report that the attempt failed: the job is retried after a delay.
 
-        The latter when `maxAttempts` are used up or `retry` is false. Returns the job's new
-        status. LeaseLostError, and no change, if the lease is lost.
+        It is dead-lettered instead if `maxAttempts` are used up or `retry` is false. Returns the
+        job's new status. LeaseLostError, and no change, if the lease is lost.
         """
         now = self._now()
         error = {"code": code, "message": message, "stack": stack}
@@ -327,7 +328,7 @@ class JobQueue:
         for attempt in attempts:
             job = jobs.get(attempt["jobId"])
             if job is not None and _attempt_number(job) != attempt["attemptNumber"]:
-                job = None  # it has a newer attempt, and no longer the outcome of this one
+                job = None  # it has a newer attempt: the outcome of this one is not known any more
             if job is None or job["status"] != JobStatus.LEASED.value:
                 self._attempts.update_one(
                     {"_id": attempt["_id"], **running}, {"$set": _outcome(job, now)}
@@ -347,7 +348,10 @@ def _attempt_number(job: Document) -> int:
 
 
 def _outcome(job: Document | None, now: datetime) -> Document:
-    """The end of an attempt by its job, which is not leased; `expired` without a job."""
+    """The end of an attempt, from the fields of its job, which is not leased.
+
+    Without a job the attempt is `expired`.
+    """
     if job is None:
         return {"status": AttemptStatus.EXPIRED.value, "finishedAt": now, "error": _LEASE_EXPIRED}
     error = job.get("lastError")

@@ -241,8 +241,8 @@ class Settings:
     def for_init(cls, mongo_uri: str, source: str = "JOBMON_ADMIN_MONGO_URI") -> "Settings":
         """The settings of the watched documents, with an administrator's connection string.
 
-        SettingsError names every one that is wrong; `source` is where `mongo_uri` was set. A secret
-        that is too short is one: the web service, started next, would not start.
+        SettingsError names every one that is wrong; `source` is where `mongo_uri` was set. A JWT
+        secret that is too short is refused too, because the web service would not start with it.
         """
         try:
             _mongo_uri(mongo_uri)

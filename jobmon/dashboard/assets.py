@@ -1,4 +1,4 @@
-"""What the pages may load: our own files, and the policy that forbids everything else."""
+"""The static files of the pages, and the policy that forbids to load anything else."""
 
 import hashlib
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""The facts that the overview shows: the evidence of now, and a range of the past."""
+"""Reads the facts that the overview shows: the present evidence, and a range of the past."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,7 +32,7 @@ RANGE_WORDS = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The evidence of now, and a range of the past: by step, by type, and its samples."""
+    """The present evidence, and a range of the past: by step, by type, and its samples."""
 
     evidence: Evidence
     range: str
@@ -59,7 +59,7 @@ def gather(
     name: str,
     now: datetime,
 ) -> Facts:
-    """Read everything that an overview of a range needs; WindowError."""
+    """Read everything that an overview of a range needs; raises WindowError and PyMongoError."""
     window = range_window(series, name, now)
     evidence = gather_evidence(stats, series, known_fields, now)
     return Facts(
@@ -74,7 +74,7 @@ def gather(
 def gather_evidence(
     stats: StatsReader, series: SeriesReader, known_fields: KnownFields, now: datetime
 ) -> Evidence:
-    """Read everything that the checks of the queue need; PyMongoError."""
+    """Read everything that the checks of the queue need; raises PyMongoError."""
     hour = series.window(now - HOUR, now, MINUTE)
     ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)

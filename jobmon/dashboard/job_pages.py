@@ -27,7 +27,7 @@ from jobmon.web import auth
 from jobmon.web.errors import ApiError
 
 PER_PAGE = 25
-HELD_ROWS_HEADER = "X-Jobmon-Held"  # quoted ids of the rows that stay in place, with commas
+HELD_ROWS_HEADER = "X-Jobmon-Held"  # percent-encoded job ids of these rows, separated by commas
 SUGGESTED_TYPES = 200
 SUGGESTED_STATUSES = 20
 # The labels of the filters; parameters without a field keep their names.
@@ -92,7 +92,7 @@ class JobPages:
         return render_template("dashboard/job.html", **context)
 
     def job_by_query(self) -> Response | str:
-        """The same for an id that no path can hold: see `formatting.job_address`."""
+        """One job whose id a path cannot contain: see `formatting.job_address`."""
         return self.job(request.args.get("id", ""))
 
     def _list(self, owner: str | None) -> Page:
@@ -140,8 +140,8 @@ class JobPages:
     ) -> dict[str, Any]:
         """The rows that a browser keeps in place although they are no longer on the page.
 
-        `held` has those jobs with their present fields, each with whether it matches the filters;
-        `gone` has the ids of jobs that do not exist.
+        `held`: the present state of these jobs, each with whether it still matches the filters.
+        `gone`: the ids of those that no longer exist.
         """
         ids = [unquote(held) for held in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
         missing = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))

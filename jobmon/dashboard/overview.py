@@ -29,7 +29,7 @@ NOTICES_SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ShownNotice:
-    """A notice of the page; `link` is the address of exactly the jobs or types that it counts."""
+    """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts."""
 
     level: str
     text: str
@@ -40,8 +40,8 @@ class ShownNotice:
 class Overview:
     """Everything that the page shows.
 
-    `more` are the notices after the first lines. `not_checked` has a sentence for each reason why
-    checks could not be made. `matching` has the types of each condition that a notice counts.
+    `more` has the notices that do not fit into the first lines. `not_checked` has a sentence for
+    each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
     """
 
     total: int
@@ -86,7 +86,7 @@ def _show_notice(notice: Notice) -> ShownNotice:
     if notice.jobs is not None:
         link = list_address(notice.jobs)
     elif notice.types is not None:
-        # A notice is about the last hour, and so must be the table that it leads to.
+        # A notice is about the last hour, so the table that it links to must show that hour.
         name = notice.type_name if len(notice.type_name) <= LONGEST_SEARCH else ""
         link = f"/dashboard{query(range='1h', only=notice.types.value, text=name)}"
         link += "#types-title"
@@ -112,9 +112,8 @@ def chart_columns(
 ) -> dict[str, Any]:
     """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
 
-    `complete` is the number of steps that are over: the line of the step in progress is dashed,
-    because it would look like a fall.
-    Values that depend on one of the `unknown` fields are None.
+    `complete` is the number of steps that are over: the step in progress must not be drawn like
+    these, or it would look like a fall. Values that need one of the `unknown` fields are None.
     """
     columns: dict[str, Any] = {
         "complete": sum(at + step <= past.as_of for at in past.activity),

@@ -1,4 +1,4 @@
-"""The overview: the page, its part that is renewed every second, and the charts' data."""
+"""The routes of the overview: the page, its part that is updated every second, the charts' data."""
 
 import time
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ DEFAULT_SORT = "-queued"
 
 @dataclass(frozen=True, kw_only=True)
 class OverviewQuery:
-    """Which overview: its range, and which types of jobs in which order."""
+    """The parameters of an overview: its range, and the filter and order of its table of types."""
 
     range: str
     by: str

@@ -1,4 +1,4 @@
-"""Parts of pages: what a script requests to update a page that is open."""
+"""Parts of pages, which a script requests to update an open page."""
 
 import hashlib
 

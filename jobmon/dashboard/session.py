@@ -60,7 +60,7 @@ def require_session() -> None:
 
 
 def require_admin() -> None:
-    """The same, and only with ADMIN_DASHBOARD: ApiError 403."""
+    """Let a request pass as `require_session` does, but only with ADMIN_DASHBOARD: ApiError 403."""
     require_session()
     auth.require_permission()
 
@@ -101,7 +101,7 @@ def sign_in_form() -> str:
 def sign_in() -> BaseResponse:
     """Verify the token of the form, and keep it until it expires.
 
-    Every answer is a redirect: to reload a page never sends the token again.
+    Every answer is a redirect, so that reloading the page does not send the token again.
     """
     _require_same_origin()
     token = bare_token(request.form.get("token", ""))

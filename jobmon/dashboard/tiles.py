@@ -181,7 +181,7 @@ def _attempt_history(facts: Facts) -> History[datetime] | Missing:
 def _activity_trend(
     facts: Facts, measure: Callable[[Activity], float | None]
 ) -> list[float | None]:
-    """A value for each step that is over: one that is not would look like a fall."""
+    """A value for each step that is over; the step in progress would look like a fall."""
     past, (_, length) = _attempt_history(facts), RANGES[facts.range]
     if isinstance(past, Missing):
         return []

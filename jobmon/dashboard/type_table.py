@@ -1,4 +1,4 @@
-"""The overview's table of types: its rows, and in which order they are shown."""
+"""The overview's table of types: its rows and their order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ from jobmon.store.connection import Connection
 from jobmon.web.auth import issue_token
 
 HOST = "127.0.0.1"
-TOKENS_LAST = timedelta(days=1)
+TOKEN_LIFETIME = timedelta(days=1)
 _START_TIMEOUT_S = 30
 _FIRST_JOB_TIMEOUT_S = 20  # usually it takes one
 _POLL_EVERY_S = 0.1
@@ -198,8 +198,8 @@ def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> No
         lines.append("Tokens come from your identity provider.")
     else:
         with create_app(settings).app_context():
-            admin = issue_token("root", "admin", TOKENS_LAST)
-            owner = issue_token(OWNER, "user", TOKENS_LAST)
+            admin = issue_token("root", "admin", TOKEN_LIFETIME)
+            owner = issue_token(OWNER, "user", TOKEN_LIFETIME)
         job_id = _await_first_job(port, owner) if with_sample else None
         link = f"{url}/dashboard/sign-in#access_token="
         lines += [f"The pages, as an admin:\n{link}{admin}\n"]

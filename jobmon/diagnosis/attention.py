@@ -1,4 +1,4 @@
-"""What needs attention in a queue: checks of its stats, each fine, with notices, or not made.
+"""Finds what needs attention in a queue. The result of a check is fine, notices, or "not checked".
 
 Pure functions of an `Evidence`. An unknown value raises no alarm and is never reported as fine.
 """
@@ -26,9 +26,9 @@ from jobmon.store.labels import OTHER
 HIGH_FAILURE_RATE = 0.2
 MIN_JOBS = 20  # fewer attempts give no rate, and fewer queued jobs are no growth
 MIN_GROWTH = 1.2
-# Where 3 jobs usually finish in some time, none finishes by chance once in twenty times.
+# A period in which usually 3 jobs finish has none by chance in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
-# Without a finished job; up to a minute more has passed, for the last one is known by its minute.
+# Without a finished job. Finishes are known by the minute, so up to a minute more has passed.
 MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend

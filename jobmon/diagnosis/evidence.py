@@ -1,4 +1,4 @@
-"""What is known of a queue at one moment: its stats, its last day, and a reason for each gap."""
+"""The facts that the checks of a queue need: its stats, its last day, and a reason for each gap."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -25,7 +25,7 @@ _PRIVATE_KEY = re.compile(
     r"|(?<=Private-Lines: )\d{1,3}\s[\w+/=\s]+",  # PuTTY's
     re.DOTALL | re.IGNORECASE,
 )
-# The end may have been cut off with an ellipsis. What has a slash in it is no port.
+# The end may have been cut off with an ellipsis. Digits before a slash are a port, no password.
 _URL_PASSWORD = re.compile(
     r"(//[^/\s:]{0,200}:)"
     r"(?:[^/\s\"',;<>]{1,500}|(?!\d{1,5}[/?#])[^\s\"',;<>]{1,200}?)(@|…\Z)"
@@ -42,7 +42,7 @@ TOKENS = re.compile(
     r"|[rs]k_(?:live|test)_\w{10,}|whsec_\w{16,}|sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35})"
 )
-# Long enough to be rare in what is encoded: most texts are not searched for tokens.
+# Long enough to be rare in encoded data, so that most texts are not searched for tokens.
 _TOKEN_STARTS = split_words(
     """ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- npm_ xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-
     sk_live_ sk_test_ rk_live_ rk_test_ whsec_ sk- SG. AKIA ASIA AIza"""
@@ -57,7 +57,7 @@ _CARD = re.compile(
     re.ASCII,
 )
 _HEX_BEFORE = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]*[a-f]\Z")
-# Issuer's first digits, and how many there are of them all; no time in ms or µs begins so.
+# The first digits of each issuer and the lengths of its numbers; no time in ms or µs looks alike.
 _ISSUERS = (
     (re.compile("4"), (13, 16, 19)),
     (re.compile("5[1-5]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)"), (16,)),

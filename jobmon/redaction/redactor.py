@@ -10,7 +10,7 @@ from jobmon.redaction.forms import REDACTED, hide_cards, may_have_card, split_wo
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS, SecretKeys, has_holder, is_holder
 from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
 
-# A document that names a key under one of the first has its value under one of the others.
+# In documents such as {name: KEY, value: SECRET}: the fields for the key, and those for the value.
 _NAMES = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""

@@ -22,10 +22,10 @@ class Stage(Enum):
 
     HANDSHAKE = auto()
     RECEIVING = auto()
-    WORKING = auto()  # for a thread
-    FLUSHING = auto()  # the thread is done; for the client to read the answer
-    IDLE = auto()  # kept alive
-    LINGERING = auto()  # shut down on our side; for the client to close
+    WORKING = auto()  # a thread answers
+    FLUSHING = auto()  # the thread is done, the client has not read the whole answer
+    IDLE = auto()  # kept alive, without a request
+    LINGERING = auto()  # shut down on our side, the client has not closed it
     CLOSED = auto()
 
 
@@ -77,14 +77,14 @@ class Connection:
         """Nothing; the socket never blocks."""
 
     def gettimeout(self) -> float:
-        """0, as of a socket that never blocks."""
+        """0: the socket never blocks."""
         return 0.0
 
     def shutdown(self, _: int) -> None:
         """Nothing; the event loop closes the connection once the answer is sent."""
 
     def close(self) -> None:
-        """Nothing, as `shutdown`."""
+        """Nothing, like `shutdown`."""
 
     def send(self, data: bytes) -> int:
         """Nothing: gunicorn sends a `100 Continue` this way, which the event loop has sent."""
@@ -117,7 +117,10 @@ class Connection:
             self._report_unsent(self)
 
     def flush(self) -> bool:
-        """Send what the client takes now; whether it took any. OSError if it has gone."""
+        """Send what the client accepts now; returns whether it accepted any bytes.
+
+        OSError if the client has gone.
+        """
         with self._has_room:
             before = self.unsent_bytes
             self._send()
@@ -180,7 +183,7 @@ class WaitingList:
         self._since[connection] = time.monotonic()
 
     def discard(self, connection: Connection) -> None:
-        """Stop to wait, if it does."""
+        """Stop waiting; does nothing for a connection that is not in the list."""
         self._since.pop(connection, None)
 
     def oldest(self) -> Connection | None:

@@ -129,7 +129,7 @@ class RequestBuffer(RequestParser):
         return self._body_ends(data)
 
     def take_next(self) -> bool:
-        """Go on to a request that was received with the one before; as `receive`."""
+        """Continue with the bytes received after the previous request; returns as `receive`."""
         self._reset()
         rest = self.unreader.take_buffered()
         return bool(rest) and self.receive(rest)
@@ -153,7 +153,7 @@ class RequestBuffer(RequestParser):
         if self._head.find(_HEAD_END, searched) >= 0:
             return True
         self._searched = len(self._head)
-        # Of what follows, gunicorn's parser refuses both without the end of the head.
+        # Both of these faults gunicorn's parser reports before the head ends.
         if len(self._head) > start + MAX_HEAD_BYTES:
             self.unreader.too_large = True
             return True
@@ -196,5 +196,5 @@ class RequestBuffer(RequestParser):
             ends = len(self.unreader) >= self._body_bytes
             self.is_too_large = self._body_bytes > MAX_BODY_BYTES
         if self.is_too_large:
-            self._request.force_close()  # the next request's begin is unknown
+            self._request.force_close()  # it is unknown where the next request begins
         return ends or self.is_too_large

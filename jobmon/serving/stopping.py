@@ -12,7 +12,7 @@ from typing import Any
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
-# A BPF program for a TCP segment: drop it if of SYN and ACK it has only SYN, else accept it.
+# A BPF program for a TCP segment: drop it if SYN is set and ACK is not, else accept it.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # the flags
     (0x54, 0, 0, 0x12),
@@ -31,7 +31,7 @@ def refuse_before_stopping(server: Any) -> None:
     stop = signal.getsignal(signal.SIGTERM)
 
     def refuse_and_stop(number: int, frame: Any) -> None:
-        # Sockets that systemd or another master has as well stay open.
+        # Sockets that systemd or another master shares must go on accepting.
         is_last = not (server.reexec_pid or server.master_pid or server.systemd)
         if os.getpid() == server.pid and is_last and not server.cfg.reuse_port:
             refuse_connections(server.LISTENERS)

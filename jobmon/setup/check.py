@@ -1,4 +1,4 @@
-"""`jobmon check`: reports what a deployment has and lacks of what jobmon needs.
+"""`jobmon check`: reports which needs of jobmon a deployment meets, and what is missing.
 
 It only reads: a sample of the newest documents, the names of collections and indexes, the user's
 rights. No finding repeats a password or a job's payload.
@@ -92,9 +92,7 @@ class DeploymentCheck:
                 yield from check()
             except PyMongoError as error:
                 yield problem(name, f"could not be checked: {describe(error)}")
-                if isinstance(
-                    error, AutoReconnect
-                ):  # the database is away: later checks would fail too
+                if isinstance(error, AutoReconnect):  # later checks would fail, too
                     return
 
     def _database(self) -> Iterator[Finding]:

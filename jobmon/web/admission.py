@@ -86,7 +86,7 @@ class ConcurrencyLimit:
 def register(app: Flask, settings: Settings) -> None:
     """Limit how many requests are worked on at a time, probes excepted.
 
-    To be called after what must be done for refused requests, too.
+    Call it after the functions whose hooks must also run for refused requests.
     """
     limit = ConcurrencyLimit(settings.threads)
     large_limit = ConcurrencyLimit(LARGE_AT_ONCE, MAX_LARGE_WAITING, MAX_LARGE_WAIT_S)

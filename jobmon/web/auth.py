@@ -26,7 +26,7 @@ from jobmon.web.jwks import KeySet
 from jobmon.web.revocation import RevokedTokens
 
 SESSION_COOKIE = "jobmon_session"
-# Over TLS: browsers take a cookie of this name only from this very host.
+# Over TLS: browsers accept a cookie with this prefix only from the host itself.
 SECURE_SESSION_COOKIE = "__Host-jobmon_session"
 # The length of a header line; a longer token is refused before it is parsed.
 MAX_TOKEN_LENGTH = 8_190
@@ -78,9 +78,9 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
 def require_token(*, cookie: bool = False, require_revocation_check: bool = True) -> None:
     """Let a request pass only with a valid token: ApiError 401 otherwise.
 
-    The token is in the `Authorization` header or, for pages (`cookie`), in the session's cookie.
-    PyMongoError if the database does not answer, which knows the revoked tokens; without
-    `require_revocation_check` the request passes then.
+    The token is in the `Authorization` header or, for pages (`cookie`), in the session's cookie. If
+    the list of revoked tokens cannot be read, PyMongoError is raised; without
+    `require_revocation_check` the request passes.
     """
     with _refusing_with_401():
         claims = _decode(_find_token(cookie=cookie))
@@ -137,7 +137,7 @@ def _decode(token: str) -> dict[str, Any]:
     try:
         claims: dict[str, Any] = decode_token(token)
     except pyjwt.DecodeError as error:
-        if type(error) is pyjwt.DecodeError:  # also what PyJWT raises if exp or nbf is no number
+        if type(error) is pyjwt.DecodeError:  # PyJWT also raises it if exp or nbf is not a number
             raise RefusedTokenError("claim" if _is_well_formed(token) else "form") from error
         raise
     kind = get_unverified_jwt_headers(token).get("typ", "JWT")
@@ -174,7 +174,7 @@ def _refuse_revoked(claims: dict[str, Any]) -> None:
 
 @contextmanager
 def _refusing_with_401() -> Iterator[None]:
-    """Turn every fault of a token into a 401; only the log names the reason."""
+    """Turn every fault of a token into an ApiError 401; only the log names the reason."""
     try:
         yield
     except NoAuthorizationError:

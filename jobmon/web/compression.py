@@ -15,7 +15,7 @@ _MIN_BYTES = 500
 
 
 def register(app: Flask) -> None:
-    """Compress answers; to be called after all other code that reads an answer."""
+    """Compress answers. Call it last."""
     app.config.update(
         COMPRESS_ALGORITHM=list(_ENCODINGS),
         COMPRESS_MIMETYPES=["text/html", "text/css", "text/javascript", "application/json"],

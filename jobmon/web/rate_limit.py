@@ -1,8 +1,8 @@
 """429 with Retry-After for callers that send too many requests; off by default.
 
-`JOBMON_RATE_LIMIT` counts the requests of each token's owner, after the token was checked;
-`JOBMON_RATE_LIMIT_PER_ADDRESS` those of each address, before that, which also bounds guessing.
-One worker counts in memory; several count together in `JOBMON_RATE_LIMIT_STORAGE_URI`.
+`JOBMON_RATE_LIMIT` limits the requests of each token's owner, after the token was checked.
+`JOBMON_RATE_LIMIT_PER_ADDRESS` limits those of each address before that, so it also slows down the
+guessing of tokens. One worker counts in memory; several count in `JOBMON_RATE_LIMIT_STORAGE_URI`.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ MONGODB_TIMEOUT_MS = 500  # for a count in MongoDB; the driver's default is 30 s
 
 
 def require_shared_storage(settings: Settings, workers: int) -> None:
-    """SettingsError if several workers would each count to the limit for themselves."""
+    """SettingsError if several workers would each count for themselves."""
     has_limit = settings.rate_limit or settings.rate_limit_per_address
     in_memory = urlsplit(settings.rate_limit_storage_uri).scheme == "memory"
     if has_limit and in_memory and workers > 1:
@@ -43,7 +43,7 @@ def require_shared_storage(settings: Settings, workers: int) -> None:
 
 
 class RateLimit:
-    """How many requests one caller may send in a time; of several limits the tightest counts."""
+    """How many requests one caller may send in a period; several limits apply together."""
 
     def __init__(self, limits: str, storage: Storage) -> None:
         self._limits = parse_many(limits)

@@ -1,7 +1,7 @@
 """One line in the log for each request, and the request's id.
 
-The id is the caller's `X-Request-ID` if that is well-formed, or a new one. The answer has it, and
-so has every line that is logged meanwhile and, as its `comment` in MongoDB, every query.
+The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new one. The answer has
+it, every line that the request logs, and every query, as its `comment` in MongoDB.
 """
 
 import re

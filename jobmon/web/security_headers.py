@@ -21,7 +21,7 @@ _TLS_FOR_A_YEAR = "max-age=31536000; includeSubDomains"
 def register(app: Flask, settings: Settings) -> None:
     """Protect every answer of the app, and trust `JOBMON_TRUSTED_PROXIES` proxies.
 
-    To be called before any route is added.
+    Call it before any route is added.
     """
     app.url_map.merge_slashes = False  # else `//jobs` redirects to the Host that the caller sent
     app.after_request(_protect)
@@ -36,9 +36,8 @@ def _protect(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("Content-Security-Policy", _POLICY)
     response.headers.update(_ALWAYS)
-    if (
-        response.status_code == HTTPStatus.PERMANENT_REDIRECT
-    ):  # by Flask's routing, for an empty path
+    # Flask's routing redirects an empty path.
+    if response.status_code == HTTPStatus.PERMANENT_REDIRECT:
         response.location, response.data = "/", b""
     if request.is_secure:  # must not be sent over plain HTTP (RFC 6797)
         response.headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
