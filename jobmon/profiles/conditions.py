@@ -4,7 +4,7 @@ A rule of a status is a query. As an expression it computes the status of a docu
 of it without expressions (`indexable`) finds, by an index, documents that may have the status.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -123,7 +123,7 @@ def constant_value(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
 
 
 def to_expression(query: Query) -> Any:
-    """The query as an aggregation expression, in which an array is compared as a whole."""
+    """The query as an aggregation expression; as in a query, one element of an array may match."""
     parts = [_clause_expression(name, condition) for name, condition in query.items()]
     return parts[0] if len(parts) == 1 else {"$and": parts}
 
@@ -136,7 +136,7 @@ def _clause_expression(name: str, condition: Any) -> Any:
             return {name: [to_expression(query) for query in condition]}
         case "$nor":
             return {"$not": [{"$or": [to_expression(query) for query in condition]}]}
-    reference = f"${name}"
+    reference = _reference(name)
     if not _is_operators(condition):
         return _equals(reference, condition)
     parts = [_operate(reference, operator, value) for operator, value in condition.items()]
@@ -147,7 +147,28 @@ def _is_operators(condition: Any) -> bool:
     return isinstance(condition, dict) and any(name.startswith("$") for name in condition)
 
 
-def _operate(reference: str, operator: str, value: Any) -> Any:
+def _reference(path: str) -> Any:
+    """The value at a path; a number in it is the index of an element, as in a query."""
+    found: Any = None
+    names: list[str] = []
+    for part in [*path.split("."), None]:
+        if part is not None and not part.isdecimal():
+            names.append(part)
+            continue
+        if names:
+            inner = ".".join(names)
+            found = (
+                f"${inner}"
+                if found is None
+                else {"$let": {"vars": {"element": found}, "in": f"$$element.{inner}"}}
+            )
+            names = []
+        if part is not None and found is not None:
+            found = {"$arrayElemAt": [_elements(found), int(part)]}
+    return f"${path}" if found is None else found
+
+
+def _operate(reference: Any, operator: str, value: Any) -> Any:
     match operator:
         case "$eq":
             return _equals(reference, value)
@@ -164,30 +185,42 @@ def _operate(reference: str, operator: str, value: Any) -> Any:
             return is_there if value else _negate(is_there)
         case "$type":
             names = value if isinstance(value, list) else [value]
-            return {"$or": [_has_type(reference, name) for name in names]}
+            return _any(reference, lambda one: {"$or": [_has_type(one, name) for name in names]})
         case "$not":
             parts = [_operate(reference, inner, each) for inner, each in value.items()]
             return _negate({"$and": parts})
         case "$size":
-            size = {"$size": {"$cond": [{"$isArray": reference}, reference, []]}}
-            return {"$and": [{"$isArray": reference}, {"$eq": [size, value]}]}
+            is_array = {"$isArray": [reference]}
+            return {"$and": [is_array, {"$eq": [{"$size": _elements(reference)}, value]}]}
         case _:  # a comparison matches values of the same type only, in a query
             compared = value.expression() if isinstance(value, Now) else {"$literal": value}
-            same_type = _has_type(reference, _type_name(value))
-            return {"$and": [same_type, {operator: [reference, compared]}]}
+            kind = _type_name(value)
+            return _any(
+                reference, lambda one: {"$and": [_has_type(one, kind), {operator: [one, compared]}]}
+            )
 
 
-def _equals(reference: str, value: Any) -> Any:
+def _equals(reference: Any, value: Any) -> Any:
     if value is None:  # or missing
         return {"$lte": [reference, None]}
-    return {"$eq": [reference, {"$literal": value}]}
+    return _any(reference, lambda one: {"$eq": [one, {"$literal": value}]})
+
+
+def _any(reference: Any, test: Callable[[Any], Any]) -> Any:
+    """Whether the value, or an element of it, passes a test."""
+    each = {"$map": {"input": _elements(reference), "in": test("$$this")}}
+    return {"$or": [test(reference), {"$anyElementTrue": [each]}]}
+
+
+def _elements(reference: Any) -> Any:
+    return {"$cond": [{"$isArray": [reference]}, reference, []]}
 
 
 def _negate(expression: Any) -> Any:
     return {"$not": [expression]}
 
 
-def _has_type(reference: str, name: str) -> Any:
+def _has_type(reference: Any, name: str) -> Any:
     return {"$isNumber": reference} if name == "number" else {"$eq": [{"$type": reference}, name]}
 
 

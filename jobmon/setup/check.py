@@ -15,7 +15,7 @@ from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.setup.deployment import Deployment, jobs_elsewhere, unsuitable_kind
-from jobmon.setup.fields import Sample, expected_fields
+from jobmon.setup.fields import Sample, computed_fields, expected_fields
 from jobmon.setup.findings import (
     Finding,
     Level,
@@ -84,6 +84,7 @@ class DeploymentCheck:
             "collections": self._collections,
             "indexes": self._indexes,
             "fields": self._fields,
+            "profile": self._computed_fields,
             "changes": self._changes,
             "collector": self._collector,
         }
@@ -188,6 +189,13 @@ class DeploymentCheck:
             if sample.size and not found:
                 message = f"The newest {sample.size} of {sample.name} have all required fields."
                 yield ok("fields", message)
+
+    def _computed_fields(self) -> Iterator[Finding]:
+        if found := computed_fields(self._connection.jobs.mapping):
+            name = self._settings.profile
+            yield ok(
+                "profile", f"{name} computes these, so no index serves them: {'; '.join(found)}."
+            )
 
     def _changes(self) -> Iterator[Finding]:
         try:

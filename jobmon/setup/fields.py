@@ -15,7 +15,7 @@ from jobmon.domain import FINAL_ATTEMPT_STATUSES, FINAL_STATUSES, AttemptStatus,
 from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, Level, printable, problem, warning
 from jobmon.store.connection import Connection
-from jobmon.store.mapping import Document
+from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.profiles import Profile
 from jobmon.store.read_collection import ReadCollection
 
@@ -42,6 +42,7 @@ class Field:
 
 _NUMBER = ("int", "long", "double")
 _DATE, _TEXT = ("date",), ("string",)
+_IDS = ("string", "objectId", *_NUMBER, "binData")
 _FAILED = (JobStatus.FAILED, JobStatus.DLQ)
 
 JOB_FIELDS = (
@@ -100,6 +101,26 @@ def expected_fields(
     if connection.attempts is not None:
         expected.append((connection.attempts, ATTEMPT_FIELDS, AttemptStatus))
     return expected
+
+
+# What jobmon does not do with a field that is computed from a document.
+_LIMITS = {
+    "type": "a list by type reads all jobs in their order",
+    "nextRunAt": "due and scheduled jobs are neither counted nor listed",
+    "leaseExpiresAt": "expired leases are neither counted nor listed",
+    "finishedAt": "finished attempts and dead jobs are not counted by time",
+}
+
+
+def computed_fields(mapping: FieldMapping) -> list[str]:
+    """Fields that are shown, but that no index can serve, each with what follows from that."""
+    return [
+        f"{name} ({limit})"
+        for name, limit in _LIMITS.items()
+        if name not in mapping.unknown
+        and not mapping.can_query(name)
+        and name not in (*mapping.alternatives, *mapping.constants)
+    ]
 
 
 def paths_in_use(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
@@ -246,7 +267,7 @@ class Sample:
         """Fields with values of an unexpected type."""
         for field in self._fields:
             path = self._names.paths[field.name]
-            agreed = ("string", "objectId") if path == "_id" else field.types
+            agreed = _IDS if path == "_id" else field.types
             if (reading := self._names.readings.get(field.name)) is not None:
                 agreed = _TEXT if reading == "iso" else _NUMBER
             found = self.types(field.name)

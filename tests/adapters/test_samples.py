@@ -414,6 +414,9 @@ def test_check_finds_nothing_missing(sample: Sample) -> None:
     assert [finding.message for finding in missing if finding.level != "ok"] == []
     fields = [finding for finding in findings if finding.check == "fields"]
     assert not [finding for finding in fields if finding.level == "problem"]
+    computed = [finding.message for finding in findings if finding.check == "profile"]
+    assert bool(computed) == (sample.case.profile == "hangfire")
+    assert not computed or all(name in computed[0] for name in ("type", "nextRunAt", "finishedAt"))
 
 
 def test_the_collector_counts_a_job_anew_when_its_date_comes(

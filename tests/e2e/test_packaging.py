@@ -143,7 +143,14 @@ def test_wheel_has_exactly_the_modules_pages_and_assets(wheel: Path) -> None:
     package = ROOT / "jobmon"
     expected = {
         f"jobmon/{path.relative_to(package)}"
-        for pattern in ("**/*.py", "py.typed", "dashboard/templates/**/*", "dashboard/static/**/*")
+        for pattern in (
+            "**/*.py",
+            "py.typed",
+            "profiles/*.toml",
+            "profiles/*.json",
+            "dashboard/templates/**/*",
+            "dashboard/static/**/*",
+        )
         for path in package.glob(pattern)
         if path.is_file() and not {"node_modules", "vendor"} & set(path.parts)
     }

@@ -22,6 +22,7 @@ HOUR = timedelta(hours=1)
 VALUES: list[Any] = [
     None, True, False, 0, 1, 7, 7.5, -3, "", "a", "b", NOW - HOUR, NOW + HOUR,
     stored_moment(NOW + HOUR, "iso"), stored_moment(NOW - HOUR, "iso"), {"b": 1}, ObjectId(),
+    [], [1, "a"], [True], [7.5, {"b": 1}], [{"b": 2}, {"b": 1}], {"b": [1, 2]},
 ]  # fmt: skip
 NULL = "$null"
 QUERIES: list[dict[str, Any]] = [
@@ -43,6 +44,11 @@ QUERIES: list[dict[str, Any]] = [
     {"a": {"$type": ["date", "string"]}},
     {"a": {"$not": {"$gt": 1}}},
     {"a.b": 1},
+    {"a.b": {"$gt": 1}},
+    {"a.0": {"$exists": True}},
+    {"a.0": 1},
+    {"a.1.b": 1},
+    {"a": {"$size": 2}},
     {"a": {"$gt": 0}, "n": {"$lt": 9}},
     {"$or": [{"a": 1}, {"a": "a"}]},
     {"$nor": [{"a": 1}, {"a": {"$ne": NULL}}]},

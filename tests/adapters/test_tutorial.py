@@ -1,0 +1,72 @@
+"""docs/adapters.md: would catch a tutorial whose profile does not read its own documents."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from bson import json_util
+from pymongo import MongoClient
+
+from jobmon.demo.mongod import Mongod
+from jobmon.profiles import load_profile
+from jobmon.setup.check import check_deployment
+from jobmon.store.bson_json import to_iso
+
+from ..support.commands import database_uri
+from ..support.watched_queue import WatchedQueue, init, temporary_database
+
+PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(
+        rf"^ *```{language}\n(.*?)^ *```", PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [dedent(block) for block in found]
+
+
+def test_the_tutorials_profile_reads_its_documents(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+) -> None:
+    documents = [json_util.loads(line) for line in blocks("json")[0].splitlines()]
+    fields, attempts, extension = blocks("toml")
+    path = tmp_path / "shop.toml"
+    path.write_text(f"{fields}\n{attempts}")
+    with temporary_database(mongo) as database:
+        database.work.insert_many(documents)
+        init(database_uri(mongod, database), PROFILE=str(path))
+        shop = WatchedQueue(mongod, database, profile=str(path), jobs_collection="work")
+        stats = shop.get("/admin/jobs/stats")
+        counts = {status: count for status, count in stats["statusCounts"].items() if count}
+        assert counts == {"queued": 1, "leased": 1, "failed": 1, "succeeded": 1}
+        assert stats["totalJobs"] == stats["estimatedTotalJobs"] == 4
+        assert shop.ids() == ["74", "73", "72", "71"]
+        assert shop.ids(sort="createdAt") == ["71", "72", "73", "74"]
+        queued_at = datetime.fromtimestamp(documents[1]["queued_ms"] / 1_000, UTC)
+        assert shop.ids(created_from=to_iso(queued_at), status="leased") == ["72"]
+        assert shop.ids(created_to=to_iso(queued_at)) == ["71"]
+        assert shop.ids(owner="c-17") == ["71"]
+        for status, job_id in (("queued", "71"), ("failed", "73"), ("succeeded", "74")):
+            assert shop.ids(status=status) == [job_id]
+        failed = shop.get("/jobs/73")
+        assert failed["createdAt"] == to_iso(queued_at + timedelta(seconds=1))
+        assert failed["nextRunAt"] == documents[2]["run_at"]
+        assert failed["lastError"]["message"] == "disk full"
+        assert [attempt["status"] for attempt in failed["attempts"]] == ["failed"]
+        leased = shop.get("/jobs/72")
+        expires_at = documents[1]["locked"] + timedelta(minutes=10)
+        assert leased["leaseExpiresAt"] == to_iso(expires_at)
+        assert [attempt["status"] for attempt in leased["attempts"]] == ["running"]
+        levels = {finding.check: finding.level for finding in check_deployment(shop.settings)}
+        assert (levels["indexes"], levels["fields"]) == ("ok", "ok")
+        shop.close()
+    path.write_text(extension)
+    assert load_profile(str(path)).content["constants"] == {"max_tries": 3}
+
+
+@pytest.mark.parametrize("name", ["payload", "pulse", "hangfire", "mongodb-queue"])
+def test_every_shipped_profile_is_named(name: str) -> None:
+    assert f"| `{name}` |" in PAGE.read_text()
