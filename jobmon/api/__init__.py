@@ -1,1 +1,1 @@
-"""The JSON routes: everything of them that knows Flask."""
+"""The JSON API: its routes, parameters, answers and OpenAPI document."""

@@ -1,4 +1,4 @@
-"""`/admin/jobs/…`: the routes for those who operate the queue."""
+"""`/admin/jobs/…`: the routes for operators of the queue."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -176,7 +176,7 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
 
 
 def _resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
-    """The window of a request, with defaults for what it leaves open; ApiError 422."""
+    """The window of a request, with defaults for parameters that are not given; ApiError 422."""
     end = query.end or datetime.now(UTC)
     step = timedelta(seconds=query.step) if query.step is not None else None
     try:

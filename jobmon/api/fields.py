@@ -64,7 +64,7 @@ def clean_number(value: Any) -> int | float | None:
 
 
 def clean_error(value: Any, *, stack: bool) -> dict[str, str | None] | None:
-    """`{code, message}` of an error, and its `stack` if wanted; None if there is no error."""
+    """`{code, message}` of an error, with `stack` its `stack`, too; None if there is no error."""
     if value is None:
         return None
     error = redact(value)

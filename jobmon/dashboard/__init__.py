@@ -1,1 +1,1 @@
-"""The pages: what the JSON routes return, to read in a browser."""
+"""The pages: the overview, lists of jobs, single jobs, and the sign-in."""

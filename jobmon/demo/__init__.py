@@ -1,1 +1,1 @@
-"""A sample queue to look at: a real database, a workload, and the service in front of it."""
+"""A sample queue to try jobmon with: a real database, a workload, and the web service."""

@@ -1,4 +1,4 @@
-"""Counts activity in the watched collections: jobs enqueued, attempts finished and jobs died."""
+"""Counts activity in the watched collections: enqueued jobs, finished attempts and dead jobs."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""The vocabulary of the history: what is stored for each minute, ten minutes, hour, … and type.
+"""Buckets and samples of the history: the stored activity and state for minutes, hours and days.
 
 A bucket counts activity in one span of time; buckets add up to larger ones. A sample is the state
 of the queue at one moment; of each span the newest one is kept.
@@ -21,7 +21,7 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 # Clocks of writers differ, and a recovery ends an attempt late: younger minutes are recounted.
 STRAGGLERS = 15 * MINUTE
-# Fewer than the stats name: a bucket needs up to 6 KB a type, and a document has at most 16 MB.
+# Fewer than `MAX_TYPES`: a bucket needs up to 6 KB a type, and a document has at most 16 MB.
 MAX_BUCKET_TYPES = 2_500
 
 
@@ -72,7 +72,7 @@ class Tally:
 
     @property
     def events(self) -> int:
-        """The number of events. In a past span it can only shrink, by deletions."""
+        """The number of events. A recount of a past span finds fewer only after deletions."""
         return self.enqueued + self.dlq + self.outcomes.total()
 
     @property

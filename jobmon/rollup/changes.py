@@ -1,4 +1,4 @@
-"""Which jobs change: from a change stream or, if the server has none, by polling."""
+"""Detects which jobs change: by a change stream or, if the server has none, by polling."""
 
 import logging
 import threading
@@ -71,7 +71,7 @@ class StreamedChanges:
         while self._recent and self._recent[0][0] < now - _REMEMBER_S:
             self._recent.popleft()
         if events is None:
-            # They may have been counted on a primary that did not have them yet.
+            # Recent jobs may have been counted on a primary that did not have their changes yet.
             for _, job_id in self._recent:
                 segments.mark(job_id)
         for event in events or []:

@@ -61,12 +61,12 @@ class Checkpoints:
 def _split(segments: list[Document]) -> Iterator[list[Document]]:
     """The segments in parts that fit into a document each."""
     part: list[Document] = []
-    room = _COUNTS_A_DOCUMENT
+    left = _COUNTS_A_DOCUMENT
     for segment in segments:
-        room -= len(segment["counts"])
-        if part and (room < 0 or len(part) == _SEGMENTS_A_DOCUMENT):
+        left -= len(segment["counts"])
+        if part and (left < 0 or len(part) == _SEGMENTS_A_DOCUMENT):
             yield part
-            part, room = [], _COUNTS_A_DOCUMENT - len(segment["counts"])
+            part, left = [], _COUNTS_A_DOCUMENT - len(segment["counts"])
         part.append(segment)
     yield part
 

@@ -4,8 +4,8 @@ One document holds them. `closed` is the sum of all hours before `openSince`, wh
 again. The hours since then, one or two, are read anew at each update, so a total is always a sum of
 buckets: a recount, a crash or a long pause neither loses nor doubles anything. An hour is added to
 `closed` and `openSince` moves in one write, long before retention deletes the hour's bucket.
-`totals` is the maximum of each total so far: where a recount finds less (deleted jobs), the counter
-pauses until the sum has caught up, for to Prometheus a counter that falls has restarted.
+`totals` is the maximum of each total so far: if a recount finds less (jobs were deleted), the
+counter pauses until the sum has caught up. Prometheus takes a counter that falls as restarted.
 """
 
 from dataclasses import dataclass

@@ -26,10 +26,10 @@ T = TypeVar("T")
 # Raise it when a reader of the previous version would misunderstand a document.
 FORMAT = 2
 
-# The collections of jobmon's own database,
+# The collections of jobmon's own database.
 STATE, BUCKETS, SAMPLES = "state", "buckets", "samples"
 CHECKPOINTS, LEASES = "checkpoints", "leases"
-# and the documents of `state`, one of each for a queue.
+# The documents of `state`: a queue has one of each.
 STATS = "stats"
 BUILD = "build"  # the progress of a first count
 FAILURE = "failure"  # of a collector in a web process, which was started again
@@ -66,7 +66,7 @@ def rollup_database(connection: Connection) -> Database[Document]:
 class OwnDatabase:
     """The documents of one queue, in this version's format, in jobmon's own database.
 
-    `reported` holds what is logged already; pass the same set to go on with another object.
+    `reported` holds the problems that were logged; several objects that share it log each once.
     """
 
     def __init__(

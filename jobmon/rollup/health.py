@@ -1,4 +1,4 @@
-"""Whether a collector keeps the stats of a queue fresh, for `jobmon collector --check`."""
+"""Checks whether a collector keeps the stats of a queue fresh: `jobmon collector --check`."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
-# More than readers allow: a restart does not help a collector that is only slow.
+# Higher than `MAX_STATS_AGE_MS`: a restart does not help a collector that is only slow.
 MAX_STATS_AGE_S = 30.0
 MAX_HISTORY_AGE_S = 120.0
 

@@ -1,4 +1,4 @@
-"""Leader election: of many collectors one works, the others wait for its lease."""
+"""Leader election: one collector works, the others wait until its lease ends."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.rollup.documents import LEADER, LEASES, OwnDatabase
 from jobmon.store.mapping import Document
 
-# Less than readers trust a collector's stats: after a crash the next one comes before they expire.
+# Shorter than `MAX_STATS_AGE_MS`: after a crash another collector takes over before stats expire.
 LEASE_MS = 4_000
 RENEW_EVERY_S = 1.0
 
@@ -33,7 +33,7 @@ class LeaderLease:
     def take(self) -> bool:
         """Take the lease if it is free, or renew it; False while another collector has it."""
         self._renewed_at = time.monotonic()
-        # A lease that does not exist yet has no date, which is less than any.
+        # A lease that does not exist yet has no date; MongoDB sorts that before any date.
         is_ours = {"$or": [{"$eq": ["$holder", self.holder]}, {"$lt": ["$expiresAt", "$$NOW"]}]}
         expiry = {"$add": ["$$NOW", LEASE_MS]}
         change: Document = {

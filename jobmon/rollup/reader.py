@@ -1,4 +1,4 @@
-"""What the web service reads from jobmon's own database: the collector's stats and history."""
+"""Reads the collector's stats and history from jobmon's own database, for the web service."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -65,9 +65,9 @@ class Totals:
 
 
 class RollupReader:
-    """Reads jobmon's own database, never writes; caches what it read for 0.2 s.
+    """Reads jobmon's own database and never writes it; caches answers for 0.2 s.
 
-    It reads as the user of `own`, if that is another than the user who reads the queue.
+    It reads with the connection `own`; by default with `connection`, which reads the queue.
     """
 
     def __init__(self, connection: Connection, own: Connection | None = None) -> None:
@@ -136,9 +136,9 @@ class RollupReader:
     def buckets(
         self, spans: Iterable[tuple[timedelta, datetime]]
     ) -> dict[tuple[timedelta, datetime], Tallies]:
-        """The buckets of these spans, given as (length, start); without activity it is absent.
+        """The buckets of these spans, given as (length, start). Index: _id.
 
-        Index: _id.
+        A span without activity has no bucket.
         """
         names = {bucket_name(span, at): (span, at) for span, at in spans}
         if not names:
@@ -202,7 +202,7 @@ class RollupReader:
         find: Callable[[OwnDatabase], Iterable[Document]],
         load: Callable[[Document], T],
     ) -> Iterator[T]:
-        """Every read of jobmon's own database; nothing is found if the user may not read it."""
+        """Read documents of jobmon's own database; none if the user may not read it."""
         own = OwnDatabase(rollup_database(self._own), self._connection.queue_key, self._reported)
         try:
             found = list(find(own))
@@ -218,7 +218,7 @@ class RollupReader:
 
 
 def _only_younger(found: tuple[float, T] | None, max_age_s: float) -> T | None:
-    """The second part of (age in s, value), if it is young enough."""
+    """The value of a pair (age in s, value); None if it is older than `max_age_s`."""
     return found[1] if found is not None and found[0] <= max_age_s else None
 
 
@@ -229,5 +229,5 @@ def _age_expression(moment: str) -> Document:
 
 
 def _load_age(document: Document) -> float:
-    """In seconds; 0 if the writer's clock was ahead of the database's."""
+    """The age in seconds; 0 if the writer's clock was ahead of the database's."""
     return max(0.0, typed(document["ageMs"], int) / 1_000)

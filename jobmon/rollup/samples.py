@@ -1,4 +1,4 @@
-"""Samples of the queue over time: of each minute, ten minutes, hour, … the newest one is kept.
+"""Stores samples of the queue: the newest one of each minute, ten minutes, hour, six hours and day.
 
 Counts of jobs by status go up and down, so samples cannot be added up like activity.
 """

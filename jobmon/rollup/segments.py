@@ -1,9 +1,9 @@
-"""Exact counts by status and type, for segments of the jobs in the order of their _id.
+"""Keeps exact counts by status and type, for segments of the jobs in the order of their _id.
 
-A segment has about a thousand jobs. A change, also a deletion, names the _id of its job, so its
-segment is known and counted again. Counting is idempotent: a change may be seen twice or late, and
-nothing is remembered about single jobs. New jobs have ascending ObjectIds, so busy jobs share few
-segments.
+A segment has about a thousand jobs. A change, also a deletion, has the _id of its job, so that the
+job's segment can be counted again. Counting is idempotent: a change may be seen twice or late, and
+nothing is remembered about single jobs. New jobs have ascending ObjectIds, so the jobs that change
+are mostly in few segments.
 """
 
 import math
@@ -168,11 +168,11 @@ class SegmentMap:
         self.totals: Counts = Counter()
 
     def mark(self, job_id: Any) -> None:
-        """The job with this _id has changed, appeared or gone."""
+        """Mark the job with this _id: it was changed, inserted or deleted."""
         self._dirty_ids.append(job_id)
 
     def mark_next(self, share: float) -> None:
-        """Mark the next segments in turn, `share` of all: finds changes without an event."""
+        """Mark a `share` of all segments, in turn, to find changes that no event reported."""
         segments = [(name, index) for name, row in self._rows.items() for index in row.indexes()]
         count = math.ceil(len(segments) * share)
         start = self._swept_to % len(segments)

@@ -34,10 +34,10 @@ from jobmon.store.labels import OTHER
 from jobmon.store.read_collection import is_bad_hint
 
 MAX_STEPS = 1_500
-# Counted live, a window costs as much as its activity; the answer is shared for so long.
+# The cost of counting a window live grows with its activity.
 MAX_LIVE_WINDOW = timedelta(hours=6)
-LIVE_TTL_S = 2.0
-# In each process: at most so many answers of some 20 KiB, and steps of some 500 bytes.
+LIVE_TTL_S = 2.0  # for which callers share a live count
+# In each process; an answer takes about 20 KiB, a step about 500 bytes.
 MAX_CACHED_ANSWERS = 50
 MAX_CACHED_STEPS = 20_000
 
@@ -118,7 +118,7 @@ class Window:
             at += self.step
 
     def cover(self, until: datetime) -> Iterator[tuple[timedelta, datetime]]:
-        """The fewest spans that make up the window as far as `until`, each with its start."""
+        """The fewest spans that together cover the window up to `until`, each with its start."""
         at = self.start
         while at < min(self.end, until + MINUTE):
             span = next(
@@ -232,7 +232,7 @@ class History(Generic[K]):
 
 
 class SeriesReader:
-    """Answers questions about the history; its methods raise PyMongoError.
+    """Reads the history; its methods raise PyMongoError.
 
         window = series.window(start, end, None)
         series.history_by_step(window, ("email.send",)).activity[window.start].succeeded

@@ -1,7 +1,7 @@
 """Keeps the history: buckets of activity by minute and type, added up to larger spans.
 
-A minute is counted from the watched collections, again and again while it is young, and not any
-more once it is past: the counts outlive the jobs. Minutes are added up to ten minutes, those to
+A minute is counted from the watched collections repeatedly while it is young. Later it is not
+counted any more, so that its counts outlive the jobs. Minutes are added up to ten minutes, these to
 hours, to six hours and to days, each with a retention of its own.
 """
 
@@ -39,7 +39,7 @@ from jobmon.store.read_collection import is_bad_hint
 
 log = logging.getLogger(__name__)
 
-# The current minute is counted every time, past minutes less often: how far back, every how many s.
+# The current minute is counted every time; older minutes less often: seconds between counts by age.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, STRAGGLERS: 120.0}
 # The pause between two counts is this many times as long as the last one took: at most a fortieth
 # of a core of the database, unless the history would become too old.
@@ -70,7 +70,7 @@ class Throughput:
         self._longest_query = 6 * HOUR
         self._expired_on: datetime | None = None
         self._warned = False
-        # Since when all is counted; None if nothing older is left to count.
+        # Everything since this time is counted; None if everything older is counted, too.
         self._counted_from: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -109,7 +109,7 @@ class Throughput:
     def _count_missed(
         self, missed: Iterator[tuple[datetime, datetime, timedelta]], stop: threading.Event
     ) -> bool:
-        """Count missed spans for a second; whether there are more of them."""
+        """Count missed spans for a second; returns whether there are more of them."""
         until = time.monotonic() + 1
         for start, end, span in missed:
             self._count(start, end, span)
@@ -136,7 +136,7 @@ class Throughput:
             self._add_up(start, end, MINUTE)
 
     def _missed_spans(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
-        """Start, end and span of what no collector has counted completely, the newest first.
+        """Start, end and span of each window that no collector has counted, the newest first.
 
         An hour by the minute, or, beyond the retention of minutes, six hours by the hour.
         """
@@ -168,7 +168,7 @@ class Throughput:
         return found if isinstance(found, datetime) else None
 
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:
-        """Count from `start` to before `end` in spans; whether any bucket changed."""
+        """Count from `start` to before `end` in spans; returns whether any bucket changed."""
         counted = self._count_in_pieces(start, end, span)
         return sum(self._write_bucket(span, at, tallies) for at, tallies in counted.items()) > 0
 
@@ -202,7 +202,7 @@ class Throughput:
         return counted
 
     def _write_bucket(self, span: timedelta, at: datetime, counted: Tallies) -> bool:
-        """Write a bucket; whether that was necessary.
+        """Write a bucket if its count has changed; returns whether it was written.
 
         It never replaces a larger count: jobs are deleted, their activity stays.
         """

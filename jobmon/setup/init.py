@@ -1,4 +1,4 @@
-"""`jobmon init`: creates indexes, roles and users for a queue of another program, without harm.
+"""`jobmon init`: creates indexes, roles and users for a queue, and removes nothing.
 
 It checks everything before it creates anything: it stops at a collection that does not match the
 settings, and at a missing right.

@@ -22,7 +22,7 @@ _OWN_WRITES = frozenset({"insert", "update", "remove"})
 
 
 def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iterator[Finding]:
-    """Report whether the user has too few, the right, or too many rights; see `refusals`."""
+    """Report missing and unnecessary rights of the user; `refused` is the result of `refusals`."""
     if refused:
         yield _describe_missing(deployment, refused)
     elif deployment.users:

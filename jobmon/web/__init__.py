@@ -1,1 +1,1 @@
-"""What the JSON routes and the pages share: who asks, what they may, and how much at a time."""
+"""Shared by the JSON routes and the pages: authentication, limits, errors and the request log."""

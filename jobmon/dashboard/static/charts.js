@@ -113,7 +113,7 @@ function chartSeries(chart) {
   }));
 }
 
-/** Each line twice: its steps that are over, and from the last of these on the one that is not, dashed. */
+/** Each line twice: solid for the steps that are over, and dashed from the last of these to the step in progress. */
 function plotData(chart) {
   const columns = chart.lines.map(([name]) => data[name]);
   const { at, complete } = data;

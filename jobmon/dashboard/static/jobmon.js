@@ -1,4 +1,4 @@
-// Starts what the pages do in the browser. They work without it, but then do not update themselves.
+// Starts the scripts of the pages. Without scripts the pages work, but do not update themselves.
 
 import { startCopyButtons } from "./clipboard.js";
 import { startFilters } from "./filters.js";

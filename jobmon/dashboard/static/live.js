@@ -93,12 +93,12 @@ function showFreshness() {
   if (freshness.textContent !== text) freshness.textContent = text;
 }
 
-// Mostly nothing has changed, and the answer is a 304 without a body.
+// Usually nothing has changed, and the answer is a 304 without a body.
 function prepareRequest(event) {
   const { elt, headers } = event.detail;
   requestedAt ||= Date.now();
   const isHeld = Boolean(reasonToHold(elt));
-  // Rows that were held are out of date now: the whole part is needed.
+  // Rows that were held are out of date: the whole part is needed.
   const isBehind = "held" in elt.dataset && !isHeld;
   if (elt.dataset.etag && !isBehind) headers["If-None-Match"] = elt.dataset.etag;
   if (isHeld && elt.matches("[data-list]")) headers["X-Jobmon-Held"] = heldJobIds();
@@ -138,7 +138,7 @@ function readAnswer(event) {
   showFreshness();
 }
 
-// What the page shows no longer exists, or not for this viewer: mark it as the past.
+// The shown job or list no longer exists, or the viewer lost access to it: mark the data as old.
 function endUpdates(reason) {
   finished = true;
   pauseButton.hidden = true;

@@ -58,7 +58,7 @@ export function updateRows(list, html) {
   offerNewRows(list, rows, isNew);
 }
 
-/** A row that is no longer on the page of the list: `now` is it as it would be shown, if known. */
+/** Update a row that is no longer on the page of the list; `now` is the row with the job's present fields, if known. */
 function updateLeftRow(row, now) {
   if (now && !("gone" in now.dataset)) {
     morph(row, now);

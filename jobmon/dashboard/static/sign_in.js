@@ -1,4 +1,4 @@
-// Signing in with a token that an identity provider put behind the address (`#access_token=`).
+// Signing in with a token that an identity provider added to the address (`#access_token=…`).
 
 const form = document.getElementById("sign-in");
 
