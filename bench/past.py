@@ -51,18 +51,18 @@ class History:
         jobs: list[Document] = []
         attempts: list[Document] = []
         for kind in (*KINDS, BACKLOG):
-            for created_at in self._moments(kind):
-                job, tried = self._life(kind, created_at)
+            for created_at in self._list_enqueue_times(kind):
+                job, tried = self._make_job(kind, created_at)
                 jobs.append(job)
                 attempts += tried
         jobs.sort(key=lambda job: job["createdAt"])
         watched.jobs.insert_many(jobs, ordered=False)
         watched.job_attempts.insert_many(attempts, ordered=False)
         samples = QueueSamples(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
-        for at, sample in self._samples():
+        for at, sample in self._list_samples():
             samples.write(at, sample)
 
-    def _moments(self, kind: Kind) -> Iterator[datetime]:
+    def _list_enqueue_times(self, kind: Kind) -> Iterator[datetime]:
         """When jobs of a kind were enqueued, with busy and quiet minutes."""
         per_second = kind.per_second / 2 if kind is BACKLOG else kind.per_second
         at = self._start
@@ -73,13 +73,13 @@ class History:
                 return
             yield at
 
-    def _life(self, kind: Kind, created_at: datetime) -> tuple[Document, list[Document]]:
+    def _make_job(self, kind: Kind, created_at: datetime) -> tuple[Document, list[Document]]:
         """A job in its present state, and its attempts."""
         job: Document = {
             "jobId": str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
             "type": kind.name,
             "status": "queued",
-            "payload": self._payload(kind),
+            "payload": self._make_payload(kind),
             "priority": kind.priority,
             "createdBy": self._random.choice(OWNERS),
             "createdAt": created_at,
@@ -102,14 +102,14 @@ class History:
             finished_at = started_at + timedelta(seconds=run_s)
             if finished_at >= self._now:
                 break
-            attempts.append(self._attempt(kind, job, started_at, finished_at))
+            attempts.append(self._make_attempt(kind, job, started_at, finished_at))
         return job, attempts
 
-    def _attempt(
+    def _make_attempt(
         self, kind: Kind, job: Document, started_at: datetime, finished_at: datetime
     ) -> Document:
         """One attempt; changes the job by its outcome."""
-        error, before = self._error(kind, finished_at), job["status"]
+        error, before = self._make_error(kind, finished_at), job["status"]
         worker = "worker-reports" if kind is BACKLOG else f"worker-{self._random.randint(1, 3)}"
         attempt = {
             "jobId": job["jobId"],
@@ -134,7 +134,7 @@ class History:
         self._note_change(job, before, finished_at)
         return attempt
 
-    def _error(self, kind: Kind, at: datetime) -> Document | None:
+    def _make_error(self, kind: Kind, at: datetime) -> Document | None:
         minutes_ago = (self._now - at) / MINUTE
         factor = 1.25 if 32 < minutes_ago < 41 else 0.5
         chance = self._random.random()
@@ -146,7 +146,7 @@ class History:
             return {"code": code, "message": message, "stack": STACK + f"{code}: {message}\n"}
         return None
 
-    def _payload(self, kind: Kind) -> Document:
+    def _make_payload(self, kind: Kind) -> Document:
         number = self._random.randrange(10_000)
         return {
             "reference": f"{kind.name}/{number}",
@@ -157,7 +157,7 @@ class History:
     def _note_change(self, job: Document, before: str | None, at: datetime) -> None:
         self._changes.append((at, before, job["status"], job["createdAt"]))
 
-    def _samples(self) -> Iterator[tuple[datetime, QueueSample]]:
+    def _list_samples(self) -> Iterator[tuple[datetime, QueueSample]]:
         """The sample at the end of each minute."""
         self._changes.sort(key=lambda change: change[0])
         counts: Counter[str] = Counter()

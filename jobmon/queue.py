@@ -213,7 +213,7 @@ class JobQueue:
     def report_success(self, lease: Lease) -> None:
         """Report that the job is done. LeaseLostError, and no change, if the lease is lost."""
         now = self._now()
-        self._change_held(lease, now, _finished(JobStatus.SUCCEEDED, now))
+        self._change_held(lease, now, _finish_fields(JobStatus.SUCCEEDED, now))
         self._end_attempt(lease.job, AttemptStatus.SUCCEEDED, now, None)
 
     def report_failure(
@@ -239,7 +239,7 @@ class JobQueue:
         now = self._now()
         before = self._jobs.find_one_and_update(
             {"jobId": job_id, "status": {"$in": [*WAITING_STATUSES, JobStatus.LEASED.value]}},
-            {"$set": _finished(JobStatus.CANCELLED, now) | {"updatedAt": now}},
+            {"$set": _finish_fields(JobStatus.CANCELLED, now) | {"updatedAt": now}},
         )
         if before is not None and before["status"] == JobStatus.LEASED.value:
             self._end_attempt(before, AttemptStatus.FAILED, now, _CANCELLED)
@@ -291,7 +291,7 @@ class JobQueue:
     ) -> tuple[JobStatus, Document]:
         attempt_number = _attempt_number(job)
         if not retry or attempt_number >= job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS):
-            return JobStatus.DLQ, _finished(JobStatus.DLQ, now)
+            return JobStatus.DLQ, _finish_fields(JobStatus.DLQ, now)
         delay = timedelta(milliseconds=self._retry.delay_ms(attempt_number, self._chance()))
         return JobStatus.FAILED, {
             "status": JobStatus.FAILED.value,
@@ -331,7 +331,7 @@ class JobQueue:
                 job = None  # it has a newer attempt: the outcome of this one is not known any more
             if job is None or job["status"] != JobStatus.LEASED.value:
                 self._attempts.update_one(
-                    {"_id": attempt["_id"], **running}, {"$set": _outcome(job, now)}
+                    {"_id": attempt["_id"], **running}, {"$set": _attempt_end(job, now)}
                 )
 
 
@@ -339,7 +339,7 @@ _CANCELLED = {"code": "cancelled", "message": "The job was cancelled.", "stack":
 _LEASE_EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}
 
 
-def _finished(status: JobStatus, now: datetime) -> Document:
+def _finish_fields(status: JobStatus, now: datetime) -> Document:
     return {"status": status.value, "finishedAt": now, "leasedBy": None, "leaseExpiresAt": None}
 
 
@@ -347,7 +347,7 @@ def _attempt_number(job: Document) -> int:
     return int(job.get("attemptCount") or 1)
 
 
-def _outcome(job: Document | None, now: datetime) -> Document:
+def _attempt_end(job: Document | None, now: datetime) -> Document:
     """The end of an attempt, from the fields of its job, which is not leased.
 
     Without a job the attempt is `expired`.

@@ -64,7 +64,7 @@ _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 
 
-def _mongo_uri(value: str) -> None:
+def _check_mongo_uri(value: str) -> None:
     # The value may hold a password, so no message repeats any of it.
     if value.startswith("mongodb+srv://"):
         # The driver's parser queries the DNS, which may be unavailable while the service starts.
@@ -83,25 +83,25 @@ def _mongo_uri(value: str) -> None:
         raise ValidationError("A file named in it cannot be read.") from None
 
 
-def _long_enough(value: str) -> None:
+def _check_secret_length(value: str) -> None:
     if len(value.encode()) < MIN_SECRET_BYTES:
         raise ValidationError(f"Shorter than {MIN_SECRET_BYTES} bytes.")
 
 
-def _known_permissions(value: Mapping[str, str]) -> None:
+def _check_permissions(value: Mapping[str, str]) -> None:
     unknown = set(value.values()) - PERMISSIONS
     if unknown:
         raise ValidationError(f"Permissions are {', '.join(sorted(PERMISSIONS))}.")
 
 
-def _rate_limit(value: str) -> None:
+def _check_rate_limit(value: str) -> None:
     try:
         parse_many(value)
     except ValueError:
         raise ValidationError('Not a rate limit, such as "600/minute".') from None
 
 
-def _pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
+def _read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
     """A setting of the form `a=b,c=d` as a dictionary that `check` accepts."""
 
     def split(items: list[str]) -> dict[str, str]:
@@ -143,7 +143,7 @@ def _read_names(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...
 
 
 def _read_role_permissions(env: Env, name: str) -> dict[str, frozenset[str]]:
-    configured = _pairs(env, name, _known_permissions)
+    configured = _read_pairs(env, name, _check_permissions)
     return DEFAULT_ROLES | {role: frozenset({granted}) for role, granted in configured.items()}
 
 
@@ -166,7 +166,7 @@ class Settings:
         settings = Settings(mongo_uri="mongodb://db/shop", jwt_secret_key=secret)
     """
 
-    mongo_uri: str = _setting(Env.str, secret=True, validate=_mongo_uri)
+    mongo_uri: str = _setting(Env.str, secret=True, validate=_check_mongo_uri)
     # What the watched documents look like: `_read_mapping` checks these together.
     profile: str = "jobmon"
     jobs_collection: str = "jobs"
@@ -176,7 +176,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     # jobmon's own databases
-    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=_mongo_uri)
+    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=_check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
     state_db: str = _setting(Env.str, "jobmon_state", validate=_database)
     collector: bool = _setting(Env.bool, False)
@@ -190,7 +190,7 @@ class Settings:
     stats_ttl_ms: int = _setting(Env.int, 2_000, validate=validate.Range(min=0))
     # Tokens
     jwt_algorithm: str = _setting(_read_algorithm, "HS256")
-    jwt_secret_key: str | None = _setting(Env.str, None, secret=True, validate=_long_enough)
+    jwt_secret_key: str | None = _setting(Env.str, None, secret=True, validate=_check_secret_length)
     jwt_public_key: str | None = _setting(_read_pem, None)
     jwt_jwks_url: str | None = _setting(Env.str, None, validate=_http_url)
     jwt_issuer: str | None = _setting(_read_text, None)
@@ -205,8 +205,8 @@ class Settings:
     # The web service
     workers: int = _setting(Env.int, 2, validate=_positive)
     threads: int = _setting(Env.int, 8, validate=_positive)
-    rate_limit: str | None = _setting(Env.str, None, validate=_rate_limit)
-    rate_limit_per_address: str | None = _setting(Env.str, None, validate=_rate_limit)
+    rate_limit: str | None = _setting(Env.str, None, validate=_check_rate_limit)
+    rate_limit_per_address: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_storage_uri: str = _setting(Env.str, "memory://", secret=True)
     log_level: str = _setting(Env.str, "INFO", validate=validate.OneOf(LOG_LEVELS))
     metrics: str = _setting(Env.str, "token", validate=validate.OneOf(METRICS))
@@ -232,9 +232,9 @@ class Settings:
                     default = () if setting.default is MISSING else (setting.default,)
                     read = setting.metadata["read"]
                     values[setting.name] = read(env, setting.name.upper(), *default)
-        _seal(env)
+        _raise_errors(env)
         if require_keys or any(values[name] for name in _KEY_SOURCES):
-            values |= _key_source(values)
+            values |= _choose_algorithm(values)
         return cls(**values | {"jwt_algorithm": values["jwt_algorithm"] or cls.jwt_algorithm})
 
     @classmethod
@@ -245,14 +245,14 @@ class Settings:
         secret that is too short is refused too, because the web service would not start with it.
         """
         try:
-            _mongo_uri(mongo_uri)
+            _check_mongo_uri(mongo_uri)
         except ValidationError as error:
             raise SettingsError(f"{source}: {error.messages[0]}") from None
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values = _read_mapping(env)
-            env.str("JWT_SECRET_KEY", None, validate=_long_enough)
-        _seal(env)
+            env.str("JWT_SECRET_KEY", None, validate=_check_secret_length)
+        _raise_errors(env)
         return cls(mongo_uri=mongo_uri, **values)
 
 
@@ -271,7 +271,7 @@ def _read_mapping(env: Env) -> dict[str, Any]:
         at_id=("jobId", "createdAt"),
         has_defaults=profile.name == Settings.profile,
     )
-    job_fields = _pairs(env, "JOB_FIELDS", known_fields)
+    job_fields = _read_pairs(env, "JOB_FIELDS", known_fields)
     has_status = profile.has_status_field or "status" in job_fields
     return {
         "profile": profile.name,
@@ -282,35 +282,35 @@ def _read_mapping(env: Env) -> dict[str, Any]:
             validate=if_used(_collection, where=has_attempts),
         ),
         "job_fields": job_fields,
-        "attempt_fields": _pairs(
+        "attempt_fields": _read_pairs(
             env,
             "ATTEMPT_FIELDS",
             if_used(_check_fields(ATTEMPT_FIELDS, at_id=("jobId",)), where=has_attempts),
         ),
-        "status_names": _pairs(
+        "status_names": _read_pairs(
             env, "STATUS_NAMES", if_used(_check_statuses(JobStatus), where=has_status)
         ),
-        "attempt_status_names": _pairs(
+        "attempt_status_names": _read_pairs(
             env, "ATTEMPT_STATUS_NAMES", if_used(_check_statuses(AttemptStatus), where=has_attempts)
         ),
     }
 
 
-def _seal(env: Env) -> None:
+def _raise_errors(env: Env) -> None:
     try:
         env.seal()
     except EnvValidationError as error:
-        raise SettingsError(_one_line(error)) from None
+        raise SettingsError(_join_messages(error)) from None
     except EnvError as error:
         raise SettingsError(str(error)) from None
 
 
-def _one_line(error: EnvValidationError) -> str:
+def _join_messages(error: EnvValidationError) -> str:
     errors = cast(Mapping[str, list[str]], error.error_messages)
     return "; ".join(f"{name}: {' '.join(messages)}" for name, messages in errors.items())
 
 
-def _key_source(values: Mapping[str, Any]) -> dict[str, str]:
+def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
     """The algorithm that goes with the one source of keys that is set (contract, section 4)."""
     chosen = [name for name in _KEY_SOURCES if values[name]]
     if len(chosen) != 1:

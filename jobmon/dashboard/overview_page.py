@@ -79,12 +79,12 @@ class OverviewPage:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
         session.require_admin()
         query = OverviewQuery.from_request()
-        key = (query.range, _second())
+        key = (query.range, _current_second())
         shown = self._answers.get(key, lambda: self._read_charts(query.range))
         return conditional_response(shown, "application/json")
 
     def _part(self, query: OverviewQuery) -> str:
-        return self._answers.get((query, _second()), lambda: self._render(query))
+        return self._answers.get((query, _current_second()), lambda: self._render(query))
 
     def _render(self, query: OverviewQuery) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
@@ -123,5 +123,5 @@ class OverviewPage:
         return json.dumps(chart_columns(past, window.step, self._known_fields.unknown))
 
 
-def _second() -> int:
+def _current_second() -> int:
     return int(time.monotonic() // SHARED_S)

@@ -40,18 +40,18 @@ class Tile:
 def tiles(facts: Facts) -> list[Tile]:
     """All tiles, in the order of the page."""
     return [
-        _queued(facts),
-        _running(facts),
+        _queued_tile(facts),
+        _running_tile(facts),
         _status_tile(facts, "Retrying", JobStatus.FAILED, "awaiting retry"),
-        _dead(facts),
-        _oldest_queued(facts),
-        _throughput(facts),
-        _failure_rate(facts),
-        *_other_statuses(facts),
+        _dead_tile(facts),
+        _oldest_queued_tile(facts),
+        _throughput_tile(facts),
+        _failure_rate_tile(facts),
+        *_other_statuses_tile(facts),
     ]
 
 
-def _queued(facts: Facts) -> Tile:
+def _queued_tile(facts: Facts) -> Tile:
     health = facts.evidence.stats.health
     note = f"{grouped(health.eligible)} due (incl. retries), {grouped(health.scheduled)} scheduled"
     if health.eligible is None and health.scheduled is None:
@@ -60,7 +60,7 @@ def _queued(facts: Facts) -> Tile:
     return _status_tile(facts, "Queued", JobStatus.QUEUED, note)
 
 
-def _running(facts: Facts) -> Tile:
+def _running_tile(facts: Facts) -> Tile:
     expired = facts.evidence.stats.health.expired_leases
     note = "no expired leases"
     if expired:
@@ -70,7 +70,7 @@ def _running(facts: Facts) -> Tile:
     return _status_tile(facts, "Running", JobStatus.LEASED, note, alarming=bool(expired))
 
 
-def _dead(facts: Facts) -> Tile:
+def _dead_tile(facts: Facts) -> Tile:
     past, died, note = _attempt_history(facts), 0, ""
     if isinstance(past, History):
         died = sum(step.dlq for step in past.activity.values())
@@ -93,7 +93,7 @@ def _status_tile(
     )
 
 
-def _oldest_queued(facts: Facts) -> Tile:
+def _oldest_queued_tile(facts: Facts) -> Tile:
     stats, health = facts.evidence.stats, facts.evidence.stats.health
     oldest, by_type = health.oldest_queued, health.oldest_queued_by_type
     value, note = "none", "queue empty"
@@ -112,7 +112,7 @@ def _oldest_queued(facts: Facts) -> Tile:
     )
 
 
-def _throughput(facts: Facts) -> Tile:
+def _throughput_tile(facts: Facts) -> Tile:
     past, minutes = _attempt_history(facts), facts.evidence.minutes
     if isinstance(past, Missing):
         note = past.reason
@@ -134,7 +134,7 @@ def _current_throughput(minutes: History[datetime]) -> float | None:
     return sum(step.finished for _, step in newest) / length if length > 0 else None
 
 
-def _failure_rate(facts: Facts) -> Tile:
+def _failure_rate_tile(facts: Facts) -> Tile:
     past, rate = _attempt_history(facts), None
     if isinstance(past, Missing):
         note = past.reason
@@ -153,7 +153,7 @@ def _failure_rate(facts: Facts) -> Tile:
     )
 
 
-def _other_statuses(facts: Facts) -> Iterator[Tile]:
+def _other_statuses_tile(facts: Facts) -> Iterator[Tile]:
     """A tile for jobs whose status is not in `JobStatus`, if there are any."""
     counts = {name: count for name, count in facts.counts.items() if name not in _KNOWN_STATUSES}
     if counts:

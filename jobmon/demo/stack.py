@@ -78,7 +78,7 @@ def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes
         os.environ.setdefault("JOBMON_COLLECTOR", "true")
         os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
     settings = Settings.from_env()
-    start = running.enter_context(_children())
+    start = running.enter_context(_child_processes())
     web = start(
         ["gunicorn", "--config", "python:jobmon.serving.gunicorn_config", "jobmon.app:create_app()"]
     )
@@ -130,7 +130,7 @@ def _sample_database(state: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _children() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
+def _child_processes() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
     """A function that starts a Python module as a process; all of them are ended on exit."""
     processes: list[subprocess.Popen[bytes]] = []
 

@@ -80,8 +80,8 @@ class Workload:
         """Work until stopped; retry every second while the database is away."""
         names = [kind.name for kind in KINDS]
         roles: list[Callable[[], None]] = [self._produce, self._recover]
-        roles += [self._worker(f"worker-{number}", names) for number in (1, 2, 3)]
-        roles += [self._worker("worker-reports", [BACKLOG.name])]
+        roles += [self._make_worker(f"worker-{number}", names) for number in (1, 2, 3)]
+        roles += [self._make_worker("worker-reports", [BACKLOG.name])]
         self._retry_until_stopped(self._prepare)
         threads = [
             threading.Thread(target=self._retry_until_stopped, args=[role], daemon=True)
@@ -111,20 +111,20 @@ class Workload:
             self._database[name].create_index(field, expireAfterSeconds=KEEP_FINISHED_S)
         if not self._database.jobs.estimated_document_count():
             for _ in range(FIRST_BURST):
-                self._enqueue(self._pick(KINDS))
+                self._enqueue(self._pick_kind(KINDS))
 
     def _produce(self) -> None:
         kinds = (*KINDS, BACKLOG)
         rate = sum(kind.per_second for kind in kinds)
         while not self._stop.wait(self._random.expovariate(rate)):
-            kind = self._pick(kinds)
-            if kind is not BACKLOG or self._backlog() < BACKLOG_LIMIT:
+            kind = self._pick_kind(kinds)
+            if kind is not BACKLOG or self._count_backlog() < BACKLOG_LIMIT:
                 self._enqueue(kind)
 
-    def _pick(self, kinds: Sequence[Kind]) -> Kind:
+    def _pick_kind(self, kinds: Sequence[Kind]) -> Kind:
         return self._random.choices(kinds, [kind.per_second for kind in kinds])[0]
 
-    def _backlog(self) -> int:
+    def _count_backlog(self) -> int:
         waiting = {"status": "queued", "type": BACKLOG.name}
         return self._database.jobs.count_documents(waiting, limit=BACKLOG_LIMIT)
 
@@ -143,7 +143,7 @@ class Workload:
             run_at=datetime.now(UTC) + timedelta(seconds=kind.delay_s),
         )
 
-    def _worker(self, worker_id: str, types: list[str]) -> Callable[[], None]:
+    def _make_worker(self, worker_id: str, types: list[str]) -> Callable[[], None]:
         kinds = {kind.name: kind for kind in (*KINDS, BACKLOG)}
 
         def work() -> None:
@@ -167,10 +167,12 @@ class Workload:
         chance = self._random.random()
         if chance < kind.fatal_rate:
             message = "The document is not an invoice."
-            self._queue.report_failure(lease, "BAD_INPUT", message, stack=_stack(), retry=False)
+            self._queue.report_failure(
+                lease, "BAD_INPUT", message, stack=_format_stack(), retry=False
+            )
         elif chance < kind.fatal_rate + kind.failure_rate:
             code, message = self._random.choice(_ERRORS)
-            self._queue.report_failure(lease, code, message, stack=_stack())
+            self._queue.report_failure(lease, code, message, stack=_format_stack())
         else:
             self._queue.report_success(lease)
 
@@ -197,5 +199,5 @@ def run_workload(uri: str) -> Iterator[None]:
             thread.join()
 
 
-def _stack() -> str:
+def _format_stack() -> str:
     return "".join(traceback.format_stack(limit=4))

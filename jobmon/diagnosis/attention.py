@@ -158,7 +158,7 @@ def _check_finishing(evidence: Evidence) -> Check:
     due = health.eligible
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
     text = (
-        f"Nothing has finished for {_minutes(max(silent, MINUTE))} while {jobs} due "
+        f"Nothing has finished for {_format_minutes(max(silent, MINUTE))} while {jobs} due "
         f"(usually {per_minute(rate)})"
     )
     return Check(
@@ -227,14 +227,15 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     if len(stalled) == 1:
         notice = Notice(
             level=Level.BAD,
-            text=f"{kind} is stalled: oldest due job waiting {_minutes(waited)}, "
-            f"none finished in {_minutes(STALLED_AFTER)}",
+            text=f"{kind} is stalled: oldest due job waiting {_format_minutes(waited)}, "
+            f"none finished in {_format_minutes(STALLED_AFTER)}",
             jobs=JobFilter(types=(kind,), condition=JobCondition.DUE),
         )
     else:
         notice = Notice(
             level=Level.BAD,
-            text=f"{grouped(len(stalled))} types are stalled, the longest for {_minutes(waited)}",
+            text=f"{grouped(len(stalled))} types are stalled, "
+            f"the longest for {_format_minutes(waited)}",
             types=TypeCondition.STALLED,
         )
     return Check(name=name, notices=(notice,), not_checked=reason)
@@ -282,7 +283,7 @@ def _check_backlog(evidence: Evidence) -> Check:
     was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
     if now <= was + MIN_JOBS or now <= was * MIN_GROWTH:
         return Check(name=name)
-    when = "an hour ago" if age >= 55 * MINUTE else f"({_minutes(age)} ago)"
+    when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
     notice = Notice(level=Level.WATCH, text=text, jobs=JobFilter(statuses=(_QUEUED,)))
     return Check(name=name, notices=(notice,))
@@ -330,7 +331,7 @@ def _check_collector(evidence: Evidence) -> Check:
     return Check(name=name, notices=(Notice(level=Level.WATCH, text=text),))
 
 
-def _minutes(length: timedelta) -> str:
+def _format_minutes(length: timedelta) -> str:
     """A duration in whole minutes, so that a notice changes once a minute, not every second."""
     return duration(length // MINUTE * 60_000)
 

@@ -47,7 +47,7 @@ def count_activity(
     ]
     for group in _aggregate(jobs, dead, BY_FINISH):
         find_tally(group["_id"]).dlq += int(group["count"])
-    for group in _finished_attempts(connection, within):
+    for group in _count_finished_attempts(connection, within):
         outcome = group["_id"]["outcome"]
         if outcome not in FINAL_ATTEMPT_STATUSES:
             continue
@@ -58,7 +58,7 @@ def count_activity(
     return tallies
 
 
-def _finished_attempts(connection: Connection, within: Document) -> Iterator[Document]:
+def _count_finished_attempts(connection: Connection, within: Document) -> Iterator[Document]:
     """Finished attempts by minute, type and outcome, each group with its histogram buckets.
 
     All come from the recorded attempts or, if none is recorded, all from the jobs: so none is
@@ -67,19 +67,21 @@ def _finished_attempts(connection: Connection, within: Document) -> Iterator[Doc
     jobs, outcome_of_jobs = connection.jobs, connection.profile.outcome
     has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
     if connection.attempts is not None and connection.has_recorded_attempts():
-        pipeline = _recorded_attempts(connection.attempts, jobs, within)
+        pipeline = _recorded_attempts_pipeline(connection.attempts, jobs, within)
         for group in _aggregate(connection.attempts, pipeline, ATTEMPT_FINISHED):
             group["_id"]["outcome"] = connection.attempts.mapping.to_contract_status(
                 group["_id"].get("status")
             )
             yield group
     elif outcome_of_jobs is not None:
-        pipeline = _last_attempts({"finishedAt": within}, "outcome", outcome_of_jobs, has_wait)
+        pipeline = _last_attempts_pipeline(
+            {"finishedAt": within}, "outcome", outcome_of_jobs, has_wait
+        )
         yield from _aggregate(jobs, pipeline, ATTEMPT_FINISHED)
     else:
         ended = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}, "finishedAt": within}
         for group in _aggregate(
-            jobs, _last_attempts(ended, "status", "$status", has_wait), BY_FINISH
+            jobs, _last_attempts_pipeline(ended, "status", "$status", has_wait), BY_FINISH
         ):
             status = jobs.mapping.to_contract_status(group["_id"].get("status"))
             group["_id"]["outcome"] = LAST_OUTCOMES.get(to_text(status))
@@ -127,7 +129,7 @@ def _has_finished(watched: ReadCollection) -> bool:
     return False
 
 
-def _recorded_attempts(
+def _recorded_attempts_pipeline(
     attempts: ReadCollection, jobs: ReadCollection, within: Document
 ) -> list[Document]:
     """Groups of recorded attempts, each with the list of its attempts' buckets.
@@ -166,7 +168,9 @@ def _recorded_attempts(
     ]
 
 
-def _last_attempts(match: Document, name: str, outcome: Any, has_wait: bool) -> list[Document]:
+def _last_attempts_pipeline(
+    match: Document, name: str, outcome: Any, has_wait: bool
+) -> list[Document]:
     """Groups of jobs that are their own last attempt, because no attempt is recorded.
 
     A first attempt waited since the job was due; for later ones the wait is unknown. If the job

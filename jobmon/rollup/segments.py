@@ -79,7 +79,7 @@ _OTHER_NAMES = [
     "maxKey",
 ]
 # Types that are sorted with a type's values, and decoded like them.
-_ALSO = {"string": ["symbol"]}
+_SORTED_ALIKE = {"string": ["symbol"]}
 
 
 def _find_types(job_id: Any) -> list[_Type]:
@@ -112,7 +112,7 @@ class Segment:
     counts: Counts = field(default_factory=Counter)
 
 
-class _Row:
+class _TypeSegments:
     """The segments of one type, in order."""
 
     def __init__(self, kind: _Type) -> None:
@@ -148,7 +148,7 @@ class _Row:
         if self.kind.name == "number" and low is None and given:
             given = {"$type": "number", "$not": {"$gte": high}}  # NaN, which $lt does not find
         # A comparison finds only values of its own type; without one, name the type.
-        return {"_id": given or {"$type": [self.kind.name, *_ALSO.get(self.kind.name, [])]}}
+        return {"_id": given or {"$type": [self.kind.name, *_SORTED_ALIKE.get(self.kind.name, [])]}}
 
     def _key(self, value: Any) -> Any:
         assert self.kind.key is not None  # noqa: S101
@@ -160,7 +160,7 @@ class SegmentMap:
 
     def __init__(self, jobs: ReadCollection) -> None:
         self._jobs = jobs
-        self._rows = {kind.name: _Row(kind) for kind in (*_TYPES, _OTHER)}
+        self._rows = {kind.name: _TypeSegments(kind) for kind in (*_TYPES, _OTHER)}
         self._dirty_ids: list[Any] = []
         self._dirty_segments: set[tuple[str, int]] = set()
         self._swept_to = 0
@@ -187,7 +187,7 @@ class SegmentMap:
         for row in self._rows.values():
             low = None
             while True:
-                middle = self._low_after(row, low, None)
+                middle = self._find_split(row, low, None)
                 self._replace_counts(row.segments[-1], self._count(row, low, middle))
                 progress(self.totals.total())
                 if middle is None:
@@ -206,7 +206,7 @@ class SegmentMap:
         for name, index in sorted(marked, reverse=True):
             row = self._rows[name]
             self._replace_counts(row.segments[index], self._count(row, *row.bounds(index)))
-            self._fit(row, index)
+            self._resize(row, index)
         self._dirty_ids.clear()
         self._dirty_segments.clear()
         return len(marked)
@@ -245,7 +245,7 @@ class SegmentMap:
                 for index in row.indexes() if _is_lossy(job_id) else [row.find(job_id)]:
                     yield kind.name, index
 
-    def _fit(self, row: _Row, index: int) -> None:
+    def _resize(self, row: _TypeSegments, index: int) -> None:
         """Split or merge a segment whose size is far from `SEGMENT_JOBS`."""
         while row.segments[index].counts.total() > SPLIT_ABOVE and self._split(row, index):
             index += 1
@@ -254,13 +254,13 @@ class SegmentMap:
             if left.counts.total() + right.counts.total() < MERGE_BELOW:
                 row.merge_into_left(index)
 
-    def _split(self, row: _Row, index: int) -> bool:
+    def _split(self, row: _TypeSegments, index: int) -> bool:
         """Split a segment after its first thousand jobs; False if it has no more jobs.
 
         Both parts are counted before anything changes: a failure must not lose a count.
         """
         low, high = row.bounds(index)
-        middle = self._low_after(row, low, high)
+        middle = self._find_split(row, low, high)
         if middle is None:
             return False
         left, right = self._count(row, low, middle), self._count(row, middle, high)
@@ -269,7 +269,7 @@ class SegmentMap:
         self._replace_counts(row.segments[index + 1], right)
         return True
 
-    def _low_after(self, row: _Row, low: Any, high: Any) -> Any:
+    def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
         """The _id of the job after the first thousand; None if there are fewer jobs."""
         if row.kind.key is None:
             return None
@@ -278,7 +278,7 @@ class SegmentMap:
         )
         return found[0]["_id"] if found else None
 
-    def _count(self, row: _Row, low: Any, high: Any) -> Counts:
+    def _count(self, row: _TypeSegments, low: Any, high: Any) -> Counts:
         pipeline: list[Document] = [{"$match": row.match(low, high)}, COUNT_BY_STATUS_AND_TYPE]
         return self._by_name.add_up(self._jobs.aggregate(pipeline, index=_BY_ID))
 

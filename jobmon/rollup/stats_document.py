@@ -24,9 +24,9 @@ def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document
             "scheduled": health.scheduled,
             "tooManyDue": health.too_many_due,
             "oldestQueued": health.oldest_queued,
-            "oldestQueuedByType": _pairs(health.oldest_queued_by_type),
-            "overdueByType": _pairs(health.overdue_by_type),
-            "unknown": _pairs(health.unknown),
+            "oldestQueuedByType": _dump_pairs(health.oldest_queued_by_type),
+            "overdueByType": _dump_pairs(health.overdue_by_type),
+            "unknown": _dump_pairs(health.unknown),
         },
     }
 
@@ -42,14 +42,14 @@ def load_stats(document: Document) -> QueueStats:
         total=counts.total(),
         health=QueueHealth(
             estimated_total=typed(health["estimatedTotal"], int),
-            expired_leases=_number(health["expiredLeases"]),
-            eligible=_number(health["eligible"]),
-            scheduled=_number(health["scheduled"]),
+            expired_leases=_load_number(health["expiredLeases"]),
+            eligible=_load_number(health["eligible"]),
+            scheduled=_load_number(health["scheduled"]),
             too_many_due=typed(health["tooManyDue"], bool),
-            oldest_queued=_moment(health["oldestQueued"]),
-            oldest_queued_by_type=_mapping(health["oldestQueuedByType"], datetime),
-            overdue_by_type=_mapping(health["overdueByType"], datetime),
-            unknown=_mapping(health["unknown"], str),
+            oldest_queued=_load_date(health["oldestQueued"]),
+            oldest_queued_by_type=_load_mapping(health["oldestQueuedByType"], datetime),
+            overdue_by_type=_load_mapping(health["overdueByType"], datetime),
+            unknown=_load_mapping(health["unknown"], str),
         ),
     )
 
@@ -66,17 +66,17 @@ def load_counts(dumped: list[list[Any]]) -> Counts:
     )
 
 
-def _pairs(mapping: Mapping[str, Any]) -> list[list[Any]]:
+def _dump_pairs(mapping: Mapping[str, Any]) -> list[list[Any]]:
     return [[name, value] for name, value in mapping.items()]
 
 
-def _mapping(pairs: Any, kind: type[Any]) -> dict[str, Any]:
+def _load_mapping(pairs: Any, kind: type[Any]) -> dict[str, Any]:
     return {typed(name, str): typed(value, kind) for name, value in typed(pairs, list)}
 
 
-def _number(value: Any) -> int | None:
+def _load_number(value: Any) -> int | None:
     return None if value is None else typed(value, int)
 
 
-def _moment(value: Any) -> datetime | None:
+def _load_date(value: Any) -> datetime | None:
     return None if value is None else typed(value, datetime)

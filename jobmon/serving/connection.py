@@ -60,7 +60,7 @@ class Connection:
         self.lingered_bytes = 0
         self.unsent_bytes = 0
         self._report_unsent = report_unsent
-        self._has_room = threading.Condition(threading.Lock())
+        self._has_space = threading.Condition(threading.Lock())
         self._unsent: deque[memoryview] = deque()
         self._is_lost = False
         self.send_event = selectors.EVENT_WRITE
@@ -102,10 +102,10 @@ class Connection:
 
         BrokenPipeError if the client has gone or has stalled.
         """
-        with self._has_room:
+        with self._has_space:
             # The event loop aborts a connection that stalls, which wakes this thread.
-            has_room = self._has_room.wait_for(self._takes_more, 2 * limits.STALLED_TIMEOUT_S)
-            if self._is_lost or not has_room:
+            has_space = self._has_space.wait_for(self._takes_more, 2 * limits.STALLED_TIMEOUT_S)
+            if self._is_lost or not has_space:
                 raise BrokenPipeError(errno.EPIPE, "the client no longer reads")
             is_sending = bool(self._unsent)
             self._unsent.append(memoryview(data))
@@ -121,15 +121,15 @@ class Connection:
 
         OSError if the client has gone.
         """
-        with self._has_room:
+        with self._has_space:
             before = self.unsent_bytes
             self._send()
-            self._has_room.notify_all()
+            self._has_space.notify_all()
             return self.unsent_bytes < before
 
     def abort(self) -> None:
         """Close at once; a thread that still writes gets a BrokenPipeError."""
-        with self._has_room:
+        with self._has_space:
             self._drop_unsent()
             self.raw.close()
 
@@ -158,7 +158,7 @@ class Connection:
         self._is_lost = True
         self._unsent.clear()
         self.unsent_bytes = 0
-        self._has_room.notify_all()
+        self._has_space.notify_all()
 
 
 class WaitingList:

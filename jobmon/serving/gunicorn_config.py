@@ -106,7 +106,7 @@ def post_fork(_: Any, worker: Any) -> None:
     """Prepare a worker before it imports the app."""
     stopping.exit_while_booting(worker)
     folder = os.environ.get(_METRICS_FOLDER)
-    if folder and not _has_room(folder):
+    if folder and not _has_space(folder):
         # prometheus_client reads the variable on import: this worker keeps its counts to itself.
         worker.jobmon_metrics_folder = os.environ.pop(_METRICS_FOLDER)
 
@@ -120,7 +120,7 @@ def _make_metrics_folder() -> str:
     return tempfile.mkdtemp(prefix="jobmon-metrics-", dir="/dev/shm" if in_memory else None)  # noqa: S108
 
 
-def _has_room(folder: str) -> bool:
+def _has_space(folder: str) -> bool:
     """Whether a worker's counts can be written there; the log has the reason if not."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:

@@ -125,12 +125,12 @@ class BufferedWorker(ThreadWorker):
 
     def _accept_one(self, listener: socket.socket) -> bool:
         if len(self._connections) >= self.worker_connections:
-            self._make_room()
+            self._free_a_connection()
         try:
             raw, client = listener.accept()
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR:
-                self._make_room()
+                self._free_a_connection()
             return False  # any other error concerns one connection only
         raw.setblocking(False)
         connection = Connection(self.cfg, raw, client, listener.getsockname(), self._defer_sending)
@@ -339,7 +339,7 @@ class BufferedWorker(ThreadWorker):
         else:
             self._shut_down(connection)
 
-    def _make_room(self) -> None:
+    def _free_a_connection(self) -> None:
         """Close the connection that has waited longest for its client."""
         self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
 

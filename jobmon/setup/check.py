@@ -78,15 +78,15 @@ class DeploymentCheck:
 
     def findings(self) -> Iterator[Finding]:
         checks = {
-            "database": self._database,
-            "clock": self._clocks,
-            "rights": self._rights,
-            "collections": self._collections,
-            "indexes": self._indexes,
-            "fields": self._fields,
+            "database": self._check_database,
+            "clock": self._check_clocks,
+            "rights": self._check_rights,
+            "collections": self._check_collections,
+            "indexes": self._check_indexes,
+            "fields": self._check_fields,
             "profile": self._computed_fields,
-            "changes": self._changes,
-            "collector": self._collector,
+            "changes": self._check_changes,
+            "collector": self._check_collector,
         }
         for name, check in checks.items():
             try:
@@ -96,14 +96,14 @@ class DeploymentCheck:
                 if isinstance(error, AutoReconnect):  # later checks would fail, too
                     return
 
-    def _database(self) -> Iterator[Finding]:
+    def _check_database(self) -> Iterator[Finding]:
         version = self._connection.client.admin.command("buildInfo")["version"]
         where = describe_address(self._settings.mongo_uri)
         yield ok(
             "database", f"{where} answers: MongoDB {version}, {self._deployment.describe_kind()}."
         )
 
-    def _clocks(self) -> Iterator[Finding]:
+    def _check_clocks(self) -> Iterator[Finding]:
         client = self._connection.client
         tries = []
         for _ in range(_CLOCK_TRIES):
@@ -126,12 +126,12 @@ class DeploymentCheck:
         else:
             yield ok("clock", message)
 
-    def _rights(self) -> Iterator[Finding]:
+    def _check_rights(self) -> Iterator[Finding]:
         refused = refusals(self._deployment)
         self._unreadable = {name for action, name in refused if action == "read"}
         yield from check_rights(self._deployment, refused)
 
-    def _collections(self) -> Iterator[Finding]:
+    def _check_collections(self) -> Iterator[Finding]:
         kinds = self._deployment.kinds
         settings = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
         for watched, setting in zip(self._watched, settings, strict=False):
@@ -156,12 +156,12 @@ class DeploymentCheck:
                 if number:
                     self._filled.add(watched.name)
                     yield ok("collections", f"{where} holds about {count(number, 'document')}.")
-                    yield from _collation(watched)
+                    yield from _check_collation(watched)
                 else:
                     elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
                     yield warning("collections", f"{where} is empty.", remedy=elsewhere)
 
-    def _indexes(self) -> Iterator[Finding]:
+    def _check_indexes(self) -> Iterator[Finding]:
         if not self._filled:  # the fields are not known yet
             return
         missing = missing_indexes(self._settings, self._connection, self._filled)
@@ -177,7 +177,7 @@ class DeploymentCheck:
         else:
             yield ok("indexes", "All indexes that jobmon's queries need exist.")
 
-    def _fields(self) -> Iterator[Finding]:
+    def _check_fields(self) -> Iterator[Finding]:
         for watched, fields, statuses in expected_fields(self._settings, self._connection):
             if watched.collection.name not in self._filled:
                 continue
@@ -197,7 +197,7 @@ class DeploymentCheck:
                 "profile", f"{name} computes these, so no index serves them: {'; '.join(found)}."
             )
 
-    def _changes(self) -> Iterator[Finding]:
+    def _check_changes(self) -> Iterator[Finding]:
         try:
             with self._watched[0].watch(max_await_time_ms=1):
                 yield ok("changes", "The server reports changes at once (change stream).")
@@ -224,7 +224,7 @@ class DeploymentCheck:
             message += f", but no job has updatedAt: changes appear only within {SWEEP_S:g} s."
         yield warning("changes", message, remedy=remedy)
 
-    def _collector(self) -> Iterator[Finding]:
+    def _check_collector(self) -> Iterator[Finding]:
         reader, name = RollupReader(self._connection), self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.stats_age_s(), reader.first_build()
         start = {
@@ -256,7 +256,7 @@ class DeploymentCheck:
             yield warning("collector", message, **start)  # type: ignore[arg-type]
 
 
-def _collation(watched: Collection[Document]) -> Iterator[Finding]:
+def _check_collation(watched: Collection[Document]) -> Iterator[Finding]:
     """A warning if the collection compares strings by the rules of a language."""
     try:
         (by_id,) = (index for index in watched.list_indexes() if index["name"] == "_id_")

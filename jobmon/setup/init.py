@@ -82,7 +82,7 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
     with admin_client(settings) as client:
         if options.replica_set:
             yield _start_replica_set(client, options.replica_set)
-        plan = _plan(Deployment.inspect_as_admin(settings, client), options)
+        plan = _make_plan(Deployment.inspect_as_admin(settings, client), options)
         if missing := _missing_rights(plan, options):
             raise SetupError(missing)
         yield from plan.notes
@@ -94,7 +94,7 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
         yield from _create_indexes(plan, options)
         yield from _create_revocations(plan)
         for user in options.users:
-            yield _connection(plan, user)
+            yield _describe_connection(plan, user)
 
 
 def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
             yield ok("replica set", f"{options.replica_set} would be started.")
             yield ok("replica set", "Run this again once it has a primary to see the other steps.")
             return
-        plan = _plan(Deployment.inspect_as_admin(settings, client), options)
+        plan = _make_plan(Deployment.inspect_as_admin(settings, client), options)
         yield from plan.notes
         if options.users:
             for role in plan.roles.privileges:
@@ -129,7 +129,7 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             yield script.replica_set_line(replica_set_config(name, member))
             yield "// Print the script again once it has a primary: then it has the other steps."
             return
-        plan = _plan(Deployment.inspect_as_admin(settings, client), options)
+        plan = _make_plan(Deployment.inspect_as_admin(settings, client), options)
         queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
         yield f"// The steps of `jobmon init` for the jobs in {queue}, as lines for mongosh."
         yield from (f"// {note.message}" for note in plan.notes)
@@ -189,7 +189,7 @@ def _is_initiated(client: MongoClient[Document]) -> bool:
     return "setName" in client.admin.command("hello")
 
 
-def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
+def _make_plan(deployment: Deployment, options: InitOptions) -> _Plan:
     """Decide what to create; SetupError if the documents do not match the settings."""
     settings, connection = deployment.settings, deployment.connection
     samples: dict[str, Sample] = {}
@@ -214,7 +214,7 @@ def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
             if kind is None:
                 new_collections.append(collection.name)
         elif watched is connection.jobs:
-            raise SetupError(_no_documents(deployment, collection.full_name, kind, setting))
+            raise SetupError(_explain_no_documents(deployment, collection.full_name, kind, setting))
         else:
             notes.append(
                 warning(
@@ -234,7 +234,9 @@ def _plan(deployment: Deployment, options: InitOptions) -> _Plan:
     )
 
 
-def _no_documents(deployment: Deployment, where: str, kind: str | None, setting: str) -> Finding:
+def _explain_no_documents(
+    deployment: Deployment, where: str, kind: str | None, setting: str
+) -> Finding:
     elsewhere = jobs_elsewhere(deployment, ADMIN_URI)
     return problem(
         "collections",
@@ -363,7 +365,7 @@ def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
     return ok("index", f"{planned.index}: would be created, {estimate}")
 
 
-def _connection(plan: _Plan, user: User) -> Finding:
+def _describe_connection(plan: _Plan, user: User) -> Finding:
     """The connection string of a user that was created."""
     deployment = plan.deployment
     uri = connection_string(

@@ -149,8 +149,8 @@ def removable_users(client: MongoClient[Document], roles: QueueRoles) -> list[Do
     """The users that `jobmon init` created and that have only the roles of this queue."""
     return [
         user
-        for user in _users_of(client, roles)
-        if _is_made_by_init(user) and not _other_roles(user, roles)
+        for user in _list_users(client, roles)
+        if _is_made_by_init(user) and not _list_other_roles(user, roles)
     ]
 
 
@@ -161,14 +161,14 @@ def remove_users(
     admin, database = client["admin"], client[roles.database]
     outcome = "would be removed" if dry_run else "removed"
     dropped = removable_users(client, roles)
-    for user in _users_of(client, roles):
+    for user in _list_users(client, roles):
         name = f"{user['user']}@{roles.database}"
         if user in dropped:
             if not dry_run:
                 database.command("dropUser", user["user"])
             yield ok("user", f"{name}: {outcome}")
         else:  # dropping the role removes it from the user
-            others = _other_roles(user, roles)
+            others = _list_other_roles(user, roles)
             why = "has other roles" if others else "was not created by `jobmon init`"
             yield ok("user", f"{name}: kept, without the role; it {why}")
     for role in admin.command("rolesInfo", sorted(roles.privileges))["roles"]:
@@ -177,13 +177,13 @@ def remove_users(
         yield ok("role", f"{role['role']}: {outcome}")
 
 
-def _users_of(client: MongoClient[Document], roles: QueueRoles) -> list[Document]:
+def _list_users(client: MongoClient[Document], roles: QueueRoles) -> list[Document]:
     """The users of the watched database who have one of these roles."""
     users: list[Document] = client[roles.database].command("usersInfo", 1)["users"]
-    return [user for user in users if len(_other_roles(user, roles)) < len(user["roles"])]
+    return [user for user in users if len(_list_other_roles(user, roles)) < len(user["roles"])]
 
 
-def _other_roles(user: Document, roles: QueueRoles) -> list[Document]:
+def _list_other_roles(user: Document, roles: QueueRoles) -> list[Document]:
     ours = roles.privileges.keys()
     return [role for role in user["roles"] if role["db"] != "admin" or role["role"] not in ours]
 

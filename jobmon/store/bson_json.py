@@ -35,7 +35,7 @@ def to_json(value: Any) -> Any:
         case DBRef():
             return to_json(dict(value.as_doc()))
         case _:
-            return _scalar(value)
+            return _scalar_to_text(value)
 
 
 def to_text(value: Any) -> str:
@@ -84,7 +84,7 @@ def to_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _scalar(value: Any) -> str:
+def _scalar_to_text(value: Any) -> str:
     match value:
         case datetime() | DatetimeMS():
             return to_iso(value)

@@ -84,7 +84,7 @@ function drawChart(chart) {
   };
   const series = chartSeries(chart);
   const plot = new uPlot({
-    width: widthOf(figure),
+    width: measureWidth(figure),
     height: HEIGHT,
     plugins: [tooltip(chart)],
     legend: { live: false },
@@ -141,7 +141,7 @@ function updatePlots() {
 
 function resize() {
   plots.forEach((plot) => {
-    const width = widthOf(plot.root.parentElement);
+    const width = measureWidth(plot.root.parentElement);
     if (Math.abs(width - plot.width) > 2) plot.setSize({ width, height: HEIGHT });
   });
 }
@@ -223,6 +223,6 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-function widthOf(figure) {
+function measureWidth(figure) {
   return Math.max(MIN_WIDTH, figure.clientWidth - PADDING);
 }

@@ -50,7 +50,7 @@ export function updateRows(list, html) {
   const isNew = (row) => !document.getElementById(row.id);
   const known = new Set(rows.map((row) => row.id));
   rows.filter((row) => !isNew(row)).forEach((row) => morph(document.getElementById(row.id), row));
-  allRows().filter((row) => !known.has(row.id)).forEach((row) => updateLeftRow(row, part.getElementById(row.id)));
+  allRows().filter((row) => !known.has(row.id)).forEach((row) => updateRowOffPage(row, part.getElementById(row.id)));
   const count = part.querySelector(".count");
   if (count) morph(list.querySelector(".count"), count);
   showTimes();
@@ -59,7 +59,7 @@ export function updateRows(list, html) {
 }
 
 /** Update a row that is no longer on the page of the list; `now` is the row with the job's present fields, if known. */
-function updateLeftRow(row, now) {
+function updateRowOffPage(row, now) {
   if (now && !("gone" in now.dataset)) {
     morph(row, now);
     return;
