@@ -79,13 +79,14 @@ class JobLists:
                 page = lists.page(JobFilter(statuses=("dlq",)), cursor=page.next_cursor)
         """
         job_filter = job_filter.prepare(self._jobs)
+        has_keyset = self._has_keyset(job_filter)
         if cursor is not None:
-            found = self._read_beyond(cursor, job_filter, per_page)
+            found = self._read_beyond(cursor, job_filter, per_page, has_keyset)
         else:
             end = total.value if total is not None and total.is_exact else _MAX_SKIP
             found = self._read_page(job_filter, page, per_page, oldest_first, end)
         ends = [
-            self._make_cursor(job_filter, job, page=found.page, oldest_first=found.oldest_first)
+            self._make_cursor(job, has_keyset, page=found.page, oldest_first=found.oldest_first)
             for job in found.jobs[:1] + found.jobs[-1:]
         ]
         return JobPage(
@@ -111,7 +112,8 @@ class JobLists:
             if len(jobs) < BATCH:
                 return
             page += 1
-            last = self._make_cursor(job_filter, jobs[-1], page=page, oldest_first=oldest_first)
+            has_keyset = self._has_keyset(job_filter)
+            last = self._make_cursor(jobs[-1], has_keyset, page=page, oldest_first=oldest_first)
             cursor = None if last.by_page else last
 
     def look_up(
@@ -149,9 +151,11 @@ class JobLists:
             jobs = self._read(job_filter, None, per_page + 1, ascending=oldest_first, skip=skip)
         return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
 
-    def _read_beyond(self, cursor: Cursor, job_filter: JobFilter, per_page: int) -> _PageSlice:
+    def _read_beyond(
+        self, cursor: Cursor, job_filter: JobFilter, per_page: int, has_keyset: bool
+    ) -> _PageSlice:
         page = max(1, cursor.page - 1) if cursor.backwards else cursor.page + 1
-        if cursor.by_page or not self._has_keyset(job_filter):
+        if cursor.by_page or not has_keyset:
             return self._read_page(job_filter, page, per_page, cursor.oldest_first)
         jobs = self._read(job_filter, cursor, per_page + 1, ascending=cursor.ascending)
         is_end = len(jobs) <= per_page
@@ -218,14 +222,14 @@ class JobLists:
         return self._by_id or self._jobs.has_no_arrays("createdAt", NEWEST_FIRST, may_scan=True)
 
     def _make_cursor(
-        self, job_filter: JobFilter, job: Document, *, page: int, oldest_first: bool
+        self, job: Document, has_keyset: bool, *, page: int, oldest_first: bool
     ) -> Cursor:
         """The cursor at a job; by page if the job's values are secret or do not fit into it."""
         values = job.get("_at", job.get("createdAt")), job["_id"]
         cursor = Cursor(page=page, created_at=values[0], id=values[1], oldest_first=oldest_first)
         has_values = (
             cursor.is_exact
-            and self._has_keyset(job_filter)
+            and has_keyset
             # A cursor is encoded, not encrypted.
             and all(self._redactor.redact(value) == value for value in map(to_json, values))
         )

@@ -158,6 +158,8 @@ class FuzzedService:
 
     def fill(self, jobs: Iterable[RawBSONDocument], attempts: Iterable[RawBSONDocument]) -> int:
         """Insert the documents that the server accepts; returns their number."""
+        # The cached absence of arrays may be a second old.
+        self.connection.jobs._without_arrays.clear()
         for collection in (self.database.jobs, self.database.job_attempts):
             collection.drop()  # an index stays multikey after its arrays are deleted
         if self._indexed:
