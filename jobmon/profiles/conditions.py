@@ -6,7 +6,7 @@ of it without expressions (`indexable`) finds, by an index, documents that may h
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobmon.profiles.schema import ProfileMistakeError
@@ -21,6 +21,8 @@ _COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$type", "$not", "$size")
 _ISO = "%Y-%m-%dT%H:%M:%S.%LZ"
 _PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
+_MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ def stored_moment(moment: datetime, reading: str | None) -> Any:
     if reading == "iso":
         milliseconds = moment.isoformat(timespec="milliseconds")
         return milliseconds.replace("+00:00", "Z")
-    number = moment.timestamp() * 1_000 * _PER_MILLISECOND[str(reading)]
-    return int(number) if number == int(number) else number
+    microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
+    whole, rest = divmod(microseconds, _MICROSECONDS[str(reading)])
+    return whole if rest == 0 else microseconds / _MICROSECONDS[str(reading)]
 
 
 def parse_query(

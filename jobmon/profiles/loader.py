@@ -56,11 +56,6 @@ class ProfileFile:
         return isinstance(self.content.get("status"), dict)
 
     @property
-    def has_attempt_status_field(self) -> bool:
-        """Whether a field holds the status of an attempt in a collection of their own."""
-        return self.attempts_collection is not None
-
-    @property
     def identity(self) -> str:
         """What distinguishes profiles whose statistics have different meanings."""
         if self.name in shipped_profiles():

@@ -33,6 +33,7 @@ KINDS = (
     "constant",
     "expression",
 )
+_INDEX = re.compile("-?[0-9]{1,9}")
 _UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|h|d)")
 _PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
@@ -95,12 +96,16 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
 
 
 def value_at(document: Any, path: str) -> Any:
-    """The value at a path, None if there is none."""
+    """The value at a path, None if there is none. In an array, a number is an index: `log.-1`."""
     value = document
     for part in path.split("."):
-        if not isinstance(value, Mapping):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and _INDEX.fullmatch(part):
+            index = int(part)
+            value = value[index] if -len(value) <= index < len(value) else None
+        else:
             return None
-        value = value.get(part)
     return value
 
 

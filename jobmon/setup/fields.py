@@ -78,16 +78,15 @@ ATTEMPT_FIELDS = (
 )
 
 
-def fields_of_jobs(settings: Settings) -> tuple[Field, ...]:
+def fields_of_jobs(settings: Settings, profile: Profile) -> tuple[Field, ...]:
     """The fields that jobs should have, by the profile."""
     if settings.profile == Settings.profile:
         return JOB_FIELDS
     # Other programs write the other fields only sometimes, and in several forms.
-    always = Profile.from_settings(settings).always
     return tuple(
         replace(field, essential=True, statuses=())
         for field in JOB_FIELDS
-        if field.essential or field.name in always
+        if field.essential or field.name in profile.always
     )
 
 
@@ -96,7 +95,7 @@ def expected_fields(
 ) -> list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]]:
     """Each collection, the fields that its documents should have, and the known statuses."""
     expected: list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]] = [
-        (connection.jobs, fields_of_jobs(settings), JobStatus)
+        (connection.jobs, fields_of_jobs(settings, connection.profile), JobStatus)
     ]
     if connection.attempts is not None:
         expected.append((connection.attempts, ATTEMPT_FIELDS, AttemptStatus))

@@ -240,7 +240,9 @@ class Connection:
             hello = self.reachable_client.admin.command("hello")
             if hello.get("isreplicaset"):  # an uninitiated one has no name yet
                 raise NotPrimaryError("the replica set is not initiated")
-            self._queue_key = queue_key(hello.get("setName"), self.database.name, self.settings)
+            self._queue_key = queue_key(
+                hello.get("setName"), self.database.name, self.settings, self.profile
+            )
         return self._queue_key
 
     @property

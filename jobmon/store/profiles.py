@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobmon.profiles import ProfileFile, load_profile
+from jobmon.profiles import load_profile
 from jobmon.profiles.conditions import Query, indexable, moments, negation, to_expression
 from jobmon.profiles.parser import ParsedAttempts, ParsedProfile, ParsedStatus, Rule
 from jobmon.settings import Settings
@@ -26,6 +26,7 @@ class Profile:
     `outcome`: an expression for how the last attempt ended; None where the job's status shows it.
     `indexes`: keys. Both are in the documents' names.
     `is_recurring`: whether a queued job may have run before. `always`: fields of every document.
+    `identity`: the name of a shipped profile, or a hash of the content of a file.
     `due_fields`: paths, each with its reading, on whose dates the status depends.
     """
 
@@ -35,12 +36,19 @@ class Profile:
     indexes: tuple[Keys, ...] = ()
     is_recurring: bool = False
     always: tuple[str, ...] = ()
+    identity: str = ""
     due_fields: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Profile":
         """The profile that the settings name, with their names for fields and statuses."""
-        parsed = customized_file(settings).parse(settings.jobs_collection)
+        file = load_profile(settings.profile)
+        parsed = file.override(
+            fields=settings.job_fields,
+            statuses=settings.status_names,
+            attempt_fields=settings.attempt_fields,
+            attempt_statuses=settings.attempt_status_names,
+        ).parse(settings.jobs_collection)
         rules = parsed.status.rules
         jobs = _map_jobs(parsed)
         outcome = parsed.attempts.outcome
@@ -52,18 +60,9 @@ class Profile:
             indexes=profile_indexes(jobs, rules),
             is_recurring=parsed.is_recurring,
             always=parsed.always,
+            identity=file.identity,
             due_fields=tuple(sorted(set().union(*(moments(rule.when) for rule in rules)))),
         )
-
-
-def customized_file(settings: Settings) -> ProfileFile:
-    """The profile that the settings name, with what other settings change in it."""
-    return load_profile(settings.profile).override(
-        fields=settings.job_fields,
-        statuses=settings.status_names,
-        attempt_fields=settings.attempt_fields,
-        attempt_statuses=settings.attempt_status_names,
-    )
 
 
 def _map_jobs(parsed: ParsedProfile) -> FieldMapping:

@@ -4,7 +4,6 @@ import hashlib
 import json
 from typing import Any
 
-from jobmon.profiles import load_profile
 from jobmon.settings import Settings
 from jobmon.store.profiles import Profile
 
@@ -12,13 +11,13 @@ _PREFIX_LENGTH = 80
 _DIGITS = 16
 
 
-def queue_key(deployment: str | None, database: str, settings: Settings) -> str:
+def queue_key(deployment: str | None, database: str, settings: Settings, profile: Profile) -> str:
     """A readable name and a hash of every setting that changes the meaning of the stats.
 
     `deployment` is the replica set's name, None for a standalone server. Users, hosts and the order
-    of settings make no difference.
+    of settings make no difference; a profile's file is known by its content.
     """
-    profile, jobs = Profile.from_settings(settings), settings.jobs_collection
+    jobs = settings.jobs_collection
     mappings: dict[str, Any] = {
         kind: {"fields": dict(mapping.paths), "statuses": dict(mapping.statuses)}
         for kind, mapping in (("jobs", profile.jobs), ("attempts", profile.attempts))
@@ -29,7 +28,7 @@ def queue_key(deployment: str | None, database: str, settings: Settings) -> str:
         "database": database,
         "jobs": jobs,
         "attempts": settings.attempts_collection if profile.attempts is not None else None,
-        "profile": load_profile(settings.profile).identity,
+        "profile": profile.identity,
         "mappings": mappings,
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))

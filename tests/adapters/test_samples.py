@@ -430,6 +430,9 @@ def test_the_collector_counts_a_job_anew_when_its_date_comes(
             text = visible.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             message = {"visible": text, "payload": {}, "tries": 1}
             database.mail.insert_many([message | {"ack": str(n)} for n in range(number)])
+        ended = (datetime.now(UTC) - timedelta(minutes=2)).isoformat(timespec="milliseconds")
+        done = {"visible": ended, "payload": {}, "tries": 1, "ack": "done"}
+        database.mail.insert_one(done | {"deleted": ended.replace("+00:00", "Z")})
         init(database_uri(mongod, database), **words)
         watching = Sample(mongod, database, CASES["mongodb-queue"], words)
 
@@ -440,8 +443,10 @@ def test_the_collector_counts_a_job_anew_when_its_date_comes(
 
         with watching.running_collector():
             if datetime.now(UTC) < until - timedelta(seconds=1):
-                assert counts() == {"leased": 5}
-            eventually(lambda: counts() == {"leased": 3, "failed": 2})
+                assert counts() == {"leased": 5, "succeeded": 1}
+            eventually(lambda: counts() == {"leased": 3, "failed": 2, "succeeded": 1})
+            eventually(lambda: watching.activity()["enqueued"] == 6)
+            assert watching.activity() == {"enqueued": 6, "succeeded": 1, "failed": 0, "dlq": 0}
         assert len(watching.ids(status="leased")) == 3
         assert len(watching.ids(status="failed")) == 2
         watching.close()

@@ -1,9 +1,11 @@
 """Catches a mistake in a profile that is reported without its line, or not before the start."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from jobmon.profiles import ProfileError, load_profile, shipped_profiles
 from jobmon.profiles.schema import profile_schema
@@ -42,6 +44,14 @@ def test_every_shipped_profile_loads() -> None:
 def test_the_published_schema_is_the_one_that_is_checked() -> None:
     published = json.loads((ROOT / "docs" / "profile.schema.json").read_text())
     assert published == profile_schema()
+
+
+def test_an_editor_accepts_every_shipped_profile() -> None:
+    Draft202012Validator.check_schema(profile_schema())
+    validator = Draft202012Validator(profile_schema())
+    for path in (ROOT / "jobmon" / "profiles").glob("*.toml"):
+        validator.validate(tomllib.loads(path.read_text()))
+    assert not validator.is_valid({"fields": {"typ": "kind"}})
 
 
 @pytest.mark.parametrize(

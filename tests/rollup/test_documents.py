@@ -24,6 +24,7 @@ from jobmon.rollup.throughput import Throughput
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
+from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import queue_key
 
 from ..conftest import Api
@@ -136,7 +137,8 @@ def test_only_settings_that_change_the_meaning_change_the_key(
     given = make_settings(job_fields={"type": "kind", "status": "state"}, status_names={"a": "dlq"})
 
     def key(deployment: str | None = "rs0", database: str = "shop", **more: Any) -> str:
-        return queue_key(deployment, database, replace(given, **more))
+        settings = replace(given, **more)
+        return queue_key(deployment, database, settings, Profile.from_settings(settings))
 
     same = [
         key(mongo_uri="mongodb://other:pw@elsewhere/shop"),

@@ -1,0 +1,97 @@
+"""Would catch a field that lists show otherwise than figures are counted by it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.profiles.conditions import stored_moment
+from jobmon.profiles.sources import SourceContext, parse_source
+
+AT = datetime.now(UTC).replace(microsecond=123_000)
+CONTEXT = SourceContext(
+    constants={"$const.n": 3, "$const.long": "1 h", "$collection": "mail"},
+    readings={
+        "iso": "iso",
+        "s": "seconds",
+        "ms": "milliseconds",
+        "us": "microseconds",
+        "log.at": "iso",
+    },
+)
+DOCUMENT: dict[str, Any] = {
+    "a": None,
+    "b": {"c": 7},
+    "date": AT,
+    "log": [
+        {"state": "ok", "n": 1},
+        {"state": "bad", "n": 2, "at": stored_moment(AT, "iso")},
+        {"state": "ok", "n": 3},
+    ],
+    "none": [],
+    "text": '{"error": {"names": ["x", "y"]}}',
+    "iso": stored_moment(AT, "iso"),
+    "s": stored_moment(AT.replace(microsecond=0), "seconds"),
+    "ms": stored_moment(AT, "milliseconds"),
+    "us": stored_moment(AT, "microseconds"),
+}
+CASES: list[tuple[Any, Any]] = [
+    ("b.c", 7),
+    ("b.d", None),
+    ("log.n", None),
+    ("date", AT),
+    ("iso", AT),
+    ("s", AT.replace(microsecond=0)),
+    ("ms", AT),
+    ("us", AT),
+    ({"path": "date", "plus": "10 min"}, AT + timedelta(minutes=10)),
+    ({"path": "ms", "plus": "$const.long"}, AT + timedelta(hours=1)),
+    ({"path": "b.c", "plus": 1}, 8),
+    ({"path": "b", "plus": 1}, {"c": 7}),
+    ({"first_of": ["a", "x", "b.c"]}, 7),
+    ({"first_of": ["a", "x"]}, None),
+    ({"first_of": ["a", {"constant": "$const.n"}]}, 3),
+    ({"first": "log", "path": "n"}, 1),
+    ({"last": "log", "path": "n"}, 3),
+    ({"last": "log", "match": {"state": "bad"}, "path": "n"}, 2),
+    ({"last": "log", "match": {"state": "bad"}, "path": "at"}, AT),
+    ({"last": "log", "match": {"state": "gone"}, "path": "n"}, None),
+    ({"last": "none", "path": "n"}, None),
+    ({"last": "b", "path": "n"}, None),
+    ({"length": "log"}, 3),
+    ({"length": "b"}, None),
+    ({"json": "text", "path": "error.names.-1"}, "y"),
+    ({"json": "text", "path": "error.names.7"}, None),
+    ({"json": "text", "path": "error.names", "join": ", "}, "x, y"),
+    ({"json": "b", "path": "c"}, 7),
+    ({"object": {"message": "b.c", "stack": "x"}}, {"message": 7, "stack": None}),
+    ({"object": {"message": "x"}}, None),
+    ({"constant": "$collection"}, "mail"),
+    ({"expression": {"$add": ["$b.c", "$const.n"]}}, 10),
+    ({"path": "b.c", "when": {"a": "$null"}}, 7),
+    ({"path": "b.c", "when": {"a": {"$ne": "$null"}}}, None),
+    ({"last": "log", "path": "n", "when": {"b.c": 7}}, 3),
+]
+# What only shows a value: the database has no expression for it, or another one.
+SHOWN = ({"path": "b", "plus": 1}, "log.n", {"object": {"message": "x"}})
+
+
+@pytest.mark.parametrize(("spec", "value"), CASES, ids=str)
+def test_a_source_reads_what_its_expression_computes(
+    database: Database[dict[str, Any]], spec: Any, value: Any
+) -> None:
+    source = parse_source(spec, CONTEXT, ())
+    database.c.insert_one(DOCUMENT.copy())
+
+    def compute(expression: Any) -> Any:
+        (found,) = database.c.aggregate([{"$project": {"v": expression}}])
+        got = found.get("v")
+        return got.replace(tzinfo=UTC) if isinstance(got, datetime) else got
+
+    document = DOCUMENT if source.computed is None else compute(source.computed)
+    assert (None if document is None else source.read(document)) == value
+    if source.expression is not None and spec not in SHOWN:
+        computed = compute(source.expression)
+        without_missing = isinstance(value, dict) and {k: v for k, v in value.items() if v}
+        assert computed in (value, without_missing)
