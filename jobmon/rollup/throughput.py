@@ -164,7 +164,7 @@ class Throughput:
             limit=1,
             require_index=True,
         )
-        found = oldest[0].get("_at", oldest[0].get("createdAt")) if oldest else None
+        found = oldest[0].get("createdAt", oldest[0].get("_at")) if oldest else None
         return found if isinstance(found, datetime) else None
 
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:

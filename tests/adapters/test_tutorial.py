@@ -16,6 +16,7 @@ from jobmon.setup.check import check_deployment
 from jobmon.store.bson_json import to_iso
 
 from ..support.commands import database_uri
+from ..support.waiting import eventually
 from ..support.watched_queue import WatchedQueue, init, temporary_database
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
@@ -62,6 +63,15 @@ def test_the_tutorials_profile_reads_its_documents(
         assert [attempt["status"] for attempt in leased["attempts"]] == ["running"]
         levels = {finding.check: finding.level for finding in check_deployment(shop.settings)}
         assert (levels["indexes"], levels["fields"]) == ("ok", "ok")
+        now = datetime.now(UTC)
+        for number, document in enumerate(documents[:4]):
+            queued_ms = int((now - timedelta(minutes=9 - number)).timestamp() * 1_000)
+            done = {"done": now - timedelta(minutes=2)} if "done" in document else {}
+            change = {"$set": {"queued_ms": queued_ms} | done}
+            database.work.update_one({"_id": document["_id"]}, change)
+        with shop.running_collector():
+            eventually(lambda: shop.activity()["enqueued"] == 4)
+            eventually(lambda: shop.activity()["succeeded"] == 1)
         shop.close()
     path.write_text(extension)
     assert load_profile(str(path)).content["constants"] == {"max_tries": 3}
