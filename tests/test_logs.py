@@ -130,7 +130,7 @@ def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
         assert "FileNotFoundError" in stack
 
 
-def test_lines_are_readable_on_a_terminal_and_else_json() -> None:
+def test_lines_are_readable_on_a_terminal_and_json_otherwise() -> None:
     program = "from jobmon import logs; import logging; logs.configure('INFO');"
     program += "logging.getLogger('some').warning('a %s', 'word')"
     screen, terminal = pty.openpty()

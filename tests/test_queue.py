@@ -55,7 +55,7 @@ def leased(queue: JobQueue, worker: str = "w1", **how: Any) -> Lease:
     return lease
 
 
-def held_by(worker: str, job: dict[str, Any]) -> Lease:
+def make_lease(worker: str, job: dict[str, Any]) -> Lease:
     return Lease(
         job_id=job["jobId"],
         attempt_number=1,
@@ -255,7 +255,7 @@ def test_failures_are_retried_with_growing_delays_until_the_dead_letter_queue(
     assert queue.lease("w1") is None
 
 
-def test_a_failure_that_no_retry_can_mend_goes_to_the_dead_letter_queue_at_once(
+def test_a_failure_without_retry_goes_to_the_dead_letter_queue_at_once(
     queue: JobQueue, database: Db
 ) -> None:
     job_id = queue.enqueue("t")
@@ -413,7 +413,7 @@ def later() -> datetime:
     ],
     ids=["heartbeat", "success", "failure", "cancel", "another recovery"],
 )
-def test_recovery_leaves_alone_what_changed_after_it_looked(
+def test_recovery_does_not_touch_a_job_that_changed_after_its_query(
     queue: JobQueue, database: Db, meanwhile: Callable[[JobQueue, Lease], Any]
 ) -> None:
     job_id = queue.enqueue("t")
@@ -525,7 +525,7 @@ def test_a_worker_that_stalls_before_the_first_record_undoes_no_end_of_its_attem
 
     def stall(*arguments: Any, **options: Any) -> Any:
         lost = database.jobs.find_one({"status": "leased"})
-        lose(queue, clock, held_by("w0", lost))
+        lose(queue, clock, make_lease("w0", lost))
         ended.extend(attempts(database))
         return record(*arguments, **options)
 
@@ -565,7 +565,7 @@ def test_an_attempt_whose_job_was_deleted_or_has_moved_on_is_ended(
     assert [a["status"] for a in attempts(database)] == ["expired", "expired"]
 
 
-def test_cancel_ends_what_is_not_finished_and_nothing_else(
+def test_cancel_ends_unfinished_jobs_and_no_others(
     queue: JobQueue, database: Db, clock: Clock
 ) -> None:
     queued, running, failed, done = (queue.enqueue("t", priority=-n) for n in range(4))

@@ -43,7 +43,7 @@ def call_together(shared: SingleFlight[int], slow: Slow, callers: int) -> list[o
         except ArithmeticError as error:
             got.append(error)
 
-    first = threading.Thread(target=lambda: got.append(outcome_of(shared)))
+    first = threading.Thread(target=lambda: got.append(get_outcome(shared)))
     first.start()
     eventually(lambda: slow.calls == 1)
     threads = [threading.Thread(target=call) for _ in range(callers)]
@@ -57,7 +57,7 @@ def call_together(shared: SingleFlight[int], slow: Slow, callers: int) -> list[o
     return got
 
 
-def outcome_of(shared: SingleFlight[int]) -> object:
+def get_outcome(shared: SingleFlight[int]) -> object:
     try:
         return shared.get()
     except ArithmeticError as error:

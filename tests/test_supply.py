@@ -144,7 +144,9 @@ def bills() -> list[dict[str, Any]]:
     return [json.loads((ROOT / "dist" / name).read_text()) for name in names]
 
 
-def test_bills_are_valid_and_name_every_locked_package(bills: list[dict[str, Any]]) -> None:
+def test_bills_of_materials_are_valid_and_name_every_locked_package(
+    bills: list[dict[str, Any]],
+) -> None:
     for bill in bills:
         version = SchemaVersion.from_version(bill["specVersion"])
         assert JsonStrictValidator(version).validate_str(json.dumps(bill)) is None

@@ -51,7 +51,7 @@ def nested(shape: type[Answer], description: str, **options: Any) -> fields.Nest
     return fields.Nested(shape, **describe(description, **options))
 
 
-def list_of(shape: type[Answer], description: str) -> fields.List[Any]:
+def array(shape: type[Answer], description: str) -> fields.List[Any]:
     """An array of answers."""
     return fields.List(fields.Nested(shape), **describe(description))
 
@@ -146,7 +146,7 @@ class JobDetail(JobSummary):
         "Input of the job: any JSON. Values of secret-looking keys are `[redacted]`."
     )
     lastError = ErrorWithStack("Error of the latest failed attempt.")
-    attempts = list_of(
+    attempts = array(
         Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."
     )
 
@@ -167,7 +167,7 @@ class JobList(Answer):
     """A page of jobs."""
 
     meta = nested(ListMeta, "Position of the page in the list.")
-    data = list_of(JobSummary, "The jobs, in the order of `sort`.")
+    data = array(JobSummary, "The jobs, in the order of `sort`.")
 
 
 class JobStats(Answer):
@@ -286,14 +286,14 @@ class TimeSeries(Answer):
     """Activity by step."""
 
     meta = nested(WindowMeta, "The window of this answer.")
-    data = list_of(TimeSeriesStep, "Every step of the window, in order.")
+    data = array(TimeSeriesStep, "Every step of the window, in order.")
 
 
 class TypeList(Answer):
     """Activity by type."""
 
     meta = nested(WindowMeta, "The window of this answer.")
-    data = list_of(TypeStats, "Every type with jobs now or activity in the window, by name.")
+    data = array(TypeStats, "Every type with jobs now or activity in the window, by name.")
 
 
 class ErrorBody(Answer):

@@ -97,7 +97,7 @@ def _optional_text(description: str, *, max_length: int | None = None) -> fields
     )
 
 
-def _any_of(what: str, max_values: int) -> fields.List[Any]:
+def _repeatable_field(what: str, max_values: int) -> fields.List[Any]:
     return fields.List(
         fields.String(validate=validate.Length(max=MAX_LABEL_LENGTH)),
         load_default=list,
@@ -123,8 +123,8 @@ class _ListParameters(_Parameters):
     """The parameters that all lists of jobs have. An empty filter is no filter."""
 
     # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
-    status = _any_of("Jobs with this status", 10)
-    type = _any_of("Jobs of this type", 20)
+    status = _repeatable_field("Jobs with this status", 10)
+    type = _repeatable_field("Jobs of this type", 20)
     created_from = OptionalDate(**describe(f"Jobs created at this time or later. {_ISO}"))
     created_to = OptionalDate(
         **describe(f"Jobs created before this time, which is after `created_from`. {_ISO}")
@@ -289,4 +289,4 @@ class TimeSeriesParameters(WindowParameters):
             "at most 168 steps and is still stored at `from`: older history has larger steps only."
         ),
     )
-    type = _any_of("Jobs of this type", 20)
+    type = _repeatable_field("Jobs of this type", 20)

@@ -1,4 +1,4 @@
-"""Parses a profile to sources, rules and conditions, and checks what no schema can."""
+"""Parses a profile to sources, rules and conditions, and checks what a schema cannot express."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class ParsedStatus:
 class ParsedAttempts:
     """Where attempts are (`place`: collection, array or job), and how their fields are read.
 
-    `outcome`: rules for how the run ended that the job's finishedAt is of.
+    `outcome`: rules for how the last run ended, at the job's finishedAt.
     """
 
     place: str

@@ -1,4 +1,4 @@
-"""Finds jobs whose status changed because time passed: `visible > now` is true until it is not."""
+"""Finds jobs whose status changes without a write, because a date in them has passed."""
 
 from datetime import datetime, timedelta
 
@@ -11,9 +11,9 @@ _OVERLAP = timedelta(seconds=1)
 
 
 class DueChanges:
-    """Marks the segments of jobs with a date that has come since the last look.
+    """Marks the segments of jobs with a date that has passed since the last call.
 
-    The profile names the dates: `visible` in a rule of the status that compares it with now.
+    The profile names the dates: those that a rule of a status compares with `$now`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -27,11 +27,11 @@ class DueChanges:
         return bool(self._fields)
 
     def restart(self, now: datetime) -> None:
-        """All jobs are counted from `now` on, by the database's clock."""
+        """Start at `now`, by the database's clock: all jobs were just counted."""
         self._since = now
 
     def mark(self, segments: SegmentMap, now: datetime) -> None:
-        """Mark what has become due until `now`, by the database's clock. Index: the date."""
+        """Mark the jobs whose date has passed by `now` (database clock). Index: the date."""
         since = now if self._since is None else self._since
         self._since = now
         for path, reading in self._fields:

@@ -1,4 +1,4 @@
-"""The attempts of a job, where no collection has them."""
+"""Attempts that no collection records: the last one, from its job, and their number."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -24,7 +24,7 @@ def last_attempt(job: Document) -> list[Document]:
         return []
     is_over = outcome != AttemptStatus.RUNNING
     if isinstance(started, datetime) and isinstance(ended, datetime):
-        # Otherwise `ended` is that of the attempt before.
+        # An earlier `ended` is that of the previous attempt.
         is_over = is_over and to_utc(ended) >= to_utc(started)
     return [
         {

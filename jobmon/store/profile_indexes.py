@@ -1,4 +1,4 @@
-"""The indexes that a profile needs in addition: for its rules, and for what has several paths."""
+"""Additional indexes that a profile needs: for its rules, and for fields with several paths."""
 
 from collections.abc import Sequence
 

@@ -197,12 +197,12 @@ class _DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         self._response_class = Response
 
     def http_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(self._connect_by(HTTPConnection), req)
+        return self.do_open(self._make_connector(HTTPConnection), req)
 
     def https_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(self._connect_by(HTTPSConnection), req)
+        return self.do_open(self._make_connector(HTTPSConnection), req)
 
-    def _connect_by(self, kind: type[HTTPConnection]) -> Any:
+    def _make_connector(self, kind: type[HTTPConnection]) -> Any:
         def connect(*arguments: Any, **options: Any) -> HTTPConnection:
             connection = kind(*arguments, **options)
             connection.response_class = self._response_class

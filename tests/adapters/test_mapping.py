@@ -34,7 +34,7 @@ JOB_STATUSES = {
     "paused": "paused",
 }
 STATES = list(JOB_STATUSES)
-# Snake case, ids of their own.
+# Field names in snake case; documents with ids of their own.
 SNAKE = {
     "JOBS_COLLECTION": "tasks",
     "ATTEMPTS_COLLECTION": "task_runs",
@@ -79,14 +79,14 @@ def task(number: int) -> Answer:
         else {"owner": None, "until": None},
         "finished_at": created + timedelta(seconds=30) if state in ("done", "failed") else None,
         "error": error if state in ("retry", "failed") else None,
-        # What the contract has these words for is none of ours.
+        # Fields with names of the contract, but with other meanings.
         "status": "queued",
         "createdAt": "long ago",
         "type": 7,
     }
 
 
-def run_of(number: int) -> Answer:
+def make_run(number: int) -> Answer:
     """The only attempt at a task, which refers to it in one way or another."""
     found = task(number)
     ended = {"done": "ok", "retry": "failed", "failed": "failed"}.get(found["state"])
@@ -121,12 +121,12 @@ class Tasks(WatchedQueue):
         self.by_id = words is BY_ID
         self.indexes: list[str] = []
 
-    def id_of(self, found: Answer) -> str:
+    def find_id(self, found: Answer) -> str:
         return str(found["_id"]) if self.by_id else found["job_id"]
 
     def newest_first(self, **wanted: Any) -> list[str]:
         return [
-            self.id_of(found)
+            self.find_id(found)
             for found in reversed(self.tasks)
             if all(found[name] == value for name, value in wanted.items())
         ]
@@ -140,7 +140,7 @@ def tasks(
     with temporary_database(mongo) as database:
         watching = Tasks(mongod, database, words)
         database.tasks.insert_many(watching.tasks)
-        runs = [run_of(number) for number in range(JOBS) if task(number)["state"] != "pending"]
+        runs = [make_run(number) for number in range(JOBS) if task(number)["state"] != "pending"]
         database.task_runs.insert_many(runs)
         watching.indexes = init(database_uri(mongod, database), **words)
         yield watching
@@ -151,7 +151,7 @@ def tasks(
 def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -> None:
     found = task(number)
     status = JOB_STATUSES[found["state"]]
-    run = run_of(number)
+    run = make_run(number)
     attempts = [
         {
             "attemptNumber": 1,
@@ -166,7 +166,7 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
         }
     ]
     detail = {
-        "jobId": tasks.id_of(found),
+        "jobId": tasks.find_id(found),
         "type": found["kind"],
         "status": status,
         "priority": number,
@@ -225,7 +225,7 @@ def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:
     assert len(own) == 10
     assert {job["createdBy"] for job in own} == {"user-1"}
     for number, status in ((1, 200), (2, 403)):
-        path = f"/jobs/{tasks.id_of(task(number))}"
+        path = f"/jobs/{tasks.find_id(task(number))}"
         assert tasks.api.get_as_owner(path, "user-1").status_code == status
 
 
@@ -250,7 +250,7 @@ def check_figures(tasks: Tasks, source: str) -> None:
     rows = {row["type"]: row for row in tasks.get("/admin/jobs/types")["data"]}
     assert set(rows) == {"kind-0", "kind-1", "kind-2"}
     assert rows["kind-2"]["runMs"]["p50"] == pytest.approx(500, rel=0.05)
-    # From the creation of its job on, which the attempt is joined with.
+    # Measured from the creation of the job, which the query joins with its attempt.
     assert rows["kind-2"]["waitMs"]["p50"] == pytest.approx(2_000, rel=0.05)
 
 
@@ -344,7 +344,7 @@ def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
         ):
             page = tasks.get("/admin/jobs/queue", per_page=2, **query)
             tasks.get("/admin/jobs/queue", per_page=2, cursor=page["meta"]["next_cursor"], **query)
-        tasks.get(f"/jobs/{tasks.id_of(task(1))}")
+        tasks.get(f"/jobs/{tasks.find_id(task(1))}")
     watched = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
     assert_cheap(tasks.database, watched)
     with tasks.running_collector():
@@ -360,7 +360,7 @@ def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
     assert len(listed.all("a", **{"class": "row-link mono"})) == len(
         tasks.newest_first(state="failed")
     )
-    page = viewer.page(f"/dashboard/jobs/{tasks.id_of(task(2))}")
+    page = viewer.page(f"/dashboard/jobs/{tasks.find_id(task(2))}")
     assert "Attempt 1" in page.text
     assert "succeeded on w-1" in page.text
     assert "hidden" not in page.text

@@ -348,7 +348,7 @@ def test_statuses_and_types_are_counted_by_the_collector(sample: Sample) -> None
         check_counts(sample, "rollup")
 
 
-def test_every_count_is_what_its_filter_finds(sample: Sample) -> None:
+def test_every_count_equals_the_jobs_that_its_filter_finds(sample: Sample) -> None:
     for kind, by_status in sample.get("/admin/jobs/stats")["typeCounts"].items():
         assert len(sample.ids(type=kind)) == sum(by_status.values()), kind
         for status, count in by_status.items():
@@ -373,7 +373,7 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
             key = (job["type"], job["status"])
             attempts.setdefault(key, []).append(attempt["status"])
             ended = attempt["finishedAt"] is not None
-            # When a run failed that is to be tried again, two programs do not keep.
+            # Two programs do not store when a failed attempt ended if a retry is due.
             is_kept = job["status"] != "failed" or sample.case.sample not in NO_END_OF_FAILED
             assert ended == (attempt["status"] != "running" and is_kept)
     assert attempts == sample.case.attempts

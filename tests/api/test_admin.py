@@ -44,7 +44,7 @@ def total(api: Api, path: str = QUEUE, **query: Any) -> tuple[int, bool]:
     return meta["total"], meta["total_is_exact"]
 
 
-def test_t59_1_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty: Any) -> None:
+def test_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty: Any) -> None:
     answer = api.get_as_admin(QUEUE)
     assert answer.status_code == 200
     assert ids(answer) == list(range(49, 29, -1))
@@ -153,7 +153,7 @@ def test_stats_of_an_empty_queue(api: Api) -> None:
     }
 
 
-def test_t59_2_stats_count_every_job_under_its_own_status(api: Api, watched: Any) -> None:
+def test_stats_count_every_job_under_its_own_status(api: Api, watched: Any) -> None:
     counts = {"queued": 15, "dlq": 3, "succeeded": 12, "on-hold": 2, 7: 1, None: 1}
     jobs = [{"status": status} for status, count in counts.items() for _ in range(count)]
     watched.jobs.insert_many([*jobs, {}])

@@ -158,7 +158,7 @@ def test_a_cell_is_never_a_formula(api: Api, watched: Any, value: str, cell: str
     assert json.loads(line)["jobId"] == value
 
 
-def batches_of(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | None = None) -> Any:
+def make_batches(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | None = None) -> Any:
     """`JobLists.batches` with these outcomes; `read` gets the number of each when it is read."""
 
     def batches(*_: Any, **__: Any) -> Iterator[list[dict[str, Any]]]:
@@ -178,7 +178,7 @@ def test_a_batch_is_read_after_the_previous_one_was_sent(
 ) -> None:
     read: list[int] = []
     jobs = [[{"jobId": f"{batch}-{number}"} for number in range(3)] for batch in range(50)]
-    monkeypatch.setattr(JobLists, "batches", batches_of(*jobs, read=read))
+    monkeypatch.setattr(JobLists, "batches", make_batches(*jobs, read=read))
     answer = api.get_as_admin(QUEUE, format=form)
     sent = 0
     for chunk in answer.iter_encoded():
@@ -192,7 +192,7 @@ def test_a_fault_during_an_export_closes_the_connection_and_is_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, form: str
 ) -> None:
     fault = ExecutionTimeout("hidden", 50, {"codeName": "MaxTimeMSExpired"})
-    monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "first"}], fault))
+    monkeypatch.setattr(JobLists, "batches", make_batches([{"jobId": "first"}], fault))
     for _ in range(3):  # each of them releases its slot
         caplog.clear()
         answer = api.get_as_admin(QUEUE, format=form)
@@ -211,7 +211,7 @@ def test_a_fault_during_an_export_closes_the_connection_and_is_logged_once(
 
 
 def test_a_fault_before_the_first_byte_is_a_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(JobLists, "batches", batches_of(AutoReconnect("hidden")))
+    monkeypatch.setattr(JobLists, "batches", make_batches(AutoReconnect("hidden")))
     for _ in range(3):
         answer = api.get_as_admin(QUEUE, format="csv")
         assert answer.status_code == 503
@@ -223,19 +223,19 @@ def test_exports_are_limited_per_caller_and_in_total(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches one caller who takes all exports, and a slot that is never released."""
-    monkeypatch.setattr(JobLists, "batches", batches_of([{"jobId": "a"}], [{"jobId": "b"}]))
+    monkeypatch.setattr(JobLists, "batches", make_batches([{"jobId": "a"}], [{"jobId": "b"}]))
 
-    def export_of(owner: str) -> Any:
+    def start_export(owner: str) -> Any:
         return api.get_as_owner("/jobs", owner, format="ndjson")
 
-    running = [export_of("ada")]
-    for refused in (export_of("ada"), api.get_as_owner("/jobs", "ada", format="csv")):
+    running = [start_export("ada")]
+    for refused in (start_export("ada"), api.get_as_owner("/jobs", "ada", format="csv")):
         assert refused.status_code == 429
         assert refused.json["error"]["code"] == "rate_limited"
         assert "You already have an export" in refused.json["error"]["message"]
         assert int(refused.headers["Retry-After"]) > 0
     assert api.get_as_owner("/jobs", "ada").status_code == 200
-    running += [export_of(f"owner-{number}") for number in range(MAX_EXPORTS - 1)]
+    running += [start_export(f"owner-{number}") for number in range(MAX_EXPORTS - 1)]
     assert {answer.status_code for answer in running} == {200}
     assert str(MAX_EXPORTS) in api.get_as_admin(QUEUE, format="csv").json["error"]["message"]
     running.pop().close()  # as if the caller disconnected
@@ -247,7 +247,7 @@ def test_exports_are_limited_per_caller_and_in_total(
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
     running.append(api.get_as_admin(QUEUE, format="csv"))
     assert {answer.status_code for answer in running} == {200}
-    assert export_of("eve").status_code == 429
+    assert start_export("eve").status_code == 429
     for answer in running:
         answer.close()
-    assert export_of("ada").status_code == 200
+    assert start_export("ada").status_code == 200

@@ -100,10 +100,10 @@ class Answering:
 def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
     """The queue's samples in a scrape."""
     queue = metrics.QueueMetrics(Answering(), rollup, rollup, rollup, max_types)  # type: ignore[arg-type]
-    return samples(text_of(queue))
+    return samples(render_metrics(queue))
 
 
-def text_of(queue: metrics.QueueMetrics) -> str:
+def render_metrics(queue: metrics.QueueMetrics) -> str:
     encode, _ = metrics.choose_encoder("text/plain")
     registry = metrics.CollectorRegistry()
     registry.register(queue)
@@ -217,7 +217,7 @@ def test_promtool_accepts_the_metrics(api: Api) -> None:
     checked = subprocess.run(
         [tool, "check", "metrics"],
         check=False,
-        input=text_of(queue),
+        input=render_metrics(queue),
         capture_output=True,
         text=True,
     )

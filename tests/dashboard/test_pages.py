@@ -179,7 +179,7 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
         return page
 
     with api.app.test_request_context(JOBS):
-        link = render_template("dashboard/_jobs.html", **_list_of(text))
+        link = render_template("dashboard/_jobs.html", **_parse_list(text))
     address = next(address for address in Page(link).addresses() if address.startswith(f"{JOBS}/"))
     return {
         "overview": page(OVERVIEW, text=text),
@@ -199,7 +199,7 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
     }
 
 
-def _list_of(text: str) -> dict[str, Any]:
+def _parse_list(text: str) -> dict[str, Any]:
     job = JobView(id=text, type="t", status="s", attempt_count=1)
     meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
     return {

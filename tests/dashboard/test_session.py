@@ -25,7 +25,7 @@ def signed(**claims: Any) -> str:
     return jwt.encode(ADMIN | claims, SECRET, "HS256")
 
 
-def cookie_of(answer: Any) -> Any:
+def read_cookie(answer: Any) -> Any:
     """The session's cookie that an answer sets, or None."""
     jar = SimpleCookie()
     for header in answer.headers.getlist("Set-Cookie"):
@@ -43,7 +43,7 @@ def test_sign_in_keeps_a_valid_token_in_a_cookie_of_this_site_only(
     token = api.token(seconds=900)
     answer = sign_in(stranger, token)
     assert (answer.status_code, answer.location) == (303, "/dashboard")
-    cookie = cookie_of(answer)
+    cookie = read_cookie(answer)
     assert cookie.value == token
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (
         True,
@@ -60,7 +60,7 @@ def test_sign_in_keeps_a_valid_token_in_a_cookie_of_this_site_only(
 def test_sign_in_over_tls_sets_a_host_cookie(api: Api) -> None:
     client, at = api.app.test_client(), {"base_url": "https://localhost"}
     answer = client.post(SIGN_IN, data={"token": api.token()}, **at)
-    cookie = cookie_of(answer)
+    cookie = read_cookie(answer)
     # A browser drops a `__Host-` cookie without these: no other host can set one.
     assert (cookie.key, cookie["secure"], cookie["path"], cookie["domain"]) == (
         "__Host-jobmon_session",
@@ -71,7 +71,7 @@ def test_sign_in_over_tls_sets_a_host_cookie(api: Api) -> None:
     assert (cookie["httponly"], cookie["samesite"]) == (True, "Strict")
     assert client.get("/dashboard", **at).status_code == 200
     assert client.get("/jobs", **at).status_code == 401
-    gone = cookie_of(client.post("/dashboard/sign-out", **at))
+    gone = read_cookie(client.post("/dashboard/sign-out", **at))
     assert (gone.key, gone["path"], gone["max-age"]) == ("__Host-jobmon_session", "/", "0")
     assert client.get("/dashboard", **at).status_code == 401
 
@@ -85,12 +85,12 @@ def test_cookie_that_another_host_may_have_set_is_not_read_over_tls(api: Api) ->
 
 def test_sign_in_keeps_a_token_without_expiry_until_the_browser_closes(stranger: Viewer) -> None:
     answer = sign_in(stranger, signed())
-    assert cookie_of(answer)["max-age"] == ""
+    assert read_cookie(answer)["max-age"] == ""
     assert stranger.get("/dashboard").status_code == 200
 
 
 def test_sign_in_keeps_a_token_with_an_expiry_after_all_dates(stranger: Viewer) -> None:
-    assert int(cookie_of(sign_in(stranger, signed(exp=10**15)))["max-age"]) == 400 * 86_400
+    assert int(read_cookie(sign_in(stranger, signed(exp=10**15)))["max-age"]) == 400 * 86_400
 
 
 def test_sign_in_accepts_a_token_with_its_header_and_quotes(api: Api, stranger: Viewer) -> None:
@@ -109,7 +109,7 @@ def test_sign_in_accepts_a_token_with_its_header_and_quotes(api: Api, stranger: 
         f'Bearer "{token}"',
     ):
         answer = sign_in(stranger, pasted)
-        assert (answer.location, cookie_of(answer).value) == ("/dashboard", token), pasted
+        assert (answer.location, read_cookie(answer).value) == ("/dashboard", token), pasted
 
 
 REFUSED = [
@@ -135,7 +135,7 @@ def test_sign_in_refuses_an_invalid_token_with_the_reason(stranger: Viewer) -> N
         assert answer.status_code == 303
         page = stranger.page(answer.location)
         assert reason in page.text
-        assert cookie_of(answer) is None
+        assert read_cookie(answer) is None
         assert token.strip() == "" or token not in answer.location
         assert page.all("input", name="then") == [
             {"type": "hidden", "name": "then", "value": "/dashboard/jobs?status=dlq"}
@@ -155,7 +155,7 @@ def test_signed_token_with_an_invalid_expiry_is_refused_everywhere(
 def test_sign_in_with_a_form_that_is_too_large_is_413(stranger: Viewer) -> None:
     answer = sign_in(stranger, "x" * 1_000_000)
     assert answer.status_code == 413
-    assert cookie_of(answer) is None
+    assert read_cookie(answer) is None
 
 
 THERE = [
@@ -266,7 +266,7 @@ def test_forms_of_the_dashboard_sign_in_and_out(api: Api, stranger: Viewer) -> N
         assert sign_in(stranger, api.token(), **headers).status_code == 303, headers
         answer = stranger.post(SIGN_OUT, **headers)
         assert (answer.status_code, answer.location) == (303, "/dashboard/sign-in"), headers
-        cookie = cookie_of(answer)
+        cookie = read_cookie(answer)
         assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/dashboard")
         assert stranger.get("/dashboard").status_code == 401
 
@@ -416,7 +416,7 @@ def test_page_without_the_identity_provider_is_503_and_keeps_the_session(service
     token = jwt.encode(ADMIN, ec.generate_private_key(ec.SECP256R1()), "ES256", {"kid": "one"})
     viewer = Viewer(api.app)
     refused = sign_in(viewer, token, then="/dashboard/jobs")
-    assert cookie_of(refused) is None
+    assert read_cookie(refused) is None
     assert "cannot be checked now" in viewer.page(refused.location).text
     assert token not in refused.location
     viewer.client.set_cookie(SESSION_COOKIE, token, path="/dashboard")

@@ -512,7 +512,7 @@ def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
 
 
 @pytest.mark.parametrize("seconds", [-30, 30])
-def test_polling_finds_what_a_writer_with_a_wrong_clock_changed(
+def test_polling_finds_changes_of_a_writer_with_a_wrong_clock(
     watch: Watch, seconds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.jobs.create_index("updatedAt")

@@ -45,14 +45,14 @@ def service(mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
     connection.client.close()
 
 
-def connection_of(service: Api) -> Connection:
+def find_connection(service: Api) -> Connection:
     return service.app.extensions["jobmon_connection"]
 
 
 @contextmanager
 def counting(service: Api) -> Iterator[None]:
     """Run a collector's history thread."""
-    connection, stop = connection_of(service), threading.Event()
+    connection, stop = find_connection(service), threading.Event()
     counter = Throughput(connection, OwnDatabase.from_connection(connection))
     thread = threading.Thread(target=counter.run, args=[stop])
     thread.start()
@@ -102,7 +102,7 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
     attempt(database, start - timedelta(milliseconds=1), createdAt=start)
     database.job_attempts.insert_one({"jobId": "gone", "status": "failed", "finishedAt": inside})
     database.jobs.insert_many([{"jobId": "d", "status": "dlq", "type": "u", "finishedAt": inside}])
-    counted = count_activity(connection_of(service), start, start + MINUTE, MINUTE)
+    counted = count_activity(find_connection(service), start, start + MINUTE, MINUTE)
     assert counted == {start: counted[start]}
     assert counted[start] == {
         "t": Tally(
@@ -179,14 +179,14 @@ def test_activity_without_a_collector_is_counted_by_the_next_one(
 
 
 def test_minutes_are_deleted_and_hours_stay(service: Api, database: Db) -> None:
-    buckets = rollup_database(connection_of(service)).buckets
-    own = OwnDatabase.from_connection(connection_of(service))
+    buckets = rollup_database(find_connection(service)).buckets
+    own = OwnDatabase.from_connection(find_connection(service))
     now = datetime.now(UTC)
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         at = floor(now, DAY) - age * DAY
         buckets.insert_one({**own.scope, "span": span, "at": at, "types": []})
     Throughput(
-        connection_of(service), OwnDatabase.from_connection(connection_of(service))
+        find_connection(service), OwnDatabase.from_connection(find_connection(service))
     )._delete_expired(now)
     left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
     assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
@@ -199,7 +199,7 @@ def test_buckets_do_not_grow_with_the_types(
     now = datetime.now(UTC)
     for kind in ("a", "a", "a", "b", "b", "c", "d"):
         attempt(database, now, type=kind)
-    stored = rollup_database(connection_of(service)).buckets
+    stored = rollup_database(find_connection(service)).buckets
     with counting(service):
         eventually(lambda: any(bucket["events"] == 14 for bucket in stored.find({"span": 86_400})))
     assert {len(bucket["types"]) for bucket in stored.find()} == {3}
@@ -233,7 +233,7 @@ def test_buckets_of_all_spans_have_the_same_sums(service: Api, database: Db) -> 
         eventually(
             lambda: count_attempts_by_span(service) == dict.fromkeys((3_600, 21_600, 86_400), 7)
         )
-        buckets = rollup_database(connection_of(service)).buckets
+        buckets = rollup_database(find_connection(service)).buckets
         # As if a collector had been killed before it added up the larger spans.
         for span in (HOUR, 6 * HOUR, DAY):
             buckets.delete_one({"name": buckets_module.bucket_name(span, floor(now, span))})
@@ -246,7 +246,7 @@ def test_buckets_of_all_spans_have_the_same_sums(service: Api, database: Db) -> 
 def count_attempts_by_span(service: Api) -> dict[int, int]:
     """Finished attempts in the buckets of each span of an hour or more."""
     attempts: Counter[int] = Counter()
-    for counted in rollup_database(connection_of(service)).buckets.find({"span": {"$gt": 600}}):
+    for counted in rollup_database(find_connection(service)).buckets.find({"span": {"$gt": 600}}):
         attempts[counted["span"]] += sum(n for row in counted["types"] for _, n in row["outcomes"])
     return dict(attempts)
 
@@ -272,7 +272,7 @@ def test_values_that_are_no_dates_do_not_stop_the_count(service: Api, database: 
         [{"jobId": "x", "attemptNumber": n, "finishedAt": at} for n, at in enumerate(odd)]
     )
     attempt(database, start, createdAt=start)
-    counted = count_activity(connection_of(service), start - MINUTE, start + MINUTE, MINUTE)
+    counted = count_activity(find_connection(service), start - MINUTE, start + MINUTE, MINUTE)
     assert counted == {start: {"t": Tally(1, 0, {"succeeded": 1}, {0: 1}, {bucket(500): 1})}}
 
 
@@ -290,7 +290,7 @@ def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(
 
     monkeypatch.setattr(throughput_module, "count_activity", slow)
     counter = Throughput(
-        connection_of(service), OwnDatabase.from_connection(connection_of(service))
+        find_connection(service), OwnDatabase.from_connection(find_connection(service))
     )
     (tallies,) = counter._count_in_pieces(start, start + HOUR, HOUR).values()
     assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
@@ -355,11 +355,11 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
     }
 
 
-def test_jobs_are_counted_without_an_index_on_a_field_that_none_has(
+def test_jobs_are_counted_without_an_index_on_a_field_that_no_document_has(
     service: Api, database: Db
 ) -> None:
     """Catches a missing index on finishedAt that ends all counting."""
-    connection = connection_of(service)
+    connection = find_connection(service)
     now = datetime.now(UTC)
     database.jobs.drop_index("status_1_finishedAt_1")
     database.job_attempts.drop_index("finishedAt_1")

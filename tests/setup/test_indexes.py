@@ -33,7 +33,7 @@ EXPECTED = [
 ]
 
 
-def connection_of(api: Api) -> Connection:
+def find_connection(api: Api) -> Connection:
     return api.app.extensions["jobmon_connection"]
 
 
@@ -44,7 +44,7 @@ def list_missing(connection: Connection) -> list[str]:
 def test_create_indexes_creates_each_once(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    connection = connection_of(real_api)
+    connection = find_connection(real_api)
     assert list_missing(connection) == EXPECTED
     assert create_indexes(connection) == dict.fromkeys(EXPECTED, "created")
     assert list_missing(connection) == []
@@ -56,7 +56,7 @@ def test_create_indexes_recognises_an_equal_index_with_another_name(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index([("createdAt", -1), ("_id", -1)], name="by_mongoose")
-    assert create_indexes(connection_of(real_api))["jobs(-createdAt, -_id)"] == "exists"
+    assert create_indexes(find_connection(real_api))["jobs(-createdAt, -_id)"] == "exists"
 
 
 def test_create_indexes_ignores_a_partial_index(
@@ -66,23 +66,23 @@ def test_create_indexes_ignores_a_partial_index(
     some = {"status": "queued"}
     database.jobs.create_index(keys, name="partial", partialFilterExpression=some)
     database.jobs.create_index([("jobId", 1)], name="sparse", sparse=True)
-    assert {"jobs(-createdAt, -_id)", "jobs(jobId)"} <= set(list_missing(connection_of(real_api)))
-    assert create_indexes(connection_of(real_api))["jobs(-createdAt, -_id)"] == "created"
+    assert {"jobs(-createdAt, -_id)", "jobs(jobId)"} <= set(list_missing(find_connection(real_api)))
+    assert create_indexes(find_connection(real_api))["jobs(-createdAt, -_id)"] == "created"
 
 
 def test_create_indexes_works_if_the_default_name_is_taken(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index([("status", 1), ("finishedAt", 1)], sparse=True)
-    assert create_indexes(connection_of(real_api))["jobs(status, finishedAt)"] == "created"
-    assert list_missing(connection_of(real_api)) == []
+    assert create_indexes(find_connection(real_api))["jobs(status, finishedAt)"] == "created"
+    assert list_missing(find_connection(real_api)) == []
 
 
 def test_other_programs_can_create_their_own_indexes_afterwards(
     real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A unique index on jobId, or an equal one: no start of theirs fails for ours."""
-    create_indexes(connection_of(real_api))
+    create_indexes(find_connection(real_api))
     queue = JobQueue(database)
     queue.create_indexes()
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
@@ -90,7 +90,7 @@ def test_other_programs_can_create_their_own_indexes_afterwards(
     assert unique == ["jobId_1"]
     # Two indexes have the keys of the hint now.
     job_id = queue.enqueue("email.send")
-    found = connection_of(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, require_index=True)
+    found = find_connection(real_api).jobs.find({"jobId": job_id}, index=JOB_ID, require_index=True)
     assert [job["jobId"] for job in found] == [job_id]
     assert "no index" not in caplog.text
 
@@ -98,7 +98,7 @@ def test_other_programs_can_create_their_own_indexes_afterwards(
 def test_create_indexes_unique_makes_ids_unique(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    create_indexes(connection_of(real_api), unique=True)
+    create_indexes(find_connection(real_api), unique=True)
     JobQueue(database).create_indexes()
     unique = {
         index["name"]

@@ -159,10 +159,10 @@ def fill(database: Database[dict[str, Any]], jobs: list[dict[str, Any]]) -> list
 
 def list_in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
     """All jobs as MongoDB itself sorts them."""
-    return [job["jobId"] for job in database.jobs.find().sort(order_of(sort))]
+    return [job["jobId"] for job in database.jobs.find().sort(parse_order(sort))]
 
 
-def order_of(sort: str) -> list[tuple[str, int]]:
+def parse_order(sort: str) -> list[tuple[str, int]]:
     return OLDEST_FIRST if sort == "createdAt" else NEWEST_FIRST
 
 
@@ -185,7 +185,7 @@ def test_jobs_with_anything_for_createdat_are_all_visited_once_in_list_order(
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("field", ["createdAt", "_id"])
-def test_what_is_decoded_with_a_loss_is_visited_once(
+def test_jobs_with_values_that_are_decoded_with_a_loss_are_visited_once(
     real_api: Api, database: Database[dict[str, Any]], field: str, sort: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
@@ -197,7 +197,7 @@ def test_what_is_decoded_with_a_loss_is_visited_once(
         named = [(name.encode(), value) for name, value in pairs.items()]
         job_id = (b"jobId", text(str(number)))
         database.jobs.insert_one(RawBSONDocument(raw([*named, job_id])))
-    names = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort(order_of(sort))
+    names = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort(parse_order(sort))
     expected = [job["jobId"] for job in names]
     for per_page in (1, 3):
         assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
@@ -328,7 +328,7 @@ def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
         )
     ],
 )
-def test_what_is_no_cursor_is_refused(api: Api, hostile: str) -> None:
+def test_a_text_that_is_no_cursor_is_refused(api: Api, hostile: str) -> None:
     answer = api.get_as_admin("/admin/jobs/queue", cursor=hostile)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == ["cursor"]
@@ -511,13 +511,13 @@ def test_every_filter_is_walked_there_and_back(
         if name in wanted:
             moment = to_utc(datetime.fromisoformat(wanted[name]))
             query.setdefault("createdAt", {})[operator] = moment
-    expected = [job["jobId"] for job in database.jobs.find(query).sort(order_of(sort))]
+    expected = [job["jobId"] for job in database.jobs.find(query).sort(parse_order(sort))]
     assert expected
     assert list(walk(api, per_page=3, sort=sort, **wanted)) == expected
     assert list_by_page(api, 3, sort=sort, **wanted) == expected
 
 
-def test_going_back_meets_what_came_and_misses_what_went(
+def test_going_back_shows_new_jobs_and_omits_deleted_ones(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(9)])
@@ -544,7 +544,7 @@ def test_going_back_meets_what_came_and_misses_what_went(
 
 
 @pytest.mark.parametrize(("made", "used"), [SORTS, SORTS[::-1]])
-def test_a_cursor_is_good_for_the_order_that_it_was_made_under(
+def test_a_cursor_is_refused_with_another_sort(
     real_api: Api, database: Database[dict[str, Any]], made: str, used: str
 ) -> None:
     fill(database, JOBS)

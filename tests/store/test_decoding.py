@@ -52,12 +52,14 @@ def test_a_binary_value_with_two_lengths_leaves_other_values_unchanged(
     assert (decoded["undefined"], decoded["last"]) == (None, "z")
 
 
-def test_what_is_no_document_at_all_is_still_refused() -> None:
+def test_bytes_that_are_no_document_are_refused() -> None:
     with pytest.raises((InvalidBSON, struct.error, ValueError, IndexError)):
         decode(encode({"a": 1})[:-3])
 
 
-def test_one_such_job_is_shown_and_breaks_no_list(real_api: Api, database: Database) -> None:
+def test_a_job_that_the_driver_refuses_is_shown_and_breaks_no_list(
+    real_api: Api, database: Database
+) -> None:
     database.jobs.insert_many({"jobId": f"job-{number}", "status": "dlq"} for number in range(3))
     fields = [(b"type", BROKEN), (b"payload", document((b"a", BROKEN)))]
     odd = raw([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])

@@ -44,7 +44,7 @@ IDENTITIES = [
 
 
 @pytest.mark.parametrize("value", IDENTITIES, ids=repr)
-def test_identity_values_contain_what_was_printed(value: Any) -> None:
+def test_identity_values_contain_the_printed_value(value: Any) -> None:
     printed = to_text(value)
     assert is_identity(value, printed)
     kinds = [type(found) for found in identity_values(printed)]
@@ -167,7 +167,7 @@ def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:
     ],
     ids=repr,
 )
-def test_label_values_contain_what_is_counted_by_that_label(value: Any) -> None:
+def test_label_values_contain_the_values_counted_under_that_label(value: Any) -> None:
     found = label_values(label(value))
     kinds = [type(other) for other in found]
     assert type(value) in kinds or (value == 1.0 and int in kinds)

@@ -1,5 +1,5 @@
 """The probe on the real server: catches a busy database that is taken for one that is away, a
-look for each caller, and a failure that is logged at every look."""
+check for each caller, and a failure that is logged at every check."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -63,7 +63,7 @@ def service(watched: Any, make_settings: Callable[..., Settings]) -> Make:
     return make
 
 
-def from_now(**ahead: float) -> datetime:
+def time_from_now(**ahead: float) -> datetime:
     return datetime.now(UTC) + timedelta(**ahead)
 
 
@@ -71,9 +71,9 @@ def from_now(**ahead: float) -> datetime:
     ("claims", "expected"),
     [
         (CLAIMS, 200),
-        (CLAIMS | {"exp": from_now(hours=1)}, 200),
-        (CLAIMS | {"exp": from_now(hours=-1)}, "token_expired"),
-        (CLAIMS | {"nbf": from_now(hours=1)}, "token_invalid"),
+        (CLAIMS | {"exp": time_from_now(hours=1)}, 200),
+        (CLAIMS | {"exp": time_from_now(hours=-1)}, "token_expired"),
+        (CLAIMS | {"nbf": time_from_now(hours=1)}, "token_invalid"),
         (CLAIMS | {"aud": "somebody else's business"}, 200),
         (CLAIMS | {"type": "refresh"}, "token_invalid"),
         ({"role": "admin"}, "token_invalid"),
@@ -256,21 +256,21 @@ def jwks(service: Make, provider: Provider) -> Api:
     return service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
 
 
-def signed_by(kid: str | None, key: Any = KEY, **claims: Any) -> str:
+def sign_token(kid: str | None, key: Any = KEY, **claims: Any) -> str:
     return signed(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
 
 
 def test_keys_are_fetched_once_and_cached(jwks: Api, provider: Provider) -> None:
-    assert [outcome(jwks, signed_by("one")) for _ in range(5)] == [200] * 5
+    assert [outcome(jwks, sign_token("one")) for _ in range(5)] == [200] * 5
     assert provider.requests == 1
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        signed_by("unknown"),
-        signed_by(None, OTHER_KEY),
-        signed_by("one", OTHER_KEY),
+        sign_token("unknown"),
+        sign_token(None, OTHER_KEY),
+        sign_token("one", OTHER_KEY),
         signed(CLAIMS, kid="one"),
         signed(CLAIMS),
         "garbage",
@@ -284,16 +284,16 @@ def test_a_token_without_a_key_that_verifies_it_is_refused(jwks: Api, token: str
 def test_a_rotated_key_is_picked_up(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, signed_by("one")) == 200
+    assert outcome(jwks, sign_token("one")) == 200
     provider.keys = {"two": OTHER_KEY}
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert outcome(jwks, signed_by("two", OTHER_KEY)) == 200
-    assert outcome(jwks, signed_by("one")) == "token_invalid"
+    assert outcome(jwks, sign_token("two", OTHER_KEY)) == 200
+    assert outcome(jwks, sign_token("one")) == "token_invalid"
 
 
 def test_unknown_kids_do_not_fetch_the_keys_again_and_again(jwks: Api, provider: Provider) -> None:
     for number in range(20):
-        assert outcome(jwks, signed_by(f"kid-{number}")) == "token_invalid"
+        assert outcome(jwks, sign_token(f"kid-{number}")) == "token_invalid"
     assert provider.requests == 1
 
 
@@ -301,74 +301,74 @@ def test_a_provider_that_is_away_is_503(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.broken = True
-    answer = jwks.get(STATS, token=signed_by("one"))
+    answer = jwks.get(STATS, token=sign_token("one"))
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "identity_provider_unavailable"
     assert int(answer.headers["Retry-After"]) > 0
-    assert outcome(jwks, signed_by(None)) == "identity_provider_unavailable"
+    assert outcome(jwks, sign_token(None)) == "identity_provider_unavailable"
     assert provider.requests == 1
     provider.broken = False
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert outcome(jwks, signed_by("one")) == 200
+    assert outcome(jwks, sign_token("one")) == 200
 
 
 def test_cached_keys_stay_valid_while_the_provider_is_away(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, signed_by("one")) == 200
+    assert outcome(jwks, sign_token("one")) == 200
     provider.broken = True
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
-    assert outcome(jwks, signed_by("one")) == 200
+    assert outcome(jwks, sign_token("one")) == 200
     assert provider.requests == 2
 
 
 def test_a_slow_provider_delays_no_cached_key_and_is_disconnected(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, signed_by("one")) == 200
+    assert outcome(jwks, sign_token("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 0.5)
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     for headers_too in (False, True):
         provider.disconnected.clear()
         provider.drips_headers, provider.dripping = headers_too, True
-        assert outcome(jwks, signed_by("one")) == 200
+        assert outcome(jwks, sign_token("one")) == 200
         assert not provider.disconnected.is_set()  # it had not answered
-        assert outcome(jwks, signed_by("two", OTHER_KEY)) == "identity_provider_unavailable"
+        assert outcome(jwks, sign_token("two", OTHER_KEY)) == "identity_provider_unavailable"
         assert provider.disconnected.wait(10)
         provider.dripping = False
-        eventually(lambda: outcome(jwks, signed_by("two")) == "token_invalid")
+        eventually(lambda: outcome(jwks, sign_token("two")) == "token_invalid")
     provider.keys["two"] = OTHER_KEY
-    eventually(lambda: outcome(jwks, signed_by("two", OTHER_KEY)) == 200)
+    eventually(lambda: outcome(jwks, sign_token("two", OTHER_KEY)) == 200)
 
 
 def test_an_answer_that_is_too_long_is_refused(jwks: Api, provider: Provider) -> None:
     provider.more = [{"kid": "x" * 10_000}] * 100
-    assert outcome(jwks, signed_by("one")) == "identity_provider_unavailable"
+    assert outcome(jwks, sign_token("one")) == "identity_provider_unavailable"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"keys": {}}', b'{"keys": []}', b"[" * 100_000])
 def test_an_answer_without_keys_is_503(jwks: Api, provider: Provider, body: bytes) -> None:
     provider.body = body
-    assert outcome(jwks, signed_by("one")) == "identity_provider_unavailable"
-    assert outcome(jwks, signed_by(None)) == "identity_provider_unavailable"
+    assert outcome(jwks, sign_token("one")) == "identity_provider_unavailable"
+    assert outcome(jwks, sign_token(None)) == "identity_provider_unavailable"
 
 
 def test_few_requests_wait_for_an_unknown_key(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, signed_by("one")) == 200
+    assert outcome(jwks, sign_token("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 30)
     provider.dripping = True
     with ThreadPoolExecutor(jwks_module.MAX_WAITING + 1) as pool:
         waiting = [
-            pool.submit(outcome, jwks, signed_by("two")) for _ in range(jwks_module.MAX_WAITING)
+            pool.submit(outcome, jwks, sign_token("two")) for _ in range(jwks_module.MAX_WAITING)
         ]
         # Once MAX_WAITING requests wait, one more is answered at once.
-        one_more = pool.submit(outcome, jwks, signed_by("two"))
+        one_more = pool.submit(outcome, jwks, sign_token("two"))
         ended = eventually(lambda: [call for call in (*waiting, one_more) if call.done()])
         assert [call.result() for call in ended] == ["identity_provider_unavailable"]
         provider.dripping = False

@@ -58,13 +58,11 @@ def test_a_malformed_token_is_401(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [QUEUE, STATS])
-def test_t59_3_a_caller_without_permission_is_403_even_with_a_bad_query(
-    api: Api, path: str
-) -> None:
+def test_a_caller_without_permission_is_403_even_with_a_bad_query(api: Api, path: str) -> None:
     assert_error(api.get_as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
 
 
-def test_t59_4_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
+def test_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
     api: Api, watched: Any
 ) -> None:
     watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
@@ -226,7 +224,7 @@ def test_a_database_that_is_away_leaves_healthz_at_200(away: Api) -> None:
 def test_a_database_that_fails_or_refuses_is_503(
     api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    monkeypatch.setattr(JobStore, "get_job", make_failing(fault))
     answer = api.get_as_admin("/jobs/some-id")
     assert_error(answer, 503, "database_unavailable")
     is_slow = isinstance(fault, ExecutionTimeout)
@@ -328,7 +326,7 @@ def test_an_error_that_the_deployment_causes_is_503(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     fault = OperationFailure("quoted", DEPLOYMENT_ERRORS[name], {"codeName": name})
-    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    monkeypatch.setattr(JobStore, "get_job", make_failing(fault))
     for path in ("/jobs/some-id", "/dashboard/jobs/some-id"):
         answer = api.get_as_admin(path)
         assert answer.status_code == 503
@@ -343,7 +341,7 @@ def test_an_unknown_code_is_503_if_the_server_labels_it_as_transient(
     api: Api, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
     fault = OperationFailure("hidden", 999_999, {"errorLabels": [label]})
-    monkeypatch.setattr(JobStore, "get_job", fails_with(fault))
+    monkeypatch.setattr(JobStore, "get_job", make_failing(fault))
     assert_error(api.get_as_admin("/jobs/some-id"), 503, "database_unavailable")
 
 
@@ -422,7 +420,7 @@ def test_a_query_that_is_killed_on_the_server_is_503(
 def test_a_fault_of_jobmon_is_500_without_internals_and_logged_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
-    monkeypatch.setattr(JobLists, "page", fails_with(fault))
+    monkeypatch.setattr(JobLists, "page", make_failing(fault))
     answer = api.get_as_admin(QUEUE)
     assert_error(answer, 500, "server_error")
     assert "hidden" not in answer.text + str(answer.headers)
@@ -432,7 +430,7 @@ def test_a_fault_of_jobmon_is_500_without_internals_and_logged_once(
     assert logged.exc_info[1] is fault
 
 
-def fails_with(fault: Exception) -> Callable[..., Any]:
+def make_failing(fault: Exception) -> Callable[..., Any]:
     def fail(*_: Any, **__: Any) -> Any:
         raise fault
 

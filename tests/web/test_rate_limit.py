@@ -50,7 +50,7 @@ def per_address(watched: Any, make_settings: Callable[..., Settings]) -> Api:
     return Api(create_app(make_settings(rate_limit_per_address="3/hour"), watched.client))
 
 
-def from_address(api: Api, address: str, path: str = STATS, token: str | None = None) -> int:
+def get_from_address(api: Api, address: str, path: str = STATS, token: str | None = None) -> int:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     environment = {"REMOTE_ADDR": address}
     return api.client.get(path, headers=headers, environ_base=environment).status_code
@@ -61,14 +61,14 @@ def test_every_request_of_an_address_is_counted(
 ) -> None:
     token = per_address.token()
     asked = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
-    codes = [from_address(per_address, "192.0.2.1", path, given) for path, given in asked]
+    codes = [get_from_address(per_address, "192.0.2.1", path, given) for path, given in asked]
     assert codes == [401, 404, 200]
     refused = [(STATS, token), ("/none", None), ("/dashboard", None)]
-    codes = [from_address(per_address, "192.0.2.1", path, given) for path, given in refused]
+    codes = [get_from_address(per_address, "192.0.2.1", path, given) for path, given in refused]
     assert codes == [429, 429, 429]
-    assert from_address(per_address, "192.0.2.2", STATS, token) == 200
-    assert from_address(per_address, "192.0.2.1", "/healthz") == 200
-    assert from_address(per_address, "192.0.2.1", "/readyz") != 429
+    assert get_from_address(per_address, "192.0.2.2", STATS, token) == 200
+    assert get_from_address(per_address, "192.0.2.1", "/healthz") == 200
+    assert get_from_address(per_address, "192.0.2.1", "/readyz") != 429
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_every_request_of_an_address_is_counted(
 def test_addresses_of_one_network_are_counted_together(
     per_address: Api, addresses: list[str], together: bool
 ) -> None:
-    assert [from_address(per_address, address) for address in addresses] == [401] * 3
-    codes = Counter(from_address(per_address, address) for address in addresses)
+    assert [get_from_address(per_address, address) for address in addresses] == [401] * 3
+    codes = Counter(get_from_address(per_address, address) for address in addresses)
     assert codes == {429 if together else 401: 3}
 
 

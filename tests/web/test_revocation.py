@@ -24,7 +24,7 @@ from jobmon.web.revocation import REVOKED, RevokedTokens
 from ..conftest import SECRET, Api
 from ..support.pages import Viewer
 from ..support.waiting import eventually
-from .test_auth import CLAIMS, from_now, outcome, signed
+from .test_auth import CLAIMS, outcome, signed, time_from_now
 
 Run = Callable[..., Result]
 
@@ -92,7 +92,7 @@ def test_a_token_from_standard_input_is_revoked_until_it_expires(
 
 
 def test_a_token_is_revoked_by_its_jti(api: Api, run: Run, state: Database[dict[str, Any]]) -> None:
-    token = signed(CLAIMS | {"jti": "leaked-1", "exp": from_now(hours=1)})
+    token = signed(CLAIMS | {"jti": "leaked-1", "exp": time_from_now(hours=1)})
     assert outcome(api, token) == 200
     assert run("revoke", "leaked-1").output == "revoked: leaked-1\n"
     assert outcome(api, token) == "token_invalid"
@@ -126,7 +126,7 @@ def test_a_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run: Run) 
 
 def test_all_tokens_of_a_subject_are_revoked_and_newer_ones_are_valid(api: Api, run: Run) -> None:
     ours, without_iat = api.token("ada"), signed({"sub": "ada", "role": "admin"})
-    early = signed({"sub": "ada", "role": "admin", "iat": from_now(hours=-5), "jti": "x"})
+    early = signed({"sub": "ada", "role": "admin", "iat": time_from_now(hours=-5), "jti": "x"})
     others = api.token("adam")
     done = run("revoke", "--sub", "ada")
     assert done.output == "revoked: all tokens of ada issued until now\n"
@@ -179,7 +179,7 @@ def test_an_entry_is_deleted_after_its_token_has_expired(
         ("", "The token is not valid."),
         ("x.y.z", "The token is not valid."),
         (signed(CLAIMS, "another secret of thirty-two bytes or more"), "The token is not valid."),
-        (signed(CLAIMS | {"exp": from_now(hours=-1)}), "The token has expired."),
+        (signed(CLAIMS | {"exp": time_from_now(hours=-1)}), "The token has expired."),
     ],
     ids=["nothing", "garbage", "forged", "expired"],
 )
@@ -334,7 +334,7 @@ def test_a_list_that_vanishes_is_an_error_and_its_entries_stay_refused(
     token, good = api.token("ada"), api.token("bob")
     run("revoke", "--token-stdin", stdin=token)
     run("revoke", "--sub", "carol")
-    carols = signed(CLAIMS | {"sub": "carol", "iat": from_now(hours=-1), "jti": "c"})
+    carols = signed(CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"})
     assert [outcome(api, one) for one in (token, carols, good)] == [*["token_invalid"] * 2, 200]
     with monkeypatch.context() as patch:
         match gone:

@@ -20,7 +20,7 @@ from jobmon.store.jobs import JobStore
 from ..api import test_access as access
 from ..conftest import Api, unconfigured_log
 from ..support.pages import PART
-from .test_auth import CLAIMS, from_now, signed
+from .test_auth import CLAIMS, signed, time_from_now
 
 TLS = {"base_url": "https://jobs.example"}
 JSON_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -136,14 +136,14 @@ def test_a_fault_has_the_protecting_headers(api: Api, monkeypatch: pytest.Monkey
             assert answer.headers["Cache-Control"] == "no-store"
 
 
-def policy_of(answer: Any) -> dict[str, list[str]]:
+def parse_policy(answer: Any) -> dict[str, list[str]]:
     parts = [part.split() for part in answer.headers["Content-Security-Policy"].split(";")]
     return {part[0]: part[1:] for part in parts}
 
 
 def test_no_policy_allows_foreign_script_or_frames(api: Api) -> None:
     for asked, answer in answers(api):
-        policy = policy_of(answer)
+        policy = parse_policy(answer)
         assert policy["default-src"] == ["'none'"], asked
         assert policy["base-uri"] == ["'none'"], asked
         assert policy["frame-ancestors"] == ["'none'"], asked
@@ -335,7 +335,7 @@ def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
 
 def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
     ada = api.token("ada\nFAKE LINE", "user")
-    expired = signed(CLAIMS | {"exp": from_now(hours=-1)})
+    expired = signed(CLAIMS | {"exp": time_from_now(hours=-1)})
     sign_in, form = "/dashboard/session", {"token": ada}
     known = "ada\nFAKE LINE"
     asked: list[tuple[Callable[[], Any], tuple[str, str, int, str | None, str | None]]] = [

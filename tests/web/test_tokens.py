@@ -31,10 +31,10 @@ from .test_auth import (
     OTHER_KEY,
     STATS,
     Provider,
-    from_now,
     outcome,
     pem,
     signed,
+    time_from_now,
 )
 
 Make = Callable[..., Api]
@@ -322,16 +322,16 @@ OURS = {"iss": "https://id", "aud": "jobmon"}
 @pytest.mark.parametrize(
     ("claims", "expected"),
     [
-        ({"exp": from_now(minutes=-1)}, EXPIRED),
+        ({"exp": time_from_now(minutes=-1)}, EXPIRED),
         ({"exp": 0}, EXPIRED),
         ({"exp": -(10**18)}, EXPIRED),
         (
-            {"exp": from_now(hours=-1), "nbf": from_now(hours=1)},
+            {"exp": time_from_now(hours=-1), "nbf": time_from_now(hours=1)},
             INVALID,
         ),  # nbf is checked first
-        ({"nbf": from_now(hours=1)}, INVALID),
-        ({"iat": from_now(hours=1)}, INVALID),
-        ({"iat": from_now(hours=1), "exp": FAR}, INVALID),
+        ({"nbf": time_from_now(hours=1)}, INVALID),
+        ({"iat": time_from_now(hours=1)}, INVALID),
+        ({"iat": time_from_now(hours=1), "exp": FAR}, INVALID),
         ({"nbf": "soon"}, INVALID),
         ({"iat": None}, INVALID),
         ({"iat": []}, INVALID),
@@ -546,20 +546,20 @@ def test_a_token_of_a_megabyte_is_refused_before_it_is_decoded(
 
 def test_clocks_may_differ_by_a_few_seconds(service: Make) -> None:
     for name, ahead in (("iat", 3), ("nbf", 3), ("exp", -3)):
-        claims = CLAIMS | {name: from_now(seconds=ahead)}
+        claims = CLAIMS | {name: time_from_now(seconds=ahead)}
         assert opened(service(), signed(claims)) == 200, name
         exact = opened(service(jwt_leeway_s=0), signed(claims))
         assert exact == (EXPIRED if name == "exp" else INVALID), name
     for name, ahead in (("iat", 60), ("nbf", 60), ("exp", -60)):
-        claims = CLAIMS | {name: from_now(seconds=ahead)}
+        claims = CLAIMS | {name: time_from_now(seconds=ahead)}
         assert opened(service(), signed(claims)) in (INVALID, EXPIRED), name
         assert opened(service(jwt_leeway_s=90), signed(claims)) == 200, name
 
 
 WRONG: list[tuple[str, str, str]] = [
-    ("clock", "token_expired", signed(CLAIMS | OURS | {"exp": from_now(minutes=-1)})),
-    ("clock", "token_invalid", signed(CLAIMS | {"nbf": from_now(hours=1)})),
-    ("clock", "token_invalid", signed(CLAIMS | {"iat": from_now(hours=1)})),
+    ("clock", "token_expired", signed(CLAIMS | OURS | {"exp": time_from_now(minutes=-1)})),
+    ("clock", "token_invalid", signed(CLAIMS | {"nbf": time_from_now(hours=1)})),
+    ("clock", "token_invalid", signed(CLAIMS | {"iat": time_from_now(hours=1)})),
     ("key", "token_invalid", signed(CLAIMS, "another secret of thirty-two bytes or more")),
     ("algorithm", "token_invalid", signed(CLAIMS, algorithm="HS384")),
     ("algorithm", "token_invalid", raw({"alg": "none"})),
