@@ -263,8 +263,8 @@ def _read_mapping(env: Env) -> dict[str, Any]:
     profile = load_profile(name or Settings.profile)
     has_attempts = profile.attempts_collection is not None
 
-    def if_used(check: Callable[[Any], Any], *, where: bool) -> Callable[[Any], Any]:
-        return check if where else _refuse_for_profile(profile.name)
+    def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return check if is_used else _refuse_for_profile(profile.name)
 
     known_fields = _check_fields(
         MAPPED_JOB_FIELDS,
@@ -279,19 +279,19 @@ def _read_mapping(env: Env) -> dict[str, Any]:
         "attempts_collection": env.str(
             "ATTEMPTS_COLLECTION",
             profile.attempts_collection or Settings.attempts_collection,
-            validate=if_used(_collection, where=has_attempts),
+            validate=allow_if(has_attempts, _collection),
         ),
         "job_fields": job_fields,
         "attempt_fields": _read_pairs(
             env,
             "ATTEMPT_FIELDS",
-            if_used(_check_fields(ATTEMPT_FIELDS, at_id=("jobId",)), where=has_attempts),
+            allow_if(has_attempts, _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))),
         ),
         "status_names": _read_pairs(
-            env, "STATUS_NAMES", if_used(_check_statuses(JobStatus), where=has_status)
+            env, "STATUS_NAMES", allow_if(has_status, _check_statuses(JobStatus))
         ),
         "attempt_status_names": _read_pairs(
-            env, "ATTEMPT_STATUS_NAMES", if_used(_check_statuses(AttemptStatus), where=has_attempts)
+            env, "ATTEMPT_STATUS_NAMES", allow_if(has_attempts, _check_statuses(AttemptStatus))
         ),
     }
 

@@ -132,7 +132,7 @@ class LiveStats:
         if not self._jobs.mapping.can_query("leaseExpiresAt"):
             if not self._is_any(JobStatus.LEASED, counts):
                 return 0
-            unknown["expired_leases"] = "no field of the documents has the end of a lease"
+            unknown["expired_leases"] = "the documents do not record when a lease ends"
             return None
         expired, unreadable = count({"$lt": now}), count({"$type": NOT_DATES})
         if unreadable:
@@ -148,9 +148,9 @@ class LiveStats:
 
     def _explain_unknown_age(self) -> str:
         if "createdAt" in self._jobs.mapping.unknown:
-            return "no field of the documents has when a job was created"
+            return "the documents do not record when a job was created"
         if not self._jobs.mapping.has_status:
-            return "the documents do not have since when a repeated job waits"
+            return "the documents do not record since when a repeated job has waited"
         return "createdAt of the queued jobs is not a date, or missing"
 
     def _count_waiting(
@@ -164,7 +164,7 @@ class LiveStats:
         if all_waiting == 0:
             return _Waiting(0, 0)
         if not self._jobs.mapping.can_query("nextRunAt"):
-            unknown |= dict.fromkeys(both, "no field of the documents has when a job is due")
+            unknown |= dict.fromkeys(both, "the documents do not record when a job is due")
             return _Waiting(None, None)
 
         def count(when: Document) -> CappedCount:
