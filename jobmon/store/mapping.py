@@ -147,8 +147,8 @@ class FieldMapping:
         translated: dict[str, int] = {}
         for name, order in keys:
             path = self._find_path(name)
-            if path is None and name == "type" and not self.alternatives:
-                continue  # one index in the order of the list serves all types
+            if path is None and name == "type" and (translated or not self.alternatives):
+                continue  # the type is compared in the jobs that the index finds
             if path is None or (name == "status" and self.derived is not None):
                 return None
             translated.setdefault(path, order)

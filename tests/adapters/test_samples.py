@@ -401,6 +401,8 @@ def test_no_list_reads_the_whole_collection(sample: Sample) -> None:
             sample.get("/admin/jobs/queue", status=status)
             sample.get("/admin/jobs/queue", type=kind)
             sample.get("/admin/jobs/queue", type=kind, status=status)
+        for owner in sample.case.owners:
+            sample.get("/admin/jobs/queue", owner=owner)
         sample.get("/admin/jobs/queue", sort="createdAt")
         sample.get(f"/jobs/{sample.listed()[0]['jobId']}")
     for entry in entries:
