@@ -44,7 +44,7 @@ class OverviewQuery:
         if name not in RANGES:
             raise invalid("range", f"One of {', '.join(RANGES)}.")
         if by.removeprefix("-") not in SORTS:
-            raise invalid("by", f"One of {', '.join(SORTS)}; with - before it, the largest first.")
+            raise invalid("by", f"One of {', '.join(SORTS)}; with a leading - in descending order.")
         only = request.args.get("only", "")
         if only not in ("", *TypeCondition):
             raise invalid("only", f"One of {', '.join(TypeCondition)}.")

@@ -1,7 +1,7 @@
 """Conditions of a profile: MongoDB queries that can also be evaluated as aggregation expressions.
 
-A rule of a status is a query. As an expression it computes the status of a document; what is left
-of it without expressions (`indexable`) finds, by an index, documents that may have the status.
+A rule of a status is a query. As an expression it computes the status of a document. The part of it
+that `indexable` returns finds, by an index, the documents that may have the status.
 """
 
 from collections.abc import Callable, Mapping
@@ -242,7 +242,7 @@ def _type_name(value: Any) -> str:
 
 
 def indexable(query: Query) -> Query:
-    """The part of a query that an index can serve; every document that matches all matches it."""
+    """The part of a query that an index can serve. It matches every document of the whole query."""
     found: Query = {}
     for name, condition in query.items():
         if name == "$and":
@@ -252,9 +252,7 @@ def indexable(query: Query) -> Query:
             parts = [indexable(each) for each in condition]
             if all(parts):
                 found[name] = parts
-        elif name not in ("$expr", "$nor") and not (
-            "$not" in str(condition) and has_now(condition)
-        ):
+        elif name not in ("$expr", "$nor") and not _is_negated_now(condition):
             found[name] = condition
     return found
 
@@ -264,7 +262,7 @@ def _is_negated_now(condition: Any) -> bool:
 
 
 def negation(query: Query) -> Query:
-    """What is certain of documents that do not match a query on one field; empty if nothing is."""
+    """A query that matches every document that a query on one field does not; empty if unknown."""
     if len(query) != 1:
         return {}
     ((name, condition),) = query.items()

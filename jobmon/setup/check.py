@@ -184,7 +184,11 @@ class DeploymentCheck:
             sample = Sample(watched, fields)
             if watched is self._connection.jobs:
                 self._has_updates = not sample.size or bool(sample.types("updatedAt"))
-            found = [*sample.absent(), *sample.odd_types(), *sample.unknown_statuses(statuses)]
+            found = [
+                *sample.find_absent(),
+                *sample.find_odd_types(),
+                *sample.find_unknown_statuses(statuses),
+            ]
             yield from found
             if sample.size and not found:
                 message = f"The newest {sample.size} of {sample.name} have all required fields."

@@ -78,7 +78,7 @@ ATTEMPT_FIELDS = (
 )
 
 
-def fields_of_jobs(settings: Settings, profile: Profile) -> tuple[Field, ...]:
+def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
     """The fields that jobs should have, by the profile."""
     if settings.profile == Settings.profile:
         return JOB_FIELDS
@@ -95,7 +95,7 @@ def expected_fields(
 ) -> list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]]:
     """Each collection, the fields that its documents should have, and the known statuses."""
     expected: list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]] = [
-        (connection.jobs, fields_of_jobs(settings, connection.profile), JobStatus)
+        (connection.jobs, required_job_fields(settings, connection.profile), JobStatus)
     ]
     if connection.attempts is not None:
         expected.append((connection.attempts, ATTEMPT_FIELDS, AttemptStatus))
@@ -122,7 +122,7 @@ def computed_fields(mapping: FieldMapping) -> list[str]:
     ]
 
 
-def paths_in_use(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
+def find_used_paths(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
     """The paths that occur in about 3,000 documents: the newest, the oldest and random ones.
 
     `error.code` also counts as used where `error` is null: it is null until something fails.
@@ -209,14 +209,14 @@ class Sample:
         types = [document["types"].get(field.name, "missing") for document in self._documents]
         return sum(kind in ("missing", "null", "undefined") for kind in types)
 
-    def _names_of_fields(self) -> list[str]:
+    def _list_field_names(self) -> list[str]:
         """The names of the documents' fields, the most frequent first."""
         names = Counter(name for document in self._documents for name in document["names"])
         return sorted(names, key=lambda name: (-names[name], name))
 
-    def absent(self) -> Iterator[Finding]:
+    def find_absent(self) -> Iterator[Finding]:
         """Fields that are missing in every document that should have them."""
-        names = set(self._names_of_fields())
+        names = set(self._list_field_names())
         for field in self._fields:
             expected = [
                 document
@@ -251,7 +251,7 @@ class Sample:
         if not missing:
             return None
         paths = [self._names.paths[field.name] for field in missing]
-        common = [printable(name) for name in self._names_of_fields()]
+        common = [printable(name) for name in self._list_field_names()]
         have = ", ".join(common[:_MAX_NAMES]) + (", …" if len(common) > _MAX_NAMES else "")
         example = ",".join(f"{field.name}=FIELD" for field in missing)
         return problem(
@@ -262,7 +262,7 @@ class Sample:
             f"JOBMON_{self._setting}={example}; docs/adapters.md has examples.",
         )
 
-    def odd_types(self) -> Iterator[Finding]:
+    def find_odd_types(self) -> Iterator[Finding]:
         """Fields with values of an unexpected type."""
         for field in self._fields:
             path = self._names.paths[field.name]
@@ -279,7 +279,7 @@ class Sample:
                     f"{listed} (of {self.size}). jobmon shows it, but cannot search by it.",
                 )
 
-    def unknown_statuses(self, known: type[StrEnum]) -> Iterator[Finding]:
+    def find_unknown_statuses(self, known: type[StrEnum]) -> Iterator[Finding]:
         """Statuses that are not in the contract."""
         found = Counter(
             document["status"] for document in self._documents if document["status"] is not None

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.settings import Settings
-from jobmon.setup.fields import paths_in_use
+from jobmon.setup.fields import find_used_paths
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import Index, required_indexes
 from jobmon.store.mapping import Document
@@ -168,7 +168,7 @@ def _unused_indexes(settings: Settings, connection: Connection, wanted: list[Ind
             and index.path is not None
             and not _is_certain(settings, index)
         }
-        in_use = paths_in_use(watched, candidates.values())
+        in_use = find_used_paths(watched, candidates.values())
         unused |= {name for name, path in candidates.items() if path not in in_use}
     return unused
 

@@ -273,7 +273,7 @@ def test_check_reports_missing_fields_and_the_consequences(
     assert job_id.remedy == "If that is it, set JOBMON_JOB_FIELDS=jobId=job_id."
     assert {finding.level for finding in others} == {Level.WARNING}
     names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in others}
-    # Nothing has ended or failed; `attempts` in the job stands for attemptCount.
+    # Nothing has ended or failed; `attempts` in the job is used as attemptCount.
     expected = {"type", "updatedAt", "createdBy", "payload", "priority", "nextRunAt", "maxAttempts"}
     assert names == expected | {"leasedBy", "leaseExpiresAt"}
     assert "with status leased has leasedBy" in str(others)

@@ -161,7 +161,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
     }
     assert "no document in the samples has lastError.code" in result.output
     assert "There is no collection" in result.output  # of attempts
-    # One document of many is enough, be it the oldest, and a field that is null until then.
+    # One document with a field is enough, even the oldest one; so is a parent field that is null.
     shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
     made = outcomes(init(database_uri(mongod, shop)))
     created = {index for index, outcome in made.items() if outcome == "created"}

@@ -43,7 +43,7 @@ def test_remove_drops_only_what_init_created(
     assert init(database_uri(mongod, shop), *USERS).exit_code == 0
     with_ours = made(mongo, shop)
     assert with_ours["users"] == ["collector", "reader", "worker"]
-    # An index of others that was made afterwards, under a name of theirs.
+    # Another program creates an index later, under its own name.
     shop.jobs.create_index([("payload.to", 1)], name="by_address")
     preview = init(database_uri(mongod, shop), "--remove", "--dry-run")
     assert preview.exit_code == 0, preview.output

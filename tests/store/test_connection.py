@@ -53,7 +53,7 @@ def test_a_refused_sign_in_is_not_an_outage(
         assert refused.value.code == AUTHENTICATION_FAILED
         return str(refused.value)
 
-    # Between two looks of the driver's monitor the server counts as unknown.
+    # Between two checks of the driver's monitor the server counts as unknown.
     eventually(lambda: "the sign-in was refused" in refusal())
     connection.close()
 
@@ -179,8 +179,8 @@ def use_host_name(mongod: Mongod, database: str) -> tuple[str, str]:
     )
 
 
-# What a name server may answer instead of the way to the database, with a TXT record's options.
-NO_WAY = {
+# Wrong answers of a name server for the host of the database, each with the TXT record's options.
+WRONG_ANSWERS = {
     "silence": ("silence", ""),
     "no such name": ("no such name", ""),
     "a host elsewhere": ("0 0 27017 db.example.org.", ""),
@@ -189,7 +189,7 @@ NO_WAY = {
 }
 
 
-@pytest.mark.parametrize("case", NO_WAY)
+@pytest.mark.parametrize("case", WRONG_ANSWERS)
 def test_an_unresolved_host_name_is_an_outage_that_ends(
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
@@ -200,7 +200,7 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
 ) -> None:
     database.jobs.insert_one({"jobId": "there", "status": "queued"})
     uri, way = use_host_name(mongod, database.name)
-    names.answer, names.options = NO_WAY[case]
+    names.answer, names.options = WRONG_ANSWERS[case]
     app = create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300))
     api = Api(app)
     try:

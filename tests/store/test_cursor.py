@@ -98,7 +98,7 @@ UNSORTED = {
 SORTS = ("-createdAt", "createdAt")
 IDS = ["b", "a", 1, 2.5, -1, True, {"n": 1}, Binary(b"id", 5), NOW, Decimal128("1.25")]
 IDS += [math.nan, MinKey(), MaxKey(), Timestamp(1, 1), Code("f()"), None, "y" * 5_000]
-# As no driver writes them: decoded, they are something else.
+# Values that no driver writes. Decoded, they differ from the stored ones.
 RAW = [
     Value(0x0C, text("users").data + ObjectId().binary),  # a DBPointer
     text("symbol", 0x0E),
@@ -436,7 +436,7 @@ def test_a_forged_cursor_cannot_carry_an_operator(
     for hostile in ({"$gt": ""}, {"$literal": 1}, Code("sleep(1000)")):
         cursor = Cursor(created_at=hostile, id=hostile, page=1).encode()
         assert real_api.get_as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
-    # As a text it has a place in the list; as a field, it would find more or fail.
+    # Compared as a text; if it were read as the name of a field, other jobs would be found.
     for oldest_first, beyond in ((True, ["job-1", "job-0"]), (False, [])):
         cursor = Cursor(
             created_at="$createdAt", id="$_id", page=1, oldest_first=oldest_first

@@ -146,7 +146,7 @@ def test_index_keys_are_translated_or_none() -> None:
         ("kind", 1),
         ("_id", -1),
     ]
-    # By itself _id has an index that is always there, and upwards.
+    # _id alone always has an index, which is ascending.
     assert BY_ID.translate_keys([("createdAt", -1), ("_id", -1)]) == [("_id", 1)]
     assert BY_ID.translate_keys([("jobId", 1)]) == [("_id", 1)]
     assert BY_ID.translate_order([("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]) == [
