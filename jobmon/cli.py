@@ -1,4 +1,4 @@
-"""The `jobmon` command."""
+"""The `jobmon` command: its subcommands and their options."""
 
 import json
 import logging

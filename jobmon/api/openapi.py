@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the blueprints' declarations.
+"""Makes the OpenAPI document from the declarations of the blueprints.
 
 The `access` of a `Routes` blueprint both guards its routes and documents them.
 """

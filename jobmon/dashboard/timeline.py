@@ -78,7 +78,7 @@ def _list_past(job: JobView) -> Iterator[TimelineStep]:
             status=_COLOURS.get(status, status),
             note=f"{status or 'unknown'} on {attempt.worker or 'an unnamed worker'}",
             wait_ms=_measure_ms(before, attempt.started_at) if wait_ms is None else wait_ms,
-            # The clocks of writers differ: an attempt never took less than no time.
+            # The clocks of writers differ, but a duration is never negative.
             run_ms=None if attempt.run_ms is None else max(0, attempt.run_ms),
             error=attempt.error,
         )
@@ -122,7 +122,7 @@ _FINAL_NAMES: dict[str, str] = {
     JobStatus.DLQ.value: "Dead",
     JobStatus.CANCELLED.value: "Cancelled",
 }
-# The job's status whose colour an attempt's status has.
+# Status of an attempt -> status of a job with the same colour.
 _COLOURS: dict[str, str] = {
     AttemptStatus.RUNNING.value: "leased",
     AttemptStatus.EXPIRED.value: "failed",

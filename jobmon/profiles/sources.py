@@ -78,7 +78,7 @@ class SourceContext:
 def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     """The source that a profile describes; ProfileMistakeError."""
     if isinstance(spec, str):
-        return _path(spec, context)
+        return _make_path_source(spec, context)
     kinds = [kind for kind in KINDS if kind in spec] or (["path"] if "path" in spec else [])
     if len(kinds) != 1:
         raise ProfileMistakeError(at, f"needs exactly one of path, {', '.join(KINDS)}")
@@ -87,11 +87,11 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
         raise ProfileMistakeError((*at, "path"), f"not used with {kind}")
     source = _PARSERS[kind](spec, context, at)
     if "join" in spec:
-        source = _joined(source, spec["join"])
+        source = _join_elements(source, spec["join"])
     if "plus" in spec:
-        source = _plus(source, spec["plus"], context, (*at, "plus"))
+        source = _add_amount(source, spec["plus"], context, (*at, "plus"))
     if "when" in spec:
-        source = _conditional(source, spec["when"], context, (*at, "when"))
+        source = _add_condition(source, spec["when"], context, (*at, "when"))
     return replace(source, only_in=tuple(spec.get("only_in", ())))
 
 
@@ -143,7 +143,7 @@ def parse_duration(text: str, at: KeyPath) -> timedelta:
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
 
 
-def _path(path: str, context: SourceContext) -> Source:
+def _make_path_source(path: str, context: SourceContext) -> Source:
     reading = context.reading(path)
     return Source(
         read=lambda document: parse_date(value_at(document, path), reading),
@@ -155,7 +155,7 @@ def _path(path: str, context: SourceContext) -> Source:
 
 
 def _parse_path(spec: Any, context: SourceContext, _: KeyPath) -> Source:
-    return _path(spec["path"], context)
+    return _make_path_source(spec["path"], context)
 
 
 def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
@@ -284,7 +284,7 @@ _PARSERS = {
 }
 
 
-def _joined(source: Source, separator: str) -> Source:
+def _join_elements(source: Source, separator: str) -> Source:
     def read(document: Document) -> Any:
         value = source.read(document)
         if not isinstance(value, list | tuple):
@@ -296,7 +296,7 @@ def _joined(source: Source, separator: str) -> Source:
     return Source(read=read, inputs=source.inputs, computed=source.computed)
 
 
-def _plus(source: Source, plus: Any, context: SourceContext, at: KeyPath) -> Source:
+def _add_amount(source: Source, plus: Any, context: SourceContext, at: KeyPath) -> Source:
     plus = constant_value(plus, context.constants, at)
     amount: Any = parse_duration(plus, at) if isinstance(plus, str) else plus
     is_date = isinstance(amount, timedelta)
@@ -317,7 +317,7 @@ def _plus(source: Source, plus: Any, context: SourceContext, at: KeyPath) -> Sou
     return replace(changed, offset=amount) if is_date else replace(changed, path=None)
 
 
-def _conditional(source: Source, when: Any, context: SourceContext, at: KeyPath) -> Source:
+def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPath) -> Source:
     """The source where a condition is true, else null. The database evaluates the condition."""
     if context.base:
         raise ProfileMistakeError(at, "not possible for an element of an array")

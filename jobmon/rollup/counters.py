@@ -1,4 +1,4 @@
-"""Running totals of activity for Prometheus: they never fall and are the same for every reader.
+"""Keeps totals of activity for Prometheus, which never fall and are the same for every reader.
 
 One document holds them. `closed` is the sum of all hours before `openSince`, which are not counted
 again. The hours since then, one or two, are read anew at each update, so a total is always a sum of

@@ -1,1 +1,1 @@
-"""Setting jobmon up: `jobmon init` prepares a deployment, `jobmon check` examines one."""
+"""`jobmon init` and `jobmon check`: prepare a deployment for jobmon, and find what is missing."""

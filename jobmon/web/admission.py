@@ -1,4 +1,4 @@
-"""503 `overloaded` for requests that a process cannot start soon.
+"""Limits concurrent requests: 503 `overloaded` for one that a process cannot start soon.
 
 A process works on `JOBMON_THREADS` requests at a time. `MAX_WAITING` more wait for up to two
 seconds, because a burst is no overload; any further request is refused. A refusal needs no database

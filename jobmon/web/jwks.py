@@ -1,4 +1,4 @@
-"""An identity provider's keys (JWKS): fetched in a thread, cached, and bounded in time and size.
+"""Fetches an identity provider's keys (JWKS) in a thread, and caches them.
 
 A provider that is slow, sends byte by byte or is away never delays a token whose key is cached.
 """

@@ -1,4 +1,4 @@
-"""429 with Retry-After for callers that send too many requests; off by default.
+"""Limits the rate of requests: 429 with Retry-After for too many; off by default.
 
 `JOBMON_RATE_LIMIT` limits the requests of each token's owner, after the token was checked.
 `JOBMON_RATE_LIMIT_PER_ADDRESS` limits those of each address before that, so it also slows down the

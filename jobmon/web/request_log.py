@@ -1,4 +1,4 @@
-"""One line in the log for each request, and the request's id.
+"""Logs one line for each request, and gives each request an id.
 
 The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new one. The answer has
 it, every line that the request logs, and every query, as its `comment` in MongoDB.
