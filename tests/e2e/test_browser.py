@@ -360,6 +360,8 @@ def test_owner_sees_only_their_own_jobs(visit: Visits, stack: Stack, kind: str) 
     page.goto(f"{stack.url}/dashboard/jobs")
     expect(page.get_by_role("heading", level=1)).to_have_text("Not allowed")
     page.locator("main").get_by_role("link", name="My jobs").click()
+    expect(page).to_have_url(f"{stack.url}/dashboard/my")
+    expect(page.locator(".row-link")).to_have_count(1)
     assert ids(page) == [mine]
 
 
