@@ -19,6 +19,8 @@ from jobmon.rollup.collector import collecting
 from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError
 from jobmon.setup.check import check_deployment
+from jobmon.setup.discover import discover
+from jobmon.setup.discovery_report import describe_discovery, write_files
 from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
 from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
 from jobmon.setup.removal import remove, script_removal
@@ -206,10 +208,22 @@ def workload(mongo_uri: str) -> None:
 @main.command()
 @click.option(
     "--mongo-uri",
-    required=True,
     envvar="JOBMON_ADMIN_MONGO_URI",
     show_envvar=True,
-    help="The watched database, with a user who may write to it.",
+    help="The watched database, with a user who may write to it.  [required]",
+)
+@click.option(
+    "--discover",
+    "discovers",
+    is_flag=True,
+    help="Only read: list the collections that look like queues, with a profile for each.",
+)
+@click.option(
+    "--write",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --discover: write the profiles and settings to files; existing ones are kept.",
 )
 @click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
 @click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
@@ -260,7 +274,9 @@ def workload(mongo_uri: str) -> None:
 @click.option("--state-db", default="jobmon_state", envvar="JOBMON_STATE_DB", show_default=True)
 def init(
     *,
-    mongo_uri: str,
+    mongo_uri: str | None,
+    discovers: bool,
+    folder: Path | None,
     jobs: str | None,
     attempts: str | None,
     replica_set: str | None,
@@ -283,6 +299,13 @@ def init(
     rights are kept, so you can run it again at any time. If the documents do not match the
     settings, it stops before it creates anything.
     """
+    if discovers:
+        _discover(mongo_uri, {rollup_db, state_db}, jobs, folder)
+        return
+    if folder is not None:
+        raise click.UsageError("--write needs --discover.")
+    if mongo_uri is None:
+        raise click.UsageError("Missing option '--mongo-uri' (env var: 'JOBMON_ADMIN_MONGO_URI').")
     if reader and reader == collector:
         raise click.UsageError("--reader and --collector need two names.")
     users = [
@@ -327,6 +350,23 @@ def init(
         levels = [_print_finding(error.finding, err=as_script)]
     if Level.PROBLEM in levels:
         sys.exit(1)
+
+
+def _discover(mongo_uri: str | None, own: set[str], only: str | None, folder: Path | None) -> None:
+    """Print the queues of a deployment; with `folder`, also write their files."""
+    source = "JOBMON_ADMIN_MONGO_URI" if mongo_uri else "JOBMON_MONGO_URI"
+    uri = mongo_uri or os.environ.get("JOBMON_MONGO_URI")
+    if not uri:
+        raise click.UsageError("--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI.")
+    try:
+        found = discover(uri, source, own, only)
+        click.echo("\n".join(describe_discovery(found)))
+        if folder is not None:
+            click.echo("")
+            for line in write_files(found, folder):
+                click.echo(line)
+    except SetupError as error:
+        sys.exit(_print_finding(error.finding) is Level.PROBLEM)
 
 
 def _end_with_failure() -> None:

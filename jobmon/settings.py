@@ -64,8 +64,8 @@ _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 
 
-def _check_mongo_uri(value: str) -> None:
-    # The value may hold a password, so no message repeats any of it.
+def check_mongo_uri(value: str) -> None:
+    """ValidationError if it is no connection string; the message repeats no part of it."""
     if value.startswith("mongodb+srv://"):
         # The driver's parser queries the DNS, which may be unavailable while the service starts.
         if not _SRV_ADDRESS.fullmatch(value):
@@ -166,7 +166,7 @@ class Settings:
         settings = Settings(mongo_uri="mongodb://db/shop", jwt_secret_key=secret)
     """
 
-    mongo_uri: str = _setting(Env.str, secret=True, validate=_check_mongo_uri)
+    mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
     # What the watched documents look like: `_read_mapping` checks these together.
     profile: str = "jobmon"
     jobs_collection: str = "jobs"
@@ -176,7 +176,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     # jobmon's own databases
-    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=_check_mongo_uri)
+    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
     state_db: str = _setting(Env.str, "jobmon_state", validate=_database)
     collector: bool = _setting(Env.bool, False)
@@ -245,7 +245,7 @@ class Settings:
         secret that is too short is refused too, because the web service would not start with it.
         """
         try:
-            _check_mongo_uri(mongo_uri)
+            check_mongo_uri(mongo_uri)
         except ValidationError as error:
             raise SettingsError(f"{source}: {error.messages[0]}") from None
         env = Env(eager=False)

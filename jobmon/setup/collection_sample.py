@@ -1,0 +1,220 @@
+"""A sample of a collection's documents: which fields they have, of which types, with which words.
+
+It never keeps a document, nor a text that is long or one of many.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from bson import DatetimeMS, ObjectId
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import OperationFailure
+
+from jobmon.profiles.schema import profile_schema
+from jobmon.store.decoding import decode
+from jobmon.store.labels import label
+from jobmon.store.mapping import Document
+
+HALF_SAMPLE = 100  # of the newest documents, and of random ones
+_MAX_TIME_MS = 1_500
+_MAX_BYTES = 8 * 1_024 * 1_024
+_MAX_PATHS = 300  # documents whose keys are ids have more
+_MAX_DEPTH = 3
+MAX_WORDS = 40
+_MAX_WORD_LENGTH = 40
+_PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
+# The only form of dates in texts that can be searched by.
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+# Numbers of these sizes are dates between 2001 and 2100, if the field's name is a date's.
+_FIRST, _LAST = 978_307_200, 4_102_444_800
+_PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
+
+
+@dataclass
+class SampledField:
+    """What the documents of a sample have at a path.
+
+    `present`: how many have it; `documents`: how many have a value that is not null. `types`: how
+    many of each BSON type. `forms`: how many values are dates, by their reading (`date`, `iso`,
+    `seconds`, …). `words`: the labels of the values with their counts, None once they are too many
+    or too long. `keys`: those of documents, also of the documents in an array.
+    """
+
+    path: str
+    present: int = 0
+    documents: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+    forms: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] | None = field(default_factory=Counter)
+    distinct: set[int] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)
+
+    @property
+    def date_form(self) -> str | None:
+        """The reading of the dates here; None if some of the values are no dates."""
+        found = [form for form, count in self.forms.items() if count == self.documents]
+        return found[0] if found and self.documents else None
+
+    def has_only(self, *types: str) -> bool:
+        """Whether every value has one of these types."""
+        return bool(self.documents) and set(self.types) <= set(types)
+
+    def add(self, value: Any) -> None:
+        """Count a value."""
+        self.documents += 1
+        self.types[type_name(value)] += 1
+        for form in _date_forms(value):
+            self.forms[form] += 1
+        for element in value if isinstance(value, list) else [value]:
+            if isinstance(element, Mapping):
+                self.keys |= set(list(element)[:MAX_WORDS])
+        if isinstance(value, str | bool | int):
+            self.distinct.add(hash(value))
+            self._count_word(value)
+        else:
+            self.words = None
+
+    def _count_word(self, value: Any) -> None:
+        if self.words is None:
+            return
+        word = label(value)
+        self.words[word] += 1
+        if len(word) > _MAX_WORD_LENGTH or len(self.words) > MAX_WORDS:
+            self.words = None
+
+
+@dataclass
+class CollectionSample:
+    """The fields of a sample of a collection, by path."""
+
+    database: str
+    collection: str
+    documents: int = 0
+    fields: dict[str, SampledField] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`database.collection`."""
+        return f"{self.database}.{self.collection}"
+
+    @property
+    def top_level(self) -> set[str]:
+        """The names of the fields of any document."""
+        return {path for path in self.fields if "." not in path}
+
+    def share(self, path: str) -> float:
+        """The share of the documents that have a value at a path that is not null."""
+        found = self.fields.get(path)
+        return found.documents / self.documents if found and self.documents else 0.0
+
+    def add(self, document: Mapping[str, Any]) -> None:
+        """Count the fields of a document."""
+        self.documents += 1
+        for path, value in _walk(document, "", 1):
+            found = self.fields.get(path)
+            if found is None:
+                if len(self.fields) >= _MAX_PATHS:
+                    continue
+                found = self.fields[path] = SampledField(path)
+            found.present += 1
+            if value is not None:
+                found.add(value)
+
+
+def read_sample(
+    database: Database[Document], collection: str, query: Document | None = None
+) -> CollectionSample:
+    """A sample of the newest and of random documents that match; OperationFailure if refused."""
+    sample = CollectionSample(database.name, collection)
+    options = CodecOptions(document_class=RawBSONDocument)
+    raw = database[collection].with_options(codec_options=options)
+    seen: set[str] = set()
+    for document in _read_documents(raw, query or {}):
+        key = repr(document.get("_id"))
+        if key not in seen:
+            seen.add(key)
+            sample.add(document)
+    return sample
+
+
+def type_name(value: Any) -> str:
+    """The name of a value's BSON type; `number` for all numbers."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case datetime() | DatetimeMS():
+            return "date"
+        case ObjectId():
+            return "objectId"
+        case list():
+            return "array"
+        case Mapping():
+            return "object"
+        case _:
+            return type(value).__name__
+
+
+def is_usable_path(path: str) -> bool:
+    """Whether a profile can name this path."""
+    return path.isprintable() and re.search(_PATH_PATTERN, path) is not None
+
+
+def _read_documents(collection: Collection[RawBSONDocument], query: Document) -> Iterator[Document]:
+    limits: dict[str, Any] = {"maxTimeMS": _MAX_TIME_MS, "batchSize": 20}
+    newest = collection.find(
+        query, sort=[("_id", -1)], limit=HALF_SAMPLE, max_time_ms=_MAX_TIME_MS, batch_size=20
+    )
+    with newest:
+        yield from _take(newest)
+    stages = [{"$match": query}, {"$sample": {"size": HALF_SAMPLE}}]
+    # A time limit, or a document that was deleted meanwhile: the newest ones have to do.
+    with suppress(OperationFailure), collection.aggregate(stages[not query :], **limits) as random:
+        yield from _take(random)
+
+
+def _take(documents: Iterable[RawBSONDocument]) -> Iterator[Document]:
+    """Documents until they are too large together."""
+    size = 0
+    for document in documents:
+        yield decode(bytes(document.raw))
+        size += len(document.raw)
+        if size > _MAX_BYTES:
+            return
+
+
+def _walk(document: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        path = f"{prefix}{name}"
+        if "." in name or not is_usable_path(path):
+            continue
+        yield path, value
+        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            yield from _walk(value, f"{path}.", depth + 1)
+
+
+def _date_forms(value: Any) -> Iterator[str]:
+    match value:
+        case bool():
+            return
+        case datetime() | DatetimeMS():
+            yield "date"
+        case str() if _ISO.fullmatch(value):
+            yield "iso"
+        case int() | float():
+            for form, factor in _PER_SECOND.items():
+                if _FIRST * factor <= value <= _LAST * factor:
+                    yield form

@@ -1,0 +1,221 @@
+"""`jobmon init --discover`: finds the collections of a deployment that are job queues.
+
+It only reads: names of databases and collections, and samples of documents. What it prints of
+them are the names and types of fields, statuses, and up to ten jobs without their payloads.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+from bson.codec_options import CodecOptions
+from marshmallow import ValidationError
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import ExecutionTimeout, OperationFailure
+
+from jobmon.profiles import ProfileError
+from jobmon.redaction.redactor import Redactor
+from jobmon.settings import Settings, SettingsError, check_mongo_uri
+from jobmon.setup.collection_sample import CollectionSample, read_sample
+from jobmon.setup.deployment import admin_client
+from jobmon.setup.discovery_report import Candidate, Discovery, has_user, strip_uri
+from jobmon.setup.findings import SetupError, printable, refused_setting
+from jobmon.setup.proposal import Proposal, propose
+from jobmon.setup.recognition import Certainty, Recognition, recognize
+from jobmon.store.connection import DEFAULT_DATABASE
+from jobmon.store.decoding import Decoded
+from jobmon.store.failures import UNAUTHORIZED
+from jobmon.store.labels import label
+from jobmon.store.mapping import Document
+from jobmon.store.profiles import Profile
+from jobmon.store.read_collection import ReadCollection
+
+MAX_DATABASES, MAX_COLLECTIONS = 50, 200
+_MAX_SECONDS = 60.0
+_SHOWN_JOBS = 10
+_SHOWN_FIELDS = ("jobId", "type", "status", "createdAt", "attemptCount")
+_TITLES = ("id", "type", "status", "created", "attempts")
+_UNKNOWN = "-"
+_MAX_TIME_MS = 5_000
+
+
+def discover(uri: str, source: str, own: set[str], only: str | None = None) -> Discovery:
+    """Search the deployment of a connection string for queues; SetupError if it cannot be read.
+
+    `source`: the setting that has the connection string. `own`: jobmon's own databases. `only`: the
+    name of the only collection to look at.
+    """
+    try:
+        check_mongo_uri(uri)
+    except ValidationError as error:
+        wrong = SettingsError(f"{source}: {error.messages[0]}")
+        raise SetupError(refused_setting(wrong)) from None
+    with admin_client(Settings(mongo_uri=uri)) as client:
+        return _Search(uri, client, own).run(only)
+
+
+class _Search:
+    def __init__(self, uri: str, client: MongoClient[Document], own: set[str]) -> None:
+        self._uri = uri
+        self._own = own | {"admin", "config", "local"}
+        self._client = client
+        self._limits: list[str] = []
+        self._deadline = monotonic() + _MAX_SECONDS
+
+    def run(self, only: str | None) -> Discovery:
+        candidates: list[Candidate] = []
+        others: list[tuple[str, str]] = []
+        searched = 0
+        attempts: set[tuple[str, str]] = set()
+        for database, name in self._list_collections(only):
+            if monotonic() > self._deadline:
+                self._limits.append(f"the search ended after {_MAX_SECONDS:.0f} s")
+                break
+            try:
+                sample = read_sample(database, name)
+            except ExecutionTimeout:
+                self._limits.append(f"{database.name}.{name} did not answer in time")
+                continue
+            except OperationFailure:
+                self._limits.append(f"this user may not read {database.name}.{name}")
+                continue
+            searched += 1
+            found = self._judge(database, sample, attempts) if sample.documents else None
+            if isinstance(found, Candidate):
+                candidates.append(found)
+            elif found:
+                others.append((sample.name, found))
+        order = list(Certainty)
+        kept = [each for each in candidates if not _is_attempts(each, attempts)]
+        return Discovery(
+            searched=searched,
+            candidates=tuple(sorted(kept, key=lambda each: order.index(each.certainty))),
+            others=tuple(others),
+            limits=tuple(self._limits),
+        )
+
+    def _list_collections(self, only: str | None) -> Iterator[tuple[Database[Document], str]]:
+        """The collections to look at, those of the database in the connection string first."""
+        default = self._client.get_default_database(DEFAULT_DATABASE).name
+        try:
+            names = set(self._client.list_database_names())
+        except OperationFailure as error:
+            status = self._client.admin.command("connectionStatus")["authInfo"]
+            if error.code != UNAUTHORIZED or not status["authenticatedUsers"]:
+                raise
+            names = {default}
+            self._limits.append(f"this user may not list databases: only {default} is searched")
+        databases = sorted(names - self._own, key=lambda name: (name != default, name))
+        if len(databases) > MAX_DATABASES:
+            self._limits.append(f"only {MAX_DATABASES} of {len(databases)} databases are searched")
+        listed = 0
+        for name in databases[:MAX_DATABASES]:
+            database = self._client[name]
+            try:
+                found = database.list_collections(nameOnly=True, authorizedCollections=True)
+                collections = sorted(each["name"] for each in found if each["type"] == "collection")
+            except OperationFailure:
+                self._limits.append(f"this user may not list the collections of {name}")
+                continue
+            for collection in collections:
+                if collection.startswith("system.") or only not in (None, collection):
+                    continue
+                if listed == MAX_COLLECTIONS:
+                    self._limits.append(f"only {MAX_COLLECTIONS} collections are searched")
+                    return
+                listed += 1
+                yield database, collection
+
+    def _judge(
+        self, database: Database[Document], sample: CollectionSample, attempts: set[tuple[str, str]]
+    ) -> Candidate | str | None:
+        """The queue in a collection, or why it is none although it has a sign of one."""
+        resample = partial(read_sample, database, sample.collection)
+        try:
+            recognition = recognize(sample, resample)
+        except OperationFailure:
+            recognition = None
+        proposal = None
+        if recognition is None or recognition.certainty is Certainty.POSSIBLE:
+            proposal = propose(sample, resample)
+        if recognition is not None and not _is_surer(proposal, recognition):
+            if recognition.attempts_collection is not None:
+                attempts.add((sample.database, recognition.attempts_collection))
+            candidate = Candidate(
+                sample=sample,
+                certainty=recognition.certainty,
+                reasons=recognition.reasons,
+                profile=recognition.profile,
+            )
+            return self._complete(candidate)
+        if proposal is None:
+            return None
+        if proposal.certainty is None:
+            return proposal.reasons[0]
+        candidate = Candidate(
+            sample=sample,
+            certainty=proposal.certainty,
+            reasons=tuple(proposal.reasons),
+            doubts=tuple(proposal.doubts),
+            text=proposal.profile,
+        )
+        if proposal.profile is None:
+            return candidate
+        return self._complete(replace(candidate, profile=f"./{candidate.stem}.toml"))
+
+    def _complete(self, candidate: Candidate) -> Candidate:
+        """The candidate with its jobs as jobmon shows them, and with its settings."""
+        jobs: tuple[tuple[str, ...], ...] = ()
+        try:
+            jobs = tuple(self._preview(candidate))
+        except ProfileError as error:  # of a name that a profile cannot have
+            doubt = f"a profile for it has to be written by hand: {error}"
+            return replace(
+                candidate, certainty=Certainty.POSSIBLE, profile=None, text=None, doubts=(doubt,)
+            )
+        except OperationFailure:
+            self._limits.append(f"the jobs of {candidate.sample.name} could not be read in time")
+        uri = strip_uri(self._uri, candidate.sample.database)
+        return replace(candidate, jobs=jobs, uri=uri, needs_user=has_user(self._uri))
+
+    def _preview(self, candidate: Candidate) -> Iterator[tuple[str, ...]]:
+        """The newest jobs by `_id`, with only the fields that are shown."""
+        sample = candidate.sample
+        options = CodecOptions(document_class=Decoded)
+        collection = self._client[sample.database][sample.collection].with_options(options)
+        mapping = _load_mapping(candidate).jobs
+        jobs = ReadCollection(lambda: collection, mapping, _MAX_TIME_MS)
+        found = jobs.find({}, _SHOWN_FIELDS, order=[("_id", -1)], limit=_SHOWN_JOBS)
+        redactor = Redactor()
+        yield _TITLES
+        for job in found:
+            values = [job.get(name) for name in _SHOWN_FIELDS]
+            texts = [_UNKNOWN if value is None else label(value) for value in values]
+            yield tuple(printable(str(redactor.redact(text))) for text in texts)
+
+
+def _is_surer(proposal: Proposal | None, recognition: Recognition) -> bool:
+    """Whether the collection's own names fit better than those of a shipped profile."""
+    order = list(Certainty)
+    if proposal is None or proposal.certainty is None or proposal.profile is None:
+        return False
+    return order.index(proposal.certainty) < order.index(recognition.certainty)
+
+
+def _is_attempts(candidate: Candidate, attempts: set[tuple[str, str]]) -> bool:
+    return (candidate.sample.database, candidate.sample.collection) in attempts
+
+
+def _load_mapping(candidate: Candidate) -> Profile:
+    name = str(candidate.profile)
+    settings = Settings(mongo_uri="", jobs_collection=candidate.sample.collection, profile=name)
+    if candidate.text is None:
+        return Profile.from_settings(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "proposed.toml"
+        path.write_text(candidate.text, encoding="utf-8")
+        return Profile.from_settings(replace(settings, profile=str(path)))

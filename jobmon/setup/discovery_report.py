@@ -1,0 +1,187 @@
+"""Prints what `jobmon init --discover` found, and writes it to files."""
+
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
+
+from jobmon.setup.collection_sample import CollectionSample
+from jobmon.setup.findings import SetupError, count, problem, split_uri
+from jobmon.setup.recognition import Certainty
+
+_SHOWN_OTHERS = 20
+_CERTAINTIES = {
+    Certainty.CERTAIN: "certainly a queue",
+    Certainty.PROBABLE: "probably a queue",
+    Certainty.POSSIBLE: "possibly a queue",
+}
+# Options of a connection string that another user needs as well, and that hold no secret.
+_KEPT_OPTIONS = ("replicaset", "authsource", "tls", "ssl", "directconnection", "readpreference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A collection that is or may be a queue.
+
+    `profile`: the value of JOBMON_PROFILE, None if it cannot be watched yet. `text`: the profile's
+    file, None for a shipped one. `uri`: the connection string for the settings, without its user;
+    `needs_user`: whether it had one. `jobs`: the rows of the preview, the titles first.
+    """
+
+    sample: CollectionSample
+    certainty: Certainty
+    reasons: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+    profile: str | None = None
+    text: str | None = None
+    uri: str = ""
+    needs_user: bool = False
+    jobs: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The name of its files, without the suffix."""
+        return re.sub(r"[^\w-]+", "-", self.sample.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """What was found: the surest queues first; `others` have some signs of a queue, but are none.
+
+    `limits`: what was not looked at, and why.
+    """
+
+    searched: int
+    candidates: tuple[Candidate, ...]
+    others: tuple[tuple[str, str], ...]
+    limits: tuple[str, ...]
+
+
+def describe_discovery(discovery: Discovery) -> Iterator[str]:
+    """The lines to print: each queue with its reasons, its files and its jobs, then the others."""
+    queues = count(len(discovery.candidates), "possible queue")
+    searched = count(discovery.searched, "collection")
+    yield f"{searched} searched, {queues} found. Nothing was written to MongoDB."
+    for candidate in discovery.candidates:
+        yield from ("", *_describe(candidate))
+    if discovery.others:
+        yield from ("", "No queues, although they have a sign of one:")
+        shown = discovery.others[:_SHOWN_OTHERS]
+        yield from (f"  {name}: {reason}" for name, reason in shown)
+        if len(discovery.others) > len(shown):
+            yield f"  and {len(discovery.others) - len(shown)} more"
+    if discovery.limits:
+        yield from ("", "Not searched:", *(f"  {limit}" for limit in discovery.limits))
+
+
+def write_files(discovery: Discovery, folder: Path) -> Iterator[str]:
+    """Write the profile and the settings of each queue; a line for each file.
+
+    Existing files are kept. Only their owner can read the settings, which get a new
+    JOBMON_JWT_SECRET_KEY. What is only possibly a queue gets no files.
+    """
+    folder = folder.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused_file(folder, error) from None
+    for candidate in discovery.candidates:
+        if candidate.profile is None or candidate.certainty is Certainty.POSSIBLE:
+            yield f"{candidate.sample.name} is only possibly a queue: no file was written for it."
+            continue
+        settings = folder / f"{candidate.stem}.env"
+        if candidate.text is not None:
+            yield _write_file(folder / f"{candidate.stem}.toml", candidate.text)
+        text = _format_settings(candidate, str(folder), secrets.token_urlsafe(32))
+        run = f"set -a; . {shlex.quote(str(settings))}; jobmon run"
+        yield f"{_write_file(settings, text)} To see the queue: {run}"
+
+
+def _write_file(path: Path, text: str) -> str:
+    try:
+        with open(path, "x", encoding="utf-8", opener=_open_private) as file:
+            file.write(text)
+    except FileExistsError:
+        return f"{path} exists and was kept."
+    except OSError as error:
+        raise _refused_file(path, error) from None
+    return f"{path} was written."
+
+
+def _refused_file(path: Path, error: OSError) -> SetupError:
+    where = f"{path} cannot be written: {error.strerror}."
+    return SetupError(problem("files", where, remedy="Choose another folder."))
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _describe(candidate: Candidate) -> Iterator[str]:
+    what = f"with the profile {candidate.profile}" if candidate.profile else "without a profile yet"
+    yield f"{candidate.sample.name}: {_CERTAINTIES[candidate.certainty]}, {what}"
+    yield from (f"  because {reason}" for reason in candidate.reasons[:1])
+    yield from (
+        f"  {'' if reason.startswith('but') else 'and '}{reason}"
+        for reason in candidate.reasons[1:]
+    )
+    yield from (f"  unsure: {doubt}" for doubt in candidate.doubts)
+    if candidate.text is not None:
+        yield from ("", f"  {candidate.stem}.toml:", *_indent(candidate.text))
+    if candidate.profile:
+        yield from ("", f"  {candidate.stem}.env:", *_indent(_format_settings(candidate)))
+    if len(candidate.jobs) > 1:
+        yield from ("", "  Its newest jobs, as jobmon shows them:")
+        widths = [max(map(len, column)) for column in zip(*candidate.jobs, strict=True)]
+        for row in candidate.jobs:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            yield f"    {'  '.join(cells).rstrip()}"
+
+
+def _indent(text: str) -> Iterable[str]:
+    return (f"    {line}".rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+def _format_settings(candidate: Candidate, folder: str = ".", key: str | None = None) -> str:
+    """The settings for a shell, compose or systemd, with the profile in a folder."""
+    name = candidate.stem
+    lines = [f"# Settings for {candidate.sample.name}. In a shell: set -a; . {folder}/{name}.env"]
+    if candidate.needs_user:
+        lines += [
+            "# Put the read-only user into it that `jobmon init --reader USER` creates:",
+            "# mongodb://USER:PASSWORD@HOST/…",
+        ]
+    settings = {
+        "MONGO_URI": candidate.uri,
+        "PROFILE": str(candidate.profile).replace("./", f"{folder}/", 1),
+        "JOBS_COLLECTION": candidate.sample.collection,
+    }
+    lines += [f"JOBMON_{name}={_quote(value)}" for name, value in settings.items()]
+    lines.append("# The secret of the tokens, at least 32 bytes:")
+    lines.append(f"JOBMON_JWT_SECRET_KEY='{key}'" if key else "# JOBMON_JWT_SECRET_KEY=…")
+    return "\n".join([*lines, ""])
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def has_user(uri: str) -> bool:
+    """Whether a connection string has a user."""
+    return "@" in re.split(r"[/?]", uri.partition("://")[2])[0]
+
+
+def strip_uri(uri: str, database: str) -> str:
+    """The connection string with this database, without its user and most options."""
+    scheme, hosts = split_uri(uri)
+    options = [
+        (name, value)
+        for name, value in parse_qsl(uri.partition("?")[2])
+        if name.lower() in _KEPT_OPTIONS
+    ]
+    mark = "?" if options else ""
+    return f"{scheme}://{hosts}/{database}{mark}{urlencode(options)}"

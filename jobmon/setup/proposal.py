@@ -1,0 +1,398 @@
+"""Proposes a profile for a collection that looks like a queue, with the reason of each line."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pymongo.errors import PyMongoError
+
+from jobmon.domain import JobStatus
+from jobmon.redaction.redactor import Redactor
+from jobmon.setup.collection_sample import CollectionSample, SampledField
+from jobmon.setup.recognition import Certainty
+from jobmon.setup.vocabulary import (
+    ATTEMPT_ARRAYS,
+    ATTEMPT_COUNTS,
+    DATES,
+    ERRORS,
+    FAILED_WORDS,
+    LEASE_STARTS,
+    MAX_ATTEMPTS,
+    MAX_RETRIES,
+    OWNERS,
+    PAYLOADS,
+    PRIORITIES,
+    RETRY_COUNTS,
+    STATUS,
+    STATUS_WORDS,
+    TYPES,
+    WORKERS,
+    find_path,
+    normalize,
+)
+from jobmon.store.mapping import Document
+
+_MOST_STATUSES = 15
+_MOSTLY = 0.9  # of the documents
+_CONSISTENT = 0.95
+_FEW_TYPES = 20
+_JOB_REFERENCES = ("jobid", "taskid", "job", "task")
+_ERROR_KEYS = {"code", "message", "stack"}
+_IDS = ("string", "objectId", "number")
+
+Resample = Callable[[Document], CollectionSample]
+
+
+@dataclass(kw_only=True)
+class Proposal:
+    """What is known of a collection, and the text of a profile for it.
+
+    `certainty`: None if it does not look like a queue; `reasons` explain that, too. `doubts`: what
+    somebody who knows the program should look at. `profile`: None if no status was found.
+    """
+
+    certainty: Certainty | None
+    reasons: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class _Line:
+    name: str
+    value: str
+    comment: str
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value}  # {self.comment}"
+
+
+def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
+    """A proposal; None for a collection that has nothing of a queue.
+
+    `resample` reads a sample of the documents that match a query.
+    """
+    return _Proposer(sample, resample).propose()
+
+
+class _Proposer:
+    def __init__(self, sample: CollectionSample, resample: Resample) -> None:
+        self._sample = sample
+        self._resample = resample
+        self._used: set[str] = set()
+        self._doubts: list[str] = []
+        self._readings: dict[str, str] = {}
+        self._payload = self._find(PAYLOADS, _is_content, below=False)
+        self._status = self._find(STATUS, _is_status, share=_MOSTLY)
+        self._dates = {name: self._find_date(name) for name in DATES}
+        self._lease_start = self._find(LEASE_STARTS, _is_date, are_dates=True)
+        self._worker = self._find(WORKERS, lambda found: found.has_only(*_IDS))
+        self._attempts = self._find(ATTEMPT_COUNTS, _is_number)
+        self._retries = self._find(RETRY_COUNTS, _is_number)
+        self._most_attempts = self._find(MAX_ATTEMPTS, _is_number)
+
+    def propose(self) -> Proposal | None:
+        signs = self._list_signs()
+        words = self._status_words()
+        known, works = self._judge_words(words)
+        if self._is_log():
+            return Proposal(
+                certainty=None,
+                reasons=["its documents refer to jobs in another collection: attempts, or a log"],
+            )
+        if self._status is None:
+            if len(signs) < 2:
+                return None
+            return Proposal(
+                certainty=Certainty.POSSIBLE,
+                reasons=[f"it has {', '.join(signs)}"],
+                doubts=[
+                    "no field holds a status, so write its rules yourself: docs/adapters.md, "
+                    "“Write a profile in five steps”"
+                ],
+            )
+        holds = f"{self._status.path} has {len(words)} distinct values"
+        is_worked = known >= _MOSTLY and works
+        if len(signs) >= 2:
+            certainty = Certainty.PROBABLE if is_worked else Certainty.POSSIBLE
+        elif signs and is_worked and self._payload:
+            certainty = Certainty.POSSIBLE
+        else:
+            found = f"only {signs[0]}" if signs else "no worker, no attempts and no due date"
+            return Proposal(
+                certainty=None, reasons=[f"{holds}, but of the signs of a queue it has {found}"]
+            )
+        reasons = [holds, f"it has {', '.join(signs)}"]
+        if known >= _MOSTLY:
+            reasons.insert(1, "these are words for the statuses of jobs")
+        profile = self._write(self._status, words)
+        return Proposal(certainty=certainty, reasons=reasons, doubts=self._doubts, profile=profile)
+
+    def _find(
+        self,
+        names: Iterable[str],
+        accept: Callable[[SampledField], bool],
+        *,
+        share: float = 0.0,
+        below: bool = True,
+        are_dates: bool = False,
+    ) -> SampledField | None:
+        """The field with the first of these names that is accepted, and take it."""
+        paths = [
+            path
+            for path, found in self._sample.fields.items()
+            if path not in self._used
+            and path.count(".") <= (1 if below else 0)
+            and not path.startswith("_id.")
+            and found.documents
+            and self._sample.share(path) >= share
+            and accept(found)
+        ]
+        payload = getattr(self, "_payload", None)
+        if payload is not None:  # what a job is about has names of its own
+            paths = [path for path in paths if not path.startswith(f"{payload.path}.")]
+        path = find_path(names, paths, are_dates=are_dates)
+        if path is None:
+            return None
+        self._used.add(path)
+        return self._sample.fields[path]
+
+    def _find_date(self, name: str) -> SampledField | None:
+        share = _CONSISTENT if name == "createdAt" else 0.0
+        return self._find(DATES[name], _is_date, share=share, are_dates=True)
+
+    def _list_signs(self) -> list[str]:
+        """What jobs have and other documents mostly do not, with the fields."""
+        groups = {
+            "a worker's lease": (self._worker, self._dates["leaseExpiresAt"], self._lease_start),
+            "attempts": (self._attempts, self._retries, self._most_attempts),
+            "a due date": (self._dates["nextRunAt"],),
+        }
+        found = {sign: [each.path for each in group if each] for sign, group in groups.items()}
+        return [f"{sign} ({', '.join(paths)})" for sign, paths in found.items() if paths]
+
+    def _is_log(self) -> bool:
+        has_job = find_path(_JOB_REFERENCES, self._sample.top_level) is not None
+        return has_job and self._dates["nextRunAt"] is None and self._payload is None
+
+    def _status_words(self) -> list[str]:
+        if self._status is None or self._status.words is None:
+            return []
+        return [word for word, _ in self._status.words.most_common()]
+
+    def _judge_words(self, words: list[str]) -> tuple[float, bool]:
+        """The share of the documents whose status is a known word; whether any waits or runs."""
+        if self._status is None or self._status.words is None:
+            return 0.0, False
+        known = [word for word in words if normalize(word) in {*STATUS_WORDS, *FAILED_WORDS}]
+        share = sum(self._status.words[word] for word in known) / self._status.documents
+        meanings = {STATUS_WORDS.get(normalize(word)) for word in known}
+        return share, bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
+
+    def _name_statuses(self, field: SampledField, words: list[str]) -> dict[str, tuple[str, str]]:
+        """jobmon's status for each word that has one, with the reason."""
+        names: dict[str, tuple[str, str]] = {}
+        for word in words:
+            if (status := STATUS_WORDS.get(normalize(word))) is not None:
+                names[word] = (status, "by its name")
+            elif normalize(word) in FAILED_WORDS:
+                meaning = self._judge_failed(field.path, word, words)
+                if meaning is not None:
+                    names[word] = meaning
+            else:
+                self._doubts.append(f"the status {word} is unknown: it is shown under its own name")
+        return names
+
+    def _judge_failed(self, path: str, word: str, words: list[str]) -> tuple[str, str] | None:
+        """Whether a job with this status is tried again, by the other words and by its dates."""
+        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.FAILED for other in words):
+            return JobStatus.DLQ, "another status is for retries"
+        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.DLQ for other in words):
+            return JobStatus.FAILED, "another status is for dead jobs"
+        ended, due = self._dates["finishedAt"], self._dates["nextRunAt"]
+        try:
+            failed = self._resample({path: word})
+        except PyMongoError:
+            failed = CollectionSample(self._sample.database, self._sample.collection)
+        if failed.documents and ended is not None:
+            share = failed.share(ended.path)
+            if share >= _CONSISTENT:
+                self._doubts.append(
+                    f"{word} is read as dead-lettered, because all such jobs have {ended.path}: "
+                    "change it to failed if they are tried again"
+                )
+                return JobStatus.DLQ, f"unsure: all of them have {ended.path}"
+            if share == 0 and due is not None and failed.share(due.path) >= _CONSISTENT:
+                self._doubts.append(
+                    f"{word} is read as “a retry is due”, because such jobs have {due.path} and "
+                    f"no {ended.path}: change it to dlq if they are not tried again"
+                )
+                return JobStatus.FAILED, f"unsure: they have {due.path} and no {ended.path}"
+        self._doubts.append(
+            f"whether a job with the status {word} is tried again cannot be seen: set it to failed "
+            "(a retry is due) or dlq (it is not); until then it keeps its name"
+        )
+        return None
+
+    def _write(self, status: SampledField, words: list[str]) -> str:
+        names = self._name_statuses(status, words)
+        fields = self._map_fields({meaning for meaning, _ in names.values()})
+        lines = [
+            f"# Proposed by `jobmon init --discover` from {self._sample.documents} documents.",
+            "# Compare it with what your program does; docs/adapters.md describes the format.",
+            f"collection = {_quote(self._sample.collection)}",
+        ]
+        if self._sample.share(status.path) < 1:
+            where = f'{{ {_quote(status.path)} = {{ "$exists" = true }} }}'
+            lines.append(f"where = {where}  # documents without a status are no jobs")
+        lines += ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
+        for word in words:
+            if word in names:
+                meaning, reason = names[word]
+                lines.append(f"{_quote(word)} = {_quote(meaning)}  # {reason}")
+            else:
+                lines.append(f'# {_quote(word)} = "…"  # unsure')
+        if self._readings:
+            lines += ["", "[readings]"]
+            lines += [f"{_quote(path)} = {_quote(form)}" for path, form in self._readings.items()]
+        lines += ["", "[fields]", *map(str, fields), "", "[attempts]", 'in = "job"', ""]
+        return "\n".join(lines)
+
+    def _map_fields(self, statuses: set[str]) -> list[_Line]:
+        lines = [_Line("jobId", '"_id"', "every document has it"), self._map_type()]
+        if self._payload is not None:
+            lines.append(self._line("payload", self._payload))
+        priority = self._find(PRIORITIES, _is_number)
+        ended = self._dates["finishedAt"]
+        waits = ["queued", "failed"] if "queued" in statuses else []
+        leases = ["leased"] if "leased" in statuses else []
+        lines += self._map_creation()
+        for name, found, only_in in (
+            ("priority", priority, []),
+            ("updatedAt", self._dates["updatedAt"], []),
+            ("nextRunAt", self._dates["nextRunAt"], waits),
+            ("startedAt", self._dates["startedAt"], []),
+            ("finishedAt", ended, []),
+            ("leasedBy", self._worker, leases),
+            ("leaseExpiresAt", self._dates["leaseExpiresAt"], leases),
+            ("attemptCount", self._attempts, []),
+            ("maxAttempts", self._most_attempts, []),
+        ):
+            if found is not None:
+                lines.append(self._line(name, found, only_in))
+        lines += self._map_error()
+        self._note_unmapped()
+        return lines
+
+    def _line(self, name: str, found: SampledField, only_in: list[str] | None = None) -> _Line:
+        value = _quote(found.path)
+        if only_in:
+            value = f"{{ path = {value}, only_in = {json.dumps(only_in)} }}"
+        if found.date_form not in (None, "date") and name.endswith("At"):
+            self._readings[found.path] = str(found.date_form)
+        return _Line(name, value, self._describe(found))
+
+    def _describe(self, found: SampledField) -> str:
+        types = ", ".join(kind for kind, _ in found.types.most_common(3))
+        return f"{types} in {found.documents} of {self._sample.documents} documents"
+
+    def _map_type(self) -> _Line:
+        def names_types(found: SampledField) -> bool:
+            few = max(_FEW_TYPES, found.documents // 2)
+            return (
+                found.has_only("string") and found.words is not None and len(found.distinct) <= few
+            )
+
+        found = self._find(TYPES, names_types, share=_MOSTLY, below=False)
+        if found is None:
+            return _Line("type", '{ constant = "$collection" }', "no field has a few names")
+        many = f"{self._describe(found)}, {len(found.distinct)} distinct"
+        return _Line("type", _quote(found.path), many)
+
+    def _map_creation(self) -> list[_Line]:
+        if (created := self._dates["createdAt"]) is not None:
+            return [self._line("createdAt", created)]
+        ids = self._sample.fields.get("_id")
+        if ids is not None and ids.has_only("objectId"):
+            return [_Line("createdAt", '"_id"', "the time in the ObjectId")]
+        self._doubts.append("no field has the time of creation in every document")
+        return []
+
+    def _map_error(self) -> list[_Line]:
+        found = self._find(ERRORS, lambda found: found.has_only("string", "object"))
+        if found is None:
+            return []
+        if found.types["object"] and not found.keys & _ERROR_KEYS:
+            self._doubts.append(f"{found.path} has no code, message or stack: it is not mapped")
+            return []
+        return [self._line("lastError", found)]
+
+    def _note_unmapped(self) -> None:
+        """Doubts for what may be of use, where the right mapping cannot be seen."""
+        if self._attempts is None and self._retries is not None:
+            self._doubts.append(
+                f"{self._retries.path} may count retries or failures: if it counts retries, add "
+                f"attemptCount = {{ path = {_quote(self._retries.path)}, plus = 1 }}"
+            )
+        limit = self._find(MAX_RETRIES, _is_number)
+        if limit is not None and self._most_attempts is None:
+            self._doubts.append(
+                f"{limit.path} may limit retries: then add maxAttempts = "
+                f"{{ path = {_quote(limit.path)}, plus = 1 }}"
+            )
+        if self._lease_start is not None and self._dates["leaseExpiresAt"] is None:
+            self._doubts.append(
+                f"how long a lease lasts after {self._lease_start.path} is in the program: add "
+                f'leaseExpiresAt = {{ path = {_quote(self._lease_start.path)}, plus = "… min" }}'
+            )
+        paths = [path for path, found in self._sample.fields.items() if found.has_only(*_IDS)]
+        if (owner := _find_owner(paths, self._payload)) is not None:
+            self._doubts.append(
+                f"{owner} may be a job's owner: users would see the jobs with their id there. If "
+                f"that is right, add createdBy = {_quote(owner)}"
+            )
+        runs = self._find(
+            ATTEMPT_ARRAYS, lambda found: found.has_only("array") and bool(found.keys)
+        )
+        if runs is not None:
+            self._doubts.append(
+                f'the array {runs.path} may hold attempts: see `in = "array"` in docs/adapters.md'
+            )
+
+
+def _find_owner(paths: Iterable[str], payload: SampledField | None) -> str | None:
+    """The path of what may be an owner, at the top or in the payload: `user_id`, `args.user.id`."""
+    inner = f"{payload.path}." if payload else None
+    owners: dict[str, str] = {}
+    for path in sorted(paths, key=len):
+        if "." not in path or (inner and path.startswith(inner)):
+            owners.setdefault(normalize(path.removeprefix(inner or "")), path)
+    return next((owners[name] for name in OWNERS if name in owners), None)
+
+
+def _is_content(found: SampledField) -> bool:
+    return found.has_only("object", "array", "string")
+
+
+def _is_date(found: SampledField) -> bool:
+    return found.date_form is not None
+
+
+def _is_number(found: SampledField) -> bool:
+    return found.has_only("number")
+
+
+def _is_status(found: SampledField) -> bool:
+    words = found.words
+    if (
+        words is None
+        or len(words) > _MOST_STATUSES
+        or not found.has_only("string", "number", "bool")
+    ):
+        return False
+    redactor = Redactor()
+    return all(word.isprintable() and redactor.redact(word) == word for word in words)
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,156 @@
+"""Recognises the documents of programs for which jobmon has a profile."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from jobmon.domain import MAPPED_JOB_FIELDS, JobStatus
+from jobmon.profiles import load_profile, shipped_profiles
+from jobmon.profiles.parser import ParsedProfile
+from jobmon.setup.collection_sample import CollectionSample
+
+_CONTRACT = "jobmon"  # the profile of jobmon's own documents
+_REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
+# So many of the documents have a field that every document has: others may share the collection.
+_ALWAYS = 0.95
+_CERTAIN, _PROBABLE, _POSSIBLE = 0.75, 0.5, 0.35
+_KNOWN_STATUSES = 0.8
+_MIN_DISTINCTIVE = 2
+# Names that any program may use: they distinguish none.
+_COMMON = frozenset(
+    {
+        *MAPPED_JOB_FIELDS,
+        *("_id", "name", "data", "error", "input", "log", "result", "message", "args", "params"),
+        *("worker", "retries", "tries", "deleted", "completedAt", "_t"),
+    }
+)
+
+
+class Certainty(StrEnum):
+    """How sure it is that a collection is a job queue."""
+
+    CERTAIN = "certain"
+    PROBABLE = "probable"
+    POSSIBLE = "possible"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """A shipped profile whose fields a collection's documents have.
+
+    `attempts_collection`: where the profile has the attempts.
+    """
+
+    profile: str
+    certainty: Certainty
+    reasons: tuple[str, ...]
+    score: tuple[int, float, int]
+    attempts_collection: str | None = None
+
+
+def recognize(
+    sample: CollectionSample, resample: Callable[[dict[str, Any]], CollectionSample]
+) -> Recognition | None:
+    """The shipped profile that fits a collection best; None if none fits.
+
+    `resample` reads a sample of the documents that match a query.
+    """
+    found = [match for name in shipped_profiles() for match in _match(name, sample, resample)]
+    return max(found, key=lambda match: match.score, default=None)
+
+
+def _match(
+    name: str,
+    sample: CollectionSample,
+    resample: Callable[[dict[str, Any]], CollectionSample],
+) -> Iterator[Recognition]:
+    profile = load_profile(name)
+    parsed = profile.parse(sample.collection)
+    if parsed.where:
+        if not set(parsed.where) <= sample.top_level:
+            return
+        sample = resample(parsed.where)
+    if not sample.documents or not _has_always(name, parsed, sample):
+        return
+    used = _used_fields(profile.content, parsed)
+    present = used & sample.top_level
+    distinctive = present - _COMMON
+    # A date in a form of its own distinguishes, too: `_has_always` has seen the form.
+    dated = {source.path for source in parsed.fields.values() if source.reading} & present
+    if name != _CONTRACT and len(distinctive) + len(dated) < _MIN_DISTINCTIVE:
+        return
+    share = len(present) / len(used)
+    has_name = sample.collection == profile.collection and name != _CONTRACT
+    certainty = _judge(share, has_name=has_name)
+    if certainty is None:
+        return
+    reasons = [
+        f"its documents have {len(present)} of the {len(used)} fields that the profile {name} "
+        f"reads, among them {', '.join(sorted(distinctive or present)[:4])}"
+    ]
+    if has_name:
+        reasons.append(f"{sample.collection} is that program's name for it")
+    if unknown := _unknown_statuses(parsed, sample):
+        certainty = Certainty.POSSIBLE
+        reasons.append(f"but it has statuses that the profile does not know: {unknown}")
+    elif certainty is not Certainty.CERTAIN:
+        missing = ", ".join(sorted(used - present)[:4])
+        reasons.append(f"but no document of the sample has {missing}")
+    rank = list(reversed(Certainty)).index(certainty)
+    yield Recognition(
+        profile=name,
+        certainty=certainty,
+        reasons=tuple(reasons),
+        score=(rank, round(share, 1), len(present)),
+        attempts_collection=profile.attempts_collection,
+    )
+
+
+def _judge(share: float, *, has_name: bool) -> Certainty | None:
+    if share >= _CERTAIN:
+        return Certainty.CERTAIN
+    if share >= _PROBABLE or (has_name and share >= _POSSIBLE):
+        return Certainty.PROBABLE
+    return Certainty.POSSIBLE if share >= _POSSIBLE else None
+
+
+def _used_fields(content: dict[str, Any], parsed: ParsedProfile) -> set[str]:
+    """The names of the documents' fields that a profile reads."""
+    paths = {path for source in parsed.fields.values() for path in source.inputs}
+    if parsed.status.path is not None:
+        paths.add(parsed.status.path)
+    for rule in content["status"] if isinstance(content["status"], list) else []:
+        paths |= {name for name in rule.get("when", {}) if not name.startswith("$")}
+    return {path.partition(".")[0] for path in paths} - {"_id", "attempts", "startedAt"}
+
+
+def _has_always(name: str, parsed: ParsedProfile, sample: CollectionSample) -> bool:
+    """Whether the documents have what every document of the program has, with its dates' form."""
+
+    def share(path: str) -> float:
+        found = sample.fields.get(path)
+        return found.present / sample.documents if found else 0.0
+
+    for field in _REQUIRED_OF_CONTRACT if name == _CONTRACT else parsed.always:
+        is_status = field == "status" and parsed.status.path is not None
+        paths = (str(parsed.status.path),) if is_status else parsed.fields[field].inputs
+        if not any(share(path.partition(".")[0]) >= _ALWAYS for path in paths):
+            return False
+    for source in parsed.fields.values():
+        found = sample.fields.get(source.path or "")
+        if source.reading and found and found.documents and found.date_form != source.reading:
+            return False
+    return True
+
+
+def _unknown_statuses(parsed: ParsedProfile, sample: CollectionSample) -> str:
+    """The statuses that a profile does not know, if they are many; else an empty text."""
+    found = sample.fields.get(parsed.status.path or "")
+    if found is None or not found.documents:
+        return ""
+    if found.words is None:
+        return "too many to list"
+    unknown = found.words.keys() - parsed.status.names.keys() - set(JobStatus)
+    known = 1 - sum(found.words[word] for word in unknown) / found.documents
+    return "" if known >= _KNOWN_STATUSES else ", ".join(sorted(unknown)[:4])

@@ -1,0 +1,111 @@
+"""The names that job queues give to their fields and statuses, by jobmon's names.
+
+Names are compared in lower case without `_`, `-` and `.`: `next_run_at` and `lock.until` are
+`nextrunat` and `lockuntil`.
+"""
+
+import re
+from collections.abc import Iterable
+
+from jobmon.domain import JobStatus
+
+_UNIT = re.compile("(?:ms|millis|secs?|ts|timestamp|utc|iso|date|time)$")
+
+
+def normalize(name: str) -> str:
+    """A name for comparison."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+# The first name of a row that documents have is proposed.
+STATUS = _names("status state jobstatus jobstate taskstatus taskstate phase stage statename")
+DATES = {
+    "createdAt": _names(
+        "createdat created createdon datecreated creationdate createtime creationtime "
+        "insertedat enqueuedat queuedat submittedat addedat enqueued queued"
+    ),
+    "updatedAt": _names("updatedat updated updatedon lastupdated lastmodified modifiedat modified"),
+    "nextRunAt": _names(
+        "nextrunat nextrun runat runafter scheduledat scheduledfor scheduledtime "
+        "scheduleat schedulefor notbefore availableat visibleat visible processafter startafter "
+        "delayuntil delayeduntil waituntil nextattemptat nextattempt nexttry nextretry retryat "
+        "dueat due eta"
+    ),
+    "startedAt": _names(
+        "startedat started startedon lastrunat pickedat pickedupat processingstartedat "
+        "startedrunningat beganat began"
+    ),
+    "finishedAt": _names(
+        "finishedat finished finishedon completedat completed completedon endedat ended doneat "
+        "done processedat lastfinishedat"
+    ),
+    "leaseExpiresAt": _names(
+        "leaseexpiresat leaseuntil leaseexpires leaseexpiry leasedeadline lockeduntil lockuntil "
+        "lockexpiresat lockexpires lockexpiry claimeduntil reserveduntil visibilitydeadline"
+    ),
+}
+# When a worker took a job: a lease without its end.
+LEASE_STARTS = _names("lockedat leasedat claimedat reservedat acquiredat lockat fetchedat")
+WORKERS = _names(
+    "leasedby lockedby workerid workername worker claimedby reservedby takenby processedby "
+    "lockowner leaseowner lockby leaseby lockedworker processor consumer runner"
+)
+ATTEMPT_COUNTS = _names(
+    "attemptcount attempts attempt attemptsmade numattempts attemptnumber tries trycount runcount"
+)
+RETRY_COUNTS = _names("retries retrycount numretries retrynumber retriesleft failcount failures")
+MAX_ATTEMPTS = _names("maxattempts maxtries maxruns attemptsmax attemptlimit")
+MAX_RETRIES = _names("maxretries retrylimit retriesmax")
+PRIORITIES = _names("priority prio")
+ERRORS = _names(
+    "lasterror error err errormessage lasterrormessage failreason failurereason failedreason "
+    "exception errordetail"
+)
+TYPES = _names(
+    "type jobtype tasktype kind jobkind jobname taskname name task job handler action command "
+    "function method topic queue queuename"
+)
+PAYLOADS = _names("payload data args arguments params parameters input inputs body message")
+OWNERS = _names("createdby ownerid owner userid user accountid customerid requestedby")
+ATTEMPT_ARRAYS = _names("attempts runs history log logs executions")
+
+_WORDS = {
+    JobStatus.QUEUED: (
+        "queued pending waiting wait new ready scheduled enqueued created todo delayed submitted "
+        "available idle inqueue notstarted"
+    ),
+    JobStatus.LEASED: (
+        "leased running active processing inprogress started working executing locked reserved "
+        "claimed taken busy acquired fetched"
+    ),
+    JobStatus.SUCCEEDED: (
+        "succeeded success successful done completed complete finished ok processed"
+    ),
+    JobStatus.FAILED: "retry retrying retryable retryscheduled willretry waitingretry retrypending",
+    JobStatus.DLQ: (
+        "dlq dead deadletter deadlettered deadqueue exhausted discarded abandoned buried "
+        "permanentlyfailed failedpermanently gaveup"
+    ),
+    JobStatus.CANCELLED: "cancelled canceled cancel aborted revoked killed skipped",
+}
+# Whether such a job is tried again, the word does not show.
+FAILED_WORDS = _names("failed failure fail error errored timedout timeout expired stalled")
+STATUS_WORDS = {word: status.value for status, words in _WORDS.items() for word in _names(words)}
+
+
+def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = False) -> str | None:
+    """The path with the first of these names that any has; a shorter path before a longer one.
+
+    A date's name may end with its unit: `run_at_ms`.
+    """
+    ordered = sorted(paths, key=lambda path: (path.count("."), path))
+    by_name: dict[str, str] = {}
+    for path in ordered:
+        by_name.setdefault(normalize(path), path)
+    for path in ordered if are_dates else ():
+        by_name.setdefault(_UNIT.sub("", normalize(path)), path)
+    return next((by_name[name] for name in names if name in by_name), None)
