@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from jobmon.rollup.documents import typed
+from jobmon.rollup.documents import require_type
 from jobmon.rollup.histogram import Histogram, pack, unpack
 from jobmon.settings import Settings
 from jobmon.store.labels import OTHER
@@ -129,22 +129,25 @@ def dump_tallies(tallies: Tallies) -> list[Document]:
 def load_tallies(documents: list[Document]) -> Tallies:
     """The tallies that `dump_tallies` stored; MalformedError or KeyError for other documents."""
     return {
-        typed(document["type"], str): Tally(
-            enqueued=typed(document["enqueued"], int),
-            dlq=typed(document["dlq"], int),
+        require_type(document["type"], str): Tally(
+            enqueued=require_type(document["enqueued"], int),
+            dlq=require_type(document["dlq"], int),
             outcomes=Counter(
-                {typed(name, str): typed(count, int) for name, count in document["outcomes"]}
+                {
+                    require_type(name, str): require_type(count, int)
+                    for name, count in document["outcomes"]
+                }
             ),
             wait=unpack(document["wait"]),
             run=unpack(document["run"]),
         )
-        for document in typed(documents, list)
+        for document in require_type(documents, list)
     }
 
 
 def load_bucket(document: Document) -> Tallies:
     """The tallies of a bucket; MalformedError or KeyError for another document."""
-    typed(document["at"], datetime)
+    require_type(document["at"], datetime)
     return load_tallies(document["types"])
 
 
@@ -166,11 +169,13 @@ def dump_sample(sample: QueueSample) -> Document:
 
 def load_sample(document: Document) -> tuple[datetime, QueueSample]:
     """The start of the span and its sample; MalformedError or KeyError for another document."""
-    counts = {typed(status, str): typed(count, int) for status, count in document["counts"]}
+    counts = {
+        require_type(status, str): require_type(count, int) for status, count in document["counts"]
+    }
     oldest_ms = document["oldestQueuedMs"]
-    return typed(document["at"], datetime), QueueSample(
+    return require_type(document["at"], datetime), QueueSample(
         status_counts=counts,
-        oldest_queued_ms=None if oldest_ms is None else typed(oldest_ms, int),
+        oldest_queued_ms=None if oldest_ms is None else require_type(oldest_ms, int),
     )
 
 
@@ -198,7 +203,7 @@ def load_progress(document: Document) -> HistoryProgress:
     """The stored progress; MalformedError or KeyError for another document."""
     until, since = document.get("completeUntil"), document.get("countedFrom")
     return HistoryProgress(
-        counted_at=typed(document["countedAt"], datetime),
-        settled=floor(typed(until, datetime) - STRAGGLERS, MINUTE) if until else None,
-        counted_from=None if since is None else typed(since, datetime),
+        counted_at=require_type(document["countedAt"], datetime),
+        settled=floor(require_type(until, datetime) - STRAGGLERS, MINUTE) if until else None,
+        counted_from=None if since is None else require_type(since, datetime),
     )

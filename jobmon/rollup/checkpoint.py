@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, OwnDatabase, typed
+from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, OwnDatabase, require_type
 from jobmon.store.mapping import Document
 
 _SEGMENTS_A_DOCUMENT = 100
@@ -74,11 +74,11 @@ def _split(segments: list[Document]) -> Iterator[list[Document]]:
 def _load_head(document: Document) -> tuple[str, int, Document | None]:
     token = document["token"]
     return (
-        typed(document["version"], str),
-        typed(document["parts"], int),
-        None if token is None else typed(token, dict),
+        require_type(document["version"], str),
+        require_type(document["parts"], int),
+        None if token is None else require_type(token, dict),
     )
 
 
 def _load_part(document: Document) -> list[Document]:
-    return typed(document["segments"], list)
+    return require_type(document["segments"], list)

@@ -29,11 +29,11 @@ from jobmon.rollup.documents import (
     rollup_database,
 )
 from jobmon.rollup.due_changes import DueChanges
+from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.samples import QueueSamples
 from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.stats_document import dump_stats
-from jobmon.rollup.throughput import Throughput
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.failures import name_error
@@ -164,7 +164,7 @@ class Collector:
         def count() -> None:
             while not stop.is_set():
                 try:
-                    Throughput(self._connection, self._own, update_counters).run(stop)
+                    HistoryWriter(self._connection, self._own, update_counters).run(stop)
                 except PyMongoError as error:
                     waiting.log(error)
                     stop.wait(_RETRY_AFTER_S)
@@ -172,7 +172,7 @@ class Collector:
                     self._failure = error
                     return
 
-        thread = threading.Thread(target=count, name="throughput", daemon=True)
+        thread = threading.Thread(target=count, name="history", daemon=True)
         thread.start()
         try:
             yield

@@ -26,7 +26,7 @@ from jobmon.rollup.buckets import (
     merge,
     seconds,
 )
-from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase, typed
+from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase, require_type
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
@@ -101,15 +101,15 @@ class Counters:
 
 def _load(document: Document) -> _Counters:
     return _Counters(
-        open_since=typed(document["openSince"], datetime),
+        open_since=require_type(document["openSince"], datetime),
         closed=load_tallies(document["closed"]),
         totals=load_tallies(document["totals"]),
-        version=typed(document["version"], int),
+        version=require_type(document["version"], int),
     )
 
 
 def _load_hour(document: Document) -> tuple[datetime, Tallies]:
-    return typed(document["at"], datetime), load_bucket(document)
+    return require_type(document["at"], datetime), load_bucket(document)
 
 
 def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:

@@ -46,7 +46,7 @@ class MalformedError(ValueError):
     """One of our documents does not have the form that this version writes."""
 
 
-def typed(value: Any, *kinds: type[T]) -> T:
+def require_type(value: Any, *kinds: type[T]) -> T:
     """`value` if it has one of these types, else MalformedError; a bool is no number."""
     if isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds):
         return value

@@ -31,8 +31,8 @@ from jobmon.rollup.documents import (
     STATE,
     STATS,
     OwnDatabase,
+    require_type,
     rollup_database,
-    typed,
 )
 from jobmon.rollup.stats_document import load_stats
 from jobmon.single_flight import SingleFlight
@@ -111,7 +111,7 @@ class RollupReader:
         """The progress of a first count, `counted` of about `estimated` jobs; None if none runs."""
 
         def load(document: Document) -> tuple[float, dict[str, int]]:
-            counts = {name: typed(document[name], int) for name in ("counted", "estimated")}
+            counts = {name: require_type(document[name], int) for name in ("counted", "estimated")}
             return _load_age(document), counts
 
         return _only_younger(self._find(BUILD, load), MAX_STATS_AGE_MS / 1_000)
@@ -120,7 +120,7 @@ class RollupReader:
         """The exception of a collector in a web process that failed in the last five minutes."""
 
         def load(document: Document) -> tuple[float, str]:
-            return _load_age(document), typed(document["exception"], str)
+            return _load_age(document), require_type(document["exception"], str)
 
         return _only_younger(self._find(FAILURE, load), MAX_FAILURE_AGE_S)
 
@@ -131,7 +131,9 @@ class RollupReader:
             held = {"_id": own.id(LEADER), "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
             return own[LEASES].find(held).max_time_ms(self._connection.max_time_ms)
 
-        return next(self._read(LEASES, find, lambda lease: typed(lease["holder"], str)), None)
+        return next(
+            self._read(LEASES, find, lambda lease: require_type(lease["holder"], str)), None
+        )
 
     def buckets(
         self, spans: Iterable[tuple[timedelta, datetime]]
@@ -230,4 +232,4 @@ def _age_expression(moment: str) -> Document:
 
 def _load_age(document: Document) -> float:
     """The age in seconds; 0 if the writer's clock was ahead of the database's."""
-    return max(0.0, typed(document["ageMs"], int) / 1_000)
+    return max(0.0, require_type(document["ageMs"], int) / 1_000)

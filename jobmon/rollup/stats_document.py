@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from jobmon.rollup.documents import typed
+from jobmon.rollup.documents import require_type
 from jobmon.store.mapping import Document
 from jobmon.store.stats import QueueHealth, QueueStats
 
@@ -33,19 +33,19 @@ def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document
 
 def load_stats(document: Document) -> QueueStats:
     """The stats that `dump_stats` stored; MalformedError or KeyError for another document."""
-    counts = load_counts(typed(document["counts"], list))
-    health = typed(document["health"], dict)
+    counts = load_counts(require_type(document["counts"], list))
+    health = require_type(document["health"], dict)
     return QueueStats(
-        as_of=typed(document["asOf"], datetime),
+        as_of=require_type(document["asOf"], datetime),
         source="rollup",
         counts=counts,
         total=counts.total(),
         health=QueueHealth(
-            estimated_total=typed(health["estimatedTotal"], int),
+            estimated_total=require_type(health["estimatedTotal"], int),
             expired_leases=_load_number(health["expiredLeases"]),
             eligible=_load_number(health["eligible"]),
             scheduled=_load_number(health["scheduled"]),
-            too_many_due=typed(health["tooManyDue"], bool),
+            too_many_due=require_type(health["tooManyDue"], bool),
             oldest_queued=_load_date(health["oldestQueued"]),
             oldest_queued_by_type=_load_mapping(health["oldestQueuedByType"], datetime),
             overdue_by_type=_load_mapping(health["overdueByType"], datetime),
@@ -62,7 +62,10 @@ def dump_counts(counts: Counts) -> list[list[Any]]:
 def load_counts(dumped: list[list[Any]]) -> Counts:
     """The counts that `dump_counts` stored."""
     return Counter(
-        {(typed(status, str), typed(kind, str)): typed(n, int) for status, kind, n in dumped}
+        {
+            (require_type(status, str), require_type(kind, str)): require_type(n, int)
+            for status, kind, n in dumped
+        }
     )
 
 
@@ -71,12 +74,15 @@ def _dump_pairs(mapping: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _load_mapping(pairs: Any, kind: type[Any]) -> dict[str, Any]:
-    return {typed(name, str): typed(value, kind) for name, value in typed(pairs, list)}
+    return {
+        require_type(name, str): require_type(value, kind)
+        for name, value in require_type(pairs, list)
+    }
 
 
 def _load_number(value: Any) -> int | None:
-    return None if value is None else typed(value, int)
+    return None if value is None else require_type(value, int)
 
 
 def _load_date(value: Any) -> datetime | None:
-    return None if value is None else typed(value, datetime)
+    return None if value is None else require_type(value, datetime)

@@ -18,9 +18,9 @@ from jobmon.demo.mongod import Mongod
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.collector import collecting
-from jobmon.rollup.documents import FORMAT, OwnDatabase, typed
+from jobmon.rollup.documents import FORMAT, OwnDatabase, require_type
+from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.throughput import Throughput
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -74,7 +74,7 @@ class Queue:
 
 
 @pytest.fixture
-def queue_of(
+def make_queue(
     mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., Queue]]:
     """A queue in the test's database, which shares its rollup database with the others."""
@@ -94,17 +94,17 @@ def queue_of(
 
 @pytest.mark.parametrize("differs", ["database", "collection", "mapping"])
 def test_two_queues_share_a_rollup_database_without_seeing_each_other(
-    queue_of: Callable[..., Queue], database: Db, differs: str
+    make_queue: Callable[..., Queue], database: Db, differs: str
 ) -> None:
     """Catches the first queue's totals in answers about the second one."""
-    first = queue_of()
+    first = make_queue()
     match differs:
         case "database":
-            second = queue_of(f"{database.name}_b")
+            second = make_queue(f"{database.name}_b")
         case "collection":
-            second = queue_of(jobs_collection="others")
+            second = make_queue(jobs_collection="others")
         case _:
-            second = queue_of(status_names={"queued": "dlq"})
+            second = make_queue(status_names={"queued": "dlq"})
     first.fill("a", 3)
     if differs != "mapping":
         second.fill("b", 2)
@@ -178,10 +178,10 @@ COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
 
 @pytest.mark.parametrize("format_", [FORMAT + 1, None, "1", 1.5, {"a": 1}])
 def test_a_web_service_works_next_to_a_collector_of_the_next_version(
-    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture, format_: Any
+    make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture, format_: Any
 ) -> None:
     """The collector is upgraded first: its documents count as absent, logged once for each kind."""
-    queue = queue_of()
+    queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
@@ -201,10 +201,10 @@ def test_a_web_service_works_next_to_a_collector_of_the_next_version(
 
 
 def test_a_readable_document_of_another_format_counts_as_absent(
-    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+    make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its fields may mean something else: catches a reader that looks only at their types."""
-    queue = queue_of()
+    queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
@@ -217,10 +217,10 @@ def test_a_readable_document_of_another_format_counts_as_absent(
 
 
 def test_a_collector_works_next_to_documents_of_the_next_version(
-    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+    make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The web service is upgraded first, or an upgrade is reverted."""
-    queue = queue_of()
+    queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
@@ -239,8 +239,8 @@ def test_a_collector_works_next_to_documents_of_the_next_version(
         assert queue.own[name].count_documents({"_id": "next"}) == 1
 
 
-def test_unknown_keys_are_ignored(queue_of: Callable[..., Queue]) -> None:
-    queue = queue_of()
+def test_unknown_keys_are_ignored(make_queue: Callable[..., Queue]) -> None:
+    queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
@@ -272,9 +272,9 @@ BROKEN: list[tuple[str, Any]] = [
 
 
 def test_no_broken_document_leads_to_a_500(
-    queue_of: Callable[..., Queue],
+    make_queue: Callable[..., Queue],
 ) -> None:
-    queue = queue_of()
+    queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
         queue.becomes(a=3)
@@ -295,10 +295,10 @@ def test_no_broken_document_leads_to_a_500(
 
 
 def test_documents_of_other_programs_do_not_stop_the_history(
-    queue_of: Callable[..., Queue], caplog: pytest.LogCaptureFixture
+    make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches a history thread that one document ends while all looks healthy."""
-    queue = queue_of()
+    queue = make_queue()
     queue.fill("a", 3)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     odd: list[dict[str, Any]] = [
@@ -325,14 +325,14 @@ def test_documents_of_other_programs_do_not_stop_the_history(
     assert any("buckets in jobmon's own database: skipped" in line for line in caplog.messages)
 
 
-def test_retention_touches_no_document_of_another_queue(queue_of: Callable[..., Queue]) -> None:
-    first, second = queue_of(), queue_of(jobs_collection="others")
+def test_retention_touches_no_document_of_another_queue(make_queue: Callable[..., Queue]) -> None:
+    first, second = make_queue(), make_queue(jobs_collection="others")
     long_ago = datetime.now(UTC) - timedelta(days=5_000)
     for own in (first.own, second.own):
         own["buckets"].insert_one(own.new("old", {"span": 60, "at": long_ago, "types": []}))
         own["checkpoints"].insert_one(own.new("old", {"version": "x", "number": 0}))
     first.own["buckets"].insert_one({"_id": "unkeyed", "span": 60, "at": long_ago})
-    Throughput(first.connection, first.own)._delete_expired(datetime.now(UTC))
+    HistoryWriter(first.connection, first.own)._delete_expired(datetime.now(UTC))
     with collecting(first.settings):
         eventually(lambda: first.own["state"].find_one({"name": "checkpoint"}))
     for name in ("buckets", "checkpoints"):
@@ -346,21 +346,21 @@ def test_retention_touches_no_document_of_another_queue(queue_of: Callable[..., 
 ODD_WORDS = ["a\0b", "a.b", "$a", "", "é\ufffd", "x" * 1_000_000, "(other)", "__proto__", "_id"]
 
 
-def keys_of(value: Any) -> Iterator[str]:
+def iter_keys(value: Any) -> Iterator[str]:
     match value:
         case dict():
             for key, inner in value.items():
                 yield key
-                yield from keys_of(inner)
+                yield from iter_keys(inner)
         case list():
             for inner in value:
-                yield from keys_of(inner)
+                yield from iter_keys(inner)
 
 
 def test_no_text_of_a_watched_document_is_a_key_or_stops_the_collector(
-    queue_of: Callable[..., Queue],
+    make_queue: Callable[..., Queue],
 ) -> None:
-    queue = queue_of()
+    queue = make_queue()
     now = datetime.now(UTC)
     past = now - timedelta(minutes=15)
     for status in ("queued", "dlq", "leased", *ODD_WORDS):
@@ -388,16 +388,16 @@ def test_no_text_of_a_watched_document_is_a_key_or_stops_the_collector(
     for name in (*COLLECTIONS, "leases"):
         for document in queue.own[name].find():
             words = {*ODD_WORDS, "queued", "succeeded", "7"} - {"_id"}
-            assert not words & set(keys_of(document))
+            assert not words & set(iter_keys(document))
 
 
 def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
-    queue_of: Callable[..., Queue],
+    make_queue: Callable[..., Queue],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Catches stats that stop because one of our documents cannot be stored."""
-    queue = queue_of()
+    queue = make_queue()
     queue.fill("a", 3)
     monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
     monkeypatch.setattr("jobmon.rollup.samples.SPANS", (MINUTE,))
@@ -424,18 +424,18 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
 
 @pytest.mark.parametrize("thread", ["counts", "history"])
 def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
-    queue_of: Callable[..., Queue],
+    make_queue: Callable[..., Queue],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     thread: str,
 ) -> None:
     """Catches a thread that a fault of ours ends while all looks healthy."""
-    queue = queue_of()
+    queue = make_queue()
 
     def fail(*_: Any, **__: Any) -> Any:
         raise KeyError("of the test")
 
-    where = ("SegmentMap", "recount") if thread == "counts" else ("Throughput", "_count_young")
+    where = ("SegmentMap", "recount") if thread == "counts" else ("HistoryWriter", "_count_young")
     monkeypatch.setattr(getattr(collector_module, where[0]), where[1], fail)
     called = threading.Event()
     with collecting(queue.settings, called.set) as failed:
@@ -448,9 +448,9 @@ def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
 
 
 def test_in_a_web_process_a_failed_collector_starts_again(
-    queue_of: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
+    make_queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = queue_of()
+    queue = make_queue()
     queue.fill("a", 3)
     monkeypatch.setattr(collector_module, "RESTART_AFTER_S", 0.0)
     with monkeypatch.context() as patch:
@@ -469,6 +469,6 @@ def test_in_a_web_process_a_failed_collector_starts_again(
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, []])
 def test_typed_accepts_only_an_int_as_an_int(value: Any) -> None:
-    assert typed(1, int) == 1
+    assert require_type(1, int) == 1
     with pytest.raises(ValueError, match="instead of int"):
-        typed(value, int)
+        require_type(value, int)

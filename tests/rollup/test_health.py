@@ -25,9 +25,9 @@ from ..support.waiting import eventually
 Db = Database[dict[str, Any]]
 # A collector whose history thread raises an unexpected exception.
 FAILING = """
-from jobmon.rollup.throughput import Throughput
+from jobmon.rollup.history_writer import HistoryWriter
 def fail(*_): raise KeyError("of the test")
-Throughput._count_young = fail
+HistoryWriter._count_young = fail
 from jobmon.cli import main
 main(["collector"])
 """

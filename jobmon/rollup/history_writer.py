@@ -48,7 +48,7 @@ MAX_PAUSE_S = 15.0
 INDEX_RETRY_S = 10.0
 
 
-class Throughput:
+class HistoryWriter:
     """Keeps the buckets in jobmon's own database right.
 
     Calls `on_counted` after each count with its time, and whether all older spans are counted.

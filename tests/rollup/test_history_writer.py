@@ -17,12 +17,12 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup import buckets as buckets_module
-from jobmon.rollup import throughput as throughput_module
+from jobmon.rollup import history_writer as history_writer_module
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, Tally, floor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.throughput import Throughput
+from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -53,7 +53,7 @@ def find_connection(service: Api) -> Connection:
 def counting(service: Api) -> Iterator[None]:
     """Run a collector's history thread."""
     connection, stop = find_connection(service), threading.Event()
-    counter = Throughput(connection, OwnDatabase.from_connection(connection))
+    counter = HistoryWriter(connection, OwnDatabase.from_connection(connection))
     thread = threading.Thread(target=counter.run, args=[stop])
     thread.start()
     try:
@@ -185,7 +185,7 @@ def test_minutes_are_deleted_and_hours_stay(service: Api, database: Db) -> None:
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         at = floor(now, DAY) - age * DAY
         buckets.insert_one({**own.scope, "span": span, "at": at, "types": []})
-    Throughput(
+    HistoryWriter(
         find_connection(service), OwnDatabase.from_connection(find_connection(service))
     )._delete_expired(now)
     left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
@@ -288,8 +288,8 @@ def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(
             raise ExecutionTimeout("operation exceeded time limit", 50)
         return count_activity(connection, start, end, span)
 
-    monkeypatch.setattr(throughput_module, "count_activity", slow)
-    counter = Throughput(
+    monkeypatch.setattr(history_writer_module, "count_activity", slow)
+    counter = HistoryWriter(
         find_connection(service), OwnDatabase.from_connection(find_connection(service))
     )
     (tallies,) = counter._count_in_pieces(start, start + HOUR, HOUR).values()
@@ -383,7 +383,7 @@ def test_uncounted_steps_are_null_not_zero(
     attempt(database, now - 40 * MINUTE)
     attempt(database, now - 2 * MINUTE)
     with monkeypatch.context() as never_done, counting(service):
-        never_done.setattr(Throughput, "_count_missed", lambda *_: True)
+        never_done.setattr(HistoryWriter, "_count_missed", lambda *_: True)
         eventually(
             lambda: service.get_as_admin(SERIES, **window).json["meta"]["source"] == "rollup"
         )
