@@ -1,7 +1,7 @@
 """Conditions of a profile: MongoDB queries that can also be evaluated as aggregation expressions.
 
 A rule of a status is a query. As an expression it computes the status of a document. The part of it
-that `indexable` returns finds, by an index, the documents that may have the status.
+that `select_indexable` returns finds, by an index, the documents that may have the status.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ class Now:
 
     reading: str = "date"
 
-    def expression(self) -> Any:
+    def to_expression(self) -> Any:
         """The moment by the database's clock."""
         if self.reading == "date":
             return "$$NOW"
@@ -40,7 +40,7 @@ class Now:
         return {"$multiply": [{"$toLong": "$$NOW"}, _PER_MILLISECOND[self.reading]]}
 
 
-def stored_moment(moment: datetime, reading: str | None) -> Any:
+def encode_date(moment: datetime, reading: str | None) -> Any:
     """A date in the form in which documents hold it."""
     if reading in (None, "date"):
         return moment
@@ -57,23 +57,23 @@ def parse_query(
 ) -> Query:
     """The query with values for `$null`, `$now` and constants; ProfileMistakeError."""
 
-    def value(raw: Any, reading: str, at: KeyPath) -> Any:
+    def parse_value(raw: Any, reading: str, at: KeyPath) -> Any:
         match raw:
             case str() if raw.startswith("$"):
-                return Now(reading) if raw == "$now" else constant_value(raw, constants, at)
+                return Now(reading) if raw == "$now" else resolve_constant(raw, constants, at)
             case list():
-                return [value(element, reading, at) for element in raw]
+                return [parse_value(element, reading, at) for element in raw]
             case dict() if any(name.startswith("$") for name in raw):
-                return operators(raw, reading, at)
+                return parse_operators(raw, reading, at)
             case _:
                 return raw
 
-    def operators(condition: Query, reading: str, at: KeyPath) -> Query:
+    def parse_operators(condition: Query, reading: str, at: KeyPath) -> Query:
         for name in condition:
             if name not in _OPERATORS:
                 allowed = ", ".join(_OPERATORS)
                 raise ProfileMistakeError((*at, name), f"unknown operator; allowed are {allowed}")
-        return {name: value(raw, reading, (*at, name)) for name, raw in condition.items()}
+        return {name: parse_value(raw, reading, (*at, name)) for name, raw in condition.items()}
 
     parsed: Query = {}
     for name, condition in query.items():
@@ -91,7 +91,7 @@ def parse_query(
             allowed = ", ".join((*_LISTS, "$expr"))
             raise ProfileMistakeError(where, f"unknown operator; allowed are {allowed}")
         else:
-            parsed[name] = value(condition, readings.get(name, "date"), where)
+            parsed[name] = parse_value(condition, readings.get(name, "date"), where)
     return parsed
 
 
@@ -101,7 +101,7 @@ def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath)
         case "$now":
             return "$$NOW"
         case str() if expression in ("$null", "$collection") or expression.startswith("$const."):
-            return {"$literal": constant_value(expression, constants, at)}
+            return {"$literal": resolve_constant(expression, constants, at)}
         case dict():
             return {
                 name: parse_expression(inner, constants, (*at, name))
@@ -113,7 +113,7 @@ def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath)
             return expression
 
 
-def constant_value(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
+def resolve_constant(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
     """What `$null`, `$collection` or `$const.NAME` stands for; another value is itself."""
     if not isinstance(raw, str) or not raw.startswith("$"):
         return raw
@@ -127,11 +127,11 @@ def constant_value(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
 
 def to_expression(query: Query) -> Any:
     """The query as an aggregation expression; as in a query, one element of an array may match."""
-    parts = [_clause_expression(name, condition) for name, condition in query.items()]
+    parts = [_convert_clause(name, condition) for name, condition in query.items()]
     return parts[0] if len(parts) == 1 else {"$and": parts}
 
 
-def _clause_expression(name: str, condition: Any) -> Any:
+def _convert_clause(name: str, condition: Any) -> Any:
     match name:
         case "$expr":
             return condition
@@ -139,18 +139,18 @@ def _clause_expression(name: str, condition: Any) -> Any:
             return {name: [to_expression(query) for query in condition]}
         case "$nor":
             return {"$not": [{"$or": [to_expression(query) for query in condition]}]}
-    reference = _reference(name)
-    if not _is_operators(condition):
-        return _equals(reference, condition)
-    parts = [_operate(reference, operator, value) for operator, value in condition.items()]
+    reference = _to_reference(name)
+    if not _has_operators(condition):
+        return _match_equal(reference, condition)
+    parts = [_convert_operator(reference, operator, value) for operator, value in condition.items()]
     return parts[0] if len(parts) == 1 else {"$and": parts}
 
 
-def _is_operators(condition: Any) -> bool:
+def _has_operators(condition: Any) -> bool:
     return isinstance(condition, dict) and any(name.startswith("$") for name in condition)
 
 
-def _reference(path: str) -> Any:
+def _to_reference(path: str) -> Any:
     """The value at a path; a number in it is the index of an element, as in a query."""
     found: Any = None
     names: list[str] = []
@@ -167,55 +167,60 @@ def _reference(path: str) -> Any:
             )
             names = []
         if part is not None and found is not None:
-            found = {"$arrayElemAt": [_elements(found), int(part)]}
+            found = {"$arrayElemAt": [_list_elements(found), int(part)]}
     return f"${path}" if found is None else found
 
 
-def _operate(reference: Any, operator: str, value: Any) -> Any:
+def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
     match operator:
         case "$eq":
-            return _equals(reference, value)
+            return _match_equal(reference, value)
         case "$ne":
             return (
-                {"$gt": [reference, None]} if value is None else _negate(_equals(reference, value))
+                {"$gt": [reference, None]}
+                if value is None
+                else _negate(_match_equal(reference, value))
             )
         case "$in":
-            return {"$or": [_equals(reference, each) for each in value]}
+            return {"$or": [_match_equal(reference, each) for each in value]}
         case "$nin":
-            return _negate({"$or": [_equals(reference, each) for each in value]})
+            return _negate({"$or": [_match_equal(reference, each) for each in value]})
         case "$exists":
             is_there = {"$ne": [{"$type": reference}, "missing"]}
             return is_there if value else _negate(is_there)
         case "$type":
             names = value if isinstance(value, list) else [value]
-            return _any(reference, lambda one: {"$or": [_has_type(one, name) for name in names]})
+            return _match_any(
+                reference, lambda one: {"$or": [_match_type(one, name) for name in names]}
+            )
         case "$not":
-            parts = [_operate(reference, inner, each) for inner, each in value.items()]
+            parts = [_convert_operator(reference, inner, each) for inner, each in value.items()]
             return _negate({"$and": parts})
         case "$size":
             is_array = {"$isArray": [reference]}
-            return {"$and": [is_array, {"$eq": [{"$size": _elements(reference)}, value]}]}
+            return {"$and": [is_array, {"$eq": [{"$size": _list_elements(reference)}, value]}]}
         case _:  # a comparison matches values of the same type only, in a query
-            compared = value.expression() if isinstance(value, Now) else {"$literal": value}
-            kind = _type_name(value)
-            return _any(
-                reference, lambda one: {"$and": [_has_type(one, kind), {operator: [one, compared]}]}
+            compared = value.to_expression() if isinstance(value, Now) else {"$literal": value}
+            kind = _find_type_name(value)
+            return _match_any(
+                reference,
+                lambda one: {"$and": [_match_type(one, kind), {operator: [one, compared]}]},
             )
 
 
-def _equals(reference: Any, value: Any) -> Any:
+def _match_equal(reference: Any, value: Any) -> Any:
     if value is None:  # or missing
         return {"$lte": [reference, None]}
-    return _any(reference, lambda one: {"$eq": [one, {"$literal": value}]})
+    return _match_any(reference, lambda one: {"$eq": [one, {"$literal": value}]})
 
 
-def _any(reference: Any, test: Callable[[Any], Any]) -> Any:
+def _match_any(reference: Any, test: Callable[[Any], Any]) -> Any:
     """Whether the value, or an element of it, passes a test."""
-    each = {"$map": {"input": _elements(reference), "in": test("$$this")}}
+    each = {"$map": {"input": _list_elements(reference), "in": test("$$this")}}
     return {"$or": [test(reference), {"$anyElementTrue": [each]}]}
 
 
-def _elements(reference: Any) -> Any:
+def _list_elements(reference: Any) -> Any:
     return {"$cond": [{"$isArray": [reference]}, reference, []]}
 
 
@@ -223,11 +228,11 @@ def _negate(expression: Any) -> Any:
     return {"$not": [expression]}
 
 
-def _has_type(reference: Any, name: str) -> Any:
+def _match_type(reference: Any, name: str) -> Any:
     return {"$isNumber": reference} if name == "number" else {"$eq": [{"$type": reference}, name]}
 
 
-def _type_name(value: Any) -> str:
+def _find_type_name(value: Any) -> str:
     match value:
         case Now():
             return {"date": "date", "iso": "string"}.get(value.reading, "number")
@@ -241,15 +246,15 @@ def _type_name(value: Any) -> str:
             return "string"
 
 
-def indexable(query: Query) -> Query:
+def select_indexable(query: Query) -> Query:
     """The part of a query that an index can serve. It matches every document of the whole query."""
     found: Query = {}
     for name, condition in query.items():
         if name == "$and":
-            if parts := [part for each in condition if (part := indexable(each))]:
+            if parts := [part for each in condition if (part := select_indexable(each))]:
                 found[name] = parts
         elif name == "$or":
-            parts = [indexable(each) for each in condition]
+            parts = [select_indexable(each) for each in condition]
             if all(parts):
                 found[name] = parts
         elif name not in ("$expr", "$nor") and not _is_negated_now(condition):
@@ -258,10 +263,10 @@ def indexable(query: Query) -> Query:
 
 
 def _is_negated_now(condition: Any) -> bool:
-    return _is_operators(condition) and "$not" in condition and has_now(condition)
+    return _has_operators(condition) and "$not" in condition and has_now(condition)
 
 
-def negation(query: Query) -> Query:
+def negate_query(query: Query) -> Query:
     """A query that matches every document that a query on one field does not; empty if unknown."""
     if len(query) != 1:
         return {}
@@ -293,7 +298,7 @@ def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
     match query:
         case Now():
             margin = {"$g": -_MARGIN, "$l": _MARGIN}.get(operator[:2], timedelta())
-            return stored_moment(now + margin, query.reading)
+            return encode_date(now + margin, query.reading)
         case dict():
             return {name: resolve_now(inner, now, name) for name, inner in query.items()}
         case list():
@@ -302,18 +307,18 @@ def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
             return query
 
 
-def index_fields(query: Query) -> tuple[list[str], bool]:
+def list_index_fields(query: Query) -> tuple[list[str], bool]:
     """The fields of an index for a query, and whether each has one value: a sort may follow."""
     fields, is_equality = [], True
-    for name, condition in indexable(query).items():
+    for name, condition in select_indexable(query).items():
         if name.startswith("$"):
             continue
         fields.append(name)
-        is_equality = is_equality and not _is_operators(condition) and condition is not None
+        is_equality = is_equality and not _has_operators(condition) and condition is not None
     return fields, is_equality
 
 
-def moments(query: Any, path: str = "") -> set[tuple[str, str]]:
+def find_due_fields(query: Any, path: str = "") -> set[tuple[str, str]]:
     """The fields that a query compares with the present moment, each with its reading."""
     match query:
         case Now():
@@ -322,9 +327,9 @@ def moments(query: Any, path: str = "") -> set[tuple[str, str]]:
             return {
                 found
                 for name, inner in query.items()
-                for found in moments(inner, path if name.startswith("$") else name)
+                for found in find_due_fields(inner, path if name.startswith("$") else name)
             }
         case list():
-            return {found for inner in query for found in moments(inner, path)}
+            return {found for inner in query for found in find_due_fields(inner, path)}
         case _:
             return set()

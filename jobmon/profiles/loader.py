@@ -13,7 +13,7 @@ from typing import Any
 
 from jobmon.profiles.parser import ParsedProfile, parse_profile
 from jobmon.profiles.schema import ProfileMistakeError, check_schema
-from jobmon.profiles.toml_lines import find_lines, line_of
+from jobmon.profiles.toml_lines import find_line, find_lines
 
 Content = dict[str, Any]
 
@@ -141,7 +141,7 @@ def _load(name: str, text: str) -> ProfileFile:
         profile = ProfileFile(name=name, content=content)
         profile.parse(profile.collection)
     except ProfileMistakeError as error:
-        line_number = line_of(find_lines(text), error.path)
+        line_number = find_line(find_lines(text), error.path)
         key = ".".join(map(str, error.path))
         what = f"{key}: {error}" if key else str(error)
         raise ProfileError(f"{name}, line {line_number}: {what}") from None

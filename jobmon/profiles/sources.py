@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobmon.profiles.conditions import (
-    constant_value,
     parse_expression,
     parse_query,
+    resolve_constant,
     to_expression,
 )
 from jobmon.profiles.schema import ProfileMistakeError
@@ -70,7 +70,7 @@ class SourceContext:
     readings: Mapping[str, str]
     base: str = ""
 
-    def reading(self, *parts: str) -> str | None:
+    def find_reading(self, *parts: str) -> str | None:
         """How the date at a path is to be read."""
         return self.readings.get(".".join(filter(None, (self.base, *parts))))
 
@@ -95,7 +95,7 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     return replace(source, only_in=tuple(spec.get("only_in", ())))
 
 
-def value_at(document: Any, path: str) -> Any:
+def get_value(document: Any, path: str) -> Any:
     """The value at a path, None if there is none. In an array, a number is an index: `log.-1`."""
     value = document
     for part in path.split("."):
@@ -122,7 +122,7 @@ def parse_date(value: Any, reading: str | None) -> Any:
     return value
 
 
-def date_expression(reference: Any, reading: str | None) -> Any:
+def to_date_expression(reference: Any, reading: str | None) -> Any:
     """The same as an aggregation expression; null for what is no date."""
     if reading is None:
         return reference
@@ -144,11 +144,11 @@ def parse_duration(text: str, at: KeyPath) -> timedelta:
 
 
 def _make_path_source(path: str, context: SourceContext) -> Source:
-    reading = context.reading(path)
+    reading = context.find_reading(path)
     return Source(
-        read=lambda document: parse_date(value_at(document, path), reading),
+        read=lambda document: parse_date(get_value(document, path), reading),
         inputs=(path,),
-        expression=date_expression(f"${path}", reading),
+        expression=to_date_expression(f"${path}", reading),
         path=path,
         reading=reading,
     )
@@ -182,24 +182,24 @@ def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     kind = "first" if "first" in spec else "last"
     array, path = spec[kind], spec.get("path")
     match = {
-        name: constant_value(value, context.constants, (*at, "match", name))
+        name: resolve_constant(value, context.constants, (*at, "match", name))
         for name, value in spec.get("match", {}).items()
     }
-    reading = context.reading(array, path or "")
+    reading = context.find_reading(array, path or "")
 
     def read(document: Document) -> Any:
-        elements = value_at(document, array)
+        elements = get_value(document, array)
         if not isinstance(elements, list):
             return None
         found = [
             element
             for element in elements
-            if all(value_at(element, name) == value for name, value in match.items())
+            if all(get_value(element, name) == value for name, value in match.items())
         ]
         if not found:
             return None
         element = found[0 if kind == "first" else -1]
-        return parse_date(element if path is None else value_at(element, path), reading)
+        return parse_date(element if path is None else get_value(element, path), reading)
 
     elements: Any = {"$cond": [{"$isArray": f"${array}"}, f"${array}", []]}
     if match:
@@ -209,7 +209,7 @@ def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     expression = {
         "$let": {
             "vars": {"element": {f"${kind}": elements}},
-            "in": {"$ifNull": [date_expression(value, reading), None]},
+            "in": {"$ifNull": [to_date_expression(value, reading), None]},
         }
     }
     return Source(read=read, inputs=(array,), expression=expression)
@@ -219,7 +219,7 @@ def _parse_length(spec: Any, *_: Any) -> Source:
     path = spec["length"]
 
     def read(document: Document) -> int | None:
-        value = value_at(document, path)
+        value = get_value(document, path)
         return len(value) if isinstance(value, list) else None
 
     size = {"$cond": [{"$isArray": f"${path}"}, {"$size": f"${path}"}, None]}
@@ -230,11 +230,11 @@ def _parse_json(spec: Any, *_: Any) -> Source:
     path, inner = spec["json"], spec.get("path")
 
     def read(document: Document) -> Any:
-        value = value_at(document, path)
+        value = get_value(document, path)
         if isinstance(value, str):
             with suppress(ValueError, RecursionError):
                 value = json.loads(value)
-        return value if inner is None else value_at(value, inner)
+        return value if inner is None else get_value(value, inner)
 
     return Source(read=read, inputs=(path,))
 
@@ -258,7 +258,7 @@ def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
 
 
 def _parse_constant(spec: Any, context: SourceContext, at: KeyPath) -> Source:
-    value = constant_value(spec["constant"], context.constants, (*at, "constant"))
+    value = resolve_constant(spec["constant"], context.constants, (*at, "constant"))
     return Source(read=lambda _: value, expression={"$literal": value}, is_constant=True)
 
 
@@ -297,7 +297,7 @@ def _join_elements(source: Source, separator: str) -> Source:
 
 
 def _add_amount(source: Source, plus: Any, context: SourceContext, at: KeyPath) -> Source:
-    plus = constant_value(plus, context.constants, at)
+    plus = resolve_constant(plus, context.constants, at)
     amount: Any = parse_duration(plus, at) if isinstance(plus, str) else plus
     is_date = isinstance(amount, timedelta)
 
@@ -330,7 +330,7 @@ def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPat
             return source.read(document)
         values: dict[str, Any] = {}
         for path, name in names.items():
-            _put(values, path, document.get(name))
+            _set_value(values, path, document.get(name))
         return source.read(values) if document.get("is") else None
 
     expression = None
@@ -343,7 +343,7 @@ def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPat
     )
 
 
-def _put(document: dict[str, Any], path: str, value: Any) -> None:
+def _set_value(document: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for part in parents:
         inner = document.setdefault(part, {})

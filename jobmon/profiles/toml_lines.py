@@ -14,7 +14,7 @@ def find_lines(text: str) -> dict[KeyPath, int]:
     return _Scanner(text).scan()
 
 
-def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int:
+def find_line(lines: dict[KeyPath, int], path: KeyPath) -> int:
     """The line of a path, or of the nearest key around it that the text has."""
     while path and path not in lines:
         path = path[:-1]

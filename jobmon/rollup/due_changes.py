@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from jobmon.profiles.conditions import stored_moment
+from jobmon.profiles.conditions import encode_date
 from jobmon.rollup.segments import SegmentMap
 from jobmon.store.connection import Connection
 from jobmon.store.read_collection import SIMPLE_COLLATION, request_comment
@@ -36,8 +36,8 @@ class DueChanges:
         self._since = now
         for path, reading in self._fields:
             between = {
-                "$gt": stored_moment(since - _OVERLAP, reading),
-                "$lte": stored_moment(now, reading),
+                "$gt": encode_date(since - _OVERLAP, reading),
+                "$lte": encode_date(now, reading),
             }
             found = self._jobs.collection.find(
                 {path: between},

@@ -6,7 +6,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from jobmon.profiles.conditions import stored_moment
+from jobmon.profiles.conditions import encode_date
 from jobmon.store.bson_json import to_utc
 
 
@@ -41,7 +41,7 @@ def to_stored(condition: Any, reading: str) -> Any:
         case list():  # of types
             return ["date" if value == stored else value for value in condition]
         case datetime():
-            return stored_moment(condition, reading)
+            return encode_date(condition, reading)
         case _:
             return stored if condition == "date" else condition
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobmon.profiles.conditions import index_fields
+from jobmon.profiles.conditions import list_index_fields
 from jobmon.profiles.parser import Rule
 from jobmon.store.mapping import FieldMapping, Keys
 
@@ -16,7 +16,7 @@ def profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Keys, ..
     in_list_order: Keys = ([] if order == "_id" else [(order, -1)]) + [("_id", -1)]
     found: list[Keys] = []
     for rule in rules:
-        fields, is_equality = index_fields(rule.when or {})
+        fields, is_equality = list_index_fields(rule.when or {})
         if fields:
             keys: Keys = [(name, 1) for name in fields]
             found.append(keys + in_list_order if is_equality else keys)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.profiles.parser import ParsedAttempts, ParsedProfile
-from jobmon.profiles.sources import Source, value_at
+from jobmon.profiles.sources import Source, get_value
 from jobmon.store.attempts import last_attempt
 from jobmon.store.bson_json import to_utc
 from jobmon.store.labels import label
@@ -49,7 +49,7 @@ def _read(source: Source, document: Document, computed: Any) -> Any:
 
 
 def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> list[Document]:
-    elements = value_at(document, array)
+    elements = get_value(document, array)
     if not isinstance(elements, list):
         return []
     statuses = (document.get("_attempts") or {}).get("status")
@@ -65,7 +65,7 @@ def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> lis
         if isinstance(statuses, list) and index < len(statuses):
             attempt["status"] = statuses[index]
         elif attempts.status.path is not None:
-            status = value_at(element, attempts.status.path)
+            status = get_value(element, attempts.status.path)
             attempt["status"] = attempts.status.names.get(label(status), status)
         found.append(attempt)
     return found

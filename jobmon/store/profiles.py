@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobmon.profiles import load_profile
-from jobmon.profiles.conditions import Query, indexable, moments, negation, to_expression
+from jobmon.profiles.conditions import (
+    Query,
+    find_due_fields,
+    negate_query,
+    select_indexable,
+    to_expression,
+)
 from jobmon.profiles.parser import ParsedAttempts, ParsedProfile, ParsedStatus, Rule
 from jobmon.settings import Settings
 from jobmon.store.conversions import prefix_expression
@@ -61,7 +67,7 @@ class Profile:
             is_recurring=parsed.is_recurring,
             always=parsed.always,
             identity=file.identity,
-            due_fields=tuple(sorted(set().union(*(moments(rule.when) for rule in rules)))),
+            due_fields=tuple(sorted(set().union(*(find_due_fields(rule.when) for rule in rules)))),
         )
 
 
@@ -146,7 +152,7 @@ def _derive(status: ParsedStatus) -> DerivedStatus:
     needs: dict[str, list[Query]] = {}
     certain: Query = {}  # of the documents that match none of the rules so far
     for rule in status.rules:
-        query = certain if rule.when is None else indexable(rule.when)
+        query = certain if rule.when is None else select_indexable(rule.when)
         needs.setdefault(rule.status, []).append(dict(query))
         if rule.when is not None:
             known: Mapping[str, Any] = certain
@@ -155,7 +161,7 @@ def _derive(status: ParsedStatus) -> DerivedStatus:
                 for name, condition in rule.when.items()
                 if name not in known or known[name] != condition
             }
-            for name, condition in negation(open_clauses).items():
+            for name, condition in negate_query(open_clauses).items():
                 certain.setdefault(name, condition)
     return DerivedStatus(
         expression=_status_expression(status.rules),

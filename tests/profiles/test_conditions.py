@@ -8,12 +8,12 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from jobmon.profiles.conditions import (
-    index_fields,
-    indexable,
-    negation,
+    encode_date,
+    list_index_fields,
+    negate_query,
     parse_query,
     resolve_now,
-    stored_moment,
+    select_indexable,
     to_expression,
 )
 
@@ -21,7 +21,7 @@ NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 VALUES: list[Any] = [
     None, True, False, 0, 1, 7, 7.5, -3, "", "a", "b", NOW - HOUR, NOW + HOUR,
-    stored_moment(NOW + HOUR, "iso"), stored_moment(NOW - HOUR, "iso"), {"b": 1}, ObjectId(),
+    encode_date(NOW + HOUR, "iso"), encode_date(NOW - HOUR, "iso"), {"b": 1}, ObjectId(),
     [], [1, "a"], [True], [7.5, {"b": 1}], [{"b": 2}, {"b": 1}], {"b": [1, 2]},
 ]  # fmt: skip
 NULL = "$null"
@@ -65,7 +65,7 @@ def test_a_query_and_its_expression_match_the_same_documents(
     if "$now" not in str(query) and reading != "date":
         return
     documents: list[dict[str, Any]] = [{"n": 99}, *({"a": value} for value in VALUES)]
-    documents += [{"a": stored_moment(NOW + side * HOUR, reading)} for side in (1, -1)]
+    documents += [{"a": encode_date(NOW + side * HOUR, reading)} for side in (1, -1)]
     documents = [{"n": number} | document for number, document in enumerate(documents)]
     database.c.insert_many(documents)
     parsed = parse_query(query, {}, {"a": reading}, ())
@@ -75,15 +75,15 @@ def test_a_query_and_its_expression_match_the_same_documents(
 
     exactly = matching(resolve_now(parsed, datetime.now(UTC)))
     assert matching({"$expr": to_expression(parsed)}) == exactly
-    assert set(exactly) <= set(matching(resolve_now(indexable(parsed), datetime.now(UTC))))
+    assert set(exactly) <= set(matching(resolve_now(select_indexable(parsed), datetime.now(UTC))))
     assert exactly
-    if certain := negation(parsed):
+    if certain := negate_query(parsed):
         others = {document["n"] for document in documents} - set(exactly)
         assert others <= set(matching(certain))
 
 
 def test_an_index_is_for_what_a_query_asks_for_without_expressions() -> None:
-    assert index_fields({"a": {"$ne": None}, "b": 1, "$expr": True}) == (["a", "b"], False)
-    assert index_fields({"a": True}) == (["a"], True)
-    assert indexable({"$or": [{"a": 1}, {"$expr": 1}]}) == {}
-    assert indexable({"$and": [{"a": 1}, {"$expr": 1}]}) == {"$and": [{"a": 1}]}
+    assert list_index_fields({"a": {"$ne": None}, "b": 1, "$expr": True}) == (["a", "b"], False)
+    assert list_index_fields({"a": True}) == (["a"], True)
+    assert select_indexable({"$or": [{"a": 1}, {"$expr": 1}]}) == {}
+    assert select_indexable({"$and": [{"a": 1}, {"$expr": 1}]}) == {"$and": [{"a": 1}]}

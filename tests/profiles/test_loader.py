@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from jobmon.profiles import ProfileError, load_profile, shipped_profiles
 from jobmon.profiles.schema import profile_schema
-from jobmon.profiles.toml_lines import find_lines, line_of
+from jobmon.profiles.toml_lines import find_line, find_lines
 from jobmon.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ type = "kind"
 """
 
 
-def error_of(folder: Path, text: str) -> str:
+def load_error(folder: Path, text: str) -> str:
     path = folder / "shop.toml"
     path.write_text(text)
     with pytest.raises(ProfileError) as raised:
@@ -102,7 +102,7 @@ def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
     tmp_path: Path, was: str, now: str, message: str
 ) -> None:
     assert was in GOOD
-    assert error_of(tmp_path, GOOD.replace(was, now)).startswith(message)
+    assert load_error(tmp_path, GOOD.replace(was, now)).startswith(message)
 
 
 def test_a_profile_changes_the_one_that_it_extends(tmp_path: Path) -> None:
@@ -156,5 +156,5 @@ k.l = [
     assert lines[("d", "i", 0, "j")] == 9
     assert lines[("d", "i", 1, "k", "l")] == 11
     assert lines[("d", "i", 1, "k", "l", 1)] == 13
-    assert line_of(lines, ("d", "e", "none")) == 7
-    assert line_of(lines, ("none",)) == 1
+    assert find_line(lines, ("d", "e", "none")) == 7
+    assert find_line(lines, ("none",)) == 1

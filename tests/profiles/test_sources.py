@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.profiles.conditions import stored_moment
+from jobmon.profiles.conditions import encode_date
 from jobmon.profiles.sources import SourceContext, parse_source
 
 AT = datetime.now(UTC).replace(microsecond=123_000)
@@ -26,15 +26,15 @@ DOCUMENT: dict[str, Any] = {
     "date": AT,
     "log": [
         {"state": "ok", "n": 1},
-        {"state": "bad", "n": 2, "at": stored_moment(AT, "iso")},
+        {"state": "bad", "n": 2, "at": encode_date(AT, "iso")},
         {"state": "ok", "n": 3},
     ],
     "none": [],
     "text": '{"error": {"names": ["x", "y"]}}',
-    "iso": stored_moment(AT, "iso"),
-    "s": stored_moment(AT.replace(microsecond=0), "seconds"),
-    "ms": stored_moment(AT, "milliseconds"),
-    "us": stored_moment(AT, "microseconds"),
+    "iso": encode_date(AT, "iso"),
+    "s": encode_date(AT.replace(microsecond=0), "seconds"),
+    "ms": encode_date(AT, "milliseconds"),
+    "us": encode_date(AT, "microseconds"),
 }
 CASES: list[tuple[Any, Any]] = [
     ("b.c", 7),
