@@ -59,6 +59,7 @@ bench: .venv/demo
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/changes.py
 	$(BIN)/python bench/dashboards.py
+	$(BIN)/python bench/first_look.py
 
 screenshots: .venv/dev $(ASSETS)
 	$(BIN)/python bench/screenshots.py

@@ -14,6 +14,7 @@ from jobmon.setup.findings import SetupError, count, problem, split_uri
 from jobmon.setup.recognition import Certainty
 
 _SHOWN_OTHERS = 20
+_SIGN_IN = "jobmon token --sub admin --role admin"
 _CERTAINTIES = {
     Certainty.CERTAIN: "certainly a queue",
     Certainty.PROBABLE: "probably a queue",
@@ -97,7 +98,7 @@ def write_files(discovery: Discovery, folder: Path) -> Iterator[str]:
         if candidate.text is not None:
             yield _write_file(folder / f"{candidate.stem}.toml", candidate.text)
         text = _format_settings(candidate, str(folder), secrets.token_urlsafe(32))
-        run = f"set -a; . {shlex.quote(str(settings))}; jobmon run"
+        run = f"set -a; . {shlex.quote(str(settings))}; {_SIGN_IN}; jobmon run"
         yield f"{_write_file(settings, text)} To see the queue: {run}"
 
 

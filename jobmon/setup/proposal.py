@@ -9,17 +9,18 @@ from pymongo.errors import PyMongoError
 from jobmon.domain import JobStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.setup.collection_sample import CollectionSample, SampledField
+from jobmon.setup.findings import count
 from jobmon.setup.recognition import Certainty
 from jobmon.setup.vocabulary import (
     ATTEMPT_ARRAYS,
     ATTEMPT_COUNTS,
+    COLLECTION_WORDS,
     DATES,
     ERRORS,
     FAILED_WORDS,
     LEASE_STARTS,
     MAX_ATTEMPTS,
     MAX_RETRIES,
-    OWNERS,
     PAYLOADS,
     PRIORITIES,
     RETRY_COUNTS,
@@ -27,6 +28,7 @@ from jobmon.setup.vocabulary import (
     STATUS_WORDS,
     TYPES,
     WORKERS,
+    find_owner,
     find_path,
     normalize,
 )
@@ -111,11 +113,14 @@ class _Proposer:
                     "“Write a profile in five steps”"
                 ],
             )
-        holds = f"{self._status.path} has {len(words)} distinct values"
+        holds = f"{self._status.path} has {count(len(words), 'distinct value')}"
         is_worked = known >= _MOSTLY and works
+        is_named = COLLECTION_WORDS.search(self._sample.collection) is not None
+        is_work = self._payload or is_named or self._worker
         if len(signs) >= 2:
-            certainty = Certainty.PROBABLE if is_worked else Certainty.POSSIBLE
-        elif signs and is_worked and self._payload:
+            is_clear = is_worked and is_work and len(words) > 1
+            certainty = Certainty.PROBABLE if is_clear else Certainty.POSSIBLE
+        elif signs and is_worked and (self._payload or is_named):
             certainty = Certainty.POSSIBLE
         else:
             found = f"only {signs[0]}" if signs else "no worker, no attempts and no due date"
@@ -346,7 +351,7 @@ class _Proposer:
                 f'leaseExpiresAt = {{ path = {_quote(self._lease_start.path)}, plus = "… min" }}'
             )
         paths = [path for path, found in self._sample.fields.items() if found.has_only(*_IDS)]
-        if (owner := _find_owner(paths, self._payload)) is not None:
+        if (owner := find_owner(paths, self._payload.path if self._payload else None)) is not None:
             self._doubts.append(
                 f"{owner} may be a job's owner: users would see the jobs with their id there. If "
                 f"that is right, add createdBy = {_quote(owner)}"
@@ -358,16 +363,6 @@ class _Proposer:
             self._doubts.append(
                 f'the array {runs.path} may hold attempts: see `in = "array"` in docs/adapters.md'
             )
-
-
-def _find_owner(paths: Iterable[str], payload: SampledField | None) -> str | None:
-    """The path of what may be an owner, at the top or in the payload: `user_id`, `args.user.id`."""
-    inner = f"{payload.path}." if payload else None
-    owners: dict[str, str] = {}
-    for path in sorted(paths, key=len):
-        if "." not in path or (inner and path.startswith(inner)):
-            owners.setdefault(normalize(path.removeprefix(inner or "")), path)
-    return next((owners[name] for name in OWNERS if name in owners), None)
 
 
 def _is_content(found: SampledField) -> bool:

@@ -13,8 +13,8 @@ from jobmon.setup.collection_sample import CollectionSample
 _CONTRACT = "jobmon"  # the profile of jobmon's own documents
 _REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
 # So many of the documents have a field that every document has: others may share the collection.
-_ALWAYS = 0.95
-_CERTAIN, _PROBABLE, _POSSIBLE = 0.75, 0.5, 0.35
+_ALWAYS, _MOSTLY = 0.95, 0.5
+_CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
 _KNOWN_STATUSES = 0.8
 _MIN_DISTINCTIVE = 2
 # Names that any program may use: they distinguish none.
@@ -71,17 +71,18 @@ def _match(
         if not set(parsed.where) <= sample.top_level:
             return
         sample = resample(parsed.where)
-    if not sample.documents or not _has_always(name, parsed, sample):
+    always = _share_of_always(name, parsed, sample) if sample.documents else 0.0
+    if always < _MOSTLY:
         return
-    used = _used_fields(profile.content, parsed)
+    used = _used_fields(profile.content)
     present = used & sample.top_level
     distinctive = present - _COMMON
-    # A date in a form of its own distinguishes, too: `_has_always` has seen the form.
+    # A date in a form of its own distinguishes, too.
     dated = {source.path for source in parsed.fields.values() if source.reading} & present
-    if name != _CONTRACT and len(distinctive) + len(dated) < _MIN_DISTINCTIVE:
+    has_name = sample.collection == profile.collection and name != _CONTRACT
+    if not (name == _CONTRACT or has_name or len(distinctive) + len(dated) >= _MIN_DISTINCTIVE):
         return
     share = len(present) / len(used)
-    has_name = sample.collection == profile.collection and name != _CONTRACT
     certainty = _judge(share, has_name=has_name)
     if certainty is None:
         return
@@ -94,6 +95,9 @@ def _match(
     if unknown := _unknown_statuses(parsed, sample):
         certainty = Certainty.POSSIBLE
         reasons.append(f"but it has statuses that the profile does not know: {unknown}")
+    elif always < _ALWAYS:
+        certainty = max(certainty, Certainty.PROBABLE, key=list(Certainty).index)
+        reasons.append("but not every document has what that program writes")
     elif certainty is not Certainty.CERTAIN:
         missing = ", ".join(sorted(used - present)[:4])
         reasons.append(f"but no document of the sample has {missing}")
@@ -110,38 +114,55 @@ def _match(
 def _judge(share: float, *, has_name: bool) -> Certainty | None:
     if share >= _CERTAIN:
         return Certainty.CERTAIN
-    if share >= _PROBABLE or (has_name and share >= _POSSIBLE):
+    if share >= _PROBABLE or (has_name and share >= _NAMED):
         return Certainty.PROBABLE
     return Certainty.POSSIBLE if share >= _POSSIBLE else None
 
 
-def _used_fields(content: dict[str, Any], parsed: ParsedProfile) -> set[str]:
+def _used_fields(content: dict[str, Any]) -> set[str]:
     """The names of the documents' fields that a profile reads."""
-    paths = {path for source in parsed.fields.values() for path in source.inputs}
-    if parsed.status.path is not None:
-        paths.add(parsed.status.path)
-    for rule in content["status"] if isinstance(content["status"], list) else []:
-        paths |= {name for name in rule.get("when", {}) if not name.startswith("$")}
-    return {path.partition(".")[0] for path in paths} - {"_id", "attempts", "startedAt"}
+    paths = {path for spec in content["fields"].values() for path in _list_paths(spec)}
+    status = content["status"]
+    if isinstance(status, dict):
+        paths.add(status["path"])
+    else:
+        paths |= {name for rule in status for name in rule.get("when", {})}
+    names = {path.partition(".")[0] for path in paths if not path.startswith("$")}
+    return names - {"_id", "attempts"}
 
 
-def _has_always(name: str, parsed: ParsedProfile, sample: CollectionSample) -> bool:
-    """Whether the documents have what every document of the program has, with its dates' form."""
+def _list_paths(spec: Any) -> Iterator[str]:
+    """The paths that a field's description names."""
+    if isinstance(spec, str):
+        yield spec
+        return
+    arrays = [spec[kind] for kind in ("first", "last", "length", "json") if kind in spec]
+    yield from arrays or ([spec["path"]] if "path" in spec else [])
+    for inner in (*spec.get("first_of", ()), *spec.get("object", {}).values()):
+        yield from _list_paths(inner)
+    yield from spec.get("when", ())
+
+
+def _share_of_always(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:
+    """The share of the documents that have what every document of the program has.
+
+    0 if a date has another form than the profile reads.
+    """
 
     def share(path: str) -> float:
-        found = sample.fields.get(path)
+        found = sample.fields.get(path.partition(".")[0])
         return found.present / sample.documents if found else 0.0
 
+    shares = [1.0]
     for field in _REQUIRED_OF_CONTRACT if name == _CONTRACT else parsed.always:
         is_status = field == "status" and parsed.status.path is not None
         paths = (str(parsed.status.path),) if is_status else parsed.fields[field].inputs
-        if not any(share(path.partition(".")[0]) >= _ALWAYS for path in paths):
-            return False
+        shares.append(max(map(share, paths), default=0.0))
     for source in parsed.fields.values():
         found = sample.fields.get(source.path or "")
         if source.reading and found and found.documents and found.date_form != source.reading:
-            return False
-    return True
+            return 0.0
+    return min(shares)
 
 
 def _unknown_statuses(parsed: ParsedProfile, sample: CollectionSample) -> str:

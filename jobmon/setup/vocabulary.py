@@ -32,11 +32,11 @@ DATES = {
     "nextRunAt": _names(
         "nextrunat nextrun runat runafter scheduledat scheduledfor scheduledtime "
         "scheduleat schedulefor notbefore availableat visibleat visible processafter startafter "
-        "delayuntil delayeduntil waituntil nextattemptat nextattempt nexttry nextretry retryat "
-        "dueat due eta"
+        "delayuntil delayeduntil waituntil nextattemptat nextattempt nexttry nextretry "
+        "nextretryat retryat dueat due eta"
     ),
     "startedAt": _names(
-        "startedat started startedon lastrunat pickedat pickedupat processingstartedat "
+        "startedat started startedon lastrunat pickedat pickedupat processedon processingstartedat "
         "startedrunningat beganat began"
     ),
     "finishedAt": _names(
@@ -67,11 +67,16 @@ ERRORS = _names(
 )
 TYPES = _names(
     "type jobtype tasktype kind jobkind jobname taskname name task job handler action command "
-    "function method topic queue queuename"
+    "function method topic queue queuename jobsignature"
 )
-PAYLOADS = _names("payload data args arguments params parameters input inputs body message")
-OWNERS = _names("createdby ownerid owner userid user accountid customerid requestedby")
+PAYLOADS = _names(
+    "payload data args arguments params parameters input inputs body message jobdata jobasjson"
+)
+_OWNERS = _names("createdby ownerid owner userid user accountid customerid requestedby")
 ATTEMPT_ARRAYS = _names("attempts runs history log logs executions")
+
+# Words in the name of a collection of jobs.
+COLLECTION_WORDS = re.compile("jobs?|queues?|tasks?", re.IGNORECASE)
 
 _WORDS = {
     JobStatus.QUEUED: (
@@ -90,7 +95,7 @@ _WORDS = {
         "dlq dead deadletter deadlettered deadqueue exhausted discarded abandoned buried "
         "permanentlyfailed failedpermanently gaveup"
     ),
-    JobStatus.CANCELLED: "cancelled canceled cancel aborted revoked killed skipped",
+    JobStatus.CANCELLED: "cancelled canceled cancel aborted revoked killed skipped deleted",
 }
 # Whether such a job is tried again, the word does not show.
 FAILED_WORDS = _names("failed failure fail error errored timedout timeout expired stalled")
@@ -109,3 +114,13 @@ def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = F
     for path in ordered if are_dates else ():
         by_name.setdefault(_UNIT.sub("", normalize(path)), path)
     return next((by_name[name] for name in names if name in by_name), None)
+
+
+def find_owner(paths: Iterable[str], payload: str | None) -> str | None:
+    """The path of what may be an owner, at the top or in the payload: `user_id`, `args.user.id`."""
+    inner = f"{payload}." if payload else None
+    owners: dict[str, str] = {}
+    for path in sorted(paths, key=len):
+        if "." not in path or (inner and path.startswith(inner)):
+            owners.setdefault(normalize(path.removeprefix(inner or "")), path)
+    return next((owners[name] for name in _OWNERS if name in owners), None)

@@ -160,6 +160,50 @@ def test_few_fields_of_a_known_program_are_not_certain(
     assert profile is None or [each.profile for each in found] == [profile]
 
 
+def test_known_program_that_wrote_few_fields_is_probable_by_its_collection(
+    database: Documents, search: Callable[..., Discovery]
+) -> None:
+    """Celery without `result_extended`, and an Agenda whose jobs never ran."""
+    ended = {"result": "1", "traceback": None, "children": [], "date_done": NOW}
+    database.celery_taskmeta.insert_many({"status": "SUCCESS"} | ended for _ in range(3))
+    saved = {"name": "mail", "data": {}, "type": "normal", "priority": 0, "nextRunAt": NOW}
+    database.agendaJobs.insert_one(saved)
+    found = search().candidates
+    assert {(each.profile, each.certainty) for each in found} == {
+        ("celery", Certainty.PROBABLE),
+        ("agenda", Certainty.PROBABLE),
+    }
+
+
+def test_known_program_without_its_nulls_is_recognized(
+    database: Documents, search: Callable[..., Discovery]
+) -> None:
+    load_sample(database, "agenda-6")
+    jobs = [
+        {name: value for name, value in job.items() if value is not None}
+        for job in database.agendaJobs.find()
+    ]
+    database.others.insert_many(jobs)
+    found = the_only(search(), "others")
+    assert found.profile == "agenda"
+    assert found.certainty in (Certainty.CERTAIN, Certainty.PROBABLE)
+
+
+def test_retried_payment_is_at_most_possible(
+    database: Documents, search: Callable[..., Discovery]
+) -> None:
+    database.payments.insert_many(
+        {
+            "amount": number,
+            "status": ("pending", "succeeded", "failed")[number % 3],
+            "attempts": 1,
+            "nextRetryAt": NOW,
+        }
+        for number in range(30)
+    )
+    assert the_only(search(), "payments").certainty is Certainty.POSSIBLE
+
+
 def test_status_unknown_to_a_profile_makes_it_only_possible(
     database: Documents, search: Callable[..., Discovery]
 ) -> None:

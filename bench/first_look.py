@@ -1,0 +1,101 @@
+"""From an installed jobmon to the first list of one's own queue: two commands, timed.
+
+For samples that other programs wrote, it runs `jobmon init --discover --write`, then the command
+that this printed, and requests the list of jobs with the printed token until it answers.
+
+    .venv/bin/python bench/first_look.py
+"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bson import json_util
+from pymongo import MongoClient
+
+from jobmon.demo.mongod import Mongod, free_port
+
+SAMPLES = Path(__file__).parents[1] / "tests" / "adapters" / "samples"
+NAMES = ("agenda-6", "payload", "mongoosejs-task")
+LONGEST_S = 120
+PROMPT = "To see the queue: "
+
+
+def run_first_look(name: str, folder: Path, uri: str) -> tuple[float, float, int]:
+    """Seconds for the discovery, seconds until the list answers, and the number of its jobs."""
+    jobmon = Path(sys.executable).parent / "jobmon"
+    port = free_port()
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("JOBMON_")},
+        "PATH": f"{jobmon.parent}:{os.environ['PATH']}",
+        "JOBMON_BIND": f"127.0.0.1:{port}",
+    }
+    began = time.monotonic()
+    found = subprocess.run(
+        ["jobmon", "init", "--discover", "--write", folder],
+        env=environment | {"JOBMON_MONGO_URI": uri},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    discovered = time.monotonic() - began
+    (line,) = [line for line in found.splitlines() if PROMPT in line and f"/{name}-" in line]
+    command = line.partition(PROMPT)[2]
+    with subprocess.Popen(
+        ["bash", "-c", command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as shell:
+        try:
+            token = shell.stdout.readline().strip()  # type: ignore[union-attr]
+            jobs = await_list(port, token, began)
+            return discovered, time.monotonic() - began, jobs
+        finally:
+            os.killpg(shell.pid, signal.SIGTERM)
+
+
+def await_list(port: int, token: str, began: float) -> int:
+    """Request the list until it answers with 200; returns how many jobs it has."""
+    while time.monotonic() - began < LONGEST_S:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            headers = {"Authorization": f"Bearer {token}"}
+            connection.request("GET", "/admin/jobs/queue?per_page=100", headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status == http.client.OK:
+                return len(json.loads(body)["data"])
+        except OSError:  # it has not started yet
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    raise SystemExit(f"no list after {LONGEST_S} s")
+
+
+def main() -> None:
+    """Print a line for each sample."""
+    with tempfile.TemporaryDirectory() as place, Mongod(Path(place) / "db") as mongod:
+        client: MongoClient[dict[str, object]] = MongoClient(mongod.uri)
+        for name in NAMES:
+            sample = json_util.loads((SAMPLES / f"{name}.json").read_text())
+            for collection, found in sample["collections"].items():
+                client[name][collection].insert_many(found["documents"])
+            uri = mongod.uri.replace("/?", f"/{name}?")
+            discovered, listed, jobs = run_first_look(name, Path(place) / name, uri)
+            print(f"{name}: discovered after {discovered:.1f} s, {jobs} jobs after {listed:.1f} s")
+            client.drop_database(name)
+        client.close()
+
+
+if __name__ == "__main__":
+    main()
