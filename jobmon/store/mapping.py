@@ -1,7 +1,7 @@
 """Maps the contract's field names (`jobId`, `status`, `createdAt`, …) to those of the documents.
 
-Queries are written with the contract's names. `FieldMapping` translates them to the documents'
-names, and the documents that are read to the contract's. Where the documents follow the contract,
+Queries are written with the contract's names. `FieldMapping` translates queries to the documents'
+names, and documents to the contract's names. If the documents already have the contract's names,
 it changes nothing.
 """
 
@@ -30,19 +30,19 @@ Keys = list[tuple[str, int]]
 _CLAUSE_LISTS = ("$and", "$or", "$nor")
 _MATCH_NONE: Document = {"_id": {"$in": []}}
 NO_STATUS = label(None)
-# Types that may be found where a date is expected; each is one range of an index.
+# BSON types that a document may have instead of a date; each is one range of an index.
 NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
-# That there is an array in a field, or anywhere on the way to it.
+# A condition: the field, or a document that contains it, is an array.
 IS_ARRAY: Document = {"$type": "array"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DerivedStatus:
-    """A status that no field holds: an aggregation expression over the document's own fields.
+    """A status that is computed from other fields of the document.
 
-    `needs` has a query for each status that the expression may return; every document with this
-    status matches the query, which may contain `Now`. A query may have an index, an expression has
-    none.
+    `expression`: the aggregation expression that computes it. No index can serve it. So there is
+    also a query for each status in `needs`, which an index can serve: it matches every document
+    with the status, and maybe others. It may contain `Now`.
     """
 
     expression: Document
@@ -51,49 +51,58 @@ class DerivedStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMapping:
-    """How the documents of one collection hold the fields of the contract.
+    """Where and how the documents of one collection hold the contract's fields.
 
-    `paths`: field -> path in a document, with dots. A field without a path is in no document.
-    `jobId` and `createdAt` may be at `_id`: an ObjectId holds its creation time, in seconds.
-    `statuses`: label of a document's status (`null` for a missing one) -> status of the contract.
-    `offsets`: field -> how much later it is than the date at its path.
-    `reads` and `computed`: fields of the documents, and expressions, that are read for a field of
-    the contract which no path leads to; `complete` makes the job of them.
-    `readings`: field -> form of the date at its path, if that is no BSON date.
-    `expressions`: field -> its value as an expression, where that is not just a path.
-    `alternatives`: field -> its paths, of which the first with a value has it.
-    `constants`: field -> the value that it has in every document.
-    `where`: which documents of the collection are meant, in the documents' names.
-    `has_creation_time`: if false, the path of `createdAt` only gives the order of lists.
+    A mapping for jobs such as {"_id": 7, "state": "done", "locked": DATE}, leased for 10 minutes:
+
+        FieldMapping(
+            paths={"jobId": "_id", "status": "state", "leaseExpiresAt": "locked"},
+            statuses={"done": "succeeded"},
+            offsets={"leaseExpiresAt": timedelta(minutes=10)},
+        )
     """
 
+    # Each field that a document stores, and its path with dots. `jobId` and `createdAt` may be at
+    # `_id`: an ObjectId holds its creation time, in seconds.
     paths: Mapping[str, str]
-    statuses: Mapping[str, str] = field(default_factory=dict)
-    derived: DerivedStatus | None = None
+    # How dates at a path are stored if they are no BSON dates: iso, seconds, milliseconds, …
+    readings: Mapping[str, str] = field(default_factory=dict)
+    # What is added to the date at a path.
     offsets: Mapping[str, timedelta] = field(default_factory=dict)
+    # Label of a stored status -> status of the contract. The label of a missing one is `null`.
+    statuses: Mapping[str, str] = field(default_factory=dict)
+    # The status, if it is computed from other fields.
+    derived: DerivedStatus | None = None
+
+    # For each field without a path: what a query reads to compute it. `reads` has paths in the
+    # document, `computed` expressions. `complete` adds the field to the job from what was read.
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: Mapping[str, Any] = field(default_factory=dict)
-    readings: Mapping[str, str] = field(default_factory=dict)
-    expressions: Mapping[str, Any] = field(default_factory=dict)
-    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    where: Document = field(default_factory=dict)
     complete: Callable[[Document, Document], Document] = lambda _, document: document
+    # How queries match such a field: one value for all documents, or the first path with a value.
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # The value as an aggregation expression, unless it is the value at the field's path.
+    expressions: Mapping[str, Any] = field(default_factory=dict)
+
+    # Which documents of the collection are jobs: a query with the documents' names.
+    where: Document = field(default_factory=dict)
+    # If false, `createdAt` is unknown, and its path only defines the order of lists.
     has_creation_time: bool = True
 
     @classmethod
     def from_job_fields(cls, **paths: str) -> "FieldMapping":
-        """The contract's names for a job, except for these paths."""
+        """A mapping of jobs: these paths, and for the other fields the contract's names."""
         return cls(paths={name: name for name in MAPPED_JOB_FIELDS} | paths)
 
     @classmethod
     def from_attempt_fields(cls, **paths: str) -> "FieldMapping":
-        """The contract's names for an attempt, except for these paths."""
+        """A mapping of attempts: these paths, and for other fields the contract's names."""
         return cls(paths={name: name for name in ATTEMPT_FIELDS} | paths)
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether the documents follow the contract, so that nothing is translated."""
+        """Whether the documents have the contract's names and values: nothing is translated."""
         is_same = all(name == path for name, path in self.paths.items())
         translations = (self.statuses, self.derived, self.reads, self.expressions, self.where)
         return is_same and self.has_creation_time and not any(translations)
@@ -118,9 +127,7 @@ class FieldMapping:
 
     @property
     def waits_by_date(self) -> bool:
-        """Whether the status of a waiting job follows from its nextRunAt, so that an index on that
-        finds all of them.
-        """
+        """Whether an index on nextRunAt finds all waiting jobs, since it decides their status."""
         path = self.paths.get("nextRunAt")
         needs = {} if self.derived is None else self.derived.needs
         return bool(needs) and all(
@@ -133,7 +140,7 @@ class FieldMapping:
 
     @property
     def dated_fields(self) -> tuple[str, ...]:
-        """Fields of which at least one gets a new date with every change."""
+        """Date fields: each change of a document sets at least one of them."""
         if "updatedAt" in self.paths:
             return ("updatedAt",)
         return tuple(
@@ -141,23 +148,23 @@ class FieldMapping:
         )
 
     def translate_keys(self, keys: Keys) -> Keys | None:
-        """The keys of an index in the documents' names; None if they lack one of the fields."""
+        """The keys of an index in the documents' names; None if a field has no path."""
         if self.is_identity:
             return keys
         translated: dict[str, int] = {}
         for name, order in keys:
             path = self._find_path(name)
             if path is None and name == "type" and (translated or not self.alternatives):
-                continue  # the type is compared in the jobs that the index finds
+                continue  # the query compares the type in the jobs that the index finds
             if path is None or (name == "status" and self.derived is not None):
                 return None
             translated.setdefault(path, order)
-        # What begins with _id is in the order of the index that always exists.
+        # _id is unique: an index that begins with it is replaced by MongoDB's own index on _id.
         is_by_id = next(iter(translated)) == "_id"
         return [("_id", 1)] if is_by_id else list(translated.items())
 
     def translate_order(self, order: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-        """A sort order in the documents' names, without the fields that they lack."""
+        """A sort order in the documents' names, without fields that have no path."""
         translated: dict[str, int] = {}
         for name, direction in order:
             if (path := self._find_path(name)) is not None:
@@ -165,14 +172,14 @@ class FieldMapping:
         return list(translated.items())
 
     def translate_filter(self, query: Document) -> Document:
-        """`translate_query`, for the documents that are meant."""
+        """`translate_query`, restricted to the documents that are jobs (`where`)."""
         translated = self.translate_query(query)
         return {"$and": [self.where, translated]} if self.where else translated
 
     def translate_query(self, query: Document) -> Document:
-        """A query in the documents' names; a value in a field that they lack matches none.
+        """A query in the documents' names. A value for a field without a path matches no document.
 
-        Statuses are given by their labels: `null` matches a missing one.
+        Statuses are given as labels: `null` matches a missing status.
         """
         clauses = [self._translate_clause(name, condition) for name, condition in query.items()]
         if self.is_identity:
@@ -180,7 +187,7 @@ class FieldMapping:
         return clauses[0] if len(clauses) == 1 else {"$and": clauses} if clauses else {}
 
     def translate_pipeline(self, stages: list[Document]) -> list[Document]:
-        """An aggregation in the documents' names; its own fields begin with an underscore."""
+        """An aggregation in the documents' names. Fields that it adds begin with an underscore."""
         if self.is_identity:
             return [
                 {
@@ -189,13 +196,13 @@ class FieldMapping:
                 }
                 for stage in stages
             ]
-        meant: list[Document] = [{"$match": self.where}] if self.where else []
-        return meant + [self._translate_stage(stage) for stage in stages]
+        only_jobs: list[Document] = [{"$match": self.where}] if self.where else []
+        return only_jobs + [self._translate_stage(stage) for stage in stages]
 
     def translate_expression(self, expression: Any, *, under: str = "") -> Any:
         """An aggregation expression in the documents' names.
 
-        `under`: the path of the document within the one that the expression is evaluated for.
+        `under`: the path of the mapped document, if it is inside another document.
         """
         match expression:
             case str() if expression.startswith("$") and not expression.startswith("$$"):
@@ -213,7 +220,7 @@ class FieldMapping:
                 return expression
 
     def projection(self, fields: Iterable[str] | None) -> Any:
-        """What to read of a document for these fields, for all of them if None."""
+        """The projection that reads these fields of the contract; all fields if None."""
         if fields is None and self.is_identity:
             return None
         all_fields = (*self.paths, *self.reads, *self.computed, "status", "_id")
@@ -228,7 +235,7 @@ class FieldMapping:
         return read | {f"_{name}": self.computed[name] for name in names & self.computed.keys()}
 
     def to_contract(self, document: Document) -> Document:
-        """A document that was read, with the contract's names."""
+        """A document from the database, with the contract's names and values."""
         if self.is_identity:
             return document
         job: Document = {"_id": document["_id"]} if "_id" in document else {}
@@ -239,7 +246,7 @@ class FieldMapping:
                 if name in self.readings:
                     value = parse_date(value, self.readings[name])
                     if name == "createdAt":
-                        job["_at"] = stored  # the value by which lists are ordered
+                        job["_at"] = stored  # lists are ordered by the stored value
                 job[name] = value + offset if offset and isinstance(value, datetime) else value
         if self.orders_by_id:
             job["createdAt"] = creation_time(document.get("_id"))
@@ -252,7 +259,7 @@ class FieldMapping:
         return self.complete(document, job)
 
     def to_contract_status(self, value: Any) -> Any:
-        """The contract's status for the one in a document; None if it is missing."""
+        """The contract's status for a document's status; None if it is missing."""
         return self.statuses.get(label(value), value) if self.statuses else value
 
     def _find_path(self, name: str) -> str | None:
@@ -266,7 +273,7 @@ class FieldMapping:
         if name in _CLAUSE_LISTS:
             return {name: [self.translate_query(query) for query in condition]}
         if name == "$expr":
-            return {name: self._stored().translate_expression(condition)}
+            return {name: self._use_stored_values().translate_expression(condition)}
         if name == "status":
             return self._match_status(condition)
         path = self._find_path(name)
@@ -299,7 +306,7 @@ class FieldMapping:
         return {path: match_any([v for status in statuses for v in self._list_values(status)])}
 
     def _match_computed(self, name: str, condition: Any) -> Document:
-        """The documents that have one of these values in a field that no path leads to."""
+        """A query for one of these values in a field without a path."""
         values = condition["$in"] if isinstance(condition, dict) else [condition]
         if name in self.constants:
             return {} if self.constants[name] in values else _MATCH_NONE
@@ -315,8 +322,8 @@ class FieldMapping:
             return {} if None in values else _MATCH_NONE
         return {"$expr": {"$in": [{"$ifNull": [expression, None]}, {"$literal": values}]}}
 
-    def _stored(self) -> "FieldMapping":
-        """The mapping for expressions about stored values, by which an index is ordered."""
+    def _use_stored_values(self) -> "FieldMapping":
+        """The mapping for expressions that compare stored values, as indexes do."""
         return replace(self, expressions={}) if self.expressions else self
 
     def _list_values(self, status: str) -> list[Any]:
@@ -358,7 +365,7 @@ class FieldMapping:
 
 
 def _get_at_path(document: Document, path: str) -> tuple[bool, Any]:
-    """Whether there is a value at a path, and which one."""
+    """Whether the document has a value at a path, and the value."""
     value: Any = document
     for part in path.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -368,6 +375,6 @@ def _get_at_path(document: Document, path: str) -> tuple[bool, Any]:
 
 
 def _split_path(path: str) -> list[str]:
-    """The paths to each document on the way, and the path itself: `a`, `a.b`, `a.b.c`."""
+    """The path and the paths that contain it: `a`, `a.b` and `a.b.c` for `a.b.c`."""
     parts = path.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
