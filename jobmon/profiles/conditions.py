@@ -1,7 +1,7 @@
-"""Conditions of a profile: MongoDB queries that can also be evaluated as aggregation expressions.
+"""Parses a profile's conditions, and converts them to aggregation expressions.
 
-A rule of a status is a query. As an expression it computes the status of a document. The part of it
-that `select_indexable` returns finds, by an index, the documents that may have the status.
+A condition is a MongoDB query. It is used in two ways. As an expression, it computes the status of
+a document. As a query, reduced by `select_indexable`, it finds documents by an index.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from jobmon.profiles.toml_lines import KeyPath
 
 Query = dict[str, Any]
 
-# How far this machine's clock and the database's may differ.
+# The largest difference between this machine's clock and the database's.
 _MARGIN = timedelta(minutes=5)
 _LISTS = ("$and", "$or", "$nor")
 _COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
@@ -27,12 +27,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Now:
-    """The present moment, in the form of the dates that it is compared with."""
+    """The present moment, to be compared with dates that are stored in the form `reading`."""
 
     reading: str = "date"
 
     def to_expression(self) -> Any:
-        """The moment by the database's clock."""
+        """The expression for the moment on the database's clock."""
         if self.reading == "date":
             return "$$NOW"
         if self.reading == "iso":
@@ -41,7 +41,7 @@ class Now:
 
 
 def encode_date(moment: datetime, reading: str | None) -> Any:
-    """A date in the form in which documents hold it."""
+    """A date in its stored form: `reading` is date, iso, seconds, …; None means date."""
     if reading in (None, "date"):
         return moment
     if reading == "iso":
@@ -55,7 +55,10 @@ def encode_date(moment: datetime, reading: str | None) -> Any:
 def parse_query(
     query: Query, constants: Mapping[str, Any], readings: Mapping[str, str], at: KeyPath
 ) -> Query:
-    """The query with values for `$null`, `$now` and constants; ProfileMistakeError."""
+    """The query with its `$null`, `$now` and constants replaced by values.
+
+    Raises ProfileMistakeError for what is not allowed. `at` is the query's place in the profile.
+    """
 
     def parse_value(raw: Any, reading: str, at: KeyPath) -> Any:
         match raw:
@@ -96,7 +99,7 @@ def parse_query(
 
 
 def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
-    """The expression with values for `$null`, `$now` and constants; other texts are its own."""
+    """`parse_query` for an aggregation expression; raises ProfileMistakeError."""
     match expression:
         case "$now":
             return "$$NOW"
@@ -114,7 +117,7 @@ def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath)
 
 
 def resolve_constant(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
-    """What `$null`, `$collection` or `$const.NAME` stands for; another value is itself."""
+    """The value of `$null`, `$collection` or `$const.NAME`; any other value unchanged."""
     if not isinstance(raw, str) or not raw.startswith("$"):
         return raw
     if raw == "$null":
@@ -126,7 +129,7 @@ def resolve_constant(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any
 
 
 def to_expression(query: Query) -> Any:
-    """The query as an aggregation expression; as in a query, one element of an array may match."""
+    """The query as an aggregation expression. Like the query, it tests each element of an array."""
     parts = [_convert_clause(name, condition) for name, condition in query.items()]
     return parts[0] if len(parts) == 1 else {"$and": parts}
 
@@ -151,7 +154,7 @@ def _has_operators(condition: Any) -> bool:
 
 
 def _to_reference(path: str) -> Any:
-    """The value at a path; a number in it is the index of an element, as in a query."""
+    """An expression for the value at a path. A number in the path is the index of an element."""
     found: Any = None
     names: list[str] = []
     for part in [*path.split("."), None]:
@@ -199,7 +202,7 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
         case "$size":
             is_array = {"$isArray": [reference]}
             return {"$and": [is_array, {"$eq": [{"$size": _list_elements(reference)}, value]}]}
-        case _:  # a comparison matches values of the same type only, in a query
+        case _:  # in queries, a comparison matches only values of the same type
             compared = value.to_expression() if isinstance(value, Now) else {"$literal": value}
             kind = _find_type_name(value)
             return _match_any(
@@ -209,13 +212,13 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
 
 
 def _match_equal(reference: Any, value: Any) -> Any:
-    if value is None:  # or missing
+    if value is None:  # a missing value matches, too
         return {"$lte": [reference, None]}
     return _match_any(reference, lambda one: {"$eq": [one, {"$literal": value}]})
 
 
 def _match_any(reference: Any, test: Callable[[Any], Any]) -> Any:
-    """Whether the value, or an element of it, passes a test."""
+    """An expression that is true if the value or one of its elements passes the test."""
     each = {"$map": {"input": _list_elements(reference), "in": test("$$this")}}
     return {"$or": [test(reference), {"$anyElementTrue": [each]}]}
 
@@ -247,7 +250,10 @@ def _find_type_name(value: Any) -> str:
 
 
 def select_indexable(query: Query) -> Query:
-    """The part of a query that an index can serve. It matches every document of the whole query."""
+    """The clauses of a query that an index can serve.
+
+    They match every document that the query matches, and maybe others.
+    """
     found: Query = {}
     for name, condition in query.items():
         if name == "$and":
@@ -267,7 +273,7 @@ def _is_negated_now(condition: Any) -> bool:
 
 
 def negate_query(query: Query) -> Query:
-    """A query that matches every document that a query on one field does not; empty if unknown."""
+    """The opposite of a query on one field. Empty, which matches all, if it cannot be derived."""
     if len(query) != 1:
         return {}
     ((name, condition),) = query.items()
@@ -294,7 +300,10 @@ def has_now(query: Any) -> bool:
 
 
 def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
-    """The query as of `now`, with a margin for clocks that differ, so that no document is lost."""
+    """The query with dates in place of `Now`.
+
+    A margin makes it match more documents: the clocks of jobmon and the database may differ.
+    """
     match query:
         case Now():
             margin = {"$g": -_MARGIN, "$l": _MARGIN}.get(operator[:2], timedelta())
@@ -308,7 +317,10 @@ def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
 
 
 def list_index_fields(query: Query) -> tuple[list[str], bool]:
-    """The fields of an index for a query, and whether each has one value: a sort may follow."""
+    """The fields of an index for a query, and whether the query has one value for each of them.
+
+    If it has, the index can have sort fields after them.
+    """
     fields, is_equality = [], True
     for name, condition in select_indexable(query).items():
         if name.startswith("$"):
@@ -319,7 +331,7 @@ def list_index_fields(query: Query) -> tuple[list[str], bool]:
 
 
 def find_due_fields(query: Any, path: str = "") -> set[tuple[str, str]]:
-    """The fields that a query compares with the present moment, each with its reading."""
+    """The fields that a query compares with `Now`, as pairs (path, reading)."""
     match query:
         case Now():
             return {(path, query.reading)}

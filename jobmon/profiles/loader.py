@@ -18,20 +18,20 @@ from jobmon.profiles.toml_lines import find_line, find_lines
 Content = dict[str, Any]
 
 _SUFFIX = ".toml"
-# Tables whose entries a profile that extends another one adds to or replaces.
-_MERGED = ("fields", "readings", "constants", "attempts", "names")
+# A profile that extends another one adds entries to these tables, or replaces some.
+_MERGED_TABLES = ("fields", "readings", "constants", "attempts", "names")
 _LINE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)$")
 
 
 class ProfileError(ValueError):
-    """A profile cannot be used; the message has its file, the line and what is allowed."""
+    """A profile cannot be used. The message has the file, the line and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileFile:
-    """A profile as its file has it, on top of those that it extends.
+    """The content of a profile's file, merged with the profile that it extends.
 
-    `name`: that of a shipped profile, or the path of a file.
+    `name`: the name of a shipped profile, or the path of a file.
     """
 
     name: str
@@ -39,12 +39,12 @@ class ProfileFile:
 
     @property
     def collection(self) -> str:
-        """The collection of the jobs unless the settings name another."""
+        """The default collection of the jobs."""
         return str(self.content.get("collection", "jobs"))
 
     @property
     def attempts_collection(self) -> str | None:
-        """The collection of the attempts unless the settings name another; None without one."""
+        """The default collection of the attempts; None if jobs contain their attempts."""
         attempts = self.content.get("attempts", {})
         if attempts.get("in") != "collection":
             return None
@@ -52,12 +52,15 @@ class ProfileFile:
 
     @property
     def has_status_field(self) -> bool:
-        """Whether a field holds the status, so that its values can be given other names."""
+        """Whether the status is stored in a field, so that settings can rename its values."""
         return isinstance(self.content.get("status"), dict)
 
     @property
     def identity(self) -> str:
-        """What distinguishes profiles whose statistics have different meanings."""
+        """The name of a shipped profile, or a hash of the content.
+
+        Statistics are kept for each identity: with another profile they have another meaning.
+        """
         if self.name in shipped_profiles():
             return self.name
         canonical = json.dumps(self.content, sort_keys=True, default=str)
@@ -71,7 +74,7 @@ class ProfileFile:
         attempt_fields: Mapping[str, str],
         attempt_statuses: Mapping[str, str],
     ) -> "ProfileFile":
-        """The profile with other paths and names for statuses."""
+        """The profile with these paths and names of statuses in place of its own."""
         changed = dict(fields)
         changes: Content = {"fields": changed}
         if (path := changed.pop("status", None)) is not None:
@@ -87,17 +90,19 @@ class ProfileFile:
         return replace(self, content=_merge(self.content, changes))
 
     def parse(self, collection: str) -> ParsedProfile:
-        """The profile for the jobs in a collection; ProfileMistakeError."""
+        """The parsed profile for the jobs in a collection; raises ProfileMistakeError."""
         return parse_profile(self.content, collection)
 
 
+@cache
 def shipped_profiles() -> tuple[str, ...]:
     """The names of the profiles that come with jobmon."""
-    return _list_shipped()
+    found = (entry.name for entry in files("jobmon.profiles").iterdir())
+    return tuple(sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)))
 
 
 def load_profile(name: str) -> ProfileFile:
-    """The profile of this name or in this `.toml` file; ProfileError."""
+    """The shipped profile of this name, or the one in this `.toml` file; raises ProfileError."""
     if name in shipped_profiles():
         return _load_shipped(name)
     if not name.endswith(_SUFFIX):
@@ -110,12 +115,6 @@ def load_profile(name: str) -> ProfileFile:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ProfileError(f"{name} cannot be read: {reason}") from None
     return _load(name, text)
-
-
-@cache
-def _list_shipped() -> tuple[str, ...]:
-    found = (entry.name for entry in files("jobmon.profiles").iterdir())
-    return tuple(sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)))
 
 
 @cache
@@ -149,12 +148,12 @@ def _load(name: str, text: str) -> ProfileFile:
 
 
 def _merge(base: Content, changes: Content) -> Content:
-    """`changes` on top of `base`: tables of names are merged, everything else is replaced."""
+    """`base` with `changes`: merged tables keep their other entries, other keys are replaced."""
     merged = dict(base)
     for name, value in changes.items():
         inner = base.get(name)
         is_status = name == "status" and isinstance(value, dict) and isinstance(inner, dict)
-        if isinstance(inner, dict) and (name in _MERGED or is_status):
+        if isinstance(inner, dict) and (name in _MERGED_TABLES or is_status):
             merged[name] = _merge(inner, value)
         else:
             merged[name] = value

@@ -1,4 +1,4 @@
-"""Parses a profile to sources, rules and conditions, and checks what a schema cannot express."""
+"""Parses a profile's content, and checks what its JSON Schema cannot express."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.toml_lines import KeyPath
 
 _DATES = ("createdAt", "updatedAt", "nextRunAt", "leaseExpiresAt", "startedAt", "finishedAt")
-# Fields that have to be found by an index: they need a path.
-_BY_PATH = ("jobId", "createdBy", "createdAt")
+# Jobs are found by these fields with an index, so that they need a path.
+_NEED_PATH = ("jobId", "createdBy", "createdAt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A status, and the query that a document has to match; None for all other documents."""
+    """A status, and the query `when` that its documents match; None for all other documents."""
 
     when: Query | None
     status: str
@@ -25,9 +25,9 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedStatus:
-    """How a status is found: by rules or, without any, by the value at `path`.
+    """How a status is determined: by rules or, if there are none, by the value at `path`.
 
-    `names`: label of a document's status -> status of the contract.
+    `names`: label of a stored status -> status of the contract.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -37,9 +37,10 @@ class ParsedStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedAttempts:
-    """Where attempts are (`place`: collection, array or job), and how their fields are read.
+    """Where attempts are, and how their fields are read.
 
-    `outcome`: rules for how the last run ended, at the job's finishedAt.
+    `place`: "collection", "array" (at the path `array` of a job) or "job" (only the last one).
+    `outcome`: for "job", rules for how the last run ended.
     """
 
     place: str
@@ -51,7 +52,11 @@ class ParsedAttempts:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedProfile:
-    """A profile, ready for use."""
+    """A profile whose fields, rules and conditions are parsed.
+
+    `where`: which documents are jobs. `order`: the path that orders lists if `createdAt` is
+    unknown. `is_recurring`: a queued job may have run before. `always`: fields of every document.
+    """
 
     fields: Mapping[str, Source]
     status: ParsedStatus
@@ -63,7 +68,7 @@ class ParsedProfile:
 
 
 def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
-    """The profile for the jobs in a collection; ProfileMistakeError."""
+    """The profile for the jobs in a collection; raises ProfileMistakeError."""
     constants = {f"$const.{name}": value for name, value in content.get("constants", {}).items()}
     constants["$collection"] = collection
     readings = content.get("readings", {})
@@ -102,7 +107,7 @@ def _check_fields(fields: Mapping[str, Source]) -> None:
     for name, source in fields.items():
         at = ("fields", name)
         is_date = name in _DATES
-        if name in _BY_PATH and source.path is None:
+        if name in _NEED_PATH and source.path is None:
             raise ProfileMistakeError(at, "must be a path, for jobs are found by it")
         if name == "createdAt" and source.offset is not None:
             raise ProfileMistakeError(at, "must be a path without plus, for lists are in its order")

@@ -1,6 +1,6 @@
-"""Checks a profile against its JSON Schema, docs/profile.schema.json.
+"""Checks a profile against its JSON Schema, which is published as docs/profile.schema.json.
 
-Only the keywords that this schema uses are known here; `oneOf` and `description` are for editors.
+Only the keywords that this schema uses are checked. Its descriptions are for editors.
 """
 
 import json
@@ -21,7 +21,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 class ProfileMistakeError(ValueError):
-    """What is wrong with the value at `path` in a profile, and what is allowed."""
+    """The value at `path` in a profile is wrong. The message has what is allowed."""
 
     def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ def profile_schema() -> dict[str, Any]:
 
 
 def check_schema(content: Any) -> None:
-    """ProfileMistakeError for the first value that the schema does not allow."""
+    """Raise ProfileMistakeError for the first value that the schema does not allow."""
     _check(content, profile_schema(), ())
 
 
@@ -80,7 +80,7 @@ def _check_table(value: dict[str, Any], schema: dict[str, Any], path: KeyPath) -
 
 
 def _choose(value: Any, schemas: list[dict[str, Any]], path: KeyPath) -> dict[str, Any]:
-    """The one of these schemas for a value of this type."""
+    """The first of these schemas that allows the type of the value."""
     resolved = [
         profile_schema()["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
         for schema in schemas

@@ -1,7 +1,7 @@
-"""Where a field of the contract comes from: a path, the first of several, an array, JSON text, …
+"""Parses the `fields` of a profile: each becomes a `Source`, which reads a value from a document.
 
-A `Source` reads a value from a document and, where MongoDB can compute it, has an aggregation
-expression for the same value.
+The value may be at a path, in an array, in JSON text, … If MongoDB can compute it, the source also
+has an aggregation expression for it.
 """
 
 import json
@@ -41,42 +41,49 @@ _PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """How a value is read.
+    """How the value of a field is read, computed and queried."""
 
-    `inputs`: the paths that `read` needs of a document. `expression`: the value as an aggregation
-    expression, None where only `read` knows it. `path`: where an index can be; the value there is
-    a date in the form `reading`, `offset` earlier. `alternatives`: the paths of a first-of.
-    `is_constant`: `expression` is a literal. `computed`: what `read` gets instead of the document,
-    an expression that the database evaluates. `only_in`: the statuses with which it is shown.
-    """
-
+    # Returns the value. Gets the document, which needs only `inputs`, or the result of `computed`.
     read: Callable[[Document], Any]
     inputs: tuple[str, ...] = ()
+    # An expression that the database evaluates for `read`.
+    computed: Any = None
+    # The value as an aggregation expression; None if MongoDB cannot compute it.
     expression: Any = None
+    # The path, if the value is stored at one: then queries can use an index on it. A date may be
+    # stored in another form (`reading`), and `offset` earlier than the value.
     path: str | None = None
     reading: str | None = None
     offset: timedelta | None = None
+    # For first_of: its paths. For a constant: `expression` is a literal.
     alternatives: tuple[str, ...] = ()
     is_constant: bool = False
-    computed: Any = None
+    # The statuses with which the field is shown; all if empty.
     only_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceContext:
-    """What the fields of a profile may refer to; `base` is the array whose elements are read."""
+    """What the fields of a profile may refer to.
+
+    `constants`: name with its dollar sign -> value. `readings`: path of a date -> its stored form.
+    `base`: the path of the array, if the fields are those of its elements.
+    """
 
     constants: Mapping[str, Any]
     readings: Mapping[str, str]
     base: str = ""
 
     def find_reading(self, *parts: str) -> str | None:
-        """How the date at a path is to be read."""
+        """The stored form of the date at a path; None for a BSON date and for other values."""
         return self.readings.get(".".join(filter(None, (self.base, *parts))))
 
 
 def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
-    """The source that a profile describes; ProfileMistakeError."""
+    """The source for a field's value in a profile; raises ProfileMistakeError.
+
+    `at` is the place of the value in the profile.
+    """
     if isinstance(spec, str):
         return _make_path_source(spec, context)
     kinds = [kind for kind in KINDS if kind in spec] or (["path"] if "path" in spec else [])
@@ -96,7 +103,7 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
 
 
 def get_value(document: Any, path: str) -> Any:
-    """The value at a path, None if there is none. In an array, a number is an index: `log.-1`."""
+    """The value at a path, or None. A number is the index of an element: `log.-1` is the last."""
     value = document
     for part in path.split("."):
         if isinstance(value, Mapping):
@@ -110,7 +117,7 @@ def get_value(document: Any, path: str) -> Any:
 
 
 def parse_date(value: Any, reading: str | None) -> Any:
-    """A date from the form in which a document holds it; another value unchanged."""
+    """The date for its stored form; a value that has another form is returned unchanged."""
     with suppress(ValueError, OverflowError, TypeError):
         if reading == "iso" and isinstance(value, str):
             moment = datetime.fromisoformat(value)
@@ -123,7 +130,7 @@ def parse_date(value: Any, reading: str | None) -> Any:
 
 
 def to_date_expression(reference: Any, reading: str | None) -> Any:
-    """The same as an aggregation expression; null for what is no date."""
+    """`parse_date` as an aggregation expression, but null for a value that has another form."""
     if reading is None:
         return reference
     if reading == "iso":
@@ -135,7 +142,7 @@ def to_date_expression(reference: Any, reading: str | None) -> Any:
 
 
 def parse_duration(text: str, at: KeyPath) -> timedelta:
-    """A duration such as `10 min`; ProfileMistakeError."""
+    """The duration in a text such as `10 min`; raises ProfileMistakeError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         units = ", ".join(_UNITS)
@@ -313,12 +320,15 @@ def _add_amount(source: Source, plus: Any, context: SourceContext, at: KeyPath) 
         added = amount / timedelta(milliseconds=1) if is_date else amount
         expression = {"$cond": [has_type, {"$add": [value, added]}, None]}
     changed = replace(source, read=read, expression=expression, alternatives=(), is_constant=False)
-    # A sum of numbers is only shown: nobody filters by one.
+    # A sum of numbers is only shown. No query uses it.
     return replace(changed, offset=amount) if is_date else replace(changed, path=None)
 
 
 def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPath) -> Source:
-    """The source where a condition is true, else null. The database evaluates the condition."""
+    """The source's value if the document matches the condition, else None.
+
+    The database evaluates the condition.
+    """
     if context.base:
         raise ProfileMistakeError(at, "not possible for an element of an array")
     condition = to_expression(parse_query(when, context.constants, context.readings, at))

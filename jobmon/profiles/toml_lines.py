@@ -1,4 +1,4 @@
-"""Finds the line of each key in a TOML text, so that a mistake can be reported with its place."""
+"""Finds the line of each key in a TOML text, so that a mistake is reported with its line."""
 
 import json
 from collections import Counter
@@ -7,15 +7,15 @@ KeyPath = tuple[str | int, ...]
 
 
 def find_lines(text: str) -> dict[KeyPath, int]:
-    """The line of each key, by its path; elements of arrays have their index. The TOML is valid.
+    """Path of each key -> its line. An element of an array has its index in the path.
 
-    find_lines('a = 1\\n[b]\\nc = [{d = 2}]') has ("b", "c", 0, "d"): 3.
+    The text must be valid TOML. For 'a = 1\\n[b]\\nc = [{d = 2}]' it has ("b", "c", 0, "d"): 3.
     """
     return _Scanner(text).scan()
 
 
 def find_line(lines: dict[KeyPath, int], path: KeyPath) -> int:
-    """The line of a path, or of the nearest key around it that the text has."""
+    """The line of a path; if it has none, the line of the nearest key that contains it."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
@@ -36,11 +36,11 @@ class _Scanner:
                 table = self._resolve(self._read_key())
                 self._tables[table] += 1
                 table = (*table, self._tables[table] - 1)
-                self._mark(table)
+                self._record_line(table)
                 self._at = self._text.index("]]", self._at) + 2
             elif self._take("["):
                 table = self._resolve(self._read_key())
-                self._mark(table)
+                self._record_line(table)
                 self._at = self._text.index("]", self._at) + 1
             else:
                 self._read_pair(table)
@@ -48,7 +48,7 @@ class _Scanner:
         return self._lines
 
     def _resolve(self, key: KeyPath) -> KeyPath:
-        """The path of a table: in an array of tables the newest one is meant."""
+        """The path of a table. A key in an array of tables refers to its newest table."""
         path: KeyPath = ()
         for part in key:
             path = (*path, part)
@@ -56,7 +56,7 @@ class _Scanner:
                 path = (*path, self._tables[path] - 1)
         return path
 
-    def _mark(self, path: KeyPath) -> None:
+    def _record_line(self, path: KeyPath) -> None:
         line = self._text.count("\n", 0, self._at) + 1
         for length in range(1, len(path) + 1):
             self._lines.setdefault(path[:length], line)
@@ -98,7 +98,7 @@ class _Scanner:
         start = self._at
         path = (*table, *self._read_key())
         end, self._at = self._at, start
-        self._mark(path)
+        self._record_line(path)
         self._at = self._text.index("=", end) + 1
         self._skip_space(newlines=False)
         self._read_value(path)
@@ -117,7 +117,7 @@ class _Scanner:
             self._skip_space(newlines=True)
             index = 0
             while not self._take("]"):
-                self._mark((*path, index))
+                self._record_line((*path, index))
                 self._read_value((*path, index))
                 index += 1
                 self._skip_space(newlines=True)
