@@ -57,7 +57,7 @@ def parse_query(
 ) -> Query:
     """The query with its `$null`, `$now` and constants replaced by values.
 
-    Raises ProfileMistakeError for what is not allowed. `at` is the query's place in the profile.
+    `at`: the query's place in the profile. Raises ProfileMistakeError.
     """
 
     def parse_value(raw: Any, reading: str, at: KeyPath) -> Any:

@@ -1,1 +1,1 @@
-"""Hides secrets in what jobs hold: by the names of keys, and by their form in any text."""
+"""Hides secrets in jobs: values of secret keys, and texts with the form of a secret."""

@@ -1,4 +1,4 @@
-"""Hides secrets that are known by their form alone: keys, passwords in URLs, tokens, cards."""
+"""Finds and hides secrets by their form: private keys, passwords in URLs, tokens, card numbers."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ def split_words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Words that follow `bearer` or `token=` in messages and are no values.
+# Words that may follow `bearer` or `token=` in a message without being a secret.
 NOT_VALUES = split_words(
     """null none nil undefined true false is was has are must should cannot can not no the a an of
     in expired invalid missing required unknown malformed unexpected wrong incorrect empty too
@@ -25,7 +25,7 @@ _PRIVATE_KEY = re.compile(
     r"|(?<=Private-Lines: )\d{1,3}\s[\w+/=\s]+",  # PuTTY's
     re.DOTALL | re.IGNORECASE,
 )
-# The end may have been cut off with an ellipsis. Digits before a slash are a port, no password.
+# A truncated text ends with an ellipsis. Digits before a slash are a port, not a password.
 _URL_PASSWORD = re.compile(
     r"(//[^/\s:]{0,200}:)"
     r"(?:[^/\s\"',;<>]{1,500}|(?!\d{1,5}[/?#])[^\s\"',;<>]{1,200}?)(@|…\Z)"
@@ -42,7 +42,7 @@ TOKENS = re.compile(
     r"|[rs]k_(?:live|test)_\w{10,}|whsec_\w{16,}|sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35})"
 )
-# Long enough to be rare in encoded data, so that most texts are not searched for tokens.
+# Only texts with one of these are searched for tokens: they are rare in encoded data.
 _TOKEN_STARTS = split_words(
     """ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- npm_ xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-
     sk_live_ sk_test_ rk_live_ rk_test_ whsec_ sk- SG. AKIA ASIA AIza"""
@@ -57,7 +57,7 @@ _CARD = re.compile(
     re.ASCII,
 )
 _HEX_BEFORE = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]*[a-f]\Z")
-# The first digits of each issuer and the lengths of its numbers; no time in ms or µs looks alike.
+# The first digits and the lengths of each issuer's numbers. Times in ms or µs match none of them.
 _ISSUERS = (
     (re.compile("4"), (13, 16, 19)),
     (re.compile("5[1-5]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)"), (16,)),
@@ -68,20 +68,20 @@ _ISSUERS = (
 
 
 def hide_keys_and_urls(text: str, lowered: str) -> str:
-    """`text` without private keys and without passwords and tokens in URLs.
+    """`text` with private keys, and passwords and tokens in URLs, replaced.
 
     `lowered` is the text in lower case.
     """
     if "private" in lowered and ("begin " in lowered or "private-lines" in lowered):
         text = _PRIVATE_KEY.sub(REDACTED, text)
     if "//" in text or "@" in text or "%40" in text:
-        text = _URL_PASSWORD.sub(_hide_between, text)
+        text = _URL_PASSWORD.sub(_hide_middle, text)
         text = _URL_TOKEN.sub(rf"\1{REDACTED}\2", text)
     return text
 
 
 def hide_tokens(text: str, lowered: str) -> str:
-    """`text` without tokens, bearer and basic credentials."""
+    """`text` with tokens, bearer credentials and basic credentials replaced."""
     if ("eyJ" in text and "." in text) or any(start in text for start in _TOKEN_STARTS):
         text = TOKENS.sub(REDACTED, text)
     if "bearer" in lowered:
@@ -92,16 +92,16 @@ def hide_tokens(text: str, lowered: str) -> str:
 
 
 def hide_cards(text: str) -> str:
-    """`text` without card numbers."""
+    """`text` with card numbers replaced."""
     return _CARD.sub(_hide_card, text) if may_have_card(text) else text
 
 
 def may_have_card(text: str) -> bool:
-    """Whether there are enough digits for a card number; a cheap check."""
+    """Whether a text has enough digits for a card number. This check is cheap."""
     return _EIGHT_DIGITS.search(text) is not None
 
 
-def _hide_between(found: re.Match[str]) -> str:
+def _hide_middle(found: re.Match[str]) -> str:
     before, after = (part for part in found.groups() if part is not None)
     return f"{before}{REDACTED}{after}"
 
@@ -112,7 +112,7 @@ def _hide_bearer(found: re.Match[str]) -> str:
 
 
 def _hide_basic(found: re.Match[str]) -> str:
-    """Basic credentials are base64 of user:password; other words may follow `basic`."""
+    """Hide the word after `basic` if it is user:password in base64."""
     try:
         decoded = base64.b64decode(found[2] + "=" * (-len(found[2]) % 4))
     except (binascii.Error, ValueError):
@@ -122,7 +122,7 @@ def _hide_basic(found: re.Match[str]) -> str:
 
 def _hide_card(found: re.Match[str]) -> str:
     if _HEX_BEFORE.search(found.string, max(0, found.start() - 64), found.start()):
-        return found[0]  # the end of an id
+        return found[0]  # these digits end a hexadecimal id
     digits = [int(character) for character in found[0] if character.isdecimal()]
     number = "".join(map(str, digits))
     is_known = any(len(digits) in sizes and begins.match(number) for begins, sizes in _ISSUERS)

@@ -17,21 +17,21 @@ _DEFAULT_KEYS = split_words(
 DEFAULT_REDACT_KEYS = tuple(sorted(_DEFAULT_KEYS))
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_ACRONYM = re.compile(r"[A-Z]{2,}(?=[a-z])")  # PIN of PINcode, which is PI and Ncode to _WORD
-_SHORT = 4  # letters; a longer name is found anywhere in a key
-# Numbers under such keys count or limit secrets: max_tokens, token_count, password_attempts.
-_MEASURES = split_words(
+_ACRONYM = re.compile(r"[A-Z]{2,}(?=[a-z])")  # PIN in PINcode, where _WORD finds PI
+_SHORT_LENGTH = 4  # letters; such a name is found only as a whole word of a key
+# A number under a key with such a word is no secret: max_tokens, password_attempts.
+_MEASURE_WORDS = split_words(
     """count counts max min limit total used usage remaining budget length size age ttl days
     seconds ms expires expiry expiration attempts retries rate ratio score required enabled is
     has"""
 )
-# Everything below such a key is a credential.
-_HOLDERS = split_words("auth auths oauth authentication authn sasl")
-# A holder followed by one of these holds credentials, too: authHeader, but not authType.
-_HOLDER_SUFFIXES = split_words(
+# All values in a document under a key with such a word are credentials.
+_CREDENTIAL_WORDS = split_words("auth auths oauth authentication authn sasl")
+# Words that may follow: a text under authHeader is a credential, one under authType is not.
+_CREDENTIAL_SUFFIXES = split_words(
     "header headers data info details value string code key config params"
 )
-# In a text, a name with such an ending is a part of a program or an error, not a key.
+# In a text, a name that ends with such a word is the name of code or an error, not a key.
 _PROGRAM_SUFFIXES = split_words(
     """error exception err service manager provider handler controller middleware factory validator
     expired invalid failed failure missing required type policy url uri endpoint method store js
@@ -42,29 +42,31 @@ _KEY = re.compile(r"[^\s=:]{1,200}")
 
 
 class SecretKeys:
-    """The names of keys whose values are secret.
+    """Decides whether the value of a key is secret.
 
     Case, underscores and hyphens do not matter. A long name is found anywhere in a key (`token` in
-    `refreshTokenV2`), a short one only as a whole word (`pan` in `card-pan`, not in `company`).
+    `refreshTokenV2`), a short name only as a whole word (`pan` in `card-pan`, not in `company`).
 
     >>> SecretKeys(["token"]).includes("refreshTokenV2")
     True
     """
 
     def __init__(self, keys: Iterable[str] = DEFAULT_REDACT_KEYS) -> None:
-        names = [name for name in keys if _squeeze(name)]
-        # `account_no` must not hide accountNote, nor `session_id` sessionIdle.
+        names = [name for name in keys if _normalize(name)]
+        # A short last word must match as a whole: `account_no` must not hide accountNote.
         self._endings = tuple(
             _find_words(name)
             for name in names
             if len(_find_words(name)) > 1 and len(_find_words(name)[-1]) <= 2
         )
-        whole = {_squeeze(name) for name in names if _find_words(name) not in self._endings}
-        self._anywhere = tuple(name for name in whole if len(name) > _SHORT)
-        self._short = frozenset(name for name in whole if len(name) <= _SHORT)
-        self._measures = _MEASURES.difference(*map(_find_words, names))
-        # A text without any of these has no such key; most texts are not searched further.
-        self.hints = _HOLDERS | {(*_find_words(name), _squeeze(name))[0] for name in names}
+        whole = {_normalize(name) for name in names if _find_words(name) not in self._endings}
+        self._anywhere = tuple(name for name in whole if len(name) > _SHORT_LENGTH)
+        self._short = frozenset(name for name in whole if len(name) <= _SHORT_LENGTH)
+        self._measures = _MEASURE_WORDS.difference(*map(_find_words, names))
+        # A text that contains none of these has no secret key: it is not searched further.
+        self.hints = _CREDENTIAL_WORDS | {
+            (*_find_words(name), _normalize(name))[0] for name in names
+        }
         self._includes = lru_cache(4_096)(self._match)
         self.includes_name = lru_cache(4_096)(self._match_name)
 
@@ -73,23 +75,23 @@ class SecretKeys:
         return self._includes(key) if len(key) <= _LONGEST_KEY else self._match(key)
 
     def includes_in_text(self, name: str) -> bool:
-        """Whether `name`, before a value in a text, is a secret key."""
+        """Whether `name`, which precedes a value in a text, is a secret key."""
         words = _find_words(name)
         if words and words[-1] in _PROGRAM_SUFFIXES:
             return False
         return self.includes_name(name.strip(".$-"))
 
     def is_measure(self, key: str) -> bool:
-        """Whether a number under a secret key only counts or limits secrets."""
+        """Whether the key is for a count or a limit, as `max_tokens`: its number is no secret."""
         return not self._measures.isdisjoint(_find_words(key[:_LONGEST_KEY]))
 
     def _match_name(self, name: str) -> bool:
-        """Whether a text, such as an option or the name in a pair, is a secret key as a whole."""
+        """Whether the whole text is a secret key: an option, or the name in a pair."""
         name = name.strip(" \t:=")
-        return _KEY.fullmatch(name) is not None and (self.includes(name) or is_holder(name))
+        return _KEY.fullmatch(name) is not None and (self.includes(name) or is_credential_key(name))
 
     def _match(self, key: str) -> bool:
-        squeezed = _squeeze(key)
+        squeezed = _normalize(key)
         if squeezed in self._short or any(name in squeezed for name in self._anywhere):
             return True
         words = _find_words(key)
@@ -103,20 +105,20 @@ class SecretKeys:
         )
 
 
-def is_holder(key: str) -> bool:
-    """Whether a text under `key` is a credential, as under `oauth` or `authHeader`."""
+def is_credential_key(key: str) -> bool:
+    """Whether a text under this key is a credential: `oauth`, `authHeader`."""
     words = [word for word in _find_words(key[:_LONGEST_KEY]) if not word.isdigit()]
-    if len(words) > 1 and words[-1] in _HOLDER_SUFFIXES:
+    if len(words) > 1 and words[-1] in _CREDENTIAL_SUFFIXES:
         words.pop()
-    return bool(words) and words[-1] in _HOLDERS
+    return bool(words) and words[-1] in _CREDENTIAL_WORDS
 
 
-def has_holder(key: str) -> bool:
-    """Whether a document or an array under `key` holds credentials."""
-    return not _HOLDERS.isdisjoint(_find_words(key[:_LONGEST_KEY]))
+def has_credential_word(key: str) -> bool:
+    """Whether a document or an array under this key contains credentials: `authConfig`."""
+    return not _CREDENTIAL_WORDS.isdisjoint(_find_words(key[:_LONGEST_KEY]))
 
 
-def _squeeze(key: str) -> str:
+def _normalize(key: str) -> str:
     return "".join(filter(str.isalnum, key)).lower()
 
 

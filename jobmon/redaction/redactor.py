@@ -7,21 +7,26 @@ from functools import lru_cache
 from typing import Any
 
 from jobmon.redaction.forms import REDACTED, hide_cards, may_have_card, split_words
-from jobmon.redaction.keys import DEFAULT_REDACT_KEYS, SecretKeys, has_holder, is_holder
+from jobmon.redaction.keys import (
+    DEFAULT_REDACT_KEYS,
+    SecretKeys,
+    has_credential_word,
+    is_credential_key,
+)
 from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
 
-# In documents such as {name: KEY, value: SECRET}: the fields for the key, and those for the value.
+# Pairs such as {name: KEY, value: SECRET}: fields that have the key, and fields with its value.
 _NAMES = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""
 )
 _VALUES = split_words("value v val values")
-_TEXT_VALUES = frozenset(("content", "data"))  # texts only: an event's `data` is a document
+_TEXT_VALUES = frozenset(("content", "data"))  # only texts: a document in `data` is no secret
 _SHORTEST_SECRET = 4
-_CACHED_LENGTH = 1_000  # errors repeat
+_CACHED_LENGTH = 1_000  # characters; shorter texts are cached, because errors repeat
 _LONGEST_JSON = 1_000_000
 _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
-_MAX_FAILED_STARTS = 16  # each may have been read to the end of the text
+_MAX_FAILED_STARTS = 16  # a failed attempt may read to the end of the text
 
 
 def _read_int(digits: str) -> int | str:
@@ -33,9 +38,9 @@ _CARD_DECODER = json.JSONDecoder(parse_int=_read_int)
 
 
 class Redactor:
-    """Replaces the values of secret keys, and what is secret by its form.
+    """Replaces the values of secret keys, and texts with the form of a secret.
 
-    Hiding too much is a nuisance; hiding too little is a leak.
+    In doubt it hides a value: hiding too much is a nuisance, hiding too little is a leak.
 
     >>> Redactor().redact({"apiKey": "x", "note": "password=x", "size": 1})
     {'apiKey': '[redacted]', 'note': 'password=[redacted]', 'size': 1}
@@ -47,7 +52,7 @@ class Redactor:
         self._redact_short_text = lru_cache(2_048)(self._search_text)
 
     def redact(self, value: Any) -> Any:
-        """Return `value`, any nesting of dicts and lists, with the secrets replaced."""
+        """`value`, which may be nested dicts and lists, with its secrets replaced."""
         match value:
             case str():
                 return self._redact_text(value)
@@ -85,13 +90,15 @@ class Redactor:
         if self._keys.includes(key):
             is_measure = isinstance(value, int | float) and self._keys.is_measure(key)
             return value if is_measure else REDACTED
-        is_credential = has_holder(key) if isinstance(value, dict | list) else is_holder(key)
-        return _hide_leaves(value) if is_credential else self.redact(value)
+        is_credential = (
+            has_credential_word(key) if isinstance(value, dict | list) else is_credential_key(key)
+        )
+        return _hide_all_values(value) if is_credential else self.redact(value)
 
     def _redact_array(self, array: list[Any]) -> list[Any]:
         shown = [self.redact(inner) for inner in array]
         for number, name in enumerate(array[:-1]):
-            # A list of names and values in turn, or an option of a command and its value.
+            # The list alternates names and values, or has a command's option before its value.
             in_pairs = len(array) % 2 == 0 and number % 2 == 0
             is_name = isinstance(name, str) and (in_pairs or name.startswith("-"))
             if is_name and self._keys.includes_name(name):
@@ -119,26 +126,27 @@ class Redactor:
         return "".join([*parts, self._plain_texts.redact(text[done:])])
 
     def _redact_json(self, text: str, begin: int) -> tuple[str, int]:
-        """The JSON that begins at `begin`, changed only if a secret is in it, and its end.
+        """The JSON text at `begin` with its secrets replaced, and the index of its end.
 
-        ValueError or RecursionError if there is no JSON.
+        JSON without a secret is returned unchanged. Raises ValueError or RecursionError if there is
+        no JSON at `begin`.
         """
         document, end = _DECODER.raw_decode(text, begin)
         whole, shown = text[begin:end], self.redact(document)
         if may_have_card(whole):
             shown = self.redact(_CARD_DECODER.raw_decode(text, begin)[0])
-        # The decoder keeps only the last one of equal keys.
+        # The decoder drops repeated keys. The text with them is not returned unchanged.
         is_same = shown == document and whole.count('":') <= _count_keys(document)
         return whole if is_same else json.dumps(shown, ensure_ascii=False), end
 
 
-def _hide_leaves(value: Any) -> Any:
-    """`value` with everything but its keys replaced."""
+def _hide_all_values(value: Any) -> Any:
+    """`value` with each value in it replaced; its keys remain."""
     match value:
         case dict():
-            return {key: _hide_leaves(inner) for key, inner in value.items()}
+            return {key: _hide_all_values(inner) for key, inner in value.items()}
         case list():
-            return [_hide_leaves(inner) for inner in value]
+            return [_hide_all_values(inner) for inner in value]
         case _:
             return REDACTED
 

@@ -1,8 +1,7 @@
-"""Hides secrets in texts: the values of secret keys, and what is secret by its form.
+"""Hides secrets in texts: the values of secret keys, and parts with the form of a secret.
 
-The patterns are jobmon's own. Those of detect-secrets look at lines of source code, give no
-position to replace, and guess by entropy, which hides ids. The time that a pattern takes grows
-linearly with the text.
+Each pattern takes time in proportion to the length of the text. The patterns of detect-secrets are
+not used: they are for source code, give no position to replace, and hide ids as if random.
 """
 
 import re
@@ -59,7 +58,7 @@ _QUOTED_PAIR = re.compile(
 
 
 class TextRedactor:
-    """Replaces secrets in a text, without looking for JSON in it."""
+    """Replaces secrets in a text. JSON in it is searched as text."""
 
     def __init__(self, keys: SecretKeys) -> None:
         self._keys = keys
@@ -96,7 +95,7 @@ class TextRedactor:
         return found[1] + REDACTED if is_hidden else found[0]
 
     def _hide_pairs(self, text: str) -> str:
-        """`text` without the values of secret keys; the values of other keys are searched."""
+        """`text` with the values of secret keys replaced. Other values are searched for pairs."""
         parts, done, at = [], 0, 0
         while pair := _PAIR.search(text, at):
             at = pair.end("between")
