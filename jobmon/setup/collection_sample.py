@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bson import DatetimeMS, ObjectId
+from bson import Code, DatetimeMS, ObjectId
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
@@ -76,7 +76,7 @@ class SampledField:
         for element in value if isinstance(value, list) else [value]:
             if isinstance(element, Mapping):
                 self.keys |= set(list(element)[:MAX_WORDS])
-        if isinstance(value, str | bool | int):
+        if type_name(value) in ("string", "bool", "number"):
             self.distinct.add(hash(value))
             self._count_word(value)
         else:
@@ -154,6 +154,8 @@ def type_name(value: Any) -> str:
             return "bool"
         case int() | float():
             return "number"
+        case Code():  # is a str, but cannot be hashed
+            return "javascript"
         case str():
             return "string"
         case datetime() | DatetimeMS():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import Code, DatetimeMS, Decimal128
 from click.testing import CliRunner, Result
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -269,6 +270,17 @@ def test_collection_with_a_status_that_is_no_queue_is_none(
     ((name, reason),) = found.others
     assert name == f"{database.name}.things"
     assert "no worker" in reason or "only a due date" in reason or "another collection" in reason
+
+
+def test_values_of_unusual_types_do_not_end_the_search(
+    database: Documents, search: Callable[..., Discovery]
+) -> None:
+    """Code is a text that cannot be hashed; a date may be beyond the years of Python."""
+    odd = {"type": Code("x"), "priority": Decimal128("1"), "finished_at": DatetimeMS(2**60)}
+    database["odd 'queue\""].insert_many(work_item(number) | odd for number in range(12))
+    found = the_only(search(), "odd 'queue\"")
+    assert found.certainty is Certainty.PROBABLE
+    assert len(found.jobs) == 11
 
 
 def test_words_that_are_unclear_are_not_mapped(
