@@ -352,7 +352,9 @@ def recorded(
     commands = Commands()
     uri = mongod.uri.replace("/?", f"/{database.name}?")
     with MongoClient[dict[str, Any]](uri, event_listeners=[commands], tz_aware=True) as client:
-        app = create_app(make_settings(mongo_uri=uri), client)
+        # Tokens that another test revoked on this server are not revoked here.
+        settings = make_settings(mongo_uri=uri, state_db=f"{database.name}_state")
+        app = create_app(settings, client)
         database.jobs.create_index(indexes.JOB_ID, unique=True)
         yield app.test_client(), commands
 
