@@ -1,4 +1,4 @@
-"""Additional indexes that a profile needs: for its rules, and for fields with several paths."""
+"""Lists the additional indexes of a profile: for its rules, and for a type with several paths."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,11 @@ from jobmon.profiles.parser import Rule
 from jobmon.store.mapping import FieldMapping, Keys
 
 
-def profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Keys, ...]:
-    """The keys of each index, in the documents' names; none is the beginning of another.
+def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Keys, ...]:
+    """The keys of each index, in the documents' names. No index is a prefix of another.
 
-    A rule needs its fields; where each has one value, the order of lists follows.
+    A rule has an index for its fields. If the rule has one value for each of them, the fields that
+    order lists come after them.
     """
     order = jobs.paths["createdAt"]
     in_list_order: Keys = ([] if order == "_id" else [(order, -1)]) + [("_id", -1)]

@@ -1,4 +1,4 @@
-"""Reads the parts of a job that a path cannot describe: computed fields, embedded attempts."""
+"""Reads the parts of a job that have no path: computed fields and embedded attempts."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -26,7 +26,7 @@ class JobReader:
         self._attempts = parsed.attempts
 
     def complete(self, document: Document, job: Document) -> Document:
-        """The job with every field that was read of its document."""
+        """The job with its other fields and attempts, which are read from its document."""
         for name, source in self._sources.items():
             value = _read(source, document, document.get(f"_{name}"))
             if value is not None:
@@ -42,7 +42,7 @@ class JobReader:
 
 
 def _read(source: Source, document: Document, computed: Any) -> Any:
-    """A value, from the document or from what the database computed of it."""
+    """The source's value, from the document or from what the database computed for it."""
     if source.computed is None:
         return source.read(document)
     return source.read(computed) if isinstance(computed, dict) else None
@@ -72,7 +72,7 @@ def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> lis
 
 
 def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> list[Document]:
-    """The job as its own last attempt; none if it had none so far."""
+    """The job's last attempt, from the job's own fields; empty if it had no attempt yet."""
     computed: Mapping[str, Any] = document.get("_attempts") or {}
     fields = {
         name: _read(source, document, computed.get(name))
@@ -90,12 +90,12 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
     if attempts.outcome:
         if started is None:
             return []
-        attempt |= _judge(computed.get("outcome"), started, ended, job)
+        attempt |= _find_outcome(computed.get("outcome"), started, ended, job)
     return [attempt | {name: fields[name] for name in ("attemptNumber", "error") if name in fields}]
 
 
-def _judge(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
-    """How a run went: by `outcome` if it has ended since it started."""
+def _find_outcome(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
+    """Status, end and error of the last run: `outcome`, or the job's status if it goes on."""
     if isinstance(ended, datetime) and (
         not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
     ):

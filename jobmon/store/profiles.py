@@ -1,7 +1,6 @@
-"""Profiles: how the documents of a queue hold jobs and attempts, made of a profile's file.
+"""Makes mappings, a status that can be queried and a list of indexes from a profile's file.
 
-`jobmon.profiles` has the files and reads them; here they become mappings, a status that can be
-queried, and the indexes that it needs.
+`jobmon.profiles` loads and parses the files.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,29 +19,31 @@ from jobmon.profiles.parser import ParsedAttempts, ParsedProfile, ParsedStatus, 
 from jobmon.settings import Settings
 from jobmon.store.conversions import prefix_expression
 from jobmon.store.mapping import DerivedStatus, Document, FieldMapping, Keys
-from jobmon.store.profile_indexes import profile_indexes
+from jobmon.store.profile_indexes import list_profile_indexes
 from jobmon.store.profile_reader import JobReader
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How a queue's documents hold jobs and attempts, and which indexes that needs in addition.
+    """How a queue's documents hold jobs and attempts, and the indexes that this needs.
 
-    `attempts`: None where no collection has attempts; then each job has its own, or the last one.
-    `outcome`: an expression for how the last attempt ended; None where the job's status shows it.
-    `indexes`: keys. Both are in the documents' names.
-    `is_recurring`: whether a queued job may have run before. `always`: fields of every document.
-    `identity`: the name of a shipped profile, or a hash of the content of a file.
-    `due_fields`: paths, each with its reading, on whose dates the status depends.
+    `outcome` and `indexes` have the documents' names.
     """
 
     jobs: FieldMapping
+    # None if attempts have no collection: then a job contains its attempts, or only the last one.
     attempts: FieldMapping | None
+    # An expression for how the last attempt ended; None if the job's status shows it.
     outcome: Any = None
+    # The keys of each additional index.
     indexes: tuple[Keys, ...] = ()
+    # Whether a queued job may have run before.
     is_recurring: bool = False
+    # Fields that every document has.
     always: tuple[str, ...] = ()
+    # The name of a shipped profile, or a hash of the content of a file.
     identity: str = ""
+    # The dates that decide a status when they pass: pairs (path, reading).
     due_fields: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -62,8 +63,8 @@ class Profile:
         return cls(
             jobs=jobs,
             attempts=_map_attempts(parsed.attempts) if is_recorded else None,
-            outcome=_status_expression(outcome) if outcome else None,
-            indexes=profile_indexes(jobs, rules),
+            outcome=_make_status_expression(outcome) if outcome else None,
+            indexes=list_profile_indexes(jobs, rules),
             is_recurring=parsed.is_recurring,
             always=parsed.always,
             identity=file.identity,
@@ -81,13 +82,13 @@ def _map_jobs(parsed: ParsedProfile) -> FieldMapping:
     reads = {name: source.inputs for name, source in others.items()}
     computed = {name: source.computed for name, source in others.items() if source.computed}
     if parsed.attempts.place != "collection":
-        reads["attempts"] = _attempt_inputs(parsed.attempts)
-        if expressions := _attempt_expressions(parsed.attempts):
+        reads["attempts"] = _list_attempt_inputs(parsed.attempts)
+        if expressions := _make_attempt_expressions(parsed.attempts):
             computed["attempts"] = expressions
     return FieldMapping(
         paths=paths,
         statuses=status.names,
-        derived=_derive(status) if status.rules else None,
+        derived=_derive_status(status) if status.rules else None,
         offsets={name: source.offset for name, source in fields.items() if source.offset},
         readings={name: source.reading for name, source in fields.items() if source.reading},
         expressions={
@@ -114,30 +115,30 @@ def _map_attempts(attempts: ParsedAttempts) -> FieldMapping:
     return FieldMapping(paths=paths, statuses=attempts.status.names)
 
 
-def _attempt_inputs(attempts: ParsedAttempts) -> tuple[str, ...]:
+def _list_attempt_inputs(attempts: ParsedAttempts) -> tuple[str, ...]:
     if attempts.array is not None:
         return (attempts.array,)
     return tuple(path for source in attempts.fields.values() for path in source.inputs)
 
 
-def _attempt_expressions(attempts: ParsedAttempts) -> Document:
-    """What the database computes for the attempts in a job, by field; `status` of each element."""
+def _make_attempt_expressions(attempts: ParsedAttempts) -> Document:
+    """Field of an attempt -> the expression that computes it. `status`: one for each element."""
     found: Document = {
         name: source.computed
         for name, source in attempts.fields.items()
         if source.computed is not None
     }
     if attempts.outcome:
-        found["outcome"] = _status_expression(attempts.outcome)
+        found["outcome"] = _make_status_expression(attempts.outcome)
     if attempts.array is not None and attempts.status.rules:
         reference = f"${attempts.array}"
         elements = {"$cond": [{"$isArray": reference}, reference, []]}
-        status = prefix_expression(_status_expression(attempts.status.rules), "$$this.")
+        status = prefix_expression(_make_status_expression(attempts.status.rules), "$$this.")
         found["status"] = {"$map": {"input": elements, "in": status}}
     return found
 
 
-def _status_expression(rules: Iterable[Rule]) -> Any:
+def _make_status_expression(rules: Iterable[Rule]) -> Any:
     *others, last = rules
     if not others:
         return {"$literal": last.status}
@@ -148,9 +149,9 @@ def _status_expression(rules: Iterable[Rule]) -> Any:
     return {"$switch": {"branches": branches, "default": {"$literal": last.status}}}
 
 
-def _derive(status: ParsedStatus) -> DerivedStatus:
+def _derive_status(status: ParsedStatus) -> DerivedStatus:
     needs: dict[str, list[Query]] = {}
-    certain: Query = {}  # of the documents that match none of the rules so far
+    certain: Query = {}  # matches every document that matches none of the rules so far
     for rule in status.rules:
         query = certain if rule.when is None else select_indexable(rule.when)
         needs.setdefault(rule.status, []).append(dict(query))
@@ -164,7 +165,7 @@ def _derive(status: ParsedStatus) -> DerivedStatus:
             for name, condition in negate_query(open_clauses).items():
                 certain.setdefault(name, condition)
     return DerivedStatus(
-        expression=_status_expression(status.rules),
+        expression=_make_status_expression(status.rules),
         needs={
             name: queries[0] if len(queries) == 1 else {"$or": queries}
             for name, queries in needs.items()
