@@ -77,7 +77,7 @@ CASES: list[tuple[Any, Any]] = [
 SHOWN = ({"path": "b", "plus": 1}, "log.n", {"object": {"message": "x"}})
 
 
-@pytest.mark.parametrize(("spec", "value"), CASES, ids=str)
+@pytest.mark.parametrize(("spec", "value"), CASES, ids=[str(spec) for spec, _ in CASES])
 def test_a_source_reads_what_its_expression_computes(
     database: Database[dict[str, Any]], spec: Any, value: Any
 ) -> None:
