@@ -170,7 +170,7 @@ def _to_reference(path: str) -> Any:
             )
             names = []
         if part is not None and found is not None:
-            found = {"$arrayElemAt": [_list_elements(found), int(part)]}
+            found = {"$arrayElemAt": [list_elements(found), int(part)]}
     return f"${path}" if found is None else found
 
 
@@ -201,7 +201,7 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
             return _negate({"$and": parts})
         case "$size":
             is_array = {"$isArray": [reference]}
-            return {"$and": [is_array, {"$eq": [{"$size": _list_elements(reference)}, value]}]}
+            return {"$and": [is_array, {"$eq": [{"$size": list_elements(reference)}, value]}]}
         case _:  # in queries, a comparison matches only values of the same type
             compared = value.to_expression() if isinstance(value, Now) else {"$literal": value}
             kind = _find_type_name(value)
@@ -219,11 +219,12 @@ def _match_equal(reference: Any, value: Any) -> Any:
 
 def _match_any(reference: Any, test: Callable[[Any], Any]) -> Any:
     """An expression that is true if the value or one of its elements passes the test."""
-    each = {"$map": {"input": _list_elements(reference), "in": test("$$this")}}
+    each = {"$map": {"input": list_elements(reference), "in": test("$$this")}}
     return {"$or": [test(reference), {"$anyElementTrue": [each]}]}
 
 
-def _list_elements(reference: Any) -> Any:
+def list_elements(reference: Any) -> Any:
+    """An expression for an array's elements; none if the value is not an array."""
     return {"$cond": [{"$isArray": [reference]}, reference, []]}
 
 

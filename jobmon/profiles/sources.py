@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobmon.profiles.conditions import (
+    list_elements,
     parse_expression,
     parse_query,
     resolve_constant,
@@ -208,7 +209,7 @@ def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
         element = found[0 if kind == "first" else -1]
         return parse_date(element if path is None else get_value(element, path), reading)
 
-    elements: Any = {"$cond": [{"$isArray": f"${array}"}, f"${array}", []]}
+    elements: Any = list_elements(f"${array}")
     if match:
         same = [{"$eq": [f"$$this.{name}", {"$literal": v}]} for name, v in match.items()]
         elements = {"$filter": {"input": elements, "cond": {"$and": same}}}

@@ -11,6 +11,7 @@ from jobmon.profiles import load_profile
 from jobmon.profiles.conditions import (
     Query,
     find_due_fields,
+    list_elements,
     negate_query,
     select_indexable,
     to_expression,
@@ -131,10 +132,8 @@ def _make_attempt_expressions(attempts: ParsedAttempts) -> Document:
     if attempts.outcome:
         found["outcome"] = _make_status_expression(attempts.outcome)
     if attempts.array is not None and attempts.status.rules:
-        reference = f"${attempts.array}"
-        elements = {"$cond": [{"$isArray": reference}, reference, []]}
         status = prefix_expression(_make_status_expression(attempts.status.rules), "$$this.")
-        found["status"] = {"$map": {"input": elements, "in": status}}
+        found["status"] = {"$map": {"input": list_elements(f"${attempts.array}"), "in": status}}
     return found
 
 
