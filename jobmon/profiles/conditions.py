@@ -14,14 +14,14 @@ from jobmon.profiles.toml_lines import KeyPath
 
 Query = dict[str, Any]
 
+# The units of dates that are stored as numbers.
+PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 # The largest difference between this machine's clock and the database's.
 _MARGIN = timedelta(minutes=5)
 _LISTS = ("$and", "$or", "$nor")
 _COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$type", "$not", "$size")
 _ISO = "%Y-%m-%dT%H:%M:%S.%LZ"
-_PER_MILLISECOND = {"seconds": 0.001, "milliseconds": 1, "microseconds": 1_000}
-_MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,7 +37,7 @@ class Now:
             return "$$NOW"
         if self.reading == "iso":
             return {"$dateToString": {"date": "$$NOW", "format": _ISO}}
-        return {"$multiply": [{"$toLong": "$$NOW"}, _PER_MILLISECOND[self.reading]]}
+        return {"$multiply": [{"$toLong": "$$NOW"}, PER_SECOND[self.reading] / 1_000]}
 
 
 def encode_date(moment: datetime, reading: str | None) -> Any:
@@ -48,8 +48,9 @@ def encode_date(moment: datetime, reading: str | None) -> Any:
         milliseconds = moment.isoformat(timespec="milliseconds")
         return milliseconds.replace("+00:00", "Z")
     microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
-    whole, rest = divmod(microseconds, _MICROSECONDS[str(reading)])
-    return whole if rest == 0 else microseconds / _MICROSECONDS[str(reading)]
+    unit = 1_000_000 // PER_SECOND[str(reading)]
+    whole, rest = divmod(microseconds, unit)
+    return whole if rest == 0 else microseconds / unit
 
 
 def parse_query(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobmon.profiles.conditions import (
+    PER_SECOND,
     list_elements,
     parse_expression,
     parse_query,
@@ -37,7 +38,6 @@ KINDS = (
 _INDEX = re.compile("-?[0-9]{1,9}")
 _UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|h|d)")
-_PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +123,9 @@ def parse_date(value: Any, reading: str | None) -> Any:
         if reading == "iso" and isinstance(value, str):
             moment = datetime.fromisoformat(value)
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if reading in _PER_SECOND and isinstance(value, int | float):
-            whole, part = divmod(value, _PER_SECOND[reading])
-            microseconds = part * (1_000_000 / _PER_SECOND[reading])
+        if reading in PER_SECOND and isinstance(value, int | float):
+            whole, part = divmod(value, PER_SECOND[reading])
+            microseconds = part * (1_000_000 / PER_SECOND[reading])
             return datetime.fromtimestamp(int(whole), UTC) + timedelta(microseconds=microseconds)
     return value
 
@@ -136,7 +136,7 @@ def to_date_expression(reference: Any, reading: str | None) -> Any:
         return reference
     if reading == "iso":
         return {"$convert": {"input": reference, "to": "date", "onError": None, "onNull": None}}
-    milliseconds = {"$multiply": [reference, 1_000 / _PER_SECOND[reading]]}
+    milliseconds = {"$multiply": [reference, 1_000 / PER_SECOND[reading]]}
     whole = {"$convert": {"input": milliseconds, "to": "long", "onError": None, "onNull": None}}
     date = {"$convert": {"input": whole, "to": "date", "onError": None, "onNull": None}}
     return {"$cond": [{"$isNumber": reference}, date, None]}

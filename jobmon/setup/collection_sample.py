@@ -18,6 +18,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from jobmon.profiles.conditions import PER_SECOND
 from jobmon.profiles.schema import profile_schema
 from jobmon.store.decoding import decode
 from jobmon.store.labels import label
@@ -35,7 +36,6 @@ _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # Numbers of these sizes are dates between 2001 and 2100, if the field's name is a date's.
 _FIRST, _LAST = 978_307_200, 4_102_444_800
-_PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 
 
 @dataclass
@@ -217,6 +217,6 @@ def _date_forms(value: Any) -> Iterator[str]:
         case str() if _ISO.fullmatch(value):
             yield "iso"
         case int() | float():
-            for form, factor in _PER_SECOND.items():
+            for form, factor in PER_SECOND.items():
                 if _FIRST * factor <= value <= _LAST * factor:
                     yield form
