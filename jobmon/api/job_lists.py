@@ -49,9 +49,10 @@ class ListResponder:
     def page(self, query: ListQuery) -> ListPage:
         """The requested page."""
         with _explain_filter_errors():
-            total = self._stats.count(query.job_filter)
+            job_filter = self._lists.prepare(query.job_filter)
+            total = self._stats.count(job_filter)
             page = self._lists.page(
-                query.job_filter,
+                job_filter,
                 page=query.page,
                 per_page=query.per_page,
                 oldest_first=query.oldest_first,

@@ -1,6 +1,6 @@
 """The filter of a list of jobs: its query, the index that serves it, and its limits."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,6 +51,7 @@ class JobFilter:
     may_have_arrays: bool = True
     condition: JobCondition | None = None
     finished_from: datetime | None = None
+    is_prepared: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.owner is not None and self.error_code is not None:
@@ -128,8 +129,11 @@ class JobFilter:
     def prepare(self, jobs: ReadCollection) -> "JobFilter":
         """The filter to run on `jobs`: without the condition on arrays where there are none.
 
-        UnknownFieldError or TooManyMatchesError if the jobs cannot be listed.
+        A prepared filter is returned unchanged. UnknownFieldError or TooManyMatchesError if the
+        jobs cannot be listed.
         """
+        if self.is_prepared:
+            return self
         if self.date_field is not None and not jobs.mapping.can_query(self.date_field):
             raise UnknownFieldError("finished_from" if self.condition is None else "condition")
         if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):
@@ -139,9 +143,9 @@ class JobFilter:
             if jobs.count(self._match_id(), index=indexes.JOB_ID, limit=limit) == limit:
                 raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
         if self.owner is None or self.job_id is not None:
-            return self
+            return replace(self, is_prepared=True)
         has_none = jobs.has_no_arrays("createdBy", indexes.BY_OWNER)
-        return replace(self, may_have_arrays=not has_none)
+        return replace(self, is_prepared=True, may_have_arrays=not has_none)
 
 
 _STATUSES_BY_DATE = {

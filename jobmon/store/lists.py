@@ -57,6 +57,10 @@ class JobLists:
         self._jobs = connection.jobs
         self._by_id = connection.jobs.mapping.orders_by_id
 
+    def prepare(self, job_filter: JobFilter) -> JobFilter:
+        """The filter for several reads: its ids are counted once. See `JobFilter.prepare`."""
+        return job_filter.prepare(self._jobs)
+
     def page(
         self,
         job_filter: JobFilter,

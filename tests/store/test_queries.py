@@ -254,6 +254,8 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
             )
         assert answer.status_code == 200
         assert_cheap(filled, entries, by_id="job_id" in wanted)
+        if "job_id" in wanted:  # the count of ids, the total and the page
+            assert [entry["command"].get("aggregate") for entry in entries] == ["jobs"] * 3
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
 
     assert len(expected) > 9
