@@ -1,7 +1,7 @@
 """The history of the queue over a window of time, from the collector's buckets or counted live."""
 
+import math
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -275,7 +275,8 @@ class SeriesReader:
             steps = {at: _sum(tallies.get(at, {}), types) for at in window.steps()}
             return History(now, "live", steps)
 
-        return self._by_step.get((window, types, _version(progress)), compute)
+        counted_at, max_age_s = _validity(progress)
+        return self._by_step.get((window, types, counted_at), compute, max_age_s)
 
     def history_by_type(self, window: Window) -> History[str]:
         """The activity of each type in the whole window; sources as in `history_by_step`.
@@ -300,7 +301,8 @@ class SeriesReader:
             }
             return History(as_of, source, activity, is_complete)
 
-        return self._by_type.get((window, _version(progress)), compute)
+        counted_at, max_age_s = _validity(progress)
+        return self._by_type.get((window, counted_at), compute, max_age_s)
 
     def samples(self, window: Window) -> dict[datetime, QueueSample]:
         """The newest sample of each step, by the step's start, where a collector took one."""
@@ -350,9 +352,9 @@ class SeriesReader:
                 raise MissingIndexError from None
 
 
-def _version(progress: HistoryProgress | None) -> datetime | int:
-    """The part of a cache key that changes when a new answer is due."""
-    return progress.counted_at if progress is not None else int(time.monotonic() // LIVE_TTL_S)
+def _validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]:
+    """The collector's count that an answer is of, and the age in s up to which it is shared."""
+    return (None, LIVE_TTL_S) if progress is None else (progress.counted_at, math.inf)
 
 
 def _sum(tallies: Tallies, types: Types) -> Activity:

@@ -7,7 +7,6 @@ import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any
 from urllib.parse import quote, urljoin
 
@@ -243,8 +242,7 @@ def test_secrets_stay_hidden_in_pages(admin: Viewer, watched: Any) -> None:
 def test_part_is_304_until_the_queue_changes(
     service: Make, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = count()
-    monkeypatch.setattr(overview_page, "_current_second", lambda: next(seconds))
+    monkeypatch.setattr(overview_page, "SHARED_S", 0)
     admin = signed_in(service())
     paths = ("/dashboard/overview", JOBS, f"{JOBS}/j1", "/dashboard/my")
     tags = {}
@@ -292,7 +290,7 @@ def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.Monke
         return stats(reader)
 
     monkeypatch.setattr(StatsReader, "stats", slowly)
-    monkeypatch.setattr(overview_page, "_current_second", lambda: 0)
+    monkeypatch.setattr(overview_page, "SHARED_S", 60)
     viewers = [signed_in(api, f"viewer-{number}") for number in range(8)]
     statuses: list[int] = []
     paths = (OVERVIEW, "/dashboard/overview")
