@@ -64,7 +64,15 @@ _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 
 
-def check_mongo_uri(value: str) -> None:
+def require_mongo_uri(value: str, source: str) -> None:
+    """SettingsError, with the setting `source`, if it is no connection string."""
+    try:
+        _check_mongo_uri(value)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: {error.messages[0]}") from None
+
+
+def _check_mongo_uri(value: str) -> None:
     """ValidationError if it is no connection string; the message repeats no part of it."""
     if value.startswith("mongodb+srv://"):
         # The driver's parser queries the DNS, which may be unavailable while the service starts.
@@ -166,7 +174,7 @@ class Settings:
         settings = Settings(mongo_uri="mongodb://db/shop", jwt_secret_key=secret)
     """
 
-    mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
+    mongo_uri: str = _setting(Env.str, secret=True, validate=_check_mongo_uri)
     # What the watched documents look like: `_read_mapping` checks these together.
     profile: str = "jobmon"
     jobs_collection: str = "jobs"
@@ -176,7 +184,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     # jobmon's own databases
-    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
+    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=_check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
     state_db: str = _setting(Env.str, "jobmon_state", validate=_database)
     collector: bool = _setting(Env.bool, False)
@@ -244,10 +252,7 @@ class Settings:
         SettingsError names every one that is wrong; `source` is where `mongo_uri` was set. A JWT
         secret that is too short is refused too, because the web service would not start with it.
         """
-        try:
-            check_mongo_uri(mongo_uri)
-        except ValidationError as error:
-            raise SettingsError(f"{source}: {error.messages[0]}") from None
+        require_mongo_uri(mongo_uri, source)
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values = _read_mapping(env)

@@ -12,14 +12,13 @@ from pathlib import Path
 from time import monotonic
 
 from bson.codec_options import CodecOptions
-from marshmallow import ValidationError
 from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon.profiles import ProfileError
 from jobmon.redaction.redactor import Redactor
-from jobmon.settings import Settings, SettingsError, check_mongo_uri
+from jobmon.settings import Settings, SettingsError, require_mongo_uri
 from jobmon.setup.collection_sample import CollectionSample, read_sample
 from jobmon.setup.deployment import admin_client
 from jobmon.setup.discovery_report import Candidate, Discovery, has_user, strip_uri
@@ -50,10 +49,9 @@ def discover(uri: str, source: str, own: set[str], only: str | None = None) -> D
     name of the only collection to look at.
     """
     try:
-        check_mongo_uri(uri)
-    except ValidationError as error:
-        wrong = SettingsError(f"{source}: {error.messages[0]}")
-        raise SetupError(refused_setting(wrong)) from None
+        require_mongo_uri(uri, source)
+    except SettingsError as error:
+        raise SetupError(refused_setting(error)) from None
     with admin_client(Settings(mongo_uri=uri)) as client:
         return _Search(uri, client, own).run(only)
 
