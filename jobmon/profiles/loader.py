@@ -114,16 +114,17 @@ def load_profile(name: str) -> ProfileFile:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ProfileError(f"{name} cannot be read: {reason}") from None
-    return _load(name, text)
+    return parse_file(name, text)
 
 
 @cache
 def _load_shipped(name: str) -> ProfileFile:
     text = files("jobmon.profiles").joinpath(name + _SUFFIX).read_text(encoding="utf-8")
-    return _load(name, text)
+    return parse_file(name, text)
 
 
-def _load(name: str, text: str) -> ProfileFile:
+def parse_file(name: str, text: str) -> ProfileFile:
+    """The profile with this text; `name` is its file's, for messages. Raises ProfileError."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

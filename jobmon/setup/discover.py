@@ -4,11 +4,9 @@ It only reads: names of databases and collections, and samples of documents. Wha
 them are the names and types of fields, statuses, and up to ten jobs without their payloads.
 """
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from time import monotonic
 
 from bson.codec_options import CodecOptions
@@ -16,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
-from jobmon.profiles import ProfileError
+from jobmon.profiles import ProfileError, load_profile, parse_file
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, require_mongo_uri
 from jobmon.setup.collection_sample import CollectionSample, read_sample
@@ -185,7 +183,7 @@ class _Search:
         sample = candidate.sample
         options = CodecOptions(document_class=Decoded)
         collection = self._client[sample.database][sample.collection].with_options(options)
-        mapping = _load_mapping(candidate).jobs
+        mapping = _load_profile(candidate).jobs
         jobs = ReadCollection(lambda: collection, mapping, _MAX_TIME_MS)
         found = jobs.find({}, _SHOWN_FIELDS, order=[("_id", -1)], limit=_SHOWN_JOBS)
         redactor = Redactor()
@@ -208,12 +206,7 @@ def _is_attempts(candidate: Candidate, attempts: set[tuple[str, str]]) -> bool:
     return (candidate.sample.database, candidate.sample.collection) in attempts
 
 
-def _load_mapping(candidate: Candidate) -> Profile:
+def _load_profile(candidate: Candidate) -> Profile:
     name = str(candidate.profile)
-    settings = Settings(mongo_uri="", jobs_collection=candidate.sample.collection, profile=name)
-    if candidate.text is None:
-        return Profile.from_settings(settings)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "proposed.toml"
-        path.write_text(candidate.text, encoding="utf-8")
-        return Profile.from_settings(replace(settings, profile=str(path)))
+    file = load_profile(name) if candidate.text is None else parse_file(name, candidate.text)
+    return Profile.from_file(file, candidate.sample.collection)

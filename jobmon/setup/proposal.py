@@ -84,6 +84,7 @@ class _Proposer:
         self._used: set[str] = set()
         self._doubts: list[str] = []
         self._readings: dict[str, str] = {}
+        self._payload: SampledField | None = None
         self._payload = self._find(PAYLOADS, _is_content, below=False)
         self._status = self._find(STATUS, _is_status, share=_MOSTLY)
         self._dates = {name: self._find_date(name) for name in DATES}
@@ -153,9 +154,8 @@ class _Proposer:
             and self._sample.share(path) >= share
             and accept(found)
         ]
-        payload = getattr(self, "_payload", None)
-        if payload is not None:  # what a job is about has names of its own
-            paths = [path for path in paths if not path.startswith(f"{payload.path}.")]
+        if self._payload is not None:  # what a job is about has names of its own
+            paths = [path for path in paths if not path.startswith(f"{self._payload.path}.")]
         path = find_path(names, paths, are_dates=are_dates)
         if path is None:
             return None

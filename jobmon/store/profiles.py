@@ -4,10 +4,10 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from jobmon.profiles import load_profile
+from jobmon.profiles import ProfileFile, load_profile
 from jobmon.profiles.conditions import (
     Query,
     find_due_fields,
@@ -51,12 +51,19 @@ class Profile:
     def from_settings(cls, settings: Settings) -> "Profile":
         """The profile that the settings name, with their names for fields and statuses."""
         file = load_profile(settings.profile)
-        parsed = file.override(
+        changed = file.override(
             fields=settings.job_fields,
             statuses=settings.status_names,
             attempt_fields=settings.attempt_fields,
             attempt_statuses=settings.attempt_status_names,
-        ).parse(settings.jobs_collection)
+        )
+        # The names in the settings change no identity: a store of statistics has them apart.
+        return replace(cls.from_file(changed, settings.jobs_collection), identity=file.identity)
+
+    @classmethod
+    def from_file(cls, file: ProfileFile, collection: str) -> "Profile":
+        """The profile in a file, for the jobs of a collection."""
+        parsed = file.parse(collection)
         rules = parsed.status.rules
         jobs = _map_jobs(parsed)
         outcome = parsed.attempts.outcome
