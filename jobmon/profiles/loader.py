@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jobmon.profiles.parser import ParsedProfile, parse_profile
-from jobmon.profiles.schema import ProfileMistakeError, check_schema
-from jobmon.profiles.toml_lines import find_line, find_lines
+from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml, profile_schema
 
 Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 # A profile that extends another one adds entries to these tables, or replaces some.
 _MERGED_TABLES = ("fields", "readings", "constants", "attempts", "names")
-_LINE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)$")
 
 
 class ProfileError(ValueError):
@@ -125,14 +121,8 @@ def _load_shipped(name: str) -> ProfileFile:
 
 def parse_file(name: str, text: str) -> ProfileFile:
     """The profile with this text; `name` is its file's, for messages. Raises ProfileError."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line = _LINE.search(str(error))
-        where = f"line {line[1]}" if line else "the last line"
-        raise ProfileError(f"{name}, {where}: {_LINE.sub('', str(error))}") from None
-    try:
-        check_schema(content)
+
+    def build(content: Content) -> ProfileFile:
         if (base := content.pop("extends", None)) is not None:
             if base not in shipped_profiles() or base == name:
                 allowed = ", ".join(shipped_profiles())
@@ -140,12 +130,12 @@ def parse_file(name: str, text: str) -> ProfileFile:
             content = _merge(_load_shipped(base).content, content)
         profile = ProfileFile(name=name, content=content)
         profile.parse(profile.collection)
-    except ProfileMistakeError as error:
-        line_number = find_line(find_lines(text), error.path)
-        key = ".".join(map(str, error.path))
-        what = f"{key}: {error}" if key else str(error)
-        raise ProfileError(f"{name}, line {line_number}: {what}") from None
-    return profile
+        return profile
+
+    try:
+        return load_toml(text, profile_schema(), build)
+    except TomlError as error:
+        raise ProfileError(f"{name}, {error}") from None
 
 
 def _merge(base: Content, changes: Content) -> Content:

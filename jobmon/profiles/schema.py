@@ -1,15 +1,22 @@
-"""Checks a profile against its JSON Schema, which is published as docs/profile.schema.json.
+"""Checks TOML files against their JSON Schemas, and reports a mistake with its line.
 
-Only the keywords that this schema uses are checked. Its descriptions are for editors.
+Schemas are published in docs/. Only the keywords that they use are checked; their descriptions are
+for editors.
 """
 
 import json
 import re
+import tomllib
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
-from jobmon.profiles.toml_lines import KeyPath
+from jobmon.profiles.toml_lines import KeyPath, find_line, find_lines
+
+T = TypeVar("T")
+
+_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "object": ("a table", (dict,)),
@@ -28,17 +35,36 @@ class ProfileMistakeError(ValueError):
         self.path = path
 
 
+class TomlError(ValueError):
+    """A file has a mistake. The message has the line and what is allowed."""
+
+
+def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]], T]) -> T:
+    """What `build` returns for the content of a TOML text that fits the schema.
+
+    TomlError for the first mistake; `build` reports its own ones as ProfileMistakeError.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = _PLACE.search(str(error))
+        where = f"line {place[1]}" if place and place[1] else "the last line"
+        raise TomlError(f"{where}: {_PLACE.sub('', str(error))}") from None
+    try:
+        _check(content, schema, ())
+        return build(content)
+    except ProfileMistakeError as error:
+        key = ".".join(map(str, error.path))
+        what = f"{key}: {error}" if key else str(error)
+        raise TomlError(f"line {find_line(find_lines(text), error.path)}: {what}") from None
+
+
 @cache
 def profile_schema() -> dict[str, Any]:
     """The JSON Schema of a profile."""
     text = files("jobmon.profiles").joinpath("profile.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
-
-
-def check_schema(content: Any) -> None:
-    """Raise ProfileMistakeError for the first value that the schema does not allow."""
-    _check(content, profile_schema(), ())
 
 
 def _check(value: Any, schema: dict[str, Any], path: KeyPath) -> None:

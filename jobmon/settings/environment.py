@@ -1,10 +1,8 @@
 """Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -15,17 +13,10 @@ from marshmallow import ValidationError, validate
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from jobmon.domain import (
-    ATTEMPT_FIELDS,
-    MAPPED_JOB_FIELDS,
-    AttemptStatus,
-    JobStatus,
-)
-from jobmon.profiles import ProfileError, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
+from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
-PERMISSIONS = frozenset({ADMIN_DASHBOARD})
 DEFAULT_ROLES = {"admin": frozenset({ADMIN_DASHBOARD})}
 
 SHARED_SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
@@ -53,7 +44,6 @@ class SettingsError(Exception):
 
 
 _positive = validate.Range(min=1)
-_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
 _database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}$', error="Not a database name.")
 _claim_path = validate.Regexp(
     r"[^.\s]+(\.[^.\s]+)*$", error="Not a claim or a path of claims, such as realm_access.roles."
@@ -96,10 +86,8 @@ def _check_secret_length(value: str) -> None:
         raise ValidationError(f"Shorter than {MIN_SECRET_BYTES} bytes.")
 
 
-def _check_permissions(value: Mapping[str, str]) -> None:
-    unknown = set(value.values()) - PERMISSIONS
-    if unknown:
-        raise ValidationError(f"Permissions are {', '.join(sorted(PERMISSIONS))}.")
+def _split_permissions(granted: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in granted.split("+"))
 
 
 def _check_rate_limit(value: str) -> None:
@@ -107,25 +95,6 @@ def _check_rate_limit(value: str) -> None:
         parse_many(value)
     except ValueError:
         raise ValidationError('Not a rate limit, such as "600/minute".') from None
-
-
-def _read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
-    """A setting of the form `a=b,c=d` as a dictionary that `check` accepts."""
-
-    def split(items: list[str]) -> dict[str, str]:
-        pairs = (item.partition("=") for item in items if item)
-        return {key.strip(): value.strip() for key, _, value in pairs}
-
-    def check_all(items: list[str]) -> None:
-        if not all("=" in item for item in items if item):
-            raise ValidationError("Not of the form a=b,c=d.")
-        times = Counter(item.partition("=")[0].strip() for item in items if item)
-        if twice := [key for key, count in times.items() if count > 1]:
-            raise ValidationError(f"Given more than once: {', '.join(twice)}.")
-        if pairs := split(items):
-            check(pairs)
-
-    return split(env.list(name, [], validate=check_all) or [])
 
 
 def _read_text(env: Env, name: str, default: str | None) -> str | None:
@@ -151,8 +120,16 @@ def _read_names(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...
 
 
 def _read_role_permissions(env: Env, name: str) -> dict[str, frozenset[str]]:
-    configured = _read_pairs(env, name, _check_permissions)
-    return DEFAULT_ROLES | {role: frozenset({granted}) for role, granted in configured.items()}
+    """Permissions by role. A file of queues may name others: `load_queues` checks them then."""
+    has_others = bool(env.str("QUEUES", None))
+
+    def check(value: Mapping[str, str]) -> None:
+        unknown = frozenset().union(*map(_split_permissions, value.values())) - {ADMIN_DASHBOARD}
+        if unknown and not has_others:
+            raise ValidationError(f"Permissions are {ADMIN_DASHBOARD}.")
+
+    configured = read_pairs(env, name, check)
+    return DEFAULT_ROLES | {role: _split_permissions(names) for role, names in configured.items()}
 
 
 def _setting(
@@ -175,8 +152,14 @@ class Settings:
     """
 
     mongo_uri: str = _setting(Env.str, secret=True, validate=_check_mongo_uri)
-    # What the watched documents look like: `_read_mapping` checks these together.
-    profile: str = "jobmon"
+    queues: str | None = _setting(_read_text, None)  # the file that lists several queues
+    # Of one queue in that file: `load_queues` sets them.
+    queue: str = "default"
+    environment: str | None = None
+    permission: str = ADMIN_DASHBOARD  # for its admin routes and pages
+    owners: bool = True  # whether owners may follow their own jobs
+    # What the watched documents look like: `read_mapping` checks these together.
+    profile: str = DEFAULT_PROFILE
     jobs_collection: str = "jobs"
     attempts_collection: str = "job_attempts"
     job_fields: Mapping[str, str] = field(default_factory=dict)
@@ -234,7 +217,7 @@ class Settings:
         """
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
-            values = _read_mapping(env)
+            values = read_mapping(env)
             for setting in fields(cls):
                 if "read" in setting.metadata:
                     default = () if setting.default is MISSING else (setting.default,)
@@ -255,50 +238,10 @@ class Settings:
         require_mongo_uri(mongo_uri, source)
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
-            values = _read_mapping(env)
+            values = read_mapping(env)
             env.str("JWT_SECRET_KEY", None, validate=_check_secret_length)
         _raise_errors(env)
         return cls(mongo_uri=mongo_uri, **values)
-
-
-def _read_mapping(env: Env) -> dict[str, Any]:
-    """The settings that describe the watched documents; the profile decides which are allowed."""
-    name = env.str("PROFILE", Settings.profile, validate=_loadable_profile)
-    # Without one that can be loaded, the other settings are checked as for the default one.
-    profile = load_profile(name or Settings.profile)
-    has_attempts = profile.attempts_collection is not None
-
-    def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return check if is_used else _refuse_for_profile(profile.name)
-
-    known_fields = _check_fields(
-        MAPPED_JOB_FIELDS,
-        at_id=("jobId", "createdAt"),
-        has_defaults=profile.name == Settings.profile,
-    )
-    job_fields = _read_pairs(env, "JOB_FIELDS", known_fields)
-    has_status = profile.has_status_field or "status" in job_fields
-    return {
-        "profile": profile.name,
-        "jobs_collection": env.str("JOBS_COLLECTION", profile.collection, validate=_collection),
-        "attempts_collection": env.str(
-            "ATTEMPTS_COLLECTION",
-            profile.attempts_collection or Settings.attempts_collection,
-            validate=allow_if(has_attempts, _collection),
-        ),
-        "job_fields": job_fields,
-        "attempt_fields": _read_pairs(
-            env,
-            "ATTEMPT_FIELDS",
-            allow_if(has_attempts, _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))),
-        ),
-        "status_names": _read_pairs(
-            env, "STATUS_NAMES", allow_if(has_status, _check_statuses(JobStatus))
-        ),
-        "attempt_status_names": _read_pairs(
-            env, "ATTEMPT_STATUS_NAMES", allow_if(has_attempts, _check_statuses(AttemptStatus))
-        ),
-    }
 
 
 def _raise_errors(env: Env) -> None:
@@ -339,64 +282,3 @@ def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
         if too_short:
             raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
     return {"jwt_algorithm": algorithm}
-
-
-def _check_fields(
-    known: tuple[str, ...], *, at_id: tuple[str, ...], has_defaults: bool = True
-) -> Callable[[Mapping[str, str]], None]:
-    """A check of field paths; with `has_defaults`, unmapped fields keep their own names."""
-
-    def check(value: Mapping[str, str]) -> None:
-        unknown = set(value) - set(known)
-        if unknown:
-            raise ValidationError(
-                f"Unknown: {', '.join(sorted(unknown))}. Known: {', '.join(known)}."
-            )
-        if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in value.values()):
-            raise ValidationError("Not the path of a field, as in jobId=job_id.")
-        for name, path in value.items():
-            if path.startswith("_id.") or (path == "_id" and name not in at_id):
-                raise ValidationError(
-                    f"{name} cannot be at {path}: only {' and '.join(at_id)} can be at _id."
-                )
-        defaults = dict(zip(known, known, strict=True)) if has_defaults else {}
-        _refuse_shared_paths(defaults | dict(value))
-
-    return check
-
-
-def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
-    """Refuse one path for two fields of different meaning; dates and attempt counts may share."""
-    held: dict[str, str] = {}
-    for name, path in paths.items():
-        if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):
-            continue
-        if path in held:
-            raise ValidationError(f"{held[path]} and {name} cannot both be at {path}.")
-        held[path] = name
-
-
-def _loadable_profile(name: str) -> None:
-    try:
-        load_profile(name)
-    except ProfileError as error:
-        raise ValidationError(str(error)) from None
-
-
-def _refuse_for_profile(profile: str | None) -> Callable[[Any], None]:
-    def check(_: Any) -> None:
-        raise ValidationError(f"Not used with JOBMON_PROFILE={profile}: remove it.")
-
-    return check
-
-
-def _check_statuses(statuses: type[StrEnum]) -> Callable[[Mapping[str, str]], None]:
-    def check(value: Mapping[str, str]) -> None:
-        unknown = set(value.values()) - set(statuses)
-        if unknown:
-            raise ValidationError(
-                f"Unknown: {', '.join(sorted(unknown))}. Write your status first, then one of "
-                f"{', '.join(statuses)}: done=succeeded."
-            )
-
-    return check

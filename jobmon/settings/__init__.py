@@ -1,0 +1,11 @@
+"""The settings: from the environment, and from a file that lists several queues."""
+
+from jobmon.settings.environment import (
+    ADMIN_DASHBOARD,
+    Settings,
+    SettingsError,
+    require_mongo_uri,
+)
+from jobmon.settings.queues import load_queues
+
+__all__ = ["ADMIN_DASHBOARD", "Settings", "SettingsError", "load_queues", "require_mongo_uri"]

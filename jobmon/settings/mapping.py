@@ -1,0 +1,156 @@
+"""The settings that describe the watched documents, read and checked together."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from environs import Env
+from marshmallow import ValidationError, validate
+
+from jobmon.domain import ATTEMPT_FIELDS, MAPPED_JOB_FIELDS, AttemptStatus, JobStatus
+from jobmon.profiles import ProfileError, load_profile
+
+DEFAULT_PROFILE = "jobmon"
+_ATTEMPTS = "job_attempts"
+_NAMES = (
+    "PROFILE",
+    "JOBS_COLLECTION",
+    "ATTEMPTS_COLLECTION",
+    "JOB_FIELDS",
+    "ATTEMPT_FIELDS",
+    "STATUS_NAMES",
+    "ATTEMPT_STATUS_NAMES",
+)
+
+check_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
+
+
+def read_mapping(env: Env) -> dict[str, Any]:
+    """The settings that describe the watched documents; the profile decides which are allowed.
+
+    With a file of queues none is: there each queue has its own.
+    """
+    if env.str("QUEUES", None):
+        for name in _NAMES:
+            env.str(name, None, validate=_refuse("JOBMON_QUEUES: set it in that file"))
+        return {}
+    name = env.str("PROFILE", DEFAULT_PROFILE, validate=_loadable_profile)
+    # Without one that can be loaded, the other settings are checked as for the default one.
+    profile = load_profile(name or DEFAULT_PROFILE)
+    has_attempts = profile.attempts_collection is not None
+
+    def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return check if is_used else _refuse(f"JOBMON_PROFILE={profile.name}: remove it")
+
+    known_fields = _check_fields(
+        MAPPED_JOB_FIELDS,
+        at_id=("jobId", "createdAt"),
+        has_defaults=profile.name == DEFAULT_PROFILE,
+    )
+    job_fields = read_pairs(env, "JOB_FIELDS", known_fields)
+    has_status = profile.has_status_field or "status" in job_fields
+    return {
+        "profile": profile.name,
+        "jobs_collection": env.str(
+            "JOBS_COLLECTION", profile.collection, validate=check_collection
+        ),
+        "attempts_collection": env.str(
+            "ATTEMPTS_COLLECTION",
+            profile.attempts_collection or _ATTEMPTS,
+            validate=allow_if(has_attempts, check_collection),
+        ),
+        "job_fields": job_fields,
+        "attempt_fields": read_pairs(
+            env,
+            "ATTEMPT_FIELDS",
+            allow_if(has_attempts, _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))),
+        ),
+        "status_names": read_pairs(
+            env, "STATUS_NAMES", allow_if(has_status, _check_statuses(JobStatus))
+        ),
+        "attempt_status_names": read_pairs(
+            env, "ATTEMPT_STATUS_NAMES", allow_if(has_attempts, _check_statuses(AttemptStatus))
+        ),
+    }
+
+
+def read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
+    """A setting of the form `a=b,c=d` as a dictionary that `check` accepts."""
+
+    def split(items: list[str]) -> dict[str, str]:
+        pairs = (item.partition("=") for item in items if item)
+        return {key.strip(): value.strip() for key, _, value in pairs}
+
+    def check_all(items: list[str]) -> None:
+        if not all("=" in item for item in items if item):
+            raise ValidationError("Not of the form a=b,c=d.")
+        times = Counter(item.partition("=")[0].strip() for item in items if item)
+        if twice := [key for key, count in times.items() if count > 1]:
+            raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+        if pairs := split(items):
+            check(pairs)
+
+    return split(env.list(name, [], validate=check_all) or [])
+
+
+def _check_fields(
+    known: tuple[str, ...], *, at_id: tuple[str, ...], has_defaults: bool = True
+) -> Callable[[Mapping[str, str]], None]:
+    """A check of field paths; with `has_defaults`, unmapped fields keep their own names."""
+
+    def check(value: Mapping[str, str]) -> None:
+        unknown = set(value) - set(known)
+        if unknown:
+            raise ValidationError(
+                f"Unknown: {', '.join(sorted(unknown))}. Known: {', '.join(known)}."
+            )
+        if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in value.values()):
+            raise ValidationError("Not the path of a field, as in jobId=job_id.")
+        for name, path in value.items():
+            if path.startswith("_id.") or (path == "_id" and name not in at_id):
+                raise ValidationError(
+                    f"{name} cannot be at {path}: only {' and '.join(at_id)} can be at _id."
+                )
+        defaults = dict(zip(known, known, strict=True)) if has_defaults else {}
+        _refuse_shared_paths(defaults | dict(value))
+
+    return check
+
+
+def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
+    """Refuse one path for two fields of different meaning; dates and attempt counts may share."""
+    held: dict[str, str] = {}
+    for name, path in paths.items():
+        if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):
+            continue
+        if path in held:
+            raise ValidationError(f"{held[path]} and {name} cannot both be at {path}.")
+        held[path] = name
+
+
+def _loadable_profile(name: str) -> None:
+    try:
+        load_profile(name)
+    except ProfileError as error:
+        raise ValidationError(str(error)) from None
+
+
+def _refuse(reason: str) -> Callable[[Any], None]:
+    def check(_: Any) -> None:
+        raise ValidationError(f"Not used with {reason}.")
+
+    return check
+
+
+def _check_statuses(statuses: type[StrEnum]) -> Callable[[Mapping[str, str]], None]:
+    def check(value: Mapping[str, str]) -> None:
+        unknown = set(value.values()) - set(statuses)
+        if unknown:
+            raise ValidationError(
+                f"Unknown: {', '.join(sorted(unknown))}. Write your status first, then one of "
+                f"{', '.join(statuses)}: done=succeeded."
+            )
+
+    return check

@@ -1,0 +1,148 @@
+"""Several queues in one jobmon: the file that JOBMON_QUEUES names.
+
+Each table is one queue, the first one the default queue:
+
+    [payouts]
+    profile = "agenda"
+    collection = "payoutJobs"
+    permission = "PAYOUTS"
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jobmon.profiles import ProfileError, load_profile, shipped_profiles
+from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
+from jobmon.settings.environment import (
+    ADMIN_DASHBOARD,
+    Settings,
+    SettingsError,
+    require_mongo_uri,
+)
+
+# A queue's name is a segment of paths, and a label of metrics.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+Table = dict[str, Any]
+
+
+@cache
+def queues_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, published as docs/queues.schema.json."""
+    text = files("jobmon.settings").joinpath("queues.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def load_queues(settings: Settings) -> tuple[Settings, ...]:
+    """The settings of each watched queue, the default one first.
+
+    Without JOBMON_QUEUES `settings` describe the only one. SettingsError names the file, the line
+    and what is allowed.
+    """
+    if settings.queues is None:
+        return (settings,)
+    path = Path(settings.queues)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"JOBMON_QUEUES: {path} cannot be read: {reason}") from None
+    try:
+        queues = load_toml(text, queues_schema(), _parser(settings, path.parent))
+    except TomlError as error:
+        raise SettingsError(f"JOBMON_QUEUES: {path}, {error}") from None
+    _require_known_permissions(settings, queues)
+    return queues
+
+
+def _parser(settings: Settings, folder: Path) -> Callable[[Table], tuple[Settings, ...]]:
+    def parse(content: Table) -> tuple[Settings, ...]:
+        if not content:
+            raise ProfileMistakeError((), "needs a table for each queue, such as [payouts]")
+        queues: dict[str, Settings] = {}
+        for name, table in content.items():
+            for queue in _parse_queue(settings, name, table, folder):
+                if queue.queue in queues:
+                    raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
+                queues[queue.queue] = queue
+        return tuple(queues.values())
+
+    return parse
+
+
+def _parse_queue(settings: Settings, name: str, table: Table, folder: Path) -> Iterator[Settings]:
+    """The queue of a table, or one for each of its collections."""
+    for first, second in (("uri", "uri_variable"), ("collection", "collections")):
+        if first in table and second in table:
+            raise ProfileMistakeError((name, second), f"not together with {first}")
+    profile = table.get("profile", Settings.profile)
+    if profile not in shipped_profiles():
+        profile = str(folder / profile)
+    try:
+        file = load_profile(profile)
+    except ProfileError as error:
+        raise ProfileMistakeError((name, "profile"), str(error)) from None
+    if "attempts_collection" in table and file.attempts_collection is None:
+        message = f"the profile {file.name} has no collection of attempts"
+        raise ProfileMistakeError((name, "attempts_collection"), message)
+    common = replace(
+        settings,
+        queue=name,
+        mongo_uri=_find_uri(settings, name, table),
+        profile=profile,
+        attempts_collection=table.get("attempts_collection")
+        or file.attempts_collection
+        or Settings.attempts_collection,
+        environment=table.get("environment"),
+        permission=table.get("permission", ADMIN_DASHBOARD),
+        owners=table.get("owners", True),
+    )
+    if "collections" not in table:
+        _require_name(name, (name,))
+        yield replace(common, jobs_collection=table.get("collection", file.collection))
+    for number, collection in enumerate(table.get("collections", ())):
+        full_name = f"{name}.{collection}"
+        _require_name(full_name, (name, "collections", number))
+        yield replace(common, queue=full_name, jobs_collection=collection)
+
+
+def _require_name(name: str, path: tuple[str | int, ...]) -> None:
+    if not _NAME.fullmatch(name):
+        message = (
+            f"{name!r} cannot be the name of a queue: up to 100 letters, digits, '_', '-' and '.', "
+            "with a letter or a digit first"
+        )
+        raise ProfileMistakeError(path, message)
+
+
+def _find_uri(settings: Settings, name: str, table: Table) -> str:
+    """The connection string of a queue; the messages do not repeat it."""
+    key = "uri_variable" if "uri_variable" in table else "uri"
+    uri = table.get(key, settings.mongo_uri)
+    if key == "uri_variable":
+        uri = os.environ.get(table[key], "")
+        if not uri:
+            raise ProfileMistakeError((name, key), f"the environment has no {table[key]}")
+    try:
+        require_mongo_uri(uri, key)
+    except SettingsError as error:
+        raise ProfileMistakeError((name, key), str(error).removeprefix(f"{key}: ")) from None
+    return str(uri)
+
+
+def _require_known_permissions(settings: Settings, queues: tuple[Settings, ...]) -> None:
+    known = {ADMIN_DASHBOARD} | {queue.permission for queue in queues}
+    granted = frozenset[str]().union(*settings.role_permissions.values())
+    if unknown := granted - known:
+        raise SettingsError(
+            f"JOBMON_ROLE_PERMISSIONS: {', '.join(sorted(unknown))} is no permission of a queue; "
+            f"these are: {', '.join(sorted(known))}"
+        )
