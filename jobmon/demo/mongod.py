@@ -114,6 +114,8 @@ class Mongod:
             *("--logpath", str(self.data / "mongod.log")),
             "--logappend",
             *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
+            # An index build waits for several flushes, which by default are 100 ms apart.
+            *("--journalCommitInterval", "10"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *(("--replSet", self._replica_set) if self._replica_set else ()),
             *self._options,
