@@ -60,7 +60,7 @@ def connect_as_writer(settings: Settings) -> Connection:
 
 def rollup_database(connection: Connection) -> Database[Document]:
     """jobmon's own database in the deployment of this connection; DatabaseAwayError."""
-    return connection.reachable_client[connection.settings.rollup_db]
+    return connection.own_database(connection.settings.rollup_db)
 
 
 class OwnDatabase:

@@ -343,13 +343,14 @@ class SeriesReader:
         if window.end - window.start > MAX_LIVE_WINDOW:
             raise NoCollectorError(MAX_LIVE_WINDOW)
         with self._live:  # one at a time in this process
-            now = datetime.now(UTC)
+            as_of = self._connection.data_time()
             try:
-                return now, count_activity(self._connection, window.start, window.end, window.step)
+                by_step = count_activity(self._connection, window.start, window.end, window.step)
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
                 raise MissingIndexError from None
+            return as_of, by_step
 
 
 def _validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]:

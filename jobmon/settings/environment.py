@@ -1,6 +1,5 @@
 """Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
@@ -10,9 +9,8 @@ import jwt
 from environs import Env, EnvError, EnvValidationError
 from limits import parse_many
 from marshmallow import ValidationError, validate
-from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
 
+from jobmon.mongo_uri import check_mongo_uri
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 
@@ -51,34 +49,12 @@ _claim_path = validate.Regexp(
 _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 
-_SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
-
-
 def require_mongo_uri(value: str, source: str) -> None:
     """SettingsError, with the setting `source`, if it is no connection string."""
     try:
-        _check_mongo_uri(value)
+        check_mongo_uri(value)
     except ValidationError as error:
         raise SettingsError(f"{source}: {error.messages[0]}") from None
-
-
-def _check_mongo_uri(value: str) -> None:
-    """ValidationError if it is no connection string; the message repeats no part of it."""
-    if value.startswith("mongodb+srv://"):
-        # The driver's parser queries the DNS, which may be unavailable while the service starts.
-        if not _SRV_ADDRESS.fullmatch(value):
-            raise ValidationError(
-                "Not of the form mongodb+srv://USER:PASSWORD@HOST/DATABASE: one host name, no port."
-            )
-        return
-    try:
-        parse_uri(value, warn=False)
-    except (PyMongoError, ValueError):
-        raise ValidationError(
-            "Not a MongoDB connection string (mongodb://… or mongodb+srv://…)."
-        ) from None
-    except OSError:  # the driver reads a certificate's file while it parses
-        raise ValidationError("A file named in it cannot be read.") from None
 
 
 def _check_secret_length(value: str) -> None:
@@ -151,7 +127,7 @@ class Settings:
         settings = Settings(mongo_uri="mongodb://db/shop", jwt_secret_key=secret)
     """
 
-    mongo_uri: str = _setting(Env.str, secret=True, validate=_check_mongo_uri)
+    mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
     queues: str | None = _setting(_read_text, None)  # the file that lists several queues
     # Of one queue in that file: `load_queues` sets them.
     queue: str = "default"
@@ -167,7 +143,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     # jobmon's own databases
-    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=_check_mongo_uri)
+    rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
     state_db: str = _setting(Env.str, "jobmon_state", validate=_database)
     collector: bool = _setting(Env.bool, False)

@@ -5,9 +5,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import (
     InvalidURI,
@@ -16,6 +17,7 @@ from pymongo.errors import (
     PyMongoError,
     ServerSelectionTimeoutError,
 )
+from pymongo.read_preferences import _ServerMode
 
 from jobmon.settings import Settings
 from jobmon.store.decoding import Decoded
@@ -58,16 +60,20 @@ class _OutageDetector:
 
         The first queries wait for a server, because a new primary mostly comes soon. Later ones
         fail at once, so that they do not hold a thread each. It uses only what the driver's
-        monitors know, and sends nothing.
+        monitors know, and sends nothing. The primary is always needed: it has jobmon's own
+        documents, and a secondary may not know yet that a token is revoked.
         """
         now = time.monotonic()
-        if client.topology_description.has_readable_server(client.read_preference):
+        topology = client.topology_description
+        if _has_primary(client) and topology.has_readable_server(client.read_preference):
             self._lost_at = None
             if self._is_logged:
                 self._is_logged = False
                 log.warning("the database is back")
             return
         _raise_refusal(client)
+        if topology.topology_type_name == "Single":
+            _refuse_secondary(client, wait=self._lost_at is None)
         # If nothing was checked for a while, this may be another outage.
         if self._lost_at is None or now - self._checked_at > 2 * self._timeout_s:
             self._lost_at = now
@@ -80,11 +86,28 @@ class _OutageDetector:
         raise DatabaseAwayError(f"no server for {now - self._lost_at:.1f} s")
 
 
+def _has_primary(client: MongoClient[Document]) -> bool:
+    """Whether a server that accepts writes is known; a mongos and a standalone server do."""
+    servers = client.topology_description.server_descriptions().values()
+    return any(server.is_writable for server in servers)
+
+
 def _raise_refusal(client: MongoClient[Document]) -> None:
     """OperationFailure if a server refused the sign-in; the driver treats it as unreachable."""
     for server in client.topology_description.server_descriptions().values():
         if isinstance(refusal := server.error, OperationFailure):
             raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
+
+
+def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
+    """DatabaseAwayError if the server of a direct connection is a secondary.
+
+    The driver would send everything to it. With `wait` its answer is awaited, if it is not known.
+    """
+    if wait and not client.topology_description.has_readable_server():
+        client.admin.command("ping")
+    if client.topology_description.has_readable_server() and not _has_primary(client):
+        raise DatabaseAwayError("directConnection leads to a secondary, not to the primary")
 
 
 class _ClientMaker:
@@ -153,8 +176,9 @@ class _ClientMaker:
 class Connection:
     """A connection to the watched database, whose collections can only be read through it.
 
-    Any document that a server stores can be decoded: see `store.decoding`. With `majority_reads`,
-    queries do not see what a failover could roll back. A `client` is used instead of a new one.
+    Any document that a server stores can be decoded: see `store.decoding`. The URI's readPreference
+    decides which member is read. With `majority_reads` it is the primary, and queries do not see
+    what a failover could roll back. A `client` is used instead of a new one.
     """
 
     def __init__(
@@ -168,6 +192,7 @@ class Connection:
         self._read_concern: dict[str, Any] = (
             {"readConcernLevel": "majority"} if majority_reads else {}
         )
+        self._always_reads_primary = majority_reads
         self._lock = threading.Lock()
         self._given_client = client
         self._maker: _ClientMaker | None = None
@@ -221,7 +246,48 @@ class Connection:
     @property
     def database(self) -> Database[Document]:
         """The database that the URI names, `jobmon` if it names none; DatabaseAwayError."""
-        return self.reachable_client.get_default_database(DEFAULT_DATABASE)
+        client = self.reachable_client
+        return client.get_default_database(
+            DEFAULT_DATABASE, read_preference=self._choose_read_preference(client)
+        )
+
+    def own_database(self, name: str) -> Database[Document]:
+        """A database of jobmon's own in the same deployment, always read from the primary.
+
+        DatabaseAwayError.
+        """
+        return self.reachable_client.get_database(name, read_preference=ReadPreference.PRIMARY)
+
+    def data_time(self) -> datetime:
+        """The time (UTC) up to which reads of the watched collections have every change.
+
+        For a secondary it is the time of its last write, in whole seconds: up to ten seconds ago
+        where nothing is written. If several may be read, it is that of the last one.
+        """
+        now, client = datetime.now(UTC), self.reachable_client
+        preference = self._choose_read_preference(client)
+        if preference == ReadPreference.PRIMARY:
+            return now
+        written_at = [
+            datetime.fromtimestamp(server.last_write_date, UTC)
+            for server in client.topology_description.apply_selector(preference)
+            if not server.is_writable and server.last_write_date is not None
+        ]
+        hello = client.admin.command("hello", read_preference=preference)
+        # A snapshot has only what the server knows to be on a majority.
+        in_majority: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
+        return min(now, in_majority, *written_at) if written_at else now
+
+    def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
+        """The URI's preference; the primary where the age of a secondary's data is unknown.
+
+        A mongos does not report it, and before the first answer any server may be one.
+        """
+        preference = client.read_preference
+        if self._always_reads_primary or preference == ReadPreference.PRIMARY:
+            return ReadPreference.PRIMARY
+        may_be_mongos = client.topology_description.topology_type_name in ("Unknown", "Sharded")
+        return ReadPreference.PRIMARY if may_be_mongos else preference
 
     @property
     def collection_names(self) -> list[str]:

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from pymongo.errors import ExecutionTimeout
@@ -41,6 +41,7 @@ class LiveStats:
     """Counts the watched jobs with each call; every method raises PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._jobs = connection.jobs
         self._is_recurring = connection.profile.is_recurring
         self._waiting = (
@@ -58,7 +59,7 @@ class LiveStats:
 
     def count(self) -> QueueStats:
         """The stats as of now, by one `$group`; an estimate where that takes too long."""
-        as_of = datetime.now(UTC)
+        as_of = self._connection.data_time()
         try:
             counts = self._counts_by_status_and_type()
         except ExecutionTimeout:

@@ -225,13 +225,15 @@ class ReadCollection:
         return self._run_with_index(index, run)
 
     def _explain(self, find: Document) -> Document:
-        """The planner's answer for a find. The driver's own `explain` would also run the query."""
+        """The planner's answer for a find. The driver's own `explain` would also run the query.
+
+        The primary answers: no secondary has an array in an index before the primary has it.
+        """
         collection, limit = self.collection, {"maxTimeMS": self.max_time_ms}
         answer = collection.database.command(
             {"explain": {"find": collection.name} | find | limit, "verbosity": "queryPlanner"}
             | limit
             | request_comment(),
-            read_preference=collection.read_preference,
         )
         planned: Document = answer["queryPlanner"]
         return planned

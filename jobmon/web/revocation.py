@@ -46,7 +46,7 @@ class _RevocationList:
 
 def state_database(connection: Connection) -> Database[Document]:
     """The database for what must outlive the rollups, in the same deployment; DatabaseAwayError."""
-    return connection.reachable_client[connection.settings.state_db]
+    return connection.own_database(connection.settings.state_db)
 
 
 class RevokedTokens:

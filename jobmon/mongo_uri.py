@@ -1,0 +1,46 @@
+"""Checks MongoDB connection strings without a connection and without the DNS."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from marshmallow import ValidationError
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+_MIN_STALENESS_S = 90  # by MongoDB's specification
+_SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
+
+
+def check_mongo_uri(value: str) -> None:
+    """ValidationError if it is no connection string; the message repeats no part of it."""
+    options = _parse_options(value)
+    is_primary = options.get("readPreference", "primary") == "primary"
+    if is_primary and ("maxStalenessSeconds" in options or "readPreferenceTags" in options):
+        raise ValidationError(
+            "maxStalenessSeconds and readPreferenceTags need a readPreference that is not primary."
+        )
+    if 0 <= options.get("maxStalenessSeconds", -1) < _MIN_STALENESS_S:
+        raise ValidationError(f"maxStalenessSeconds is less than {_MIN_STALENESS_S}.")
+
+
+def _parse_options(value: str) -> Mapping[str, Any]:
+    """The options of a connection string, by their names in any case; ValidationError."""
+    if value.startswith("mongodb+srv://"):
+        # The driver's parser queries the DNS, which may be unavailable while the service starts.
+        if not _SRV_ADDRESS.fullmatch(value):
+            raise ValidationError(
+                "Not of the form mongodb+srv://USER:PASSWORD@HOST/DATABASE: one host name, no port."
+            )
+        with suppress(ValidationError):  # it may have options for the DNS
+            return _parse_options(value.replace("mongodb+srv", "mongodb", 1))
+        return {}
+    try:
+        return cast(Mapping[str, Any], parse_uri(value, warn=False)["options"])
+    except (PyMongoError, ValueError):
+        raise ValidationError(
+            "Not a MongoDB connection string (mongodb://… or mongodb+srv://…)."
+        ) from None
+    except OSError:  # the driver reads a certificate's file while it parses
+        raise ValidationError("A file named in it cannot be read.") from None

@@ -1,0 +1,199 @@
+"""Reads from a secondary that lags: catches an answer that is taken for the present, a wrong count
+that stays, and a revoked token that is accepted."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod, MongodUnavailableError
+from jobmon.rollup.collector import collecting
+from jobmon.rollup.documents import connect_as_writer
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.connection import Connection, DatabaseAwayError
+from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.web.revocation import RevokedTokens
+
+from ..conftest import NOW, Api
+from ..support.waiting import eventually
+
+pytestmark = pytest.mark.real
+Document = dict[str, Any]
+
+
+@dataclass
+class Pair:
+    """A primary and a secondary without a vote, so that the primary is a majority."""
+
+    primary: Mongod
+    secondary: Mongod
+
+    def uri(self, options: str = "readPreference=secondary") -> str:
+        return f"mongodb://{self.primary.address}/watched?replicaSet=rs0&{options}"
+
+    @contextmanager
+    def lagging(self) -> Iterator[None]:
+        """The secondary answers, and applies no change of the primary."""
+        with MongoClient[Document](self.secondary.address, directConnection=True) as client:
+            stop = {"configureFailPoint": "rsSyncApplyStop", "mode": "alwaysOn"}
+            client.admin.command(stop)
+            try:
+                yield
+            finally:
+                client.admin.command(stop | {"mode": "off"})
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    options = ("--setParameter", "enableTestCommands=1")
+    primary, secondary = (
+        Mongod(tmp_path_factory.mktemp("member"), initiate=False, cache_gb=0.25, options=options)
+        for _ in range(2)
+    )
+    try:
+        primary.start()
+    except MongodUnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no real MongoDB server: {error}")
+    secondary.start()
+    try:
+        voter = {"_id": 0, "host": primary.address}
+        other = {"_id": 1, "host": secondary.address, "priority": 0, "votes": 0}
+        with MongoClient[Document](primary.address, directConnection=True) as client:
+            config = {"_id": "rs0", "members": [voter, other]}
+            config["settings"] = {"heartbeatIntervalMillis": 200, "electionTimeoutMillis": 500}
+            client.admin.command("replSetInitiate", config)
+
+            def has_secondary() -> bool:
+                members = client.admin.command("replSetGetStatus")["members"]
+                return [member["stateStr"] for member in members] == ["PRIMARY", "SECONDARY"]
+
+            eventually(has_secondary)
+        yield Pair(primary, secondary)
+    finally:
+        for member in (secondary, primary):  # an orderly stop waits for the other member
+            os.kill(member.pid, signal.SIGKILL)
+            member.stop()
+
+
+@pytest.fixture
+def jobs(pair: Pair) -> Iterator[Database[Document]]:
+    """The watched database on the primary, with one job that the secondary has, too."""
+    options: Document = {"w": 2, "tz_aware": True}
+    with MongoClient[Document](pair.uri("readPreference=primary"), **options) as client:
+        database = client.watched
+        create_indexes(Connection(Settings(mongo_uri=pair.uri("")), client))
+        database.jobs.insert_one(make_job("first"))
+        yield database.with_options(write_concern=client.watched.write_concern.__class__(w=1))
+        for name in ("watched", "jobmon_rollups", "jobmon_state"):
+            client.drop_database(name)
+
+
+def make_job(name: str, **fields: Any) -> Document:
+    return {"jobId": name, "type": "mail", "status": "queued", "createdAt": NOW} | fields
+
+
+@pytest.fixture
+def api(pair: Pair, make_settings: Callable[..., Settings]) -> Iterator[Api]:
+    """The service, which reads the secondary."""
+    app = create_app(make_settings(mongo_uri=pair.uri()))
+    yield Api(app)
+    app.extensions["jobmon_connection"].close()
+
+
+def read_as_of(api: Api, path: str) -> datetime:
+    """The `asOf` of an answer, which some routes have in `meta`."""
+    answer = api.get_as_admin(path).json
+    return datetime.fromisoformat(answer.get("meta", answer)["asOf"])
+
+
+def test_stats_of_a_lagging_secondary_are_not_of_now(
+    pair: Pair, jobs: Database[Document], api: Api
+) -> None:
+    stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
+    eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 1)
+    with pair.lagging():
+        written_at = datetime.now(UTC)
+        jobs.jobs.insert_one(make_job("second"))
+        assert api.get_as_admin(stats).json["totalJobs"] == 1
+        assert read_as_of(api, stats) <= written_at
+        assert read_as_of(api, series) <= written_at
+    eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 2)
+
+    def is_later() -> bool:
+        jobs.others.insert_one({})  # the time of an idle server does not move
+        return read_as_of(api, stats) > written_at
+
+    eventually(is_later)
+
+
+def test_lists_and_jobs_are_read_from_the_secondary(
+    pair: Pair, jobs: Database[Document], api: Api
+) -> None:
+    eventually(lambda: len(api.get_as_admin("/admin/jobs/queue").json["data"]) == 1)
+    with pair.lagging():
+        jobs.jobs.insert_one(make_job("second"))
+        assert [job["jobId"] for job in api.get_as_admin("/admin/jobs/queue").json["data"]] == [
+            "first"
+        ]
+        assert api.get_as_admin("/jobs/second").status_code == 403
+
+
+def test_collector_counts_on_the_primary(
+    pair: Pair, jobs: Database[Document], api: Api, make_settings: Callable[..., Settings]
+) -> None:
+    """A count on a secondary, after the change event, would be wrong until the next change."""
+
+    def is_counted(total: int) -> bool:
+        stats = api.get_as_admin("/admin/jobs/stats").json
+        return (stats["source"], stats["totalJobs"]) == ("rollup", total)
+
+    with pair.lagging(), collecting(make_settings(mongo_uri=pair.uri())):
+        jobs.jobs.insert_one(make_job("second"))
+        eventually(lambda: is_counted(2))
+        jobs.jobs.insert_one(make_job("third"))
+        eventually(lambda: is_counted(3))
+
+
+def test_a_revoked_token_is_refused_while_the_secondary_lags(
+    pair: Pair, jobs: Database[Document], api: Api, make_settings: Callable[..., Settings]
+) -> None:
+    token = api.token()
+    own = connect_as_writer(make_settings(mongo_uri=pair.uri()))
+    with pair.lagging():
+        RevokedTokens(own).add_subject("root")
+        answer = api.get("/admin/jobs/stats", token=token)
+        assert (answer.status_code, answer.json["error"]["code"]) == (401, "token_invalid")
+    own.close()
+
+
+def test_arrays_are_looked_for_on_the_primary(
+    pair: Pair, jobs: Database[Document], make_settings: Callable[..., Settings]
+) -> None:
+    """A secondary that lags does not know yet that pages by cursor would lose jobs."""
+    connection = Connection(make_settings(mongo_uri=pair.uri()))
+    with pair.lagging():
+        jobs.jobs.insert_one(make_job("second", createdAt=[NOW, NOW + timedelta(days=1)]))
+        assert not connection.jobs.has_no_arrays("createdAt", NEWEST_FIRST)
+    connection.close()
+
+
+def test_a_direct_connection_to_a_secondary_is_refused(
+    pair: Pair, make_settings: Callable[..., Settings]
+) -> None:
+    """The driver would send it everything, whatever the read preference."""
+    uri = f"mongodb://{pair.secondary.address}/watched?directConnection=true"
+    connection = Connection(make_settings(mongo_uri=uri))
+    with pytest.raises(DatabaseAwayError, match="leads to a secondary"):
+        connection.ping()
+    connection.close()
