@@ -15,7 +15,7 @@ from jobmon.api.openapi import render_document
 from jobmon.app import create_app
 from jobmon.demo.stack import StackError, run_stack
 from jobmon.demo.workload import run_workload
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError
 from jobmon.setup.check import check_deployment

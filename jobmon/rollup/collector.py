@@ -5,10 +5,11 @@ writes to its own only. Counts of segments are in memory, with a checkpoint once
 that the web service reads are one small document, written when they change.
 """
 
+import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -21,20 +22,17 @@ from jobmon.rollup.checkpoint import Checkpoint, Checkpoints, IncompleteCheckpoi
 from jobmon.rollup.counters import Counters
 from jobmon.rollup.documents import (
     BUILD,
-    FAILURE,
     STATE,
     STATS,
     OwnDatabase,
-    connect_as_writer,
-    rollup_database,
 )
 from jobmon.rollup.due_changes import DueChanges
 from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.samples import QueueSamples
 from jobmon.rollup.segments import SegmentMap
+from jobmon.rollup.share import Share
 from jobmon.rollup.stats_document import dump_stats
-from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.failures import name_error
 from jobmon.store.live_stats import LiveStats
@@ -50,13 +48,12 @@ RENAME_AFTER_S = 3_600.0
 REPORT_BUILD_EVERY_S = 1.0
 # The health is read again after this many times as long as it took: a large backlog costs more.
 HEALTH_PAUSE_FACTOR = 20
-_RETRY_AFTER_S = 1.0
-RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0  # after an unexpected exception
-_STOP_TIMEOUT_S = 10
+RETRY_AFTER_S = 1.0
+STOP_TIMEOUT_S = 10
 
 
 class _StoppedError(Exception):
-    """The collector was stopped during a first count."""
+    """The collector was stopped, or has to release its lease, during a first count."""
 
 
 class RepeatedErrorLog:
@@ -89,11 +86,17 @@ class Collector:
     """Keeps the rollup right until `stop` is set, and survives times without a database."""
 
     def __init__(
-        self, connection: Connection, rollups: Database[Document], stop: threading.Event
+        self,
+        connection: Connection,
+        rollups: Database[Document],
+        stop: threading.Event,
+        share: Share,
     ) -> None:
         self._connection = connection
         self._rollups = rollups
         self._stop = stop
+        self._share = share
+        self._releases = False  # the lease, so that another process has its share
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
         self._health_due_at = 0.0
@@ -110,12 +113,14 @@ class Collector:
         while not self._stop.is_set():
             try:
                 self._open()
-                if self._lease.take():
-                    log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
-                    waiting.clear()
-                    with suppress(_StoppedError):
-                        self._work()
-                    self._lease.release()
+                with self._share.taking() as may_take:
+                    if may_take and self._lease.take():
+                        log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
+                        waiting.clear()
+                        self._releases = False
+                        with suppress(_StoppedError):
+                            self._work()
+                        self._lease.release()
             except LeaseLostError:
                 log.warning("the lease is lost: another collector works now")
             except PyMongoError as error:
@@ -124,27 +129,32 @@ class Collector:
                 with suppress(PyMongoError):
                     self._lease.release()
                 raise
-            self._stop.wait(_RETRY_AFTER_S)
+            self._stop.wait(RETRY_AFTER_S)
 
     def _open(self) -> None:
         """Find out which queue is watched, once the database answers."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
-            self._lease = LeaderLease(self._own)
+            self._lease = LeaderLease(self._own, self._share.holder)
             self._due_changes = DueChanges(self._connection)
             self._samples = QueueSamples(self._own, retention(self._connection.settings))
             self._checkpoints = Checkpoints(self._own)
+
+    def _is_over(self) -> bool:
+        """Whether to end the work: the process stops, or holds more leases than its share."""
+        self._releases = self._releases or self._share.must_release()
+        return self._releases or self._stop.is_set()
 
     def _work(self) -> None:
         with self._counting_history():
             segments, changes = self._resume() or self._build()
             try:
-                while not self._stop.is_set():
+                while not self._is_over():
                     try:
                         self._follow(segments, changes)
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
-                    if not self._stop.is_set():
+                    if not self._is_over():
                         changes.close()
                         segments, changes = self._build()
             finally:
@@ -167,18 +177,20 @@ class Collector:
                     HistoryWriter(self._connection, self._own, update_counters).run(stop)
                 except PyMongoError as error:
                     waiting.log(error)
-                    stop.wait(_RETRY_AFTER_S)
+                    stop.wait(RETRY_AFTER_S)
                 except Exception as error:  # noqa: BLE001 - the main thread raises it
                     self._failure = error
                     return
 
-        thread = threading.Thread(target=count, name="history", daemon=True)
+        # With the context of this thread, which the log shows.
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(count,), name="history", daemon=True)
         thread.start()
         try:
             yield
         finally:
             stop.set()
-            thread.join(_STOP_TIMEOUT_S)
+            thread.join(STOP_TIMEOUT_S)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -194,7 +206,7 @@ class Collector:
         written_at = -WRITE_AT_LEAST_EVERY_S
         unsaved = False
         rename_at = saved_at + RENAME_AFTER_S
-        while not self._stop.is_set():
+        while not self._is_over():
             as_of, at = datetime.now(UTC), self._database_time()
             changes.next_batch(segments)
             self._due_changes.mark(segments, at)
@@ -227,7 +239,7 @@ class Collector:
             nonlocal reported_at
             self._lease.renew()
             self._raise_failure()
-            if self._stop.is_set():
+            if self._is_over():
                 raise _StoppedError
             if time.monotonic() >= reported_at + REPORT_BUILD_EVERY_S:
                 reported_at = time.monotonic()
@@ -301,57 +313,3 @@ class Collector:
             reason = f"the checkpoint cannot be read: {type(error).__name__}"
         log.warning("counting all jobs again, %s", reason)
         return None
-
-
-@contextmanager
-def collecting(
-    settings: Settings, on_failure: Callable[[], None] | None = None
-) -> Iterator[threading.Event]:
-    """Run a collector in a thread of this process, with connections of its own.
-
-        with collecting(settings) as failed:
-            ...
-
-    An unexpected exception is logged with its stack and sets the yielded event. Then `on_failure`
-    is called or, without it, the collector is started again after a pause.
-    """
-    stop, failed = threading.Event(), threading.Event()
-    # It keeps what it counts: no event would undo a change that went with a lost primary.
-    watched = Connection(settings, majority_reads=True)
-    own = connect_as_writer(settings)
-
-    def work() -> None:
-        pause_s, waiting = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
-        while not stop.is_set():
-            started = time.monotonic()
-            try:
-                Collector(watched, rollup_database(own), stop).run()
-            except PyMongoError as error:  # the DNS may be away at the start, too
-                waiting.log(error)
-                stop.wait(_RETRY_AFTER_S)
-            except Exception as error:
-                log.exception("the collector failed")
-                failed.set()
-                if on_failure is not None:
-                    on_failure()
-                    return
-                with suppress(PyMongoError):
-                    _write_failure(OwnDatabase(rollup_database(own), watched.queue_key), error)
-                lasted = time.monotonic() - started > MAX_RESTART_AFTER_S
-                pause_s = RESTART_AFTER_S if lasted else min(2 * pause_s, MAX_RESTART_AFTER_S)
-                stop.wait(pause_s)
-
-    thread = threading.Thread(target=work, name="collector", daemon=True)
-    thread.start()
-    try:
-        yield failed
-    finally:
-        stop.set()
-        thread.join(timeout=_STOP_TIMEOUT_S)
-        watched.close()
-        own.close()
-
-
-def _write_failure(own: OwnDatabase, error: Exception) -> None:
-    """Show the failure in the web services, whose log may be another."""
-    own.write_state(FAILURE, {"exception": type(error).__name__})

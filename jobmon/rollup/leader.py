@@ -20,14 +20,19 @@ class LeaseLostError(Exception):
     """Another collector works now."""
 
 
+def make_holder() -> str:
+    """A new name for what holds leases, with the machine and the process."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
 class LeaderLease:
     """Who may write the rollup: one holder at a time, by the database's clock."""
 
-    def __init__(self, own: OwnDatabase) -> None:
+    def __init__(self, own: OwnDatabase, holder: str) -> None:
         self._leases = own[LEASES]
         self._key: Document = {"_id": own.id(LEADER)}
         self._scope: Document = {**own.scope, "name": LEADER}
-        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.holder = holder
         self._renewed_at = 0.0
 
     def take(self) -> bool:

@@ -1,202 +1,36 @@
-"""The connection to the watched database: one MongoDB client a process, created after the fork."""
+"""The connection to one watched queue: its database, and its collections to read from."""
 
-import logging
-import os
-import threading
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
-from pymongo.errors import (
-    InvalidURI,
-    NotPrimaryError,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-)
+from pymongo.errors import NotPrimaryError
 from pymongo.read_preferences import _ServerMode
 
 from jobmon.settings import Settings
-from jobmon.store.decoding import Decoded
+from jobmon.store.client import DatabaseClient
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import queue_key
 from jobmon.store.read_collection import ReadCollection
-from jobmon.store.slow_queries import SlowQueries
-
-log = logging.getLogger(__name__)
 
 DEFAULT_DATABASE = "jobmon"
-# A frozen server neither answers nor closes; the socket times out soon after maxTimeMS.
-_SOCKET_GRACE_MS = 1_000
-# How often the driver's monitors check each server. The default of 10 s is too long to notice a
-# frozen server, or one that is back.
-_HEARTBEAT_MS = 1_000
-_RESOLVE_AGAIN_AFTER_S = 1.0
-
-
-class DatabaseAwayError(ServerSelectionTimeoutError):
-    """No server for longer than the selection timeout: this query fails at once."""
-
-
-class UnresolvedHostError(DatabaseAwayError):
-    """The DNS does not resolve the host name of a mongodb+srv:// address to servers."""
-
-
-class _OutageDetector:
-    """Refuses queries once no server has been reachable for the selection timeout."""
-
-    def __init__(self, timeout_ms: int) -> None:
-        self._timeout_s = timeout_ms / 1_000
-        self._lost_at: float | None = None
-        self._checked_at = 0.0
-        self._is_logged = False
-
-    def check(self, client: MongoClient[Document]) -> None:
-        """DatabaseAwayError in an outage; OperationFailure if a server refused the sign-in.
-
-        The first queries wait for a server, because a new primary mostly comes soon. Later ones
-        fail at once, so that they do not hold a thread each. It uses only what the driver's
-        monitors know, and sends nothing. The primary is always needed: it has jobmon's own
-        documents, and a secondary may not know yet that a token is revoked.
-        """
-        now = time.monotonic()
-        topology = client.topology_description
-        if _has_primary(client) and topology.has_readable_server(client.read_preference):
-            self._lost_at = None
-            if self._is_logged:
-                self._is_logged = False
-                log.warning("the database is back")
-            return
-        _raise_refusal(client)
-        if topology.topology_type_name == "Single":
-            _refuse_secondary(client, wait=self._lost_at is None)
-        # If nothing was checked for a while, this may be another outage.
-        if self._lost_at is None or now - self._checked_at > 2 * self._timeout_s:
-            self._lost_at = now
-        self._checked_at = now
-        if now - self._lost_at <= self._timeout_s:
-            return
-        if not self._is_logged:
-            self._is_logged = True
-            log.error("the database is away: queries are refused at once until it is back")
-        raise DatabaseAwayError(f"no server for {now - self._lost_at:.1f} s")
-
-
-def _has_primary(client: MongoClient[Document]) -> bool:
-    """Whether a server that accepts writes is known; a mongos and a standalone server do."""
-    servers = client.topology_description.server_descriptions().values()
-    return any(server.is_writable for server in servers)
-
-
-def _raise_refusal(client: MongoClient[Document]) -> None:
-    """OperationFailure if a server refused the sign-in; the driver treats it as unreachable."""
-    for server in client.topology_description.server_descriptions().values():
-        if isinstance(refusal := server.error, OperationFailure):
-            raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
-
-
-def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
-    """DatabaseAwayError if the server of a direct connection is a secondary.
-
-    The driver would send everything to it. With `wait` its answer is awaited, if it is not known.
-    """
-    if wait and not client.topology_description.has_readable_server():
-        client.admin.command("ping")
-    if client.topology_description.has_readable_server() and not _has_primary(client):
-        raise DatabaseAwayError("directConnection leads to a secondary, not to the primary")
-
-
-class _ClientMaker:
-    """Creates one client; for mongodb+srv:// in a thread that retries until the DNS answers.
-
-    The driver resolves such a name when it creates a client, and fails if the DNS is away.
-    Callers wait for at most `timeout_ms` after the first try.
-    """
-
-    def __init__(
-        self, create: Callable[[], MongoClient[Document]], timeout_ms: int, *, uses_dns: bool
-    ) -> None:
-        self._create = create
-        self._deadline = time.monotonic() + timeout_ms / 1_000
-        self._client: MongoClient[Document] | None = None
-        self._reason = "it is still being resolved"
-        self._done = threading.Event()
-        self._closed = threading.Event()
-        if uses_dns:
-            threading.Thread(target=self._retry, name="mongodb+srv", daemon=True).start()
-            return
-        try:
-            self._client = create()
-        except (OSError, ValueError) as error:  # a certificate's file was removed since the start
-            raise DatabaseAwayError(f"no client can be created: {error}") from error
-
-    def client(self) -> MongoClient[Document]:
-        """The client; UnresolvedHostError as long as its host name is not resolved."""
-        if self._client is None:
-            self._done.wait(max(0.0, self._deadline - time.monotonic()))
-        if self._client is None:
-            raise UnresolvedHostError(f"the database's host name is not resolved: {self._reason}")
-        return self._client
-
-    def close(self) -> None:
-        """Close the client, and stop trying to create one."""
-        self._closed.set()
-        if self._client is not None:
-            self._client.close()
-
-    def _retry(self) -> None:
-        has_failed = False
-        while not self._closed.is_set():
-            try:
-                client = self._create()
-            except Exception as error:  # noqa: BLE001 - after any failure a later try may succeed
-                # For a malformed address the driver's message may quote a password.
-                may_quote = isinstance(error, InvalidURI) or not isinstance(error, PyMongoError)
-                self._reason = type(error).__name__ if may_quote else str(error)
-                if not has_failed:
-                    log.error(
-                        "the database is away: its host name is not resolved: %s", self._reason
-                    )
-                has_failed = True
-                self._closed.wait(_RESOLVE_AGAIN_AFTER_S)
-                continue
-            if has_failed:
-                log.warning("the database's host name is resolved")
-            self._client = client
-            self._done.set()
-            if self._closed.is_set():
-                client.close()
-            return
 
 
 class Connection:
     """A connection to the watched database, whose collections can only be read through it.
 
-    Any document that a server stores can be decoded: see `store.decoding`. The URI's readPreference
-    decides which member is read. With `majority_reads` it is the primary, and queries do not see
-    what a failover could roll back. A `client` is used instead of a new one.
+    The URI's readPreference decides which member is read. It uses `client`, for example one that
+    several queues share, or creates one.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        client: MongoClient[Document] | None = None,
-        *,
-        majority_reads: bool = False,
+        self, settings: Settings, client: DatabaseClient | MongoClient[Document] | None = None
     ) -> None:
         self.settings = settings
-        self._read_concern: dict[str, Any] = (
-            {"readConcernLevel": "majority"} if majority_reads else {}
-        )
-        self._always_reads_primary = majority_reads
-        self._lock = threading.Lock()
-        self._given_client = client
-        self._maker: _ClientMaker | None = None
-        self._pid = os.getpid()
+        if not isinstance(client, DatabaseClient):
+            client = DatabaseClient(settings, client)
+        self._client = client
         self._queue_key: str | None = None
         self.profile = Profile.from_settings(settings)
         self.jobs = self._read_collection(settings.jobs_collection, self.profile.jobs)
@@ -206,42 +40,20 @@ class Connection:
             if self.profile.attempts is not None
             else None
         )
-        self._outage = _OutageDetector(settings.server_selection_timeout_ms)
 
     @property
     def client(self) -> MongoClient[Document]:
-        """This process's client; it connects, and connects again, in the background.
-
-        UnresolvedHostError while the host name of a mongodb+srv:// address is not resolved.
-        """
-        if self._given_client is not None:
-            return self._given_client
-        with self._lock:
-            if self._maker is None or self._pid != os.getpid():
-                self._maker = self._connect()
-                self._pid = os.getpid()
-            maker = self._maker
-        return maker.client()
+        """This process's client: see `DatabaseClient.client`."""
+        return self._client.client
 
     @property
     def reachable_client(self) -> MongoClient[Document]:
-        """The client, unless no server was reachable for longer than the selection timeout.
-
-        DatabaseAwayError then; OperationFailure if the server refused this user's sign-in.
-        """
-        client = self.client
-        if self._given_client is None:
-            self._outage.check(client)
-        return client
+        """The client, unless the database is away: see `DatabaseClient.reachable_client`."""
+        return self._client.reachable_client
 
     def close(self) -> None:
-        """Close the client, if there is one; the connection cannot be used after that."""
-        with self._lock:
-            maker = self._maker
-        if self._given_client is not None:
-            self._given_client.close()
-        elif maker is not None:
-            maker.close()
+        """Close the client; the connection cannot be used after that."""
+        self._client.close()
 
     @property
     def database(self) -> Database[Document]:
@@ -284,7 +96,7 @@ class Connection:
         A mongos does not report it, and before the first answer any server may be one.
         """
         preference = client.read_preference
-        if self._always_reads_primary or preference == ReadPreference.PRIMARY:
+        if self._client.majority_reads or preference == ReadPreference.PRIMARY:
             return ReadPreference.PRIMARY
         may_be_mongos = client.topology_description.topology_type_name in ("Unknown", "Sharded")
         return ReadPreference.PRIMARY if may_be_mongos else preference
@@ -322,22 +134,3 @@ class Connection:
 
     def _read_collection(self, name: str, mapping: FieldMapping) -> ReadCollection:
         return ReadCollection(lambda: self.database[name], mapping, self.settings.query_timeout_ms)
-
-    def _connect(self) -> _ClientMaker:
-        settings = self.settings
-
-        def create() -> MongoClient[Document]:
-            return MongoClient(
-                settings.mongo_uri,
-                document_class=Decoded,
-                appname="jobmon",
-                serverSelectionTimeoutMS=settings.server_selection_timeout_ms,
-                connectTimeoutMS=settings.server_selection_timeout_ms,
-                event_listeners=[SlowQueries(settings.slow_query_ms)],
-                heartbeatFrequencyMS=_HEARTBEAT_MS,
-                socketTimeoutMS=settings.query_timeout_ms + _SOCKET_GRACE_MS,
-                **self._read_concern,
-            )
-
-        uses_dns = settings.mongo_uri.startswith("mongodb+srv://")
-        return _ClientMaker(create, settings.server_selection_timeout_ms, uses_dns=uses_dns)

@@ -8,7 +8,8 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from jobmon.single_flight import SingleFlight
-from jobmon.store.connection import Connection, UnresolvedHostError
+from jobmon.store.client import UnresolvedHostError
+from jobmon.store.connection import Connection
 from jobmon.store.failures import Failure, classify_failure, describe_error, is_unauthorized
 
 log = logging.getLogger(__name__)

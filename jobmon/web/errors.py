@@ -12,7 +12,7 @@ from flask import Flask, Response, g, jsonify, request
 from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
-from jobmon.store.connection import DatabaseAwayError
+from jobmon.store.client import DatabaseAwayError
 from jobmon.store.failures import Failure, classify_failure, describe_error
 
 log = logging.getLogger(__name__)

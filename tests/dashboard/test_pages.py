@@ -17,7 +17,7 @@ from jobmon.app import create_app
 from jobmon.dashboard import assets, overview_page
 from jobmon.dashboard.job_view import JobView
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

@@ -22,7 +22,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings

@@ -33,10 +33,12 @@ from jobmon.rollup import collector as collector_module
 from jobmon.rollup import segments as segments_module
 from jobmon.rollup import stats_document as stats_document_module
 from jobmon.rollup.changes import PolledChanges
-from jobmon.rollup.collector import Collector, collecting
+from jobmon.rollup.collecting import collecting
+from jobmon.rollup.collector import Collector
 from jobmon.rollup.documents import rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
+from jobmon.rollup.share import Share
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store import list_count
@@ -364,7 +366,9 @@ def test_a_lost_resume_token_leads_to_a_full_count(watch: Watch) -> None:
 def test_two_collectors_stay_right_when_one_ends(watch: Watch) -> None:
     stops = [threading.Event(), threading.Event()]
     threads = [
-        threading.Thread(target=Collector(watch.connection, watch.rollups, stop).run)
+        threading.Thread(
+            target=Collector(watch.connection, watch.rollups, stop, Share([watch.settings])).run
+        )
         for stop in stops
     ]
     for thread in threads:

@@ -15,9 +15,10 @@ from pymongo.errors import DocumentTooLarge
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
+from jobmon.rollup import collecting as collecting_module
 from jobmon.rollup import collector as collector_module
 from jobmon.rollup.buckets import MINUTE
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import FORMAT, OwnDatabase, require_type
 from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.reader import RollupReader
@@ -452,7 +453,7 @@ def test_in_a_web_process_a_failed_collector_starts_again(
 ) -> None:
     queue = make_queue()
     queue.fill("a", 3)
-    monkeypatch.setattr(collector_module, "RESTART_AFTER_S", 0.0)
+    monkeypatch.setattr(collecting_module, "RESTART_AFTER_S", 0.0)
     with monkeypatch.context() as patch:
 
         def fail(*_: Any, **__: Any) -> Any:

@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

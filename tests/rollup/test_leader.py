@@ -9,7 +9,7 @@ from pymongo.database import Database
 
 from jobmon.rollup import leader as leader_module
 from jobmon.rollup.documents import OwnDatabase
-from jobmon.rollup.leader import LeaderLease, LeaseLostError
+from jobmon.rollup.leader import LeaderLease, LeaseLostError, make_holder
 
 from ..conftest import NOW
 from ..support.waiting import eventually
@@ -18,7 +18,7 @@ LONG_AGO = NOW - timedelta(days=2_000)
 
 
 def new_lease(database: Database[dict[str, Any]], queue: str = "shop.jobs#1") -> LeaderLease:
-    return LeaderLease(OwnDatabase(database, queue))
+    return LeaderLease(OwnDatabase(database, queue), make_holder())
 
 
 def test_a_free_lease_is_taken_by_one_collector(database: Database[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from pymongo.database import Database
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.setup import fields

@@ -16,7 +16,7 @@ from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.settings import Settings
 
 from ..conftest import NOW, SECRET, Api

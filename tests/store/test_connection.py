@@ -19,9 +19,10 @@ from pymongo.errors import OperationFailure
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, free_port
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.settings import Settings, SettingsError
-from jobmon.store.connection import Connection, DatabaseAwayError
+from jobmon.store.client import DatabaseAwayError
+from jobmon.store.connection import Connection
 from jobmon.store.failures import AUTHENTICATION_FAILED
 
 from ..conftest import NOW, SECRET, Api

@@ -19,7 +19,8 @@ from jobmon.rollup.collector import collecting
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store.connection import Connection, DatabaseAwayError
+from jobmon.store.client import DatabaseAwayError
+from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.web.revocation import RevokedTokens
 

@@ -1,0 +1,94 @@
+"""Runs collectors in threads of this process, one for each watched queue."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from pymongo.errors import PyMongoError
+from structlog.contextvars import bind_contextvars
+
+from jobmon.rollup.collector import (
+    RETRY_AFTER_S,
+    STOP_TIMEOUT_S,
+    Collector,
+    RepeatedErrorLog,
+)
+from jobmon.rollup.documents import FAILURE, OwnDatabase, connect_as_writer, rollup_database
+from jobmon.rollup.share import Share
+from jobmon.settings import Settings, load_queues
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+
+log = logging.getLogger(__name__)
+
+RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0  # after an unexpected exception
+
+
+@contextmanager
+def collecting(
+    settings: Settings, on_failure: Callable[[], None] | None = None
+) -> Iterator[threading.Event]:
+    """Run a collector for each queue, with connections of its own.
+
+        with collecting(settings) as failed:
+            ...
+
+    An unexpected exception is logged with its stack and sets the yielded event. If there is one
+    queue, `on_failure` is called then. Without it, or with several queues, the collector is started
+    again after a pause, and the other queues are not affected.
+    """
+    queues = load_queues(settings)
+    stop, failed = threading.Event(), threading.Event()
+    # A count is kept: no event would undo a change that went with a lost primary.
+    clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
+    own, share = connect_as_writer(settings), Share(queues)
+    fail = on_failure if len(queues) == 1 else None
+
+    def work(queue: Settings) -> None:
+        if settings.queues is not None:
+            bind_contextvars(queue=queue.queue)
+        watched = Connection(queue, clients[queue.mongo_uri])
+        pause_s, waiting = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
+        while not stop.is_set():
+            started = time.monotonic()
+            try:
+                Collector(watched, rollup_database(own), stop, share).run()
+            except PyMongoError as error:  # the DNS may be away at the start, too
+                waiting.log(error)
+                stop.wait(RETRY_AFTER_S)
+            except Exception as error:
+                log.exception("the collector failed")
+                failed.set()
+                if fail is not None:
+                    fail()
+                    return
+                with suppress(PyMongoError):
+                    _write_failure(OwnDatabase(rollup_database(own), watched.queue_key), error)
+                lasted = time.monotonic() - started > MAX_RESTART_AFTER_S
+                pause_s = RESTART_AFTER_S if lasted else min(2 * pause_s, MAX_RESTART_AFTER_S)
+                stop.wait(pause_s)
+
+    tasks = [partial(work, queue) for queue in queues]
+    if len(queues) > 1:
+        tasks.append(partial(share.run, lambda: rollup_database(own), stop))
+    threads = [threading.Thread(target=task, name="collector", daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failed
+    finally:
+        stop.set()
+        until = time.monotonic() + STOP_TIMEOUT_S
+        for thread in threads:
+            thread.join(timeout=max(0.0, until - time.monotonic()))
+        for client in clients.values():
+            client.close()
+        own.close()
+
+
+def _write_failure(own: OwnDatabase, error: Exception) -> None:
+    """Show the failure in the web services, whose log may be another."""
+    own.write_state(FAILURE, {"exception": type(error).__name__})

@@ -1,0 +1,84 @@
+"""Divides many queues among the collector processes that run."""
+
+import hashlib
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from jobmon.rollup.documents import FORMAT, LEASES
+from jobmon.rollup.leader import LEASE_MS, make_holder
+from jobmon.settings import Settings
+from jobmon.store.mapping import Document
+
+RENEW_EVERY_S = 1.0
+_KEPT_MS = 3_600_000  # the entry of a process that died
+
+
+class Share:
+    """How many queues this process may work on: all of them, divided by the running processes.
+
+    Each process has an entry in jobmon's own database, with a lease. Processes that list the same
+    queues share them; `run` keeps the entry and the number of processes up to date.
+    """
+
+    def __init__(self, queues: Sequence[Settings]) -> None:
+        self._total = len(queues)
+        names = sorted(f"{queue.queue} {queue.jobs_collection}" for queue in queues)
+        group = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        self._scope: Document = {"format": FORMAT, "name": "process", "group": group}
+        self.holder = make_holder()  # of the leases of these queues
+        self._id = f"{FORMAT}/process/{self.holder}"
+        self._lock = threading.Lock()
+        self._most = self._total
+        self._taken = 0
+        self._leaving = 0
+
+    @contextmanager
+    def taking(self) -> Iterator[bool]:
+        """Whether one more queue may be taken; if so, it counts as taken until the block ends."""
+        with self._lock:
+            may_take = self._taken < self._most
+            self._taken += may_take
+        try:
+            yield may_take
+        finally:
+            if may_take:
+                with self._lock:
+                    self._taken -= 1
+                    self._leaving = max(0, self._leaving - 1)
+
+    def must_release(self) -> bool:
+        """True for one queue at a time while more are taken than this process may have.
+
+        The caller must end its `taking` block then.
+        """
+        with self._lock:
+            exceeds = self._taken - self._leaving > self._most
+            self._leaving += exceeds
+            return exceeds
+
+    def run(self, database: Callable[[], Database[Document]], stop: threading.Event) -> None:
+        """Keep this process's entry until `stop` is set; then delete it."""
+        while not stop.is_set():
+            with suppress(PyMongoError):  # the processes keep what they have
+                self._update(database()[LEASES])
+            stop.wait(RENEW_EVERY_S)
+        with suppress(PyMongoError):
+            database()[LEASES].delete_one({"_id": self._id})
+
+    def _update(self, leases: Collection[Document]) -> None:
+        expiry = {"$add": ["$$NOW", LEASE_MS]}
+        leases.update_one(
+            {"_id": self._id}, [{"$set": {**self._scope, "expiresAt": expiry}}], upsert=True
+        )
+        expired = {"$lt": ["$expiresAt", {"$subtract": ["$$NOW", _KEPT_MS]}]}
+        leases.delete_many({**self._scope, "$expr": expired})
+        alive = {"$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
+        processes = leases.count_documents({**self._scope, **alive})
+        with self._lock:
+            self._most = math.ceil(self._total / max(1, processes))
