@@ -13,15 +13,7 @@ from jobmon.dashboard import views
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.redaction.redactor import Redactor
-from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.series import SeriesReader
-from jobmon.rollup.stats import StatsReader
-from jobmon.settings import Settings, SettingsError
-from jobmon.store.connection import Connection
-from jobmon.store.jobs import JobStore
-from jobmon.store.known_fields import KnownFields
-from jobmon.store.lists import JobLists
-from jobmon.store.probe import DatabaseProbe
+from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.web import (
     admission,
     auth,
@@ -31,6 +23,8 @@ from jobmon.web import (
     security_headers,
     token_commands,
 )
+from jobmon.web import queues as queue_paths
+from jobmon.web.queues import WatchedQueues
 
 # gunicorn does not restart a process with this code: a new attempt cannot fix a bad setting.
 EXIT_BAD_SETTINGS = 3
@@ -46,9 +40,13 @@ def create_app(
 
         app = create_app(Settings(mongo_uri="mongodb://localhost/app", jwt_secret_key=secret))
     """
-    if settings is None:
-        settings = _settings_from_env()
-    logs.configure(settings.log_level, logs.find_secrets(settings))
+    try:
+        settings = settings or Settings.from_env()
+        watched = load_queues(settings)
+        logs.configure(settings.log_level, logs.find_secrets(settings))
+    except SettingsError as error:
+        sys.stderr.write(f"jobmon: {error}\n")
+        raise SystemExit(EXIT_BAD_SETTINGS) from None
     app = Flask(__name__, static_folder=None)
     app.config.update(
         API_TITLE="jobmon",
@@ -60,45 +58,26 @@ def create_app(
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.extensions["jobmon_settings"] = settings
     redactor = app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
+    queues = WatchedQueues(settings, watched, redactor, client)
+    app.extensions["jobmon_connection"] = queues.home
+    queue_paths.register(app, queues)
     security_headers.register(app, settings)
-
-    connection = Connection(settings, client)
-    app.extensions["jobmon_connection"] = connection
-    probe = DatabaseProbe(connection, settings.server_selection_timeout_ms)
-    rollup = RollupReader(connection)
-    stats = StatsReader(connection, rollup)
-    series = SeriesReader(connection, rollup)
-    store, lists = JobStore(connection), JobLists(connection, redactor)
-    known_fields = KnownFields(connection)
-    responder = ListResponder(lists, stats)
     tracing.instrument(app)
     request_log.register(app)
-    queue_metrics = metrics.QueueMetrics(
-        probe, stats, rollup, known_fields, settings.metrics_max_types
-    )
-    metrics.register(app, settings, queue_metrics)
-    auth.register(app, settings, connection)
+    metrics.register(app, settings)
+    auth.register(app, settings, queues.home)
     token_commands.register(app)
     rate_limit.register(app, settings)
-    admission.register(app, settings)
+    admission.register(app, settings, queues)
     api = openapi.DocumentedApi(app)
+    lists = ListResponder()
     for routes in (
-        jobs.blueprint(store, responder),
-        admin.blueprint(responder, series, stats, known_fields),
-        health.blueprint(probe, rollup, app.extensions["jobmon_revoked"]),
+        jobs.blueprint(lists),
+        admin.blueprint(lists, len(queues)),
+        health.blueprint(app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
-    overview_page = OverviewPage(stats, series, known_fields)
-    job_pages = JobPages(store, lists, responder, stats, known_fields)
-    app.register_blueprint(views.blueprint(overview_page, job_pages))
+    app.register_blueprint(views.blueprint(OverviewPage(), JobPages(lists)))
     compression.register(app)
     return app
-
-
-def _settings_from_env() -> Settings:
-    try:
-        return Settings.from_env()
-    except SettingsError as error:
-        sys.stderr.write(f"jobmon: {error}\n")
-        raise SystemExit(EXIT_BAD_SETTINGS) from None

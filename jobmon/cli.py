@@ -17,7 +17,7 @@ from jobmon.demo.stack import StackError, run_stack
 from jobmon.demo.workload import run_workload
 from jobmon.rollup.collecting import collecting
 from jobmon.rollup.health import check_collector
-from jobmon.settings import Settings, SettingsError
+from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.setup.check import check_deployment
 from jobmon.setup.discover import discover
 from jobmon.setup.discovery_report import describe_discovery, write_files
@@ -378,7 +378,9 @@ def _end_with_failure() -> None:
 def _read_settings(*, require_keys: bool = True) -> Settings:
     """The settings in the environment; a bad one ends the command with one line."""
     try:
-        return Settings.from_env(require_keys=require_keys)
+        settings = Settings.from_env(require_keys=require_keys)
+        load_queues(settings)
+        return settings
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 

@@ -21,7 +21,7 @@ from pymongo.errors import PyMongoError
 from structlog.typing import EventDict, Processor
 
 from jobmon.redaction.forms import REDACTED, TOKENS
-from jobmon.settings import Settings
+from jobmon.settings import Settings, load_queues
 from jobmon.store.failures import describe_error
 
 # A shorter secret would be found in ordinary words.
@@ -83,8 +83,12 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
 
 
 def find_secrets(settings: Settings) -> set[str]:
-    """The secrets in the settings: the key for tokens and the passwords in connection strings."""
-    uris = (settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri)
+    """The secrets in the settings: the key for tokens and the passwords in connection strings.
+
+    SettingsError if the file of queues has a mistake.
+    """
+    uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
+    uris += (queue.mongo_uri for queue in load_queues(settings))
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
     found = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}

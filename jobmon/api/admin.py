@@ -34,21 +34,21 @@ from jobmon.rollup.series import (
     Window,
     WindowError,
 )
-from jobmon.rollup.stats import StatsReader
-from jobmon.store.known_fields import KnownFields
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.stats import QueueStats
 from jobmon.web.errors import invalid, unavailable
+from jobmon.web.queues import current_queue
 
 K = TypeVar("K")
 
 
-def blueprint(
-    lists: ListResponder, series: SeriesReader, stats: StatsReader, known_fields: KnownFields
-) -> Routes:
-    """The routes below `/admin/jobs`; all need ADMIN_DASHBOARD."""
+def blueprint(lists: ListResponder, queues: int) -> Routes:
+    """The routes below `/admin/jobs`; all need the permission of the queue.
+
+    `queues`: how many there are.
+    """
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
-    stats_response = SharedResponse(JobStats(), 1)
+    stats_response = SharedResponse(JobStats(), queues)
     series_response = SharedResponse(TimeSeries(), MAX_CACHED_ANSWERS)
 
     @routes.get("/queue")
@@ -56,7 +56,7 @@ def blueprint(
     @routes.arguments(ListParameters, location="query")
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
     @routes.document_files
-    def queue(query: ListQuery) -> dict[str, Any] | Response:
+    def jobs(query: ListQuery) -> dict[str, Any] | Response:
         """List all jobs.
 
         Newest first by createdAt. Filters combine; an empty filter is no filter.
@@ -71,7 +71,7 @@ def blueprint(
 
         `asOf` is the time that they describe, `source` how they were obtained.
         """
-        current = stats.stats()
+        current = current_queue().stats.stats()
         return stats_response.respond(current, lambda: _format_stats(current))
 
     @routes.get("/timeseries")
@@ -84,13 +84,14 @@ def blueprint(
         From the collector's history. Without a collector, windows of up to six hours are counted
         live; longer ones are answered with 503.
         """
-        window = _resolve_window(series, query)
+        queue = current_queue()
+        series, window = queue.series, _resolve_window(queue.series, query)
         with _explain_history_errors():
             history = series.history_by_step(window, query.types)
 
         def make_answer() -> dict[str, Any]:
             samples = {} if query.types else series.samples(window)
-            unknown = known_fields.unknown
+            unknown = queue.known_fields.unknown
             data = [
                 {
                     "at": at,
@@ -117,14 +118,15 @@ def blueprint(
         From the collector's history. Without a collector, windows of up to six hours are counted
         live; longer ones are answered with 503.
         """
-        window = _resolve_window(series, query)
+        queue = current_queue()
+        window = _resolve_window(queue.series, query)
         with _explain_history_errors():
-            history = series.history_by_type(window)
-        counts = stats.stats().type_counts_for(history.activity)
+            history = queue.series.history_by_type(window)
+        counts = queue.stats.stats().type_counts_for(history.activity)
         if counts is None:
             counts = dict.fromkeys(history.activity)
         minutes = (min(window.end, history.as_of) - window.start) / MINUTE
-        idle, unknown = Activity.from_tallies([]), known_fields.unknown
+        idle, unknown = Activity.from_tallies([]), queue.known_fields.unknown
         data = []
         for job_type in sorted(counts):
             activity = history.activity.get(job_type, idle)

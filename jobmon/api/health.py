@@ -11,8 +11,8 @@ from jobmon.api.answers import Answer, Error, boolean, integer, nested, number, 
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.failures import Failure, classify_failure
-from jobmon.store.probe import DatabaseProbe
 from jobmon.web.errors import unavailable
+from jobmon.web.queues import current_queue
 from jobmon.web.revocation import RevokedTokens
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Readiness(Answer):
     checks = nested(ReadinessChecks, "Results of the checks.")
 
 
-def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens) -> Routes:
+def blueprint(revoked: RevokedTokens) -> Routes:
     """The probes; neither needs a token."""
     routes = Routes("health", __name__, access=Access.ANYONE)
 
@@ -100,7 +100,8 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
         503 if not, with the reason in `details.database`; also if the list of revoked tokens is
         lost.
         """
-        database = probe.check()
+        queue = current_queue()
+        database = queue.probe.check()
         if not database.ready:
             raise unavailable(
                 "database_unavailable",
@@ -113,7 +114,10 @@ def blueprint(probe: DatabaseProbe, rollup: RollupReader, revoked: RevokedTokens
         check: dict[str, Any] = {"ping_ms": database.ping_ms, "readable": database.readable}
         if database.reason is not None:
             check["reason"] = database.reason
-        return {"status": "ready", "checks": {"database": check, "rollup": _check_rollup(rollup)}}
+        return {
+            "status": "ready",
+            "checks": {"database": check, "rollup": _check_rollup(queue.rollup)},
+        }
 
     return routes
 

@@ -9,15 +9,14 @@ from flask import Response
 
 from jobmon.api.export import ExportSlots, export
 from jobmon.api.queries import ListFormat, ListQuery
-from jobmon.rollup.stats import StatsReader
 from jobmon.store.filter import (
     MAX_ID_MATCHES,
     TooManyMatchesError,
     UnknownFieldError,
 )
-from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
+from jobmon.web.queues import current_queue
 
 
 class ListPage(NamedTuple):
@@ -28,15 +27,13 @@ class ListPage(NamedTuple):
 
 
 class ListResponder:
-    """Answers a `ListQuery`, for the JSON routes and for the pages.
+    """Answers a `ListQuery` about the request's queue, for the JSON routes and for the pages.
 
     ApiError 422 for a filter that matches too many jobs or that the documents have no field for;
     429 for too many exports at once.
     """
 
-    def __init__(self, lists: JobLists, stats: StatsReader) -> None:
-        self._lists = lists
-        self._stats = stats
+    def __init__(self) -> None:
         self._slots = ExportSlots()
 
     def respond(self, query: ListQuery) -> dict[str, Any] | Response:
@@ -48,10 +45,11 @@ class ListResponder:
 
     def page(self, query: ListQuery) -> ListPage:
         """The requested page."""
+        queue = current_queue()
         with _explain_filter_errors():
-            job_filter = self._lists.prepare(query.job_filter)
-            total = self._stats.count(job_filter)
-            page = self._lists.page(
+            job_filter = queue.lists.prepare(query.job_filter)
+            total = queue.stats.count(job_filter)
+            page = queue.lists.page(
                 job_filter,
                 page=query.page,
                 per_page=query.per_page,
@@ -73,7 +71,9 @@ class ListResponder:
     def export(self, query: ListQuery) -> Response:
         """All matching jobs as a file of `query.format`."""
         with _explain_filter_errors():
-            batches = self._lists.batches(query.job_filter, oldest_first=query.oldest_first)
+            batches = current_queue().lists.batches(
+                query.job_filter, oldest_first=query.oldest_first
+            )
             return export(batches, query.format, self._slots)
 
 

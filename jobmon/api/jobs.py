@@ -12,10 +12,10 @@ from jobmon.api.answers import Error, JobDetail, JobList
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import JobParameters, ListQuery, OwnListParameters
-from jobmon.store.jobs import JobStore
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
+from jobmon.web.queues import current_queue
 
 JOB_ID = {
     "in": "path",
@@ -35,9 +35,10 @@ class RestOfPath(BaseConverter):
     part_isolating = False
 
 
-def blueprint(store: JobStore, lists: ListResponder) -> Routes:
+def blueprint(lists: ListResponder) -> Routes:
     """`/jobs`, `/jobs/{jobId}`, and `/job` for ids that no path can hold."""
     routes = Routes("jobs", __name__, access=Access.SIGNED_IN)
+    routes.before_request(auth.require_owners)
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
 
     @routes.get("/jobs")
@@ -71,7 +72,7 @@ def blueprint(store: JobStore, lists: ListResponder) -> Routes:
     @document_job
     def job(job_id: str) -> Document:
         """Get a job with its attempts, as its owner or an admin."""
-        return get_callers_job(store, job_id)
+        return get_callers_job(job_id)
 
     @routes.get("/job")
     @routes.doc(operationId="getJobByQuery")
@@ -82,17 +83,17 @@ def blueprint(store: JobStore, lists: ListResponder) -> Routes:
 
         For ids that a path cannot hold (`.`, `..` and the empty id), and for any other id.
         """
-        return get_callers_job(store, job_id)
+        return get_callers_job(job_id)
 
     return routes
 
 
-def get_callers_job(store: JobStore, job_id: str) -> Document:
+def get_callers_job(job_id: str) -> Document:
     """The job with this id if the caller may see it.
 
     ApiError 403, the same for a job that does not exist and for another owner's.
     """
-    found = store.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
+    found = current_queue().jobs.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
     if found is None:
         raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
     return found

@@ -8,10 +8,11 @@ import logging
 import os
 import time
 from collections import Counter as Count
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from typing import TypeVar, cast
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import (
@@ -35,19 +36,25 @@ from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import Histogram as Durations
 from jobmon.rollup.histogram import rounded_ms
-from jobmon.rollup.reader import RollupReader, Totals
-from jobmon.rollup.stats import StatsReader
+from jobmon.rollup.reader import Totals
 from jobmon.settings import Settings
-from jobmon.single_flight import SingleFlight
+from jobmon.single_flight import SingleFlightCache
 from jobmon.store.failures import describe_error
-from jobmon.store.known_fields import KnownFields
 from jobmon.store.labels import OTHER
 from jobmon.store.live_stats import MAX_COUNTED
-from jobmon.store.probe import KEEP_MS, DatabaseHealth, DatabaseProbe
+from jobmon.store.probe import KEEP_MS, DatabaseHealth
 from jobmon.store.stats import QueueStats
 from jobmon.web import auth
+from jobmon.web.queues import (
+    QueueReading,
+    WatchedQueue,
+    all_queues,
+    current_queue,
+    named_queue,
+)
 
 log = logging.getLogger(__name__)
+F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 
 OTHER_METHOD = "other"
 UNMATCHED = "unmatched"
@@ -55,6 +62,9 @@ MAX_UNKNOWN_STATUSES = 10
 # In seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
 HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+DATABASE_UP = "Whether the database responds."
+SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
+MAX_ESTIMATES = 1_000
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # one more series for each counter
@@ -99,22 +109,26 @@ class RequestMetrics:
             registry.register(self._seconds)
 
 
-def register(app: Flask, settings: Settings, queue: "QueueMetrics") -> None:
+def register(app: Flask, settings: Settings) -> None:
     """Count the app's requests and serve `/metrics`, unless `settings.metrics` is off."""
     if settings.metrics == "off":
         return
     requests = RequestMetrics()
     app.after_request(requests.observe)
+    reader = QueueMetrics(settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
         # A scrape must be able to report that the database is away.
-        routes.before_request(partial(auth.require_admin, require_revocation_check=False))
+        routes.before_request(partial(auth.require_any_permission, require_revocation_check=False))
 
     @routes.get("/metrics")
     def metrics() -> Response:
-        """All metrics, in the format that the scraper prefers."""
+        """All metrics, in the format that the scraper prefers.
+
+        With a token, of the queues whose permission it has; below a queue's path, of this one.
+        """
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
-        registry.register(queue)
+        registry.register(Scrape(reader.read(_scraped_queues(settings))))
         requests.register(registry)
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
@@ -122,106 +136,152 @@ def register(app: Flask, settings: Settings, queue: "QueueMetrics") -> None:
     app.register_blueprint(routes)
 
 
-class QueueMetrics(Collector):
-    """The queue's metrics. A scrape reads four small documents of the collector, and no job.
+def _scraped_queues(settings: Settings) -> list[WatchedQueue]:
+    if named_queue() is not None:
+        return [current_queue()]
+    return all_queues().open_all(None if settings.metrics == "open" else auth.may_see)
+
+
+class Families:
+    """The metrics of one queue, with the label `queue`."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._families: dict[str, Metric] = {}
+
+    def gauge(self, name: str, about: str, value: float, **labels: str) -> None:
+        """Add a sample of a gauge."""
+        family = self._find(GaugeMetricFamily, name, about, labels)
+        family.add_metric([self._queue, *labels.values()], float(value))
+
+    def counter(self, name: str, about: str, value: float, **labels: str) -> None:
+        """Add a sample of a counter."""
+        family = self._find(CounterMetricFamily, name, about, labels)
+        family.add_metric([self._queue, *labels.values()], value)
+
+    def histogram(self, name: str, about: str, durations: Durations, **labels: str) -> None:
+        """Add the buckets of durations."""
+        family = self._find(HistogramMetricFamily, name, about, labels)
+        family.add_metric([self._queue, *labels.values()], *_accumulate(durations))
+
+    def all(self) -> Iterable[Metric]:
+        """The metrics that have samples."""
+        return self._families.values()
+
+    def _find(self, kind: type[F], name: str, about: str, labels: Mapping[str, str]) -> F:
+        if name not in self._families:
+            self._families[name] = kind(name, about, labels=["queue", *labels])
+        return cast(F, self._families[name])
+
+
+class Scrape(Collector):
+    """The metrics of several queues as one answer."""
+
+    def __init__(self, found: Iterable[Families]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Metric]:
+        """Each metric once, with the samples of every queue."""
+        merged: dict[str, Metric] = {}
+        for families in self._found:
+            for family in families.all():
+                first = merged.setdefault(family.name, family)
+                if first is not family:
+                    first.samples += family.samples
+        yield from merged.values()
+
+
+class QueueMetrics:
+    """Reads the metrics of queues: for each four small documents of the collector, and no job.
 
     An unknown value has no sample: a 0 would look healthy. The `max_types` types with most jobs
     have gauges of their own. Counters are for the types that were seen first instead, since a
     counter must not move between its type and `(other)`.
     """
 
-    def __init__(
-        self,
-        probe: DatabaseProbe,
-        stats: StatsReader,
-        rollup: RollupReader,
-        known_fields: KnownFields,
-        max_types: int,
-    ) -> None:
-        self._probe = probe
-        self._stats = stats
-        self._known_fields = known_fields
-        self._rollup = rollup
+    def __init__(self, max_types: int) -> None:
         self._max_types = max_types
-        self._estimated = SingleFlight(stats.estimated_total, KEEP_MS)
+        self._estimates = SingleFlightCache[int](MAX_ESTIMATES)
+        self._reading = QueueReading(self.read_queue)
 
-    def collect(self) -> Iterator[Metric]:
-        """The families of one scrape."""
-        database = self._probe.check()
-        yield _make_gauge("jobmon_database_up", "Whether the database responds.", database.answers)
+    def read(self, queues: Sequence[WatchedQueue]) -> list[Families]:
+        """The metrics of each queue; of one that takes too long only that its database is away."""
+        if len(queues) == 1:
+            return [self.read_queue(queues[0])]
+        found = self._reading.read(queues, SCRAPE_WITHIN_S)
+        return [found.get(queue.name) or _describe_away(queue.name) for queue in queues]
+
+    def read_queue(self, queue: WatchedQueue) -> Families:
+        """The metrics of one queue."""
+        families = Families(queue.name)
+        database = queue.probe.check()
+        families.gauge("jobmon_database_up", DATABASE_UP, database.answers)
         if database.readable is not None:
             about = "Whether jobmon's user may read the watched collections."
-            yield _make_gauge("jobmon_database_readable", about, database.readable)
+            families.gauge("jobmon_database_readable", about, database.readable)
         if not database.answers:
-            return
-        for families in (self._collect_estimate, self._collect_rollup):
+            return families
+        for add in (self._add_estimate, self._add_rollup):
             try:
-                yield from list(families(database))
+                add(queue, database, families)
             except PyMongoError as error:
-                log.error("metrics of the queue are missing: %s", describe_error(error))
+                log.error(
+                    "metrics of the queue %s are missing: %s", queue.name, describe_error(error)
+                )
+        return families
 
-    def _collect_estimate(self, database: DatabaseHealth) -> Iterator[Metric]:
+    def _add_estimate(
+        self, queue: WatchedQueue, database: DatabaseHealth, families: Families
+    ) -> None:
         if database.readable:
             about = "Number of jobs according to the collection's metadata."
-            yield _make_gauge("jobmon_jobs_estimated", about, self._estimated.get())
+            estimated = self._estimates.get(
+                queue.name, queue.stats.estimated_total, KEEP_MS / 1_000
+            )
+            families.gauge("jobmon_jobs_estimated", about, estimated)
 
-    def _collect_rollup(self, _: DatabaseHealth) -> Iterator[Metric]:
-        has_fresh_stats = self._rollup.stats() is not None
-        readable = self._rollup.is_readable
-        yield _make_gauge(
-            "jobmon_own_database_readable",
-            "Whether jobmon's user may read jobmon's own database.",
-            readable,
-        )
+    def _add_rollup(self, queue: WatchedQueue, _: DatabaseHealth, families: Families) -> None:
+        rollup = queue.rollup
+        has_fresh_stats = rollup.stats() is not None
+        readable = rollup.is_readable
+        about = "Whether jobmon's user may read jobmon's own database."
+        families.gauge("jobmon_own_database_readable", about, readable)
         if readable:
             about = "Whether a collector keeps the queue statistics fresh."
-            yield _make_gauge("jobmon_collector_up", about, has_fresh_stats)
+            families.gauge("jobmon_collector_up", about, has_fresh_stats)
         # Without a collector, statistics that another request had counted, if they are still good.
-        if (stats := self._stats.cached_stats()) is not None:
-            yield from self._collect_stats(stats)
-        if (age_s := self._rollup.history_age_s()) is not None:
+        if (stats := queue.stats.cached_stats()) is not None:
+            self._add_stats(stats, families)
+        if (age_s := rollup.history_age_s()) is not None:
             about = "Time since the collector counted the newest minutes of the history."
-            yield _make_gauge("jobmon_history_age_seconds", about, age_s)
-        if (totals := self._rollup.totals()) is not None:
-            yield from self._collect_totals(totals)
+            families.gauge("jobmon_history_age_seconds", about, age_s)
+        if (totals := rollup.totals()) is not None:
+            has_creation_time = "createdAt" not in queue.known_fields.unknown
+            self._add_totals(totals, families, has_creation_time=has_creation_time)
 
-    def _collect_stats(self, stats: QueueStats) -> Iterator[Metric]:
-        age = GaugeMetricFamily(
-            "jobmon_stats_age_seconds",
-            "Age of the queue statistics, by source.",
-            labels=["source"],
-        )
-        age_s = (datetime.now(UTC) - stats.as_of).total_seconds()
-        age.add_metric([stats.source], max(0.0, age_s))
-        yield age
+    def _add_stats(self, stats: QueueStats, families: Families) -> None:
+        about = "Age of the queue statistics, by source."
+        age_s = max(0.0, (datetime.now(UTC) - stats.as_of).total_seconds())
+        families.gauge("jobmon_stats_age_seconds", about, age_s, source=stats.source)
         if stats.counts is not None:
-            yield self._count_jobs(stats.counts)
+            self._add_jobs(stats.counts, families)
         health = stats.health
         if (oldest_ms := stats.oldest_queued_age_ms()) is not None:
-            yield _make_gauge(
-                "jobmon_oldest_queued_job_age_seconds",
-                "Age of the oldest queued job; 0 if none is queued.",
-                oldest_ms / 1_000,
-            )
+            about = "Age of the oldest queued job; 0 if none is queued."
+            families.gauge("jobmon_oldest_queued_job_age_seconds", about, oldest_ms / 1_000)
         if health.expired_leases is not None:
-            yield _make_gauge(
-                "jobmon_expired_leases",
-                "Leased jobs whose lease has expired.",
-                health.expired_leases,
-            )
+            about = "Leased jobs whose lease has expired."
+            families.gauge("jobmon_expired_leases", about, health.expired_leases)
         # A lower bound, so that alerts go on firing.
         eligible = MAX_COUNTED if health.too_many_due else health.eligible
         if eligible is not None:
             about = "Waiting jobs that are due; at most 500,000 if as many are scheduled."
-            yield _make_gauge("jobmon_eligible_jobs", about, eligible)
+            families.gauge("jobmon_eligible_jobs", about, eligible)
         if health.scheduled is not None:
-            yield _make_gauge(
-                "jobmon_scheduled_jobs",
-                "Waiting jobs whose nextRunAt is in the future.",
-                health.scheduled,
-            )
+            about = "Waiting jobs whose nextRunAt is in the future."
+            families.gauge("jobmon_scheduled_jobs", about, health.scheduled)
 
-    def _count_jobs(self, counts: Mapping[tuple[str, str], int]) -> Metric:
+    def _add_jobs(self, counts: Mapping[tuple[str, str], int], families: Families) -> None:
         by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
         by_type: Count[str] = Count()
         for (status, job_type), count in counts.items():
@@ -239,60 +299,40 @@ class QueueMetrics(Collector):
         for job_type in {type_label(job_type) for job_type in by_type}:
             for status in known:
                 folded[status, job_type] += 0
-        jobs = GaugeMetricFamily(
-            "jobmon_jobs", "Jobs by status and type.", labels=["status", "type"]
-        )
-        for labels, count in sorted(folded.items()):
-            jobs.add_metric(labels, count)
-        return jobs
+        about = "Jobs by status and type."
+        for (status, job_type), count in sorted(folded.items()):
+            families.gauge("jobmon_jobs", about, count, status=status, type=job_type)
 
-    def _collect_totals(self, totals: Totals) -> Iterator[Metric]:
+    def _add_totals(self, totals: Totals, families: Families, *, has_creation_time: bool) -> None:
         label = _fold_labels(totals.by_type, self._max_types)
         folded: dict[str, Tally] = {}
         for job_type, tally in totals.by_type.items():
             folded.setdefault(label(job_type), Tally()).add(tally)
-        attempts = CounterMetricFamily(
-            "jobmon_attempts_finished_total",
-            "Attempts finished, by outcome and type of job.",
-            labels=["outcome", "type"],
-        )
-        enqueued = CounterMetricFamily(
-            "jobmon_jobs_enqueued_total", "Jobs enqueued, by type.", labels=["type"]
-        )
-        dead = CounterMetricFamily(
-            "jobmon_jobs_dead_lettered_total", "Jobs dead-lettered, by type.", labels=["type"]
-        )
-        wait = HistogramMetricFamily(
-            "jobmon_attempt_wait_seconds",
-            "Time from when an attempt was due to its start, within 4 %, by type.",
-            labels=["type"],
-        )
-        run = HistogramMetricFamily(
-            "jobmon_attempt_run_seconds",
-            "Time from an attempt's start to its end, within 4 %, by type.",
-            labels=["type"],
-        )
-        for job_type, tally in folded.items():
+        about = "Time since the collector updated the counters."
+        families.gauge("jobmon_counters_age_seconds", about, totals.age_s)
+        for kind, tally in folded.items():
             # Zeros too: Prometheus does not see an increase from no sample.
+            about = "Attempts finished, by outcome and type of job."
             for outcome in FINAL_ATTEMPT_STATUSES:
-                attempts.add_metric([outcome, job_type], tally.outcomes[outcome])
-            enqueued.add_metric([job_type], tally.enqueued)
-            dead.add_metric([job_type], tally.dlq)
-            wait.add_metric([job_type], *_accumulate(tally.wait))
-            run.add_metric([job_type], *_accumulate(tally.run))
-        yield _make_gauge(
-            "jobmon_counters_age_seconds",
-            "Time since the collector updated the counters.",
-            totals.age_s,
-        )
-        yield attempts
-        if "createdAt" not in self._known_fields.unknown:
-            yield enqueued
-        yield from (dead, wait, run)
+                finished = tally.outcomes[outcome]
+                families.counter(
+                    "jobmon_attempts_finished_total", about, finished, outcome=outcome, type=kind
+                )
+            if has_creation_time:
+                about = "Jobs enqueued, by type."
+                families.counter("jobmon_jobs_enqueued_total", about, tally.enqueued, type=kind)
+            about = "Jobs dead-lettered, by type."
+            families.counter("jobmon_jobs_dead_lettered_total", about, tally.dlq, type=kind)
+            about = "Time from when an attempt was due to its start, within 4 %, by type."
+            families.histogram("jobmon_attempt_wait_seconds", about, tally.wait, type=kind)
+            about = "Time from an attempt's start to its end, within 4 %, by type."
+            families.histogram("jobmon_attempt_run_seconds", about, tally.run, type=kind)
 
 
-def _make_gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, about, value=float(value))
+def _describe_away(name: str) -> Families:
+    families = Families(name)
+    families.gauge("jobmon_database_up", DATABASE_UP, 0)
+    return families
 
 
 def _fold_labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:

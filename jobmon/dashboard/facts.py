@@ -15,9 +15,8 @@ from jobmon.diagnosis.evidence import (
 )
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
 from jobmon.rollup.series import History, NoCollectorError, SeriesReader, Window
-from jobmon.rollup.stats import StatsReader
 from jobmon.store.filter import UnknownFieldError
-from jobmon.store.known_fields import KnownFields
+from jobmon.web.queues import WatchedQueue
 
 K = TypeVar("K")
 
@@ -52,16 +51,11 @@ def range_window(series: SeriesReader, name: str, now: datetime) -> Window:
     return series.window(now - length, now, step)
 
 
-def gather(
-    stats: StatsReader,
-    series: SeriesReader,
-    known_fields: KnownFields,
-    name: str,
-    now: datetime,
-) -> Facts:
+def gather(queue: WatchedQueue, name: str, now: datetime) -> Facts:
     """Read everything that an overview of a range needs; raises WindowError and PyMongoError."""
+    series = queue.series
     window = range_window(series, name, now)
-    evidence = gather_evidence(stats, series, known_fields, now)
+    evidence = gather_evidence(queue, now)
     return Facts(
         evidence=evidence,
         range=name,
@@ -71,20 +65,19 @@ def gather(
     )
 
 
-def gather_evidence(
-    stats: StatsReader, series: SeriesReader, known_fields: KnownFields, now: datetime
-) -> Evidence:
+def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
     """Read everything that the checks of the queue need; raises PyMongoError."""
+    series = queue.series
     hour = series.window(now - HOUR, now, MINUTE)
     ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)
     evidence = Evidence(
-        stats=stats.stats(),
+        stats=queue.stats.stats(),
         hour_start=hour.start,
         samples=series.samples(hour),
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
-        unknown=known_fields.unknown,
+        unknown=queue.known_fields.unknown,
     )
     if "finishedAt" in evidence.unknown:
         return evidence
@@ -92,7 +85,7 @@ def gather_evidence(
     new_dead = None
     if isinstance(by_type, History) and any(step.dlq for step in by_type.activity.values()):
         with suppress(UnknownFieldError):
-            new_dead = stats.count(died_since(hour.start))
+            new_dead = queue.stats.count(died_since(hour.start))
     return replace(
         evidence,
         hour=by_type,

@@ -18,13 +18,10 @@ from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
 from jobmon.domain import JobStatus
-from jobmon.rollup.stats import StatsReader
-from jobmon.store.jobs import JobStore
-from jobmon.store.known_fields import KnownFields
 from jobmon.store.labels import is_filter
-from jobmon.store.lists import JobLists
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
+from jobmon.web.queues import current_queue
 
 PER_PAGE = 25
 HELD_ROWS_HEADER = "X-Jobmon-Held"  # percent-encoded job ids of these rows, separated by commas
@@ -51,19 +48,8 @@ Page = BaseResponse | str | tuple[str, int]
 class JobPages:
     """The routes of the pages about jobs."""
 
-    def __init__(
-        self,
-        store: JobStore,
-        lists: JobLists,
-        responder: ListResponder,
-        stats: StatsReader,
-        known_fields: KnownFields,
-    ) -> None:
-        self._store = store
-        self._lists = lists
+    def __init__(self, responder: ListResponder) -> None:
         self._responder = responder
-        self._stats = stats
-        self._known_fields = known_fields
 
     def all_jobs(self) -> Page:
         """All jobs, for an admin."""
@@ -73,19 +59,21 @@ class JobPages:
     def own_jobs(self) -> Page:
         """The caller's own jobs."""
         session.require_session()
+        auth.require_owners()
         return self._list(auth.subject())
 
     def job(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin."""
         session.require_session()
-        job = JobView.from_document(get_callers_job(self._store, job_id), detail=True)
+        auth.require_owners()
+        job = JobView.from_document(get_callers_job(job_id), detail=True)
         now = datetime.now(UTC)
         context = {
             "job": job,
             "steps": timeline(job, now),
             "lease_expired": has_expired_lease(job, now),
             "finished": is_finished(job),
-            "finds_codes": self._known_fields.can_query("lastError.code"),
+            "finds_codes": current_queue().known_fields.can_query("lastError.code"),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_job.html", **context))
@@ -122,8 +110,8 @@ class JobPages:
             "labels": LABELS,
             "shown": shown,
             "own": owner is not None,
-            "finds_owners": self._known_fields.can_query("createdBy"),
-            "finds_codes": self._known_fields.can_query("lastError.code"),
+            "finds_owners": current_queue().known_fields.can_query("createdBy"),
+            "finds_codes": current_queue().known_fields.can_query("lastError.code"),
             "path": request.path,
         }
         if is_part_request() and shown is not None:
@@ -148,14 +136,14 @@ class JobPages:
         for job in shown:
             if job.id in missing:
                 missing.remove(job.id)
-        found = self._lists.look_up(missing, query.job_filter, owner)
+        found = current_queue().lists.look_up(missing, query.job_filter, owner)
         held = [(JobView.from_document(job), matches) for job, matches in found]
         existing = {job.id for job, _ in held}
         return {"held": held, "gone": [job_id for job_id in missing if job_id not in existing]}
 
     def _suggestions(self) -> tuple[list[str], list[str]]:
         """The types of the queue, and its statuses in addition to the known ones."""
-        stats = self._stats.stats()
+        stats = current_queue().stats.stats()
         types = sorted(filter(is_filter, stats.type_counts() or {}))
         unknown = set(stats.status_counts() or {}) - set(JobStatus)
         return types[:SUGGESTED_TYPES], sorted(filter(is_filter, unknown))[:SUGGESTED_STATUSES]

@@ -1,5 +1,6 @@
 """The routes of the overview: the page, its part that is updated every second, the charts' data."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -14,12 +15,11 @@ from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Missing
-from jobmon.rollup.series import NoCollectorError, SeriesReader, WindowError
-from jobmon.rollup.stats import StatsReader
+from jobmon.rollup.series import NoCollectorError, WindowError
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.known_fields import KnownFields
 from jobmon.web import auth
 from jobmon.web.errors import invalid, unavailable
+from jobmon.web.queues import current_queue
 
 # For this long, viewers of the same overview share one answer.
 SHARED_S = 1
@@ -54,10 +54,7 @@ class OverviewQuery:
 class OverviewPage:
     """The routes of the overview."""
 
-    def __init__(self, stats: StatsReader, series: SeriesReader, known_fields: KnownFields) -> None:
-        self._stats = stats
-        self._series = series
-        self._known_fields = known_fields
+    def __init__(self) -> None:
         self._answers: SingleFlightCache[str] = SingleFlightCache(KEPT_ANSWERS)
 
     def page(self) -> BaseResponse | str:
@@ -78,17 +75,21 @@ class OverviewPage:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
         session.require_admin()
         query = OverviewQuery.from_request()
-        shown = self._answers.get(query.range, lambda: self._read_charts(query.range), SHARED_S)
+        shown = self._share(query.range, lambda: self._read_charts(query.range))
         return conditional_response(shown, "application/json")
 
     def _part(self, query: OverviewQuery) -> str:
-        return self._answers.get(query, lambda: self._render(query), SHARED_S)
+        return self._share(query, lambda: self._render(query))
+
+    def _share(self, key: Hashable, compute: Callable[[], str]) -> str:
+        # The path of the queue is part of the addresses in the answer.
+        return self._answers.get((request.script_root, key), compute, SHARED_S)
 
     def _render(self, query: OverviewQuery) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
         try:
             now = datetime.now(UTC)
-            facts = gather(self._stats, self._series, self._known_fields, query.range, now)
+            facts = gather(current_queue(), query.range, now)
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
         shown = overview(facts)
@@ -103,19 +104,18 @@ class OverviewPage:
         )
 
     def _read_charts(self, name: str) -> str:
+        queue = current_queue()
         try:
-            window = range_window(self._series, name, datetime.now(UTC))
-            past = self._series.history_by_step(window, ())
+            window = range_window(queue.series, name, datetime.now(UTC))
+            past = queue.series.history_by_step(window, ())
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
         except NoCollectorError:
-            evidence = gather_evidence(
-                self._stats, self._series, self._known_fields, datetime.now(UTC)
-            )
+            evidence = gather_evidence(queue, datetime.now(UTC))
             code = "collector_unavailable"
             if isinstance(evidence.minutes, Missing) and evidence.minutes.lacks_indexes:
                 code = "indexes_missing"
             elif evidence.has_collector:
                 code = "history_unavailable"
             raise unavailable(code, "There is no history of this range.") from None
-        return json.dumps(chart_columns(past, window.step, self._known_fields.unknown))
+        return json.dumps(chart_columns(past, window.step, queue.known_fields.unknown))

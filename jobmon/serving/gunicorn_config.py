@@ -73,9 +73,9 @@ def on_starting(server: Any) -> None:
     try:
         settings = Settings.from_env()
         require_shared_storage(settings, server.cfg.workers)
+        logs.configure(settings.log_level, logs.find_secrets(settings))
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
-    logs.configure(settings.log_level, logs.find_secrets(settings))
     if not _SCRIPTS.is_dir():
         log.warning("the pages work without their scripts, which are not built: run `make assets`")
     stopping.keep_signals_while_forking()

@@ -7,7 +7,7 @@ for refusals and probes.
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 
 from flask import Flask, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from jobmon.settings import Settings
 from jobmon.store.decoding import before_large
 from jobmon.web.errors import unavailable
+from jobmon.web.queues import WatchedQueues, current_settings
 
 MAX_BODY_BYTES = 64 * 1_024  # a form with a token; no route accepts more
 MAX_WAITING = 64
@@ -37,6 +38,9 @@ def pool_size(at_once: int) -> int:
 class ConcurrencyLimit:
     """A semaphore with `slots`, whose queue has a limited length and is first come, first served.
 
+    With `per_key`, callers with the same key take at most so many slots, and half of the places in
+    the queue: slow ones leave the rest to others.
+
     >>> limit = ConcurrencyLimit(8)
     >>> if limit.acquire():
     ...     try:
@@ -46,58 +50,76 @@ class ConcurrencyLimit:
     """
 
     def __init__(
-        self, slots: int, max_waiting: int = MAX_WAITING, wait_s: float = MAX_WAIT_S
+        self,
+        slots: int,
+        max_waiting: int = MAX_WAITING,
+        wait_s: float = MAX_WAIT_S,
+        per_key: int | None = None,
     ) -> None:
         self._free = slots
+        self._per_key = per_key or slots
         self._max_waiting = max_waiting
+        self._max_waiting_per_key = max_waiting if per_key is None else max_waiting // 2
         self._wait_s = wait_s
         self._lock = threading.Lock()
-        self._queue: deque[threading.Event] = deque()
+        self._taken: Counter[str] = Counter()
+        self._queue: deque[tuple[str, threading.Event]] = deque()
 
-    def acquire(self) -> bool:
+    def acquire(self, key: str = "") -> bool:
         """Take a slot, waiting `wait_s` seconds at most; False if none became free.
 
         False at once if `max_waiting` callers wait already.
         """
         with self._lock:
-            if self._free:
+            if self._free and self._taken[key] < self._per_key:
                 self._free -= 1
+                self._taken[key] += 1
                 return True
-            if len(self._queue) >= self._max_waiting:
+            alike = sum(waiting == key for waiting, _ in self._queue)
+            if len(self._queue) >= self._max_waiting or alike >= self._max_waiting_per_key:
                 return False
             granted = threading.Event()
-            self._queue.append(granted)
+            self._queue.append((key, granted))
         if granted.wait(self._wait_s):
             return True
         with self._lock:
             if not granted.is_set():
-                self._queue.remove(granted)
+                self._queue.remove((key, granted))
             return granted.is_set()
 
-    def release(self) -> None:
-        """Free a slot, or hand it to the caller that waits longest."""
+    def release(self, key: str = "") -> None:
+        """Free a slot, or hand it to the caller that waits longest and may have it."""
         with self._lock:
-            if self._queue:
-                self._queue.popleft().set()
-            else:
-                self._free += 1
+            self._taken[key] -= 1
+            for waiting in self._queue:
+                if self._taken[waiting[0]] < self._per_key:
+                    self._queue.remove(waiting)
+                    self._taken[waiting[0]] += 1
+                    waiting[1].set()
+                    return
+            self._free += 1
 
 
-def register(app: Flask, settings: Settings) -> None:
+def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
     """Limit how many requests are worked on at a time, probes excepted.
 
-    Call it after the functions whose hooks must also run for refused requests.
+    If the queues are in several deployments, each takes at most half of the slots, so that one that
+    does not answer holds up no other. Call it after the functions whose hooks must also run for
+    refused requests.
     """
-    limit = ConcurrencyLimit(settings.threads)
+    per_key = max(1, settings.threads // 2) if queues.deployments > 1 else None
+    limit = ConcurrencyLimit(settings.threads, per_key=per_key)
     large_limit = ConcurrencyLimit(LARGE_AT_ONCE, MAX_LARGE_WAITING, MAX_LARGE_WAIT_S)
 
     def begin() -> None:
         _receive_body()
         if request.path in ALWAYS_ANSWERED:
             return
-        if not limit.acquire():
+        queue = current_settings()
+        deployment = "" if queue is None else queue.mongo_uri
+        if not limit.acquire(deployment):
             raise unavailable("overloaded", "Too many requests at once. Try again.")
-        g.jobmon_has_slot = True
+        g.jobmon_slot = deployment
         before_large.set(begin_large)
 
     def begin_large() -> None:
@@ -111,8 +133,8 @@ def register(app: Flask, settings: Settings) -> None:
         before_large.set(None)
         if g.pop("jobmon_has_large_slot", False):
             large_limit.release()
-        if g.pop("jobmon_has_slot", False):
-            limit.release()
+        if "jobmon_slot" in g:
+            limit.release(g.pop("jobmon_slot"))
 
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(begin)

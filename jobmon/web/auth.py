@@ -23,6 +23,7 @@ from jobmon.store.connection import Connection
 from jobmon.web.claims import find_claim, is_refresh_token, put_claim, root_claim, token_id
 from jobmon.web.errors import ApiError
 from jobmon.web.jwks import KeySet
+from jobmon.web.queues import all_queues, current_queue, current_settings, named_queue
 from jobmon.web.revocation import RevokedTokens
 
 SESSION_COOKIE = "jobmon_session"
@@ -214,15 +215,37 @@ def refusal_reason() -> str | None:
 
 
 def require_admin(*, require_revocation_check: bool = True) -> None:
-    """Let a request pass only with ADMIN_DASHBOARD: ApiError 401 or 403 otherwise."""
+    """Let a request pass only with the queue's permission: ApiError 401 or 403 otherwise."""
     require_token(require_revocation_check=require_revocation_check)
     require_permission()
 
 
-def require_permission() -> None:
-    """Let a request whose token was checked pass only with ADMIN_DASHBOARD: ApiError 403."""
-    if not is_admin():
+def require_any_permission(*, require_revocation_check: bool = True) -> None:
+    """Let a request pass only with the permission of some queue: ApiError 401, 403 or 404.
+
+    Below a queue's path, only with the permission of this queue.
+    """
+    if named_queue() is not None:
+        require_admin(require_revocation_check=require_revocation_check)
+        current_queue()
+        return
+    require_token(require_revocation_check=require_revocation_check)
+    if not any(map(may_see, all_queues().all_settings())):
         raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {ADMIN_DASHBOARD}.")
+
+
+def require_permission() -> None:
+    """Let a request whose token was checked pass only with the queue's permission: ApiError 403."""
+    if not is_admin():
+        needed = _needed_permission()
+        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {needed}.")
+
+
+def require_owners() -> None:
+    """Let owners pass only where the queue is open to them: ApiError 404, as for no such queue."""
+    settings = current_settings()
+    if settings is not None and not settings.owners and not is_admin():
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no queue of this name.")
 
 
 def is_authenticated() -> bool:
@@ -245,16 +268,31 @@ def subject() -> str:
 
 
 def is_admin() -> bool:
-    """Whether a role of the request's token grants ADMIN_DASHBOARD."""
+    """Whether a role of the request's token grants the permission of the request's queue."""
     return _has_permission(g.jobmon_claims)
 
 
+def may_see(queue: Settings) -> bool:
+    """Whether a role of the request's token grants the permission of this queue."""
+    return queue.permission in _granted_permissions(g.jobmon_claims)
+
+
 def _has_permission(claims: dict[str, Any]) -> bool:
+    return _needed_permission() in _granted_permissions(claims)
+
+
+def _needed_permission() -> str:
+    """The permission of the request's queue, ADMIN_DASHBOARD for a queue that does not exist."""
+    settings = current_settings()
+    return ADMIN_DASHBOARD if settings is None else settings.permission
+
+
+def _granted_permissions(claims: dict[str, Any]) -> frozenset[str]:
     settings: Settings = current_app.extensions["jobmon_settings"]
     claim = find_claim(claims, settings.role_claim)
     roles = claim if isinstance(claim, list) else [claim]
-    granted = settings.role_permissions
-    return any(ADMIN_DASHBOARD in granted.get(role, ()) for role in roles if isinstance(role, str))
+    granted = (settings.role_permissions.get(role) for role in roles if isinstance(role, str))
+    return frozenset[str]().union(*filter(None, granted))
 
 
 def issue_token(subject: str, role: str, lifetime: timedelta) -> str:

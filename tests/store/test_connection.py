@@ -215,7 +215,7 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         assert ready.json["error"]["details"] == {"database": ["the host name is not resolved"]}
         scraped = api.get_as_admin("/metrics")
         assert scraped.status_code == 200
-        assert "jobmon_database_up 0.0" in scraped.text
+        assert 'jobmon_database_up{queue="default"} 0.0' in scraped.text
         asked = names.questions
         eventually(lambda: names.questions > asked + 1)  # it retries, and logs that once
         away = [record.getMessage() for record in caplog.records if "away" in record.getMessage()]

@@ -15,7 +15,7 @@ from pymongo.database import Database
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, MongodUnavailableError
-from jobmon.rollup.collector import collecting
+from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

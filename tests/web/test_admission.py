@@ -75,7 +75,9 @@ def busy(
 ) -> Any:
     """A service with two slots and no queue, whose requests take as long as the test wants."""
     monkeypatch.setattr(
-        admission, "ConcurrencyLimit", lambda at_once, *_: ConcurrencyLimit(at_once, max_waiting=0)
+        admission,
+        "ConcurrencyLimit",
+        lambda at_once, *_, **__: ConcurrencyLimit(at_once, max_waiting=0),
     )
     api, go_on, held = (
         Api(create_app(make_settings(threads=2), watched.client)),

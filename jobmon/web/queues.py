@@ -1,0 +1,259 @@
+"""The watched queues, and which one a request is about.
+
+`/queues/{name}/…` is the path `/…` of the queue with that name. A path without that prefix is of
+the default queue.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
+
+from flask import Flask, current_app, g, request
+from pymongo import MongoClient
+
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.series import SeriesReader
+from jobmon.rollup.stats import StatsReader
+from jobmon.settings import Settings
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+from jobmon.store.jobs import JobStore
+from jobmon.store.known_fields import KnownFields
+from jobmon.store.lists import JobLists
+from jobmon.store.mapping import Document
+from jobmon.store.probe import DatabaseProbe
+from jobmon.web.errors import ApiError
+
+_PATH = re.compile(r"(/queues/([^/]+))(/.*)?", re.DOTALL)
+_NAME, _ROOT = "jobmon.queue", "jobmon.root"  # in the WSGI environment
+
+T = TypeVar("T")
+StartResponse = Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WatchedQueue:
+    """A queue's settings, and what reads it. Nothing connects before the first query."""
+
+    settings: Settings
+    connection: Connection
+    probe: DatabaseProbe
+    rollup: RollupReader
+    stats: StatsReader
+    series: SeriesReader
+    jobs: JobStore
+    lists: JobLists
+    known_fields: KnownFields
+
+    @property
+    def name(self) -> str:
+        """Its name in the file of queues; `default` without one."""
+        return self.settings.queue
+
+    @classmethod
+    def open(
+        cls, settings: Settings, connection: Connection, home: Connection, redactor: Redactor
+    ) -> "WatchedQueue":
+        """The queue that `connection` watches; `home` has jobmon's own databases."""
+        rollup = RollupReader(connection, home)
+        return cls(
+            settings=settings,
+            connection=connection,
+            probe=DatabaseProbe(connection, settings.server_selection_timeout_ms),
+            rollup=rollup,
+            stats=StatsReader(connection, rollup),
+            series=SeriesReader(connection, rollup),
+            jobs=JobStore(connection),
+            lists=JobLists(connection, redactor),
+            known_fields=KnownFields(connection),
+        )
+
+
+class WatchedQueues:
+    """The queues of an app, the default one first. Each is opened when it is first used.
+
+    Queues in the same deployment share a client. `client` is used for all instead, if it is given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        queues: Sequence[Settings],
+        redactor: Redactor,
+        client: MongoClient[Document] | None = None,
+    ) -> None:
+        self._settings = {queue.queue: queue for queue in queues}
+        self._redactor = redactor
+        self._lock = threading.Lock()
+        self._opened: dict[str, WatchedQueue] = {}
+        uris = {settings.mongo_uri, *(queue.mongo_uri for queue in queues)}
+        self._clients = {
+            uri: DatabaseClient(replace(settings, mongo_uri=uri), client) for uri in uris
+        }
+        self.home = Connection(settings, self._clients[settings.mongo_uri])
+        self.default = queues[0]
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    @property
+    def deployments(self) -> int:
+        """How many deployments the queues are in."""
+        return len({queue.mongo_uri for queue in self.all_settings()})
+
+    def open_all(self, may_see: Callable[[Settings], bool] | None = None) -> list["WatchedQueue"]:
+        """All queues, or those that the caller may see."""
+        opened = (
+            self.open(name)
+            for name, settings in self._settings.items()
+            if may_see is None or may_see(settings)
+        )
+        return [queue for queue in opened if queue is not None]
+
+    def all_settings(self) -> Iterable[Settings]:
+        """The settings of each queue; no queue is opened."""
+        return self._settings.values()
+
+    def find_settings(self, name: str) -> Settings | None:
+        """The settings of the queue with this name; None if there is none."""
+        return self._settings.get(name)
+
+    def open(self, name: str) -> WatchedQueue | None:
+        """The queue with this name; None if there is none."""
+        settings = self._settings.get(name)
+        if settings is None:
+            return None
+        with self._lock:
+            if name not in self._opened:
+                connection = self.home
+                if settings is not self.home.settings:
+                    connection = Connection(settings, self._clients[settings.mongo_uri])
+                self._opened[name] = WatchedQueue.open(
+                    settings, connection, self.home, self._redactor
+                )
+            return self._opened[name]
+
+
+class QueuePath:
+    """WSGI middleware that moves `/queues/{name}` from the path to SCRIPT_NAME.
+
+    So every route exists once, and the addresses that Flask makes keep the queue.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        found = _PATH.fullmatch(environ.get("PATH_INFO", ""))
+        if found is not None:
+            prefix, name, path = found.groups()
+            root = environ.get("SCRIPT_NAME", "")
+            environ[_ROOT], environ[_NAME] = root, _decode(name)
+            environ["SCRIPT_NAME"], environ["PATH_INFO"] = root + prefix, path or "/"
+        return self._app(environ, start_response)
+
+
+def _decode(name: str) -> str:
+    """A part of PATH_INFO as text: WSGI has its bytes as Latin-1."""
+    return name.encode("latin-1", "replace").decode(errors="replace")
+
+
+def register(app: Flask, queues: WatchedQueues) -> None:
+    """Let requests name one of these queues; call it before other middleware is registered."""
+    app.extensions["jobmon_queues"] = queues
+    app.wsgi_app = QueuePath(app.wsgi_app)  # type: ignore[method-assign]
+
+
+def all_queues() -> WatchedQueues:
+    """The queues of this app."""
+    queues: WatchedQueues = current_app.extensions["jobmon_queues"]
+    return queues
+
+
+def current_settings() -> Settings | None:
+    """The settings of the queue that this request is about; None if its path names another."""
+    queues = all_queues()
+    return queues.find_settings(request.environ.get(_NAME, queues.default.queue))
+
+
+def current_queue() -> WatchedQueue:
+    """The queue that this request is about; ApiError 404 if its path names another.
+
+    Check the caller's token first: only a caller with a token may learn which queues exist.
+    """
+    if "jobmon_queue" not in g:
+        queues = all_queues()
+        queue = queues.open(request.environ.get(_NAME, queues.default.queue))
+        if queue is None:
+            raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no queue of this name.")
+        g.jobmon_queue = queue
+    found: WatchedQueue = g.jobmon_queue
+    return found
+
+
+def named_queue() -> str | None:
+    """The queue's name in the path of this request; None for a path of the default queue."""
+    name: str | None = request.environ.get(_NAME)
+    return name
+
+
+def root_path() -> str:
+    """The path before that of any queue, without a final slash; mostly empty."""
+    root: str = request.environ.get(_ROOT, request.script_root)
+    return root
+
+
+class QueueReading(Generic[T]):
+    """Reads something of many queues at once, within a limited time.
+
+    Each deployment has a thread of its own, so that one that does not answer delays no other; while
+    a read of it goes on, it is not read again.
+
+        totals = QueueReading[int](lambda queue: queue.stats.stats().total)
+        totals.read(queues, within_s=2)
+    """
+
+    def __init__(self, read: Callable[[WatchedQueue], T]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+
+    def read(self, queues: Sequence[WatchedQueue], within_s: float) -> dict[str, T]:
+        """What was read, by the queue's name; queues that took longer are missing.
+
+        `read` must not raise.
+        """
+        by_deployment: dict[str, list[WatchedQueue]] = {}
+        for queue in queues:
+            by_deployment.setdefault(queue.settings.mongo_uri, []).append(queue)
+        found: dict[str, T] = {}
+
+        def work(uri: str) -> None:
+            try:
+                for queue in by_deployment[uri]:
+                    found[queue.name] = self._read(queue)
+            finally:
+                with self._lock:
+                    self._busy.discard(uri)
+
+        with self._lock:
+            free = by_deployment.keys() - self._busy
+            self._busy |= free
+        threads = [
+            threading.Thread(
+                target=copy_context().run, args=(work, uri), name="reading", daemon=True
+            )
+            for uri in free
+        ]
+        until = time.monotonic() + within_s
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return dict(found)
