@@ -24,9 +24,9 @@ from tests.support.faults import (
     SystemUnderLoad,
     await_full_count,
     check_nothing_lost,
-    child_processes,
     system_under_load,
 )
+from tests.support.processes import child_processes
 
 # A fault pushes what to undo after the recovery on the stack.
 Fault = Callable[[SystemUnderLoad, ExitStack], None]

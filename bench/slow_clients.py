@@ -34,9 +34,9 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection, Document
 from jobmon.web.auth import issue_token
 from tests.conftest import SECRET
-from tests.e2e.test_readonly import Authority
-from tests.e2e.test_serving import Web
-from tests.support.faults import child_processes
+from tests.support.certificates import Authority
+from tests.support.processes import child_processes
+from tests.support.services import Web
 from tests.support.waiting import eventually
 
 JOBS = 30_000
@@ -191,7 +191,7 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
     """Run the service with these gunicorn options."""
     web = Web(
         uri,
-        folder / "log",
+        folder,
         JOBMON_WORKERS="2",
         JOBMON_THREADS="8",
         GUNICORN_CMD_ARGS=options,

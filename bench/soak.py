@@ -32,16 +32,16 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from tests.e2e.test_serving import Web
 from tests.support.faults import (
     TYPES,
     Answer,
     Viewers,
     Writers,
     admin_token,
-    child_processes,
     run_collector,
 )
+from tests.support.processes import child_processes
+from tests.support.services import Web
 from tests.support.waiting import eventually
 
 GENERATORS = 2
@@ -187,7 +187,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     collecting = restart().pid
     # MALLOC_ARENA_MAX as in `jobmon run` and in the image.
     environment = {"JOBMON_WORKERS": "2", "JOBMON_THREADS": "8", "MALLOC_ARENA_MAX": "2"}
-    web = Web(uri, folder / "web.log", **environment)
+    web = Web(uri, folder, **environment)
     running.callback(web.stop)
     writers.start()
     eventually(web.answers, within_s=60)

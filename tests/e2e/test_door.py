@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,26 +19,17 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod
 
 from ..conftest import SECRET, Api
+from ..support.commands import database_uri
+from ..support.services import ROOT, Web, serving
 from ..support.waiting import eventually
-from .test_serving import ROOT, Web
 
-HOLDS_WITHIN_S = 2
-WORKERS = 3
-
-
-@contextmanager
-def door(uri: str, folder: Path, **settings: str) -> Iterator[Web]:
-    web = Web(uri, folder / "log", **settings)
-    try:
-        eventually(web.answers)
-        yield web
-    finally:
-        web.stop()
+CACHED_S = 2  # the list of revoked tokens
+WORKERS = 2
 
 
 @pytest.fixture
 def uri(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
-    return mongod.uri.replace("/?", f"/{database.name}?")
+    return database_uri(mongod, database)
 
 
 @pytest.fixture
@@ -52,7 +43,7 @@ def own(database: Database[dict[str, Any]]) -> Iterator[dict[str, str]]:
 def test_a_revoked_token_opens_no_worker_after_two_seconds(
     uri: str, own: dict[str, str], api: Api, tmp_path: Path
 ) -> None:
-    with door(uri, tmp_path, JOBMON_WORKERS=str(WORKERS), **own) as web:
+    with serving(uri, tmp_path, JOBMON_WORKERS=str(WORKERS), **own) as web:
         token, other = api.token(), api.token()
         assert {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {200}
         settings = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **own}
@@ -69,7 +60,7 @@ def test_a_revoked_token_opens_no_worker_after_two_seconds(
         revoked_at = time.monotonic()
         eventually(lambda: {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {401})
         # After the time that the list is cached no worker can have an older one.
-        eventually(lambda: time.monotonic() > revoked_at + HOLDS_WITHIN_S)
+        eventually(lambda: time.monotonic() > revoked_at + CACHED_S)
         assert {web.get("/jobs", token) for _ in range(8 * WORKERS)} == {401}
         assert {web.get("/jobs", other) for _ in range(WORKERS)} == {200}
 
@@ -119,7 +110,7 @@ REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
 def test_requests_that_are_too_large_or_ambiguous_are_refused(
     uri: str, api: Api, tmp_path: Path
 ) -> None:
-    with door(uri, tmp_path, JOBMON_WORKERS="1") as web:
+    with serving(uri, tmp_path) as web:
         for name, (request, status, code) in REFUSED.items():
             answered, answer = ask(web, *request)
             assert answered == status, name
@@ -143,7 +134,7 @@ def test_requests_that_are_too_large_or_ambiguous_are_refused(
 
 
 def test_a_proxy_is_trusted_with_the_setting(uri: str, tmp_path: Path) -> None:
-    with door(uri, tmp_path, JOBMON_WORKERS="1", JOBMON_TRUSTED_PROXIES="1") as web:
+    with serving(uri, tmp_path, JOBMON_TRUSTED_PROXIES="1") as web:
         by_proxy = (b"X-Forwarded-Proto: https", b"X-Forwarded-For: 203.0.113.9")
         status, answer = ask(web, b"GET /jobs", *by_proxy)
         assert status == 401

@@ -5,7 +5,6 @@ a count that is lost or doubled. `bench/faults.py` does the same for minutes.
 """
 
 import os
-import random
 import resource
 import signal
 import threading
@@ -30,6 +29,7 @@ from jobmon.store.connection import Connection
 from jobmon.web.admission import MAX_WAITING
 
 from ..conftest import Api
+from ..support.commands import database_uri
 from ..support.faults import (
     Answer,
     Proxy,
@@ -37,11 +37,11 @@ from ..support.faults import (
     SystemUnderLoad,
     await_full_count,
     check_nothing_lost,
-    child_processes,
     system_under_load,
 )
+from ..support.processes import child_processes
+from ..support.services import Web, serving
 from ..support.waiting import eventually
-from .test_serving import Web
 
 STATS, QUEUE = "/admin/jobs/stats", "/admin/jobs/queue?per_page=1"
 RECOVERS_WITHIN_S = 5
@@ -151,24 +151,16 @@ def test_database_fault_gives_expected_errors_and_jobmon_recovers(
 
 def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad) -> None:
     system.viewers.take_results()
-    until, chance = time.monotonic() + 6, random.Random(7)
-    web_kills = 0
-    while time.monotonic() < until:
-        match chance.randrange(3):
-            case 0:
-                workers = child_processes(system.web.process.pid)
-                os.kill(chance.choice(workers), signal.SIGKILL)
-                web_kills += 1
-            case 1:
-                system.restart_collector()
-            case _:
-                system.writers.replace_worker(chance.randrange(2))
-        system.pause(0.7)
+    for index in range(2):
+        os.kill(child_processes(system.web.process.pid)[0], signal.SIGKILL)
+        system.restart_collector()
+        system.writers.replace_worker(index)
+        system.pause(1)
     system.await_recovery()
     answers, _, wrong = system.viewers.take_results()
     assert wrong == []
     # A killed worker had at most one request of each viewer.
-    assert sum(n for code, n in answers.items() if "broken" in code) <= web_kills * 5
+    assert sum(n for code, n in answers.items() if "broken" in code) <= 2 * 5
     system.check_all_threads_answer(2, 8)
 
 
@@ -191,18 +183,11 @@ def proxied(
     proxy = Proxy(mongod.port)
     proxy.dropping = True
     uri = f"mongodb://127.0.0.1:{proxy.port}/{database.name}?directConnection=true"
-    web = Web(
-        uri,
-        tmp_path / "log",
-        JOBMON_WORKERS="2",
-        JOBMON_SERVER_SELECTION_TIMEOUT_MS="1000",
-        JOBMON_QUERY_TIMEOUT_MS="2000",
-    )
+    limits = {"JOBMON_SERVER_SELECTION_TIMEOUT_MS": "1000", "JOBMON_QUERY_TIMEOUT_MS": "2000"}
     try:
-        eventually(web.answers)
-        yield proxy, web
+        with serving(uri, tmp_path, **limits) as web:
+            yield proxy, web
     finally:
-        web.stop()
         proxy.close()
 
 
@@ -257,8 +242,7 @@ def test_overload_refuses_requests_at_once_and_answers_probes(
     mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
 ) -> None:
     database.jobs.insert_one({"jobId": "one", "createdBy": "root"})
-    uri, token = mongod.uri.replace("/?", f"/{database.name}?"), real_api.token()
-    web = Web(uri, tmp_path / "log", JOBMON_WORKERS="1", JOBMON_THREADS="2")
+    token = real_api.token()
     slow = {"failCommands": ["find"], "namespace": f"{database.name}.jobs"}
     slow |= {"blockConnection": True, "blockTimeMS": 3_000}
     answers: list[Answer] = []
@@ -268,55 +252,45 @@ def test_overload_refuses_requests_at_once_and_answers_probes(
 
     clients = [threading.Thread(target=send) for _ in range(2 + MAX_WAITING + 20)]
     admin = database.client.admin
-    try:
-        eventually(web.answers)
+    with serving(database_uri(mongod, database), tmp_path, JOBMON_THREADS="2") as web:
         admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
-        for client in clients:
-            client.start()
-        eventually(lambda: len(answers) == 20)  # the others have no answer yet
-        for path in ("/healthz", "/readyz", "/metrics"):
-            answer = Answer(web.port, path, token)
-            assert (answer.status, answer.took_s < 2) == (200, True)
-        for client in clients:
-            client.join()
-        admin.command("configureFailPoint", "failCommand", mode="off")
+        try:
+            for client in clients:
+                client.start()
+            eventually(lambda: len(answers) == 20)  # the others have no answer yet
+            for path in ("/healthz", "/readyz", "/metrics"):
+                answer = Answer(web.port, path, token)
+                assert (answer.status, answer.took_s < 2) == (200, True)
+            for client in clients:
+                client.join()
+        finally:
+            admin.command("configureFailPoint", "failCommand", mode="off")
         # Two are answered, MAX_WAITING are refused after two seconds, the others at once.
         assert Counter(answer.code for answer in answers) == {"200": 2, "overloaded": 84}
         refused = [answer for answer in answers if answer.code == "overloaded"]
         assert all(int(answer.retry_after or 0) > 0 for answer in refused)
         assert sorted(answer.took_s for answer in refused)[19] < 1
         assert Answer(web.port, "/jobs/one", token).status == 200
-    finally:
-        admin.command("configureFailPoint", "failCommand", mode="off")
-        web.stop()
 
 
 def test_worker_that_cannot_write_its_counters_still_serves(
     mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
 ) -> None:
     """Catches workers that die one after another on a machine with a full disk."""
-    web = Web(mongod.uri.replace("/?", f"/{database.name}?"), tmp_path / "log", JOBMON_WORKERS="2")
-
-    def workers() -> set[int]:
-        return set(child_processes(web.process.pid))
-
-    try:
-        eventually(lambda: len(workers()) == 2 and web.answers())
-        token, old = real_api.token(), workers()
+    token = real_api.token()
+    with serving(database_uri(mongod, database), tmp_path) as web:
         assert Answer(web.port, "/jobs", token).status == 200
         resource.prlimit(web.process.pid, resource.RLIMIT_FSIZE, (65_536, 65_536))
-        for worker in old:
-            os.kill(worker, signal.SIGKILL)
-        eventually(lambda: len(workers() - old) == 2 and web.answers())
-        new = workers()
+        (old,) = web.workers()
+        os.kill(old, signal.SIGKILL)
+        (new,) = eventually(lambda: web.workers() - {old})
+        eventually(web.answers)
         answers = [Answer(web.port, path, token) for path in ("/jobs", STATS, "/metrics") * 20]
         assert {answer.status for answer in answers} == {200}
-        assert workers() == new
+        assert web.workers() == {new}
         counted = 'jobmon_http_requests_total{method="GET",route="/jobs",status="200"} 1.0'
         assert all(counted in a.body.decode() for a in answers if a.path == "/metrics")
-    finally:
-        log = web.stop()
-    assert log.count("this worker's requests are not counted") == 2
+        assert web.stop().count("this worker's requests are not counted") == 1
 
 
 def test_killed_collecting_worker_is_replaced_within_seconds(
@@ -326,53 +300,19 @@ def test_killed_collecting_worker_is_replaced_within_seconds(
     database.jobs.insert_many([{"jobId": str(number)} for number in range(7)])
     rollups = database.client[f"{database.name}_rollups"]
     settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups.name}
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
-    web = Web(uri, tmp_path / "log", JOBMON_WORKERS="2", **settings)
 
     def leader() -> str:
         lease, stats = rollups.leases.find_one(), rollups.state.find_one({"name": "stats"})
         same = lease and stats and lease["holder"] == stats["collector"]
         return lease["holder"] if same else ""
 
-    try:
+    with serving(database_uri(mongod, database), tmp_path, JOBMON_WORKERS="2", **settings) as web:
         killed = eventually(leader)
-        eventually(lambda: len(child_processes(web.process.pid)) == 2)
+        eventually(lambda: len(web.workers()) == 2)
         os.kill(int(killed.split(":")[1]), signal.SIGKILL)
         killed_at = time.monotonic()
         eventually(lambda: leader() not in ("", killed), within_s=15)
         assert time.monotonic() - killed_at < 10
         stats = Answer(web.port, STATS, real_api.token()).json
         assert (stats["source"], stats["totalJobs"]) == ("rollup", 7)
-    finally:
-        web.stop()
-        database.client.drop_database(rollups.name)
-
-
-def test_workers_share_the_rate_limits_of_callers_and_addresses(
-    mongod: Mongod, database: Database[dict[str, Any]], real_api: Api, tmp_path: Path
-) -> None:
-    web = Web(
-        mongod.uri.replace("/?", f"/{database.name}?"),
-        tmp_path / "log",
-        JOBMON_WORKERS="3",
-        JOBMON_RATE_LIMIT="20/hour",
-        JOBMON_RATE_LIMIT_PER_ADDRESS="70/hour",
-        JOBMON_RATE_LIMIT_STORAGE_URI=mongod.uri,
-    )
-    try:
-        eventually(web.answers)
-        token, other = real_api.token("root"), real_api.token("ada", "user")
-
-        def codes(token: str, times: int) -> Counter[str]:
-            return Counter(Answer(web.port, "/jobs", token).code for _ in range(times))
-
-        assert codes(token, 40) == {"200": 20, "rate_limited": 20}
-        assert codes("guessed", 25) == {"token_invalid": 25}
-        assert codes(other, 5) == {"200": 5}
-        assert codes("guessed", 5) == codes(other, 5) == {"rate_limited": 5}
-        refused = Answer(web.port, "/jobs", other)
-        assert 0 < int(refused.retry_after or 0) <= 3_600
-        assert {Answer(web.port, path).status for path in ("/healthz", "/readyz")} == {200}
-    finally:
-        web.stop()
-        database.client.drop_database("limits")
+    database.client.drop_database(rollups.name)

@@ -4,89 +4,23 @@ traces without the queries."""
 import json
 import threading
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from pymongo.database import Database
+from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET, Api
+from ..support.commands import database_uri
+from ..support.services import Web, serving
 from ..support.waiting import eventually
-from .test_serving import Web
 
 PLANTED = "planted-3f9c"
-
-
-def ask(web: Web, path: str, **headers: str) -> int:
-    connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
-    try:
-        connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
-    finally:
-        connection.close()
-
-
-def test_secrets_of_settings_callers_and_documents_are_not_logged(
-    mongod: Mongod, database: Database[dict[str, Any]], api: Api, tmp_path: Path
-) -> None:
-    database.jobs.insert_one(
-        {
-            "jobId": "one",
-            "type": "payout",
-            "status": "dlq",
-            "payload": {"password": PLANTED},
-            "lastError": {"code": "E", "message": "no", "token": PLANTED},
-        }
-    )
-    admin = {"Authorization": f"Bearer {api.token()}"}
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
-    web = Web(uri, tmp_path / "log", JOBMON_LOG_LEVEL="DEBUG", JOBMON_COLLECTOR="true")
-    try:
-        eventually(web.answers)
-        assert ask(web, "/jobs/one", **admin) == 200
-        assert ask(web, f"/admin/jobs/queue?page={PLANTED}", **admin) == 422
-        assert ask(web, f"/admin/jobs/queue?cursor={PLANTED}&token={PLANTED}", **admin) == 422
-        assert ask(web, f"/{PLANTED}") == 404
-        assert ask(web, "/jobs/one", Authorization=f"Bearer {PLANTED}") == 401
-        assert ask(web, "/jobs/one", Cookie=f"jobmon_session={PLANTED}") == 401
-        assert ask(web, "/healthz", **{"User-Agent": PLANTED, "Referer": PLANTED}) == 200
-        fault = {"failCommands": ["find"], "errorCode": 2, "appName": "jobmon"}
-        fault["namespace"] = f"{database.name}.jobs"
-        mode = {"times": 10}
-        database.client.admin.command("configureFailPoint", "failCommand", mode=mode, data=fault)
-        assert ask(web, f"/jobs/{PLANTED}", **admin) == 500
-    finally:
-        database.client.admin.command("configureFailPoint", "failCommand", mode="off")
-        log = web.stop()
-    lines = [json.loads(line) for line in log.splitlines()]
-    (fault_line,) = [line for line in lines if "exception" in line]
-    assert fault_line["exception"].endswith("OperationFailure BadValue")
-    asked = [line for line in lines if line["event"] == "request" and line["status"] == 500]
-    assert [line["request_id"] for line in asked] == [fault_line["request_id"]]
-    for secret in (PLANTED, SECRET, api.token()[:40], "eyJ"):
-        assert secret not in log
-
-
-def test_the_password_of_a_database_that_is_away_is_not_logged(tmp_path: Path, api: Api) -> None:
-    uri = f"mongodb://reader:{PLANTED}@127.0.0.1:{free_port()}/shop"
-    web = Web(uri, tmp_path / "log", JOBMON_SERVER_SELECTION_TIMEOUT_MS="200")
-    try:
-        eventually(web.answers)
-        assert ask(web, "/readyz") == 503
-        assert ask(web, "/jobs", Authorization=f"Bearer {api.token()}") == 503
-    finally:
-        log = web.stop()
-    lines = [json.loads(line) for line in log.splitlines()]
-    for event in ("cannot be read: no server answers", "jobs.own_jobs: database unavailable"):
-        assert [line["level"] for line in lines if event in line["event"]] == ["error"]
-    assert PLANTED not in log
+DATABASE = "test_logs"
 
 
 class Spans(BaseHTTPRequestHandler):
@@ -106,7 +40,7 @@ class Spans(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spans() -> Iterator[tuple[str, list[Any]]]:
     """The endpoint for spans, and the spans that it received."""
     received: list[Any] = []
@@ -120,32 +54,100 @@ def spans() -> Iterator[tuple[str, list[Any]]]:
     server.server_close()
 
 
-def test_traces_have_a_span_for_a_request_and_for_each_query(
+@pytest.fixture(scope="module")
+def web(
     mongod: Mongod,
-    database: Database[dict[str, Any]],
-    api: Api,
-    tmp_path: Path,
+    mongo: MongoClient[dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
     spans: tuple[str, list[Any]],
+) -> Iterator[Web]:
+    """A service that logs everything and sends traces; the last test ends it."""
+    mongo[DATABASE].jobs.insert_one(
+        {
+            "jobId": "one",
+            "type": "payout",
+            "status": "dlq",
+            "payload": {"password": PLANTED},
+            "lastError": {"code": "E", "message": "no", "token": PLANTED},
+        }
+    )
+    settings = {"JOBMON_LOG_LEVEL": "DEBUG", "JOBMON_COLLECTOR": "true"}
+    settings |= {"OTEL_EXPORTER_OTLP_ENDPOINT": spans[0], "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    settings |= {"JOBMON_ROLLUP_DB": f"{DATABASE}_rollups"}
+    folder = tmp_path_factory.mktemp("web")
+    with serving(database_uri(mongod, DATABASE), folder, **settings) as web:
+        yield web
+    for name in (DATABASE, f"{DATABASE}_rollups"):
+        mongo.drop_database(name)
+
+
+def parse_lines(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines()]
+
+
+def test_traces_have_a_span_for_a_request_and_for_each_query(
+    web: Web, api: Api, spans: tuple[str, list[Any]]
 ) -> None:
-    endpoint, received = spans
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
-    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-    web = Web(uri, tmp_path / "log", JOBMON_METRICS="off", **settings)
-    try:
-        eventually(web.answers)
-        assert ask(web, "/jobs/some-id", Authorization=f"Bearer {api.token()}") == 403
-        request = eventually(lambda: next((s for s in received if "/jobs/" in s.name), None))
-        queries = eventually(
-            lambda: [
-                s for s in received if s.parent_span_id == request.span_id and "find" in s.name
-            ]
-        )
-    finally:
-        log = web.stop()
+    _, received = spans
+    assert web.get("/jobs/some-id", api.token()) == 403
+    request = eventually(lambda: next((span for span in received if "/jobs/" in span.name), None))
+    queries = eventually(
+        lambda: [
+            span
+            for span in received
+            if span.parent_span_id == request.span_id and "find" in span.name
+        ]
+    )
     assert request.name == "GET /jobs/<anything:job_id>"
     assert {span.trace_id for span in queries} == {request.trace_id}
     assert not any("healthz" in span.name for span in received)
     assert "some-id" not in "".join(str(span.attributes) for span in queries)
-    lines = [json.loads(line) for line in log.splitlines()]
-    (logged,) = [line for line in lines if line.get("route") == "/jobs/<anything:job_id>"]
+    (logged,) = eventually(
+        lambda: [
+            line
+            for line in parse_lines(web.log.read_text())
+            if line.get("route") == "/jobs/<anything:job_id>"
+        ]
+    )
     assert logged["trace_id"] == request.trace_id.hex()
+
+
+def test_secrets_of_settings_callers_and_documents_are_not_logged(
+    web: Web, mongo: MongoClient[dict[str, Any]], api: Api
+) -> None:
+    token = api.token()
+    assert web.get("/jobs/one", token) == 200
+    assert web.get(f"/admin/jobs/queue?page={PLANTED}", token) == 422
+    assert web.get(f"/admin/jobs/queue?cursor={PLANTED}&token={PLANTED}", token) == 422
+    assert web.get(f"/{PLANTED}") == 404
+    assert web.get("/jobs/one", PLANTED) == 401
+    assert web.get("/jobs/one", Cookie=f"jobmon_session={PLANTED}") == 401
+    assert web.get("/healthz", **{"User-Agent": PLANTED, "Referer": PLANTED}) == 200
+    fault = {"failCommands": ["find"], "errorCode": 2, "appName": "jobmon"}
+    fault["namespace"] = f"{DATABASE}.jobs"
+    mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 10}, data=fault)
+    try:
+        assert web.get(f"/jobs/{PLANTED}", token) == 500
+    finally:
+        mongo.admin.command("configureFailPoint", "failCommand", mode="off")
+    log = web.stop()
+    lines = parse_lines(log)
+    (fault_line,) = [line for line in lines if "exception" in line]
+    assert fault_line["exception"].endswith("OperationFailure BadValue")
+    asked = [line for line in lines if line["event"] == "request" and line["status"] == 500]
+    assert [line["request_id"] for line in asked] == [fault_line["request_id"]]
+    for secret in (PLANTED, SECRET, token[:40], "eyJ"):
+        assert secret not in log
+
+
+def test_the_password_of_a_database_that_is_away_is_not_logged(tmp_path: Path, api: Api) -> None:
+    uri = f"mongodb://reader:{PLANTED}@127.0.0.1:{free_port()}/shop"
+    settings = {"JOBMON_SERVER_SELECTION_TIMEOUT_MS": "200"}
+    with serving(uri, tmp_path, **settings) as web:
+        assert web.get("/readyz") == 503
+        assert web.get("/jobs", api.token()) == 503
+        log = web.stop()
+    lines = parse_lines(log)
+    for event in ("cannot be read: no server answers", "jobs.own_jobs: database unavailable"):
+        assert [line["level"] for line in lines if event in line["event"]] == ["error"]
+    assert PLANTED not in log

@@ -25,9 +25,10 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import Api
+from ..support.commands import database_uri
 from ..support.processes import end_process
+from ..support.services import Web, serving
 from ..support.waiting import eventually
-from .test_serving import Web
 
 ASKED = 20
 
@@ -96,7 +97,7 @@ def work(queue: JobQueue) -> None:
 
 
 def scrape(web: Web, token: str) -> str:
-    url = f"http://127.0.0.1:{web.port}/metrics"
+    url = f"{web.url}/metrics"
     with urlopen(Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=10) as answer:
         return answer.read().decode()
 
@@ -108,24 +109,15 @@ def web(
     connection: Connection = real_api.app.extensions["jobmon_connection"]
     create_indexes(connection)
     rollups = f"{database.name}_rollups"
-    web = Web(
-        mongod.uri.replace("/?", f"/{database.name}?"),
-        tmp_path / "log",
-        JOBMON_WORKERS="2",
-        JOBMON_COLLECTOR="true",
-        JOBMON_ROLLUP_DB=rollups,
-        TMPDIR=str(tmp_path),
-    )
-    try:
-        eventually(web.answers)
+    settings = {"JOBMON_WORKERS": "2", "JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups}
+    settings["TMPDIR"] = str(tmp_path)
+    with serving(database_uri(mongod, database), tmp_path, **settings) as web:
         # Totals begin with the hour in which the collector starts.
         state = database.client[rollups].state
         eventually(lambda: state.find_one({"name": COUNTERS}))
         work(JobQueue(database))
         yield web
-    finally:
-        web.stop()
-        database.client.drop_database(rollups)
+    database.client.drop_database(rollups)
 
 
 def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_path: Path) -> None:

@@ -7,18 +7,11 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -35,6 +28,7 @@ from jobmon.store.connection import Connection
 from ..api import test_access as access
 from ..api.test_metrics import samples, value
 from ..conftest import Api
+from ..support.certificates import Authority
 from ..support.pages import PART
 from ..support.waiting import eventually
 
@@ -50,50 +44,6 @@ NARROW: dict[str, Any] = {
     "half": [{"role": "half", "db": WATCHED}],
 }
 ROOT = "the-roots-password"
-
-
-class Authority:
-    """A certificate authority for the test."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(self._name, self._key, x509.BasicConstraints(True, 0))
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, str]:
-        """A file with key and certificate for 127.0.0.1, and the subject as MongoDB writes it."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"{name}s"),
-                x509.NameAttribute(NameOID.COMMON_NAME, name),
-            ]
-        )
-        host = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        certificate = self._sign(subject, key, host)
-        file = self._folder / f"{name}-by-{self.file.name}"
-        pem = PrivateFormat.PKCS8, NoEncryption()
-        file.write_bytes(
-            key.private_bytes(Encoding.PEM, *pem) + certificate.public_bytes(Encoding.PEM)
-        )
-        return file, subject.rfc4514_string()
-
-    def _sign(self, subject: x509.Name, key: Any, more: x509.ExtensionType) -> x509.Certificate:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(more, critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
 
 
 class Guarded:

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,81 +16,28 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.demo.mongod import Mongod, free_port
-from jobmon.queue import JobQueue
+from jobmon.demo.mongod import Mongod
 from jobmon.store.cursor import NEWEST_FIRST
 
-from ..conftest import SECRET, Api
-from ..support.processes import end_process
+from ..conftest import Api
+from ..support.commands import database_uri
+from ..support.services import Web, serving
 from ..support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 CLIENTS = 50
 REQUESTS = 12  # of each client
 ROUTES = ("/admin/jobs/stats", "/admin/jobs/queue", "/jobs", "/readyz")
 
 
-class Web:
-    """A gunicorn for the test; `settings` are added to its environment."""
-
-    def __init__(self, mongo_uri: str, log: Path, **settings: str) -> None:
-        self.log = log
-        self.port = free_port()
-        environment = dict(os.environ) | {
-            "JOBMON_MONGO_URI": mongo_uri,
-            "JOBMON_JWT_SECRET_KEY": SECRET,
-            "JOBMON_BIND": f"127.0.0.1:{self.port}",
-            "JOBMON_WORKERS": "3",
-            "JOBMON_THREADS": "4",
-            **settings,
-        }
-        with log.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "wsgi:app"],
-                cwd=ROOT,
-                env=environment,
-                stderr=stderr,
-            )
-
-    def get(self, path: str, token: str) -> int:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status
-        finally:
-            connection.close()
-
-    def answers(self) -> bool:
-        try:
-            return self.get("/healthz", "") == 200
-        except OSError:
-            return False
-
-    def workers(self, master: str = "") -> set[str]:
-        """The process ids of gunicorn's workers, or of those of another master."""
-        pid = master or self.process.pid
-        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-
-    def stop(self) -> str:
-        """Send SIGTERM; returns the log."""
-        if self.process.poll() is None:
-            end_process(self.process)
-        return self.log.read_text()
-
-
 @pytest.fixture
 def web(mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path) -> Iterator[Web]:
-    queue = JobQueue(database)
-    for number in range(200):
-        queue.enqueue("email.send", created_by=f"user-{number % 3}")
-    web = Web(mongod.uri.replace("/?", f"/{database.name}?"), tmp_path / "log")
-    try:
-        eventually(web.answers)
+    """Two workers over 200 jobs of three owners."""
+    database.jobs.insert_many(
+        {"jobId": str(number), "status": "queued", "createdBy": f"user-{number % 3}"}
+        for number in range(200)
+    )
+    with serving(database_uri(mongod, database), tmp_path, JOBMON_WORKERS="2") as web:
         yield web
-    finally:
-        web.stop()
 
 
 def test_fifty_clients_get_right_answers_only(web: Web, real_api: Api) -> None:
@@ -123,7 +68,7 @@ def test_sigterm_lets_a_running_request_finish(
 ) -> None:
     token, answers = real_api.token(), []
     slow = {"failCommands": ["aggregate"], "namespace": f"{database.name}.jobs"}
-    slow |= {"blockConnection": True, "blockTimeMS": 1_500}
+    slow |= {"blockConnection": True, "blockTimeMS": 200}  # each of a dozen queries
     admin = database.client.admin
     entered = admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
@@ -201,7 +146,7 @@ def test_stopping_under_load_breaks_no_connection(
     def ask(number: int) -> None:
         keeps_alive = number % 4 == 0
         connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
-        while not is_over.is_set():
+        while not is_over.wait(0.01):
             if connection.sock is None:
                 try:
                     connection.connect()
@@ -223,7 +168,7 @@ def test_stopping_under_load_breaks_no_connection(
                 connection.close()
         connection.close()
 
-    clients = [threading.Thread(target=ask, args=[number]) for number in range(40)]
+    clients = [threading.Thread(target=ask, args=[number]) for number in range(16)]
     for client in clients:
         client.start()
     eventually(lambda: outcomes["200"] > 100)
@@ -244,7 +189,7 @@ def test_stopping_under_load_breaks_no_connection(
             eventually(lambda: outcomes["200"] > answered + 100, within_s=60)
             is_over.set()
         finally:
-            os.kill(int(master), signal.SIGTERM)
+            os.kill(master, signal.SIGTERM)
     else:
         web.stop()
     for client in clients:
@@ -256,7 +201,7 @@ def test_stopping_under_load_breaks_no_connection(
 
 def test_preload_is_refused_in_one_line(mongod: Mongod, tmp_path: Path) -> None:
     """Catches workers that count for themselves because the app was created before the fork."""
-    web = Web(mongod.uri, tmp_path / "log", GUNICORN_CMD_ARGS="--preload")
+    web = Web(mongod.uri, tmp_path, GUNICORN_CMD_ARGS="--preload")
     assert web.process.wait(timeout=60) != 0
     log = web.log.read_text()
     assert any("--preload" in line and line.startswith("jobmon:") for line in log.splitlines())

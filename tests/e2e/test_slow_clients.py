@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from jobmon.demo.mongod import Mongod
 from jobmon.serving import limits
 
 from ..conftest import Api
+from ..support.certificates import Authority
+from ..support.commands import database_uri
+from ..support.services import Web, serving
 from ..support.waiting import eventually
-from .test_readonly import Authority
-from .test_serving import Web
 
 FORM = (
     b"POST /dashboard/session HTTP/1.1\r\nHost: localhost\r\n"
@@ -36,19 +37,8 @@ PATIENCE_S = 20
 @pytest.fixture(scope="module")
 def served(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """A service with one worker, for tests that leave nothing behind."""
-    with one_worker(mongod, tmp_path_factory.mktemp("slow")) as web:
+    with serving(mongod.uri, tmp_path_factory.mktemp("slow"), JOBMON_THREADS="2") as web:
         yield web
-
-
-@contextmanager
-def one_worker(mongod: Mongod, folder: Path, **settings: str) -> Iterator[Web]:
-    uri = mongod.uri.replace("/?", "/test_slow_clients?")
-    web = Web(uri, folder / "log", JOBMON_WORKERS="1", JOBMON_THREADS="2", **settings)
-    try:
-        eventually(web.answers, within_s=60)
-        yield web
-    finally:
-        web.stop()
 
 
 def connect(web: Web, opening: bytes = b"") -> socket.socket:
@@ -205,7 +195,7 @@ def test_connections_above_the_bound_close_those_that_have_waited_longest(
     mongod: Mongod, tmp_path: Path
 ) -> None:
     with (
-        one_worker(mongod, tmp_path, GUNICORN_CMD_ARGS="--worker-connections 100") as web,
+        serving(mongod.uri, tmp_path, GUNICORN_CMD_ARGS="--worker-connections 100") as web,
         ExitStack() as held,
     ):
         clients = [held.enter_context(connect(web, HEALTH)) for _ in range(300)]
@@ -307,43 +297,28 @@ def test_an_export_that_nobody_reads_ends_and_frees_its_slot(
     impatient = tmp_path / "gunicorn.conf.py"  # a client that stalls is disconnected sooner
     impatient.write_text(
         "from jobmon.serving import limits\nfrom jobmon.serving.gunicorn_config import *\n"
-        "limits.STALLED_TIMEOUT_S = 5\n"
+        "limits.STALLED_TIMEOUT_S = 2\n"
     )
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
-    web = Web(
-        uri,
-        tmp_path / "log",
-        JOBMON_WORKERS="1",
-        JOBMON_THREADS="2",
-        GUNICORN_CMD_ARGS=f"--config {impatient}",
-    )
+    settings = {"JOBMON_THREADS": "2", "GUNICORN_CMD_ARGS": f"--config {impatient}"}
     ada, bob = api.token("ada", "user"), api.token("bob", "user")
     export = "/jobs?format=ndjson"
-    try:
-        eventually(web.answers, within_s=60)
+    with serving(database_uri(mongod, database), tmp_path, **settings) as web:
         with ExitStack() as held:
             for _ in range(4):
                 lines = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
                 held.enter_context(connect_narrow(web, lines.encode()))
             eventually(lambda: web.get(export, ada) == 429)
             assert web.get(export, bob) == 200  # one caller does not stop the exports of others
-            eventually(
-                lambda: web.get(export, ada) == 200, within_s=limits.STALLED_TIMEOUT_S + PATIENCE_S
-            )
-    finally:
-        log = web.stop()
-    assert "Traceback" not in log
+            eventually(lambda: web.get(export, ada) == 200)
+        assert "Traceback" not in web.stop()
 
 
 def test_over_tls_half_a_handshake_delays_nobody(mongod: Mongod, tmp_path: Path) -> None:
     authority = Authority("door", tmp_path)
     file, _ = authority.issue("server")
     context = ssl.create_default_context(cafile=str(authority.file))
-    uri = mongod.uri.replace("/?", "/test_slow_clients?")
     arguments = f"--certfile {file} --keyfile {file}"
-    web = Web(
-        uri, tmp_path / "log", JOBMON_WORKERS="1", JOBMON_THREADS="2", GUNICORN_CMD_ARGS=arguments
-    )
+    web = Web(mongod.uri, tmp_path, JOBMON_THREADS="2", GUNICORN_CMD_ARGS=arguments)
 
     def ask(request: bytes, step: int = 10_000) -> bytes:
         with connect(web) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:

@@ -14,10 +14,11 @@ from jobmon.demo.mongod import Mongod
 DRIVER_WORDS = re.compile(r"full error|errmsg|configured timeouts|Topology|codeName|Traceback")
 
 
-def database_uri(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
+def database_uri(mongod: Mongod, database: Database[dict[str, Any]] | str) -> str:
     """The connection string of a database on this server."""
+    name = database if isinstance(database, str) else database.name
     address, mark, options = mongod.uri.partition("?")
-    return f"{address}{database.name}{mark}{options}"
+    return f"{address}{name}{mark}{options}"
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:

@@ -38,11 +38,10 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import SECRET
-from ..e2e.test_serving import Web
 from .processes import end_process
+from .services import ROOT, Web
 from .waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 TYPES = ("email.send", "payout.execute", "webhook.deliver")
 RETRY = RetryPolicy(base_ms=50, cap_ms=200)
 LEASE_MS = 2_000
@@ -660,7 +659,7 @@ def system_under_load(
     writers = Writers(servers.uri, a_second=a_second)
     with ExitStack() as running:
         running.callback(writers.stop)
-        web = Web(servers.uri, folder / "web.log", JOBMON_WORKERS="2", JOBMON_THREADS="8")
+        web = Web(servers.uri, folder, JOBMON_WORKERS="2", JOBMON_THREADS="8")
         running.callback(web.stop)
         with run_collector(servers.uri, folder / "collector.log") as restart:
             writers.start()
@@ -677,12 +676,6 @@ def admin_token() -> str:
     claims = {"sub": "root", "role": "admin", "type": "access", "exp": time.time() + 86_400}
     claims |= {"iat": time.time(), "nbf": time.time(), "jti": str(uuid.uuid4()), "fresh": False}
     return jwt.encode(claims, SECRET, "HS256")
-
-
-def child_processes(pid: int) -> list[int]:
-    """The ids of the direct children of a process."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()]
 
 
 if __name__ == "__main__":

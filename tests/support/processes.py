@@ -60,6 +60,12 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def child_processes(pid: int) -> list[int]:
+    """The ids of the direct children of a process."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()]
+
+
 def descendants(above: int | None = None) -> dict[int, str]:
     """The running descendants of a process, by default this one: command lines by id."""
     parents: dict[int, int] = {}

@@ -1,0 +1,125 @@
+"""Web services and demos in processes of their own, as an operator starts them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from jobmon.demo.mongod import free_port
+
+from ..conftest import SECRET
+from .processes import child_processes, end_process
+from .waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+class Web:
+    """A gunicorn with one worker and four threads; `settings` are added to its environment.
+
+    It logs to the file `log` in `folder`.
+    """
+
+    def __init__(self, mongo_uri: str, folder: Path, **settings: str) -> None:
+        self.log = folder / "log"
+        self.port = free_port()
+        environment = dict(os.environ) | {
+            "JOBMON_MONGO_URI": mongo_uri,
+            "JOBMON_JWT_SECRET_KEY": SECRET,
+            "JOBMON_BIND": f"127.0.0.1:{self.port}",
+            "JOBMON_WORKERS": "1",
+            "JOBMON_THREADS": "4",
+            **settings,
+        }
+        with self.log.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                cwd=ROOT,
+                env=environment,
+                stderr=stderr,
+            )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str, token: str = "", **headers: str) -> int:
+        """The status of a GET with a token and headers; OSError if the connection breaks."""
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        finally:
+            connection.close()
+
+    def answers(self) -> bool:
+        try:
+            return self.get("/healthz") == 200
+        except OSError:
+            return False
+
+    def workers(self, master: int | None = None) -> set[int]:
+        """The process ids of gunicorn's workers, or of those of another master."""
+        return set(child_processes(master or self.process.pid))
+
+    def stop(self) -> str:
+        """Send SIGTERM; returns the log."""
+        if self.process.poll() is None:
+            end_process(self.process)
+        return self.log.read_text()
+
+
+@contextmanager
+def serving(mongo_uri: str, folder: Path, **settings: str) -> Iterator[Web]:
+    """Run a `Web`; the block starts when it answers."""
+    web = Web(mongo_uri, folder, **settings)
+    try:
+        eventually(web.answers, within_s=60)
+        yield web
+    finally:
+        web.stop()
+
+
+class Demo:
+    """A running `jobmon demo` with its state in `folder`."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.log = folder / "log"
+        self.port = free_port()
+        command = ["demo", "--port", str(self.port), "--state", str(folder / "state")]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jobmon.cli", *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(**environment),
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.output()
+        return "Press Ctrl-C to stop." in self.output()
+
+    def curl_lines(self) -> list[str]:
+        return [line for line in self.output().splitlines() if line.startswith("curl")]
+
+    def interrupt(self) -> int:
+        return end_process(self.process, signal.SIGINT)
+
+
+def clean_environment(**more: str) -> dict[str, Any]:
+    """The environment without jobmon's settings, and with `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
+    return kept | more
