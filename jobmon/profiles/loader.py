@@ -16,7 +16,7 @@ Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 # A profile that extends another one adds entries to these tables, or replaces some.
-_MERGED_TABLES = ("fields", "readings", "constants", "attempts", "names")
+_MERGED_TABLES = ("fields", "readings", "constants", "attempts", "log", "names")
 
 
 class ProfileError(ValueError):
@@ -40,11 +40,18 @@ class ProfileFile:
 
     @property
     def attempts_collection(self) -> str | None:
-        """The default collection of the attempts; None if jobs contain their attempts."""
+        """The default collection of the attempts or of their log; None if jobs contain them."""
         attempts = self.content.get("attempts", {})
+        if self.has_event_log:
+            return str(attempts["log"]["collection"])
         if attempts.get("in") != "collection":
             return None
         return str(attempts.get("collection", "job_attempts"))
+
+    @property
+    def has_event_log(self) -> bool:
+        """Whether attempts leave several documents each in the collection of the attempts."""
+        return bool(self.content.get("attempts", {}).get("in") == "log")
 
     @property
     def has_status_field(self) -> bool:
@@ -77,7 +84,7 @@ class ProfileFile:
             changes["status"] = {"path": path, "names": dict(statuses)}
         elif statuses:
             changes["status"] = {"names": dict(statuses)}
-        if self.attempts_collection is not None:
+        if self.attempts_collection is not None and not self.has_event_log:
             attempt_paths = dict(attempt_fields)
             status: Content = {"names": dict(attempt_statuses)}
             if (path := attempt_paths.pop("status", None)) is not None:
@@ -143,9 +150,15 @@ def _merge(base: Content, changes: Content) -> Content:
     merged = dict(base)
     for name, value in changes.items():
         inner = base.get(name)
-        is_status = name == "status" and isinstance(value, dict) and isinstance(inner, dict)
-        if isinstance(inner, dict) and (name in _MERGED_TABLES or is_status):
-            merged[name] = _merge(inner, value)
-        else:
-            merged[name] = value
+        merged[name] = value
+        if isinstance(inner, dict) and isinstance(value, dict):
+            is_merged = name in (*_MERGED_TABLES, "status")
+            if is_merged and not (name == "attempts" and _are_elsewhere(inner, value)):
+                merged[name] = _merge(inner, value)
     return merged
+
+
+def _are_elsewhere(base: Content, changes: Content) -> bool:
+    """Whether attempts are in another place than in the base, where its paths do not apply."""
+    places = {base.get("in"), changes.get("in", base.get("in"))}
+    return len(places) > 1 and not places <= {"job", "log"}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobmon.domain import AttemptStatus
-from jobmon.profiles.conditions import Query, has_now, parse_query
+from jobmon.profiles.conditions import PER_SECOND, Query, has_now, parse_query
 from jobmon.profiles.schema import ProfileMistakeError
 from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.toml_lines import KeyPath
@@ -36,11 +36,28 @@ class ParsedStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParsedLog:
+    """A collection in which a run leaves several documents: one when it starts, one when it ends.
+
+    `status`: `running` for an event that starts a run. `fields` has the time of an event as
+    `finishedAt`. `same`: the paths whose values the events of one run share. `duration`: the path
+    of the milliseconds that a run took, each `duration_unit` milliseconds long.
+    """
+
+    fields: Mapping[str, Source]
+    status: ParsedStatus
+    same: tuple[str, ...]
+    duration: str | None
+    duration_unit: float = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParsedAttempts:
     """Where attempts are, and how their fields are read.
 
-    `place`: "collection", "array" (at the path `array` of a job) or "job" (only the last one).
-    `outcome`: for "job", rules for how the last run ended.
+    `place`: "collection", "array" (at the path `array` of a job), "log" or "job" (only the last
+    one, which also a job without events in the log has). `outcome`: for "job" and "log", rules for
+    how the last run of a job ended.
     """
 
     place: str
@@ -48,6 +65,7 @@ class ParsedAttempts:
     fields: Mapping[str, Source]
     status: ParsedStatus
     outcome: tuple[Rule, ...]
+    log: ParsedLog | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +140,21 @@ def _check_fields(fields: Mapping[str, Source]) -> None:
             raise ProfileMistakeError(at, "cannot be at _id: only jobId and createdAt can")
 
 
-def _parse_status(spec: Any, context: SourceContext, at: KeyPath) -> ParsedStatus:
+def _parse_status(
+    spec: Any, context: SourceContext, at: KeyPath, *, has_default: bool = True
+) -> ParsedStatus:
     if isinstance(spec, list):
-        return ParsedStatus(rules=_parse_rules(spec, context, at))
+        return ParsedStatus(rules=_parse_rules(spec, context, at, has_default=has_default))
     return ParsedStatus(path=spec.get("path"), names=spec.get("names", {}))
 
 
-def _parse_rules(spec: list[Any], context: SourceContext, at: KeyPath) -> tuple[Rule, ...]:
+def _parse_rules(
+    spec: list[Any], context: SourceContext, at: KeyPath, *, has_default: bool = True
+) -> tuple[Rule, ...]:
+    """The rules; with `has_default`, the last one is for all other documents."""
     rules = []
     for index, rule in enumerate(spec):
-        is_last, where = index == len(spec) - 1, (*at, index)
+        is_last, where = has_default and index == len(spec) - 1, (*at, index)
         if ("when" in rule) == is_last:
             raise ProfileMistakeError(
                 where,
@@ -151,41 +174,87 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
     if "in" not in spec:
         raise ProfileMistakeError(at, "needs in")
     place, array = spec["in"], spec.get("array")
-    if (place == "array") != (array is not None):
-        raise ProfileMistakeError(at, 'array is for in = "array", which needs it')
-    if "outcome" in spec and place != "job":
-        raise ProfileMistakeError((*at, "outcome"), 'is for in = "job"')
-    readings: Mapping[str, str] = context.readings
+    for name in ("array", "log"):
+        if (place == name) != (name in spec):
+            raise ProfileMistakeError(at, f'{name} is for in = "{name}", which needs it')
+    if "outcome" in spec and place not in ("job", "log"):
+        raise ProfileMistakeError((*at, "outcome"), 'is for in = "job" and in = "log"')
+    element = context
     if array is not None:
         start = f"{array}."
         readings = {
             path.removeprefix(start): reading
-            for path, reading in readings.items()
+            for path, reading in context.readings.items()
             if path.startswith(start)
         }
         context = SourceContext(constants=context.constants, readings=readings, base=array)
         element = SourceContext(constants=context.constants, readings=readings)
-    else:
-        element = context
-    status = _parse_status(spec.get("status", {}), element, (*at, "status"))
-    for index, rule in enumerate(status.rules):
-        _check_attempt_status(rule.status, (*at, "status", index, "is"))
-    if status.names and status.path is None:
-        raise ProfileMistakeError((*at, "status"), "needs path")
-    for name, meaning in status.names.items():
-        _check_attempt_status(meaning, (*at, "status", "names", name))
+    status = _parse_attempt_status(spec.get("status", {}), element, (*at, "status"))
     outcome = _parse_rules(spec["outcome"], element, (*at, "outcome")) if "outcome" in spec else ()
     for index, rule in enumerate(outcome):
         _check_attempt_status(rule.status, (*at, "outcome", index, "is"))
-    fields = spec.get("fields", {})
-    parsed = {}
-    for name, each in fields.items():
-        parsed[name] = parse_source(each, context, (*at, "fields", name))
-        if place == "collection" and not isinstance(each, str):
-            raise ProfileMistakeError(
-                (*at, "fields", name), "must be a path, for attempts are in a collection"
-            )
-    return ParsedAttempts(place=place, array=array, fields=parsed, status=status, outcome=outcome)
+    fields = _parse_fields(spec.get("fields", {}), context, (*at, "fields"))
+    if place == "collection":
+        _check_attempt_paths(fields, (*at, "fields"), ("jobId", "attemptNumber", "finishedAt"))
+    return ParsedAttempts(
+        place=place,
+        array=array,
+        fields=fields,
+        status=status,
+        outcome=outcome,
+        log=_parse_log(spec["log"], context) if place == "log" else None,
+    )
+
+
+def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
+    at: KeyPath = ("attempts", "log")
+    for name in ("collection", "time", "status", "fields"):
+        if name not in spec:
+            raise ProfileMistakeError(at, f"needs {name}")
+    status = _parse_attempt_status(spec["status"], context, (*at, "status"), has_default=False)
+    if AttemptStatus.SUCCEEDED not in {*status.names.values(), *(r.status for r in status.rules)}:
+        raise ProfileMistakeError((*at, "status"), "needs the events that end a run: succeeded")
+    if any(has_now(rule.when) for rule in status.rules):
+        raise ProfileMistakeError((*at, "status"), "must not depend on $now")
+    fields = _parse_fields(spec["fields"], context, (*at, "fields"))
+    _check_attempt_paths(fields, (*at, "fields"), ("jobId", "attemptNumber"))
+    if "type" in fields and fields["type"].expression is None:
+        raise ProfileMistakeError((*at, "fields", "type"), "must be a value of the database")
+    duration = spec.get("duration")
+    unit = context.find_reading(duration or "") or "milliseconds"
+    if unit not in PER_SECOND:
+        raise ProfileMistakeError((*at, "duration"), f"must not have the reading {unit}")
+    return ParsedLog(
+        fields=fields | {"finishedAt": parse_source(spec["time"], context, (*at, "time"))},
+        status=status,
+        same=tuple(spec.get("same", ())),
+        duration=duration,
+        duration_unit=1_000 / PER_SECOND[unit],
+    )
+
+
+def _parse_attempt_status(
+    spec: Any, context: SourceContext, at: KeyPath, *, has_default: bool = True
+) -> ParsedStatus:
+    status = _parse_status(spec, context, at, has_default=has_default)
+    for index, rule in enumerate(status.rules):
+        _check_attempt_status(rule.status, (*at, index, "is"))
+    if status.path is None and (status.names or not (has_default or status.rules)):
+        raise ProfileMistakeError(at, "needs path")
+    for name, meaning in status.names.items():
+        _check_attempt_status(meaning, (*at, "names", name))
+    return status
+
+
+def _check_attempt_paths(
+    fields: Mapping[str, Source], at: KeyPath, need_path: tuple[str, ...]
+) -> None:
+    """Refuse attempts of a collection that no index finds."""
+    if "jobId" not in fields:
+        raise ProfileMistakeError(at, "needs jobId")
+    for name in need_path:
+        if name in fields and fields[name].path is None:
+            raise ProfileMistakeError((*at, name), "must be a path, for attempts are found by it")
 
 
 def _check_attempt_status(status: str, at: KeyPath) -> None:

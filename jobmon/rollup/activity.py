@@ -12,7 +12,8 @@ from jobmon.rollup.histogram import bucket_expression
 from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
-from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH
+from jobmon.store.event_log import EventLog
+from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, attempt_end_index
 from jobmon.store.labels import label
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
@@ -66,13 +67,18 @@ def _count_finished_attempts(connection: Connection, within: Document) -> Iterat
     """
     jobs, outcome_of_jobs = connection.jobs, connection.profile.outcome
     has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
-    if connection.attempts is not None and connection.has_recorded_attempts():
-        pipeline = _recorded_attempts_pipeline(connection.attempts, jobs, within)
-        for group in _aggregate(connection.attempts, pipeline, ATTEMPT_FINISHED):
-            group["_id"]["outcome"] = connection.attempts.mapping.to_contract_status(
-                group["_id"].get("status")
-            )
-            yield group
+    attempts, log = connection.attempts, connection.profile.log
+    if attempts is not None and connection.has_recorded_attempts():
+        pipelines = (
+            [_recorded_attempts_pipeline(attempts, jobs, within)]
+            if log is None
+            else _list_event_pipelines(attempts, jobs, log, within)
+        )
+        for pipeline in pipelines:
+            for group in _aggregate(attempts, pipeline, attempt_end_index(connection.profile)):
+                status = attempts.mapping.to_contract_status(group["_id"].get("status"))
+                group["_id"]["outcome"] = status
+                yield group
     elif outcome_of_jobs is not None:
         pipeline = _last_attempts_pipeline(
             {"finishedAt": within}, "outcome", outcome_of_jobs, has_wait
@@ -134,15 +140,64 @@ def _recorded_attempts_pipeline(
 ) -> list[Document]:
     """Groups of recorded attempts, each with the list of its attempts' buckets.
 
-    Grouped by bucket, nearly every attempt would be a group. The $lookup has no pipeline: only then
-    MongoDB 6.0 joins in its slot-based engine, several times as fast.
+    Grouped by bucket, nearly every attempt would be a group.
     """
+    eligible_at = {"$ifNull": ["$eligibleAt", _first_eligible_at(jobs, "$attemptNumber")]}
+    job_type = jobs.mapping.translate_expression("$type", under="_job")
+    return [
+        _match_ended(within),
+        *_look_up_job(attempts, jobs),
+        _group_by_outcome(job_type, eligible_at, "$startedAt"),
+    ]
 
-    def job_field(field: str) -> Any:
-        return jobs.mapping.translate_expression(field, under="_job")
 
-    first = {"$cond": [{"$eq": ["$attemptNumber", 1]}, job_field("$createdAt"), None]}
-    eligible_at = {"$ifNull": ["$eligibleAt", first]}
+def _list_event_pipelines(
+    events: ReadCollection, jobs: ReadCollection, log: EventLog, within: Document
+) -> Iterator[list[Document]]:
+    """Pipelines for the events that end a run, with the groups of `_recorded_attempts_pipeline`.
+
+    The first is for events with the time when their run started. Only for the others, the event
+    that started the run is looked up, unless it may have the fields from which a wait follows.
+    """
+    mapping = events.mapping
+
+    def start_field(field: str) -> Any:
+        return mapping.translate_expression(field, under="_start")
+
+    job_type, look_up_job = mapping.translate_expression("$type"), []
+    has_number = mapping.translate_expression("$attemptNumber") is not None
+    has_wait = has_number or mapping.translate_expression("$eligibleAt") is not None
+    if job_type is None or has_number:
+        look_up_job = _look_up_job(events, jobs)
+    if job_type is None:
+        job_type = jobs.mapping.translate_expression("$type", under="_job")
+    ended = [_match_ended(within), {"$set": {"_started": log.start_expression}}]
+    if not has_wait:
+        is_known = {"$match": {"_started": {"$ne": None}}}
+        yield [*ended, is_known, *look_up_job, _group_by_outcome(job_type, None, "$_started")]
+        ended.append({"$match": {"_started": None}})
+    number = {"$ifNull": ["$attemptNumber", start_field("$attemptNumber")]}
+    first = _first_eligible_at(jobs, number) if has_number else None
+    eligible_at = {"$ifNull": ["$eligibleAt", start_field("$eligibleAt"), first]}
+    started_at = {"$ifNull": ["$_started", start_field("$startedAt"), start_field("$finishedAt")]}
+    yield [
+        *ended,
+        *log.look_up_start(events.collection.name, mapping, "_start"),
+        *look_up_job,
+        _group_by_outcome(job_type, eligible_at, started_at),
+    ]
+
+
+def _match_ended(within: Document) -> Document:
+    return {"$match": {"finishedAt": within, "status": {"$in": list(FINAL_ATTEMPT_STATUSES)}}}
+
+
+def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Document]:
+    """Stages that add the job as `_job`.
+
+    The $lookup has no pipeline: only then MongoDB 6.0 joins in its slot-based engine, several times
+    as fast.
+    """
     local, foreign = attempts.mapping.paths["jobId"], jobs.mapping.paths["jobId"]
     either: list[Document] = []
     if foreign == "_id":  # an attempt may hold its job's ObjectId as text
@@ -150,22 +205,30 @@ def _recorded_attempts_pipeline(
         either, local = [{"$set": {"_jobIds": ["$jobId", as_id]}}], "_jobIds"
     by_job_id = {"localField": local, "foreignField": foreign}
     return [
-        {"$match": {"finishedAt": within, "status": {"$in": list(FINAL_ATTEMPT_STATUSES)}}},
         *either,
         {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "_job"}},
         {"$set": {"_job": {"$first": "$_job"}}},
-        {
-            "$group": {
-                "_id": {
-                    "at": _minute_expression("$finishedAt"),
-                    "type": job_field("$type"),
-                    "status": "$status",
-                },
-                "wait": {"$push": _bucket_between(eligible_at, "$startedAt")},
-                "run": {"$push": _bucket_between("$startedAt", "$finishedAt")},
-            }
-        },
     ]
+
+
+def _first_eligible_at(jobs: ReadCollection, number: Any) -> Document:
+    """When the job was created, for the first attempt."""
+    created_at = jobs.mapping.translate_expression("$createdAt", under="_job")
+    return {"$cond": [{"$eq": [number, 1]}, created_at, None]}
+
+
+def _group_by_outcome(job_type: Any, eligible_at: Any, started_at: Any) -> Document:
+    return {
+        "$group": {
+            "_id": {
+                "at": _minute_expression("$finishedAt"),
+                "type": job_type,
+                "status": "$status",
+            },
+            "wait": {"$push": _bucket_between(eligible_at, started_at)},
+            "run": {"$push": _bucket_between(started_at, "$finishedAt")},
+        }
+    }
 
 
 def _last_attempts_pipeline(

@@ -40,6 +40,7 @@ def read_mapping(env: Env) -> dict[str, Any]:
     # Without one that can be loaded, the other settings are checked as for the default one.
     profile = load_profile(name or DEFAULT_PROFILE)
     has_attempts = profile.attempts_collection is not None
+    can_map_attempts = has_attempts and not profile.has_event_log
 
     def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return check if is_used else _refuse(f"JOBMON_PROFILE={profile.name}: remove it")
@@ -65,13 +66,13 @@ def read_mapping(env: Env) -> dict[str, Any]:
         "attempt_fields": read_pairs(
             env,
             "ATTEMPT_FIELDS",
-            allow_if(has_attempts, _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))),
+            allow_if(can_map_attempts, _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))),
         ),
         "status_names": read_pairs(
             env, "STATUS_NAMES", allow_if(has_status, _check_statuses(JobStatus))
         ),
         "attempt_status_names": read_pairs(
-            env, "ATTEMPT_STATUS_NAMES", allow_if(has_attempts, _check_statuses(AttemptStatus))
+            env, "ATTEMPT_STATUS_NAMES", allow_if(can_map_attempts, _check_statuses(AttemptStatus))
         ),
     }
 

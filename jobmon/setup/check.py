@@ -11,9 +11,11 @@ from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from jobmon.diagnosis.evidence import CREATE_INDEXES, READ_THE_LOG, START_A_COLLECTOR
+from jobmon.profiles import load_profile
 from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
+from jobmon.setup.collection_sample import read_sample
 from jobmon.setup.deployment import Deployment, jobs_elsewhere, unsuitable_kind
 from jobmon.setup.fields import Sample, computed_fields, expected_fields
 from jobmon.setup.findings import (
@@ -29,6 +31,7 @@ from jobmon.setup.findings import (
     warning,
 )
 from jobmon.setup.indexes import missing_indexes
+from jobmon.setup.recognition import has_events, profiles_with_log
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
 from jobmon.store.connection import Connection
@@ -178,16 +181,16 @@ class DeploymentCheck:
             yield ok("indexes", "All indexes that jobmon's queries need exist.")
 
     def _check_fields(self) -> Iterator[Finding]:
-        for watched, fields, statuses in expected_fields(self._settings, self._connection):
-            if watched.collection.name not in self._filled:
+        for expected in expected_fields(self._settings, self._connection):
+            if expected.collection.collection.name not in self._filled:
                 continue
-            sample = Sample(watched, fields)
-            if watched is self._connection.jobs:
+            sample = Sample(expected)
+            if expected.collection is self._connection.jobs:
                 self._has_updates = not sample.size or bool(sample.types("updatedAt"))
             found = [
                 *sample.find_absent(),
                 *sample.find_odd_types(),
-                *sample.find_unknown_statuses(statuses),
+                *sample.find_unknown_statuses(expected.statuses),
             ]
             yield from found
             if sample.size and not found:
@@ -200,6 +203,27 @@ class DeploymentCheck:
             yield ok(
                 "profile", f"{name} computes these, so no index serves them: {'; '.join(found)}."
             )
+
+        yield from self._find_logs()
+
+    def _find_logs(self) -> Iterator[Finding]:
+        """A warning if runs are recorded in a log that another shipped profile reads."""
+        for profile in profiles_with_log(self._settings.profile):
+            log = str(profile.attempts_collection)
+            if log not in self._deployment.kinds:
+                continue
+            try:
+                sample = read_sample(self._connection.database, log)
+            except OperationFailure:  # it can be read only with that profile
+                continue
+            if has_events(profile, sample):
+                yield warning(
+                    "profile",
+                    f"{log} records each run, but the profile {self._settings.profile} reads only "
+                    "the last run of each job.",
+                    remedy=f"Set JOBMON_PROFILE={profile.name} everywhere, and run `jobmon init` "
+                    "for the right to read it.",
+                )
 
     def _check_changes(self) -> Iterator[Finding]:
         try:
@@ -283,9 +307,9 @@ def _describe_settings(settings: Settings) -> Finding:
         "an identity provider's keys": settings.jwt_jwks_url,
     }
     by = next((name for name, value in keys.items() if value), None)
-    watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
-    if settings.profile != Settings.profile:
-        watched = f"{settings.jobs_collection} is"
+    watched = f"{settings.jobs_collection} is"
+    if load_profile(settings.profile).attempts_collection is not None:
+        watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
     message = f"The settings are valid: {watched} watched"
     if by is None:
         return ok("settings", f"{message}. No key for tokens is set; the web service needs one.")

@@ -132,7 +132,7 @@ class _Search:
         """The queue in a collection, or why it is none although it has a sign of one."""
         resample = partial(read_sample, database, sample.collection)
         try:
-            recognition = recognize(sample, resample)
+            recognition = recognize(sample, resample, partial(_read_other, database))
         except OperationFailure:
             recognition = None
         proposal = None
@@ -192,6 +192,14 @@ class _Search:
             values = [job.get(name) for name in _SHOWN_FIELDS]
             texts = [_UNKNOWN if value is None else label(value) for value in values]
             yield tuple(printable(str(redactor.redact(text))) for text in texts)
+
+
+def _read_other(database: Database[Document], collection: str) -> CollectionSample:
+    """A sample of a collection; an empty one if the user may not read it."""
+    try:
+        return read_sample(database, collection)
+    except OperationFailure:
+        return CollectionSample(database.name, collection)
 
 
 def _is_surer(proposal: Proposal | None, recognition: Recognition) -> bool:

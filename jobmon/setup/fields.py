@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo.errors import ExecutionTimeout
 
@@ -90,16 +90,41 @@ def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ..
     )
 
 
-def expected_fields(
-    settings: Settings, connection: Connection
-) -> list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]]:
-    """Each collection, the fields that its documents should have, and the known statuses."""
-    expected: list[tuple[ReadCollection, tuple[Field, ...], type[StrEnum]]] = [
-        (connection.jobs, required_job_fields(settings, connection.profile), JobStatus)
-    ]
-    if connection.attempts is not None:
-        expected.append((connection.attempts, ATTEMPT_FIELDS, AttemptStatus))
+class ExpectedFields(NamedTuple):
+    """A collection, the fields that its documents should have, and their known statuses.
+
+    `setting`: where other paths for the fields can be set.
+    """
+
+    collection: ReadCollection
+    fields: tuple[Field, ...]
+    statuses: type[StrEnum]
+    setting: str
+
+
+def expected_fields(settings: Settings, connection: Connection) -> list[ExpectedFields]:
+    """What the documents of each watched collection should have."""
+    profile, attempts = connection.profile, connection.attempts
+    jobs = required_job_fields(settings, profile)
+    expected = [ExpectedFields(connection.jobs, jobs, JobStatus, "JOBMON_JOB_FIELDS=")]
+    if attempts is not None:
+        fields = _required_attempt_fields(settings, profile)
+        setting = "JOBMON_ATTEMPT_FIELDS="
+        if profile.log is not None:
+            setting = "attempts.log in a profile of your own: "
+        expected.append(ExpectedFields(attempts, fields, AttemptStatus, setting))
     return expected
+
+
+def _required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
+    if settings.profile == Settings.profile:
+        return ATTEMPT_FIELDS
+    needed = {"finishedAt"} if profile.log is not None else set()
+    return tuple(
+        replace(field, essential=True, statuses=())
+        for field in ATTEMPT_FIELDS
+        if field.essential or field.name in needed
+    )
 
 
 # What jobmon does not do with a field that is computed from a document.
@@ -159,12 +184,13 @@ def find_used_paths(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
 class Sample:
     """The fields of the newest documents and their types. Index: _id."""
 
-    def __init__(self, watched: ReadCollection, fields: tuple[Field, ...]) -> None:
+    def __init__(self, expected: ExpectedFields) -> None:
+        watched, fields = expected.collection, expected.fields
         self._names = watched.mapping
         paths = self._names.paths
         derived = self._names.derived is not None
         self.name = watched.collection.name
-        self._setting = "ATTEMPT_FIELDS" if fields is ATTEMPT_FIELDS else "JOB_FIELDS"
+        self._setting = expected.setting
         self._fields = [
             field
             for field in fields
@@ -235,8 +261,7 @@ class Sample:
                 level=Level.PROBLEM if field.essential else Level.WARNING,
                 message=f"None of the newest {len(expected)} of {self.name} {where}has "
                 f"{path}: {field.consequence}.",
-                remedy=f"If that is it, set JOBMON_{self._setting}={field.name}="
-                f"{printable(alike[0])}."
+                remedy=f"If that is it, set {self._setting}{field.name}={printable(alike[0])}."
                 if alike
                 else None,
             )
@@ -259,7 +284,7 @@ class Sample:
             f"None of the newest {self.size} of {self.name} has {', '.join(paths)}. "
             f"They have {have}.",
             remedy="If it is the right collection, map its field names: set "
-            f"JOBMON_{self._setting}={example}; docs/adapters.md has examples.",
+            f"{self._setting}{example}; docs/adapters.md has examples.",
         )
 
     def find_odd_types(self) -> Iterator[Finding]:

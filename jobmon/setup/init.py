@@ -195,13 +195,13 @@ def _make_plan(deployment: Deployment, options: InitOptions) -> _Plan:
     samples: dict[str, Sample] = {}
     new_collections, empty, notes = [], [], []
     expected = expected_fields(settings, connection)
-    for (watched, fields, _), setting in zip(expected, _COLLECTION_SETTINGS, strict=False):
-        collection = watched.collection
+    for each, setting in zip(expected, _COLLECTION_SETTINGS, strict=False):
+        collection = each.collection.collection
         kind = deployment.kinds.get(collection.name)
         if kind is not None:
             if unfit := unsuitable_kind(collection.full_name, kind, setting):
                 raise SetupError(unfit)
-            sample = Sample(watched, fields)
+            sample = Sample(each)
             if sample.size:
                 if unusable := sample.unusable():
                     raise SetupError(unusable)
@@ -209,11 +209,13 @@ def _make_plan(deployment: Deployment, options: InitOptions) -> _Plan:
                 continue
         if kind is None:  # a user without the right to read it cannot list it: fail here
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
-        if options.create:
+        is_jobs = each.collection is connection.jobs
+        # The program that writes a log creates its indexes, under names that are not the default.
+        if options.create and (is_jobs or connection.profile.log is None):
             empty.append(collection.name)
             if kind is None:
                 new_collections.append(collection.name)
-        elif watched is connection.jobs:
+        elif is_jobs:
             raise SetupError(_explain_no_documents(deployment, collection.full_name, kind, setting))
         else:
             notes.append(

@@ -1,14 +1,16 @@
 """Recognises the documents of programs for which jobmon has a profile."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from jobmon.domain import MAPPED_JOB_FIELDS, JobStatus
-from jobmon.profiles import load_profile, shipped_profiles
+from jobmon.profiles import ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile
 from jobmon.setup.collection_sample import CollectionSample
+
+Content = dict[str, Any]
 
 _CONTRACT = "jobmon"  # the profile of jobmon's own documents
 _REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
@@ -50,14 +52,48 @@ class Recognition:
 
 
 def recognize(
-    sample: CollectionSample, resample: Callable[[dict[str, Any]], CollectionSample]
+    sample: CollectionSample,
+    resample: Callable[[dict[str, Any]], CollectionSample],
+    read_other: Callable[[str], CollectionSample],
 ) -> Recognition | None:
     """The shipped profile that fits a collection best; None if none fits.
 
-    `resample` reads a sample of the documents that match a query.
+    `resample` reads a sample of the documents that match a query, `read_other` one of another
+    collection of the database.
     """
     found = [match for name in shipped_profiles() for match in _match(name, sample, resample)]
-    return max(found, key=lambda match: match.score, default=None)
+    for match in sorted(found, key=lambda match: match.score, reverse=True):
+        profile = load_profile(match.profile)
+        if not profile.has_event_log:
+            return match
+        if sample.collection != profile.collection:  # it may be the log of other jobs
+            continue
+        log = read_other(str(profile.attempts_collection))
+        if has_events(profile, log):
+            return replace(match, reasons=(*match.reasons, f"{log.collection} records its runs"))
+    return None
+
+
+def profiles_with_log(name: str) -> Iterator[ProfileFile]:
+    """The shipped profiles that read the same jobs as a shipped one, and a log of their runs."""
+
+    def list_others(profile: ProfileFile) -> Content:
+        return {key: value for key, value in profile.content.items() if key != "attempts"}
+
+    profile = load_profile(name)
+    for other in map(load_profile, shipped_profiles()):
+        is_log_new = other.has_event_log and not profile.has_event_log
+        if is_log_new and list_others(other) == list_others(profile):
+            yield other
+
+
+def has_events(profile: ProfileFile, sample: CollectionSample) -> bool:
+    """Whether a collection has the fields of the log from which a profile reads attempts."""
+    log = profile.content["attempts"]["log"]
+    paths = {log["time"], log["fields"]["jobId"]}
+    if isinstance(log["status"], dict):
+        paths.add(log["status"]["path"])
+    return bool(sample.documents) and paths <= sample.fields.keys()
 
 
 def _match(
@@ -102,11 +138,12 @@ def _match(
         missing = ", ".join(sorted(used - present)[:4])
         reasons.append(f"but no document of the sample has {missing}")
     rank = list(reversed(Certainty)).index(certainty)
+    has_log = profile.has_event_log  # then it is the better one, if there is such a log
     yield Recognition(
         profile=name,
         certainty=certainty,
         reasons=tuple(reasons),
-        score=(rank, round(share, 1), len(present)),
+        score=(rank, round(share, 1), len(present) + has_log),
         attempts_collection=profile.attempts_collection,
     )
 

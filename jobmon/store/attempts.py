@@ -38,6 +38,23 @@ def last_attempt(job: Document) -> list[Document]:
     ]
 
 
+def number_attempts(
+    attempts: list[Document], job: Document, *, is_complete: bool
+) -> list[Document]:
+    """The attempts with numbers in their order.
+
+    The newest one has the number that the job counts, or at least the number of attempts. If not
+    all were read (`is_complete`) and the job does not count them, the numbers are unknown.
+    """
+    count, known = attempt_count(job, default=0), len(attempts)
+    if count < known and not is_complete:
+        return attempts
+    first = max(count, known) - known + 1
+    return [
+        {**attempt, "attemptNumber": number} for number, attempt in enumerate(attempts, start=first)
+    ]
+
+
 def attempt_count(job: Document, default: int) -> int:
     """How many attempts were started: attemptCount, or a number or an array in `attempts`."""
     embedded = job.get("attempts")

@@ -9,6 +9,7 @@ from pymongo.read_preferences import _ServerMode
 
 from jobmon.settings import Settings
 from jobmon.store.client import DatabaseClient
+from jobmon.store.event_log import EVENT_TIME
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import queue_key
@@ -109,7 +110,10 @@ class Connection:
 
     def has_recorded_attempts(self) -> bool:
         """Whether any attempt is recorded; if not, each job is its own last attempt."""
-        return self.attempts is not None and bool(self.attempts.find({}, ("_id",), limit=1))
+        if self.attempts is None:
+            return False
+        index = None if self.profile.log is None else EVENT_TIME
+        return bool(self.attempts.find({}, ("_id",), limit=1, index=index))
 
     @property
     def queue_key(self) -> str:

@@ -11,7 +11,9 @@ from pymongo.collection import Collection
 
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.event_log import EVENT, EVENT_TIME
 from jobmon.store.mapping import Document, Keys
+from jobmon.store.profiles import Profile
 from jobmon.store.read_collection import ReadCollection
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
@@ -36,6 +38,21 @@ ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 UNIQUE = (JOB_ID, ATTEMPT)
 
 
+def attempt_index(profile: Profile) -> Keys:
+    """The index for the attempts, or events, of a job in their order."""
+    if profile.log is not None:
+        return EVENT
+    for name in ("attemptNumber", "startedAt", "finishedAt"):
+        if profile.attempts is not None and profile.attempts.can_query(name):
+            return [("jobId", ASCENDING), (name, ASCENDING)]
+    return [("jobId", ASCENDING)]
+
+
+def attempt_end_index(profile: Profile) -> Keys:
+    """The index for the attempts that ended in a window of time."""
+    return ATTEMPT_FINISHED if profile.log is None else EVENT_TIME
+
+
 def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
     """Every index, with the contract's names, each with the field that it serves."""
     of_jobs = [
@@ -53,15 +70,15 @@ def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Key
     ]
     if "setName" not in connection.client.admin.command("hello"):
         of_jobs.append(("updatedAt", BY_UPDATE))
-    if connection.attempts is None:
+    if connection.profile.reads_last_attempt:
         of_jobs.append(("finishedAt", ATTEMPT_FINISHED))
     jobs = [(connection.jobs, field, keys) for field, keys in of_jobs]
     if connection.attempts is None:
         return jobs
     return [
         *jobs,
-        (connection.attempts, "jobId", ATTEMPT),
-        (connection.attempts, "finishedAt", ATTEMPT_FINISHED),
+        (connection.attempts, "jobId", attempt_index(connection.profile)),
+        (connection.attempts, "finishedAt", attempt_end_index(connection.profile)),
     ]
 
 

@@ -1,12 +1,14 @@
 """Reads one job with its attempts."""
 
-from jobmon.store.attempts import attempt_count, last_attempt
+from jobmon.store.attempts import attempt_count, last_attempt, number_attempts
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values, is_identity, match_any
+from jobmon.store.indexes import attempt_index
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.truncate import CharacterBudget
 
 MAX_ATTEMPTS_SHOWN = 1_000
+_MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # one more than so many attempts leave in a log
 # In characters: each attempt may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
@@ -18,6 +20,8 @@ class JobStore:
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
         self._attempts = connection.attempts
+        self._profile = connection.profile
+        self._max_read = MAX_ATTEMPTS_SHOWN if self._profile.log is None else _MAX_EVENTS
 
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
@@ -39,16 +43,25 @@ class JobStore:
         if not found:
             return None
         (job,) = found
-        attempts = self._read_attempts(job_id) or self._list_embedded_attempts(job)
-        if not attempts and self._attempts is not None:  # otherwise the profile created them
-            attempts = last_attempt(job)
-        return {
-            **job,
-            "attempts": attempts,
-            "attemptCount": attempt_count(job, default=len(attempts)),
-        }
+        attempts = self._list_attempts(job_id, job)
+        count = attempt_count(job, default=len(attempts))
+        if self._profile.log is not None:  # which may know more runs than the job counts
+            count = max(count, len(attempts))
+        return {**job, "attempts": attempts, "attemptCount": count}
 
-    def _read_attempts(self, job_id: str) -> list[Document]:
+    def _list_attempts(self, job_id: str, job: Document) -> list[Document]:
+        """The attempts that are recorded, or else those that the job contains."""
+        log, recorded = self._profile.log, self._read_recorded(job_id)
+        if not recorded:
+            embedded = self._list_embedded_attempts(job)
+            return embedded if embedded or self._profile.reads_last_attempt else last_attempt(job)
+        attempts = recorded if log is None else log.pair(recorded, job)
+        if self._attempts is not None and not self._attempts.mapping.can_query("attemptNumber"):
+            attempts = number_attempts(attempts, job, is_complete=len(recorded) < self._max_read)
+        return attempts[-MAX_ATTEMPTS_SHOWN:]
+
+    def _read_recorded(self, job_id: str) -> list[Document]:
+        """The newest attempts of a job, or events of them, in their order."""
         if self._attempts is None:
             return []
         budget = CharacterBudget(MAX_ATTEMPTS_LENGTH)
@@ -59,12 +72,13 @@ class JobStore:
                 for name, value in attempt.items()
             }
 
-        return self._attempts.look_up(  # index: (jobId, attemptNumber)
+        order = attempt_index(self._profile)[1:]
+        return self._attempts.look_up(
             _match_identity("jobId", job_id),
             by="jobId",
             accept=lambda attempt: is_identity(attempt.get("jobId"), job_id),
-            limit=MAX_ATTEMPTS_SHOWN,
-            order=[("attemptNumber", -1)],
+            limit=self._max_read,
+            order=[(name, -1) for name, _ in order],
             transform=truncate,
         )[::-1]
 
@@ -74,9 +88,9 @@ class JobStore:
         if not isinstance(embedded, list):
             return []
         mapping = (
-            self._attempts.mapping
-            if self._attempts is not None
-            else FieldMapping.from_attempt_fields()
+            FieldMapping.from_attempt_fields()
+            if self._attempts is None or self._profile.log is not None
+            else self._attempts.mapping
         )
         return [
             {"attemptNumber": number, **mapping.to_contract(attempt)}

@@ -355,7 +355,7 @@ class FieldMapping:
         if head not in self.paths and not is_contracts:
             return f"{prefix}{name}"
         if name == "status" and self.derived is not None:
-            return self.derived.expression
+            return prefix_expression(self.derived.expression, prefix)
         if name == "createdAt" and self.orders_by_id:
             return {"$convert": {"input": f"{prefix}_id", "to": "date", "onError": None}}
         if name in self.expressions:

@@ -1,4 +1,4 @@
-"""Reads the parts of a job that have no path: computed fields and embedded attempts."""
+"""Reads what has no path: computed fields, and the attempts that a job contains."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,13 +13,26 @@ from jobmon.store.labels import label
 from jobmon.store.mapping import Document
 
 
+class FieldReader:
+    """Completes a job or an attempt by the fields of a profile that have no path."""
+
+    def __init__(self, fields: Mapping[str, Source]) -> None:
+        self._sources = {name: source for name, source in fields.items() if source.path is None}
+
+    def complete(self, document: Document, found: Document) -> Document:
+        """`found` with its other fields, which are read from its document."""
+        for name, source in self._sources.items():
+            value = _read(source, document, document.get(f"_{name}"))
+            if value is not None:
+                found[name] = value
+        return found
+
+
 class JobReader:
     """Completes jobs by the rules of a profile."""
 
     def __init__(self, parsed: ParsedProfile) -> None:
-        self._sources = {
-            name: source for name, source in parsed.fields.items() if source.path is None
-        }
+        self._fields = FieldReader(parsed.fields)
         self._only_in = {
             name: source.only_in for name, source in parsed.fields.items() if source.only_in
         }
@@ -27,13 +40,10 @@ class JobReader:
 
     def complete(self, document: Document, job: Document) -> Document:
         """The job with its other fields and attempts, which are read from its document."""
-        for name, source in self._sources.items():
-            value = _read(source, document, document.get(f"_{name}"))
-            if value is not None:
-                job[name] = value
+        self._fields.complete(document, job)
         if self._attempts.array is not None:
             job["attempts"] = _read_array(self._attempts, self._attempts.array, document)
-        elif self._attempts.place == "job" and "status" in job:
+        elif self._attempts.place != "collection" and "status" in job:
             job["attempts"] = _read_last(self._attempts, document, job)
         for name, statuses in self._only_in.items():
             if "status" in job and job["status"] not in statuses:

@@ -16,12 +16,15 @@ from jobmon.profiles.conditions import (
     select_indexable,
     to_expression,
 )
-from jobmon.profiles.parser import ParsedAttempts, ParsedProfile, ParsedStatus, Rule
+from jobmon.profiles.parser import ParsedAttempts, ParsedLog, ParsedProfile, ParsedStatus, Rule
+from jobmon.profiles.sources import Source
 from jobmon.settings import Settings
 from jobmon.store.conversions import prefix_expression
+from jobmon.store.event_log import DURATION, EventLog
+from jobmon.store.identity import label_values, match_any
 from jobmon.store.mapping import DerivedStatus, Document, FieldMapping, Keys
 from jobmon.store.profile_indexes import list_profile_indexes
-from jobmon.store.profile_reader import JobReader
+from jobmon.store.profile_reader import FieldReader, JobReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class Profile:
     jobs: FieldMapping
     # None if attempts have no collection: then a job contains its attempts, or only the last one.
     attempts: FieldMapping | None
+    # How the documents of that collection make attempts, if each is only an event of one.
+    log: EventLog | None = None
     # An expression for how the last attempt ended; None if the job's status shows it.
     outcome: Any = None
     # The keys of each additional index.
@@ -66,11 +71,11 @@ class Profile:
         parsed = file.parse(collection)
         rules = parsed.status.rules
         jobs = _map_jobs(parsed)
-        outcome = parsed.attempts.outcome
-        is_recorded = parsed.attempts.place == "collection"
+        outcome, log = parsed.attempts.outcome, parsed.attempts.log
         return cls(
             jobs=jobs,
-            attempts=_map_attempts(parsed.attempts) if is_recorded else None,
+            attempts=_map_recorded(parsed.attempts),
+            log=None if log is None else _make_log(log),
             outcome=_make_status_expression(outcome) if outcome else None,
             indexes=list_profile_indexes(jobs, rules),
             is_recurring=parsed.is_recurring,
@@ -79,20 +84,68 @@ class Profile:
             due_fields=tuple(sorted(set().union(*(find_due_fields(rule.when) for rule in rules)))),
         )
 
+    @property
+    def reads_last_attempt(self) -> bool:
+        """Whether a job without recorded attempts has its last one by the fields of the profile."""
+        return self.attempts is None or self.log is not None
+
 
 def _map_jobs(parsed: ParsedProfile) -> FieldMapping:
-    fields, status = parsed.fields, parsed.status
-    paths = {name: source.path for name, source in fields.items() if source.path is not None}
-    paths.setdefault("createdAt", parsed.order)
-    if status.path is not None:
-        paths["status"] = status.path
-    others = {name: source for name, source in fields.items() if source.path is None}
-    reads = {name: source.inputs for name, source in others.items()}
-    computed = {name: source.computed for name, source in others.items() if source.computed}
+    mapping = _map_fields(parsed.fields, parsed.status)
+    reads, computed = dict(mapping.reads), dict(mapping.computed)
     if parsed.attempts.place != "collection":
         reads["attempts"] = _list_attempt_inputs(parsed.attempts)
         if expressions := _make_attempt_expressions(parsed.attempts):
             computed["attempts"] = expressions
+    return replace(
+        mapping,
+        paths={"createdAt": parsed.order, **mapping.paths},
+        reads=reads,
+        computed=computed,
+        where=parsed.where,
+        complete=JobReader(parsed).complete,
+        has_creation_time="createdAt" in parsed.fields,
+    )
+
+
+def _map_recorded(attempts: ParsedAttempts) -> FieldMapping | None:
+    """The mapping of the collection of attempts or events; None if there is none."""
+    if attempts.log is not None:
+        return _map_log(attempts.log)
+    if attempts.place == "collection":
+        return _map_attempts(attempts.fields, attempts.status)
+    return None
+
+
+def _map_attempts(fields: Mapping[str, Source], status: ParsedStatus) -> FieldMapping:
+    return replace(_map_fields(fields, status), complete=FieldReader(fields).complete)
+
+
+def _map_log(log: ParsedLog) -> FieldMapping:
+    """The mapping of an event: like an attempt that has its own time as `finishedAt`."""
+    if log.status.path is None:
+        where: Query = {"$or": [rule.when for rule in log.status.rules]}
+    else:
+        values = [value for name in log.status.names for value in label_values(name)]
+        where = {log.status.path: match_any(values)}
+    others = Rule(when=None, status="ignored")  # they do not match `where`
+    rules = (*log.status.rules, others) if log.status.rules else ()
+    mapping = _map_attempts(log.fields, replace(log.status, rules=rules))
+    paths = {**mapping.paths, **_make_log(log).paths}
+    if log.duration is not None:
+        paths[DURATION] = log.duration
+    return replace(mapping, paths=paths, where=where)
+
+
+def _make_log(log: ParsedLog) -> EventLog:
+    return EventLog(same=log.same, duration_unit=log.duration_unit)
+
+
+def _map_fields(fields: Mapping[str, Source], status: ParsedStatus) -> FieldMapping:
+    paths = {name: source.path for name, source in fields.items() if source.path is not None}
+    if status.path is not None:
+        paths["status"] = status.path
+    others = {name: source for name, source in fields.items() if source.path is None}
     return FieldMapping(
         paths=paths,
         statuses=status.names,
@@ -108,19 +161,9 @@ def _map_jobs(parsed: ParsedProfile) -> FieldMapping:
             name: source.alternatives for name, source in others.items() if source.alternatives
         },
         constants={name: source.read({}) for name, source in others.items() if source.is_constant},
-        reads=reads,
-        computed=computed,
-        where=parsed.where,
-        complete=JobReader(parsed).complete,
-        has_creation_time="createdAt" in fields,
+        reads={name: source.inputs for name, source in others.items()},
+        computed={name: source.computed for name, source in others.items() if source.computed},
     )
-
-
-def _map_attempts(attempts: ParsedAttempts) -> FieldMapping:
-    paths = {name: source.path for name, source in attempts.fields.items() if source.path}
-    if attempts.status.path is not None:
-        paths["status"] = attempts.status.path
-    return FieldMapping(paths=paths, statuses=attempts.status.names)
 
 
 def _list_attempt_inputs(attempts: ParsedAttempts) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 // The real Agenda at work: every way in which it leaves a document, then this process ends.
 //
-//     node agenda.mjs 5|6 mongodb://…/database
+//     node agenda.mjs 5|6 mongodb://…/database [logs]
 //
 // Prints, as JSON, the id of the job of each case.
 
@@ -10,7 +10,7 @@ import { Agenda as Agenda5 } from "agenda-5";
 import { MongoClient } from "mongodb";
 
 const HOUR_MS = 3_600_000;
-const [version, address] = process.argv.slice(2);
+const [version, address, logs] = process.argv.slice(2);
 const client = await MongoClient.connect(address);
 const jobs = client.db().collection("agendaJobs");
 const ids = {};
@@ -21,7 +21,7 @@ function agenda(name) {
     const made = new Agenda5({ ...settings, db: { address } });
     return new Promise((resolve) => made.on("ready", () => resolve(made)));
   }
-  return new Agenda6({ ...settings, backend: new MongoBackend({ address }) });
+  return new Agenda6({ ...settings, backend: new MongoBackend({ address }), logging: !!logs });
 }
 
 /** Defines jobs of which a failed one is tried again, so often and so much later. */
@@ -66,10 +66,19 @@ worker.define("disabled", async () => {});
 defineRetried("retries", refuse, { delay: HOUR_MS, maxRetries: 3 });
 defineRetried("is dead", refuse, { delay: 0, maxRetries: 1 });
 let tries = 0;
+let ticks = 0;
 const recover = () => (tries++ ? Promise.resolve() : refuse());
 defineRetried("recovers", recover, { delay: 0, maxRetries: 3 });
+if (logs) {
+  worker.define("ticks", () => (ticks++ % 3 ? Promise.resolve() : refuse()));
+  worker.define("is removed", async () => {}, { removeOnComplete: true });
+}
 await worker.start();
 
+if (logs) {
+  note(await worker.every("0.1 seconds", "ticks"));
+  await worker.now("is removed");
+}
 note(await worker.now("succeeds", data));
 note(await worker.now("fails", data));
 note(await worker.now("retries", data));
@@ -95,6 +104,13 @@ await eventually("recovers", { ...ended, $expr: { $gt: ["$lastFinishedAt", "$fai
 await eventually("repeats", ended);
 await eventually("repeats and fails", ended);
 await eventually("runs", { lastRunAt: { $type: "date" } });
+
+while (logs && ticks < 7) {
+  await new Promise((resolve) => setTimeout(resolve, 10));
+}
+if (logs) {
+  await worker.cancel({ name: "ticks" });
+}
 
 // Another worker that is stopped in the midst of a run: version 5 unlocks the job, 6 does not.
 const other = await agenda("worker-2");

@@ -25,8 +25,11 @@ def _finish(command: list[str], **options: Any) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture(scope="session")
-def run_agenda() -> Callable[[str, str], Ids]:
-    """Let Agenda of a version work in the database of a URI; the ids of its jobs by case."""
+def run_agenda() -> Callable[..., Ids]:
+    """Let Agenda of a version work in the database of a URI; the ids of its jobs by case.
+
+    With `logs`, version 6 records its runs in agenda_logs.
+    """
     if shutil.which("npm") is None:
         if os.environ.get("CI"):
             pytest.fail("no npm: Agenda cannot run")
@@ -39,8 +42,8 @@ def run_agenda() -> Callable[[str, str], Ids]:
             pytest.skip(f"Agenda cannot be installed: {done.stderr[-300:]}")
         assert done.returncode == 0, done.stderr
 
-    def run(version: str, uri: str) -> Ids:
-        command = ["node", str(HERE / "agenda.mjs"), version, uri]
+    def run(version: str, uri: str, *, logs: bool = False) -> Ids:
+        command = ["node", str(HERE / "agenda.mjs"), version, uri, *(["logs"] if logs else [])]
         done = _finish(command)
         assert done.returncode == 0, done.stderr
         ids: Ids = json.loads(done.stdout)

@@ -25,6 +25,15 @@ status = [
 jobId = "_id"
 type = "kind"
 """
+LOG = """\
+[attempts]
+in = "log"
+[attempts.log]
+collection = "events"
+time = "at"
+status = [{ is = "succeeded", when = { e = "ok" } }, { is = "failed", when = { e = 2 } }]
+fields = { jobId = "job" }
+"""
 
 
 def load_error(folder: Path, text: str) -> str:
@@ -93,6 +102,49 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ),
         (
             'type = "kind"',
+            '[attempts]\nin = "log"',
+            'line 10: attempts: log is for in = "log", which needs it',
+        ),
+        (
+            'type = "kind"',
+            LOG.replace('"at"', '{ last = "at" }'),
+            "line 14: attempts.log.time: must be a text",
+        ),
+        (
+            'type = "kind"',
+            LOG.replace("is =", "as ="),
+            "line 15: attempts.log.status.0.as: unknown",
+        ),
+        ('type = "kind"', LOG.replace('"failed"', '"dlq"'), "line 15: attempts.log.status.1.is: "),
+        ('type = "kind"', LOG.replace('"ok"', '"$now"'), "line 15: attempts.log.status: must not"),
+        (
+            'type = "kind"',
+            LOG.replace("succeeded", "expired"),
+            "line 15: attempts.log.status: needs",
+        ),
+        (
+            'type = "kind"',
+            LOG.replace(", when = { e = 2 }", ""),
+            "line 15: attempts.log.status.1: needs when",
+        ),
+        (
+            'type = "kind"',
+            LOG.replace("jobId", "workerId"),
+            "line 16: attempts.log.fields: needs job",
+        ),
+        (
+            'type = "kind"',
+            LOG.replace('"job"', '{ json = "job" }'),
+            "line 16: attempts.log.fields.jobId: must be a path",
+        ),
+        ('type = "kind"', LOG.replace("time", "at"), "line 14: attempts.log.at: unknown; allowed"),
+        (
+            'type = "kind"',
+            '[attempts]\nin = "collection"\nfields.jobId = { length = "a" }',
+            "line 12: attempts.fields.jobId: must be a path, for attempts are found by it",
+        ),
+        (
+            'type = "kind"',
             '[readings]\nat = "rfc"',
             "line 11: readings.at: 'rfc' is not one of iso, seconds, milliseconds, microseconds",
         ),
@@ -113,6 +165,22 @@ def test_a_profile_changes_the_one_that_it_extends(tmp_path: Path) -> None:
     assert mine["fields"]["type"] == "t"
     assert mine["fields"]["jobId"] == "_id"
     assert mine["status"] == load_profile("agenda").content["status"]
+
+
+def test_attempts_in_another_place_keep_no_path_of_the_extended_profile(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    attempts = '[attempts]\nin = "collection"\nfields.jobId = "job"\nstatus.path = "s"'
+    path.write_text(f'extends = "payload"\n{attempts}')
+    assert load_profile(str(path)).content["attempts"] == {
+        "in": "collection",
+        "fields": {"jobId": "job"},
+        "status": {"path": "s"},
+    }
+    path.write_text('extends = "agenda-logs"\n[attempts.log]\ncollection = "my_logs"')
+    mine = load_profile(str(path))
+    assert mine.attempts_collection == "my_logs"
+    log = load_profile("agenda-logs").content["attempts"]["log"]
+    assert mine.content["attempts"]["log"] == log | {"collection": "my_logs"}
 
 
 def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,155 @@
+"""Reads attempts from a log of events: one when a run starts, one when it succeeds or fails.
+
+An event that ends a run belongs to the event before it, if that one started a run of the same job
+and has the same values at the paths that the profile names.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmon.domain import FINAL_ATTEMPT_STATUSES, AttemptStatus, JobStatus
+from jobmon.store.bson_json import to_utc
+from jobmon.store.mapping import Document, FieldMapping, Keys
+
+# Its indexes, with the newest events first.
+EVENT: Keys = [("jobId", 1), ("finishedAt", -1)]
+EVENT_TIME: Keys = [("finishedAt", -1)]
+DURATION = "_duration"
+_LONGEST_MS = 100 * 365 * 86_400_000  # what is longer is no duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventLog:
+    """How the events of a log belong together.
+
+    `same`: the paths whose values the events of one run share. The mapping of the log has a run's
+    duration as `DURATION`, each `duration_unit` milliseconds long, and the time of an event as
+    `finishedAt`.
+    """
+
+    same: tuple[str, ...]
+    duration_unit: float = 1
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """A name for each path in `same`."""
+        return {f"_same{number}": path for number, path in enumerate(self.same)}
+
+    @property
+    def start_expression(self) -> Document:
+        """When the run of an event that ends it started, if that event holds it; else null."""
+        time, duration = "$finishedAt", f"${DURATION}"
+        is_known = [
+            {"$eq": [{"$type": time}, "date"]},
+            {"$isNumber": duration},
+            {"$gte": [duration, 0]},
+            {"$lte": [duration, _LONGEST_MS / self.duration_unit]},
+        ]
+        milliseconds = {"$toLong": {"$multiply": [duration, self.duration_unit]}}
+        by_duration = {"$cond": [{"$and": is_known}, {"$subtract": [time, milliseconds]}, None]}
+        return {"$ifNull": ["$startedAt", by_duration]}
+
+    def look_up_start(self, log: str, mapping: FieldMapping, name: str) -> list[Document]:
+        """Stages that add the event that started the run, under `name`; in the documents' names.
+
+        One event of the log is read for each, by the index (jobId, -finishedAt).
+        """
+        job, time = mapping.paths["jobId"], mapping.paths["finishedAt"]
+        paths = {f"same{number}": path for number, path in enumerate(self.same)}
+        values = {"job": job, "time": time, "id": "_id"} | paths
+        conditions = [
+            {"$eq": [f"${job}", "$$job"]},
+            {"$lte": [f"${time}", "$$time"]},
+            {"$ne": ["$_id", "$$id"]},
+            *({"$eq": [_or_null(path), f"$${variable}"]} for variable, path in paths.items()),
+        ]
+        pipeline = [
+            {"$match": {"$and": [{"$expr": {"$and": conditions}}, mapping.where]}},
+            {"$sort": {time: -1}},
+            {"$limit": 1},
+            {"$match": mapping.translate_query({"status": AttemptStatus.RUNNING.value})},
+        ]
+        variables = {variable: _or_null(path) for variable, path in values.items()}
+        lookup = {"from": log, "let": variables, "pipeline": pipeline, "as": name}
+        return [{"$lookup": lookup}, {"$set": {name: {"$first": f"${name}"}}}]
+
+    def pair(self, events: Sequence[Document], job: Document) -> list[Document]:
+        """The attempts of a job from its events, which are in any order.
+
+        A run without an end is running if it is the newest one of a leased job; else it is expired:
+        its worker crashed, or its end was not logged.
+        """
+        ordered = sorted(events, key=_sort_key)
+        attempts = self._pair_in_order(ordered)
+        newest = ordered[-1] if ordered else {}
+        for attempt in attempts:
+            is_over = attempt["status"] != AttemptStatus.RUNNING
+            is_newest = attempt.get("_id") == newest.get("_id")
+            if not is_over and not (is_newest and job.get("status") == JobStatus.LEASED):
+                attempt["status"] = AttemptStatus.EXPIRED.value
+        attempts += _list_unlogged(job, newest.get("finishedAt"))
+        for attempt in attempts:
+            attempt.pop("_id", None)
+        return attempts
+
+    def _pair_in_order(self, events: list[Document]) -> list[Document]:
+        before: dict[str, Document] = {}
+        attempts: list[Document] = []
+        for event in events:
+            run = repr([event.get(name) for name in self.paths])
+            if event.get("status") == AttemptStatus.RUNNING:
+                attempt = _keep(event, "attemptNumber", "workerId", "eligibleAt", "startedAt")
+                attempt.setdefault("startedAt", event.get("finishedAt"))
+                before[run] = attempt
+                attempts.append(attempt)
+            elif event.get("status") in FINAL_ATTEMPT_STATUSES:
+                started = before.pop(run, None)
+                attempt = {} if started is None else started
+                if started is None:
+                    attempts.append(attempt)
+                attempt |= _keep(event, "attemptNumber", "workerId", "eligibleAt", "error")
+                attempt["finishedAt"] = event.get("finishedAt")
+                if (start := self._find_start(event)) is not None:
+                    attempt["startedAt"] = start
+        return attempts
+
+    def _find_start(self, event: Document) -> Any:
+        """`start_expression` for an event that was read."""
+        time, duration = event.get("finishedAt"), event.get(DURATION)
+        if (started := event.get("startedAt")) is not None:
+            return started
+        if isinstance(duration, bool) or not isinstance(duration, int | float):
+            return None
+        milliseconds = duration * self.duration_unit
+        if not isinstance(time, datetime) or not 0 <= milliseconds <= _LONGEST_MS:
+            return None
+        return time - timedelta(milliseconds=int(milliseconds))
+
+
+def _keep(event: Document, *names: str) -> Document:
+    kept = {name: event[name] for name in names if event.get(name) is not None}
+    return {"_id": event.get("_id"), "status": event["status"]} | kept
+
+
+def _list_unlogged(job: Document, logged_until: Any) -> list[Document]:
+    """The last attempt that the job itself holds, if it started after every event."""
+    last: list[Document] = job.get("attempts") or []
+    return [
+        attempt
+        for attempt in last[-1:]
+        if isinstance(logged_until, datetime)
+        and isinstance(started := attempt.get("startedAt"), datetime)
+        and to_utc(started) > to_utc(logged_until)
+    ]
+
+
+def _sort_key(event: Document) -> tuple[float, str]:
+    """The time, then the _id; MongoDB sorts most other values before dates."""
+    time = event.get("finishedAt")
+    return to_utc(time).timestamp() if isinstance(time, datetime) else 0.0, str(event.get("_id"))
+
+
+def _or_null(path: str) -> Document:
+    return {"$ifNull": [f"${path}", None]}

@@ -1,0 +1,303 @@
+"""Attempts from a log of events: catches a run that is lost, counted twice or paired wrongly, a
+duration that is wrong, a query without an index, an odd event that breaks an answer."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup.activity import count_activity
+from jobmon.rollup.buckets import MINUTE, Tally, floor
+from jobmon.rollup.histogram import bucket
+from jobmon.setup.check import check_deployment
+from jobmon.store.bson_json import to_iso
+from jobmon.store.connection import Connection
+from jobmon.store.jobs import JobStore
+
+from ..conftest import NOW
+from ..dashboard.conftest import signed_in
+from ..store.test_queries import profiled
+from ..support.commands import database_uri
+from ..support.waiting import eventually
+from ..support.watched_queue import Answer, Documents, WatchedQueue, init, temporary_database
+from .test_samples import load_sample
+
+Ids = dict[str, str]
+WINDOW = (NOW, NOW + MINUTE, MINUTE)
+AGENDA: Answer = {
+    "profile": "agenda-logs",
+    "jobs_collection": "agendaJobs",
+    "attempts_collection": "agenda_logs",
+}
+# Rules, dates and durations in seconds, a run's id, errors as objects; the type is in the job only.
+SHOP = """\
+collection = "work"
+status = { path = "state" }
+
+[readings]
+at = "seconds"
+took = "seconds"
+due = "iso"
+
+[fields]
+jobId = "key"
+type = "kind"
+createdAt = "created"
+
+[attempts]
+in = "log"
+
+[attempts.log]
+collection = "work_log"
+time = "at"
+same = ["run"]
+duration = "took"
+status = [
+  { is = "running", when = { what = "begin" } },
+  { is = "succeeded", when = { what = "end", ok = true } },
+  { is = "failed", when = { what = "end" } },
+]
+
+[attempts.log.fields]
+jobId = "of.job"
+attemptNumber = "number"
+workerId = { first_of = ["host", "by"] }
+error = { object = { code = "kind", message = "text" } }
+"""
+
+
+@pytest.fixture
+def shop(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+) -> Iterator[WatchedQueue]:
+    path = tmp_path / "shop.toml"
+    path.write_text(SHOP)
+    with temporary_database(mongo) as database:
+        database.work.insert_many(
+            {"key": key, "kind": f"kind {key}", "state": "queued", "created": NOW} for key in "ab"
+        )
+        begin(database, "a", 1, host="h-1", number=1)
+        end(database, "a", 1, ok=True)
+        begin(database, "b", 2, by="h-2", number=1)
+        end(database, "b", 2, ok=False, kind="E1", text="no", took=1.5)
+        begin(database, "b", 5, by="h-2", number=2)
+        end(database, "gone", 9, ok=True)  # its job was deleted, its beginning is not logged
+        database.work_log.insert_many(
+            [
+                {"of": {"job": "a"}, "what": "progress", "at": seconds(1)},
+                {"of": {"job": "a"}, "what": "end", "at": "odd", "ok": True, "run": "odd"},
+                {"of": 7, "what": ["end"], "took": float("inf")},
+            ]
+        )
+        init(database_uri(mongod, database), PROFILE=str(path))
+        watching = WatchedQueue(
+            mongod,
+            database,
+            profile=str(path),
+            jobs_collection="work",
+            attempts_collection="work_log",
+        )
+        yield watching
+        watching.close()
+
+
+def seconds(after: float) -> float:
+    return NOW.timestamp() + after
+
+
+def begin(database: Documents, job: str, at_s: float, **more: Any) -> None:
+    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "begin", "at": seconds(at_s)}
+    database.work_log.insert_one(event | more)
+
+
+def end(database: Documents, job: str, at_s: float, **more: Any) -> None:
+    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "end", "at": seconds(at_s + 2)}
+    database.work_log.insert_one(event | more)
+
+
+def test_attempts_of_a_job_are_read_from_its_events(shop: WatchedQueue) -> None:
+    job = shop.get("/jobs/b")
+    assert job["attemptCount"] == 2
+    first, second = job["attempts"]
+    assert first == {
+        "attemptNumber": 1,
+        "status": "failed",
+        "workerId": "h-2",
+        "eligibleAt": None,
+        "startedAt": to_iso(NOW + timedelta(seconds=2.5)),  # by the duration in its end
+        "finishedAt": to_iso(NOW + timedelta(seconds=4)),
+        "waitMs": None,
+        "durationMs": 1_500,
+        "error": {"code": "E1", "message": "no", "stack": None},
+    }
+    assert (second["attemptNumber"], second["status"]) == (2, "expired")
+    odd, done = shop.get("/jobs/a")["attempts"]
+    assert (odd["status"], odd["finishedAt"]) == ("succeeded", "odd")
+    assert (done["attemptNumber"], done["workerId"], done["durationMs"]) == (1, "h-1", 2_000)
+
+
+def test_runs_are_counted_from_the_events_that_end_them(shop: WatchedQueue) -> None:
+    counted = count_activity(shop.connection, *WINDOW)[NOW]
+    waited, ran = {bucket(1_000): 1}, {bucket(2_000): 1}  # a first run waits for its job's age
+    assert counted == {
+        "kind a": Tally(enqueued=1, outcomes={"succeeded": 1}, wait=waited, run=ran),
+        "kind b": Tally(
+            enqueued=1, outcomes={"failed": 1}, wait={bucket(2_500): 1}, run={bucket(1_500): 1}
+        ),
+        "null": Tally(outcomes={"succeeded": 1}),
+    }
+
+
+def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
+    with profiled(shop.database) as entries:
+        shop.get("/jobs/b")
+        count_activity(shop.connection, *WINDOW)
+    on_log = [entry for entry in entries if entry["ns"].endswith(".work_log")]
+    found = [entry for entry in on_log if "planSummary" in entry]  # else it explains
+    assert len(found) >= 3
+    for entry in found:
+        assert "COLLSCAN" not in entry["planSummary"], entry
+        assert entry["docsExamined"] <= 20, entry
+    levels = {finding.check: finding.level for finding in check_deployment(shop.settings)}
+    assert levels["indexes"] == "ok"
+    assert levels["fields"] == "warning"  # for the odd events
+
+
+def test_when_a_run_was_due_may_be_in_the_event_that_starts_it(
+    shop: WatchedQueue, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.toml").write_text(SHOP + 'eligibleAt = "due"\ntype = "name"\n')
+    due = to_iso(NOW - timedelta(seconds=3))
+    shop.database.work_log.update_many({"what": "begin"}, {"$set": {"due": due}})
+    shop.database.work_log.update_many({"what": "end"}, {"$set": {"name": "mail"}})
+    again = Connection(shop.settings)
+    tally = count_activity(again, *WINDOW)[NOW]["mail"]
+    assert tally.outcomes == {"succeeded": 2, "failed": 1}
+    assert tally.wait == {bucket(4_000): 1, bucket(5_500): 1}
+    assert tally.run == {bucket(1_500): 1, bucket(2_000): 1}
+    first, _ = JobStore(again).get_job("b")["attempts"]
+    assert to_iso(first["eligibleAt"]) == due
+    again.client.close()
+
+
+@pytest.fixture
+def agenda_sample(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+    with temporary_database(mongo) as database:
+        load_sample(database, "agenda-6")
+        init(database_uri(mongod, database), PROFILE="agenda-logs")
+        watching = WatchedQueue(mongod, database, **AGENDA)
+        yield watching
+        watching.close()
+
+
+def test_log_of_the_sample_is_counted_exactly(agenda_sample: WatchedQueue) -> None:
+    """Its jobs are of another run of the program: they are not in the collection of the jobs."""
+    event = agenda_sample.database.agenda_logs.find_one({"event": "success"})
+    at = floor(event["timestamp"].replace(tzinfo=UTC), MINUTE)
+    (counted,) = count_activity(agenda_sample.connection, at, at + MINUTE, MINUTE).values()
+    succeeded = Tally(outcomes={"succeeded": 1}, run={bucket(47): 1})
+    assert counted.pop("every second") == succeeded
+    assert list(counted.values()) == [Tally(outcomes={"failed": 1})]
+
+
+def test_job_without_events_shows_its_own_last_run(agenda_sample: WatchedQueue) -> None:
+    (job,) = agenda_sample.get("/admin/jobs/queue", type="bad email")["data"]
+    (attempt,) = agenda_sample.get(f"/jobs/{job['jobId']}")["attempts"]
+    assert (attempt["status"], attempt["attemptNumber"]) == ("failed", None)
+    assert attempt["durationMs"] == 14
+
+
+@pytest.fixture(scope="module")
+def agenda(
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    run_agenda: Callable[..., Ids],
+) -> Iterator[tuple[WatchedQueue, Ids]]:
+    """The service over what Agenda wrote; a collector ran at the same time, and is running."""
+    with temporary_database(mongo) as database:
+        watching = WatchedQueue(mongod, database, **AGENDA)
+        init(database_uri(mongod, database), "--create", PROFILE="agenda-logs")
+        with watching.running_collector():
+            ids = run_agenda("6", database_uri(mongod, database), logs=True)
+            yield watching, ids
+        watching.close()
+
+
+def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids]) -> None:
+    """More than its jobs show: also earlier runs, and those of jobs that it has removed."""
+    queue, _ = agenda
+    logged = {
+        (event["jobName"], event["event"]): event["count"]
+        for event in queue.database.agenda_logs.aggregate(
+            [
+                {"$match": {"event": {"$in": ["success", "fail"]}}},
+                {
+                    "$group": {
+                        "_id": {"jobName": "$jobName", "event": "$event"},
+                        "count": {"$sum": 1},
+                    }
+                },
+                {"$replaceWith": {"$mergeObjects": ["$_id", {"count": "$count"}]}},
+            ]
+        )
+    }
+    assert logged["ticks", "success"] >= 4
+    assert logged["is removed", "success"] == 1
+    ended = {
+        name: sum(n for (_, each), n in logged.items() if each == name)
+        for name in ("success", "fail")
+    }
+    eventually(lambda: queue.activity()["succeeded"] == ended["success"])
+    eventually(lambda: queue.activity()["failed"] == ended["fail"])
+    for row in queue.get("/admin/jobs/types")["data"]:
+        assert row["succeeded"] == logged.get((row["type"], "success"), 0), row["type"]
+        assert row["failed"] == logged.get((row["type"], "fail"), 0), row["type"]
+        assert (row["runMs"]["p50"] is None) == (row["succeeded"] + row["failed"] == 0)
+
+
+def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids]) -> None:
+    queue, ids = agenda
+    outcomes = {"start": "running", "success": "succeeded", "fail": "failed"}
+    for case, job_id in ids.items():
+        # The program deleted one, and was stopped before it logged the start of the other.
+        if case in ("ticks", "interrupted"):
+            continue
+        events = list(queue.database.agenda_logs.find({"jobId": job_id}).sort("_id", 1))
+        starts = [event for event in events if event["event"] == "start"]
+        ends = [event for event in events if event["event"] in ("success", "fail")]
+        job = queue.get(f"/jobs/{job_id}")
+        attempts = job["attempts"]
+        assert [each["attemptNumber"] for each in attempts] == list(range(1, len(starts) + 1)), case
+        assert job["attemptCount"] == len(starts)
+        is_over = [outcomes[event["event"]] for event in ends]
+        is_left = ["running"] * (len(starts) - len(ends))
+        assert [each["status"] for each in attempts] == is_over + is_left, case
+        for attempt, start in zip(attempts, starts, strict=True):
+            assert attempt["workerId"] == start["agendaName"]
+            lag_ms = datetime.fromisoformat(attempt["startedAt"]) - start["timestamp"].replace(
+                tzinfo=UTC
+            )
+            assert abs(lag_ms / timedelta(milliseconds=1)) < 1_000
+        for attempt, end_event in zip(attempts, ends, strict=False):
+            assert attempt["finishedAt"] == to_iso(end_event["timestamp"])
+            assert (attempt["error"] or {}).get("message") == end_event.get("error")
+            assert attempt["durationMs"] >= 0
+    dead = signed_in(queue.api).page(f"/dashboard/jobs/{ids['is dead']}")
+    assert "Attempt 1 failed on worker-1" in dead.text.replace("\n", "")
+    assert "Attempt 2 failed on worker-1" in dead.text.replace("\n", "")
+
+
+def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQueue, Ids]) -> None:
+    queue, _ = agenda
+    findings = list(check_deployment(replace(queue.settings, profile="agenda")))
+    (found,) = (finding for finding in findings if "agenda_logs records" in finding.message)
+    assert (found.level, found.check) == ("warning", "profile")
+    assert "JOBMON_PROFILE=agenda-logs" in str(found.remedy)
+    assert not [
+        finding for finding in check_deployment(queue.settings) if "records" in finding.message
+    ]

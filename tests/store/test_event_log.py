@@ -1,0 +1,128 @@
+"""Catches a run of a log that is shown twice, with another run's end, or as running for ever."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.store.attempts import number_attempts
+from jobmon.store.event_log import EventLog
+
+from ..conftest import NOW
+
+LOG = EventLog(same=("worker",))
+Attempt = dict[str, Any]
+
+
+def event(at_s: float, status: str, **more: Any) -> Attempt:
+    at = NOW + timedelta(seconds=at_s)
+    return {"_id": f"{at_s:09.3f}", "finishedAt": at, "status": status, "_same0": "w-1"} | more
+
+
+def describe(attempts: list[Attempt]) -> list[tuple[Any, ...]]:
+    """Status, start and end of each attempt, in seconds."""
+
+    def seconds(value: Any) -> Any:
+        return (value - NOW).total_seconds() if hasattr(value, "year") else value
+
+    return [
+        (each["status"], seconds(each.get("startedAt")), seconds(each.get("finishedAt")))
+        for each in attempts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "attempts"),
+    [
+        ([], []),
+        ([event(1, "running"), event(3, "succeeded")], [("succeeded", 1, 3)]),
+        (
+            [event(1, "running"), event(2, "failed"), event(3, "running"), event(4, "succeeded")],
+            [("failed", 1, 2), ("succeeded", 3, 4)],
+        ),
+        ([event(1, "running")], [("running", 1, None)]),
+        ([event(1, "running"), event(9, "running")], [("expired", 1, None), ("running", 9, None)]),
+        ([event(1, "running"), event(2, "expired")], [("expired", 1, 2)]),
+        # The lock of w-1 expired; w-2 ran the job, and then w-1 ended after all.
+        (
+            [
+                event(1, "running"),
+                event(5, "running", _same0="w-2"),
+                event(6, "succeeded", _same0="w-2"),
+                event(8, "failed"),
+            ],
+            [("failed", 1, 8), ("succeeded", 5, 6)],
+        ),
+        # Two ends of one run are two outcomes, as the log counts them.
+        (
+            [event(1, "running"), event(5, "failed"), event(6, "succeeded")],
+            [("failed", 1, 5), ("succeeded", None, 6)],
+        ),
+        ([event(6, "succeeded", _duration=2_500)], [("succeeded", 3.5, 6)]),
+        ([event(6, "failed", startedAt=NOW)], [("failed", 0, 6)]),
+        (
+            [event(1, "running", _same0=None), event(2, "succeeded", _same0=None)],
+            [("succeeded", 1, 2)],
+        ),
+    ],
+)
+def test_events_are_paired_to_attempts(events: list[Attempt], attempts: list[Any]) -> None:
+    assert describe(LOG.pair(events, {"status": "leased"})) == attempts
+    assert describe(LOG.pair(events[::-1], {"status": "leased"})) == attempts
+
+
+def test_run_without_end_of_a_job_that_is_not_leased_is_expired() -> None:
+    (attempt,) = LOG.pair([event(1, "running")], {"status": "queued"})
+    assert attempt["status"] == "expired"
+
+
+@pytest.mark.parametrize("status", [None, "ignored", 7, ["failed"]], ids=str)
+def test_odd_event_hides_no_other(status: Any) -> None:
+    odd: Attempt = {"_id": 7, "status": status, "finishedAt": NOW}
+    events = [event(1, "running"), odd, event(3, "succeeded")]
+    assert describe(LOG.pair(events, {})) == [("succeeded", 1, 3)]
+
+
+@pytest.mark.parametrize("time", [None, "yesterday", 7, [NOW]], ids=str)
+def test_event_without_a_time_is_shown_without_it(time: Any) -> None:
+    odd = event(0, "failed", finishedAt=time, _duration=5, _same0="w-2")
+    attempts = LOG.pair([event(1, "running"), odd, event(3, "succeeded")], {})
+    assert describe(attempts) == [("failed", None, time), ("succeeded", 1, 3)]
+
+
+@pytest.mark.parametrize("duration", [-1, 1e300, float("nan"), "7", True, None], ids=str)
+def test_odd_duration_gives_no_start(duration: Any) -> None:
+    attempts = LOG.pair([event(6, "succeeded", _duration=duration)], {})
+    assert describe(attempts) == [("succeeded", None, 6)]
+
+
+def test_duration_has_its_unit() -> None:
+    log = EventLog(same=(), duration_unit=1_000)
+    assert describe(log.pair([event(6, "failed", _duration=1.5)], {})) == [("failed", 4.5, 6)]
+
+
+def test_run_that_is_not_logged_is_the_one_of_the_job() -> None:
+    last = {"status": "running", "startedAt": NOW + timedelta(seconds=9), "workerId": "w-1"}
+    job = {"status": "leased", "attempts": [last], "attemptCount": 3}
+    attempts = LOG.pair([event(1, "running"), event(2, "failed")], job)
+    assert describe(attempts) == [("failed", 1, 2), ("running", 9, None)]
+    numbered = number_attempts(attempts, job, is_complete=True)
+    assert [each["attemptNumber"] for each in numbered] == [2, 3]
+    logged = LOG.pair([event(9, "running")], job)
+    assert describe(logged) == [("running", 9, None)]
+
+
+@pytest.mark.parametrize(
+    ("count", "is_complete", "numbers"),
+    [(0, True, [1, 2]), (1, True, [1, 2]), (7, True, [6, 7]), (7, False, [6, 7])],
+)
+def test_numbers_end_at_the_number_that_the_job_counts(
+    count: int, is_complete: bool, numbers: list[int]
+) -> None:
+    job = {"attemptCount": count}
+    numbered = number_attempts([{}, {}], job, is_complete=is_complete)
+    assert [each["attemptNumber"] for each in numbered] == numbers
+
+
+def test_numbers_are_unknown_if_older_attempts_were_not_read() -> None:
+    assert number_attempts([{}, {}], {"attemptCount": 1}, is_complete=False) == [{}, {}]
