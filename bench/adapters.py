@@ -1,0 +1,383 @@
+"""What each shipped profile costs at N jobs, compared with jobmon's own format in the same run.
+
+    .venv/bin/python bench/adapters.py --jobs 50000
+
+For each profile: copies the documents of its sample to N jobs (96% succeeded, 30 days), creates the
+indexes of `jobmon init`, and times every answer in one process without HTTP. Prints tables of times
+with ratios, and of the documents and index keys that the database read for one answer.
+"""
+
+import argparse
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bson import ObjectId, json_util
+from flask.testing import FlaskClient
+from pymongo import MongoClient
+from scale import SECRET, STATUSES, STOPS_WITHIN_S, fill, read_cpu_s, time_p50
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup.documents import PROGRESS, rollup_database
+from jobmon.rollup.reader import RollupReader
+from jobmon.settings import Settings
+from jobmon.setup.init import InitOptions, run_init
+from jobmon.store.connection import Connection
+from jobmon.store.live_stats import LiveStats
+from jobmon.web.auth import issue_token
+
+Document = dict[str, Any]
+SAMPLES = Path(__file__).parents[1] / "tests" / "adapters" / "samples"
+# The profile, and its sample and collection there; jobmon's own jobs are made by bench/scale.py.
+CASES = {
+    "jobmon": None,
+    "agenda": ("agenda-6", "agendaJobs"),
+    "pulse": ("pulse", "pulseJobs"),
+    "celery": ("celery-mongodb", "celery_taskmeta"),
+    "payload": ("payload", "payload-jobs"),
+    "mongodb-queue": ("mongodb-queue", "mail"),
+    "mongo-message-queue": ("mongo-message-queue", "_queue"),
+    "mongoosejs-task": ("mongoosejs-task", "tasks"),
+    "hangfire": ("hangfire-mongo", "hangfire.jobGraph"),
+}
+BATCH = 10_000
+CHANGES, CHANGES_A_SECOND = 4_000, 500
+LONGEST_S = 180
+FINAL = ("succeeded", "dlq", "cancelled")
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A document of a sample, its status as jobmon shows it, and when it was created."""
+
+    document: Document
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A time in ms, and the documents and index keys that were read; None: not measured."""
+
+    ms: float
+    documents: int | None = None
+    keys: int | None = None
+
+
+def shift(value: Any, by: timedelta) -> Any:
+    """A value with every date in it moved, also those in texts."""
+    match value:
+        case dict():
+            return {name: shift(inner, by) for name, inner in value.items()}
+        case list():
+            return [shift(inner, by) for inner in value]
+        case datetime():
+            return value + by
+        case str() if _ISO.fullmatch(value):
+            moved = (datetime.fromisoformat(value) + by).isoformat(timespec="milliseconds")
+            return moved.replace("+00:00", "Z")
+        case _:
+            return value
+
+
+def make_copy(
+    template: Template, number: int, created_at: datetime, sampled_at: datetime
+) -> Document:
+    """A job like the template. The dates of a job that has ended move to its creation.
+
+    Those of other jobs move to now, so that a lease that has not expired is still valid.
+    """
+    base, target = template.created_at, created_at
+    if template.status not in FINAL:
+        base, target = sampled_at, datetime.now(UTC)
+    document = shift(template.document, target - base)
+    if isinstance(document["_id"], ObjectId):
+        second = int(created_at.timestamp()).to_bytes(4, "big")
+        document["_id"] = ObjectId(second + number.to_bytes(8, "big"))
+    else:
+        document["_id"] = str(uuid.uuid4())
+    return document
+
+
+def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
+    """The jobs of a sample; it is stored for a moment, because the profile shows the statuses."""
+    content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
+    documents = content["collections"][
+        "mail" if sample == "mongodb-queue" else settings.jobs_collection
+    ]["documents"]
+    with MongoClient[Document](uri, tz_aware=True) as client:
+        collection = client.get_default_database()[settings.jobs_collection]
+        collection.insert_many(documents)
+        connection = Connection(settings, client)
+        statuses = {
+            job["_id"]: job["status"] for job in connection.jobs.find({}, ("status", "_id"))
+        }
+        stored = list(collection.find())
+        collection.drop()
+    return [
+        Template(document, statuses[document["_id"]], find_creation(document))
+        for document in stored
+        if document["_id"] in statuses
+    ]
+
+
+def find_creation(document: Document) -> datetime:
+    if isinstance(document["_id"], ObjectId):
+        created_at: datetime = document["_id"].generation_time
+        return created_at
+    return max(list_dates(document), default=datetime.now(UTC))
+
+
+def list_dates(value: Any) -> Iterator[datetime]:
+    if isinstance(value, datetime):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from list_dates(inner)
+
+
+def fill_part(uri: str, name: str, templates: list[Template], start: int, count: int) -> None:
+    """Insert the jobs from number `start` on, a batch of them."""
+    pick = random.Random(start)  # noqa: S311
+    by_status: dict[str, list[Template]] = {}
+    for template in templates:
+        by_status.setdefault(template.status, []).append(template)
+    # A program that deletes what succeeded has dead jobs instead.
+    usual = next(status for status in FINAL if status in by_status)
+    first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
+    sampled_at = max(template.created_at for template in templates)
+    numbers = range(start, min(start + BATCH, count))
+    documents = [
+        make_copy(
+            pick.choice(by_status.get(pick.choice(STATUSES), by_status[usual])),
+            number,
+            first + step * number,
+            sampled_at,
+        )
+        for number in numbers
+    ]
+    with MongoClient[Document](uri) as client:
+        client.get_default_database()[name].insert_many(documents, ordered=False)
+
+
+def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
+    """Give jobs the content of each other, at a steady rate."""
+    with MongoClient[Document](uri) as client:
+        collection = client.get_default_database()[name]
+        documents = list(collection.find({"_id": {"$in": ids}}))
+        random.Random(1).shuffle(documents)  # noqa: S311
+        started = time.monotonic()
+        for number in range(CHANGES):
+            content = dict(documents[number % len(documents)])
+            content["_id"] = ids[number % len(ids)]
+            content.pop("jobId", None)
+            collection.update_one({"_id": content.pop("_id")}, {"$set": content})
+            time.sleep(max(0.0, started + number / CHANGES_A_SECOND - time.monotonic()))
+
+
+@contextmanager
+def collecting(settings: Settings) -> Iterator[int]:
+    """Run a collector; yields its process id."""
+    environment = dict(os.environ) | {
+        "JOBMON_MONGO_URI": settings.mongo_uri,
+        "JOBMON_PROFILE": settings.profile,
+        "JOBMON_JOBS_COLLECTION": settings.jobs_collection,
+        "JOBMON_ROLLUP_DB": settings.rollup_db,
+    }
+    command = [sys.executable, "-m", "jobmon.cli", "collector"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOPS_WITHIN_S)
+        finally:
+            process.kill()
+
+
+def measure_answer(client: FlaskClient, database: Any, path: str, token: str) -> Cost:
+    """The median time of an answer, and what the database reads for one."""
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def answer() -> None:
+        got = client.get(path, headers=headers)
+        if got.status_code != 200:
+            raise RuntimeError(f"{path}: {got.text}")
+
+    took_ms = time_p50(answer, 1)
+    time.sleep(2.1)  # a shared count would be reused
+    database.command("profile", 2)
+    answer()
+    database.command("profile", 0)
+    operations = list(database.system.profile.find({"appName": "jobmon"}))
+    database.system.profile.drop()
+    return Cost(
+        took_ms,
+        sum(operation.get("docsExamined", 0) for operation in operations),
+        sum(operation.get("keysExamined", 0) for operation in operations),
+    )
+
+
+def measure(server: Mongod, profile: str, count: int) -> dict[str, Cost]:
+    """The costs with `count` jobs of a profile, by name; the database is dropped afterwards."""
+    uri = server.uri.replace("/?", f"/{profile}?")
+    settings = Settings(
+        mongo_uri=uri,
+        profile=profile,
+        jwt_secret_key=SECRET,
+        query_timeout_ms=120_000,
+        stats_ttl_ms=0,
+        rollup_db=f"{profile}_rollups",
+        log_level="ERROR",
+    )
+    case = CASES[profile]
+    if case is None:
+        fill(uri, count)
+    else:
+        settings = replace(settings, jobs_collection=case[1])
+        templates = read_templates(uri, settings, case[0])
+        starts = range(0, count, BATCH)
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            for part in [
+                pool.submit(fill_part, uri, case[1], templates, start, count) for start in starts
+            ]:
+                part.result()
+    for finding in run_init(settings, InitOptions()):
+        if finding.level != "ok":
+            print(f"  {finding.message}", flush=True)
+    connection = Connection(settings)
+    try:
+        return measure_filled(server, settings, connection)
+    finally:
+        for name in (profile, settings.rollup_db):
+            connection.client.drop_database(name)
+        connection.close()
+
+
+def measure_filled(server: Mongod, settings: Settings, connection: Connection) -> dict[str, Cost]:
+    live = LiveStats(connection)
+    stats = live.count()
+    started = time.perf_counter()
+    stats = live.count()
+    costs = {"stats, live": Cost((time.perf_counter() - started) * 1_000)}
+    counts = {status: n for status, n in (stats.status_counts() or {}).items() if n}
+    print(f"  {counts}, types: {len(stats.type_counts() or {})}", flush=True)
+    app = create_app(settings)
+    client, database = app.test_client(), connection.client[connection.database.name]
+    with app.app_context():
+        token = issue_token("root", "admin", timedelta(hours=9))
+    collection = database[settings.jobs_collection]
+    ids = [job["_id"] for job in collection.find({}, {"_id": 1}).sort("_id", -1).limit(1_000)]
+    quiet = measure_changes(server, settings, ids, None)
+    started = time.monotonic()
+    with collecting(settings) as collector:
+        reader = RollupReader(connection)
+        while reader.stats() is None:
+            time.sleep(0.05)
+            if time.monotonic() - started > LONGEST_S:
+                raise RuntimeError("no first count")
+        costs["first count"] = Cost((time.monotonic() - started) * 1_000)
+        await_history(connection)
+        costs["first count with 30 days of history"] = Cost((time.monotonic() - started) * 1_000)
+        busy = measure_changes(server, settings, ids, collector)
+        for name, before, since in zip(("database", "collector"), (quiet[0], 0), busy, strict=True):
+            costs[f"CPU of the {name} for 1,000 changes"] = Cost(
+                (since - before) * 1_000 / CHANGES * 1_000
+            )
+        kind = max(stats.type_counts() or {"": {}}, key=len)
+        listed = client.get("/admin/jobs/queue", headers={"Authorization": f"Bearer {token}"}).json[
+            "data"
+        ]
+        paths = {
+            "stats": "/admin/jobs/stats",
+            "first page": "/admin/jobs/queue",
+            "a job": f"/jobs/{listed[0]['jobId']}",
+            "by type": f"/admin/jobs/queue?type={kind}",
+        } | {f"by status {status}": f"/admin/jobs/queue?status={status}" for status in counts}
+        for name, path in paths.items():
+            costs[name] = measure_answer(client, database, path, token)
+    app.extensions["jobmon_connection"].close()
+    for name, cost in costs.items():
+        read = (
+            "" if cost.documents is None else f", reads {cost.documents:,} and {cost.keys:,} keys"
+        )
+        print(f"  {name}: {cost.ms:,.1f} ms{read}", flush=True)
+    return costs
+
+
+def await_history(connection: Connection) -> None:
+    """Wait until the collector has counted the past; what is too long is not waited for."""
+    state, until = rollup_database(connection).state, time.monotonic() + LONGEST_S
+    while "completeUntil" not in (state.find_one({"name": PROGRESS}) or {}):
+        if time.monotonic() > until:
+            print(f"  no history after {LONGEST_S} s", flush=True)
+            return
+        time.sleep(0.1)
+
+
+def measure_changes(
+    server: Mongod, settings: Settings, ids: list[Any], collector: int | None
+) -> tuple[float, float]:
+    """The CPU seconds of the database and of the collector while jobs change."""
+    pids = [server.pid] + ([collector] if collector else [])
+    before = [read_cpu_s(pid) for pid in pids]
+    change_jobs(settings.mongo_uri, settings.jobs_collection, ids)
+    took = [read_cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
+    return took[0], took[1] if collector else 0.0
+
+
+def print_table(results: dict[str, dict[str, Cost]], names: list[str]) -> None:
+    """A row for each profile: times, each with its ratio to jobmon's own format."""
+    print("\n| | " + " | ".join(names) + " |")
+    print("| --- |" + " --- |" * len(names))
+    for profile, costs in results.items():
+        cells = []
+        for name in names:
+            if (cost := costs.get(name)) is None:
+                cells.append("")
+                continue
+            base = results["jobmon"].get(name)
+            cells.append(
+                f"{cost.ms:,.1f} ms" + (f" ({cost.ms / base.ms:.1f})" if base and base.ms else "")
+            )
+        print(f"| {profile} | " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--profiles", nargs="+", default=list(CASES), choices=list(CASES))
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
+    results: dict[str, dict[str, Cost]] = {}
+    try:
+        with Mongod(folder, cache_gb=4) as server:
+            for profile in dict.fromkeys(["jobmon", *arguments.profiles]):
+                print(f"{profile}: {arguments.jobs:,} jobs", flush=True)
+                results[profile] = measure(server, profile, arguments.jobs)
+    finally:
+        shutil.rmtree(folder)
+    names = list(dict.fromkeys(name for costs in results.values() for name in costs))
+    print_table(results, [name for name in names if not name.startswith("by status")])
+    print_table(results, [name for name in names if name.startswith("by status")])
+    print(f"load of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
