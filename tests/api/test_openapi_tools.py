@@ -23,7 +23,8 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import NOW, Api
-from ..e2e.test_serving import Web
+from ..support.commands import database_uri
+from ..support.services import serving
 from ..support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -51,25 +52,18 @@ def served(
         for number in range(30)
     )
     rollups = f"{database.name}_rollups"
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     connection = Connection(Settings(mongo_uri=uri))
     create_indexes(connection)
     connection.client.close()
     # Without a collector long windows are a 503.
     more = {"JOBMON_ROLLUP_DB": rollups, "JOBMON_COLLECTOR": "true", "JOBMON_LOG_LEVEL": "ERROR"}
-    web = Web(uri, tmp_path_factory.mktemp("served") / "log", **more)
-    try:
-        eventually(
-            lambda: mongo[rollups][STATE].find_one(
-                {"name": PROGRESS, "completeUntil": {"$gt": NOW}}
-            )
-        )
-        eventually(web.answers)
-        yield f"http://127.0.0.1:{web.port}"
-    finally:
-        web.stop()
-        mongo.drop_database(database.name)
-        mongo.drop_database(rollups)
+    with serving(uri, tmp_path_factory.mktemp("served"), **more) as web:
+        progress = {"name": PROGRESS, "completeUntil": {"$gt": NOW}}
+        eventually(lambda: mongo[rollups][STATE].find_one(progress))
+        yield web.url
+    mongo.drop_database(database.name)
+    mongo.drop_database(rollups)
 
 
 # Schemas of single parameters cannot describe how these combine, so 422 is accepted; so are 403 and

@@ -12,7 +12,6 @@ import signal
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from zoneinfo import ZoneInfo
@@ -20,11 +19,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.sync_api import (
     Browser,
-    BrowserContext,
-    ConsoleMessage,
     Locator,
     Page,
-    Request,
     Response,
     expect,
     sync_playwright,
@@ -41,39 +37,19 @@ from jobmon.store.connection import Connection
 from jobmon.web.auth import issue_token
 
 from ..conftest import DATE, SECRET
+from ..support.browser import CHROMIUM, FLAGS, Visits, new_context, require_file, sign_in
+from ..support.commands import database_uri
+from ..support.services import ROOT, Web, serving
 from ..support.waiting import eventually
-from .test_serving import ROOT, Web
-from .test_stack import Demo
 
 Document = dict[str, Any]
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 AXE = ROOT / "jobmon/dashboard/node_modules/axe-core/axe.min.js"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-# The browser logs these statuses as errors; some pages are meant to have them.
-EXPECTED = re.compile(r"(responded with a status of|Status Error Code) (401|403|404|422|503)")
 PHONE = {"width": 360, "height": 740}
+WIDER = "document.documentElement.scrollWidth > innerWidth"
 SOON_MS = 3_000  # a change shows within 2 s; the third is for a busy machine
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}</td>"
-
-
-def require_file(thing: Path, what: str) -> None:
-    """Skip the test if the file does not exist, or fail it in CI."""
-    if not thing.exists():
-        missing = f"{thing}: {what}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +61,16 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Page:
+    return new_context(browser).new_page()
+
+
 class Stack:
     """A web service and the database that it watches."""
 
-    def __init__(self, web: Web | Demo, database: Database[Document], mongod: Mongod) -> None:
-        self.url = f"http://127.0.0.1:{web.port}"
+    def __init__(self, web: Web, database: Database[Document], mongod: Mongod) -> None:
+        self.url = web.url
         self.database = database
         self.mongod = mongod
         self.queue = JobQueue(database)
@@ -99,19 +80,14 @@ class Stack:
 def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that the tests share: each has a type of jobs of its own (`kind`)."""
     name = f"browser_{uuid.uuid4().hex}"
-    uri = mongod.uri.replace("/?", f"/{name}?")
+    uri, rollups = database_uri(mongod, name), f"{name}_rollups"
     with MongoClient[Document](uri, tz_aware=True) as client:
         create_indexes(Connection(Settings(mongo_uri=uri), client))
-        rollups = f"{name}_rollups"
         settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups, "JOBMON_WORKERS": "2"}
-        web = Web(uri, tmp_path_factory.mktemp("browser") / "log", **settings)
-        try:
-            eventually(web.answers)
+        with serving(uri, tmp_path_factory.mktemp("browser"), **settings) as web:
             yield Stack(web, client[name], mongod)
-        finally:
-            web.stop()
-            client.drop_database(name)
-            client.drop_database(rollups)
+        client.drop_database(name)
+        client.drop_database(rollups)
 
 
 @pytest.fixture(scope="module")
@@ -119,21 +95,16 @@ def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iter
     """A stack with a MongoDB server of its own, without a collector."""
     folder = tmp_path_factory.mktemp("lone")
     with Mongod(folder / "data") as own, MongoClient[Document](own.uri, tz_aware=True) as client:
-        uri = own.uri.replace("/?", "/jobmon?")
+        uri = database_uri(own, "jobmon")
         create_indexes(Connection(Settings(mongo_uri=uri), client))
         settings = {
             "JOBMON_STATS_TTL_MS": "0",
-            "JOBMON_WORKERS": "1",
             "JOBMON_THREADS": "8",
             "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "500",
             "JOBMON_QUERY_TIMEOUT_MS": "500",
         }
-        web = Web(uri, folder / "log", **settings)
-        try:
-            eventually(web.answers)
+        with serving(uri, folder, **settings) as web:
             yield Stack(web, client.jobmon, own)
-        finally:
-            web.stop()
 
 
 @pytest.fixture
@@ -160,69 +131,12 @@ def kind() -> str:
     return f"kind.{uuid.uuid4().hex[:8]}"
 
 
-class Visits:
-    """Opens pages, each in a fresh profile, and records their faults."""
-
-    def __init__(self, browser: Browser, token: str) -> None:
-        self._browser = browser
-        self._token = token
-        self._contexts: list[BrowserContext] = []
-        self.faults: list[str] = []
-        self.requests: list[Request] = []
-
-    def __call__(
-        self, url: str, *, token: str | None = "", clock: bool = False, **options: Any
-    ) -> Page:
-        """The page at `url`, signed in as an admin, with another `token`, or not at all (None).
-
-        With `clock` the test moves its time.
-        """
-        options = {"timezone_id": "Europe/Berlin", "locale": "en-GB"} | options
-        context = self._browser.new_context(**options)
-        context.set_default_timeout(10_000)
-        self._contexts.append(context)
-        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-        if token is not None:
-            sign_in(context, origin, token or self._token)
-        page = context.new_page()
-        if clock:
-            page.clock.install()
-        page.on("console", self._record_message)
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("dialog", lambda dialog: self.faults.append(f"a dialog: {dialog.message}"))
-        page.on("request", lambda request: self._record_request(request, origin))
-        page.goto(url)
-        return page
-
-    def _record_message(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not EXPECTED.search(message.text):
-            self.faults.append(message.text)
-
-    def _record_request(self, request: Request, origin: str) -> None:
-        self.requests.append(request)
-        if not request.url.startswith(f"{origin}/"):
-            self.faults.append(f"requests another origin: {request.url}")
-
-    def count_requests(self, path: str) -> int:
-        """How often pages have requested `path`."""
-        return sum(urlsplit(request.url).path == path for request in self.requests)
-
-    def close(self) -> None:
-        while self._contexts:
-            self._contexts.pop().close()
-
-
 @pytest.fixture
-def visit(browser: Browser, admin: str) -> Iterator[Visits]:
-    visits = Visits(browser, admin)
+def visit(browser: Browser, tab: Page, admin: str) -> Iterator[Visits]:
+    visits = Visits(browser, tab, admin)
     yield visits
     visits.close()
     assert visits.faults == []
-
-
-def sign_in(context: BrowserContext, origin: str, token: str) -> None:
-    cookie = {"name": "jobmon_session", "value": token, "url": f"{origin}/dashboard"}
-    context.add_cookies([cookie])  # type: ignore[list-item]
 
 
 def paste(page: Page, token: str) -> None:
@@ -300,7 +214,7 @@ def test_expired_session_gives_the_reason_and_returns_to_the_page(
     # Signed in by the form: its cookie outlives the token.
     asked = "/dashboard/jobs?status=dlq&sort=createdAt"
     page = visit(f"{stack.url}/dashboard/sign-in?then={quote(asked)}", token=None)
-    paste(page, token(seconds=3))
+    paste(page, token(seconds=-2))  # it is accepted for five seconds more
     expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
     expect(page.get_by_role("alert")).to_contain_text("Your session has expired", timeout=15_000)
     paste(page, admin)
@@ -619,11 +533,10 @@ def test_filters_are_kept_in_the_address(visit: Visits, stack: Stack, kind: str)
     assert ids(page) == [wanted[0]["jobId"]]
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
 def test_date_filter_is_in_the_viewer_s_zone_and_sent_as_an_instant(
-    visit: Visits, stack: Stack, kind: str, zone: str
+    visit: Visits, stack: Stack, kind: str
 ) -> None:
-    typed = f"{DATE}T12:30"
+    typed, zone = f"{DATE}T12:30", "America/New_York"
     moment = datetime.fromisoformat(typed).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     before, after = moment - timedelta(minutes=1), moment + timedelta(minutes=1)
     late = job(kind, createdAt=after)
@@ -698,41 +611,36 @@ def test_held_rows_that_no_longer_match_show_their_status(
 ) -> None:
     soon = datetime.now(UTC) + timedelta(hours=1)
     names = [f"{kind}-{number}" for number in range(4)]
-    running = {"status": "leased", "leaseExpiresAt": soon, "createdBy": "root"}
+    running = {"status": "leased", "leaseExpiresAt": soon}
     stack.database.jobs.insert_many([job(kind, jobId=name, **running) for name in names])
-    for path in ("/dashboard/jobs", "/dashboard/my"):
-        stack.database.jobs.update_many({"type": kind}, {"$set": {"status": "leased"}})
-        stack.database.jobs.update_one(
-            {"jobId": names[1]}, {"$set": job(kind, jobId=names[1], **running)}, upsert=True
-        )
-        page = visit(f"{stack.url}{path}?type={kind}&status=leased")
-        rows = page.locator("#job-rows tbody tr")
-        expect(rows).to_have_count(4, timeout=SOON_MS)
-        expect(held(page)).to_have_count(0)
-        order = ids(page)
-        rows.nth(2).hover()
-        expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
-        done = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
-        stack.database.jobs.update_one({"jobId": names[0]}, {"$set": done})
-        stack.database.jobs.delete_one({"jobId": names[1]})
-        row = {name: page.locator(f'[id="job-{name}"]') for name in names}
-        expect(row[names[0]].locator(".status")).to_have_text("succeeded", timeout=SOON_MS)
-        expect(row[names[1]].locator(".status")).to_have_text("deleted", timeout=SOON_MS)
-        expect(page.locator("#job-rows tr.unmatched")).to_have_count(2)
-        expect(page.locator(".count")).to_have_text("2 jobs")
-        assert ids(page) == order
-        page.mouse.move(5, 5)
-        expect(rows).to_have_count(2, timeout=SOON_MS)
-        expect(held(page)).to_have_count(0)
-        page.locator("#job-rows .row-link").first.focus()
-        expect(page.locator("#freshness")).to_have_text("live · rows held: focus in the table")
-        stack.database.jobs.update_many({"type": kind}, {"$set": {"status": "dlq"}})
-        expect(page.locator("#job-rows tr.unmatched")).to_have_count(2, timeout=SOON_MS)
-        expect(page.locator(".count")).to_have_text("0 jobs")
-        expect(page.locator("#job-rows .row-link").first).to_be_focused()
-        page.keyboard.press("Escape")
-        page.evaluate("document.activeElement.blur()")
-        expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}&status=leased")
+    rows = page.locator("#job-rows tbody tr")
+    expect(rows).to_have_count(4, timeout=SOON_MS)
+    expect(held(page)).to_have_count(0)
+    order = ids(page)
+    rows.nth(2).hover()
+    expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
+    done = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
+    stack.database.jobs.update_one({"jobId": names[0]}, {"$set": done})
+    stack.database.jobs.delete_one({"jobId": names[1]})
+    row = {name: page.locator(f'[id="job-{name}"]') for name in names}
+    expect(row[names[0]].locator(".status")).to_have_text("succeeded", timeout=SOON_MS)
+    expect(row[names[1]].locator(".status")).to_have_text("deleted", timeout=SOON_MS)
+    expect(page.locator("#job-rows tr.unmatched")).to_have_count(2)
+    expect(page.locator(".count")).to_have_text("2 jobs")
+    assert ids(page) == order
+    page.mouse.move(5, 5)
+    expect(rows).to_have_count(2, timeout=SOON_MS)
+    expect(held(page)).to_have_count(0)
+    page.locator("#job-rows .row-link").first.focus()
+    expect(page.locator("#freshness")).to_have_text("live · rows held: focus in the table")
+    stack.database.jobs.update_many({"type": kind}, {"$set": {"status": "dlq"}})
+    expect(page.locator("#job-rows tr.unmatched")).to_have_count(2, timeout=SOON_MS)
+    expect(page.locator(".count")).to_have_text("0 jobs")
+    expect(page.locator("#job-rows .row-link").first).to_be_focused()
+    page.keyboard.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
 
 
 def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
@@ -1065,6 +973,10 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
     }
 
 
+# Together these have every colour and every control.
+MAIN_PAGES = {"overview", "jobs", "wrong filter", "job", "sign in"}
+
+
 def unfolded(page: Page) -> None:
     """Everything open, with the charts drawn."""
     if page.locator("#charts").count():
@@ -1072,39 +984,50 @@ def unfolded(page: Page) -> None:
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"color_scheme": "light"},
-        {"color_scheme": "dark"},
-        {"color_scheme": "light", "viewport": PHONE, "has_touch": True, "is_mobile": True},
-    ],
-    ids=["light", "dark", "phone"],
-)
-def test_axe_finds_nothing_and_no_page_scrolls_sideways(
-    visit: Visits, stack: Stack, kind: str, options: dict[str, Any]
-) -> None:
+def axe_violations(page: Page, run_only: list[str]) -> list[tuple[str, str, str]]:
+    """What axe finds on the page with these rules, or with the rules that have these tags."""
     require_file(AXE, "no axe (make test installs it)")
-    axe = AXE.read_text()
-    found, wide = {}, {}
-    page = visit(f"{stack.url}/dashboard/sign-in", **options)
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
+    kind = "tag" if run_only == WCAG else "rule"
+    options = {"runOnly": {"type": kind, "values": run_only}, "resultTypes": ["violations"]}
+    found = page.evaluate("options => axe.run(options)", options)
+    return [
+        (violation["id"], node["html"], node["failureSummary"])
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+def test_axe_finds_nothing_in_light_and_in_dark(visit: Visits, stack: Stack, kind: str) -> None:
+    found: dict[str, Any] = {}
+    page = visit(f"{stack.url}/dashboard/sign-in")
+    for name, path in pages(stack, kind).items():
+        page.emulate_media(color_scheme="light")
+        page.goto(stack.url + path)
+        unfolded(page)
+        found[name] = axe_violations(page, WCAG)
+        if name in MAIN_PAGES:
+            page.emulate_media(color_scheme="dark")
+            found[f"{name}, dark"] = axe_violations(page, ["color-contrast"])
+    page.keyboard.press("?")
+    found["help"] = axe_violations(page, WCAG)
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+def test_no_page_scrolls_sideways_or_has_small_targets_on_a_phone(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    found: dict[str, Any] = {}
+    phone = {"viewport": PHONE, "has_touch": True, "is_mobile": True}
+    page = visit(f"{stack.url}/dashboard/sign-in", **phone)
     for name, path in pages(stack, kind).items():
         page.goto(stack.url + path)
         unfolded(page)
-        page.evaluate(axe)
-        results = page.evaluate("tags => axe.run({ runOnly: tags })", WCAG)
-        found[name] = [
-            (violation["id"], node["html"], node["failureSummary"])
-            for violation in results["violations"]
-            for node in violation["nodes"]
-        ]
-        wide[name] = page.evaluate("document.documentElement.scrollWidth > innerWidth")
-    page.keyboard.press("?")
-    page.evaluate(axe)
-    help_found = page.evaluate("tags => axe.run('#help', { runOnly: tags })", WCAG)
-    assert help_found["violations"] == []
-    assert {path: rules for path, rules in found.items() if rules} == {}
-    assert wide == dict.fromkeys(wide, False)
+        found[f"{name}, width"] = page.evaluate(WIDER)
+        if name in MAIN_PAGES:
+            found[name] = axe_violations(page, ["target-size"])
+    assert {name: faults for name, faults in found.items() if faults} == {}
 
 
 # --- States --------------------------------------------------------------------------------------
@@ -1164,12 +1087,7 @@ def test_one_of_many_types_is_found_by_name(visit: Visits, lone: Stack) -> None:
     assert len(page.content()) < 200_000
 
 
-@pytest.mark.parametrize(
-    "viewport", [PHONE, {"width": 1_280, "height": 800}], ids=["phone", "wide"]
-)
-def test_long_large_and_right_to_left_texts_fit(
-    visit: Visits, stack: Stack, kind: str, viewport: Any
-) -> None:
+def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, kind: str) -> None:
     arabic = "إرسال البريد الإلكتروني"
     long = job(
         kind,
@@ -1182,9 +1100,9 @@ def test_long_large_and_right_to_left_texts_fit(
     large = job(kind, payload={"text": "t" * 500_000, "many": many})
     right = job(f"{kind} {arabic}", payload={arabic: arabic}, createdBy=arabic)
     stack.database.jobs.insert_many([long, large, right])
-    page = visit(
-        f"{stack.url}/dashboard/jobs?type={kind}&type={quote(right['type'])}", viewport=viewport
-    )
+    desktop = {"width": 1_280, "height": 800}
+    types = f"type={kind}&type={quote(right['type'])}"
+    page = visit(f"{stack.url}/dashboard/jobs?{types}", viewport=desktop)
     wide = {}
     for name, one in (("list", None), ("long", long), ("large", large), ("right", right)):
         if one:
@@ -1193,7 +1111,9 @@ def test_long_large_and_right_to_left_texts_fit(
         else:
             expect(page.locator("#job-rows tbody tr")).to_have_count(3)
         unfolded(page)
-        wide[name] = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        for viewport in (desktop, PHONE):
+            page.set_viewport_size(viewport)  # type: ignore[arg-type]
+            wide[name, viewport["width"]] = page.evaluate(WIDER)
         assert len(page.content()) < 300_000
     assert wide == dict.fromkeys(wide, False)
     expect(page.get_by_role("heading", level=1)).to_have_attribute("dir", "auto")
@@ -1237,44 +1157,3 @@ def test_content_of_a_job_never_becomes_markup(visit: Visits, stack: Stack, kind
     stack.database.jobs.update_one({"jobId": hostile["jobId"]}, {"$set": {"priority": 77}})
     expect(page.locator(".facts")).to_contain_text("77", timeout=SOON_MS)  # also by script
     assert page.locator("main img, main script, main [onerror]").count() == 0
-
-
-# --- `make run` ----------------------------------------------------------------------------------
-
-
-def test_overview_of_the_demo_is_small_and_updates_itself(
-    mongod: Mongod, visit: Visits, tmp_path: Path
-) -> None:
-    demo = Demo(tmp_path)
-    try:
-        eventually(demo.is_ready, within_s=60)
-        admin = re.search(r"admin's token:\n(\S+)", demo.output())
-        assert admin
-        url = f"http://127.0.0.1:{demo.port}"
-        page = visit(f"{url}/dashboard/sign-in", token=admin[1])
-        network = page.context.new_cdp_session(page)
-        network.send("Network.enable")
-        network.send("Network.clearBrowserCache")
-        sizes: list[float] = []
-        network.on(
-            "Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"])
-        )
-        page.goto(f"{url}/dashboard")
-        expect(page.get_by_role("img")).to_have_count(3)
-        page.wait_for_load_state("networkidle")
-        assert len(sizes) >= 8  # the page, its scripts and styles, its icon or the charts' data
-        assert sum(sizes) < 150_000
-        note = page.locator(".tile", has_text="Throughput").locator(".note")
-        was = note.inner_text()
-        expect(note).not_to_have_text(was, timeout=20_000)  # the collector rests between counts
-        expect(page.get_by_role("row", name="email.send")).to_be_visible()
-        page.get_by_role("link", name="email.send", exact=True).click()
-        expect(page.locator("#job-rows tbody tr")).to_have_count(25)
-        newest = ids(page)[0]
-        page.mouse.move(5, 5)
-        expect(page.locator(".row-link").first).not_to_have_attribute(
-            "title", newest, timeout=5_000
-        )
-    finally:
-        visit.close()  # an open page would report that jobmon does not respond
-        demo.interrupt()

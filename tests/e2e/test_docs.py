@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from ..conftest import Api, serve_over_http
-from .test_browser import CHROMIUM, FLAGS, require_file
-from .test_serving import ROOT
+from ..support.browser import CHROMIUM, FLAGS, require_file
+from ..support.services import ROOT
 
 VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
 

@@ -23,8 +23,8 @@ from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
 from ..support.processes import end_process, run
+from ..support.services import clean_environment
 from ..support.waiting import eventually
-from .test_stack import clean_environment
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "jobmon/dashboard"

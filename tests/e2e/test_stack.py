@@ -5,16 +5,15 @@ database.
 """
 
 import json
-import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from pymongo.database import Database
@@ -22,43 +21,10 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
-from ..support.processes import descendants, end_process
+from ..support.commands import database_uri
+from ..support.processes import descendants
+from ..support.services import Demo, clean_environment
 from ..support.waiting import eventually
-
-
-class Demo:
-    """A running `jobmon demo` with its state in `folder`."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.log = folder / "log"
-        self.port = free_port()
-        command = ["demo", "--port", str(self.port), "--state", str(folder / "state")]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "jobmon.cli", *command],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=clean_environment(**environment),
-                start_new_session=True,
-            )
-
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.output()
-        return "Press Ctrl-C to stop." in self.output()
-
-    def curl_lines(self) -> list[str]:
-        return [line for line in self.output().splitlines() if line.startswith("curl")]
-
-    def interrupt(self) -> int:
-        return end_process(self.process, signal.SIGINT)
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
-    return kept | more
 
 
 def run_curl(line: str) -> Any:
@@ -90,6 +56,9 @@ def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
     assert {job["createdBy"] for job in run_curl(own)["data"]} == {"alice"}
     assert run_curl(one)["payload"]["provider"]["apiKey"] == "[redacted]"
     assert run_curl(refused)["error"]["code"] == "permission_denied"
+    bearer = {"Authorization": f"Bearer {links[0]}"}
+    with urlopen(Request(f"http://127.0.0.1:{demo.port}/dashboard", headers=bearer)) as page:
+        assert b"email.send" in page.read()
 
 
 def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
@@ -148,7 +117,7 @@ def test_configured_database_is_watched_and_not_written(
     database.jobs.insert_one({"jobId": "mine", "status": "queued", "createdBy": "alice"})
     before = database.command("dbHash")["md5"]
     database.command("profile", 2)
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     demo = Demo(tmp_path, JOBMON_MONGO_URI=uri, JOBMON_JWT_SECRET_KEY=SECRET)
     try:
         eventually(demo.is_ready, within_s=60)

@@ -1,0 +1,127 @@
+"""Debian's Chromium, and visits of the dashboard that record their faults."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--in-process-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+# The browser logs these statuses as errors; some pages are meant to have them.
+EXPECTED = re.compile(r"(responded with a status of|Status Error Code) (401|403|404|422|503)")
+VIEWER = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
+
+
+def require_file(thing: Path, what: str) -> None:
+    """Skip the test if the file does not exist, or fail it in CI."""
+    if not thing.exists():
+        missing = f"{thing}: {what}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """A profile of a viewer in Berlin, or with these options of playwright."""
+    context = browser.new_context(**VIEWER | options)
+    context.set_default_timeout(10_000)
+    return context
+
+
+def sign_in(context: BrowserContext, origin: str, token: str) -> None:
+    cookie = {"name": "jobmon_session", "value": token, "url": f"{origin}/dashboard"}
+    context.add_cookies([cookie])  # type: ignore[list-item]
+
+
+class Visits:
+    """Opens pages, and records their faults.
+
+    The first page of a test is `tab`, which all tests share: a new one takes a second of CPU. Other
+    pages, and those with options of their own, have a profile of their own.
+    """
+
+    def __init__(self, browser: Browser, tab: Page, token: str) -> None:
+        self._browser = browser
+        self._tab = tab
+        self._token = token
+        self._is_tab_in_use = False
+        self._contexts: list[BrowserContext] = []
+        self._listeners: list[tuple[Any, Callable[..., None]]] = []
+        self.faults: list[str] = []
+        self.requests: list[Request] = []
+
+    def __call__(
+        self, url: str, *, token: str | None = "", clock: bool = False, **options: Any
+    ) -> Page:
+        """The page at `url`, signed in as an admin, with another `token`, or not at all (None).
+
+        With `clock` the test moves its time.
+        """
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        if options or clock or self._is_tab_in_use:
+            context = new_context(self._browser, **options)
+            self._contexts.append(context)
+            page = context.new_page()
+        else:
+            page, self._is_tab_in_use = self._tab, True
+        if token is not None:
+            sign_in(page.context, origin, token or self._token)
+        if clock:
+            page.clock.install()
+        self._listen(page, origin)
+        page.goto(url)
+        return page
+
+    def _listen(self, page: Page, origin: str) -> None:
+        listeners: dict[Any, Callable[[Any], None]] = {
+            "console": self._record_message,
+            "pageerror": lambda error: self.faults.append(str(error)),
+            "dialog": lambda dialog: self.faults.append(f"a dialog: {dialog.message}"),
+            "request": lambda request: self._record_request(request, origin),
+        }
+        for event, listener in listeners.items():
+            page.on(event, listener)
+            if page is self._tab:
+                self._listeners.append((event, listener))
+
+    def _record_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not EXPECTED.search(message.text):
+            self.faults.append(message.text)
+
+    def _record_request(self, request: Request, origin: str) -> None:
+        self.requests.append(request)
+        if not request.url.startswith(f"{origin}/"):
+            self.faults.append(f"requests another origin: {request.url}")
+
+    def count_requests(self, path: str) -> int:
+        """How often pages have requested `path`."""
+        return sum(urlsplit(request.url).path == path for request in self.requests)
+
+    def close(self) -> None:
+        """Close the pages, and leave the tab as new."""
+        while self._contexts:
+            self._contexts.pop().close()
+        while self._listeners:
+            self._tab.remove_listener(*self._listeners.pop())
+        if self._is_tab_in_use:
+            self._tab.unroute_all()
+            self._tab.goto("about:blank")
+            self._tab.mouse.move(0, 0)
+            self._tab.emulate_media(color_scheme="light")
+            self._tab.context.clear_cookies()
+            self._is_tab_in_use = False
