@@ -25,6 +25,7 @@ CLOCKS_DIFFER_BY = timedelta(seconds=40)
 
 # Longer than a new primary may lag behind the events that the stream has returned.
 _REMEMBER_S = 30.0
+_TIMESTAMP = "82"  # the type of a resume token's first value, in hexadecimal digits
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
 
 
@@ -38,6 +39,10 @@ class Changes(Protocol):
     @property
     def token(self) -> Document | None:
         """Where to resume after a restart; None if that is not possible."""
+
+    @property
+    def seen_until(self) -> datetime | None:
+        """The time (UTC) up to which every change was seen; None: up to the last call."""
 
     def next_batch(self, segments: SegmentMap) -> None:
         """Mark the jobs that changed since the last call; waits a moment for changes."""
@@ -63,6 +68,17 @@ class StreamedChanges:
         self._recent: deque[tuple[float, Any]] = deque()
         self.token = token
         self._open()
+
+    @property
+    def seen_until(self) -> datetime | None:
+        """On a sharded cluster the time of the token, in whole seconds; None elsewhere.
+
+        A mongos holds events back until every shard, also an idle one, has reached their time.
+        """
+        topology = self._jobs.database.client.topology_description
+        if topology.topology_type_name != "Sharded" or self.token is None:
+            return None
+        return _read_token_time(self.token)
 
     def next_batch(self, segments: SegmentMap) -> None:
         self._stop.wait(self._pause_s)  # so that events gather
@@ -127,6 +143,7 @@ class PolledChanges:
     """
 
     token = None
+    seen_until = None
 
     def __init__(self, jobs: ReadCollection, stop: threading.Event) -> None:
         self._jobs = jobs
@@ -174,6 +191,15 @@ def open_changes(jobs: ReadCollection, token: Document | None, stop: threading.E
         if error.code != NOT_A_REPLICA_SET:
             raise
     return PolledChanges(jobs, stop)
+
+
+def _read_token_time(token: Document) -> datetime | None:
+    """The time in a resume token, which begins with a timestamp; None in an unknown form."""
+    data = token.get("_data")
+    if not isinstance(data, str) or not data.startswith(_TIMESTAMP):
+        return None
+    seconds = data[len(_TIMESTAMP) :][:8]
+    return datetime.fromtimestamp(int(seconds, 16), UTC)
 
 
 def _stream_error(error: OperationFailure) -> Exception:

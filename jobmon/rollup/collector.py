@@ -209,6 +209,7 @@ class Collector:
         while not self._is_over():
             as_of, at = datetime.now(UTC), self._database_time()
             changes.next_batch(segments)
+            as_of = min(as_of, changes.seen_until or as_of)
             self._due_changes.mark(segments, at)
             self._lease.renew()
             self._raise_failure()

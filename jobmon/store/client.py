@@ -14,6 +14,7 @@ from pymongo.errors import (
     PyMongoError,
     ServerSelectionTimeoutError,
 )
+from pymongo.server_description import ServerDescription
 
 from jobmon.settings import Settings
 from jobmon.store.decoding import Decoded
@@ -100,6 +101,12 @@ def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
         client.admin.command("ping")
     if client.topology_description.has_readable_server() and not _has_primary(client):
         raise DatabaseAwayError("directConnection leads to a secondary, not to the primary")
+
+
+def _select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
+    """The same mongos each time, if there are any: only it knows a change stream's cursor."""
+    routers = [server for server in servers if server.server_type_name == "Mongos"]
+    return [min(routers, key=lambda server: server.address)] if routers else servers
 
 
 class _ClientMaker:
@@ -227,6 +234,7 @@ class DatabaseClient:
         settings, options = self._settings, dict[str, Any]()
         if self.majority_reads:
             options["readConcernLevel"] = "majority"
+            options["server_selector"] = _select_one_router
         if "maxpoolsize" not in settings.mongo_uri.lower():
             options["maxPoolSize"] = 0  # jobmon's threads are the limit
 

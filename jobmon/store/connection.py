@@ -12,7 +12,7 @@ from jobmon.store.client import DatabaseClient
 from jobmon.store.event_log import EVENT_TIME
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.profiles import Profile
-from jobmon.store.queue_key import queue_key
+from jobmon.store.queue_key import deployment_name, queue_key
 from jobmon.store.read_collection import ReadCollection
 
 DEFAULT_DATABASE = "jobmon"
@@ -123,7 +123,7 @@ class Connection:
             if hello.get("isreplicaset"):  # an uninitiated one has no name yet
                 raise NotPrimaryError("the replica set is not initiated")
             self._queue_key = queue_key(
-                hello.get("setName"), self.database.name, self.settings, self.profile
+                deployment_name(hello), self.database.name, self.settings, self.profile
             )
         return self._queue_key
 

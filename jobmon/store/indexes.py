@@ -14,6 +14,7 @@ from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.event_log import EVENT, EVENT_TIME
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.profiles import Profile
+from jobmon.store.queue_key import deployment_name
 from jobmon.store.read_collection import ReadCollection
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
@@ -68,7 +69,7 @@ def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Key
         ("nextRunAt", BY_NEXT_RUN),
         ("finishedAt", BY_FINISH),
     ]
-    if "setName" not in connection.client.admin.command("hello"):
+    if deployment_name(connection.client.admin.command("hello")) is None:
         of_jobs.append(("updatedAt", BY_UPDATE))
     if connection.profile.reads_last_attempt:
         of_jobs.append(("finishedAt", ATTEMPT_FINISHED))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from jobmon.settings import Settings
@@ -9,13 +10,24 @@ from jobmon.store.profiles import Profile
 
 _PREFIX_LENGTH = 80
 _DIGITS = 16
+SHARDED_CLUSTER = "sharded cluster"
+
+
+def deployment_name(hello: Mapping[str, Any]) -> str | None:
+    """The replica set's name, by a server's answer to `hello`; None for a standalone server.
+
+    A mongos names no set, and only administrators may read the id of its cluster: all have one
+    name. Every server with a name has change streams.
+    """
+    name: str | None = hello.get("setName")
+    return SHARDED_CLUSTER if hello.get("msg") == "isdbgrid" else name
 
 
 def queue_key(deployment: str | None, database: str, settings: Settings, profile: Profile) -> str:
     """A readable name and a hash of every setting that changes the meaning of the stats.
 
-    `deployment` is the replica set's name, None for a standalone server. Users, hosts and the order
-    of settings make no difference; a profile's file is known by its content.
+    `deployment` is the result of `deployment_name`. Users, hosts and the order of settings make no
+    difference; a profile's file is known by its content.
     """
     jobs = settings.jobs_collection
     mappings: dict[str, Any] = {

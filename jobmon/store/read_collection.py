@@ -133,7 +133,11 @@ class ReadCollection:
         known = self._look_up_collation
         if known is None or known[0] < now - _KEEP_COLLATION_S:
             planned = self._explain({"filter": self.mapping.translate_filter({by: ""})})
-            serves = "collation" in planned and "COLLSCAN" not in str(planned["winningPlan"])
+            # A mongos answers with the plan of each shard.
+            plans = planned["winningPlan"].get("shards") or [planned]
+            serves = all(
+                "collation" in plan and "COLLSCAN" not in str(plan["winningPlan"]) for plan in plans
+            )
             known = now, {"collation": None if serves else SIMPLE_COLLATION}
             self._look_up_collation = known
         return known[1]

@@ -1,0 +1,156 @@
+"""A sharded cluster, with a simulated mongos: catches what only a replica set answers, and a
+change stream that is opened again at each read because another router was asked."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup.changes import StreamedChanges
+from jobmon.rollup.collecting import collecting
+from jobmon.rollup.segments import SegmentMap
+from jobmon.settings import Settings
+from jobmon.setup.init import InitOptions, run_init
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.queue_key import deployment_name
+
+from ..conftest import NOW, Api
+from ..support.mongos import Router
+from ..support.waiting import eventually
+
+pytestmark = pytest.mark.real
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def routers(mongod: Mongod) -> Iterator[list[Router]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Router(mongod.address)) for _ in range(2)]
+
+
+@pytest.fixture
+def settings(
+    routers: list[Router], database: Database[Document], make_settings: Callable[..., Settings]
+) -> Settings:
+    hosts = ",".join(router.address for router in routers)
+    rollups = f"{database.name[:50]}_rollups"
+    return make_settings(mongo_uri=f"mongodb://{hosts}/{database.name}", rollup_db=rollups)
+
+
+@pytest.fixture
+def jobs(database: Database[Document]) -> Database[Document]:
+    database.jobs.insert_many([make_job(number) for number in range(3)])
+    return database
+
+
+def make_job(number: int) -> Document:
+    return {"jobId": f"job-{number}", "type": "mail", "status": "queued", "createdAt": NOW}
+
+
+def test_a_sharded_cluster_is_not_a_standalone_server() -> None:
+    """Catches an index on updatedAt that is not needed, and a key that another queue has."""
+    assert deployment_name({"msg": "isdbgrid"}) == "sharded cluster"
+    assert deployment_name({"setName": "rs0"}) == "rs0"
+    assert deployment_name({}) is None
+
+
+def test_everything_works_through_a_router(
+    settings: Settings, routers: list[Router], jobs: Database[Document]
+) -> None:
+    created = [finding.message for finding in run_init(settings, InitOptions())]
+    assert not any("updatedAt" in message for message in created)
+    api = Api(create_app(settings))
+    try:
+        stats = api.get_as_admin("/admin/jobs/stats").json
+        assert (stats["source"], stats["totalJobs"]) == ("live", 3)
+        assert len(api.get_as_admin("/admin/jobs/queue").json["data"]) == 3
+        assert api.get_as_admin("/jobs/job-1").json["jobId"] == "job-1"
+
+        def is_counted(total: int) -> bool:
+            stats = api.get_as_admin("/admin/jobs/stats").json
+            return (stats["source"], stats["totalJobs"]) == ("rollup", total)
+
+        with collecting(settings):
+            eventually(lambda: is_counted(3))
+            jobs.jobs.insert_one(make_job(4))
+            eventually(lambda: is_counted(4))
+    finally:
+        connection = api.app.extensions["jobmon_connection"]
+        connection.client.drop_database(settings.rollup_db)
+        connection.close()
+    assert any(router.commands for router in routers)
+
+
+def test_plans_of_shards_are_read(settings: Settings, jobs: Database[Document]) -> None:
+    jobs.jobs.create_index(NEWEST_FIRST)
+    connection = Connection(settings)
+    assert connection.jobs.has_no_arrays("createdAt", NEWEST_FIRST)
+    connection.close()
+
+
+def test_an_index_of_shards_with_a_collation_is_used(
+    settings: Settings, routers: list[Router], database: Database[Document]
+) -> None:
+    """Catches a scan of every job for one job, where the collection has a collation."""
+    database.create_collection("jobs", collation={"locale": "en", "strength": 2})
+    database.jobs.create_index("jobId")
+    database.jobs.insert_one(make_job(1))
+    connection = Connection(settings)
+    query = {"jobId": "job-1"}
+    found = connection.jobs.look_up(query, by="jobId", accept=lambda _: True, limit=1)
+    connection.close()
+    assert found[0]["jobId"] == "job-1"
+    finds = [command for router in routers for command in router.commands if "find" in command]
+    assert [command.get("collation") for command in finds] == [None]
+
+
+@contextmanager
+def follow(settings: Settings) -> Iterator[tuple[StreamedChanges, SegmentMap]]:
+    connection = Connection(settings, DatabaseClient(settings, majority_reads=True))
+    changes = StreamedChanges(connection.jobs.collection, None, threading.Event())
+    yield changes, SegmentMap(connection.jobs)
+    changes.close()
+    connection.close()
+
+
+def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
+    settings: Settings, jobs: Database[Document]
+) -> None:
+    """Catches counts of a cluster with an idle shard that are taken for the present ones."""
+    inserted_at = datetime.now(UTC).replace(microsecond=0)
+    with follow(settings) as (changes, segments):
+        jobs.jobs.insert_one(make_job(4))
+
+        def is_seen() -> bool:
+            changes.next_batch(segments)
+            return changes.seen_until is not None and changes.seen_until >= inserted_at
+
+        eventually(is_seen)
+        assert changes.seen_until is not None
+        assert changes.seen_until <= datetime.now(UTC)
+
+
+def test_changes_of_a_replica_set_are_seen_up_to_now(
+    settings: Settings, mongod: Mongod, jobs: Database[Document]
+) -> None:
+    with follow(replace(settings, mongo_uri=mongod.uri.replace("/?", f"/{jobs.name}?"))) as found:
+        assert found[0].seen_until is None
+
+
+def test_the_stream_stays_on_the_router_that_opened_it(
+    settings: Settings, routers: list[Router], jobs: Database[Document]
+) -> None:
+    with follow(settings) as (changes, segments):
+        for _ in range(6):
+            changes.next_batch(segments)
+    opened = ["aggregate" in command for router in routers for command in router.commands]
+    assert sum(opened) == 1

@@ -1,0 +1,136 @@
+"""A simulated mongos: a proxy in front of a real server that answers as a mongos would.
+
+There is no mongos in the wheel of `jobmon.demo.mongod`. This one rewrites the answers that differ
+by MongoDB's documentation: `hello` names no replica set, a plan is inside a list of shards, a
+cursor belongs to the router that opened it, and commands of replica sets do not exist.
+"""
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import Any, Self
+
+import bson
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
+
+from jobmon.demo.mongod import free_port
+
+Document = dict[str, Any]
+_OP_REPLY, _OP_QUERY, _OP_MSG = 1, 2004, 2013
+_OF_REPLICA_SETS = ("hosts", "setName", "setVersion", "primary", "me", "electionId", "secondary")
+_NOT_OF_MONGOS = (*_OF_REPLICA_SETS, "lastWrite", "topologyVersion", "isreplicaset")
+
+
+class Router:
+    """A simulated mongos in front of the server at `target` (host:port)."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self.address = f"127.0.0.1:{free_port()}"
+        self._listener = socket.create_server(("127.0.0.1", int(self.address.rpartition(":")[2])))
+        self._open: list[socket.socket] = []
+        self._cursors: set[int] = set()
+        self.commands: list[Document] = []
+        self.refused_databases: set[str] = set()  # which the user may not read
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        for connection in self._open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._open += [client, server]
+                threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
+
+    def _serve(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError, ConnectionError):
+            while True:
+                header, body = _read_message(client)
+                command = _parse(header, body)
+                name = next(iter(command))
+                self.commands.append(command)
+                refusal = self._refuse(name, command)
+                if refusal is not None:
+                    client.sendall(_make_message(header[1], refusal))
+                    continue
+                server.sendall(_pack(header, body))
+                header, body = _read_message(server)
+                answer = self._change(name, command, _parse(header, body))
+                client.sendall(_make_message(header[2], answer, is_reply=header[3] == _OP_REPLY))
+
+    def _refuse(self, name: str, command: Document) -> Document | None:
+        if name.startswith("replSet"):
+            return {"ok": 0.0, "errmsg": f"no such command: '{name}'", "code": 59}
+        if name == "getMore" and command["getMore"] not in self._cursors:
+            return {"ok": 0.0, "errmsg": "cursor id not found", "code": 43}
+        if command.get("$db") in self.refused_databases:
+            return {"ok": 0.0, "errmsg": "not authorized", "code": 13, "codeName": "Unauthorized"}
+        return None
+
+    def _change(self, name: str, command: Document, answer: Document) -> Document:
+        if name.lower() in ("hello", "ismaster"):
+            kept = {key: value for key, value in answer.items() if key not in _NOT_OF_MONGOS}
+            return kept | {"msg": "isdbgrid"}
+        if name == "explain" and "queryPlanner" in answer:
+            shards = [{"shardName": "shard-a", **answer["queryPlanner"]}]
+            plan = {"stage": "SINGLE_SHARD", "shards": shards}
+            return answer | {"queryPlanner": {"mongosPlannerVersion": 1, "winningPlan": plan}}
+        if cursor := answer.get("cursor", {}).get("id"):
+            self._cursors.add(cursor)
+        return answer
+
+
+def _read_message(source: socket.socket) -> tuple[tuple[int, int, int, int], bytes]:
+    def read(length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            if not (part := source.recv(length - len(data))):
+                raise ConnectionError
+            data += part
+        return data
+
+    length, request, response_to, code = struct.unpack("<iiii", read(16))
+    return (length, request, response_to, code), read(length - 16)
+
+
+def _pack(header: tuple[int, int, int, int], body: bytes) -> bytes:
+    return struct.pack("<iiii", *header) + body
+
+
+def _parse(header: tuple[int, int, int, int], body: bytes) -> Document:
+    """The document of a message; documents in a second section, such as inserts, are not needed."""
+    code = header[3]
+    if code == _OP_MSG:
+        start = 5
+    elif code == _OP_QUERY:
+        start = body.index(b"\0", 4) + 9
+    else:
+        start = 20
+    length = struct.unpack_from("<i", body, start)[0]
+    return dict(
+        bson.decode(
+            body[start : start + length], DEFAULT_RAW_BSON_OPTIONS.with_options(document_class=dict)
+        )
+    )
+
+
+def _make_message(response_to: int, answer: Document, *, is_reply: bool = False) -> bytes:
+    document = bson.encode(answer)
+    if is_reply:
+        body = struct.pack("<iqii", 8, 0, 0, 1) + document
+    else:
+        body = struct.pack("<iB", 0, 0) + document
+    code = _OP_REPLY if is_reply else _OP_MSG
+    return _pack((16 + len(body), 0, response_to, code), body)
