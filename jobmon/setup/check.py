@@ -34,6 +34,7 @@ from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.recognition import has_events, profiles_with_log
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
+from jobmon.setup.sharding import check_sharding
 from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -85,6 +86,7 @@ class DeploymentCheck:
             "clock": self._check_clocks,
             "rights": self._check_rights,
             "collections": self._check_collections,
+            "sharding": lambda: check_sharding(self._deployment),
             "indexes": self._check_indexes,
             "fields": self._check_fields,
             "profile": self._computed_fields,

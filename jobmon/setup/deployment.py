@@ -25,6 +25,7 @@ from jobmon.setup.users import QueueRoles
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
 from jobmon.store.failures import ALREADY_INITIALIZED, UNAUTHORIZED
 from jobmon.store.mapping import Document
+from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 
 # The settings that describe the watched documents; `jobmon init` reads them as well.
 _MAPPING_SETTINGS = (
@@ -101,7 +102,7 @@ class Deployment:
     @property
     def is_sharded(self) -> bool:
         """Whether the server is a mongos."""
-        return self.hello.get("msg") == "isdbgrid"
+        return deployment_name(self.hello) == SHARDED_CLUSTER
 
     def describe_kind(self) -> str:
         """`replica set rs0, 3 members`."""

@@ -43,6 +43,7 @@ from jobmon.setup.users import QueueRoles, User, connection_string, create_roles
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
+from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 from jobmon.web.revocation import RevokedTokens
 
 _COLLECTION_SETTINGS = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
@@ -154,6 +155,14 @@ def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
                 "replica set",
                 f"The server is in the replica set {present}, not in {name}.",
                 remedy=f"Use --replica-set {present}/HOST:PORT, or leave the option out.",
+            )
+        )
+    if deployment_name(hello) == SHARDED_CLUSTER:
+        raise SetupError(
+            problem(
+                "replica set",
+                "The server is the mongos of a sharded cluster.",
+                remedy="Leave out --replica-set: each shard is a replica set already.",
             )
         )
     if "setName" not in hello and "isreplicaset" not in hello:

@@ -1,0 +1,107 @@
+"""`jobmon check` and `jobmon init` on a sharded cluster, with a simulated mongos."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.setup.check import check_deployment
+from jobmon.setup.findings import Finding, SetupError
+from jobmon.setup.init import InitOptions, run_init
+
+from ..conftest import NOW
+from ..support.mongos import Router
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def router(mongod: Mongod) -> Iterator[Router]:
+    with Router(mongod.address) as router:
+        yield router
+
+
+@pytest.fixture
+def settings(
+    router: Router, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> Settings:
+    database.jobs.insert_one({"jobId": "a", "type": "t", "status": "queued", "createdAt": NOW})
+    return make_settings(mongo_uri=f"mongodb://{router.address}/{database.name}")
+
+
+@pytest.fixture
+def shard(mongo: MongoClient[dict[str, Any]], settings: Settings) -> Iterator[Callable[..., None]]:
+    """A function that enters a shard key of the jobs, as a sharded cluster has it."""
+    name = f"{settings.mongo_uri.rpartition('/')[2]}.jobs"
+    collections = mongo["config"]["collections"]
+    yield lambda **key: collections.insert_one({"_id": name, "key": key})
+    collections.delete_one({"_id": name})
+
+
+def list_sharding(settings: Settings) -> list[Finding]:
+    return [finding for finding in check_deployment(settings) if finding.check == "sharding"]
+
+
+def test_check_reports_what_differs_through_mongos(settings: Settings) -> None:
+    found = list(check_deployment(settings))
+    kinds = [finding.message for finding in found if finding.check == "database"]
+    assert kinds[0].endswith("a sharded cluster.")
+    assert not any("could not be checked" in finding.message for finding in found)
+    differences, jobs = (finding.message for finding in found if finding.check == "sharding")
+    assert "when every shard has reached their time" in differences
+    assert jobs.endswith(".jobs is not sharded: one shard answers every query.")
+
+
+@pytest.mark.parametrize(
+    ("key", "description"),
+    [
+        ({"jobId": 1}, "(jobId): one shard answers a job by its id, all shards the other queries."),
+        ({"_id": "hashed"}, "(hashed _id): all shards answer every query."),
+        ({"tenant": 1, "_id": 1}, "(tenant, _id): all shards answer every query."),
+    ],
+)
+def test_check_names_the_queries_that_one_shard_answers(
+    settings: Settings, shard: Callable[..., None], key: dict[str, Any], description: str
+) -> None:
+    shard(**key)
+    assert list_sharding(settings)[1].message.endswith(f".jobs is sharded by {description}")
+
+
+@pytest.mark.parametrize(
+    ("key", "warned"),
+    [
+        ({"_id": 1}, []),
+        ({"jobId": 1}, ["statistics read every job"]),
+        ({"status": 1, "_id": 1}, ["The shard key contains the status"]),
+    ],
+)
+def test_check_warns_of_a_shard_key(
+    settings: Settings, shard: Callable[..., None], key: dict[str, Any], warned: list[str]
+) -> None:
+    shard(**key)
+    found = [finding for finding in list_sharding(settings) if finding.level == "warning"]
+    assert len(found) == len(warned)
+    assert all(part in finding.message for part, finding in zip(warned, found, strict=True))
+
+
+def test_check_of_a_shard_key_that_may_not_be_read(settings: Settings, router: Router) -> None:
+    router.refused_databases.add("config")
+    assert "may not read config.collections" in list_sharding(settings)[1].message
+
+
+def test_check_warns_of_a_read_preference_without_effect(
+    settings: Settings, make_settings: Callable[..., Settings]
+) -> None:
+    uri = f"{settings.mongo_uri}?readPreference=secondaryPreferred"
+    found = list_sharding(make_settings(mongo_uri=uri))
+    assert [finding.level for finding in found] == ["ok", "warning", "ok"]
+    assert "readPreference in JOBMON_MONGO_URI has no effect" in found[1].message
+
+
+def test_init_of_a_replica_set_through_mongos_is_refused(settings: Settings) -> None:
+    with pytest.raises(SetupError, match="the mongos of a sharded cluster"):
+        list(run_init(settings, InitOptions(replica_set="rs0/localhost:27017")))
