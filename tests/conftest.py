@@ -28,6 +28,7 @@ from werkzeug.test import TestResponse
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, MongodUnavailableError
+from jobmon.rollup import changes, history_writer
 from jobmon.settings import Settings
 from jobmon.web.auth import issue_token
 
@@ -59,6 +60,10 @@ def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
 
 
 filtering._filterer_inst._operator_map["$type"] = _has_any_type
+
+# A collector in the process of the tests rests less: tests wait for what it counts next.
+changes.TICK_S = 0.2
+history_writer.MAX_PAUSE_S = 0.2
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
 # Yesterday: in the past for every writer, and within the minute retention. The first process of a

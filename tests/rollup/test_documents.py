@@ -28,10 +28,11 @@ from jobmon.store.connection import Connection
 from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import queue_key
 
-from ..conftest import Api
+from ..conftest import NOW, Api
 from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
+LONG_AGO = NOW - timedelta(days=5_000)
 ROUTES = ("/admin/jobs/stats", "/admin/jobs/timeseries", "/admin/jobs/types", "/metrics", "/readyz")
 
 
@@ -123,9 +124,11 @@ def test_two_queues_share_a_rollup_database_without_seeing_each_other(
             assert first.counted() == {"a": 3}
             leaders = {RollupReader(queue.connection).leader() for queue in (first, second)}
             assert len(leaders - {None}) == 2
+    first.own["state"].update_one({"name": "stats"}, {"$set": {"at": LONG_AGO}})
     with collecting(second.settings):  # after the first one has ended
-        eventually(lambda: first.counted() is None, 30)
+        eventually(lambda: first.counted() is None)
         second.becomes(**expected)
+        assert first.counted() is None
         totals = RollupReader(second.connection).totals()
         assert totals is not None
         assert "a" not in totals.by_type or differs == "mapping"
@@ -328,11 +331,10 @@ def test_documents_of_other_programs_do_not_stop_the_history(
 
 def test_retention_touches_no_document_of_another_queue(make_queue: Callable[..., Queue]) -> None:
     first, second = make_queue(), make_queue(jobs_collection="others")
-    long_ago = datetime.now(UTC) - timedelta(days=5_000)
     for own in (first.own, second.own):
-        own["buckets"].insert_one(own.new("old", {"span": 60, "at": long_ago, "types": []}))
+        own["buckets"].insert_one(own.new("old", {"span": 60, "at": LONG_AGO, "types": []}))
         own["checkpoints"].insert_one(own.new("old", {"version": "x", "number": 0}))
-    first.own["buckets"].insert_one({"_id": "unkeyed", "span": 60, "at": long_ago})
+    first.own["buckets"].insert_one({"_id": "unkeyed", "span": 60, "at": LONG_AGO})
     HistoryWriter(first.connection, first.own)._delete_expired(datetime.now(UTC))
     with collecting(first.settings):
         eventually(lambda: first.own["state"].find_one({"name": "checkpoint"}))
