@@ -59,6 +59,13 @@ class ProfileFile:
         return isinstance(self.content.get("status"), dict)
 
     @property
+    def has_attempt_status_field(self) -> bool:
+        """`has_status_field` for the status of attempts in a collection of their own."""
+        attempts = self.content.get("attempts", {})
+        is_field = isinstance(attempts.get("status"), dict)
+        return self.attempts_collection is not None and not self.has_event_log and is_field
+
+    @property
     def identity(self) -> str:
         """The name of a shipped profile, or a hash of the content.
 
@@ -86,10 +93,12 @@ class ProfileFile:
             changes["status"] = {"names": dict(statuses)}
         if self.attempts_collection is not None and not self.has_event_log:
             attempt_paths = dict(attempt_fields)
-            status: Content = {"names": dict(attempt_statuses)}
+            attempts: Content = {"fields": attempt_paths}
             if (path := attempt_paths.pop("status", None)) is not None:
-                status["path"] = path
-            changes["attempts"] = {"fields": attempt_paths, "status": status}
+                attempts["status"] = {"path": path, "names": dict(attempt_statuses)}
+            elif attempt_statuses:
+                attempts["status"] = {"names": dict(attempt_statuses)}
+            changes["attempts"] = attempts
         return replace(self, content=_merge(self.content, changes))
 
     def parse(self, collection: str) -> ParsedProfile:

@@ -40,7 +40,6 @@ def read_mapping(env: Env) -> dict[str, Any]:
     # Without one that can be loaded, the other settings are checked as for the default one.
     profile = load_profile(name or DEFAULT_PROFILE)
     has_attempts = profile.attempts_collection is not None
-    can_map_attempts = has_attempts and not profile.has_event_log
 
     def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return check if is_used else _refuse(f"JOBMON_PROFILE={profile.name}: remove it")
@@ -52,6 +51,12 @@ def read_mapping(env: Env) -> dict[str, Any]:
     )
     job_fields = read_pairs(env, "JOB_FIELDS", known_fields)
     has_status = profile.has_status_field or "status" in job_fields
+    can_map_attempts = has_attempts and not profile.has_event_log
+    known_attempt_fields = _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))
+    attempt_fields = read_pairs(
+        env, "ATTEMPT_FIELDS", allow_if(can_map_attempts, known_attempt_fields)
+    )
+    has_attempt_status = profile.has_attempt_status_field or "status" in attempt_fields
     return {
         "profile": profile.name,
         "jobs_collection": env.str(
@@ -63,16 +68,14 @@ def read_mapping(env: Env) -> dict[str, Any]:
             validate=allow_if(has_attempts, check_collection),
         ),
         "job_fields": job_fields,
-        "attempt_fields": read_pairs(
-            env,
-            "ATTEMPT_FIELDS",
-            allow_if(can_map_attempts, _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))),
-        ),
+        "attempt_fields": attempt_fields,
         "status_names": read_pairs(
             env, "STATUS_NAMES", allow_if(has_status, _check_statuses(JobStatus))
         ),
         "attempt_status_names": read_pairs(
-            env, "ATTEMPT_STATUS_NAMES", allow_if(can_map_attempts, _check_statuses(AttemptStatus))
+            env,
+            "ATTEMPT_STATUS_NAMES",
+            allow_if(has_attempt_status, _check_statuses(AttemptStatus)),
         ),
     }
 

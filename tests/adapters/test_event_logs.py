@@ -301,3 +301,79 @@ def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQu
     assert not [
         finding for finding in check_deployment(queue.settings) if "records" in finding.message
     ]
+
+
+RUNS = """\
+collection = "work"
+status = { path = "state" }
+
+[readings]
+began = "iso"
+ended = "iso"
+
+[fields]
+jobId = "key"
+type = "kind"
+createdAt = "created"
+
+[attempts]
+in = "collection"
+collection = "runs"
+status = [
+  { is = "running", when = { ended = "$null" } },
+  { is = "failed", when = { why = { "$ne" = "$null" } } },
+  { is = "succeeded" },
+]
+
+[attempts.fields]
+jobId = "job"
+workerId = { first_of = ["host", "by"] }
+startedAt = "began"
+finishedAt = "ended"
+error = { object = { message = "why" } }
+"""
+
+
+def test_attempts_of_a_collection_are_read_by_the_whole_language(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Rules, texts as dates, computed fields; no numbers: they are in the order of their start."""
+    path = tmp_path / "runs.toml"
+    path.write_text(RUNS)
+
+    def at(after_s: float) -> str:
+        return (NOW + timedelta(seconds=after_s)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+    with temporary_database(mongo) as database:
+        database.work.insert_one({"key": "a", "kind": "mail", "state": "queued", "created": NOW})
+        database.runs.insert_many(
+            [
+                {"job": "a", "began": at(9), "by": "w-2"},
+                {"job": "a", "began": at(1), "ended": at(3), "why": "no", "host": "w-1"},
+                {"job": "a", "began": at(5), "ended": at(6), "host": "w-1"},
+                {"job": "b", "began": at(5), "ended": at(6)},
+            ]
+        )
+        created = init(database_uri(mongod, database), PROFILE=str(path))
+        assert {"runs(job, began)", "runs(ended)"} <= set(created)
+        queue = WatchedQueue(
+            mongod,
+            database,
+            profile=str(path),
+            jobs_collection="work",
+            attempts_collection="runs",
+        )
+        with profiled(database) as entries:
+            attempts = queue.get("/jobs/a")["attempts"]
+            (counted,) = count_activity(queue.connection, NOW, NOW + MINUTE, MINUTE).values()
+        queue.close()
+    assert [
+        (each["attemptNumber"], each["status"], each["workerId"], each["durationMs"])
+        for each in attempts
+    ] == [(1, "failed", "w-1", 2_000), (2, "succeeded", "w-1", 1_000), (3, "running", "w-2", None)]
+    assert attempts[0]["error"] == {"code": None, "message": "no", "stack": None}
+    ran = {bucket(2_000): 1, bucket(1_000): 1}
+    assert counted["mail"] == Tally(enqueued=1, outcomes={"failed": 1, "succeeded": 1}, run=ran)
+    for entry in entries:
+        if entry["ns"].endswith(".runs") and "limit" not in entry["command"]:
+            assert "COLLSCAN" not in entry.get("planSummary", ""), entry
