@@ -149,6 +149,7 @@ class JobDetail(JobSummary):
     attempts = array(
         Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."
     )
+    reasons = mapping(fields.String(), "By field name: why the field lacks something.")
 
 
 class ListMeta(Answer):

@@ -73,6 +73,7 @@ JOB_DETAIL = {
             "error": _ERROR,
         }
     ],
+    "reasons": {},
 }
 
 JOB_STATS = {

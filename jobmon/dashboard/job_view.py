@@ -71,6 +71,7 @@ class JobView:
     last_error: Error = None
     payload: Any = None
     attempts: list[AttemptView] = field(default_factory=list)
+    missing_attempts: str | None = None  # why some are missing; None if none is
 
     @classmethod
     def from_document(cls, job: Document, *, detail: bool = False) -> Self:
@@ -92,4 +93,5 @@ class JobView:
             last_error=clean_error(job.get("lastError"), stack=detail),
             payload=redact(job.get("payload")) if detail else None,
             attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],
+            missing_attempts=job.get("reasons", {}).get("attempts") if detail else None,
         )

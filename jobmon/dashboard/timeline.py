@@ -56,6 +56,10 @@ def _list_past(job: JobView) -> Iterator[TimelineStep]:
     before = job.created_at
     if job.attempts and job.attempts[0].number != 1:
         before = None  # earlier attempts are not recorded
+    if job.missing_attempts:
+        missing = int(job.attempt_count or 0) - len(job.attempts)
+        name = f"{missing:,} attempt{'s' if missing > 1 else ''}" if missing > 0 else "Earlier runs"
+        yield TimelineStep(name=name, at=None, status="", note=job.missing_attempts)
     omitted = job.attempts[:-MAX_ATTEMPTS]
     if omitted:
         before = omitted[-1].finished_at

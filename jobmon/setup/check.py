@@ -90,6 +90,7 @@ class DeploymentCheck:
             "indexes": self._check_indexes,
             "fields": self._check_fields,
             "profile": self._computed_fields,
+            "attempts": self._find_logs,
             "changes": self._check_changes,
             "collector": self._check_collector,
         }
@@ -206,8 +207,6 @@ class DeploymentCheck:
                 "profile", f"{name} computes these, so no index serves them: {'; '.join(found)}."
             )
 
-        yield from self._find_logs()
-
     def _find_logs(self) -> Iterator[Finding]:
         """A warning if runs are recorded in a log that another shipped profile reads."""
         for profile in profiles_with_log(self._settings.profile):
@@ -220,7 +219,7 @@ class DeploymentCheck:
                 continue
             if has_events(profile, sample):
                 yield warning(
-                    "profile",
+                    "attempts",
                     f"{log} records each run, but the profile {self._settings.profile} reads only "
                     "the last run of each job.",
                     remedy=f"Set JOBMON_PROFILE={profile.name} everywhere, and run `jobmon init` "

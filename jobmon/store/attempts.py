@@ -11,6 +11,7 @@ from jobmon.store.bson_json import to_text, to_utc
 from jobmon.store.mapping import Document
 
 MAX_COUNT = 2**53
+MAX_ATTEMPTS_SHOWN = 1_000
 
 
 def last_attempt(job: Document) -> list[Document]:
@@ -53,6 +54,20 @@ def number_attempts(
     return [
         {**attempt, "attemptNumber": number} for number, attempt in enumerate(attempts, start=first)
     ]
+
+
+def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool) -> str | None:
+    """Why not every attempt is among these; None if all are, as far as is known.
+
+    `is_recurring`: the job may have run before, without being counted.
+    """
+    if count > len(attempts) >= MAX_ATTEMPTS_SHOWN:
+        return f"only the newest {MAX_ATTEMPTS_SHOWN:,} attempts are read"
+    if count > 0 and not attempts:
+        return "the queue records only the number of attempts"
+    if attempts and (count > len(attempts) or is_recurring):
+        return "the queue does not record every attempt"
+    return None
 
 
 def attempt_count(job: Document, default: int) -> int:

@@ -1,13 +1,18 @@
 """Reads one job with its attempts."""
 
-from jobmon.store.attempts import attempt_count, last_attempt, number_attempts
+from jobmon.store.attempts import (
+    MAX_ATTEMPTS_SHOWN,
+    attempt_count,
+    explain_missing,
+    last_attempt,
+    number_attempts,
+)
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values, is_identity, match_any
 from jobmon.store.indexes import attempt_index
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.truncate import CharacterBudget
 
-MAX_ATTEMPTS_SHOWN = 1_000
 _MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # one more than so many attempts leave in a log
 # In characters: each attempt may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
@@ -26,6 +31,8 @@ class JobStore:
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
+        `reasons` has one for `attempts` if some are missing.
+
         `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
         None for another owner's job too. At most the newest 1,000 attempts are returned. Their
         texts are kept up to 10 million characters in total, the newest attempt first; after that,
@@ -43,22 +50,27 @@ class JobStore:
         if not found:
             return None
         (job,) = found
-        attempts = self._list_attempts(job_id, job)
-        count = attempt_count(job, default=len(attempts))
-        if self._profile.log is not None:  # which may know more runs than the job counts
-            count = max(count, len(attempts))
-        return {**job, "attempts": attempts, "attemptCount": count}
-
-    def _list_attempts(self, job_id: str, job: Document) -> list[Document]:
-        """The attempts that are recorded, or else those that the job contains."""
         log, recorded = self._profile.log, self._read_recorded(job_id)
+        attempts = self._list_attempts(recorded, job)
+        count = attempt_count(job, default=len(attempts))
+        if log is not None:  # which may have more runs than the job counts
+            count = max(count, len(attempts))
+        attempts = attempts[-MAX_ATTEMPTS_SHOWN:]
+        is_recurring = self._profile.is_recurring and not recorded
+        reason = explain_missing(attempts, count, is_recurring=is_recurring)
+        reasons = {} if reason is None else {"attempts": reason}
+        return {**job, "attempts": attempts, "attemptCount": count, "reasons": reasons}
+
+    def _list_attempts(self, recorded: list[Document], job: Document) -> list[Document]:
+        """The attempts that are recorded, or else those that the job contains."""
+        log = self._profile.log
         if not recorded:
             embedded = self._list_embedded_attempts(job)
             return embedded if embedded or self._profile.reads_last_attempt else last_attempt(job)
         attempts = recorded if log is None else log.pair(recorded, job)
         if self._attempts is not None and not self._attempts.mapping.can_query("attemptNumber"):
             attempts = number_attempts(attempts, job, is_complete=len(recorded) < self._max_read)
-        return attempts[-MAX_ATTEMPTS_SHOWN:]
+        return attempts
 
     def _read_recorded(self, job_id: str) -> list[Document]:
         """The newest attempts of a job, or events of them, in their order."""

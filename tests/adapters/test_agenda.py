@@ -122,6 +122,9 @@ def expected(agenda: Agenda, case: str) -> Answer:
     data = found["data"] and {
         name: "[redacted]" if name == "apiKey" else value for name, value in found["data"].items()
     }
+    reasons = {}
+    if attempts:  # each may have had earlier ones
+        reasons = {"attempts": "the queue does not record every attempt"}
     expires = to_iso(found["lockedAt"] + timedelta(minutes=10)) if is_leased else None
     return {
         "jobId": str(found["_id"]),
@@ -140,6 +143,7 @@ def expected(agenda: Agenda, case: str) -> Answer:
         "lastError": error,
         "payload": data,
         "attempts": attempts,
+        "reasons": reasons,
     }
 
 

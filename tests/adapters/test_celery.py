@@ -129,6 +129,11 @@ def expected(celery: Celery, case: str) -> Answer:
     if OWNERS.get(case) == "ada":
         kwargs["api_key"] = "[redacted]"
     payload = {"args": ARGS.get(case, []), "kwargs": kwargs}
+    reasons = {}
+    if celery.extended and number > int(outcome is not None):
+        some = "the queue does not record every attempt"
+        none = "the queue records only the number of attempts"
+        reasons = {"attempts": some if outcome else none}
     return {
         "jobId": celery.jobs[case],
         "type": name if celery.extended else None,
@@ -146,6 +151,7 @@ def expected(celery: Celery, case: str) -> Answer:
         "lastError": error,
         "payload": payload if celery.extended else None,
         "attempts": [attempt] if outcome else [],
+        "reasons": reasons,
     }
 
 

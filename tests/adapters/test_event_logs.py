@@ -296,7 +296,7 @@ def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQu
     queue, _ = agenda
     findings = list(check_deployment(replace(queue.settings, profile="agenda")))
     (found,) = (finding for finding in findings if "agenda_logs records" in finding.message)
-    assert (found.level, found.check) == ("warning", "profile")
+    assert (found.level, found.check) == ("warning", "attempts")
     assert "JOBMON_PROFILE=agenda-logs" in str(found.remedy)
     assert not [
         finding for finding in check_deployment(queue.settings) if "records" in finding.message
@@ -341,17 +341,17 @@ def test_attempts_of_a_collection_are_read_by_the_whole_language(
     path = tmp_path / "runs.toml"
     path.write_text(RUNS)
 
-    def at(after_s: float) -> str:
+    def to_text(after_s: float) -> str:
         return (NOW + timedelta(seconds=after_s)).isoformat(timespec="milliseconds")[:-6] + "Z"
 
     with temporary_database(mongo) as database:
         database.work.insert_one({"key": "a", "kind": "mail", "state": "queued", "created": NOW})
         database.runs.insert_many(
             [
-                {"job": "a", "began": at(9), "by": "w-2"},
-                {"job": "a", "began": at(1), "ended": at(3), "why": "no", "host": "w-1"},
-                {"job": "a", "began": at(5), "ended": at(6), "host": "w-1"},
-                {"job": "b", "began": at(5), "ended": at(6)},
+                {"job": "a", "began": to_text(9), "by": "w-2"},
+                {"job": "a", "began": to_text(1), "ended": to_text(3), "why": "no", "host": "w-1"},
+                {"job": "a", "began": to_text(5), "ended": to_text(6), "host": "w-1"},
+                {"job": "b", "began": to_text(5), "ended": to_text(6)},
             ]
         )
         created = init(database_uri(mongod, database), PROFILE=str(path))

@@ -379,6 +379,20 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
     assert attempts == sample.case.attempts
 
 
+def test_runs_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) -> None:
+    if sample.case.profile != "pulse":
+        pytest.skip("other programs store no count of runs")
+    counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
+    for kind, count in counts.items():
+        (job,) = sample.listed(type=kind)
+        detail = sample.get(f"/jobs/{job['jobId']}")
+        assert job["attemptCount"] == detail["attemptCount"] == count
+        numbers = [attempt["attemptNumber"] for attempt in detail["attempts"]]
+        assert numbers == ([count] if count else [])
+        why = "the queue does not record every attempt"
+        assert detail["reasons"] == ({"attempts": why} if count else {})
+
+
 def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
     jobs = sample.listed()
     errors = Counter(job["lastError"]["message"] for job in jobs if job["lastError"])

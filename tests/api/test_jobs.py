@@ -100,6 +100,7 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
                 "error": None,
             },
         ],
+        "reasons": {},
     }
 
 
@@ -128,6 +129,7 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
         "payload": None,
         "attemptCount": 0,
         "attempts": [],
+        "reasons": {},
     }
 
 
@@ -196,6 +198,12 @@ def test_attempts_are_read_from_each_place_that_has_them(
     shown = api.get_as_admin("/jobs/j").json
     assert shown["attemptCount"] == count
     assert [attempt["attemptNumber"] for attempt in shown["attempts"]] == numbers
+    reasons = {
+        count: {},
+        0: {"attempts": "the queue records only the number of attempts"} if count else {},
+    }
+    some = {"attempts": "the queue does not record every attempt"}
+    assert shown["reasons"] == reasons.get(len(numbers), some)
 
 
 def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:

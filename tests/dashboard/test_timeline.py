@@ -186,6 +186,18 @@ def test_many_attempts_show_the_latest_and_count_the_others() -> None:
     assert life[2].wait_ms == 2_000  # since the last one that is not shown
 
 
+@pytest.mark.parametrize(
+    ("count", "shown", "name"),
+    [(3, 0, "3 attempts"), (3, 2, "1 attempt"), (1, 1, "Earlier runs"), (None, 1, "Earlier runs")],
+)
+def test_attempts_that_are_not_recorded_are_named(count: int | None, shown: int, name: str) -> None:
+    attempts = [attempt(None) for _ in range(shown)]
+    why = "the queue does not record every attempt"
+    life = steps(attempt_count=count, attempts=attempts, missing_attempts=why)
+    assert (life[1].name, life[1].note) == (name, why)
+    assert len(life) == 2 + shown
+
+
 def test_attempts_embedded_by_another_program_are_shown() -> None:
     app = Flask(__name__)
     app.extensions["jobmon_redactor"] = Redactor()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,7 +128,8 @@ class WatchedQueue:
         return [step["statusCounts"].get(status, 0) for step in steps if step["statusCounts"]]
 
     def metric(self, name: str) -> dict[str, float]:
-        """Samples of a metric: its labels -> the value."""
-        lines = self.api.get_as_admin("/metrics").text.splitlines()
+        """Samples of a metric: its labels without the queue -> the value."""
+        text = re.sub(r'queue="[^"]*",?', "", self.api.get_as_admin("/metrics").text)
+        lines = text.replace("{}", "").splitlines()
         samples = (line.rpartition(" ") for line in lines if line.startswith(name))
         return {labels.removeprefix(name): float(value) for labels, _, value in samples}
