@@ -16,7 +16,7 @@ Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 # A profile that extends another one adds entries to these tables, or replaces some.
-_MERGED_TABLES = ("fields", "readings", "constants", "attempts", "log", "names")
+_MERGED_TABLES = ("fields", "readings", "constants", "attempts", "log", "events", "names")
 
 
 class ProfileError(ValueError):

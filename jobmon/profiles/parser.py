@@ -36,6 +36,17 @@ class ParsedStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParsedEvents:
+    """How changes of a job show its runs; the JSON Schema describes each field."""
+
+    running: Query | None = None
+    end_fields: tuple[str, ...] = ()
+    end_statuses: tuple[str, ...] = ()
+    lease_field: str | None = None
+    deleted: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParsedLog:
     """A collection in which a run leaves several documents: one when it starts, one when it ends.
 
@@ -66,6 +77,7 @@ class ParsedAttempts:
     status: ParsedStatus
     outcome: tuple[Rule, ...]
     log: ParsedLog | None
+    events: ParsedEvents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +191,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
             raise ProfileMistakeError(at, f'{name} is for in = "{name}", which needs it')
     if "outcome" in spec and place not in ("job", "log"):
         raise ProfileMistakeError((*at, "outcome"), 'is for in = "job" and in = "log"')
-    element = context
+    element = whole_job = context
     if array is not None:
         start = f"{array}."
         readings = {
@@ -203,6 +215,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         status=status,
         outcome=outcome,
         log=_parse_log(spec["log"], context) if place == "log" else None,
+        events=_parse_events(spec.get("events", {}), whole_job, (*at, "events")),
     )
 
 
@@ -255,6 +268,21 @@ def _check_attempt_paths(
     for name in need_path:
         if name in fields and fields[name].path is None:
             raise ProfileMistakeError((*at, name), "must be a path, for attempts are found by it")
+
+
+def _parse_events(spec: Mapping[str, Any], context: SourceContext, at: KeyPath) -> ParsedEvents:
+    running = spec.get("running")
+    if running is not None:
+        running = parse_query(running, context.constants, context.readings, (*at, "running"))
+        if has_now(running):
+            raise ProfileMistakeError((*at, "running"), "must not depend on $now")
+    return ParsedEvents(
+        running=running,
+        end_fields=tuple(spec.get("end_fields", ())),
+        end_statuses=tuple(spec.get("end_statuses", ())),
+        lease_field=spec.get("lease_field"),
+        deleted=spec.get("deleted"),
+    )
 
 
 def _check_attempt_status(status: str, at: KeyPath) -> None:

@@ -23,12 +23,17 @@ _SAMPLE_SIZE = 200  # documents at either end of a collection without an index o
 
 
 def count_activity(
-    connection: Connection, start: datetime, end: datetime, span: timedelta
+    connection: Connection,
+    start: datetime,
+    end: datetime,
+    span: timedelta,
+    *,
+    jobs: ReadCollection | None = None,
 ) -> dict[datetime, Tallies]:
     """Count from `start` to before `end`; returns the tallies by the start of each span.
 
     Spans without activity are absent. Three queries, each with an index; PyMongoError, with
-    `is_bad_hint` where that index is missing.
+    `is_bad_hint` where that index is missing. `jobs`: a snapshot of the jobs to count instead.
     """
     within = {"$gte": start, "$lt": end}
     tallies: dict[datetime, Tallies] = {}
@@ -37,7 +42,7 @@ def count_activity(
         kind = label(key.get("type"))
         return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
 
-    jobs = connection.jobs
+    jobs = jobs or connection.jobs
     if jobs.mapping.has_creation_time:
         created = [{"$match": {"createdAt": within}}, _group_by_type("$createdAt")]
         for group in _aggregate(jobs, created, NEWEST_FIRST):
@@ -48,7 +53,7 @@ def count_activity(
     ]
     for group in _aggregate(jobs, dead, BY_FINISH):
         find_tally(group["_id"]).dlq += int(group["count"])
-    for group in _count_finished_attempts(connection, within):
+    for group in _count_finished_attempts(connection, jobs, within):
         outcome = group["_id"]["outcome"]
         if outcome not in FINAL_ATTEMPT_STATUSES:
             continue
@@ -59,13 +64,15 @@ def count_activity(
     return tallies
 
 
-def _count_finished_attempts(connection: Connection, within: Document) -> Iterator[Document]:
+def _count_finished_attempts(
+    connection: Connection, jobs: ReadCollection, within: Document
+) -> Iterator[Document]:
     """Finished attempts by minute, type and outcome, each group with its histogram buckets.
 
     All come from the recorded attempts or, if none is recorded, all from the jobs: so none is
     counted twice.
     """
-    jobs, outcome_of_jobs = connection.jobs, connection.profile.outcome
+    outcome_of_jobs = connection.profile.outcome
     has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
     attempts, log = connection.attempts, connection.profile.log
     if attempts is not None and connection.has_recorded_attempts():

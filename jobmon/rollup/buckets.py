@@ -70,6 +70,16 @@ class Tally:
         self.wait.update(other.wait)
         self.run.update(other.run)
 
+    def maximum(self, other: Self) -> "Tally":
+        """The greater of each count: two counts of the same activity may each lack something."""
+        return Tally(
+            enqueued=max(self.enqueued, other.enqueued),
+            dlq=max(self.dlq, other.dlq),
+            outcomes=self.outcomes | other.outcomes,
+            wait=self.wait | other.wait,
+            run=self.run | other.run,
+        )
+
     @property
     def events(self) -> int:
         """The number of events. A recount of a past span finds fewer only after deletions."""
@@ -142,6 +152,21 @@ def load_tallies(documents: list[Document]) -> Tallies:
             run=unpack(document["run"]),
         )
         for document in require_type(documents, list)
+    }
+
+
+def count_events(tallies: Tallies) -> int:
+    """The number of events of all types."""
+    return sum(tally.events for tally in tallies.values())
+
+
+def dump_bucket(span: timedelta, at: datetime, tallies: Tallies) -> Document:
+    """The stored fields of the bucket of the span that begins at `at`."""
+    return {
+        "span": seconds(span),
+        "at": at,
+        "events": count_events(tallies),
+        "types": dump_tallies(tallies),
     }
 
 

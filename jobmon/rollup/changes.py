@@ -4,13 +4,17 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Collection as Names
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from bson import Timestamp
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
 
+from jobmon.rollup.job_changes import project_events
 from jobmon.rollup.segments import SegmentMap
 from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST
 from jobmon.store.mapping import Document, Keys
@@ -26,6 +30,8 @@ CLOCKS_DIFFER_BY = timedelta(seconds=40)
 # Longer than a new primary may lag behind the events that the stream has returned.
 _REMEMBER_S = 30.0
 _TIMESTAMP = "82"  # the type of a resume token's first value, in hexadecimal digits
+# Events that are read at once where their content is used.
+_MAX_EVENTS = 1_000
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
 
 
@@ -44,8 +50,16 @@ class Changes(Protocol):
     def seen_until(self) -> datetime | None:
         """The time (UTC) up to which every change was seen; None: up to the last call."""
 
-    def next_batch(self, segments: SegmentMap) -> None:
-        """Mark the jobs that changed since the last call; waits a moment for changes."""
+    @property
+    def is_at_end(self) -> bool:
+        """Whether there were no more changes at the time of the last call of `next_batch`."""
+
+    def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
+        """Mark the jobs that changed since the last call; waits a moment for changes.
+
+        Returns the events, if their content is read. StreamLostError after the last event of a
+        stream that ended.
+        """
 
     def close(self) -> None:
         """Release the server's resources."""
@@ -54,15 +68,28 @@ class Changes(Protocol):
 class StreamedChanges:
     """Changes from a change stream, in batches of half a second.
 
+    Begins after `token`, else at `start`, else now. With `fields`, the names of top-level fields,
+    the content of events is read as `read_change` needs it; otherwise only the _ids.
+
     The driver's iterator sends a request after each event; at many events a second this costs more
     than all other work. So the cursor is driven with commands.
     """
 
     def __init__(
-        self, jobs: Collection[Document], token: Document | None, stop: threading.Event
+        self,
+        jobs: Collection[Document],
+        token: Document | None,
+        stop: threading.Event,
+        *,
+        start: Timestamp | None = None,
+        fields: Names[str] | None = None,
     ) -> None:
         self._jobs = jobs
         self._stop = stop
+        self._start = start
+        self._fields = fields
+        self._ended_by = ""
+        self.is_at_end = False
         self._session = jobs.database.client.start_session()  # the cursor belongs to it
         self._pause_s = 0.0
         self._recent: deque[tuple[float, Any]] = deque()
@@ -80,22 +107,28 @@ class StreamedChanges:
             return None
         return _read_token_time(self.token)
 
-    def next_batch(self, segments: SegmentMap) -> None:
+    def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
+        if self._ended_by:
+            raise StreamLostError(self._ended_by)
         self._stop.wait(self._pause_s)  # so that events gather
         now, events = time.monotonic(), self._read_events()
-        self._pause_s = TICK_S if events else 0.0
+        is_full = self._fields is not None and len(events or ()) == _MAX_EVENTS
+        self.is_at_end = events is not None and not is_full
+        self._pause_s = TICK_S if events and not is_full else 0.0
         while self._recent and self._recent[0][0] < now - _REMEMBER_S:
             self._recent.popleft()
         if events is None:
             # Recent jobs may have been counted on a primary that did not have their changes yet.
             for _, job_id in self._recent:
                 segments.mark(job_id)
-        for event in events or []:
+        for number, event in enumerate(events or []):
             if event["operationType"] in _ENDS_STREAM:
-                raise StreamLostError(event["operationType"])
+                self._ended_by = event["operationType"]
+                return (events or [])[:number]
             job_id = event["documentKey"]["_id"]
             segments.mark(job_id)
             self._recent.append((now, job_id))
+        return events if events is not None and self._fields is not None else ()
 
     def close(self) -> None:
         with suppress(PyMongoError):
@@ -103,9 +136,14 @@ class StreamedChanges:
         self._session.end_session()
 
     def _open(self) -> None:
-        stream = {"$changeStream": {"resumeAfter": self.token} if self.token else {}}
-        fields = {"$project": {"documentKey": True, "operationType": True}}
-        watch: Document = {"aggregate": self._jobs.name, "pipeline": [stream, fields]}
+        begin: Document = {"resumeAfter": self.token} if self.token else {}
+        if not self.token and self._start is not None:
+            begin = {"startAtOperationTime": self._start}
+        read: Document = {"documentKey": True, "operationType": True}
+        if self._fields is not None:
+            read = project_events(self._fields)
+        pipeline = [{"$changeStream": begin}, {"$project": read}]
+        watch: Document = {"aggregate": self._jobs.name, "pipeline": pipeline}
         opened = self._command({**watch, "cursor": {"batchSize": 0}})["cursor"]
         self._cursor = opened["id"]
         self.token = opened["postBatchResumeToken"]
@@ -116,6 +154,8 @@ class StreamedChanges:
         None if the stream had to be opened again.
         """
         get_more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
+        if self._fields is not None:
+            get_more["batchSize"] = _MAX_EVENTS
         try:
             answer = self._command({**get_more, "maxTimeMS": round(TICK_S * 1_000)})["cursor"]
         except (ConnectionFailure, CursorNotFound):  # maybe another primary: resume there
@@ -144,6 +184,7 @@ class PolledChanges:
 
     token = None
     seen_until = None
+    is_at_end = True
 
     def __init__(self, jobs: ReadCollection, stop: threading.Event) -> None:
         self._jobs = jobs
@@ -151,7 +192,7 @@ class PolledChanges:
         self._next_overlap_at = 0.0
         self._polls = True
 
-    def next_batch(self, segments: SegmentMap) -> None:
+    def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         self._stop.wait(TICK_S)
         segments.mark_next(TICK_S / SWEEP_S)
         now = time.monotonic()
@@ -161,6 +202,7 @@ class PolledChanges:
         overlap = CLOCKS_DIFFER_BY if is_long else timedelta(seconds=4 * TICK_S)
         if self._polls:
             self._poll(segments, datetime.now(UTC) - overlap)
+        return ()
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
         names = self._jobs.mapping
@@ -183,10 +225,20 @@ class PolledChanges:
         pass
 
 
-def open_changes(jobs: ReadCollection, token: Document | None, stop: threading.Event) -> Changes:
-    """The changes from now on, or since `token`; StreamLostError if that is too old."""
+def open_changes(
+    jobs: ReadCollection,
+    token: Document | None,
+    stop: threading.Event,
+    *,
+    start: Timestamp | None = None,
+    fields: Names[str] | None = None,
+) -> Changes:
+    """The changes after `token`, else at `start`, else from now on.
+
+    `fields` as in `StreamedChanges`. StreamLostError if the token is too old.
+    """
     try:
-        return StreamedChanges(jobs.collection, token, stop)
+        return StreamedChanges(jobs.collection, token, stop, start=start, fields=fields)
     except OperationFailure as error:
         if error.code != NOT_A_REPLICA_SET:
             raise

@@ -2,14 +2,17 @@
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
+from itertools import chain
 
 from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, OwnDatabase, require_type
 from jobmon.store.mapping import Document
 
 _SEGMENTS_A_DOCUMENT = 100
 _COUNTS_A_DOCUMENT = 10_000  # of a status and a type, with names of 200 characters
+_JOBS_A_DOCUMENT = 200
 
 
 class IncompleteCheckpointError(Exception):
@@ -18,10 +21,15 @@ class IncompleteCheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The dumped segments, and the change stream's resume token, None without a stream."""
+    """The dumped segments, and the change stream's resume token, None without a stream.
+
+    `jobs`: what the counter of events remembered there. `seen_until`: until when it has counted.
+    """
 
     segments: list[Document]
     token: Document | None
+    jobs: list[Document] = field(default_factory=list)
+    seen_until: datetime | None = None
 
 
 class Checkpoints:
@@ -35,14 +43,17 @@ class Checkpoints:
         """Replace the checkpoint. The new one counts only once all of its parts are written."""
         version = uuid.uuid4().hex
         self._parts.create_index(self._own.index("version"))
-        parts = list(_split(checkpoint.segments))
+        parts = [
+            *({"segments": part, "jobs": []} for part in _split(checkpoint.segments)),
+            *({"segments": [], "jobs": part} for part in _split_jobs(checkpoint.jobs)),
+        ]
         for number, part in enumerate(parts):
-            fields = {"version": version, "number": number, "segments": part}
+            fields = {"version": version, "number": number, **part}
             document = self._own.new(f"{version}:{number}", fields)
             if not self._own.write(CHECKPOINTS, partial(self._parts.insert_one, document)):
                 return
         head = {"version": version, "parts": len(parts), "token": checkpoint.token}
-        self._own.write_state(CHECKPOINT, head)
+        self._own.write_state(CHECKPOINT, head | {"seenUntil": checkpoint.seen_until})
         self._parts.delete_many({**self._own.scope, "version": {"$ne": version}})
 
     def load(self) -> Checkpoint | None:
@@ -50,12 +61,13 @@ class Checkpoints:
         head = self._own.find_state(CHECKPOINT, _load_head)
         if head is None:
             return None
-        version, count, token = head
+        version, count, token, seen_until = head
         found = self._parts.find({**self._own.scope, "version": version}).sort("number")
         parts = list(self._own.read(CHECKPOINTS, found, _load_part))
         if len(parts) != count:
             raise IncompleteCheckpointError
-        return Checkpoint([segment for part in parts for segment in part], token)
+        segments, jobs = zip(*parts, strict=True)
+        return Checkpoint(list(chain(*segments)), token, list(chain(*jobs)), seen_until)
 
 
 def _split(segments: list[Document]) -> Iterator[list[Document]]:
@@ -71,14 +83,20 @@ def _split(segments: list[Document]) -> Iterator[list[Document]]:
     yield part
 
 
-def _load_head(document: Document) -> tuple[str, int, Document | None]:
-    token = document["token"]
+def _split_jobs(jobs: list[Document]) -> Iterator[list[Document]]:
+    for start in range(0, len(jobs), _JOBS_A_DOCUMENT):
+        yield jobs[start : start + _JOBS_A_DOCUMENT]
+
+
+def _load_head(document: Document) -> tuple[str, int, Document | None, datetime | None]:
+    token, seen_until = document["token"], document.get("seenUntil")
     return (
         require_type(document["version"], str),
         require_type(document["parts"], int),
         None if token is None else require_type(token, dict),
+        None if seen_until is None else require_type(seen_until, datetime),
     )
 
 
-def _load_part(document: Document) -> list[Document]:
-    return require_type(document["segments"], list)
+def _load_part(document: Document) -> tuple[list[Document], list[Document]]:
+    return require_type(document["segments"], list), require_type(document.get("jobs", []), list)

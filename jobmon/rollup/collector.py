@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
+from bson import Timestamp
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -27,6 +28,7 @@ from jobmon.rollup.documents import (
     OwnDatabase,
 )
 from jobmon.rollup.due_changes import DueChanges
+from jobmon.rollup.event_counter import EventCounter
 from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.samples import QueueSamples
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 
 WRITE_AT_LEAST_EVERY_S = 2.0
 CHECKPOINT_EVERY_S = 60.0
+READ_FOR_S = 1.0
+COUNT_FOR_S = 0.5  # counting runs may be late, the stats may not
 SAMPLE_EVERY_S = 10.0
 RENAME_AFTER_S = 3_600.0
 REPORT_BUILD_EVERY_S = 1.0
@@ -146,19 +150,83 @@ class Collector:
         return self._releases or self._stop.is_set()
 
     def _work(self) -> None:
-        with self._counting_history():
-            segments, changes = self._resume() or self._build()
-            try:
+        segments, changes = self._start()
+        try:
+            with self._counting_history():
                 while not self._is_over():
                     try:
+                        segments = segments or self._build(changes)
                         self._follow(segments, changes)
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
-                    if not self._is_over():
                         changes.close()
-                        segments, changes = self._build()
-            finally:
-                changes.close()
+                        seen_until = None if self._events is None else self._events.seen_until
+                        changes = self._open_changes(seen_until)
+                    segments = None
+        finally:
+            changes.close()
+
+    def _start(self) -> tuple[SegmentMap | None, Changes]:
+        """The changes since the last checkpoint, with its segments, None if they do not count.
+
+        If that is not possible, the changes from now on.
+        """
+        counts_events = not self._connection.has_recorded_attempts()
+        self._events = (
+            EventCounter(self._connection, self._own, self._lease.renew) if counts_events else None
+        )
+        checkpoint, reason = self._load_checkpoint()
+        if checkpoint is not None and checkpoint.token:
+            try:
+                return self._resume(checkpoint, checkpoint.token)
+            except StreamLostError as error:
+                reason = f"the change stream cannot be resumed: {error}"
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                reason = f"the checkpoint cannot be read: {type(error).__name__}"
+        if reason:
+            log.warning("counting all jobs again, %s", reason)
+        return None, self._open_changes(None if checkpoint is None else checkpoint.seen_until)
+
+    def _load_checkpoint(self) -> tuple[Checkpoint | None, str]:
+        """The checkpoint, or None with the reason why a stored one does not count."""
+        try:
+            return self._checkpoints.load(), ""
+        except IncompleteCheckpointError:
+            return None, "the checkpoint is incomplete, or of another version"
+
+    def _resume(self, checkpoint: Checkpoint, token: Document) -> tuple[SegmentMap | None, Changes]:
+        """The segments and changes since this checkpoint; StreamLostError, or a malformed one's."""
+        segments = None
+        # With such statuses, others changed meanwhile without a change of their job.
+        if not self._due_changes.is_needed:
+            segments = SegmentMap(self._connection.jobs)
+            segments.load(checkpoint.segments)
+        if self._events is not None:
+            if checkpoint.seen_until is None or self._events.boundary is None:
+                return segments, self._open_changes(checkpoint.seen_until)
+            self._events.resume(token["_data"], checkpoint.jobs, checkpoint.seen_until)
+        fields = None if self._events is None else self._events.rules.heads
+        return segments, open_changes(self._connection.jobs, token, self._stop, fields=fields)
+
+    def _open_changes(self, seen_until: datetime | None) -> Changes:
+        """The changes from now on; those before were read until `seen_until`, if they were."""
+        jobs = self._connection.jobs
+        if self._events is None:
+            return open_changes(jobs, None, self._stop)
+        now = self._connection.cluster_time()
+        start = None if now is None else Timestamp(now.time, now.inc + 1)
+        fields = self._events.rules.heads
+        changes = open_changes(jobs, None, self._stop, start=start, fields=fields)
+        try:
+            if now is None or changes.token is None:
+                self._events.record_missing_stream()
+                self._events = None
+            else:
+                self._events.begin(now, changes.token["_data"], seen_until)
+        except BaseException:
+            changes.close()
+            raise
+        return changes
 
     @contextmanager
     def _counting_history(self) -> Iterator[None]:
@@ -174,7 +242,9 @@ class Collector:
         def count() -> None:
             while not stop.is_set():
                 try:
-                    HistoryWriter(self._connection, self._own, update_counters).run(stop)
+                    HistoryWriter(self._connection, self._own, update_counters, self._events).run(
+                        stop
+                    )
                 except PyMongoError as error:
                     waiting.log(error)
                     stop.wait(RETRY_AFTER_S)
@@ -208,7 +278,7 @@ class Collector:
         rename_at = saved_at + RENAME_AFTER_S
         while not self._is_over():
             as_of, at = datetime.now(UTC), self._database_time()
-            changes.next_batch(segments)
+            self._read_changes(segments, changes)
             as_of = min(as_of, changes.seen_until or as_of)
             self._due_changes.mark(segments, at)
             self._lease.renew()
@@ -218,19 +288,41 @@ class Collector:
             if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
                 self._write_stats(segments, as_of, at)
                 written_at = now
+            if self._events is not None:
+                self._events.count(COUNT_FOR_S)
             unsaved = unsaved or changed
             if unsaved and now > saved_at + CHECKPOINT_EVERY_S:
-                self._checkpoints.save(Checkpoint(segments.dump(), changes.token))
+                self._save(segments, changes)
                 saved_at, unsaved = now, False
             if now > rename_at and segments.has_free_names:
                 log.info("counting all jobs again, since all types can be named now")
                 return
-        self._checkpoints.save(Checkpoint(segments.dump(), changes.token))
+        self._save(segments, changes)
 
-    def _build(self) -> tuple[SegmentMap, Changes]:
+    def _read_changes(self, segments: SegmentMap, changes: Changes) -> None:
+        """Read changes to the end of the stream, or for a second."""
+        until = time.monotonic() + READ_FOR_S
+        has_room = True
+        while True:
+            events = changes.next_batch(segments)
+            if self._events is not None:
+                has_room = self._events.add(events, is_end=changes.is_at_end)
+            if changes.is_at_end or not has_room or time.monotonic() > until:
+                return
+
+    def _save(self, segments: SegmentMap, changes: Changes) -> None:
+        """Store a checkpoint: what was counted, and the token of the change after it."""
+        if self._events is not None and self._connection.has_recorded_attempts():
+            self._events.stop()
+            self._events = None
+        events = self._events
+        jobs = [] if events is None else events.dump()
+        seen_until = None if events is None else events.seen_until
+        self._checkpoints.save(Checkpoint(segments.dump(), changes.token, jobs, seen_until))
+
+    def _build(self, changes: Changes) -> SegmentMap:
         """Count all jobs; changes wait in the stream meanwhile."""
         jobs = self._connection.jobs
-        changes = open_changes(jobs, None, self._stop)
         self._due_changes.restart(self._database_time())
         segments = SegmentMap(jobs)
         estimated = jobs.estimated_count()
@@ -247,16 +339,12 @@ class Collector:
                 log.info("first count: %d of about %d jobs", counted, estimated)
                 self._own.write_state(BUILD, {"counted": counted, "estimated": estimated})
 
-        try:
-            segments.build(report)
-        except BaseException:
-            changes.close()
-            raise
+        segments.build(report)
         took_s = time.monotonic() - started
         log.info("first count: all %d jobs in %.1f s", segments.totals.total(), took_s)
         self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
-        self._checkpoints.save(Checkpoint(segments.dump(), changes.token))
-        return segments, changes
+        self._save(segments, changes)
+        return segments
 
     def _database_time(self) -> datetime:
         """The time by the clock that readers compare the age of stats with."""
@@ -294,23 +382,3 @@ class Collector:
             took_s = time.monotonic() - started
             self._health_due_at = started + took_s * HEALTH_PAUSE_FACTOR
         return self._health
-
-    def _resume(self) -> tuple[SegmentMap, Changes] | None:
-        """The segments and changes since the last checkpoint; None if that is not possible."""
-        if self._due_changes.is_needed:  # statuses changed meanwhile, without a change of a job
-            return None
-        segments = SegmentMap(self._connection.jobs)
-        try:
-            checkpoint = self._checkpoints.load()
-            if checkpoint is None or not checkpoint.token:
-                return None
-            segments.load(checkpoint.segments)
-            return segments, open_changes(self._connection.jobs, checkpoint.token, self._stop)
-        except IncompleteCheckpointError:
-            reason = "the checkpoint is incomplete, or of another version"
-        except StreamLostError as error:
-            reason = f"the change stream cannot be resumed: {error}"
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"the checkpoint cannot be read: {type(error).__name__}"
-        log.warning("counting all jobs again, %s", reason)
-        return None

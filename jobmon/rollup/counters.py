@@ -73,7 +73,7 @@ class Counters:
         still_open = (fold_types(hour, names) for at, hour in hours.items() if at >= until)
         sums = merge([closed, *still_open])
         totals = {
-            kind: _maximum(stored.totals.get(kind, Tally()), sums.get(kind, Tally()))
+            kind: stored.totals.get(kind, Tally()).maximum(sums.get(kind, Tally()))
             for kind in (*names, OTHER)
             if kind in stored.totals or kind in sums
         }
@@ -117,13 +117,3 @@ def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:
     named = [kind for kind in known if kind != OTHER]
     new = sorted(tallies.keys() - {*named, OTHER}, key=lambda kind: (-tallies[kind].events, kind))
     return [*named, *new][:MAX_COUNTER_TYPES]
-
-
-def _maximum(one: Tally, other: Tally) -> Tally:
-    return Tally(
-        enqueued=max(one.enqueued, other.enqueued),
-        dlq=max(one.dlq, other.dlq),
-        outcomes=one.outcomes | other.outcomes,
-        wait=one.wait | other.wait,
-        run=one.run | other.run,
-    )

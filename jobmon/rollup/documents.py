@@ -36,6 +36,7 @@ FAILURE = "failure"  # of a collector in a web process, which was started again
 CHECKPOINT = "checkpoint"
 PROGRESS = "progress"  # of counting the history
 COUNTERS = "counters"
+EVENTS = "events"  # which part of the history is counted from changes, and its gaps
 # The document of `leases`.
 LEADER = "collector"
 

@@ -1,7 +1,8 @@
 """Keeps the history: buckets of activity by minute and type, added up to larger spans.
 
 A minute is counted from the watched collections repeatedly while it is young. Later it is not
-counted any more, so that its counts outlive the jobs. Minutes are added up to ten minutes, these to
+counted any more, so that its counts outlive the jobs. Where runs are counted from changes, an
+`EventCounter` writes the minutes instead. Minutes are added up to ten minutes, these to
 hours, to six hours and to days, each with a retention of its own.
 """
 
@@ -23,7 +24,8 @@ from jobmon.rollup.buckets import (
     STRAGGLERS,
     Tallies,
     bucket_name,
-    dump_tallies,
+    count_events,
+    dump_bucket,
     floor,
     fold_rare_types,
     load_bucket,
@@ -33,6 +35,7 @@ from jobmon.rollup.buckets import (
     seconds,
 )
 from jobmon.rollup.documents import BUCKETS, PROGRESS, STATE, OwnDatabase
+from jobmon.rollup.event_counter import EventCounter
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.read_collection import is_bad_hint
@@ -51,7 +54,8 @@ INDEX_RETRY_S = 10.0
 class HistoryWriter:
     """Keeps the buckets in jobmon's own database right.
 
-    Calls `on_counted` after each count with its time, and whether all older spans are counted.
+    Calls `on_counted` after each count with its time, and whether all older spans are counted. The
+    minutes of `events`, if given, are only added up.
     """
 
     def __init__(
@@ -59,7 +63,9 @@ class HistoryWriter:
         connection: Connection,
         own: OwnDatabase,
         on_counted: Callable[[datetime, bool], None] = lambda _, __: None,
+        events: EventCounter | None = None,
     ) -> None:
+        self._events = events
         self._on_counted = on_counted
         self._connection = connection
         self._retention = retention(connection.settings)
@@ -77,20 +83,27 @@ class HistoryWriter:
         """Count young minutes, then missed spans, until `stop` is set; PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
         missed = self._missed_spans(datetime.now(UTC))
-        more, pause_s = True, 0.0
+        more, pause_s, boundary = True, 0.0, self._boundary
         while not stop.wait(pause_s):
             started = time.monotonic()
             try:
                 now = datetime.now(UTC)
+                if boundary != self._boundary:  # changes were lost: documents show what they can
+                    boundary = self._boundary
+                    missed, more = self._missed_spans(now), True
+                is_behind = self._events is not None and self._events.is_behind
                 self._count_young(now)
-                if more and self._counted_from is None:
+                if is_behind:
+                    self._counted_from = floor(now, MINUTE) + MINUTE
+                elif more and (self._counted_from is None or self._counted_from > now):
                     self._counted_from = floor(now - STRAGGLERS, MINUTE)
                 self._write_progress(countedAt=now, countedFrom=self._counted_from)
-                more = more and self._count_missed(missed, stop)
-                if not more:
+                more = more and (is_behind or self._count_missed(missed, stop))
+                is_complete = not (more or is_behind)
+                if is_complete:
                     self._counted_from = None
                     self._write_progress(completeUntil=now, countedFrom=None)
-                self._on_counted(now, not more)
+                self._on_counted(now, is_complete)
                 self._write_progress(countersAt=now)
                 self._delete_expired(now)
             except OperationFailure as error:
@@ -105,6 +118,11 @@ class HistoryWriter:
                 continue
             took_s = time.monotonic() - started
             pause_s = took_s / 4 if more else min(max(1.0, took_s * PAUSE_FACTOR), MAX_PAUSE_S)
+
+    @property
+    def _boundary(self) -> datetime | None:
+        """The first minute that is counted from changes, None if none is."""
+        return None if self._events is None else self._events.boundary
 
     def _count_missed(
         self, missed: Iterator[tuple[datetime, datetime, timedelta]], stop: threading.Event
@@ -132,7 +150,10 @@ class HistoryWriter:
                 back = max(back, age)
         # A writer's clock may be ahead: the next minute is counted, too.
         start, end = floor(now - back, MINUTE), floor(now, MINUTE) + 2 * MINUTE
-        if self._count(start, end, MINUTE):
+        is_changed = self._count(start, end, MINUTE)
+        if self._events is not None and (written := self._events.take_written()):
+            start, is_changed = min(start, *written), True
+        if is_changed:
             self._add_up(start, end, MINUTE)
 
     def _missed_spans(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
@@ -168,7 +189,11 @@ class HistoryWriter:
         return found if isinstance(found, datetime) else None
 
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:
-        """Count from `start` to before `end` in spans; returns whether any bucket changed."""
+        """Count from `start` to before `end` in spans; returns whether any bucket changed.
+
+        Spans after the boundary are not counted: changes are.
+        """
+        end = end if self._boundary is None else min(end, floor(self._boundary, span))
         counted = self._count_in_pieces(start, end, span)
         return sum(self._write_bucket(span, at, tallies) for at, tallies in counted.items()) > 0
 
@@ -210,9 +235,7 @@ class HistoryWriter:
         events, durations = _measure(counted)
         if not events:
             return False
-        types = dump_tallies(counted)
-        fields = {"span": seconds(span), "at": at, "events": events, "types": types}
-        bucket = self._own.new(bucket_name(span, at), fields)
+        bucket = self._own.new(bucket_name(span, at), dump_bucket(span, at, counted))
         found = self._buckets.find_one({"_id": bucket["_id"]})
         old = next(self._own.read(BUCKETS, [found], load_bucket), None)
         if old is not None and ((events, durations) < _measure(old) or old == counted):
@@ -234,7 +257,4 @@ class HistoryWriter:
 
 def _measure(tallies: Tallies) -> tuple[int, int]:
     """The number of events, then of known durations: a larger count replaces a smaller one."""
-    return (
-        sum(tally.events for tally in tallies.values()),
-        sum(tally.durations for tally in tallies.values()),
-    )
+    return count_events(tallies), sum(tally.durations for tally in tallies.values())

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from bson import Timestamp
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import NotPrimaryError
@@ -126,6 +127,12 @@ class Connection:
                 deployment_name(hello), self.database.name, self.settings, self.profile
             )
         return self._queue_key
+
+    def cluster_time(self) -> Timestamp | None:
+        """The present cluster time of the deployment; None without replica set; PyMongoError."""
+        answer = self.reachable_client.admin.command("ping")
+        time: Timestamp | None = answer.get("operationTime")
+        return time
 
     @property
     def max_time_ms(self) -> int:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobmon.profiles import ProfileFile, load_profile
@@ -25,6 +25,7 @@ from jobmon.store.identity import label_values, match_any
 from jobmon.store.mapping import DerivedStatus, Document, FieldMapping, Keys
 from jobmon.store.profile_indexes import list_profile_indexes
 from jobmon.store.profile_reader import FieldReader, JobReader
+from jobmon.store.run_rules import RunRules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,8 @@ class Profile:
     identity: str = ""
     # The dates that decide a status when they pass: pairs (path, reading).
     due_fields: tuple[tuple[str, str], ...] = ()
+    # How changes of jobs show their runs, where no attempts are recorded.
+    runs: RunRules = field(default_factory=RunRules)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Profile":
@@ -71,16 +74,20 @@ class Profile:
         parsed = file.parse(collection)
         rules = parsed.status.rules
         jobs = _map_jobs(parsed)
-        outcome, log = parsed.attempts.outcome, parsed.attempts.log
+        outcome_rules, log = parsed.attempts.outcome, parsed.attempts.log
+        outcome = _make_status_expression(outcome_rules) if outcome_rules else None
         return cls(
             jobs=jobs,
             attempts=_map_recorded(parsed.attempts),
             log=None if log is None else _make_log(log),
-            outcome=_make_status_expression(outcome) if outcome else None,
+            outcome=outcome,
             indexes=list_profile_indexes(jobs, rules),
             is_recurring=parsed.is_recurring,
             always=parsed.always,
             identity=file.identity,
+            runs=RunRules.from_profile(
+                parsed.attempts.events, jobs, outcome, is_recurring=parsed.is_recurring
+            ),
             due_fields=tuple(sorted(set().union(*(find_due_fields(rule.when) for rule in rules)))),
         )
 

@@ -1,0 +1,114 @@
+"""Adds activity to the minutes of the history, each change exactly once.
+
+A stored minute has the position of the last change in it. A change that is read again, after a
+crash or by another collector, has no later position, and is not added again.
+"""
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pymongo.errors import DuplicateKeyError
+
+from jobmon.rollup.buckets import (
+    MINUTE,
+    STRAGGLERS,
+    Tallies,
+    Tally,
+    bucket_name,
+    dump_bucket,
+    fold_rare_types,
+    load_bucket,
+)
+from jobmon.rollup.documents import BUCKETS, OwnDatabase
+from jobmon.rollup.leader import LeaseLostError
+
+_KEEP_FOR = 2 * STRAGGLERS
+
+
+@dataclass
+class _Bucket:
+    tallies: Tallies
+    position: str | None  # as stored
+    is_stored: bool
+    is_changed: bool = False
+
+
+class EventBuckets:
+    """The open minutes of a queue; its methods raise PyMongoError."""
+
+    def __init__(self, own: OwnDatabase) -> None:
+        self._own = own
+        self._open: dict[datetime, _Bucket] = {}
+        self._lock = threading.Lock()
+        self._written: set[datetime] = set()
+
+    def add(self, at: datetime, kind: str, tally: Tally, position: str) -> None:
+        """Add what the change at `position` shows of a type in the minute that begins at `at`."""
+        bucket = self._read(at)
+        if bucket.position is None or position > bucket.position:
+            bucket.tallies.setdefault(kind, Tally()).add(tally)
+            bucket.is_changed = True
+
+    def begin(self, counted: dict[datetime, Tallies]) -> None:
+        """Begin these minutes with what was counted otherwise, or with what they already have.
+
+        Of each type the greater of each count, because both may lack something.
+        """
+        self._open.clear()
+        for at, tallies in counted.items():
+            bucket = self._read(at)
+            for kind, tally in tallies.items():
+                stored = bucket.tallies.get(kind, Tally())
+                bucket.tallies[kind] = stored.maximum(tally)
+                bucket.is_changed = bucket.is_changed or bucket.tallies[kind] != stored
+
+    def write(self, position: str) -> None:
+        """Store what has changed; `position` is that of the last change that was added.
+
+        Raises LeaseLostError if another collector has written one of the minutes meanwhile.
+        """
+        oldest = datetime.now(UTC) - _KEEP_FOR
+        for at, bucket in list(self._open.items()):
+            if bucket.is_changed:
+                self._write_bucket(at, bucket, position)
+                with self._lock:
+                    self._written.add(at)
+            elif at < oldest:
+                del self._open[at]
+
+    def take_written(self) -> set[datetime]:
+        """The minutes that were written since the last call; from any thread."""
+        with self._lock:
+            written, self._written = self._written, set()
+        return written
+
+    def _read(self, at: datetime) -> _Bucket:
+        if at not in self._open:
+            found = self._own[BUCKETS].find_one({"_id": self._own.id(bucket_name(MINUTE, at))})
+            self._open[at] = _Bucket(
+                tallies=next(self._own.read(BUCKETS, [found], load_bucket), {}),
+                position=None if found is None else found.get("position"),
+                is_stored=found is not None,
+            )
+        return self._open[at]
+
+    def _write_bucket(self, at: datetime, bucket: _Bucket, position: str) -> None:
+        bucket.tallies = fold_rare_types(bucket.tallies)
+        fields = dump_bucket(MINUTE, at, bucket.tallies) | {"position": position}
+        document = self._own.new(bucket_name(MINUTE, at), fields)
+        buckets = self._own[BUCKETS]
+
+        def write() -> None:
+            if not bucket.is_stored:
+                buckets.insert_one(document)
+                return
+            same = {"_id": document["_id"], "position": bucket.position}
+            if not buckets.replace_one(same, document).matched_count:
+                raise LeaseLostError
+
+        try:
+            self._own.write(BUCKETS, write)
+        except DuplicateKeyError:
+            raise LeaseLostError from None
+        bucket.position, bucket.is_stored, bucket.is_changed = position, True, False

@@ -1,0 +1,261 @@
+"""Counts runs from the changes of jobs, for queues whose documents keep only the last run.
+
+A change shows only what it changes. So the fields that matter are remembered of each job that waits
+or runs, each change is applied to them, and the profile's rules are evaluated on the result.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from bson import Timestamp
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import WAITING_STATUSES
+from jobmon.rollup.activity import count_activity
+from jobmon.rollup.buckets import MINUTE, STRAGGLERS, floor
+from jobmon.rollup.documents import EVENTS, OwnDatabase
+from jobmon.rollup.event_buckets import EventBuckets
+from jobmon.rollup.gaps import (
+    EventHistory,
+    Gap,
+    GapReason,
+    load_event_history,
+    write_event_history,
+)
+from jobmon.rollup.job_changes import (
+    JobChange,
+    apply_change,
+    encode_key,
+    read_change,
+    select_paths,
+)
+from jobmon.rollup.job_evaluator import BATCH, JobEvaluator, split
+from jobmon.rollup.job_memory import MAX_RUNNING, MAX_WAITING, JobMemory, KnownJob
+from jobmon.rollup.runs import count_change
+from jobmon.store.connection import Connection
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
+
+WRITE_EVERY_S = 1.0
+# A stream whose end was not reached for longer than this is behind.
+BEHIND_AFTER_S = 15.0
+MAX_PENDING = 20_000
+
+
+class EventCounter:
+    """Counts the changes of a queue that its collector reads from a change stream.
+
+    The collector calls `begin` for a new stream or `resume` for a continued one, then `add` for
+    each batch of events and `count` after it. Methods raise PyMongoError, and LeaseLostError if
+    another collector counts. `renew` is called between the parts of longer work.
+    """
+
+    def __init__(self, connection: Connection, own: OwnDatabase, renew: Callable[[], None]) -> None:
+        self._connection = connection
+        self._jobs = connection.jobs
+        self._own = own
+        self._renew = renew
+        self.rules = connection.profile.runs
+        self._evaluator = JobEvaluator(connection.jobs, own, self.rules)
+        self._memory = JobMemory()
+        self._buckets = EventBuckets(own)
+        self._pending: deque[Document] = deque()
+        self._end_at: tuple[float, datetime] | None = None
+        self._position = ""
+        self._write_at = 0.0
+        self._caught_up_at: float | None = None
+        self.seen_until: datetime | None = None  # all changes before are counted
+        found = own.find_state(EVENTS, load_event_history)
+        self._has_history = found is not None
+        self._history = found or EventHistory()
+
+    @property
+    def boundary(self) -> datetime | None:
+        """The first minute that is counted from changes; None if none is."""
+        return self._history.boundary
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there may be older changes that are not counted yet."""
+        reached = self._caught_up_at
+        return reached is None or time.monotonic() - reached > BEHIND_AFTER_S
+
+    def take_written(self) -> set[datetime]:
+        """The minutes that were written since the last call; from any thread."""
+        return self._buckets.take_written()
+
+    def stop(self) -> None:
+        """Stop counting, because attempts are recorded from now on."""
+        self.count()
+        self.write()
+        self._write_history(EventHistory(gaps=self._history.gaps))
+
+    def record_missing_stream(self) -> None:
+        """Record that runs are counted from documents, because there is no change stream."""
+        if any(gap.end is None for gap in self._history.gaps):
+            return
+        start = datetime.now(UTC) if self._has_history else None
+        gap = Gap(start=start, end=None, reason=GapReason.NO_CHANGE_STREAM)
+        self._write_history(EventHistory(gaps=self._history.add(gap).gaps))
+
+    def resume(self, position: str, jobs: Iterable[Document], seen_until: datetime) -> None:
+        """Continue after the change at `position` with the jobs that `dump` returned there."""
+        self._position, self.seen_until = position, seen_until
+        for batch in split(jobs):
+            self._remember([(entry["job"], entry["at"]) for entry in batch])
+
+    def begin(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
+        """Count from the changes after `at`, the cluster time; earlier activity from documents.
+
+        `seen_until`: until when changes were counted before, if they were.
+        """
+        self.count()
+        moment, jobs = at.as_datetime(), self._evaluator.snapshot(at)
+        self.write()
+        self._position = position
+        self._memory = JobMemory()
+        self._load(jobs, self.rules.select_running(jobs.mapping), MAX_RUNNING, moment)
+        self._load_waiting(jobs, moment)
+        boundary = floor(moment - STRAGGLERS, MINUTE)
+        try:
+            end = floor(moment, MINUTE) + 2 * MINUTE
+            counted = count_activity(self._connection, boundary, end, MINUTE, jobs=jobs)
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            counted = {}  # the history's thread logs which indexes are missing
+        self._buckets.begin(counted)
+        gap = Gap(start=None, end=moment, reason=GapReason.BEFORE_COLLECTOR)
+        if self._has_history:
+            start = min(seen_until or boundary, moment)
+            gap = Gap(start=start, end=moment, reason=GapReason.STREAM_LOST)
+        history = self._history.close(moment).add(gap)
+        self._write_history(EventHistory(boundary=boundary, gaps=history.gaps))
+        self.seen_until = moment
+        self.write()
+
+    def add(self, events: Sequence[Document], *, is_end: bool) -> bool:
+        """Keep a batch of events for `count`; returns whether there is room for another one.
+
+        `is_end`: the stream had no more.
+        """
+        self._pending.extend(events)
+        if is_end:
+            self._end_at = time.monotonic(), datetime.now(UTC)
+        return len(self._pending) < MAX_PENDING
+
+    def count(self, for_s: float | None = None) -> None:
+        """Count the events that were added: for about this time, or all."""
+        until = math.inf if for_s is None else time.monotonic() + for_s
+        while self._pending and time.monotonic() < until:
+            batch = list(islice(self._pending, BATCH))
+            changes = [change for event in batch if (change := read_change(event)) is not None]
+            self._count_batch(changes)
+            for _ in batch:
+                self._pending.popleft()
+            if changes:
+                self.seen_until = changes[-1].at
+            self._renew()
+        if not self._pending and self._end_at is not None:
+            (self._caught_up_at, self.seen_until), self._end_at = self._end_at, None
+        if self._memory.needs_waiting:
+            self._load_waiting(self._jobs, datetime.now(UTC))
+        if time.monotonic() >= self._write_at:
+            self.write()
+
+    def write(self) -> None:
+        """Store everything that was counted."""
+        self._write_at = time.monotonic() + WRITE_EVERY_S
+        self._buckets.write(self._position)
+        if self._memory.has_overflowed and self.seen_until is not None:
+            self._memory.has_overflowed = False
+            start, end = self.seen_until - MINUTE, self.seen_until + MINUTE
+            gap = Gap(start=start, end=end, reason=GapReason.TOO_MANY_RUNNING)
+            self._write_history(self._history.add(gap))
+
+    def dump(self) -> list[Document]:
+        """The remembered jobs, for the checkpoint. All events are counted and stored first."""
+        self.count()
+        self.write()
+        return list(self._memory.dump())
+
+    def _write_history(self, history: EventHistory) -> None:
+        write_event_history(self._own, history)
+        self._history, self._has_history = history, True
+
+    def _count_batch(self, changes: Sequence[JobChange]) -> None:
+        applied = list(self._apply(changes, self._look_up_unknown(changes)))
+        changed = [(document, change.at) for change, document in applied if document is not None]
+        found = iter(self._evaluator.evaluate(changed))
+        for change, document in applied:
+            facts = None if document is None else next(found)
+            known = self._memory.get(change.key)
+            before = known.facts if known else None
+            for at, kind, tally in count_change(change, before, facts, self.rules):
+                self._buckets.add(floor(at, MINUTE), kind, tally, change.position)
+            if document is None:
+                self._memory.forget(change.key)
+            else:
+                self._memory.put(change.key, KnownJob(document, change.at, facts))
+            self._position = change.position
+
+    def _apply(
+        self, changes: Sequence[JobChange], bases: dict[bytes, Document]
+    ) -> Iterable[tuple[JobChange, Document | None]]:
+        """Each change of a field that matters with the document after it, None if deleted."""
+        latest: dict[bytes, Document] = dict(bases)
+        for change in changes:
+            key, document = change.key, change.document
+            if change.operation == "delete":
+                latest.pop(key, None)
+                yield change, None
+                continue
+            if change.operation == "update":
+                if not change.is_relevant(self.rules.heads):
+                    continue
+                known = self._memory.get(key)
+                base = latest.get(key) or (known.document if known else {"_id": change.job_id})
+                document = apply_change(base, change)
+            latest[key] = select_paths(document or {}, self.rules.paths)
+            yield change, latest[key]
+
+    def _look_up_unknown(self, changes: Sequence[JobChange]) -> dict[bytes, Document]:
+        """The present documents of updated jobs that are not remembered; index: _id.
+
+        They may contain later changes, which are then applied again.
+        """
+        unknown: dict[bytes, Any] = {}
+        known: set[bytes] = set()
+        for change in changes:
+            key = change.key
+            if change.operation != "update":
+                known.add(key)
+            elif key not in known and self._memory.get(key) is None:
+                unknown[key] = change.job_id
+        if not unknown:
+            return {}
+        found = self._evaluator.find(self._jobs, {"_id": {"$in": list(unknown.values())}})
+        return {encode_key(document["_id"]): document for document in found}
+
+    def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
+        waiting = jobs.mapping.translate_filter({"status": {"$in": list(WAITING_STATUSES)}})
+        self._memory.lacks_waiting = self._load(jobs, waiting, MAX_WAITING, at)
+
+    def _load(self, jobs: ReadCollection, query: Document, limit: int, at: datetime) -> bool:
+        """Remember jobs that match and are not remembered; returns whether there may be more."""
+        found = self._evaluator.find(jobs, query, limit)
+        unknown = (job for job in found if self._memory.get(encode_key(job["_id"])) is None)
+        for batch in split(unknown):
+            self._remember([(document, at) for document in batch])
+            self._renew()
+        return len(found) == limit
+
+    def _remember(self, documents: Sequence[tuple[Document, datetime]]) -> None:
+        evaluated = self._evaluator.evaluate(documents)
+        for (document, at), facts in zip(documents, evaluated, strict=True):
+            self._memory.put(encode_key(document["_id"]), KnownJob(document, at, facts))

@@ -1,0 +1,98 @@
+"""Parts of the history whose runs are incomplete, with the reason, in jobmon's own database."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from jobmon.rollup.buckets import MINUTE
+from jobmon.rollup.documents import EVENTS, OwnDatabase, require_type
+from jobmon.store.mapping import Document
+
+# Older ones are merged, so that the document stays small.
+MAX_GAPS = 100
+
+
+class GapReason(StrEnum):
+    """Why runs may be missing from a part of the history."""
+
+    BEFORE_COLLECTOR = "before_collector"  # counted from the documents of that time
+    STREAM_LOST = "stream_lost"  # the server no longer had the changes since the last checkpoint
+    NO_CHANGE_STREAM = "no_change_stream"  # a standalone server
+    NO_COLLECTOR = "no_collector"  # counted live, from the documents
+    TOO_MANY_RUNNING = "too_many_running"  # more running jobs than are remembered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """From `start` (None: since ever) to before `end` (None: until now), UTC."""
+
+    start: datetime | None
+    end: datetime | None
+    reason: GapReason
+
+    def clip(self, start: datetime, end: datetime) -> "Gap | None":
+        """The part within a window; None if there is none."""
+        first = start if self.start is None else max(start, self.start)
+        last = end if self.end is None else min(end, self.end)
+        return replace(self, start=first, end=last) if first < last else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventHistory:
+    """What is known of the history that is counted from changes.
+
+    Minutes from `boundary` on are counted from changes, earlier ones from documents; None if no
+    minute is counted from changes.
+    """
+
+    boundary: datetime | None = None
+    gaps: tuple[Gap, ...] = ()
+
+    def add(self, gap: Gap) -> "EventHistory":
+        """The same with another gap; one with the same reason that just ended is extended."""
+        *others, last = (*self.gaps, gap)
+        if others and others[-1].reason == gap.reason and _touches(others[-1], gap):
+            last = replace(others.pop(), end=gap.end)
+        kept = [*others, last]
+        if len(kept) > MAX_GAPS:
+            oldest, second, *rest = kept
+            kept = [replace(oldest, end=second.end), *rest]
+        return replace(self, gaps=tuple(kept))
+
+    def close(self, end: datetime) -> "EventHistory":
+        """The same, with the end of the gap that lasts until now."""
+        gaps = (replace(gap, end=end) if gap.end is None else gap for gap in self.gaps)
+        return replace(self, gaps=tuple(gaps))
+
+
+def _touches(earlier: Gap, later: Gap) -> bool:
+    if earlier.end is None or later.start is None:
+        return True
+    return later.start <= earlier.end + MINUTE
+
+
+def write_event_history(own: OwnDatabase, history: EventHistory) -> None:
+    """Store it; PyMongoError."""
+    gaps = [[gap.start, gap.end, gap.reason.value] for gap in history.gaps]
+    own.write_state(EVENTS, {"boundary": history.boundary, "gaps": gaps})
+
+
+def load_event_history(document: Document) -> EventHistory:
+    """The stored history; MalformedError, ValueError or KeyError for another document."""
+    return EventHistory(
+        boundary=_load_date(document["boundary"]),
+        gaps=tuple(
+            Gap(start=_load_date(start), end=_load_date(end), reason=GapReason(reason))
+            for start, end, reason in require_type(document["gaps"], list)
+        ),
+    )
+
+
+def _load_date(value: object) -> datetime | None:
+    return None if value is None else require_type(value, datetime)
+
+
+def clip_gaps(gaps: Iterable[Gap], start: datetime, end: datetime) -> tuple[Gap, ...]:
+    """The parts of these gaps within a window."""
+    return tuple(part for gap in gaps if (part := gap.clip(start, end)) is not None)

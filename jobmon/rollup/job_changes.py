@@ -1,0 +1,178 @@
+"""Reads change events: what a job's document was changed to, of the fields that a profile needs."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from bson import Timestamp, encode
+
+from jobmon.store.bson_json import to_utc
+from jobmon.store.mapping import Document
+
+_OPERATIONS = ("insert", "update", "replace", "delete")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobChange:
+    """One change of a job.
+
+    `position` orders the changes of a stream. `document`: the whole document of an insert or a
+    replacement. `written`: path -> new value of an update. `shortened`: path of an array -> its new
+    length.
+    """
+
+    operation: str
+    job_id: Any
+    position: str
+    at: datetime
+    document: Document | None
+    written: Mapping[str, Any]
+    removed: tuple[str, ...]
+    shortened: Mapping[str, int]
+
+    @cached_property
+    def key(self) -> bytes:
+        """The job's _id as a key of a dictionary."""
+        return encode_key(self.job_id)
+
+    def is_relevant(self, heads: Collection[str]) -> bool:
+        """Whether an update changes one of these top-level fields."""
+        changed = (*self.written, *self.removed, *self.shortened)
+        return any(path.partition(".")[0] in heads for path in changed)
+
+    def has_written(self, path: str) -> bool:
+        """Whether the change set the value at this path, or a part of it, or one around it.
+
+        A value that was set to null counts as removed. An insert sets all values.
+        """
+        if self.document is not None:
+            return _find(self.document, path) is not None
+        return any(
+            value is not None
+            and (name == path or name.startswith(f"{path}.") or path.startswith(f"{name}."))
+            for name, value in self.written.items()
+        )
+
+
+def encode_key(job_id: Any) -> bytes:
+    """An _id of any type as a key of a dictionary."""
+    return encode({"": job_id})
+
+
+def read_change(event: Document) -> JobChange | None:
+    """The change in an event of `project_events`; None for other events."""
+    if event["operationType"] not in _OPERATIONS:
+        return None
+    update = event.get("updateDescription") or {}
+    return JobChange(
+        operation=event["operationType"],
+        job_id=event["documentKey"]["_id"],
+        position=event["_id"]["_data"],
+        at=_read_time(event),
+        document=event.get("fullDocument"),
+        written={field["k"]: field["v"] for field in update.get("updatedFields") or ()},
+        removed=tuple(update.get("removedFields") or ()),
+        shortened={cut["field"]: cut["newSize"] for cut in update.get("truncatedArrays") or ()},
+    )
+
+
+def _read_time(event: Document) -> datetime:
+    """When the change was made, by the server's clock; before MongoDB 6.0 in whole seconds."""
+    time: datetime | Timestamp = event.get("wallTime") or event["clusterTime"]
+    return time.as_datetime() if isinstance(time, Timestamp) else to_utc(time).astimezone(UTC)
+
+
+def project_events(heads: Collection[str]) -> Document:
+    """The fields of a change event that `read_change` needs, of these fields of a job."""
+    head = {"$arrayElemAt": [{"$split": ["$$this.k", "."]}, 0]}
+    updated = {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
+    return {
+        "documentKey": True,
+        "operationType": True,
+        "clusterTime": True,
+        "wallTime": True,
+        "fullDocument": dict.fromkeys(["_id", *heads], True),
+        "updateDescription": {
+            "updatedFields": {
+                "$filter": {"input": updated, "cond": {"$in": [head, {"$literal": sorted(heads)}]}}
+            },
+            "removedFields": True,
+            "truncatedArrays": True,
+        },
+    }
+
+
+def apply_change(document: Document, change: JobChange) -> Document:
+    """The document after an update. `document` itself does not change."""
+    changed = dict(document)
+    for path, size in change.shortened.items():
+        elements = _find(changed, path)
+        if isinstance(elements, list):
+            _write(changed, path.split("."), elements[:size])
+    for path in change.removed:
+        _write(changed, path.split("."), None, is_removed=True)
+    for path, value in change.written.items():
+        _write(changed, path.split("."), value)
+    return changed
+
+
+def _find(document: Any, path: str) -> Any:
+    for part in path.split("."):
+        document = document.get(part) if isinstance(document, dict) else None
+    return document
+
+
+def _write(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:
+    """Write a value at a path; each document and array around it is copied."""
+    name, *inner = path
+    if not inner:
+        if is_removed:
+            parent.pop(name, None)
+        else:
+            parent[name] = value
+        return
+    child = parent.get(name)
+    if isinstance(child, list):
+        parent[name] = _write_element(child, inner, value)
+        return
+    copied = dict(child) if isinstance(child, Mapping) else {}
+    _write(copied, inner, value, is_removed=is_removed)
+    parent[name] = copied
+
+
+def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any]:
+    """A copy of the array with a value at a path that begins with an element's index."""
+    name, *inner = path
+    if not name.isdecimal() or int(name) > len(elements):
+        return elements  # the array is another one than that of the change
+    copied = [*elements, None][: max(len(elements), int(name) + 1)]
+    if inner:
+        element = copied[int(name)]
+        holder: Document = {"": dict(element) if isinstance(element, Mapping) else element}
+        _write(holder, ["", *inner], value)
+        copied[int(name)] = holder[""]
+    else:
+        copied[int(name)] = value
+    return copied
+
+
+def select_paths(document: Document, paths: Iterable[str]) -> Document:
+    """The values at these paths, and the _id. An array on the way is kept whole."""
+    selected: Document = {"_id": document["_id"]} if "_id" in document else {}
+    for path in paths:
+        source: Any = document
+        target = selected
+        *parents, last = path.split(".")
+        for name in parents:
+            source = source.get(name)
+            if not isinstance(source, dict):
+                if source is not None:
+                    target[name] = source
+                break
+            target = target.setdefault(name, {})
+        else:
+            if last in source:
+                target[last] = source[last]
+    return selected

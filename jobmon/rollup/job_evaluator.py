@@ -1,0 +1,113 @@
+"""Reads what a profile's rules need of jobs, and has the database evaluate the rules on it."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from bson import Timestamp
+from bson.errors import InvalidDocument
+from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
+
+from jobmon.rollup.documents import LEADER, LEASES, OwnDatabase
+from jobmon.rollup.leader import LeaseLostError
+from jobmon.rollup.runs import JobFacts, read_facts
+from jobmon.store.failures import classify_failure
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection
+from jobmon.store.run_rules import CHANGED_AT, RunRules
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BATCH = 500  # documents in one command
+
+
+class _SnapshotAt(ReadConcern):
+    """Reads documents as of one moment, which must be younger than five minutes."""
+
+    def __init__(self, at: Timestamp) -> None:
+        super().__init__("snapshot")
+        self._at = at
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {"level": "snapshot", "atClusterTime": self._at}
+
+
+def split(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items in lists of up to `BATCH`."""
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
+
+
+class JobEvaluator:
+    """Evaluates documents of one queue by its rules; its methods raise PyMongoError."""
+
+    def __init__(self, jobs: ReadCollection, own: OwnDatabase, rules: RunRules) -> None:
+        self._jobs = jobs
+        self._own = own
+        self._rules = rules
+        self._warned = False
+
+    def find(self, jobs: ReadCollection, query: Document, limit: int = 0) -> list[Document]:
+        """The documents that match, with only the fields that the rules need."""
+        fields = dict.fromkeys(["_id", *self._rules.paths], True)
+        options: dict[str, Any] = {"max_time_ms": jobs.max_time_ms, "collation": SIMPLE_COLLATION}
+        return list(jobs.collection.find(query, fields, limit=limit, **options))
+
+    def snapshot(self, at: Timestamp) -> ReadCollection:
+        """The jobs as of a moment or, if the server has no such snapshots, the present ones."""
+        jobs, reads = self._jobs, _SnapshotAt(at)
+        found = ReadCollection(
+            lambda: jobs.collection.with_options(read_concern=reads), jobs.mapping, jobs.max_time_ms
+        )
+        try:
+            self.find(found, {}, limit=1)
+        except OperationFailure as error:
+            if classify_failure(error) is not None:
+                raise
+            return jobs
+        return found
+
+    def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobFacts | None]:
+        """What each document means as of the time with it; None if it is no job.
+
+        Also None, and logged once, if the rules fail for a document. LeaseLostError if the lease
+        was removed.
+        """
+        if not documents:
+            return []
+        try:
+            return self._evaluate(documents)
+        except (OperationFailure, InvalidDocument, OverflowError) as error:
+            if classify_failure(error) is not None:
+                raise
+            if len(documents) > 1:
+                return [fact for one in documents for fact in self.evaluate([one])]
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "runs of a job are not counted, its fields cannot be evaluated: %s",
+                    type(error).__name__,
+                )
+            return [None]
+
+    def _evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobFacts | None]:
+        given = [document | {CHANGED_AT: at} for document, at in documents]
+        pipeline: list[Document] = [
+            # A stage needs a document: the lease always exists.
+            {"$match": {"_id": self._own.id(LEADER)}},
+            {"$project": {"jobs": {"$literal": given}}},
+            {"$unwind": "$jobs"},
+            {"$replaceRoot": {"newRoot": "$jobs"}},
+            {"$project": {"_id": False, **self._rules.facts}},
+        ]
+        found = list(self._own[LEASES].aggregate(pipeline, maxTimeMS=self._jobs.max_time_ms))
+        if len(found) != len(given):
+            raise LeaseLostError
+        mapping = self._jobs.mapping
+        return [read_facts(evaluated, mapping, self._rules) for evaluated in found]

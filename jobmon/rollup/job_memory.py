@@ -1,0 +1,77 @@
+"""Remembers jobs that run or wait, because a change shows only what it changes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmon.domain import WAITING_STATUSES
+from jobmon.rollup.runs import JobFacts
+from jobmon.store.mapping import Document
+
+MAX_RUNNING = 20_000
+MAX_WAITING = 20_000
+MAX_ENDED = 1_000
+
+
+@dataclass(frozen=True)
+class KnownJob:
+    """A job's document, reduced to the fields that are needed, and what it means.
+
+    It was evaluated as of `at`.
+    """
+
+    document: Document
+    at: datetime
+    facts: JobFacts | None
+
+
+class JobMemory:
+    """The running jobs, the waiting ones and the last ones that ended, each up to a number.
+
+    Waiting jobs beyond their number are forgotten; `lacks_waiting` is true until they are loaded.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[bytes, KnownJob] = {}
+        self._waiting: dict[bytes, KnownJob] = {}
+        self._ended: dict[bytes, KnownJob] = {}
+        self.lacks_waiting = False
+        self.has_overflowed = False  # a running job was not remembered; set until it is read
+
+    def get(self, key: bytes) -> KnownJob | None:
+        """The job with this encoded _id."""
+        return self._running.get(key) or self._waiting.get(key) or self._ended.get(key)
+
+    def forget(self, key: bytes) -> None:
+        """Forget a job, because it was deleted."""
+        for jobs in (self._running, self._waiting, self._ended):
+            jobs.pop(key, None)
+
+    def put(self, key: bytes, job: KnownJob) -> None:
+        """Remember a job in the place of what was known of it."""
+        self.forget(key)
+        if job.facts is not None and job.facts.is_running:
+            if len(self._running) < MAX_RUNNING:
+                self._running[key] = job
+            else:
+                self.has_overflowed = True
+        elif job.facts is not None and job.facts.status in WAITING_STATUSES:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting[key] = job
+            else:
+                self.lacks_waiting = True
+        else:
+            self._ended[key] = job
+            if len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+
+    @property
+    def needs_waiting(self) -> bool:
+        """Whether waiting jobs were forgotten and there is room for them again."""
+        return self.lacks_waiting and len(self._waiting) < MAX_WAITING // 2
+
+    def dump(self) -> Iterator[Document]:
+        """The stored form of the running and the waiting jobs."""
+        for jobs in (self._running, self._waiting):
+            for job in jobs.values():
+                yield {"job": job.document, "at": job.at}

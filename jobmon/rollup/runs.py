@@ -1,0 +1,149 @@
+"""Counts runs of jobs from single changes: pure functions, for queues that record no attempts."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, AttemptStatus, JobStatus
+from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tally
+from jobmon.rollup.histogram import bucket
+from jobmon.rollup.job_changes import JobChange
+from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.labels import label
+from jobmon.store.mapping import Document, FieldMapping
+from jobmon.store.run_rules import RunRules
+
+# A date of a job is that of its change, unless a writer's clock differs by more, or an old job is
+# imported. Shorter than the time for which minutes stay open.
+_MAX_DELAY = STRAGGLERS - MINUTE
+_MAX_AHEAD = MINUTE
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFacts:
+    """What a job's document means at one moment: dates are UTC, None where they are unknown."""
+
+    type: str
+    status: str | None
+    is_running: bool
+    outcome: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    created_at: datetime | None
+    due_at: datetime | None
+    attempt: int | None
+
+
+def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobFacts | None:
+    """The facts in what the database evaluated by `rules.facts`; None if the document is no job."""
+    if not evaluated.get("isJob"):
+        return None
+    status = to_text(mapping.to_contract_status(evaluated.get("status")))
+    is_running = evaluated.get("isRunning", status == JobStatus.LEASED)
+    outcome = evaluated.get("outcome")
+    if not rules.has_outcome:
+        outcome = LAST_OUTCOMES.get(str(status))
+    count = evaluated.get("attemptCount")
+    return JobFacts(
+        type=label(evaluated.get("type")),
+        status=status,
+        is_running=bool(is_running),
+        outcome=outcome if status in rules.end_statuses or rules.has_outcome else None,
+        started_at=_read_date(evaluated.get("startedAt")),
+        finished_at=_read_date(evaluated.get("finishedAt")),
+        created_at=_read_date(evaluated.get("createdAt")),
+        due_at=_read_date(evaluated.get("nextRunAt")),
+        attempt=count if isinstance(count, int) and not isinstance(count, bool) else None,
+    )
+
+
+def _read_date(value: Any) -> datetime | None:
+    return to_utc(value) if isinstance(value, datetime) else None
+
+
+def count_change(
+    change: JobChange, before: JobFacts | None, after: JobFacts | None, rules: RunRules
+) -> Iterator[tuple[datetime, str, Tally]]:
+    """The activity that a change shows, as triples of a time (UTC), a type and what to add.
+
+    `before` is None if the job is new or was not known, `after` if it was deleted.
+    """
+    if change.operation == "delete":
+        if before is not None and before.is_running and rules.deleted is not None:
+            yield change.at, before.type, _tally_run(rules.deleted, before.started_at, change.at)
+        return
+    if after is None:
+        return
+    created = after.created_at if rules.has_creation_time else None
+    if change.operation == "insert" and created and _is_present(created, change.at):
+        yield created, after.type, Tally(enqueued=1)
+    if before is not None and _is_leased_anew(change, before, rules):
+        yield change.at, before.type, Tally(outcomes=Counter([AttemptStatus.EXPIRED.value]))
+    ended = _has_ended(change, before, after, rules)
+    ended_at = _find_end(change, after)
+    if ended and after.outcome in FINAL_ATTEMPT_STATUSES:
+        yield ended_at, after.type, _tally_end(before, after, ended_at, rules)
+    was_dead = before is not None and before.status == JobStatus.DLQ
+    if after.status == JobStatus.DLQ and not was_dead and (before is not None or ended):
+        yield ended_at, after.type, Tally(dlq=1)
+
+
+def _has_ended(
+    change: JobChange, before: JobFacts | None, after: JobFacts, rules: RunRules
+) -> bool:
+    """Whether the change ended a run, or wrote the end of one that was not known to run."""
+    if after.is_running:
+        return False
+    if before is not None and before.is_running and not rules.has_own_end:
+        return True
+    if not any(map(change.has_written, rules.end_fields)):
+        return False
+    if after.finished_at is None or change.operation == "update":
+        return rules.has_own_end or after.finished_at is not None
+    if not _is_present(after.finished_at, change.at):
+        return False  # an old job that was imported or written again
+    return rules.has_own_end or before is None or before.finished_at != after.finished_at
+
+
+def _is_leased_anew(change: JobChange, before: JobFacts, rules: RunRules) -> bool:
+    return (
+        before.is_running
+        and rules.lease_field is not None
+        and change.operation == "update"
+        and change.has_written(rules.lease_field)
+    )
+
+
+def _find_end(change: JobChange, after: JobFacts) -> datetime:
+    """The end of the run: its date in the job or, if that is of another run, the change's."""
+    ended, started = after.finished_at, after.started_at
+    if ended is None or not _is_present(ended, change.at):
+        return change.at
+    return change.at if started is not None and ended < started else ended
+
+
+def _is_present(moment: datetime, at: datetime) -> bool:
+    return at - _MAX_DELAY <= moment <= at + _MAX_AHEAD
+
+
+def _tally_end(
+    before: JobFacts | None, after: JobFacts, ended_at: datetime, rules: RunRules
+) -> Tally:
+    started_at = after.started_at or (before.started_at if before else None)
+    tally = _tally_run(str(after.outcome), started_at, ended_at)
+    due = [moment for moment in (after.created_at, (before or after).due_at) if moment is not None]
+    if rules.has_wait and after.attempt == 1 and due and started_at is not None:
+        tally.wait.update(_find_bucket(max(due), started_at))
+    return tally
+
+
+def _tally_run(outcome: str, started_at: datetime | None, ended_at: datetime) -> Tally:
+    run = [] if started_at is None else _find_bucket(started_at, ended_at)
+    return Tally(outcomes=Counter([outcome]), run=Counter(run))
+
+
+def _find_bucket(start: datetime, end: datetime) -> list[int]:
+    """The histogram bucket of the time between; none if the moments are not in order."""
+    return [bucket((end - start) / timedelta(milliseconds=1))] if start <= end else []

@@ -1,0 +1,115 @@
+"""How the changes of a job show its runs: what to read of a change, and how to evaluate it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from jobmon.domain import STATUSES_AFTER_ATTEMPT, JobStatus
+from jobmon.profiles.conditions import Query, to_expression
+from jobmon.profiles.parser import ParsedEvents
+from jobmon.store.mapping import Document, FieldMapping
+
+# The time of a change, added to the documents that are evaluated.
+CHANGED_AT = "_changedAt"
+_JOB_FIELDS = ("type", "status", "startedAt", "finishedAt", "createdAt", "nextRunAt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRules:
+    """The rules of a profile for runs that are counted from changes; names are the documents'.
+
+    `paths`: the only fields that are read. `facts`: expressions that evaluate a document of these
+    fields as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written;
+    `has_own_end`: and only then. Otherwise also when a running job stops running.
+    """
+
+    paths: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    running: Query | None = None
+    end_fields: tuple[str, ...] = ()
+    has_own_end: bool = False
+    end_statuses: tuple[str, ...] = STATUSES_AFTER_ATTEMPT
+    lease_field: str | None = None
+    deleted: str | None = None
+    has_outcome: bool = False
+    has_wait: bool = True
+    has_creation_time: bool = True
+
+    @classmethod
+    def from_profile(
+        cls, events: ParsedEvents, jobs: FieldMapping, outcome: Any, *, is_recurring: bool
+    ) -> "RunRules":
+        """The rules for jobs with this mapping; `outcome` is the expression of the last run's."""
+        facts = {name: jobs.translate_expression(f"${name}") for name in _JOB_FIELDS}
+        facts["attemptCount"] = jobs.translate_expression("$attemptCount")
+        facts["outcome"] = outcome
+        facts["isJob"] = to_expression(jobs.where) if jobs.where else {"$literal": True}
+        if events.running is not None:
+            facts["isRunning"] = to_expression(events.running)
+        finished = jobs.paths.get("finishedAt")
+        # A date of each update would make each update the end of a run.
+        by_default = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
+        end_fields = events.end_fields or by_default
+        paths = {path for fact in facts.values() for path in _list_paths(fact)}
+        paths |= {*end_fields} | ({events.lease_field} if events.lease_field else set())
+        return cls(
+            paths=tuple(sorted(paths - {"_id"})),
+            facts={
+                name: {"$ifNull": [_evaluate_at_change(fact), None]} for name, fact in facts.items()
+            },
+            running=events.running,
+            end_fields=tuple(path for path in end_fields if path is not None),
+            has_own_end=bool(events.end_fields),
+            end_statuses=events.end_statuses or STATUSES_AFTER_ATTEMPT,
+            lease_field=events.lease_field,
+            deleted=events.deleted,
+            has_outcome=outcome is not None,
+            has_wait=not is_recurring,
+            has_creation_time=jobs.has_creation_time,
+        )
+
+    @cached_property
+    def heads(self) -> frozenset[str]:
+        """The names of the top-level fields that contain `paths`."""
+        return frozenset(path.partition(".")[0] for path in self.paths)
+
+    def select_running(self, jobs: FieldMapping) -> Document:
+        """A query, in the documents' names, for the jobs whose run has not ended."""
+        if self.running is None:
+            return jobs.translate_filter({"status": JobStatus.LEASED.value})
+        return {"$and": [jobs.where, self.running]} if jobs.where else self.running
+
+
+def _list_paths(expression: Any) -> Iterator[str]:
+    """The paths that an expression reads."""
+    match expression:
+        case str() if expression.startswith("$$"):
+            variable, _, path = expression.partition(".")
+            if path and variable in ("$$ROOT", "$$CURRENT"):
+                yield path
+        case str() if expression.startswith("$"):
+            yield expression[1:]
+        case {"$literal": _}:
+            pass
+        case dict():
+            for inner in expression.values():
+                yield from _list_paths(inner)
+        case list():
+            for inner in expression:
+                yield from _list_paths(inner)
+
+
+def _evaluate_at_change(expression: Any) -> Any:
+    """The expression with the time of the change in the place of the present moment."""
+    match expression:
+        case "$$NOW":
+            return f"${CHANGED_AT}"
+        case {"$literal": _}:
+            return expression
+        case dict():
+            return {name: _evaluate_at_change(inner) for name, inner in expression.items()}
+        case list():
+            return [_evaluate_at_change(inner) for inner in expression]
+        case _:
+            return expression

@@ -1,0 +1,400 @@
+"""Runs that documents lose, on a real replica set: catches a run that is not counted or counted
+twice, also after a crash, with two collectors, and when the change stream is lost."""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId, Timestamp
+from pymongo.database import Database
+
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup import event_counter as event_counter_module
+from jobmon.rollup import job_memory as job_memory_module
+from jobmon.rollup.changes import StreamedChanges, open_changes
+from jobmon.rollup.collecting import collecting
+from jobmon.rollup.documents import CHECKPOINT, EVENTS, OwnDatabase, rollup_database
+from jobmon.rollup.event_counter import EventCounter
+from jobmon.rollup.gaps import GapReason, load_event_history
+from jobmon.rollup.leader import LeaderLease, LeaseLostError
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.segments import SegmentMap
+from jobmon.rollup.series import SeriesReader
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+
+from ..support.commands import database_uri
+from ..support.waiting import eventually
+
+Counts = dict[str, dict[str, int]]
+Db = Database[dict[str, Any]]
+NAMES = ("enqueued", "succeeded", "failed", "dlq")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Queue:
+    """A queue of another program, whose writes it makes, and what jobmon counted of it."""
+
+    def __init__(self, mongod: Mongod, database: Db, given: Settings, **settings: Any) -> None:
+        self.settings = replace(
+            given,
+            mongo_uri=database_uri(mongod, database),
+            rollup_db=f"{database.name}_rollups",
+            **settings,
+        )
+        self.jobs = database[self.settings.jobs_collection]
+        client = DatabaseClient(self.settings, majority_reads=True)
+        self.connection = Connection(self.settings, client)
+        database.create_collection(self.jobs.name)
+        create_indexes(self.connection)
+        self.own = OwnDatabase.from_connection(self.connection)
+        self.truth: Counts = {}
+
+    def count(self, kind: str, name: str) -> None:
+        self.truth.setdefault(kind, dict.fromkeys(NAMES, 0))[name] += 1
+
+    def shown(self) -> Counts:
+        """The activity of the last half hour by type, as the web service answers."""
+        series = SeriesReader(self.connection, RollupReader(self.connection))
+        window = series.window(now() - timedelta(minutes=30), now(), None)
+        history = series.history_by_type(window)
+        if history.source != "rollup" or not history.is_complete:
+            return {}
+        found = {
+            kind: {name: getattr(activity, name) for name in NAMES}
+            for kind, activity in history.activity.items()
+        }
+        return {kind: counts for kind, counts in found.items() if any(counts.values())}
+
+    def becomes_right(self) -> None:
+        eventually(lambda: self.shown() == self.truth)
+
+    def gaps(self) -> list[GapReason]:
+        history = self.own.find_state(EVENTS, load_event_history)
+        return [gap.reason for gap in history.gaps] if history else []
+
+    def drop(self) -> None:
+        self.connection.client.drop_database(rollup_database(self.connection).name)
+        self.connection.client.close()
+
+    # What Agenda writes
+
+    def add(self, kind: str) -> ObjectId:
+        self.count(kind, "enqueued")
+        job = {"name": kind, "data": {}, "nextRunAt": now(), "lockedAt": None, "failCount": None}
+        return self.jobs.insert_one(job).inserted_id
+
+    def start(self, job_id: ObjectId) -> None:
+        self.jobs.update_one({"_id": job_id}, {"$set": {"lockedAt": now()}})
+        self.jobs.update_one({"_id": job_id}, {"$set": {"lastRunAt": now(), "nextRunAt": None}})
+
+    def end(self, job_id: ObjectId, kind: str, *, fails: bool = False, again: bool = False) -> None:
+        at = now()
+        fields = {"lockedAt": None, "lastFinishedAt": at, "nextRunAt": at if again else None}
+        fields |= {"failedAt": at, "failReason": "550"} if fails else {}
+        self.jobs.update_one({"_id": job_id}, {"$set": fields})
+        self.count(kind, "failed" if fails else "succeeded")
+        if fails and not again:
+            self.count(kind, "dlq")
+
+    def run(self, kind: str, *, fails: bool = False, remove: bool = False) -> None:
+        job_id = self.add(kind)
+        self.start(job_id)
+        self.end(job_id, kind, fails=fails)
+        if remove:
+            self.jobs.delete_one({"_id": job_id})
+
+
+@pytest.fixture
+def make_queue(
+    mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
+) -> Iterator[Callable[..., Queue]]:
+    made: list[Queue] = []
+
+    def make(**given: Any) -> Queue:
+        made.append(Queue(mongod, database, make_settings(), **given))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        queue.drop()
+
+
+@pytest.fixture
+def agenda(make_queue: Callable[..., Queue]) -> Queue:
+    return make_queue(profile="agenda", jobs_collection="agendaJobs")
+
+
+@contextmanager
+def collected(queue: Queue) -> Iterator[None]:
+    """Run a collector, from the moment when it reads changes."""
+    with collecting(queue.settings):
+        eventually(lambda: queue.own["state"].find_one({"_id": queue.own.id(CHECKPOINT)}))
+        eventually(queue.gaps)
+        yield
+
+
+def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queue) -> None:
+    with collected(agenda):
+        repeating, waiting, started = (agenda.add(kind) for kind in ("tick", "mail", "slow"))
+        agenda.start(started)
+        for number in range(5):
+            agenda.start(repeating)
+            agenda.end(repeating, "tick", fails=number % 2 == 0, again=True)
+        for number in range(6):
+            agenda.run("mail", fails=number == 3, remove=True)
+        agenda.becomes_right()
+    for number in range(4):  # while no collector works
+        agenda.start(repeating)
+        agenda.end(repeating, "tick", fails=number == 0, again=True)
+        agenda.run("mail", remove=True)
+    agenda.start(waiting)
+    agenda.end(waiting, "mail")
+    agenda.jobs.delete_one({"_id": waiting})
+    agenda.jobs.delete_one({"_id": started})  # its listener removed it: it had succeeded
+    agenda.count("slow", "succeeded")
+    with collected(agenda):
+        agenda.becomes_right()
+    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
+
+
+def test_first_start_joins_documents_and_changes_without_overlap(agenda: Queue) -> None:
+    agenda.run("mail")
+    agenda.run("mail", fails=True)
+    running = agenda.add("slow")
+    agenda.start(running)
+    with collected(agenda):
+        agenda.end(running, "slow")
+        agenda.run("mail", remove=True)
+        agenda.becomes_right()
+
+
+def test_deleted_and_expired_leases_are_runs(make_queue: Callable[..., Queue]) -> None:
+    queue = make_queue(profile="mongo-message-queue", jobs_collection="_queue")
+
+    def add(kind: str) -> ObjectId:
+        queue.count(kind, "enqueued")
+        return queue.jobs.insert_one({"dateCreated": now(), "type": kind}).inserted_id
+
+    def receive(job_id: ObjectId) -> None:
+        queue.jobs.update_one({"_id": job_id}, {"$set": {"receivedTime": now()}})
+
+    with collected(queue):
+        for outcome in ("complete", "retry", "reject", "crash", "cancel"):
+            job_id = add(outcome)
+            if outcome != "cancel":
+                receive(job_id)
+            entry = {"releaseHistory": {"releasedTime": now()}}
+            if outcome == "retry":
+                retry = {"$unset": {"receivedTime": ""}, "$set": {"retryCount": 1}, "$push": entry}
+                queue.jobs.update_one({"_id": job_id}, retry)
+                receive(job_id)
+                queue.count(outcome, "failed")
+            elif outcome == "crash":
+                receive(job_id)
+                queue.count(outcome, "failed")
+            if outcome == "reject":
+                dead = {"$unset": {"receivedTime": ""}, "$set": {"rejectedTime": now()}}
+                queue.jobs.update_one({"_id": job_id}, dead | {"$push": entry})
+                queue.count(outcome, "failed")
+                queue.count(outcome, "dlq")
+                continue
+            queue.jobs.delete_one({"_id": job_id})
+            if outcome != "cancel":
+                queue.count(outcome, "succeeded")
+        queue.becomes_right()
+
+
+def test_lease_that_ends_without_a_write_fails_at_the_next_one(
+    make_queue: Callable[..., Queue],
+) -> None:
+    queue = make_queue(profile="mongodb-queue", jobs_collection="mail")
+
+    def iso(**ahead: int) -> str:
+        return (now() + timedelta(**ahead)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+    def get(job_id: ObjectId) -> None:
+        leased = {"ack": str(ObjectId()), "visible": iso(seconds=-5)}  # it expires at once
+        queue.jobs.update_one({"_id": job_id}, {"$set": leased, "$inc": {"tries": 1}})
+
+    with collected(queue):
+        job_id, dead = (queue.jobs.insert_one({"visible": iso()}).inserted_id for _ in range(2))
+        queue.truth = {"mail": {"enqueued": 2, "succeeded": 1, "failed": 7, "dlq": 1}}
+        for _ in range(3):
+            get(job_id)
+        queue.jobs.update_one({"_id": job_id}, {"$set": {"deleted": iso()}})
+        for _ in range(6):  # the sixth time it is moved to the dead queue, not run
+            get(dead)
+        queue.jobs.update_one({"_id": dead}, {"$set": {"deleted": iso()}})
+        queue.jobs.delete_many({"deleted": {"$exists": True}})
+        queue.becomes_right()
+
+
+def test_recorded_attempts_remain_the_truth(make_queue: Callable[..., Queue]) -> None:
+    queue = make_queue()
+    attempts = queue.connection.database.job_attempts
+    attempts.insert_one({"jobId": "j", "status": "succeeded", "finishedAt": now()})
+    job = {"jobId": "j", "type": "t", "status": "leased", "createdAt": now()}
+    with collecting(queue.settings):
+        eventually(lambda: queue.own["state"].find_one({"_id": queue.own.id(CHECKPOINT)}))
+        queue.jobs.insert_one(job)
+        queue.jobs.update_one({}, {"$set": {"status": "succeeded", "finishedAt": now()}})
+        queue.truth = {"t": {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}}
+        queue.becomes_right()
+    assert queue.gaps() == []
+
+
+class Reading:
+    """A counter of events with its stream, driven by hand."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        LeaderLease(queue.own, "test").take()
+        self.counter = EventCounter(queue.connection, queue.own, lambda: None)
+        self.stop = threading.Event()
+
+    def begin(self) -> None:
+        at = self.queue.connection.cluster_time()
+        assert at is not None
+        self.open(None, Timestamp(at.time, at.inc + 1))
+        self.counter.begin(at, self.changes.token["_data"], None)
+
+    def open(self, token: dict[str, Any] | None, start: Timestamp | None = None) -> None:
+        fields = self.counter.rules.heads
+        changes = open_changes(
+            self.queue.connection.jobs, token, self.stop, start=start, fields=fields
+        )
+        assert isinstance(changes, StreamedChanges)
+        self.changes = changes
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The state that a crash leaves: the token, and the jobs that were remembered there."""
+        return {"token": self.changes.token, "jobs": self.counter.dump()}
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        token = checkpoint["token"]
+        self.counter.resume(token["_data"], checkpoint["jobs"], now())
+        self.open(token)
+
+    def read(self) -> None:
+        """Count all changes so far, and store the counts."""
+        segments, until = (
+            SegmentMap(self.queue.connection.jobs),
+            self.queue.connection.cluster_time(),
+        )
+        assert until is not None
+        last = f"82{until.time:08X}{until.inc:08X}"  # how a token of this time begins
+        while not self.changes.token or self.changes.token["_data"] < last:
+            events = self.changes.next_batch(segments)
+            self.counter.add(events, is_end=self.changes.is_at_end)
+        self.counter.count()
+        self.counter.write()
+
+    def counts(self) -> Counts:
+        found = {}
+        for bucket in self.queue.own["buckets"].find({"span": 60}):
+            for entry in bucket["types"]:
+                outcomes = dict(entry["outcomes"])
+                tally = found.setdefault(entry["type"], dict.fromkeys(NAMES, 0))
+                for name in NAMES:
+                    tally[name] += entry.get(name, 0) + outcomes.get(name, 0)
+        return found
+
+
+def test_crash_between_counts_and_token_neither_doubles_nor_loses(agenda: Queue) -> None:
+    first = Reading(agenda)
+    first.begin()
+    agenda.run("mail", remove=True)
+    running = agenda.add("slow")
+    agenda.start(running)
+    first.read()
+    checkpoint = first.checkpoint()
+    agenda.run("mail", fails=True, remove=True)
+    agenda.end(running, "slow")
+    agenda.jobs.delete_one({"_id": running})
+    first.read()  # stored, but the process ends before its next checkpoint
+    agenda.run("other", remove=True)
+    second = Reading(agenda)
+    second.resume(checkpoint)
+    second.read()
+    assert second.counts() == agenda.truth
+
+
+def test_of_two_collectors_one_counts(agenda: Queue) -> None:
+    """Catches a collector that was frozen, lost its lease, and goes on."""
+    frozen = Reading(agenda)
+    frozen.begin()
+    agenda.run("mail", remove=True)
+    frozen.read()
+    checkpoint = frozen.checkpoint()
+    follower = Reading(agenda)
+    follower.resume(checkpoint)
+    agenda.run("mail", remove=True)
+    follower.read()
+    with pytest.raises(LeaseLostError):
+        frozen.read()
+    agenda.run("mail", fails=True)
+    follower.read()
+    assert follower.counts() == agenda.truth
+
+
+def test_lost_stream_leaves_a_gap_with_what_documents_show(agenda: Queue) -> None:
+    with collected(agenda):
+        agenda.run("mail", remove=True)
+        agenda.becomes_right()
+    agenda.run("mail", remove=True)
+    agenda.jobs.drop()  # a stream cannot be resumed after this
+    agenda.connection.database.create_collection(agenda.jobs.name)
+    create_indexes(agenda.connection)
+    known = copy.deepcopy(agenda.truth)
+    agenda.run("mail", remove=True)  # nothing shows this one
+    agenda.truth = known
+    agenda.run("kept", fails=True)
+    with collected(agenda):
+        eventually(lambda: len(agenda.gaps()) == 2)
+        agenda.run("mail", remove=True)
+        agenda.becomes_right()
+    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.STREAM_LOST]
+
+
+def test_more_running_jobs_than_are_remembered_leave_a_gap(
+    agenda: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_memory_module, "MAX_RUNNING", 2)
+    reading = Reading(agenda)
+    reading.begin()
+    running = [agenda.add("slow") for _ in range(3)]
+    for job_id in running:
+        agenda.start(job_id)
+    reading.read()
+    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
+    for job_id in running:
+        agenda.end(job_id, "slow")  # Agenda writes when a run ends, so that none is lost here
+    reading.read()
+    assert reading.counts() == agenda.truth
+
+
+def test_waiting_jobs_beyond_the_remembered_ones_are_loaded_later(
+    agenda: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_memory_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(event_counter_module, "MAX_WAITING", 2)
+    jobs = [agenda.add(f"k{number}") for number in range(6)]
+    reading = Reading(agenda)
+    reading.begin()
+    for number, job_id in enumerate(jobs):
+        agenda.start(job_id)
+        agenda.end(job_id, f"k{number}")
+        agenda.jobs.delete_one({"_id": job_id})
+        reading.read()
+    assert reading.counts() == agenda.truth
