@@ -52,6 +52,7 @@ RENAME_AFTER_S = 3_600.0
 REPORT_BUILD_EVERY_S = 1.0
 # The health is read again after this many times as long as it took: a large backlog costs more.
 HEALTH_PAUSE_FACTOR = 20
+HEALTH_REST_S = 2.5  # while no job changes: every second time that stats are written
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
 
@@ -103,7 +104,9 @@ class Collector:
         self._releases = False  # the lease, so that another process has its share
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
-        self._health_due_at = 0.0
+        self._health_due_at = self._health_read_at = 0.0
+        self._is_health_outdated = True  # jobs have changed since it was read
+        self._changed = threading.Event()  # wakes the thread that counts the history
         self._sample_due_at = 0.0
         self._failure: Exception | None = None  # of the thread that counts the history
 
@@ -242,9 +245,15 @@ class Collector:
         def count() -> None:
             while not stop.is_set():
                 try:
-                    HistoryWriter(self._connection, self._own, update_counters, self._events).run(
-                        stop
+                    writer = HistoryWriter(
+                        self._connection,
+                        self._own,
+                        update_counters,
+                        self._events,
+                        changed=self._changed,
+                        slots=self._share.history_slots(self._connection),
                     )
+                    writer.run(stop)
                 except PyMongoError as error:
                     waiting.log(error)
                     stop.wait(RETRY_AFTER_S)
@@ -260,6 +269,7 @@ class Collector:
             yield
         finally:
             stop.set()
+            self._changed.set()
             thread.join(STOP_TIMEOUT_S)
 
     def _raise_failure(self) -> None:
@@ -274,16 +284,19 @@ class Collector:
         """
         saved_at = time.monotonic()
         written_at = -WRITE_AT_LEAST_EVERY_S
-        unsaved = False
+        unsaved, self._is_health_outdated = False, True
         rename_at = saved_at + RENAME_AFTER_S
         while not self._is_over():
-            as_of, at = datetime.now(UTC), self._database_time()
+            as_of, at = datetime.now(UTC), self._lease.database_time()
             self._read_changes(segments, changes)
             as_of = min(as_of, changes.seen_until or as_of)
             self._due_changes.mark(segments, at)
             self._lease.renew()
             self._raise_failure()
             changed = segments.recount() > 0
+            if changed:
+                self._is_health_outdated = True
+                self._changed.set()
             now = time.monotonic()
             if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
                 self._write_stats(segments, as_of, at)
@@ -323,7 +336,7 @@ class Collector:
     def _build(self, changes: Changes) -> SegmentMap:
         """Count all jobs; changes wait in the stream meanwhile."""
         jobs = self._connection.jobs
-        self._due_changes.restart(self._database_time())
+        self._due_changes.restart(self._lease.database_time())
         segments = SegmentMap(jobs)
         estimated = jobs.estimated_count()
         started = reported_at = time.monotonic()
@@ -345,11 +358,6 @@ class Collector:
         self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
         self._save(segments, changes)
         return segments
-
-    def _database_time(self) -> datetime:
-        """The time by the clock that readers compare the age of stats with."""
-        now: datetime = self._rollups.client.admin.command("hello")["localTime"]
-        return now
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
         """Write the stats as of `as_of`, which is `at` by the database's clock.
@@ -375,10 +383,16 @@ class Collector:
             self._samples.write(as_of, sample)
 
     def _read_health(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
-        """The health, read from the jobs; the longer that takes, the less often it is read."""
+        """The health, read from the jobs; the longer that takes, the less often it is read.
+
+        It is read less often, too, while no job changes: then only time can change it.
+        """
         started = time.monotonic()
-        if self._health is None or started >= self._health_due_at:
+        rest_until = 0.0 if self._is_health_outdated else self._health_read_at + HEALTH_REST_S
+        if self._health is None or started >= max(self._health_due_at, rest_until):
+            self._is_health_outdated = False
             self._health = self._live_stats.health(segments.totals, as_of)
+            self._health_read_at = started
             took_s = time.monotonic() - started
             self._health_due_at = started + took_s * HEALTH_PAUSE_FACTOR
         return self._health

@@ -48,6 +48,9 @@ RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, STRAGGLERS: 120.0}
 # of a core of the database, unless the history would become too old.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
+# While no job changes, the pause is longer; attempts may be written some time after their jobs.
+REST_S = 4.0
+REST_AFTER_S = 10.0
 INDEX_RETRY_S = 10.0
 
 
@@ -55,7 +58,8 @@ class HistoryWriter:
     """Keeps the buckets in jobmon's own database right.
 
     Calls `on_counted` after each count with its time, and whether all older spans are counted. The
-    minutes of `events`, if given, are only added up.
+    minutes of `events`, if given, are only added up. `changed` is set when jobs change, which ends
+    a rest. Each count takes one of the `slots`.
     """
 
     def __init__(
@@ -64,8 +68,14 @@ class HistoryWriter:
         own: OwnDatabase,
         on_counted: Callable[[datetime, bool], None] = lambda _, __: None,
         events: EventCounter | None = None,
+        *,
+        changed: threading.Event | None = None,
+        slots: threading.Semaphore | None = None,
     ) -> None:
         self._events = events
+        self._changed = changed or threading.Event()
+        self._changed_at = time.monotonic()
+        self._slots = slots or threading.Semaphore()
         self._on_counted = on_counted
         self._connection = connection
         self._retention = retention(connection.settings)
@@ -84,7 +94,7 @@ class HistoryWriter:
         self._buckets.create_index(self._own.index("span", "at"))
         missed = self._missed_spans(datetime.now(UTC))
         more, pause_s, boundary = True, 0.0, self._boundary
-        while not stop.wait(pause_s):
+        while not (stop.wait(pause_s) or (not more and self._rest(stop))):
             started = time.monotonic()
             try:
                 now = datetime.now(UTC)
@@ -123,6 +133,15 @@ class HistoryWriter:
     def _boundary(self) -> datetime | None:
         """The first minute that is counted from changes, None if none is."""
         return None if self._events is None else self._events.boundary
+
+    def _rest(self, stop: threading.Event) -> bool:
+        """Rest if no job has changed for a while; returns whether `stop` is set."""
+        if time.monotonic() > self._changed_at + REST_AFTER_S:
+            self._changed.wait(REST_S)
+        if self._changed.is_set():
+            self._changed.clear()
+            self._changed_at = time.monotonic()
+        return stop.is_set()
 
     def _count_missed(
         self, missed: Iterator[tuple[datetime, datetime, timedelta]], stop: threading.Event
@@ -194,8 +213,9 @@ class HistoryWriter:
         Spans after the boundary are not counted: changes are.
         """
         end = end if self._boundary is None else min(end, floor(self._boundary, span))
-        counted = self._count_in_pieces(start, end, span)
-        return sum(self._write_bucket(span, at, tallies) for at, tallies in counted.items()) > 0
+        with self._slots:
+            counted = self._count_in_pieces(start, end, span)
+            return sum(self._write_bucket(span, at, tallies) for at, tallies in counted.items()) > 0
 
     def _add_up(self, start: datetime, end: datetime, span: timedelta) -> None:
         """Replace each larger span that begins before `end` by the sum of its parts."""

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 import uuid
+from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -34,6 +35,8 @@ class LeaderLease:
         self._scope: Document = {**own.scope, "name": LEADER}
         self.holder = holder
         self._renewed_at = 0.0
+        # The database's time when the lease was renewed, and this process's time after that.
+        self._clock: tuple[datetime, float] | None = None
 
     def take(self) -> bool:
         """Take the lease if it is free, or renew it; False while another collector has it."""
@@ -52,7 +55,19 @@ class LeaderLease:
             )
         except DuplicateKeyError:  # another collector created it in this moment
             return False
-        return lease is not None and bool(lease["holder"] == self.holder)
+        if lease is None or lease["holder"] != self.holder:
+            return False
+        self._clock = lease["expiresAt"] - timedelta(milliseconds=LEASE_MS), time.monotonic()
+        return True
+
+    def database_time(self) -> datetime:
+        """The time by the database's clock, from the last renewal: no command is sent.
+
+        It is late by at most that renewal's round trip. The lease must be taken.
+        """
+        assert self._clock is not None  # noqa: S101
+        at, seen_at = self._clock
+        return at + timedelta(seconds=time.monotonic() - seen_at)
 
     def renew(self) -> None:
         """Renew the lease once a second; LeaseLostError if another collector has it."""

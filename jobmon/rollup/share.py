@@ -13,10 +13,13 @@ from pymongo.errors import PyMongoError
 from jobmon.rollup.documents import FORMAT, LEASES
 from jobmon.rollup.leader import LEASE_MS, make_holder
 from jobmon.settings import Settings
+from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 RENEW_EVERY_S = 1.0
 _KEPT_MS = 3_600_000  # the entry of a process that died
+# Histories that are counted at once in a deployment: at the start, stats must not wait for them.
+HISTORY_SLOTS = 4
 
 
 class Share:
@@ -33,6 +36,9 @@ class Share:
         self._scope: Document = {"format": FORMAT, "name": "process", "group": group}
         self.holder = make_holder()  # of the leases of these queues
         self._id = f"{FORMAT}/process/{self.holder}"
+        self._history_slots = {
+            queue.mongo_uri: threading.Semaphore(HISTORY_SLOTS) for queue in queues
+        }
         self._lock = threading.Lock()
         self._most = self._total
         self._taken = 0
@@ -61,6 +67,10 @@ class Share:
             exceeds = self._taken - self._leaving > self._most
             self._leaving += exceeds
             return exceeds
+
+    def history_slots(self, watched: Connection) -> threading.Semaphore:
+        """Limits how many histories are counted at once in the deployment of this queue."""
+        return self._history_slots[watched.settings.mongo_uri]
 
     def run(self, database: Callable[[], Database[Document]], stop: threading.Event) -> None:
         """Keep this process's entry until `stop` is set; then delete it."""

@@ -3,22 +3,39 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
+from jobmon.rollup import collector as collector_module
 from jobmon.rollup.collecting import collecting
+from jobmon.rollup.collector import Collector
 from jobmon.rollup.documents import LEADER, STATS
-from jobmon.settings import Settings
+from jobmon.rollup.segments import SegmentMap
+from jobmon.rollup.share import Share
+from jobmon.settings import Settings, load_queues
+from jobmon.store.connection import Connection
+from jobmon.store.stats import QueueHealth
 
+from ..conftest import NOW
 from ..support.commands import database_uri
 from ..support.waiting import eventually
 from ..support.watched_queue import Documents, temporary_database
 
 NAMES = ("a", "b", "c", "d")
+QUIET = QueueHealth(
+    estimated_total=0,
+    expired_leases=0,
+    eligible=0,
+    scheduled=0,
+    oldest_queued=None,
+    oldest_queued_by_type={},
+)
 
 
 @pytest.fixture
@@ -63,6 +80,32 @@ def counted_types(rollups: Documents) -> set[str]:
 def test_each_queue_is_counted_although_one_is_away(settings: Settings, rollups: Documents) -> None:
     with collecting(settings):
         eventually(lambda: counted_types(rollups) == set(NAMES))
+
+
+def test_histories_of_one_deployment_do_not_wait_for_another(settings: Settings) -> None:
+    """Catches a frozen deployment whose histories take the slots of all queues."""
+    away, one, other = (Connection(queue) for queue in load_queues(settings)[:3])
+    share = Share(load_queues(settings))
+    assert share.history_slots(one) is share.history_slots(other)
+    assert share.history_slots(one) is not share.history_slots(away)
+
+
+def test_the_health_of_a_queue_without_changes_is_read_less_often(
+    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = Connection(load_queues(settings)[1])
+    collector = Collector(connection, rollups, Event(), Share([settings]))
+    segments, read = SegmentMap(connection.jobs), list[datetime]()
+    monkeypatch.setattr(collector_module, "HEALTH_PAUSE_FACTOR", 0)
+    monkeypatch.setattr(
+        collector._live_stats, "health", lambda _, as_of: (read.append(as_of), QUIET)[1]
+    )
+    for _ in range(3):
+        assert collector._read_health(segments, NOW) is QUIET
+    assert len(read) == 1
+    collector._is_health_outdated = True
+    collector._read_health(segments, NOW)
+    assert len(read) == 2
 
 
 def test_processes_share_the_queues_and_take_over(settings: Settings, rollups: Documents) -> None:

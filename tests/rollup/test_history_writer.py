@@ -63,6 +63,28 @@ def counting(service: Api) -> Iterator[None]:
         thread.join()
 
 
+def test_a_change_ends_the_rest_of_a_quiet_queue(
+    service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_writer_module, "REST_AFTER_S", -1)
+    monkeypatch.setattr(history_writer_module, "REST_S", 3_600)
+    connection, stop, changed = find_connection(service), threading.Event(), threading.Event()
+    own = OwnDatabase.from_connection(connection)
+    writer = HistoryWriter(connection, own, changed=changed)
+    thread = threading.Thread(target=writer.run, args=[stop])
+    thread.start()
+    try:
+        eventually(lambda: own["state"].count_documents({"completeUntil": {"$ne": None}}))
+        now = datetime.now(UTC)
+        attempt(database, now, createdAt=now)
+        # A second change, if the minute has ended meanwhile.
+        eventually(lambda: changed.set() or own["buckets"].count_documents({"events": 2}))
+    finally:
+        stop.set()
+        changed.set()
+        thread.join()
+
+
 def attempt(database: Db, finished_at: datetime, **more: Any) -> None:
     """Insert a job with one finished attempt."""
     job_id = str(ObjectId())

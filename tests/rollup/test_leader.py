@@ -14,6 +14,7 @@ from jobmon.rollup.leader import LeaderLease, LeaseLostError, make_holder
 from ..conftest import NOW
 from ..support.waiting import eventually
 
+READ_TIME = [{"$documents": [{"now": "$$NOW"}]}]
 LONG_AGO = NOW - timedelta(days=2_000)
 
 
@@ -27,6 +28,16 @@ def test_a_free_lease_is_taken_by_one_collector(database: Database[dict[str, Any
     assert not second.take()
     assert first.take()
     assert new_lease(database, "shop.jobs#2").take()
+
+
+def test_the_holder_knows_the_databases_time(database: Database[dict[str, Any]]) -> None:
+    """Catches stats whose age is measured with the clock of the collector's machine."""
+    lease = new_lease(database)
+    (before,) = database.aggregate(READ_TIME)
+    assert lease.take()
+    known = lease.database_time()
+    (after,) = database.aggregate(READ_TIME)
+    assert before["now"] <= known <= after["now"]
 
 
 def test_an_expired_lease_is_taken_over(database: Database[dict[str, Any]]) -> None:
