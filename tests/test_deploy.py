@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -27,12 +28,13 @@ ALERTS = {
 
 Series = dict[str, str]
 Labels = dict[str, str]
-MAIL = 'job="jobmon",instance="a",type="mail"'
+SERVICE = 'job="jobmon",instance="$instance",queue="$queue"'
+MAIL = f'{SERVICE},type="mail"'
 FINISHED, DEAD = "jobmon_attempts_finished_total", "jobmon_jobs_dead_lettered_total"
 
 
 def series_of_service(name: str) -> str:
-    return f'{name}{{job="jobmon",instance="a"}}'
+    return f"{name}{{{SERVICE}}}"
 
 
 def attempts(outcome: str) -> str:
@@ -54,9 +56,10 @@ HISTORY, ESTIMATED = (
     series_of_service("jobmon_history_age_seconds"),
     series_of_service("jobmon_jobs_estimated"),
 )
-READABLE, OWN = (
+READABLE, OWN, SCRAPED = (
     series_of_service("jobmon_database_readable"),
     series_of_service("jobmon_own_database_readable"),
+    series_of_service("jobmon_queue_scraped"),
 )
 
 
@@ -64,8 +67,8 @@ def jobs(status: str) -> str:
     return f'jobmon_jobs{{{MAIL},status="{status}"}}'
 
 
-# One value a minute; the alert is evaluated in the 60th. For each alert: series that fire, the
-# nearest series that do not, and the labels that it adds.
+# One value a minute; the alert is evaluated in the 60th. For each alert about a queue: series that
+# fire, the nearest series that do not, and the labels that it adds.
 CASES: dict[str, tuple[Series, Series, Labels]] = {
     "JobmonQueueStalled": (
         {DUE: "5x90", attempts("succeeded"): "9x90"},
@@ -124,12 +127,31 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {},
     ),
     "JobmonDatabaseDown": ({DATABASE: "0x90"}, {DATABASE: "1x90"}, {}),
-    "JobmonDown": (
-        {series_of_service("up"): "0x90"},
-        {series_of_service("up"): "1x90"},
-        {"instance": "a"},
+    "JobmonQueueIncomplete": (
+        {SCRAPED: "0x90", DATABASE: "1x90"},
+        {SCRAPED: "1x90", DATABASE: "1x90"},
+        {},
     ),
 }
+
+
+def from_two_services(series: Series, queue: str) -> Series:
+    """The series of a queue, as two web services report them."""
+    return {
+        Template(name).substitute(queue=queue, instance=instance): values
+        for name, values in series.items()
+        for instance in ("a", "b")
+    }
+
+
+def alert_of(name: str, queue: str, more: Labels) -> dict[str, Any]:
+    """What the rule sends for a queue."""
+    rule = ALERTS[name]
+    labels = {"job": "jobmon", "queue": queue, **more}
+    texts = {}
+    for key, text in rule["annotations"].items():
+        texts[key] = re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], text)
+    return {"exp_labels": labels | rule["labels"], "exp_annotations": texts}
 
 
 def unit_test(alert: str, series: Series, expected: list[dict[str, Any]]) -> dict[str, Any]:
@@ -147,12 +169,35 @@ def unit_test(alert: str, series: Series, expected: list[dict[str, Any]]) -> dic
 
 
 def test_alerts_near_their_limit_fire_only_above_it(tmp_path: Path) -> None:
+    """Catches an alert that another queue hides or causes, or that each web service repeats."""
     tests = []
-    for alert, (firing, quiet, more) in CASES.items():
-        rule = ALERTS[alert]
-        labels = {"job": "jobmon", **rule["labels"], **more}
-        fired = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
-        tests += [unit_test(alert, firing, fired), unit_test(alert, quiet, [])]
+    for name, (firing, quiet, more) in CASES.items():
+        two_queues = from_two_services(firing, "mails") | from_two_services(quiet, "payouts")
+        tests.append(unit_test(name, two_queues, [alert_of(name, "mails", more)]))
+        two_queues = from_two_services(firing, "mails") | from_two_services(firing, "payouts")
+        both = [alert_of(name, queue, more) for queue in ("mails", "payouts")]
+        tests.append(unit_test(name, two_queues, both))
+    run_promtool(tmp_path, tests)
+
+
+def test_alerts_about_a_queue_name_it() -> None:
+    for name in CASES:
+        assert ALERTS[name]["annotations"]["summary"].startswith("Queue {{ $labels.queue }}: ")
+
+
+def test_an_unreachable_service_has_an_alert_of_its_own(tmp_path: Path) -> None:
+    name, rule = "JobmonDown", ALERTS["JobmonDown"]
+
+    def alert(labels: Labels) -> list[dict[str, Any]]:
+        labels = {"job": "jobmon", **labels, **rule["labels"]}
+        return [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
+
+    one, other = (f'up{{job="jobmon",instance="{instance}"}}' for instance in ("a", "b"))
+    tests = [
+        unit_test(name, {one: "0x90", other: "1x90"}, alert({"instance": "a"})),
+        unit_test(name, {one: "1x90", other: "1x90"}, []),
+        unit_test(name, {}, alert({})),
+    ]
     run_promtool(tmp_path, tests)
 
 
@@ -177,21 +222,25 @@ MORE_CASES: list[tuple[str, Series, bool]] = [
     ("JobmonDatabaseUnreadable", {DATABASE: "0x90"}, False),  # whether it is readable is unknown
     ("JobmonCollectorAbsent", {DATABASE: "1x90", OWN: "0x90"}, False),
     ("JobmonCollectorLagging", {COLLECTOR: "1x90"}, False),
+    ("JobmonQueueIncomplete", {SCRAPED: "0x90"}, True),  # whether the database is up is unknown
+    ("JobmonQueueIncomplete", {SCRAPED: "0x90", DATABASE: "0x90"}, False),
 ]
 
 
 def test_alerts_on_unusual_series_fire_only_when_they_should(tmp_path: Path) -> None:
-    tests = []
-    for alert, series, fires in MORE_CASES:
-        rule = ALERTS[alert]
-        labels = {"job": "jobmon", **rule["labels"]}
-        fired = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}] if fires else []
-        tests.append(unit_test(alert, series, fired))
+    tests = [
+        unit_test(
+            name,
+            from_two_services(series, "mails"),
+            [alert_of(name, "mails", {})] if fires else [],
+        )
+        for name, series, fires in MORE_CASES
+    ]
     run_promtool(tmp_path, tests)
 
 
 def test_alerts_all_have_cases() -> None:
-    assert set(CASES) == set(ALERTS)
+    assert {*CASES, "JobmonDown"} == set(ALERTS)
 
 
 def test_prometheus_configuration_passes_promtool(tmp_path: Path) -> None:
@@ -228,15 +277,37 @@ def metric_names(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:jobmon_\w+|up)\b(?=[{\[) ]|$)", expression))
 
 
-def test_rules_and_panels_use_only_exposed_metrics(api: Api) -> None:
+def panel_expressions() -> list[str]:
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
-    assert len(expressions) > len(panels)
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_rules_and_panels_use_only_exposed_metrics(api: Api) -> None:
     known = exposed_metrics(api)
-    for expression in (*expressions, *(rule["expr"] for rule in ALERTS.values())):
+    for expression in (*panel_expressions(), *(rule["expr"] for rule in ALERTS.values())):
         names = metric_names(expression)
         assert names, expression
         assert names <= known, expression
+
+
+def test_panels_show_the_chosen_queues_one_by_one(tmp_path: Path) -> None:
+    """Catches an expression that Prometheus refuses, or that adds a queue nobody has chosen."""
+    (variable,) = json.loads(DASHBOARD.read_text())["templating"]["list"]
+    assert (variable["name"], variable["multi"], variable["includeAll"]) == ("queue", True, True)
+    rules = []
+    for expression in panel_expressions():
+        filters = re.findall(r'\bjobmon_(?!http_)\w+({queue=~"\$queue"[,}])?', expression)
+        assert all(filters), expression
+        for grouping in re.findall(r"max by \(([^)]+)\)", expression):
+            assert "queue" in grouping.split(", "), expression
+        complete = expression.replace("$queue", ".*")
+        rules.append({"record": f"panel:{len(rules)}", "expr": complete})
+    file = tmp_path / "panels.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    checked = subprocess.run(
+        [promtool(), "check", "rules", str(file)], check=False, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_metrics_table_has_every_exposed_metric(api: Api) -> None:

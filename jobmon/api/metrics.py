@@ -9,6 +9,7 @@ import os
 import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -30,7 +31,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
@@ -39,7 +40,7 @@ from jobmon.rollup.histogram import rounded_ms
 from jobmon.rollup.reader import Totals
 from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.failures import describe_error
+from jobmon.store.failures import Failure, classify_failure, describe_error
 from jobmon.store.labels import OTHER
 from jobmon.store.live_stats import MAX_COUNTED
 from jobmon.store.probe import KEEP_MS, DatabaseHealth
@@ -62,9 +63,10 @@ MAX_UNKNOWN_STATUSES = 10
 # In seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
 HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-DATABASE_UP = "Whether the database responds."
 SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
+CHECK_WITHIN_S = 3.0  # longer than a check of a database that is away
 MAX_ESTIMATES = 1_000
+_TOO_SLOW = "reading them takes too long"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # one more series for each counter
@@ -143,7 +145,7 @@ def _scraped_queues(settings: Settings) -> list[WatchedQueue]:
 
 
 class Families:
-    """The metrics of one queue, with the label `queue`."""
+    """Metrics of one queue, with the label `queue`."""
 
     def __init__(self, queue: str) -> None:
         self._queue = queue
@@ -182,13 +184,23 @@ class Scrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Each metric once, with the samples of every queue."""
-        merged: dict[str, Metric] = {}
+        by_name: dict[str, list[Metric]] = {}
         for families in self._found:
             for family in families.all():
-                first = merged.setdefault(family.name, family)
-                if first is not family:
-                    first.samples += family.samples
-        yield from merged.values()
+                by_name.setdefault(family.name, []).append(family)
+        for name, parts in by_name.items():
+            # Another scrape may use the parts at the same time.
+            merged = Metric(name, parts[0].documentation, parts[0].type)
+            merged.samples = [sample for part in parts for sample in part.samples]
+            yield merged
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What was read of a queue whose database answers; `missing` is why a part could not be."""
+
+    parts: Sequence[Families]
+    missing: str | None
 
 
 class QueueMetrics:
@@ -202,45 +214,79 @@ class QueueMetrics:
     def __init__(self, max_types: int) -> None:
         self._max_types = max_types
         self._estimates = SingleFlightCache[int](MAX_ESTIMATES)
-        self._reading = QueueReading(self.read_queue)
+        self._checks = QueueReading[DatabaseHealth](lambda queue: queue.probe.check())
+        self._details = QueueReading[_Details](self._read_details)
+        self._missing: dict[str, str] = {}  # as logged, by the queue's name
 
     def read(self, queues: Sequence[WatchedQueue]) -> list[Families]:
-        """The metrics of each queue; of one that takes too long only that its database is away."""
-        if len(queues) == 1:
-            return [self.read_queue(queues[0])]
-        found = self._reading.read(queues, SCRAPE_WITHIN_S)
-        return [found.get(queue.name) or _describe_away(queue.name) for queue in queues]
+        """The metrics of each queue, as far as they can be read within `SCRAPE_WITHIN_S`.
 
-    def read_queue(self, queue: WatchedQueue) -> Families:
-        """The metrics of one queue."""
-        families = Families(queue.name)
-        database = queue.probe.check()
-        families.gauge("jobmon_database_up", DATABASE_UP, database.answers)
-        if database.readable is not None:
-            about = "Whether jobmon's user may read the watched collections."
-            families.gauge("jobmon_database_readable", about, database.readable)
-        if not database.answers:
-            return families
-        for add in (self._add_estimate, self._add_rollup):
-            try:
-                add(queue, database, families)
-            except PyMongoError as error:
-                log.error(
-                    "metrics of the queue %s are missing: %s", queue.name, describe_error(error)
-                )
+        All databases are checked first: jobmon's own database, if it is slow, hides none of them.
+        """
+        until = time.monotonic() + SCRAPE_WITHIN_S
+        checked = self._checks.read(queues, CHECK_WITHIN_S)
+        answering = [
+            queue for queue in queues if queue.name in checked and checked[queue.name].answers
+        ]
+        details = self._details.read(answering, until - time.monotonic())
+        found: list[Families] = []
+        for queue in queues:
+            database = checked.get(queue.name)
+            detail = details.get(queue.name) or _Details((), _TOO_SLOW)
+            found += [self._describe(queue.name, database, detail), *detail.parts]
+        return found
+
+    def _describe(self, name: str, database: DatabaseHealth | None, details: _Details) -> Families:
+        """Whether the database of a queue answers, and whether all metrics could be read."""
+        families = Families(name)
+        is_away = database is not None and not database.answers
+        if database is not None:
+            about = "Whether the database responds."
+            families.gauge("jobmon_database_up", about, database.answers)
+            if database.readable is not None:
+                about = "Whether jobmon's user may read the watched collections."
+                families.gauge("jobmon_database_readable", about, database.readable)
+        about = "Whether all metrics of the queue could be read in time."
+        families.gauge("jobmon_queue_scraped", about, not is_away and details.missing is None)
+        self._report(name, None if is_away else details.missing)  # the probe reports that
         return families
 
-    def _add_estimate(
-        self, queue: WatchedQueue, database: DatabaseHealth, families: Families
-    ) -> None:
-        if database.readable:
-            about = "Number of jobs according to the collection's metadata."
+    def _report(self, name: str, missing: str | None) -> None:
+        """Log when metrics begin to be missing, and when they are complete again."""
+        if self._missing.get(name) == missing:
+            return
+        if missing is None:
+            del self._missing[name]
+            log.warning("metrics of the queue %s can be read again", name)
+        else:
+            self._missing[name] = missing
+            log.error("metrics of the queue %s are missing: %s", name, missing)
+
+    def _read_details(self, queue: WatchedQueue) -> _Details:
+        parts, missing = [], None
+        for add in (self._add_estimate, self._add_rollup):
+            part = Families(queue.name)
+            try:
+                add(queue, part)
+            except PyMongoError as error:
+                missing = describe_error(error)
+            else:
+                parts.append(part)  # a half would look like values that do not exist
+        return _Details(parts, missing)
+
+    def _add_estimate(self, queue: WatchedQueue, families: Families) -> None:
+        about = "Number of jobs according to the collection's metadata."
+        try:
             estimated = self._estimates.get(
                 queue.name, queue.stats.estimated_total, KEEP_MS / 1_000
             )
-            families.gauge("jobmon_jobs_estimated", about, estimated)
+        except OperationFailure as error:
+            if classify_failure(error) is not Failure.REFUSED:
+                raise
+            return  # jobmon_database_readable shows it
+        families.gauge("jobmon_jobs_estimated", about, estimated)
 
-    def _add_rollup(self, queue: WatchedQueue, _: DatabaseHealth, families: Families) -> None:
+    def _add_rollup(self, queue: WatchedQueue, families: Families) -> None:
         rollup = queue.rollup
         has_fresh_stats = rollup.stats() is not None
         readable = rollup.is_readable
@@ -327,12 +373,6 @@ class QueueMetrics:
             families.histogram("jobmon_attempt_wait_seconds", about, tally.wait, type=kind)
             about = "Time from an attempt's start to its end, within 4 %, by type."
             families.histogram("jobmon_attempt_run_seconds", about, tally.run, type=kind)
-
-
-def _describe_away(name: str) -> Families:
-    families = Families(name)
-    families.gauge("jobmon_database_up", DATABASE_UP, 0)
-    return families
 
 
 def _fold_labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:

@@ -230,8 +230,10 @@ def require_any_permission(*, require_revocation_check: bool = True) -> None:
         current_queue()
         return
     require_token(require_revocation_check=require_revocation_check)
-    if not any(map(may_see, all_queues().all_settings())):
-        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {ADMIN_DASHBOARD}.")
+    queues = all_queues()
+    if not any(map(may_see, queues.all_settings())):
+        needed = queues.default.permission if len(queues) == 1 else "the permission of a queue"
+        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {needed}.")
 
 
 def require_permission() -> None:

@@ -4,12 +4,15 @@
 the default queue.
 """
 
+import logging
 import re
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import copy_context
+from concurrent.futures import Future, wait
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +33,10 @@ from jobmon.store.mapping import Document
 from jobmon.store.probe import DatabaseProbe
 from jobmon.web.errors import ApiError
 
+log = logging.getLogger(__name__)
+
+# One query after the other would take seconds for a hundred queues of a distant deployment.
+READERS = 4
 _PATH = re.compile(r"(/queues/([^/]+))(/.*)?", re.DOTALL)
 _NAME, _ROOT = "jobmon.queue", "jobmon.root"  # in the WSGI environment
 
@@ -212,8 +219,8 @@ def root_path() -> str:
 class QueueReading(Generic[T]):
     """Reads something of many queues at once, within a limited time.
 
-    Each deployment has a thread of its own, so that one that does not answer delays no other; while
-    a read of it goes on, it is not read again.
+    Each deployment has `READERS` threads of its own, so that one that does not answer delays no
+    other. Callers share the read of a queue that is waiting or in progress.
 
         totals = QueueReading[int](lambda queue: queue.stats.stats().total)
         totals.read(queues, within_s=2)
@@ -222,38 +229,57 @@ class QueueReading(Generic[T]):
     def __init__(self, read: Callable[[WatchedQueue], T]) -> None:
         self._read = read
         self._lock = threading.Lock()
-        self._busy: set[str] = set()
+        self._running: dict[str, Future[T]] = {}  # by the queue's name
+        self._deployments: dict[str, _Deployment[T]] = {}  # by connection string
 
     def read(self, queues: Sequence[WatchedQueue], within_s: float) -> dict[str, T]:
         """What was read, by the queue's name; queues that took longer are missing.
 
-        `read` must not raise.
+        `read` should not raise: then the queue is missing, too, and the exception is logged.
         """
-        by_deployment: dict[str, list[WatchedQueue]] = {}
-        for queue in queues:
-            by_deployment.setdefault(queue.settings.mongo_uri, []).append(queue)
-        found: dict[str, T] = {}
-
-        def work(uri: str) -> None:
-            try:
-                for queue in by_deployment[uri]:
-                    found[queue.name] = self._read(queue)
-            finally:
-                with self._lock:
-                    self._busy.discard(uri)
-
         with self._lock:
-            free = by_deployment.keys() - self._busy
-            self._busy |= free
-        threads = [
-            threading.Thread(
-                target=copy_context().run, args=(work, uri), name="reading", daemon=True
-            )
-            for uri in free
-        ]
-        until = time.monotonic() + within_s
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        return dict(found)
+            results = {queue.name: self._start(queue) for queue in queues}
+        done, _ = wait(results.values(), within_s)
+        return {
+            name: result.result()
+            for name, result in results.items()
+            if result in done and result.exception() is None
+        }
+
+    def _start(self, queue: WatchedQueue) -> Future[T]:
+        if (running := self._running.get(queue.name)) is not None:
+            return running
+        deployment = self._deployments.setdefault(queue.settings.mongo_uri, _Deployment())
+        if deployment.readers < READERS:
+            work = partial(self._work, deployment)
+            threading.Thread(target=work, name="reading", daemon=True).start()
+            deployment.readers += 1
+        result = self._running[queue.name] = Future[T]()
+        deployment.waiting.append((queue, copy_context(), result))
+        return result
+
+    def _work(self, deployment: "_Deployment[T]") -> None:
+        while True:
+            with self._lock:
+                if not deployment.waiting:
+                    deployment.readers -= 1
+                    return
+                queue, context, result = deployment.waiting.popleft()
+            try:
+                value = context.run(self._read, queue)
+            except Exception as error:
+                log.exception("the queue %s could not be read", queue.name)
+                finish = partial(result.set_exception, error)
+            else:
+                finish = partial(result.set_result, value)
+            with self._lock:
+                del self._running[queue.name]
+            finish()
+
+
+class _Deployment(Generic[T]):
+    """The queues of a deployment that wait to be read, and how many threads read them."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[WatchedQueue, Context, Future[T]]] = deque()
+        self.readers = 0

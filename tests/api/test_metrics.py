@@ -2,18 +2,24 @@
 breaks Prometheus's rules, and a scrape that fails because the database is away."""
 
 import os
+import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import AutoReconnect
 from pymongo.monitoring import CommandListener
 
 from jobmon.api import metrics
@@ -22,12 +28,13 @@ from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
-from jobmon.settings import Settings
+from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store.labels import OTHER
 from jobmon.store.probe import DatabaseHealth
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..conftest import Api
+from ..support.waiting import eventually
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -108,12 +115,27 @@ def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
 
 def render_metrics(rollup: Rollup, max_types: int = 100) -> str:
     """The metrics of a queue with these documents of a collector."""
-    queue: Any = SimpleNamespace(
-        name="default", probe=Answering(), rollup=rollup, stats=rollup, known_fields=rollup
+    return render_queues([queue_with("default", rollup)], metrics.QueueMetrics(max_types))
+
+
+def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
+    """A queue in a deployment of its own, with these documents of a collector."""
+    return SimpleNamespace(
+        name=name,
+        settings=SimpleNamespace(mongo_uri=name),
+        probe=probe or Answering(),
+        rollup=rollup,
+        stats=rollup,
+        known_fields=rollup,
     )
+
+
+def render_queues(queues: Sequence[Any], reader: metrics.QueueMetrics | None = None) -> str:
+    """A scrape of these queues as text."""
+    reader = reader or metrics.QueueMetrics(100)
     encode, _ = metrics.choose_encoder("text/plain")
     registry = metrics.CollectorRegistry()
-    registry.register(metrics.Scrape(metrics.QueueMetrics(max_types).read([queue])))
+    registry.register(metrics.Scrape(reader.read(queues)))
     return encode(registry).decode()
 
 
@@ -139,6 +161,7 @@ def test_queue_metrics_are_in_base_units() -> None:
     assert value(found, "jobmon_jobs_estimated") == 17
     assert value(found, "jobmon_database_readable") == 1
     assert value(found, "jobmon_own_database_readable") == 1
+    assert value(found, "jobmon_queue_scraped") == 1
 
 
 def test_unknown_values_have_no_sample() -> None:
@@ -216,18 +239,98 @@ def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
     assert enqueued == {"type-1": 7, "type-2": 7, "(other)": 21}
 
 
-def test_promtool_accepts_the_metrics(api: Api) -> None:
+def test_promtool_accepts_the_metrics_of_several_queues() -> None:
+    """Catches a metric that is described twice, and a queue whose samples are lost."""
     tool = promtool()
-    api.get_as_admin("/admin/jobs/stats")
-    rollup = Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})
+    queues = [
+        queue_with("mails", Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})),
+        queue_with("payouts", Rollup({("dlq", "pay"): 3}, {"pay": TALLY})),
+    ]
+    reader = metrics.QueueMetrics(100)
+    for _ in range(2):  # a scrape leaves nothing behind
+        text = render_queues(queues, reader)
     checked = subprocess.run(
-        [tool, "check", "metrics"],
-        check=False,
-        input=render_metrics(rollup),
-        capture_output=True,
-        text=True,
+        [tool, "check", "metrics"], check=False, input=text, capture_output=True, text=True
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    described = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(described) == len(set(described))
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == len({line.rpartition(" ")[0] for line in lines})
+    found = samples(text)
+    assert value(found, "jobmon_jobs", queue="mails", status="queued", type='ma"il\n') == 2
+    assert value(found, "jobmon_jobs", queue="payouts", status="dlq", type="pay") == 3
+    names = [{name for name, labels in found if ("queue", it.name) in labels} for it in queues]
+    assert names[0] == names[1] == {name for name, _ in found}
+
+
+class Blocked(Answering, Rollup):
+    """A probe, or documents, whose reading takes until `released` is set."""
+
+    def __init__(self) -> None:
+        Rollup.__init__(self, {}, {})
+        self.released = Event()
+
+    def check(self) -> DatabaseHealth:
+        self.released.wait(30)
+        return super().check()
+
+    def stats(self) -> QueueStats:
+        self.released.wait(30)
+        return super().stats()
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
+    """Something that does not answer in time."""
+    monkeypatch.setattr(metrics, "CHECK_WITHIN_S", 0.3)
+    monkeypatch.setattr(metrics, "SCRAPE_WITHIN_S", 0.6)
+    blocked = Blocked()
+    yield blocked
+    blocked.released.set()
+
+
+def test_a_queue_whose_check_takes_too_long_is_unknown_and_hides_no_other(
+    blocked: Blocked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches "the database is away" for one that is only slow."""
+    rollup, reader = Rollup({("queued", "mail"): 2}, {}), metrics.QueueMetrics(100)
+    queues = [queue_with("slow", rollup, blocked), queue_with("well", rollup)]
+    for _ in range(2):
+        found = samples(render_queues(queues, reader))
+        of_slow = {
+            name: count for (name, labels), count in found.items() if ("queue", "slow") in labels
+        }
+        assert of_slow == {"jobmon_queue_scraped": 0}
+        assert value(found, "jobmon_queue_scraped", queue="well") == 1
+        assert value(found, "jobmon_database_up", queue="well") == 1
+        assert value(found, "jobmon_jobs", queue="well", status="queued", type="mail") == 2
+    blocked.released.set()
+    eventually(
+        lambda: value(samples(render_queues(queues, reader)), "jobmon_queue_scraped", queue="slow")
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        "metrics of the queue slow are missing: reading them takes too long",
+        "metrics of the queue slow can be read again",
+    ]
+
+
+def test_documents_that_take_too_long_hide_no_database(blocked: Blocked) -> None:
+    found = samples(render_queues([queue_with("slow", blocked)]))
+    assert value(found, "jobmon_database_up", queue="slow") == 1
+    assert value(found, "jobmon_queue_scraped", queue="slow") == 0
+    assert value(found, "jobmon_collector_up", queue="slow") is None
+
+
+def test_half_of_the_documents_give_no_sample(caplog: pytest.LogCaptureFixture) -> None:
+    """Catches "the history was never counted" for one that could not be read."""
+    rollup = Rollup({}, {})
+    rollup.history_age_s = Mock(side_effect=AutoReconnect("127.0.0.1:1: closed"))  # type: ignore[method-assign]
+    found = scraped(rollup)
+    assert value(found, "jobmon_collector_up") is None
+    assert value(found, "jobmon_queue_scraped") == 0
+    assert value(found, "jobmon_jobs_estimated") == 17
+    assert "AutoReconnect: 127.0.0.1:1: closed" in caplog.text
 
 
 def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
@@ -268,6 +371,62 @@ def test_the_setting_decides_who_may_scrape(
     assert [answer.status_code for answer in answers] == [nobody, owner, admin]
 
 
+QUEUES = """
+[payouts]
+collection = "payouts"
+
+[mails]
+collection = "mails"
+permission = "MAILS"
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "expected"),
+    [
+        ("admin", "/metrics", {"payouts"}),
+        ("mailer", "/metrics", {"mails"}),
+        ("operator", "/metrics", {"mails", "payouts"}),
+        ("user", "/metrics", 403),
+        ("mailer", "/queues/mails/metrics", {"mails"}),
+        ("operator", "/queues/payouts/metrics", {"payouts"}),
+        ("mailer", "/queues/payouts/metrics", 403),
+        ("admin", "/queues/mails/metrics", 403),
+        ("admin", "/queues/unknown/metrics", 404),
+        ("mailer", "/queues/unknown/metrics", 403),
+        (None, "/metrics", {"mails", "payouts"}),
+        (None, "/queues/mails/metrics", {"mails"}),
+        (None, "/queues/unknown/metrics", 404),
+    ],
+)
+def test_a_scrape_has_the_queues_that_the_token_may_see(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+    role: str | None,
+    path: str,
+    expected: set[str] | int,
+) -> None:
+    """Without a role: with JOBMON_METRICS=open."""
+    file = tmp_path / "queues.toml"
+    file.write_text(QUEUES)
+    granted = {"admin": {ADMIN_DASHBOARD}, "mailer": {"MAILS"}}
+    granted["operator"] = {ADMIN_DASHBOARD, "MAILS"}
+    settings = make_settings(
+        queues=str(file),
+        metrics="token" if role else "open",
+        role_permissions={name: frozenset(it) for name, it in granted.items()},
+    )
+    api = Api(create_app(settings, watched.client))
+    answer = api.get(path, token=api.token(role=role) if role else None)
+    if isinstance(expected, int):
+        assert answer.status_code == expected
+        return
+    assert answer.status_code == 200
+    labels = [dict(labels) for _, labels in samples(answer.text)]
+    assert {found["queue"] for found in labels if "queue" in found} == expected
+
+
 def test_metrics_come_in_both_formats(api: Api) -> None:
     headers = {"Authorization": f"Bearer {api.token()}"}
     plain = api.client.get("/metrics", headers=headers)
@@ -293,6 +452,31 @@ def test_metrics_of_the_service_remain_with_the_database_away(
     assert not any(name.startswith("jobmon_jobs") for name, _ in found)
     assert value(found, "jobmon_http_requests_total", route="/metrics", method="GET", status="200")
     api.app.extensions["jobmon_connection"].client.close()
+
+
+def test_a_queue_whose_server_does_not_answer_is_down_and_hides_no_other(
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        file = tmp_path / "queues.toml"
+        uri = f"mongodb://127.0.0.1:{silent.getsockname()[1]}/app"
+        file.write_text(f'[well]\n[frozen]\nuri = "{uri}"')
+        settings = make_settings(
+            mongo_uri=mongod.uri.replace("/?", f"/{database.name}?"),
+            queues=str(file),
+            server_selection_timeout_ms=300,
+        )
+        api = Api(create_app(settings))
+        found = samples(api.get_as_admin("/metrics").text)
+        for queue in api.app.extensions["jobmon_queues"].open_all():
+            queue.connection.close()
+    up = {name: value(found, "jobmon_database_up", queue=name) for name in ("well", "frozen")}
+    assert up == {"well": 1, "frozen": 0}
+    assert value(found, "jobmon_queue_scraped", queue="frozen") == 0
+    assert value(found, "jobmon_jobs_estimated", queue="well") == 0
 
 
 class Commands(CommandListener):
