@@ -140,34 +140,35 @@ FILTERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wanted", FILTERS, ids=str)
-@pytest.mark.parametrize("path", ["/admin/jobs/queue", "/jobs"])
-@pytest.mark.parametrize("subject", [OWNER, BIG_OWNER])
+@pytest.mark.parametrize(
+    ("path", "subject"),
+    [("/admin/jobs/queue", OWNER), ("/jobs", OWNER), ("/jobs", BIG_OWNER)],
+)
 def test_every_list_reads_no_more_jobs_than_it_shows(
     served: Api, filled: Database[dict[str, Any]], path: str, subject: str, wanted: dict[str, Any]
 ) -> None:
     token = served.token(subject, "admin")
 
     def ask(**more: Any) -> dict[str, Any]:
-        with profiled(filled) as entries:
-            answer = served.get(path, token=token, **wanted, **more)
+        answer = served.get(path, token=token, per_page=50, **wanted, **more)
         assert answer.status_code == 200
-        assert_cheap(filled, entries)
         return answer.json
 
-    first = ask(per_page=50)
-    meta = first["meta"]
-    if meta["next_cursor"]:
-        second = ask(per_page=50, cursor=meta["next_cursor"])
-        assert ask(per_page=50, page=2)["data"] == second["data"]
     total = filled.jobs.count_documents(make_query(wanted, subject if path == "/jobs" else None))
     pages = -(-total // 50)
-    last = ask(per_page=50, page=max(1, pages))
-    assert len(last["data"]) == (total - 1) % 50 + 1 if total else not last["data"]
-    assert last["meta"]["next_cursor"] is None
-    if pages > 2:
-        before = ask(per_page=50, cursor=last["meta"]["prev_cursor"])
-        assert before["data"] == ask(per_page=50, page=pages - 1)["data"]
-        assert ask(per_page=50, cursor=before["meta"]["next_cursor"])["data"] == last["data"]
+    with profiled(filled) as entries:
+        first = ask()["meta"]
+        if first["next_cursor"]:
+            second = ask(cursor=first["next_cursor"])
+            assert ask(page=2)["data"] == second["data"]
+        last = ask(page=max(1, pages))
+        assert len(last["data"]) == (total - 1) % 50 + 1 if total else not last["data"]
+        assert last["meta"]["next_cursor"] is None
+        if pages > 2:
+            before = ask(cursor=last["meta"]["prev_cursor"])
+            assert before["data"] == ask(page=pages - 1)["data"]
+            assert ask(cursor=before["meta"]["next_cursor"])["data"] == last["data"]
+    assert_cheap(filled, entries)
 
 
 def make_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
@@ -248,29 +249,28 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
     expected = [job["jobId"] for job in found]
 
     def ask(**more: Any) -> tuple[list[str], dict[str, Any]]:
-        with profiled(filled) as entries:
-            answer = served.get_as_admin(
-                "/admin/jobs/queue", per_page=3, sort=sort, **wanted, **more
-            )
+        query = {"per_page": 3, "sort": sort, **wanted, **more}
+        answer = served.get_as_admin("/admin/jobs/queue", **query)
         assert answer.status_code == 200
-        assert_cheap(filled, entries, by_id="job_id" in wanted)
-        if "job_id" in wanted:  # the count of ids, the total and the page
-            assert [entry["command"].get("aggregate") for entry in entries] == ["jobs"] * 3
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
 
     assert len(expected) > 9
-    shown, first = ask()
-    assert shown == expected[:3]
-    is_exact = len(expected) <= 10_000
-    assert (first["total"], first["total_is_exact"]) == (min(len(expected), 10_000), is_exact)
-    shown, second = ask(cursor=first["next_cursor"])
-    assert shown == expected[3:6]
-    shown, third = ask(page=3)
-    assert shown == expected[6:9]
-    shown, _ = ask(cursor=third["prev_cursor"])
-    assert shown == expected[3:6]
-    shown, _ = ask(cursor=second["prev_cursor"])
-    assert shown == expected[:3]
+    with profiled(filled) as entries:
+        shown, first = ask()
+        assert shown == expected[:3]
+        is_exact = len(expected) <= 10_000
+        assert (first["total"], first["total_is_exact"]) == (min(len(expected), 10_000), is_exact)
+        shown, second = ask(cursor=first["next_cursor"])
+        assert shown == expected[3:6]
+        shown, third = ask(page=3)
+        assert shown == expected[6:9]
+        shown, _ = ask(cursor=third["prev_cursor"])
+        assert shown == expected[3:6]
+        shown, _ = ask(cursor=second["prev_cursor"])
+        assert shown == expected[:3]
+    assert_cheap(filled, entries, by_id="job_id" in wanted)
+    if "job_id" in wanted:  # for each page: the count of ids, the total and the page
+        assert [entry["command"].get("aggregate") for entry in entries] == ["jobs"] * 3 * 5
 
 
 def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[str, Any]]) -> None:
@@ -364,7 +364,7 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
         thread.start()
     try:
         stats = LiveStats(connection)
-        assert {stats.count().total for _ in range(100)} == {3_000}
+        assert {stats.count().total for _ in range(40)} == {3_000}
     finally:
         stop.set()
         for thread in changing:
