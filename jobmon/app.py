@@ -8,10 +8,13 @@ from pymongo import MongoClient
 
 from jobmon import __version__, logs, tracing
 from jobmon.api import admin, health, jobs, metrics, openapi
+from jobmon.api import queues as queue_list
 from jobmon.api.job_lists import ListResponder
+from jobmon.api.queues import QueueSummaries
 from jobmon.dashboard import views
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
+from jobmon.dashboard.queues_page import QueuesPage
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.web import (
@@ -70,14 +73,15 @@ def create_app(
     rate_limit.register(app, settings)
     admission.register(app, settings, queues)
     api = openapi.DocumentedApi(app)
-    lists = ListResponder()
+    lists, summaries = ListResponder(), QueueSummaries(queues)
     for routes in (
         jobs.blueprint(lists),
         admin.blueprint(lists, len(queues)),
+        queue_list.blueprint(summaries),
         health.blueprint(app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
-    app.register_blueprint(views.blueprint(OverviewPage(), JobPages(lists)))
+    app.register_blueprint(views.blueprint(OverviewPage(), JobPages(lists), QueuesPage(summaries)))
     compression.register(app)
     return app

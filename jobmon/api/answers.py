@@ -18,6 +18,7 @@ from jobmon.api.fields import (
     Text,
     describe,
 )
+from jobmon.diagnosis.attention import ALL_CLEAR, UNKNOWN, Level
 from jobmon.store.bson_json import to_utc
 from jobmon.store.labels import MAX_STATUSES, MAX_TYPES
 
@@ -216,6 +217,42 @@ class JobStats(Answer):
         "counting took too long, so totalJobs comes from the collection's metadata.",
         enum=["rollup", "live", "estimate"],
     )
+
+
+class QueueNotice(Answer):
+    """Something in a queue that needs attention."""
+
+    level = string("How urgent it is.", enum=[level.value for level in Level])
+    text = string("A sentence for people.")
+
+
+class QueueAnswer(Answer):
+    """A watched queue. A figure is null where it is unknown: `reasons` explains it."""
+
+    name = string("Its name: its routes and pages are below `/queues/{name}`.")
+    environment = string("Its environment, null where none is set.", nullable=True)
+    isDefault = boolean("Whether paths without `/queues/{name}` are about this queue.")
+    level = string(
+        "`bad` or `watch`: the level of the worst notice. `ok`: every check was made and found "
+        "nothing. `unknown`: there is no notice, but some checks could not be made.",
+        enum=[*(level.value for level in Level), ALL_CLEAR, UNKNOWN],
+    )
+    notices = array(QueueNotice, "What needs attention, the worst first.")
+    reasons = fields.List(
+        fields.String(), **describe("Why checks could not be made and figures are unknown.")
+    )
+    statusCounts = counts("Jobs by status.", nullable=True)
+    oldestQueuedJobAgeMs = integer("As in `GET /admin/jobs/stats`.", nullable=True)
+    finishedPerMinute = number("Finished attempts a minute in the last hour.", nullable=True)
+    failureRate = number("The share of them that failed; null if none finished.", nullable=True)
+    asOf = DateOrText("The time that the figures describe; null if they are unknown.")
+    source = string("As in `GET /admin/jobs/stats`.", nullable=True)
+
+
+class QueueList(Answer):
+    """The watched queues."""
+
+    data = array(QueueAnswer, "In the order of the file of queues.")
 
 
 class Percentiles(Answer):

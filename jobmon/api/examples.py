@@ -102,6 +102,25 @@ JOB_STATS = {
     "source": "rollup",
 }
 
+QUEUE_LIST = {
+    "data": [
+        {
+            "name": "payouts",
+            "environment": "production",
+            "isDefault": True,
+            "level": "bad",
+            "notices": [{"level": "bad", "text": "1 job has an expired lease"}],
+            "reasons": [],
+            "statusCounts": JOB_STATS["statusCounts"],
+            "oldestQueuedJobAgeMs": 93_412,
+            "finishedPerMinute": 0.5,
+            "failureRate": 0.1667,
+            "asOf": JOB_STATS["asOf"],
+            "source": "rollup",
+        }
+    ]
+}
+
 _WINDOW = {
     "from": "2026-11-24T00:13:00.000Z",
     "to": "2026-11-24T01:13:00.000Z",

@@ -34,11 +34,15 @@ Every error is an `Error`, including 404 `not_found` for an unknown path and 405
 `method_not_allowed` (with `Allow`). A request that is not received within five seconds gets 408
 `request_timeout`, a body of more than 64 KiB 413 `request_entity_too_large`. The token is checked
 before the parameters; unknown parameters are ignored. A HEAD is answered like a GET, without body.
+
+One jobmon can watch several queues. The paths of a queue begin with `/queues/{queue}`; without it
+they are about the default queue.
 """
 
 _TAGS = {
     "jobs": "The caller's jobs.",
     "admin": "The whole queue. Needs a role with ADMIN_DASHBOARD.",
+    "queues": "All watched queues.",
     "health": "Liveness and readiness probes, without a token.",
 }
 
@@ -174,8 +178,16 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     def __init__(self, app: Flask) -> None:
         self.undocumented: list[Callable[[], None]] = []
         self._lock = Lock()
-        options = {"info": {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}}
-        super().__init__(app, spec_kwargs=options)
+        servers = [
+            {"url": "/", "description": "The default queue."},
+            {
+                "url": "/queues/{queue}",
+                "description": "One of several queues: `GET /queues` lists them.",
+                "variables": {"queue": {"default": "default"}},
+            },
+        ]
+        info = {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
+        super().__init__(app, spec_kwargs={"info": info, "servers": servers})
         converter = self.ma_plugin.converter
         converter.add_attribute_function(_describe_field)
         converter.add_parameter_attribute_function(_describe_parameter)

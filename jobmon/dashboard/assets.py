@@ -5,10 +5,11 @@ from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 
-from flask import Response, url_for
+from flask import Response, request, url_for
 
 from jobmon.web.compression import fixed_response
 from jobmon.web.errors import ApiError
+from jobmon.web.queues import root_path
 
 FOLDER = Path(__file__).parent / "static"
 # The types that browsers expect, whatever the machine's own tables contain.
@@ -45,7 +46,9 @@ class StaticFiles:
         """The address of a file; empty if it is not built (`make assets`)."""
         if name not in self._contents:
             return ""
-        return url_for("dashboard.versioned_file", version=self._version, name=name)
+        # The same address on the pages of all queues: a browser loads the file once.
+        path = url_for("dashboard.versioned_file", version=self._version, name=name)
+        return root_path() + path.removeprefix(request.script_root)
 
     def serve(self, name: str, version: str = "") -> Response:
         """The file of that name; browsers keep it if the address has its version."""

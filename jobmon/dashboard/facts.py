@@ -1,24 +1,14 @@
 """Reads the facts that the overview shows: the present evidence, and a range of the past."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 
-from jobmon.diagnosis.evidence import (
-    STALLED_AFTER,
-    STILL_COUNTING,
-    Evidence,
-    Missing,
-    died_since,
-)
-from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
-from jobmon.rollup.series import History, NoCollectorError, SeriesReader, Window
-from jobmon.store.filter import UnknownFieldError
+from jobmon.api.evidence import gather_evidence, read_history
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
+from jobmon.rollup.series import History, SeriesReader, Window
 from jobmon.web.queues import WatchedQueue
-
-K = TypeVar("K")
 
 RANGES = {
     "1h": (HOUR, MINUTE),
@@ -59,49 +49,7 @@ def gather(queue: WatchedQueue, name: str, now: datetime) -> Facts:
     return Facts(
         evidence=evidence,
         range=name,
-        past=_read_history(lambda: series.history_by_step(window, ()), evidence, partly=True),
-        types=_read_history(lambda: series.history_by_type(window), evidence, partly=True),
+        past=read_history(lambda: series.history_by_step(window, ()), evidence, partly=True),
+        types=read_history(lambda: series.history_by_type(window), evidence, partly=True),
         samples=series.samples(window),
     )
-
-
-def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
-    """Read everything that the checks of the queue need; raises PyMongoError."""
-    series = queue.series
-    hour = series.window(now - HOUR, now, MINUTE)
-    ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
-    day = series.window(now - DAY, now, 10 * MINUTE)
-    evidence = Evidence(
-        stats=queue.stats.stats(),
-        hour_start=hour.start,
-        samples=series.samples(hour),
-        first_build=series.rollup.first_build(),
-        leader=series.rollup.leader(),
-        unknown=queue.known_fields.unknown,
-    )
-    if "finishedAt" in evidence.unknown:
-        return evidence
-    by_type = _read_history(lambda: series.history_by_type(hour), evidence)
-    new_dead = None
-    if isinstance(by_type, History) and any(step.dlq for step in by_type.activity.values()):
-        with suppress(UnknownFieldError):
-            new_dead = queue.stats.count(died_since(hour.start))
-    return replace(
-        evidence,
-        hour=by_type,
-        ten_minutes=_read_history(lambda: series.history_by_type(ten_minutes), evidence),
-        minutes=_read_history(lambda: series.history_by_step(hour, ()), evidence),
-        day=_read_history(lambda: series.history_by_step(day, ()), evidence, partly=True),
-        new_dead=new_dead,
-    )
-
-
-def _read_history(
-    read: Callable[[], History[K]], evidence: Evidence, *, partly: bool = False
-) -> History[K] | Missing:
-    """The history, or why it is missing; with `partly` also one that is still being counted."""
-    try:
-        past = read()
-    except NoCollectorError as error:
-        return Missing.from_error(error, has_collector=evidence.has_collector)
-    return past if past.is_complete or partly else STILL_COUNTING

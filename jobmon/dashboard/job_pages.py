@@ -112,7 +112,7 @@ class JobPages:
             "own": owner is not None,
             "finds_owners": current_queue().known_fields.can_query("createdBy"),
             "finds_codes": current_queue().known_fields.can_query("lastError.code"),
-            "path": request.path,
+            "path": request.script_root + request.path,
         }
         if is_part_request() and shown is not None:
             context |= self._held_rows(query, jobs, owner)

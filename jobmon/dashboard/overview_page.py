@@ -8,8 +8,9 @@ from typing import Self
 from flask import Response, json, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
+from jobmon.api.evidence import gather_evidence
 from jobmon.dashboard import session
-from jobmon.dashboard.facts import RANGES, gather, gather_evidence, range_window
+from jobmon.dashboard.facts import RANGES, gather, range_window
 from jobmon.dashboard.overview import chart_columns, overview
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types

@@ -17,6 +17,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon.dashboard.parts import is_part_request
 from jobmon.web import auth, rate_limit
 from jobmon.web.errors import ApiError, explain
+from jobmon.web.queues import all_queues, root_path
 
 Page = tuple[str, int, Mapping[str, str]]
 
@@ -25,8 +26,7 @@ MAX_COOKIE_BYTES = 4_000
 MAX_COOKIE_AGE_S = 400 * 86_400
 # The cookie outlives its token, so that the sign-in form can show that the session has expired.
 KEEP_EXPIRED_S = 7 * 86_400
-COOKIE_PATH = "/dashboard"
-_OWN_PATH = re.compile(rf"{COOKIE_PATH}([/?#].*)?")
+_OWN_PATH = re.compile(r"(/queues/[^/?#]+)?/dashboard([/?#].*)?")
 
 # What may surround a pasted token: an option of curl, the name of the header, its scheme, quotes.
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019,;"
@@ -114,7 +114,7 @@ def sign_in() -> BaseResponse:
         left_s = auth.accept_token(token)
     except (ApiError, PyMongoError) as error:
         return _refuse(explain(error).code, then)
-    response = redirect(then or url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
+    response = redirect(then or home_address(), HTTPStatus.SEE_OTHER)
     max_age = None
     if left_s is not None:
         max_age = max(1, round(min(left_s + KEEP_EXPIRED_S, MAX_COOKIE_AGE_S)))
@@ -143,11 +143,16 @@ def sign_out() -> BaseResponse:
 def request_address() -> str:
     """The path and the query of this request, quoted for a link."""
     query = quote(request.query_string, safe="%/:?#[]@!$&'()*+,;=")
-    return quote(request.path) + (f"?{query}" if query else "")
+    return quote(request.script_root + request.path) + (f"?{query}" if query else "")
+
+
+def home_address() -> str:
+    """The page that a caller sees first: all queues, or the overview of the only one."""
+    return root_path() + ("/dashboard/queues" if len(all_queues()) > 1 else "/dashboard")
 
 
 def own_path(target: str) -> str:
-    """`target` if a browser resolves it to an address below `/dashboard`, else an empty text."""
+    """`target` if a browser resolves it to the address of a page, else an empty text."""
     if not target.isprintable() or "\\" in target or not _OWN_PATH.fullmatch(target):
         return ""
     segments = urlsplit(target).path.split("/")
@@ -159,8 +164,7 @@ def _cookie_options() -> dict[str, Any]:
         "httponly": True,
         "samesite": "Strict",
         "secure": request.is_secure,
-        # A `__Host-` cookie needs the path `/`; the JSON routes do not read it.
-        "path": "/" if request.is_secure else COOKIE_PATH,
+        "path": "/",  # the pages of all queues use it; the JSON routes do not read it
     }
 
 

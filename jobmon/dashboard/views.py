@@ -14,10 +14,12 @@ from jobmon.dashboard.facts import RANGE_WORDS
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
+from jobmon.dashboard.queues_page import QueuesPage, is_of_a_queue, make_menu
 from jobmon.domain import JobStatus
 from jobmon.store.failures import Failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, label
 from jobmon.web.errors import ApiError, explain
+from jobmon.web.queues import named_queue, root_path
 
 THEMES = ("light", "dark")
 # The style sheet of the API's viewer contains its icons.
@@ -35,7 +37,7 @@ FILTERS = (
 )
 
 
-def blueprint(overview: OverviewPage, jobs: JobPages) -> Blueprint:
+def blueprint(overview: OverviewPage, jobs: JobPages, queues: QueuesPage) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
@@ -58,6 +60,7 @@ def blueprint(overview: OverviewPage, jobs: JobPages) -> Blueprint:
         ("/dashboard/jobs/<anything:job_id>", "job", jobs.job),
         ("/dashboard/job", "job_by_query", jobs.job_by_query),
         ("/dashboard/my", "own_jobs", jobs.own_jobs),
+        ("/dashboard/queues", "queues", queues.page),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
         ("/dashboard/static/<path:name>", "file", files.serve),
         ("/dashboard/static/v-<version>/<path:name>", "versioned_file", files.serve),
@@ -71,7 +74,8 @@ def blueprint(overview: OverviewPage, jobs: JobPages) -> Blueprint:
 
 
 def _redirect_home() -> BaseResponse:
-    return redirect(url_for("dashboard.home"))
+    has_name = named_queue() is not None
+    return redirect(url_for("dashboard.home") if has_name else session.home_address())
 
 
 def _raise_not_found(_path: str) -> BaseResponse:
@@ -95,6 +99,11 @@ def _page_context() -> dict[str, Any]:
         "signed_in": session.describe_caller(),
         "longest_filter": MAX_LABEL_LENGTH,
         "address": session.request_address(),
+        "base": request.script_root,
+        "home": session.home_address(),
+        "menu": make_menu(),
+        "is_of_a_queue": is_of_a_queue(),
+        "all_queues": root_path() + "/dashboard/queues",
     }
 
 

@@ -43,6 +43,10 @@ class Level(StrEnum):
     WATCH = "watch"
 
 
+# The level of a queue without notices: every check was made, or not.
+ALL_CLEAR, UNKNOWN = "ok", "unknown"
+
+
 class TypeCondition(StrEnum):
     """The condition of the types that a notice counts."""
 
@@ -349,3 +353,10 @@ def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]
 def is_all_clear(checks: list[Check]) -> bool:
     """Whether every check was made and no check has a notice."""
     return not any(check.notices or check.not_checked for check in checks)
+
+
+def summary_level(checks: list[Check]) -> str:
+    """The level of the worst notice; without one ALL_CLEAR, or UNKNOWN if a check was not made."""
+    if notices := collect_notices(checks):
+        return notices[0].level.value
+    return ALL_CLEAR if is_all_clear(checks) else UNKNOWN

@@ -14,6 +14,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars, get_conte
 
 from jobmon import tracing
 from jobmon.web import auth
+from jobmon.web.queues import named_queue
 
 REQUEST_ID = "X-Request-ID"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
@@ -39,6 +40,7 @@ def _end(response: Response) -> Response:
     line = {
         "method": request.method,
         "route": request.url_rule.rule if request.url_rule is not None else None,
+        **({"queue": queue} if (queue := named_queue()) else {}),
         "status": response.status_code,
         **({"code": g.jobmon_error_code} if "jobmon_error_code" in g else {}),
         **({"reason": reason} if (reason := auth.refusal_reason()) else {}),

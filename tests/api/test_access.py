@@ -38,7 +38,7 @@ ANYONE = {
     "/dashboard/static/v-<version>/<path:name>": "/dashboard/static/v-0/jobmon.css",
     "/dashboard/<anything:_path>": "/dashboard/nothing/here",
 }
-SIGNED_IN = {"/jobs": "/jobs"}
+SIGNED_IN = {"/jobs": "/jobs", "/queues": "/queues"}
 ADMINS = {
     "/metrics": "/metrics",
     "/admin/jobs/queue": "/admin/jobs/queue",
@@ -47,7 +47,11 @@ ADMINS = {
     "/admin/jobs/types": "/admin/jobs/types",
 }
 OWNERS = {"/jobs/<anything:job_id>": "/jobs/{}", "/job": "/job?id={}"}
-PAGES_OF_SIGNED_IN = {"/dashboard/my": "/dashboard/my", "/dashboard": "/dashboard"}
+PAGES_OF_SIGNED_IN = {
+    "/dashboard/my": "/dashboard/my",
+    "/dashboard": "/dashboard",
+    "/dashboard/queues": "/dashboard/queues",
+}
 PAGES_OF_ADMINS = {
     "/dashboard/jobs": "/dashboard/jobs",
     "/dashboard/overview": "/dashboard/overview",

@@ -52,7 +52,7 @@ def signed_in(api: Api, subject: str = "root", role: str = "admin", seconds: int
     """A viewer whose browser has the cookie of a session."""
     viewer = Viewer(api.app)
     viewer.client.set_cookie(
-        SESSION_COOKIE, api.token(subject, role, seconds), path="/dashboard", domain="localhost"
+        SESSION_COOKIE, api.token(subject, role, seconds), path="/", domain="localhost"
     )
     return viewer
 

@@ -48,7 +48,7 @@ def test_sign_in_keeps_a_valid_token_in_a_cookie_of_this_site_only(
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (
         True,
         "Strict",
-        "/dashboard",
+        "/",
         "",
     )
     assert not cookie["secure"]  # or nobody could sign in on plain HTTP
@@ -267,7 +267,7 @@ def test_forms_of_the_dashboard_sign_in_and_out(api: Api, stranger: Viewer) -> N
         answer = stranger.post(SIGN_OUT, **headers)
         assert (answer.status_code, answer.location) == (303, "/dashboard/sign-in"), headers
         cookie = read_cookie(answer)
-        assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/dashboard")
+        assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/")
         assert stranger.get("/dashboard").status_code == 401
 
 

@@ -1,13 +1,131 @@
-"""Several queues in one service: catches a queue that waits for another one."""
+"""Several queues in one service: catches a queue that shows or awaits another one."""
 
 from collections import Counter
+from pathlib import Path
 from threading import Barrier, Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from jobmon.settings import load_queues
 from jobmon.web.queues import READERS, QueueReading
+
+from ..conftest import Api
+from ..support.queues import serve_queues
+
+
+@pytest.fixture
+def queues(watched: Any, tmp_path: Path) -> Api:
+    return serve_queues(watched, tmp_path)
+
+
+def ids(api: Api, path: str, role: str = "chief") -> Any:
+    answer = api.get(path, token=api.token("ada", role))
+    return [job["jobId"] for job in answer.json["data"]] if answer.status_code == 200 else answer
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/admin/jobs/queue"])
+def test_a_path_without_a_queue_is_about_the_first_one(queues: Api, path: str) -> None:
+    assert ids(queues, path) == ["mails"]
+    for name in ("mails", "payouts", "internal"):
+        assert ids(queues, f"/queues/{name}{path}") == [name]
+
+
+def test_a_job_is_found_in_its_own_queue_only(queues: Api) -> None:
+    token = queues.token("ada", "user")
+    assert queues.get("/queues/payouts/jobs/payouts", token=token).json["jobId"] == "payouts"
+    for path in ("/jobs/payouts", "/queues/mails/jobs/payouts"):
+        missing = queues.get(path, token=token)
+        assert (missing.status_code, missing.json["error"]["code"]) == (403, "access_denied")
+
+
+def test_each_queue_needs_its_own_permission(queues: Api) -> None:
+    expected = {"admin": (200, 403, 200), "payroll": (403, 200, 403), "user": (403, 403, 403)}
+    for role, statuses in expected.items():
+        token = queues.token("ada", role)
+        for name, status in zip(("mails", "payouts", "internal"), statuses, strict=True):
+            for path in ("stats", "queue", "types", "timeseries"):
+                answer = queues.get(f"/queues/{name}/admin/jobs/{path}", token=token)
+                assert answer.status_code == status, (role, name, path)
+    refused = queues.get("/queues/payouts/admin/jobs/stats", token=queues.token("ada", "admin"))
+    assert refused.json["error"]["message"] == "This needs PAYOUTS."
+
+
+def test_a_permission_of_another_queue_shows_no_jobs_of_others(queues: Api) -> None:
+    token = queues.token("bob", "payroll")
+    assert queues.get("/queues/payouts/jobs/payouts", token=token).status_code == 200
+    assert queues.get("/queues/mails/jobs/mails", token=token).status_code == 403
+
+
+def test_a_queue_that_is_closed_to_owners_looks_missing_to_them(queues: Api) -> None:
+    user, admin = queues.token("ada", "user"), queues.token()
+    for path, query in (("/jobs", {}), ("/jobs/internal", {}), ("/job", {"id": "internal"})):
+        closed, missing = (
+            queues.get(f"/queues/{name}{path}", token=user, **query)
+            for name in ("internal", "nothing")
+        )
+        assert (closed.status_code, closed.json) == (404, missing.json)
+        assert missing.status_code == 404
+        assert queues.get(f"/queues/internal{path}", token=admin, **query).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["mails", "nothing", "..", "%00", "\u00e4", "a" * 500])
+def test_nobody_learns_without_a_token_which_queues_exist(queues: Api, name: str) -> None:
+    for path in ("/jobs", "/admin/jobs/stats", "/metrics"):
+        assert queues.get(f"/queues/{name}{path}").status_code == 401
+    refused = queues.get(f"/queues/{name}/admin/jobs/stats", token=queues.token("eve", "user"))
+    assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/admin/jobs/stats", "/jobs", "/jobs/a", "/readyz", "/metrics"])
+def test_an_unknown_queue_is_404(queues: Api, path: str) -> None:
+    answer = queues.get(f"/queues/nothing{path}", token=queues.token())
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "not_found")
+    assert answer.json["error"]["message"] == "There is no queue of this name."
+
+
+def test_routes_of_the_service_exist_below_a_queue(queues: Api) -> None:
+    assert queues.get("/queues/payouts/healthz").status_code == 200
+    assert queues.get("/queues/payouts/openapi.json").json["servers"][1]["url"] == "/queues/{queue}"
+    assert queues.get("/queues/payouts/nothing").status_code == 404
+
+
+def test_an_export_of_a_queue_has_its_own_jobs(queues: Api) -> None:
+    path = "/queues/payouts/admin/jobs/queue"
+    answer = queues.get(path, token=queues.token("ada", "chief"), format="csv")
+    assert answer.text.splitlines()[1].startswith("payouts,")
+
+
+def test_a_cursor_of_one_queue_shows_no_job_of_another(queues: Api, watched: Any) -> None:
+    watched.mails.insert_many([{"jobId": f"m{n}", "type": "mails"} for n in range(3)])
+    watched.payouts.insert_many([{"jobId": f"p{n}", "type": "payouts"} for n in range(3)])
+    token = queues.token("ada", "chief")
+    page = queues.get("/queues/mails/admin/jobs/queue", token=token, per_page=2).json
+    other = queues.get(
+        "/queues/payouts/admin/jobs/queue", token=token, cursor=page["meta"]["next_cursor"]
+    )
+    assert {job["type"] for job in other.json["data"]} <= {"payouts"}
+
+
+def test_queues_of_one_deployment_share_a_client(queues: Api) -> None:
+    found = queues.app.extensions["jobmon_queues"]
+    clients = {id(queue.connection.client) for queue in found.open_all()}
+    assert len(clients) == 1
+    assert found.deployments == 1
+    settings = queues.app.extensions["jobmon_settings"]
+    assert [queue.queue for queue in load_queues(settings)] == ["mails", "payouts", "internal"]
+
+
+def test_the_log_names_the_queue_of_a_request(
+    queues: Api, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "jobmon.request")
+    queues.get("/queues/payouts/healthz")
+    queues.get("/healthz")
+    named, default = (record.msg for record in caplog.records[-2:])
+    assert named["queue"] == "payouts"  # type: ignore[index]
+    assert "queue" not in default
 
 
 def queues_in(deployment: str, count: int) -> list[Any]:

@@ -17,7 +17,7 @@ export function switchTheme() {
   root.dataset.theme = theme;
   const cookie = location.protocol === "https:"
     ? `__Host-jobmon_theme=${theme}; Path=/; Secure`
-    : `jobmon_theme=${theme}; Path=/dashboard`;
+    : `jobmon_theme=${theme}; Path=/`;
   document.cookie = `${cookie}; Max-Age=31536000; SameSite=Lax`;
   showTheme();
   document.dispatchEvent(new Event("jobmon:theme"));

@@ -1,0 +1,199 @@
+"""`GET /queues`: all watched queues, each with its most important figures."""
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Self
+
+from pymongo.errors import PyMongoError
+
+from jobmon.api import examples
+from jobmon.api.answers import QueueList
+from jobmon.api.evidence import gather_evidence
+from jobmon.api.openapi import Access, Routes
+from jobmon.diagnosis.attention import (
+    UNKNOWN,
+    Notice,
+    collect_notices,
+    group_by_reason,
+    run_checks,
+    summary_level,
+)
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.domain import failure_rate
+from jobmon.rollup.buckets import HOUR, MINUTE
+from jobmon.rollup.series import History
+from jobmon.settings import Settings
+from jobmon.single_flight import SingleFlight
+from jobmon.store.failures import describe_error
+from jobmon.web import auth
+from jobmon.web.queues import QueueReading, WatchedQueue, WatchedQueues, all_queues
+
+log = logging.getLogger(__name__)
+
+SHARED_MS = 500
+# A summary is read again after two seconds, or ten times as long as reading took: with a hundred
+# queues at most a tenth of a core.
+KEPT_S, PAUSE_FACTOR = 2.0, 10
+# For queues that do not answer: the first time, later, and how long the last summary is shown.
+WAIT_S, SHORT_WAIT_S, SHOWN_S = 1.5, 0.2, 10.0
+
+NO_PERMISSION = "Your role does not have the permission of this queue."
+NO_ANSWER = "Not read: the database has not answered yet."
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueSummary:
+    """The figures of a queue; None where they are unknown, with the `reasons`."""
+
+    level: str = UNKNOWN
+    notices: tuple[Notice, ...] = ()
+    reasons: tuple[str, ...] = ()
+    status_counts: dict[str, int] | None = None
+    oldest_queued_ms: int | None = None
+    finished_per_minute: float | None = None
+    failure_rate: float | None = None
+    as_of: datetime | None = None
+    source: str | None = None
+
+    @classmethod
+    def from_evidence(cls, evidence: Evidence) -> Self:
+        """The summary of what was found."""
+        checks, stats = run_checks(evidence), evidence.stats
+        notices = collect_notices(checks)
+        reasons = (
+            f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
+            for reason, remedy, names in group_by_reason(checks)
+        )
+        finished, failed = _count_finished(evidence.hour)
+        return cls(
+            level=summary_level(checks),
+            notices=tuple(notices),
+            reasons=tuple(reasons),
+            status_counts=stats.status_counts(),
+            oldest_queued_ms=stats.oldest_queued_age_ms(),
+            finished_per_minute=None if finished is None else round(finished / (HOUR / MINUTE), 3),
+            failure_rate=failure_rate(failed, finished) if finished else None,
+            as_of=stats.as_of,
+            source=stats.source,
+        )
+
+
+def _count_finished(hour: History[str] | Missing) -> tuple[int | None, int]:
+    """How many attempts finished, None where it is unknown, and how many of them failed."""
+    if isinstance(hour, Missing):
+        return None, 0
+    activity = hour.activity.values()
+    return sum(each.finished for each in activity), sum(each.failed for each in activity)
+
+
+class QueueSummaries:
+    """Keeps a summary of each queue; all callers share it.
+
+    A queue that does not answer delays callers for a moment only. Its last summary is shown for a
+    few seconds more, then none.
+    """
+
+    def __init__(self, queues: WatchedQueues) -> None:
+        self._queues = queues
+        self._reading = QueueReading(_read_timed)
+        self._shared = SingleFlight(self._update, SHARED_MS)
+        self._kept: dict[str, _Timed] = {}
+
+    def get(self) -> dict[str, QueueSummary]:
+        """The summary of each queue, by its name."""
+        return self._shared.get()
+
+    def _update(self) -> dict[str, QueueSummary]:
+        now = time.monotonic()
+        queues = self._queues.open_all()
+        due = [queue for queue in queues if not self._is_good(queue.name, now, KEPT_S)]
+        is_new = any(queue.name not in self._kept for queue in due)
+        self._kept |= self._reading.read(due, WAIT_S if is_new else SHORT_WAIT_S)
+        now = time.monotonic()
+        return {
+            queue.name: self._kept[queue.name].summary
+            if self._is_good(queue.name, now, SHOWN_S)
+            else QueueSummary(reasons=(NO_ANSWER,))
+            for queue in queues
+        }
+
+    def _is_good(self, name: str, now: float, kept_s: float) -> bool:
+        """Whether the kept summary is young enough; one that was slow to read is kept longer."""
+        kept = self._kept.get(name)
+        return kept is not None and now - kept.read_at < max(kept_s, PAUSE_FACTOR * kept.took_s)
+
+
+@dataclass(frozen=True)
+class _Timed:
+    summary: QueueSummary
+    read_at: float  # `time.monotonic`
+    took_s: float
+
+
+def _read_timed(queue: WatchedQueue) -> _Timed:
+    started = time.monotonic()
+    summary = _summarize(queue)
+    return _Timed(summary, started, time.monotonic() - started)
+
+
+def _summarize(queue: WatchedQueue) -> QueueSummary:
+    try:
+        return QueueSummary.from_evidence(gather_evidence(queue, datetime.now(UTC)))
+    except PyMongoError as error:
+        reason = queue.probe.check().reason or describe_error(error)
+        return QueueSummary(reasons=(f"Not read: {reason}.",))
+    except Exception as error:  # the other queues are listed
+        log.error("the queue %s cannot be summarized", queue.name, exc_info=error)
+        return QueueSummary(reasons=("Not read: jobmon failed; its log has the reason.",))
+
+
+def list_queues(summaries: QueueSummaries) -> list[tuple[Settings, QueueSummary | None]]:
+    """The queues that the caller may know, each with its summary.
+
+    None where the role does not have the permission: there the caller has at most own jobs.
+    """
+    found = summaries.get()
+    return [
+        (queue, found[queue.queue] if auth.may_see(queue) else None)
+        for queue in all_queues().all_settings()
+        if queue.owners or auth.may_see(queue)
+    ]
+
+
+def blueprint(summaries: QueueSummaries) -> Routes:
+    """`GET /queues`, for everybody with a token."""
+    routes = Routes("queues", __name__, access=Access.SIGNED_IN)
+
+    @routes.get("/queues")
+    @routes.doc(operationId="listQueues")
+    @routes.response(HTTPStatus.OK, QueueList, example=examples.QUEUE_LIST)
+    def queues() -> dict[str, Any]:
+        """List the watched queues with their most important figures.
+
+        Figures are for roles with the permission of the queue. For other callers they are null, and
+        queues that are closed to owners are missing.
+        """
+        return {"data": [_format_queue(*found) for found in list_queues(summaries)]}
+
+    return routes
+
+
+def _format_queue(queue: Settings, summary: QueueSummary | None) -> dict[str, Any]:
+    shown = summary or QueueSummary(reasons=(NO_PERMISSION,))
+    return {
+        "name": queue.queue,
+        "environment": queue.environment,
+        "isDefault": queue is all_queues().default,
+        "level": shown.level,
+        "notices": [{"level": notice.level, "text": notice.text} for notice in shown.notices],
+        "reasons": shown.reasons,
+        "statusCounts": shown.status_counts,
+        "oldestQueuedJobAgeMs": shown.oldest_queued_ms,
+        "finishedPerMinute": shown.finished_per_minute,
+        "failureRate": None if shown.failure_rate is None else round(shown.failure_rate, 4),
+        "asOf": shown.as_of,
+        "source": shown.source,
+    }

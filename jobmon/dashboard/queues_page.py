@@ -1,0 +1,96 @@
+"""The page with a row for each watched queue, and the menu that leads to them."""
+
+from dataclasses import dataclass
+
+from flask import Response, render_template, request
+
+from jobmon.api.queues import QueueSummaries, QueueSummary, list_queues
+from jobmon.dashboard import session
+from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.diagnosis.attention import UNKNOWN, Level
+from jobmon.settings import Settings
+from jobmon.web import auth
+from jobmon.web.queues import all_queues, current_settings, root_path
+
+# The rows that need attention first.
+_ORDER = (Level.BAD, Level.WATCH, UNKNOWN)
+_PATH = "/dashboard/queues"
+# Pages that exist for every queue: the menu leads to the same one.
+_SAME_PAGES = ("/dashboard", "/dashboard/jobs", "/dashboard/my")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueRow:
+    """A queue as the page shows it; `address` leads to its overview or to the caller's own jobs."""
+
+    name: str
+    environment: str | None
+    address: str
+    summary: QueueSummary | None  # None for a caller who may see own jobs only
+
+    @property
+    def rank(self) -> int:
+        """Its place in the order of the page."""
+        level = None if self.summary is None else self.summary.level
+        return _ORDER.index(level) if level in _ORDER else len(_ORDER)
+
+
+class QueuesPage:
+    """The route of the page."""
+
+    def __init__(self, summaries: QueueSummaries) -> None:
+        self._summaries = summaries
+
+    def page(self) -> Response | str:
+        """All queues that the caller may know."""
+        session.require_session()
+        rows = [_make_row(*found) for found in list_queues(self._summaries)]
+        rows.sort(key=lambda row: row.rank)
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_queues.html", rows=rows))
+        return render_template("dashboard/queues.html", rows=rows)
+
+
+def _make_row(queue: Settings, summary: QueueSummary | None) -> QueueRow:
+    page = "/dashboard/my" if summary is None else "/dashboard"
+    return QueueRow(
+        name=queue.queue,
+        environment=queue.environment,
+        address=queue_address(queue) + page,
+        summary=summary,
+    )
+
+
+def queue_address(queue: Settings) -> str:
+    """The address before the paths of a queue, without a final slash."""
+    return f"{root_path()}/queues/{queue.queue}"
+
+
+def is_of_a_queue() -> bool:
+    """Whether this request is for a page of a queue that exists."""
+    return current_settings() is not None and request.path != _PATH
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueMenu:
+    """The queue of a page, and links to the same page of the others, each with its name."""
+
+    name: str
+    environment: str | None
+    links: list[tuple[str, str]]
+
+
+def make_menu() -> QueueMenu | None:
+    """The menu for this request; None where there is one queue, or the caller has no token."""
+    queues, current = all_queues(), current_settings()
+    if len(queues) == 1 or not auth.is_authenticated():
+        return None
+    path = request.path if request.path in _SAME_PAGES else "/dashboard"
+    links = [
+        (queue.queue, queue_address(queue) + path)
+        for queue in queues.all_settings()
+        if queue.owners or auth.may_see(queue)
+    ]
+    if current is None or not is_of_a_queue():
+        return QueueMenu(name="All queues", environment=None, links=links)
+    return QueueMenu(name=current.queue, environment=current.environment, links=links)

@@ -1,0 +1,143 @@
+"""`GET /queues`: catches figures that the caller may not see, and reassurance without figures."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from jobmon.api import queues as queues_module
+from jobmon.store.known_fields import KnownFields
+from jobmon.web.queues import WatchedQueue
+
+from ..conftest import Api
+from ..support.queues import serve_queues
+from ..support.waiting import eventually
+
+FIGURES = ("statusCounts", "oldestQueuedJobAgeMs", "finishedPerMinute", "asOf", "source")
+
+
+@pytest.fixture
+def queues(watched: Any, tmp_path: Path) -> Api:
+    return serve_queues(watched, tmp_path)
+
+
+def listed(api: Api, role: str) -> dict[str, Any]:
+    answer = api.get("/queues", token=api.token("ada", role))
+    assert answer.status_code == 200
+    return {queue["name"]: queue for queue in answer.json["data"]}
+
+
+def test_every_queue_has_its_own_figures(queues: Api, watched: Any) -> None:
+    watched.payouts.insert_many([{"status": "dlq", "type": "x"}, {"status": "odd", "type": "x"}])
+    found = listed(queues, "chief")
+    assert list(found) == ["mails", "payouts", "internal"]
+    assert found["mails"]["statusCounts"]["queued"] == 1
+    assert found["payouts"]["statusCounts"]["dlq"] == found["payouts"]["statusCounts"]["odd"] == 1
+    assert [queue["isDefault"] for queue in found.values()] == [True, False, False]
+    assert [queue["environment"] for queue in found.values()] == ["production", None, None]
+    assert {queue["source"] for queue in found.values()} == {"live"}
+
+
+def test_without_a_collector_no_queue_is_all_clear(queues: Api) -> None:
+    for queue in listed(queues, "chief").values():
+        assert queue["level"] != "ok"
+        assert any("no collector is running" in reason for reason in queue["reasons"])
+
+
+def test_figures_need_the_permission_of_the_queue(queues: Api) -> None:
+    for role, visible in (("admin", {"mails", "internal"}), ("payroll", {"payouts"})):
+        for name, queue in listed(queues, role).items():
+            has_figures = name in visible
+            assert (queue["statusCounts"] is not None) == has_figures, (role, name)
+            if not has_figures:
+                assert {queue[name] for name in FIGURES} == {None}
+                assert (queue["level"], queue["notices"]) == ("unknown", [])
+                assert queue["reasons"] == ["Your role does not have the permission of this queue."]
+
+
+def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues: Api) -> None:
+    assert list(listed(queues, "user")) == ["mails", "payouts"]
+    assert list(listed(queues, "payroll")) == ["mails", "payouts"]
+
+
+def test_one_queue_is_listed_under_its_default_name(api: Api) -> None:
+    (queue,) = api.get_as_admin("/queues").json["data"]
+    assert (queue["name"], queue["isDefault"], queue["environment"]) == ("default", True, None)
+    assert api.get_as_admin("/queues/default/admin/jobs/stats").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (AutoReconnect("x"), "Not read: "),
+        (RuntimeError("x"), "Not read: jobmon failed; its log has the reason."),
+    ],
+)
+def test_a_queue_that_cannot_be_read_is_unknown_with_a_reason(
+    queues: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception, reason: str
+) -> None:
+    gather = queues_module.gather_evidence
+
+    def fail(queue: WatchedQueue, *arguments: Any) -> Any:
+        if queue.name == "payouts":
+            raise fault
+        return gather(queue, *arguments)
+
+    monkeypatch.setattr(queues_module, "gather_evidence", fail)
+    found = listed(queues, "chief")
+    assert found["mails"]["statusCounts"]["queued"] == 1
+    assert (found["payouts"]["level"], found["payouts"]["statusCounts"]) == ("unknown", None)
+    assert found["payouts"]["reasons"][0].startswith(reason)
+
+
+def test_a_queue_that_does_not_answer_delays_no_other(
+    watched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches old figures of a silent queue, and callers who wait for it each time."""
+    text = """
+        [mails]
+        [silent]
+        uri = "mongodb://127.0.0.2/watched"
+        collection = "payouts"
+        permission = "PAYOUTS"
+    """
+    monkeypatch.setattr(queues_module, "SHARED_MS", 0)
+    monkeypatch.setattr(queues_module, "WAIT_S", 0.05)
+    monkeypatch.setattr(queues_module, "SHORT_WAIT_S", 0.01)
+    monkeypatch.setattr(queues_module, "KEPT_S", 0.0)
+    monkeypatch.setattr(queues_module, "PAUSE_FACTOR", 0)
+    monkeypatch.setattr(queues_module, "SHOWN_S", 0.5)
+    api = serve_queues(watched, tmp_path, text)
+    go_on, silent, reads = threading.Event(), threading.Event(), []
+    gather = queues_module.gather_evidence
+
+    def wait(queue: WatchedQueue, *arguments: Any) -> Any:
+        if queue.name == "silent" and silent.is_set():
+            reads.append(time.monotonic())
+            assert go_on.wait(20)
+        return gather(queue, *arguments)
+
+    monkeypatch.setattr(queues_module, "gather_evidence", wait)
+
+    def silent_figures() -> Any:
+        found = listed(api, "chief")
+        assert found["mails"]["statusCounts"] is not None
+        return found["silent"]["statusCounts"]
+
+    eventually(silent_figures)
+    silent.set()
+    eventually(lambda: silent_figures() is None)
+    assert listed(api, "chief")["silent"]["level"] == "unknown"
+    assert len(reads) == 1  # one thread waits, however often the list is requested
+    silent.clear()
+    go_on.set()
+    eventually(silent_figures)
+
+
+def test_known_fields_are_read_by_queue(queues: Api) -> None:
+    found = queues.app.extensions["jobmon_queues"].open_all()
+    assert len({id(queue.known_fields) for queue in found}) == 3
+    assert all(isinstance(queue.known_fields, KnownFields) for queue in found)

@@ -1,0 +1,95 @@
+"""The pages of several queues: catches a link that leaves the queue, and a queue nobody finds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import Api
+from ..support.pages import Page
+from ..support.queues import serve_queues
+from .conftest import Viewer, signed_in
+
+
+@pytest.fixture
+def queues(watched: Any, tmp_path: Path) -> Api:
+    return serve_queues(watched, tmp_path)
+
+
+@pytest.fixture
+def chief(queues: Api) -> Viewer:
+    return signed_in(queues, "ada", "chief")
+
+
+def links(page: Page) -> list[str]:
+    return [attrs["href"] or "" for attrs in page.all("a")]
+
+
+@pytest.mark.parametrize("path", ["", "/jobs", "/my", "/jobs/payouts", "/overview"])
+def test_every_link_of_a_page_stays_in_its_queue(chief: Viewer, path: str) -> None:
+    page = Page(chief.get(f"/queues/payouts/dashboard{path}").text)
+    own = "/queues/payouts/dashboard"
+    others = {"/dashboard/queues", *(f"/queues/{name}/dashboard" for name in ("mails", "internal"))}
+    for address in page.addresses():
+        is_file = address.startswith("/dashboard/static/")
+        is_relative = address.startswith(("?", "#"))
+        is_menu = any(address.startswith(other) for other in others)
+        assert address.startswith(own) or is_file or is_relative or is_menu, address
+
+
+def test_the_first_page_lists_the_queues_and_leads_to_them(chief: Viewer) -> None:
+    assert chief.get("/").location == "/dashboard/queues"
+    assert chief.get("/queues/payouts").location == "/queues/payouts/dashboard"
+    answer = chief.get("/dashboard/queues")
+    page = Page(answer.text)
+    for name in ("mails", "payouts", "internal"):
+        assert f"/queues/{name}/dashboard" in links(page)
+        assert page.all("tr", id=f"queue-{name}")
+    assert "all clear" not in page.text  # no collector runs
+    part = chief.get("/dashboard/queues", part=True)
+    assert part.status_code == 200
+    assert "<html" not in part.text
+
+
+def test_a_caller_without_permission_gets_links_to_own_jobs(queues: Api) -> None:
+    owner = signed_in(queues, "ada", "user")
+    page = Page(owner.get("/dashboard/queues").text)
+    assert "/queues/mails/dashboard/my" in links(page)
+    assert not page.all("tr", id="queue-internal")
+    assert "not known" not in page.text
+    assert owner.get("/queues/payouts/dashboard").location == "/queues/payouts/dashboard/my"
+
+
+def test_the_menu_leads_to_the_same_page_of_other_queues(chief: Viewer) -> None:
+    page = Page(chief.get("/queues/payouts/dashboard/jobs?status=dlq").text)
+    assert "/queues/mails/dashboard/jobs" in links(page)
+    assert "/dashboard/queues" in links(page)
+
+
+def test_one_queue_has_no_menu(api: Api) -> None:
+    page = Page(signed_in(api).get("/dashboard").text)
+    assert not page.all("details", id="queue-menu")
+    assert signed_in(api).get("/").location == "/dashboard"
+
+
+def test_sign_in_leads_back_to_the_page_of_a_queue(queues: Api, watched: Any) -> None:
+    viewer = Viewer(queues.app)
+    asked = viewer.get("/queues/payouts/dashboard/jobs?status=dlq")
+    assert asked.status_code == 401
+    (then,) = Page(asked.text).all("input", name="then")
+    assert then["value"] == "/queues/payouts/dashboard/jobs?status=dlq"
+    (form,) = Page(asked.text).all("form", id="sign-in")
+    data = {"token": queues.token("ada", "chief"), "then": then["value"]}
+    done = viewer.post(str(form["action"]), data)
+    assert (done.status_code, done.location) == (303, "/queues/payouts/dashboard/jobs?status=dlq")
+    assert viewer.get(done.location).status_code == 200
+    assert viewer.get("/queues/mails/dashboard").status_code == 200
+
+
+def test_a_page_of_an_unknown_queue_leads_to_the_list(chief: Viewer) -> None:
+    answer = chief.get("/queues/nothing/dashboard/jobs")
+    assert answer.status_code == 404
+    page = Page(answer.text)
+    assert "There is no queue of this name." in page.text
+    assert "/dashboard/queues" in links(page)
+    assert "/queues/nothing/dashboard/jobs" not in links(page)
