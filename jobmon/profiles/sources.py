@@ -172,18 +172,48 @@ def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
         for index, each in enumerate(spec["first_of"])
     ]
 
-    def read(document: Document) -> Any:
-        values = (source.read(document) for source in sources)
+    def choose(values: list[Any]) -> Any:
         return next((value for value in values if value is not None), None)
 
     expressions = [source.expression for source in sources]
     paths = [source.path for source in sources if source.path and source.reading is None]
-    return Source(
-        read=read,
-        inputs=tuple(path for source in sources for path in source.inputs),
+    return replace(
+        _combine(sources, choose),
         expression=None if None in expressions else {"$ifNull": [*expressions, None]},
         alternatives=tuple(paths) if len(paths) == len(sources) else (),
     )
+
+
+def _combine(sources: list[Source], join: Callable[[list[Any]], Any]) -> Source:
+    """A source with the result of `join` for the values of others, some of which are computed."""
+    inputs = tuple(path for source in sources for path in source.inputs)
+    if all(source.computed is None for source in sources):
+        return Source(
+            read=lambda document: join([source.read(document) for source in sources]),
+            inputs=inputs,
+        )
+    parts = {f"c{number}": _compute_inputs(source) for number, source in enumerate(sources)}
+
+    def read(document: Document) -> Any:
+        found = ((source, document.get(name)) for name, source in parts.items())
+        return join([source.read(part) if part is not None else None for source, part in found])
+
+    return Source(read=read, computed={name: source.computed for name, source in parts.items()})
+
+
+def _compute_inputs(source: Source) -> Source:
+    """The source with an expression for what it reads."""
+    if source.computed is not None:
+        return source
+    names = {path: f"p{number}" for number, path in enumerate(dict.fromkeys(source.inputs))}
+
+    def read(document: Document) -> Any:
+        values: dict[str, Any] = {}
+        for path, name in names.items():
+            _set_value(values, path, document.get(name))
+        return source.read(values)
+
+    return replace(source, read=read, computed={name: f"${path}" for path, name in names.items()})
 
 
 def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
@@ -234,15 +264,16 @@ def _parse_length(spec: Any, *_: Any) -> Source:
     return Source(read=read, inputs=(path,), expression=size)
 
 
-def _parse_json(spec: Any, *_: Any) -> Source:
+def _parse_json(spec: Any, context: SourceContext, _: KeyPath) -> Source:
     path, inner = spec["json"], spec.get("path")
+    reading = context.find_reading(path, inner or "")
 
     def read(document: Document) -> Any:
         value = get_value(document, path)
         if isinstance(value, str):
             with suppress(ValueError, RecursionError):
                 value = json.loads(value)
-        return value if inner is None else get_value(value, inner)
+        return parse_date(value if inner is None else get_value(value, inner), reading)
 
     return Source(read=read, inputs=(path,))
 
@@ -253,14 +284,13 @@ def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
         for name, inner in spec["object"].items()
     }
 
-    def read(document: Document) -> Any:
-        found = {name: source.read(document) for name, source in sources.items()}
-        return found if any(value is not None for value in found.values()) else None
+    def make_object(values: list[Any]) -> Any:
+        found = dict(zip(sources, values, strict=True))
+        return found if any(value is not None for value in values) else None
 
     expressions = {name: source.expression for name, source in sources.items()}
-    return Source(
-        read=read,
-        inputs=tuple(path for source in sources.values() for path in source.inputs),
+    return replace(
+        _combine(list(sources.values()), make_object),
         expression=None if None in expressions.values() else expressions,
     )
 
@@ -333,16 +363,10 @@ def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPat
     if context.base:
         raise ProfileMistakeError(at, "not possible for an element of an array")
     condition = to_expression(parse_query(when, context.constants, context.readings, at))
-    names = {path: f"p{number}" for number, path in enumerate(dict.fromkeys(source.inputs))}
-    inner = source.computed or {name: f"${path}" for path, name in names.items()}
+    inner = _compute_inputs(source)
 
     def read(document: Document) -> Any:
-        if source.computed is not None:
-            return source.read(document)
-        values: dict[str, Any] = {}
-        for path, name in names.items():
-            _set_value(values, path, document.get(name))
-        return source.read(values) if document.get("is") else None
+        return inner.read(document.get("v") or {}) if document.get("is") else None
 
     expression = None
     if source.expression is not None:
@@ -350,7 +374,7 @@ def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPat
     return Source(
         read=read,
         expression=expression,
-        computed={"$cond": [condition, {"is": {"$literal": True}, **inner}, None]},
+        computed={"$cond": [condition, {"is": {"$literal": True}, "v": inner.computed}, None]},
     )
 
 

@@ -19,6 +19,7 @@ _ALWAYS, _MOSTLY = 0.95, 0.5
 _CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
 _KNOWN_STATUSES = 0.8
 _MIN_DISTINCTIVE = 2
+_NO_PATHS = ("$$", "$const.", "$null", "$now", "$collection")
 # Names that any program may use: they distinguish none.
 _COMMON = frozenset(
     {
@@ -158,14 +159,15 @@ def _judge(share: float, *, has_name: bool) -> Certainty | None:
 
 def _used_fields(content: dict[str, Any]) -> set[str]:
     """The names of the documents' fields that a profile reads."""
-    paths = {path for spec in content["fields"].values() for path in _list_paths(spec)}
+    specs = [spec for name, spec in content["fields"].items() if name != "attempts"]
+    paths = {path for spec in specs for path in _list_paths(spec)}
     status = content["status"]
     if isinstance(status, dict):
         paths.add(status["path"])
     else:
         paths |= {name for rule in status for name in rule.get("when", {})}
     names = {path.partition(".")[0] for path in paths if not path.startswith("$")}
-    return names - {"_id", "attempts"}
+    return names - {"_id"}
 
 
 def _list_paths(spec: Any) -> Iterator[str]:
@@ -178,6 +180,20 @@ def _list_paths(spec: Any) -> Iterator[str]:
     for inner in (*spec.get("first_of", ()), *spec.get("object", {}).values()):
         yield from _list_paths(inner)
     yield from spec.get("when", ())
+    yield from _list_references(spec.get("expression"))
+
+
+def _list_references(expression: Any) -> Iterator[str]:
+    """The paths that an aggregation expression reads."""
+    match expression:
+        case dict():
+            for inner in expression.values():
+                yield from _list_references(inner)
+        case list():
+            for inner in expression:
+                yield from _list_references(inner)
+        case str() if expression.startswith("$") and not expression.startswith(_NO_PATHS):
+            yield expression[1:]
 
 
 def _share_of_always(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:

@@ -24,6 +24,7 @@ from .test_agenda import is_count_of_all
 
 NO_PAYLOAD = ("tick", "recovers", "every second", "fails hourly")
 NO_END_OF_FAILED = ("mongodb-queue", "celery-mongodb")
+SEND = "com.shop.MailService.send(java.lang.String,java.lang.Long)"  # a type of JobRunr
 SAMPLES = Path(__file__).parent / "samples"
 
 
@@ -269,6 +270,32 @@ CASES = {
         next_runs=2,
         expired=1,
     ),
+    "jobrunr": Case(
+        sample="jobrunr",
+        profile="jobrunr",
+        collection="jobs",
+        jobs={
+            (SEND, "queued"): 1,
+            (SEND, "succeeded"): 1,
+            (SEND, "dlq"): 1,
+            (SEND, "failed"): 1,
+            (SEND, "cancelled"): 1,
+            (SEND, "deleted"): 1,
+            ("com.shop.ExportService.run()", "queued"): 1,
+            ("com.shop.ExportService.run()", "leased"): 1,
+            ("com.shop.ExportService.nightly()", "succeeded"): 1,
+        },
+        attempts={
+            (SEND, "succeeded"): ["succeeded"],
+            (SEND, "dlq"): ["failed"],
+            (SEND, "failed"): ["failed"],
+            ("com.shop.ExportService.run()", "leased"): ["running"],
+            ("com.shop.ExportService.nightly()", "succeeded"): ["succeeded"],
+        },
+        errors=Counter({"refused again": 1, "timed out": 1}),
+        next_runs=2,
+        expired=1,
+    ),
 }
 
 
@@ -391,6 +418,24 @@ def test_runs_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) 
         assert numbers == ([count] if count else [])
         why = "the queue does not record every attempt"
         assert detail["reasons"] == ({"attempts": why} if count else {})
+
+
+def test_history_of_states_in_a_text_is_read(sample: Sample) -> None:
+    if sample.case.profile != "jobrunr":
+        pytest.skip("other programs have no such text")
+    (dead,) = sample.listed(type=SEND, status="dlq")
+    detail = sample.get(f"/jobs/{dead['jobId']}")
+    assert (detail["attemptCount"], detail["lastError"]["code"]) == (2, "java.net.ConnectException")
+    assert detail["payload"][0]["object"] == "u0@x.org"
+    (attempt,) = detail["attempts"]
+    assert (attempt["attemptNumber"], attempt["durationMs"]) == (2, 250)
+    assert attempt["workerId"] == "mail-host"
+    (running,) = sample.listed(status="leased")
+    assert running["leasedBy"] == "mail-host"
+    (attempt,) = sample.get(f"/jobs/{running['jobId']}")["attempts"]
+    assert attempt["startedAt"] is not None
+    (deleted,) = sample.listed(status="deleted")
+    assert sample.get(f"/jobs/{deleted['jobId']}")["finishedAt"] is None
 
 
 def test_errors_dates_and_owners_are_read(sample: Sample) -> None:

@@ -18,6 +18,7 @@ CONTEXT = SourceContext(
         "ms": "milliseconds",
         "us": "microseconds",
         "log.at": "iso",
+        "dated.at": "iso",
     },
 )
 DOCUMENT: dict[str, Any] = {
@@ -30,12 +31,14 @@ DOCUMENT: dict[str, Any] = {
         {"state": "ok", "n": 3},
     ],
     "none": [],
+    "dated": f'{{"at": "{encode_date(AT, "iso")}"}}',
     "text": '{"error": {"names": ["x", "y"]}}',
     "iso": encode_date(AT, "iso"),
     "s": encode_date(AT.replace(microsecond=0), "seconds"),
     "ms": encode_date(AT, "milliseconds"),
     "us": encode_date(AT, "microseconds"),
 }
+MESSAGE = {"message": 7, "code": None}
 CASES: list[tuple[Any, Any]] = [
     ("b.c", 7),
     ("b.d", None),
@@ -72,9 +75,20 @@ CASES: list[tuple[Any, Any]] = [
     ({"path": "b.c", "when": {"a": "$null"}}, 7),
     ({"path": "b.c", "when": {"a": {"$ne": "$null"}}}, None),
     ({"last": "log", "path": "n", "when": {"b.c": 7}}, 3),
+    ({"first_of": [{"path": "b.c", "when": {"a": 1}}, {"length": "log"}]}, 3),
+    ({"first_of": [{"path": "b.c", "when": {"a": "$null"}}, {"length": "log"}]}, 7),
+    ({"first_of": [{"expression": {"$add": ["$b.c", 1]}}, "x"], "when": {"a": "$null"}}, 8),
+    ({"object": {"message": {"path": "b.c", "when": {"a": "$null"}}, "code": "a"}}, MESSAGE),
+    ({"object": {"message": {"path": "b.c", "when": {"a": 1}}}}, None),
+    ({"json": "dated", "path": "at"}, AT),
 ]
 # What only shows a value: the database has no expression for it, or another one.
-SHOWN = ({"path": "b", "plus": 1}, "log.n", {"object": {"message": "x"}})
+SHOWN = (
+    {"path": "b", "plus": 1},
+    "log.n",
+    {"object": {"message": "x"}},
+    {"object": {"message": {"path": "b.c", "when": {"a": 1}}}},
+)
 
 
 @pytest.mark.parametrize(("spec", "value"), CASES, ids=[str(spec) for spec, _ in CASES])
