@@ -1,7 +1,9 @@
 """Checkpoints: the counted segments and the change stream's position, for the next collector."""
 
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -33,28 +35,58 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Writes and reads the checkpoint of a queue in jobmon's own database."""
+    """Writes and reads the checkpoint of a queue in jobmon's own database.
 
-    def __init__(self, own: OwnDatabase) -> None:
+    With a hundred million jobs it has 100 MB: `keep_alive` is called after each part of it.
+    """
+
+    def __init__(self, own: OwnDatabase, keep_alive: Callable[[], object] = lambda: None) -> None:
         self._own = own
         self._parts = own[CHECKPOINTS]
+        self._keep_alive = keep_alive
+        self._saving: Future[None] | None = None
+        self.took_s = 0.0  # to write the last one
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint. The new one counts only once all of its parts are written."""
-        version = uuid.uuid4().hex
-        self._parts.create_index(self._own.index("version"))
-        parts = [
-            *({"segments": part, "jobs": []} for part in _split(checkpoint.segments)),
-            *({"segments": [], "jobs": part} for part in _split_jobs(checkpoint.jobs)),
-        ]
+        if self._saving is not None:
+            wait([self._saving])
+        self._saving = None
+        self._write(checkpoint, self._keep_alive)
+
+    def start_saving(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint in a thread, while the caller goes on: see `is_saving`."""
+        thread = ThreadPoolExecutor(1, "checkpoint")
+        self._saving = thread.submit(self._write, checkpoint, lambda: None)
+        thread.shutdown(wait=False)
+
+    def is_saving(self) -> bool:
+        """Whether the thread of `start_saving` still works; raises its PyMongoError."""
+        if self._saving is None or not self._saving.done():
+            return self._saving is not None
+        saving, self._saving = self._saving, None
+        saving.result()
+        return False
+
+    def _write(self, checkpoint: Checkpoint, keep_alive: Callable[[], object]) -> None:
+        started, version = time.monotonic(), uuid.uuid4().hex
+        self._parts.create_index(self._own.index("version", "number"))
+        count = 0
+        parts = chain(
+            ({"segments": part, "jobs": []} for part in _split(checkpoint.segments)),
+            ({"segments": [], "jobs": part} for part in _split_jobs(checkpoint.jobs)),
+        )
         for number, part in enumerate(parts):
             fields = {"version": version, "number": number, **part}
             document = self._own.new(f"{version}:{number}", fields)
             if not self._own.write(CHECKPOINTS, partial(self._parts.insert_one, document)):
                 return
-        head = {"version": version, "parts": len(parts), "token": checkpoint.token}
+            count += 1
+            keep_alive()
+        head = {"version": version, "parts": count, "token": checkpoint.token}
         self._own.write_state(CHECKPOINT, head | {"seenUntil": checkpoint.seen_until})
         self._parts.delete_many({**self._own.scope, "version": {"$ne": version}})
+        self.took_s = time.monotonic() - started
 
     def load(self) -> Checkpoint | None:
         """The newest checkpoint, None if there is none; IncompleteCheckpointError."""
@@ -63,7 +95,10 @@ class Checkpoints:
             return None
         version, count, token, seen_until = head
         found = self._parts.find({**self._own.scope, "version": version}).sort("number")
-        parts = list(self._own.read(CHECKPOINTS, found, _load_part))
+        parts = []
+        for part in self._own.read(CHECKPOINTS, found, _load_part):
+            parts.append(part)
+            self._keep_alive()
         if len(parts) != count:
             raise IncompleteCheckpointError
         segments, jobs = zip(*parts, strict=True)

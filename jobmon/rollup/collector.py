@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 WRITE_AT_LEAST_EVERY_S = 2.0
 CHECKPOINT_EVERY_S = 60.0
+CHECKPOINT_PAUSE = 20  # times as long as the last one took
 READ_FOR_S = 1.0
 COUNT_FOR_S = 0.5  # counting runs may be late, the stats may not
 SAMPLE_EVERY_S = 10.0
@@ -145,7 +146,7 @@ class Collector:
             self._lease = LeaderLease(self._own, self._share.holder)
             self._due_changes = DueChanges(self._connection)
             self._samples = QueueSamples(self._own, retention(self._connection.settings))
-            self._checkpoints = Checkpoints(self._own)
+            self._checkpoints = Checkpoints(self._own, self._lease.renew)
 
     def _is_over(self) -> bool:
         """Whether to end the work: the process stops, or holds more leases than its share."""
@@ -203,7 +204,7 @@ class Collector:
         # With such statuses, others changed meanwhile without a change of their job.
         if not self._due_changes.is_needed:
             segments = SegmentMap(self._connection.jobs)
-            segments.load(checkpoint.segments)
+            segments.load(checkpoint.segments, self._lease.renew)
         if self._events is not None:
             if checkpoint.seen_until is None or self._events.boundary is None:
                 return segments, self._open_changes(checkpoint.seen_until)
@@ -282,10 +283,10 @@ class Collector:
 
         Returns early if types that were folded can be named again: then all jobs are counted again.
         """
-        saved_at = time.monotonic()
+        started_at = time.monotonic()
+        save_at, rename_at = started_at + CHECKPOINT_EVERY_S, started_at + RENAME_AFTER_S
         written_at = -WRITE_AT_LEAST_EVERY_S
         unsaved, self._is_health_outdated = False, True
-        rename_at = saved_at + RENAME_AFTER_S
         while not self._is_over():
             as_of, at = datetime.now(UTC), self._lease.database_time()
             self._read_changes(segments, changes)
@@ -304,13 +305,14 @@ class Collector:
             if self._events is not None:
                 self._events.count(COUNT_FOR_S)
             unsaved = unsaved or changed
-            if unsaved and now > saved_at + CHECKPOINT_EVERY_S:
-                self._save(segments, changes)
-                saved_at, unsaved = now, False
+            if unsaved and now > save_at and not self._checkpoints.is_saving():
+                pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE)
+                self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
+                save_at, unsaved = now + pause_s, False
             if now > rename_at and segments.has_free_names:
                 log.info("counting all jobs again, since all types can be named now")
                 return
-        self._save(segments, changes)
+        self._checkpoints.save(self._make_checkpoint(segments, changes))
 
     def _read_changes(self, segments: SegmentMap, changes: Changes) -> None:
         """Read changes to the end of the stream, or for a second."""
@@ -323,15 +325,15 @@ class Collector:
             if changes.is_at_end or not has_room or time.monotonic() > until:
                 return
 
-    def _save(self, segments: SegmentMap, changes: Changes) -> None:
-        """Store a checkpoint: what was counted, and the token of the change after it."""
+    def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
+        """What was counted, and the token of the change after it."""
         if self._events is not None and self._connection.has_recorded_attempts():
             self._events.stop()
             self._events = None
         events = self._events
         jobs = [] if events is None else events.dump()
         seen_until = None if events is None else events.seen_until
-        self._checkpoints.save(Checkpoint(segments.dump(), changes.token, jobs, seen_until))
+        return Checkpoint(segments.dump(), changes.token, jobs, seen_until)
 
     def _build(self, changes: Changes) -> SegmentMap:
         """Count all jobs; changes wait in the stream meanwhile."""
@@ -356,7 +358,7 @@ class Collector:
         took_s = time.monotonic() - started
         log.info("first count: all %d jobs in %.1f s", segments.totals.total(), took_s)
         self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
-        self._save(segments, changes)
+        self._checkpoints.save(self._make_checkpoint(segments, changes))
         return segments
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:

@@ -225,17 +225,18 @@ class SegmentMap:
             for segment in row.segments
         ]
 
-    def load(self, documents: Iterable[Document]) -> None:
-        """Load the segments that `dump` stored."""
+    def load(self, documents: Iterable[Document], progress: Callable[[], object]) -> None:
+        """Load the segments that `dump` stored; calls `progress` after each one."""
         for document in documents:
             row = self._rows[document["type"]]
-            segment = Segment(document["low"], load_counts(document["counts"]))
-            self._by_name.learn(segment.counts)
+            counts = self._by_name.learn(load_counts(document["counts"]))
+            segment = Segment(document["low"], counts)
             if segment.low is None:
                 row.segments[0] = segment
             else:
                 row.insert(len(row.segments), segment)
-            self.totals += segment.counts
+            self.totals.update(counts)
+            progress()
 
     def _find_marked(self) -> Iterator[tuple[str, int]]:
         """Type and index of the segments that may contain the marked jobs."""

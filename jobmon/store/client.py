@@ -103,7 +103,7 @@ def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
         raise DatabaseAwayError("directConnection leads to a secondary, not to the primary")
 
 
-def _select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
+def select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
     """The same mongos each time, if there are any: only it knows a change stream's cursor."""
     routers = [server for server in servers if server.server_type_name == "Mongos"]
     return [min(routers, key=lambda server: server.address)] if routers else servers
@@ -234,7 +234,7 @@ class DatabaseClient:
         settings, options = self._settings, dict[str, Any]()
         if self.majority_reads:
             options["readConcernLevel"] = "majority"
-            options["server_selector"] = _select_one_router
+            options["server_selector"] = select_one_router
         if "maxpoolsize" not in settings.mongo_uri.lower():
             options["maxPoolSize"] = 0  # jobmon's threads are the limit
 

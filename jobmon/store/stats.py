@@ -131,6 +131,8 @@ class CountsByName:
     def __init__(self, mapping: FieldMapping) -> None:
         self._mapping = mapping
         self._statuses, self._types = LabelBudget(MAX_STATUSES, JobStatus), LabelBudget(MAX_TYPES)
+        # Each key once: a map of 100,000 segments has millions of counts.
+        self._keys: dict[tuple[str, str], tuple[str, str]] = {}
 
     def add_up(self, groups: Iterable[Document]) -> Counter[tuple[str, str]]:
         """The sum of results of `COUNT_BY_STATUS_AND_TYPE`; the first groups get the labels."""
@@ -138,15 +140,18 @@ class CountsByName:
         for group in groups:
             status = self._mapping.to_contract_status(group["_id"].get("status"))
             key = self._statuses.label(status), self._types.label(group["_id"].get("type"))
-            counts[key] += int(group["count"])
+            counts[self._keys.setdefault(key, key)] += int(group["count"])
         return counts
 
-    def learn(self, counts: Collection[tuple[str, str]]) -> None:
-        """Take over the labels that these counts already have."""
+    def learn(self, counts: Mapping[tuple[str, str], int]) -> Counter[tuple[str, str]]:
+        """Take over the labels that these counts already have; returns the counts."""
         self._statuses.learn(status for status, _ in counts)
         self._types.learn(kind for _, kind in counts)
+        return Counter({self._keys.setdefault(key, key): n for key, n in counts.items()})
 
     def forget(self, *, all_but: Collection[tuple[str, str]]) -> None:
         """Free the labels that are no longer counted, so that other values can have them."""
         self._statuses.forget(all_but=(status for status, _ in all_but))
         self._types.forget(all_but=(kind for _, kind in all_but))
+        if len(self._keys) > 2 * len(all_but):
+            self._keys = {key: self._keys.get(key, key) for key in all_but}
