@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from itertools import chain
 
-from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, OwnDatabase, require_type
+from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, STATE, OwnDatabase, require_type
 from jobmon.store.mapping import Document
 
 _SEGMENTS_A_DOCUMENT = 100
@@ -87,6 +87,11 @@ class Checkpoints:
         self._own.write_state(CHECKPOINT, head | {"seenUntil": checkpoint.seen_until})
         self._parts.delete_many({**self._own.scope, "version": {"$ne": version}})
         self.took_s = time.monotonic() - started
+
+    def move(self, token: Document | None, seen_until: datetime | None) -> None:
+        """Set the token after a time without changes: an old one might be lost by the server."""
+        moved = {"token": token, "seenUntil": seen_until}
+        self._own[STATE].update_one({"_id": self._own.id(CHECKPOINT)}, {"$set": moved})
 
     def load(self) -> Checkpoint | None:
         """The newest checkpoint, None if there is none; IncompleteCheckpointError."""

@@ -164,8 +164,7 @@ class Collector:
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
                         changes.close()
-                        seen_until = None if self._events is None else self._events.seen_until
-                        changes = self._open_changes(seen_until)
+                        changes = self._open_changes(self._seen_until)
                     segments = None
         finally:
             changes.close()
@@ -305,9 +304,13 @@ class Collector:
             if self._events is not None:
                 self._events.count(COUNT_FOR_S)
             unsaved = unsaved or changed
-            if unsaved and now > save_at and not self._checkpoints.is_saving():
-                pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE)
-                self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
+            if now > save_at and not self._checkpoints.is_saving():
+                pause_s = CHECKPOINT_EVERY_S
+                if unsaved:
+                    pause_s = max(pause_s, self._checkpoints.took_s * CHECKPOINT_PAUSE)
+                    self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
+                else:
+                    self._checkpoints.move(changes.token, self._seen_until)
                 save_at, unsaved = now + pause_s, False
             if now > rename_at and segments.has_free_names:
                 log.info("counting all jobs again, since all types can be named now")
@@ -330,10 +333,13 @@ class Collector:
         if self._events is not None and self._connection.has_recorded_attempts():
             self._events.stop()
             self._events = None
-        events = self._events
-        jobs = [] if events is None else events.dump()
-        seen_until = None if events is None else events.seen_until
-        return Checkpoint(segments.dump(), changes.token, jobs, seen_until)
+        jobs = [] if self._events is None else self._events.dump()
+        return Checkpoint(segments.dump(), changes.token, jobs, self._seen_until)
+
+    @property
+    def _seen_until(self) -> datetime | None:
+        """Until when the counter of events has counted."""
+        return None if self._events is None else self._events.seen_until
 
     def _build(self, changes: Changes) -> SegmentMap:
         """Count all jobs; changes wait in the stream meanwhile."""
