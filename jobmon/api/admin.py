@@ -214,6 +214,7 @@ def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
         "asOf": history.as_of,
         "source": history.source,
         "complete": history.is_complete,
+        "gaps": history.gaps,
     }
 
 

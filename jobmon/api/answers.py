@@ -19,6 +19,7 @@ from jobmon.api.fields import (
     describe,
 )
 from jobmon.diagnosis.attention import ALL_CLEAR, UNKNOWN, Level
+from jobmon.rollup.gaps import GapReason
 from jobmon.store.bson_json import to_utc
 from jobmon.store.labels import MAX_STATUSES, MAX_TYPES
 
@@ -304,6 +305,24 @@ class TypeStats(Activity):
     )
 
 
+class Gap(Answer):
+    """A part of the window in which runs may be missing.
+
+    Only for queues that record no attempts: their runs are counted from changes of the jobs or,
+    where these are not known, from the jobs, which hold only their last run.
+    """
+
+    start = Date("Start of the gap.", data_key="from")
+    end = Date("End of the gap, exclusive.", data_key="to")
+    reason = string(
+        "`before_collector`: it was before a collector first followed the changes. `stream_lost`: "
+        "the server no longer had the changes since the collector's last checkpoint. "
+        "`no_change_stream`: the server has none, because it is standalone. `no_collector`: "
+        "counted for this answer. `too_many_running`: more jobs ran than a collector remembers.",
+        enum=[reason.value for reason in GapReason],
+    )
+
+
 class WindowMeta(Answer):
     """The window of an answer, and its counted part."""
 
@@ -318,6 +337,7 @@ class WindowMeta(Answer):
         "False while a collector is still counting the window: uncounted steps are null, and "
         "sums over the window cover the counted part."
     )
+    gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
 
 
 class TimeSeries(Answer):

@@ -128,6 +128,13 @@ _WINDOW = {
     "asOf": "2026-11-24T01:12:10.004Z",
     "source": "rollup",
     "complete": True,
+    "gaps": [
+        {
+            "from": "2026-11-24T00:13:00.000Z",
+            "to": "2026-11-24T00:20:41.000Z",
+            "reason": "stream_lost",
+        }
+    ],
 }
 _ACTIVITY = {
     "enqueued": 120,

@@ -20,6 +20,7 @@ from jobmon.diagnosis.attention import (
     run_checks,
     stalled_types,
 )
+from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import is_filter
@@ -42,6 +43,7 @@ class Overview:
 
     `more` has the notices that do not fit into the first lines. `not_checked` has a sentence for
     each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
+    `gaps` are the parts of the range in which runs may be missing, each with a sentence.
     """
 
     total: int
@@ -53,6 +55,21 @@ class Overview:
     types: list[TypeRow]
     matching: Mapping[str, frozenset[str]]
     has_past: bool
+    gaps: list[tuple[Gap, str]]
+
+
+# Why runs may be missing from a part of the history, and what can be done about it.
+_GAPS = {
+    GapReason.BEFORE_COLLECTOR: "before a collector followed this queue: counted from its "
+    "documents, without runs that were overwritten or deleted",
+    GapReason.STREAM_LOST: "changes were lost: counted from the documents, without runs that were "
+    "overwritten or deleted",
+    GapReason.NO_CHANGE_STREAM: "counted from the documents, without runs that were overwritten "
+    "or deleted: a standalone server has no change stream",
+    GapReason.NO_COLLECTOR: "counted from the documents, without runs that were overwritten or "
+    "deleted: no collector is running",
+    GapReason.TOO_MANY_RUNNING: "some runs may be missing: more jobs ran than jobmon remembers",
+}
 
 
 def overview(facts: Facts) -> Overview:
@@ -73,6 +90,9 @@ def overview(facts: Facts) -> Overview:
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
         },
         has_past=isinstance(facts.types, History) and "finishedAt" not in facts.evidence.unknown,
+        gaps=[(gap, _GAPS[gap.reason]) for gap in facts.past.gaps]
+        if isinstance(facts.past, History)
+        else [],
     )
 
 
@@ -114,10 +134,12 @@ def chart_columns(
 
     `complete` is the number of steps that are over: the step in progress must not be drawn like
     these, or it would look like a fall. Values that need one of the `unknown` fields are None.
+    `gaps` are pairs of Unix seconds between which runs may be missing.
     """
     columns: dict[str, Any] = {
         "complete": sum(at + step <= past.as_of for at in past.activity),
         "at": [round(at.timestamp()) for at in past.activity],
+        "gaps": [[at.timestamp() for at in (gap.start, gap.end) if at] for gap in past.gaps],
     }
     for at, activity in past.activity.items():
         row = activity.known_counts(unknown)

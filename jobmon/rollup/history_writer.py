@@ -93,11 +93,14 @@ class HistoryWriter:
         """Count young minutes, then missed spans, until `stop` is set; PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
         missed = self._missed_spans(datetime.now(UTC))
-        more, pause_s, boundary = True, 0.0, self._boundary
+        more, pause_s, boundary, has_indexes = True, 0.0, self._boundary, False
         while not (stop.wait(pause_s) or (not more and self._rest(stop))):
             started = time.monotonic()
             try:
                 now = datetime.now(UTC)
+                if self._boundary is not None and not has_indexes:
+                    count_activity(self._connection, now, now, MINUTE)  # fails without them
+                    has_indexes = True
                 if boundary != self._boundary:  # changes were lost: documents show what they can
                     boundary = self._boundary
                     missed, more = self._missed_spans(now), True

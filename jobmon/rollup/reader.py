@@ -23,6 +23,7 @@ from jobmon.rollup.documents import (
     BUCKETS,
     BUILD,
     COUNTERS,
+    EVENTS,
     FAILURE,
     LEADER,
     LEASES,
@@ -34,6 +35,7 @@ from jobmon.rollup.documents import (
     require_type,
     rollup_database,
 )
+from jobmon.rollup.gaps import EventHistory, load_event_history
 from jobmon.rollup.stats_document import load_stats
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
@@ -98,6 +100,15 @@ class RollupReader:
     def totals(self) -> Totals | None:
         """The running totals, of any age; None if no collector ever counted."""
         return self._totals.get()
+
+    def event_history(self) -> EventHistory | None:
+        """Which part of the history is counted from changes; None if no collector recorded it."""
+        return self._find(EVENTS, load_event_history)
+
+    def counts_changes(self) -> bool:
+        """Whether runs are counted from the changes of jobs."""
+        history = self.event_history()
+        return history is not None and history.boundary is not None
 
     def stats_age_s(self) -> float | None:
         """The age of the newest stats; None if there are none."""

@@ -26,6 +26,7 @@ from jobmon.rollup.buckets import (
     retention,
     seconds,
 )
+from jobmon.rollup.gaps import Gap, GapReason, clip_gaps
 from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import RollupReader
 from jobmon.single_flight import SingleFlightCache
@@ -221,7 +222,8 @@ class History(Generic[K]):
     """The activity in a window as known at `as_of` (UTC), by step or by type.
 
     The same object for the same window until the collector has counted again. Unless `is_complete`,
-    a collector is still counting the window; nothing is known yet of the steps in `uncounted`.
+    a collector is still counting the window; nothing is known yet of the steps in `uncounted`. In
+    `gaps` runs may be missing, because no attempts are recorded.
     """
 
     as_of: datetime
@@ -229,6 +231,7 @@ class History(Generic[K]):
     activity: dict[K, Activity]
     is_complete: bool = True
     uncounted: frozenset[K] = frozenset()
+    gaps: tuple[Gap, ...] = ()
 
 
 class SeriesReader:
@@ -270,10 +273,11 @@ class SeriesReader:
                 uncounted = frozenset(
                     at for at in steps if not progress.covers(at, at + window.step)
                 )
-                return History(progress.counted_at, "rollup", steps, not uncounted, uncounted)
+                gaps = self._find_gaps(window, progress.counted_at)
+                return History(progress.counted_at, "rollup", steps, not uncounted, uncounted, gaps)
             now, tallies = self._count_live(window)
             steps = {at: _sum(tallies.get(at, {}), types) for at in window.steps()}
-            return History(now, "live", steps)
+            return History(now, "live", steps, gaps=self._find_gaps(window, now, is_live=True))
 
         counted_at, max_age_s = _validity(progress)
         return self._by_step.get((window, types, counted_at), compute, max_age_s)
@@ -299,7 +303,8 @@ class SeriesReader:
                 kind: Activity.from_tallies([tally])
                 for kind, tally in fold_rare_types(tallies).items()
             }
-            return History(as_of, source, activity, is_complete)
+            gaps = self._find_gaps(window, as_of, is_live=progress is None)
+            return History(as_of, source, activity, is_complete, gaps=gaps)
 
         counted_at, max_age_s = _validity(progress)
         return self._by_type.get((window, counted_at), compute, max_age_s)
@@ -308,6 +313,20 @@ class SeriesReader:
         """The newest sample of each step, by the step's start, where a collector took one."""
         samples = self.rollup.samples(window.span, window.start, window.end)
         return {floor(at, window.step): sample for at, sample in sorted(samples.items())}
+
+    def _find_gaps(
+        self, window: Window, as_of: datetime, *, is_live: bool = False
+    ) -> tuple[Gap, ...]:
+        """The parts of a window, up to `as_of`, in which runs may be missing."""
+        history, connection = self.rollup.event_history(), self._connection
+        if history is None and not (is_live and connection.attempts is None):
+            return ()
+        if connection.has_recorded_attempts():
+            return ()
+        gaps = () if history is None else history.gaps
+        if is_live:
+            gaps = (Gap(start=None, end=None, reason=GapReason.NO_COLLECTOR),)
+        return clip_gaps(gaps, window.start, min(window.end, as_of))
 
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress

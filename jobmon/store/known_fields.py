@@ -1,5 +1,7 @@
 """Which fields of a job the watched documents hold, and which ones can be queried."""
 
+from collections.abc import Callable
+
 from pymongo.errors import OperationFailure
 
 from jobmon.domain import STATUSES_AFTER_ATTEMPT
@@ -13,10 +15,16 @@ KEEP_MS = 10_000
 
 
 class KnownFields:
-    """The fields of a job that a queue's profile and documents have; methods raise PyMongoError."""
+    """The fields of a job that a queue's profile and documents have; methods raise PyMongoError.
 
-    def __init__(self, connection: Connection) -> None:
+    `counts_changes`: whether the ends of attempts are known from the changes of jobs.
+    """
+
+    def __init__(
+        self, connection: Connection, counts_changes: Callable[[], bool] = lambda: False
+    ) -> None:
         self._connection = connection
+        self._counts_changes = counts_changes
         self._ends_are_known = SingleFlight(self._look_for_ends, KEEP_MS)
 
     @property
@@ -36,7 +44,7 @@ class KnownFields:
         """Whether recorded attempts, or the jobs, have the time when attempts ended."""
         if self._connection.profile.outcome is not None:
             return True
-        if self._connection.has_recorded_attempts():
+        if self._connection.has_recorded_attempts() or self._counts_changes():
             return True
         ended: Document = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}}
         jobs = self._connection.jobs

@@ -78,7 +78,7 @@ class WatchedQueue:
             series=SeriesReader(connection, rollup),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
-            known_fields=KnownFields(connection),
+            known_fields=KnownFields(connection, rollup.counts_changes),
         )
 
 

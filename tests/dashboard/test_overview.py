@@ -328,6 +328,7 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
     assert set(chart_columns(ahead, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = chart_columns(ahead, MINUTE)
     assert columns.pop("complete") == 1  # the next one has only begun
+    assert columns.pop("gaps") == []
     assert {name: values[:3] for name, values in columns.items()} == {
         "at": [round(minute(number).timestamp()) for number in range(3)],
         "enqueued": [5, 0, None],

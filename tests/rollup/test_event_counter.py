@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bson import ObjectId, Timestamp
+from pymongo import MongoClient
 from pymongo.database import Database
 
+from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup import event_counter as event_counter_module
 from jobmon.rollup import job_memory as job_memory_module
@@ -24,17 +27,19 @@ from jobmon.rollup.gaps import GapReason, load_event_history
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
-from jobmon.rollup.series import SeriesReader
+from jobmon.rollup.series import History, SeriesReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
 
+from ..conftest import Api
 from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 Counts = dict[str, dict[str, int]]
 Db = Database[dict[str, Any]]
+NO_COLLECTOR = {"reason": "no_collector"}
 NAMES = ("enqueued", "succeeded", "failed", "dlq")
 
 
@@ -63,11 +68,14 @@ class Queue:
     def count(self, kind: str, name: str) -> None:
         self.truth.setdefault(kind, dict.fromkeys(NAMES, 0))[name] += 1
 
-    def shown(self) -> Counts:
+    def history(self) -> History[str]:
         """The activity of the last half hour by type, as the web service answers."""
         series = SeriesReader(self.connection, RollupReader(self.connection))
         window = series.window(now() - timedelta(minutes=30), now(), None)
-        history = series.history_by_type(window)
+        return series.history_by_type(window)
+
+    def shown(self) -> Counts:
+        history = self.history()
         if history.source != "rollup" or not history.is_complete:
             return {}
         found = {
@@ -398,3 +406,38 @@ def test_waiting_jobs_beyond_the_remembered_ones_are_loaded_later(
         agenda.jobs.delete_one({"_id": job_id})
         reading.read()
     assert reading.counts() == agenda.truth
+
+
+def test_standalone_server_has_a_gap_until_it_has_change_streams(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    with (
+        Mongod(tmp_path, replica_set=None) as server,
+        MongoClient[dict[str, Any]](server.uri) as client,
+    ):
+        given = {"profile": "agenda", "jobs_collection": "agendaJobs"}
+        queue = Queue(server, client.shop, make_settings(), **given)
+        with collecting(queue.settings):
+            eventually(queue.gaps)
+            queue.run("mail")
+            queue.becomes_right()
+        assert queue.gaps() == [GapReason.NO_CHANGE_STREAM]
+        history = queue.history()
+        (gap,) = history.gaps
+        assert (gap.reason, gap.end) == (GapReason.NO_CHANGE_STREAM, history.as_of)
+        queue.connection.close()
+
+
+def test_answers_mark_the_gaps_of_their_window(agenda: Queue) -> None:
+    api = Api(create_app(agenda.settings))
+    agenda.run("mail")
+    for path in ("timeseries", "types"):
+        meta = api.get_as_admin(f"/admin/jobs/{path}").json["meta"]
+        assert meta["gaps"] == [{"from": meta["from"], "to": meta["asOf"]} | NO_COLLECTOR]
+    with collected(agenda):
+        agenda.becomes_right()
+        (gap,) = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["gaps"]
+        assert gap["reason"] == "before_collector"
+        started = api.get_as_admin("/admin/jobs/timeseries", **{"from": gap["to"]}).json["meta"]
+        assert started["gaps"] == [{**gap, "from": started["from"]}]
+    api.app.extensions["jobmon_connection"].client.close()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jobmon.rollup import buckets as buckets_module
 from jobmon.rollup import series as series_module
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, floor, fold_rare_types
+from jobmon.rollup.gaps import EventHistory
 from jobmon.rollup.reader import HistoryProgress, RollupReader
 from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
 from jobmon.store.labels import OTHER
@@ -108,6 +109,9 @@ class Rollup(RollupReader):
 
     def progress(self) -> HistoryProgress | None:
         return self.now
+
+    def event_history(self) -> EventHistory | None:
+        return None
 
     def buckets(self, wanted: Any) -> dict[tuple[timedelta, datetime], Tallies]:
         keys = list(wanted)

@@ -86,7 +86,7 @@ function drawChart(chart) {
   const plot = new uPlot({
     width: measureWidth(figure),
     height: HEIGHT,
-    plugins: [tooltip(chart)],
+    plugins: [gapShades(), tooltip(chart)],
     legend: { live: false },
     cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
@@ -165,6 +165,31 @@ function isZoomed(plot) {
   return plot.scales.x.min > at[0] || plot.scales.x.max < at[at.length - 1];
 }
 
+/** A shade behind the parts of the range in which runs may be missing. */
+function gapShades() {
+  return {
+    hooks: {
+      drawClear: (plot) => {
+        const { ctx, bbox } = plot;
+        ctx.save();
+        ctx.beginPath();
+        ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+        ctx.clip();
+        ctx.fillStyle = colour("line");
+        data.gaps.forEach(([from, to]) => {
+          const left = plot.valToPos(from, "x", true);
+          ctx.fillRect(left, bbox.top, Math.max(2, plot.valToPos(to, "x", true) - left), bbox.height);
+        });
+        ctx.restore();
+      },
+    },
+  };
+}
+
+function isInGap(at) {
+  return data.gaps.some(([from, to]) => at >= from && at < to);
+}
+
 /** A box next to the cursor with the values under it. */
 function tooltip(chart) {
   const tip = document.createElement("div");
@@ -185,6 +210,7 @@ function tooltip(chart) {
         if (tip.hidden) return;
         const values = chart.lines.map(([name, label]) => `${label}  ${chart.format(data[name][idx])}`);
         if (idx >= data.complete) values.push("(so far)");
+        if (isInGap(plot.data[0][idx])) values.push("(runs may be missing)");
         tip.textContent = [formatMinute(plot.data[0][idx]), ...values].join("\n");
         const isRight = left > plot.over.clientWidth / 2;
         tip.style.left = isRight ? "" : `${left + 12}px`;
@@ -203,7 +229,8 @@ function describe(chart) {
     if (chart.format === formatCount) return `${label}: ${formatCount(values.reduce((sum, value) => sum + value, 0))} in total`;
     return `${label}: ${formatMs(values.at(-1))} at the end, ${formatMs(Math.max(...values))} at most`;
   });
-  return `${chart.title}. ${lines.join("; ")}.`;
+  const gaps = data.gaps.length ? " In a part of the range, runs may be missing." : "";
+  return `${chart.title}. ${lines.join("; ")}.${gaps}`;
 }
 
 function showMessage(text) {
