@@ -14,8 +14,10 @@ from bson import Timestamp
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
 
+from jobmon.rollup.event_counter import EventCounter
 from jobmon.rollup.job_changes import project_events
 from jobmon.rollup.segments import SegmentMap
+from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
@@ -252,6 +254,31 @@ def _read_token_time(token: Document) -> datetime | None:
         return None
     seconds = data[len(_TIMESTAMP) :][:8]
     return datetime.fromtimestamp(int(seconds, 16), UTC)
+
+
+def open_counted_changes(
+    connection: Connection,
+    events: EventCounter,
+    seen_until: datetime | None,
+    stop: threading.Event,
+) -> Changes:
+    """The changes from now on, with `events` prepared to count them.
+
+    Without a change stream `events` records that, and counts nothing. `seen_until`: until when
+    changes were counted before, if they were.
+    """
+    now = connection.cluster_time()
+    start = None if now is None else Timestamp(now.time, now.inc + 1)
+    changes = open_changes(connection.jobs, None, stop, start=start, fields=events.rules.heads)
+    try:
+        if now is None or changes.token is None:
+            events.record_missing_stream()
+        else:
+            events.begin(now, changes.token["_data"], seen_until)
+    except BaseException:
+        changes.close()
+        raise
+    return changes
 
 
 def _stream_error(error: OperationFailure) -> Exception:

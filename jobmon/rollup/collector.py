@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from bson import Timestamp
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.rollup.buckets import QueueSample, retention
-from jobmon.rollup.changes import Changes, StreamLostError, open_changes
+from jobmon.rollup.changes import Changes, StreamLostError, open_changes, open_counted_changes
 from jobmon.rollup.checkpoint import Checkpoint, Checkpoints, IncompleteCheckpointError
 from jobmon.rollup.counters import Counters
 from jobmon.rollup.documents import (
@@ -212,23 +211,13 @@ class Collector:
         return segments, open_changes(self._connection.jobs, token, self._stop, fields=fields)
 
     def _open_changes(self, seen_until: datetime | None) -> Changes:
-        """The changes from now on; those before were read until `seen_until`, if they were."""
+        """The changes from now on; those before were counted until `seen_until`, if they were."""
         jobs = self._connection.jobs
         if self._events is None:
             return open_changes(jobs, None, self._stop)
-        now = self._connection.cluster_time()
-        start = None if now is None else Timestamp(now.time, now.inc + 1)
-        fields = self._events.rules.heads
-        changes = open_changes(jobs, None, self._stop, start=start, fields=fields)
-        try:
-            if now is None or changes.token is None:
-                self._events.record_missing_stream()
-                self._events = None
-            else:
-                self._events.begin(now, changes.token["_data"], seen_until)
-        except BaseException:
-            changes.close()
-            raise
+        changes = open_counted_changes(self._connection, self._events, seen_until, self._stop)
+        if self._events.boundary is None:
+            self._events = None
         return changes
 
     @contextmanager
