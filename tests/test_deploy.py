@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .api.test_metrics import TALLY, Rollup, promtool, render_metrics, samples
+from .api.test_queue_metrics import TALLY, Rollup, promtool, render_metrics, samples
 from .conftest import Api
 
 ROOT = Path(__file__).parents[1]

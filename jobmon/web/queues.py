@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from flask import Flask, current_app, g, request
 from pymongo import MongoClient
+from structlog.contextvars import bind_contextvars
 
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.reader import RollupReader
@@ -258,6 +259,11 @@ class QueueReading(Generic[T]):
         deployment.waiting.append((queue, copy_context(), result))
         return result
 
+    def _read_one(self, queue: WatchedQueue) -> T:
+        if queue.settings.queues is not None:
+            bind_contextvars(queue=queue.name)  # in this thread's log
+        return self._read(queue)
+
     def _work(self, deployment: "_Deployment[T]") -> None:
         while True:
             with self._lock:
@@ -266,7 +272,7 @@ class QueueReading(Generic[T]):
                     return
                 queue, context, result = deployment.waiting.popleft()
             try:
-                value = context.run(self._read, queue)
+                value = context.run(self._read_one, queue)
             except Exception as error:
                 log.exception("the queue %s could not be read", queue.name)
                 finish = partial(result.set_exception, error)

@@ -26,7 +26,7 @@ from jobmon.setup.users import QueueRoles, User, create_roles, create_users
 from jobmon.store.connection import Connection
 
 from ..api import test_access as access
-from ..api.test_metrics import samples, value
+from ..api.test_queue_metrics import samples, value
 from ..conftest import Api
 from ..support.certificates import Authority
 from ..support.pages import PART

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.contextvars import get_contextvars
 
 from jobmon.settings import load_queues
 from jobmon.web.queues import READERS, QueueReading
@@ -129,7 +130,7 @@ def test_the_log_names_the_queue_of_a_request(
 
 
 def queues_in(deployment: str, count: int) -> list[Any]:
-    settings = SimpleNamespace(mongo_uri=deployment)
+    settings = SimpleNamespace(mongo_uri=deployment, queues="queues.toml")
     return [SimpleNamespace(name=f"{deployment}{n}", settings=settings) for n in range(count)]
 
 
@@ -183,3 +184,10 @@ def test_a_read_that_raises_is_logged_and_takes_no_other_along(
         assert reading.read([bad, good], within_s=10) == {good.name: 1}
     assert caplog.messages == ["the queue same0 could not be read"] * 2
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_a_read_logs_has_the_queue() -> None:
+    reading = QueueReading[Any](lambda _: get_contextvars().get("queue"))
+    queues = queues_in("same", 2 * READERS)
+    assert reading.read(queues, within_s=10) == {queue.name: queue.name for queue in queues}
+    assert "queue" not in get_contextvars()

@@ -1,0 +1,301 @@
+"""The metrics of queues, for `GET /metrics`."""
+
+import logging
+import time
+from collections import Counter as Count
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TypeVar, cast
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from pymongo.errors import OperationFailure, PyMongoError
+
+from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
+from jobmon.rollup.buckets import Tally
+from jobmon.rollup.histogram import Histogram as Durations
+from jobmon.rollup.histogram import rounded_ms
+from jobmon.rollup.reader import Totals
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.failures import Failure, classify_failure, describe_error
+from jobmon.store.labels import OTHER
+from jobmon.store.live_stats import MAX_COUNTED
+from jobmon.store.probe import KEEP_MS, DatabaseHealth
+from jobmon.store.stats import QueueStats
+from jobmon.web.queues import QueueReading, WatchedQueue
+
+log = logging.getLogger(__name__)
+F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
+
+SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
+CHECK_WITHIN_S = 3.0  # longer than a check of a database that is away
+MAX_UNKNOWN_STATUSES = 10
+MAX_ESTIMATES = 1_000
+MAX_REASONS = 5  # in a line of the log
+# In seconds: jobs take from milliseconds to hours.
+JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
+_TOO_SLOW = "reading them takes too long"
+
+
+class Families:
+    """Metrics of one queue, with the label `queue`."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._families: dict[str, Metric] = {}
+
+    def gauge(self, name: str, about: str, value: float, **labels: str) -> None:
+        """Add a sample of a gauge."""
+        family = self._find(GaugeMetricFamily, name, about, labels)
+        family.add_metric([self._queue, *labels.values()], float(value))
+
+    def counter(self, name: str, about: str, value: float, **labels: str) -> None:
+        """Add a sample of a counter."""
+        family = self._find(CounterMetricFamily, name, about, labels)
+        family.add_metric([self._queue, *labels.values()], value)
+
+    def histogram(self, name: str, about: str, durations: Durations, **labels: str) -> None:
+        """Add the buckets of durations."""
+        family = self._find(HistogramMetricFamily, name, about, labels)
+        family.add_metric([self._queue, *labels.values()], *_accumulate(durations))
+
+    def all(self) -> Iterable[Metric]:
+        """The metrics that have samples."""
+        return self._families.values()
+
+    def _find(self, kind: type[F], name: str, about: str, labels: Mapping[str, str]) -> F:
+        if name not in self._families:
+            self._families[name] = kind(name, about, labels=["queue", *labels])
+        return cast(F, self._families[name])
+
+
+class Scrape(Collector):
+    """The metrics of several queues as one answer."""
+
+    def __init__(self, found: Iterable[Families]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Metric]:
+        """Each metric once, with the samples of every queue."""
+        by_name: dict[str, list[Metric]] = {}
+        for families in self._found:
+            for family in families.all():
+                by_name.setdefault(family.name, []).append(family)
+        for name, parts in by_name.items():
+            # Another scrape may use the parts at the same time.
+            merged = Metric(name, parts[0].documentation, parts[0].type)
+            merged.samples = [sample for part in parts for sample in part.samples]
+            yield merged
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What was read of a queue whose database answers; `missing` is why a part could not be."""
+
+    parts: Sequence[Families]
+    missing: str | None
+
+
+class QueueMetrics:
+    """Reads the metrics of queues: for each four small documents of the collector, and no job.
+
+    An unknown value has no sample: a 0 would look healthy. The `max_types` types with most jobs
+    have gauges of their own. Counters are for the types that were seen first instead, since a
+    counter must not move between its type and `(other)`.
+    """
+
+    def __init__(self, max_types: int) -> None:
+        self._max_types = max_types
+        self._estimates = SingleFlightCache[int](MAX_ESTIMATES)
+        self._checks = QueueReading[DatabaseHealth](lambda queue: queue.probe.check())
+        self._details = QueueReading[_Details](self._read_details)
+        self._reported = frozenset[str]()  # the queues whose metrics are known to be missing
+
+    def read(self, queues: Sequence[WatchedQueue]) -> list[Families]:
+        """The metrics of each queue, as far as they can be read within `SCRAPE_WITHIN_S`.
+
+        All databases are checked first: jobmon's own database, if it is slow, hides none of them.
+        """
+        until = time.monotonic() + SCRAPE_WITHIN_S
+        checked = self._checks.read(queues, CHECK_WITHIN_S)
+        away = {name for name, database in checked.items() if not database.answers}
+        answering = [queue for queue in queues if queue.name in checked.keys() - away]
+        details = self._details.read(answering, until - time.monotonic())
+        found: list[Families] = []
+        missing: dict[str, str | None] = {}
+        for name in (queue.name for queue in queues):
+            detail = details.get(name) or _Details((), _TOO_SLOW)
+            if name not in away:  # the probe reports that
+                missing[name] = detail.missing
+            is_complete = name not in away and detail.missing is None
+            found += [_describe(name, checked.get(name), is_complete=is_complete), *detail.parts]
+        self._report(missing)
+        return found
+
+    def _report(self, missing: Mapping[str, str | None]) -> None:
+        """Log where metrics begin to be missing, with the reason, and where none are any more."""
+        begun = {
+            name: reason
+            for name, reason in missing.items()
+            if reason and name not in self._reported
+        }
+        ended = {name for name in self._reported if missing.get(name, "away") is None}
+        self._reported = self._reported - ended | begun.keys()
+        if begun:
+            reasons = [f"{name}: {reason}" for name, reason in islice(begun.items(), MAX_REASONS)]
+            log.error(
+                "metrics of %d of %d queues are missing: %s",
+                *(len(begun), len(missing), "; ".join(reasons)),
+            )
+        if ended:
+            log.warning("the metrics are complete again: %s", ", ".join(sorted(ended)))
+
+    def _read_details(self, queue: WatchedQueue) -> _Details:
+        parts, missing = [], None
+        for add in (self._add_estimate, self._add_rollup):
+            part = Families(queue.name)
+            try:
+                add(queue, part)
+            except PyMongoError as error:
+                missing = describe_error(error)
+            else:
+                parts.append(part)  # a half would look like values that do not exist
+        return _Details(parts, missing)
+
+    def _add_estimate(self, queue: WatchedQueue, families: Families) -> None:
+        about = "Number of jobs according to the collection's metadata."
+        try:
+            estimated = self._estimates.get(
+                queue.name, queue.stats.estimated_total, KEEP_MS / 1_000
+            )
+        except OperationFailure as error:
+            if classify_failure(error) is not Failure.REFUSED:
+                raise
+            return  # jobmon_database_readable shows it
+        families.gauge("jobmon_jobs_estimated", about, estimated)
+
+    def _add_rollup(self, queue: WatchedQueue, families: Families) -> None:
+        rollup = queue.rollup
+        has_fresh_stats = rollup.stats() is not None
+        readable = rollup.is_readable
+        about = "Whether jobmon's user may read jobmon's own database."
+        families.gauge("jobmon_own_database_readable", about, readable)
+        if readable:
+            about = "Whether a collector keeps the queue statistics fresh."
+            families.gauge("jobmon_collector_up", about, has_fresh_stats)
+        # Without a collector, statistics that another request had counted, if they are still good.
+        if (stats := queue.stats.cached_stats()) is not None:
+            self._add_stats(stats, families)
+        if (age_s := rollup.history_age_s()) is not None:
+            about = "Time since the collector counted the newest minutes of the history."
+            families.gauge("jobmon_history_age_seconds", about, age_s)
+        if (totals := rollup.totals()) is not None:
+            has_creation_time = "createdAt" not in queue.known_fields.unknown
+            self._add_totals(totals, families, has_creation_time=has_creation_time)
+
+    def _add_stats(self, stats: QueueStats, families: Families) -> None:
+        about = "Age of the queue statistics, by source."
+        age_s = max(0.0, (datetime.now(UTC) - stats.as_of).total_seconds())
+        families.gauge("jobmon_stats_age_seconds", about, age_s, source=stats.source)
+        if stats.counts is not None:
+            self._add_jobs(stats.counts, families)
+        health = stats.health
+        if (oldest_ms := stats.oldest_queued_age_ms()) is not None:
+            about = "Age of the oldest queued job; 0 if none is queued."
+            families.gauge("jobmon_oldest_queued_job_age_seconds", about, oldest_ms / 1_000)
+        if health.expired_leases is not None:
+            about = "Leased jobs whose lease has expired."
+            families.gauge("jobmon_expired_leases", about, health.expired_leases)
+        # A lower bound, so that alerts go on firing.
+        eligible = MAX_COUNTED if health.too_many_due else health.eligible
+        if eligible is not None:
+            about = "Waiting jobs that are due; at most 500,000 if as many are scheduled."
+            families.gauge("jobmon_eligible_jobs", about, eligible)
+        if health.scheduled is not None:
+            about = "Waiting jobs whose nextRunAt is in the future."
+            families.gauge("jobmon_scheduled_jobs", about, health.scheduled)
+
+    def _add_jobs(self, counts: Mapping[tuple[str, str], int], families: Families) -> None:
+        by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
+        by_type: Count[str] = Count()
+        for (status, job_type), count in counts.items():
+            by_status[status] += count
+            by_type[job_type] += count
+        known = {status.value for status in JobStatus}
+        unknown = (status for status, _ in by_status.most_common() if status not in {*known, OTHER})
+        status_label = _fold_labels([*known, *unknown], len(known) + MAX_UNKNOWN_STATUSES)
+        ranked = (job_type for job_type, _ in by_type.most_common() if job_type != OTHER)
+        type_label = _fold_labels(ranked, self._max_types)
+        folded: Count[tuple[str, str]] = Count()
+        for (status, job_type), count in counts.items():
+            folded[status_label(status), type_label(job_type)] += count
+        # Zeros for the known statuses: it is hard to alert on a series that comes and goes.
+        for job_type in {type_label(job_type) for job_type in by_type}:
+            for status in known:
+                folded[status, job_type] += 0
+        about = "Jobs by status and type."
+        for (status, job_type), count in sorted(folded.items()):
+            families.gauge("jobmon_jobs", about, count, status=status, type=job_type)
+
+    def _add_totals(self, totals: Totals, families: Families, *, has_creation_time: bool) -> None:
+        label = _fold_labels(totals.by_type, self._max_types)
+        folded: dict[str, Tally] = {}
+        for job_type, tally in totals.by_type.items():
+            folded.setdefault(label(job_type), Tally()).add(tally)
+        about = "Time since the collector updated the counters."
+        families.gauge("jobmon_counters_age_seconds", about, totals.age_s)
+        for kind, tally in folded.items():
+            # Zeros too: Prometheus does not see an increase from no sample.
+            about = "Attempts finished, by outcome and type of job."
+            for outcome in FINAL_ATTEMPT_STATUSES:
+                finished = tally.outcomes[outcome]
+                families.counter(
+                    "jobmon_attempts_finished_total", about, finished, outcome=outcome, type=kind
+                )
+            if has_creation_time:
+                about = "Jobs enqueued, by type."
+                families.counter("jobmon_jobs_enqueued_total", about, tally.enqueued, type=kind)
+            about = "Jobs dead-lettered, by type."
+            families.counter("jobmon_jobs_dead_lettered_total", about, tally.dlq, type=kind)
+            about = "Time from when an attempt was due to its start, within 4 %, by type."
+            families.histogram("jobmon_attempt_wait_seconds", about, tally.wait, type=kind)
+            about = "Time from an attempt's start to its end, within 4 %, by type."
+            families.histogram("jobmon_attempt_run_seconds", about, tally.run, type=kind)
+
+
+def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
+    """Whether the database of a queue answers, and whether all metrics could be read."""
+    families = Families(name)
+    if database is not None:
+        about = "Whether the database responds."
+        families.gauge("jobmon_database_up", about, database.answers)
+        if database.readable is not None:
+            about = "Whether jobmon's user may read the watched collections."
+            families.gauge("jobmon_database_readable", about, database.readable)
+    about = "Whether all metrics of the queue could be read in time."
+    families.gauge("jobmon_queue_scraped", about, is_complete)
+    return families
+
+
+def _fold_labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:
+    """A function that keeps the first `most` values and labels the others `(other)`."""
+    named = set(islice(ranked, most))
+    return lambda value: value if value in named else OTHER
+
+
+def _accumulate(durations: Durations) -> tuple[list[tuple[str, float]], float]:
+    """The cumulative counts of `JOB_BUCKETS` and of infinity, and the sum in seconds."""
+    values_s = [(rounded_ms(index) / 1_000, count) for index, count in durations.items()]
+    buckets = [
+        (str(float(edge)), float(sum(count for value, count in values_s if value <= edge)))
+        for edge in JOB_BUCKETS
+    ]
+    total = sum(count for _, count in values_s)
+    return [*buckets, ("+Inf", float(total))], sum(value * count for value, count in values_s)

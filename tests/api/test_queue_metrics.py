@@ -1,0 +1,327 @@
+"""The metrics of queues: catches a value that is 0 because it is unknown, a label without a limit,
+and a queue that hides another one."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.parser import text_string_to_metric_families
+from pymongo.errors import AutoReconnect
+
+from jobmon.api import queue_metrics
+from jobmon.api.queue_metrics import QueueMetrics, Scrape
+from jobmon.rollup.buckets import Tally
+from jobmon.rollup.histogram import bucket
+from jobmon.rollup.reader import Totals
+from jobmon.store.labels import OTHER
+from jobmon.store.probe import DatabaseHealth
+from jobmon.store.stats import QueueHealth, QueueStats
+
+from ..support.waiting import eventually
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(text: str) -> Samples:
+    """Every sample of a scrape by its name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    """A sample; one of the default queue, unless it is about requests."""
+    if not name.startswith("jobmon_http_"):
+        labels.setdefault("queue", "default")
+    return found.get((name, frozenset(labels.items())))
+
+
+def promtool() -> str:
+    tool = shutil.which("promtool")
+    if tool is None:
+        assert not os.environ.get("CI"), "promtool is missing: apt-get install prometheus"
+        pytest.skip("no promtool")
+    return tool
+
+
+class Rollup:
+    """The documents of a collector."""
+
+    def __init__(self, counts: dict[tuple[str, str], int], tallies: dict[str, Tally]) -> None:
+        self._stats = QueueStats(
+            as_of=datetime.now(UTC) - timedelta(seconds=2),
+            source="rollup",
+            counts=counts,
+            total=sum(counts.values()),
+            health=QueueHealth(
+                estimated_total=1,
+                expired_leases=3,
+                eligible=4,
+                scheduled=5,
+                oldest_queued=datetime.now(UTC) - timedelta(seconds=62),
+                oldest_queued_by_type={},
+            ),
+        )
+        self._totals = Totals(by_type=tallies, age_s=1.5)
+
+    def stats(self) -> QueueStats:
+        return self._stats
+
+    cached_stats = stats
+
+    is_readable = True
+    unknown: frozenset[str] = frozenset()
+
+    def totals(self) -> Totals:
+        return self._totals
+
+    def history_age_s(self) -> float:
+        return 2.5
+
+    def estimated_total(self) -> int:
+        return 17
+
+
+class Answering:
+    """A probe of a database that responds."""
+
+    def check(self) -> DatabaseHealth:
+        return DatabaseHealth(ping_ms=0.4, answers=True, readable=True, ready=True)
+
+
+def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
+    """The queue's samples in a scrape."""
+    return samples(render_metrics(rollup, max_types))
+
+
+def render_metrics(rollup: Rollup, max_types: int = 100) -> str:
+    """The metrics of a queue with these documents of a collector."""
+    return render_queues([queue_with("default", rollup)], QueueMetrics(max_types))
+
+
+def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
+    """A queue in a deployment of its own, with these documents of a collector."""
+    return SimpleNamespace(
+        name=name,
+        settings=SimpleNamespace(mongo_uri=name, queues=None),
+        probe=probe or Answering(),
+        rollup=rollup,
+        stats=rollup,
+        known_fields=rollup,
+    )
+
+
+def render_queues(queues: Sequence[Any], reader: QueueMetrics | None = None) -> str:
+    """A scrape of these queues as text."""
+    reader = reader or QueueMetrics(100)
+    encode, _ = choose_encoder("text/plain")
+    registry = CollectorRegistry()
+    registry.register(Scrape(reader.read(queues)))
+    return encode(registry).decode()
+
+
+TALLY = Tally(enqueued=7, dlq=1)
+TALLY.outcomes.update({"succeeded": 4, "failed": 2, "expired": 1})
+TALLY.wait.update({bucket(40): 3, bucket(9_000): 1})
+TALLY.run.update({bucket(700): 4})
+
+
+def test_queue_metrics_are_in_base_units() -> None:
+    found = scraped(Rollup({("queued", "mail"): 2, ("dlq", "mail"): 1}, {"mail": TALLY}))
+    assert value(found, "jobmon_database_up") == 1
+    assert value(found, "jobmon_collector_up") == 1
+    assert value(found, "jobmon_jobs", status="queued", type="mail") == 2
+    assert value(found, "jobmon_jobs", status="failed", type="mail") == 0
+    assert value(found, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
+    assert value(found, "jobmon_expired_leases") == 3
+    assert value(found, "jobmon_eligible_jobs") == 4
+    assert value(found, "jobmon_scheduled_jobs") == 5
+    assert 2 <= (value(found, "jobmon_stats_age_seconds", source="rollup") or 0) < 10
+    assert value(found, "jobmon_counters_age_seconds") == 1.5
+    assert value(found, "jobmon_history_age_seconds") == 2.5
+    assert value(found, "jobmon_jobs_estimated") == 17
+    assert value(found, "jobmon_database_readable") == 1
+    assert value(found, "jobmon_own_database_readable") == 1
+    assert value(found, "jobmon_queue_scraped") == 1
+
+
+def test_unknown_values_have_no_sample() -> None:
+    rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
+    nothing = dict.fromkeys(("oldest_queued", "eligible", "scheduled", "expired_leases"))
+    undated = replace(rollup._stats.health, **nothing, unknown=dict.fromkeys(nothing, "no dates"))
+    rollup._stats = replace(rollup._stats, health=undated, counts=None)
+    rollup.unknown = frozenset({"createdAt"})
+    found = {name for name, _ in scraped(rollup)}
+    for name in (
+        "jobmon_jobs",
+        "jobmon_oldest_queued_job_age_seconds",
+        "jobmon_expired_leases",
+        "jobmon_eligible_jobs",
+        "jobmon_scheduled_jobs",
+        "jobmon_jobs_enqueued_total",
+    ):
+        assert name not in found
+    assert "jobmon_jobs_dead_lettered_total" in found
+
+
+def test_collector_up_has_no_sample_if_its_database_cannot_be_read() -> None:
+    rollup = Rollup({}, {})
+    rollup.is_readable = False
+    found = scraped(rollup)
+    assert value(found, "jobmon_own_database_readable") == 0
+    assert value(found, "jobmon_collector_up") is None
+
+
+def test_eligible_jobs_beyond_the_count_limit_keep_a_sample() -> None:
+    rollup = Rollup({("queued", "mail"): 2_000_000}, {})
+    many = replace(rollup._stats.health, eligible=None, scheduled=None, too_many_due=True)
+    rollup._stats = replace(rollup._stats, health=many)
+    found = scraped(rollup)
+    assert value(found, "jobmon_eligible_jobs") == 500_000
+    assert value(found, "jobmon_scheduled_jobs") is None
+
+
+def test_activity_is_counted_and_durations_are_cumulative() -> None:
+    found = scraped(Rollup({}, {"mail": TALLY, "quiet": Tally()}))
+    finished = "jobmon_attempts_finished_total"
+    attempts = {name: value(found, finished, outcome=name, type="mail") for name in TALLY.outcomes}
+    assert attempts == {"succeeded": 4, "failed": 2, "expired": 1}
+    assert value(found, finished, outcome="failed", type="quiet") == 0
+    assert value(found, "jobmon_jobs_enqueued_total", type="mail") == 7
+    assert value(found, "jobmon_jobs_dead_lettered_total", type="mail") == 1
+    wait = {
+        edge: value(found, "jobmon_attempt_wait_seconds_bucket", le=edge, type="mail")
+        for edge in ("0.05", "5.0", "10.0", "+Inf")
+    }
+    assert wait == {"0.05": 3, "5.0": 3, "10.0": 4, "+Inf": 4}
+    assert value(found, "jobmon_attempt_wait_seconds_sum", type="mail") == pytest.approx(9.12, 0.04)
+    assert value(found, "jobmon_attempt_run_seconds_count", type="mail") == 4
+
+
+def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
+    counts = {("queued", f"type-{number}"): number for number in range(1, 6)}
+    counts |= {(f"odd-{number}", "type-5"): 1 for number in range(15)}
+    counts[("queued", OTHER)] = 50
+    tallies = {f"type-{number}": TALLY for number in range(1, 6)}
+    found = scraped(Rollup(counts, tallies), max_types=2)
+    queued = {
+        dict(labels)["type"]: count
+        for (name, labels), count in found.items()
+        if name == "jobmon_jobs" and ("status", "queued") in labels
+    }
+    assert queued == {"type-5": 5, "type-4": 4, "(other)": 56}
+    assert value(found, "jobmon_jobs", status="(other)", type="type-5") == 5
+    # Counters keep the first two types, not those with most jobs: no counter falls.
+    enqueued = {
+        dict(labels)["type"]: count
+        for (name, labels), count in found.items()
+        if name == "jobmon_jobs_enqueued_total"
+    }
+    assert enqueued == {"type-1": 7, "type-2": 7, "(other)": 21}
+
+
+def test_promtool_accepts_the_metrics_of_several_queues() -> None:
+    """Catches a metric that is described twice, and a queue whose samples are lost."""
+    tool = promtool()
+    queues = [
+        queue_with("mails", Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})),
+        queue_with("payouts", Rollup({("dlq", "pay"): 3}, {"pay": TALLY})),
+    ]
+    reader = QueueMetrics(100)
+    for _ in range(2):  # a scrape leaves nothing behind
+        text = render_queues(queues, reader)
+    checked = subprocess.run(
+        [tool, "check", "metrics"], check=False, input=text, capture_output=True, text=True
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    described = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(described) == len(set(described))
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == len({line.rpartition(" ")[0] for line in lines})
+    found = samples(text)
+    assert value(found, "jobmon_jobs", queue="mails", status="queued", type='ma"il\n') == 2
+    assert value(found, "jobmon_jobs", queue="payouts", status="dlq", type="pay") == 3
+    names = [{name for name, labels in found if ("queue", it.name) in labels} for it in queues]
+    assert names[0] == names[1] == {name for name, _ in found}
+
+
+class Blocked(Answering, Rollup):
+    """A probe, or documents, whose reading takes until `released` is set."""
+
+    def __init__(self) -> None:
+        Rollup.__init__(self, {}, {})
+        self.released = Event()
+
+    def check(self) -> DatabaseHealth:
+        self.released.wait(30)
+        return super().check()
+
+    def stats(self) -> QueueStats:
+        self.released.wait(30)
+        return super().stats()
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
+    """Something that does not answer in time."""
+    monkeypatch.setattr(queue_metrics, "CHECK_WITHIN_S", 0.3)
+    monkeypatch.setattr(queue_metrics, "SCRAPE_WITHIN_S", 0.6)
+    blocked = Blocked()
+    yield blocked
+    blocked.released.set()
+
+
+def test_a_queue_whose_check_takes_too_long_is_unknown_and_hides_no_other(
+    blocked: Blocked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches "the database is away" for one that is only slow."""
+    rollup, reader = Rollup({("queued", "mail"): 2}, {}), QueueMetrics(100)
+    queues = [queue_with("slow", rollup, blocked), queue_with("well", rollup)]
+    for _ in range(2):
+        found = samples(render_queues(queues, reader))
+        of_slow = {
+            name: count for (name, labels), count in found.items() if ("queue", "slow") in labels
+        }
+        assert of_slow == {"jobmon_queue_scraped": 0}
+        assert value(found, "jobmon_queue_scraped", queue="well") == 1
+        assert value(found, "jobmon_database_up", queue="well") == 1
+        assert value(found, "jobmon_jobs", queue="well", status="queued", type="mail") == 2
+    blocked.released.set()
+    eventually(
+        lambda: value(samples(render_queues(queues, reader)), "jobmon_queue_scraped", queue="slow")
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        "metrics of 1 of 2 queues are missing: slow: reading them takes too long",
+        "the metrics are complete again: slow",
+    ]
+
+
+def test_documents_that_take_too_long_hide_no_database(blocked: Blocked) -> None:
+    found = samples(render_queues([queue_with("slow", blocked)]))
+    assert value(found, "jobmon_database_up", queue="slow") == 1
+    assert value(found, "jobmon_queue_scraped", queue="slow") == 0
+    assert value(found, "jobmon_collector_up", queue="slow") is None
+
+
+def test_half_of_the_documents_give_no_sample(caplog: pytest.LogCaptureFixture) -> None:
+    """Catches "the history was never counted" for one that could not be read."""
+    rollup = Rollup({}, {})
+    rollup.history_age_s = Mock(side_effect=AutoReconnect("127.0.0.1:1: closed"))  # type: ignore[method-assign]
+    found = scraped(rollup)
+    assert value(found, "jobmon_collector_up") is None
+    assert value(found, "jobmon_queue_scraped") == 0
+    assert value(found, "jobmon_jobs_estimated") == 17
+    assert "AutoReconnect: 127.0.0.1:1: closed" in caplog.text
