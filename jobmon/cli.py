@@ -1,10 +1,8 @@
 """The `jobmon` command: its subcommands and their options."""
 
-import json
 import logging
 import os
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -18,13 +16,7 @@ from jobmon.demo.workload import run_workload
 from jobmon.rollup.collecting import collecting
 from jobmon.rollup.health import check_collector
 from jobmon.settings import Settings, SettingsError, load_queues
-from jobmon.setup.check import check_deployment
-from jobmon.setup.discover import discover
-from jobmon.setup.discovery_report import describe_discovery, write_files
-from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
-from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
-from jobmon.setup.removal import remove, script_removal
-from jobmon.setup.users import User
+from jobmon.setup.commands import check_command, init_command
 from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
 from jobmon.web.token_commands import revoke_command, token_command
 
@@ -70,6 +62,8 @@ def main(context: click.Context) -> None:
     context.obj = ScriptInfo(create_app=lambda: create_app(_read_settings(require_keys=needs_key)))
 
 
+main.add_command(check_command)
+main.add_command(init_command)
 main.add_command(token_command)
 main.add_command(revoke_command)
 
@@ -122,45 +116,6 @@ def collector(*, checks: bool) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(*, as_json: bool) -> None:
-    """Check your deployment and print what is missing, with a remedy for each problem.
-
-    It uses the settings in the environment and only reads. Exits with 1 if there is a problem;
-    warnings do not count.
-    """
-    try:
-        found = check_deployment(Settings.from_env(require_keys=False))
-    except SettingsError as error:
-        found = iter([refused_setting(error)])
-    findings = []
-    for finding in found:
-        findings.append(finding)
-        if not as_json:
-            _print_finding(finding)
-    counts = {level: sum(finding.level == level for finding in findings) for level in Level}
-    fine = not counts[Level.PROBLEM]
-    if as_json:
-        report = {"ok": fine, "findings": [asdict(finding) for finding in findings]}
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
-    else:
-        click.echo(f"\nProblems: {counts[Level.PROBLEM]}. Warnings: {counts[Level.WARNING]}.")
-    sys.exit(0 if fine else 1)
-
-
-_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
-
-
-def _print_finding(finding: Finding, *, err: bool = False) -> Level:
-    level = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
-    click.echo(f"{level} {finding.check:<12} {finding.message}", err=err)
-    for line in (finding.remedy, *(f"  {command}" for command in finding.commands)):
-        if line:
-            click.echo(f"{'':<22}{line}", err=err)
-    return finding.level
-
-
-@main.command()
 @click.option("--port", default=8000, envvar="PORT", show_default=True)
 @click.option(
     "--state",
@@ -203,170 +158,6 @@ def workload(mongo_uri: str) -> None:
     with run_workload(mongo_uri):
         await_stop_signal()
         end_soon()
-
-
-@main.command()
-@click.option(
-    "--mongo-uri",
-    envvar="JOBMON_ADMIN_MONGO_URI",
-    show_envvar=True,
-    help="The watched database, with a user who may write to it.  [required]",
-)
-@click.option(
-    "--discover",
-    "discovers",
-    is_flag=True,
-    help="Only read: list the collections that look like queues, with a profile for each.",
-)
-@click.option(
-    "--write",
-    "folder",
-    metavar="FOLDER",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="With --discover: write the profiles and settings to files; existing ones are kept.",
-)
-@click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
-@click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
-@click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
-@click.option("--reader", metavar="USER", help="Create this read-only user for the web service.")
-@click.option(
-    "--reader-password",
-    envvar="JOBMON_READER_PASSWORD",
-    show_envvar=True,
-    help="Better set in the environment.",
-)
-@click.option("--collector", metavar="USER", help="Create this user for the collector.")
-@click.option(
-    "--collector-password",
-    envvar="JOBMON_COLLECTOR_PASSWORD",
-    show_envvar=True,
-    help="Better set in the environment.",
-)
-@click.option(
-    "--change-passwords",
-    is_flag=True,
-    help="Also change the passwords of existing users that `jobmon init` did not create.",
-)
-@click.option(
-    "--create",
-    is_flag=True,
-    help="For a new, empty queue: create its collections and every index.",
-)
-@click.option(
-    "--unique",
-    is_flag=True,
-    help="Make the indexes on jobId, and on jobId and attemptNumber, unique.",
-)
-@click.option("--dry-run", is_flag=True, help="Write nothing; print what would be created.")
-@click.option(
-    "--print",
-    "as_script",
-    is_flag=True,
-    help="Write nothing; print the steps as lines for mongosh.",
-)
-@click.option(
-    "--remove",
-    "removes",
-    is_flag=True,
-    help="Remove what `jobmon init` created for this queue: users, roles, indexes.",
-)
-@click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
-@click.option("--state-db", default="jobmon_state", envvar="JOBMON_STATE_DB", show_default=True)
-def init(
-    *,
-    mongo_uri: str | None,
-    discovers: bool,
-    folder: Path | None,
-    jobs: str | None,
-    attempts: str | None,
-    replica_set: str | None,
-    reader: str | None,
-    reader_password: str | None,
-    collector: str | None,
-    collector_password: str | None,
-    change_passwords: bool,
-    create: bool,
-    unique: bool,
-    dry_run: bool,
-    as_script: bool,
-    removes: bool,
-    rollup_db: str,
-    state_db: str,
-) -> None:
-    """Create the indexes that the monitor needs; also its users and a replica set.
-
-    JOBMON_PROFILE and the mapping settings describe the documents. Existing indexes, users and
-    rights are kept, so you can run it again at any time. If the documents do not match the
-    settings, it stops before it creates anything.
-    """
-    if discovers:
-        _discover(mongo_uri, {rollup_db, state_db}, jobs, folder)
-        return
-    if folder is not None:
-        raise click.UsageError("--write needs --discover.")
-    if mongo_uri is None:
-        raise click.UsageError("Missing option '--mongo-uri' (env var: 'JOBMON_ADMIN_MONGO_URI').")
-    if reader and reader == collector:
-        raise click.UsageError("--reader and --collector need two names.")
-    users = [
-        User(name=name, password=password, is_collector=name == collector)
-        for name, password in ((reader, reader_password), (collector, collector_password))
-        if name
-    ]
-    for user in users:
-        if not (user.password or dry_run or as_script or removes):
-            option = "collector" if user.is_collector else "reader"
-            raise click.UsageError(
-                f"--{option} needs a password: set JOBMON_{option.upper()}_PASSWORD."
-            )
-    options = InitOptions(
-        users=users,
-        replica_set=replica_set,
-        create=create,
-        unique=unique,
-        change_passwords=change_passwords,
-    )
-    try:
-        settings = Settings.for_init(mongo_uri)
-        settings = replace(
-            settings,
-            rollup_db=rollup_db,
-            state_db=state_db,
-            jobs_collection=jobs or settings.jobs_collection,
-            attempts_collection=attempts or settings.attempts_collection,
-        )
-        if as_script:
-            lines = script_removal(settings) if removes else script_init(settings, options)
-            click.echo("\n".join(lines))
-            return
-        if removes:
-            found = remove(settings, dry_run=dry_run)
-        else:
-            found = (preview_init if dry_run else run_init)(settings, options)
-        levels = [_print_finding(finding) for finding in found]
-    except SettingsError as error:
-        levels = [_print_finding(refused_setting(error), err=as_script)]
-    except SetupError as error:
-        levels = [_print_finding(error.finding, err=as_script)]
-    if Level.PROBLEM in levels:
-        sys.exit(1)
-
-
-def _discover(mongo_uri: str | None, own: set[str], only: str | None, folder: Path | None) -> None:
-    """Print the queues of a deployment; with `folder`, also write their files."""
-    source = "JOBMON_ADMIN_MONGO_URI" if mongo_uri else "JOBMON_MONGO_URI"
-    uri = mongo_uri or os.environ.get("JOBMON_MONGO_URI")
-    if not uri:
-        raise click.UsageError("--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI.")
-    try:
-        found = discover(uri, source, own, only)
-        click.echo("\n".join(describe_discovery(found)))
-        if folder is not None:
-            click.echo("")
-            for line in write_files(found, folder):
-                click.echo(line)
-    except SetupError as error:
-        sys.exit(_print_finding(error.finding) is Level.PROBLEM)
 
 
 def _end_with_failure() -> None:

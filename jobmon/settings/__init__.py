@@ -6,6 +6,13 @@ from jobmon.settings.environment import (
     SettingsError,
     require_mongo_uri,
 )
-from jobmon.settings.queues import load_queues
+from jobmon.settings.queues import load_queues, select_queues
 
-__all__ = ["ADMIN_DASHBOARD", "Settings", "SettingsError", "load_queues", "require_mongo_uri"]
+__all__ = [
+    "ADMIN_DASHBOARD",
+    "Settings",
+    "SettingsError",
+    "load_queues",
+    "require_mongo_uri",
+    "select_queues",
+]

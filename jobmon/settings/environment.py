@@ -131,6 +131,7 @@ class Settings:
     queues: str | None = _setting(_read_text, None)  # the file that lists several queues
     # Of one queue in that file: `load_queues` sets them.
     queue: str = "default"
+    uri_setting: str = "JOBMON_MONGO_URI"  # where `mongo_uri` was set, for messages
     environment: str | None = None
     permission: str = ADMIN_DASHBOARD  # for its admin routes and pages
     owners: bool = True  # whether owners may follow their own jobs
@@ -180,6 +181,15 @@ class Settings:
     metrics_max_types: int = _setting(Env.int, 100, validate=_positive)
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
 
+    def describe_setting(self, name: str) -> str:
+        """Where a person sets a setting of the watched documents, such as `jobs_collection`."""
+        if name == "mongo_uri":
+            return self.uri_setting
+        if self.queues is None:
+            return f"JOBMON_{name.upper()}"
+        key = "collection" if name == "jobs_collection" else name
+        return f"`{key}` of {self.queue} in JOBMON_QUEUES"
+
     @property
     def has_key(self) -> bool:
         """Whether tokens can be checked."""
@@ -215,6 +225,7 @@ class Settings:
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
+            values["queues"] = _read_text(env, "QUEUES", None)
             env.str("JWT_SECRET_KEY", None, validate=_check_secret_length)
         _raise_errors(env)
         return cls(mongo_uri=mongo_uri, **values)

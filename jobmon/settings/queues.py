@@ -41,11 +41,11 @@ def queues_schema() -> dict[str, Any]:
     return schema
 
 
-def load_queues(settings: Settings) -> tuple[Settings, ...]:
+def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Settings, ...]:
     """The settings of each watched queue, the default one first.
 
     Without JOBMON_QUEUES `settings` describe the only one. SettingsError names the file, the line
-    and what is allowed.
+    and what is allowed. Without `require_uris`, `mongo_uri` is empty if its variable is not set.
     """
     if settings.queues is None:
         return (settings,)
@@ -56,29 +56,51 @@ def load_queues(settings: Settings) -> tuple[Settings, ...]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"JOBMON_QUEUES: {path} cannot be read: {reason}") from None
     try:
-        queues = load_toml(text, queues_schema(), _parser(settings, path.parent))
+        parse = _parser(settings, path.parent, require_uris=require_uris)
+        queues = load_toml(text, queues_schema(), parse)
     except TomlError as error:
         raise SettingsError(f"JOBMON_QUEUES: {path}, {error}") from None
     _require_known_permissions(settings, queues)
     return queues
 
 
-def _parser(settings: Settings, folder: Path) -> Callable[[Table], tuple[Settings, ...]]:
+def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ...]:
+    """The queue with this name, or those of a table with several collections; SettingsError."""
+    for chosen in (
+        tuple(queue for queue in queues if queue.queue == name),
+        tuple(queue for queue in queues if queue.queue.startswith(f"{name}.")),
+    ):
+        if chosen:
+            return chosen
+    names = ", ".join(queue.queue for queue in queues)
+    raise SettingsError(f"JOBMON_QUEUES: there is no queue {name}; these are: {names}")
+
+
+def _parser(
+    settings: Settings, folder: Path, *, require_uris: bool
+) -> Callable[[Table], tuple[Settings, ...]]:
     def parse(content: Table) -> tuple[Settings, ...]:
         if not content:
             raise ProfileMistakeError((), "needs a table for each queue, such as [payouts]")
         queues: dict[str, Settings] = {}
+        seen: dict[tuple[str, str, str], str] = {}
         for name, table in content.items():
-            for queue in _parse_queue(settings, name, table, folder):
+            for queue in _parse_queue(settings, name, table, folder, require_uris=require_uris):
                 if queue.queue in queues:
                     raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
+                watched = (queue.mongo_uri, queue.jobs_collection, queue.profile)
+                if (same := seen.setdefault(watched, queue.queue)) != queue.queue:
+                    message = f"watches the same jobs with the same profile as {same}"
+                    raise ProfileMistakeError((name,), message)
                 queues[queue.queue] = queue
         return tuple(queues.values())
 
     return parse
 
 
-def _parse_queue(settings: Settings, name: str, table: Table, folder: Path) -> Iterator[Settings]:
+def _parse_queue(
+    settings: Settings, name: str, table: Table, folder: Path, *, require_uris: bool
+) -> Iterator[Settings]:
     """The queue of a table, or one for each of its collections."""
     for first, second in (("uri", "uri_variable"), ("collection", "collections")):
         if first in table and second in table:
@@ -93,10 +115,12 @@ def _parse_queue(settings: Settings, name: str, table: Table, folder: Path) -> I
     if "attempts_collection" in table and file.attempts_collection is None:
         message = f"the profile {file.name} has no collection of attempts"
         raise ProfileMistakeError((name, "attempts_collection"), message)
+    uri, uri_setting = _find_uri(settings, name, table, require_uris=require_uris)
     common = replace(
         settings,
         queue=name,
-        mongo_uri=_find_uri(settings, name, table),
+        mongo_uri=uri,
+        uri_setting=uri_setting,
         profile=profile,
         attempts_collection=table.get("attempts_collection")
         or file.attempts_collection
@@ -123,19 +147,25 @@ def _require_name(name: str, path: tuple[str | int, ...]) -> None:
         raise ProfileMistakeError(path, message)
 
 
-def _find_uri(settings: Settings, name: str, table: Table) -> str:
-    """The connection string of a queue; the messages do not repeat it."""
-    key = "uri_variable" if "uri_variable" in table else "uri"
-    uri = table.get(key, settings.mongo_uri)
-    if key == "uri_variable":
-        uri = os.environ.get(table[key], "")
-        if not uri:
-            raise ProfileMistakeError((name, key), f"the environment has no {table[key]}")
+def _find_uri(
+    settings: Settings, name: str, table: Table, *, require_uris: bool
+) -> tuple[str, str]:
+    """The connection string of a queue and where it is set; the messages do not repeat it."""
+    if "uri_variable" in table:
+        key, source = "uri_variable", str(table["uri_variable"])
+        uri = os.environ.get(source, "")
+        if not uri and require_uris:
+            raise ProfileMistakeError((name, key), f"the environment has no {source}")
+    elif "uri" in table:
+        key, source, uri = "uri", f"`uri` of {name} in JOBMON_QUEUES", str(table["uri"])
+    else:
+        return settings.mongo_uri, settings.uri_setting
     try:
-        require_mongo_uri(uri, key)
+        if uri or require_uris:
+            require_mongo_uri(uri, key)
     except SettingsError as error:
         raise ProfileMistakeError((name, key), str(error).removeprefix(f"{key}: ")) from None
-    return str(uri)
+    return uri, source
 
 
 def _require_known_permissions(settings: Settings, queues: tuple[Settings, ...]) -> None:

@@ -16,7 +16,12 @@ from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.setup.collection_sample import read_sample
-from jobmon.setup.deployment import Deployment, jobs_elsewhere, unsuitable_kind
+from jobmon.setup.deployment import (
+    COLLECTION_SETTINGS,
+    Deployment,
+    jobs_elsewhere,
+    unsuitable_kind,
+)
 from jobmon.setup.fields import Sample, computed_fields, expected_fields
 from jobmon.setup.findings import (
     Finding,
@@ -42,6 +47,7 @@ from jobmon.web.rate_limit import require_shared_storage
 
 CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
 _CLOCK_TRIES = 3
+NO_USER = "Put a user into the connection string; `jobmon init --reader USER` makes one."
 
 
 def check_deployment(
@@ -52,25 +58,41 @@ def check_deployment(
     Ends early, within `server_selection_timeout_ms`, if the database does not answer. `clock` is
     this machine's, in UTC.
     """
-    yield _describe_settings(settings)
+    watched = f"{settings.jobs_collection} is"
+    if load_profile(settings.profile).attempts_collection is not None:
+        watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
+    yield from check_settings(settings, watched)
+    connection = Connection(settings)
+    try:
+        with connection.client:
+            deployment = Deployment.inspect(settings, connection)
+            yield from DeploymentCheck(deployment, connection, clock).findings()
+    except (PyMongoError, OSError, ValueError) as error:
+        yield unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
+
+
+def check_settings(settings: Settings, watched: str) -> Iterator[Finding]:
+    """Report how tokens are checked; `watched` is what is watched, with its verb."""
+    yield _describe_settings(settings, watched)
     try:
         require_shared_storage(settings, settings.workers)
     except SettingsError as error:
         yield refused_setting(error)
-    connection = Connection(settings)
-    no_user = "Put a user into JOBMON_MONGO_URI; `jobmon init --reader USER` makes one."
-    try:
-        with connection.client:
-            deployment = Deployment.inspect(settings, connection)
-            yield from DeploymentCheck(deployment, clock).findings()
-    except (PyMongoError, OSError, ValueError) as error:
-        yield unreachable(error, settings.mongo_uri, "JOBMON_MONGO_URI", no_user)
 
 
 class DeploymentCheck:
-    """The checks of one deployment; later ones use the results of earlier ones."""
+    """The checks of one queue in its deployment; later ones use the results of earlier ones.
 
-    def __init__(self, deployment: Deployment, clock: Callable[[], datetime]) -> None:
+    jobmon's own databases are read by `own`; without it the collector is not checked.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        own: Connection | None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._own = own
         self._deployment = deployment
         self._settings = deployment.settings
         self._connection = deployment.connection
@@ -139,7 +161,7 @@ class DeploymentCheck:
 
     def _check_collections(self) -> Iterator[Finding]:
         kinds = self._deployment.kinds
-        settings = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
+        settings = map(self._settings.describe_setting, COLLECTION_SETTINGS)
         for watched, setting in zip(self._watched, settings, strict=False):
             where, is_jobs = watched.full_name, watched is self._watched[0]
             if watched.name not in kinds:
@@ -222,8 +244,8 @@ class DeploymentCheck:
                     "attempts",
                     f"{log} records each run, but the profile {self._settings.profile} reads only "
                     "the last run of each job.",
-                    remedy=f"Set JOBMON_PROFILE={profile.name} everywhere, and run `jobmon init` "
-                    "for the right to read it.",
+                    remedy=f"Set {self._settings.describe_setting('profile')} to {profile.name} "
+                    "everywhere, and run `jobmon init` for the right to read it.",
                 )
 
     def _check_changes(self) -> Iterator[Finding]:
@@ -254,7 +276,9 @@ class DeploymentCheck:
         yield warning("changes", message, remedy=remedy)
 
     def _check_collector(self) -> Iterator[Finding]:
-        reader, name = RollupReader(self._connection), self._settings.rollup_db
+        if self._own is None:
+            return
+        reader, name = RollupReader(self._connection, self._own), self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.stats_age_s(), reader.first_build()
         start = {
             "remedy": START_A_COLLECTOR,
@@ -301,16 +325,13 @@ def _check_collation(watched: Collection[Document]) -> Iterator[Finding]:
         )
 
 
-def _describe_settings(settings: Settings) -> Finding:
+def _describe_settings(settings: Settings, watched: str) -> Finding:
     keys = {
         "a shared secret": settings.jwt_secret_key,
         "a public key": settings.jwt_public_key,
         "an identity provider's keys": settings.jwt_jwks_url,
     }
     by = next((name for name, value in keys.items() if value), None)
-    watched = f"{settings.jobs_collection} is"
-    if load_profile(settings.profile).attempts_collection is not None:
-        watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
     message = f"The settings are valid: {watched} watched"
     if by is None:
         return ok("settings", f"{message}. No key for tokens is set; the web service needs one.")

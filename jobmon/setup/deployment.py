@@ -41,6 +41,7 @@ _MAPPING_SETTINGS = (
 _MAX_SEARCHED = 50  # of other collections, and of databases, searched for jobs
 _MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
 _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
+COLLECTION_SETTINGS = ("jobs_collection", "attempts_collection")
 ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the administrator's connection string
 _SERVER_SELECTION_MS = 10_000  # the default for that connection string
 _PRIMARY_TIMEOUT_S = 60
@@ -52,6 +53,7 @@ class Deployment:
 
     `hello` is the server's answer to that command. `kinds` maps each collection that the user may
     list to `collection`, `view` or `timeseries`; it is empty for a user without any right.
+    `has_own`: whether jobmon's own databases are in this deployment, and this user needs them.
     """
 
     settings: Settings
@@ -60,9 +62,10 @@ class Deployment:
     users: list[Document]
     privileges: list[Document]
     kinds: dict[str, str]
+    has_own: bool = True
 
     @classmethod
-    def inspect(cls, settings: Settings, connection: Connection) -> Self:
+    def inspect(cls, settings: Settings, connection: Connection, *, has_own: bool = True) -> Self:
         """Inspect it; PyMongoError if it does not answer or refuses the sign-in."""
         admin = connection.client.admin
         hello = admin.command("hello")
@@ -75,7 +78,8 @@ class Deployment:
         except OperationFailure as error:
             if error.code != UNAUTHORIZED or not users:
                 raise
-        return cls(settings, connection, hello, users, status["authenticatedUserPrivileges"], kinds)
+        privileges = status["authenticatedUserPrivileges"]
+        return cls(settings, connection, hello, users, privileges, kinds, has_own)
 
     @property
     def watched(self) -> list[Collection[Document]]:
@@ -84,14 +88,16 @@ class Deployment:
         return [database[name] for name in self.connection.collection_names]
 
     @classmethod
-    def inspect_as_admin(cls, settings: Settings, client: MongoClient[Document]) -> Self:
+    def inspect_as_admin(
+        cls, settings: Settings, client: MongoClient[Document], *, has_own: bool = True
+    ) -> Self:
         """Inspect it with the client of an administrator."""
-        return cls.inspect(settings, Connection(settings, client))
+        return cls.inspect(settings, Connection(settings, client), has_own=has_own)
 
     @property
     def roles(self) -> QueueRoles:
         """The roles of the watched queue."""
-        own = [self.settings.rollup_db, self.settings.state_db]
+        own = [self.settings.rollup_db, self.settings.state_db] if self.has_own else []
         return QueueRoles(self.connection.database.name, self.connection.collection_names, own)
 
     @property
@@ -122,8 +128,10 @@ class Deployment:
             jobs_collection=profile.collection,
             attempts_collection=attempts,
         )
-        given = ""
-        for name in _MAPPING_SETTINGS:
+        given = "" if settings.queues is None else f"JOBMON_QUEUES='{settings.queues}' "
+        if given and settings.queue:
+            options = f"--queue {settings.queue} {options}"
+        for name in () if given else _MAPPING_SETTINGS:
             value = getattr(settings, name)
             if value != getattr(usual, name) or (name == "profile" and value != Settings.profile):
                 given += f"JOBMON_{name.upper()}='{format_setting(value)}' "
@@ -137,8 +145,9 @@ class Deployment:
             uri += f"?replicaSet={self.replica_set}"
         if user:
             uri += ("&" if "?" in uri else "?") + "authSource=admin"
-        makes = options.removeprefix("--").partition(" ")[0].upper()
-        password = f"JOBMON_{makes}_PASSWORD=… " if makes in ("READER", "COLLECTOR") else ""
+        users = ("reader", "collector")
+        makes = next((user.upper() for user in users if f"--{user} " in options), None)
+        password = f"JOBMON_{makes}_PASSWORD=… " if makes else ""
         command = f"{given}JOBMON_ADMIN_MONGO_URI='{uri}' {password}jobmon init {options}"
         return command.rstrip()
 
@@ -180,11 +189,12 @@ def unsuitable_kind(where: str, kind: str, setting: str) -> Finding | None:
     return None
 
 
-def jobs_elsewhere(deployment: Deployment, setting: str = "JOBMON_MONGO_URI") -> str | None:
+def jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
     """Where the jobs may be instead: a collection with their fields, or another database.
 
-    `setting` is the name of the setting with the connection string.
+    `setting` is the name of the setting with the connection string, by default that of the queue.
     """
+    setting = setting or deployment.settings.uri_setting
     jobs, own = deployment.watched[0], deployment.settings.rollup_db
     others = deployment.kinds.keys() - set(deployment.connection.collection_names)
     alike = [
@@ -193,7 +203,8 @@ def jobs_elsewhere(deployment: Deployment, setting: str = "JOBMON_MONGO_URI") ->
         if not name.startswith("system.") and _looks_like_jobs(deployment, name)
     ]
     if alike:
-        return f"These look like jobs: {', '.join(alike)}. Set JOBMON_JOBS_COLLECTION to one."
+        jobs_setting = deployment.settings.describe_setting("jobs_collection")
+        return f"These look like jobs: {', '.join(alike)}. Set {jobs_setting} to one."
     client = deployment.connection.client
     skipped = {"admin", "config", "local", own, jobs.database.name}
     try:

@@ -106,10 +106,15 @@ def expected_fields(settings: Settings, connection: Connection) -> list[Expected
     """What the documents of each watched collection should have."""
     profile, attempts = connection.profile, connection.attempts
     jobs = required_job_fields(settings, profile)
-    expected = [ExpectedFields(connection.jobs, jobs, JobStatus, "JOBMON_JOB_FIELDS=")]
+    setting = "JOBMON_JOB_FIELDS="
+    if settings.queues is not None:
+        setting = "fields in a profile of your own: "
+    expected = [ExpectedFields(connection.jobs, jobs, JobStatus, setting)]
     if attempts is not None:
         fields = _required_attempt_fields(settings, profile)
         setting = "JOBMON_ATTEMPT_FIELDS="
+        if settings.queues is not None:
+            setting = "attempts.fields in a profile of your own: "
         if profile.log is not None:
             setting = "attempts.log in a profile of your own: "
         expected.append(ExpectedFields(attempts, fields, AttemptStatus, setting))

@@ -41,6 +41,7 @@ class Finding:
     message: str
     remedy: str | None = None
     commands: tuple[str, ...] = ()
+    queue: str | None = None  # its name, if there are several queues and it concerns one
 
 
 class SetupError(Exception):

@@ -14,6 +14,7 @@ from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import (
     ADMIN_URI,
+    COLLECTION_SETTINGS,
     Deployment,
     admin_client,
     initiate_replica_set,
@@ -46,7 +47,6 @@ from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 from jobmon.web.revocation import RevokedTokens
 
-_COLLECTION_SETTINGS = ("JOBMON_JOBS_COLLECTION", "JOBMON_ATTEMPTS_COLLECTION")
 _MIB = 1 << 20
 
 
@@ -59,6 +59,7 @@ class InitOptions:
     create: bool = False  # also collections and every index, for an empty queue
     unique: bool = False
     change_passwords: bool = False
+    has_own: bool = True  # jobmon's own databases are in this deployment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
     with admin_client(settings) as client:
         if options.replica_set:
             yield _start_replica_set(client, options.replica_set)
-        plan = _make_plan(Deployment.inspect_as_admin(settings, client), options)
+        plan = _make_plan(_inspect(settings, client, options), options)
         if missing := _missing_rights(plan, options):
             raise SetupError(missing)
         yield from plan.notes
@@ -93,7 +94,8 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
                 client, plan.roles, options.users, change_passwords=options.change_passwords
             )
         yield from _create_indexes(plan, options)
-        yield from _create_revocations(plan)
+        if options.has_own:
+            yield from _create_revocations(plan)
         for user in options.users:
             yield _describe_connection(plan, user)
 
@@ -108,7 +110,7 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
             yield ok("replica set", f"{options.replica_set} would be started.")
             yield ok("replica set", "Run this again once it has a primary to see the other steps.")
             return
-        plan = _make_plan(Deployment.inspect_as_admin(settings, client), options)
+        plan = _make_plan(_inspect(settings, client, options), options)
         yield from plan.notes
         if options.users:
             for role in plan.roles.privileges:
@@ -130,7 +132,7 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             yield script.replica_set_line(replica_set_config(name, member))
             yield "// Print the script again once it has a primary: then it has the other steps."
             return
-        plan = _make_plan(Deployment.inspect_as_admin(settings, client), options)
+        plan = _make_plan(_inspect(settings, client, options), options)
         queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
         yield f"// The steps of `jobmon init` for the jobs in {queue}, as lines for mongosh."
         yield from (f"// {note.message}" for note in plan.notes)
@@ -144,6 +146,10 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
         yield from script.index_lines(
             plan.missing, plan.deployment.settings.state_db, unique=options.unique
         )
+
+
+def _inspect(settings: Settings, client: MongoClient[Document], options: InitOptions) -> Deployment:
+    return Deployment.inspect_as_admin(settings, client, has_own=options.has_own)
 
 
 def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
@@ -204,7 +210,8 @@ def _make_plan(deployment: Deployment, options: InitOptions) -> _Plan:
     samples: dict[str, Sample] = {}
     new_collections, empty, notes = [], [], []
     expected = expected_fields(settings, connection)
-    for each, setting in zip(expected, _COLLECTION_SETTINGS, strict=False):
+    names = map(settings.describe_setting, COLLECTION_SETTINGS)
+    for each, setting in zip(expected, names, strict=False):
         collection = each.collection.collection
         kind = deployment.kinds.get(collection.name)
         if kind is not None:
@@ -382,6 +389,8 @@ def _describe_connection(plan: _Plan, user: User) -> Finding:
     uri = connection_string(
         deployment.settings.mongo_uri, user.name, plan.roles.database, deployment.replica_set
     )
-    setting = "JOBMON_ROLLUP_URI" if user.is_collector else "JOBMON_MONGO_URI"
+    setting = deployment.settings.uri_setting
     whose = "collector" if user.is_collector else "web service"
+    if user.is_collector and setting == Settings.uri_setting:
+        setting = "JOBMON_ROLLUP_URI"
     return ok("connection", f"{whose}: {setting}='{uri}'")

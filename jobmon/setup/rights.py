@@ -46,7 +46,26 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
                 remedy="Create a user who may only read.",
                 commands=(deployment.init_command("--reader USER"),),
             )
-    yield _collector_rights(deployment)
+    if deployment.has_own:
+        yield _collector_rights(deployment)
+
+
+def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
+    """Report whether the user may read jobmon's own databases, and a collector write them."""
+    settings = deployment.settings
+    names = f"{settings.rollup_db} and {settings.state_db}"
+    refused = [name for _, name, attempt in _own_reads(deployment) if not _is_allowed(attempt)]
+    if refused:
+        yield problem(
+            "rights",
+            f"The user may not read {' and '.join(refused)}.",
+            remedy="Run `jobmon init` for a queue in this deployment; it never removes a right.",
+            commands=(deployment.init_command("--reader USER"),),
+        )
+    else:
+        yield ok("rights", f"jobmon's own databases, {names}, can be read.")
+    if deployment.users:
+        yield _collector_rights(deployment)
 
 
 def refusals(deployment: Deployment) -> list[tuple[str, str]]:
@@ -67,12 +86,15 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
     if unreadable & watched and others:
         # The user belongs to another collection: more rights would be the wrong remedy.
         wrong = " and ".join(sorted(unreadable & watched))
+        jobs, attempts = map(
+            deployment.settings.describe_setting, ("jobs_collection", "attempts_collection")
+        )
         return problem(
             "rights",
             message,
-            remedy=f"It may read {' and '.join(others)}: set JOBMON_JOBS_COLLECTION or "
-            "JOBMON_ATTEMPTS_COLLECTION if the queue is there. Otherwise it is the user of another "
-            f"queue: create one for {wrong} with `jobmon init`.",
+            remedy=f"It may read {' and '.join(others)}: set {jobs} or {attempts} if the queue is "
+            f"there. Otherwise it is the user of another queue: create one for {wrong} with "
+            "`jobmon init`.",
         )
     return problem(
         "rights",
@@ -131,8 +153,14 @@ def _required_actions(deployment: Deployment) -> Iterator[tuple[str, str, Callab
         if name in deployment.kinds:  # a missing collection has no statistics
             statistics = partial(watched.aggregate, size, maxTimeMS=limit)
             yield "read the size (collStats) of", name, statistics
+    if deployment.has_own:
+        yield from _own_reads(deployment)
+
+
+def _own_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    connection = deployment.connection
     for own in (rollup_database(connection)[STATE], state_database(connection)[REVOKED]):
-        read_own = partial(own.find_one, {}, {"_id": True}, max_time_ms=limit)
+        read_own = partial(own.find_one, {}, {"_id": True}, max_time_ms=connection.max_time_ms)
         yield "read", own.database.name, read_own
 
 

@@ -34,8 +34,8 @@ def check_sharding(deployment: Deployment) -> Iterator[Finding]:
     if deployment.connection.client.read_preference != ReadPreference.PRIMARY:
         yield warning(
             "sharding",
-            "The readPreference in JOBMON_MONGO_URI has no effect: mongos does not report how far "
-            "a secondary lags.",
+            f"The readPreference in {deployment.settings.uri_setting} has no effect: mongos does "
+            "not report how far a secondary lags.",
             remedy="Remove it.",
         )
     for watched in deployment.watched:

@@ -35,7 +35,7 @@ class QueueRoles:
 
     database: str
     collections: Sequence[str]
-    own_databases: Sequence[str]  # jobmon's own
+    own_databases: Sequence[str]  # jobmon's own; none where another deployment has them
 
     @property
     def reader(self) -> str:
@@ -75,9 +75,11 @@ class User:
 
     def describe(self, roles: QueueRoles) -> str:
         """`jobmon@shop: may read jobs and job_attempts, read jobmon_rollups`."""
-        verb = "write" if self.is_collector else "read"
-        watched, own = " and ".join(roles.collections), " and ".join(roles.own_databases)
-        return f"{self.name}@{roles.database}: may read {watched}, {verb} {own}"
+        may = f"{self.name}@{roles.database}: may read {' and '.join(roles.collections)}"
+        if roles.own_databases:
+            verb = "write" if self.is_collector else "read"
+            may += f", {verb} {' and '.join(roles.own_databases)}"
+        return may
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:

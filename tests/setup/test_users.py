@@ -1,10 +1,12 @@
 """`jobmon init` against a real server with authentication: catches a setup that lacks a
 right, grants one too many, removes one, or cannot be run twice."""
 
+import json
 import re
 import secrets
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -411,3 +413,51 @@ def test_remove_without_all_rights_removes_nothing(initiated: Mongod) -> None:
             root.drop_database(database)
     assert result.exit_code == 1
     assert f"may not run find on {name}_state" in problems(result)[0]
+
+
+def test_users_of_a_queue_in_another_deployment_have_no_rights_on_jobmons_own_databases(
+    initiated: Mongod, mongod: Mongod, tmp_path: Path
+) -> None:
+    """`jobmon check` must not miss them, nor a collector need them there."""
+    path, name = tmp_path / "queues.toml", f"elsewhere_{uuid.uuid4().hex}"
+    path.write_text(f'[far]\nuri = "{uri(initiated, "far", "").replace("/shop", f"/{name}")}"')
+    home = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": mongod.uri.replace("/?", f"/{name}?")}
+    options = ("--create", "--reader", "far", "--collector", "writer")
+    passwords = {"JOBMON_READER_PASSWORD": "farpw", **home}
+    result = init_as(initiated, root_uri(initiated, name), *options, **passwords)
+    assert result.exit_code == 0, result.output
+    assert f"far@{name}: may read jobs and job_attempts: created" in result.output
+    with MongoClient(root_uri(initiated, name)) as root:
+        roles = root.admin.command(
+            {"rolesInfo": [f"jobmon{who}.{name}.jobs" for who in ("Reader", "Collector")]},
+            showPrivileges=True,
+        )["roles"]
+        allowed = [privilege for role in roles for privilege in role["privileges"]]
+        assert len(allowed) == 4
+        assert {privilege["resource"]["db"] for privilege in allowed} == {name}
+        checked = CliRunner().invoke(main, ["check", "--json", "--queue", "far"], env=home)
+        root.drop_database(name)
+        root[name].command("dropAllUsersFromDatabase")
+    found = [f for f in json.loads(checked.output)["findings"] if f["queue"] == "far"]
+    rights = [f for f in found if f["check"] == "rights"]
+    assert [f["level"] for f in rights] == ["ok"], rights
+
+
+def test_init_of_all_queues_gives_one_user_the_rights_on_each(
+    initiated: Mongod, tmp_path: Path
+) -> None:
+    path = tmp_path / "queues.toml"
+    path.write_text(
+        '[one]\ncollection = "one"\nattempts_collection = "one_attempts"\n'
+        '[two]\ncollection = "two"\nattempts_collection = "two_attempts"'
+    )
+    given = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": uri(initiated, "many", "")}
+    passwords = {"JOBMON_READER_PASSWORD": "manypw", **given}
+    admin = root_uri(initiated, "shop")
+    for _ in range(2):
+        result = init_as(initiated, admin, "--create", "--reader", "many", **passwords)
+        assert result.exit_code == 0, result.output
+    with MongoClient(uri(initiated, "many", "replicaSet=rs0")) as client:
+        assert client.shop.one.find_one({"none": 1}) is None
+        assert client.shop.two_attempts.find_one({"none": 1}) is None
+        assert client.jobmon_rollups.state.find_one({"none": 1}) is None

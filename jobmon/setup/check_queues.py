@@ -1,0 +1,92 @@
+"""`jobmon check` of several queues: each one, and jobmon's own databases once.
+
+Queues are checked at the same time, so that deployments that do not answer delay the others by one
+timeout. Findings are in the order of the file.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from pymongo.errors import AutoReconnect, PyMongoError
+
+from jobmon.settings import Settings, load_queues, select_queues
+from jobmon.setup.check import NO_USER, DeploymentCheck, check_deployment, check_settings
+from jobmon.setup.deployment import Deployment
+from jobmon.setup.findings import Finding, Level, count, describe_address, ok, problem, unreachable
+from jobmon.setup.rights import check_own_databases
+from jobmon.store.connection import Connection
+
+_AT_ONCE = 32
+
+
+def check_queues(settings: Settings, name: str | None = None) -> Iterator[Finding]:
+    """Check all queues, or the one with this name; each finding about one has its name.
+
+    Without JOBMON_QUEUES it checks the only one. SettingsError if the file has a mistake.
+    """
+    if settings.queues is None:
+        yield from check_deployment(settings)
+        return
+    queues = load_queues(settings)
+    yield from check_settings(settings, f"{count(len(queues), 'queue')} watched")
+    if name is not None:
+        queues = select_queues(queues, name)
+    home = Connection(replace(settings, queue=""))  # a command for it names no queue
+    try:
+        found_home = list(_check_home(home))
+        yield from found_home
+        checks = _QueueChecks(home if found_home[0].level is Level.OK else None)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for queue, found in zip(queues, pool.map(checks.check, queues), strict=True):
+                yield from (replace(finding, queue=queue.queue) for finding in found)
+        yield from checks.find_duplicates()
+    finally:
+        home.close()
+
+
+def _check_home(home: Connection) -> Iterator[Finding]:
+    """Check jobmon's own databases, in the deployment of JOBMON_MONGO_URI."""
+    settings = home.settings
+    try:
+        deployment = Deployment.inspect(settings, home)
+        where = describe_address(settings.mongo_uri)
+        yield ok("database", f"{where} has jobmon's own databases: {deployment.describe_kind()}.")
+        yield from check_own_databases(deployment)
+    except (PyMongoError, OSError, ValueError) as error:
+        yield unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
+
+
+class _QueueChecks:
+    """Checks queues one by one; a deployment that did not answer is not asked again."""
+
+    def __init__(self, home: Connection | None) -> None:
+        self._home = home
+        self._away: dict[str, Exception] = {}
+        self._names: dict[str, list[str]] = {}  # by the key of the watched queue
+
+    def check(self, queue: Settings) -> list[Finding]:
+        where = describe_address(queue.mongo_uri)
+        connection = Connection(queue)
+        try:
+            if where in self._away:
+                raise self._away[where]
+            deployment = Deployment.inspect(queue, connection, has_own=False)
+            self._names.setdefault(connection.queue_key, []).append(queue.queue)
+            return list(DeploymentCheck(deployment, self._home).findings())
+        except (PyMongoError, OSError, ValueError) as error:
+            if isinstance(error, AutoReconnect):
+                self._away[where] = error
+            return [unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
+        finally:
+            connection.close()
+
+    def find_duplicates(self) -> Iterator[Finding]:
+        """A problem for each collection that several queues watch with the same profile."""
+        for names in self._names.values():
+            if len(names) > 1:
+                yield problem(
+                    "queues",
+                    f"{' and '.join(sorted(names))} watch the same jobs with the same profile.",
+                    remedy="Keep one of them in JOBMON_QUEUES.",
+                )

@@ -1,0 +1,279 @@
+"""The commands `jobmon check` and `jobmon init`: their options, and how they print findings."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+
+from jobmon.settings import Settings, SettingsError
+from jobmon.setup.check_queues import check_queues
+from jobmon.setup.discover import discover
+from jobmon.setup.discovery_report import describe_discovery, write_files
+from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
+from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
+from jobmon.setup.init_queues import HOME_URI, InitTarget, find_targets
+from jobmon.setup.removal import remove, script_removal
+from jobmon.setup.users import User
+
+
+@click.command("check")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option(
+    "--queue", metavar="NAME", help="Of the queues in JOBMON_QUEUES, only check this one."
+)
+def check_command(*, as_json: bool, queue: str | None) -> None:
+    """Check your deployment and print what is missing, with a remedy for each problem.
+
+    It uses the settings in the environment and only reads. Exits with 1 if there is a problem;
+    warnings do not count.
+    """
+    findings: list[Finding] = []
+    for finding in _find_problems(queue):
+        if not as_json:
+            if finding.queue and finding.queue != (findings[-1].queue if findings else None):
+                click.secho(f"\n{finding.queue}", bold=True)
+            _print_finding(finding)
+        findings.append(finding)
+    counts = {level: sum(finding.level == level for finding in findings) for level in Level}
+    fine = not counts[Level.PROBLEM]
+    if as_json:
+        report = {"ok": fine, "findings": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        summary = f"\nProblems: {counts[Level.PROBLEM]}. Warnings: {counts[Level.WARNING]}."
+        bad = {each.queue: None for each in findings if each.queue and each.level is Level.PROBLEM}
+        if bad:
+            summary += f" Queues with problems: {', '.join(map(str, bad))}."
+        click.echo(summary)
+    sys.exit(0 if fine else 1)
+
+
+def _find_problems(queue: str | None) -> Iterator[Finding]:
+    """The findings of `jobmon check`; a bad setting is one, too."""
+    try:
+        settings = Settings.from_env(require_keys=False)
+        if queue is not None and settings.queues is None:
+            raise click.UsageError("--queue needs JOBMON_QUEUES.")
+        yield from check_queues(settings, queue)
+    except SettingsError as error:
+        yield refused_setting(error)
+
+
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+
+
+def _print_finding(finding: Finding, *, err: bool = False) -> Level:
+    level = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
+    click.echo(f"{level} {finding.check:<12} {finding.message}", err=err)
+    for line in (finding.remedy, *(f"  {command}" for command in finding.commands)):
+        if line:
+            click.echo(f"{'':<22}{line}", err=err)
+    return finding.level
+
+
+@click.command("init")
+@click.option(
+    "--mongo-uri",
+    envvar="JOBMON_ADMIN_MONGO_URI",
+    show_envvar=True,
+    help="The watched database, with a user who may write to it.  [required]",
+)
+@click.option(
+    "--discover",
+    "discovers",
+    is_flag=True,
+    help="Only read: list the collections that look like queues, with a profile for each.",
+)
+@click.option(
+    "--write",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --discover: write the profiles and settings to files; existing ones are kept.",
+)
+@click.option(
+    "--queue",
+    metavar="NAME",
+    help="Of the queues in JOBMON_QUEUES, only prepare this one; by default all in the database.",
+)
+@click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
+@click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
+@click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
+@click.option("--reader", metavar="USER", help="Create this read-only user for the web service.")
+@click.option(
+    "--reader-password",
+    envvar="JOBMON_READER_PASSWORD",
+    show_envvar=True,
+    help="Better set in the environment.",
+)
+@click.option("--collector", metavar="USER", help="Create this user for the collector.")
+@click.option(
+    "--collector-password",
+    envvar="JOBMON_COLLECTOR_PASSWORD",
+    show_envvar=True,
+    help="Better set in the environment.",
+)
+@click.option(
+    "--change-passwords",
+    is_flag=True,
+    help="Also change the passwords of existing users that `jobmon init` did not create.",
+)
+@click.option(
+    "--create",
+    is_flag=True,
+    help="For a new, empty queue: create its collections and every index.",
+)
+@click.option(
+    "--unique",
+    is_flag=True,
+    help="Make the indexes on jobId, and on jobId and attemptNumber, unique.",
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing; print what would be created.")
+@click.option(
+    "--print",
+    "as_script",
+    is_flag=True,
+    help="Write nothing; print the steps as lines for mongosh.",
+)
+@click.option(
+    "--remove",
+    "removes",
+    is_flag=True,
+    help="Remove what `jobmon init` created for this queue: users, roles, indexes.",
+)
+@click.option("--rollup-db", default="jobmon_rollups", envvar="JOBMON_ROLLUP_DB", show_default=True)
+@click.option("--state-db", default="jobmon_state", envvar="JOBMON_STATE_DB", show_default=True)
+def init_command(
+    *,
+    mongo_uri: str | None,
+    discovers: bool,
+    folder: Path | None,
+    queue: str | None,
+    jobs: str | None,
+    attempts: str | None,
+    replica_set: str | None,
+    reader: str | None,
+    reader_password: str | None,
+    collector: str | None,
+    collector_password: str | None,
+    change_passwords: bool,
+    create: bool,
+    unique: bool,
+    dry_run: bool,
+    as_script: bool,
+    removes: bool,
+    rollup_db: str,
+    state_db: str,
+) -> None:
+    """Create the indexes that the monitor needs; also its users and a replica set.
+
+    JOBMON_PROFILE and the mapping settings describe the documents, or the file JOBMON_QUEUES those
+    of several queues. Existing indexes, users and rights are kept, so you can run it again at any
+    time. If the documents do not match the settings, it stops before it creates anything.
+    """
+    if discovers:
+        _discover(mongo_uri, {rollup_db, state_db}, jobs, folder)
+        return
+    if folder is not None:
+        raise click.UsageError("--write needs --discover.")
+    if mongo_uri is None:
+        raise click.UsageError("Missing option '--mongo-uri' (env var: 'JOBMON_ADMIN_MONGO_URI').")
+    if reader and reader == collector:
+        raise click.UsageError("--reader and --collector need two names.")
+    users = [
+        User(name=name, password=password, is_collector=name == collector)
+        for name, password in ((reader, reader_password), (collector, collector_password))
+        if name
+    ]
+    for user in users:
+        if not (user.password or dry_run or as_script or removes):
+            option = "collector" if user.is_collector else "reader"
+            raise click.UsageError(
+                f"--{option} needs a password: set JOBMON_{option.upper()}_PASSWORD."
+            )
+    options = InitOptions(
+        users=users,
+        replica_set=replica_set,
+        create=create,
+        unique=unique,
+        change_passwords=change_passwords,
+    )
+    run = _choose_action(options, dry_run=dry_run, as_script=as_script, removes=removes)
+    try:
+        settings = replace(Settings.for_init(mongo_uri), rollup_db=rollup_db, state_db=state_db)
+        settings = replace(
+            settings,
+            jobs_collection=jobs or settings.jobs_collection,
+            attempts_collection=attempts or settings.attempts_collection,
+        )
+        _refuse_options(settings, queue, names_collections=bool(jobs or attempts), removes=removes)
+        targets, notes = find_targets(settings, os.environ.get(HOME_URI, ""), queue)
+    except SettingsError as error:
+        targets, notes = [], [refused_setting(error)]
+    except SetupError as error:
+        targets, notes = [], [error.finding]
+    levels = {_print_finding(note, err=as_script) for note in notes}
+    for target in targets:
+        if len(targets) > 1:
+            name = target.settings.queue
+            click.echo(f"\n// {name}" if as_script else click.style(f"\n{name}", bold=True))
+        try:
+            levels |= run(target)
+        except SetupError as error:
+            levels.add(_print_finding(error.finding, err=as_script))
+    if Level.PROBLEM in levels:
+        sys.exit(1)
+
+
+def _refuse_options(
+    settings: Settings, queue: str | None, *, names_collections: bool, removes: bool
+) -> None:
+    """UsageError for options that do not go with, or without, JOBMON_QUEUES."""
+    if settings.queues is None:
+        if queue:
+            raise click.UsageError("--queue needs JOBMON_QUEUES.")
+    elif names_collections:
+        raise click.UsageError("--jobs and --attempts: set them in the file JOBMON_QUEUES.")
+    elif removes and not queue:
+        raise click.UsageError("With JOBMON_QUEUES, --remove needs --queue NAME.")
+
+
+def _choose_action(
+    options: InitOptions, *, dry_run: bool, as_script: bool, removes: bool
+) -> Callable[[InitTarget], set[Level]]:
+    """What to do for each queue; it prints the outcome and returns its levels."""
+
+    def run(target: InitTarget) -> set[Level]:
+        settings, given = target.settings, replace(options, has_own=target.has_own)
+        if as_script:
+            lines = script_removal(settings) if removes else script_init(settings, given)
+            click.echo("\n".join(lines))
+            return set()
+        if removes:
+            found = remove(settings, dry_run=dry_run)
+        else:
+            found = (preview_init if dry_run else run_init)(settings, given)
+        return {_print_finding(finding) for finding in found}
+
+    return run
+
+
+def _discover(mongo_uri: str | None, own: set[str], only: str | None, folder: Path | None) -> None:
+    """Print the queues of a deployment; with `folder`, also write their files."""
+    source = "JOBMON_ADMIN_MONGO_URI" if mongo_uri else "JOBMON_MONGO_URI"
+    uri = mongo_uri or os.environ.get("JOBMON_MONGO_URI")
+    if not uri:
+        raise click.UsageError("--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI.")
+    try:
+        found = discover(uri, source, own, only)
+        click.echo("\n".join(describe_discovery(found)))
+        if folder is not None:
+            click.echo("")
+            for line in write_files(found, folder):
+                click.echo(line)
+    except SetupError as error:
+        sys.exit(_print_finding(error.finding) is Level.PROBLEM)

@@ -1,0 +1,147 @@
+"""Decides which of several queues `jobmon init` prepares: those in the administrator's database."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from jobmon.settings import Settings, load_queues, select_queues
+from jobmon.setup.deployment import ADMIN_URI, admin_client
+from jobmon.setup.findings import Finding, SetupError, problem, split_uri, warning
+from jobmon.store.connection import DEFAULT_DATABASE
+from jobmon.store.mapping import Document
+
+HOME_URI = "JOBMON_MONGO_URI"  # leads to jobmon's own databases
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitTarget:
+    """A queue to prepare; its settings have the administrator's connection string.
+
+    `has_own`: whether jobmon's own databases are in its deployment.
+    """
+
+    settings: Settings
+    has_own: bool = True
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A database and the addresses of its deployment, as `host:port` in lower case."""
+
+    hosts: frozenset[str]
+    database: str
+
+    @classmethod
+    def from_uri(cls, uri: str) -> "_Place":
+        plain = uri.replace("mongodb+srv", "mongodb", 1)
+        database = parse_uri(plain, warn=False)["database"] or DEFAULT_DATABASE
+        hosts = {host.lower() for host in split_uri(uri)[1].split(",")}
+        if plain != uri:
+            with suppress(PyMongoError, OSError):  # without the DNS, names are compared
+                found = parse_uri(uri, warn=False)["nodelist"]
+                hosts |= {f"{host}:{port}".lower() for host, port in found}
+        return cls(frozenset(hosts), database)
+
+    @classmethod
+    def from_client(cls, uri: str, client: MongoClient[Document]) -> "_Place":
+        """Also with the addresses by which the members of the replica set know each other."""
+        place = cls.from_uri(uri)
+        members = {str(host).lower() for host in client.admin.command("hello").get("hosts", ())}
+        return replace(place, hosts=place.hosts | members)
+
+    def describe(self) -> str:
+        return f"{self.database} at {','.join(sorted(self.hosts))}"
+
+
+def find_targets(
+    settings: Settings, home_uri: str, name: str | None
+) -> tuple[list[InitTarget], list[Finding]]:
+    """The queues to prepare, and findings about queues that may be meant and are left out.
+
+    `settings` have the administrator's connection string; `home_uri` is JOBMON_MONGO_URI, or empty.
+    Without JOBMON_QUEUES there is one; with it and without a `name`, all queues in the
+    administrator's database. Raises SetupError and SettingsError.
+    """
+    if settings.queues is None:
+        return [InitTarget(settings=settings)], []
+    queues = load_queues(replace(settings, mongo_uri=home_uri), require_uris=False)
+    if name is not None:
+        queues = select_queues(queues, name)
+    with admin_client(settings) as client:
+        admin = _Place.from_client(settings.mongo_uri, client)
+    if name is not None:
+        for queue in queues:
+            _require_place(queue, admin)
+        chosen, notes = queues, list[Finding]()
+    else:
+        chosen = tuple(queue for queue in queues if queue.mongo_uri and _is_at(queue, admin))
+        notes = list(_describe_unknown(queues))
+    if not chosen:
+        raise SetupError(_explain_no_queue(queues, admin))
+    home = _Place.from_uri(home_uri) if home_uri else None
+    return [_make_target(queue, settings.mongo_uri, admin, home) for queue in chosen], notes
+
+
+def _make_target(queue: Settings, admin_uri: str, admin: _Place, home: _Place | None) -> InitTarget:
+    has_own = queue.uri_setting == HOME_URI
+    if not has_own:
+        if home is None:
+            raise SetupError(
+                problem(
+                    "queues",
+                    f"{queue.queue} has a connection string of its own, and {HOME_URI} is not set: "
+                    "jobmon's own databases may be in the same deployment or in another one.",
+                    remedy=f"Set {HOME_URI}, too.",
+                )
+            )
+        has_own = bool(home.hosts & admin.hosts)
+    return InitTarget(settings=replace(queue, mongo_uri=admin_uri), has_own=has_own)
+
+
+def _is_at(queue: Settings, admin: _Place) -> bool:
+    place = _Place.from_uri(queue.mongo_uri)
+    return place.database == admin.database and bool(place.hosts & admin.hosts)
+
+
+def _require_place(queue: Settings, admin: _Place) -> None:
+    """SetupError if the queue is in another database than the administrator's."""
+    if queue.mongo_uri and not _is_at(queue, admin):
+        where = _Place.from_uri(queue.mongo_uri).describe()
+        raise SetupError(
+            problem(
+                "queues",
+                f"{queue.queue} is in the database {where}, by {queue.uri_setting}, but "
+                f"{ADMIN_URI} leads to {admin.describe()}.",
+                remedy=f"Set {ADMIN_URI} to an administrator of {where}.",
+            )
+        )
+
+
+def _describe_unknown(queues: Sequence[Settings]) -> Iterator[Finding]:
+    for queue in queues:
+        if not queue.mongo_uri:
+            yield warning(
+                "queues",
+                f"{queue.queue} is left out: {queue.uri_setting} is not set, so its database is "
+                "not known.",
+                remedy=f"Set {queue.uri_setting}, or add --queue {queue.queue} to prepare it in "
+                f"the database of {ADMIN_URI}.",
+            )
+
+
+def _explain_no_queue(queues: Sequence[Settings], admin: _Place) -> Finding:
+    places = "; ".join(
+        f"{queue.queue} is in "
+        + (_Place.from_uri(queue.mongo_uri).describe() if queue.mongo_uri else "an unknown one")
+        for queue in queues
+    )
+    return problem(
+        "queues",
+        f"No queue is in the database {admin.describe()}, to which {ADMIN_URI} leads: {places}.",
+        remedy=f"Set {ADMIN_URI} to an administrator of one of these, or choose a queue with "
+        "--queue.",
+    )

@@ -1,0 +1,244 @@
+"""`jobmon check` and `jobmon init` of several queues: catches a queue that is not checked, one that
+is away and hides the others, and a setup in the wrong database."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from pymongo import MongoClient
+
+from jobmon.cli import main
+from jobmon.demo.mongod import Mongod, free_port
+from jobmon.settings import Settings
+from jobmon.setup.check_queues import check_queues
+from jobmon.setup.deployment import Deployment
+
+from ..conftest import NOW
+from ..support.commands import (
+    all_names,
+    database_uri,
+    drop_created_by_init,
+    problems,
+)
+from ..support.watched_queue import Documents
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
+    """A database with two queues, whose own databases go with it."""
+    for name in ("payouts", "mails"):
+        database[name].insert_one({"jobId": name, "status": "queued", "createdAt": NOW})
+    yield database
+    drop_created_by_init(mongo, database)
+
+
+@pytest.fixture
+def environment(mongod: Mongod, shop: Documents, tmp_path: Path) -> dict[str, str]:
+    path = tmp_path / "queues.toml"
+    path.write_text(
+        f"""
+        [payouts]
+        collection = "payouts"
+        [away]
+        uri = "mongodb://u:hidden@127.0.0.1:{free_port()}/app"
+        [mails]
+        uri_variable = "MAILS_URI"
+        collection = "mails"
+        """
+    )
+    uri = database_uri(mongod, shop)
+    return {
+        "JOBMON_MONGO_URI": uri,
+        "MAILS_URI": uri,
+        "JOBMON_QUEUES": str(path),
+        "JOBMON_ROLLUP_DB": f"{shop.name}_rollups",
+        "JOBMON_STATE_DB": f"{shop.name}_state",
+        "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "200",
+        "JOBMON_READER_PASSWORD": "readerpw",
+    }
+
+
+def run(environment: dict[str, str], *command: str) -> Result:
+    return CliRunner().invoke(main, command, env=environment)
+
+
+def init(environment: dict[str, str], *options: str, uri: str | None = None) -> Result:
+    admin = {"JOBMON_ADMIN_MONGO_URI": uri or environment["JOBMON_MONGO_URI"]}
+    return run(environment | admin, "init", *options)
+
+
+def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) -> None:
+    result = run(environment, "check")
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert lines[0].startswith("ok       settings     The settings are valid: 3 queues watched")
+    assert [line for line in lines if line in ("payouts", "away", "mails")] == [
+        "payouts",
+        "away",
+        "mails",
+    ]
+    away = lines[lines.index("away") + 1 : lines.index("mails") - 1]
+    assert away[0].startswith("problem  database     The database at 127.0.0.1:")
+    assert sum("jobmon's own databases, " in line for line in lines) == 1
+    assert lines[-1].startswith("Problems: 3. Warnings: ")
+    assert lines[-1].endswith(". Queues with problems: payouts, away, mails.")
+    assert "hidden" not in result.output
+
+
+def test_check_json_names_the_queue_of_a_finding(environment: dict[str, str]) -> None:
+    findings = json.loads(run(environment, "check", "--json").output)["findings"]
+    assert {finding["queue"] for finding in findings} == {None, "payouts", "away", "mails"}
+    (missing,) = [f for f in findings if f["check"] == "indexes" and f["queue"] == "mails"]
+    assert "--queue mails" in missing["commands"][0]
+    about_own = [f["check"] for f in findings if f["queue"] is None]
+    assert about_own == ["settings", "database", "rights"]
+
+
+def test_check_of_one_queue_leaves_the_others_out(environment: dict[str, str]) -> None:
+    findings = json.loads(run(environment, "check", "--json", "--queue", "mails").output)
+    assert {finding["queue"] for finding in findings["findings"]} == {None, "mails"}
+    unknown = run(environment, "check", "--queue", "mail")
+    assert unknown.exit_code == 1
+    assert "there is no queue mail; these are: payouts, away, mails" in unknown.output
+    alone = run({"JOBMON_MONGO_URI": environment["JOBMON_MONGO_URI"]}, "check", "--queue", "mails")
+    assert alone.exit_code == 2
+
+
+def test_check_of_a_mistake_in_the_file_is_one_finding(environment: dict[str, str]) -> None:
+    Path(environment["JOBMON_QUEUES"]).write_text("[payouts]\nprofile = 'agend'")
+    result = run(environment, "check")
+    assert result.exit_code == 1
+    (problem,) = problems(result)
+    assert "queues.toml, line 2: payouts.profile: " in problem
+
+
+def test_check_while_jobmons_own_database_is_away_still_checks_queues(
+    environment: dict[str, str],
+) -> None:
+    away = {"JOBMON_MONGO_URI": f"mongodb://127.0.0.1:{free_port()}/app"}
+    findings = json.loads(run(environment | away, "check", "--json").output)["findings"]
+    (own,) = [f for f in findings if f["queue"] is None and f["level"] == "problem"]
+    assert own["check"] == "database"
+    of_mails = [f["check"] for f in findings if f["queue"] == "mails"]
+    assert "indexes" in of_mails
+    assert "collector" not in of_mails
+
+
+def test_check_asks_a_deployment_that_is_away_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Catches a check of many queues that takes a timeout for each."""
+    path = tmp_path / "queues.toml"
+    path.write_text("\n".join(f"[q{number}]\ncollection = 'q{number}'" for number in range(100)))
+    uri = f"mongodb://127.0.0.1:{free_port()}/app"
+    settings = Settings(mongo_uri=uri, queues=str(path), server_selection_timeout_ms=50)
+    asked = []
+    inspect = Deployment.inspect
+    monkeypatch.setattr(
+        Deployment,
+        "inspect",
+        lambda queue, *more, **how: asked.append(queue) or inspect(queue, *more, **how),
+    )
+    found = [finding for finding in check_queues(settings) if finding.queue]
+    assert len(found) == 100
+    assert {finding.check for finding in found} == {"database"}
+    assert len(asked) < 50
+
+
+def test_check_finds_one_queue_that_has_two_names(
+    environment: dict[str, str], shop: Documents
+) -> None:
+    uri = environment["MAILS_URI"]
+    other = uri.replace("127.0.0.1", "localhost").replace("replicaSet=rs0", "directConnection=true")
+    Path(environment["JOBMON_QUEUES"]).write_text(
+        f"[a]\nuri = '{uri}'\ncollection = 'mails'\n[b]\nuri = '{other}'\ncollection = 'mails'"
+    )
+    assert "a and b watch the same jobs with the same profile" in run(environment, "check").output
+
+
+def test_init_prepares_all_queues_in_the_administrators_database(
+    environment: dict[str, str], shop: Documents
+) -> None:
+    result = init(environment)
+    assert result.exit_code == 0, result.output
+    assert [
+        line for line in result.output.splitlines() if line in ("payouts", "away", "mails")
+    ] == [
+        "payouts",
+        "mails",
+    ]
+    assert "jobmon_jobId_1" in shop.payouts.index_information()
+    assert "jobmon_jobId_1" in shop.mails.index_information()
+    findings = json.loads(run(environment, "check", "--json").output)["findings"]
+    assert [f["level"] for f in findings if f["check"] == "indexes"] == ["ok", "ok"]
+
+
+def test_init_of_one_queue_leaves_the_others_unchanged(
+    environment: dict[str, str], shop: Documents, mongo: MongoClient[Document]
+) -> None:
+    before = all_names(mongo, shop.name)
+    preview = init(environment, "--queue", "mails", "--reader", "reader", "--dry-run")
+    assert preview.exit_code == 0, preview.output
+    script = init(environment, "--queue", "mails", "--reader", "reader", "--print")
+    assert script.exit_code == 0
+    assert f"the jobs in {shop.name}.mails" in script.output.splitlines()[0]
+    assert all_names(mongo, shop.name) == before
+    made = init(environment, "--queue", "mails", "--reader", "reader")
+    assert made.exit_code == 0, made.output
+    assert "web service: MAILS_URI='mongodb://reader:PASSWORD@" in made.output
+    assert all_names(mongo, shop.name)["indexes"]["payouts"] == before["indexes"]["payouts"]
+    assert init(environment, "--remove").exit_code == 2
+    assert init(environment, "--queue", "mails", "--remove").exit_code == 0
+    after = all_names(mongo, shop.name)
+    assert {name: after[name] for name in ("indexes", "users", "roles")} == {
+        name: before[name] for name in ("indexes", "users", "roles")
+    }
+
+
+def test_init_refuses_a_queue_of_another_database(
+    mongod: Mongod, environment: dict[str, str], shop: Documents, mongo: MongoClient[Document]
+) -> None:
+    """Catches users and indexes in a database that nobody watches."""
+    other = mongod.uri.replace("/?", f"/{shop.name}_other?")
+    before = all_names(mongo, shop.name)
+    one = init(environment, "--queue", "mails", uri=other)
+    assert one.exit_code == 1
+    (problem,) = problems(one)
+    assert f"mails is in the database {shop.name} at 127.0.0.1:" in problem
+    away = init(environment, "--queue", "away")
+    assert "hidden" not in away.output
+    assert len(problems(away)) == 1
+    every = init(environment, uri=other)
+    assert f"No queue is in the database {shop.name}_other at 127.0.0.1:" in every.output
+    assert all_names(mongo, shop.name) == before
+
+
+def test_init_before_the_queues_have_connection_strings(
+    environment: dict[str, str], shop: Documents
+) -> None:
+    """The first users are made before anybody knows their connection strings."""
+    new = {name: value for name, value in environment.items() if name != "MAILS_URI"}
+    note = init(new)
+    assert note.exit_code == 0, note.output
+    assert "mails is left out: MAILS_URI is not set" in note.output
+    assert "jobmon_jobId_1" not in shop.mails.index_information()
+    one = init(new, "--queue", "mails")
+    assert one.exit_code == 0, one.output
+    assert "jobmon_jobId_1" in shop.mails.index_information()
+    uri = new.pop("JOBMON_MONGO_URI")
+    unknown = init(new, "--queue", "mails", uri=uri)
+    assert "JOBMON_MONGO_URI is not set" in unknown.output
+    home = init(new, "--queue", "payouts", uri=uri)
+    assert home.exit_code == 0, home.output
+
+
+@pytest.mark.parametrize("options", [("--jobs", "x"), ("--remove",)])
+def test_init_refuses_options_that_name_no_queue(
+    environment: dict[str, str], options: tuple[str, ...]
+) -> None:
+    assert init(environment, *options).exit_code == 2
