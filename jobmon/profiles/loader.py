@@ -16,7 +16,16 @@ Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 # A profile that extends another one adds entries to these tables, or replaces some.
-_MERGED_TABLES = ("fields", "readings", "constants", "attempts", "log", "events", "names")
+_MERGED_TABLES = (
+    "fields",
+    "readings",
+    "constants",
+    "attempts",
+    "log",
+    "events",
+    "names",
+    "transitions",
+)
 
 
 class ProfileError(ValueError):
@@ -67,13 +76,14 @@ class ProfileFile:
 
     @property
     def identity(self) -> str:
-        """The name of a shipped profile, or a hash of the content.
+        """The name of a shipped profile, or a hash of the content except its transitions.
 
         Statistics are kept for each identity: with another profile they have another meaning.
         """
         if self.name in shipped_profiles():
             return self.name
-        canonical = json.dumps(self.content, sort_keys=True, default=str)
+        read = {name: value for name, value in self.content.items() if name != "transitions"}
+        canonical = json.dumps(read, sort_keys=True, default=str)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def override(

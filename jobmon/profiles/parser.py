@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobmon.domain import AttemptStatus
+from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.profiles.conditions import PER_SECOND, Query, has_now, parse_query
 from jobmon.profiles.schema import ProfileMistakeError
 from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.toml_lines import KeyPath
+from jobmon.profiles.transitions import Transition, parse_transitions
 
 _DATES = ("createdAt", "updatedAt", "nextRunAt", "leaseExpiresAt", "startedAt", "finishedAt")
 # Jobs are found by these fields with an index, so that they need a path.
@@ -86,6 +87,7 @@ class ParsedProfile:
 
     `where`: which documents are jobs. `order`: the path that orders lists if `createdAt` is
     unknown. `is_recurring`: a queued job may have run before. `always`: fields of every document.
+    `transitions`: what each action may do to a job.
     """
 
     fields: Mapping[str, Source]
@@ -95,6 +97,7 @@ class ParsedProfile:
     order: str
     is_recurring: bool
     always: tuple[str, ...]
+    transitions: Mapping[str, Transition]
 
 
 def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
@@ -122,7 +125,15 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
         order=order,
         is_recurring=content.get("recurring", False),
         always=tuple(content.get("always", ())),
+        transitions=parse_transitions(
+            content.get("transitions", {}), context, _list_statuses(status)
+        ),
     )
+
+
+def _list_statuses(status: ParsedStatus) -> set[str]:
+    """The statuses that a job can have, as far as the profile names them."""
+    return {*JobStatus, *status.names.values(), *(rule.status for rule in status.rules)}
 
 
 def _parse_fields(

@@ -33,7 +33,7 @@ def test_the_tutorials_profile_reads_its_documents(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
     documents = [json_util.loads(line) for line in blocks("json")[0].splitlines()]
-    fields, attempts, extension, log = blocks("toml")
+    fields, attempts, extension, log, transitions = blocks("toml")
     path = tmp_path / "shop.toml"
     path.write_text(f"{fields}\n{attempts}")
     with temporary_database(mongo) as database:
@@ -75,7 +75,7 @@ def test_the_tutorials_profile_reads_its_documents(
         shop.close()
     path.write_text(extension)
     assert load_profile(str(path)).content["constants"] == {"max_tries": 3}
-    path.write_text(f"{fields}\n{log}")
+    path.write_text(f"{fields}\n{log}\n{transitions}")
     assert load_profile(str(path)).attempts_collection == "work_log"
 
 

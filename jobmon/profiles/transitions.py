@@ -1,0 +1,104 @@
+"""Parses the `transitions` of a profile: what an action may do to a job's document.
+
+Nothing in jobmon carries them out: the monitor never writes the watched collections.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any
+
+from jobmon.profiles.conditions import Now, Query, parse_query, resolve_constant
+from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.sources import SourceContext
+from jobmon.profiles.toml_lines import KeyPath
+
+# The actions whose request has a value: a time or a priority.
+_WITH_VALUE = ("reschedule", "prioritize")
+
+
+@dataclass(frozen=True)
+class RequestedValue:
+    """The time or priority of the request, stored in the form `reading`."""
+
+    reading: str = "date"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """One update of a document, or its deletion, that an action makes.
+
+    It is allowed if the job has one of `statuses` and its document matches `when`. The values in
+    `changes` may be a `Now` or a `RequestedValue`.
+    """
+
+    statuses: tuple[str, ...]
+    when: Query = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    removals: tuple[str, ...] = ()
+    increments: Mapping[str, float] = field(default_factory=dict)
+    deletes: bool = False
+
+
+def parse_transitions(
+    specs: Mapping[str, Any], context: SourceContext, statuses: Collection[str]
+) -> dict[str, Transition]:
+    """The transition of each action; `statuses` are those that a job can have.
+
+    Raises ProfileMistakeError.
+    """
+    return {
+        action: _parse_transition(action, spec, context, statuses) for action, spec in specs.items()
+    }
+
+
+def _parse_transition(
+    action: str, spec: Mapping[str, Any], context: SourceContext, statuses: Collection[str]
+) -> Transition:
+    at: KeyPath = ("transitions", action)
+    for index, status in enumerate(spec["from"]):
+        if status not in statuses:
+            known = ", ".join(sorted(statuses))
+            raise ProfileMistakeError((*at, "from", index), f"{status!r} is not one of {known}")
+    transition = Transition(
+        statuses=tuple(spec["from"]),
+        when=parse_query(spec.get("when", {}), context.constants, context.readings, (*at, "when")),
+        changes={
+            path: _parse_value(value, path, context, (*at, "set", path))
+            for path, value in spec.get("set", {}).items()
+        },
+        removals=tuple(spec.get("unset", ())),
+        increments=spec.get("inc", {}),
+        deletes=spec.get("delete", False),
+    )
+    _check_changes(action, transition, at)
+    return transition
+
+
+def _parse_value(value: Any, path: str, context: SourceContext, at: KeyPath) -> Any:
+    reading = context.find_reading(path) or "date"
+    match value:
+        case "$now":
+            return Now(reading)
+        case "$value":
+            return RequestedValue(reading)
+        case dict() | list():
+            raise ProfileMistakeError(at, "must be a single value")
+        case _:
+            return resolve_constant(value, context.constants, at)
+
+
+def _check_changes(action: str, transition: Transition, at: KeyPath) -> None:
+    paths = [*transition.changes, *transition.removals, *transition.increments]
+    if transition.deletes == bool(paths):
+        raise ProfileMistakeError(at, "needs either delete or a change: set, unset or inc")
+    for path in paths:
+        if path.startswith("$") or path.partition(".")[0] == "_id":
+            raise ProfileMistakeError(at, f"{path} cannot be changed")
+    for path, other in permutations(paths, 2):
+        if path == other or other.startswith(f"{path}."):
+            raise ProfileMistakeError(at, f"changes {path} twice")
+    has_value = any(isinstance(value, RequestedValue) for value in transition.changes.values())
+    if has_value != (action in _WITH_VALUE):
+        allowed = " and ".join(_WITH_VALUE)
+        raise ProfileMistakeError((*at, "set"), f'"$value" is for {allowed}, which need it')
