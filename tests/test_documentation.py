@@ -35,6 +35,7 @@ from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
 from jobmon.store.connection import Connection
 
 from .conftest import SECRET, Api
+from .support.commands import database_uri
 from .support.processes import end_process, run
 from .support.waiting import eventually
 
@@ -170,7 +171,7 @@ class Shell:
 @pytest.fixture(scope="module")
 def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     database: Database[dict[str, Any]] = mongo["documentation"]
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, rollup_db="documentation_rollups")
     connection = Connection(settings)
     create_indexes(connection)
@@ -188,6 +189,7 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
         "JOBMON_ROLLUP_DB": settings.rollup_db,
         "JOBMON_JWT_SECRET_KEY": SECRET,
         "JOBMON_COLLECTOR": "true",
+        "JOBMON_WORKERS": "1",
         "JOBMON": f"http://127.0.0.1:{port}",
         "ADMIN": token(),
         "OWNER": token("alice", "user"),

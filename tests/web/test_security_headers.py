@@ -3,11 +3,12 @@ script, a redirect to another site, a trusted Host or proxy, and a cookie that o
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import mongomock
 import pytest
-from pymongo.database import Database
+from flask import Flask
 from pymongo.errors import AutoReconnect
 from structlog.testing import capture_logs
 
@@ -18,32 +19,39 @@ from jobmon.settings import Settings
 from jobmon.store.jobs import JobStore
 
 from ..api import test_access as access
-from ..conftest import Api, unconfigured_log
+from ..conftest import SECRET, Api, unconfigured_log
 from ..support.pages import PART
 from .test_auth import CLAIMS, signed, time_from_now
 
+Answered = list[tuple[str, Any]]  # each answer with its request
 TLS = {"base_url": "https://jobs.example"}
 JSON_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-@pytest.fixture
-def service(
-    watched: Database[dict[str, Any]],
-    make_settings: Callable[..., Settings],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., Api]:
-    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
-    watched.jobs.insert_one({"jobId": "adas", "createdBy": "ada"})
+@pytest.fixture(scope="module")
+def service() -> Iterator[Callable[..., Api]]:
+    """The service with given settings, over one job."""
+    uri = "mongodb://127.0.0.1/watched"
+    client: Any = mongomock.MongoClient(uri, tz_aware=True)
+    client.watched.jobs.insert_one({"jobId": "adas", "createdBy": "ada"})
 
     def make(**given: Any) -> Api:
-        return Api(create_app(make_settings(**given), watched.client))
+        return Api(create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, **given), client))
 
-    return make
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
+        yield make
+
+
+@pytest.fixture(scope="module")
+def app(service: Callable[..., Api]) -> Flask:
+    return service().app
 
 
 @pytest.fixture
-def api(service: Callable[..., Api]) -> Api:
-    return service()
+def api(app: Flask) -> Api:
+    """A client without cookies of other tests."""
+    return Api(app)
 
 
 ROUTES = [
@@ -86,8 +94,8 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-def answers(api: Api, **how: Any) -> list[tuple[str, Any]]:
-    """Every kind of answer, each with its request."""
+def answers(api: Api, **how: Any) -> Answered:
+    """Every kind of answer."""
     admin = {"Authorization": f"Bearer {api.token()}"}
     asked = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
     asked += [("HEAD", path, {"headers": admin}) for path in ROUTES]
@@ -102,9 +110,15 @@ def answers(api: Api, **how: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def test_every_answer_has_the_protecting_headers(api: Api) -> None:
+@pytest.fixture(scope="module")
+def answered(app: Flask) -> Answered:
+    """Every kind of answer, requested once."""
+    return answers(Api(app))
+
+
+def test_every_answer_has_the_protecting_headers(answered: Answered) -> None:
     statuses = set()
-    for asked, answer in answers(api):
+    for asked, answer in answered:
         statuses.add(answer.status_code)
         headers = answer.headers
         assert headers["X-Content-Type-Options"] == "nosniff", asked
@@ -141,8 +155,8 @@ def parse_policy(answer: Any) -> dict[str, list[str]]:
     return {part[0]: part[1:] for part in parts}
 
 
-def test_no_policy_allows_foreign_script_or_frames(api: Api) -> None:
-    for asked, answer in answers(api):
+def test_no_policy_allows_foreign_script_or_frames(answered: Answered) -> None:
+    for asked, answer in answered:
         policy = parse_policy(answer)
         assert policy["default-src"] == ["'none'"], asked
         assert policy["base-uri"] == ["'none'"], asked
@@ -157,8 +171,8 @@ def test_no_policy_allows_foreign_script_or_frames(api: Api) -> None:
             assert answer.headers["Content-Security-Policy"] == JSON_POLICY, asked
 
 
-def test_pages_have_nothing_inline(api: Api) -> None:
-    pages = [answer for _, answer in answers(api) if answer.mimetype == "text/html"]
+def test_pages_have_nothing_inline(answered: Answered) -> None:
+    pages = [answer for _, answer in answered if answer.mimetype == "text/html"]
     assert len(pages) > 20
     for answer in pages:
         assert not re.search(r"<script(?![^>]*\bsrc=)", answer.text)
@@ -171,8 +185,8 @@ def test_strict_transport_security_is_sent_over_tls_only(api: Api) -> None:
         assert values == ["max-age=31536000; includeSubDomains"], asked
 
 
-def test_answers_about_jobs_are_not_stored(api: Api) -> None:
-    for asked, answer in answers(api):
+def test_answers_about_jobs_are_not_stored(answered: Answered) -> None:
+    for asked, answer in answered:
         caching = answer.headers["Cache-Control"]
         if "/dashboard/static/" in asked and asked.endswith("/jobmon.css"):
             assert caching in ("no-cache", "public, max-age=31536000, immutable"), asked
@@ -180,8 +194,8 @@ def test_answers_about_jobs_are_not_stored(api: Api) -> None:
             assert caching == "no-store", asked
 
 
-def test_texts_have_a_charset(api: Api) -> None:
-    for asked, answer in answers(api):
+def test_texts_have_a_charset(answered: Answered) -> None:
+    for asked, answer in answered:
         if answer.data and answer.mimetype.startswith("text/"):
             assert "charset=utf-8" in answer.content_type.lower(), asked
 
