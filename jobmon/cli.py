@@ -14,7 +14,7 @@ from jobmon.app import create_app
 from jobmon.demo.stack import StackError, run_stack
 from jobmon.demo.workload import run_workload
 from jobmon.rollup.collecting import collecting
-from jobmon.rollup.health import check_collector
+from jobmon.rollup.health import are_good, check_collectors
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.setup.commands import check_command, init_command
 from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
@@ -93,21 +93,24 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     "--check",
     "checks",
     is_flag=True,
-    help="Only check: exit with 0 if a collector keeps this queue's statistics, otherwise with 1.",
+    help="Only check: exit with 1 if a queue has no up-to-date statistics and a restart may help.",
 )
 def collector(*, checks: bool) -> None:
     """Keep the statistics up to date, in a process of its own.
 
-    You may start several: one works, and another takes over when it ends. It writes only to the
-    database JOBMON_ROLLUP_DB, as the user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI.
+    You may start several: one works for a queue, and another takes over when it ends; of several
+    queues each takes a part. It writes only to the database JOBMON_ROLLUP_DB, as the user in
+    JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI.
     It needs no key for tokens, and exits with 1 after an unexpected failure.
     """
     settings = _read_settings(require_keys=False)
     if checks:
         logs.configure("ERROR")
-        health = check_collector(settings)
-        click.echo(health.message)
-        sys.exit(0 if health.is_good else 1)
+        found = check_collectors(settings)
+        for health in sorted(found, key=lambda health: health.is_good):
+            name = f"{health.queue}: " if len(found) > 1 else ""
+            click.echo(f"{name}{health.message}")
+        sys.exit(0 if are_good(found) else 1)
     hold_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings))
     with collecting(settings, _end_with_failure):

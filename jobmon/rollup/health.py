@@ -1,52 +1,95 @@
-"""Checks whether a collector keeps the stats of a queue fresh: `jobmon collector --check`."""
+"""Checks whether collectors keep the stats of the queues fresh: `jobmon collector --check`."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
 
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.rollup.reader import RollupReader
-from jobmon.settings import Settings
+from jobmon.settings import Settings, load_queues
+from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
+from jobmon.store.failures import describe_error
 
 # Higher than `MAX_STATS_AGE_MS`: a restart does not help a collector that is only slow.
 MAX_STATS_AGE_S = 30.0
 MAX_HISTORY_AGE_S = 120.0
+_AT_ONCE = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CollectorHealth:
-    """`message` is one line for people."""
+    """Whether the collector works for a queue; `message` is one line for people.
 
+    If not, `helps_restart` is whether a restart of the collector may help: not if the queue's
+    database is away, or its indexes are missing.
+    """
+
+    queue: str
     is_good: bool
     message: str
+    helps_restart: bool = True
 
 
-def check_collector(settings: Settings) -> CollectorHealth:
-    """Check the age of the stats and of the history, whichever collector writes them.
+def are_good(queues: Sequence[CollectorHealth]) -> bool:
+    """Whether a collector needs no restart: at least one queue is good, the others wait.
 
-    Takes at most the server-selection timeout and the time limit of four queries.
+    A restart would interrupt the good ones.
     """
-    watched, own = Connection(settings), connect_as_writer(settings)
+    return any(each.is_good for each in queues) and not any(
+        each.helps_restart for each in queues if not each.is_good
+    )
+
+
+def check_collectors(settings: Settings) -> list[CollectorHealth]:
+    """Check the age of the stats and of the history of each queue, whichever collector writes them.
+
+    For up to 32 deployments it takes at most the server-selection timeout and the time limit of
+    five queries.
+    """
+    queues, own = load_queues(settings), connect_as_writer(settings)
+    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
+
+    def check(queue: Settings) -> CollectorHealth:
+        watched = Connection(queue, clients[queue.mongo_uri])
+        try:
+            watched.jobs.estimated_count()  # needs the right to read them
+            watched.queue_key  # noqa: B018 - it is read once, and kept
+        except PyMongoError as error:
+            message = f"its database is away or refuses: {describe_error(error)}"
+            return CollectorHealth(
+                queue=queue.queue, is_good=False, message=message, helps_restart=False
+            )
+        try:
+            return _check(queue.queue, RollupReader(watched, own))
+        except PyMongoError as error:
+            message = f"jobmon's own database: {type(error).__name__}"
+            return CollectorHealth(queue=queue.queue, is_good=False, message=message)
+
     try:
-        return _check(RollupReader(watched, own))
-    except PyMongoError as error:
-        return CollectorHealth(False, f"jobmon's own database: {type(error).__name__}")
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(check, queues))
     finally:
-        watched.close()
         own.close()
+        for client in clients.values():
+            client.close()
 
 
-def _check(reader: RollupReader) -> CollectorHealth:
+def _check(queue: str, reader: RollupReader) -> CollectorHealth:
     leader, stats_s = reader.leader(), reader.stats_age_s()
     history_s, build = reader.history_age_s(), reader.first_build()
     if not reader.is_readable:
-        return CollectorHealth(False, "the user may not read jobmon's own database")
+        message = "the user may not read jobmon's own database"
+        return CollectorHealth(queue=queue, is_good=False, message=message)
     if leader is None:
-        return CollectorHealth(False, "no collector works for this queue")
+        message = "no collector works for this queue"
+        return CollectorHealth(queue=queue, is_good=False, message=message)
     if build is not None:
         counted, estimated = build["counted"], build["estimated"]
-        return CollectorHealth(True, f"first count: {counted:,} of about {estimated:,} jobs")
+        message = f"first count: {counted:,} of about {estimated:,} jobs"
+        return CollectorHealth(queue=queue, is_good=True, message=message)
     ages = {"stats": (stats_s, MAX_STATS_AGE_S), "history": (history_s, MAX_HISTORY_AGE_S)}
     parts = [
         f"{name}: {'none' if age_s is None else f'{age_s:.1f} s old'}"
@@ -56,4 +99,10 @@ def _check(reader: RollupReader) -> CollectorHealth:
     message = f"{', '.join(parts)}, collector {leader}"
     if history_s is None:
         message += "; create the history's indexes with `jobmon init`"
-    return CollectorHealth(is_good, message)
+    are_stats_good = stats_s is not None and stats_s <= MAX_STATS_AGE_S
+    return CollectorHealth(
+        queue=queue,
+        is_good=is_good,
+        message=message,
+        helps_restart=not (are_stats_good and history_s is None),
+    )

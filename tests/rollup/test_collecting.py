@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -16,9 +16,11 @@ from jobmon.rollup import collector as collector_module
 from jobmon.rollup.collecting import collecting
 from jobmon.rollup.collector import Collector
 from jobmon.rollup.documents import LEADER, STATS
+from jobmon.rollup.health import CollectorHealth, are_good, check_collectors
 from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.share import Share
 from jobmon.settings import Settings, load_queues
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from jobmon.store.stats import QueueHealth
 
@@ -80,6 +82,48 @@ def counted_types(rollups: Documents) -> set[str]:
 def test_each_queue_is_counted_although_one_is_away(settings: Settings, rollups: Documents) -> None:
     with collecting(settings):
         eventually(lambda: counted_types(rollups) == set(NAMES))
+
+
+def test_the_check_ignores_a_queue_that_is_away_and_fails_for_one_that_nobody_counts(
+    settings: Settings, rollups: Documents
+) -> None:
+    """Catches a container that is restarted for ever because one of its queues is away."""
+    with closing(Connection(load_queues(settings)[1])) as connection:
+        create_indexes(connection)
+    assert not are_good(check_collectors(settings))
+    with collecting(settings):
+        eventually(lambda: are_good(check_collectors(settings)))
+        away, *others = check_collectors(settings)
+        assert (away.queue, away.is_good, away.helps_restart) == ("away", False, False)
+        assert "its database is away" in away.message
+        # Without indexes there is no history: a restart does not help.
+        good, *waiting = others
+        assert good.is_good
+        assert {(each.is_good, each.helps_restart) for each in waiting} == {(False, False)}
+        assert all("create the history's indexes" in each.message for each in waiting)
+    found = check_collectors(settings)
+    assert {each.message for each in found[1:]} == {"no collector works for this queue"}
+    assert not are_good(found)
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (["good", "good"], True),
+        (["good", "away"], True),
+        (["good", "bad"], False),
+        (["good", "away", "bad"], False),
+        (["away", "away"], False),
+    ],
+)
+def test_a_restart_is_due_only_where_it_may_help(states: list[str], expected: bool) -> None:
+    found = [
+        CollectorHealth(
+            queue="q", is_good=state == "good", message="", helps_restart=state != "away"
+        )
+        for state in states
+    ]
+    assert are_good(found) is expected
 
 
 def test_histories_of_one_deployment_do_not_wait_for_another(settings: Settings) -> None:
