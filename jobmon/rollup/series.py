@@ -29,6 +29,7 @@ from jobmon.rollup.buckets import (
 from jobmon.rollup.gaps import Gap, GapReason, clip_gaps
 from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.step_cache import StepCache
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
@@ -38,8 +39,8 @@ MAX_STEPS = 1_500
 # The cost of counting a window live grows with its activity.
 MAX_LIVE_WINDOW = timedelta(hours=6)
 LIVE_TTL_S = 2.0  # for which callers share a live count
-# In each process; an answer takes about 20 KiB, a step about 500 bytes.
-MAX_CACHED_ANSWERS = 50
+# Of all queues of a process; an answer takes about 20 KiB, a step about 500 bytes.
+MAX_CACHED_ANSWERS = 200
 MAX_CACHED_STEPS = 20_000
 
 Types = tuple[str, ...]
@@ -234,6 +235,15 @@ class History(Generic[K]):
     gaps: tuple[Gap, ...] = ()
 
 
+class SeriesCache:
+    """What a process keeps of its queues' histories; each reader's own key is itself."""
+
+    def __init__(self) -> None:
+        self.by_step: SingleFlightCache[History[datetime]] = SingleFlightCache(MAX_CACHED_ANSWERS)
+        self.by_type: SingleFlightCache[History[str]] = SingleFlightCache(MAX_CACHED_ANSWERS)
+        self.settled = StepCache[Activity](MAX_CACHED_STEPS)
+
+
 class SeriesReader:
     """Reads the history; its methods raise PyMongoError.
 
@@ -242,16 +252,15 @@ class SeriesReader:
 
     An answer is computed once for each count of the collector and shared by all viewers. Steps that
     never change any more are cached without their histograms. So any number of viewers costs one
-    small read a second and window.
+    small read a second and window. Readers of several queues may share a `cache`.
     """
 
-    def __init__(self, connection: Connection, rollup: RollupReader) -> None:
+    def __init__(
+        self, connection: Connection, rollup: RollupReader, cache: SeriesCache | None = None
+    ) -> None:
         self._connection = connection
         self.rollup = rollup
-        self._by_step: SingleFlightCache[History[datetime]] = SingleFlightCache(MAX_CACHED_ANSWERS)
-        self._by_type: SingleFlightCache[History[str]] = SingleFlightCache(MAX_CACHED_ANSWERS)
-        self._settled: dict[tuple[Types, timedelta, datetime], Activity] = {}
-        self._lock = threading.Lock()
+        self._cache = cache or SeriesCache()
         self._live = threading.Lock()
 
     def window(self, start: datetime, end: datetime, step: timedelta | None) -> Window:
@@ -280,7 +289,7 @@ class SeriesReader:
             return History(now, "live", steps, gaps=self._find_gaps(window, now, is_live=True))
 
         counted_at, max_age_s = _validity(progress)
-        return self._by_step.get((window, types, counted_at), compute, max_age_s)
+        return self._cache.by_step.get((self, window, types, counted_at), compute, max_age_s)
 
     def history_by_type(self, window: Window) -> History[str]:
         """The activity of each type in the whole window; sources as in `history_by_step`.
@@ -307,7 +316,7 @@ class SeriesReader:
             return History(as_of, source, activity, is_complete, gaps=gaps)
 
         counted_at, max_age_s = _validity(progress)
-        return self._by_type.get((window, counted_at), compute, max_age_s)
+        return self._cache.by_type.get((self, window, counted_at), compute, max_age_s)
 
     def samples(self, window: Window) -> dict[datetime, QueueSample]:
         """The newest sample of each step, by the step's start, where a collector took one."""
@@ -331,14 +340,14 @@ class SeriesReader:
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress
     ) -> dict[datetime, Activity]:
-        with self._lock:
-            if progress.settled is None:  # the rollup was dropped, maybe
-                self._settled.clear()
-            cached = {at: self._settled.get((types, window.step, at)) for at in window.steps()}
+        if progress.settled is None:  # the rollup was dropped, maybe
+            self._cache.settled.clear(self)
+        keys = {at: (types, window.step, at) for at in window.steps()}
+        cached = self._cache.settled.find(self, keys.values())
         parts = {
             (window.span, part): at
-            for at, activity in cached.items()
-            if activity is None
+            for at, key in keys.items()
+            if key not in cached
             for part in Window(start=at, end=at + window.step, step=window.span).steps()
         }
         tallies: dict[datetime, list[Tallies]] = {}
@@ -347,15 +356,12 @@ class SeriesReader:
                 raise TooManyTypesError
             tallies.setdefault(parts[bucket], []).append(counts)
         steps = {
-            at: activity or _sum(merge(tallies.get(at, [])), types)
-            for at, activity in cached.items()
+            at: cached.get(key) or _sum(merge(tallies.get(at, [])), types)
+            for at, key in keys.items()
         }
-        with self._lock:
-            for at, activity in steps.items():
-                if progress.settled is not None and at + window.step <= progress.settled:
-                    self._settled[types, window.step, at] = activity
-            while len(self._settled) > MAX_CACHED_STEPS:
-                del self._settled[next(iter(self._settled))]
+        if (settled := progress.settled) is not None:
+            new = {keys[at]: steps[at] for at in parts.values() if at + window.step <= settled}
+            self._cache.settled.add(self, new)
         return steps
 
     def _count_live(self, window: Window) -> tuple[datetime, dict[datetime, Tallies]]:

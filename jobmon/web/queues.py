@@ -22,7 +22,7 @@ from structlog.contextvars import bind_contextvars
 
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.series import SeriesReader
+from jobmon.rollup.series import SeriesCache, SeriesReader
 from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.store.client import DatabaseClient
@@ -66,7 +66,12 @@ class WatchedQueue:
 
     @classmethod
     def open(
-        cls, settings: Settings, connection: Connection, home: Connection, redactor: Redactor
+        cls,
+        settings: Settings,
+        connection: Connection,
+        home: Connection,
+        redactor: Redactor,
+        series_cache: SeriesCache,
     ) -> "WatchedQueue":
         """The queue that `connection` watches; `home` has jobmon's own databases."""
         rollup = RollupReader(connection, home)
@@ -76,7 +81,7 @@ class WatchedQueue:
             probe=DatabaseProbe(connection, settings.server_selection_timeout_ms),
             rollup=rollup,
             stats=StatsReader(connection, rollup),
-            series=SeriesReader(connection, rollup),
+            series=SeriesReader(connection, rollup, series_cache),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
             known_fields=KnownFields(connection, rollup.counts_changes),
@@ -100,6 +105,7 @@ class WatchedQueues:
         self._redactor = redactor
         self._lock = threading.Lock()
         self._opened: dict[str, WatchedQueue] = {}
+        self._series_cache = SeriesCache()
         uris = {settings.mongo_uri, *(queue.mongo_uri for queue in queues)}
         self._clients = {
             uri: DatabaseClient(replace(settings, mongo_uri=uri), client) for uri in uris
@@ -143,7 +149,7 @@ class WatchedQueues:
                 if settings is not self.home.settings:
                     connection = Connection(settings, self._clients[settings.mongo_uri])
                 self._opened[name] = WatchedQueue.open(
-                    settings, connection, self.home, self._redactor
+                    settings, connection, self.home, self._redactor, self._series_cache
                 )
             return self._opened[name]
 

@@ -13,7 +13,8 @@ from jobmon.rollup import series as series_module
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, floor, fold_rare_types
 from jobmon.rollup.gaps import EventHistory
 from jobmon.rollup.reader import HistoryProgress, RollupReader
-from jobmon.rollup.series import SeriesReader, TooManyTypesError, Window
+from jobmon.rollup.series import SeriesCache, SeriesReader, TooManyTypesError, Window
+from jobmon.rollup.step_cache import StepCache
 from jobmon.store.labels import OTHER
 
 from .. import conftest
@@ -145,6 +146,24 @@ def test_only_settled_steps_are_not_read_again() -> None:
     assert len(settled) == 45
     assert {activity[at].enqueued for at in settled} == {2}
     assert {activity[at].enqueued for at in activity if at not in settled} == {10}
+
+
+def test_queues_share_one_limit_of_kept_steps() -> None:
+    """Catches a process that keeps a full cache for each of a hundred queues."""
+    rollup, cache = Rollup(), SeriesCache()
+    cache.settled = StepCache(50)
+    window = Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    first, second = (SeriesReader(Any, rollup, cache) for _ in range(2))
+    first.history_by_step(window, ())
+    rollup.enqueued = 5
+    activity = second.history_by_step(window, ()).activity
+    assert {step.enqueued for step in activity.values()} == {10}
+    assert len(cache.settled._values) == 50
+    # The second one's 45 are kept, and five of the first.
+    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, settled=rollup.now.settled)
+    second.history_by_step(window, ())
+    first.history_by_step(window, ())
+    assert rollup.read == [61, 61, 16, 56]
 
 
 def test_a_folded_type_has_no_series_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
