@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from flask import Response
 
 from jobmon.api import examples
-from jobmon.api.answers import JobList, JobStats, TimeSeries, TypeList
+from jobmon.api.answers import JobList
+from jobmon.api.evidence import read_forecast, read_type_forecasts
+from jobmon.api.figures import JobStats, TimeSeries, TypeList
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import (
@@ -71,8 +73,12 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
 
         `asOf` is the time that they describe, `source` how they were obtained.
         """
-        current = current_queue().stats.stats()
-        return stats_response.respond(current, lambda: _format_stats(current))
+        queue = current_queue()
+        current = queue.stats.stats()
+        return stats_response.respond(
+            current,
+            lambda: _format_stats(current) | {"forecast": read_forecast(queue, current)},
+        )
 
     @routes.get("/timeseries")
     @routes.doc(operationId="getTimeseries")
@@ -122,7 +128,9 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
         window = _resolve_window(queue.series, query)
         with _explain_history_errors():
             history = queue.series.history_by_type(window)
-        counts = queue.stats.stats().type_counts_for(history.activity)
+        current = queue.stats.stats()
+        forecasts = read_type_forecasts(queue, current)
+        counts = current.type_counts_for(history.activity)
         if counts is None:
             counts = dict.fromkeys(history.activity)
         minutes = (min(window.end, history.as_of) - window.start) / MINUTE
@@ -134,6 +142,7 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
             data.append(
                 {
                     "type": job_type,
+                    "forecast": forecasts.get(job_type),
                     "statusCounts": counts[job_type],
                     "finishedPerMinute": None if "finishedAt" in unknown else rate,
                     **_format_activity(activity, unknown),

@@ -1,24 +1,43 @@
 """Reads the evidence that the checks of a queue need."""
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
+
+from pymongo.errors import PyMongoError
 
 from jobmon.diagnosis.evidence import (
     STALLED_AFTER,
+    START_A_COLLECTOR,
     STILL_COUNTING,
     Evidence,
     Missing,
     died_since,
 )
-from jobmon.rollup.buckets import DAY, HOUR, MINUTE
-from jobmon.rollup.series import History, NoCollectorError
+from jobmon.diagnosis.forecast import (
+    BLOCK,
+    BLOCKS,
+    Forecast,
+    Outlook,
+    forecast_queue,
+    forecast_types,
+)
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, floor
+from jobmon.rollup.series import History, NoCollectorError, Window
+from jobmon.store.failures import describe_error
 from jobmon.store.filter import UnknownFieldError
+from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
+log = logging.getLogger(__name__)
 K = TypeVar("K")
+T = TypeVar("T")
+
+NOT_READ = Forecast(outlook=Outlook.UNKNOWN, reason="the history could not be read")
 
 
 def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
@@ -27,13 +46,11 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
     hour = series.window(now - HOUR, now, MINUTE)
     ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)
-    evidence = Evidence(
-        stats=queue.stats.stats(),
-        hour_start=hour.start,
+    evidence = replace(
+        gather_forecast_evidence(queue, queue.stats.stats(), now),
         samples=series.samples(hour),
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
-        unknown=queue.known_fields.unknown,
     )
     if "finishedAt" in evidence.unknown:
         return evidence
@@ -50,6 +67,54 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
         day=read_history(lambda: series.history_by_step(day, ()), evidence, partly=True),
         new_dead=new_dead,
     )
+
+
+def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
+    """Read only what a forecast needs; nothing is counted live for it. Raises PyMongoError."""
+    series = queue.series
+    # The newest whole minutes: the present one is still being counted.
+    start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK
+    evidence = Evidence(
+        stats=stats,
+        hour_start=floor(now - HOUR, MINUTE),
+        blocks_start=start,
+        samples={},
+        unknown=queue.known_fields.unknown,
+    )
+    if stats.source != "rollup" or series.rollup.progress() is None:
+        reason = "no collector keeps the statistics up to date"
+        return replace(evidence, blocks=Missing(reason=reason, remedy=START_A_COLLECTOR))
+    windows = [
+        Window(start=start + n * BLOCK, end=start + (n + 1) * BLOCK, step=MINUTE)
+        for n in range(BLOCKS)
+    ]
+    blocks = [read_history(partial(series.history_by_type, window), evidence) for window in windows]
+    missing = next((block for block in blocks if isinstance(block, Missing)), None)
+    return replace(
+        evidence,
+        samples=series.samples(Window(start=start, end=start + MINUTE, step=MINUTE)),
+        blocks=missing or tuple(block for block in blocks if isinstance(block, History)),
+    )
+
+
+def read_forecast(queue: WatchedQueue, stats: QueueStats) -> Forecast:
+    """The forecast of a queue with these stats; unknown where the history cannot be read."""
+    return _forecast(queue, stats, forecast_queue, NOT_READ)
+
+
+def read_type_forecasts(queue: WatchedQueue, stats: QueueStats) -> dict[str, Forecast]:
+    """The forecast of each type that has waiting jobs; none where the history cannot be read."""
+    return _forecast(queue, stats, forecast_types, {})
+
+
+def _forecast(
+    queue: WatchedQueue, stats: QueueStats, make: Callable[[Evidence], T], default: T
+) -> T:
+    try:
+        return make(gather_forecast_evidence(queue, stats, datetime.now(UTC)))
+    except PyMongoError as error:
+        log.error("no forecast of the queue %s: %s", queue.name, describe_error(error))
+        return default
 
 
 def read_history(

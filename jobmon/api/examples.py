@@ -76,6 +76,17 @@ JOB_DETAIL = {
     "reasons": {},
 }
 
+_FORECAST = {
+    "outlook": "clears",
+    "text": "clears in about 12 min",
+    "reason": None,
+    "dueJobs": 14,
+    "arrivalsPerMinute": 2.1,
+    "completionsPerMinute": 3.267,
+    "clearsInMs": 720_000,
+    "from": "2026-11-24T00:41:00.000Z",
+    "to": "2026-11-24T01:11:00.000Z",
+}
 JOB_STATS = {
     "totalJobs": 35,
     "statusCounts": {
@@ -98,6 +109,7 @@ JOB_STATS = {
     "scheduledJobs": 2,
     "estimatedTotalJobs": 35,
     "reasons": {},
+    "forecast": _FORECAST,
     "asOf": "2026-11-24T01:12:10.004Z",
     "source": "rollup",
 }
@@ -113,6 +125,7 @@ QUEUE_LIST = {
             "reasons": [],
             "statusCounts": JOB_STATS["statusCounts"],
             "oldestQueuedJobAgeMs": 93_412,
+            "forecast": _FORECAST,
             "finishedPerMinute": 0.5,
             "failureRate": 0.1667,
             "asOf": JOB_STATS["asOf"],
@@ -154,6 +167,7 @@ _STEP = {
 SERIES = {"meta": _WINDOW, "data": [_STEP]}
 _TYPE_STATS = {
     "type": "payout.execute",
+    "forecast": _FORECAST,
     **_ACTIVITY,
     "statusCounts": JOB_STATS["typeCounts"]["payout.execute"],  # type: ignore[index]
     "finishedPerMinute": 1.69,

@@ -10,8 +10,8 @@ from typing import Any, Self
 from pymongo.errors import PyMongoError
 
 from jobmon.api import examples
-from jobmon.api.answers import QueueList
 from jobmon.api.evidence import gather_evidence
+from jobmon.api.figures import QueueList
 from jobmon.api.openapi import Access, Routes
 from jobmon.diagnosis.attention import (
     UNKNOWN,
@@ -22,6 +22,7 @@ from jobmon.diagnosis.attention import (
     summary_level,
 )
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.forecast import Forecast, forecast_queue
 from jobmon.domain import failure_rate
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.series import History
@@ -55,6 +56,7 @@ class QueueSummary:
     oldest_queued_ms: int | None = None
     finished_per_minute: float | None = None
     failure_rate: float | None = None
+    forecast: Forecast | None = None
     as_of: datetime | None = None
     source: str | None = None
 
@@ -76,6 +78,7 @@ class QueueSummary:
             oldest_queued_ms=stats.oldest_queued_age_ms(),
             finished_per_minute=None if finished is None else round(finished / (HOUR / MINUTE), 3),
             failure_rate=failure_rate(failed, finished) if finished else None,
+            forecast=forecast_queue(evidence),
             as_of=stats.as_of,
             source=stats.source,
         )
@@ -192,6 +195,7 @@ def _format_queue(queue: Settings, summary: QueueSummary | None) -> dict[str, An
         "reasons": shown.reasons,
         "statusCounts": shown.status_counts,
         "oldestQueuedJobAgeMs": shown.oldest_queued_ms,
+        "forecast": shown.forecast,
         "finishedPerMinute": shown.finished_per_minute,
         "failureRate": None if shown.failure_rate is None else round(shown.failure_rate, 4),
         "asOf": shown.as_of,

@@ -8,6 +8,7 @@ from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
 from jobmon.diagnosis.evidence import NO_END_TIMES, Missing
+from jobmon.diagnosis.forecast import Outlook, forecast_queue
 from jobmon.domain import JobStatus, failure_rate
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE, QueueSample
@@ -57,6 +58,9 @@ def _queued_tile(facts: Facts) -> Tile:
     if health.eligible is None and health.scheduled is None:
         is_unknown = "nextRunAt" in facts.evidence.unknown or "scheduled" in health.unknown
         note = "due times unknown" if is_unknown else "due jobs not counted: too many"
+    forecast = forecast_queue(facts.evidence)
+    if forecast.outlook in (Outlook.CLEARS, Outlook.GROWS):
+        note = f"{grouped(health.eligible)} due: {forecast.text}"
     return _status_tile(facts, "Queued", JobStatus.QUEUED, note)
 
 

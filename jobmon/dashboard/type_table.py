@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
+from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import JobStatus
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter
@@ -19,7 +20,7 @@ class TypeRow:
     """A type: the number of its jobs by status (None if unknown), and its attempts in the range.
 
     `link` is the query of the list of its jobs; empty if the name is too long for a filter.
-    `wait_p95` and `run_p95` are in ms.
+    `wait_p95` and `run_p95` are in ms. `forecast` is empty without waiting jobs.
     """
 
     name: str
@@ -29,6 +30,7 @@ class TypeRow:
     failure_rate: float | None
     wait_p95: int | None
     run_p95: int | None
+    forecast: str
 
     @property
     def is_failing(self) -> bool:
@@ -42,11 +44,16 @@ def type_rows(facts: Facts) -> list[TypeRow]:
     now = facts.evidence.stats.type_counts_for(by_type)
     if now is None:
         now = dict.fromkeys(by_type)
-    none = Activity.from_tallies([])
-    return [_make_row(kind, counts, by_type.get(kind, none)) for kind, counts in now.items()]
+    none, forecasts = Activity.from_tallies([]), forecast_types(facts.evidence)
+    return [
+        _make_row(kind, counts, by_type.get(kind, none), forecasts.get(kind))
+        for kind, counts in now.items()
+    ]
 
 
-def _make_row(kind: str, counts: Mapping[str, int] | None, activity: Activity) -> TypeRow:
+def _make_row(
+    kind: str, counts: Mapping[str, int] | None, activity: Activity, forecast: Forecast | None
+) -> TypeRow:
     return TypeRow(
         name=kind,
         link=query(type=kind) if is_filter(kind) else "",
@@ -55,6 +62,7 @@ def _make_row(kind: str, counts: Mapping[str, int] | None, activity: Activity) -
         failure_rate=activity.failure_rate,
         wait_p95=activity.wait.p95,
         run_p95=activity.run.p95,
+        forecast=forecast.text if forecast is not None else "",
     )
 
 

@@ -46,7 +46,8 @@ class Evidence:
     """The stats of a queue, and its history up to now.
 
     `hour` and `ten_minutes` are by type, `minutes` is the last hour by the minute, `day` the last
-    24 hours by ten minutes; `samples` are of the last hour. `new_dead` counts the dead jobs that
+    24 hours by ten minutes, `blocks` is by type in each of three times ten minutes from
+    `blocks_start`; `samples` are of the last hour. `new_dead` counts the dead jobs that
     died since `hour_start`. `leader` is the collector that works now, `first_build` the progress of
     its first count. `unknown` are the fields of a job that no document has.
     """
@@ -57,6 +58,8 @@ class Evidence:
     ten_minutes: History[str] | Missing = NO_END_TIMES
     minutes: History[datetime] | Missing = NO_END_TIMES
     day: History[datetime] | Missing = NO_END_TIMES
+    blocks: tuple[History[str], ...] | Missing = NO_END_TIMES
+    blocks_start: datetime
     samples: Mapping[datetime, QueueSample]
     first_build: Mapping[str, int] | None = None
     leader: str | None = None

@@ -137,6 +137,9 @@ def test_totals_beyond_the_count_limit_come_from_the_statistics(
 def test_stats_of_an_empty_queue(api: Api) -> None:
     stats = api.get_as_admin(STATS).json
     as_of = datetime.fromisoformat(stats.pop("asOf"))
+    forecast = stats.pop("forecast")
+    assert forecast["outlook"] == "unknown"
+    assert forecast["reason"] == "no collector keeps the statistics up to date"
     assert timedelta(0) <= datetime.now(UTC) - as_of < timedelta(minutes=1)
     assert stats == {
         "totalJobs": 0,

@@ -88,6 +88,7 @@ def facts(
     evidence = Evidence(
         stats=queue_stats((counts or {}) if known else None, source, **conditions),
         hour_start=START,
+        blocks_start=START,
         hour=hour,
         ten_minutes=history_by_type(activity, first=50) if has_past else missing,
         minutes=steps,
@@ -259,6 +260,7 @@ def row(name: str, **more: Any) -> TypeRow:
         "failure_rate": None,
         "wait_p95": None,
         "run_p95": None,
+        "forecast": "",
     }
     return TypeRow(name=name, **usual | more)
 

@@ -89,6 +89,7 @@ def evidence(
             health=QueueHealth(**usual | health),
         ),
         hour_start=START,
+        blocks_start=START,
         hour=history_by_type(steps, 0),
         ten_minutes=history_by_type(steps, 50),
         minutes=history_by_minute(steps),

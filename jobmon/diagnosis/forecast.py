@@ -1,0 +1,206 @@
+"""Forecasts whether the backlog clears at the present rates, and when.
+
+Pure functions of an `Evidence`. Without enough data, or with rates that vary, nothing is claimed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from math import sqrt
+from typing import NamedTuple
+
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.domain import JobStatus
+from jobmon.humanize import per_minute
+from jobmon.rollup.buckets import DAY, MINUTE
+from jobmon.rollup.series import Activity
+from jobmon.store.labels import OTHER
+
+# The rates are those of the last half hour, in three blocks that must agree.
+BLOCK, BLOCKS = 10 * MINUTE, 3
+# A block may differ from the mean by half, or by three standard deviations of a random count.
+MAX_SWING, MAX_DEVIATIONS = 0.5, 3
+MIN_JOBS = 20  # that came or ended in the half hour; fewer give no rate
+# A difference within two standard deviations is none; nothing is forecast for longer than a day.
+NOISE, LONGEST = 2, DAY
+# The share of waiting jobs that may be scheduled for later, where due jobs of a type are unknown.
+MAX_SCHEDULED = 0.1
+
+_WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
+
+
+class Outlook(StrEnum):
+    """What becomes of the backlog at the present rates."""
+
+    EMPTY = "empty"  # no job is due
+    CLEARS = "clears"
+    STEADY = "steady"
+    GROWS = "grows"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """The backlog of due jobs, and what becomes of it.
+
+    `arrivals` and `completions` are a minute, from `start` to `end` (UTC); `reason` explains why
+    the outlook is unknown.
+    """
+
+    outlook: Outlook
+    reason: str = ""
+    backlog: int | None = None
+    arrivals: float | None = None
+    completions: float | None = None
+    clears_in: timedelta | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def text(self) -> str:
+        """A sentence without a full stop."""
+        match self.outlook:
+            case Outlook.EMPTY:
+                return "no job is due"
+            case Outlook.CLEARS if self.clears_in is not None:
+                return f"clears in about {_round(self.clears_in)}"
+            case Outlook.STEADY:
+                return "neither clears nor grows within a day at this rate"
+            case Outlook.GROWS:
+                net = (self.arrivals or 0) - (self.completions or 0)
+                return f"grows by {per_minute(net)} and does not clear at this rate"
+        return f"no forecast: {self.reason}"
+
+
+class Flow(NamedTuple):
+    """Jobs that came and jobs that ended for good, in one block."""
+
+    arrived: int
+    completed: int
+
+
+def forecast_queue(evidence: Evidence) -> Forecast:
+    """The forecast of a whole queue."""
+    blocks, due = evidence.blocks, evidence.stats.health.eligible
+    if isinstance(blocks, Missing):
+        return _unknown(blocks.reason)
+    flows = [_sum_flows(block.activity.values()) for block in blocks]
+    if (reason := _find_doubt(evidence, flows)) or due is None:
+        return _unknown(reason)
+    return _forecast(due, flows, evidence.blocks_start)
+
+
+def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
+    """The forecast of each type that has waiting jobs."""
+    waiting = {
+        kind: sum(counts.get(status, 0) for status in _WAITING)
+        for kind, counts in (evidence.stats.type_counts() or {}).items()
+    }
+    waiting = {kind: count for kind, count in waiting.items() if count}
+    blocks, health = evidence.blocks, evidence.stats.health
+    if isinstance(blocks, Missing):
+        return dict.fromkeys(waiting, _unknown(blocks.reason))
+    if reason := _find_doubt(evidence, [_sum_flows(block.activity.values()) for block in blocks]):
+        return dict.fromkeys(waiting, _unknown(reason))
+    if (health.scheduled or 0) > MAX_SCHEDULED * sum(waiting.values()):
+        reason = "it is unknown how many jobs of this type are due"
+        return dict.fromkeys(waiting, _unknown(reason))
+    is_folded = any(OTHER in block.activity for block in blocks)
+    found = {}
+    for kind, count in waiting.items():
+        activity = [block.activity.get(kind) for block in blocks]
+        if is_folded and None in activity:
+            found[kind] = _unknown("its activity is counted together with that of other types")
+            continue
+        flows = [_sum_flows([] if each is None else [each]) for each in activity]
+        found[kind] = _forecast(count, flows, evidence.blocks_start)
+    return found
+
+
+def _unknown(reason: str) -> Forecast:
+    return Forecast(outlook=Outlook.UNKNOWN, reason=reason)
+
+
+def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
+    """Why the counts of the last half hour allow no forecast; empty if they do."""
+    for field, reason in (
+        ("createdAt", "no job records when it was created"),
+        ("finishedAt", "no job records when it finished"),
+    ):
+        if field in evidence.unknown:
+            return reason
+    blocks, health = evidence.blocks, evidence.stats.health
+    if isinstance(blocks, Missing) or not all(block.is_complete for block in blocks):
+        return "the collector is still counting the last half hour"
+    if health.eligible is None:
+        return health.unknown.get("eligible", "it is unknown how many jobs are due")
+    return _find_contradiction(evidence, flows)
+
+
+def _sum_flows(activities: Iterable[Activity]) -> Flow:
+    found = list(activities)
+    return Flow(
+        sum(each.enqueued for each in found),
+        sum(each.succeeded + each.dlq for each in found),
+    )
+
+
+def _find_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
+    """Why the counts do not explain how the backlog changed; empty if they do."""
+    sample, now = evidence.samples.get(evidence.blocks_start), evidence.stats.status_counts()
+    if sample is None or now is None:
+        return "the collector has run for less than half an hour"
+    unfinished = (*_WAITING, JobStatus.LEASED.value)
+    change = sum(now.get(status, 0) - sample.status_counts.get(status, 0) for status in unfinished)
+    arrived, completed = (sum(counts) for counts in zip(*flows, strict=True))
+    tolerated = max(20, MAX_SWING * max(arrived, completed))
+    if abs(change - (arrived - completed)) > tolerated:
+        return "jobs also come or leave in other ways: scheduled, cancelled or deleted"
+    return ""
+
+
+def _forecast(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
+    minutes = BLOCKS * BLOCK / MINUTE
+    arrived, completed = (sum(counts) for counts in zip(*flows, strict=True))
+    known = Forecast(
+        outlook=Outlook.UNKNOWN,
+        backlog=backlog,
+        arrivals=arrived / minutes,
+        completions=completed / minutes,
+        start=start,
+        end=start + BLOCKS * BLOCK,
+    )
+    if not backlog:
+        return replace(known, outlook=Outlook.EMPTY)
+    if arrived + completed < MIN_JOBS:
+        reason = f"fewer than {MIN_JOBS} jobs came or ended in the last half hour"
+        return replace(known, reason=reason)
+    if any(_swings(counts) for counts in zip(*flows, strict=True)):
+        return replace(known, reason="the rates varied too much in the last half hour")
+    net = completed - arrived
+    if abs(net) <= NOISE * sqrt(arrived + completed):
+        return replace(known, outlook=Outlook.STEADY)
+    if net < 0:
+        return replace(known, outlook=Outlook.GROWS)
+    clears_in = backlog / net * BLOCKS * BLOCK
+    if clears_in > LONGEST:
+        return replace(known, outlook=Outlook.STEADY)
+    return replace(known, outlook=Outlook.CLEARS, clears_in=clears_in)
+
+
+def _swings(counts: Sequence[int]) -> bool:
+    """Whether counts of equal blocks differ by more than chance explains."""
+    mean = sum(counts) / len(counts)
+    tolerated = max(MAX_SWING * mean, MAX_DEVIATIONS * sqrt(mean))
+    return any(abs(count - mean) > tolerated for count in counts)
+
+
+def _round(length: timedelta) -> str:
+    """About two digits: `7 min`, `35 min`, `2.5 h`."""
+    minutes = max(1, round(length / MINUTE))
+    if minutes < 20:
+        return f"{minutes} min"
+    if minutes < 90:
+        return f"{5 * round(minutes / 5)} min"
+    return f"{minutes / 60:.1f}".removesuffix(".0") + " h"

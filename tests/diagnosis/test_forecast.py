@@ -1,0 +1,194 @@
+"""Forecasts: catches a claim from too little data, and a number that the rates do not give."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.forecast import (
+    BLOCK,
+    Forecast,
+    Outlook,
+    _round,
+    forecast_queue,
+    forecast_types,
+)
+from jobmon.rollup.buckets import MINUTE, QueueSample, Tally
+from jobmon.rollup.series import Activity, History
+from jobmon.store.labels import OTHER
+from jobmon.store.stats import QueueHealth, QueueStats
+
+from ..conftest import NOW
+
+START = NOW - 31 * MINUTE
+Counts = dict[str, list[tuple[int, int]]]  # by type: jobs that came and that succeeded, by block
+
+
+def activity(arrived: int, completed: int) -> Activity:
+    tally = Tally(enqueued=arrived)
+    tally.outcomes["succeeded"] = completed
+    return Activity.from_tallies([tally])
+
+
+def evidence(
+    counts: Counts, due: int | None = 100, *, before: int | None = None, **given: Any
+) -> Evidence:
+    """A queue with these blocks and due jobs; `before` jobs waited at the start of the blocks."""
+    blocks = tuple(
+        History(
+            NOW, "rollup", {kind: activity(*blocks[n]) for kind, blocks in counts.items()}, True
+        )
+        for n in range(3)
+    )
+    waiting = due or 0
+    if before is None:
+        before = waiting - sum(a - c for blocks in counts.values() for a, c in blocks)
+    health = QueueHealth(
+        estimated_total=0,
+        expired_leases=0,
+        eligible=due,
+        scheduled=0,
+        oldest_queued=None,
+        oldest_queued_by_type={},
+    )
+    stats = QueueStats(
+        as_of=NOW,
+        source="rollup",
+        counts={("queued", kind): waiting // len(counts) for kind in counts},
+        total=waiting,
+        health=health,
+    )
+    defaults: dict[str, Any] = {
+        "stats": stats,
+        "hour_start": NOW - timedelta(hours=1),
+        "blocks": blocks,
+        "blocks_start": START,
+        "samples": {START: QueueSample(status_counts={"queued": before}, oldest_queued_ms=0)},
+    }
+    return Evidence(**defaults | given)
+
+
+def mail(*blocks: tuple[int, int]) -> Counts:
+    return {"mail": list(blocks)}
+
+
+def test_a_backlog_clears_at_the_difference_of_the_rates() -> None:
+    found = forecast_queue(evidence(mail((100, 200), (100, 200), (100, 200)), due=350))
+    assert (found.outlook, found.text) == (Outlook.CLEARS, "clears in about 35 min")
+    assert found.clears_in == timedelta(minutes=35)
+    assert (found.arrivals, found.completions, found.backlog) == (10, 20, 350)
+    assert (found.start, found.end) == (START, START + 3 * BLOCK)
+
+
+def test_a_backlog_that_grows_does_not_clear() -> None:
+    found = forecast_queue(evidence(mail((220, 100), (220, 100), (220, 100)), due=500))
+    assert found.outlook is Outlook.GROWS
+    assert found.text == "grows by 12/min and does not clear at this rate"
+    assert found.clears_in is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "due", "outlook"),
+    [
+        ([(100, 100)] * 3, 50, Outlook.STEADY),
+        ([(100, 104)] * 3, 50, Outlook.STEADY),  # within chance
+        ([(1_000, 1_100)] * 3, 1_000_000, Outlook.STEADY),  # not within a day
+        ([(100, 100)] * 3, 0, Outlook.EMPTY),
+        ([(50, 0)] * 3, 500, Outlook.GROWS),  # nothing finishes
+        ([(0, 50)] * 3, 500, Outlook.CLEARS),  # nothing comes
+    ],
+)
+def test_outlooks(blocks: Any, due: int, outlook: Outlook) -> None:
+    assert forecast_queue(evidence(mail(*blocks), due)).outlook is outlook
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (evidence(mail((3, 3), (3, 3), (3, 3))), "fewer than 20 jobs came or ended"),
+        # The first job came less than ten minutes ago.
+        (evidence(mail((0, 0), (0, 0), (100, 90))), "the rates varied too much"),
+        (evidence(mail((100, 20), (100, 200), (100, 400))), "the rates varied too much"),
+    ],
+)
+def test_nothing_is_claimed_from_little_or_varying_data(found: Evidence, reason: str) -> None:
+    forecast = forecast_queue(found)
+    assert (forecast.outlook, forecast.clears_in) == (Outlook.UNKNOWN, None)
+    assert reason in forecast.reason
+    assert forecast.text == f"no forecast: {forecast.reason}"
+
+
+CLEARS = mail(*[(100, 200)] * 3)
+
+
+def incomplete(found: Evidence) -> Evidence:
+    assert not isinstance(found.blocks, Missing)
+    first = replace(found.blocks[0], is_complete=False)
+    return replace(found, blocks=(first, *found.blocks[1:]))
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (evidence(CLEARS, due=None), "it is unknown how many jobs are due"),
+        (evidence(CLEARS, before=5_000), "jobs also come or leave in other ways"),
+        (evidence(CLEARS, samples={}), "the collector has run for less than half an hour"),
+        (evidence(CLEARS, unknown=frozenset({"createdAt"})), "no job records when it was created"),
+        (evidence(CLEARS, unknown=frozenset({"finishedAt"})), "no job records when it finished"),
+        (evidence(CLEARS, blocks=Missing(reason="no collector")), "no collector"),
+        (incomplete(evidence(CLEARS)), "still counting"),
+    ],
+)
+def test_what_is_not_known_is_not_claimed(found: Evidence, reason: str) -> None:
+    forecast = forecast_queue(found)
+    assert forecast.outlook is Outlook.UNKNOWN
+    assert reason in forecast.reason
+    for by_type in forecast_types(found).values():
+        assert (by_type.outlook, by_type.reason) == (Outlook.UNKNOWN, forecast.reason)
+
+
+def test_each_type_has_its_own_forecast() -> None:
+    found = forecast_types(
+        evidence({"mail": [(100, 200)] * 3, "sms": [(200, 100)] * 3, "idle": [(0, 0)] * 3}, 300)
+    )
+    assert {kind: each.outlook for kind, each in found.items()} == {
+        "mail": Outlook.CLEARS,
+        "sms": Outlook.GROWS,
+        "idle": Outlook.UNKNOWN,
+    }
+    assert found["mail"].clears_in == timedelta(minutes=10)
+
+
+def test_a_type_without_waiting_jobs_has_no_forecast() -> None:
+    assert forecast_types(evidence(CLEARS, due=0)) == {}
+
+
+def test_a_type_that_is_counted_with_others_has_no_forecast() -> None:
+    given = evidence({"mail": [(100, 200)] * 3, OTHER: [(100, 200)] * 3})
+    assert not isinstance(given.blocks, Missing)
+    for block in given.blocks:
+        del block.activity["mail"]  # type: ignore[attr-defined]
+    found = forecast_types(given)["mail"]
+    assert found.reason == "its activity is counted together with that of other types"
+
+
+def test_scheduled_jobs_leave_the_due_ones_of_a_type_unknown() -> None:
+    given = evidence(CLEARS)
+    health = replace(given.stats.health, scheduled=50)
+    given = replace(given, stats=replace(given.stats, health=health))
+    found = forecast_types(given)["mail"]
+    assert found.reason == "it is unknown how many jobs of this type are due"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [(0.2, "1 min"), (7.4, "7 min"), (33, "35 min"), (88, "90 min"), (150, "2.5 h"), (600, "10 h")],
+)
+def test_a_forecast_is_rounded(minutes: float, text: str) -> None:
+    assert _round(timedelta(minutes=minutes)) == text
+
+
+def test_an_unknown_forecast_has_no_numbers() -> None:
+    assert Forecast(outlook=Outlook.UNKNOWN, reason="x").text == "no forecast: x"
