@@ -48,6 +48,7 @@ def run_time_bucket(seconds: str) -> str:
 DUE, COLLECTOR, DATABASE = (
     series_of_service(f"jobmon_{name}") for name in ("eligible_jobs", "collector_up", "database_up")
 )
+GROWS = series_of_service("jobmon_backlog_grows")
 AGE, LEASES = (
     series_of_service("jobmon_counters_age_seconds"),
     series_of_service("jobmon_expired_leases"),
@@ -76,6 +77,11 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {},
     ),
     "JobmonBacklogGrowing": ({DUE: "0+10x90"}, {DUE: "0+1x90"}, {}),
+    "JobmonBacklogDoesNotClear": (
+        {DUE: "200x90", GROWS: "1x90"},
+        {DUE: "200x90", GROWS: "1x50 0 1x40"},
+        {},
+    ),
     "JobmonDeadLetters": (
         {f"{DEAD}{{{MAIL}}}": "0x50 0+1x40"},
         {f"{DEAD}{{{MAIL}}}": "3x90"},

@@ -5,7 +5,7 @@ import time
 from collections import Counter as Count
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TypeVar, cast
 
@@ -18,6 +18,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from pymongo.errors import OperationFailure, PyMongoError
 
+from jobmon.api.evidence import read_forecast
+from jobmon.diagnosis.forecast import Forecast, Outlook
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import Histogram as Durations
@@ -193,6 +195,7 @@ class QueueMetrics:
         # Without a collector, statistics that another request had counted, if they are still good.
         if (stats := queue.stats.cached_stats()) is not None:
             self._add_stats(stats, families)
+            _add_forecast(read_forecast(queue, stats), families)
         if (age_s := rollup.history_age_s()) is not None:
             about = "Time since the collector counted the newest minutes of the history."
             families.gauge("jobmon_history_age_seconds", about, age_s)
@@ -282,6 +285,18 @@ def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) 
     about = "Whether all metrics of the queue could be read in time."
     families.gauge("jobmon_queue_scraped", about, is_complete)
     return families
+
+
+def _add_forecast(forecast: Forecast, families: Families) -> None:
+    """Add what becomes of the backlog; nothing where that is unknown."""
+    if forecast.outlook is Outlook.UNKNOWN:
+        return
+    about = "Whether more jobs come than end: 1 if the backlog grows at the present rates."
+    families.gauge("jobmon_backlog_grows", about, forecast.outlook is Outlook.GROWS)
+    if forecast.outlook is Outlook.EMPTY or forecast.clears_in is not None:
+        clears_in = forecast.clears_in or timedelta(0)
+        about = "Time until no job is due at the present rates; absent if it does not clear."
+        families.gauge("jobmon_backlog_clears_seconds", about, clears_in.total_seconds())
 
 
 def _fold_labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from unittest.mock import Mock
 
 import pytest
@@ -21,13 +21,15 @@ from pymongo.errors import AutoReconnect
 
 from jobmon.api import queue_metrics
 from jobmon.api.queue_metrics import QueueMetrics, Scrape
-from jobmon.rollup.buckets import Tally
+from jobmon.rollup.buckets import QueueSample, Tally
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
+from jobmon.rollup.series import Activity, History, Window
 from jobmon.store.labels import OTHER
 from jobmon.store.probe import DatabaseHealth
 from jobmon.store.stats import QueueHealth, QueueStats
 
+from ..conftest import NOW
 from ..support.waiting import eventually
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -58,7 +60,9 @@ def promtool() -> str:
 
 
 class Rollup:
-    """The documents of a collector."""
+    """The documents of a collector; in the last half hour 300 jobs came and `completed` ended."""
+
+    completed = 600
 
     def __init__(self, counts: dict[tuple[str, str], int], tallies: dict[str, Tally]) -> None:
         self._stats = QueueStats(
@@ -94,6 +98,23 @@ class Rollup:
     def estimated_total(self) -> int:
         return 17
 
+    def progress(self) -> bool:
+        return True
+
+    @property
+    def rollup(self) -> Self:
+        return self
+
+    def history_by_type(self, _: Window) -> History[str]:
+        tally = Tally(enqueued=100)
+        tally.outcomes["succeeded"] = self.completed // 3
+        return History(NOW, "rollup", {"mail": Activity.from_tallies([tally])})
+
+    def samples(self, window: Window) -> dict[datetime, QueueSample]:
+        counts = dict(self._stats.status_counts() or {})
+        counts["queued"] = counts.get("queued", 0) + self.completed - 300
+        return {window.start: QueueSample(status_counts=counts, oldest_queued_ms=0)}
+
 
 class Answering:
     """A probe of a database that responds."""
@@ -120,6 +141,7 @@ def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
         probe=probe or Answering(),
         rollup=rollup,
         stats=rollup,
+        series=rollup,
         known_fields=rollup,
     )
 
@@ -149,6 +171,8 @@ def test_queue_metrics_are_in_base_units() -> None:
     assert value(found, "jobmon_expired_leases") == 3
     assert value(found, "jobmon_eligible_jobs") == 4
     assert value(found, "jobmon_scheduled_jobs") == 5
+    assert value(found, "jobmon_backlog_grows") == 0
+    assert value(found, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)
     assert 2 <= (value(found, "jobmon_stats_age_seconds", source="rollup") or 0) < 10
     assert value(found, "jobmon_counters_age_seconds") == 1.5
     assert value(found, "jobmon_history_age_seconds") == 2.5
@@ -183,6 +207,22 @@ def test_collector_up_has_no_sample_if_its_database_cannot_be_read() -> None:
     found = scraped(rollup)
     assert value(found, "jobmon_own_database_readable") == 0
     assert value(found, "jobmon_collector_up") is None
+
+
+def test_a_backlog_that_grows_has_no_time_until_it_clears(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Rollup, "completed", 30)
+    found = scraped(Rollup({("queued", "mail"): 2_000}, {}))
+    assert value(found, "jobmon_backlog_grows") == 1
+    assert value(found, "jobmon_backlog_clears_seconds") is None
+
+
+def test_an_unknown_forecast_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rollup, "unknown", frozenset({"createdAt"}))
+    found = scraped(Rollup({("queued", "mail"): 2_000}, {}))
+    assert value(found, "jobmon_backlog_grows") is None
+    assert value(found, "jobmon_backlog_clears_seconds") is None
 
 
 def test_eligible_jobs_beyond_the_count_limit_keep_a_sample() -> None:
