@@ -12,19 +12,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import ObjectId
 from pymongo import WriteConcern
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.collecting import collecting
+from jobmon.rollup.gaps import GapReason
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
+from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from jobmon.web.admission import MAX_WAITING
 
@@ -92,6 +98,62 @@ def test_writes_lost_with_the_primary_are_not_counted(
         eventually(lambda: total() == 1, 10)
     connection.client.close()
     servers.start(first)
+
+
+def test_runs_of_deleted_jobs_are_counted_once_through_a_failover(
+    servers: ReplicaSet, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(
+        mongo_uri=servers.uri.replace("/jobmon?", "/deleting?"),
+        rollup_db="deleting_rollups",
+        profile="mongo-message-queue",
+        jobs_collection="_queue",
+    )
+    connection = Connection(settings)
+    rollup, jobs = RollupReader(connection), connection.jobs.collection
+    series = SeriesReader(connection, rollup)
+
+    def persist(action: Callable[[], Any]) -> None:
+        def is_done() -> bool:
+            with suppress(PyMongoError):
+                action()
+                return True
+            return False
+
+        eventually(is_done)
+
+    def run_jobs(count: int) -> None:
+        """Run jobs that their worker deletes; each write may be repeated."""
+        for _ in range(count):
+            job = {"_id": ObjectId(), "type": "t", "dateCreated": datetime.now(UTC)}
+            one, leased = {"_id": job["_id"]}, {"receivedTime": datetime.now(UTC)}
+            persist(partial(jobs.replace_one, one, job, upsert=True))
+            persist(partial(jobs.update_one, one, {"$set": leased}))
+            persist(partial(jobs.delete_one, one))
+
+    def count() -> tuple[int, int] | None:
+        with suppress(PyMongoError, NoCollectorError):
+            now = datetime.now(UTC)
+            window = series.window(now - timedelta(minutes=10), now, None)
+            found = series.history_by_type(window).activity.get("t")
+            return None if found is None else (found.enqueued, found.succeeded)
+        return None
+
+    jobs.insert_one({})  # so that the collection exists
+    create_indexes(connection)
+    with collecting(settings):
+        eventually(rollup.counts_changes)
+        run_jobs(10)
+        killed = servers.await_primary()
+        servers.kill(killed)
+        run_jobs(10)
+        servers.start(killed)
+        run_jobs(10)
+        eventually(lambda: count() == (30, 30), 40)
+    history = rollup.event_history()
+    assert history is not None
+    assert [gap.reason for gap in history.gaps] == [GapReason.BEFORE_COLLECTOR]
+    connection.client.close()
 
 
 @pytest.fixture(scope="module")
