@@ -134,7 +134,7 @@ def _check_no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """A real MongoDB server, a one-member replica set, for the whole session."""
+    """A real MongoDB server for the whole session: a replica set of one member."""
     try:
         # Test commands let a test make the server slow (failCommand).
         parameters = ("enableTestCommands=1", "ttlMonitorSleepSecs=1")

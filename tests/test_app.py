@@ -1,5 +1,5 @@
-"""The front door: catches an import of the producer's library that loads the web service or
-changes the producer's logging, and apps in one process that share what each should hold."""
+"""Imports and `create_app`: catches an import of the producer's library that loads the web service
+or changes the producer's logging, and apps in one process that share what each should hold."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def run_in_new_interpreter(script: str, *options: str) -> Any:
 
 
 def test_import_queue_loads_nothing_of_the_web_service() -> None:
-    """Catches a producer that pays for Flask and the blueprints, or breaks without them."""
+    """Catches a producer that loads Flask and the blueprints, or fails without them."""
     loaded = run_in_new_interpreter(
         "import json, sys, jobmon.queue; print(json.dumps(sorted(sys.modules)))"
     )

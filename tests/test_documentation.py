@@ -125,7 +125,7 @@ class Shell:
             "127.0.0.1:27017/yourdatabase", f"{self.mongod.address}/{self.database}"
         )
         text = re.sub(r"mongodb://db/\w+", f"mongodb://{self.mongod.address}/{self.database}", text)
-        text = re.sub(r"\S+=\S*…\S*", "", text)  # a secret of the reader's own
+        text = re.sub(r"\S+=\S*…\S*", "", text)  # the reader's secret
         exports = text.startswith("export") or not ASSIGNED.sub("", text)
         if exports:
             text = f"set -a; {text}; env -0"

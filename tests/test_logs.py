@@ -124,7 +124,7 @@ def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
         shown = formatter.format(structured(text, error, address=text, more=[{"a": text}]))
         first, _, stack = shown.partition("\n")
         assert f"a{json.dumps(character)[1:-1]}b" in first
-        assert first.count("\x1b") == plain.count("\x1b")  # of the colours
+        assert first.count("\x1b") == plain.count("\x1b")  # the codes of colours
         assert "\nb" not in stack
         assert character in "\x1b\n" or character not in shown
         assert "FileNotFoundError" in stack

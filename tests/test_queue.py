@@ -25,7 +25,7 @@ EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": N
 
 
 class Clock:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -119,7 +119,7 @@ def test_the_most_urgent_job_that_is_due_comes_first(queue: JobQueue, clock: Clo
 
 
 @pytest.mark.parametrize("new_is_due_ms", [700, 800])
-def test_a_retry_and_a_new_job_are_taken_in_the_order_in_which_they_fell_due(
+def test_retries_and_new_jobs_are_taken_in_the_order_of_their_due_times(
     queue: JobQueue, clock: Clock, new_is_due_ms: int
 ) -> None:
     retried = queue.enqueue("t")
@@ -130,7 +130,7 @@ def test_a_retry_and_a_new_job_are_taken_in_the_order_in_which_they_fell_due(
     assert [leased(queue).job_id for _ in range(2)] == in_order
 
 
-def test_a_worker_gets_only_types_that_it_asks_for(queue: JobQueue) -> None:
+def test_a_worker_gets_only_the_requested_types(queue: JobQueue) -> None:
     queue.enqueue("a")
     wanted = queue.enqueue("b")
     assert queue.lease("w1", types=["c"]) is None
@@ -499,7 +499,7 @@ def test_a_crash_between_job_and_attempt_is_completed_by_recovery(
     assert (only["status"], only["error"], only["finishedAt"]) == (*attempt, reported_at)
 
 
-def test_a_crash_between_leasing_and_the_first_record_is_on_record_after_recovery(
+def test_a_crash_between_leasing_and_the_first_record_is_recorded_by_recovery(
     queue: JobQueue, database: Db, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = queue.enqueue("t")
@@ -516,7 +516,7 @@ def test_a_crash_between_leasing_and_the_first_record_is_on_record_after_recover
 
 
 @pytest.mark.parametrize("lose", [recover, take_over, cancel])
-def test_a_worker_that_stalls_before_the_first_record_undoes_no_end_of_its_attempt(
+def test_a_worker_that_stalls_before_the_first_record_does_not_reopen_its_attempt(
     queue: JobQueue, database: Db, clock: Clock, lose: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue("t")

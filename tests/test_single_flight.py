@@ -14,7 +14,7 @@ from .support.waiting import eventually
 
 
 class Thing:
-    """An object whose end can be seen by a weak reference."""
+    """An object that a weak reference can follow."""
 
 
 class Slow:

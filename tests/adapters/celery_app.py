@@ -107,7 +107,7 @@ def send() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    setup_worker_optimizations(app, WORKER)  # a result has its name
+    setup_worker_optimizations(app, WORKER)  # the result names its queue
     pool: dict[str, Any] = {"pool": "threads", "concurrency": 6, "hostname": WORKER}
     with start_worker(app, perform_ping_check=False, loglevel="WARNING", **pool):
         sys.stdout.write(json.dumps(send()))

@@ -1,4 +1,4 @@
-"""Documents of other programs, written by these programs at work: Agenda, Celery.
+"""Documents of other programs, written by Agenda and Celery while they work.
 
 Where one cannot run, its tests are skipped by name; in CI (`CI=true`) they fail.
 """
@@ -58,7 +58,7 @@ def run_celery() -> Callable[[str, bool], Ids]:
 
     def run(uri: str, extended: bool) -> Ids:
         command = [sys.executable, str(HERE / "celery_app.py"), uri, str(int(extended))]
-        # That the tests' user may do too much, for instance, is no news.
+        # For example a warning that the tests' user has too many rights.
         done = _finish(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
         assert done.returncode == 0, done.stderr
         ids: Ids = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Agenda's own documents, of both its versions: catches a wrong field, a job
+"""Agenda's own documents, of two versions: catches a wrong field, a job
 that a list loses, a count that differs from a recount, a query that scans, any write."""
 
 from collections import Counter
@@ -37,7 +37,7 @@ CASES = {
     "unscheduled": ("unscheduled", 0),
     "interrupted": ("leased", 1),
 }
-# Version 5 unlocks what it was stopped at; then nothing will run it.
+# When version 5 stops, it unlocks the jobs that it runs; nothing runs them again.
 CASES_OF = {"5": CASES | {"interrupted": ("unscheduled", 1)}, "6": CASES}
 OWNERS = dict.fromkeys(CASES, "ada") | {
     "is dead": "bob",
@@ -123,7 +123,7 @@ def expected(agenda: Agenda, case: str) -> Answer:
         name: "[redacted]" if name == "apiKey" else value for name, value in found["data"].items()
     }
     reasons = {}
-    if attempts:  # each may have had earlier ones
+    if attempts:  # each job may have had earlier attempts
         reasons = {"attempts": "the queue does not record every attempt"}
     expires = to_iso(found["lockedAt"] + timedelta(minutes=10)) if is_leased else None
     return {
@@ -198,7 +198,7 @@ def test_filters_combine(agenda: Agenda) -> None:
     assert refused.status_code == 422  # Agenda keeps no code
     runs = agenda.jobs["runs"]
     assert agenda.names(job_id=runs) == ["runs"]
-    assert len(agenda.ids(job_id=runs[:8])) >= 1  # who was made in the same second
+    assert len(agenda.ids(job_id=runs[:8])) >= 1  # created in the same second
     assert agenda.names(job_id=runs[:-1] + "z") == []
 
 
@@ -234,7 +234,7 @@ def check_figures(agenda: Agenda, source: str) -> None:
     assert counted == dict(Counter(status for status, _ in agenda.cases.values()))
     assert stats["typeCounts"] == {case: {s: 1} for case, (s, _) in agenda.cases.items()}
     assert (stats["eligibleJobs"], stats["scheduledJobs"], stats["expiredLeases"]) == (1, 4, 0)
-    # `repeats` has run: it has not waited since it was made.
+    # `repeats` has run before: it has not waited since its creation.
     assert set(stats["oldestQueuedJobAgeMsByType"]) == {"due", "scheduled"}
     assert stats["oldestQueuedJobAgeMs"] == max(stats["oldestQueuedJobAgeMsByType"].values()) > 0
     assert agenda.activity() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
@@ -272,7 +272,7 @@ def test_init_creates_exactly_these_indexes(agenda: Agenda) -> None:
     names = {index["name"] for index in agenda.database.agendaJobs.list_indexes()}
     assert names == {
         "_id_",
-        "findAndLockNextJobIndex",  # Agenda's own
+        "findAndLockNextJobIndex",  # created by Agenda
         "name_1__id_-1",
         "data.user.id_1__id_-1_name_1",
         "lastFinishedAt_1",
@@ -311,7 +311,7 @@ def test_nothing_is_scanned_and_nothing_is_written(agenda: Agenda) -> None:
 
 
 def is_count_of_all(entry: Answer) -> bool:
-    """The figures without a collector, or a change stream, which reads the oplog (by getmore)."""
+    """A live count, or a read of the change stream: both may scan."""
     pipeline = entry["command"].get("pipeline") or [{}]
     return "$group" in pipeline[0] or "$changeStream" in pipeline[0]
 
@@ -329,7 +329,7 @@ def test_the_pages_show_known_fields_only(agenda: Agenda) -> None:
     repeating = viewer.page(f"/dashboard/jobs/{agenda.jobs['repeats']}")
     assert "Last attempt succeeded on worker-1" in repeating.text.replace("\n", "")
     assert "ran " in repeating.text
-    assert "waited" not in repeating.text  # not since it was made, an hour or a year ago
+    assert "waited" not in repeating.text  # not the time since its creation, an hour or a year ago
     assert "Due" in repeating.text
     dead = viewer.page(f"/dashboard/jobs/{agenda.jobs['is dead']}")
     assert "The bank refused." in dead.text
@@ -351,7 +351,7 @@ def test_the_collector_follows_agenda_at_work(
             counts = dict(Counter(status for status, _ in CASES.values()))
             eventually(lambda: nonzero(empty) == counts)
             wanted = {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
-            # An attempt that the next one followed within the minute is counted, if it was seen.
+            # The next attempt follows within the minute: the one before is counted if it was read.
             eventually(lambda: reaches(empty.activity(), wanted))
         empty.close()
 
@@ -359,7 +359,7 @@ def test_the_collector_follows_agenda_at_work(
 def test_a_standalone_server_is_polled(
     tmp_path: Path, run_agenda: Callable[[str, str], Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the dates: a sweep would take longer."""
+    """By the dates of its jobs: a sweep takes longer."""
     monkeypatch.setattr("jobmon.rollup.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         watching = Agenda(alone, client["shop"], "5", {})

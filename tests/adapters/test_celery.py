@@ -29,7 +29,7 @@ CASES: dict[str, tuple[str, str, str | None, int]] = {
     "recover": ("recover", "succeeded", "succeeded", 2),
     "run": ("run", "leased", "running", 1),
     "progress": ("progress", "PROGRESS", None, 1),
-    "ignore": ("ignore", "leased", "running", 1),  # Celery leaves it so
+    "ignore": ("ignore", "leased", "running", 1),  # Celery does not change it
     "reject": ("reject", "dlq", "failed", 1),
     "expired": ("add", "cancelled", None, 1),
     "first of a group": ("add", "succeeded", "succeeded", 1),
@@ -80,7 +80,7 @@ class Celery(WatchedQueue):
         return [names[job_id] for job_id in self.ids(**query)]
 
     def list_in_order(self, wanted: Callable[[str], bool] = lambda _: True) -> list[str]:
-        """Those that ended last come first, those that did not end come last."""
+        """The task that ended last is first; tasks that have not ended are last."""
         key = {case: (self.document(case)["date_done"], self.jobs[case]) for case in CASES}
         ended = sorted((key[case], case) for case in CASES if wanted(case) and key[case][0])
         others = sorted((key[case][1], case) for case in CASES if wanted(case) and not key[case][0])
@@ -184,7 +184,7 @@ def test_the_list_has_every_task_once_in_either_order(celery: Celery) -> None:
         ["cancelled"],
         ["PROGRESS"],
         ["dlq", "cancelled", "PROGRESS"],
-        ["SUCCESS"],  # a word that nobody is shown
+        ["SUCCESS"],  # the status in the document, which no answer shows
     ],
     ids=str,
 )
@@ -204,7 +204,7 @@ def test_filters_combine(celery: Celery) -> None:
     assert celery.names(owner="bob", status="succeeded") == named("recover")
     assert celery.names(owner="bob", status="succeeded", type="progress") == []
     refused = celery.api.get_as_admin("/admin/jobs/queue", error_code="ValueError")
-    assert refused.status_code == 422  # it is within a text
+    assert refused.status_code == 422  # the result is one text
     assert list(refused.json["error"]["details"]) == ["error_code"]
     assert celery.names(job_id=celery.jobs["add"][:13]) == ["add"]
 
@@ -234,7 +234,7 @@ def check_figures(celery: Celery, source: str) -> None:
     assert counted == dict(Counter(status for _, status, _, _ in CASES.values()))
     types = {name for name, *_ in CASES.values()} if celery.extended else {"null"}
     assert set(stats["typeCounts"]) == types
-    # When a retry is due and until when a worker has a task is not kept; no task is queued.
+    # Celery does not store when a retry is due or a lease expires; no stored task is queued.
     unknown = {"expiredLeases", "eligibleJobs", "scheduledJobs"}
     assert {name: stats[name] for name in unknown} == dict.fromkeys(unknown)
     assert (set(stats["reasons"]), stats["oldestQueuedJobAgeMs"]) == (unknown, 0)
@@ -243,7 +243,7 @@ def check_figures(celery: Celery, source: str) -> None:
     assert set(rows) == types
     if celery.extended:
         assert (rows["add"]["succeeded"], rows["refuse"]["dlq"]) == (5, 1)
-        assert rows["add"]["runMs"]["p50"] is None  # when it began is not kept
+        assert rows["add"]["runMs"]["p50"] is None  # Celery does not store the start
 
 
 def test_live_counts_are_right(celery: Celery) -> None:
@@ -273,7 +273,7 @@ def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
         by_owner = set()
     assert names == by_owner | {
         "_id_",
-        "date_done_1",  # Celery's own
+        "date_done_1",  # created by Celery
         "date_done_-1__id_-1",
         "status_1_date_done_-1__id_-1",
         "name_1_date_done_-1__id_-1",

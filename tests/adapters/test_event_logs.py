@@ -196,7 +196,7 @@ def agenda_sample(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterato
 
 
 def test_log_of_the_sample_is_counted_exactly(agenda_sample: WatchedQueue) -> None:
-    """Its jobs are of another run of the program: they are not in the collection of the jobs."""
+    """Its jobs are of another run of the program, so the collection of jobs does not have them."""
     event = agenda_sample.database.agenda_logs.find_one({"event": "success"})
     at = floor(event["timestamp"].replace(tzinfo=UTC), MINUTE)
     (counted,) = count_activity(agenda_sample.connection, at, at + MINUTE, MINUTE).values()
@@ -229,7 +229,7 @@ def agenda(
 
 
 def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids]) -> None:
-    """More than its jobs show: also earlier runs, and those of jobs that it has removed."""
+    """Also earlier runs of a job, and runs of removed jobs, which the jobs do not show."""
     queue, _ = agenda
     logged = {
         (event["jobName"], event["event"]): event["count"]

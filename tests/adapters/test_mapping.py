@@ -30,7 +30,7 @@ JOB_STATUSES = {
     "running": "leased",
     "done": "succeeded",
     "retry": "failed",
-    "failed": "dlq",  # the contract's word for something else
+    "failed": "dlq",  # this name has another meaning in the contract
     "paused": "paused",
 }
 STATES = list(JOB_STATUSES)
@@ -87,7 +87,7 @@ def task(number: int) -> Answer:
 
 
 def make_run(number: int) -> Answer:
-    """The only attempt at a task, which refers to it in one way or another."""
+    """The only attempt of a task, which has the id of the task in one of several forms."""
     found = task(number)
     ended = {"done": "ok", "retry": "failed", "failed": "failed"}.get(found["state"])
     started = found["created_at"] + timedelta(seconds=2)
@@ -196,7 +196,7 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
         assert tasks.ids(status=status) == tasks.newest_first(state=state)
         oldest_first = tasks.newest_first(state=state)[::-1]
         assert tasks.ids(status=status, sort="createdAt") == oldest_first
-    assert tasks.ids(status="pending") == []  # nobody is shown that name
+    assert tasks.ids(status="pending") == []  # the queue's own name, which no answer shows
     assert tasks.ids(type="kind-1") == tasks.newest_first(kind="kind-1")
     dead = tasks.newest_first(kind="kind-1", state="failed")
     assert dead
@@ -369,7 +369,7 @@ def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
 def test_an_attempt_may_have_the_id_of_its_job(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    """Catches the detail that was a 500 where an attempt's jobId is at _id."""
+    """Catches a 500 for a job whose attempts have its id as their `_id`."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
         watching = WatchedQueue(mongod, database, attempt_fields={"jobId": "_id"})

@@ -180,7 +180,7 @@ CASES = {
         errors=Counter({"card declined": 1, "503 CRM": 1}),
         next_runs=3,
         owners={"bob": 1},
-        expired=None,  # until when a worker has a job is not kept
+        expired=None,  # the program does not store when a lease expires
     ),
     "mongodb-queue": Case(
         sample="mongodb-queue",
@@ -483,7 +483,7 @@ def test_check_finds_nothing_missing(sample: Sample) -> None:
 def test_the_collector_counts_a_job_anew_when_its_date_comes(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Nobody writes when a lease of mongodb-queue ends: only the time has passed."""
+    """When a lease of mongodb-queue expires, no document changes."""
     with temporary_database(mongo) as database:
         words = {"PROFILE": "mongodb-queue", "JOBS_COLLECTION": "mail"}
         until = datetime.now(UTC) + timedelta(seconds=4)

@@ -1,4 +1,4 @@
-"""docs/adapters.md: would catch a tutorial whose profile does not read its own documents."""
+"""docs/adapters.md: catches a tutorial whose profile does not read its own documents."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -176,11 +176,7 @@ def test_open_routes_answer_every_caller_alike(api: Api, path: str, caller: str)
 def expected_outcome(caller: str, route: Mapping[str, str]) -> tuple[int, str | None]:
     if caller in STRANGERS:
         return STRANGERS[caller]
-    if route in (ADMINS, PAGES_OF_ADMINS) and caller in KNOWN:
-        return NOT_ADMIN
-    if route is PAGES_OF_SIGNED_IN and caller in KNOWN:
-        return OK
-    return OK
+    return NOT_ADMIN if route in (ADMINS, PAGES_OF_ADMINS) and caller in KNOWN else OK
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -193,7 +189,7 @@ def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], call
     for path in routes.values():
         expected = expected_outcome(caller, routes)
         if path == "/dashboard" and caller in KNOWN:
-            expected = (302, None)  # to the own jobs
+            expected = (302, None)  # to their own jobs
         assert outcome(api, path, caller) == expected, path
         # A bad query or a HEAD does not circumvent it.
         if expected[0] >= 400:

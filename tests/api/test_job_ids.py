@@ -56,7 +56,6 @@ VALUES = [
     Binary(A_UUID.bytes, 4),
     Binary(bytes(reversed(A_UUID.bytes)), 3),
 ]
-ROW_LINK = {"class": "row-link mono"}
 
 
 def read_ids_by_cursors(watching: WatchedQueue) -> list[str]:

@@ -108,7 +108,7 @@ def test_every_answer_has_the_policy_and_no_page_is_cached(admin: Viewer) -> Non
 
 
 def assert_clean(page: Page, what: object) -> None:
-    """Nothing inline, nothing of another origin."""
+    """Fail if anything is inline or of another origin."""
     assert page.in_scripts == "", what
     for tag, attrs in page.elements:
         assert tag not in ("style", "iframe", "object", "embed", "base"), what
@@ -134,7 +134,7 @@ HOSTILE = (
 )
 
 
-def tame(text: str) -> str:
+def harmless(text: str) -> str:
     """A harmless text of the same length."""
     return re.sub(r"[^a-z]", "x", text)
 
@@ -211,10 +211,10 @@ def _parse_list(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_content_never_becomes_markup(service: Make, watched: Any, text: str) -> None:
-    harmless, hostile = (shown(service, watched, given) for given in (tame(text), text))
+    tame, hostile = (shown(service, watched, given) for given in (harmless(text), text))
     for name, page in hostile.items():
-        assert page.skeleton == harmless[name].skeleton, name
-        assert page.ends == harmless[name].ends, name
+        assert page.skeleton == tame[name].skeleton, name
+        assert page.ends == tame[name].ends, name
         assert page.comments == [], name
         assert_clean(page, name)
     # The text is shown unchanged, and the link to the job opens it.
@@ -418,7 +418,7 @@ def test_overview_without_the_indexes_has_no_history(real_api: Api, database: An
 def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
     mongod: Mongod, database: Any, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches green over 86 overdue and 60 dead jobs, and the advice to start a collector."""
+    """Catches "All clear" over 86 overdue and 60 dead jobs, and the advice to start a collector."""
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     database.jobs.insert_many(
         job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago, finishedAt=None)

@@ -158,7 +158,7 @@ def test_sign_in_with_a_form_that_is_too_large_is_413(stranger: Viewer) -> None:
     assert read_cookie(answer) is None
 
 
-THERE = [
+OWN_PATHS = [
     "/dashboard",
     "/dashboard/",
     "/dashboard/jobs",
@@ -169,7 +169,7 @@ THERE = [
     "/dashboard/jobs/a%2F..%2Fb..c",
     "/dashboard/jobs?type=a/../b",
 ]
-ASTRAY = [
+OTHER_ADDRESSES = [
     "",
     "//evil.example",
     "//evil.example/dashboard",
@@ -207,12 +207,12 @@ ASTRAY = [
 ]
 
 
-@pytest.mark.parametrize("then", THERE)
+@pytest.mark.parametrize("then", OWN_PATHS)
 def test_own_path_accepts_an_address_of_the_dashboard(then: str) -> None:
     assert own_path(then) == then
 
 
-@pytest.mark.parametrize("then", ASTRAY)
+@pytest.mark.parametrize("then", OTHER_ADDRESSES)
 def test_own_path_refuses_any_other_address(then: str) -> None:
     assert own_path(then) == ""
 
@@ -221,9 +221,9 @@ def test_sign_in_redirects_to_the_page_before_and_never_elsewhere(
     api: Api, stranger: Viewer
 ) -> None:
     token = api.token()
-    assert [sign_in(stranger, token, then).location for then in THERE] == THERE
-    assert {sign_in(stranger, token, then).location for then in ASTRAY} == {"/dashboard"}
-    for then in ASTRAY:
+    assert [sign_in(stranger, token, then).location for then in OWN_PATHS] == OWN_PATHS
+    assert {sign_in(stranger, token, then).location for then in OTHER_ADDRESSES} == {"/dashboard"}
+    for then in OTHER_ADDRESSES:
         page = stranger.page(f"/dashboard/sign-in?then={quote(then)}")
         assert page.all("input", name="then")[0]["value"] == "", then
 

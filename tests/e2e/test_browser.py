@@ -228,12 +228,12 @@ def test_token_in_the_fragment_needs_a_click_and_leaves_no_trace(
     address = f"{stack.url}/dashboard/sign-in#state=x&access_token={admin}"
     page = visit(address, token=None)
     # Anybody can send such a link: it must not silently sign in a viewer as its sender.
-    as_whom = page.get_by_role("button", name="Sign in as")
-    expect(as_whom).to_be_focused()
-    assert as_whom.inner_text() == "Sign in as root"
+    sign_in_button = page.get_by_role("button", name="Sign in as")
+    expect(sign_in_button).to_be_focused()
+    assert sign_in_button.inner_text() == "Sign in as root"
     assert page.context.cookies() == []
     assert admin not in page.url
-    as_whom.press("Enter")
+    sign_in_button.press("Enter")
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     assert admin not in page.url
     assert [request.url for request in visit.requests if admin in request.url] == []

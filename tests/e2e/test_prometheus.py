@@ -157,7 +157,7 @@ def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_pat
     answered = (
         'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="403"}'
     )
-    assert f"{answered} {ASKED}.0" in scrape(web, token), "a worker's death takes no counts along"
+    assert f"{answered} {ASKED}.0" in scrape(web, token), "counts stay when their worker dies"
     log = web.stop()
     assert "Traceback" not in log
     assert not list(tmp_path.glob("jobmon-metrics-*"))

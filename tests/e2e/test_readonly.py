@@ -75,7 +75,7 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A server with the users of docs/security.md and those above; it requires TLS."""
+    """A server with the users of docs/security.md and those of `NARROW`; it requires TLS."""
     folder = tmp_path_factory.mktemp("guarded")
     authority, stranger = Authority("ours", folder), Authority("stranger", folder)
     key = folder / "replica.key"

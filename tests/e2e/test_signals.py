@@ -125,21 +125,21 @@ def test_a_command_ends_while_the_database_is_frozen(start: Start, tmp_path: Pat
 def test_a_worker_ends_on_a_signal_from_its_first_moment(
     start: Start, tmp_path: Path, silent: str
 ) -> None:
-    """gunicorn's worker has the master's handler at first, which only notes the signal."""
-    (tmp_path / "hasty.py").write_text(
+    """At first a worker of gunicorn has the master's handler, which only records the signal."""
+    (tmp_path / "at_once.py").write_text(
         "import os, signal\n"
         "from jobmon.serving.gunicorn_config import *\n"
         "def post_fork(arbiter, worker):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    for _ in range(1000): pass\n"
-        "    print('deaf', flush=True)\n"
+        "    print('ignored', flush=True)\n"
     )
     log = tmp_path / "log"
-    command = ("gunicorn", "--config", "python:hasty", "jobmon.app:create_app()")
+    command = ("gunicorn", "--config", "python:at_once", "jobmon.app:create_app()")
     process = start(log, silent, *command, PYTHONPATH=str(tmp_path))
     eventually(lambda: log.read_text().count("Booting worker") > 3, within_s=60)
     assert end_process(process, signal.SIGTERM, WITHIN_S) == 0
-    assert "deaf" not in log.read_text()
+    assert "ignored" not in log.read_text()
 
 
 def test_workers_that_load_the_app_end_at_once(start: Start, tmp_path: Path, silent: str) -> None:

@@ -1,4 +1,4 @@
-"""Catches a rule that finds other documents as a query than it gives the status of."""
+"""Catches a rule whose query finds other documents than those with its status."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Catches a mistake in a profile that is reported without its line, or not before the start."""
+"""Catches a mistake in a profile that is reported without its line, or only after the start."""
 
 import json
 import tomllib

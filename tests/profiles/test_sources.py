@@ -1,4 +1,4 @@
-"""Would catch a field that lists show otherwise than figures are counted by it."""
+"""Catches a field with one value in lists and another one in the statistics."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

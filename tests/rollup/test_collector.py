@@ -419,10 +419,10 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
     state, buckets = watch.rollups.state, watch.rollups.buckets
     watch.jobs.insert_many([job() for _ in range(5_000)])
     moments: list[Callable[[], Any]] = [
-        watch.rollups.leases.find_one,  # it has hardly begun
+        watch.rollups.leases.find_one,  # it has just begun
         lambda: state.find_one({"name": "stats"}),  # built, not saved
         lambda: state.find_one({"name": "checkpoint"}),  # saved
-        lambda: state.find_one({"name": "stats"}) and buckets.find_one(),  # gone on from there
+        lambda: state.find_one({"name": "stats"}) and buckets.find_one(),  # continued
     ]
     for number, moment in enumerate(moments):
         process = collector_process(watch)
@@ -521,12 +521,12 @@ def test_polling_finds_changes_of_a_writer_with_a_wrong_clock(
 ) -> None:
     watch.jobs.create_index("updatedAt")
     segments, stop = SegmentMap(watch.connection.jobs), threading.Event()
-    stop.set()  # it does not rest between two looks
+    stop.set()  # no pause between two polls
     watch.jobs.insert_many([job() for _ in range(10)])
     segments.build(lambda _: None)
     wrong = datetime.now(UTC) + timedelta(seconds=seconds)
     watch.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": wrong}})
-    monkeypatch.setattr(segments, "mark_next", lambda _: None)  # nor does it sweep
+    monkeypatch.setattr(segments, "mark_next", lambda _: None)  # no sweep
     PolledChanges(watch.connection.jobs, stop).next_batch(segments)
     segments.recount()
     assert dict(segments.totals) == watch.truth()

@@ -71,7 +71,7 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
         at = FIRST + number * HOUR
         hour(watched, at, mail=number, more=1)
         expected += number
-        Counters(own(watched)).update(at + timedelta(minutes=20), settled=True)  # a collector anew
+        Counters(own(watched)).update(at + timedelta(minutes=20), settled=True)  # a new one
         watched[BUCKETS].delete_many({"at": {"$lt": at}})
         assert enqueued(watched) == {"mail": expected, "more": number + 1}
     assert totals(watched)["mail"].run[100] == expected
@@ -83,7 +83,7 @@ def test_an_hour_stays_open_while_it_may_be_recounted(watched: Db) -> None:
     counters.update(START, settled=True)
     hour(watched, FIRST, mail=1)
     counters.update(FIRST + HOUR + timedelta(minutes=14), settled=True)
-    hour(watched, FIRST, mail=2)  # a straggler
+    hour(watched, FIRST, mail=2)  # written late
     counters.update(FIRST + HOUR + timedelta(minutes=15), settled=True)
     assert enqueued(watched) == {"mail": 2}
 

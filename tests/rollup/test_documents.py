@@ -301,7 +301,7 @@ def test_no_broken_document_leads_to_a_500(
 def test_documents_of_other_programs_do_not_stop_the_history(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Catches a history thread that one document ends while all looks healthy."""
+    """Catches a history thread that one document ends, although jobmon looks healthy."""
     queue = make_queue()
     queue.fill("a", 3)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
@@ -432,7 +432,7 @@ def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
     caplog: pytest.LogCaptureFixture,
     thread: str,
 ) -> None:
-    """Catches a thread that a fault of ours ends while all looks healthy."""
+    """Catches a thread that an error in jobmon ends, although jobmon looks healthy."""
     queue = make_queue()
 
     def fail(*_: Any, **__: Any) -> Any:
@@ -447,7 +447,7 @@ def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
     (record,) = [each for each in caplog.records if each.message == "the collector failed"]
     assert record.exc_info is not None
     assert "of the test" in caplog.text
-    assert RollupReader(queue.connection).leader() is None  # the next one need not wait
+    assert RollupReader(queue.connection).leader() is None  # the next collector need not wait
 
 
 def test_in_a_web_process_a_failed_collector_starts_again(

@@ -179,7 +179,7 @@ def test_history_outlives_the_jobs_and_attempts_that_made_it(service: Api, datab
         assert total(service)["succeeded"] == 5
         database.jobs.delete_many({})
         database.job_attempts.delete_many({})
-        attempt(database, datetime.now(UTC) + MINUTE)  # something new, to see that it went on
+        attempt(database, datetime.now(UTC) + MINUTE)  # to see that the count continues
         eventually(lambda: total(service, to=iso(now + 5 * MINUTE))["succeeded"] == 6)
 
 

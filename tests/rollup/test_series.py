@@ -196,7 +196,7 @@ def test_cached_steps_are_dropped_with_the_rollup() -> None:
 def test_the_gap_before_spans_that_are_being_counted_is_known(
     start: int, end: int, covered: bool
 ) -> None:
-    """A collector that returns counts the newest spans first: those between are unknown."""
+    """A collector that starts again counts the newest spans first: those before are unknown."""
     hours = [NOW + number * HOUR for number in range(6)]
     counted = HistoryProgress(counted_at=hours[5], settled=hours[1], counted_from=hours[3])
     assert counted.covers(hours[start], hours[end]) is covered

@@ -51,7 +51,7 @@ def test_receive_finds_the_end_of_a_request_in_pieces_of_any_size(
     assert not requests.has_begun
 
 
-def test_bytes_after_a_request_are_the_next_one() -> None:
+def test_bytes_after_a_request_belong_to_the_next_one() -> None:
     requests = buffer()
     assert requests.receive(NEXT + NEXT + NEXT[:9])
     assert next(requests).path == "/next"

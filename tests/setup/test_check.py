@@ -212,7 +212,7 @@ def test_check_reports_a_time_series_collection_and_a_collation(
 def test_check_needs_no_index_on_a_field_that_no_document_has(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    """Both commands agree: nothing is left to make once `jobmon init` has run."""
+    """Both commands agree: `jobmon check` finds nothing missing after `jobmon init`."""
     database.jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
     assert len(only(list(check_deployment(settings)), "indexes").commands) == 1 + 4
     environment = {"JOBMON_ADMIN_MONGO_URI": settings.mongo_uri}
@@ -288,7 +288,7 @@ def test_check_reports_unexpected_types_and_unknown_statuses(
 ) -> None:
     assert select(list(check_deployment(settings)), "fields") == []
     worked.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": DATE}})
-    worked.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})  # is fine
+    worked.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})  # is usual
     worked.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
     types, statuses = select(list(check_deployment(settings)), "fields")
     assert types.message.startswith(
@@ -362,7 +362,7 @@ def test_check_reports_a_clock_difference(
 def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
     settings: Settings, database: Database[dict[str, Any]]
 ) -> None:
-    # Each question takes ten seconds, as if the network took them: five there, five back.
+    # Each query takes ten seconds, as in a slow network: five to the server and five back.
     now = datetime.now(UTC)
     looks = itertools.cycle((now - timedelta(seconds=5), now + timedelta(seconds=5)))
     finding = only(list(check_deployment(settings, lambda: next(looks))), "clock", *Level)
@@ -421,7 +421,7 @@ def test_check_of_a_standalone_server_reports_polling(
 
 @pytest.fixture(scope="module")
 def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """A server with authentication and the users of `jobmon init`; a few others, less fit."""
+    """A server with the users of `jobmon init`, and with users whose rights are wrong."""
     folder = tmp_path_factory.mktemp("guarded")
     key = folder / "replica.key"
     key.touch(mode=0o600)
@@ -497,7 +497,7 @@ def test_check_reports_a_collector_connection_that_fails(
         finding = only(found, "rights", Level.PROBLEM)
         assert finding.message.startswith("The collector's connection does not work: ")
         assert "5ecret" not in repr(found)
-        assert select(found, "collector", *Level)  # the rest is looked at all the same
+        assert select(found, "collector", *Level)  # the other checks are made
 
 
 @pytest.mark.parametrize("user", ["writer", "root"])
@@ -544,7 +544,7 @@ def test_check_without_rights_reports_rights_and_not_missing_collections(
 def test_check_with_a_user_of_another_collection_does_not_advise_more_rights(
     guarded: Mongod, make_settings: Make, wrong: dict[str, str]
 ) -> None:
-    """The name is wrong, or the user is: rights for this name would be another queue's user's."""
+    """The name or the user is wrong: more rights would be rights to another queue."""
     found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "reader"), **wrong)))
     finding = select(found, "rights", Level.PROBLEM)[0]
     (setting, name) = next(iter(wrong.items()))

@@ -1,5 +1,5 @@
 """`jobmon init --discover`: catches a queue that is not found or named wrongly, a collection that
-is no queue but is called one, a mapping that is not the documents', a write, and a secret."""
+is called a queue and is none, a mapping that does not fit the documents, a write, and a secret."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -351,7 +351,7 @@ def test_nothing_is_written_to_mongodb_and_no_secret_is_printed(
     for text in (done.output, *written):
         assert SECRET not in text
         assert token not in text
-        assert "u-1" not in text  # what is in a payload
+        assert "u-1" not in text  # part of a payload
 
 
 def test_files_are_private_and_existing_ones_are_kept(

@@ -139,7 +139,7 @@ def test_init_suggests_where_the_jobs_may_be(mongod: Mongod, shop: Documents) ->
 
 
 def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Documents) -> None:
-    """The second insert without jobId failed, of a company that was only to be watched."""
+    """Catches a unique index on jobId: the second insert without one would fail."""
     shop.jobs.insert_one(a_job(1))
     assert init(database_uri(mongod, shop)).exit_code == 0
     shop.jobs.insert_many([{"status": "queued"}, {"status": "queued"}])
@@ -157,7 +157,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
         "jobs(jobId)",
         "jobs(-createdAt, -_id)",
         "jobs(status, -createdAt, -_id)",
-        "jobs(status, type, -createdAt, -_id)",  # by it the statuses are counted, too
+        "jobs(status, type, -createdAt, -_id)",  # statuses are counted by it, too
     }
     assert "no document in the samples has lastError.code" in result.output
     assert "There is no collection" in result.output  # of attempts

@@ -19,7 +19,7 @@ USERS = ("--reader", "reader", "--collector", "collector")
 
 @pytest.fixture
 def shop(mongo: MongoClient[dict[str, Any]], database: Documents) -> Iterator[Documents]:
-    """A queue with the indexes of its own program, and an account of that."""
+    """A queue with indexes and a user of its own program."""
     queue = JobQueue(database)
     queue.create_indexes()
     queue.enqueue("email.send", created_by="ada")
@@ -81,7 +81,7 @@ def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: Documents) ->
 def test_remove_leaves_another_queue_of_the_database_unchanged(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
 ) -> None:
-    """Its users have the same names: they are the same users."""
+    """Users with the same names in one database are the same users."""
     other = ("--jobs", "mails", "--attempts", "mail_attempts")
     JobQueue(shop, jobs="mails", attempts="mail_attempts").enqueue("mail")
     assert init(database_uri(mongod, shop), *USERS, *other).exit_code == 0

@@ -49,7 +49,7 @@ def clean(mongo: Client, shop: Documents) -> None:
 
 
 def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
-    """Do what mongosh would do with it."""
+    """Run the script as mongosh would."""
     state = {
         "indexes": {
             shop.name: {
@@ -78,7 +78,7 @@ def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
 
 
 def everything(mongo: Client, shop: Documents) -> dict[str, Any]:
-    """What was made, with rights, options of indexes and what is remembered of them."""
+    """Everything that `jobmon init` makes: rights, users, indexes, and its record of them."""
     roles = all_names(mongo, shop.name)["roles"]
     listed = (
         mongo.admin.command({"rolesInfo": roles, "showPrivileges": True})["roles"] if roles else []

@@ -109,7 +109,9 @@ def test_service_works_with_the_rights_of_the_reader(
     assert api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["succeeded"] == 1
     assert api.get_as_admin("/admin/jobs/queue", status="succeeded").json["meta"]["total"] == 1
     for how in ({"sort": "createdAt"}, {"error_code": "E"}, {"job_id": "none"}, {"format": "csv"}):
-        assert api.get_as_admin("/admin/jobs/queue", **how).status_code == 200  # an explain, a sort
+        assert (
+            api.get_as_admin("/admin/jobs/queue", **how).status_code == 200
+        )  # queries with an explain or a sort
     assert [job["jobId"] for job in api.get_as_owner("/jobs", "ada").json["data"]] == [job_id]
     assert api.get_as_owner(f"/jobs/{job_id}", "ada").json["attempts"][0]["status"] == "succeeded"
     app.extensions["jobmon_connection"].client.close()
@@ -211,7 +213,7 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
     with MongoClient(root_uri(initiated, "shop")) as root:
         ours = {"rolesInfo": ["jobmonReader", "jobmonReader.shop.jobs"], "showPrivileges": True}
         watched = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
-        if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:  # of an older jobmon
+        if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:  # by an older jobmon
             root.admin.command("createRole", "jobmonReader", privileges=[watched], roles=[])
         before = root.admin.command(ours)["roles"]
         result = init_as(
@@ -232,7 +234,7 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
 
 
 def test_init_with_other_settings_only_adds_rights(initiated: Mongod) -> None:
-    """Its user has no role of another test, which could hide a removed right."""
+    """The user has no role of another test, which could hide a removed right."""
     options = ("--reader", "lasting", "--create")
     for rollups in ("jobmon_rollups", "more_rollups"):
         again = (*options, "--rollup-db", rollups)
@@ -312,7 +314,7 @@ def test_init_names_missing_rights_before_it_creates_anything(
         root.drop_database(name)
         root[name].command("dropAllUsersFromDatabase")
     assert problem.startswith("problem  rights ")
-    if lacks is None:  # not even what is in the collection can be seen
+    if lacks is None:  # the user may not even read the collection
         assert re.search(f"may not run (aggregate|find) on {name}\\.", problem)
     else:
         assert f"The user admin@{name} in JOBMON_ADMIN_MONGO_URI may not" in problem

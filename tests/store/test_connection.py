@@ -44,7 +44,7 @@ def test_the_database_is_the_one_in_the_uri(
 def test_a_refused_sign_in_is_not_an_outage(
     mongod: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches a readiness that names the network where the password is wrong."""
+    """Catches a readiness that blames the network if the password is wrong."""
     uri = mongod.uri.replace("mongodb://", "mongodb://nobody:wrong@")
     connection = Connection(make_settings(mongo_uri=uri, server_selection_timeout_ms=100))
 

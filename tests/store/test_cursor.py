@@ -1,6 +1,6 @@
-"""Walking a list by cursor, there and back, newest first and oldest first: catches a job that
-is lost or shown twice because of what its createdAt or _id holds, two directions that disagree,
-and a cursor that could carry an operator into a query."""
+"""Reading a list by cursors, forward and back, newest first and oldest first: catches a job that is
+lost or shown twice because of the value of its createdAt or _id, two directions that disagree,
+and a cursor that brings an operator into a query."""
 
 import base64
 import json
@@ -112,9 +112,9 @@ RAW = [
 def walk(
     api: Api, path: str = "/admin/jobs/queue", subject: str = "root", **query: Any
 ) -> Iterator[str]:
-    """The jobs of the list, a cursor's page after the other; then the same pages backwards.
+    """The ids of a list, page by page with the cursors; then the same pages backwards.
 
-    Fails on an endless list, and where the way back is another than the way there.
+    Fails if the list does not end, or if the pages differ on the way back.
     """
     token = api.token(subject)
 
@@ -263,7 +263,8 @@ def test_any_mixture_with_any_filter_is_visited_once(
     documents += [
         {"_id": job_id, "status": "dlq", "type": "t", "createdBy": "ada"} for job_id in ids
     ]
-    database.jobs.drop()  # an index remembers arrays that are gone, and so do we for a second
+    # An index stays multikey after its arrays are deleted; the service caches that for a second.
+    database.jobs.drop()
     real_api.app.extensions["jobmon_connection"].jobs._without_arrays.clear()
     database.jobs.create_index(NEWEST_FIRST)
     database.jobs.create_index([("status", 1), *NEWEST_FIRST])
@@ -282,7 +283,7 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(10)])
     first = real_api.get_as_admin("/admin/jobs/queue", per_page=4).json
     database.jobs.insert_one({"jobId": "new", "createdAt": NOW + timedelta(days=1)})
-    database.jobs.delete_one({"jobId": "6"})  # the one of the cursor
+    database.jobs.delete_one({"jobId": "6"})  # the last one of the first page
     cursor = first["meta"]["next_cursor"]
     second = real_api.get_as_admin("/admin/jobs/queue", per_page=4, cursor=cursor).json
     assert [job["jobId"] for job in first["data"]] == ["9", "8", "7", "6"]
@@ -344,25 +345,25 @@ def encoded(document: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
 
-PLAIN_PLACE = {"p": 1, "o": False, "b": False, "c": NOW, "i": 1}
+PLAIN_CURSOR = {"p": 1, "o": False, "b": False, "c": NOW, "i": 1}
 NOT_OURS = {
-    "deep id": encoded(PLAIN_PLACE | {"i": nested(195)}),
-    "deep createdAt": encoded(PLAIN_PLACE | {"c": nested(195)}),
-    "deep array": encoded(PLAIN_PLACE | {"c": {"a": json.loads("[" * 99 + "]" * 99)}}),
-    "deep scope": encoded(PLAIN_PLACE | {"c": Code("f()", nested(150))}),
-    "long": encoded(PLAIN_PLACE | {"i": "x" * 2_900}),
-    "an array for an id": encoded(PLAIN_PLACE | {"i": [1]}),
-    "keys in another order": encoded(dict(sorted(PLAIN_PLACE.items()))),
-    "a page of another type": encoded(PLAIN_PLACE | {"p": 1.0}),
-    "a page as a long": encoded(PLAIN_PLACE | {"p": Int64(1)}),
-    "padded": encoded(PLAIN_PLACE) + "=",
+    "deep id": encoded(PLAIN_CURSOR | {"i": nested(195)}),
+    "deep createdAt": encoded(PLAIN_CURSOR | {"c": nested(195)}),
+    "deep array": encoded(PLAIN_CURSOR | {"c": {"a": json.loads("[" * 99 + "]" * 99)}}),
+    "deep scope": encoded(PLAIN_CURSOR | {"c": Code("f()", nested(150))}),
+    "long": encoded(PLAIN_CURSOR | {"i": "x" * 2_900}),
+    "an array for an id": encoded(PLAIN_CURSOR | {"i": [1]}),
+    "keys in another order": encoded(dict(sorted(PLAIN_CURSOR.items()))),
+    "a page of another type": encoded(PLAIN_CURSOR | {"p": 1.0}),
+    "a page as a long": encoded(PLAIN_CURSOR | {"p": Int64(1)}),
+    "padded": encoded(PLAIN_CURSOR) + "=",
     "bits left over": encoded({"p": 1, "o": False, "b": False})[:-1] + "B",
-    "no place, but more": encoded({"p": 1, "o": False, "b": False, "x": 1}),
+    "an unknown key": encoded({"p": 1, "o": False, "b": False, "x": 1}),
 }
 
 
 @pytest.mark.parametrize("cursor", NOT_OURS.values(), ids=NOT_OURS)
-def test_a_cursor_in_a_shape_that_no_list_makes_is_422(api: Api, cursor: str) -> None:
+def test_a_cursor_that_no_list_makes_is_422(api: Api, cursor: str) -> None:
     for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
         answer = api.get_as_admin(path, cursor=cursor)
         assert answer.status_code == 422, path
@@ -535,7 +536,7 @@ def test_going_back_shows_new_jobs_and_omits_deleted_ones(
     )
     shown, back = ask(cursor=second["prev_cursor"])
     assert (shown, back["page"]) == (["8", "7", "6"], 1)
-    # There is a page before the first one that was shown: it is shown in full.
+    # New jobs made a page before the first one: it is a full page.
     shown, start = ask(cursor=back["prev_cursor"])
     assert (shown, start["page"], start["prev_cursor"]) == (["newer", "new", "8"], 1, None)
     database.jobs.delete_many({"jobId": {"$in": ["newer", "new", "8", "7", "6", "5", "4"]}})

@@ -1,5 +1,5 @@
-"""Decoding what the driver refuses: catches one odd document that makes all others of a
-reply unreadable, and another value of it that is decoded wrongly."""
+"""Decoding documents that the driver refuses: catches an odd document that makes the whole reply
+unreadable, and a value in it that is decoded wrongly."""
 
 import struct
 

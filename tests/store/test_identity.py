@@ -1,5 +1,5 @@
-"""Identities: catches an id that a list shows and that opens no job, and one that opens, or
-owns, a job with another printed id."""
+"""Identities: catches an id in a list that opens no job, and an id or an owner that matches a job
+with another printed value."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -67,7 +67,10 @@ def test_documents_of_the_contract_are_not_translated() -> None:
         ({"status": "queued"}, {"state": "queued"}),
         ({"status": "succeeded"}, {"state": {"$in": ["done", "ok", "succeeded"]}}),
         ({"status": "dlq"}, {"state": {"$in": ["failed", "dlq"]}}),
-        ({"status": {"$in": ["failed"]}}, {"state": {"$in": []}}),  # their word for another
+        (
+            {"status": {"$in": ["failed"]}},
+            {"state": {"$in": []}},
+        ),  # the name of `dlq` here
         ({"status": {"$in": ["done", "queued"]}}, {"state": "queued"}),
         ({"leaseExpiresAt": {"$lt": NOW}}, {"locked_at": {"$lt": NOW - timedelta(minutes=10)}}),
         ({"nextRunAt": {"$gt": NOW}}, NOTHING),
@@ -98,7 +101,7 @@ def test_an_id_and_a_creation_time_may_be_at_the_objectid(query: Any, expected: 
     ("moment", "first"),
     [
         (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1),
-        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # no id of second 1 is that late
+        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # no id of this second can be that late
         (datetime(1969, 12, 31, tzinfo=UTC), 0),
         (datetime(2200, 1, 1, tzinfo=UTC), 0xFFFF_FFFF),
     ],
@@ -116,7 +119,9 @@ def test_a_derived_status_is_queried_by_its_expression() -> None:
             {"$expr": {"$in": [expression, {"$literal": ["leased"]}]}},
         ]
     }
-    assert DERIVED.translate_query({"status": {"$in": ["odd"]}}) == NOTHING  # it can never be that
+    assert (
+        DERIVED.translate_query({"status": {"$in": ["odd"]}}) == NOTHING
+    )  # the field cannot have this value
     grouped = {"$group": {"_id": {"status": "$status", "type": "$type"}}}
     assert DERIVED.translate_pipeline([grouped]) == [
         {"$group": {"_id": {"status": expression, "type": "$kind"}}}

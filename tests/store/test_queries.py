@@ -73,7 +73,7 @@ def served(mongod: Mongod, filled: Database[dict[str, Any]]) -> Iterator[Api]:
 
 @contextmanager
 def profiled(database: Database[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """What the server did for jobmon meanwhile, one entry a command."""
+    """The profiler's entries of jobmon's commands in the block; filled when the block ends."""
     entries: list[dict[str, Any]] = []
     database.command("profile", 0)
     database["system.profile"].drop()
@@ -100,7 +100,7 @@ def stages(plan: Any) -> Iterator[str]:
 def assert_cheap(
     database: Database[dict[str, Any]], entries: list[dict[str, Any]], by_id: bool = False
 ) -> None:
-    """Each command read what it returned; `by_id`, it may have looked at 1,000 jobs and sorted."""
+    """Each command read only what it returned; `by_id`, it may read 1,000 jobs and sort them."""
     assert entries
     for entry in entries:
         command = entry["command"]

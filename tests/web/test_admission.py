@@ -172,7 +172,7 @@ class Endless(io.RawIOBase):
 
 @pytest.mark.parametrize("path", ["/healthz", "/jobs"])
 def test_a_body_without_length_or_end_is_not_read(api: Api, path: str) -> None:
-    """Catches a 413, and a thread that waits, behind a server that hands over the socket."""
+    """Catches a 413, or a thread that waits, if the server passes the socket to the app."""
     environ = EnvironBuilder(path, headers={"Transfer-Encoding": "chunked"}).get_environ()
     environ |= {"wsgi.input": Endless()}
     environ.pop("wsgi.input_terminated", None)

@@ -184,7 +184,7 @@ def test_a_lost_storage_of_the_rate_limit_does_not_stop_the_monitor(
 
 @pytest.fixture
 def away(make_settings: Callable[..., Settings]) -> Any:
-    """The service with a database that does not exist."""
+    """The service over a database that does not respond."""
     settings = make_settings(
         mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=100
     )

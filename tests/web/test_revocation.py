@@ -31,7 +31,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list is read for each request; tests of the cache set their own time."""
+    """The list is read for each request; a test of the cache sets its own time."""
     monkeypatch.setattr(revocation, "CACHE_MS", 0)
 
 

@@ -216,7 +216,7 @@ def test_a_key_id_is_only_looked_up(service: Make, provider: Provider) -> None:
             for key in (KEY, OTHER_KEY):
                 token = signed_with_any({"alg": "RS256", "kid": kid}, key)
                 assert opened(keys, token) == INVALID, kid
-            # A service with one key ignores the id, which must be a string all the same.
+            # A service with one key ignores the id, but it must be a string.
             header = {"alg": "HS256", "kid": kid}
             assert opened(alone, raw(header, secret=b"")) == INVALID, kid
             assert opened(alone, raw(header)) == (200 if isinstance(kid, str) else INVALID), kid
@@ -498,7 +498,7 @@ def test_odd_base64_is_refused(service: Make, token: str) -> None:
         ("Bearer ", INVALID),
         (f"Bearer Bearer {GOOD}", INVALID),
         (f"Bearer {GOOD} {GOOD}", INVALID),
-        (f"Bearer {GOOD},Bearer {GOOD}", INVALID),  # as WSGI joins two headers
+        (f"Bearer {GOOD},Bearer {GOOD}", INVALID),  # WSGI joins two headers like this
         (f"Bearer {GOOD}, bearer x", INVALID),
         (f"Bearer, Bearer {GOOD}", INVALID),
         (f'Bearer "{GOOD}"', INVALID),
