@@ -97,8 +97,9 @@ class LiveStats:
             queued.update({kind: n for (status, kind), n in counts.items() if status == _QUEUED})
         waiting = self._count_waiting(now, all_waiting, unknown)
         types = [kind for kind, _ in queued.most_common(MAX_AGES)]
-        oldest, by_type = self._find_oldest_queued(types)
-        if oldest is None and self._is_any(JobStatus.QUEUED, counts):
+        is_any_queued = self._is_any(JobStatus.QUEUED, counts)
+        oldest, by_type = self._find_oldest_queued(types) if is_any_queued else (None, {})
+        if oldest is None and is_any_queued:
             unknown["oldest_queued"] = self._explain_unknown_age()
         if ages_unknown := set(types) - by_type.keys():
             unknown["oldest_queued_by_type"] = (
@@ -113,7 +114,7 @@ class LiveStats:
             too_many_due=waiting.too_many_due,
             oldest_queued=oldest,
             oldest_queued_by_type=by_type,
-            overdue_by_type=self._find_overdue(now, unknown),
+            overdue_by_type={} if all_waiting == 0 else self._find_overdue(now, unknown),
             unknown=unknown,
         )
 
@@ -130,9 +131,10 @@ class LiveStats:
             query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": when}
             return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
 
-        if not self._jobs.mapping.can_query("leaseExpiresAt"):
-            if not self._is_any(JobStatus.LEASED, counts):
-                return 0
+        can_query = self._jobs.mapping.can_query("leaseExpiresAt")
+        if (counts is not None or not can_query) and not self._is_any(JobStatus.LEASED, counts):
+            return 0
+        if not can_query:
             unknown["expired_leases"] = "the documents do not record when a lease ends"
             return None
         expired, unreadable = count({"$lt": now}), count({"$type": NOT_DATES})
