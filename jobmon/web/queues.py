@@ -37,7 +37,7 @@ from jobmon.web.errors import ApiError
 log = logging.getLogger(__name__)
 
 # One query after the other would take seconds for a hundred queues of a distant deployment.
-READERS = 4
+READERS = 8
 _PATH = re.compile(r"(/queues/([^/]+))(/.*)?", re.DOTALL)
 _NAME, _ROOT = "jobmon.queue", "jobmon.root"  # in the WSGI environment
 
