@@ -43,7 +43,7 @@ class Overview:
 
     `more` has the notices that do not fit into the first lines. `not_checked` has a sentence for
     each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
-    `gaps` are the parts of the range in which runs may be missing, each with a sentence.
+    `gaps` are the parts of the range in which runs may be missing, each with the reason.
     """
 
     total: int
@@ -58,17 +58,13 @@ class Overview:
     gaps: list[tuple[Gap, str]]
 
 
-# Why runs may be missing from a part of the history, and what can be done about it.
+# Why runs may be missing from a part of the history.
 _GAPS = {
-    GapReason.BEFORE_COLLECTOR: "before a collector followed this queue: counted from its "
-    "documents, without runs that were overwritten or deleted",
-    GapReason.STREAM_LOST: "changes were lost: counted from the documents, without runs that were "
-    "overwritten or deleted",
-    GapReason.NO_CHANGE_STREAM: "counted from the documents, without runs that were overwritten "
-    "or deleted: a standalone server has no change stream",
-    GapReason.NO_COLLECTOR: "counted from the documents, without runs that were overwritten or "
-    "deleted: no collector is running",
-    GapReason.TOO_MANY_RUNNING: "some runs may be missing: more jobs ran than jobmon remembers",
+    GapReason.BEFORE_COLLECTOR: "no collector followed this queue yet",
+    GapReason.STREAM_LOST: "the changes of the jobs were lost",
+    GapReason.NO_CHANGE_STREAM: "a standalone server has no change stream",
+    GapReason.NO_COLLECTOR: "no collector is running",
+    GapReason.TOO_MANY_RUNNING: "more jobs ran than a collector remembers",
 }
 
 

@@ -100,11 +100,18 @@ def _has_ended(
         return True
     if not any(map(change.has_written, rules.end_fields)):
         return False
+    if before is not None and _lacks_date(before) and not rules.has_own_end:
+        return False  # the status was written first, then its date
     if after.finished_at is None or change.operation == "update":
         return rules.has_own_end or after.finished_at is not None
     if not _is_present(after.finished_at, change.at):
         return False  # an old job that was imported or written again
     return rules.has_own_end or before is None or before.finished_at != after.finished_at
+
+
+def _lacks_date(before: JobFacts) -> bool:
+    """Whether a run had ended, and the job had no date of that."""
+    return not before.is_running and before.outcome is not None and before.finished_at is None
 
 
 def _is_leased_anew(change: JobChange, before: JobFacts, rules: RunRules) -> bool:

@@ -14,6 +14,7 @@ from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.rollup.buckets import MINUTE, QueueSample, Tallies, Tally, merge
+from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import OTHER
@@ -345,6 +346,18 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
         "runP99": [None, None, None],
     }
     assert {len(values) for values in columns.values()} == {60}
+
+
+def test_gaps_are_shown_with_their_reason() -> None:
+    gap = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
+    shown = facts()
+    assert isinstance(shown.past, History)
+    assert overview(shown).gaps == []
+    shown = replace(shown, past=replace(shown.past, gaps=(gap,)))
+    assert overview(shown).gaps == [(gap, "the changes of the jobs were lost")]
+    assert chart_columns(shown.past, MINUTE)["gaps"] == [
+        [minute(2).timestamp(), minute(4).timestamp()]
+    ]
 
 
 def test_every_range_has_between_60_and_168_steps() -> None:

@@ -111,6 +111,17 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
             "line 14: attempts.log.time: must be a text",
         ),
         (
+            'type = "kind"\n',
+            'type = "kind"\n[attempts]\nin = "job"\n[attempts.events]\ndeleted = "done"\n',
+            "line 14: attempts.events.deleted: 'done' is not one of succeeded, failed, expired",
+        ),
+        (
+            'type = "kind"\n',
+            'type = "kind"\n[attempts]\nin = "job"\n[attempts.events]\n'
+            'running = { until = { "$gt" = "$now" } }\n',
+            "line 14: attempts.events.running: must not depend on $now",
+        ),
+        (
             'type = "kind"',
             LOG.replace("is =", "as ="),
             "line 15: attempts.log.status.0.as: unknown",

@@ -67,6 +67,15 @@ def test_written_end_counts_a_run_of_a_job_that_was_not_known() -> None:
     assert count(change(written={"finishedAt": None}), None, facts("succeeded")) == []
 
 
+def test_end_that_is_written_in_two_steps_is_one_run() -> None:
+    dated = change(written={"finishedAt": NOW})
+    assert count(dated, facts("succeeded"), facts("succeeded", finished_at=NOW)) == []
+    leased = facts("leased", finished_at=NOW)  # the date first
+    assert count(dated, facts("leased"), leased) == []
+    made = change(written={"state": 2})
+    assert count(made, leased, facts("succeeded", finished_at=NOW)) == run("succeeded")
+
+
 def test_own_end_field_is_the_only_end() -> None:
     """A worker that stops unlocks its jobs, of which one failed in an earlier run."""
     running = facts("leased", outcome="failed")

@@ -175,7 +175,7 @@ function gapShades() {
         ctx.beginPath();
         ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
         ctx.clip();
-        ctx.fillStyle = colour("line");
+        ctx.fillStyle = colour("hover");
         data.gaps.forEach(([from, to]) => {
           const left = plot.valToPos(from, "x", true);
           ctx.fillRect(left, bbox.top, Math.max(2, plot.valToPos(to, "x", true) - left), bbox.height);
