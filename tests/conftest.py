@@ -32,6 +32,7 @@ from jobmon.rollup import changes, history_writer
 from jobmon.settings import Settings
 from jobmon.web.auth import issue_token
 
+from .support.commands import database_uri
 from .support.processes import adopt_orphans, await_no_descendants
 
 # Types that a query may name although no document in mongomock has them.
@@ -261,7 +262,7 @@ def real_api(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
     """The service over `database` on the real server, connected as in production."""
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()

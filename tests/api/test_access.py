@@ -23,6 +23,7 @@ from jobmon.web.auth import SESSION_COOKIE
 from jobmon.web.revocation import REVOKED
 
 from ..conftest import SECRET, Api
+from ..support.commands import database_uri
 from ..support.pages import PART, Page
 
 # Every route, with one of its addresses. The job `adas` is owned by ada, `bobs` by bob.
@@ -350,7 +351,7 @@ def recorded(
         )
         database.job_attempts.insert_one({"jobId": name, "attemptNumber": 1})
     commands = Commands()
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     with MongoClient[dict[str, Any]](uri, event_listeners=[commands], tz_aware=True) as client:
         # Tokens that another test revoked on this server are not revoked here.
         settings = make_settings(mongo_uri=uri, state_db=f"{database.name}_state")

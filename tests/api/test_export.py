@@ -21,6 +21,7 @@ from jobmon.store import lists as lists_module
 from jobmon.store.lists import JobLists
 
 from ..conftest import DATE, NOW, SECRET, Api
+from ..support.commands import database_uri
 
 QUEUE = "/admin/jobs/queue"
 HEADER = (
@@ -59,7 +60,7 @@ def sixty(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
         }
         for number in range(60)
     )
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
     connection = app.extensions["jobmon_connection"]
     create_indexes(connection)

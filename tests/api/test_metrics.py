@@ -16,6 +16,7 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 
 from ..conftest import Api
+from ..support.commands import database_uri
 from .test_queue_metrics import samples, value
 
 
@@ -151,7 +152,7 @@ def test_a_queue_whose_server_does_not_answer_is_down_and_hides_no_other(
         uri = f"mongodb://127.0.0.1:{silent.getsockname()[1]}/app"
         file.write_text(f'[well]\n[frozen]\nuri = "{uri}"')
         settings = make_settings(
-            mongo_uri=mongod.uri.replace("/?", f"/{database.name}?"),
+            mongo_uri=database_uri(mongod, database),
             queues=str(file),
             server_selection_timeout_ms=300,
         )
@@ -189,7 +190,7 @@ def test_a_scrape_reads_no_watched_document(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
     sent = Commands()
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     with MongoClient[dict[str, Any]](uri, event_listeners=[sent], tz_aware=True) as client:
         api = Api(create_app(make_settings(mongo_uri=uri), client))
         assert api.get_as_admin("/metrics").status_code == 200

@@ -24,6 +24,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.lists import JobLists
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
+from ..support.commands import database_uri
 from ..support.pages import Page, Viewer
 from ..support.waiting import eventually
 from .conftest import Make, signed_in
@@ -425,9 +426,7 @@ def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
         for n, status in enumerate(["queued"] * 86 + ["dlq"] * 60)
     )
     rollups = f"{database.name}_rollups"
-    settings = make_settings(
-        mongo_uri=mongod.uri.replace("/?", f"/{database.name}?"), rollup_db=rollups
-    )
+    settings = make_settings(mongo_uri=database_uri(mongod, database), rollup_db=rollups)
     try:
         with collecting(settings):
             api = Api(create_app(settings))

@@ -22,6 +22,7 @@ import pytest
 from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
+from ..support.commands import database_uri
 from ..support.processes import end_process, run
 from ..support.services import clean_environment
 from ..support.waiting import eventually
@@ -92,7 +93,7 @@ def test_checkout_with_only_requirements_serves_without_assets(
         assert done.returncode == 0, done.stderr
     url, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
     environment = clean_environment(
-        JOBMON_MONGO_URI=mongod.uri.replace("/?", "/bare?"),
+        JOBMON_MONGO_URI=database_uri(mongod, "bare"),
         JOBMON_JWT_SECRET_KEY=SECRET,
         JOBMON_BIND=url.removeprefix("http://"),
     )

@@ -39,6 +39,7 @@ from jobmon.store.indexes import JOB_ID
 from jobmon.web.auth import SESSION_COOKIE
 
 from ..conftest import NOW, SECRET, Api
+from ..support.commands import database_uri
 from . import documents
 from .documents import PLANTED
 from .requests import Request
@@ -137,7 +138,7 @@ class FuzzedService:
     ) -> None:
         self.database = mongo[name]
         self._indexed = indexed
-        uri = mongod.uri.replace("/?", f"/{name}?")
+        uri = database_uri(mongod, name)
         self.settings = Settings(
             mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, rollup_db=f"{name}_rollups"
         )

@@ -57,6 +57,7 @@ from ..fuzz.documents import (
     raw,
     text,
 )
+from ..support.commands import database_uri
 from ..support.processes import end_process
 from ..support.waiting import eventually
 
@@ -99,7 +100,7 @@ class Watch:
 def watch(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Watch]:
-    watch = Watch(database, make_settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?")))
+    watch = Watch(database, make_settings(mongo_uri=database_uri(mongod, database)))
     yield watch
     database.client.drop_database(watch.rollups.name)
     watch.connection.client.close()

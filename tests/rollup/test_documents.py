@@ -29,6 +29,7 @@ from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import queue_key
 
 from ..conftest import NOW, Api
+from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
@@ -83,7 +84,7 @@ def make_queue(
     queues = []
 
     def make(database_name: str = database.name, **given: Any) -> Queue:
-        uri = mongod.uri.replace("/?", f"/{database_name}?")
+        uri = database_uri(mongod, database_name)
         settings = make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups", **given)
         queues.append(Queue(settings))
         return queues[-1]

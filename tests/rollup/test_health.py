@@ -20,6 +20,7 @@ from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
+from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
@@ -37,7 +38,7 @@ main(["collector"])
 def environment(mongod: Mongod, database: Db) -> Iterator[dict[str, str]]:
     """The environment of a collector, without a key."""
     yield {
-        "JOBMON_MONGO_URI": mongod.uri.replace("/?", f"/{database.name}?"),
+        "JOBMON_MONGO_URI": database_uri(mongod, database),
         "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
     }
     database.client.drop_database(f"{database.name}_rollups")

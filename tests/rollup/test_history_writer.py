@@ -28,6 +28,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import DATE, NOW, Api
+from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 SERIES, TYPES = "/admin/jobs/timeseries", "/admin/jobs/types"
@@ -36,7 +37,7 @@ Db = Database[dict[str, Any]]
 
 @pytest.fixture
 def service(mongod: Mongod, database: Db, make_settings: Callable[..., Settings]) -> Iterator[Api]:
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
     connection = app.extensions["jobmon_connection"]
     create_indexes(connection)

@@ -18,6 +18,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
 from .. import conftest
+from ..support.commands import database_uri
 from ..support.waiting import eventually
 from .test_collector import collecting
 
@@ -29,7 +30,7 @@ ALWAYS = (NOW - 10_000 * DAY, NOW + 10_000 * DAY)
 def connection(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Connection]:
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
     yield connection
     database.client.drop_database(rollup_database(connection).name)

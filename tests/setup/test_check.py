@@ -28,6 +28,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import DATE, NOW, SECRET
+from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 Findings = list[Finding]
@@ -48,7 +49,7 @@ def only(findings: Findings, name: str, *levels: Level) -> Finding:
 @pytest.fixture
 def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Make) -> Settings:
     """For the test's own database and rollups."""
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     return make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups")
 
 

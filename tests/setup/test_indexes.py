@@ -15,6 +15,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.indexes import JOB_ID, required_indexes
 
 from ..conftest import Api
+from ..support.commands import database_uri
 
 EXPECTED = [
     "jobs(jobId)",
@@ -113,7 +114,7 @@ def test_create_indexes_unique_makes_ids_unique(
 def test_create_indexes_uses_the_configured_collections(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     settings = Settings(mongo_uri=uri, jobs_collection="tasks", attempts_collection="tries")
     connection = Connection(settings)
     created = create_indexes(connection)

@@ -22,7 +22,7 @@ from jobmon.rollup.collecting import collecting
 from jobmon.settings import Settings
 
 from ..conftest import NOW, SECRET, Api
-from ..support.commands import all_names, init, problems
+from ..support.commands import all_names, database_uri, init, problems
 from ..support.waiting import eventually
 
 
@@ -423,7 +423,7 @@ def test_users_of_a_queue_in_another_deployment_have_no_rights_on_jobmons_own_da
     """`jobmon check` must not miss them, nor a collector need them there."""
     path, name = tmp_path / "queues.toml", f"elsewhere_{uuid.uuid4().hex}"
     path.write_text(f'[far]\nuri = "{uri(initiated, "far", "").replace("/shop", f"/{name}")}"')
-    home = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": mongod.uri.replace("/?", f"/{name}?")}
+    home = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": database_uri(mongod, name)}
     options = ("--create", "--reader", "far", "--collector", "writer")
     passwords = {"JOBMON_READER_PASSWORD": "farpw", **home}
     result = init_as(initiated, root_uri(initiated, name), *options, **passwords)

@@ -14,6 +14,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import NOW
+from ..support.commands import database_uri
 from ..support.watched_queue import WatchedQueue
 
 IGNORES_CASE = {"locale": "en", "strength": 2}
@@ -99,7 +100,7 @@ def test_init_creates_indexes_that_compare_exactly(
     database.create_collection("jobs", collation=IGNORES_CASE)
     database.jobs.insert_one({"jobId": "a", "createdBy": "ada"})
     database.jobs.create_index([("jobId", 1)])
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     connection = Connection(make_settings(mongo_uri=uri))
     create_indexes(connection)
     connection.client.close()

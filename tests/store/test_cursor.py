@@ -41,6 +41,7 @@ from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, Cursor
 
 from ..conftest import DATE, NOW, SECRET, Api
 from ..fuzz.documents import Value, binary, date, int32, raw, text
+from ..support.commands import database_uri
 
 CREATED = [
     NOW,
@@ -223,7 +224,7 @@ def test_no_cursor_is_long_or_carries_a_secret(
             {},
         ],
     )
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri, **more))
     for page in (1, 2, 3, 4):
         meta = Api(app).get_as_admin("/admin/jobs/queue", per_page=1, page=page).json["meta"]
@@ -477,7 +478,7 @@ def anything(
         }
         for number, job in enumerate(jobs)
     )
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
     connection = app.extensions["jobmon_connection"]
     create_indexes(connection)

@@ -119,9 +119,8 @@ def test_a_derived_status_is_queried_by_its_expression() -> None:
             {"$expr": {"$in": [expression, {"$literal": ["leased"]}]}},
         ]
     }
-    assert (
-        DERIVED.translate_query({"status": {"$in": ["odd"]}}) == NOTHING
-    )  # the field cannot have this value
+    # No document can have this status.
+    assert DERIVED.translate_query({"status": {"$in": ["odd"]}}) == NOTHING
     grouped = {"$group": {"_id": {"status": "$status", "type": "$type"}}}
     assert DERIVED.translate_pipeline([grouped]) == [
         {"$group": {"_id": {"status": expression, "type": "$kind"}}}

@@ -16,6 +16,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.probe import DatabaseProbe
 from jobmon.store.read_collection import ReadCollection
 
+from ..support.commands import database_uri
 from ..support.waiting import eventually
 
 
@@ -23,7 +24,7 @@ from ..support.waiting import eventually
 def connection(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Connection]:
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     connection = Connection(make_settings(mongo_uri=uri))
     yield connection
     connection.close()

@@ -25,6 +25,7 @@ from jobmon.store.identity import identity_values
 from jobmon.store.live_stats import LiveStats
 
 from ..conftest import NOW, SECRET, Api
+from ..support.commands import database_uri
 
 JOBS = 50_000
 OWNER = "owner-1"
@@ -56,7 +57,7 @@ def filled(
     database.job_attempts.insert_many(
         {"jobId": str(number // 2), "attemptNumber": number % 2 + 1} for number in range(5_000)
     )
-    connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?")))
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
     create_indexes(connection)
     connection.client.close()
     yield database
@@ -65,7 +66,7 @@ def filled(
 
 @pytest.fixture(scope="module")
 def served(mongod: Mongod, filled: Database[dict[str, Any]]) -> Iterator[Api]:
-    uri = mongod.uri.replace("/?", f"/{filled.name}?")
+    uri = database_uri(mongod, filled)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
@@ -345,7 +346,7 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
     """Catches a job that is counted under its old status and again under its new one."""
-    connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{database.name}?")))
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
     create_indexes(connection)
     database.jobs.insert_many(
         [{"_id": number, "jobId": str(number), "status": "dlq"} for number in range(3_000)]
@@ -391,7 +392,7 @@ def test_due_and_scheduled_jobs_are_counted_when_one_of_them_is_rare(
     later = filled.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
     due = filled.jobs.count_documents(waiting) - later
     assert max(due, later) > 300
-    connection = Connection(Settings(mongo_uri=mongod.uri.replace("/?", f"/{filled.name}?")))
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, filled)))
     counts = LiveStats(connection).count().counts
     with profiled(filled) as entries:
         found = LiveStats(connection).health(counts, now)

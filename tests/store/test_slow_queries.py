@@ -10,11 +10,12 @@ from jobmon.demo.mongod import Mongod
 from jobmon.store.slow_queries import SlowQueries
 
 from ..conftest import Api, create_app
+from ..support.commands import database_uri
 
 
 @pytest.fixture
 def slow_api(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Any) -> Any:
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri, slow_query_ms=100))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()

@@ -15,6 +15,7 @@ from jobmon.serving import gunicorn_config
 from jobmon.settings import Settings
 
 from ..conftest import Api
+from ..support.commands import database_uri
 
 STATS = "/admin/jobs/stats"
 
@@ -25,7 +26,7 @@ def test_two_apps_count_together_in_a_storage(
     mongod: Mongod,
     database: Database[dict[str, Any]],
 ) -> None:
-    uri = mongod.uri.replace("/?", f"/{database.name}?")
+    uri = database_uri(mongod, database)
     settings = make_settings(rate_limit="5/hour", rate_limit_storage_uri=uri)
     one, two = (Api(create_app(settings, watched.client)) for _ in range(2))
     try:

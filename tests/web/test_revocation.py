@@ -22,6 +22,7 @@ from jobmon.web.claims import token_id
 from jobmon.web.revocation import REVOKED, RevokedTokens
 
 from ..conftest import SECRET, Api
+from ..support.commands import database_uri
 from ..support.pages import Viewer
 from ..support.waiting import eventually
 from .test_auth import CLAIMS, outcome, signed, time_from_now
@@ -372,7 +373,7 @@ def test_init_creates_the_list_so_that_its_loss_is_noticed(
     mongod: Mongod, api: Api, state: Database[dict[str, Any]]
 ) -> None:
     environment = {
-        "JOBMON_ADMIN_MONGO_URI": mongod.uri.replace("/?", f"/{state.name}_rollups?"),
+        "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, f"{state.name}_rollups"),
         "JOBMON_ROLLUP_DB": f"{state.name}_rollups",
         "JOBMON_STATE_DB": state.name,
     }
