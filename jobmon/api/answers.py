@@ -144,6 +144,9 @@ class JobDetail(JobSummary):
         "Input of the job: any JSON. Values of secret-looking keys are `[redacted]`."
     )
     lastError = ErrorWithStack("Error of the latest failed attempt.")
+    recurring = boolean(
+        "Whether the job is run again after a success. Null if unknown.", nullable=True
+    )
     attempts = array(
         Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."
     )

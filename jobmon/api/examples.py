@@ -60,6 +60,7 @@ JOB_DETAIL = {
     **_SUMMARY,
     "payload": {"amount": 1200, "currency": "EUR", "iban": "[redacted]"},
     "lastError": _ERROR,
+    "recurring": None,
     "attempts": [
         {
             "attemptNumber": 1,

@@ -71,6 +71,7 @@ class JobView:
     last_error: Error = None
     payload: Any = None
     attempts: list[AttemptView] = field(default_factory=list)
+    recurring: bool | None = None
     missing_attempts: str | None = None  # why some are missing; None if none is
 
     @classmethod
@@ -93,5 +94,6 @@ class JobView:
             last_error=clean_error(job.get("lastError"), stack=detail),
             payload=redact(job.get("payload")) if detail else None,
             attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],
+            recurring=job.get("recurring") if detail else None,
             missing_attempts=job.get("reasons", {}).get("attempts") if detail else None,
         )

@@ -86,7 +86,8 @@ class ParsedProfile:
     """A profile whose fields, rules and conditions are parsed.
 
     `where`: which documents are jobs. `order`: the path that orders lists if `createdAt` is
-    unknown. `is_recurring`: a queued job may have run before. `always`: fields of every document.
+    unknown. `is_recurring`: a queued job may have run before. `recurring`: which jobs
+    come back; None if that is unknown. `always`: fields of every document.
     `transitions`: what each action may do to a job.
     """
 
@@ -96,6 +97,7 @@ class ParsedProfile:
     where: Query
     order: str
     is_recurring: bool
+    recurring: Query | None
     always: tuple[str, ...]
     transitions: Mapping[str, Transition]
 
@@ -113,6 +115,11 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
     where = parse_query(content.get("where", {}), constants, readings, ("where",))
     if has_now(where):
         raise ProfileMistakeError(("where",), "must not depend on $now")
+    recurring = content.get("recurring", False)
+    if isinstance(recurring, dict):
+        recurring = parse_query(recurring, constants, readings, ("recurring",))
+    if has_now(recurring):
+        raise ProfileMistakeError(("recurring",), "must not depend on $now")
     status = _parse_status(content["status"], context, ("status",))
     order = content.get("order", "_id")
     if status.path is None and not status.rules:
@@ -123,7 +130,8 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
         attempts=_parse_attempts(content.get("attempts", {"in": "job"}), context),
         where=where,
         order=order,
-        is_recurring=content.get("recurring", False),
+        is_recurring=recurring is not False,
+        recurring=recurring if isinstance(recurring, dict) else None,
         always=tuple(content.get("always", ())),
         transitions=parse_transitions(
             content.get("transitions", {}), context, _list_statuses(status)

@@ -31,7 +31,8 @@ class JobStore:
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
-        `reasons` has one for `attempts` if some are missing.
+        `reasons` has one for `attempts` if some are missing. `recurring`: whether the job is run
+        again after a success; None if that is unknown.
 
         `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
         None for another owner's job too. At most the newest 1,000 attempts are returned. Their
@@ -56,10 +57,16 @@ class JobStore:
         if log is not None:  # which may have more runs than the job counts
             count = max(count, len(attempts))
         attempts = attempts[-MAX_ATTEMPTS_SHOWN:]
-        is_recurring = self._profile.is_recurring and not recorded
-        reason = explain_missing(attempts, count, is_recurring=is_recurring)
-        reasons = {} if reason is None else {"attempts": reason}
-        return {**job, "attempts": attempts, "attemptCount": count, "reasons": reasons}
+        recurring = job.get("_recurring") if self._profile.is_recurring else None
+        may_recur = self._profile.is_recurring if recurring is None else recurring
+        reason = explain_missing(attempts, count, is_recurring=may_recur and not recorded)
+        return {
+            **job,
+            "recurring": recurring,
+            "attempts": attempts,
+            "attemptCount": count,
+            "reasons": {} if reason is None else {"attempts": reason},
+        }
 
     def _list_attempts(self, recorded: list[Document], job: Document) -> list[Document]:
         """The attempts that are recorded, or else those that the job contains."""

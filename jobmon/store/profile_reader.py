@@ -41,6 +41,8 @@ class JobReader:
     def complete(self, document: Document, job: Document) -> Document:
         """The job with its other fields and attempts, which are read from its document."""
         self._fields.complete(document, job)
+        if "_recurring" in document:
+            job["_recurring"] = document["_recurring"]
         if self._attempts.array is not None:
             job["attempts"] = _read_array(self._attempts, self._attempts.array, document)
         elif self._attempts.place != "collection" and "status" in job:

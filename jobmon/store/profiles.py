@@ -104,6 +104,8 @@ def _map_jobs(parsed: ParsedProfile) -> FieldMapping:
         reads["attempts"] = _list_attempt_inputs(parsed.attempts)
         if expressions := _make_attempt_expressions(parsed.attempts):
             computed["attempts"] = expressions
+    if parsed.recurring is not None:
+        computed["recurring"] = to_expression(parsed.recurring)
     return replace(
         mapping,
         paths={"createdAt": parsed.order, **mapping.paths},

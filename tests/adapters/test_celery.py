@@ -152,6 +152,7 @@ def expected(celery: Celery, case: str) -> Answer:
         "payload": payload if celery.extended else None,
         "attempts": [attempt] if outcome else [],
         "reasons": reasons,
+        "recurring": None,
     }
 
 

@@ -406,9 +406,8 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
     assert attempts == sample.case.attempts
 
 
+@pytest.mark.parametrize("sample", ["pulse"], indirect=True)
 def test_runs_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) -> None:
-    if sample.case.profile != "pulse":
-        pytest.skip("other programs store no count of runs")
     counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
     for kind, count in counts.items():
         (job,) = sample.listed(type=kind)
@@ -416,13 +415,13 @@ def test_runs_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) 
         assert job["attemptCount"] == detail["attemptCount"] == count
         numbers = [attempt["attemptNumber"] for attempt in detail["attempts"]]
         assert numbers == ([count] if count else [])
+        assert detail["recurring"] is (kind == "every second")
         why = "the queue does not record every attempt"
-        assert detail["reasons"] == ({"attempts": why} if count else {})
+        assert detail["reasons"] == ({"attempts": why} if count > 1 else {})
 
 
+@pytest.mark.parametrize("sample", ["jobrunr"], indirect=True)
 def test_history_of_states_in_a_text_is_read(sample: Sample) -> None:
-    if sample.case.profile != "jobrunr":
-        pytest.skip("other programs have no such text")
     (dead,) = sample.listed(type=SEND, status="dlq")
     detail = sample.get(f"/jobs/{dead['jobId']}")
     assert (detail["attemptCount"], detail["lastError"]["code"]) == (2, "java.net.ConnectException")

@@ -101,6 +101,7 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
             },
         ],
         "reasons": {},
+        "recurring": None,
     }
 
 
@@ -130,6 +131,7 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
         "attemptCount": 0,
         "attempts": [],
         "reasons": {},
+        "recurring": None,
     }
 
 

@@ -83,6 +83,12 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ('"$gt"', '"$near"', "line 4: status.0.when.lock.$near: unknown operator; allowed are"),
         ('{ is = "queued" },', "", "line 4: status.0: the last rule has no `when`"),
         ('is = "leased", ', "", "line 4: status.0: needs is"),
+        (
+            'collection = "tasks"',
+            'recurring = { every = { "$gt" = "$now" } }',
+            "line 1: recurring: must not depend on $now",
+        ),
+        ('collection = "tasks"', "recurring = 1", "line 1: recurring: must be true or false or a"),
         ("collection =", "coll =", "line 1: coll: unknown; allowed are extends"),
         ('collection = "tasks"', 'extends = "sidekiq"', "line 1: extends: 'sidekiq' is not one of"),
         (
