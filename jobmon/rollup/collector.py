@@ -173,7 +173,9 @@ class Collector:
 
         If that is not possible, the changes from now on.
         """
-        counts_events = not self._connection.has_recorded_attempts()
+        # A log is the truth about runs, also before it has its first event.
+        has_log = self._connection.profile.log is not None
+        counts_events = not has_log and not self._connection.has_recorded_attempts()
         self._events = (
             EventCounter(self._connection, self._own, self._lease.renew) if counts_events else None
         )
