@@ -273,6 +273,8 @@ class DeploymentCheck:
         else:
             remedy = "Set updatedAt at every change of a job, or use a replica set."
             message += f", but no job has updatedAt: changes appear only within {SWEEP_S:g} s."
+        if self._connection.profile.attempts is None:
+            message += " Runs are counted from the jobs, without those that jobs overwrite."
         yield warning("changes", message, remedy=remedy)
 
     def _check_collector(self) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -418,6 +419,9 @@ def test_check_of_a_standalone_server_reports_polling(
         assert 'db.jobs.createIndex({"updatedAt": 1})' in only(found, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
         assert "no job has updatedAt" in only(list(check_deployment(settings)), "changes").message
+    agenda = replace(settings, profile="agenda", jobs_collection="agendaJobs")
+    finding = only(list(check_deployment(agenda)), "changes")
+    assert finding.message.endswith("without those that jobs overwrite.")
 
 
 @pytest.fixture(scope="module")
