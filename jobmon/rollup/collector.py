@@ -52,6 +52,7 @@ RENAME_AFTER_S = 3_600.0
 REPORT_BUILD_EVERY_S = 1.0
 # The health is read again after this many times as long as it took: a large backlog costs more.
 HEALTH_PAUSE_FACTOR = 20
+HISTORY_AFTER_S = 5.0  # at most; the stats of many queues come before their histories
 HEALTH_REST_S = 2.5  # while no job changes: every second time that stats are written
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
@@ -106,6 +107,7 @@ class Collector:
         self._health: QueueHealth | None = None
         self._health_due_at = self._health_read_at = 0.0
         self._is_health_outdated = True  # jobs have changed since it was read
+        self._has_stats = threading.Event()
         self._changed = threading.Event()  # wakes the thread that counts the history
         self._sample_due_at = 0.0
         self._failure: Exception | None = None  # of the thread that counts the history
@@ -234,6 +236,7 @@ class Collector:
             waiting.clear()
 
         def count() -> None:
+            self._has_stats.wait(HISTORY_AFTER_S)
             while not stop.is_set():
                 try:
                     writer = HistoryWriter(
@@ -366,6 +369,7 @@ class Collector:
         health = self._read_health(segments, as_of)
         document = dump_stats(segments.totals, health, as_of)
         self._own.write_state(STATS, {**document, "collector": self._lease.holder}, at)
+        self._has_stats.set()
         if time.monotonic() >= self._sample_due_at:
             self._sample_due_at = time.monotonic() + SAMPLE_EVERY_S
             stats = QueueStats(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -17,6 +18,7 @@ from jobmon.rollup.collecting import collecting
 from jobmon.rollup.collector import Collector
 from jobmon.rollup.documents import LEADER, STATS
 from jobmon.rollup.health import CollectorHealth, are_good, check_collectors
+from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.share import Share
 from jobmon.settings import Settings, load_queues
@@ -132,6 +134,23 @@ def test_histories_of_one_deployment_do_not_wait_for_another(settings: Settings)
     share = Share(load_queues(settings))
     assert share.history_slots(one) is share.history_slots(other)
     assert share.history_slots(one) is not share.history_slots(away)
+
+
+def test_a_history_is_counted_after_the_first_stats(
+    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches stats of a hundred queues that wait for the histories of all."""
+    counted = list[set[str]]()
+
+    def run(_: HistoryWriter, stop: Event) -> None:
+        counted.append(counted_types(rollups))
+        stop.wait()
+
+    monkeypatch.setattr(collector_module, "HISTORY_AFTER_S", 3_600)
+    monkeypatch.setattr(HistoryWriter, "run", run)
+    with collecting(replace(load_queues(settings)[1], queues=None)):
+        eventually(lambda: counted)
+    assert counted == [{NAMES[0]}]
 
 
 def test_the_health_of_a_queue_without_changes_is_read_less_often(
