@@ -18,8 +18,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from pymongo.errors import OperationFailure, PyMongoError
 
-from jobmon.api.evidence import read_forecast
-from jobmon.diagnosis.forecast import Forecast, Outlook
+from jobmon.api.evidence import gather_forecast_evidence
+from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_queue
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import Histogram as Durations
@@ -39,7 +39,8 @@ F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
 CHECK_WITHIN_S = 3.0  # longer than a check of a database that is away
 MAX_UNKNOWN_STATUSES = 10
-MAX_ESTIMATES = 1_000
+MAX_QUEUES = 1_000  # with cached values
+MAX_FORECAST_AGE_S = 60.0
 MAX_REASONS = 5  # in a line of the log
 # In seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
@@ -115,7 +116,8 @@ class QueueMetrics:
 
     def __init__(self, max_types: int) -> None:
         self._max_types = max_types
-        self._estimates = SingleFlightCache[int](MAX_ESTIMATES)
+        self._estimates = SingleFlightCache[int](MAX_QUEUES)
+        self._forecasts = SingleFlightCache[Forecast](MAX_QUEUES)
         self._checks = QueueReading[DatabaseHealth](lambda queue: queue.probe.check())
         self._details = QueueReading[_Details](self._read_details)
         self._reported = frozenset[str]()  # the queues whose metrics are known to be missing
@@ -161,7 +163,7 @@ class QueueMetrics:
 
     def _read_details(self, queue: WatchedQueue) -> _Details:
         parts, missing = [], None
-        for add in (self._add_estimate, self._add_rollup):
+        for add in (self._add_estimate, self._add_rollup, self._add_forecast):
             part = Families(queue.name)
             try:
                 add(queue, part)
@@ -195,13 +197,31 @@ class QueueMetrics:
         # Without a collector, statistics that another request had counted, if they are still good.
         if (stats := queue.stats.cached_stats()) is not None:
             self._add_stats(stats, families)
-            _add_forecast(read_forecast(queue, stats), families)
         if (age_s := rollup.history_age_s()) is not None:
             about = "Time since the collector counted the newest minutes of the history."
             families.gauge("jobmon_history_age_seconds", about, age_s)
         if (totals := rollup.totals()) is not None:
             has_creation_time = "createdAt" not in queue.known_fields.unknown
             self._add_totals(totals, families, has_creation_time=has_creation_time)
+
+    def _add_forecast(self, queue: WatchedQueue, families: Families) -> None:
+        """Add what becomes of the backlog; nothing where that is unknown."""
+        if (stats := queue.stats.cached_stats()) is None:
+            return
+
+        def make_forecast() -> Forecast:
+            return forecast_queue(gather_forecast_evidence(queue, stats, datetime.now(UTC)))
+
+        # It follows from whole minutes, and reading these is half of the cost of a scrape.
+        forecast = self._forecasts.get(queue.name, make_forecast, MAX_FORECAST_AGE_S)
+        if forecast.outlook is Outlook.UNKNOWN:
+            return
+        about = "Whether more jobs come than end: 1 if the backlog grows at the present rates."
+        families.gauge("jobmon_backlog_grows", about, forecast.outlook is Outlook.GROWS)
+        if forecast.outlook is Outlook.EMPTY or forecast.clears_in is not None:
+            clears_in = forecast.clears_in or timedelta(0)
+            about = "Time until no job is due at the present rates; absent if it does not clear."
+            families.gauge("jobmon_backlog_clears_seconds", about, clears_in.total_seconds())
 
     def _add_stats(self, stats: QueueStats, families: Families) -> None:
         about = "Age of the queue statistics, by source."
@@ -285,18 +305,6 @@ def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) 
     about = "Whether all metrics of the queue could be read in time."
     families.gauge("jobmon_queue_scraped", about, is_complete)
     return families
-
-
-def _add_forecast(forecast: Forecast, families: Families) -> None:
-    """Add what becomes of the backlog; nothing where that is unknown."""
-    if forecast.outlook is Outlook.UNKNOWN:
-        return
-    about = "Whether more jobs come than end: 1 if the backlog grows at the present rates."
-    families.gauge("jobmon_backlog_grows", about, forecast.outlook is Outlook.GROWS)
-    if forecast.outlook is Outlook.EMPTY or forecast.clears_in is not None:
-        clears_in = forecast.clears_in or timedelta(0)
-        about = "Time until no job is due at the present rates; absent if it does not clear."
-        families.gauge("jobmon_backlog_clears_seconds", about, clears_in.total_seconds())
 
 
 def _fold_labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:

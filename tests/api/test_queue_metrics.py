@@ -225,6 +225,16 @@ def test_an_unknown_forecast_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> N
     assert value(found, "jobmon_backlog_clears_seconds") is None
 
 
+def test_a_forecast_is_made_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches scrapes that read half an hour of history again every 15 seconds."""
+    gather = Mock(side_effect=queue_metrics.gather_forecast_evidence)
+    monkeypatch.setattr(queue_metrics, "gather_forecast_evidence", gather)
+    reader, queue = QueueMetrics(100), queue_with("default", Rollup({("queued", "mail"): 9}, {}))
+    for _ in range(3):
+        assert value(samples(render_queues([queue], reader)), "jobmon_backlog_grows") == 0
+    assert gather.call_count == 1
+
+
 def test_eligible_jobs_beyond_the_count_limit_keep_a_sample() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
     many = replace(rollup._stats.health, eligible=None, scheduled=None, too_many_due=True)
