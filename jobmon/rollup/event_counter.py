@@ -4,6 +4,7 @@ A change shows only what it changes. So the fields that matter are remembered of
 or runs, each change is applied to them, and the profile's rules are evaluated on the result.
 """
 
+import logging
 import math
 import time
 from collections import deque
@@ -13,11 +14,11 @@ from itertools import islice
 from typing import Any
 
 from bson import Timestamp
-from pymongo.errors import OperationFailure
+from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon.domain import WAITING_STATUSES
 from jobmon.rollup.activity import count_activity
-from jobmon.rollup.buckets import MINUTE, STRAGGLERS, floor
+from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tallies, floor
 from jobmon.rollup.documents import EVENTS, OwnDatabase
 from jobmon.rollup.event_buckets import EventBuckets
 from jobmon.rollup.gaps import (
@@ -41,10 +42,14 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
+log = logging.getLogger(__name__)
+
 WRITE_EVERY_S = 1.0
 # A stream whose end was not reached for longer than this is behind.
 BEHIND_AFTER_S = 15.0
 MAX_PENDING = 20_000
+# Waiting jobs are loaded again after this many times as long as it took.
+LOAD_PAUSE_FACTOR = 20
 
 
 class EventCounter:
@@ -67,7 +72,7 @@ class EventCounter:
         self._pending: deque[Document] = deque()
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""
-        self._write_at = 0.0
+        self._write_at = self._load_at = 0.0
         self._caught_up_at: float | None = None
         self.seen_until: datetime | None = None  # all changes before are counted
         found = own.find_state(EVENTS, load_event_history)
@@ -108,6 +113,7 @@ class EventCounter:
         self._position, self.seen_until = position, seen_until
         for batch in split(jobs):
             self._remember([(entry["job"], entry["at"]) for entry in batch])
+            self._renew()
 
     def begin(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
         """Count from the changes after `at`, the cluster time; earlier activity from documents.
@@ -119,17 +125,12 @@ class EventCounter:
         self.write()
         self._position = position
         self._memory = JobMemory()
-        self._load(jobs, self.rules.select_running(jobs.mapping), MAX_RUNNING, moment)
+        running = self.rules.select_running(jobs.mapping)
+        self._memory.has_overflowed = self._load(jobs, running, MAX_RUNNING, moment)
         self._load_waiting(jobs, moment)
         boundary = floor(moment - STRAGGLERS, MINUTE)
-        try:
-            end = floor(moment, MINUTE) + 2 * MINUTE
-            counted = count_activity(self._connection, boundary, end, MINUTE, jobs=jobs)
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
-            counted = {}  # the history's thread logs which indexes are missing
-        self._buckets.begin(counted)
+        end = floor(moment, MINUTE) + 2 * MINUTE
+        self._buckets.begin(self._count_documents(jobs, boundary, end))
         gap = Gap(start=None, end=moment, reason=GapReason.BEFORE_COLLECTOR)
         if self._has_history:
             start = min(seen_until or boundary, moment)
@@ -138,6 +139,24 @@ class EventCounter:
         self._write_history(EventHistory(boundary=boundary, gaps=history.gaps))
         self.seen_until = moment
         self.write()
+
+    def _count_documents(
+        self, jobs: ReadCollection, start: datetime, end: datetime
+    ) -> dict[datetime, Tallies]:
+        """What documents show of these minutes; nothing of a minute that takes too long."""
+        try:
+            return count_activity(self._connection, start, end, MINUTE, jobs=jobs)
+        except ExecutionTimeout:
+            self._renew()
+            if end - start <= MINUTE:
+                return {}
+            middle = floor(start + (end - start) / 2, MINUTE)
+            earlier = self._count_documents(jobs, start, middle)
+            return earlier | self._count_documents(jobs, middle, end)
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return {}  # the history's thread logs which indexes are missing
 
     def add(self, events: Sequence[Document], *, is_end: bool) -> bool:
         """Keep a batch of events for `count`; returns whether there is room for another one.
@@ -163,7 +182,7 @@ class EventCounter:
             self._renew()
         if not self._pending and self._end_at is not None:
             (self._caught_up_at, self.seen_until), self._end_at = self._end_at, None
-        if self._memory.needs_waiting:
+        if self._memory.needs_waiting and time.monotonic() >= self._load_at:
             self._load_waiting(self._jobs, datetime.now(UTC))
         if time.monotonic() >= self._write_at:
             self.write()
@@ -239,16 +258,22 @@ class EventCounter:
                 unknown[key] = change.job_id
         if not unknown:
             return {}
-        found = self._evaluator.find(self._jobs, {"_id": {"$in": list(unknown.values())}})
+        found = self._evaluator.find_by_id(list(unknown.values()))
         return {encode_key(document["_id"]): document for document in found}
 
     def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
+        started = time.monotonic()
         waiting = jobs.mapping.translate_filter({"status": {"$in": list(WAITING_STATUSES)}})
         self._memory.lacks_waiting = self._load(jobs, waiting, MAX_WAITING, at)
+        self._load_at = started + LOAD_PAUSE_FACTOR * (time.monotonic() - started)
 
     def _load(self, jobs: ReadCollection, query: Document, limit: int, at: datetime) -> bool:
         """Remember jobs that match and are not remembered; returns whether there may be more."""
-        found = self._evaluator.find(jobs, query, limit)
+        try:
+            found = self._evaluator.find(jobs, query, limit)
+        except ExecutionTimeout:
+            log.warning("running or waiting jobs cannot be read in time: `jobmon init` helps")
+            return True
         unknown = (job for job in found if self._memory.get(encode_key(job["_id"])) is None)
         for batch in split(unknown):
             self._remember([(document, at) for document in batch])

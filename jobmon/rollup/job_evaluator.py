@@ -55,9 +55,17 @@ class JobEvaluator:
 
     def find(self, jobs: ReadCollection, query: Document, limit: int = 0) -> list[Document]:
         """The documents that match, with only the fields that the rules need."""
-        fields = dict.fromkeys(["_id", *self._rules.paths], True)
         options: dict[str, Any] = {"max_time_ms": jobs.max_time_ms, "collation": SIMPLE_COLLATION}
-        return list(jobs.collection.find(query, fields, limit=limit, **options))
+        return list(jobs.collection.find(query, self._fields, limit=limit, **options))
+
+    def find_by_id(self, ids: list[Any]) -> list[Document]:
+        """The documents with these _ids, and maybe others that the collection's collation finds."""
+        jobs, query = self._jobs, {"_id": {"$in": ids}}
+        return list(jobs.collection.find(query, self._fields, max_time_ms=jobs.max_time_ms))
+
+    @property
+    def _fields(self) -> dict[str, bool]:
+        return dict.fromkeys(["_id", *self._rules.paths], True)
 
     def snapshot(self, at: Timestamp) -> ReadCollection:
         """The jobs as of a moment or, if the server has no such snapshots, the present ones."""

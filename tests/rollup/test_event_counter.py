@@ -14,6 +14,7 @@ import pytest
 from bson import ObjectId, Timestamp
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import ExecutionTimeout
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
@@ -24,6 +25,7 @@ from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import CHECKPOINT, EVENTS, OwnDatabase, rollup_database
 from jobmon.rollup.event_counter import EventCounter
 from jobmon.rollup.gaps import GapReason, load_event_history
+from jobmon.rollup.job_evaluator import JobEvaluator
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.segments import SegmentMap
@@ -392,11 +394,33 @@ def test_more_running_jobs_than_are_remembered_leave_a_gap(
     assert reading.counts() == agenda.truth
 
 
+def test_jobs_that_cannot_be_read_in_time_do_not_stop_the_count(
+    agenda: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a collector that never starts on a large collection without indexes."""
+
+    def take_too_long(_: Any, jobs: Any, query: Any, limit: int) -> Any:
+        if query:
+            raise ExecutionTimeout("too long", 50)
+
+    running, reading = agenda.add("slow"), Reading(agenda)
+    agenda.start(running)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobEvaluator, "find", take_too_long)
+        reading.begin()
+    agenda.end(running, "slow")
+    agenda.run("mail", remove=True)
+    reading.read()
+    assert reading.counts() == agenda.truth
+    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
+
+
 def test_waiting_jobs_beyond_the_remembered_ones_are_loaded_later(
     agenda: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_memory_module, "MAX_WAITING", 2)
     monkeypatch.setattr(event_counter_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(event_counter_module, "LOAD_PAUSE_FACTOR", 0)
     jobs = [agenda.add(f"k{number}") for number in range(6)]
     reading = Reading(agenda)
     reading.begin()
