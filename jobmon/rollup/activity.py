@@ -70,12 +70,12 @@ def _count_finished_attempts(
     """Finished attempts by minute, type and outcome, each group with its histogram buckets.
 
     All come from the recorded attempts or, if none is recorded, all from the jobs: so none is
-    counted twice.
+    counted twice. With a log, all come from there: it may begin later than the queue.
     """
     outcome_of_jobs = connection.profile.outcome
     has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
     attempts, log = connection.attempts, connection.profile.log
-    if attempts is not None and connection.has_recorded_attempts():
+    if attempts is not None and (log is not None or connection.has_recorded_attempts()):
         pipelines = (
             [_recorded_attempts_pipeline(attempts, jobs, within)]
             if log is None

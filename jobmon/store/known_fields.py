@@ -42,6 +42,8 @@ class KnownFields:
 
     def _look_for_ends(self) -> bool:
         """Whether recorded attempts, or the jobs, have the time when attempts ended."""
+        if self._connection.profile.log is not None:  # an empty one may not be in use
+            return self._connection.has_recorded_attempts()
         if self._connection.profile.outcome is not None:
             return True
         if self._connection.has_recorded_attempts() or self._counts_changes():
