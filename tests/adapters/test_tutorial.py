@@ -33,7 +33,7 @@ def test_the_tutorials_profile_reads_its_documents(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
     documents = [json_util.loads(line) for line in blocks("json")[0].splitlines()]
-    fields, attempts, extension, log, transitions = blocks("toml")
+    fields, attempts, extension, *others = blocks("toml")
     path = tmp_path / "shop.toml"
     path.write_text(f"{fields}\n{attempts}")
     with temporary_database(mongo) as database:
@@ -75,8 +75,12 @@ def test_the_tutorials_profile_reads_its_documents(
         shop.close()
     path.write_text(extension)
     assert load_profile(str(path)).content["constants"] == {"max_tries": 3}
-    path.write_text(f"{fields}\n{log}\n{transitions}")
+    (events,) = (other for other in others if other.startswith("[attempts.events]"))
+    others.remove(events)
+    path.write_text("\n".join([fields, *others]))
     assert load_profile(str(path)).attempts_collection == "work_log"
+    path.write_text(f"{fields}\n{attempts}\n{events}")
+    assert load_profile(str(path)).content["attempts"]["events"]["deleted"] == "succeeded"
 
 
 @pytest.mark.parametrize("name", ["payload", "pulse", "hangfire", "mongodb-queue"])
