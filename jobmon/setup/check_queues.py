@@ -29,7 +29,7 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
         yield from check_deployment(settings)
         return
     queues = load_queues(settings)
-    yield from check_settings(settings, f"{count(len(queues), 'queue')} watched")
+    yield from check_settings(settings, count(len(queues), "queue is", "queues are"))
     if name is not None:
         queues = select_queues(queues, name)
     home = Connection(replace(settings, queue=""))  # a command for it names no queue

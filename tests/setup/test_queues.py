@@ -76,7 +76,7 @@ def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) ->
     result = run(environment, "check")
     assert result.exit_code == 1
     lines = result.output.splitlines()
-    assert lines[0].startswith("ok       settings     The settings are valid: 3 queues watched")
+    assert lines[0].startswith("ok       settings     The settings are valid: 3 queues are watched")
     assert [line for line in lines if line in ("payouts", "away", "mails")] == [
         "payouts",
         "away",
