@@ -13,7 +13,7 @@ from pymongo.errors import AutoReconnect, PyMongoError
 from jobmon.settings import Settings, load_queues, select_queues
 from jobmon.setup.check import NO_USER, DeploymentCheck, check_deployment, check_settings
 from jobmon.setup.deployment import Deployment
-from jobmon.setup.findings import Finding, Level, count, describe_address, ok, problem, unreachable
+from jobmon.setup.findings import Finding, Level, count, describe_address, ok, unreachable
 from jobmon.setup.rights import check_own_databases
 from jobmon.store.connection import Connection
 
@@ -40,7 +40,6 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for queue, found in zip(queues, pool.map(checks.check, queues), strict=True):
                 yield from (replace(finding, queue=queue.queue) for finding in found)
-        yield from checks.find_duplicates()
     finally:
         home.close()
 
@@ -63,7 +62,6 @@ class _QueueChecks:
     def __init__(self, home: Connection | None) -> None:
         self._home = home
         self._away: dict[str, Exception] = {}
-        self._names: dict[str, list[str]] = {}  # by the key of the watched queue
 
     def check(self, queue: Settings) -> list[Finding]:
         where = describe_address(queue.mongo_uri)
@@ -72,7 +70,6 @@ class _QueueChecks:
             if where in self._away:
                 raise self._away[where]
             deployment = Deployment.inspect(queue, connection, has_own=False)
-            self._names.setdefault(connection.queue_key, []).append(queue.queue)
             return list(DeploymentCheck(deployment, self._home).findings())
         except (PyMongoError, OSError, ValueError) as error:
             if isinstance(error, AutoReconnect):
@@ -80,13 +77,3 @@ class _QueueChecks:
             return [unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
         finally:
             connection.close()
-
-    def find_duplicates(self) -> Iterator[Finding]:
-        """A problem for each collection that several queues watch with the same profile."""
-        for names in self._names.values():
-            if len(names) > 1:
-                yield problem(
-                    "queues",
-                    f"{' and '.join(sorted(names))} watch the same jobs with the same profile.",
-                    remedy="Keep one of them in JOBMON_QUEUES.",
-                )

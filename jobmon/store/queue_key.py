@@ -27,7 +27,8 @@ def queue_key(deployment: str | None, database: str, settings: Settings, profile
     """A readable name and a hash of every setting that changes the meaning of the stats.
 
     `deployment` is the result of `deployment_name`. Users, hosts and the order of settings make no
-    difference; a profile's file is known by its content.
+    difference; a profile's file is known by its content. A queue with a connection string of its
+    own is also known by its name: replica sets of two deployments often have the same name.
     """
     jobs = settings.jobs_collection
     mappings: dict[str, Any] = {
@@ -43,6 +44,8 @@ def queue_key(deployment: str | None, database: str, settings: Settings, profile
         "profile": profile.identity,
         "mappings": mappings,
     }
+    if settings.uri_setting != Settings.uri_setting:
+        identity["queue"] = settings.queue
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
     return f"{database}.{jobs}"[:_PREFIX_LENGTH] + f"#{digest}"

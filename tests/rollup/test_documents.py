@@ -163,8 +163,12 @@ def test_only_settings_that_change_the_meaning_change_the_key(
         key(status_names={"a": "failed"}),
         key(attempt_fields={"startedAt": "began"}),
         key(attempt_status_names={"ok": "succeeded"}),
+        # In another deployment, whose replica set and database may have the same names.
+        key(queue="production", uri_setting="PRODUCTION_URI"),
+        key(queue="staging", uri_setting="`uri` of staging in JOBMON_QUEUES"),
     ]
-    assert len({key(), *others}) == 11
+    assert len({key(), *others}) == 13
+    assert key(queue="renamed") == key()
     assert key().startswith("shop.jobs#")
 
 

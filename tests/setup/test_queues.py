@@ -150,17 +150,6 @@ def test_check_asks_a_deployment_that_is_away_once(
     assert len(asked) < 50
 
 
-def test_check_finds_one_queue_that_has_two_names(
-    environment: dict[str, str], shop: Documents
-) -> None:
-    uri = environment["MAILS_URI"]
-    other = uri.replace("127.0.0.1", "localhost").replace("replicaSet=rs0", "directConnection=true")
-    Path(environment["JOBMON_QUEUES"]).write_text(
-        f"[a]\nuri = '{uri}'\ncollection = 'mails'\n[b]\nuri = '{other}'\ncollection = 'mails'"
-    )
-    assert "a and b watch the same jobs with the same profile" in run(environment, "check").output
-
-
 def test_init_prepares_all_queues_in_the_administrators_database(
     environment: dict[str, str], shop: Documents
 ) -> None:
