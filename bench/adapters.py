@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +34,7 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.documents import PROGRESS, rollup_database
 from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
 from jobmon.setup.init import InitOptions, run_init
 from jobmon.store.connection import Connection
@@ -241,7 +242,7 @@ def measure_answer(client: FlaskClient, database: Any, path: str, token: str) ->
     )
 
 
-def measure(server: Mongod, profile: str, count: int) -> dict[str, Cost]:
+def measure(server: Mongod, profile: str, count: int, *, collects: bool = True) -> dict[str, Cost]:
     """The costs with `count` jobs of a profile, by name; the database is dropped afterwards."""
     uri = server.uri.replace("/?", f"/{profile}?")
     settings = Settings(
@@ -270,21 +271,29 @@ def measure(server: Mongod, profile: str, count: int) -> dict[str, Cost]:
             print(f"  {finding.message}", flush=True)
     connection = Connection(settings)
     try:
-        return measure_filled(server, settings, connection)
+        return measure_filled(server, settings, connection, collects=collects)
     finally:
         for name in (profile, settings.rollup_db):
             connection.client.drop_database(name)
         connection.close()
 
 
-def measure_filled(server: Mongod, settings: Settings, connection: Connection) -> dict[str, Cost]:
-    live = LiveStats(connection)
+def measure_filled(
+    server: Mongod, settings: Settings, connection: Connection, *, collects: bool
+) -> dict[str, Cost]:
+    live, segments = LiveStats(connection), SegmentMap(connection.jobs)
     stats = live.count()
-    started = time.perf_counter()
-    stats = live.count()
-    costs = {"stats, live": Cost((time.perf_counter() - started) * 1_000)}
+    costs = {
+        "stats, live": measure_work(live.count),
+        "CPU of the database for live stats": measure_cpu(live.count, server.pid),
+        "CPU of the database for the first count": measure_cpu(
+            lambda: segments.build(lambda _: None), server.pid
+        ),
+    }
     counts = {status: n for status, n in (stats.status_counts() or {}).items() if n}
     print(f"  {counts}, types: {len(stats.type_counts() or {})}", flush=True)
+    if not collects:
+        return costs
     app = create_app(settings)
     client, database = app.test_client(), connection.client[connection.database.name]
     with app.app_context():
@@ -338,6 +347,20 @@ def await_history(connection: Connection) -> None:
         time.sleep(0.1)
 
 
+def measure_work(work: Callable[[], object]) -> Cost:
+    """The time of one call."""
+    started = time.perf_counter()
+    work()
+    return Cost((time.perf_counter() - started) * 1_000)
+
+
+def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
+    """The CPU time of a process during one call, which depends less on the load than the time."""
+    before = read_cpu_s(pid)
+    work()
+    return Cost((read_cpu_s(pid) - before) * 1_000)
+
+
 def measure_changes(
     server: Mongod, settings: Settings, ids: list[Any], collector: int | None
 ) -> tuple[float, float]:
@@ -370,6 +393,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--profiles", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument(
+        "--only-counts", action="store_true", help="Measure no answers and start no collector."
+    )
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     results: dict[str, dict[str, Cost]] = {}
@@ -377,12 +403,15 @@ def main() -> None:
         with Mongod(folder, cache_gb=4) as server:
             for profile in dict.fromkeys(["jobmon", *arguments.profiles]):
                 print(f"{profile}: {arguments.jobs:,} jobs", flush=True)
-                results[profile] = measure(server, profile, arguments.jobs)
+                results[profile] = measure(
+                    server, profile, arguments.jobs, collects=not arguments.only_counts
+                )
     finally:
         shutil.rmtree(folder)
     names = list(dict.fromkeys(name for costs in results.values() for name in costs))
     print_table(results, [name for name in names if not name.startswith("by status")])
-    print_table(results, [name for name in names if name.startswith("by status")])
+    if not arguments.only_counts:
+        print_table(results, [name for name in names if name.startswith("by status")])
     print(f"load of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
 
 
