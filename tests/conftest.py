@@ -100,13 +100,16 @@ LONGEST = (
     "tests/e2e/test_faults.py",
     "tests/test_documentation.py",
     "tests/e2e/test_serving.py",
-    "tests/api/test_openapi_tools.py",
-    "tests/e2e/test_stack.py",
-    "tests/e2e/test_slow_clients.py",
-    "tests/fuzz/test_fuzz.py",
-    "tests/setup/",
+    "tests/rollup/test_collector.py",
+    "tests/store/test_queries.py",
+    "tests/store/test_cursor.py",
     "tests/e2e/",
+    "tests/fuzz/",
+    "tests/setup/",
     "tests/adapters/",
+    "tests/rollup/",
+    "tests/api/test_openapi_tools.py",
+    "tests/store/",
 )
 
 
