@@ -375,7 +375,7 @@ class SeriesReader:
                 if not is_bad_hint(error):
                     raise
                 raise MissingIndexError from None
-            return as_of, by_step
+            return min(as_of, self._connection.data_time()), by_step
 
 
 def _validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]:

@@ -76,32 +76,35 @@ class Connection:
         """The time (UTC) up to which reads of the watched collections have every change.
 
         For a secondary it is the time of its last write, in whole seconds: up to ten seconds ago
-        where nothing is written. If several may be read, it is that of the last one.
+        where nothing is written. If several may be read, it is that of the last one. A server may
+        be found at any time: the time of an answer is the least of before and after the read.
         """
         now, client = datetime.now(UTC), self.reachable_client
         preference = self._choose_read_preference(client)
         if preference == ReadPreference.PRIMARY:
             return now
+        hello = client.admin.command("hello", read_preference=preference)
         written_at = [
             datetime.fromtimestamp(server.last_write_date, UTC)
             for server in client.topology_description.apply_selector(preference)
             if not server.is_writable and server.last_write_date is not None
         ]
-        hello = client.admin.command("hello", read_preference=preference)
         # A snapshot has only what the server knows to be on a majority.
         in_majority: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
         return min(now, in_majority, *written_at) if written_at else now
 
     def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
-        """The URI's preference; the primary where the age of a secondary's data is unknown.
+        """The URI's preference; the primary behind a mongos, which does not report a lag.
 
-        A mongos does not report it, and before the first answer any server may be one.
+        The first call waits for a server, because any may be a mongos; PyMongoError.
         """
         preference = client.read_preference
         if self._client.majority_reads or preference == ReadPreference.PRIMARY:
             return ReadPreference.PRIMARY
-        may_be_mongos = client.topology_description.topology_type_name in ("Unknown", "Sharded")
-        return ReadPreference.PRIMARY if may_be_mongos else preference
+        if client.topology_description.topology_type_name == "Unknown":
+            client.admin.command("ping")
+        is_sharded = client.topology_description.topology_type_name == "Sharded"
+        return ReadPreference.PRIMARY if is_sharded else preference
 
     @property
     def collection_names(self) -> list[str]:

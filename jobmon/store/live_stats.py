@@ -64,6 +64,7 @@ class LiveStats:
             counts = self._counts_by_status_and_type()
         except ExecutionTimeout:
             log.warning("counting the jobs took over %d ms", self._jobs.max_time_ms)
+            as_of = min(as_of, self._connection.data_time())
             health = self.health(None, as_of)
             return QueueStats(
                 as_of=as_of,
@@ -72,6 +73,7 @@ class LiveStats:
                 total=health.estimated_total,
                 health=health,
             )
+        as_of = min(as_of, self._connection.data_time())
         return QueueStats(
             as_of=as_of,
             source="live",

@@ -198,3 +198,15 @@ def test_a_direct_connection_to_a_secondary_is_refused(
     with pytest.raises(DatabaseAwayError, match="leads to a secondary"):
         connection.ping()
     connection.close()
+
+
+def test_the_first_read_has_the_time_of_the_secondary(
+    pair: Pair, jobs: Database[Document], make_settings: Callable[..., Settings]
+) -> None:
+    """Catches a first answer as of now, from a secondary that was found a moment later."""
+    connection = Connection(make_settings(mongo_uri=pair.uri()))
+    with pair.lagging():
+        jobs.jobs.insert_one(make_job("second"))
+        assert connection.data_time().microsecond == 0
+        assert [job["jobId"] for job in connection.jobs.find({}, ("jobId",))] == ["first"]
+    connection.close()
