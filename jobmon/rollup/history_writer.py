@@ -113,11 +113,12 @@ class HistoryWriter:
                 self._write_progress(countedAt=now, countedFrom=self._counted_from)
                 more = more and (is_behind or self._count_missed(missed, stop))
                 is_complete = not (more or is_behind)
+                reached: dict[str, datetime | None] = {"countersAt": now}
                 if is_complete:
                     self._counted_from = None
-                    self._write_progress(completeUntil=now, countedFrom=None)
+                    reached |= {"completeUntil": now, "countedFrom": None}
                 self._on_counted(now, is_complete)
-                self._write_progress(countersAt=now)
+                self._write_progress(**reached)
                 self._delete_expired(now)
             except OperationFailure as error:
                 if not is_bad_hint(error):

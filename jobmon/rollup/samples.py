@@ -11,6 +11,7 @@ from pymongo import ReplaceOne
 from jobmon.rollup.buckets import (
     DAY,
     HOUR,
+    MINUTE,
     SPANS,
     QueueSample,
     bucket_name,
@@ -29,11 +30,16 @@ class QueueSamples:
         self._samples = own[SAMPLES]
         self._retention = retention
         self._expired_at: datetime | None = None
+        self._minute: datetime | None = None  # of the last sample
 
     def write(self, now: datetime, sample: QueueSample) -> None:
-        """Store this sample as the newest of each span that `now` (UTC) lies in."""
-        writes = []
-        for span in SPANS:
+        """Store this sample as the newest of the minute that `now` (UTC) lies in.
+
+        The first one of a minute is also stored as the newest of each larger span.
+        """
+        writes, minute = [], floor(now, MINUTE)
+        spans = SPANS if minute != self._minute else SPANS[:1]
+        for span in spans:
             at = floor(now, span)
             fields = {"span": seconds(span), "at": at, **dump_sample(sample)}
             document = self._own.new(bucket_name(span, at), fields)
@@ -42,6 +48,7 @@ class QueueSamples:
             self._delete_expired(now)
             self._expired_at = floor(now, HOUR)
         self._own.write(SAMPLES, lambda: self._samples.bulk_write(writes, ordered=False))
+        self._minute = minute
 
     def _delete_expired(self, now: datetime) -> None:
         """Delete old samples; create the index here too, in case the database was dropped."""

@@ -46,6 +46,17 @@ def sample(queued: int, oldest_ms: int = 0) -> QueueSample:
     return QueueSample(status_counts={"queued": queued, "odd.one$": 1}, oldest_queued_ms=oldest_ms)
 
 
+def test_larger_spans_are_written_once_a_minute(
+    connection: Connection, samples: QueueSamples
+) -> None:
+    """Each write wakes the change streams of all other queues."""
+    for seconds in (0, 10):
+        samples.write(NOW + timedelta(seconds=seconds), sample(seconds))
+    reader = RollupReader(connection)
+    assert reader.samples(MINUTE, *ALWAYS) == {floor(NOW, MINUTE): sample(10)}
+    assert reader.samples(HOUR, *ALWAYS) == {floor(NOW, HOUR): sample(0)}
+
+
 def test_the_newest_sample_of_each_span_is_kept(
     connection: Connection, samples: QueueSamples
 ) -> None:
