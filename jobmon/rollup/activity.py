@@ -189,7 +189,7 @@ def _list_event_pipelines(
     started_at = {"$ifNull": ["$_started", start_field("$startedAt"), start_field("$finishedAt")]}
     yield [
         *ended,
-        *log.look_up_start(events.collection.name, mapping, "_start"),
+        *log.look_up_start(events.collection.name, mapping, within["$gte"], "_start"),
         *look_up_job,
         _group_by_outcome(job_type, eligible_at, started_at),
     ]

@@ -17,6 +17,7 @@ from jobmon.store.mapping import Document, FieldMapping, Keys
 EVENT: Keys = [("jobId", 1), ("finishedAt", -1)]
 EVENT_TIME: Keys = [("finishedAt", -1)]
 DURATION = "_duration"
+_LONGEST_SEARCH = timedelta(days=1)  # so much earlier than an end, its start is searched
 _LONGEST_MS = 100 * 365 * 86_400_000  # what is longer is no duration
 
 
@@ -51,10 +52,13 @@ class EventLog:
         by_duration = {"$cond": [{"$and": is_known}, {"$subtract": [time, milliseconds]}, None]}
         return {"$ifNull": ["$startedAt", by_duration]}
 
-    def look_up_start(self, log: str, mapping: FieldMapping, name: str) -> list[Document]:
+    def look_up_start(
+        self, log: str, mapping: FieldMapping, since: datetime, name: str
+    ) -> list[Document]:
         """Stages that add the event that started the run, under `name`; in the documents' names.
 
-        One event of the log is read for each, by the index (jobId, -finishedAt).
+        Usually one event is read for each, by the index (jobId, -finishedAt); for an end without a
+        start, all events of the job in the day before `since`.
         """
         job, time = mapping.paths["jobId"], mapping.paths["finishedAt"]
         paths = {f"same{number}": path for number, path in enumerate(self.same)}
@@ -65,8 +69,9 @@ class EventLog:
             {"$ne": ["$_id", "$$id"]},
             *({"$eq": [_or_null(path), f"$${variable}"]} for variable, path in paths.items()),
         ]
+        recent = mapping.translate_query({"finishedAt": {"$gte": since - _LONGEST_SEARCH}})
         pipeline = [
-            {"$match": {"$and": [{"$expr": {"$and": conditions}}, mapping.where]}},
+            {"$match": {"$and": [{"$expr": {"$and": conditions}}, mapping.where, recent]}},
             {"$sort": {time: -1}},
             {"$limit": 1},
             {"$match": mapping.translate_query({"status": AttemptStatus.RUNNING.value})},

@@ -168,6 +168,20 @@ def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
     assert levels["fields"] == "warning"  # for the odd events
 
 
+def test_start_is_searched_for_a_day(shop: WatchedQueue) -> None:
+    """An end without a start must not read all events of a job that runs every second."""
+    begun = {"of": {"job": "a"}, "what": "begin"}
+    shop.database.work_log.insert_many(
+        [begun | {"run": "old", "at": seconds(-86_000 - hours * 3_600)} for hours in (0, 24)]
+    )
+    ran = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run
+    end(shop.database, "a", 1, run="old", ok=True)
+    long = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run - ran
+    assert long == {bucket(86_003_000): 1}
+    shop.database.work_log.delete_one({"run": "old", "at": seconds(-86_000)})
+    assert count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run == ran
+
+
 def test_when_a_run_was_due_may_be_in_the_event_that_starts_it(
     shop: WatchedQueue, tmp_path: Path
 ) -> None:
