@@ -6,7 +6,7 @@ from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.profiles.conditions import PER_SECOND, Query, has_now, parse_query
-from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.schema import OtherKeyError, ProfileMistakeError, profile_schema
 from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.toml_lines import KeyPath
 from jobmon.profiles.transitions import Transition, parse_transitions
@@ -104,6 +104,9 @@ class ParsedProfile:
 
 def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
     """The profile for the jobs in a collection; raises ProfileMistakeError."""
+    for name in content.get("constants", {}):
+        if name in profile_schema()["properties"]:
+            raise OtherKeyError(("constants", name), "cannot be the name of a constant")
     constants = {f"$const.{name}": value for name, value in content.get("constants", {}).items()}
     constants["$collection"] = collection
     readings = content.get("readings", {})
@@ -203,7 +206,8 @@ def _parse_rules(
 def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAttempts:
     at: KeyPath = ("attempts",)
     if "in" not in spec:
-        raise ProfileMistakeError(at, "needs in")
+        places = profile_schema()["properties"]["attempts"]["properties"]["in"]["enum"]
+        raise ProfileMistakeError(at, f"needs in, with one of {', '.join(places)}")
     place, array = spec["in"], spec.get("array")
     for name in ("array", "log"):
         if (place == name) != (name in spec):

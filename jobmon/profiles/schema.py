@@ -16,7 +16,9 @@ from jobmon.profiles.toml_lines import KeyPath, find_line, find_lines
 
 T = TypeVar("T")
 
-_PLACE = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
+_PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+# What people write for null, which TOML does not have.
+_NULL = re.compile(r"(?:null|nil|none)\b", re.IGNORECASE)
 
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "object": ("a table", (dict,)),
@@ -35,6 +37,10 @@ class ProfileMistakeError(ValueError):
         self.path = path
 
 
+class OtherKeyError(ProfileMistakeError):
+    """A key that the schema does not name is not allowed, or has a wrong value."""
+
+
 class TomlError(ValueError):
     """A file has a mistake. The message has the line and what is allowed."""
 
@@ -47,16 +53,35 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        place = _PLACE.search(str(error))
-        where = f"line {place[1]}" if place and place[1] else "the last line"
-        raise TomlError(f"{where}: {_PLACE.sub('', str(error))}") from None
+        raise TomlError(_explain_syntax(str(error), text)) from None
     try:
         _check(content, schema, ())
         return build(content)
     except ProfileMistakeError as error:
         key = ".".join(map(str, error.path))
         what = f"{key}: {error}" if key else str(error)
+        if isinstance(error, OtherKeyError) and error.path[-1] in schema.get("properties", ()):
+            what += f". Write {error.path[-1]} before the first [table]: it is no key of a table"
         raise TomlError(f"line {find_line(find_lines(text), error.path)}: {what}") from None
+
+
+def _explain_syntax(error: str, text: str) -> str:
+    """tomllib's error with its line and, for usual mistakes, with what to write instead."""
+    message, place = _PLACE.sub("", error), _PLACE.search(error)
+    if place is None or place[1] is None:
+        return f"the last line: {message}"
+    number, column = int(place[1]), int(place[2])
+    line = text.replace("\r\n", "\n").split("\n")[number - 1]
+    before, after = line[: column - 1], line[column - 1 :]
+    if _NULL.match(after):
+        message = 'TOML has no null: write "$null" in a profile'
+    elif not after.partition("#")[0] and (
+        message == "Unclosed inline table" or before.rstrip().endswith(("{", ","))
+    ):
+        message = "an inline table { } has to be on one line. Write a long one as a [table]"
+    elif after.startswith("}") and before.rstrip().endswith(","):
+        message = "no comma is allowed before the } of an inline table"
+    return f"line {number}: {message}"
 
 
 @cache
@@ -97,9 +122,12 @@ def _check_table(value: dict[str, Any], schema: dict[str, Any], path: KeyPath) -
             _check(inner, known[name], (*path, name))
         elif others is False:
             allowed = ", ".join(known)
-            raise ProfileMistakeError((*path, name), f"unknown; allowed are {allowed}")
+            raise OtherKeyError((*path, name), f"unknown; allowed are {allowed}")
         elif others is not True:
-            _check(inner, others, (*path, name))
+            try:
+                _check(inner, others, (*path, name))
+            except ProfileMistakeError as error:
+                raise OtherKeyError(error.path, str(error)) from None
     for name in schema.get("required", ()):
         if name not in value:
             raise ProfileMistakeError(path, f"needs {name}")

@@ -108,6 +108,11 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ),
         (
             'type = "kind"',
+            '[attempts]\narray = "log"',
+            "line 10: attempts: needs in, with one of collection, log, array, job",
+        ),
+        (
+            'type = "kind"',
             '[attempts]\nin = "log"',
             'line 10: attempts: log is for in = "log", which needs it',
         ),
@@ -172,6 +177,44 @@ def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
 ) -> None:
     assert was in GOOD
     assert load_error(tmp_path, GOOD.replace(was, now)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "message"),
+    [
+        ('"_id"', "null", 'line 9: TOML has no null: write "$null" in a profile'),
+        ('"$now" }', "None }", 'line 4: TOML has no null: write "$null" in a profile'),
+        ('{ "$gt"', '{\n"$gt"', "line 4: an inline table { } has to be on one line. Write a long"),
+        ('"$now" }', '"$now" # soon\n}', "line 4: an inline table { } has to be on one line"),
+        ('"leased",', '"leased",\r\n', "line 4: an inline table { } has to be on one line"),
+        ('"$now" }', '"$now", }', "line 4: no comma is allowed before the } of an inline table"),
+        ("[fields]", "[fields.", "line 8: Invalid initial character for a key part"),
+    ],
+)
+def test_usual_mistakes_of_syntax_are_explained(
+    tmp_path: Path, was: str, now: str, message: str
+) -> None:
+    assert load_error(tmp_path, GOOD.replace(was, now, 1)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("[fields]", 'collection = "tasks"'),
+        ("[fields]", "where = { a = 1 }"),
+        ("[readings]", 'status = [{ is = "queued" }]'),
+        ("[constants]", "where = { a = 1 }"),
+        ("[attempts.fields]", 'always = ["type"]'),
+    ],
+)
+def test_a_key_below_a_table_that_belongs_above_it_is_explained(
+    tmp_path: Path, table: str, key: str
+) -> None:
+    name = key.partition(" ")[0]
+    text = GOOD.replace("[fields]\n", f"{table}\n{key}\n")
+    assert load_error(tmp_path, text).endswith(
+        f". Write {name} before the first [table]: it is no key of a table"
+    )
 
 
 def test_a_profile_changes_the_one_that_it_extends(tmp_path: Path) -> None:
