@@ -14,9 +14,9 @@ from jobmon.rollup.collector import (
     RETRY_AFTER_S,
     STOP_TIMEOUT_S,
     Collector,
-    RepeatedErrorLog,
 )
 from jobmon.rollup.documents import FAILURE, OwnDatabase, connect_as_writer, rollup_database
+from jobmon.rollup.error_log import RepeatedErrorLog
 from jobmon.rollup.share import Share
 from jobmon.settings import Settings, load_queues
 from jobmon.store.client import DatabaseClient

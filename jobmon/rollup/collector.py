@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from pymongo.database import Database
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 
 from jobmon.rollup.buckets import QueueSample, retention
 from jobmon.rollup.changes import Changes, StreamLostError, open_changes, open_counted_changes
@@ -27,6 +27,7 @@ from jobmon.rollup.documents import (
     OwnDatabase,
 )
 from jobmon.rollup.due_changes import DueChanges
+from jobmon.rollup.error_log import RepeatedErrorLog
 from jobmon.rollup.event_counter import EventCounter
 from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.leader import LeaderLease, LeaseLostError
@@ -35,7 +36,6 @@ from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.share import Share
 from jobmon.rollup.stats_document import dump_stats
 from jobmon.store.connection import Connection
-from jobmon.store.failures import name_error
 from jobmon.store.live_stats import LiveStats
 from jobmon.store.mapping import Document
 from jobmon.store.stats import QueueHealth, QueueStats
@@ -60,32 +60,6 @@ STOP_TIMEOUT_S = 10
 
 class _StoppedError(Exception):
     """The collector was stopped, or has to release its lease, during a first count."""
-
-
-class RepeatedErrorLog:
-    """Logs an error that repeats every second once, until it changes or is over."""
-
-    def __init__(self, level: int, waiting: str) -> None:
-        self._level = level
-        self._waiting = waiting
-        self._logged = ""
-
-    def log(self, error: Exception) -> None:
-        """Log "the collector waits, the database refuses: …" if this was not logged before."""
-        reason = _describe(error)
-        if reason != self._logged:
-            log.log(self._level, "%s, %s", self._waiting, reason)
-        self._logged = reason
-
-    def clear(self) -> None:
-        """The error is over: log it again if it comes back."""
-        self._logged = ""
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, OperationFailure):
-        return f"the database refuses: {name_error(error)}"
-    return f"the database is away: {type(error).__name__}"
 
 
 class Collector:
@@ -297,6 +271,9 @@ class Collector:
                 written_at = now
             if self._events is not None:
                 self._events.count(COUNT_FOR_S)
+                if self._connection.has_recorded_attempts():
+                    self._events.stop()
+                    self._events = None
             unsaved = unsaved or changed
             if now > save_at and not self._checkpoints.is_saving():
                 pause_s = CHECKPOINT_EVERY_S
@@ -324,9 +301,6 @@ class Collector:
 
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
         """What was counted, and the token of the change after it."""
-        if self._events is not None and self._connection.has_recorded_attempts():
-            self._events.stop()
-            self._events = None
         jobs = [] if self._events is None else self._events.dump()
         return Checkpoint(segments.dump(), changes.token, jobs, self._seen_until)
 

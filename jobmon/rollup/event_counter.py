@@ -74,6 +74,7 @@ class EventCounter:
         self._position = ""
         self._write_at = self._load_at = 0.0
         self._caught_up_at: float | None = None
+        self._has_stopped = False
         self.seen_until: datetime | None = None  # all changes before are counted
         found = own.find_state(EVENTS, load_event_history)
         self._has_history = found is not None
@@ -87,6 +88,8 @@ class EventCounter:
     @property
     def is_behind(self) -> bool:
         """Whether there may be older changes that are not counted yet."""
+        if self._has_stopped:
+            return False
         reached = self._caught_up_at
         return reached is None or time.monotonic() - reached > BEHIND_AFTER_S
 
@@ -99,6 +102,7 @@ class EventCounter:
         self.count()
         self.write()
         self._write_history(EventHistory(gaps=self._history.gaps))
+        self._has_stopped = True
 
     def record_missing_stream(self) -> None:
         """Record that runs are counted from documents, because there is no change stream."""

@@ -20,6 +20,7 @@ from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup import event_counter as event_counter_module
 from jobmon.rollup import job_memory as job_memory_module
+from jobmon.rollup.buckets import Tally
 from jobmon.rollup.changes import StreamedChanges, open_changes
 from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import CHECKPOINT, EVENTS, OwnDatabase, rollup_database
@@ -262,6 +263,33 @@ def test_recorded_attempts_remain_the_truth(make_queue: Callable[..., Queue]) ->
         queue.truth = {"t": {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}}
         queue.becomes_right()
     assert queue.gaps() == []
+
+
+def test_attempts_take_over_as_soon_as_one_is_recorded(make_queue: Callable[..., Queue]) -> None:
+    """Catches durations that are missing for a minute, and a history that is never complete."""
+    queue = make_queue()
+    attempts = queue.connection.database.job_attempts
+    with collecting(queue.settings):
+        eventually(lambda: queue.own["state"].find_one({"_id": queue.own.id(CHECKPOINT)}))
+        started = now()
+        attempts.insert_one(
+            {
+                "jobId": "j",
+                "attemptNumber": 1,
+                "status": "succeeded",
+                "startedAt": started,
+                "finishedAt": started + timedelta(milliseconds=40),
+            }
+        )
+        queue.jobs.insert_one({"jobId": "j", "type": "t", "status": "succeeded"})
+        reader = RollupReader(queue.connection)
+
+        def counts_durations() -> bool:
+            totals = reader.totals()
+            return totals is not None and bool(totals.by_type.get("t", Tally()).run)
+
+        eventually(counts_durations)
+        eventually(lambda: (progress := reader.progress()) and progress.counted_from is None)
 
 
 class Reading:

@@ -1,0 +1,35 @@
+"""Logs errors that repeat while a collector waits."""
+
+import logging
+
+from pymongo.errors import OperationFailure
+
+from jobmon.store.failures import name_error
+
+log = logging.getLogger(__name__)
+
+
+class RepeatedErrorLog:
+    """Logs an error that repeats every second once, until it changes or is over."""
+
+    def __init__(self, level: int, waiting: str) -> None:
+        self._level = level
+        self._waiting = waiting
+        self._logged = ""
+
+    def log(self, error: Exception) -> None:
+        """Log "the collector waits, the database refuses: …" if this was not logged before."""
+        reason = _describe(error)
+        if reason != self._logged:
+            log.log(self._level, "%s, %s", self._waiting, reason)
+        self._logged = reason
+
+    def clear(self) -> None:
+        """The error is over: log it again if it comes back."""
+        self._logged = ""
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OperationFailure):
+        return f"the database refuses: {name_error(error)}"
+    return f"the database is away: {type(error).__name__}"
