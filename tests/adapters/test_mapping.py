@@ -263,8 +263,9 @@ def test_counts_of_the_collector_are_right(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch, changes: str
 ) -> None:
     if changes == "polled":
-        polled = lambda jobs, _, stop: PolledChanges(jobs, stop)  # noqa: E731
-        monkeypatch.setattr(collector_module, "open_changes", polled)
+        polled = lambda jobs, _, stop, **__: PolledChanges(jobs, stop)  # noqa: E731
+        for module in (changes_module, collector_module):
+            monkeypatch.setattr(module, "open_changes", polled)
         monkeypatch.setattr(changes_module, "SWEEP_S", 100_000.0)
         tasks.database.tasks.create_index("updated_at")
     with tasks.running_collector():

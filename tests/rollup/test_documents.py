@@ -288,6 +288,7 @@ def test_no_broken_document_leads_to_a_500(
     with collecting(queue.settings):
         queue.becomes(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
+        eventually(lambda: queue.own["state"].find_one({"completeUntil": {"$ne": None}}))
     state = queue.own["state"]
     good = list(state.find())
     for path, value in BROKEN:
@@ -325,7 +326,7 @@ def test_documents_of_other_programs_do_not_stop_the_history(
 
         def count_enqueued() -> int:
             steps = queue.api.get_as_admin("/admin/jobs/timeseries").json
-            enqueued = sum(step["enqueued"] for step in steps["data"])
+            enqueued = sum(step["enqueued"] or 0 for step in steps["data"])
             return enqueued if steps["meta"]["source"] == "rollup" else 0
 
         eventually(lambda: count_enqueued() == 3)

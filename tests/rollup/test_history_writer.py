@@ -359,6 +359,7 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
         "asOf": None,
         "source": "live",
         "complete": True,
+        "gaps": [],
     }
     assert [step["at"][11:16] for step in answer["data"]] == [
         "03:00",
