@@ -76,12 +76,15 @@ def _list_past(job: JobView) -> Iterator[TimelineStep]:
                 note=f"after {duration(pause_ms)}",
             )
         wait_ms = attempt.wait_ms
+        # A program with recurring jobs overwrites the time when a run was due.
+        if wait_ms is None and job.recurring is None:
+            wait_ms = _measure_ms(before, attempt.started_at)
         yield TimelineStep(
             name=_name_attempt(attempt, is_last=attempt is job.attempts[-1]),
             at=attempt.started_at,
             status=_COLOURS.get(status, status),
             note=f"{status or 'unknown'} on {attempt.worker or 'an unnamed worker'}",
-            wait_ms=_measure_ms(before, attempt.started_at) if wait_ms is None else wait_ms,
+            wait_ms=wait_ms,
             # The clocks of writers differ, but a duration is never negative.
             run_ms=None if attempt.run_ms is None else max(0, attempt.run_ms),
             error=attempt.error,

@@ -320,6 +320,7 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
     dead = signed_in(queue.api).page(f"/dashboard/jobs/{ids['is dead']}")
     assert "Attempt 1 failed on worker-1" in dead.text.replace("\n", "")
     assert "Attempt 2 failed on worker-1" in dead.text.replace("\n", "")
+    assert "waited" not in dead.text  # when a run was due is unknown
 
 
 def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQueue, Ids]) -> None:

@@ -198,6 +198,16 @@ def test_attempts_that_are_not_recorded_are_named(count: int | None, shown: int,
     assert len(life) == 2 + shown
 
 
+@pytest.mark.parametrize("recurring", [True, False])
+def test_time_between_runs_of_a_program_with_recurring_jobs_is_no_wait(recurring: bool) -> None:
+    runs = [
+        attempt(number, started_at=instant(number), finished_at=instant(number))
+        for number in (1, 2)
+    ]
+    life = steps(created_at=instant(0), attempts=runs, recurring=recurring)
+    assert [step.wait_ms for step in life] == [None, None, None]
+
+
 def test_attempts_embedded_by_another_program_are_shown() -> None:
     app = Flask(__name__)
     app.extensions["jobmon_redactor"] = Redactor()
