@@ -4,7 +4,7 @@ It reads types, field names and statuses, and no other value of a document.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, FINAL_STATUSES, AttemptStatus, JobStatus
+from jobmon.profiles import shipped_profiles
 from jobmon.settings import Settings
 from jobmon.setup.findings import Finding, Level, printable, problem, warning
 from jobmon.store.connection import Connection
@@ -93,31 +94,44 @@ def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ..
 class ExpectedFields(NamedTuple):
     """A collection, the fields that its documents should have, and their known statuses.
 
-    `setting`: where other paths for the fields can be set.
+    Other paths for the fields can be set in the `table` of a profile's `file` or, without a file,
+    in `setting`.
     """
 
     collection: ReadCollection
     fields: tuple[Field, ...]
     statuses: type[StrEnum]
     setting: str
+    table: str
+    file: str | None
+
+    def write_paths(self, paths: Mapping[str, str]) -> str:
+        """The lines that set these paths of fields."""
+        if self.file is None:
+            return f"{self.setting}={','.join(f'{name}={path}' for name, path in paths.items())}"
+        keys = {"status": f"{self.table.removesuffix('fields')}status.path"}
+        written = (
+            f'{keys.get(name, f"{self.table}.{name}")} = "{path}"' for name, path in paths.items()
+        )
+        return f"{', '.join(written)} in {self.file}"
 
 
 def expected_fields(settings: Settings, connection: Connection) -> list[ExpectedFields]:
     """What the documents of each watched collection should have."""
     profile, attempts = connection.profile, connection.attempts
     jobs = required_job_fields(settings, profile)
-    setting = "JOBMON_JOB_FIELDS="
-    if settings.queues is not None:
-        setting = "fields in a profile of your own: "
-    expected = [ExpectedFields(connection.jobs, jobs, JobStatus, setting)]
+    file = "a profile of your own" if settings.queues is not None else None
+    if settings.profile not in shipped_profiles():
+        file = settings.profile
+    expected = [
+        ExpectedFields(connection.jobs, jobs, JobStatus, "JOBMON_JOB_FIELDS", "fields", file)
+    ]
     if attempts is not None:
         fields = _required_attempt_fields(settings, profile)
-        setting = "JOBMON_ATTEMPT_FIELDS="
-        if settings.queues is not None:
-            setting = "attempts.fields in a profile of your own: "
+        setting, table = "JOBMON_ATTEMPT_FIELDS", "attempts.fields"
         if profile.log is not None:
-            setting = "attempts.log in a profile of your own: "
-        expected.append(ExpectedFields(attempts, fields, AttemptStatus, setting))
+            file, table = file or "a profile of your own", "attempts.log.fields"
+        expected.append(ExpectedFields(attempts, fields, AttemptStatus, setting, table, file))
     return expected
 
 
@@ -195,7 +209,7 @@ class Sample:
         paths = self._names.paths
         derived = self._names.derived is not None
         self.name = watched.collection.name
-        self._setting = expected.setting
+        self._write_paths = expected.write_paths
         self._fields = [
             field
             for field in fields
@@ -266,7 +280,7 @@ class Sample:
                 level=Level.PROBLEM if field.essential else Level.WARNING,
                 message=f"None of the newest {len(expected)} of {self.name} {where}has "
                 f"{path}: {field.consequence}.",
-                remedy=f"If that is it, set {self._setting}{field.name}={printable(alike[0])}."
+                remedy=f"If that is it, set {self._write_paths({field.name: printable(alike[0])})}."
                 if alike
                 else None,
             )
@@ -283,13 +297,13 @@ class Sample:
         paths = [self._names.paths[field.name] for field in missing]
         common = [printable(name) for name in self._list_field_names()]
         have = ", ".join(common[:_MAX_NAMES]) + (", …" if len(common) > _MAX_NAMES else "")
-        example = ",".join(f"{field.name}=FIELD" for field in missing)
+        example = self._write_paths({field.name: "FIELD" for field in missing})
         return problem(
             "fields",
             f"None of the newest {self.size} of {self.name} has {', '.join(paths)}. "
             f"They have {have}.",
             remedy="If it is the right collection, map its field names: set "
-            f"{self._setting}{example}; docs/adapters.md has examples.",
+            f"{example}; docs/adapters.md has examples.",
         )
 
     def find_odd_types(self) -> Iterator[Finding]:

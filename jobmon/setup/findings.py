@@ -20,6 +20,10 @@ _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
 )
 
+# The place of a mistake in a file, and of one in a profile: the file of queues names profiles, too.
+_IN_FILE = re.compile(r", (?:line \d+|the last line): ")
+_IN_PROFILE = re.compile(rf"(?:JOBMON_PROFILE|\.profile): .*{_IN_FILE.pattern}")
+
 
 class Level(StrEnum):
     """How bad a finding is. Only a problem makes the command fail."""
@@ -76,12 +80,12 @@ def problem(
 
 
 def refused_setting(error: Exception) -> Finding:
-    """The problem that a setting is missing or invalid."""
-    return problem(
-        "settings",
-        str(error),
-        remedy="Set it in the environment; docs/operations.md lists them all.",
-    )
+    """The problem that a setting, or the file that it names, is missing or invalid."""
+    remedy = "Set it in the environment; docs/operations.md lists them all."
+    if _IN_FILE.search(str(error)):
+        page = "adapters" if _IN_PROFILE.search(str(error)) else "operations"
+        remedy = f"Correct the file; docs/{page}.md describes the format."
+    return problem("settings", str(error), remedy=remedy)
 
 
 def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Finding:

@@ -285,6 +285,26 @@ def test_check_reports_missing_fields_and_the_consequences(
     assert len(from_attempt_fields) == 2  # workerId, startedAt
 
 
+def test_check_of_a_profile_in_a_file_advises_to_change_the_file(
+    database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(
+        'always = ["nextRunAt"]\nstatus = { path = "state" }\n[fields]\njobId = "_id"\n'
+        'nextRunAt = "waitUntil"\n'
+    )
+    database.jobs.insert_one({"wait_until": NOW, "State": "done"})
+    file_settings = replace(settings, profile=str(path))
+    status, next_run = select(list(check_deployment(file_settings)), "fields")
+    assert status.remedy == f'If that is it, set status.path = "State" in {path}.'
+    assert next_run.remedy == f'If that is it, set fields.nextRunAt = "wait_until" in {path}.'
+    connection = Connection(file_settings)
+    with connection.client:
+        unusable = fields.Sample(fields.expected_fields(file_settings, connection)[0]).unusable()
+    assert unusable is not None
+    assert f'set status.path = "FIELD", fields.nextRunAt = "FIELD" in {path}; docs' in str(unusable)
+
+
 def test_check_reports_unexpected_types_and_unknown_statuses(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:
