@@ -60,6 +60,7 @@ bench: .venv/demo
 	$(BIN)/python bench/changes.py
 	$(BIN)/python bench/dashboards.py
 	$(BIN)/python bench/first_look.py
+	$(BIN)/python bench/queues.py
 
 screenshots: .venv/dev $(ASSETS)
 	$(BIN)/python bench/screenshots.py

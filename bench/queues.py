@@ -1,0 +1,291 @@
+"""What many queues cost: start, memory, work at rest, and how collectors share them.
+
+    .venv/bin/python bench/queues.py
+
+Watches one queue and then 100 queues in a replica set, and 10 queues in five deployments of which
+one is frozen. Prints a line for each measurement; a share of 100% is one core.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from scale import SECRET, STOPS_WITHIN_S, Client, ask, find_family, make_job, read_cpu_s
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod, free_port
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.connection import Connection
+from jobmon.web.auth import issue_token
+
+JOBS = 200  # in each queue
+IDLE_S = 20.0
+GIVE_UP_S = 120.0
+FRESH_S = 5.0  # older statistics are not used
+COMMANDS = ("query", "insert", "update", "delete", "getmore", "command")
+PATHS = ("/metrics", "/queues", "/admin/jobs/stats")
+
+Documents = dict[str, Any]
+
+
+def fill_queue(uri: str, name: str, jobs: int = JOBS) -> None:
+    """A queue of finished and waiting jobs with its indexes, which nobody changes."""
+    settings = Settings(mongo_uri=uri, jobs_collection=name, attempts_collection=f"{name}_attempts")
+    pick, now = random.Random(name), datetime.now(UTC)  # noqa: S311
+    with MongoClient[Documents](uri) as client:
+        database = client.get_default_database()
+        database.create_collection(f"{name}_attempts")
+        made = [make_job(number, now - timedelta(seconds=number), pick) for number in range(jobs)]
+        database[name].insert_many(made)
+        create_indexes(Connection(settings, client))
+
+
+def write_file(path: Path, queues: dict[str, str]) -> None:
+    """The file of queues, given as name -> connection string."""
+    tables = (
+        f'[{name}]\nuri = "{uri}"\ncollection = "{name}"\nattempts_collection = "{name}_attempts"\n'
+        for name, uri in queues.items()
+    )
+    path.write_text("".join(tables))
+
+
+def make_environment(home: str, path: Path, port: int) -> dict[str, str]:
+    return dict(os.environ) | {
+        "JOBMON_MONGO_URI": home,
+        "JOBMON_QUEUES": str(path),
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+        "JOBMON_BIND": f"127.0.0.1:{port}",
+        "JOBMON_LOG_LEVEL": "ERROR",
+    }
+
+
+@contextmanager
+def running(command: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of `jobmon`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobmon.cli", command], env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOPS_WITHIN_S)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def await_true(condition: Callable[[], object]) -> float:
+    """The seconds until a condition is true."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() > started + GIVE_UP_S:
+            raise TimeoutError
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def answers(port: int, path: str, token: str = "") -> bool:
+    try:
+        ask(port, path, token)
+    except (OSError, RuntimeError):
+        return False
+    return True
+
+
+def read_memory_mib(pids: Sequence[int]) -> float:
+    """The memory of these processes; what they share is counted once for all of them."""
+    parts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(int(part.split("\nPss:")[1].split()[0]) for part in parts) / 1_024
+
+
+class Observer:
+    """Sees what collectors have written to jobmon's own database."""
+
+    def __init__(self, home: str) -> None:
+        self.client = MongoClient[Documents](home, tz_aware=True)
+        self._rollups = self.client.jobmon_rollups
+
+    def holders(self) -> Counter[str]:
+        """How many queues each collector process holds now."""
+        alive = {"name": "collector", "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
+        return Counter(lease["holder"] for lease in self._rollups.leases.find(alive))
+
+    def ages_s(self) -> list[float]:
+        """The ages of all statistics."""
+        pipeline = [
+            {"$match": {"name": "stats"}},
+            {"$project": {"age": {"$subtract": ["$$NOW", "$at"]}}},
+        ]
+        return [row["age"] / 1_000 for row in self._rollups.state.aggregate(pipeline)]
+
+    def fresh(self) -> int:
+        return sum(age_s <= FRESH_S for age_s in self.ages_s())
+
+    def commands(self) -> int:
+        """All commands since the server started."""
+        counters = self.client.admin.command("serverStatus")["opcounters"]
+        return sum(counters[name] for name in COMMANDS)
+
+
+def time_answers(port: int, path: str, token: str, count: int = 7) -> str:
+    """The first and the median time of an answer."""
+    took_ms = []
+    client = Client(port, path, token)
+    for _ in range(count):
+        started = time.perf_counter()
+        try:
+            client.ask()
+        except RuntimeError:
+            return "not answered"
+        took_ms.append((time.perf_counter() - started) * 1_000)
+        time.sleep(0.5)  # longer than answers are kept
+    client.close()
+    return f"first {took_ms[0]:.0f} ms, then {statistics.median(took_ms[1:]):.0f} ms"
+
+
+def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reachable: int) -> None:
+    """Start, memory, work at rest and answers, with one collector and one web service."""
+    write_file(path, queues)
+    port = free_port()
+    environment = make_environment(home, path, port)
+    settings = Settings(mongo_uri=home, jwt_secret_key=SECRET, log_level="ERROR")
+    with create_app(settings).app_context():
+        token = issue_token("bench", "admin", timedelta(hours=1))
+    observer = Observer(home)
+    observer.client.drop_database("jobmon_rollups")
+    load = os.getloadavg()[0]
+    print(f"\n{len(queues)} queues, {reachable} can be reached; load {load:.0f}", flush=True)
+    with running("collector", environment) as collector:
+        leases_s = await_true(lambda: observer.holders().total() == reachable)
+        stats_s = leases_s + await_true(lambda: len(observer.ages_s()) == reachable)
+        print(f"collector: all leases after {leases_s:.1f} s, all statistics after {stats_s:.1f} s")
+        with running("run", environment) as web:
+            first_s = await_true(lambda: answers(port, "/healthz"))
+            ready_s = first_s + await_true(lambda: answers(port, "/readyz"))
+            print(f"web: first answer after {first_s:.1f} s, ready after {ready_s:.1f} s")
+            time.sleep(20)  # the history of the first minutes is counted
+            family = find_family(web.pid)
+            groups = {"collector": [collector.pid], "web": family, "database": [server.pid]}
+            idle = observe_idle(observer, groups)
+            print("at rest: " + ", ".join(f"{name} {share:.1%}" for name, share in idle.items()))
+            for each in PATHS:
+                print(f"GET {each}: {time_answers(port, each, token)}", flush=True)
+            for name in ("collector", "web"):
+                print(f"memory: {name} {read_memory_mib(groups[name]):.0f} MiB", flush=True)
+    observer.client.close()
+
+
+def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, float]:
+    """The CPU of each group of processes as a share of a core; prints the commands a second."""
+
+    def used() -> dict[str, float]:
+        return {name: sum(map(read_cpu_s, pids)) for name, pids in groups.items()}
+
+    before, commands, started = used(), observer.commands(), time.monotonic()
+    time.sleep(IDLE_S)
+    took_s, after = time.monotonic() - started, used()
+    print(f"at rest: {(observer.commands() - commands) / took_s:.0f} commands a second")
+    return {name: (after[name] - before[name]) / took_s for name in groups}
+
+
+def measure_sharing(path: Path, home: str, queues: dict[str, str]) -> None:
+    """How two and three collectors share, and how long queues wait after one was killed."""
+    write_file(path, queues)
+    environment = make_environment(home, path, free_port())
+    observer = Observer(home)
+    observer.client.drop_database("jobmon_rollups")
+    print(f"\nsharing {len(queues)} queues", flush=True)
+    with ExitStack() as stack:
+        started = []
+        for number in (1, 2, 3):
+            started.append(stack.enter_context(running("collector", environment)))
+            share = len(queues) // number
+            took_s = await_true(
+                lambda share=share, number=number: (
+                    len(held := observer.holders()) == number
+                    and held.total() == len(queues)
+                    and max(held.values()) <= share + 1
+                )
+            )
+            held = sorted(observer.holders().values())
+            print(f"{number} collectors: {held} after {took_s:.1f} s", flush=True)
+            await_true(lambda: len(observer.ages_s()) == len(queues))
+        started[0].kill()
+        at, oldest_s = time.monotonic(), 0.0
+        while observer.fresh() < len(queues) or time.monotonic() < at + FRESH_S:
+            oldest_s = max(oldest_s, *observer.ages_s())
+            time.sleep(0.05)
+        took_s = time.monotonic() - at
+        print(f"after kill -9 of one: all counted again after {took_s:.1f} s, ", end="")
+        print(f"oldest statistics {oldest_s:.1f} s, shares {sorted(observer.holders().values())}")
+    observer.client.close()
+
+
+def database_uri(server: Mongod, name: str) -> str:
+    return server.uri.replace("/?", f"/{name}?")
+
+
+def measure_frozen(folder: Path, server: Mongod, path: Path, home: str) -> None:
+    """Ten queues in five deployments; one of them accepts connections and never answers."""
+    with ExitStack() as stack:
+        others = [
+            stack.enter_context(Mongod(folder / f"other-{number}", cache_gb=0.25))
+            for number in range(4)
+        ]
+        uris = [home, *(database_uri(other, "bench") for other in others)]
+        queues = {f"d{number}": uris[number % 5] for number in range(10)}
+        for name, uri in queues.items():
+            fill_queue(uri, name)
+        os.kill(others[-1].pid, signal.SIGSTOP)
+        try:
+            measure(server, path, home, queues, 8)
+        finally:
+            os.kill(others[-1].pid, signal.SIGCONT)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--queues", type=int, default=100)
+    parser.add_argument("--only", choices=["many", "sharing", "frozen"])
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
+    path = folder / "queues.toml"
+    try:
+        with Mongod(folder / "home", cache_gb=1) as server:
+            home = database_uri(server, "bench")
+            names = [f"q{number:03}" for number in range(arguments.queues)]
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda name: fill_queue(home, name), names))
+            queues = dict.fromkeys(names, home)
+            if arguments.only in (None, "many"):
+                measure(server, path, home, {names[0]: home}, 1)
+                measure(server, path, home, queues, len(queues))
+            if arguments.only in (None, "sharing"):
+                measure_sharing(path, home, queues)
+            if arguments.only in (None, "frozen"):
+                measure_frozen(folder, server, path, home)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
