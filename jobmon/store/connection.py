@@ -116,7 +116,7 @@ class Connection:
         """Whether any attempt is recorded; if not, each job is its own last attempt."""
         if self.attempts is None:
             return False
-        index = None if self.profile.log is None else EVENT_TIME
+        index = [("_id", 1)] if self.profile.log is None else EVENT_TIME
         return bool(self.attempts.find({}, ("_id",), limit=1, index=index))
 
     @property
