@@ -100,12 +100,13 @@ class StreamedChanges:
 
     @property
     def seen_until(self) -> datetime | None:
-        """On a sharded cluster the time of the token, in whole seconds; None elsewhere.
+        """The time of the token, in whole seconds, on a sharded cluster or before the end.
 
         A mongos holds events back until every shard, also an idle one, has reached their time.
         """
         topology = self._jobs.database.client.topology_description
-        if topology.topology_type_name != "Sharded" or self.token is None:
+        may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
+        if not may_lag or self.token is None:
             return None
         return _read_token_time(self.token)
 

@@ -257,7 +257,10 @@ class Collector:
         while not self._is_over():
             as_of, at = datetime.now(UTC), self._lease.database_time()
             self._read_changes(segments, changes)
-            as_of = min(as_of, changes.seen_until or as_of)
+            if changes.seen_until is not None:
+                if not changes.is_at_end:  # the stats are as old as the last change that was read
+                    at = min(at, changes.seen_until)
+                as_of = min(as_of, changes.seen_until)
             self._due_changes.mark(segments, at)
             self._lease.renew()
             self._raise_failure()

@@ -18,6 +18,7 @@ from pymongo.errors import ExecutionTimeout
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
+from jobmon.rollup import changes as changes_module
 from jobmon.rollup import event_counter as event_counter_module
 from jobmon.rollup import job_memory as job_memory_module
 from jobmon.rollup.buckets import Tally
@@ -441,6 +442,23 @@ def test_jobs_that_cannot_be_read_in_time_do_not_stop_the_count(
     reading.read()
     assert reading.counts() == agenda.truth
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
+
+
+def test_changes_that_were_not_read_yet_make_the_stats_old(
+    agenda: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches old counts that are shown as new ones while many changes wait in the stream."""
+    monkeypatch.setattr(changes_module, "_MAX_EVENTS", 1)
+    reading, segments = Reading(agenda), SegmentMap(agenda.connection.jobs)
+    reading.begin()
+    added = [agenda.add("mail").generation_time for _ in range(2)]
+    second = timedelta(seconds=1)
+    read = []
+    while not (read and reading.changes.is_at_end):
+        if reading.changes.next_batch(segments):
+            read.append(reading.changes.seen_until)
+    assert reading.changes.seen_until is None
+    assert all(abs(seen - at) <= second for at, seen in zip(added, read, strict=True))
 
 
 def test_waiting_jobs_beyond_the_remembered_ones_are_loaded_later(
