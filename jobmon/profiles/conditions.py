@@ -95,8 +95,24 @@ def parse_query(
             allowed = ", ".join((*_LISTS, "$expr"))
             raise ProfileMistakeError(where, f"unknown operator; allowed are {allowed}")
         else:
+            _refuse_nested(name, condition, where)
             parsed[name] = parse_value(condition, readings.get(name, "date"), where)
     return parsed
+
+
+def _refuse_nested(name: str, condition: Any, at: KeyPath) -> None:
+    """Refuse a document as the value of a field: a dotted key without quotes makes one in TOML."""
+    path = name
+    inner = condition
+    while isinstance(inner, dict) and len(inner) == 1 and not _has_operators(inner):
+        ((key, inner),) = inner.items()
+        path += f".{key}"
+    if isinstance(condition, dict) and condition and not _has_operators(condition):
+        raise ProfileMistakeError(
+            at,
+            f'must not be a table. Write a path in quotes: "{path}" = …. A document that has to be '
+            'exactly this one is { "$eq" = { … } }',
+        )
 
 
 def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:

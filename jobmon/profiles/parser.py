@@ -1,6 +1,6 @@
 """Parses a profile's content, and checks what its JSON Schema cannot express."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,26 +125,40 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
         raise ProfileMistakeError(("recurring",), "must not depend on $now")
     status = _parse_status(content["status"], context, ("status",))
     order = content.get("order", "_id")
+    statuses = _list_statuses(status)
+    for name, source in fields.items():
+        _check_statuses(source.only_in, statuses, ("fields", name, "only_in"))
     if status.path is None and not status.rules:
         raise ProfileMistakeError(("status",), "needs path")
+    attempts = _parse_attempts(content.get("attempts", {"in": "job"}), context)
+    end_statuses = ("attempts", "events", "end_statuses")
+    _check_statuses(attempts.events.end_statuses, statuses, end_statuses)
     return ParsedProfile(
         fields=fields,
         status=status,
-        attempts=_parse_attempts(content.get("attempts", {"in": "job"}), context),
+        attempts=attempts,
         where=where,
         order=order,
         is_recurring=recurring is not False,
         recurring=recurring if isinstance(recurring, dict) else None,
         always=tuple(content.get("always", ())),
-        transitions=parse_transitions(
-            content.get("transitions", {}), context, _list_statuses(status)
-        ),
+        transitions=parse_transitions(content.get("transitions", {}), context, statuses),
     )
 
 
 def _list_statuses(status: ParsedStatus) -> set[str]:
     """The statuses that a job can have, as far as the profile names them."""
     return {*JobStatus, *status.names.values(), *(rule.status for rule in status.rules)}
+
+
+def _check_statuses(names: Iterable[str], statuses: Collection[str], at: KeyPath) -> None:
+    """Refuse names of a list in the profile that are no statuses of jobs."""
+    for index, name in enumerate(names):
+        if name not in statuses:
+            known = ", ".join(sorted(statuses))
+            raise ProfileMistakeError(
+                (*at, index), f"{name!r} is not one of {known}: those that `status` names"
+            )
 
 
 def _parse_fields(
@@ -231,6 +245,8 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
     fields = _parse_fields(spec.get("fields", {}), context, (*at, "fields"))
     if place == "collection":
         _check_attempt_paths(fields, (*at, "fields"), ("jobId", "attemptNumber", "finishedAt"))
+    if place in ("array", "collection") and not (status.rules or status.path):
+        raise ProfileMistakeError(at, "needs status: without it, no attempt has one")
     return ParsedAttempts(
         place=place,
         array=array,

@@ -93,6 +93,10 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     (kind,) = kinds
     if "path" in spec and kind not in ("path", "first", "last", "json"):
         raise ProfileMistakeError((*at, "path"), f"not used with {kind}")
+    if "match" in spec and kind not in ("first", "last"):
+        raise ProfileMistakeError(
+            (*at, "match"), f"not used with {kind}: for a part of an array, use an expression"
+        )
     source = _PARSERS[kind](spec, context, at)
     if "join" in spec:
         source = _join_elements(source, spec["join"])
@@ -220,7 +224,7 @@ def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     kind = "first" if "first" in spec else "last"
     array, path = spec[kind], spec.get("path")
     match = {
-        name: resolve_constant(value, context.constants, (*at, "match", name))
+        name: _parse_match(value, context, (*at, "match", name))
         for name, value in spec.get("match", {}).items()
     }
     reading = context.find_reading(array, path or "")
@@ -251,6 +255,16 @@ def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
         }
     }
     return Source(read=read, inputs=(array,), expression=expression)
+
+
+def _parse_match(value: Any, context: SourceContext, at: KeyPath) -> Any:
+    if isinstance(value, dict | list) or str(at[-1]).startswith("$"):
+        raise ProfileMistakeError(
+            at,
+            "must be a text, a number, true or false at a path, which needs quotes if it has dots. "
+            "For operators such as $ne, use an expression",
+        )
+    return resolve_constant(value, context.constants, at)
 
 
 def _parse_length(spec: Any, *_: Any) -> Source:

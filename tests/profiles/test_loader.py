@@ -167,6 +167,54 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ),
         (
             'type = "kind"',
+            'leasedBy = { path = "by", only_in = ["leased", "finished"] }',
+            "line 10: fields.leasedBy.only_in.1: 'finished' is not one of cancelled, dlq, failed, "
+            "leased, queued, succeeded",
+        ),
+        (
+            'type = "kind"\n',
+            '[attempts]\nin = "job"\n[attempts.events]\nend_statuses = ["done"]',
+            "line 13: attempts.events.end_statuses.0: 'done' is not one of cancelled,",
+        ),
+        (
+            'type = "kind"',
+            'lastError = { last = "log", match = { state = { "$ne" = "ok" } } }',
+            "line 10: fields.lastError.match.state: must be a text, a number, true or false",
+        ),
+        (
+            'type = "kind"',
+            'lastError = { last = "log", match = { "$nor" = [] } }',
+            "line 10: fields.lastError.match.$nor: must be a text, a number, true or false",
+        ),
+        (
+            'type = "kind"',
+            'lastError = { last = "log", match = { error.code = 5 } }',
+            "line 10: fields.lastError.match.error: must be a text, a number, true or false at a "
+            "path, which needs quotes",
+        ),
+        (
+            'type = "kind"',
+            'attemptCount = { length = "log", match = { state = "failed" } }',
+            "line 10: fields.attemptCount.match: not used with length",
+        ),
+        (
+            'collection = "tasks"',
+            "where = { error.cancelled = true }",
+            'line 1: where.error: must not be a table. Write a path in quotes: "error.cancelled"',
+        ),
+        (
+            '{ lock = { "$gt" = "$now" } }',
+            '{ "$or" = [{ lock.until."$gt" = "$now" }] }',
+            "line 4: status.0.when.$or.0.lock: must not be a table. Write a path in quotes: "
+            '"lock.until"',
+        ),
+        (
+            'type = "kind"',
+            '[attempts]\nin = "array"\narray = "log"',
+            "line 10: attempts: needs status: without it, no attempt has one",
+        ),
+        (
+            'type = "kind"',
             '[readings]\nat = "rfc"',
             "line 11: readings.at: 'rfc' is not one of iso, seconds, milliseconds, microseconds",
         ),
@@ -241,6 +289,16 @@ def test_attempts_in_another_place_keep_no_path_of_the_extended_profile(tmp_path
     assert mine.attempts_collection == "my_logs"
     log = load_profile("agenda-logs").content["attempts"]["log"]
     assert mine.content["attempts"]["log"] == log | {"collection": "my_logs"}
+
+
+def test_a_document_that_a_field_equals_and_an_own_status_are_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    rule = '{ lock = { "$gt" = "$now" } }'
+    path.write_text(
+        GOOD.replace(rule, '{ lock = { "$eq" = { a = 1 } } }').replace('"leased"', '"away"')
+        + 'leasedBy = { path = "by", only_in = ["away", "leased"] }'
+    )
+    assert load_profile(str(path)).parse("tasks").fields["leasedBy"].only_in == ("away", "leased")
 
 
 def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
