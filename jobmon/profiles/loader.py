@@ -109,7 +109,10 @@ class ProfileFile:
             elif attempt_statuses:
                 attempts["status"] = {"names": dict(attempt_statuses)}
             changes["attempts"] = attempts
-        return replace(self, content=_merge(self.content, changes))
+        content = _merge(self.content, changes)
+        if fields or statuses:  # transitions would write to the profile's own fields
+            content.pop("transitions", None)
+        return replace(self, content=content)
 
     def parse(self, collection: str) -> ParsedProfile:
         """The parsed profile for the jobs in a collection; raises ProfileMistakeError."""
@@ -153,7 +156,10 @@ def parse_file(name: str, text: str) -> ProfileFile:
             if base not in shipped_profiles() or base == name:
                 allowed = ", ".join(shipped_profiles())
                 raise ProfileMistakeError(("extends",), f"{base!r} is not one of {allowed}")
-            content = _merge(_load_shipped(base).content, content)
+            inherited = dict(_load_shipped(base).content)
+            if "status" in content:  # transitions name the statuses that they were written for
+                inherited.pop("transitions", None)
+            content = _merge(inherited, content)
         profile = ProfileFile(name=name, content=content)
         profile.parse(profile.collection)
         return profile

@@ -54,7 +54,7 @@ def test_docs_list_jobs_with_a_token_and_break_no_policy(
 ) -> None:
     watched.jobs.insert_one({"jobId": "the-one-job", "status": "queued"})
     page, faults = docs
-    expect(page.locator(".opblock")).to_have_count(9)
+    expect(page.locator(".opblock")).to_have_count(10)
     page.get_by_role("button", name="Authorize").first.click()
     page.locator(".modal-ux input").fill(api.token())
     page.locator(".modal-ux button.authorize").click()

@@ -149,6 +149,7 @@ def test_wheel_has_exactly_the_modules_pages_and_assets(wheel: Path) -> None:
             "py.typed",
             "profiles/*.toml",
             "profiles/*.json",
+            "settings/*.json",
             "dashboard/templates/**/*",
             "dashboard/static/**/*",
         )

@@ -3,11 +3,13 @@ document has, and a document that is read wrongly."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bson import ObjectId
 
+from jobmon.profiles import load_profile
 from jobmon.settings import Settings
 from jobmon.store.labels import label
 from jobmon.store.mapping import IS_ARRAY, DerivedStatus, FieldMapping
@@ -239,6 +241,18 @@ def test_an_array_is_queried_at_every_part_of_a_path() -> None:
     assert names.translate_query({"createdBy": IS_ARRAY}) == {
         "$or": [{part: IS_ARRAY} for part in parts]
     }
+
+
+def test_a_changed_profile_has_no_transitions_of_other_fields_and_statuses(tmp_path: Path) -> None:
+    """Catches a profile that cannot be loaded, and an action that writes to another field."""
+    agenda = load_profile("agenda")
+    assert agenda.content["transitions"]
+    for change in ({"fields": {"status": "state"}}, {"statuses": {"odd": "queued"}}):
+        names = {"fields": {}, "statuses": {}, "attempt_fields": {}, "attempt_statuses": {}}
+        assert "transitions" not in agenda.override(**names | change).content
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "agenda"\n[status]\npath = "state"')
+    assert "transitions" not in load_profile(str(path)).content
 
 
 def test_settings_change_a_profile() -> None:
