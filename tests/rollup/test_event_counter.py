@@ -252,6 +252,29 @@ def test_lease_that_ends_without_a_write_fails_at_the_next_one(
         queue.becomes_right()
 
 
+def test_schema_of_your_own_without_attempts_counts_all_runs(
+    make_queue: Callable[..., Queue],
+) -> None:
+    queue = make_queue(
+        jobs_collection="tasks",
+        job_fields={"jobId": "_id", "type": "kind", "status": "state", "createdAt": "at"},
+        status_names={"new": "queued", "run": "leased", "ok": "succeeded", "bad": "failed"},
+    )
+
+    def move(state: str, **more: Any) -> None:
+        queue.jobs.update_one({"_id": 1}, {"$set": {"state": state, **more}})
+
+    with collected(queue):
+        queue.jobs.insert_one({"_id": 1, "kind": "t", "state": "new", "at": now()})
+        for outcome in ("bad", "bad", "ok", "new", "ok"):
+            move("run", startedAt=now())
+            move(outcome, finishedAt=now())
+        move("ok", payload={"edited": True})
+        queue.jobs.delete_one({"_id": 1})
+        queue.truth = {"t": {"enqueued": 1, "succeeded": 2, "failed": 2, "dlq": 0}}
+        queue.becomes_right()
+
+
 def test_recorded_attempts_remain_the_truth(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue()
     attempts = queue.connection.database.job_attempts
