@@ -272,7 +272,7 @@ class FuzzedService:
         for found in self._jobs_with_own_address():
             path = f"/jobs/{quote(found['jobId'], safe='')}"
             detail = parse_strictly(self.get(path).text)
-            assert len(detail) == 16, list(detail)
+            assert len(detail) == 18, list(detail)
             assert isinstance(detail["attemptCount"], float), detail["attemptCount"]
             created_by = found.get("createdBy")  # a job with an array has no owner
             for owner in documents.OWNERS:
