@@ -98,7 +98,10 @@ class ProfileFile:
         changed = dict(fields)
         changes: Content = {"fields": changed}
         if (path := changed.pop("status", None)) is not None:
-            changes["status"] = {"path": path, "names": dict(statuses)}
+            rules = self.content["status"] if not self.has_status_field else ()
+            # The profile may refer to the statuses of its own rules elsewhere.
+            names = {rule["is"]: rule["is"] for rule in rules} | dict(statuses)
+            changes["status"] = {"path": path, "names": names}
         elif statuses:
             changes["status"] = {"names": dict(statuses)}
         if self.attempts_collection is not None and not self.has_event_log:
