@@ -47,8 +47,9 @@ def count_activity(
         created = [{"$match": {"createdAt": within}}, _group_by_type("$createdAt")]
         for group in _aggregate(jobs, created, NEWEST_FIRST):
             find_tally(group["_id"]).enqueued += int(group["count"])
+    dead_statuses = jobs.mapping.select_statuses("finishedAt", (JobStatus.DLQ.value,))
     dead = [
-        {"$match": {"status": JobStatus.DLQ.value, "finishedAt": within}},
+        {"$match": {"status": {"$in": list(dead_statuses)}, "finishedAt": within}},
         _group_by_type("$finishedAt"),
     ]
     for group in _aggregate(jobs, dead, BY_FINISH):
@@ -92,7 +93,8 @@ def _count_finished_attempts(
         )
         yield from _aggregate(jobs, pipeline, ATTEMPT_FINISHED)
     else:
-        ended = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}, "finishedAt": within}
+        statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
+        ended = {"status": {"$in": list(statuses)}, "finishedAt": within}
         for group in _aggregate(
             jobs, _last_attempts_pipeline(ended, "status", "$status", has_wait), BY_FINISH
         ):

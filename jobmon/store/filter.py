@@ -52,6 +52,8 @@ class JobFilter:
     condition: JobCondition | None = None
     finished_from: datetime | None = None
     is_prepared: bool = field(default=False, compare=False)
+    # The statuses with which the jobs have the date, as far as the documents' mapping is known.
+    dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.owner is not None and self.error_code is not None:
@@ -77,7 +79,9 @@ class JobFilter:
         if self.job_id is not None:
             query |= self._match_id()
         if self.date_field is not None:
-            statuses = _STATUSES_BY_DATE[self.date_field]
+            statuses = self.dated_statuses
+            if statuses is None:
+                statuses = _STATUSES_BY_DATE[self.date_field]
             if self.statuses:
                 statuses = tuple(status for status in statuses if status in self.statuses)
             query |= {"status": {"$in": list(statuses)}} | self._match_date()
@@ -142,10 +146,15 @@ class JobFilter:
             limit = MAX_ID_MATCHES + 1
             if jobs.count(self._match_id(), index=indexes.JOB_ID, limit=limit) == limit:
                 raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
+        prepared = replace(self, is_prepared=True)
+        if self.date_field in ("leaseExpiresAt", "finishedAt"):  # without a nextRunAt a job is due
+            statuses = _STATUSES_BY_DATE[self.date_field]
+            dated = jobs.mapping.select_statuses(self.date_field, statuses)
+            prepared = replace(prepared, dated_statuses=dated)
         if self.owner is None or self.job_id is not None:
-            return replace(self, is_prepared=True)
+            return prepared
         has_none = jobs.has_no_arrays("createdBy", indexes.BY_OWNER)
-        return replace(self, is_prepared=True, may_have_arrays=not has_none)
+        return replace(prepared, may_have_arrays=not has_none)
 
 
 _STATUSES_BY_DATE = {

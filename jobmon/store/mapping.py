@@ -69,6 +69,8 @@ class FieldMapping:
     readings: Mapping[str, str] = field(default_factory=dict)
     # What is added to the date at a path.
     offsets: Mapping[str, timedelta] = field(default_factory=dict)
+    # The only statuses with which a field has a meaning; all for a field that is left out.
+    only_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # Label of a stored status -> status of the contract. The label of a missing one is `null`.
     statuses: Mapping[str, str] = field(default_factory=dict)
     # The status, if it is computed from other fields.
@@ -137,6 +139,11 @@ class FieldMapping:
     def can_query(self, name: str) -> bool:
         """Whether documents can be queried by this field."""
         return self._find_path(name) is not None
+
+    def select_statuses(self, name: str, statuses: Iterable[str]) -> tuple[str, ...]:
+        """Those of the statuses with which a job has this field."""
+        only = self.only_in.get(name)
+        return tuple(status for status in statuses if only is None or status in only)
 
     @property
     def dated_fields(self) -> tuple[str, ...]:

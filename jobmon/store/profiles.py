@@ -159,6 +159,7 @@ def _map_fields(fields: Mapping[str, Source], status: ParsedStatus) -> FieldMapp
         paths=paths,
         statuses=status.names,
         derived=_derive_status(status) if status.rules else None,
+        only_in={name: source.only_in for name, source in fields.items() if source.only_in},
         offsets={name: source.offset for name, source in fields.items() if source.offset},
         readings={name: source.reading for name, source in fields.items() if source.reading},
         expressions={
