@@ -242,7 +242,7 @@ def _format_sample(sample: QueueSample | None) -> dict[str, Any]:
 
 def _format_activity(activity: Activity, unknown: frozenset[str]) -> dict[str, Any]:
     """The activity, with null for what depends on a date that documents do not have."""
-    rate = activity.failure_rate
+    rate = None if "finishedAt" in unknown else activity.failure_rate
     return {
         **activity.known_counts(unknown),
         "failureRate": None if rate is None else round(rate, 4),

@@ -37,7 +37,7 @@ class Missing:
         return cls(reason="no collector is running", remedy=START_A_COLLECTOR)
 
 
-NO_END_TIMES = Missing(reason="no job records when it finished")
+NO_END_TIMES = Missing(reason="succeeded or dead jobs do not record when they finished")
 STILL_COUNTING = Missing(reason="the collector is still counting it")
 
 

@@ -126,7 +126,7 @@ def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
     """Why the counts of the last half hour allow no forecast; empty if they do."""
     for field, reason in (
         ("createdAt", "no job records when it was created"),
-        ("finishedAt", "no job records when it finished"),
+        ("finishedAt", "succeeded or dead jobs do not record when they finished"),
     ):
         if field in evidence.unknown:
             return reason

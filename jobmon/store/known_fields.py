@@ -1,10 +1,10 @@
 """Which fields of a job the watched documents hold, and which ones can be queried."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pymongo.errors import OperationFailure
 
-from jobmon.domain import STATUSES_AFTER_ATTEMPT
+from jobmon.domain import STATUSES_AFTER_ATTEMPT, JobStatus
 from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
@@ -31,7 +31,8 @@ class KnownFields:
     def unknown(self) -> frozenset[str]:
         """The fields of a job that the watched documents do not hold.
 
-        `finishedAt` is one of them where attempts have ended and no document has the time.
+        `finishedAt` is one of them where attempts have ended and no document has the time, or no
+        succeeded job, or no dead one: without these, counts would show a queue without failures.
         """
         fields = self._connection.jobs.mapping.unknown
         return fields if self._ends_are_known.get() else fields | {"finishedAt"}
@@ -48,16 +49,23 @@ class KnownFields:
             return True
         if self._connection.has_recorded_attempts() or self._counts_changes():
             return True
-        ended: Document = {"status": {"$in": list(STATUSES_AFTER_ATTEMPT)}}
         jobs = self._connection.jobs
 
-        def is_any(query: Document) -> bool:
+        def is_any(statuses: Iterable[str], *, has_end: bool = False) -> bool:
+            query: Document = {"status": {"$in": list(statuses)}}
+            if has_end:
+                query = {
+                    "status": {"$in": list(jobs.mapping.select_statuses("finishedAt", statuses))},
+                    "finishedAt": {"$type": "date"},
+                }
             return bool(
                 jobs.find(query, ("_id",), index=indexes.BY_FINISH, limit=1, require_index=True)
             )
 
+        # A failed job that waits for a retry may have no end: its retry will have one.
+        ends = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
         try:
-            return is_any(ended | {"finishedAt": {"$type": "date"}}) or not is_any(ended)
+            return all(is_any(group, has_end=True) or not is_any(group) for group in ends)
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise

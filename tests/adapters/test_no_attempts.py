@@ -3,6 +3,7 @@ jobs ended, an attempt that is invented or counted twice, and an alert on unknow
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,6 +159,48 @@ def test_without_any_finishedat_counts_of_finished_attempts_are_null(few: Watche
     (row,) = few.get("/admin/jobs/types")["data"]
     assert row["finishedPerMinute"] is row["failureRate"] is None
     assert "nothing has finished" not in signed_in(few.api).page("/dashboard").text
+
+
+def test_dead_jobs_without_an_end_make_the_counts_null_instead_of_zero(few: WatchedQueue) -> None:
+    """Catches a failure rate of 0 where only succeeded jobs have a finishedAt."""
+    assert few.activity() == {"enqueued": 3, "succeeded": 3, "failed": 0, "dlq": 0}
+    few.database.jobs.insert_one({"jobId": "d", "status": "dlq", "type": "t"})
+    eventually(lambda: few.activity()["failed"] is None, 15)
+    (row,) = few.get("/admin/jobs/types")["data"]
+    assert row["finishedPerMinute"] is row["failureRate"] is row["succeeded"] is None
+    assert (
+        "dead jobs do not record when they finished" in signed_in(few.api).page("/dashboard").text
+    )
+
+
+ENDS = """\
+collection = "tasks"
+status = { path = "status" }
+[fields]
+jobId = "_id"
+createdAt = "at"
+finishedAt = { path = "changed", only_in = ["succeeded", "dlq"] }
+"""
+
+
+def test_an_end_counts_only_with_the_statuses_that_have_one(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Catches a job that a list leaves out, but the counts of finished attempts include."""
+    path = tmp_path / "tasks.toml"
+    path.write_text(ENDS)
+    now = datetime.now(UTC)
+    statuses = ("succeeded", "dlq", "failed", "cancelled")
+    with temporary_database(mongo) as database:
+        database.tasks.insert_many(
+            {"_id": status, "status": status, "at": now, "changed": now} for status in statuses
+        )
+        init(database_uri(mongod, database), PROFILE=str(path))
+        tasks = WatchedQueue(mongod, database, profile=str(path), jobs_collection="tasks")
+        hour_ago = to_iso(now - timedelta(hours=1))
+        assert set(tasks.ids(finished_from=hour_ago)) == {"succeeded", "dlq"}
+        assert tasks.activity() == {"enqueued": 4, "succeeded": 1, "failed": 1, "dlq": 1}
+        tasks.close()
 
 
 def test_embedded_attempts_are_read_by_the_names_of_attempts(

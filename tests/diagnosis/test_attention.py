@@ -191,7 +191,7 @@ def test_without_finish_times_nothing_is_concluded_from_them() -> None:
     assert notices(given) == []
     assert unchecked(given) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
-        "no job records when it finished",
+        "succeeded or dead jobs do not record when they finished",
     )
 
 

@@ -136,7 +136,10 @@ def incomplete(found: Evidence) -> Evidence:
         (evidence(CLEARS, before=5_000), "jobs also come or leave in other ways"),
         (evidence(CLEARS, samples={}), "the collector has run for less than half an hour"),
         (evidence(CLEARS, unknown=frozenset({"createdAt"})), "no job records when it was created"),
-        (evidence(CLEARS, unknown=frozenset({"finishedAt"})), "no job records when it finished"),
+        (
+            evidence(CLEARS, unknown=frozenset({"finishedAt"})),
+            "succeeded or dead jobs do not record when they finished",
+        ),
         (evidence(CLEARS, blocks=Missing(reason="no collector")), "no collector"),
         (incomplete(evidence(CLEARS)), "still counting"),
     ],
