@@ -183,6 +183,8 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
         "payload": {"user": {"id": f"user-{number % 4}"}, "password": "[redacted]"},
         "attempts": [] if found["state"] == "pending" else attempts,
     }
+    unrecorded = {"attempts": "the queue records only the number of attempts"}
+    detail |= {"reasons": {} if detail["attempts"] else unrecorded, "recurring": None}
     assert tasks.get(f"/jobs/{detail['jobId']}") == detail
     (summary,) = tasks.get("/admin/jobs/queue", job_id=detail["jobId"])["data"]
     error = found["error"] and {name: found["error"][name] for name in ("code", "message")}

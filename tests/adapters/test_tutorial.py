@@ -77,10 +77,14 @@ def test_the_tutorials_profile_reads_its_documents(
     assert load_profile(str(path)).content["constants"] == {"max_tries": 3}
     (events,) = (other for other in others if other.startswith("[attempts.events]"))
     others.remove(events)
+    (history,) = (other for other in others if "lastError.object" in other)
+    others.remove(history)
     path.write_text("\n".join([fields, *others]))
     assert load_profile(str(path)).attempts_collection == "work_log"
     path.write_text(f"{fields}\n{attempts}\n{events}")
     assert load_profile(str(path)).content["attempts"]["events"]["deleted"] == "succeeded"
+    path.write_text(f'status.path = "state"\n{history}')
+    assert load_profile(str(path)).content["fields"]["jobId"] == "_id"
 
 
 @pytest.mark.parametrize("name", ["payload", "pulse", "hangfire", "mongodb-queue"])
