@@ -36,11 +36,13 @@ class ProfileError(ValueError):
 class ProfileFile:
     """The content of a profile's file, merged with the profile that it extends.
 
-    `name`: the name of a shipped profile, or the path of a file.
+    `name`: the name of a shipped profile, or the path of a file. `base`: the name of the extended
+    profile.
     """
 
     name: str
     content: Content
+    base: str | None = None
 
     @property
     def collection(self) -> str:
@@ -163,7 +165,7 @@ def parse_file(name: str, text: str) -> ProfileFile:
             if "status" in content:  # transitions name the statuses that they were written for
                 inherited.pop("transitions", None)
             content = _merge(inherited, content)
-        profile = ProfileFile(name=name, content=content)
+        profile = ProfileFile(name=name, content=content, base=base)
         profile.parse(profile.collection)
         return profile
 

@@ -36,6 +36,7 @@ from jobmon.setup.findings import (
     warning,
 )
 from jobmon.setup.indexes import missing_indexes
+from jobmon.setup.profile_paths import check_paths
 from jobmon.setup.recognition import has_events, profiles_with_log
 from jobmon.setup.rights import check_rights, refusals
 from jobmon.setup.script import create_index_line
@@ -111,7 +112,7 @@ class DeploymentCheck:
             "sharding": lambda: check_sharding(self._deployment),
             "indexes": self._check_indexes,
             "fields": self._check_fields,
-            "profile": self._computed_fields,
+            "profile": self._check_profile,
             "attempts": self._find_logs,
             "changes": self._check_changes,
             "collector": self._check_collector,
@@ -212,6 +213,13 @@ class DeploymentCheck:
             sample = Sample(expected)
             if expected.collection is self._connection.jobs:
                 self._has_updates = not sample.size or bool(sample.types("updatedAt"))
+            if not sample.size and expected.collection.mapping.where:
+                yield warning(
+                    "fields",
+                    f"None of the documents of {sample.name} matches `where` of the profile "
+                    f"{self._settings.profile}: jobmon shows none of them.",
+                    remedy="If it is the right collection, correct `where`.",
+                )
             found = [
                 *sample.find_absent(),
                 *sample.find_odd_types(),
@@ -222,12 +230,14 @@ class DeploymentCheck:
                 message = f"The newest {sample.size} of {sample.name} have all required fields."
                 yield ok("fields", message)
 
-    def _computed_fields(self) -> Iterator[Finding]:
+    def _check_profile(self) -> Iterator[Finding]:
         if found := computed_fields(self._connection.jobs.mapping):
             name = self._settings.profile
             yield ok(
                 "profile", f"{name} computes these, so no index serves them: {'; '.join(found)}."
             )
+        if self._settings.jobs_collection in self._filled:
+            yield from check_paths(self._settings.profile, self._connection)
 
     def _find_logs(self) -> Iterator[Finding]:
         """A warning if runs are recorded in a log that another shipped profile reads."""

@@ -179,6 +179,8 @@ def find_used_paths(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
         parent, _, leaf = path.rpartition(".")
         is_there: Document = {"$ne": [{"$type": f"${path}"}, "missing"]}
         if leaf and parent:
+            # Through an array, a path is an array of what its elements have.
+            is_there = {"$and": [is_there, {"$ne": [f"${path}", []]}]}
             is_there = {"$or": [is_there, {"$eq": [{"$type": f"${parent}"}, "null"]}]}
         group[name] = {"$max": is_there}
     limit: Document = {"$limit": _SEARCHED_DOCUMENTS}

@@ -51,7 +51,7 @@ class RunRules:
         # A date of each update would make each update the end of a run.
         by_default = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
         end_fields = events.end_fields or by_default
-        paths = {path for fact in facts.values() for path in _list_paths(fact)}
+        paths = {path for fact in facts.values() for path in list_paths(fact)}
         paths |= {*end_fields} | ({events.lease_field} if events.lease_field else set())
         return cls(
             paths=tuple(sorted(paths - {"_id"})),
@@ -81,7 +81,7 @@ class RunRules:
         return {"$and": [jobs.where, self.running]} if jobs.where else self.running
 
 
-def _list_paths(expression: Any) -> Iterator[str]:
+def list_paths(expression: Any) -> Iterator[str]:
     """The paths that an expression reads."""
     match expression:
         case str() if expression.startswith("$$"):
@@ -94,10 +94,10 @@ def _list_paths(expression: Any) -> Iterator[str]:
             pass
         case dict():
             for inner in expression.values():
-                yield from _list_paths(inner)
+                yield from list_paths(inner)
         case list():
             for inner in expression:
-                yield from _list_paths(inner)
+                yield from list_paths(inner)
 
 
 def _evaluate_at_change(expression: Any) -> Any:

@@ -305,6 +305,70 @@ def test_check_of_a_profile_in_a_file_advises_to_change_the_file(
     assert f'set status.path = "FIELD", fields.nextRunAt = "FIELD" in {path}; docs' in str(unusable)
 
 
+PROFILE = """\
+always = ["type"]
+where = { kind = { "$exists" = true } }
+status = [
+  { is = "leased", when = { "lock.until" = { "$gt" = "$now" } } },
+  { is = "dlq", when = { stat = 4 } },
+  { is = "queued" },
+]
+[readings]
+made = "iso"
+mde = "iso"
+"runs.at" = "iso"
+"args.at" = "iso"
+[fields]
+jobId = "_id"
+type = "kind"
+createdAt = "made"
+payload = "arguments"
+nextRunAt = { json = "args", path = "at" }
+leaseExpiresAt = "lock.until"
+priority = { path = "prio", when = { urgent = true } }
+[attempts]
+in = "array"
+array = "runs"
+status = [{ is = "failed", when = { why = { "$ne" = "$null" } } }, { is = "running" }]
+[attempts.fields]
+startedAt = "at"
+finishedAt = "endd"
+"""
+
+
+def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
+    database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(PROFILE)
+    run = {"at": "2026", "end": "2026", "why": "no"}
+    database.jobs.insert_many(
+        [
+            {"kind": "a", "state": 4, "made": "x", "args": "{}", "lock": None, "runs": [run]},
+            {"kind": "a", "state": 1, "made": "x", "args": "{}", "lock": None, "runs": []},
+        ]
+    )
+    found = only(list(check_deployment(replace(settings, profile=str(path)))), "profile")
+    assert found.level is Level.WARNING
+    assert found.message == (
+        f"No sampled document of jobs has these paths of {path}: fields.payload: arguments, "
+        "fields.priority: urgent, fields.priority: prio, status.1.when: stat, "
+        "attempts.fields.finishedAt: runs.endd, readings: mde."
+    )
+    path.write_text('extends = "agenda"\n[fields]\ncreatedBy = "data.usr"')
+    database.agendaJobs.insert_one({"name": "a", "nextRunAt": NOW, "data": {"user": 1}})
+    extended = replace(settings, profile=str(path), jobs_collection="agendaJobs")
+    assert (
+        ": fields.createdBy: data.usr."
+        in only(list(check_deployment(extended)), "profile", Level.WARNING).message
+    )
+    path.write_text(PROFILE.replace("where = { kind", "where = { kin"))
+    nothing = only(list(check_deployment(replace(settings, profile=str(path)))), "fields")
+    assert nothing.message.startswith(
+        "None of the documents of jobs matches `where` of the profile"
+    )
+
+
 def test_check_reports_unexpected_types_and_unknown_statuses(
     worked: Database[dict[str, Any]], settings: Settings
 ) -> None:

@@ -1,0 +1,87 @@
+"""Finds the paths of a profile that no sampled document has: most are misspelled."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jobmon.profiles import ProfileFile, load_profile, shipped_profiles
+from jobmon.profiles.conditions import to_expression
+from jobmon.profiles.parser import ParsedProfile, ParsedStatus
+from jobmon.profiles.sources import Source
+from jobmon.setup.fields import find_used_paths
+from jobmon.setup.findings import Finding, warning
+from jobmon.store.connection import Connection
+from jobmon.store.run_rules import list_paths
+
+# Another check reports these.
+_CHECKED = ("jobId", "createdAt")
+
+
+def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
+    """A warning with the paths in a profile's own file that no job of a sample has.
+
+    Shipped profiles have optional paths, also those that the file takes over from one.
+    """
+    if profile in shipped_profiles():
+        return
+    file = load_profile(profile)
+    collection = connection.jobs.collection.name
+    keys = _list_keys(file, collection)
+    if file.base is not None:
+        for key in _list_keys(load_profile(file.base), collection):
+            keys.pop(key, None)
+    used = find_used_paths(connection.jobs, ["_id", *(path for _, path in keys)])
+    if "_id" not in used:  # no sample could be read in time
+        return
+    if absent := [f"{key}: {path}" for key, path in keys if path not in used]:
+        yield warning(
+            "profile",
+            f"No sampled document of {collection} has these paths of {profile}: "
+            f"{', '.join(absent)}.",
+            remedy="Correct the paths that are misspelled. Others may be those of jobs that have "
+            "not failed or finished yet.",
+        )
+
+
+def _list_keys(file: ProfileFile, collection: str) -> dict[tuple[str, str], None]:
+    """The keys of a profile that name paths in a job, each with one of its paths."""
+    parsed = file.parse(collection)
+    found: dict[tuple[str, str], None] = {}
+    for key, path in _list_job_paths(parsed):
+        found.setdefault((key, path))
+    inputs = {path for _, path in found}
+    for path in file.content.get("readings", {}):
+        # In an array, or in JSON text, which the database cannot read.
+        if not any(path.startswith(f"{outer}.") for outer in inputs):
+            found.setdefault(("readings", path))
+    return found
+
+
+def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:
+    checked = {*_CHECKED, *parsed.always}
+    for name, source in parsed.fields.items():
+        if name not in checked or source.path is None:
+            yield from ((f"fields.{name}", path) for path in _list_inputs(source))
+    yield from _list_rule_paths(parsed.status, "status")
+    attempts, prefix = parsed.attempts, ""
+    if attempts.array is not None:
+        yield "attempts.array", attempts.array
+        prefix = f"{attempts.array}."
+    if attempts.place in ("array", "job"):
+        for name, source in attempts.fields.items():
+            for path in _list_inputs(source):
+                yield f"attempts.fields.{name}", f"{prefix}{path}"
+        for key, path in _list_rule_paths(attempts.status, "attempts.status"):
+            yield key, f"{prefix}{path}"
+        if prefix and attempts.status.path is not None:
+            yield "attempts.status.path", f"{prefix}{attempts.status.path}"
+
+
+def _list_inputs(source: Source) -> Iterator[str]:
+    yield from source.inputs
+    yield from list_paths(source.computed)
+
+
+def _list_rule_paths(status: ParsedStatus, key: str) -> Iterator[tuple[str, str]]:
+    for index, rule in enumerate(status.rules):
+        condition: Any = None if rule.when is None else to_expression(rule.when)
+        yield from ((f"{key}.{index}.when", path) for path in list_paths(condition))
