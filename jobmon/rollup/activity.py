@@ -14,12 +14,10 @@ from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.event_log import EventLog
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, attempt_end_index
+from jobmon.store.known_fields import has_finished
 from jobmon.store.labels import label
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
-
-_BY_ID: Keys = [("_id", 1)]
-_SAMPLE_SIZE = 200  # documents at either end of a collection without an index on finishedAt
 
 
 def count_activity(
@@ -125,23 +123,12 @@ def _aggregate(
     try:
         groups = watched.aggregate(pipeline, index=index, require_index=True)
     except OperationFailure as error:
-        if not is_bad_hint(error) or index == NEWEST_FIRST or _has_finished(watched):
+        if not is_bad_hint(error) or index == NEWEST_FIRST or has_finished(watched):
             raise
         return
     for group in groups:
         if group["_id"].get("at") is not None:
             yield group
-
-
-def _has_finished(watched: ReadCollection) -> bool:
-    """Whether one of the newest or of the oldest documents has a finishedAt."""
-    for direction in (-1, 1):
-        found = watched.find(
-            {}, ("finishedAt",), index=_BY_ID, order=[("_id", direction)], limit=_SAMPLE_SIZE
-        )
-        if any(document.get("finishedAt") is not None for document in found):
-            return True
-    return False
 
 
 def _recorded_attempts_pipeline(

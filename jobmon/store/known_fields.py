@@ -8,10 +8,12 @@ from jobmon.domain import STATUSES_AFTER_ATTEMPT, JobStatus
 from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
-from jobmon.store.mapping import Document
-from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 KEEP_MS = 10_000
+_BY_ID: Keys = [("_id", 1)]
+_SAMPLE_SIZE = 200  # documents at either end of a collection without an index on finishedAt
 
 
 class KnownFields:
@@ -51,22 +53,37 @@ class KnownFields:
             return True
         jobs = self._connection.jobs
 
-        def is_any(statuses: Iterable[str], *, has_end: bool = False) -> bool:
-            query: Document = {"status": {"$in": list(statuses)}}
-            if has_end:
-                query = {
-                    "status": {"$in": list(jobs.mapping.select_statuses("finishedAt", statuses))},
-                    "finishedAt": {"$type": "date"},
-                }
-            return bool(
-                jobs.find(query, ("_id",), index=indexes.BY_FINISH, limit=1, require_index=True)
-            )
+        def is_any(query: Document, index: Keys = indexes.BY_FINISH) -> bool:
+            is_needed = index == indexes.BY_FINISH
+            return bool(jobs.find(query, ("_id",), index=index, limit=1, require_index=is_needed))
+
+        def match_ended(statuses: Iterable[str]) -> Document:
+            return {"status": {"$in": list(statuses)}}
+
+        def match_dated(statuses: Iterable[str]) -> Document:
+            dated = jobs.mapping.select_statuses("finishedAt", statuses)
+            return match_ended(dated) | {"finishedAt": {"$type": "date"}}
 
         # A failed job that waits for a retry may have no end: its retry will have one.
         ends = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
         try:
-            return all(is_any(group, has_end=True) or not is_any(group) for group in ends)
+            return all(
+                is_any(match_dated(group)) or not is_any(match_ended(group)) for group in ends
+            )
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
-            return True  # nothing is counted without that index
+            # Nothing is counted without that index; `jobmon init` makes none if no job has an end.
+            ended = match_ended(STATUSES_AFTER_ATTEMPT)
+            return has_finished(jobs) or not is_any(ended, indexes.BY_STATUS)
+
+
+def has_finished(watched: ReadCollection) -> bool:
+    """Whether one of the newest or of the oldest documents has a finishedAt."""
+    for direction in (-1, 1):
+        found = watched.find(
+            {}, ("finishedAt",), index=_BY_ID, order=[("_id", direction)], limit=_SAMPLE_SIZE
+        )
+        if any(document.get("finishedAt") is not None for document in found):
+            return True
+    return False
