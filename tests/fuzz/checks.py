@@ -438,7 +438,7 @@ class FuzzedService:
             segments.mark(job_id)
         segments.recount()
         loaded = SegmentMap(self.connection.jobs)
-        loaded.load(iter(segments.dump()))
+        loaded.load(iter(segments.dump()), lambda: None)
         difference = flatten(segments.totals) ^ _flatten(
             parse_strictly(self.get("/admin/jobs/stats").text)
         )

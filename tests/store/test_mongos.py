@@ -119,9 +119,11 @@ def test_an_index_of_shards_with_a_collation_is_used(
 def follow(settings: Settings) -> Iterator[tuple[StreamedChanges, SegmentMap]]:
     connection = Connection(settings, DatabaseClient(settings, majority_reads=True))
     changes = StreamedChanges(connection.jobs.collection, None, threading.Event())
-    yield changes, SegmentMap(connection.jobs)
-    changes.close()
-    connection.close()
+    try:
+        yield changes, SegmentMap(connection.jobs)
+    finally:
+        changes.close()
+        connection.close()
 
 
 def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
@@ -144,8 +146,11 @@ def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
 def test_changes_of_a_replica_set_are_seen_up_to_now(
     settings: Settings, mongod: Mongod, jobs: Database[Document]
 ) -> None:
-    with follow(replace(settings, mongo_uri=mongod.uri.replace("/?", f"/{jobs.name}?"))) as found:
-        assert found[0].seen_until is None
+    uri = mongod.uri.replace("/?", f"/{jobs.name}?")
+    with follow(replace(settings, mongo_uri=uri)) as (changes, segments):
+        changes.next_batch(segments)
+        assert changes.is_at_end
+        assert changes.seen_until is None
 
 
 def test_collectors_ask_the_same_router_each_time() -> None:
