@@ -403,7 +403,7 @@ def test_overview_of_a_real_queue_shows_its_activity(real_api: Api, database: An
 
 
 def test_overview_without_the_indexes_has_no_history(real_api: Api, database: Any) -> None:
-    database.jobs.insert_one(job())
+    database.jobs.insert_one(job(finishedAt=NOW))
     admin = signed_in(real_api)
     text = admin.page(OVERVIEW).text
     assert "mail.send" in text
@@ -422,7 +422,8 @@ def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
     """Catches "All clear" over 86 overdue and 60 dead jobs, and the advice to start a collector."""
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     database.jobs.insert_many(
-        job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago, finishedAt=None)
+        job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago)
+        | {"finishedAt": long_ago if status == "dlq" else None}
         for n, status in enumerate(["queued"] * 86 + ["dlq"] * 60)
     )
     rollups = f"{database.name}_rollups"
