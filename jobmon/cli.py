@@ -93,15 +93,16 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     "--check",
     "checks",
     is_flag=True,
-    help="Only check: exit with 1 if a queue has no up-to-date statistics and a restart may help.",
+    help="Only check: exit with 1 if no queue is up to date, or a restart may help one of them.",
 )
 def collector(*, checks: bool) -> None:
     """Keep the statistics up to date, in a process of its own.
 
-    You may start several: one works for a queue, and another takes over when it ends; of several
-    queues each takes a part. It writes only to the database JOBMON_ROLLUP_DB, as the user in
-    JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI.
-    It needs no key for tokens, and exits with 1 after an unexpected failure.
+    You may start several. One of them works for each queue, and another takes over when it ends;
+    several queues are divided among them. It writes only to the database JOBMON_ROLLUP_DB, as the
+    user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI. It needs no key for tokens. After an
+    unexpected failure it exits with 1 if it watches one queue; the collector of one of several
+    queues is started again.
     """
     settings = _read_settings(require_keys=False)
     if checks:

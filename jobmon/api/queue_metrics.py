@@ -80,7 +80,7 @@ class Families:
 
 
 class Scrape(Collector):
-    """The metrics of several queues as one answer."""
+    """The metrics of several queues, merged into one answer."""
 
     def __init__(self, found: Iterable[Families]) -> None:
         self._found = found
@@ -107,7 +107,7 @@ class _Details:
 
 
 class QueueMetrics:
-    """Reads the metrics of queues: for each four small documents of the collector, and no job.
+    """Reads the metrics of queues: for each a few small documents of the collector, and no job.
 
     An unknown value has no sample: a 0 would look healthy. The `max_types` types with most jobs
     have gauges of their own. Counters are for the types that were seen first instead, since a
@@ -154,10 +154,7 @@ class QueueMetrics:
         self._reported = self._reported - ended | begun.keys()
         if begun:
             reasons = [f"{name}: {reason}" for name, reason in islice(begun.items(), MAX_REASONS)]
-            log.error(
-                "metrics of %d of %d queues are missing: %s",
-                *(len(begun), len(missing), "; ".join(reasons)),
-            )
+            log.error("metrics of %d more queues are missing: %s", len(begun), "; ".join(reasons))
         if ended:
             log.warning("the metrics are complete again: %s", ", ".join(sorted(ended)))
 

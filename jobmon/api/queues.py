@@ -35,8 +35,7 @@ from jobmon.web.queues import QueueReading, WatchedQueue, WatchedQueues, all_que
 log = logging.getLogger(__name__)
 
 SHARED_MS = 500
-# A summary is read again after two seconds, or ten times as long as reading took: with a hundred
-# queues at most a tenth of a core.
+# A summary is read again two seconds after it was read, or ten times as long as reading it took.
 KEPT_S, PAUSE_FACTOR = 2.0, 10
 # For queues that do not answer: the first time, later, and how long the last summary is shown.
 WAIT_S, SHORT_WAIT_S, SHOWN_S = 1.5, 0.2, 10.0
@@ -101,7 +100,7 @@ class QueueSummaries:
 
     def __init__(self, queues: WatchedQueues) -> None:
         self._queues = queues
-        self._reading = QueueReading(_read_timed)
+        self._reading = QueueReading(self._read)
         self._shared = SingleFlight(self._update, SHARED_MS)
         self._kept: dict[str, _Timed] = {}
 
@@ -114,7 +113,7 @@ class QueueSummaries:
         queues = self._queues.open_all()
         due = [queue for queue in queues if not self._is_good(queue.name, now, KEPT_S)]
         is_new = any(queue.name not in self._kept for queue in due)
-        self._kept |= self._reading.read(due, WAIT_S if is_new else SHORT_WAIT_S)
+        self._reading.read(due, WAIT_S if is_new else SHORT_WAIT_S)
         now = time.monotonic()
         return {
             queue.name: self._kept[queue.name].summary
@@ -123,10 +122,20 @@ class QueueSummaries:
             for queue in queues
         }
 
+    def _read(self, queue: WatchedQueue) -> None:
+        """Read a summary and keep it, also if nobody waits for it any more."""
+        started = time.monotonic()
+        summary = _summarize(queue)
+        # A failure is not kept longer because the database took long to fail.
+        took_s = 0.0 if summary.as_of is None else time.monotonic() - started
+        self._kept[queue.name] = _Timed(summary, time.monotonic(), took_s)
+
     def _is_good(self, name: str, now: float, kept_s: float) -> bool:
         """Whether the kept summary is young enough; one that was slow to read is kept longer."""
         kept = self._kept.get(name)
-        return kept is not None and now - kept.read_at < max(kept_s, PAUSE_FACTOR * kept.took_s)
+        if kept is None:
+            return False
+        return now - kept.read_at < max(kept_s, min(SHOWN_S, PAUSE_FACTOR * kept.took_s))
 
 
 @dataclass(frozen=True)
@@ -134,12 +143,6 @@ class _Timed:
     summary: QueueSummary
     read_at: float  # `time.monotonic`
     took_s: float
-
-
-def _read_timed(queue: WatchedQueue) -> _Timed:
-    started = time.monotonic()
-    summary = _summarize(queue)
-    return _Timed(summary, started, time.monotonic() - started)
 
 
 def _summarize(queue: WatchedQueue) -> QueueSummary:

@@ -88,6 +88,9 @@ def forecast_queue(evidence: Evidence) -> Forecast:
     flows = [_sum_flows(block.activity.values()) for block in blocks]
     if (reason := _find_doubt(evidence, flows)) or due is None:
         return _unknown(reason)
+    scheduled = evidence.stats.health.scheduled or 0
+    if scheduled > MAX_SCHEDULED * max(due + scheduled, _sum_arrivals(flows)):
+        return _unknown("many jobs are scheduled for later: it is unknown when they come due")
     return _forecast(due, flows, evidence.blocks_start)
 
 
@@ -110,7 +113,7 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     found = {}
     for kind, count in waiting.items():
         activity = [block.activity.get(kind) for block in blocks]
-        if is_folded and None in activity:
+        if is_folded and (kind == OTHER or None in activity):
             found[kind] = _unknown("its activity is counted together with that of other types")
             continue
         flows = [_sum_flows([] if each is None else [each]) for each in activity]
@@ -136,6 +139,10 @@ def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
     if health.eligible is None:
         return health.unknown.get("eligible", "it is unknown how many jobs are due")
     return _find_contradiction(evidence, flows)
+
+
+def _sum_arrivals(flows: Sequence[Flow]) -> int:
+    return sum(flow.arrived for flow in flows)
 
 
 def _sum_flows(activities: Iterable[Activity]) -> Flow:

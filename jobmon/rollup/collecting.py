@@ -24,7 +24,8 @@ from jobmon.store.connection import Connection
 
 log = logging.getLogger(__name__)
 
-RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0  # after an unexpected exception
+# The pause after an unexpected exception; it doubles while exceptions follow soon.
+RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0
 
 
 @contextmanager

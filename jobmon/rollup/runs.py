@@ -68,7 +68,8 @@ def count_change(
 ) -> Iterator[tuple[datetime, str, Tally]]:
     """The activity that a change shows, as triples of a time (UTC), a type and what to add.
 
-    `before` is None if the job is new or was not known, `after` if it was deleted.
+    `before` is None if the job is new, was not known or was no job; `after` if it was deleted or is
+    no job any more.
     """
     if change.operation == "delete":
         if before is not None and before.is_running and rules.deleted is not None:

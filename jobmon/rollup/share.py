@@ -31,7 +31,10 @@ class Share:
 
     def __init__(self, queues: Sequence[Settings]) -> None:
         self._total = len(queues)
-        names = sorted(f"{queue.queue} {queue.jobs_collection}" for queue in queues)
+        names = sorted(
+            f"{queue.queue} {queue.jobs_collection} {queue.mongo_uri.rpartition('@')[2]}"
+            for queue in queues
+        )
         group = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         self._scope: Document = {"format": FORMAT, "name": "process", "group": group}
         self.holder = make_holder()  # of the leases of these queues

@@ -88,7 +88,11 @@ def _parser(
             for queue in _parse_queue(settings, name, table, folder, require_uris=require_uris):
                 if queue.queue in queues:
                     raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
-                watched = (queue.mongo_uri, queue.jobs_collection, queue.profile)
+                watched = (
+                    queue.mongo_uri or queue.uri_setting,
+                    queue.jobs_collection,
+                    queue.profile,
+                )
                 if (same := seen.setdefault(watched, queue.queue)) != queue.queue:
                     message = f"watches the same jobs with the same profile as {same}"
                     raise ProfileMistakeError((name,), message)

@@ -65,18 +65,19 @@ class _OutageDetector:
                 log.warning("the database is back")
             return
         _raise_refusal(client)
+        lost_at = self._lost_at  # another thread may see that the database is back
         if topology.topology_type_name == "Single":
-            _refuse_secondary(client, wait=self._lost_at is None)
+            _refuse_secondary(client, wait=lost_at is None)
         # If nothing was checked for a while, this may be another outage.
-        if self._lost_at is None or now - self._checked_at > 2 * self._timeout_s:
-            self._lost_at = now
+        if lost_at is None or now - self._checked_at > 2 * self._timeout_s:
+            self._lost_at = lost_at = now
         self._checked_at = now
-        if now - self._lost_at <= self._timeout_s:
+        if now - lost_at <= self._timeout_s:
             return
         if not self._is_logged:
             self._is_logged = True
             log.error("the database is away: queries are refused at once until it is back")
-        raise DatabaseAwayError(f"no server for {now - self._lost_at:.1f} s")
+        raise DatabaseAwayError(f"no server for {now - lost_at:.1f} s")
 
 
 def _has_primary(client: MongoClient[Document]) -> bool:

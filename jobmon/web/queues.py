@@ -167,7 +167,7 @@ class QueuePath:
         found = _PATH.fullmatch(environ.get("PATH_INFO", ""))
         if found is not None:
             prefix, name, path = found.groups()
-            root = environ.get("SCRIPT_NAME", "")
+            root = environ.get("SCRIPT_NAME", "").rstrip("/")
             environ[_ROOT], environ[_NAME] = root, _decode(name)
             environ["SCRIPT_NAME"], environ["PATH_INFO"] = root + prefix, path or "/"
         return self._app(environ, start_response)

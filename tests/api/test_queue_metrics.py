@@ -354,7 +354,7 @@ def test_a_queue_whose_check_takes_too_long_is_unknown_and_hides_no_other(
         lambda: value(samples(render_queues(queues, reader)), "jobmon_queue_scraped", queue="slow")
     )
     assert [record.getMessage() for record in caplog.records] == [
-        "metrics of 1 of 2 queues are missing: slow: reading them takes too long",
+        "metrics of 1 more queues are missing: slow: reading them takes too long",
         "the metrics are complete again: slow",
     ]
 

@@ -9,14 +9,21 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from jobmon.api import queues as queues_module
-from jobmon.store.known_fields import KnownFields
 from jobmon.web.queues import WatchedQueue
 
 from ..conftest import Api
 from ..support.queues import serve_queues
 from ..support.waiting import eventually
 
-FIGURES = ("statusCounts", "oldestQueuedJobAgeMs", "finishedPerMinute", "asOf", "source")
+FIGURES = (
+    "statusCounts",
+    "oldestQueuedJobAgeMs",
+    "forecast",
+    "finishedPerMinute",
+    "failureRate",
+    "asOf",
+    "source",
+)
 
 
 @pytest.fixture
@@ -136,7 +143,21 @@ def test_a_queue_that_does_not_answer_delays_no_other(
     eventually(lambda: figures("silent"))
 
 
-def test_known_fields_are_read_by_queue(queues: Api) -> None:
-    found = queues.app.extensions["jobmon_queues"].open_all()
-    assert len({id(queue.known_fields) for queue in found}) == 3
-    assert all(isinstance(queue.known_fields, KnownFields) for queue in found)
+def test_a_slow_queue_is_shown_once_it_was_read(
+    queues: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a queue that is "not read" for ever: reading it takes longer than callers wait."""
+    gather = queues_module.gather_evidence
+
+    def read_slowly(queue: WatchedQueue, *arguments: Any) -> Any:
+        found = gather(queue, *arguments)
+        assert go_on.wait(20)
+        return found
+
+    go_on = threading.Event()
+    monkeypatch.setattr(queues_module, "gather_evidence", read_slowly)
+    monkeypatch.setattr(queues_module, "WAIT_S", 0.0)
+    monkeypatch.setattr(queues_module, "SHORT_WAIT_S", 0.0)
+    assert listed(queues, "chief")["mails"]["statusCounts"] is None
+    go_on.set()
+    eventually(lambda: listed(queues, "chief")["mails"]["statusCounts"])

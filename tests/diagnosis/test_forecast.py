@@ -177,6 +177,16 @@ def test_a_type_that_is_counted_with_others_has_no_forecast() -> None:
     assert found.reason == "its activity is counted together with that of other types"
 
 
+def test_many_scheduled_jobs_leave_the_forecast_of_the_queue_unknown() -> None:
+    """Catches "grows" where a hundred thousand jobs were enqueued for tomorrow."""
+    given = evidence(mail(*[(1_000, 100)] * 3), due=50, before=0)
+    counts = {("queued", "mail"): 2_700}
+    stats = replace(given.stats, counts=counts, health=replace(given.stats.health, scheduled=2_650))
+    found = forecast_queue(replace(given, stats=stats))
+    assert found.outlook is Outlook.UNKNOWN
+    assert "scheduled for later" in found.reason
+
+
 def test_scheduled_jobs_leave_the_due_ones_of_a_type_unknown() -> None:
     given = evidence(CLEARS)
     health = replace(given.stats.health, scheduled=50)

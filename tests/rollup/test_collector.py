@@ -198,11 +198,11 @@ def test_stats_after_any_changes_equal_a_recount(
 def test_many_jobs_are_split_into_segments_and_merged_again(collected: Watch) -> None:
     collected.jobs.insert_many([job(_id=number) for number in range(9_000)])
     collected.jobs.insert_many([job(type=f"t{number % 8}") for number in range(9_000)])
-    collected.becomes_right()
+    collected.becomes_right(within_s=20)
     collected.jobs.update_many({"type": "t3"}, {"$set": {"status": "succeeded"}})
-    collected.becomes_right()
+    collected.becomes_right(within_s=20)
     collected.jobs.delete_many({"_id": {"$gte": 100, "$lt": 8_900}})
-    collected.becomes_right()
+    collected.becomes_right(within_s=20)
 
 
 ODD_IDS = [
