@@ -47,7 +47,7 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
     ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)
     evidence = replace(
-        gather_forecast_evidence(queue, queue.stats.stats(), now),
+        _gather_blocks(queue, queue.stats.stats(), now),
         samples=series.samples(hour),
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
@@ -70,7 +70,17 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
 
 
 def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
-    """Read only what a forecast needs; nothing is counted live for it. Raises PyMongoError."""
+    """Read only what a forecast needs; raises PyMongoError."""
+    evidence = _gather_blocks(queue, stats, now)
+    if isinstance(evidence.blocks, Missing):
+        return evidence
+    start = evidence.blocks_start
+    window = Window(start=start, end=start + MINUTE, step=MINUTE)
+    return replace(evidence, samples=queue.series.samples(window))
+
+
+def _gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
+    """The stats and the blocks of a forecast, without samples; nothing is counted live for it."""
     series = queue.series
     # The newest whole minutes: the present one is still being counted.
     start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK
@@ -84,17 +94,14 @@ def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: dateti
     if stats.source != "rollup" or series.rollup.progress() is None:
         reason = "no collector keeps the statistics up to date"
         return replace(evidence, blocks=Missing(reason=reason, remedy=START_A_COLLECTOR))
-    windows = [
-        Window(start=start + n * BLOCK, end=start + (n + 1) * BLOCK, step=MINUTE)
-        for n in range(BLOCKS)
-    ]
-    blocks = [read_history(partial(series.history_by_type, window), evidence) for window in windows]
-    missing = next((block for block in blocks if isinstance(block, Missing)), None)
-    return replace(
-        evidence,
-        samples=series.samples(Window(start=start, end=start + MINUTE, step=MINUTE)),
-        blocks=missing or tuple(block for block in blocks if isinstance(block, History)),
-    )
+    blocks: list[History[str]] = []
+    for at in (start + number * BLOCK for number in range(BLOCKS)):
+        window = Window(start=at, end=at + BLOCK, step=MINUTE)
+        block = read_history(partial(series.history_by_type, window), evidence)
+        if isinstance(block, Missing):
+            return replace(evidence, blocks=block)
+        blocks.append(block)
+    return replace(evidence, blocks=tuple(blocks))
 
 
 def read_forecast(queue: WatchedQueue, stats: QueueStats) -> Forecast:
