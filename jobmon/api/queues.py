@@ -17,7 +17,7 @@ from jobmon.diagnosis.attention import (
     UNKNOWN,
     Notice,
     collect_notices,
-    group_by_reason,
+    describe_unchecked,
     run_checks,
     summary_level,
 )
@@ -64,15 +64,11 @@ class QueueSummary:
         """The summary of what was found."""
         checks, stats = run_checks(evidence), evidence.stats
         notices = collect_notices(checks)
-        reasons = (
-            f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
-            for reason, remedy, names in group_by_reason(checks)
-        )
         finished, failed = _count_finished(evidence.hour)
         return cls(
             level=summary_level(checks),
             notices=tuple(notices),
-            reasons=tuple(reasons),
+            reasons=tuple(describe_unchecked(checks)),
             status_counts=stats.status_counts(),
             oldest_queued_ms=stats.oldest_queued_age_ms(),
             finished_per_minute=None if finished is None else round(finished / (HOUR / MINUTE), 3),

@@ -1,6 +1,6 @@
 """What the overview shows: notices, tiles, types and charts, all made from the same facts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,12 +10,11 @@ from jobmon.dashboard.formatting import instant, query
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import LONGEST_SEARCH, TypeRow, type_rows
 from jobmon.diagnosis.attention import (
-    Check,
     Notice,
     TypeCondition,
     collect_notices,
+    describe_unchecked,
     failing_types,
-    group_by_reason,
     is_all_clear,
     run_checks,
     stalled_types,
@@ -78,7 +77,7 @@ def overview(facts: Facts) -> Overview:
         tiles=tiles(facts),
         notices=notices[:lines],
         more=notices[lines:],
-        not_checked=list(_list_unchecked(checks)),
+        not_checked=list(describe_unchecked(checks)),
         is_all_clear=is_all_clear(checks),
         types=type_rows(facts),
         matching={
@@ -90,11 +89,6 @@ def overview(facts: Facts) -> Overview:
         if isinstance(facts.past, History)
         else [],
     )
-
-
-def _list_unchecked(checks: list[Check]) -> Iterator[str]:
-    for reason, remedy, names in group_by_reason(checks):
-        yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
 
 
 def _show_notice(notice: Notice) -> ShownNotice:

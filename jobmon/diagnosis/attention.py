@@ -350,6 +350,12 @@ def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]
         yield reason, remedy, names
 
 
+def describe_unchecked(checks: list[Check]) -> Iterator[str]:
+    """A sentence for each reason why checks were not made, or not completely."""
+    for reason, remedy, names in group_by_reason(checks):
+        yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
+
+
 def is_all_clear(checks: list[Check]) -> bool:
     """Whether every check was made and no check has a notice."""
     return not any(check.notices or check.not_checked for check in checks)
