@@ -161,7 +161,7 @@ def list_queues(summaries: QueueSummaries) -> list[tuple[Settings, QueueSummary 
     return [
         (queue, found[queue.queue] if auth.may_see(queue) else None)
         for queue in all_queues().all_settings()
-        if queue.owners or auth.may_see(queue)
+        if auth.may_know(queue)
     ]
 
 

@@ -89,7 +89,7 @@ def make_menu() -> QueueMenu | None:
     links = [
         (queue.queue, queue_address(queue) + path)
         for queue in queues.all_settings()
-        if queue.owners or auth.may_see(queue)
+        if auth.may_know(queue)
     ]
     if current is None or not is_of_a_queue():
         return QueueMenu(name="All queues", environment=None, links=links)

@@ -23,7 +23,13 @@ from jobmon.store.connection import Connection
 from jobmon.web.claims import find_claim, is_refresh_token, put_claim, root_claim, token_id
 from jobmon.web.errors import ApiError
 from jobmon.web.jwks import KeySet
-from jobmon.web.queues import all_queues, current_queue, current_settings, named_queue
+from jobmon.web.queues import (
+    all_queues,
+    current_queue,
+    current_settings,
+    named_queue,
+    no_such_queue,
+)
 from jobmon.web.revocation import RevokedTokens
 
 SESSION_COOKIE = "jobmon_session"
@@ -246,8 +252,8 @@ def require_permission() -> None:
 def require_owners() -> None:
     """Let owners pass only where the queue is open to them: ApiError 404, as for no such queue."""
     settings = current_settings()
-    if settings is not None and not settings.owners and not is_admin():
-        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no queue of this name.")
+    if settings is not None and not may_know(settings):
+        raise no_such_queue()
 
 
 def is_authenticated() -> bool:
@@ -277,6 +283,11 @@ def is_admin() -> bool:
 def may_see(queue: Settings) -> bool:
     """Whether a role of the request's token grants the permission of this queue."""
     return queue.permission in _granted_permissions(g.jobmon_claims)
+
+
+def may_know(queue: Settings) -> bool:
+    """Whether the request's token may see this queue, or own jobs in it."""
+    return queue.owners or may_see(queue)
 
 
 def _has_permission(claims: dict[str, Any]) -> bool:

@@ -123,12 +123,11 @@ class WatchedQueues:
 
     def open_all(self, may_see: Callable[[Settings], bool] | None = None) -> list["WatchedQueue"]:
         """All queues, or those that the caller may see."""
-        opened = (
-            self.open(name)
-            for name, settings in self._settings.items()
+        return [
+            self.open(settings)
+            for settings in self.all_settings()
             if may_see is None or may_see(settings)
-        )
-        return [queue for queue in opened if queue is not None]
+        ]
 
     def all_settings(self) -> Iterable[Settings]:
         """The settings of each queue; no queue is opened."""
@@ -138,11 +137,9 @@ class WatchedQueues:
         """The settings of the queue with this name; None if there is none."""
         return self._settings.get(name)
 
-    def open(self, name: str) -> WatchedQueue | None:
-        """The queue with this name; None if there is none."""
-        settings = self._settings.get(name)
-        if settings is None:
-            return None
+    def open(self, settings: Settings) -> WatchedQueue:
+        """The queue with these settings, which are one of `all_settings`."""
+        name = settings.queue
         with self._lock:
             if name not in self._opened:
                 connection = self.home
@@ -202,13 +199,17 @@ def current_queue() -> WatchedQueue:
     Check the caller's token first: only a caller with a token may learn which queues exist.
     """
     if "jobmon_queue" not in g:
-        queues = all_queues()
-        queue = queues.open(request.environ.get(_NAME, queues.default.queue))
-        if queue is None:
-            raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no queue of this name.")
-        g.jobmon_queue = queue
+        settings = current_settings()
+        if settings is None:
+            raise no_such_queue()
+        g.jobmon_queue = all_queues().open(settings)
     found: WatchedQueue = g.jobmon_queue
     return found
+
+
+def no_such_queue() -> ApiError:
+    """The answer about a queue that does not exist, or that the caller may not know."""
+    return ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no queue of this name.")
 
 
 def named_queue() -> str | None:
