@@ -328,14 +328,11 @@ class SeriesReader:
     ) -> tuple[Gap, ...]:
         """The parts of a window, up to `as_of`, in which runs may be missing."""
         history, connection = self.rollup.event_history(), self._connection
-        if history is None and not (is_live and connection.attempts is None):
-            return ()
-        if connection.has_recorded_attempts():
-            return ()
         gaps = () if history is None else history.gaps
-        if is_live:
+        if is_live and (history is not None or connection.attempts is None):
             gaps = (Gap(start=None, end=None, reason=GapReason.NO_COLLECTOR),)
-        return clip_gaps(gaps, window.start, min(window.end, as_of))
+        found = clip_gaps(gaps, window.start, min(window.end, as_of))
+        return () if found and connection.has_recorded_attempts() else found
 
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress
