@@ -12,14 +12,11 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +25,7 @@ from typing import Any
 from bson import ObjectId, json_util
 from flask.testing import FlaskClient
 from pymongo import MongoClient
-from scale import SECRET, STATUSES, STOPS_WITHIN_S, fill, read_cpu_s, time_p50
+from scale import SECRET, STATUSES, collecting, fill, read_cpu_s, time_p50
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
@@ -198,27 +195,6 @@ def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
             time.sleep(max(0.0, started + number / CHANGES_A_SECOND - time.monotonic()))
 
 
-@contextmanager
-def collecting(settings: Settings) -> Iterator[int]:
-    """Run a collector; yields its process id."""
-    environment = dict(os.environ) | {
-        "JOBMON_MONGO_URI": settings.mongo_uri,
-        "JOBMON_PROFILE": settings.profile,
-        "JOBMON_JOBS_COLLECTION": settings.jobs_collection,
-        "JOBMON_ROLLUP_DB": settings.rollup_db,
-    }
-    command = [sys.executable, "-m", "jobmon.cli", "collector"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOPS_WITHIN_S)
-        finally:
-            process.kill()
-
-
 def measure_answer(client: FlaskClient, database: Any, path: str, token: str) -> Cost:
     """The median time of an answer, and what the database reads for one."""
     headers = {"Authorization": f"Bearer {token}"}
@@ -302,7 +278,12 @@ def measure_filled(
     ids = [job["_id"] for job in collection.find({}, {"_id": 1}).sort("_id", -1).limit(1_000)]
     quiet = measure_changes(server, settings, ids, None)
     started = time.monotonic()
-    with collecting(settings) as collector:
+    named = {
+        "JOBMON_PROFILE": settings.profile,
+        "JOBMON_JOBS_COLLECTION": settings.jobs_collection,
+        "JOBMON_ROLLUP_DB": settings.rollup_db,
+    }
+    with collecting(settings.mongo_uri, **named) as collector:
         reader = RollupReader(connection)
         while reader.stats() is None:
             time.sleep(0.05)

@@ -19,13 +19,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pymongo import MongoClient
-from scale import SECRET, STOPS_WITHIN_S, Client, ask, find_family, make_job, read_cpu_s
+from scale import SECRET, Client, ask, end, find_family, make_job, read_cpu_s
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, free_port
@@ -84,13 +84,7 @@ def running(command: str, environment: dict[str, str]) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOPS_WITHIN_S)
-        finally:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def await_true(condition: Callable[[], object]) -> float:

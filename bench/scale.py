@@ -139,27 +139,30 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
                 time.sleep(0.1)
         yield port, process.pid
     finally:
-        process.terminate()
-        try:
-            process.wait(STOPS_WITHIN_S)
-        finally:
-            process.kill()
+        end(process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process within a minute; kill it and raise TimeoutExpired if it does not."""
+    process.terminate()
+    try:
+        process.wait(STOPS_WITHIN_S)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
-def collecting(uri: str) -> Iterator[int]:
-    """Run a collector; yields its process id."""
+def collecting(uri: str, **settings: str) -> Iterator[int]:
+    """Run a collector with these settings; yields its process id."""
     environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
+    environment |= settings
     command = [sys.executable, "-m", "jobmon.cli", "collector"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         yield process.pid
     finally:
-        process.terminate()
-        try:
-            process.wait(STOPS_WITHIN_S)
-        finally:
-            process.kill()
+        end(process)
 
 
 def find_family(pid: int) -> list[int]:

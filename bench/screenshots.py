@@ -20,6 +20,7 @@ from pathlib import Path
 from past import History
 from playwright.sync_api import Page, expect, sync_playwright
 from pymongo import MongoClient
+from scale import end
 
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.rollup.documents import OwnDatabase
@@ -35,7 +36,6 @@ CHROMIUM = os.environ.get("CHROMIUM", shutil.which("chromium"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 COLLECTED_MS = 120_000
 SETTLED_MS = 15_000  # history is counted after the jobs
-STOPS_WITHIN_S = 60
 
 
 @contextmanager
@@ -57,11 +57,7 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}", token[1]
     finally:
-        process.terminate()
-        try:
-            process.wait(STOPS_WITHIN_S)
-        finally:
-            process.kill()
+        end(process)
 
 
 def take(page: Page, name: str) -> None:

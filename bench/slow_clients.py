@@ -35,7 +35,7 @@ from jobmon.store.connection import Connection, Document
 from jobmon.web.auth import issue_token
 from tests.conftest import SECRET
 from tests.support.certificates import Authority
-from tests.support.processes import child_processes
+from tests.support.processes import child_processes, end_process
 from tests.support.services import Web
 from tests.support.waiting import eventually
 
@@ -203,11 +203,7 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
         )
         yield web
     finally:
-        web.process.terminate()
-        try:
-            web.process.wait(timeout=40)
-        finally:
-            web.process.kill()
+        end_process(web.process, within_s=40)
 
 
 @contextmanager
