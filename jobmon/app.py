@@ -46,7 +46,7 @@ def create_app(
     try:
         settings = settings or Settings.from_env()
         watched = load_queues(settings)
-        logs.configure(settings.log_level, logs.find_secrets(settings))
+        logs.configure(settings.log_level, logs.find_secrets(settings, watched))
     except SettingsError as error:
         sys.stderr.write(f"jobmon: {error}\n")
         raise SystemExit(EXIT_BAD_SETTINGS) from None

@@ -113,7 +113,7 @@ def collector(*, checks: bool) -> None:
             click.echo(f"{name}{health.message}")
         sys.exit(0 if are_good(found) else 1)
     hold_stop_signals()
-    logs.configure(settings.log_level, logs.find_secrets(settings))
+    logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
     with collecting(settings, _end_with_failure):
         await_stop_signal()
         end_soon()

@@ -21,7 +21,7 @@ from pymongo.errors import PyMongoError
 from structlog.typing import EventDict, Processor
 
 from jobmon.redaction.forms import REDACTED, TOKENS
-from jobmon.settings import Settings, load_queues
+from jobmon.settings import Settings
 from jobmon.store.failures import describe_error
 
 # A shorter secret would be found in ordinary words.
@@ -56,7 +56,7 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
     A root logger that has handlers already keeps them and their level, unless they are jobmon's.
     In a process with several apps all their secrets are hidden.
 
-    >>> configure(settings.log_level, find_secrets(settings))
+    >>> configure(settings.log_level, find_secrets(settings, queues))
     """
     if not structlog.is_configured():
         structlog.configure(
@@ -82,13 +82,13 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
     logging.getLogger("pymongo").setLevel(logging.INFO)
 
 
-def find_secrets(settings: Settings) -> set[str]:
-    """The secrets in the settings: the key for tokens and the passwords in connection strings.
+def find_secrets(settings: Settings, queues: Iterable[Settings]) -> set[str]:
+    """The secrets in the settings of a process and of its queues.
 
-    SettingsError if the file of queues has a mistake.
+    These are the key for tokens and the passwords in connection strings.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
-    uris += (queue.mongo_uri for queue in load_queues(settings))
+    uris += (queue.mongo_uri for queue in queues)
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
     found = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}

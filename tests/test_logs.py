@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 
 from jobmon import logs
 from jobmon.logs import LogFormatter
-from jobmon.settings import Settings
+from jobmon.settings import Settings, load_queues
 
 from .conftest import SECRET, unconfigured_log
 
@@ -28,7 +28,8 @@ def line(make_settings: Callable[..., Settings]) -> Any:
     """A function that returns the line of a message, as a dictionary."""
     uri = f"mongodb://reader:{PASSWORD}@one:27017,two:27017/shop"
     formatter = LogFormatter(readable=False)
-    formatter.secrets.update(logs.find_secrets(make_settings(mongo_uri=uri)))
+    settings = make_settings(mongo_uri=uri)
+    formatter.secrets.update(logs.find_secrets(settings, load_queues(settings)))
 
     def line(message: str, *arguments: Any, error: BaseException | None = None) -> dict[str, Any]:
         exc_info = None if error is None else (type(error), error, error.__traceback__)

@@ -19,7 +19,7 @@ from gunicorn.glogging import Logger
 from jobmon import logs
 from jobmon.rollup.collecting import collecting
 from jobmon.serving import stopping
-from jobmon.settings import Settings, SettingsError
+from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.signals import end_soon
 from jobmon.web.admission import pool_size
 from jobmon.web.rate_limit import require_shared_storage
@@ -73,7 +73,7 @@ def on_starting(server: Any) -> None:
     try:
         settings = Settings.from_env()
         require_shared_storage(settings, server.cfg.workers)
-        logs.configure(settings.log_level, logs.find_secrets(settings))
+        logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
     if not _SCRIPTS.is_dir():
