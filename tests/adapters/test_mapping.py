@@ -262,7 +262,7 @@ def test_live_counts_are_right(tasks: Tasks) -> None:
 
 @pytest.mark.parametrize("changes", ["streamed", "polled"])
 def test_counts_of_the_collector_are_right(
-    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, changes: str
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, changes: str
 ) -> None:
     if changes == "polled":
         polled = lambda jobs, _, stop, **__: PolledChanges(jobs, stop)  # noqa: E731
@@ -270,6 +270,7 @@ def test_counts_of_the_collector_are_right(
             monkeypatch.setattr(module, "open_changes", polled)
         monkeypatch.setattr(changes_module, "SWEEP_S", 100_000.0)
         tasks.database.tasks.create_index("updated_at")
+        request.addfinalizer(lambda: tasks.database.tasks.drop_index("updated_at_1"))
     with tasks.running_collector():
         eventually(lambda: tasks.activity()["enqueued"] == JOBS)
         check_figures(tasks, "rollup")
@@ -286,8 +287,6 @@ def test_counts_of_the_collector_are_right(
                 )
             )
         tasks.database.tasks.update_one({"_id": changed["_id"]}, {"$set": was})
-    if changes == "polled":
-        tasks.database.tasks.drop_index("updated_at_1")
 
 
 EXPECTED = {

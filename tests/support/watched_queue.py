@@ -106,8 +106,10 @@ class WatchedQueue:
     @contextmanager
     def running_collector(self) -> Iterator[None]:
         """Run a collector; the block starts when it has counted all existing jobs."""
-        # For five seconds, an earlier collector's statistics would look like those of this one.
+        # For five seconds, an earlier collector's statistics would look like those of this one;
+        # the service itself keeps them for a moment after they are gone.
         rollup_database(self.connection).state.delete_one({"name": STATS})
+        eventually(lambda: self.get("/admin/jobs/stats")["source"] != "rollup")
         with collecting(self.settings):
             eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
             eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")
