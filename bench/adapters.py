@@ -28,10 +28,10 @@ from pymongo import MongoClient
 from scale import SECRET, STATUSES, collecting, fill, read_cpu_s, time_p50
 
 from jobmon.app import create_app
+from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.documents import PROGRESS, rollup_database
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
 from jobmon.setup.init import InitOptions, run_init
 from jobmon.store.connection import Connection

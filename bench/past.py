@@ -14,10 +14,10 @@ from typing import Any
 
 from pymongo.database import Database
 
+from jobmon.collector.samples import QueueSamples
 from jobmon.demo.workload import BACKLOG, KINDS, OWNERS, Kind
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
 from jobmon.rollup.documents import OwnDatabase
-from jobmon.rollup.samples import QueueSamples
 
 Document = dict[str, Any]
 Change = tuple[datetime, str | None, str, datetime]  # at, old status, new status, createdAt

@@ -11,9 +11,9 @@ from flask.cli import ScriptInfo
 from jobmon import __version__, logs
 from jobmon.api.openapi import render_document
 from jobmon.app import create_app
+from jobmon.collector.collecting import collecting
 from jobmon.demo.stack import StackError, run_stack
 from jobmon.demo.workload import run_workload
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.health import are_good, check_collectors
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.setup.commands import check_command, init_command

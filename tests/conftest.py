@@ -27,8 +27,8 @@ from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from jobmon.app import create_app
+from jobmon.collector import changes, history_writer
 from jobmon.demo.mongod import Mongod, MongodUnavailableError
-from jobmon.rollup import changes, history_writer
 from jobmon.settings import Settings
 from jobmon.web.auth import issue_token
 
@@ -100,13 +100,14 @@ LONGEST = (
     "tests/e2e/test_faults.py",
     "tests/test_documentation.py",
     "tests/e2e/test_serving.py",
-    "tests/rollup/test_collector.py",
+    "tests/collector/test_collector.py",
     "tests/store/test_queries.py",
     "tests/store/test_cursor.py",
     "tests/e2e/",
     "tests/fuzz/",
     "tests/setup/",
     "tests/adapters/",
+    "tests/collector/",
     "tests/rollup/",
     "tests/api/test_openapi_tools.py",
     "tests/store/",

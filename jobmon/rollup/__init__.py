@@ -1,1 +1,1 @@
-"""Statistics and history whose cost grows with the changes, not with the number of jobs."""
+"""Statistics and history: the documents that are stored, and how the web service reads them."""

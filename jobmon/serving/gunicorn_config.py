@@ -17,7 +17,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from jobmon import logs
-from jobmon.rollup.collecting import collecting
+from jobmon.collector.collecting import collecting
 from jobmon.serving import stopping
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.signals import end_soon

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
+from jobmon.collector.changes import SWEEP_S
 from jobmon.diagnosis.evidence import CREATE_INDEXES, READ_THE_LOG, START_A_COLLECTOR
 from jobmon.profiles import load_profile
-from jobmon.rollup.changes import SWEEP_S
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.setup.collection_sample import read_sample

@@ -365,7 +365,7 @@ def test_a_standalone_server_is_polled(
     tmp_path: Path, run_agenda: Callable[[str, str], Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the dates of its jobs: a sweep takes longer."""
-    monkeypatch.setattr("jobmon.rollup.changes.SWEEP_S", 100_000.0)
+    monkeypatch.setattr("jobmon.collector.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         watching = Agenda(alone, client["shop"], "5", {})
         init(database_uri(alone, watching.database), "--create", PROFILE="agenda")

@@ -10,10 +10,10 @@ import pytest
 from bson import ObjectId
 from pymongo import MongoClient
 
+from jobmon.collector import changes as changes_module
+from jobmon.collector import collector as collector_module
+from jobmon.collector.changes import PolledChanges
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup import changes as changes_module
-from jobmon.rollup import collector as collector_module
-from jobmon.rollup.changes import PolledChanges
 from jobmon.settings import Settings
 from jobmon.store.bson_json import to_iso
 

@@ -14,10 +14,10 @@ import pytest
 from flask import render_template
 
 from jobmon.app import create_app
+from jobmon.collector.collecting import collecting
 from jobmon.dashboard import assets, overview_page
 from jobmon.dashboard.job_view import JobView
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

@@ -23,11 +23,11 @@ from pymongo import WriteConcern
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from jobmon.collector.collecting import collecting
+from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.gaps import GapReason
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.series import NoCollectorError, SeriesReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

@@ -18,9 +18,9 @@ import pytest
 import yaml
 from pymongo.database import Database
 
+from jobmon.collector.counters import COUNTERS
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.queue import JobQueue
-from jobmon.rollup.counters import COUNTERS
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 

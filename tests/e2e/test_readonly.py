@@ -16,9 +16,9 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from jobmon.app import create_app
+from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.demo.workload import run_workload
-from jobmon.rollup.collecting import collecting
 from jobmon.settings import Settings
 from jobmon.setup.deployment import initiate_replica_set
 from jobmon.setup.indexes import create_indexes

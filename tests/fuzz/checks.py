@@ -25,12 +25,12 @@ from werkzeug.http import parse_options_header
 from werkzeug.test import TestResponse, run_wsgi_app
 
 from jobmon.app import create_app
+from jobmon.collector import segments as segments_module
+from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup import segments as segments_module
 from jobmon.rollup import series as series_module
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import DAY, HOUR, dump_tallies, load_tallies
-from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.stats_document import dump_counts, load_counts
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

@@ -14,13 +14,13 @@ from pymongo.database import Database
 from pymongo.errors import DocumentTooLarge
 
 from jobmon.app import create_app
+from jobmon.collector import collecting as collecting_module
+from jobmon.collector import collector as collector_module
+from jobmon.collector.collecting import collecting
+from jobmon.collector.history_writer import HistoryWriter
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup import collecting as collecting_module
-from jobmon.rollup import collector as collector_module
 from jobmon.rollup.buckets import MINUTE
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import FORMAT, OwnDatabase, require_type
-from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
@@ -409,7 +409,7 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
     queue = make_queue()
     queue.fill("a", 3)
     monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
-    monkeypatch.setattr("jobmon.rollup.samples.SPANS", (MINUTE,))
+    monkeypatch.setattr("jobmon.collector.samples.SPANS", (MINUTE,))
     dump = collector_module.QueueStats.status_counts
     monkeypatch.setattr(
         collector_module.QueueStats, "status_counts", lambda self: {**dump(self), "x": 2**80}

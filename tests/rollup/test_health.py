@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from pymongo.database import Database
 
 from jobmon.cli import main
+from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
@@ -26,7 +26,7 @@ from ..support.waiting import eventually
 Db = Database[dict[str, Any]]
 # A collector whose history thread raises an unexpected exception.
 FAILING = """
-from jobmon.rollup.history_writer import HistoryWriter
+from jobmon.collector.history_writer import HistoryWriter
 def fail(*_): raise KeyError("of the test")
 HistoryWriter._count_young = fail
 from jobmon.cli import main

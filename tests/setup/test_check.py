@@ -17,9 +17,9 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from jobmon.cli import main
+from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.setup import fields

@@ -16,9 +16,9 @@ from pymongo.errors import OperationFailure
 
 from jobmon.app import create_app
 from jobmon.cli import main
+from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
-from jobmon.rollup.collecting import collecting
 from jobmon.settings import Settings
 
 from ..conftest import NOW, SECRET, Api

@@ -18,8 +18,8 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from jobmon.app import create_app
+from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod, free_port
-from jobmon.rollup.collecting import collecting
 from jobmon.settings import Settings, SettingsError
 from jobmon.store.client import DatabaseAwayError
 from jobmon.store.connection import Connection

@@ -14,10 +14,10 @@ from pymongo.hello import Hello
 from pymongo.server_description import ServerDescription
 
 from jobmon.app import create_app
+from jobmon.collector.changes import StreamedChanges
+from jobmon.collector.collecting import collecting
+from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.changes import StreamedChanges
-from jobmon.rollup.collecting import collecting
-from jobmon.rollup.segments import SegmentMap
 from jobmon.settings import Settings
 from jobmon.setup.init import InitOptions, run_init
 from jobmon.store.client import DatabaseClient, select_one_router

@@ -14,8 +14,8 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from jobmon.app import create_app
+from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod, MongodUnavailableError
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

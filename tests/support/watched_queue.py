@@ -16,8 +16,8 @@ from pymongo.database import Database
 
 from jobmon.app import create_app
 from jobmon.cli import main
+from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import STATS, rollup_database
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection

@@ -17,20 +17,20 @@ from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.app import create_app
+from jobmon.collector import changes as changes_module
+from jobmon.collector import event_counter as event_counter_module
+from jobmon.collector import job_memory as job_memory_module
+from jobmon.collector.changes import StreamedChanges, open_changes
+from jobmon.collector.collecting import collecting
+from jobmon.collector.event_counter import EventCounter
+from jobmon.collector.job_evaluator import JobEvaluator
+from jobmon.collector.leader import LeaderLease, LeaseLostError
+from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup import changes as changes_module
-from jobmon.rollup import event_counter as event_counter_module
-from jobmon.rollup import job_memory as job_memory_module
 from jobmon.rollup.buckets import Tally
-from jobmon.rollup.changes import StreamedChanges, open_changes
-from jobmon.rollup.collecting import collecting
 from jobmon.rollup.documents import CHECKPOINT, EVENTS, OwnDatabase, rollup_database
-from jobmon.rollup.event_counter import EventCounter
 from jobmon.rollup.gaps import GapReason, load_event_history
-from jobmon.rollup.job_evaluator import JobEvaluator
-from jobmon.rollup.leader import LeaderLease, LeaseLostError
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.segments import SegmentMap
 from jobmon.rollup.series import History, SeriesReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

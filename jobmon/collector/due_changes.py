@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
+from jobmon.collector.segments import SegmentMap
 from jobmon.profiles.conditions import encode_date
-from jobmon.rollup.segments import SegmentMap
 from jobmon.store.connection import Connection
 from jobmon.store.read_collection import SIMPLE_COLLATION, request_comment
 

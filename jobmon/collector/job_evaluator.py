@@ -11,9 +11,9 @@ from bson.errors import InvalidDocument
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
+from jobmon.collector.leader import LeaseLostError
+from jobmon.collector.runs import JobFacts, read_facts
 from jobmon.rollup.documents import LEADER, LEASES, OwnDatabase
-from jobmon.rollup.leader import LeaseLostError
-from jobmon.rollup.runs import JobFacts, read_facts
 from jobmon.store.failures import classify_failure
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection

@@ -16,11 +16,21 @@ from typing import Any
 from bson import Timestamp
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
+from jobmon.collector.event_buckets import EventBuckets
+from jobmon.collector.job_changes import (
+    JobChange,
+    apply_change,
+    encode_key,
+    read_change,
+    select_paths,
+)
+from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split
+from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, JobMemory, KnownJob
+from jobmon.collector.runs import count_change
 from jobmon.domain import WAITING_STATUSES
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tallies, floor
 from jobmon.rollup.documents import EVENTS, OwnDatabase
-from jobmon.rollup.event_buckets import EventBuckets
 from jobmon.rollup.gaps import (
     EventHistory,
     Gap,
@@ -28,16 +38,6 @@ from jobmon.rollup.gaps import (
     load_event_history,
     write_event_history,
 )
-from jobmon.rollup.job_changes import (
-    JobChange,
-    apply_change,
-    encode_key,
-    read_change,
-    select_paths,
-)
-from jobmon.rollup.job_evaluator import BATCH, JobEvaluator, split
-from jobmon.rollup.job_memory import MAX_RUNNING, MAX_WAITING, JobMemory, KnownJob
-from jobmon.rollup.runs import count_change
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from jobmon.collector.job_changes import JobChange, apply_change, project_events, select_paths
+from jobmon.collector.runs import JobFacts, count_change
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.job_changes import JobChange, apply_change, project_events, select_paths
-from jobmon.rollup.runs import JobFacts, count_change
 from jobmon.store.run_rules import RunRules
 
 from ..conftest import NOW

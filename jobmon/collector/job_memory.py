@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from jobmon.collector.runs import JobFacts
 from jobmon.domain import WAITING_STATUSES
-from jobmon.rollup.runs import JobFacts
 from jobmon.store.mapping import Document
 
 MAX_RUNNING = 20_000

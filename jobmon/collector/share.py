@@ -10,8 +10,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from jobmon.collector.leader import LEASE_MS, make_holder
 from jobmon.rollup.documents import FORMAT, LEASES
-from jobmon.rollup.leader import LEASE_MS, make_holder
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.rollup import counters as counters_module
+from jobmon.collector import counters as counters_module
+from jobmon.collector.counters import Counters
 from jobmon.rollup.buckets import HOUR, Tallies, Tally, bucket_name, dump_tallies, load_tallies
-from jobmon.rollup.counters import Counters
 from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase
 from jobmon.store.labels import OTHER
 

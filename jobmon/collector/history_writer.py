@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
+from jobmon.collector.event_counter import EventCounter
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import (
     DAY,
@@ -35,7 +36,6 @@ from jobmon.rollup.buckets import (
     seconds,
 )
 from jobmon.rollup.documents import BUCKETS, PROGRESS, STATE, OwnDatabase
-from jobmon.rollup.event_counter import EventCounter
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.read_collection import is_bad_hint

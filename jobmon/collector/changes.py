@@ -14,9 +14,9 @@ from bson import Timestamp
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
 
-from jobmon.rollup.event_counter import EventCounter
-from jobmon.rollup.job_changes import project_events
-from jobmon.rollup.segments import SegmentMap
+from jobmon.collector.event_counter import EventCounter
+from jobmon.collector.job_changes import project_events
+from jobmon.collector.segments import SegmentMap
 from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST
 from jobmon.store.mapping import Document, Keys

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from pymongo.errors import DuplicateKeyError
 
+from jobmon.collector.leader import LeaseLostError
 from jobmon.rollup.buckets import (
     MINUTE,
     STRAGGLERS,
@@ -21,7 +22,6 @@ from jobmon.rollup.buckets import (
     load_bucket,
 )
 from jobmon.rollup.documents import BUCKETS, OwnDatabase
-from jobmon.rollup.leader import LeaseLostError
 
 _KEEP_FOR = 2 * STRAGGLERS
 

@@ -9,7 +9,7 @@ from bson import ObjectId
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect
 
-from jobmon.rollup.checkpoint import Checkpoint, Checkpoints
+from jobmon.collector.checkpoint import Checkpoint, Checkpoints
 from jobmon.rollup.documents import CHECKPOINTS, OwnDatabase
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.stats import CountsByName

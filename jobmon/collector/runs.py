@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from jobmon.collector.job_changes import JobChange
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tally
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.job_changes import JobChange
 from jobmon.store.bson_json import to_text, to_utc
 from jobmon.store.labels import label
 from jobmon.store.mapping import Document, FieldMapping

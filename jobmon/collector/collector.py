@@ -16,24 +16,24 @@ from datetime import UTC, datetime
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from jobmon.collector.changes import Changes, StreamLostError, open_changes, open_counted_changes
+from jobmon.collector.checkpoint import Checkpoint, Checkpoints, IncompleteCheckpointError
+from jobmon.collector.counters import Counters
+from jobmon.collector.due_changes import DueChanges
+from jobmon.collector.error_log import RepeatedErrorLog
+from jobmon.collector.event_counter import EventCounter
+from jobmon.collector.history_writer import HistoryWriter
+from jobmon.collector.leader import LeaderLease, LeaseLostError
+from jobmon.collector.samples import QueueSamples
+from jobmon.collector.segments import SegmentMap
+from jobmon.collector.share import Share
 from jobmon.rollup.buckets import QueueSample, retention
-from jobmon.rollup.changes import Changes, StreamLostError, open_changes, open_counted_changes
-from jobmon.rollup.checkpoint import Checkpoint, Checkpoints, IncompleteCheckpointError
-from jobmon.rollup.counters import Counters
 from jobmon.rollup.documents import (
     BUILD,
     STATE,
     STATS,
     OwnDatabase,
 )
-from jobmon.rollup.due_changes import DueChanges
-from jobmon.rollup.error_log import RepeatedErrorLog
-from jobmon.rollup.event_counter import EventCounter
-from jobmon.rollup.history_writer import HistoryWriter
-from jobmon.rollup.leader import LeaderLease, LeaseLostError
-from jobmon.rollup.samples import QueueSamples
-from jobmon.rollup.segments import SegmentMap
-from jobmon.rollup.share import Share
 from jobmon.rollup.stats_document import dump_stats
 from jobmon.store.connection import Connection
 from jobmon.store.live_stats import LiveStats

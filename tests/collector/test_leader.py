@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.rollup import leader as leader_module
+from jobmon.collector import leader as leader_module
+from jobmon.collector.leader import LeaderLease, LeaseLostError, make_holder
 from jobmon.rollup.documents import OwnDatabase
-from jobmon.rollup.leader import LeaderLease, LeaseLostError, make_holder
 
 from ..conftest import NOW
 from ..support.waiting import eventually

@@ -14,15 +14,15 @@ from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon.app import create_app
+from jobmon.collector import history_writer as history_writer_module
+from jobmon.collector.history_writer import HistoryWriter
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.rollup import buckets as buckets_module
-from jobmon.rollup import history_writer as history_writer_module
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, Tally, floor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.histogram import bucket
-from jobmon.rollup.history_writer import HistoryWriter
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection

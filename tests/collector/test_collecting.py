@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from jobmon.collector import collector as collector_module
+from jobmon.collector.collecting import collecting
+from jobmon.collector.collector import Collector
+from jobmon.collector.history_writer import HistoryWriter
+from jobmon.collector.segments import SegmentMap
+from jobmon.collector.share import Share
 from jobmon.demo.mongod import Mongod, free_port
-from jobmon.rollup import collector as collector_module
-from jobmon.rollup.collecting import collecting
-from jobmon.rollup.collector import Collector
 from jobmon.rollup.documents import LEADER, STATS
 from jobmon.rollup.health import CollectorHealth, are_good, check_collectors
-from jobmon.rollup.history_writer import HistoryWriter
-from jobmon.rollup.segments import SegmentMap
-from jobmon.rollup.share import Share
 from jobmon.settings import Settings, load_queues
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection

@@ -26,19 +26,19 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from jobmon.app import create_app
+from jobmon.collector import changes as changes_module
+from jobmon.collector import checkpoint as checkpoint_module
+from jobmon.collector import collector as collector_module
+from jobmon.collector import segments as segments_module
+from jobmon.collector.changes import PolledChanges
+from jobmon.collector.collecting import collecting
+from jobmon.collector.collector import Collector
+from jobmon.collector.segments import SegmentMap
+from jobmon.collector.share import Share
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup import changes as changes_module
-from jobmon.rollup import checkpoint as checkpoint_module
-from jobmon.rollup import collector as collector_module
-from jobmon.rollup import segments as segments_module
 from jobmon.rollup import stats_document as stats_document_module
-from jobmon.rollup.changes import PolledChanges
-from jobmon.rollup.collecting import collecting
-from jobmon.rollup.collector import Collector
 from jobmon.rollup.documents import rollup_database
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.segments import SegmentMap
-from jobmon.rollup.share import Share
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store import list_count
@@ -497,7 +497,7 @@ def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
 ) -> None:
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
     monkeypatch.setattr(collector_module, "REPORT_BUILD_EVERY_S", 0)
-    caplog.set_level("INFO", "jobmon.rollup.collector")
+    caplog.set_level("INFO", "jobmon.collector.collector")
     watch.jobs.insert_many([job() for _ in range(30)])
     api, count, go_on = Api(create_app(watch.settings)), SegmentMap._count, threading.Event()
 

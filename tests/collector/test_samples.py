@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from jobmon.collector.samples import QueueSamples
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, QueueSample, floor, retention
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.samples import QueueSamples
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
