@@ -1,7 +1,7 @@
 """Parses a profile's conditions, and converts them to aggregation expressions.
 
-A condition is a MongoDB query. It is used in two ways. As an expression, it computes the status of
-a document. As a query, reduced by `select_indexable`, it finds documents by an index.
+A condition is a MongoDB query with two uses. Converted to an expression, it computes the status of
+a document. Reduced to the clauses that `select_indexable` returns, it finds documents by an index.
 """
 
 from collections.abc import Callable, Mapping
@@ -86,8 +86,8 @@ def parse_query(
             if not isinstance(condition, list) or not all(isinstance(q, dict) for q in condition):
                 raise ProfileMistakeError(where, "must be an array of queries")
             parsed[name] = [
-                parse_query(each, constants, readings, (*where, index))
-                for index, each in enumerate(condition)
+                parse_query(inner, constants, readings, (*where, index))
+                for index, inner in enumerate(condition)
             ]
         elif name == "$expr":
             parsed[name] = parse_expression(condition, constants, where)
@@ -202,9 +202,9 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
                 else _negate(_match_equal(reference, value))
             )
         case "$in":
-            return {"$or": [_match_equal(reference, each) for each in value]}
+            return {"$or": [_match_equal(reference, element) for element in value]}
         case "$nin":
-            return _negate({"$or": [_match_equal(reference, each) for each in value]})
+            return _negate(_convert_operator(reference, "$in", value))
         case "$exists":
             is_there = {"$ne": [{"$type": reference}, "missing"]}
             return is_there if value else _negate(is_there)
@@ -214,7 +214,7 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
                 reference, lambda one: {"$or": [_match_type(one, name) for name in names]}
             )
         case "$not":
-            parts = [_convert_operator(reference, inner, each) for inner, each in value.items()]
+            parts = [_convert_operator(reference, inner, raw) for inner, raw in value.items()]
             return _negate({"$and": parts})
         case "$size":
             is_array = {"$isArray": [reference]}
@@ -236,8 +236,8 @@ def _match_equal(reference: Any, value: Any) -> Any:
 
 def _match_any(reference: Any, test: Callable[[Any], Any]) -> Any:
     """An expression that is true if the value or one of its elements passes the test."""
-    each = {"$map": {"input": list_elements(reference), "in": test("$$this")}}
-    return {"$or": [test(reference), {"$anyElementTrue": [each]}]}
+    results = {"$map": {"input": list_elements(reference), "in": test("$$this")}}
+    return {"$or": [test(reference), {"$anyElementTrue": [results]}]}
 
 
 def list_elements(reference: Any) -> Any:
@@ -275,10 +275,10 @@ def select_indexable(query: Query) -> Query:
     found: Query = {}
     for name, condition in query.items():
         if name == "$and":
-            if parts := [part for each in condition if (part := select_indexable(each))]:
+            if parts := [part for inner in condition if (part := select_indexable(inner))]:
                 found[name] = parts
         elif name == "$or":
-            parts = [select_indexable(each) for each in condition]
+            parts = [select_indexable(inner) for inner in condition]
             if all(parts):
                 found[name] = parts
         elif name not in ("$expr", "$nor") and not _is_negated_now(condition):

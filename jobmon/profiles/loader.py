@@ -61,7 +61,7 @@ class ProfileFile:
 
     @property
     def has_event_log(self) -> bool:
-        """Whether attempts leave several documents each in the collection of the attempts."""
+        """Whether the collection of attempts has several documents for each attempt: its events."""
         return bool(self.content.get("attempts", {}).get("in") == "log")
 
     @property
@@ -80,7 +80,7 @@ class ProfileFile:
     def identity(self) -> str:
         """The name of a shipped profile, or a hash of the content except its transitions.
 
-        Statistics are kept for each identity: with another profile they have another meaning.
+        Statistics of profiles with different identities are stored apart.
         """
         if self.name in shipped_profiles():
             return self.name
@@ -189,6 +189,6 @@ def _merge(base: Content, changes: Content) -> Content:
 
 
 def _are_elsewhere(base: Content, changes: Content) -> bool:
-    """Whether attempts are in another place than in the base, where its paths do not apply."""
+    """Whether attempts are in another place than in the base: its paths do not apply there."""
     places = {base.get("in"), changes.get("in", base.get("in"))}
     return len(places) > 1 and not places <= {"job", "log"}

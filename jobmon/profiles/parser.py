@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
-from jobmon.profiles.conditions import PER_SECOND, Query, has_now, parse_query
+from jobmon.profiles.conditions import PER_SECOND, Query, has_now
 from jobmon.profiles.schema import OtherKeyError, ProfileMistakeError, profile_schema
 from jobmon.profiles.sources import Source, SourceContext, parse_source
 from jobmon.profiles.toml_lines import KeyPath
-from jobmon.profiles.transitions import Transition, parse_transitions
+from jobmon.profiles.transitions import Transition, parse_transition
 
 _DATES = ("createdAt", "updatedAt", "nextRunAt", "leaseExpiresAt", "startedAt", "finishedAt")
-# Jobs are found by these fields with an index, so that they need a path.
+# Queries find jobs by these fields. An index needs a path.
 _NEED_PATH = ("jobId", "createdBy", "createdAt")
 
 
@@ -67,9 +67,9 @@ class ParsedLog:
 class ParsedAttempts:
     """Where attempts are, and how their fields are read.
 
-    `place`: "collection", "array" (at the path `array` of a job), "log" or "job" (only the last
-    one, which also a job without events in the log has). `outcome`: for "job" and "log", rules for
-    how the last run of a job ended.
+    `place`: "collection", "array" (at the path `array` of a job), "log" (of events) or "job" (only
+    the last attempt). A job without events in the log is read as with "job". `outcome`: for "job"
+    and "log", rules for how the last run of a job ended.
     """
 
     place: str
@@ -86,9 +86,9 @@ class ParsedProfile:
     """A profile whose fields, rules and conditions are parsed.
 
     `where`: which documents are jobs. `order`: the path that orders lists if `createdAt` is
-    unknown. `is_recurring`: a queued job may have run before. `recurring`: which jobs
-    come back; None if that is unknown. `always`: fields of every document.
-    `transitions`: what each action may do to a job.
+    unknown. `is_recurring`: a queued job may have run before. `recurring`: which jobs are run again
+    after a success; None if that is unknown. `always`: fields of every document. `transitions`:
+    what each action may do to a job.
     """
 
     fields: Mapping[str, Source]
@@ -109,22 +109,16 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
             raise OtherKeyError(("constants", name), "cannot be the name of a constant")
     constants = {f"$const.{name}": value for name, value in content.get("constants", {}).items()}
     constants["$collection"] = collection
-    readings = content.get("readings", {})
-    context = SourceContext(constants=constants, readings=readings)
+    context = SourceContext(constants=constants, readings=content.get("readings", {}))
     if "status" not in content:
         raise ProfileMistakeError((), "needs status")
     fields = _parse_fields(content.get("fields", {}), context, ("fields",))
     _check_fields(fields)
-    where = parse_query(content.get("where", {}), constants, readings, ("where",))
-    if has_now(where):
-        raise ProfileMistakeError(("where",), "must not depend on $now")
+    where = _parse_timeless_query(content.get("where", {}), context, ("where",))
     recurring = content.get("recurring", False)
     if isinstance(recurring, dict):
-        recurring = parse_query(recurring, constants, readings, ("recurring",))
-    if has_now(recurring):
-        raise ProfileMistakeError(("recurring",), "must not depend on $now")
+        recurring = _parse_timeless_query(recurring, context, ("recurring",))
     status = _parse_status(content["status"], context, ("status",))
-    order = content.get("order", "_id")
     statuses = _list_statuses(status)
     for name, source in fields.items():
         _check_statuses(source.only_in, statuses, ("fields", name, "only_in"))
@@ -133,17 +127,30 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
     attempts = _parse_attempts(content.get("attempts", {"in": "job"}), context)
     end_statuses = ("attempts", "events", "end_statuses")
     _check_statuses(attempts.events.end_statuses, statuses, end_statuses)
+    transitions: Mapping[str, Any] = content.get("transitions", {})
+    for action, spec in transitions.items():
+        _check_statuses(spec["from"], statuses, ("transitions", action, "from"))
     return ParsedProfile(
         fields=fields,
         status=status,
         attempts=attempts,
         where=where,
-        order=order,
+        order=content.get("order", "_id"),
         is_recurring=recurring is not False,
         recurring=recurring if isinstance(recurring, dict) else None,
         always=tuple(content.get("always", ())),
-        transitions=parse_transitions(content.get("transitions", {}), context, statuses),
+        transitions={
+            action: parse_transition(action, spec, context) for action, spec in transitions.items()
+        },
     )
+
+
+def _parse_timeless_query(query: Query, context: SourceContext, at: KeyPath) -> Query:
+    """A query that must not depend on the present moment; ProfileMistakeError if it does."""
+    parsed = context.parse_query(query, at)
+    if has_now(parsed):
+        raise ProfileMistakeError(at, "must not depend on $now")
+    return parsed
 
 
 def _list_statuses(status: ParsedStatus) -> set[str]:
@@ -152,7 +159,7 @@ def _list_statuses(status: ParsedStatus) -> set[str]:
 
 
 def _check_statuses(names: Iterable[str], statuses: Collection[str], at: KeyPath) -> None:
-    """Refuse names of a list in the profile that are no statuses of jobs."""
+    """ProfileMistakeError for a name, in the profile's list at `at`, that is no status of a job."""
     for index, name in enumerate(names):
         if name not in statuses:
             known = ", ".join(sorted(statuses))
@@ -212,7 +219,7 @@ def _parse_rules(
             )
         when = rule.get("when")
         if when is not None:
-            when = parse_query(when, context.constants, context.readings, (*where, "when"))
+            when = context.parse_query(when, (*where, "when"))
         rules.append(Rule(when=when, status=rule["is"]))
     return tuple(rules)
 
@@ -301,7 +308,7 @@ def _parse_attempt_status(
 def _check_attempt_paths(
     fields: Mapping[str, Source], at: KeyPath, need_path: tuple[str, ...]
 ) -> None:
-    """Refuse attempts of a collection that no index finds."""
+    """ProfileMistakeError if no index can find the attempts of a job."""
     if "jobId" not in fields:
         raise ProfileMistakeError(at, "needs jobId")
     for name in need_path:
@@ -312,9 +319,7 @@ def _check_attempt_paths(
 def _parse_events(spec: Mapping[str, Any], context: SourceContext, at: KeyPath) -> ParsedEvents:
     running = spec.get("running")
     if running is not None:
-        running = parse_query(running, context.constants, context.readings, (*at, "running"))
-        if has_now(running):
-            raise ProfileMistakeError((*at, "running"), "must not depend on $now")
+        running = _parse_timeless_query(running, context, (*at, "running"))
     return ParsedEvents(
         running=running,
         end_fields=tuple(spec.get("end_fields", ())),

@@ -1,7 +1,7 @@
 """Checks TOML files against their JSON Schemas, and reports a mistake with its line.
 
-Schemas are published in docs/. Only the keywords that they use are checked; their descriptions are
-for editors.
+The schemas are published in docs/, so that editors can show their descriptions. Of JSON Schema,
+only the keywords that they use are checked.
 """
 
 import json
@@ -93,12 +93,9 @@ def profile_schema() -> dict[str, Any]:
 
 
 def _check(value: Any, schema: dict[str, Any], path: KeyPath) -> None:
-    if "$ref" in schema:
-        schema = profile_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
+    schema = _resolve(schema)
     if "anyOf" in schema:
         schema = _choose(value, schema["anyOf"], path)
-        _check(value, schema, path)
-        return
     if "type" in schema and not _has_type(value, schema["type"]):
         raise ProfileMistakeError(path, f"must be {_TYPES[schema['type']][0]}")
     if "enum" in schema and value not in schema["enum"]:
@@ -133,12 +130,17 @@ def _check_table(value: dict[str, Any], schema: dict[str, Any], path: KeyPath) -
             raise ProfileMistakeError(path, f"needs {name}")
 
 
+def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself, or the definition that its `$ref` names."""
+    if "$ref" not in schema:
+        return schema
+    definition: dict[str, Any] = profile_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
+    return definition
+
+
 def _choose(value: Any, schemas: list[dict[str, Any]], path: KeyPath) -> dict[str, Any]:
     """The first of these schemas that allows the type of the value."""
-    resolved = [
-        profile_schema()["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-        for schema in schemas
-    ]
+    resolved = [_resolve(schema) for schema in schemas]
     for schema in resolved:
         if _has_type(value, schema["type"]):
             return schema

@@ -14,6 +14,7 @@ from typing import Any
 
 from jobmon.profiles.conditions import (
     PER_SECOND,
+    Query,
     list_elements,
     parse_expression,
     parse_query,
@@ -25,16 +26,6 @@ from jobmon.profiles.toml_lines import KeyPath
 
 Document = Mapping[str, Any]
 
-KINDS = (
-    "first_of",
-    "first",
-    "last",
-    "length",
-    "json",
-    "object",
-    "constant",
-    "expression",
-)
 _INDEX = re.compile("-?[0-9]{1,9}")
 _UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|h|d)")
@@ -52,13 +43,12 @@ class Source:
     # The value as an aggregation expression; None if MongoDB cannot compute it.
     expression: Any = None
     # The path, if the value is stored at one: then queries can use an index on it. A date may be
-    # stored in another form (`reading`), and `offset` earlier than the value.
+    # stored in another form (`reading`). The value is `offset` later than the stored date.
     path: str | None = None
     reading: str | None = None
     offset: timedelta | None = None
-    # For first_of: its paths. For a constant: `expression` is a literal.
-    alternatives: tuple[str, ...] = ()
-    is_constant: bool = False
+    alternatives: tuple[str, ...] = ()  # the paths of `first_of`
+    is_constant: bool = False  # then `expression` is a literal
     # The statuses with which the field is shown; all if empty.
     only_in: tuple[str, ...] = ()
 
@@ -79,6 +69,13 @@ class SourceContext:
         """The stored form of the date at a path; None for a BSON date and for other values."""
         return self.readings.get(".".join(filter(None, (self.base, *parts))))
 
+    def parse_query(self, query: Query, at: KeyPath) -> Query:
+        """The query with values in place of `$null`, `$now` and constants.
+
+        `at`: the query's place in the profile. Raises ProfileMistakeError.
+        """
+        return parse_query(query, self.constants, self.readings, at)
+
 
 def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     """The source for a field's value in a profile; raises ProfileMistakeError.
@@ -87,9 +84,10 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     """
     if isinstance(spec, str):
         return _make_path_source(spec, context)
-    kinds = [kind for kind in KINDS if kind in spec] or (["path"] if "path" in spec else [])
-    if len(kinds) != 1:
-        raise ProfileMistakeError(at, f"needs exactly one of path, {', '.join(KINDS)}")
+    # `first`, `last` and `json` have a path, too.
+    kinds = [kind for kind in _PARSERS if kind in spec and kind != "path"] or ["path"]
+    if len(kinds) != 1 or kinds[0] not in spec:
+        raise ProfileMistakeError(at, f"needs exactly one of {', '.join(_PARSERS)}")
     (kind,) = kinds
     if "path" in spec and kind not in ("path", "first", "last", "json"):
         raise ProfileMistakeError((*at, "path"), f"not used with {kind}")
@@ -189,7 +187,7 @@ def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
 
 
 def _combine(sources: list[Source], join: Callable[[list[Any]], Any]) -> Source:
-    """A source with the result of `join` for the values of others, some of which are computed."""
+    """A source whose value is the result of `join` for the values of these sources."""
     inputs = tuple(path for source in sources for path in source.inputs)
     if all(source.computed is None for source in sources):
         return Source(
@@ -206,7 +204,7 @@ def _combine(sources: list[Source], join: Callable[[list[Any]], Any]) -> Source:
 
 
 def _compute_inputs(source: Source) -> Source:
-    """The source with an expression for what it reads."""
+    """The source with an expression that computes everything that it reads."""
     if source.computed is not None:
         return source
     names = {path: f"p{number}" for number, path in enumerate(dict.fromkeys(source.inputs))}
@@ -376,7 +374,7 @@ def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPat
     """
     if context.base:
         raise ProfileMistakeError(at, "not possible for an element of an array")
-    condition = to_expression(parse_query(when, context.constants, context.readings, at))
+    condition = to_expression(context.parse_query(when, at))
     inner = _compute_inputs(source)
 
     def read(document: Document) -> Any:

@@ -9,7 +9,8 @@ KeyPath = tuple[str | int, ...]
 def find_lines(text: str) -> dict[KeyPath, int]:
     """Path of each key -> its line. An element of an array has its index in the path.
 
-    The text must be valid TOML. For 'a = 1\\n[b]\\nc = [{d = 2}]' it has ("b", "c", 0, "d"): 3.
+    The text must be valid TOML. 'a = 1\\n[b]\\nc = [{d = 2}]' has the path ("b", "c", 0, "d") on
+    line 3.
     """
     return _Scanner(text).scan()
 

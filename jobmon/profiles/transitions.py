@@ -3,18 +3,18 @@
 Nothing in jobmon carries them out: the monitor never writes the watched collections.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
-from jobmon.profiles.conditions import Now, Query, parse_query, resolve_constant
+from jobmon.profiles.conditions import Now, Query, resolve_constant
 from jobmon.profiles.schema import ProfileMistakeError
 from jobmon.profiles.sources import SourceContext
 from jobmon.profiles.toml_lines import KeyPath
 
 # The actions whose request has a value: a time or a priority.
-_WITH_VALUE = ("reschedule", "prioritize")
+_ACTIONS_WITH_VALUE = ("reschedule", "prioritize")
 
 
 @dataclass(frozen=True)
@@ -40,29 +40,12 @@ class Transition:
     deletes: bool = False
 
 
-def parse_transitions(
-    specs: Mapping[str, Any], context: SourceContext, statuses: Collection[str]
-) -> dict[str, Transition]:
-    """The transition of each action; `statuses` are those that a job can have.
-
-    Raises ProfileMistakeError.
-    """
-    return {
-        action: _parse_transition(action, spec, context, statuses) for action, spec in specs.items()
-    }
-
-
-def _parse_transition(
-    action: str, spec: Mapping[str, Any], context: SourceContext, statuses: Collection[str]
-) -> Transition:
+def parse_transition(action: str, spec: Mapping[str, Any], context: SourceContext) -> Transition:
+    """The transition of an action; raises ProfileMistakeError."""
     at: KeyPath = ("transitions", action)
-    for index, status in enumerate(spec["from"]):
-        if status not in statuses:
-            known = ", ".join(sorted(statuses))
-            raise ProfileMistakeError((*at, "from", index), f"{status!r} is not one of {known}")
     transition = Transition(
         statuses=tuple(spec["from"]),
-        when=parse_query(spec.get("when", {}), context.constants, context.readings, (*at, "when")),
+        when=context.parse_query(spec.get("when", {}), (*at, "when")),
         changes={
             path: _parse_value(value, path, context, (*at, "set", path))
             for path, value in spec.get("set", {}).items()
@@ -99,6 +82,6 @@ def _check_changes(action: str, transition: Transition, at: KeyPath) -> None:
         if path == other or other.startswith(f"{path}."):
             raise ProfileMistakeError(at, f"changes {path} twice")
     has_value = any(isinstance(value, RequestedValue) for value in transition.changes.values())
-    if has_value != (action in _WITH_VALUE):
-        allowed = " and ".join(_WITH_VALUE)
+    if has_value != (action in _ACTIONS_WITH_VALUE):
+        allowed = " and ".join(_ACTIONS_WITH_VALUE)
         raise ProfileMistakeError((*at, "set"), f'"$value" is for {allowed}, which need it')
