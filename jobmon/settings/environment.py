@@ -79,7 +79,7 @@ def _read_text(env: Env, name: str, default: str | None) -> str | None:
 
 
 def _read_algorithm(env: Env, name: str, _: str) -> str | None:
-    """None where none is set: the default depends on the source of keys."""
+    """The algorithm; None if none is set, because the default depends on the source of keys."""
     return env.str(
         name, None, validate=validate.OneOf(SHARED_SECRET_ALGORITHMS + PUBLIC_KEY_ALGORITHMS)
     )
@@ -109,10 +109,10 @@ def _read_role_permissions(env: Env, name: str) -> dict[str, frozenset[str]]:
 
 
 def _setting(
-    read: Callable[..., Any], default: Any = ..., *, secret: bool = False, **how: Any
+    read: Callable[..., Any], default: Any = ..., *, secret: bool = False, **options: Any
 ) -> Any:
-    """A field that is read as the environment variable `JOBMON_` and its name in capitals."""
-    metadata = {"read": partial(read, **how)}
+    """A field whose value is `read` from an environment variable, with these `options`."""
+    metadata = {"read": partial(read, **options)}
     if default is ...:
         return field(repr=not secret, metadata=metadata)
     return field(default=default, repr=not secret, metadata=metadata)
@@ -129,7 +129,7 @@ class Settings:
 
     mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
     queues: str | None = _setting(_read_text, None)  # the file that lists several queues
-    # Of one queue in that file: `load_queues` sets them.
+    # `load_queues` sets these five for each queue in that file.
     queue: str = "default"
     uri_setting: str = "JOBMON_MONGO_URI"  # where `mongo_uri` was set, for messages
     environment: str | None = None
@@ -182,7 +182,7 @@ class Settings:
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
 
     def describe_setting(self, name: str) -> str:
-        """Where a person sets a setting of the watched documents, such as `jobs_collection`."""
+        """Where `mongo_uri`, or a setting of the watched documents, is set: for messages."""
         if name == "mongo_uri":
             return self.uri_setting
         if self.queues is None:
@@ -246,7 +246,7 @@ def _join_messages(error: EnvValidationError) -> str:
 
 
 def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The algorithm that goes with the one source of keys that is set (contract, section 4)."""
+    """The `jwt_algorithm` for the source of keys; SettingsError unless exactly one is set."""
     chosen = [name for name in _KEY_SOURCES if values[name]]
     if len(chosen) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in _KEY_SOURCES)

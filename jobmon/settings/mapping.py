@@ -30,14 +30,14 @@ check_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection n
 def read_mapping(env: Env) -> dict[str, Any]:
     """The settings that describe the watched documents; the profile decides which are allowed.
 
-    With a file of queues none is: there each queue has its own.
+    With a file of queues none is allowed: each queue has its own settings in that file.
     """
     if env.str("QUEUES", None):
         for name in _NAMES:
             env.str(name, None, validate=_refuse("JOBMON_QUEUES: set it in that file"))
         return {}
-    name = env.str("PROFILE", DEFAULT_PROFILE, validate=_loadable_profile)
-    # Without one that can be loaded, the other settings are checked as for the default one.
+    name = env.str("PROFILE", DEFAULT_PROFILE, validate=_check_profile)
+    # If the profile cannot be loaded, the other settings are checked as for the default one.
     profile = load_profile(name or DEFAULT_PROFILE)
     has_attempts = profile.attempts_collection is not None
 
@@ -124,17 +124,17 @@ def _check_fields(
 
 
 def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
-    """Refuse one path for two fields of different meaning; dates and attempt counts may share."""
-    held: dict[str, str] = {}
+    """ValidationError for a path of two fields; dates and attempt counts may share one."""
+    names: dict[str, str] = {}  # by path
     for name, path in paths.items():
         if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):
             continue
-        if path in held:
-            raise ValidationError(f"{held[path]} and {name} cannot both be at {path}.")
-        held[path] = name
+        if path in names:
+            raise ValidationError(f"{names[path]} and {name} cannot both be at {path}.")
+        names[path] = name
 
 
-def _loadable_profile(name: str) -> None:
+def _check_profile(name: str) -> None:
     try:
         load_profile(name)
     except ProfileError as error:

@@ -11,9 +11,9 @@ Each table is one queue, the first one the default queue:
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,9 @@ def queues_schema() -> dict[str, Any]:
 def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Settings, ...]:
     """The settings of each watched queue, the default one first.
 
-    Without JOBMON_QUEUES `settings` describe the only one. SettingsError names the file, the line
-    and what is allowed. Without `require_uris`, `mongo_uri` is empty if its variable is not set.
+    Without JOBMON_QUEUES, it is the one that `settings` describe. SettingsError names the file, the
+    line and what is allowed. Without `require_uris`, `mongo_uri` is empty if the environment does
+    not have the queue's `uri_variable`.
     """
     if settings.queues is None:
         return (settings,)
@@ -56,7 +57,7 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"JOBMON_QUEUES: {path} cannot be read: {reason}") from None
     try:
-        parse = _parser(settings, path.parent, require_uris=require_uris)
+        parse = partial(_parse_queues, settings, path.parent, require_uris=require_uris)
         queues = load_toml(text, queues_schema(), parse)
     except TomlError as error:
         raise SettingsError(f"JOBMON_QUEUES: {path}, {error}") from None
@@ -65,7 +66,7 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
 
 
 def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ...]:
-    """The queue with this name, or those of a table with several collections; SettingsError."""
+    """The queue with this name, or all queues of the table with it; SettingsError if none has."""
     for chosen in (
         tuple(queue for queue in queues if queue.queue == name),
         tuple(queue for queue in queues if queue.queue.startswith(f"{name}.")),
@@ -76,30 +77,23 @@ def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ..
     raise SettingsError(f"JOBMON_QUEUES: there is no queue {name}; these are: {names}")
 
 
-def _parser(
-    settings: Settings, folder: Path, *, require_uris: bool
-) -> Callable[[Table], tuple[Settings, ...]]:
-    def parse(content: Table) -> tuple[Settings, ...]:
-        if not content:
-            raise ProfileMistakeError((), "needs a table for each queue, such as [payouts]")
-        queues: dict[str, Settings] = {}
-        seen: dict[tuple[str, str, str], str] = {}
-        for name, table in content.items():
-            for queue in _parse_queue(settings, name, table, folder, require_uris=require_uris):
-                if queue.queue in queues:
-                    raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
-                watched = (
-                    queue.mongo_uri or queue.uri_setting,
-                    queue.jobs_collection,
-                    queue.profile,
-                )
-                if (same := seen.setdefault(watched, queue.queue)) != queue.queue:
-                    message = f"watches the same jobs with the same profile as {same}"
-                    raise ProfileMistakeError((name,), message)
-                queues[queue.queue] = queue
-        return tuple(queues.values())
-
-    return parse
+def _parse_queues(
+    settings: Settings, folder: Path, content: Table, *, require_uris: bool
+) -> tuple[Settings, ...]:
+    if not content:
+        raise ProfileMistakeError((), "needs a table for each queue, such as [payouts]")
+    queues: dict[str, Settings] = {}
+    seen: dict[tuple[str, str, str], str] = {}
+    for name, table in content.items():
+        for queue in _parse_queue(settings, name, table, folder, require_uris=require_uris):
+            if queue.queue in queues:
+                raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
+            watched = (queue.mongo_uri or queue.uri_setting, queue.jobs_collection, queue.profile)
+            if (same := seen.setdefault(watched, queue.queue)) != queue.queue:
+                message = f"watches the same jobs with the same profile as {same}"
+                raise ProfileMistakeError((name,), message)
+            queues[queue.queue] = queue
+    return tuple(queues.values())
 
 
 def _parse_queue(
