@@ -10,7 +10,7 @@ from jobmon.profiles.sources import Source
 from jobmon.setup.fields import find_used_paths
 from jobmon.setup.findings import Finding, warning
 from jobmon.store.connection import Connection
-from jobmon.store.run_rules import list_paths
+from jobmon.store.conversions import list_paths
 
 # Another check reports these.
 _CHECKED = ("jobId", "createdAt")

@@ -9,6 +9,7 @@ from jobmon.domain import MAPPED_JOB_FIELDS, JobStatus
 from jobmon.profiles import ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.parser import ParsedProfile
 from jobmon.setup.collection_sample import CollectionSample
+from jobmon.store.conversions import list_paths
 
 Content = dict[str, Any]
 
@@ -19,7 +20,6 @@ _ALWAYS, _MOSTLY = 0.95, 0.5
 _CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
 _KNOWN_STATUSES = 0.8
 _MIN_DISTINCTIVE = 2
-_NO_PATHS = ("$$", "$const.", "$null", "$now", "$collection")
 # Names that any program may use: they distinguish none.
 _COMMON = frozenset(
     {
@@ -160,7 +160,7 @@ def _judge(share: float, *, has_name: bool) -> Certainty | None:
 def _used_fields(content: dict[str, Any]) -> set[str]:
     """The names of the documents' fields that a profile reads."""
     specs = [spec for name, spec in content["fields"].items() if name != "attempts"]
-    paths = {path for spec in specs for path in _list_paths(spec)}
+    paths = {path for spec in specs for path in _list_spec_paths(spec)}
     status = content["status"]
     if isinstance(status, dict):
         paths.add(status["path"])
@@ -170,7 +170,7 @@ def _used_fields(content: dict[str, Any]) -> set[str]:
     return names - {"_id"}
 
 
-def _list_paths(spec: Any) -> Iterator[str]:
+def _list_spec_paths(spec: Any) -> Iterator[str]:
     """The paths that a field's description names."""
     if isinstance(spec, str):
         yield spec
@@ -178,22 +178,14 @@ def _list_paths(spec: Any) -> Iterator[str]:
     arrays = [spec[kind] for kind in ("first", "last", "length", "json") if kind in spec]
     yield from arrays or ([spec["path"]] if "path" in spec else [])
     for inner in (*spec.get("first_of", ()), *spec.get("object", {}).values()):
-        yield from _list_paths(inner)
+        yield from _list_spec_paths(inner)
     yield from spec.get("when", ())
-    yield from _list_references(spec.get("expression"))
+    yield from (path for path in list_paths(spec.get("expression")) if not _is_constant(path))
 
 
-def _list_references(expression: Any) -> Iterator[str]:
-    """The paths that an aggregation expression reads."""
-    match expression:
-        case dict():
-            for inner in expression.values():
-                yield from _list_references(inner)
-        case list():
-            for inner in expression:
-                yield from _list_references(inner)
-        case str() if expression.startswith("$") and not expression.startswith(_NO_PATHS):
-            yield expression[1:]
+def _is_constant(path: str) -> bool:
+    """Whether `$` and the path is a constant of a profile's file."""
+    return path in ("null", "now", "collection") or path.startswith("const.")
 
 
 def _share_of_always(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:

@@ -1,4 +1,4 @@
-"""Attempts that no collection records: the last one, from its job, and their number."""
+"""Derives from a job what no collection records: its last attempt, and the number of attempts."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -15,9 +15,9 @@ MAX_ATTEMPTS_SHOWN = 1_000
 
 
 def last_attempt(job: Document) -> list[Document]:
-    """A list with the job as its own last attempt, for a queue that records no attempts.
+    """The last attempt, from the job's own fields, for a queue that records no attempts.
 
-    Empty if the job had no attempt so far. Fields that the job does not have are None.
+    The list is empty if the job had no attempt so far. Fields that the job does not have are None.
     """
     outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
     started, ended = job.get("startedAt"), job.get("finishedAt")
@@ -44,8 +44,9 @@ def number_attempts(
 ) -> list[Document]:
     """The attempts with numbers in their order.
 
-    The newest one has the number that the job counts, or at least the number of attempts. If not
-    all were read (`is_complete`) and the job does not count them, the numbers are unknown.
+    The newest attempt gets the job's count as its number, or the number of attempts if that is
+    larger. It is unknown if the job does not count and not all were read (`is_complete`): then the
+    attempts are returned without numbers.
     """
     count, known = attempt_count(job, default=0), len(attempts)
     if count < known and not is_complete:
@@ -71,7 +72,10 @@ def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool)
 
 
 def attempt_count(job: Document, default: int) -> int:
-    """How many attempts were started: attemptCount, or a number or an array in `attempts`."""
+    """How many attempts were started: by `attemptCount`, or by a number or an array in `attempts`.
+
+    `default` if the job has none of these.
+    """
     embedded = job.get("attempts")
     for value in (job.get("attemptCount"), embedded):
         if (number := _whole_number(value)) is not None:

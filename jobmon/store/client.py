@@ -52,8 +52,8 @@ class _OutageDetector:
         """DatabaseAwayError in an outage; OperationFailure if a server refused the sign-in.
 
         The first queries wait for a server, because a new primary mostly comes soon. Later ones
-        fail at once, so that they do not hold a thread each. It uses only what the driver's
-        monitors know, and sends nothing. The primary is always needed: it has jobmon's own
+        fail at once, so that they do not hold a thread each. This check sends nothing: it uses only
+        what the driver's monitors know. The primary is always needed: it has jobmon's own
         documents, and a secondary may not know yet that a token is revoked.
         """
         now = time.monotonic()
@@ -96,7 +96,7 @@ def _raise_refusal(client: MongoClient[Document]) -> None:
 def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
     """DatabaseAwayError if the server of a direct connection is a secondary.
 
-    The driver would send everything to it. With `wait` its answer is awaited, if it is not known.
+    The driver would send every query to it. With `wait`, wait for a server that is not known yet.
     """
     if wait and not client.topology_description.has_readable_server():
         client.admin.command("ping")

@@ -22,8 +22,8 @@ DEFAULT_DATABASE = "jobmon"
 class Connection:
     """A connection to the watched database, whose collections can only be read through it.
 
-    The URI's readPreference decides which member is read. It uses `client`, for example one that
-    several queues share, or creates one.
+    The URI's readPreference decides which member is read. A `client` is used instead of a new one;
+    several queues may share it.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Connection:
 
     @property
     def database(self) -> Database[Document]:
-        """The database that the URI names, `jobmon` if it names none; DatabaseAwayError."""
+        """The database that the URI names, `jobmon` if it names none; raises DatabaseAwayError."""
         client = self.reachable_client
         return client.get_default_database(
             DEFAULT_DATABASE, read_preference=self._choose_read_preference(client)
@@ -68,7 +68,7 @@ class Connection:
     def own_database(self, name: str) -> Database[Document]:
         """A database of jobmon's own in the same deployment, always read from the primary.
 
-        DatabaseAwayError.
+        Raises DatabaseAwayError.
         """
         return self.reachable_client.get_database(name, read_preference=ReadPreference.PRIMARY)
 
@@ -76,8 +76,9 @@ class Connection:
         """The time (UTC) up to which reads of the watched collections have every change.
 
         For a secondary it is the time of its last write, in whole seconds: up to ten seconds ago
-        where nothing is written. If several may be read, it is that of the last one. A server may
-        be found at any time: the time of an answer is the least of before and after the read.
+        where nothing is written. If several secondaries may be read, it is the earliest of theirs.
+        The driver may learn of another server during a read: ask before and after it, and take the
+        earlier time.
         """
         now, client = datetime.now(UTC), self.reachable_client
         preference = self._choose_read_preference(client)
@@ -96,7 +97,7 @@ class Connection:
     def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
         """The URI's preference; the primary behind a mongos, which does not report a lag.
 
-        The first call waits for a server, because any may be a mongos; PyMongoError.
+        The first call waits for a server, because any may be a mongos. Raises PyMongoError.
         """
         preference = client.read_preference
         if self._client.majority_reads or preference == ReadPreference.PRIMARY:
@@ -121,7 +122,7 @@ class Connection:
 
     @property
     def queue_key(self) -> str:
-        """What identifies the watched queue in jobmon's own database; PyMongoError."""
+        """What identifies the watched queue in jobmon's own database; raises PyMongoError."""
         if self._queue_key is None:
             hello = self.reachable_client.admin.command("hello")
             if hello.get("isreplicaset"):  # an uninitiated one has no name yet
@@ -132,7 +133,7 @@ class Connection:
         return self._queue_key
 
     def cluster_time(self) -> Timestamp | None:
-        """The present cluster time of the deployment; None without replica set; PyMongoError."""
+        """The cluster time of the deployment; None without a replica set. Raises PyMongoError."""
         answer = self.reachable_client.admin.command("ping")
         time: Timestamp | None = answer.get("operationTime")
         return time

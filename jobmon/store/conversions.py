@@ -1,6 +1,7 @@
 """Converts conditions and expressions between the contract's values and those of documents."""
 
 import math
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,30 +11,57 @@ from jobmon.profiles.conditions import encode_date
 from jobmon.store.bson_json import to_utc
 
 
-def prefix_expression(expression: Any, prefix: str) -> Any:
-    """The expression with `prefix` in the place of the `$` of each field."""
+def replace_references(expression: Any, replace: Callable[[str], Any]) -> Any:
+    """An aggregation expression with the result of `replace` in place of each `$path`.
+
+    `replace` gets the path; for a variable such as `$$NOW`, it gets `$NOW`.
+    """
     match expression:
-        case str() if expression.startswith("$") and not expression.startswith("$$"):
-            return prefix + expression[1:]
+        case str() if expression.startswith("$"):
+            return replace(expression[1:])
         case {"$literal": _}:
             return expression
         case dict():
-            return {name: prefix_expression(inner, prefix) for name, inner in expression.items()}
+            return {name: replace_references(inner, replace) for name, inner in expression.items()}
         case list():
-            return [prefix_expression(inner, prefix) for inner in expression]
+            return [replace_references(inner, replace) for inner in expression]
         case _:
             return expression
 
 
+def prefix_expression(expression: Any, prefix: str) -> Any:
+    """The expression with `prefix` in place of the `$` of each path."""
+    return replace_references(
+        expression, lambda name: f"${name}" if name.startswith("$") else prefix + name
+    )
+
+
+def list_paths(expression: Any) -> Iterator[str]:
+    """The paths that an aggregation expression reads."""
+    match expression:
+        case str() if expression.startswith(("$$ROOT.", "$$CURRENT.")):
+            yield expression.partition(".")[2]
+        case str() if expression.startswith("$") and not expression.startswith("$$"):
+            yield expression[1:]
+        case {"$literal": _}:
+            pass
+        case dict():
+            for inner in expression.values():
+                yield from list_paths(inner)
+        case list():
+            for inner in expression:
+                yield from list_paths(inner)
+
+
 def subtract_offset(condition: Any, offset: timedelta) -> Any:
-    """A condition on a date as one on a date that is earlier by `offset`."""
+    """The condition on a date, for documents that store the date earlier by `offset`."""
     if isinstance(condition, dict):
         return {operator: subtract_offset(value, offset) for operator, value in condition.items()}
     return condition - offset if isinstance(condition, datetime) else condition
 
 
 def to_stored(condition: Any, reading: str) -> Any:
-    """A condition on a date as one on the form in which the documents hold it."""
+    """The condition on a date, for documents that store dates in the form `reading`."""
     stored = "string" if reading == "iso" else "number"
     match condition:
         case dict():
@@ -51,7 +79,7 @@ def creation_time(value: Any) -> datetime | None:
 
 
 def match_creation_time(condition: Any) -> Any:
-    """A condition on a date as one on the ObjectIds that were made then."""
+    """The condition on a date, for documents whose ObjectId holds that date."""
     if isinstance(condition, dict):
         return {operator: match_creation_time(value) for operator, value in condition.items()}
     if condition == "date":  # of a $type

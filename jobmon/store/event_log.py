@@ -1,7 +1,7 @@
 """Reads attempts from a log of events: one when a run starts, one when it succeeds or fails.
 
-An event that ends a run belongs to the event before it, if that one started a run of the same job
-and has the same values at the paths that the profile names.
+The profile names paths whose values the events of one run share. The event that ends a run belongs
+to the latest earlier event of the same job with the same values, if that one started a run.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from jobmon.store.mapping import Document, FieldMapping, Keys
 EVENT: Keys = [("jobId", 1), ("finishedAt", -1)]
 EVENT_TIME: Keys = [("finishedAt", -1)]
 DURATION = "_duration"
-_LONGEST_SEARCH = timedelta(days=1)  # so much earlier than an end, its start is searched
-_LONGEST_MS = 100 * 365 * 86_400_000  # what is longer is no duration
+_LONGEST_SEARCH = timedelta(days=1)  # how long before the end of a run its start is searched
+_LONGEST_MS = 100 * 365 * 86_400_000  # a larger number is not a duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,10 @@ class EventLog:
 
     @property
     def start_expression(self) -> Document:
-        """When the run of an event that ends it started, if that event holds it; else null."""
+        """The start of a run by its last event: `startedAt`, or its time minus its duration.
+
+        Null if the event has neither.
+        """
         time, duration = "$finishedAt", f"${DURATION}"
         is_known = [
             {"$eq": [{"$type": time}, "date"]},
@@ -55,10 +58,10 @@ class EventLog:
     def look_up_start(
         self, log: str, mapping: FieldMapping, since: datetime, name: str
     ) -> list[Document]:
-        """Stages that add the event that started the run, under `name`; in the documents' names.
+        """Stages, in the documents' names, that add the event that started a run as field `name`.
 
-        Usually one event is read for each, by the index (jobId, -finishedAt); for an end without a
-        start, all events of the job in the day before `since`.
+        For most runs one event is read, by the index (jobId, -finishedAt). For a run without such
+        an event, all events of the job are read from a day before `since` on.
         """
         job, time = mapping.paths["jobId"], mapping.paths["finishedAt"]
         paths = {f"same{number}": path for number, path in enumerate(self.same)}
@@ -67,7 +70,7 @@ class EventLog:
             {"$eq": [f"${job}", "$$job"]},
             {"$lte": [f"${time}", "$$time"]},
             {"$ne": ["$_id", "$$id"]},
-            *({"$eq": [_or_null(path), f"$${variable}"]} for variable, path in paths.items()),
+            *({"$eq": [_read_or_null(path), f"$${variable}"]} for variable, path in paths.items()),
         ]
         recent = mapping.translate_query({"finishedAt": {"$gte": since - _LONGEST_SEARCH}})
         pipeline = [
@@ -76,7 +79,7 @@ class EventLog:
             {"$limit": 1},
             {"$match": mapping.translate_query({"status": AttemptStatus.RUNNING.value})},
         ]
-        variables = {variable: _or_null(path) for variable, path in values.items()}
+        variables = {variable: _read_or_null(path) for variable, path in values.items()}
         lookup = {"from": log, "let": variables, "pipeline": pipeline, "as": name}
         return [{"$lookup": lookup}, {"$set": {name: {"$first": f"${name}"}}}]
 
@@ -100,17 +103,17 @@ class EventLog:
         return attempts
 
     def _pair_in_order(self, events: list[Document]) -> list[Document]:
-        before: dict[str, Document] = {}
+        open_runs: dict[str, Document] = {}
         attempts: list[Document] = []
         for event in events:
             run = repr([event.get(name) for name in self.paths])
             if event.get("status") == AttemptStatus.RUNNING:
                 attempt = _keep(event, "attemptNumber", "workerId", "eligibleAt", "startedAt")
                 attempt.setdefault("startedAt", event.get("finishedAt"))
-                before[run] = attempt
+                open_runs[run] = attempt
                 attempts.append(attempt)
             elif event.get("status") in FINAL_ATTEMPT_STATUSES:
-                started = before.pop(run, None)
+                started = open_runs.pop(run, None)
                 attempt = {} if started is None else started
                 if started is None:
                     attempts.append(attempt)
@@ -156,5 +159,5 @@ def _sort_key(event: Document) -> tuple[float, str]:
     return to_utc(time).timestamp() if isinstance(time, datetime) else 0.0, str(event.get("_id"))
 
 
-def _or_null(path: str) -> Document:
+def _read_or_null(path: str) -> Document:
     return {"$ifNull": [f"${path}", None]}

@@ -28,8 +28,8 @@ BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
-BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING), _TYPE]  # the type without the job
-BY_WAITING: Keys = [("nextRunAt", ASCENDING), ("finishedAt", ASCENDING)]  # without a status
+BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING), _TYPE]  # with the type: reads no job
+BY_WAITING: Keys = [("nextRunAt", ASCENDING), ("finishedAt", ASCENDING)]  # for no status field
 BY_FINISH: Keys = [_STATUS, ("finishedAt", ASCENDING)]
 BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
@@ -56,7 +56,7 @@ def attempt_end_index(profile: Profile) -> Keys:
 
 def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
     """Every index, with the contract's names, each with the field that it serves."""
-    of_jobs = [
+    job_indexes = [
         ("jobId", JOB_ID),
         ("createdAt", NEWEST_FIRST),
         ("status", BY_STATUS),
@@ -70,10 +70,10 @@ def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Key
         ("finishedAt", BY_FINISH),
     ]
     if deployment_name(connection.client.admin.command("hello")) is None:
-        of_jobs.append(("updatedAt", BY_UPDATE))
+        job_indexes.append(("updatedAt", BY_UPDATE))
     if connection.profile.reads_last_attempt:
-        of_jobs.append(("finishedAt", ATTEMPT_FINISHED))
-    jobs = [(connection.jobs, field, keys) for field, keys in of_jobs]
+        job_indexes.append(("finishedAt", ATTEMPT_FINISHED))
+    jobs = [(connection.jobs, field, keys) for field, keys in job_indexes]
     if connection.attempts is None:
         return jobs
     return [

@@ -19,7 +19,7 @@ _SAMPLE_SIZE = 200  # documents at either end of a collection without an index o
 class KnownFields:
     """The fields of a job that a queue's profile and documents have; methods raise PyMongoError.
 
-    `counts_changes`: whether the ends of attempts are known from the changes of jobs.
+    `counts_changes`: returns whether a collector counts attempts by the changes of jobs.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class KnownFields:
     def unknown(self) -> frozenset[str]:
         """The fields of a job that the watched documents do not hold.
 
-        `finishedAt` is one of them where attempts have ended and no document has the time, or no
-        succeeded job, or no dead one: without these, counts would show a queue without failures.
+        `finishedAt` is one of them if jobs whose attempt ended do not have the time: none of all
+        such jobs, of the succeeded ones, or of the dead ones. Counts by it would be too low.
         """
         fields = self._connection.jobs.mapping.unknown
         return fields if self._ends_are_known.get() else fields | {"finishedAt"}
@@ -53,7 +53,7 @@ class KnownFields:
             return True
         jobs = self._connection.jobs
 
-        def is_any(query: Document, index: Keys = indexes.BY_FINISH) -> bool:
+        def has_any(query: Document, index: Keys = indexes.BY_FINISH) -> bool:
             is_needed = index == indexes.BY_FINISH
             return bool(jobs.find(query, ("_id",), index=index, limit=1, require_index=is_needed))
 
@@ -68,14 +68,14 @@ class KnownFields:
         ends = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
         try:
             return all(
-                is_any(match_dated(group)) or not is_any(match_ended(group)) for group in ends
+                has_any(match_dated(group)) or not has_any(match_ended(group)) for group in ends
             )
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
             # Nothing is counted without that index; `jobmon init` makes none if no job has an end.
             ended = match_ended(STATUSES_AFTER_ATTEMPT)
-            return has_finished(jobs) or not is_any(ended, indexes.BY_STATUS)
+            return has_finished(jobs) or not has_any(ended, indexes.BY_STATUS)
 
 
 def has_finished(watched: ReadCollection) -> bool:

@@ -41,7 +41,7 @@ class LabelBudget:
     """Gives the first `limit` values labels of their own, and counts the others as `(other)`.
 
     A writer that gives each job a type of its own must not make the stats grow with the jobs. While
-    `(other)` is in use no new value gets a label: jobs of it may be counted as `(other)` already.
+    `(other)` is in use, no new value gets a label: its jobs may be counted as `(other)` already.
     """
 
     def __init__(self, limit: int, always: Iterable[str] = ()) -> None:

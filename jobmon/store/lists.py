@@ -187,12 +187,12 @@ class JobLists:
             return self._sort(job_filter, order, limit, skip)
         parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=self._by_id)
         jobs: list[Document] = []
-        for part, its_order in parts:
+        for part, part_order in parts:
             jobs += self._jobs.find(
                 {"$and": [job_filter.match(), part]},
                 _SUMMARY_FIELDS,
                 index=job_filter.choose_index(self._jobs.mapping),
-                order=its_order,
+                order=part_order,
                 skip=skip,
                 limit=limit - len(jobs),
                 transform=_summarize,

@@ -29,7 +29,7 @@ TOO_MANY = "500,000 and more jobs are due, and as many are scheduled"
 UNCOUNTED = "counting the jobs took longer than a query may take"
 
 
-class _Waiting(NamedTuple):
+class _WaitingCounts(NamedTuple):
     """The fields of `QueueHealth` about waiting jobs."""
 
     eligible: int | None
@@ -99,7 +99,7 @@ class LiveStats:
             queued.update({kind: n for (status, kind), n in counts.items() if status == _QUEUED})
         waiting = self._count_waiting(now, all_waiting, unknown)
         types = [kind for kind, _ in queued.most_common(MAX_AGES)]
-        is_any_queued = self._is_any(JobStatus.QUEUED, counts)
+        is_any_queued = self._has_any(JobStatus.QUEUED, counts)
         oldest, by_type = self._find_oldest_queued(types) if is_any_queued else (None, {})
         if oldest is None and is_any_queued:
             unknown["oldest_queued"] = self._explain_unknown_age()
@@ -134,7 +134,7 @@ class LiveStats:
             return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
 
         can_query = self._jobs.mapping.can_query("leaseExpiresAt")
-        if (counts is not None or not can_query) and not self._is_any(JobStatus.LEASED, counts):
+        if (counts is not None or not can_query) and not self._has_any(JobStatus.LEASED, counts):
             return 0
         if not can_query:
             unknown["expired_leases"] = "the documents do not record when a lease ends"
@@ -145,7 +145,7 @@ class LiveStats:
             unknown["expired_leases"] = why
         return expired or (None if unreadable else 0)
 
-    def _is_any(self, status: JobStatus, counts: Mapping[tuple[str, str], int] | None) -> bool:
+    def _has_any(self, status: JobStatus, counts: Mapping[tuple[str, str], int] | None) -> bool:
         """Whether any job has this status."""
         if counts is not None:
             return any(count for (counted, _), count in counts.items() if counted == status.value)
@@ -160,17 +160,16 @@ class LiveStats:
 
     def _count_waiting(
         self, now: datetime, all_waiting: int | None, unknown: dict[str, str]
-    ) -> "_Waiting":
-        """The due and the scheduled jobs: the rarer ones are counted, the others are the rest.
-
-        So neither a huge backlog nor a huge schedule takes longer.
+    ) -> _WaitingCounts:
+        """The due and the scheduled jobs: the fewer of both are counted, and the others are the
+        remaining waiting jobs. So a huge backlog, or a huge schedule, is not counted.
         """
         both = ("eligible", "scheduled")
         if all_waiting == 0:
-            return _Waiting(0, 0)
+            return _WaitingCounts(0, 0)
         if not self._jobs.mapping.can_query("nextRunAt"):
             unknown |= dict.fromkeys(both, "the documents do not record when a job is due")
-            return _Waiting(None, None)
+            return _WaitingCounts(None, None)
 
         def count(when: Document) -> CappedCount:
             query = {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": when}
@@ -187,21 +186,21 @@ class LiveStats:
             unknown["eligible"] = UNCOUNTED
             if scheduled is None:
                 unknown["scheduled"] = TOO_MANY
-            return _Waiting(None, None if scheduled == 0 and unreadable.value else scheduled)
+            return _WaitingCounts(None, None if scheduled == 0 and unreadable.value else scheduled)
         if not unreadable.is_exact:
-            return _Waiting(None, scheduled or None)
+            return _WaitingCounts(None, scheduled or None)
         if scheduled is not None:
             due = max(0, all_waiting - unreadable.value - scheduled)
         else:
             not_later = count({"$not": {"$gt": now}})
             if not not_later.is_exact:
                 unknown |= dict.fromkeys(both, TOO_MANY)
-                return _Waiting(None, None, too_many_due=True)
+                return _WaitingCounts(None, None, too_many_due=True)
             due = max(0, not_later.value - unreadable.value)
             scheduled = max(0, all_waiting - not_later.value)
         if unreadable.value:  # both are lower bounds, so 0 is not certain
-            return _Waiting(due or None, scheduled or None)
-        return _Waiting(due, scheduled)
+            return _WaitingCounts(due or None, scheduled or None)
+        return _WaitingCounts(due, scheduled)
 
     def _find_overdue(self, now: datetime, unknown: dict[str, str]) -> dict[str, datetime]:
         """The earliest nextRunAt by type, among the jobs that have been due the longest."""
@@ -234,7 +233,7 @@ class LiveStats:
     def _find_oldest_that_never_ran(
         self, types: list[str]
     ) -> tuple[datetime | None, dict[str, datetime]]:
-        """The same for documents without a status field: all waiting jobs are scanned.
+        """`_find_oldest_queued` for documents without a status field: scans all waiting jobs.
 
         A job that has run before, for example an hourly one, has not waited since its creation.
         """

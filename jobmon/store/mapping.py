@@ -18,6 +18,7 @@ from jobmon.store.conversions import (
     creation_time,
     match_creation_time,
     prefix_expression,
+    replace_references,
     subtract_offset,
     to_stored,
 )
@@ -65,11 +66,11 @@ class FieldMapping:
     # Each field that a document stores, and its path with dots. `jobId` and `createdAt` may be at
     # `_id`: an ObjectId holds its creation time, in seconds.
     paths: Mapping[str, str]
-    # How dates at a path are stored if they are no BSON dates: iso, seconds, milliseconds, …
+    # The form of dates that are not stored as BSON dates: iso, seconds, milliseconds, …
     readings: Mapping[str, str] = field(default_factory=dict)
     # What is added to the date at a path.
     offsets: Mapping[str, timedelta] = field(default_factory=dict)
-    # The only statuses with which a field has a meaning; all for a field that is left out.
+    # The statuses with which a job has a field; a field that is left out is for all of them.
     only_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # Label of a stored status -> status of the contract. The label of a missing one is `null`.
     statuses: Mapping[str, str] = field(default_factory=dict)
@@ -211,20 +212,7 @@ class FieldMapping:
 
         `under`: the path of the mapped document, if it is inside another document.
         """
-        match expression:
-            case str() if expression.startswith("$") and not expression.startswith("$$"):
-                return self._translate_reference(expression[1:], under)
-            case {"$literal": _}:
-                return expression
-            case dict():
-                return {
-                    operator: self.translate_expression(inner, under=under)
-                    for operator, inner in expression.items()
-                }
-            case list():
-                return [self.translate_expression(inner, under=under) for inner in expression]
-            case _:
-                return expression
+        return replace_references(expression, lambda name: self._translate_reference(name, under))
 
     def projection(self, fields: Iterable[str] | None) -> Any:
         """The projection that reads these fields of the contract; all fields if None."""
@@ -357,9 +345,11 @@ class FieldMapping:
 
     def _translate_reference(self, name: str, under: str) -> Any:
         head, dot, tail = name.partition(".")
+        if head.startswith("$"):  # a variable
+            return f"${name}"
         prefix = f"${under}." if under else "$"
-        is_contracts = head in MAPPED_JOB_FIELDS or head in ATTEMPT_FIELDS
-        if head not in self.paths and not is_contracts:
+        is_known = head in MAPPED_JOB_FIELDS or head in ATTEMPT_FIELDS
+        if head not in self.paths and not is_known:
             return f"{prefix}{name}"
         if name == "status" and self.derived is not None:
             return prefix_expression(self.derived.expression, prefix)

@@ -1,4 +1,4 @@
-"""Reads what has no path: computed fields, and the attempts that a job contains."""
+"""Completes jobs and attempts by the values that are at no path: computed ones, and in arrays."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,13 +14,13 @@ from jobmon.store.mapping import Document
 
 
 class FieldReader:
-    """Completes a job or an attempt by the fields of a profile that have no path."""
+    """Adds the fields of a profile that have no path to a job or an attempt."""
 
     def __init__(self, fields: Mapping[str, Source]) -> None:
         self._sources = {name: source for name, source in fields.items() if source.path is None}
 
     def complete(self, document: Document, found: Document) -> Document:
-        """`found` with its other fields, which are read from its document."""
+        """`found`, which has the fields with a path, with the others from its document."""
         for name, source in self._sources.items():
             value = _read(source, document, document.get(f"_{name}"))
             if value is not None:
@@ -29,7 +29,7 @@ class FieldReader:
 
 
 class JobReader:
-    """Completes jobs by the rules of a profile."""
+    """Adds fields and attempts to jobs by the rules of a profile."""
 
     def __init__(self, parsed: ParsedProfile) -> None:
         self._fields = FieldReader(parsed.fields)
@@ -39,7 +39,7 @@ class JobReader:
         self._attempts = parsed.attempts
 
     def complete(self, document: Document, job: Document) -> Document:
-        """The job with its other fields and attempts, which are read from its document."""
+        """The job, which has the fields with a path, with the others and its attempts."""
         self._fields.complete(document, job)
         if "_recurring" in document:
             job["_recurring"] = document["_recurring"]
@@ -107,7 +107,7 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
 
 
 def _find_outcome(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
-    """Status, end and error of the last run: `outcome`, or the job's status if it goes on."""
+    """Status, end and error of the last run; without an end it is running or has expired."""
     if isinstance(ended, datetime) and (
         not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
     ):

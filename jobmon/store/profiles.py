@@ -1,7 +1,4 @@
-"""Makes mappings, a status that can be queried and a list of indexes from a profile's file.
-
-`jobmon.profiles` loads and parses the files.
-"""
+"""Makes field mappings, queries for statuses and a list of indexes from a parsed profile."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,7 +35,7 @@ class Profile:
     jobs: FieldMapping
     # None if attempts have no collection: then a job contains its attempts, or only the last one.
     attempts: FieldMapping | None
-    # How the documents of that collection make attempts, if each is only an event of one.
+    # How to pair the documents of that collection, if each is only an event of an attempt.
     log: EventLog | None = None
     # An expression for how the last attempt ended; None if the job's status shows it.
     outcome: Any = None
@@ -65,7 +62,7 @@ class Profile:
             attempt_fields=settings.attempt_fields,
             attempt_statuses=settings.attempt_status_names,
         )
-        # The names in the settings change no identity: a store of statistics has them apart.
+        # The identity is the file's alone: `queue_key` adds the names in the settings.
         return replace(cls.from_file(changed, settings.jobs_collection), identity=file.identity)
 
     @classmethod

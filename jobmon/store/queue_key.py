@@ -16,8 +16,8 @@ SHARDED_CLUSTER = "sharded cluster"
 def deployment_name(hello: Mapping[str, Any]) -> str | None:
     """The replica set's name, by a server's answer to `hello`; None for a standalone server.
 
-    A mongos names no set, and only administrators may read the id of its cluster: all have one
-    name. Every server with a name has change streams.
+    A mongos names no set, and only administrators may read the id of its cluster: so all sharded
+    clusters have one name. Every server with a name has change streams.
     """
     name: str | None = hello.get("setName")
     return SHARDED_CLUSTER if hello.get("msg") == "isdbgrid" else name

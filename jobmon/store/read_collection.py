@@ -155,8 +155,8 @@ class ReadCollection:
         """The results of a pipeline, each with `transform` applied to it.
 
         With `snapshot`, all documents are read as of one moment, the newest that a majority of the
-        replica set has. Otherwise a document that moves within the index meanwhile may be read
-        twice, or not at all. A server without snapshots, such as a standalone one, ignores it.
+        replica set has. Otherwise a document whose keys change during the read may be read twice,
+        or not at all. A server without snapshots, such as a standalone one, ignores `snapshot`.
         """
         stages = self.mapping.translate_pipeline(pipeline)
 

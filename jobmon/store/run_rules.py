@@ -1,6 +1,6 @@
 """How the changes of a job show its runs: what to read of a change, and how to evaluate it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from jobmon.domain import STATUSES_AFTER_ATTEMPT, JobStatus
 from jobmon.profiles.conditions import Query, to_expression
 from jobmon.profiles.parser import ParsedEvents
+from jobmon.store.conversions import list_paths, replace_references
 from jobmon.store.mapping import Document, FieldMapping
 
 # The time of a change, added to the documents that are evaluated.
@@ -17,11 +18,11 @@ _JOB_FIELDS = ("type", "status", "startedAt", "finishedAt", "createdAt", "nextRu
 
 @dataclass(frozen=True, kw_only=True)
 class RunRules:
-    """The rules of a profile for runs that are counted from changes; names are the documents'.
+    """The rules of a profile for runs that are counted from changes, in the documents' names.
 
     `paths`: the only fields that are read. `facts`: expressions that evaluate a document of these
-    fields as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written;
-    `has_own_end`: and only then. Otherwise also when a running job stops running.
+    fields as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written. Unless
+    `has_own_end`, it has also ended when a running job stops running.
     """
 
     paths: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class RunRules:
     def from_profile(
         cls, events: ParsedEvents, jobs: FieldMapping, outcome: Any, *, is_recurring: bool
     ) -> "RunRules":
-        """The rules for jobs with this mapping; `outcome` is the expression of the last run's."""
+        """The rules for jobs with this mapping; `outcome` computes how the last run ended."""
         facts = {name: jobs.translate_expression(f"${name}") for name in _JOB_FIELDS}
         facts["attemptCount"] = jobs.translate_expression("$attemptCount")
         facts["outcome"] = outcome
@@ -48,7 +49,7 @@ class RunRules:
         if events.running is not None:
             facts["isRunning"] = to_expression(events.running)
         finished = jobs.paths.get("finishedAt")
-        # A date of each update would make each update the end of a run.
+        # If each update sets finishedAt, then each update would be counted as the end of a run.
         by_default = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
         end_fields = events.end_fields or by_default
         paths = {path for fact in facts.values() for path in list_paths(fact)}
@@ -81,35 +82,6 @@ class RunRules:
         return {"$and": [jobs.where, self.running]} if jobs.where else self.running
 
 
-def list_paths(expression: Any) -> Iterator[str]:
-    """The paths that an expression reads."""
-    match expression:
-        case str() if expression.startswith("$$"):
-            variable, _, path = expression.partition(".")
-            if path and variable in ("$$ROOT", "$$CURRENT"):
-                yield path
-        case str() if expression.startswith("$"):
-            yield expression[1:]
-        case {"$literal": _}:
-            pass
-        case dict():
-            for inner in expression.values():
-                yield from list_paths(inner)
-        case list():
-            for inner in expression:
-                yield from list_paths(inner)
-
-
 def _evaluate_at_change(expression: Any) -> Any:
-    """The expression with the time of the change in the place of the present moment."""
-    match expression:
-        case "$$NOW":
-            return f"${CHANGED_AT}"
-        case {"$literal": _}:
-            return expression
-        case dict():
-            return {name: _evaluate_at_change(inner) for name, inner in expression.items()}
-        case list():
-            return [_evaluate_at_change(inner) for inner in expression]
-        case _:
-            return expression
+    """The expression with the time of the change in place of the present moment."""
+    return replace_references(expression, lambda name: f"${CHANGED_AT if name == '$NOW' else name}")
