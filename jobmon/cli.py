@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,10 +13,13 @@ from jobmon import __version__, logs
 from jobmon.api.openapi import render_document
 from jobmon.app import create_app
 from jobmon.collector.collecting import collecting
+from jobmon.collector.mark_writer import write_marks
 from jobmon.demo.stack import StackError, run_stack
 from jobmon.demo.workload import run_workload
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.health import are_good, check_collectors
-from jobmon.settings import Settings, SettingsError, load_queues
+from jobmon.rollup.marks import Mark, MarkError
+from jobmon.settings import Settings, SettingsError, load_queues, select_queues
 from jobmon.setup.commands import check_command, init_command
 from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
 from jobmon.web.token_commands import revoke_command, token_command
@@ -24,7 +28,7 @@ from jobmon.web.token_commands import revoke_command, token_command
 SECTIONS = {
     "To try it": ("demo",),
     "To set it up": ("init", "check", "token", "revoke"),
-    "To run it": ("run", "collector"),
+    "To run it": ("run", "collector", "mark"),
     "To build on it": ("openapi", "workload"),
 }
 
@@ -117,6 +121,47 @@ def collector(*, checks: bool) -> None:
     with collecting(settings, _end_with_failure):
         await_stop_signal()
         end_soon()
+
+
+@main.command()
+@click.argument("text")
+@click.option("--at", help="When it was, in ISO 8601; UTC if it has no offset. By default now.")
+@click.option("--queue", "name", help="Mark only this queue of JOBMON_QUEUES.")
+@click.option("--link", help="An address with more about it, https://…")
+def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
+    """Mark a moment, such as a deployment, in the charts and the time series of all queues.
+
+    Run it in a deployment, with what was deployed as TEXT: jobmon mark "v2.31". The user in
+    JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, as the
+    collector's user is. It writes nothing else, and needs no key for tokens.
+    """
+    settings = _read_settings(require_keys=False)
+    queues = load_queues(settings)
+    redact = Redactor(settings.redact_keys).redact
+    try:
+        if name is not None:
+            queues = select_queues(queues, name)
+        made = Mark(at=_read_time(at), text=redact(text.strip()), link=redact(link))
+        results = list(write_marks(settings, queues, made))
+    except MarkError as error:
+        raise click.ClickException(f"not marked: {error.field} {error}.") from None
+    except SettingsError as error:
+        raise click.ClickException(f"not marked: {error}") from None
+    for queue, failure in results:
+        prefix = f"{queue}: " if len(results) > 1 else ""
+        outcome = f"not marked: {failure}" if failure else f"marked: {made.text}"
+        click.echo(prefix + outcome, err=failure is not None)
+    sys.exit(1 if any(failure for _, failure in results) else 0)
+
+
+def _read_time(text: str | None) -> datetime:
+    """A time in ISO 8601, to the millisecond; now for None; MarkError."""
+    try:
+        moment = datetime.fromisoformat(text) if text is not None else datetime.now(UTC)
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise MarkError("at", "is no time in ISO 8601, such as 2026-01-31T02:40Z") from None
+    return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)
 
 
 @main.command()

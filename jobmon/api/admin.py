@@ -24,6 +24,7 @@ from jobmon.api.queries import (
 )
 from jobmon.api.shared_response import SharedResponse
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
+from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import (
     MAX_CACHED_ANSWERS,
     Activity,
@@ -87,6 +88,7 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
     def timeseries(query: WindowQuery) -> Response:
         """Get the activity of the queue by step: jobs enqueued, attempts by outcome, durations.
 
+        `meta.marks` has the deployments and other moments that `jobmon mark` recorded.
         From the collector's history. Without a collector, windows of up to six hours are counted
         live; longer ones are answered with 503.
         """
@@ -94,6 +96,7 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
         series, window = queue.series, _resolve_window(queue.series, query)
         with _explain_history_errors():
             history = series.history_by_step(window, query.types)
+        marks = queue.marks.find(window.start, window.end)
 
         def make_answer() -> dict[str, Any]:
             samples = {} if query.types else series.samples(window)
@@ -110,9 +113,10 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
                 }
                 for at, activity in history.activity.items()
             ]
-            return {"meta": _format_window(window, history), "data": data}
+            meta = _format_window(window, history) | _format_marks(marks)
+            return {"meta": meta, "data": data}
 
-        return series_response.respond(history, make_answer)
+        return series_response.respond(history, make_answer, marks)
 
     @routes.get("/types")
     @routes.doc(operationId="listTypes")
@@ -225,6 +229,12 @@ def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
         "complete": history.is_complete,
         "gaps": history.gaps,
     }
+
+
+def _format_marks(marks: Marks | None) -> dict[str, Any]:
+    if marks is None:
+        return {"marks": None, "omitted_marks": None}
+    return {"marks": marks.shown, "omitted_marks": marks.omitted}
 
 
 # A step that the collector has not counted yet.

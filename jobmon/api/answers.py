@@ -49,9 +49,9 @@ def nested(shape: type[Answer], description: str, **options: Any) -> fields.Nest
     return fields.Nested(shape, **describe(description, **options))
 
 
-def array(shape: type[Answer], description: str) -> fields.List[Any]:
+def array(shape: type[Answer], description: str, **options: Any) -> fields.List[Any]:
     """An array of answers."""
-    return fields.List(fields.Nested(shape), **describe(description))
+    return fields.List(fields.Nested(shape), **describe(description, **options))
 
 
 def mapping(values: fields.Field[Any], description: str, **options: Any) -> fields.Dict:

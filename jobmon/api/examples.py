@@ -165,7 +165,17 @@ _STEP = {
     "statusCounts": JOB_STATS["statusCounts"],
     "oldestQueuedJobAgeMs": 41_000,
 }
-SERIES = {"meta": _WINDOW, "data": [_STEP]}
+_MARKS = {
+    "marks": [
+        {
+            "at": "2026-11-24T00:40:12.000Z",
+            "text": "v2.31",
+            "link": "https://ci.example.com/builds/4711",
+        }
+    ],
+    "omitted_marks": 0,
+}
+SERIES = {"meta": {**_WINDOW, **_MARKS}, "data": [_STEP]}
 _TYPE_STATS = {
     "type": "payout.execute",
     "forecast": _FORECAST,

@@ -16,10 +16,11 @@ from jobmon.api.answers import (
     number,
     string,
 )
-from jobmon.api.fields import Date, DateOrText, describe
+from jobmon.api.fields import Date, DateOrText, FreeText, describe
 from jobmon.diagnosis.attention import ALL_CLEAR, UNKNOWN, Level
 from jobmon.diagnosis.forecast import Forecast, Outlook
 from jobmon.rollup.gaps import GapReason
+from jobmon.rollup.marks import MAX_SHOWN
 from jobmon.store.labels import MAX_STATUSES, MAX_TYPES
 
 _MILLISECOND = timedelta(milliseconds=1)
@@ -237,10 +238,30 @@ class WindowMeta(Answer):
     gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
 
 
+class MarkAnswer(Answer):
+    """A moment that `jobmon mark` recorded, mostly a deployment."""
+
+    at = Date("When it was.")
+    text = FreeText("What was deployed, with secrets replaced.")
+    link = FreeText("An `http` or `https` address with more about it, or null.")
+
+
+class TimeSeriesMeta(WindowMeta):
+    """The window of a time series, and the marks in it."""
+
+    marks = array(
+        MarkAnswer,
+        f"The newest {MAX_SHOWN} marks of the window, in order. Null if jobmon's user may not read "
+        "`JOBMON_STATE_DB`.",
+        nullable=True,
+    )
+    omitted_marks = integer("How many older marks of the window are left out.", nullable=True)
+
+
 class TimeSeries(Answer):
     """Activity by step."""
 
-    meta = nested(WindowMeta, "The window of this answer.")
+    meta = nested(TimeSeriesMeta, "The window of this answer.")
     data = array(TimeSeriesStep, "Every step of the window, in order.")
 
 

@@ -1,6 +1,6 @@
 """JSON responses that are serialized once and shared by all callers who get the same answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,18 +29,24 @@ class _IdentityKey:
 class SharedResponse:
     """Caches the JSON text for the latest `size` subjects.
 
-    A subject is the object that an answer describes: the same object gets the same bytes.
+    A subject is the object that an answer describes: the same object gets the same bytes, together
+    with an equal `version` of what else is in the answer.
     """
 
     def __init__(self, schema: Schema, size: int) -> None:
         self._schema = schema
         self._texts: SingleFlightCache[bytes] = SingleFlightCache(size)
 
-    def respond(self, subject: object, make_answer: Callable[[], dict[str, Any]]) -> Response:
+    def respond(
+        self,
+        subject: object,
+        make_answer: Callable[[], dict[str, Any]],
+        version: Hashable = None,
+    ) -> Response:
         """The response about `subject`; `make_answer` is called unless it is cached."""
 
         def serialize() -> bytes:
             return current_app.json.dumps(self._schema.dump(make_answer())).encode()
 
-        text = self._texts.get(_IdentityKey(subject), serialize)
+        text = self._texts.get((_IdentityKey(subject), version), serialize)
         return Response(text, mimetype="application/json")

@@ -29,6 +29,8 @@ FORMAT = 2
 # The collections of jobmon's own database.
 STATE, BUCKETS, SAMPLES = "state", "buckets", "samples"
 CHECKPOINTS, LEASES = "checkpoints", "leases"
+# The collection of the database for what must outlive the figures.
+MARKS = "marks"
 # The documents of `state`: a queue has one of each.
 STATS = "stats"
 BUILD = "build"  # the progress of a first count
@@ -62,6 +64,24 @@ def connect_as_writer(settings: Settings) -> Connection:
 def rollup_database(connection: Connection) -> Database[Document]:
     """jobmon's own database in the deployment of this connection; DatabaseAwayError."""
     return connection.own_database(connection.settings.rollup_db)
+
+
+def state_database(connection: Connection) -> Database[Document]:
+    """The database for what must outlive the rollups, in the same deployment; DatabaseAwayError."""
+    return connection.own_database(connection.settings.state_db)
+
+
+def describe_missing_right(settings: Settings, database: str, verb: str, command: str) -> str:
+    """Why the user of `connect_as_writer` may not `verb` (read or write) a database, and who may.
+
+    `command` is the one to run again, without `jobmon`.
+    """
+    setting = "JOBMON_ROLLUP_URI" if settings.rollup_uri else "JOBMON_MONGO_URI"
+    return (
+        f"the user of {setting} may not {verb} {database}. Use the collector's user: set "
+        "JOBMON_ROLLUP_URI to its connection string (with Docker: docker compose exec collector "
+        f"jobmon {command} …). `jobmon init --collector USER` makes one."
+    )
 
 
 class OwnDatabase:

@@ -8,13 +8,13 @@ from typing import Any
 
 from pymongo.errors import ExecutionTimeout
 
+from jobmon.rollup.documents import state_database
 from jobmon.settings import Settings
 from jobmon.setup.fields import find_used_paths
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import Index, required_indexes
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, exact_index_name
-from jobmon.web.revocation import state_database
 
 MADE_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
 FORMAT = 1

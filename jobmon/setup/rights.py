@@ -6,13 +6,13 @@ from functools import partial
 
 from pymongo.errors import OperationFailure, PyMongoError
 
-from jobmon.rollup.documents import STATE, rollup_database
+from jobmon.rollup.documents import STATE, rollup_database, state_database
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted, ok, problem, warning
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
-from jobmon.web.revocation import REVOKED, state_database
+from jobmon.web.revocation import REVOKED
 
 _WRITES = frozenset(
     {"insert", "update", "remove", "createIndex", "dropIndex", "dropCollection", "collMod"}

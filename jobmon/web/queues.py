@@ -21,6 +21,7 @@ from pymongo import MongoClient
 from structlog.contextvars import bind_contextvars
 
 from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.marks import MarkReader
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.series import SeriesCache, SeriesReader
 from jobmon.rollup.stats import StatsReader
@@ -55,6 +56,7 @@ class WatchedQueue:
     rollup: RollupReader
     stats: StatsReader
     series: SeriesReader
+    marks: MarkReader
     jobs: JobStore
     lists: JobLists
     known_fields: KnownFields
@@ -82,6 +84,7 @@ class WatchedQueue:
             rollup=rollup,
             stats=StatsReader(connection, rollup),
             series=SeriesReader(connection, rollup, series_cache),
+            marks=MarkReader(connection, home),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
             known_fields=KnownFields(connection, rollup.counts_changes),

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pymongo.collection import Collection
-from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from jobmon.rollup.documents import rollup_database
+from jobmon.rollup.documents import rollup_database, state_database
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
@@ -42,11 +41,6 @@ class _RevocationList:
         for subject, moment in self.before.items():
             before[subject] = max(moment, before.get(subject, moment))
         return _RevocationList(self.ids | other.ids, before, self.since)
-
-
-def state_database(connection: Connection) -> Database[Document]:
-    """The database for what must outlive the rollups, in the same deployment; DatabaseAwayError."""
-    return connection.own_database(connection.settings.state_db)
 
 
 class RevokedTokens:

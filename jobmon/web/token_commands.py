@@ -8,7 +8,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 from pymongo.errors import PyMongoError
 
-from jobmon.rollup.documents import connect_as_writer
+from jobmon.rollup.documents import connect_as_writer, describe_missing_right
 from jobmon.settings import Settings
 from jobmon.store.failures import describe_error, is_unauthorized
 from jobmon.web.auth import issue_token, read_claims
@@ -78,22 +78,12 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
                 click.echo(f"{entry}\t{duration}")
     except PyMongoError as error:
         if is_unauthorized(error):
-            raise click.ClickException(_explain_refusal(settings, writes=not listing)) from None
+            verb, failed = ("read", "") if listing else ("write", "not revoked: ")
+            reason = describe_missing_right(settings, settings.state_db, verb, "revoke")
+            raise click.ClickException(failed + reason) from None
         raise click.ClickException(f"not revoked: {describe_error(error)}") from None
     finally:
         own.close()
-
-
-def _explain_refusal(settings: Settings, *, writes: bool) -> str:
-    """Which user lacks the right, and which user has it."""
-    setting = "JOBMON_ROLLUP_URI" if settings.rollup_uri else "JOBMON_MONGO_URI"
-    verb = "write" if writes else "read"
-    return (
-        f"{'not revoked: ' if writes else ''}the user of {setting} may not {verb} "
-        f"{settings.state_db}. Use the collector's user: set JOBMON_ROLLUP_URI to its connection "
-        "string (with Docker: docker compose exec collector jobmon revoke …). "
-        "`jobmon init --collector USER` makes one."
-    )
 
 
 def _read_token(token: str) -> tuple[str, datetime | None]:

@@ -323,6 +323,8 @@ def test_every_route_works_for_every_documented_user(
             exercise(api, ("1h",))
             source = "rollup" if collects and reads_rollups else "live"
             assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
+            marks = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["marks"]
+            assert marks == ([] if reads_rollups else None)
             samples_of_queue = partial(sampled, api, source)
             # A sample is known or null, never that of an empty queue.
             assert eventually(samples_of_queue) if source == "rollup" else not samples_of_queue()

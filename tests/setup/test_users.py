@@ -397,6 +397,20 @@ def test_revoke_without_rights_names_the_user_that_has_them(initiated: Mongod) -
     assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
 
 
+def test_mark_without_rights_names_the_user_that_has_them(initiated: Mongod) -> None:
+    environment = {"JOBMON_MONGO_URI": uri(initiated, "reader", "replicaSet=rs0")}
+    refused = CliRunner().invoke(main, ["mark", "v1"], env=environment)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(
+        "not marked: the user of JOBMON_MONGO_URI may not write jobmon_state. "
+        "Use the collector's user: set JOBMON_ROLLUP_URI"
+    )
+    assert "docker compose exec collector jobmon mark" in refused.stderr
+    own = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
+    marked = CliRunner().invoke(main, ["mark", "v1"], env=environment | own)
+    assert marked.output == "marked: v1\n"
+
+
 def test_remove_without_all_rights_removes_nothing(initiated: Mongod) -> None:
     name = f"rights_{uuid.uuid4().hex}"
     roles = ["readWrite", {"role": "userAdminAnyDatabase", "db": "admin"}]

@@ -1,0 +1,68 @@
+"""Writes marks of deployments to jobmon's own database; it never writes the watched one."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from pymongo.errors import PyMongoError
+
+from jobmon.rollup.documents import (
+    MARKS,
+    OwnDatabase,
+    connect_as_writer,
+    describe_missing_right,
+    state_database,
+)
+from jobmon.rollup.marks import Mark
+from jobmon.settings import Settings
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+from jobmon.store.failures import describe_error, is_unauthorized
+
+MAX_KEPT = 1_000  # marks of a queue; the oldest ones are deleted first
+
+
+def write_marks(
+    settings: Settings, queues: Sequence[Settings], mark: Mark
+) -> Iterator[tuple[str, str | None]]:
+    """Mark each queue; yields its name, and why it was not marked, None if it was.
+
+    The same mark twice is one. Raises MarkError if its time is outside the retained history.
+    """
+    retention = timedelta(days=settings.day_retention_days)
+    mark.require_within(retention, datetime.now(UTC))
+    # Queues of the same deployment share a client, for which only the queue's key is read.
+    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
+    own = connect_as_writer(settings)
+    try:
+        for queue in queues:
+            watched = Connection(queue, clients[queue.mongo_uri])
+            try:
+                marks = OwnDatabase(state_database(own), watched.queue_key)
+                failure = _write(marks, mark, mark.at + retention)
+            except PyMongoError as error:
+                failure = describe_error(error)
+                if is_unauthorized(error):
+                    failure = describe_missing_right(settings, settings.state_db, "write", "mark")
+            yield queue.queue, failure
+    finally:
+        own.close()
+        for client in clients.values():
+            client.close()
+
+
+def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
+    """Store a mark and delete what is beyond the limit; why it is not kept, or None."""
+    marks = own[MARKS]
+    marks.create_index(own.index("at"))
+    marks.create_index("expiresAt", expireAfterSeconds=0)
+    digest = hashlib.sha256(mark.text.encode()).hexdigest()[:16]
+    name = f"{mark.at.isoformat(timespec='milliseconds')}/{digest}"
+    document = own.new(name, mark.dump() | {"expiresAt": expires_at})
+    marks.replace_one({"_id": document["_id"]}, document, upsert=True)
+    beyond_limit = marks.find(own.scope, {"at": True}).sort("at", -1).skip(MAX_KEPT).limit(1)
+    for beyond in beyond_limit:
+        marks.delete_many({**own.scope, "at": {"$lte": beyond["at"]}})
+        if mark.at <= beyond["at"]:
+            return f"it is older than the {MAX_KEPT:,} newest marks, which are kept"
+    return None

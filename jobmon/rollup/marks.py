@@ -1,0 +1,132 @@
+"""Marks: moments such as deployments, each with a short text, which charts and series show."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+from urllib.parse import urlsplit
+
+from pymongo.errors import OperationFailure
+
+from jobmon.rollup.buckets import MINUTE
+from jobmon.rollup.documents import MARKS, OwnDatabase, require_type, state_database
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.connection import Connection
+from jobmon.store.failures import is_unauthorized
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import request_comment
+
+MAX_TEXT, MAX_LINK = 200, 500  # characters
+MAX_SHOWN = 200  # of a window, the newest
+MAX_AHEAD = 5 * MINUTE  # of our clock: clocks differ
+CACHE_S, CACHED_WINDOWS = 1.0, 100
+
+
+class MarkError(ValueError):
+    """A mark that cannot be made, because of its `field`: `text`, `at` or `link`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A moment (UTC), what was deployed then, and an address with more about it; MarkError."""
+
+    at: datetime
+    text: str
+    link: str | None = None
+
+    def __post_init__(self) -> None:
+        _require_plain("text", self.text, MAX_TEXT)
+        if self.link is not None:
+            _require_plain("link", self.link, MAX_LINK)
+            if not _is_web_address(self.link):
+                raise MarkError("link", "must be an address such as https://ci.example.com/42")
+
+    def require_within(self, retention: timedelta, now: datetime) -> None:
+        """Refuse a moment in the future or before the retained history; MarkError."""
+        if self.at > now + MAX_AHEAD:
+            raise MarkError("at", "is in the future")
+        if self.at <= now - retention:
+            raise MarkError("at", f"is before the retained history ({retention.days} days)")
+
+    def dump(self) -> Document:
+        """The stored fields."""
+        return {"at": self.at, "text": self.text, "link": self.link}
+
+    @classmethod
+    def load(cls, document: Mapping[str, object]) -> Self:
+        """The mark that `dump` stored; MarkError, MalformedError or KeyError for another one."""
+        link = document["link"]
+        return cls(
+            at=require_type(document["at"], datetime),
+            text=require_type(document["text"], str),
+            link=None if link is None else require_type(link, str),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """The marks of a window in order of time; the `omitted` oldest ones are only counted."""
+
+    shown: tuple[Mark, ...]
+    omitted: int = 0
+
+
+class MarkReader:
+    """Reads the marks of one queue; an answer is shared for a second.
+
+    MarkReader(connection).find(start, end).shown
+    """
+
+    def __init__(self, connection: Connection, own: Connection | None = None) -> None:
+        self._connection = connection
+        self._own = own or connection
+        self._reported: set[tuple[str, str]] = set()
+        self._windows: SingleFlightCache[Marks | None] = SingleFlightCache(CACHED_WINDOWS)
+
+    def find(self, start: datetime, end: datetime) -> Marks | None:
+        """The marks from `start` to before `end`; None if the user may not read them.
+
+        Raises PyMongoError. Index: queue, format, at.
+        """
+        return self._windows.get((start, end), lambda: self._read(start, end), CACHE_S)
+
+    def _read(self, start: datetime, end: datetime) -> Marks | None:
+        own = OwnDatabase(state_database(self._own), self._connection.queue_key, self._reported)
+        query = {**own.scope, "at": {"$gte": start, "$lt": end}}
+        limit_ms = self._connection.max_time_ms
+        try:
+            newest = own[MARKS].find(query, **request_comment()).sort("at", -1)
+            found = list(newest.limit(MAX_SHOWN + 1).max_time_ms(limit_ms))
+            count = len(found)
+            if count > MAX_SHOWN:
+                count = own[MARKS].count_documents(query, maxTimeMS=limit_ms)
+        except OperationFailure as error:
+            if not is_unauthorized(error):
+                raise
+            own.report(MARKS, "no right to read them: charts show none")
+            return None
+        newest_first: Iterator[Mark] = own.read(MARKS, found[:MAX_SHOWN], Mark.load)
+        return Marks(shown=tuple(newest_first)[::-1], omitted=max(0, count - MAX_SHOWN))
+
+
+def _require_plain(field: str, text: str, max_length: int) -> None:
+    """Refuse texts that are empty, too long, or have characters that change how others look."""
+    if not text.strip():
+        raise MarkError(field, "is empty")
+    if len(text) > max_length:
+        raise MarkError(field, f"has more than {max_length} characters")
+    hidden = next((character for character in text if not character.isprintable()), None)
+    if hidden is not None:
+        raise MarkError(field, f"contains U+{ord(hidden):04X}, a character that is not printed")
+
+
+def _is_web_address(link: str) -> bool:
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in link

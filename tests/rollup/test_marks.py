@@ -1,0 +1,165 @@
+"""Marks: catches a text that changes how a page or terminal looks, a mark of another queue or
+version, a list that grows without limit, and "no marks" where they could not be read."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from jobmon.rollup import marks
+from jobmon.rollup.documents import FORMAT, MARKS, OwnDatabase, state_database
+from jobmon.rollup.marks import Mark, MarkError, MarkReader
+from jobmon.store.connection import Connection
+
+from ..conftest import NOW, Api
+
+MINUTE = timedelta(minutes=1)
+PATH = "/admin/jobs/timeseries"
+WINDOW = {"from": NOW.isoformat(), "to": (NOW + 60 * MINUTE).isoformat()}
+
+
+@pytest.fixture(autouse=True)
+def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "CACHE_S", 0)
+
+
+def own(api: Api) -> OwnDatabase:
+    connection: Connection = api.app.extensions["jobmon_connection"]
+    return OwnDatabase(state_database(connection), connection.queue_key)
+
+
+def store(api: Api, minute: float, text: str, /, **changes: Any) -> None:
+    """A mark at this minute of the window, as `jobmon mark` stores it, with these changes."""
+    fields = {"at": NOW + minute * MINUTE, "text": text, "link": None}
+    document = own(api).new(f"{minute}/{text}", fields) | changes
+    own(api)[MARKS].insert_one({name: value for name, value in document.items() if value != "-"})
+
+
+def shown(api: Api, path: str = PATH) -> list[tuple[str, str | None]]:
+    meta = api.get_as_admin(path, **WINDOW).json["meta"]
+    return [(mark["text"], mark["link"]) for mark in meta["marks"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        (" \u3000", "is empty"),
+        ("v" * 201, "has more than 200 characters"),
+        ("v2\x1b[31m", "contains U+001B, a character that is not printed"),
+        ("v2\n", "contains U+000A, a character that is not printed"),
+        ("v2\u202eexe.gpj", "contains U+202E, a character that is not printed"),
+        ("v2\udcff", "contains U+DCFF, a character that is not printed"),
+    ],
+)
+def test_a_text_that_is_not_plain_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(MarkError) as refused:
+        Mark(at=NOW, text=text)
+    assert (refused.value.field, str(refused.value)) == ("text", message)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "javascript:alert(1)",
+        "JAVASCRIPT://example.com/%0aalert(1)",
+        "//example.com/1",
+        "https://",
+        "https://[",
+        "https://example.com/a b",
+        "data:text/html,x",
+        f"https://example.com/{'a' * 500}",
+    ],
+)
+def test_a_link_that_is_no_web_address_is_refused(link: str) -> None:
+    with pytest.raises(MarkError) as refused:
+        Mark(at=NOW, text="v1", link=link)
+    assert refused.value.field == "link"
+
+
+def test_a_time_outside_the_retained_history_is_refused_and_clocks_may_differ() -> None:
+    now = datetime.now(UTC)
+    for ahead in (-399 * 1_440 * MINUTE, 4 * MINUTE):
+        Mark(at=now + ahead, text="v1").require_within(timedelta(days=400), now)
+    for ahead, message in ((6 * MINUTE, "future"), (-400 * 1_440 * MINUTE, "400 days")):
+        with pytest.raises(MarkError, match=message):
+            Mark(at=now + ahead, text="v1").require_within(timedelta(days=400), now)
+
+
+def test_a_series_has_the_marks_of_its_window_in_order(api: Api) -> None:
+    for minute, text in ((60, "after"), (59.9, "last"), (0, "first"), (-0.1, "before")):
+        store(api, minute, text, link=f"https://ci.example.com/{text}")
+    meta = api.get_as_admin(PATH, **WINDOW).json["meta"]
+    assert [mark["text"] for mark in meta["marks"]] == ["first", "last"]
+    assert meta["marks"][0] == {
+        "at": f"{NOW:%Y-%m-%dT%H:%M}:00.000Z",
+        "text": "first",
+        "link": "https://ci.example.com/first",
+    }
+    assert meta["omitted_marks"] == 0
+    assert api.get_as_admin(PATH, type="a", **WINDOW).json["meta"]["marks"] == meta["marks"]
+
+
+def test_a_new_mark_is_shown_although_the_history_is_the_same(api: Api) -> None:
+    store(api, 1, "v1")
+    assert shown(api) == [("v1", None)]
+    store(api, 2, "v2")
+    assert shown(api) == [("v1", None), ("v2", None)]
+
+
+def test_of_many_marks_the_newest_are_shown_and_the_others_counted(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "MAX_SHOWN", 2)
+    for minute in range(5):
+        store(api, minute, f"v{minute}")
+    meta = api.get_as_admin(PATH, **WINDOW).json["meta"]
+    assert [mark["text"] for mark in meta["marks"]] == ["v3", "v4"]
+    assert meta["omitted_marks"] == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"queue": "another"},
+        {"format": FORMAT + 1},
+        {"text": "-"},
+        {"text": 7},
+        {"text": "v\x00"},
+        {"at": "now"},
+        {"link": "javascript:alert(1)"},
+    ],
+    ids=str,
+)
+def test_marks_of_another_queue_version_or_form_are_skipped(
+    api: Api, changes: dict[str, Any]
+) -> None:
+    store(api, 1, "odd", **changes)
+    store(api, 2, "ours", unknown="ignored")
+    assert shown(api) == [("ours", None)]
+
+
+def test_secrets_in_stored_marks_are_redacted(api: Api) -> None:
+    store(api, 1, "v2 password=hunter2hunter2", link="https://ci.example.com/?token=abcdefgh1234")
+    ((text, link),) = shown(api)
+    assert text == "v2 password=[redacted]"
+    assert link == "https://ci.example.com/?token=[redacted]"
+
+
+def test_marks_that_may_not_be_read_are_null_and_logged_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches an empty list, which would mean that nothing was deployed."""
+    refused = Mock(side_effect=OperationFailure("not authorized", 13))
+    monkeypatch.setattr(OwnDatabase, "__getitem__", refused)
+    for _ in range(2):
+        connection: Connection = api.app.extensions["jobmon_connection"]
+        reader = MarkReader(connection)
+        assert reader.find(NOW, NOW + MINUTE) is None
+        assert reader.find(NOW, NOW + MINUTE) is None
+    assert caplog.text.count("no right to read") == 2
+    monkeypatch.setattr(marks, "state_database", Mock(side_effect=OperationFailure("slow", 50)))
+    with pytest.raises(OperationFailure):
+        reader.find(NOW, NOW + MINUTE)
