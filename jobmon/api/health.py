@@ -123,7 +123,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
 
 
 def _are_revocations_lost(revoked: RevokedTokens) -> bool:
-    """Whether the list is lost; PyMongoError if the database is away by now."""
+    """Whether the list is lost; PyMongoError if the database is unreachable by now."""
     try:
         return revoked.are_lost()
     except PyMongoError as error:

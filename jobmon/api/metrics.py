@@ -84,7 +84,7 @@ def register(app: Flask, settings: Settings) -> None:
     reader = QueueMetrics(settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
-        # A scrape must be able to report that the database is away.
+        # A scrape must be able to report that the database is unreachable.
         routes.before_request(partial(auth.require_any_permission, require_revocation_check=False))
 
     @routes.get("/metrics")

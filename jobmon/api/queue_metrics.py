@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 
 SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
-CHECK_WITHIN_S = 3.0  # longer than a check of a database that is away
+CHECK_WITHIN_S = 3.0  # longer than a check of a database that is unreachable
 MAX_UNKNOWN_STATUSES = 10
 MAX_QUEUES = 1_000  # with cached values
 MAX_FORECAST_AGE_S = 60.0

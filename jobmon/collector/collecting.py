@@ -57,7 +57,7 @@ def collecting(
             started = time.monotonic()
             try:
                 Collector(watched, rollup_database(own), stop, share).run()
-            except PyMongoError as error:  # the DNS may be away at the start, too
+            except PyMongoError as error:  # the DNS may be unreachable at the start, too
                 waiting.log(error)
                 stop.wait(RETRY_AFTER_S)
             except Exception as error:

@@ -89,8 +89,8 @@ class Collector:
     def run(self) -> None:
         """Wait for the lease, work while holding it, release it in the end.
 
-        Waits while the database is away or refuses. Raises any other exception, also of the thread
-        that counts the history.
+        Waits while the database is unreachable or refuses. Raises any other exception, also of the
+        thread that counts the history.
         """
         waiting = RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not self._stop.is_set():

@@ -32,4 +32,4 @@ class RepeatedErrorLog:
 def _describe(error: Exception) -> str:
     if isinstance(error, OperationFailure):
         return f"the database refuses: {name_error(error)}"
-    return f"the database is away: {type(error).__name__}"
+    return f"the database is unreachable: {type(error).__name__}"

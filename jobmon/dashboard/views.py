@@ -115,7 +115,7 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
     if is_part_request():
         return Response(status=known.status, headers={**known.headers, "X-Error-Code": known.code})
     page = render_template(
-        "dashboard/error.html", error=known, is_away=known.failure is Failure.AWAY
+        "dashboard/error.html", error=known, is_unreachable=known.failure is Failure.UNREACHABLE
     )
     return page, known.status, known.headers
 

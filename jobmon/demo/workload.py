@@ -77,7 +77,7 @@ class Workload:
         self._random = random.Random()  # noqa: S311 - for show, not for secrets
 
     def run(self) -> None:
-        """Work until stopped; retry every second while the database is away."""
+        """Work until stopped; retry every second while the database is unreachable."""
         names = [kind.name for kind in KINDS]
         roles: list[Callable[[], None]] = [self._produce, self._recover]
         roles += [self._make_worker(f"worker-{number}", names) for number in (1, 2, 3)]

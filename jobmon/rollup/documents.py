@@ -62,12 +62,15 @@ def connect_as_writer(settings: Settings) -> Connection:
 
 
 def rollup_database(connection: Connection) -> Database[Document]:
-    """jobmon's own database in the deployment of this connection; DatabaseAwayError."""
+    """jobmon's own database in the deployment of this connection; DatabaseUnreachableError."""
     return connection.own_database(connection.settings.rollup_db)
 
 
 def state_database(connection: Connection) -> Database[Document]:
-    """The database for what must outlive the rollups, in the same deployment; DatabaseAwayError."""
+    """The database, in the same deployment, for what must outlive the rollups.
+
+    Raises DatabaseUnreachableError.
+    """
     return connection.own_database(connection.settings.state_db)
 
 

@@ -24,7 +24,7 @@ class CollectorHealth:
     """Whether the collector works for a queue; `message` is one line for people.
 
     If not, `helps_restart` is whether a restart of the collector may help: not if the queue's
-    database is away, or its indexes are missing.
+    database is unreachable, or its indexes are missing.
     """
 
     queue: str
@@ -58,7 +58,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
             watched.jobs.estimated_count()  # needs the right to read them
             watched.queue_key  # noqa: B018 - it is read once, and kept
         except PyMongoError as error:
-            message = f"its database is away or refuses: {describe_error(error)}"
+            message = f"its database is unreachable or refuses: {describe_error(error)}"
             return CollectorHealth(
                 queue=queue.queue, is_good=False, message=message, helps_restart=False
             )

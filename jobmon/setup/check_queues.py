@@ -61,19 +61,19 @@ class _QueueChecks:
 
     def __init__(self, home: Connection | None) -> None:
         self._home = home
-        self._away: dict[str, Exception] = {}
+        self._unreachable: dict[str, Exception] = {}
 
     def check(self, queue: Settings) -> list[Finding]:
         where = describe_address(queue.mongo_uri)
         connection = Connection(queue)
         try:
-            if where in self._away:
-                raise self._away[where]
+            if where in self._unreachable:
+                raise self._unreachable[where]
             deployment = Deployment.inspect(queue, connection, has_own=False)
             return list(DeploymentCheck(deployment, self._home).findings())
         except (PyMongoError, OSError, ValueError) as error:
             if isinstance(error, AutoReconnect):
-                self._away[where] = error
+                self._unreachable[where] = error
             return [unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
         finally:
             connection.close()

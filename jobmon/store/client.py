@@ -31,11 +31,11 @@ _HEARTBEAT_MS = 1_000
 _RESOLVE_AGAIN_AFTER_S = 1.0
 
 
-class DatabaseAwayError(ServerSelectionTimeoutError):
+class DatabaseUnreachableError(ServerSelectionTimeoutError):
     """No server for longer than the selection timeout: this query fails at once."""
 
 
-class UnresolvedHostError(DatabaseAwayError):
+class UnresolvedHostError(DatabaseUnreachableError):
     """The DNS does not resolve the host name of a mongodb+srv:// address to servers."""
 
 
@@ -49,7 +49,7 @@ class _OutageDetector:
         self._is_logged = False
 
     def check(self, client: MongoClient[Document]) -> None:
-        """DatabaseAwayError in an outage; OperationFailure if a server refused the sign-in.
+        """DatabaseUnreachableError in an outage; OperationFailure if a server refused the sign-in.
 
         The first queries wait for a server, because a new primary mostly comes soon. Later ones
         fail at once, so that they do not hold a thread each. This check sends nothing: it uses only
@@ -76,8 +76,8 @@ class _OutageDetector:
             return
         if not self._is_logged:
             self._is_logged = True
-            log.error("the database is away: queries are refused at once until it is back")
-        raise DatabaseAwayError(f"no server for {now - lost_at:.1f} s")
+            log.error("the database is unreachable: queries are refused at once until it is back")
+        raise DatabaseUnreachableError(f"no server for {now - lost_at:.1f} s")
 
 
 def _has_primary(client: MongoClient[Document]) -> bool:
@@ -94,14 +94,14 @@ def _raise_refusal(client: MongoClient[Document]) -> None:
 
 
 def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
-    """DatabaseAwayError if the server of a direct connection is a secondary.
+    """DatabaseUnreachableError if the server of a direct connection is a secondary.
 
     The driver would send every query to it. With `wait`, wait for a server that is not known yet.
     """
     if wait and not client.topology_description.has_readable_server():
         client.admin.command("ping")
     if client.topology_description.has_readable_server() and not _has_primary(client):
-        raise DatabaseAwayError("directConnection leads to a secondary, not to the primary")
+        raise DatabaseUnreachableError("directConnection leads to a secondary, not to the primary")
 
 
 def select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
@@ -113,7 +113,7 @@ def select_one_router(servers: list[ServerDescription]) -> list[ServerDescriptio
 class _ClientMaker:
     """Creates one client; for mongodb+srv:// in a thread that retries until the DNS answers.
 
-    The driver resolves such a name when it creates a client, and fails if the DNS is away.
+    The driver resolves such a name when it creates a client, and fails if the DNS is unreachable.
     Callers wait for at most `timeout_ms` after the first try.
     """
 
@@ -132,7 +132,7 @@ class _ClientMaker:
         try:
             self._client = create()
         except (OSError, ValueError) as error:  # a certificate's file was removed since the start
-            raise DatabaseAwayError(f"no client can be created: {error}") from error
+            raise DatabaseUnreachableError(f"no client can be created: {error}") from error
 
     def client(self) -> MongoClient[Document]:
         """The client; UnresolvedHostError as long as its host name is not resolved."""
@@ -159,7 +159,8 @@ class _ClientMaker:
                 self._reason = type(error).__name__ if may_quote else str(error)
                 if not has_failed:
                     log.error(
-                        "the database is away: its host name is not resolved: %s", self._reason
+                        "the database is unreachable: its host name is not resolved: %s",
+                        self._reason,
                     )
                 has_failed = True
                 self._closed.wait(_RESOLVE_AGAIN_AFTER_S)
@@ -215,7 +216,7 @@ class DatabaseClient:
     def reachable_client(self) -> MongoClient[Document]:
         """The client, unless no server was reachable for longer than the selection timeout.
 
-        DatabaseAwayError then; OperationFailure if the server refused this user's sign-in.
+        DatabaseUnreachableError then; OperationFailure if the server refused this user's sign-in.
         """
         client = self.client
         if self._given_client is None:

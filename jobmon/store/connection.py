@@ -50,7 +50,7 @@ class Connection:
 
     @property
     def reachable_client(self) -> MongoClient[Document]:
-        """The client, unless the database is away: see `DatabaseClient.reachable_client`."""
+        """The client, unless the database is unreachable: see `DatabaseClient.reachable_client`."""
         return self._client.reachable_client
 
     def close(self) -> None:
@@ -59,7 +59,10 @@ class Connection:
 
     @property
     def database(self) -> Database[Document]:
-        """The database that the URI names, `jobmon` if it names none; raises DatabaseAwayError."""
+        """The database that the URI names, `jobmon` if it names none.
+
+        Raises DatabaseUnreachableError.
+        """
         client = self.reachable_client
         return client.get_default_database(
             DEFAULT_DATABASE, read_preference=self._choose_read_preference(client)
@@ -68,7 +71,7 @@ class Connection:
     def own_database(self, name: str) -> Database[Document]:
         """A database of jobmon's own in the same deployment, always read from the primary.
 
-        Raises DatabaseAwayError.
+        Raises DatabaseUnreachableError.
         """
         return self.reachable_client.get_database(name, read_preference=ReadPreference.PRIMARY)
 

@@ -23,7 +23,7 @@ STREAM_LOST = (286, 280, 260)  # ChangeStreamHistoryLost, -FatalError, InvalidRe
 class Failure(Enum):
     """A failure that the deployment causes: the same query may succeed later."""
 
-    AWAY = "away"
+    UNREACHABLE = "unreachable"
     """No server is reachable, or the one that was asked is stopping or no longer primary."""
     INTERRUPTED = "interrupted"
     """The server ended the query: killed, its cursor or collection is gone, a lock, no disk."""
@@ -37,7 +37,7 @@ class Failure(Enum):
 
 # By the categories of MongoDB's src/mongo/base/error_codes.yml, and what has the same effect.
 _CODES: dict[Failure, tuple[int, ...]] = {
-    Failure.AWAY: (
+    Failure.UNREACHABLE: (
         *(6, 7, 89, 141, 202, 230, 231, 317, 384, 407, 9001, 56846),  # network between servers
         *(91, 333, 372, 11600),  # ShutdownError
         *(189, 10058, 10107, 11602, 13435, 13436),  # NotPrimaryError
@@ -87,7 +87,7 @@ def classify_failure(error: BaseException) -> Failure | None:
             return known
         # The configuration was checked at the start: a later fault is the deployment's.
         case ConnectionFailure() | ProtocolError() | ConfigurationError():
-            return Failure.AWAY
+            return Failure.UNREACHABLE
         case _:
             return None
 

@@ -18,7 +18,7 @@ KEEP_MS = 1_000
 _READ_TIMEOUT_S = 1.0
 _BUSY = "reading one document takes too long"
 _REASONS = {
-    Failure.AWAY: "no server answers",
+    Failure.UNREACHABLE: "no server answers",
     Failure.INTERRUPTED: "the server ended the query",
     Failure.TOO_SLOW: _BUSY,
     Failure.TOO_LARGE: "the server has too little memory",
@@ -110,7 +110,9 @@ class DatabaseProbe:
             reason = "the host name is not resolved"
         detail = describe_error(error) if isinstance(error, PyMongoError) else None
         self._report(reason, detail, None if failure else error)
-        answers = failure is not Failure.AWAY and (failure is not None or ping_ms is not None)
+        answers = failure is not Failure.UNREACHABLE and (
+            failure is not None or ping_ms is not None
+        )
         readable = False if failure is Failure.REFUSED else None
         return DatabaseHealth(answers=answers, readable=readable, ready=False, reason=reason)
 

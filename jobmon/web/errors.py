@@ -12,7 +12,7 @@ from flask import Flask, Response, g, jsonify, request
 from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 
-from jobmon.store.client import DatabaseAwayError
+from jobmon.store.client import DatabaseUnreachableError
 from jobmon.store.failures import Failure, classify_failure, describe_error
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ RETRY_SLOW_AFTER_S = 10
 
 # For each failure that the deployment causes: the message, and the seconds of Retry-After.
 _UNAVAILABLE = {
-    Failure.AWAY: ("The database does not answer. Try again.", RETRY_AFTER_S),
+    Failure.UNREACHABLE: ("The database does not answer. Try again.", RETRY_AFTER_S),
     Failure.INTERRUPTED: (
         "The database ended the query before it was done. Try again.",
         RETRY_AFTER_S,
@@ -165,7 +165,7 @@ def _explain_database_error(error: PyMongoError) -> ApiError:
     failure = classify_failure(error)
     if failure is None:
         return _explain_fault(error)
-    if not isinstance(error, DatabaseAwayError):  # the first one was logged where it is raised
+    if not isinstance(error, DatabaseUnreachableError):  # logged where it was raised first
         log.error("%s: database unavailable: %s", request.endpoint, describe_error(error))
     return unavailable("database_unavailable", *_UNAVAILABLE[failure], failure=failure)
 

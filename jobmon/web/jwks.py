@@ -1,6 +1,7 @@
 """Fetches an identity provider's keys (JWKS) in a thread, and caches them.
 
-A provider that is slow, sends byte by byte or is away never delays a token whose key is cached.
+A token whose key is cached never waits, even if the provider is slow, sends byte by byte or does
+not answer.
 """
 
 import json
@@ -49,7 +50,7 @@ class KeySet:
         self._keys: tuple[jwt.PyJWK, ...] = ()
         self._fetched_at = -float("inf")
         self._started_at = -float("inf")
-        self._is_away = False
+        self._is_failing = False
         self._fetching: threading.Event | None = None
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
@@ -63,11 +64,11 @@ class KeySet:
             return None  # the set has several keys
         answered = True
         if (fetched := self._fetch_if_due()) is not None and (
-            found is None or (age > KEYS_LIFESPAN_S and not self._is_away)
+            found is None or (age > KEYS_LIFESPAN_S and not self._is_failing)
         ):
             answered = self._wait(fetched)
         found = self._find_cached(kid) or found
-        if found is None and (self._is_away or not answered):
+        if found is None and (self._is_failing or not answered):
             raise unavailable(
                 "identity_provider_unavailable", "The token cannot be checked now. Try again."
             )
@@ -110,11 +111,11 @@ class KeySet:
             if not keys:
                 raise ValueError(f"the answer has no key for {self._algorithm}")
         except _FAILURES as error:
-            if not self._is_away:
+            if not self._is_failing:
                 log.error("cannot fetch the keys of the identity provider: %s", error)
         finally:
             with self._lock:
-                self._is_away = not keys
+                self._is_failing = not keys
                 if keys:
                     self._keys, self._fetched_at = keys, self._started_at
                 self._fetching = None

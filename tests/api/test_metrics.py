@@ -1,5 +1,5 @@
 """`GET /metrics`: catches a scrape that counts jobs, one with a queue that its token may not see,
-and one that fails because the database is away."""
+and one that fails because the database is unreachable."""
 
 import socket
 from collections.abc import Callable
@@ -125,7 +125,7 @@ def test_metrics_come_in_both_formats(api: Api) -> None:
     assert open_metrics.text.endswith("# EOF\n")
 
 
-def test_metrics_of_the_service_remain_with_the_database_away(
+def test_metrics_of_the_service_remain_with_the_database_unreachable(
     make_settings: Callable[..., Settings],
 ) -> None:
     away = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)

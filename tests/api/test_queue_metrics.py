@@ -337,7 +337,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
 def test_a_queue_whose_check_takes_too_long_is_unknown_and_hides_no_other(
     blocked: Blocked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Catches "the database is away" for one that is only slow."""
+    """Catches "the database is unreachable" for one that is only slow."""
     rollup, reader = Rollup({("queued", "mail"): 2}, {}), QueueMetrics(100)
     queues = [queue_with("slow", rollup, blocked), queue_with("well", rollup)]
     for _ in range(2):

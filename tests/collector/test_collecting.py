@@ -50,7 +50,7 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
 
 @pytest.fixture
 def settings(mongod: Mongod, database: Documents, tmp_path: Path) -> Settings:
-    """Four queues with a job each, and one whose database is away."""
+    """Four queues with a job each, and one whose database is unreachable."""
     path = tmp_path / "queues.toml"
     tables = [f'[{name}]\ncollection = "{name}"' for name in NAMES]
     away = f'[away]\nuri = "mongodb://127.0.0.1:{free_port()}/app"'
@@ -81,12 +81,14 @@ def counted_types(rollups: Documents) -> set[str]:
     return {kind for document in documents for _, kind, _ in document["counts"]}
 
 
-def test_each_queue_is_counted_although_one_is_away(settings: Settings, rollups: Documents) -> None:
+def test_each_queue_is_counted_although_one_is_unreachable(
+    settings: Settings, rollups: Documents
+) -> None:
     with collecting(settings):
         eventually(lambda: counted_types(rollups) == set(NAMES))
 
 
-def test_the_check_ignores_a_queue_that_is_away_and_fails_for_one_that_nobody_counts(
+def test_the_check_ignores_a_queue_that_is_unreachable_and_fails_for_one_that_nobody_counts(
     settings: Settings, rollups: Documents
 ) -> None:
     """Catches a container that is restarted for ever because one of its queues is away."""
@@ -97,7 +99,7 @@ def test_the_check_ignores_a_queue_that_is_away_and_fails_for_one_that_nobody_co
         eventually(lambda: are_good(check_collectors(settings)))
         away, *others = check_collectors(settings)
         assert (away.queue, away.is_good, away.helps_restart) == ("away", False, False)
-        assert "its database is away" in away.message
+        assert "its database is unreachable" in away.message
         # Without indexes there is no history: a restart does not help.
         good, *waiting = others
         assert good.is_good

@@ -140,7 +140,9 @@ def test_secrets_of_settings_callers_and_documents_are_not_logged(
         assert secret not in log
 
 
-def test_the_password_of_a_database_that_is_away_is_not_logged(tmp_path: Path, api: Api) -> None:
+def test_the_password_of_a_database_that_is_unreachable_is_not_logged(
+    tmp_path: Path, api: Api
+) -> None:
     uri = f"mongodb://reader:{PLANTED}@127.0.0.1:{free_port()}/shop"
     settings = {"JOBMON_SERVER_SELECTION_TIMEOUT_MS": "200"}
     with serving(uri, tmp_path, **settings) as web:

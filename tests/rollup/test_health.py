@@ -89,7 +89,7 @@ def test_the_check_fails_if_stats_or_history_are_old(
     assert message in result.output
 
 
-def test_the_check_fails_with_one_line_while_the_database_is_away(
+def test_the_check_fails_with_one_line_while_the_database_is_unreachable(
     environment: dict[str, str],
 ) -> None:
     away = {

@@ -117,7 +117,7 @@ def test_check_of_a_mistake_in_the_file_is_one_finding(environment: dict[str, st
     assert "queues.toml, line 2: payouts.profile: " in problem
 
 
-def test_check_while_jobmons_own_database_is_away_still_checks_queues(
+def test_check_while_jobmons_own_database_is_unreachable_still_checks_queues(
     environment: dict[str, str],
 ) -> None:
     away = {"JOBMON_MONGO_URI": f"mongodb://127.0.0.1:{free_port()}/app"}
@@ -129,7 +129,7 @@ def test_check_while_jobmons_own_database_is_away_still_checks_queues(
     assert "collector" not in of_mails
 
 
-def test_check_asks_a_deployment_that_is_away_once(
+def test_check_asks_a_deployment_that_is_unreachable_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Catches a check of many queues that takes a timeout for each."""

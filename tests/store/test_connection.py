@@ -21,7 +21,7 @@ from jobmon.app import create_app
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.settings import Settings, SettingsError
-from jobmon.store.client import DatabaseAwayError
+from jobmon.store.client import DatabaseUnreachableError
 from jobmon.store.connection import Connection
 from jobmon.store.failures import AUTHENTICATION_FAILED
 
@@ -218,8 +218,8 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         assert 'jobmon_database_up{queue="default"} 0.0' in scraped.text
         asked = names.questions
         eventually(lambda: names.questions > asked + 1)  # it retries, and logs that once
-        away = [record.getMessage() for record in caplog.records if "away" in record.getMessage()]
-        assert len(away) == 1
+        messages = [record.getMessage() for record in caplog.records]
+        assert len([text for text in messages if "unreachable" in text]) == 1
         names.answer, names.options = way, ""
         eventually(lambda: api.get("/readyz").status_code == 200)
         assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
@@ -239,7 +239,7 @@ def test_concurrent_callers_cause_one_dns_query_at_a_time(
     def ask(_: int) -> str:
         try:
             return connection.database.name
-        except DatabaseAwayError as error:
+        except DatabaseUnreachableError as error:
             return type(error).__name__
 
     try:
@@ -254,7 +254,7 @@ def test_concurrent_callers_cause_one_dns_query_at_a_time(
         connection.close()
 
 
-def test_a_collector_starts_while_the_name_server_is_away(
+def test_a_collector_starts_while_the_name_server_is_unreachable(
     make_settings: Callable[..., Settings],
     names: NameServer,
     mongod: Mongod,

@@ -19,7 +19,7 @@ from jobmon.demo.mongod import Mongod, MongodUnavailableError
 from jobmon.rollup.documents import connect_as_writer
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store.client import DatabaseAwayError
+from jobmon.store.client import DatabaseUnreachableError
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.web.revocation import RevokedTokens
@@ -195,7 +195,7 @@ def test_a_direct_connection_to_a_secondary_is_refused(
     """The driver would send it everything, whatever the read preference."""
     uri = f"mongodb://{pair.secondary.address}/watched?directConnection=true"
     connection = Connection(make_settings(mongo_uri=uri))
-    with pytest.raises(DatabaseAwayError, match="leads to a secondary"):
+    with pytest.raises(DatabaseUnreachableError, match="leads to a secondary"):
         connection.ping()
     connection.close()
 

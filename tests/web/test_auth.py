@@ -297,7 +297,7 @@ def test_unknown_kids_do_not_fetch_the_keys_again_and_again(jwks: Api, provider:
     assert provider.requests == 1
 
 
-def test_a_provider_that_is_away_is_503(
+def test_a_provider_that_is_unreachable_is_503(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.broken = True
@@ -312,7 +312,7 @@ def test_a_provider_that_is_away_is_503(
     assert outcome(jwks, sign_token("one")) == 200
 
 
-def test_cached_keys_stay_valid_while_the_provider_is_away(
+def test_cached_keys_stay_valid_while_the_provider_is_unreachable(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert outcome(jwks, sign_token("one")) == 200

@@ -194,7 +194,7 @@ def away(make_settings: Callable[..., Settings]) -> Any:
 
 
 @pytest.mark.parametrize("path", [QUEUE, STATS, "/jobs", "/jobs/some-id", "/readyz"])
-def test_a_database_that_is_away_is_503_with_retry_after_logged_once(
+def test_a_database_that_is_unreachable_is_503_with_retry_after_logged_once(
     away: Api, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = away.get_as_admin(path)
@@ -206,7 +206,7 @@ def test_a_database_that_is_away_is_503_with_retry_after_logged_once(
     assert "hidden" not in answer.text + caplog.text
 
 
-def test_a_database_that_is_away_leaves_healthz_at_200(away: Api) -> None:
+def test_a_database_that_is_unreachable_leaves_healthz_at_200(away: Api) -> None:
     answer = away.get("/healthz")
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 

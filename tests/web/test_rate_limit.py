@@ -36,7 +36,7 @@ def test_two_apps_count_together_in_a_storage(
         database.client.drop_database("limits")
 
 
-def test_a_storage_that_is_away_stops_the_limit_and_not_the_monitor(
+def test_a_storage_that_is_unreachable_stops_the_limit_and_not_the_monitor(
     watched: Any, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = f"mongodb://127.0.0.1:{free_port()}"

@@ -1,5 +1,5 @@
 """Revoked tokens: catches one that still opens a route or a page, a list that is lost or grows
-for ever, and a fault while the database is away."""
+for ever, and a fault while the database is unreachable."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -210,7 +210,9 @@ def test_revoke_takes_exactly_one_of_its_arguments(run: Run, words: tuple[str, .
     assert "Give one of" in done.output
 
 
-def test_revoke_while_the_database_is_away_prints_one_line_without_a_password(run: Run) -> None:
+def test_revoke_while_the_database_is_unreachable_prints_one_line_without_a_password(
+    run: Run,
+) -> None:
     away = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/?serverSelectionTimeoutMS=50",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
@@ -295,7 +297,7 @@ def test_while_the_list_cannot_be_read_routes_are_503_and_come_back(
     assert "refused=database_unavailable" in refused.location
     assert [api.get(path).status_code for path in ("/healthz", "/docs")] == [200] * 2
     assert api.get("/readyz").status_code == 503
-    # From it Prometheus learns that the database is away.
+    # From it Prometheus learns that the database is unreachable.
     assert api.get_as_admin("/metrics").status_code == 200
     assert api.get_as_owner("/metrics", "ada").status_code == 403
     listed.fault = None
