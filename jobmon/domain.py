@@ -22,6 +22,7 @@ class JobCondition(StrEnum):
     """A condition of a job that depends on the time."""
 
     DUE = "due"  # waiting, and may be leased now
+    SCHEDULED = "scheduled"  # waiting, with a nextRunAt in the future
     EXPIRED = "expired"  # leased, but the lease is past its end
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from flask import Response
 
-from jobmon.api import examples
+from jobmon.api import examples, schedule
 from jobmon.api.answers import JobList
 from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.figures import JobStats, TimeSeries, TypeList
@@ -154,6 +154,7 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
             )
         return {"meta": _format_window(window, history), "data": data}
 
+    schedule.add_routes(routes)
     return routes
 
 

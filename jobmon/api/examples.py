@@ -201,3 +201,28 @@ NOT_READY: dict[str, Any] = {
     },
     "revocations_lost": ERRORS["revocations_lost"],
 }
+
+SCHEDULE = {
+    "asOf": "2026-11-24T01:12:10.004Z",
+    "windows": [
+        {
+            "name": "hour",
+            "from": "2026-11-24T01:12:10.004Z",
+            "to": "2026-11-24T02:12:10.004Z",
+            "step": 300,
+            "jobs": 3,
+            "isExact": True,
+            "types": {"payout.execute": 2, "email.send": 1},
+            "steps": [
+                {
+                    "from": "2026-11-24T01:12:10.004Z",
+                    "to": "2026-11-24T01:15:00.000Z",
+                    "jobs": 3,
+                    "isExact": True,
+                    "types": {"payout.execute": 2, "email.send": 1},
+                }
+            ],
+        }
+    ],
+    "reasons": {},
+}

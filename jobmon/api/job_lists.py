@@ -13,6 +13,7 @@ from jobmon.store.filter import (
     MAX_ID_MATCHES,
     TooManyMatchesError,
     UnknownFieldError,
+    UnservedOrderError,
 )
 from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
@@ -84,6 +85,8 @@ def _explain_filter_errors() -> Iterator[None]:
     except UnknownFieldError as error:
         message = "The watched documents have no field for this filter."
         raise invalid(error.parameter, message) from None
+    except UnservedOrderError as error:
+        raise invalid("sort", str(error)) from None
     except TooManyMatchesError:
         message = f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."
         raise invalid("job_id", message) from None

@@ -25,6 +25,7 @@ from jobmon.store.labels import MAX_LABEL_LENGTH
 
 MIN_ID_PREFIX = 4
 OLDEST_FIRST = "createdAt"
+SOONEST_FIRST = "nextRunAt"
 _NEWEST_FIRST = "-createdAt"
 _ISO = "ISO 8601; UTC if it has no offset."
 
@@ -135,8 +136,12 @@ class _ListParameters(_Parameters):
     )
     sort = fields.String(
         load_default=_NEWEST_FIRST,
-        validate=validate.OneOf([_NEWEST_FIRST, OLDEST_FIRST, ""]),
-        **describe("Newest first (`-createdAt`, or empty), or oldest first (`createdAt`)."),
+        validate=validate.OneOf([_NEWEST_FIRST, OLDEST_FIRST, SOONEST_FIRST, ""]),
+        **describe(
+            "Newest first (`-createdAt`, or empty), oldest first (`createdAt`), or the soonest "
+            "first (`nextRunAt`): only for all jobs, and with `condition=scheduled`, "
+            "`condition=due` or a `status` of waiting jobs (queued, failed)."
+        ),
     )
     page = PlainInteger(
         load_default=1,
@@ -171,8 +176,10 @@ class _ListParameters(_Parameters):
             wrong["created_to"] = ["Must be later than created_from."]
         if query["job_id"] and len(query["job_id"]) < MIN_ID_PREFIX:
             wrong["job_id"] = [f"Must have at least {MIN_ID_PREFIX} characters."]
-        if query["cursor"] and query["cursor"].oldest_first != _is_oldest_first(query):
-            wrong["cursor"] = ["Made by a list with another sort."]
+        if (cursor := query["cursor"]) is not None:
+            made_by = cursor.oldest_first, cursor.by_next_run
+            if made_by != (_is_oldest_first(query), query["sort"] == SOONEST_FIRST):
+                wrong["cursor"] = ["Made by a list with another sort."]
         if query["format"] in (ListFormat.CSV, ListFormat.NDJSON):
             for name in ("page", "per_page", "cursor"):
                 if given.get(name):
@@ -194,6 +201,7 @@ class _ListParameters(_Parameters):
                 job_id=query["job_id"] or None,
                 condition=JobCondition(condition) if condition else None,
                 finished_from=query.get("finished_from"),
+                by_next_run=query["sort"] == SOONEST_FIRST,
             ),
             oldest_first=_is_oldest_first(query),
             cursor=query["cursor"],
@@ -204,7 +212,7 @@ class _ListParameters(_Parameters):
 
 
 def _is_oldest_first(query: dict[str, Any]) -> bool:
-    return bool(query["sort"] == OLDEST_FIRST)
+    return query["sort"] in (OLDEST_FIRST, SOONEST_FIRST)
 
 
 class ListParameters(_ListParameters):
@@ -221,7 +229,8 @@ class ListParameters(_ListParameters):
         load_default=default_none,
         validate=validate.OneOf([*JobCondition, ""]),
         **describe(
-            "`due`: waiting jobs that may be leased now, in order of nextRunAt. `expired`: leased "
+            "`due`: waiting jobs that may be leased now, `scheduled`: waiting jobs that may not be "
+            "leased before a time in the future, both in order of nextRunAt. `expired`: leased "
             "jobs whose lease has expired, in order of leaseExpiresAt.",
             nullable=True,
         ),
@@ -240,6 +249,19 @@ class ListParameters(_ListParameters):
         if by_date and (others or len(by_date) > 1):
             other = (others or by_date[1:])[0]
             raise ValidationError({by_date[0]: [f"Cannot be combined with {other}."]})
+        if query["sort"] == SOONEST_FIRST:
+            unserved = (
+                "owner",
+                "error_code",
+                "job_id",
+                "finished_from",
+                "created_from",
+                "created_to",
+            )
+            if query["condition"] == JobCondition.EXPIRED:
+                raise ValidationError({"sort": ["Expired leases have no order by nextRunAt."]})
+            if others := [name for name in unserved if query[name]]:
+                raise ValidationError({"sort": [f"nextRunAt cannot be combined with {others[0]}."]})
 
 
 class OwnListParameters(_ListParameters):
@@ -249,6 +271,8 @@ class OwnListParameters(_ListParameters):
     def _refuse_admin_filters(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
         admin_filters = ("owner", "error_code", "condition", "finished_from")
         wrong = [name for name in admin_filters if given.get(name)]
+        if given.get("sort") == SOONEST_FIRST:
+            wrong.append("sort")
         if wrong:
             raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
 

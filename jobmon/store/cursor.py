@@ -1,7 +1,8 @@
 """Cursors: places in a list, and the queries for the jobs beyond one.
 
-A list is in the order of (createdAt, _id), newest first or oldest first. A cursor has these two
-values of a job, so that the next page costs the same at any depth. MongoDB's aggregation compares
+A list is in the order of (createdAt, _id), newest first or oldest first, or of (nextRunAt, _id),
+the soonest first. A cursor has these two values of a job, so that the next page costs the same at
+any depth. MongoDB's aggregation compares
 values of all types, in the order in which an index sorts them. Arrays are the exception: an index
 sorts an array by its greatest or its least element, but a comparison takes it as a whole. So where
 there are arrays, and where a value cannot be put into a cursor, a cursor has only its page number.
@@ -27,6 +28,7 @@ from jobmon.store.mapping import Document, Keys
 
 NEWEST_FIRST: Keys = [("createdAt", -1), ("_id", -1)]
 OLDEST_FIRST: Keys = [("createdAt", 1), ("_id", 1)]
+SOONEST_FIRST: Keys = [("nextRunAt", 1), ("_id", 1)]
 
 _LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
 # Decoded, these binary values may be others than the stored ones.
@@ -40,23 +42,26 @@ _CODEC: CodecOptions[Document] = CodecOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """A place in a list: after the job (created_at, id), the last one of page `page`; or,
-    `backwards`, before that job, the first one of the page.
+    """A place in a list: after the job (at, id), the last one of page `page`; or, `backwards`,
+    before that job, the first one of the page.
 
-    A cursor `by_page` has no values of a job: the jobs beyond it are found by skipping pages.
+    `at` is the job's createdAt, or its nextRunAt in a list `by_next_run`, which is the soonest
+    first. A cursor `by_page` has no values of a job: the jobs beyond it are found by skipping
+    pages.
     """
 
     page: int
-    created_at: Any = None
+    at: Any = None
     id: Any = None
     oldest_first: bool = False
+    by_next_run: bool = False
     backwards: bool = False
     by_page: bool = False
 
     @property
     def is_exact(self) -> bool:
         """Whether its values are short, and those that the job has in the database."""
-        return _is_exact(self.created_at) and _is_exact(self.id)
+        return _is_exact(self.at) and _is_exact(self.id)
 
     @property
     def ascending(self) -> bool:
@@ -65,13 +70,15 @@ class Cursor:
 
     def drop_values(self) -> Self:
         """The same cursor by its page."""
-        return replace(self, created_at=None, id=None, by_page=True)
+        return replace(self, at=None, id=None, by_page=True)
 
     def encode(self) -> str:
         """The cursor as an opaque string that is safe in a URL."""
         document = {"p": self.page, "o": self.oldest_first, "b": self.backwards}
         if not self.by_page:
-            document |= {"c": self.created_at, "i": self.id}
+            document |= {"c": self.at, "i": self.id}
+        if self.by_next_run:
+            document["n"] = True
         return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
     @classmethod
@@ -99,9 +106,10 @@ class Cursor:
             raise ValueError("not a direction")
         return cls(
             page=int(page),
-            created_at=None if by_page else document["c"],
+            at=None if by_page else document["c"],
             id=None if by_page else document["i"],
             oldest_first=oldest_first,
+            by_next_run="n" in document,
             backwards=backwards,
             by_page=by_page,
         )
@@ -109,20 +117,22 @@ class Cursor:
     def queries_beyond(self, *, by_id: bool = False) -> Iterator[tuple[Document, Keys]]:
         """Queries that together match every job beyond the cursor once, each with its sort order.
 
-        They are correct only if no createdAt is an array. `by_id`: the list is in the order of _id.
+        They are correct only if the date is no array. `by_id`: the list is in the order of _id.
         """
-        operator, order = ("$gt", OLDEST_FIRST) if self.ascending else ("$lt", NEWEST_FIRST)
+        field = "nextRunAt" if self.by_next_run else "createdAt"
+        operator, direction = ("$gt", 1) if self.ascending else ("$lt", -1)
+        order: Keys = [(field, direction), ("_id", direction)]
         is_id_beyond = {"$expr": {operator: ["$_id", {"$literal": self.id}]}}
         if by_id:
             yield is_id_beyond, order
             return
-        # For one createdAt, MongoDB uses an index only for an order without it.
-        yield {"createdAt": {"$eq": self.created_at}, **is_id_beyond}, order[1:]
-        if self.created_at is None and not self.ascending:
+        # For one date, MongoDB uses an index only for an order without it.
+        yield {field: {"$eq": self.at}, **is_id_beyond}, order[1:]
+        if self.at is None and not self.ascending:
             # An index sorts a missing value like null, an expression sorts it before null.
-            yield {"createdAt": {"$eq": MinKey()}}, order[1:]
+            yield {field: {"$eq": MinKey()}}, order[1:]
         else:
-            yield {"$expr": {operator: ["$createdAt", {"$literal": self.created_at}]}}, order
+            yield {"$expr": {operator: [f"${field}", {"$literal": self.at}]}}, order
 
 
 def _is_exact(value: Any) -> bool:

@@ -22,6 +22,10 @@ class UnknownFieldError(ValueError):
         self.parameter = parameter
 
 
+class UnservedOrderError(ValueError):
+    """No index has these jobs in the order of nextRunAt; the message has what to add."""
+
+
 class TooManyMatchesError(ValueError):
     """More than 1,000 jobs have an id with the prefix of the filter."""
 
@@ -39,6 +43,7 @@ class JobFilter:
     `job_id`: a prefix of the printed id.
     `condition`: at the time of the query. `finished_from`: the earliest finishedAt, inclusive. A
     list by one of these two is in the order of its date: nextRunAt, leaseExpiresAt or finishedAt.
+    `by_next_run`: the list is in the order of (nextRunAt, _id); only for waiting jobs.
     """
 
     statuses: tuple[str, ...] = ()
@@ -51,6 +56,7 @@ class JobFilter:
     may_have_arrays: bool = True
     condition: JobCondition | None = None
     finished_from: datetime | None = None
+    by_next_run: bool = False
     is_prepared: bool = field(default=False, compare=False)
     # The statuses with which the jobs have the date, as far as the documents' mapping is known.
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
@@ -92,16 +98,20 @@ class JobFilter:
         match self.condition:
             case JobCondition.DUE:  # a job without nextRunAt is due at once
                 return {"$nor": [{"nextRunAt": {"$gt": now}}, {"nextRunAt": {"$type": NOT_DATES}}]}
+            case JobCondition.SCHEDULED:
+                return {"nextRunAt": {"$gt": now}}
             case JobCondition.EXPIRED:
                 return {"leaseExpiresAt": {"$lt": now}}
-            case _:
-                return {"finishedAt": {"$gte": self.finished_from}}
+        return {} if self.by_next_run else {"finishedAt": {"$gte": self.finished_from}}
 
     @property
     def date_field(self) -> str | None:
         """The date that orders the list, unless it is createdAt."""
+        if self.by_next_run:
+            return "nextRunAt"
         if self.condition is not None:
-            return "nextRunAt" if self.condition is JobCondition.DUE else "leaseExpiresAt"
+            is_expired = self.condition is JobCondition.EXPIRED
+            return "leaseExpiresAt" if is_expired else "nextRunAt"
         return None if self.finished_from is None else "finishedAt"
 
     def _match_id(self) -> Document:
@@ -112,14 +122,17 @@ class JobFilter:
     @property
     def is_by_status_and_type(self) -> bool:
         """Whether it filters by status and type only: then the stats may have its count."""
-        return self == JobFilter(statuses=self.statuses, types=self.types)
+        shown = JobFilter(statuses=self.statuses, types=self.types, by_next_run=self.by_next_run)
+        return self == shown
 
     def choose_index(self, mapping: FieldMapping) -> Keys:
         """The index that finds these jobs: in list order, except those by id."""
         if self.job_id is not None:
             return indexes.JOB_ID
         if self.date_field is not None:
-            if self.condition is JobCondition.DUE and mapping.waits_by_date:
+            if self.condition is JobCondition.SCHEDULED:
+                return indexes.schedule_index(mapping)
+            if self.date_field == "nextRunAt" and mapping.waits_by_date:
                 return indexes.BY_WAITING
             return _INDEX_BY_DATE[self.date_field]
         if self.owner is not None:
@@ -139,7 +152,10 @@ class JobFilter:
         if self.is_prepared:
             return self
         if self.date_field is not None and not jobs.mapping.can_query(self.date_field):
-            raise UnknownFieldError("finished_from" if self.condition is None else "condition")
+            names = {"sort": self.by_next_run, "condition": self.condition is not None}
+            raise UnknownFieldError(next((n for n in names if names[n]), "finished_from"))
+        if self.by_next_run:
+            self._check_order(jobs.mapping)
         if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):
             raise UnknownFieldError("error_code")
         if self.job_id is not None:
@@ -147,7 +163,8 @@ class JobFilter:
             if jobs.count(self._match_id(), index=indexes.JOB_ID, limit=limit) == limit:
                 raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
         prepared = replace(self, is_prepared=True)
-        if self.date_field in ("leaseExpiresAt", "finishedAt"):  # without a nextRunAt a job is due
+        is_due = self.date_field == "nextRunAt" and self.condition is not JobCondition.SCHEDULED
+        if self.date_field is not None and not is_due:  # without a nextRunAt a job is due
             statuses = _STATUSES_BY_DATE[self.date_field]
             dated = jobs.mapping.select_statuses(self.date_field, statuses)
             prepared = replace(prepared, dated_statuses=dated)
@@ -155,6 +172,20 @@ class JobFilter:
             return prepared
         has_none = jobs.has_no_arrays("createdBy", indexes.BY_OWNER)
         return replace(prepared, may_have_arrays=not has_none)
+
+    def _check_order(self, mapping: FieldMapping) -> None:
+        """Raise UnservedOrderError unless an index has the jobs in the order of nextRunAt."""
+        if self.condition is JobCondition.SCHEDULED:
+            return
+        if not (mapping.has_status or mapping.waits_by_date):
+            raise UnservedOrderError("Needs `condition=scheduled` in this queue.")
+        if self.condition is None and not (
+            self.statuses and set(self.statuses) <= set(WAITING_STATUSES)
+        ):
+            raise UnservedOrderError(
+                "Only waiting jobs are in this order: add `condition=scheduled`, `condition=due`, "
+                "or `status` with queued or failed."
+            )
 
 
 _STATUSES_BY_DATE = {

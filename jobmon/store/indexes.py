@@ -10,9 +10,9 @@ from pymongo import ASCENDING
 from pymongo.collection import Collection
 
 from jobmon.store.connection import Connection
-from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.cursor import NEWEST_FIRST, SOONEST_FIRST
 from jobmon.store.event_log import EVENT, EVENT_TIME
-from jobmon.store.mapping import Document, Keys
+from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import deployment_name
 from jobmon.store.read_collection import ReadCollection
@@ -28,8 +28,10 @@ BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
-BY_NEXT_RUN: Keys = [_STATUS, ("nextRunAt", ASCENDING), _TYPE]  # with the type: reads no job
-BY_WAITING: Keys = [("nextRunAt", ASCENDING), ("finishedAt", ASCENDING)]  # for no status field
+BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # with the type: reads no job
+# Where no field holds the status: BY_WAITING if nextRunAt decides whether a job waits.
+BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
+BY_DUE_TIME: Keys = SOONEST_FIRST
 BY_FINISH: Keys = [_STATUS, ("finishedAt", ASCENDING)]
 BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
@@ -37,6 +39,13 @@ ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
 # Unique by the contract; created so only with `jobmon init --unique`.
 UNIQUE = (JOB_ID, ATTEMPT)
+
+
+def schedule_index(mapping: FieldMapping) -> Keys:
+    """The index that has scheduled jobs in the order of their nextRunAt."""
+    if mapping.has_status:
+        return BY_NEXT_RUN
+    return BY_WAITING if mapping.waits_by_date else BY_DUE_TIME
 
 
 def attempt_index(profile: Profile) -> Keys:

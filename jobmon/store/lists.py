@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from jobmon.domain import MAPPED_JOB_FIELDS, CappedCount
+from jobmon.domain import MAPPED_JOB_FIELDS, WAITING_STATUSES, CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
 from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
-from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, Cursor
+from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, SOONEST_FIRST, Cursor
 from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values, is_identity
-from jobmon.store.mapping import Document, Keys
+from jobmon.store.mapping import STORED_DATES, Document, Keys
 from jobmon.store.truncate import CharacterBudget
 
 BATCH = 500
@@ -71,7 +71,8 @@ class JobLists:
         cursor: Cursor | None = None,
         total: CappedCount | None = None,
     ) -> JobPage:
-        """A page of the jobs that match, newest first unless `oldest_first`.
+        """A page of the jobs that match, newest first unless `oldest_first`; those of a filter
+        `by_next_run` the soonest first.
 
         With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
         the list that made it. That costs the same at any depth, whereas a page number skips index
@@ -83,6 +84,7 @@ class JobLists:
                 page = lists.page(JobFilter(statuses=("dlq",)), cursor=page.next_cursor)
         """
         job_filter = job_filter.prepare(self._jobs)
+        oldest_first = oldest_first or job_filter.by_next_run
         has_keyset = self._has_keyset(job_filter)
         if cursor is not None:
             found = self._read_beyond(cursor, job_filter, per_page, has_keyset)
@@ -90,7 +92,7 @@ class JobLists:
             end = total.value if total is not None and total.is_exact else _MAX_SKIP
             found = self._read_page(job_filter, page, per_page, oldest_first, end)
         ends = [
-            self._make_cursor(job, has_keyset, page=found.page, oldest_first=found.oldest_first)
+            self._make_cursor(job, job_filter, has_keyset, found.page, found.oldest_first)
             for job in found.jobs[:1] + found.jobs[-1:]
         ]
         return JobPage(
@@ -108,6 +110,7 @@ class JobLists:
         Raises what `JobFilter.prepare` does, before the first batch.
         """
         job_filter = job_filter.prepare(self._jobs)
+        oldest_first = oldest_first or job_filter.by_next_run
         cursor, page = None, 0
         while jobs := self._read(
             job_filter, cursor, BATCH, ascending=oldest_first, skip=0 if cursor else page * BATCH
@@ -117,7 +120,7 @@ class JobLists:
                 return
             page += 1
             has_keyset = self._has_keyset(job_filter)
-            last = self._make_cursor(jobs[-1], has_keyset, page=page, oldest_first=oldest_first)
+            last = self._make_cursor(jobs[-1], job_filter, has_keyset, page, oldest_first)
             cursor = None if last.by_page else last
 
     def look_up(
@@ -181,11 +184,14 @@ class JobLists:
     ) -> list[Document]:
         """Jobs in ascending or descending order: the first ones, or those beyond `cursor`."""
         order = OLDEST_FIRST if ascending else NEWEST_FIRST
-        if job_filter.date_field is not None:
+        if job_filter.by_next_run:
+            order = [(name, order[0][1]) for name, _ in SOONEST_FIRST]
+        elif job_filter.date_field is not None:
             order = [(job_filter.date_field, order[0][1])]
         if job_filter.job_id is not None:
             return self._sort(job_filter, order, limit, skip)
-        parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=self._by_id)
+        by_id = self._by_id and not job_filter.by_next_run
+        parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=by_id)
         jobs: list[Document] = []
         for part, part_order in parts:
             jobs += self._jobs.find(
@@ -221,16 +227,35 @@ class JobLists:
 
     def _has_keyset(self, job_filter: JobFilter) -> bool:
         """Whether the jobs beyond another one can be queried: see `store.cursor`."""
+        if job_filter.by_next_run:
+            mapping = self._jobs.mapping
+            shown = mapping.select_statuses("nextRunAt", WAITING_STATUSES)
+            is_stored = "nextRunAt" not in mapping.offsets and shown == WAITING_STATUSES
+            index = job_filter.choose_index(mapping)
+            return is_stored and self._jobs.has_no_arrays("nextRunAt", index)
         if job_filter.date_field is not None or job_filter.job_id is not None:
             return False
         return self._by_id or self._jobs.has_no_arrays("createdAt", NEWEST_FIRST, may_scan=True)
 
     def _make_cursor(
-        self, job: Document, has_keyset: bool, *, page: int, oldest_first: bool
+        self,
+        job: Document,
+        job_filter: JobFilter,
+        has_keyset: bool,
+        page: int,
+        oldest_first: bool,
     ) -> Cursor:
         """The cursor at a job; by page if the job's values are secret or do not fit into it."""
-        values = job.get("_at", job.get("createdAt")), job["_id"]
-        cursor = Cursor(page=page, created_at=values[0], id=values[1], oldest_first=oldest_first)
+        by_next_run = job_filter.by_next_run
+        field = "nextRunAt" if by_next_run else "createdAt"
+        values = job.get(STORED_DATES[field], job.get(field)), job["_id"]
+        cursor = Cursor(
+            page=page,
+            at=values[0],
+            id=values[1],
+            oldest_first=oldest_first,
+            by_next_run=by_next_run,
+        )
         has_values = (
             cursor.is_exact
             and has_keyset

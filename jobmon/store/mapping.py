@@ -35,6 +35,8 @@ NO_STATUS = label(None)
 NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 # A condition: the field, or a document that contains it, is an array.
 IS_ARRAY: Document = {"$type": "array"}
+# The stored value of a date that orders lists, if it is not the date itself.
+STORED_DATES = {"createdAt": "_at", "nextRunAt": "_nextRunAt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +242,8 @@ class FieldMapping:
                 offset, stored = self.offsets.get(name), value
                 if name in self.readings:
                     value = parse_date(value, self.readings[name])
-                    if name == "createdAt":
-                        job["_at"] = stored  # lists are ordered by the stored value
+                    if name in STORED_DATES:
+                        job[STORED_DATES[name]] = stored
                 job[name] = value + offset if offset and isinstance(value, datetime) else value
         if self.orders_by_id:
             job["createdAt"] = creation_time(document.get("_id"))

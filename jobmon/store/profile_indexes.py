@@ -22,9 +22,7 @@ def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Key
             keys: Keys = [(name, 1) for name in fields]
             found.append(keys + in_list_order if is_equality else keys)
     if rules:
-        names = ("nextRunAt", "finishedAt") if jobs.waits_by_date else ("nextRunAt",)
-        waiting = (jobs.paths.get(name) for name in names)
-        found.append([(path, 1) for path in dict.fromkeys(waiting) if path is not None])
+        found.append(_list_waiting_keys(jobs))
     for path in jobs.alternatives.get("type", ()):
         found.append([(path, 1), *in_list_order])
     unique = [keys for number, keys in enumerate(found) if keys and keys not in found[:number]]
@@ -33,3 +31,12 @@ def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Key
         for keys in unique
         if not any(keys == other[: len(keys)] and keys != other for other in unique)
     )
+
+
+def _list_waiting_keys(jobs: FieldMapping) -> Keys:
+    """The keys that have waiting jobs in the order of nextRunAt; none if it has no path."""
+    if (due := jobs.paths.get("nextRunAt")) is None:
+        return []
+    finished = jobs.paths.get("finishedAt") if jobs.waits_by_date else None
+    paths = dict.fromkeys(path for path in (due, "_id", finished) if path is not None)
+    return [(path, 1) for path in paths]

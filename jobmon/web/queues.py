@@ -33,6 +33,7 @@ from jobmon.store.known_fields import KnownFields
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.probe import DatabaseProbe
+from jobmon.store.schedule import ScheduleReader
 from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class WatchedQueue:
     jobs: JobStore
     lists: JobLists
     known_fields: KnownFields
+    schedule: ScheduleReader
 
     @property
     def name(self) -> str:
@@ -88,6 +90,7 @@ class WatchedQueue:
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
             known_fields=KnownFields(connection, rollup.counts_changes),
+            schedule=ScheduleReader(connection),
         )
 
 

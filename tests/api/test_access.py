@@ -44,6 +44,7 @@ ADMINS = {
     "/metrics": "/metrics",
     "/admin/jobs/queue": "/admin/jobs/queue",
     "/admin/jobs/stats": "/admin/jobs/stats",
+    "/admin/jobs/schedule": "/admin/jobs/schedule",
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }

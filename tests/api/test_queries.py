@@ -15,7 +15,7 @@ from ..conftest import DATE
 
 
 def test_list_parameters_make_one_typed_query() -> None:
-    cursor = Cursor(created_at=None, id="a", page=3, oldest_first=True)
+    cursor = Cursor(at=None, id="a", page=3, oldest_first=True)
     query = ListParameters().load(
         {
             "status": ["dlq", ""],
@@ -50,7 +50,7 @@ def test_confine_to_keeps_the_other_filters() -> None:
 
 
 def test_cursor_of_another_sort_names_the_cursor() -> None:
-    cursor = Cursor(created_at=None, id="a", page=1).encode()
+    cursor = Cursor(at=None, id="a", page=1).encode()
     for wrong in ({"cursor": cursor, "sort": "createdAt"}, {"cursor": "!"}):
         with pytest.raises(ValidationError) as refused:
             ListParameters().load(wrong)

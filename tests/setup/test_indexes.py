@@ -27,7 +27,7 @@ EXPECTED = [
     "jobs(createdBy, status, -createdAt, -_id, type)",
     "jobs(lastError.code, -createdAt, -_id, status, type)",
     "jobs(status, leaseExpiresAt)",
-    "jobs(status, nextRunAt, type)",
+    "jobs(status, nextRunAt, _id, type)",
     "jobs(status, finishedAt)",
     "job_attempts(jobId, attemptNumber)",
     "job_attempts(finishedAt)",

@@ -175,7 +175,10 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
 def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: Documents) -> None:
     shop.jobs.insert_many(a_job(number, priority=number) for number in range(2_500))
     shop.jobs.update_many({"priority": {"$mod": [100, 50]}}, {"$set": {"nextRunAt": NOW}})
-    assert outcomes(init(database_uri(mongod, shop)))["jobs(status, nextRunAt, type)"] == "created"
+    assert (
+        outcomes(init(database_uri(mongod, shop)))["jobs(status, nextRunAt, _id, type)"]
+        == "created"
+    )
 
 
 def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: Documents) -> None:

@@ -296,7 +296,7 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
 def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
     for oldest_first, backwards in product((False, True), repeat=2):
         place = Cursor(
-            created_at=created_at,
+            at=created_at,
             id=Binary(b"x" * 16, 4),
             page=3,
             oldest_first=oldest_first,
@@ -436,13 +436,11 @@ def test_a_forged_cursor_cannot_carry_an_operator(
     )
     database.jobs.create_index(NEWEST_FIRST)
     for hostile in ({"$gt": ""}, {"$literal": 1}, Code("sleep(1000)")):
-        cursor = Cursor(created_at=hostile, id=hostile, page=1).encode()
+        cursor = Cursor(at=hostile, id=hostile, page=1).encode()
         assert real_api.get_as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
     # Compared as a text; if it were read as the name of a field, other jobs would be found.
     for oldest_first, beyond in ((True, ["job-1", "job-0"]), (False, [])):
-        cursor = Cursor(
-            created_at="$createdAt", id="$_id", page=1, oldest_first=oldest_first
-        ).encode()
+        cursor = Cursor(at="$createdAt", id="$_id", page=1, oldest_first=oldest_first).encode()
         for path in ("/admin/jobs/queue", "/jobs"):
             query = {"cursor": cursor, "sort": SORTS[oldest_first]}
             shown = real_api.get(path, token=real_api.token("ada"), **query).json
@@ -605,12 +603,12 @@ def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
 
 @pytest.mark.parametrize("kept", [1, 5, 20, -4, -1])
 def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
-    token = Cursor(created_at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
+    token = Cursor(at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
     answer = api.get_as_admin("/admin/jobs/queue", cursor=token[:kept])
     assert answer.status_code == 422
     assert answer.json["error"]["code"] == "validation_error"
 
 
 def test_dates_are_compared_in_utc() -> None:
-    place = Cursor(created_at=NOW, id=1, page=1)
-    assert Cursor.decode(place.encode()).created_at.tzinfo is not None
+    place = Cursor(at=NOW, id=1, page=1)
+    assert Cursor.decode(place.encode()).at.tzinfo is not None

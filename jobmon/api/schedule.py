@@ -1,0 +1,106 @@
+"""What is to come: how many jobs are due in the next hour, day and week."""
+
+from http import HTTPStatus
+from typing import Any
+
+from marshmallow import fields
+
+from jobmon.api import examples
+from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, string
+from jobmon.api.fields import Date, describe
+from jobmon.api.openapi import Routes
+from jobmon.store.schedule import MAX_KEYS, Schedule, ScheduledStep, ScheduledWindow
+from jobmon.web.queues import WatchedQueue, current_queue
+
+
+class ScheduledCount(Answer):
+    """Scheduled jobs in a span of the future."""
+
+    start = Date("Start of the span.", data_key="from")
+    end = Date("End of the span, exclusive.", data_key="to")
+    jobs = integer("Jobs that are due then; null if none of them was read.", nullable=True)
+    isExact = boolean("Whether `jobs` is exact; otherwise it is a lower bound.")
+    types = counts("Of these jobs, by type: the 20 most frequent of the window, and `(other)`.")
+
+
+class ScheduledSpan(ScheduledCount):
+    """Scheduled jobs in the next hour, day or week."""
+
+    name = string("Which window it is.", enum=["hour", "day", "week"])
+    step = integer("Length of a step in seconds; the first and the last step may be shorter.")
+    steps = array(ScheduledCount, "Every step of the window, in order.")
+
+
+class ScheduleAnswer(Answer):
+    """What is due in the next hour, day and week."""
+
+    asOf = Date("The time of this answer, where the windows begin.")
+    windows = fields.List(
+        fields.Nested(ScheduledSpan),
+        **describe(
+            "The windows; null if nothing was counted. Of each only a part of the index is read, "
+            f"the soonest {MAX_KEYS:,} jobs or fewer: later steps are null.",
+            nullable=True,
+        ),
+    )
+    reasons = mapping(fields.String(), "By field name: why it is null or not exact.")
+
+
+def add_routes(routes: Routes) -> None:
+    """Add `/schedule` to the routes of operators."""
+
+    @routes.get("/schedule")
+    @routes.doc(operationId="getSchedule")
+    @routes.response(HTTPStatus.OK, ScheduleAnswer, example=examples.SCHEDULE)
+    def schedule() -> dict[str, Any]:
+        """Get how many jobs are due in the next hour, day and week.
+
+        Waiting jobs with a nextRunAt in the future, by step and type. The jobs themselves are
+        listed by `GET /admin/jobs/queue?condition=scheduled&sort=nextRunAt`.
+        """
+        return format_schedule(current_queue())
+
+
+def format_schedule(queue: WatchedQueue) -> dict[str, Any]:
+    """The fields of a `ScheduleAnswer` about a queue."""
+    counted = queue.schedule.schedule()
+    reasons = explain_schedule(queue, counted)
+    return {
+        "asOf": counted.as_of,
+        "windows": [_format_window(window) for window in counted.windows] or None,
+        "reasons": reasons,
+    }
+
+
+def explain_schedule(queue: WatchedQueue, schedule: Schedule) -> dict[str, str]:
+    """By field name: why the schedule lacks something."""
+    if schedule.reason:
+        return {"windows": schedule.reason}
+    if not all(window.is_exact for window in schedule.windows):
+        return {"windows": f"only the soonest {schedule.limit:,} jobs of a window are read"}
+    stats = queue.stats.cached_stats()
+    unreadable = "" if stats is None else stats.health.unknown.get("scheduled", "")
+    return {"windows": unreadable} if unreadable else {}
+
+
+def _format_window(window: ScheduledWindow) -> dict[str, Any]:
+    return {
+        "name": window.name,
+        "start": window.start,
+        "end": window.end,
+        "step": round(window.step.total_seconds()),
+        "jobs": window.jobs,
+        "isExact": window.is_exact,
+        "types": window.types,
+        "steps": [_format_step(step) for step in window.steps],
+    }
+
+
+def _format_step(step: ScheduledStep) -> dict[str, Any]:
+    return {
+        "start": step.start,
+        "end": step.end,
+        "jobs": step.jobs,
+        "isExact": step.is_exact,
+        "types": step.types,
+    }

@@ -1,0 +1,189 @@
+"""Counts the scheduled jobs by step of time and type, from a bounded part of an index."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import WAITING_STATUSES
+from jobmon.single_flight import SingleFlight
+from jobmon.store.bson_json import to_utc
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import schedule_index
+from jobmon.store.labels import OTHER, label
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import is_bad_hint
+
+# What is read for a window: so many keys of an index that has all fields, or so many jobs.
+MAX_KEYS, MAX_JOBS = 20_000, 5_000
+TYPES_COUNTED = 20  # by name, in a window
+KEEP_MS = 2_000
+_MILLISECOND = timedelta(milliseconds=1)
+_STEPS = {
+    "hour": (timedelta(hours=1), timedelta(minutes=5)),
+    "day": (timedelta(days=1), timedelta(hours=1)),
+    "week": (timedelta(days=7), timedelta(days=1)),
+}
+NO_DUE_TIMES = "the documents do not record when a job is due"
+NO_INDEX = "an index is missing: `jobmon init` creates it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduledStep:
+    """The jobs that are due from `start` to before `end` (UTC), in total and by type.
+
+    `jobs` is None if none of them was read, and a lower bound if it is not exact.
+    """
+
+    start: datetime
+    end: datetime
+    jobs: int | None
+    is_exact: bool
+    types: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduledWindow:
+    """The jobs that are due in a window of the future: in total, by step and by type.
+
+    `name` is `hour`, `day` or `week`. The first and the last step may be shorter than `step`.
+    """
+
+    name: str
+    start: datetime
+    end: datetime
+    step: timedelta
+    jobs: int
+    is_exact: bool
+    steps: tuple[ScheduledStep, ...]
+    types: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What is due in the next hour, day and week; `reason` explains why there are no windows.
+
+    Of each window at most `limit` jobs are read, the soonest ones.
+    """
+
+    as_of: datetime
+    windows: tuple[ScheduledWindow, ...] = ()
+    reason: str = ""
+    limit: int = MAX_KEYS
+
+
+class ScheduleReader:
+    """Counts what is due; answers are shared for two seconds. PyMongoError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._jobs = connection.jobs
+        mapping = self._jobs.mapping
+        is_covered = mapping.has_status and "type" in mapping.paths and not mapping.where
+        self._limit = MAX_KEYS if is_covered else MAX_JOBS
+        self._shared = SingleFlight(self._count, KEEP_MS)
+
+    def schedule(self) -> Schedule:
+        """What is due in the next hour, day and week; without an index nothing is counted."""
+        return self._shared.get()
+
+    def _count(self) -> Schedule:
+        now = _floor(datetime.now(UTC), _MILLISECOND)  # as precise as the dates of documents
+        if not self._jobs.mapping.can_query("nextRunAt"):
+            return Schedule(as_of=now, reason=NO_DUE_TIMES)
+        try:
+            windows = tuple(self._count_window(name, now) for name in _STEPS)
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return Schedule(as_of=now, reason=NO_INDEX)
+        return Schedule(as_of=now, windows=windows, limit=self._limit)
+
+    def _count_window(self, name: str, now: datetime) -> ScheduledWindow:
+        length, step = _STEPS[name]
+        end, first = now + length, _floor(now, step)
+        groups = self._jobs.aggregate(
+            self._make_pipeline(now, end, first, step),
+            index=schedule_index(self._jobs.mapping),
+            require_index=True,
+        )
+        counts: dict[int, Counter[str]] = {}
+        for group in groups:
+            if jobs := int(group["jobs"]):
+                by_type = counts.setdefault(int(group["_id"]["step"]), Counter())
+                by_type[label(group["_id"].get("type"))] += jobs
+        is_cut = sum(int(group["read"]) for group in groups) >= self._limit
+        read_until = max(to_utc(group["last"]) for group in groups) if is_cut else end
+        by_type = sum(counts.values(), Counter())
+        named = {kind for kind, _ in by_type.most_common(TYPES_COUNTED)}
+        steps, start = [], first
+        while start < end:
+            number = (start - first) // step
+            part = counts.get(number, Counter())
+            is_read = start <= read_until
+            steps.append(
+                ScheduledStep(
+                    start=max(start, now),
+                    end=min(start + step, end),
+                    jobs=part.total() if is_read else None,
+                    is_exact=min(start + step, end) <= read_until,
+                    types=_fold(part, named),
+                )
+            )
+            start += step
+        return ScheduledWindow(
+            name=name,
+            start=now,
+            end=end,
+            step=step,
+            jobs=by_type.total(),
+            is_exact=not is_cut,
+            steps=tuple(steps),
+            types=_fold(by_type, named),
+        )
+
+    def _make_pipeline(
+        self, now: datetime, end: datetime, first: datetime, step: timedelta
+    ) -> list[Document]:
+        """Groups by step and type of the soonest jobs, up to the limit.
+
+        Where no index has the status, the soonest jobs are read before their status is compared, so
+        that jobs that do not wait cannot make this read more.
+        """
+        mapping = self._jobs.mapping
+        waiting = list(mapping.select_statuses("nextRunAt", WAITING_STATUSES))
+        match: Document = {"nextRunAt": {"$gt": now, "$lt": end}}
+        jobs: Document | int = 1
+        if mapping.has_status:
+            match["status"] = {"$in": waiting}
+        else:
+            jobs = {"$cond": [{"$in": ["$status", {"$literal": waiting}]}, 1, 0]}
+        milliseconds = {"$subtract": ["$nextRunAt", {"$literal": first}]}
+        number = {"$floor": {"$divide": [milliseconds, step / _MILLISECOND]}}
+        group: Document = {
+            "_id": {"step": number, "type": "$type"},
+            "jobs": {"$sum": jobs},
+            "read": {"$sum": 1},
+            "last": {"$max": "$nextRunAt"},
+        }
+        return [
+            {"$match": match},
+            {"$sort": dict(mapping.translate_order([("nextRunAt", 1)]))},
+            {"$limit": self._limit},
+            {"$group": group},
+        ]
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    """The start of the step (UTC) that a moment lies in."""
+    since = moment - datetime.fromtimestamp(0, UTC)
+    return moment - since % step
+
+
+def _fold(counts: Counter[str], named: Collection[str]) -> dict[str, int]:
+    """The counts by type, the largest first; types that are not named are `(other)`."""
+    folded: Counter[str] = Counter()
+    for kind, jobs in counts.items():
+        folded[kind if kind in named else OTHER] += jobs
+    return dict(folded.most_common())
