@@ -62,13 +62,13 @@ def create_app(
     app.extensions["jobmon_settings"] = settings
     redactor = app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
     queues = WatchedQueues(settings, watched, redactor, client)
-    app.extensions["jobmon_connection"] = queues.home
+    app.extensions["jobmon_connection"] = queues.own
     queue_paths.register(app, queues)
     security_headers.register(app, settings)
     tracing.instrument(app)
     request_log.register(app)
     metrics.register(app, settings)
-    auth.register(app, settings, queues.home)
+    auth.register(app, settings, queues.own)
     token_commands.register(app)
     rate_limit.register(app, settings)
     admission.register(app, settings, queues)

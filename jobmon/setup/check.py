@@ -19,8 +19,8 @@ from jobmon.setup.collection_sample import read_sample
 from jobmon.setup.deployment import (
     COLLECTION_SETTINGS,
     Deployment,
-    jobs_elsewhere,
-    unsuitable_kind,
+    explain_unsuitable_kind,
+    find_jobs_elsewhere,
 )
 from jobmon.setup.fields import Sample, computed_fields, expected_fields
 from jobmon.setup.findings import (
@@ -38,7 +38,7 @@ from jobmon.setup.findings import (
 from jobmon.setup.indexes import missing_indexes
 from jobmon.setup.profile_paths import check_paths
 from jobmon.setup.recognition import has_events, profiles_with_log
-from jobmon.setup.rights import check_rights, refusals
+from jobmon.setup.rights import check_rights, find_refused_actions
 from jobmon.setup.script import create_index_line
 from jobmon.setup.sharding import check_sharding
 from jobmon.store.connection import Connection
@@ -156,7 +156,7 @@ class DeploymentCheck:
             yield ok("clock", message)
 
     def _check_rights(self) -> Iterator[Finding]:
-        refused = refusals(self._deployment)
+        refused = find_refused_actions(self._deployment)
         self._unreadable = {name for action, name in refused if action == "read"}
         yield from check_rights(self._deployment, refused)
 
@@ -168,7 +168,7 @@ class DeploymentCheck:
             if watched.name not in kinds:
                 if watched.name in self._unreadable:  # it may exist
                     continue
-                elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
+                elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
                 yield Finding(
                     check="collections",
                     level=Level.PROBLEM if is_jobs else Level.WARNING,
@@ -178,7 +178,9 @@ class DeploymentCheck:
                     "format, create it with `jobmon init --create`.",
                     commands=() if elsewhere else (self._deployment.init_command("--create"),),
                 )
-            elif (unfit := unsuitable_kind(where, kinds[watched.name], setting)) is not None:
+            elif (
+                unfit := explain_unsuitable_kind(where, kinds[watched.name], setting)
+            ) is not None:
                 yield unfit
             else:
                 number = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
@@ -187,7 +189,7 @@ class DeploymentCheck:
                     yield ok("collections", f"{where} holds about {count(number, 'document')}.")
                     yield from _check_collation(watched)
                 else:
-                    elsewhere = jobs_elsewhere(self._deployment) if is_jobs else None
+                    elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
                     yield warning("collections", f"{where} is empty.", remedy=elsewhere)
 
     def _check_indexes(self) -> Iterator[Finding]:
@@ -292,10 +294,6 @@ class DeploymentCheck:
             return
         reader, name = RollupReader(self._connection, self._own), self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.stats_age_s(), reader.first_build()
-        start = {
-            "remedy": START_A_COLLECTOR,
-            "commands": ("jobmon collector",),
-        }
         if age_s is not None and age_s * 1_000 <= MAX_STATS_AGE_MS:
             by = f"collector {leader}" if leader else "a collector that has just stopped"
             yield ok("collector", f"The statistics are {age_s:.1f} s old, kept by {by}.")
@@ -306,19 +304,15 @@ class DeploymentCheck:
         elif leader:
             message = f"Collector {leader} is running, but its statistics are not up to date."
             yield warning("collector", message, remedy=READ_THE_LOG)
-        elif age_s is not None:
-            old = timedelta(seconds=round(age_s))
-            message = (
-                f"No collector is running, and its statistics are {old} (h:mm:ss) old. "
-                "jobmon counts the jobs at each request."
-            )
-            yield warning("collector", message, **start)  # type: ignore[arg-type]
         else:
-            message = (
-                f"No collector has ever run for this queue on {name}: jobmon counts the jobs "
-                "at each request."
+            message = f"No collector has ever run for this queue on {name}: "
+            if age_s is not None:
+                age = timedelta(seconds=round(age_s))
+                message = f"No collector is running, and its statistics are {age} (h:mm:ss) old. "
+            message += "jobmon counts the jobs at each request."
+            yield warning(
+                "collector", message, remedy=START_A_COLLECTOR, commands=("jobmon collector",)
             )
-            yield warning("collector", message, **start)  # type: ignore[arg-type]
 
 
 def _check_collation(watched: Collection[Document]) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """`jobmon check` of several queues: each one, and jobmon's own databases once.
 
-Queues are checked at the same time, so that deployments that do not answer delay the others by one
-timeout. Findings are in the order of the file.
+Queues are checked at the same time, so that all deployments that do not answer cost one timeout.
+Findings are in the order of the file.
 """
 
 from collections.abc import Iterator
@@ -32,23 +32,23 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
     yield from check_settings(settings, count(len(queues), "queue is", "queues are"))
     if name is not None:
         queues = select_queues(queues, name)
-    home = Connection(replace(settings, queue=""))  # a command for it names no queue
+    own = Connection(replace(settings, queue=""))  # a command for it names no queue
     try:
-        found_home = list(_check_home(home))
-        yield from found_home
-        checks = _QueueChecks(home if found_home[0].level is Level.OK else None)
+        own_findings = list(_check_own(own))
+        yield from own_findings
+        checks = _QueueChecks(own if own_findings[0].level is Level.OK else None)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for queue, found in zip(queues, pool.map(checks.check, queues), strict=True):
                 yield from (replace(finding, queue=queue.queue) for finding in found)
     finally:
-        home.close()
+        own.close()
 
 
-def _check_home(home: Connection) -> Iterator[Finding]:
+def _check_own(own: Connection) -> Iterator[Finding]:
     """Check jobmon's own databases, in the deployment of JOBMON_MONGO_URI."""
-    settings = home.settings
+    settings = own.settings
     try:
-        deployment = Deployment.inspect(settings, home)
+        deployment = Deployment.inspect(settings, own)
         where = describe_address(settings.mongo_uri)
         yield ok("database", f"{where} has jobmon's own databases: {deployment.describe_kind()}.")
         yield from check_own_databases(deployment)
@@ -59,8 +59,8 @@ def _check_home(home: Connection) -> Iterator[Finding]:
 class _QueueChecks:
     """Checks queues one by one; a deployment that did not answer is not asked again."""
 
-    def __init__(self, home: Connection | None) -> None:
-        self._home = home
+    def __init__(self, own: Connection | None) -> None:
+        self._own = own
         self._unreachable: dict[str, Exception] = {}
 
     def check(self, queue: Settings) -> list[Finding]:
@@ -69,8 +69,8 @@ class _QueueChecks:
         try:
             if where in self._unreachable:
                 raise self._unreachable[where]
-            deployment = Deployment.inspect(queue, connection, has_own=False)
-            return list(DeploymentCheck(deployment, self._home).findings())
+            deployment = Deployment.inspect(queue, connection, has_own_databases=False)
+            return list(DeploymentCheck(deployment, self._own).findings())
         except (PyMongoError, OSError, ValueError) as error:
             if isinstance(error, AutoReconnect):
                 self._unreachable[where] = error

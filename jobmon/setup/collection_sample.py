@@ -183,13 +183,13 @@ def _read_documents(collection: Collection[RawBSONDocument], query: Document) ->
     with newest:
         yield from _take(newest)
     stages = [{"$match": query}, {"$sample": {"size": HALF_SAMPLE}}]
-    # A time limit, or a document that was deleted meanwhile: the newest ones have to do.
+    # If this fails, at a time limit or at a deleted document, the newest documents must suffice.
     with suppress(OperationFailure), collection.aggregate(stages[not query :], **limits) as random:
         yield from _take(random)
 
 
 def _take(documents: Iterable[RawBSONDocument]) -> Iterator[Document]:
-    """Documents until they are too large together."""
+    """The documents, until they have 8 MiB in total."""
     size = 0
     for document in documents:
         yield decode(bytes(document.raw))

@@ -15,7 +15,7 @@ from jobmon.setup.discover import discover
 from jobmon.setup.discovery_report import describe_discovery, write_files
 from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
 from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
-from jobmon.setup.init_queues import HOME_URI, InitTarget, find_targets
+from jobmon.setup.init_queues import OWN_URI, InitTarget, find_targets
 from jobmon.setup.removal import remove, script_removal
 from jobmon.setup.users import User
 
@@ -32,7 +32,7 @@ def check_command(*, as_json: bool, queue: str | None) -> None:
     warnings do not count.
     """
     findings: list[Finding] = []
-    for finding in _find_problems(queue):
+    for finding in _check(queue):
         if not as_json:
             if finding.queue and finding.queue != (findings[-1].queue if findings else None):
                 click.secho(f"\n{finding.queue}", bold=True)
@@ -45,14 +45,14 @@ def check_command(*, as_json: bool, queue: str | None) -> None:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         summary = f"\nProblems: {counts[Level.PROBLEM]}. Warnings: {counts[Level.WARNING]}."
-        bad = {each.queue: None for each in findings if each.queue and each.level is Level.PROBLEM}
-        if bad:
-            summary += f" Queues with problems: {', '.join(map(str, bad))}."
+        problems = [finding for finding in findings if finding.level is Level.PROBLEM]
+        if names := dict.fromkeys(finding.queue for finding in problems if finding.queue):
+            summary += f" Queues with problems: {', '.join(names)}."
         click.echo(summary)
     sys.exit(0 if fine else 1)
 
 
-def _find_problems(queue: str | None) -> Iterator[Finding]:
+def _check(queue: str | None) -> Iterator[Finding]:
     """The findings of `jobmon check`; a bad setting is one, too."""
     try:
         settings = Settings.from_env(require_keys=False)
@@ -211,7 +211,7 @@ def init_command(
             attempts_collection=attempts or settings.attempts_collection,
         )
         _refuse_options(settings, queue, names_collections=bool(jobs or attempts), removes=removes)
-        targets, notes = find_targets(settings, os.environ.get(HOME_URI, ""), queue)
+        targets, notes = find_targets(settings, os.environ.get(OWN_URI, ""), queue)
     except SettingsError as error:
         targets, notes = [], [refused_setting(error)]
     except SetupError as error:
@@ -248,15 +248,16 @@ def _choose_action(
     """What to do for each queue; it prints the outcome and returns its levels."""
 
     def run(target: InitTarget) -> set[Level]:
-        settings, given = target.settings, replace(options, has_own=target.has_own)
+        settings = target.settings
+        queue_options = replace(options, has_own_databases=target.has_own_databases)
         if as_script:
-            lines = script_removal(settings) if removes else script_init(settings, given)
+            lines = script_removal(settings) if removes else script_init(settings, queue_options)
             click.echo("\n".join(lines))
             return set()
         if removes:
             found = remove(settings, dry_run=dry_run)
         else:
-            found = (preview_init if dry_run else run_init)(settings, given)
+            found = (preview_init if dry_run else run_init)(settings, queue_options)
         return {_print_finding(finding) for finding in found}
 
     return run

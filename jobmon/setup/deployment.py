@@ -53,7 +53,8 @@ class Deployment:
 
     `hello` is the server's answer to that command. `kinds` maps each collection that the user may
     list to `collection`, `view` or `timeseries`; it is empty for a user without any right.
-    `has_own`: whether jobmon's own databases are in this deployment, and this user needs them.
+    `has_own_databases`: whether jobmon's own databases are in this deployment, so that the user
+    needs rights on them.
     """
 
     settings: Settings
@@ -62,10 +63,12 @@ class Deployment:
     users: list[Document]
     privileges: list[Document]
     kinds: dict[str, str]
-    has_own: bool = True
+    has_own_databases: bool = True
 
     @classmethod
-    def inspect(cls, settings: Settings, connection: Connection, *, has_own: bool = True) -> Self:
+    def inspect(
+        cls, settings: Settings, connection: Connection, *, has_own_databases: bool = True
+    ) -> Self:
         """Inspect it; PyMongoError if it does not answer or refuses the sign-in."""
         admin = connection.client.admin
         hello = admin.command("hello")
@@ -79,7 +82,7 @@ class Deployment:
             if error.code != UNAUTHORIZED or not users:
                 raise
         privileges = status["authenticatedUserPrivileges"]
-        return cls(settings, connection, hello, users, privileges, kinds, has_own)
+        return cls(settings, connection, hello, users, privileges, kinds, has_own_databases)
 
     @property
     def watched(self) -> list[Collection[Document]]:
@@ -87,17 +90,10 @@ class Deployment:
         database = self.connection.database
         return [database[name] for name in self.connection.collection_names]
 
-    @classmethod
-    def inspect_as_admin(
-        cls, settings: Settings, client: MongoClient[Document], *, has_own: bool = True
-    ) -> Self:
-        """Inspect it with the client of an administrator."""
-        return cls.inspect(settings, Connection(settings, client), has_own=has_own)
-
     @property
     def roles(self) -> QueueRoles:
         """The roles of the watched queue."""
-        own = [self.settings.rollup_db, self.settings.state_db] if self.has_own else []
+        own = [self.settings.rollup_db, self.settings.state_db] if self.has_own_databases else []
         return QueueRoles(self.connection.database.name, self.connection.collection_names, own)
 
     @property
@@ -123,21 +119,22 @@ class Deployment:
         settings = self.settings
         profile = load_profile(settings.profile)
         attempts = profile.attempts_collection or Settings.attempts_collection
-        usual = replace(
+        defaults = replace(
             Settings(mongo_uri="", profile=settings.profile),
             jobs_collection=profile.collection,
             attempts_collection=attempts,
         )
-        given = "" if settings.queues is None else f"JOBMON_QUEUES='{settings.queues}' "
-        if given and settings.queue:
+        variables = "" if settings.queues is None else f"JOBMON_QUEUES='{settings.queues}' "
+        if variables and settings.queue:
             options = f"--queue {settings.queue} {options}"
-        for name in () if given else _MAPPING_SETTINGS:
+        for name in () if variables else _MAPPING_SETTINGS:
             value = getattr(settings, name)
-            if value != getattr(usual, name) or (name == "profile" and value != Settings.profile):
-                given += f"JOBMON_{name.upper()}='{format_setting(value)}' "
+            default = Settings.profile if name == "profile" else getattr(defaults, name)
+            if value != default:
+                variables += f"JOBMON_{name.upper()}='{format_setting(value)}' "
         for name in ("rollup_db", "state_db"):
             if getattr(settings, name) != getattr(Settings, name):
-                given += f"JOBMON_{name.upper()}='{getattr(settings, name)}' "
+                variables += f"JOBMON_{name.upper()}='{getattr(settings, name)}' "
         user = "ADMIN:PASSWORD@" if self.users else ""
         scheme, hosts = split_uri(settings.mongo_uri)
         uri = f"{scheme}://{user}{hosts}/{self.connection.database.name}"
@@ -146,9 +143,9 @@ class Deployment:
         if user:
             uri += ("&" if "?" in uri else "?") + "authSource=admin"
         users = ("reader", "collector")
-        makes = next((user.upper() for user in users if f"--{user} " in options), None)
-        password = f"JOBMON_{makes}_PASSWORD=… " if makes else ""
-        command = f"{given}JOBMON_ADMIN_MONGO_URI='{uri}' {password}jobmon init {options}"
+        created = next((user.upper() for user in users if f"--{user} " in options), None)
+        password = f"JOBMON_{created}_PASSWORD=… " if created else ""
+        command = f"{variables}JOBMON_ADMIN_MONGO_URI='{uri}' {password}jobmon init {options}"
         return command.rstrip()
 
 
@@ -160,18 +157,17 @@ def admin_client(settings: Settings) -> Iterator[MongoClient[Document]]:
         "mongodb://USER:PASSWORD@HOST/DATABASE?authSource=admin"
     )
     uri = settings.mongo_uri
-    has_timeout = "serverselectiontimeoutms=" in uri.lower()
+    options: dict[str, Any] = {"appname": "jobmon init"}
+    if "serverselectiontimeoutms=" not in uri.lower():
+        options["serverSelectionTimeoutMS"] = _SERVER_SELECTION_MS
     try:
-        options: dict[str, Any] = {"appname": "jobmon init"}
-        if not has_timeout:
-            options["serverSelectionTimeoutMS"] = _SERVER_SELECTION_MS
         with MongoClient[Document](uri, **options) as client:
             yield client
     except (PyMongoError, OSError, ValueError) as error:
         raise SetupError(unreachable(error, uri, ADMIN_URI, no_user)) from None
 
 
-def unsuitable_kind(where: str, kind: str, setting: str) -> Finding | None:
+def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | None:
     """The problem that `where` is not an ordinary collection, or None."""
     if kind == "view":
         return problem(
@@ -189,7 +185,7 @@ def unsuitable_kind(where: str, kind: str, setting: str) -> Finding | None:
     return None
 
 
-def jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
+def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
     """Where the jobs may be instead: a collection with their fields, or another database.
 
     `setting` is the name of the setting with the connection string, by default that of the queue.
@@ -197,14 +193,14 @@ def jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | 
     setting = setting or deployment.settings.uri_setting
     jobs, own = deployment.watched[0], deployment.settings.rollup_db
     others = deployment.kinds.keys() - set(deployment.connection.collection_names)
-    alike = [
+    similar = [
         name
         for name in sorted(others)[:_MAX_SEARCHED]
         if not name.startswith("system.") and _looks_like_jobs(deployment, name)
     ]
-    if alike:
+    if similar:
         jobs_setting = deployment.settings.describe_setting("jobs_collection")
-        return f"These look like jobs: {', '.join(alike)}. Set {jobs_setting} to one."
+        return f"These look like jobs: {', '.join(similar)}. Set {jobs_setting} to one."
     client = deployment.connection.client
     skipped = {"admin", "config", "local", own, jobs.database.name}
     try:

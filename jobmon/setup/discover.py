@@ -1,7 +1,7 @@
 """`jobmon init --discover`: finds the collections of a deployment that are job queues.
 
-It only reads: names of databases and collections, and samples of documents. What it prints of
-them are the names and types of fields, statuses, and up to ten jobs without their payloads.
+It only reads: names of databases and collections, and samples of documents. It prints the names and
+types of fields, statuses, and up to ten jobs without their payloads.
 """
 
 from collections.abc import Iterator
@@ -86,10 +86,14 @@ class _Search:
             elif found:
                 others.append((sample.name, found))
         order = list(Certainty)
-        kept = [each for each in candidates if not _is_attempts(each, attempts)]
+        queues = [
+            candidate
+            for candidate in candidates
+            if (candidate.sample.database, candidate.sample.collection) not in attempts
+        ]
         return Discovery(
             searched=searched,
-            candidates=tuple(sorted(kept, key=lambda each: order.index(each.certainty))),
+            candidates=tuple(sorted(queues, key=lambda queue: order.index(queue.certainty))),
             others=tuple(others),
             limits=tuple(self._limits),
         )
@@ -203,15 +207,11 @@ def _read_other(database: Database[Document], collection: str) -> CollectionSamp
 
 
 def _is_surer(proposal: Proposal | None, recognition: Recognition) -> bool:
-    """Whether the collection's own names fit better than those of a shipped profile."""
+    """Whether the proposed profile is surer than the recognized one."""
     order = list(Certainty)
     if proposal is None or proposal.certainty is None or proposal.profile is None:
         return False
     return order.index(proposal.certainty) < order.index(recognition.certainty)
-
-
-def _is_attempts(candidate: Candidate, attempts: set[tuple[str, str]]) -> bool:
-    return (candidate.sample.database, candidate.sample.collection) in attempts
 
 
 def _load_profile(candidate: Candidate) -> Profile:

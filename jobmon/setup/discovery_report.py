@@ -28,9 +28,10 @@ _KEPT_OPTIONS = ("replicaset", "authsource", "tls", "ssl", "directconnection", "
 class Candidate:
     """A collection that is or may be a queue.
 
-    `profile`: the value of JOBMON_PROFILE, None if it cannot be watched yet. `text`: the profile's
-    file, None for a shipped one. `uri`: the connection string for the settings, without its user;
-    `needs_user`: whether it had one. `jobs`: the rows of the preview, the titles first.
+    `profile`: the value of JOBMON_PROFILE, None if it cannot be watched yet. `text`: the content of
+    the profile's file, None for a shipped one. `uri`: the connection string for the settings,
+    without a user; `needs_user`: whether a user was removed. `jobs`: the rows of the preview, the
+    titles first.
     """
 
     sample: CollectionSample
@@ -51,9 +52,10 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
-    """What was found: the surest queues first; `others` have some signs of a queue, but are none.
+    """What was found, the surest queues first.
 
-    `limits`: what was not looked at, and why.
+    `others`: collections that have a sign of a queue but are no queue, each with the reason.
+    `limits`: what was not searched, and why.
     """
 
     searched: int

@@ -146,7 +146,7 @@ def _required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Fiel
     )
 
 
-# What jobmon does not do with a field that is computed from a document.
+# What jobmon cannot do by a field that it computes from a document.
 _LIMITS = {
     "type": "a list by type reads all jobs in their order",
     "nextRunAt": "due and scheduled jobs are neither counted nor listed",
@@ -169,7 +169,7 @@ def computed_fields(mapping: FieldMapping) -> list[str]:
 def find_used_paths(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
     """The paths that occur in about 3,000 documents: the newest, the oldest and random ones.
 
-    `error.code` also counts as used where `error` is null: it is null until something fails.
+    `error.code` also occurs where `error` is null: it is null until something fails.
     """
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     if not names:
@@ -207,9 +207,9 @@ class Sample:
 
     def __init__(self, expected: ExpectedFields) -> None:
         watched, fields = expected.collection, expected.fields
-        self._names = watched.mapping
-        paths = self._names.paths
-        derived = self._names.derived is not None
+        self._mapping = watched.mapping
+        paths = self._mapping.paths
+        derived = self._mapping.derived is not None
         self.name = watched.collection.name
         self._write_paths = expected.write_paths
         self._fields = [
@@ -225,7 +225,7 @@ class Sample:
             is_text = {"$eq": [{"$type": f"${paths['status']}"}, "string"]}
             status = {"$cond": [is_text, f"${paths['status']}", None]}
         pipeline: list[Document] = [
-            {"$match": self._names.where},
+            {"$match": self._mapping.where},
             {"$sort": {"_id": -1}},
             {"$limit": SAMPLE},
             {
@@ -241,7 +241,7 @@ class Sample:
             watched.collection.aggregate(pipeline, hint={"_id": 1}, maxTimeMS=watched.max_time_ms)
         )
         for document in self._documents:
-            document["status"] = self._names.to_contract_status(document["status"])
+            document["status"] = self._mapping.to_contract_status(document["status"])
         self.size = len(self._documents)
 
     def types(self, field: str) -> Counter[str]:
@@ -252,7 +252,7 @@ class Sample:
 
     def count_without(self, path: str) -> int:
         """How many of the documents lack a mapped `path`, or have null there."""
-        (field,) = (field for field in self._fields if self._names.paths[field.name] == path)
+        (field,) = (field for field in self._fields if self._mapping.paths[field.name] == path)
         types = [document["types"].get(field.name, "missing") for document in self._documents]
         return sum(kind in ("missing", "null", "undefined") for kind in types)
 
@@ -274,20 +274,22 @@ class Sample:
                 continue
             if any(document["types"][field.name] != "missing" for document in expected):
                 continue
-            path = self._names.paths[field.name]
-            alike = sorted(name for name in names if _normalize(name) == _normalize(path))
+            path = self._mapping.paths[field.name]
+            similar = [
+                printable(name) for name in sorted(names) if _normalize(name) == _normalize(path)
+            ]
             where = f"with status {' or '.join(field.statuses)} " if field.statuses else ""
             yield Finding(
                 check="fields",
                 level=Level.PROBLEM if field.essential else Level.WARNING,
                 message=f"None of the newest {len(expected)} of {self.name} {where}has "
                 f"{path}: {field.consequence}.",
-                remedy=f"If that is it, set {self._write_paths({field.name: printable(alike[0])})}."
-                if alike
+                remedy=f"If this is the field, set {self._write_paths({field.name: similar[0]})}."
+                if similar
                 else None,
             )
 
-    def unusable(self) -> Finding | None:
+    def explain_unusable(self) -> Finding | None:
         """The problem that no document has an essential field, or None."""
         missing = [
             field
@@ -296,7 +298,7 @@ class Sample:
         ]
         if not missing:
             return None
-        paths = [self._names.paths[field.name] for field in missing]
+        paths = [self._mapping.paths[field.name] for field in missing]
         common = [printable(name) for name in self._list_field_names()]
         have = ", ".join(common[:_MAX_NAMES]) + (", …" if len(common) > _MAX_NAMES else "")
         example = self._write_paths({field.name: "FIELD" for field in missing})
@@ -311,17 +313,17 @@ class Sample:
     def find_odd_types(self) -> Iterator[Finding]:
         """Fields with values of an unexpected type."""
         for field in self._fields:
-            path = self._names.paths[field.name]
-            agreed = _IDS if path == "_id" else field.types
-            if (reading := self._names.readings.get(field.name)) is not None:
-                agreed = _TEXT if reading == "iso" else _NUMBER
+            path = self._mapping.paths[field.name]
+            expected = _IDS if path == "_id" else field.types
+            if (reading := self._mapping.readings.get(field.name)) is not None:
+                expected = _TEXT if reading == "iso" else _NUMBER
             found = self.types(field.name)
-            odd = {kind: found[kind] for kind in found if kind not in (*agreed, "null")}
+            odd = {kind: found[kind] for kind in found if kind not in (*expected, "null")}
             if odd:
                 listed = ", ".join(f"{number} times {kind}" for kind, number in sorted(odd.items()))
                 yield warning(
                     "fields",
-                    f"{path} in {self.name} should be {' or '.join(agreed)}, but is "
+                    f"{path} in {self.name} should be {' or '.join(expected)}, but is "
                     f"{listed} (of {self.size}). jobmon shows it, but cannot search by it.",
                 )
 

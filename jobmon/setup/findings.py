@@ -145,7 +145,7 @@ def describe(error: Exception) -> str:
     return str(error).partition(" (configured timeouts")[0]
 
 
-def granted(privileges: list[dict[str, Any]], database: str, collection: str) -> set[str]:
+def granted_actions(privileges: list[dict[str, Any]], database: str, collection: str) -> set[str]:
     """The actions that a user may perform on a collection; "" is the database as a whole."""
     actions: set[str] = set()
     for privilege in privileges:

@@ -42,21 +42,17 @@ def plan_indexes(
     settings: Settings, connection: Connection, collections: Collection[str], *, every: bool = False
 ) -> list[PlannedIndex]:
     """The indexes of these collections; with `every`, also those of unused fields."""
-    wanted = [
+    required = [
         index for index in required_indexes(connection) if index.collection.name in collections
     ]
-    unused = set() if every else _unused_indexes(settings, connection, wanted)
-    return [
-        PlannedIndex(
-            index,
-            State.EXISTS
-            if exists(index)
-            else State.UNUSED
-            if str(index) in unused
-            else State.MISSING,
-        )
-        for index in wanted
-    ]
+    unused = set() if every else _unused_indexes(settings, connection, required)
+
+    def find_state(index: Index) -> State:
+        if index_exists(index):
+            return State.EXISTS
+        return State.UNUSED if str(index) in unused else State.MISSING
+
+    return [PlannedIndex(index, find_state(index)) for index in required]
 
 
 def missing_indexes(
@@ -75,7 +71,7 @@ def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str,
     """
     outcome = {}
     for index in required_indexes(connection):
-        if exists(index):
+        if index_exists(index):
             outcome[str(index)] = "exists"
         else:
             create_index(index, unique=unique)
@@ -113,7 +109,7 @@ def default_name(index: Index) -> str:
     return "_".join(f"{field}_{order}" for field, order in index.keys)
 
 
-def exists(required: Index) -> bool:
+def index_exists(required: Index) -> bool:
     """Whether an index with these keys covers every document and compares by bytes."""
     return any(
         list(index["key"].items()) == required.keys
@@ -155,7 +151,7 @@ def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str
     return sizes
 
 
-def _unused_indexes(settings: Settings, connection: Connection, wanted: list[Index]) -> set[str]:
+def _unused_indexes(settings: Settings, connection: Connection, required: list[Index]) -> set[str]:
     """The indexes whose field no document has."""
     unused: set[str] = set()
     for watched in (connection.jobs, connection.attempts):
@@ -163,7 +159,7 @@ def _unused_indexes(settings: Settings, connection: Connection, wanted: list[Ind
             continue
         candidates = {
             str(index): index.path
-            for index in wanted
+            for index in required
             if index.collection.name == watched.collection.name
             and index.path is not None
             and not _is_certain(settings, index)
@@ -174,7 +170,7 @@ def _unused_indexes(settings: Settings, connection: Connection, wanted: list[Ind
 
 
 def _is_certain(settings: Settings, index: Index) -> bool:
-    """Whether documents of this profile always have the field at some time."""
+    """Whether every job of this profile gets the field, even if no sampled job has it now."""
     field = str(index.field).partition(".")[0]
     return settings.profile != Settings.profile and field not in settings.job_fields
 

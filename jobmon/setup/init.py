@@ -17,17 +17,17 @@ from jobmon.setup.deployment import (
     COLLECTION_SETTINGS,
     Deployment,
     admin_client,
+    explain_unsuitable_kind,
+    find_jobs_elsewhere,
     initiate_replica_set,
-    jobs_elsewhere,
     replica_set_config,
-    unsuitable_kind,
 )
 from jobmon.setup.fields import Sample, expected_fields
 from jobmon.setup.findings import (
     Finding,
     SetupError,
     describe,
-    granted,
+    granted_actions,
     ok,
     problem,
     warning,
@@ -41,6 +41,7 @@ from jobmon.setup.indexes import (
     plan_indexes,
 )
 from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
+from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
@@ -59,7 +60,7 @@ class InitOptions:
     create: bool = False  # also collections and every index, for an empty queue
     unique: bool = False
     change_passwords: bool = False
-    has_own: bool = True  # jobmon's own databases are in this deployment
+    has_own_databases: bool = True  # jobmon's own databases are in this deployment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
     with admin_client(settings) as client:
         if options.replica_set:
             yield _start_replica_set(client, options.replica_set)
-        plan = _make_plan(_inspect(settings, client, options), options)
+        plan = _make_plan(settings, client, options)
         if missing := _missing_rights(plan, options):
             raise SetupError(missing)
         yield from plan.notes
@@ -94,7 +95,7 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
                 client, plan.roles, options.users, change_passwords=options.change_passwords
             )
         yield from _create_indexes(plan, options)
-        if options.has_own:
+        if options.has_own_databases:
             yield from _create_revocations(plan)
         for user in options.users:
             yield _describe_connection(plan, user)
@@ -110,7 +111,7 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
             yield ok("replica set", f"{options.replica_set} would be started.")
             yield ok("replica set", "Run this again once it has a primary to see the other steps.")
             return
-        plan = _make_plan(_inspect(settings, client, options), options)
+        plan = _make_plan(settings, client, options)
         yield from plan.notes
         if options.users:
             for role in plan.roles.privileges:
@@ -132,7 +133,7 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             yield script.replica_set_line(replica_set_config(name, member))
             yield "// Print the script again once it has a primary: then it has the other steps."
             return
-        plan = _make_plan(_inspect(settings, client, options), options)
+        plan = _make_plan(settings, client, options)
         queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
         yield f"// The steps of `jobmon init` for the jobs in {queue}, as lines for mongosh."
         yield from (f"// {note.message}" for note in plan.notes)
@@ -148,12 +149,8 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
         )
 
 
-def _inspect(settings: Settings, client: MongoClient[Document], options: InitOptions) -> Deployment:
-    return Deployment.inspect_as_admin(settings, client, has_own=options.has_own)
-
-
-def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
-    name, _, member = wanted.partition("/")
+def _start_replica_set(client: MongoClient[Document], replica_set: str) -> Finding:
+    name, _, member = replica_set.partition("/")
     hello = client.admin.command("hello")
     if (present := hello.get("setName")) not in (None, name):
         raise SetupError(
@@ -192,7 +189,7 @@ def _start_replica_set(client: MongoClient[Document], wanted: str) -> Finding:
         raise SetupError(
             problem(
                 "replica set",
-                f"{wanted} could not be started: {describe(error)}.",
+                f"{replica_set} could not be started: {describe(error)}.",
                 remedy="NAME must be that of --replSet. HOST:PORT must be an address at which the "
                 "server reaches itself.",
             )
@@ -204,28 +201,31 @@ def _is_initiated(client: MongoClient[Document]) -> bool:
     return "setName" in client.admin.command("hello")
 
 
-def _make_plan(deployment: Deployment, options: InitOptions) -> _Plan:
+def _make_plan(settings: Settings, client: MongoClient[Document], options: InitOptions) -> _Plan:
     """Decide what to create; SetupError if the documents do not match the settings."""
-    settings, connection = deployment.settings, deployment.connection
+    connection = Connection(settings, client)
+    deployment = Deployment.inspect(
+        settings, connection, has_own_databases=options.has_own_databases
+    )
     samples: dict[str, Sample] = {}
     new_collections, empty, notes = [], [], []
     expected = expected_fields(settings, connection)
     names = map(settings.describe_setting, COLLECTION_SETTINGS)
-    for each, setting in zip(expected, names, strict=False):
-        collection = each.collection.collection
+    for fields, setting in zip(expected, names, strict=False):
+        collection = fields.collection.collection
         kind = deployment.kinds.get(collection.name)
         if kind is not None:
-            if unfit := unsuitable_kind(collection.full_name, kind, setting):
+            if unfit := explain_unsuitable_kind(collection.full_name, kind, setting):
                 raise SetupError(unfit)
-            sample = Sample(each)
+            sample = Sample(fields)
             if sample.size:
-                if unusable := sample.unusable():
+                if unusable := sample.explain_unusable():
                     raise SetupError(unusable)
                 samples[collection.name] = sample
                 continue
         if kind is None:  # a user without the right to read it cannot list it: fail here
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
-        is_jobs = each.collection is connection.jobs
+        is_jobs = fields.collection is connection.jobs
         # The program that writes a log creates its indexes, under names that are not the default.
         if options.create and (is_jobs or connection.profile.log is None):
             empty.append(collection.name)
@@ -255,7 +255,7 @@ def _make_plan(deployment: Deployment, options: InitOptions) -> _Plan:
 def _explain_no_documents(
     deployment: Deployment, where: str, kind: str | None, setting: str
 ) -> Finding:
-    elsewhere = jobs_elsewhere(deployment, ADMIN_URI)
+    elsewhere = find_jobs_elsewhere(deployment, ADMIN_URI)
     return problem(
         "collections",
         f"{_describe_absence(where, kind)}: jobmon cannot see whether it is "
@@ -287,7 +287,7 @@ def _missing_rights(plan: _Plan, options: InitOptions) -> Finding | None:
     lacking = [
         f"{', '.join(sorted(lacks))} on {'.'.join(filter(None, (where, collection)))}"
         for where, collection, actions in needed
-        if (lacks := actions - granted(deployment.privileges, where, collection))
+        if (lacks := actions - granted_actions(deployment.privileges, where, collection))
     ]
     if not lacking:
         return None

@@ -14,29 +14,29 @@ from jobmon.setup.findings import Finding, SetupError, problem, split_uri, warni
 from jobmon.store.connection import DEFAULT_DATABASE
 from jobmon.store.mapping import Document
 
-HOME_URI = "JOBMON_MONGO_URI"  # leads to jobmon's own databases
+OWN_URI = "JOBMON_MONGO_URI"  # the connection string to jobmon's own databases
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitTarget:
     """A queue to prepare; its settings have the administrator's connection string.
 
-    `has_own`: whether jobmon's own databases are in its deployment.
+    `has_own_databases`: whether jobmon's own databases are in its deployment.
     """
 
     settings: Settings
-    has_own: bool = True
+    has_own_databases: bool = True
 
 
 @dataclass(frozen=True)
-class _Place:
+class _DatabaseAddress:
     """A database and the addresses of its deployment, as `host:port` in lower case."""
 
     hosts: frozenset[str]
     database: str
 
     @classmethod
-    def from_uri(cls, uri: str) -> "_Place":
+    def from_uri(cls, uri: str) -> "_DatabaseAddress":
         plain = uri.replace("mongodb+srv", "mongodb", 1)
         database = parse_uri(plain, warn=False)["database"] or DEFAULT_DATABASE
         hosts = {host.lower() for host in split_uri(uri)[1].split(",")}
@@ -47,8 +47,8 @@ class _Place:
         return cls(frozenset(hosts), database)
 
     @classmethod
-    def from_client(cls, uri: str, client: MongoClient[Document]) -> "_Place":
-        """Also with the addresses by which the members of the replica set know each other."""
+    def from_client(cls, uri: str, client: MongoClient[Document]) -> "_DatabaseAddress":
+        """Also with the addresses that the configuration of the replica set has."""
         place = cls.from_uri(uri)
         members = {str(host).lower() for host in client.admin.command("hello").get("hosts", ())}
         return replace(place, hosts=place.hosts | members)
@@ -58,59 +58,63 @@ class _Place:
 
 
 def find_targets(
-    settings: Settings, home_uri: str, name: str | None
+    settings: Settings, own_uri: str, name: str | None
 ) -> tuple[list[InitTarget], list[Finding]]:
     """The queues to prepare, and findings about queues that may be meant and are left out.
 
-    `settings` have the administrator's connection string; `home_uri` is JOBMON_MONGO_URI, or empty.
+    `settings` have the administrator's connection string; `own_uri` is JOBMON_MONGO_URI, or empty.
     Without JOBMON_QUEUES there is one; with it and without a `name`, all queues in the
     administrator's database. Raises SetupError and SettingsError.
     """
     if settings.queues is None:
         return [InitTarget(settings=settings)], []
-    queues = load_queues(replace(settings, mongo_uri=home_uri), require_uris=False)
+    queues = load_queues(replace(settings, mongo_uri=own_uri), require_uris=False)
     if name is not None:
         queues = select_queues(queues, name)
     with admin_client(settings) as client:
-        admin = _Place.from_client(settings.mongo_uri, client)
+        admin = _DatabaseAddress.from_client(settings.mongo_uri, client)
     if name is not None:
         for queue in queues:
-            _require_place(queue, admin)
+            _require_same_database(queue, admin)
         chosen, notes = queues, list[Finding]()
     else:
         chosen = tuple(queue for queue in queues if queue.mongo_uri and _is_at(queue, admin))
         notes = list(_describe_unknown(queues))
     if not chosen:
         raise SetupError(_explain_no_queue(queues, admin))
-    home = _Place.from_uri(home_uri) if home_uri else None
-    return [_make_target(queue, settings.mongo_uri, admin, home) for queue in chosen], notes
+    own = _DatabaseAddress.from_uri(own_uri) if own_uri else None
+    return [_make_target(queue, settings.mongo_uri, admin, own) for queue in chosen], notes
 
 
-def _make_target(queue: Settings, admin_uri: str, admin: _Place, home: _Place | None) -> InitTarget:
-    has_own = queue.uri_setting == HOME_URI
-    if not has_own:
-        if home is None:
+def _make_target(
+    queue: Settings, admin_uri: str, admin: _DatabaseAddress, own: _DatabaseAddress | None
+) -> InitTarget:
+    has_own_databases = queue.uri_setting == OWN_URI
+    if not has_own_databases:
+        if own is None:
             raise SetupError(
                 problem(
                     "queues",
-                    f"{queue.queue} has a connection string of its own, and {HOME_URI} is not set: "
+                    f"{queue.queue} has a connection string of its own, and {OWN_URI} is not set: "
                     "jobmon's own databases may be in the same deployment or in another one.",
-                    remedy=f"Set {HOME_URI}, too.",
+                    remedy=f"Set {OWN_URI}, too.",
                 )
             )
-        has_own = bool(home.hosts & admin.hosts)
-    return InitTarget(settings=replace(queue, mongo_uri=admin_uri), has_own=has_own)
+        has_own_databases = bool(own.hosts & admin.hosts)
+    return InitTarget(
+        settings=replace(queue, mongo_uri=admin_uri), has_own_databases=has_own_databases
+    )
 
 
-def _is_at(queue: Settings, admin: _Place) -> bool:
-    place = _Place.from_uri(queue.mongo_uri)
+def _is_at(queue: Settings, admin: _DatabaseAddress) -> bool:
+    place = _DatabaseAddress.from_uri(queue.mongo_uri)
     return place.database == admin.database and bool(place.hosts & admin.hosts)
 
 
-def _require_place(queue: Settings, admin: _Place) -> None:
+def _require_same_database(queue: Settings, admin: _DatabaseAddress) -> None:
     """SetupError if the queue is in another database than the administrator's."""
     if queue.mongo_uri and not _is_at(queue, admin):
-        where = _Place.from_uri(queue.mongo_uri).describe()
+        where = _DatabaseAddress.from_uri(queue.mongo_uri).describe()
         raise SetupError(
             problem(
                 "queues",
@@ -133,10 +137,14 @@ def _describe_unknown(queues: Sequence[Settings]) -> Iterator[Finding]:
             )
 
 
-def _explain_no_queue(queues: Sequence[Settings], admin: _Place) -> Finding:
+def _explain_no_queue(queues: Sequence[Settings], admin: _DatabaseAddress) -> Finding:
     places = "; ".join(
         f"{queue.queue} is in "
-        + (_Place.from_uri(queue.mongo_uri).describe() if queue.mongo_uri else "an unknown one")
+        + (
+            _DatabaseAddress.from_uri(queue.mongo_uri).describe()
+            if queue.mongo_uri
+            else "an unknown one"
+        )
         for queue in queues
     )
     return problem(

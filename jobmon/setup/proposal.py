@@ -47,10 +47,10 @@ Resample = Callable[[Document], CollectionSample]
 
 @dataclass(kw_only=True)
 class Proposal:
-    """What is known of a collection, and the text of a profile for it.
+    """Whether a collection is a queue, and the text of a profile for it.
 
     `certainty`: None if it does not look like a queue; `reasons` explain that, too. `doubts`: what
-    somebody who knows the program should look at. `profile`: None if no status was found.
+    a person who knows the program should check. `profile`: None if no status was found.
     """
 
     certainty: Certainty | None
@@ -70,7 +70,7 @@ class _Line:
 
 
 def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
-    """A proposal; None for a collection that has nothing of a queue.
+    """A proposal; None for a collection without a sign of a queue.
 
     `resample` reads a sample of the documents that match a query.
     """
@@ -85,7 +85,7 @@ class _Proposer:
         self._doubts: list[str] = []
         self._readings: dict[str, str] = {}
         self._payload: SampledField | None = None
-        self._payload = self._find(PAYLOADS, _is_content, below=False)
+        self._payload = self._find(PAYLOADS, _is_content, nested=False)
         self._status = self._find(STATUS, _is_status, share=_MOSTLY)
         self._dates = {name: self._find_date(name) for name in DATES}
         self._lease_start = self._find(LEASE_STARTS, _is_date, are_dates=True)
@@ -140,21 +140,24 @@ class _Proposer:
         accept: Callable[[SampledField], bool],
         *,
         share: float = 0.0,
-        below: bool = True,
+        nested: bool = True,
         are_dates: bool = False,
     ) -> SampledField | None:
-        """The field with the first of these names that is accepted, and take it."""
+        """The field with the first of these names that is accepted; it is not found again.
+
+        `nested`: also fields of a document in the document.
+        """
         paths = [
             path
             for path, found in self._sample.fields.items()
             if path not in self._used
-            and path.count(".") <= (1 if below else 0)
+            and path.count(".") <= (1 if nested else 0)
             and not path.startswith("_id.")
             and found.documents
             and self._sample.share(path) >= share
             and accept(found)
         ]
-        if self._payload is not None:  # what a job is about has names of its own
+        if self._payload is not None:  # the fields of a payload are not those of a job
             paths = [path for path in paths if not path.startswith(f"{self._payload.path}.")]
         path = find_path(names, paths, are_dates=are_dates)
         if path is None:
@@ -167,7 +170,7 @@ class _Proposer:
         return self._find(DATES[name], _is_date, share=share, are_dates=True)
 
     def _list_signs(self) -> list[str]:
-        """What jobs have and other documents mostly do not, with the fields."""
+        """What most jobs have and most other documents lack, with the fields."""
         groups = {
             "a worker's lease": (self._worker, self._dates["leaseExpiresAt"], self._lease_start),
             "attempts": (self._attempts, self._retries, self._most_attempts),
@@ -308,7 +311,7 @@ class _Proposer:
                 found.has_only("string") and found.words is not None and len(found.distinct) <= few
             )
 
-        found = self._find(TYPES, names_types, share=_MOSTLY, below=False)
+        found = self._find(TYPES, names_types, share=_MOSTLY, nested=False)
         if found is None:
             return _Line("type", '{ constant = "$collection" }', "no field has a few names")
         many = f"{self._describe(found)}, {len(found.distinct)} distinct"
@@ -333,7 +336,7 @@ class _Proposer:
         return [self._line("lastError", found)]
 
     def _note_unmapped(self) -> None:
-        """Doubts for what may be of use, where the right mapping cannot be seen."""
+        """Add doubts about fields that may be useful, but whose meaning the names do not show."""
         if self._attempts is None and self._retries is not None:
             self._doubts.append(
                 f"{self._retries.path} may count retries or failures: if it counts retries, add "

@@ -15,12 +15,13 @@ Content = dict[str, Any]
 
 _CONTRACT = "jobmon"  # the profile of jobmon's own documents
 _REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
-# So many of the documents have a field that every document has: others may share the collection.
+# The share of documents that have what the program always writes; the collection may hold others.
 _ALWAYS, _MOSTLY = 0.95, 0.5
+# The share of the fields that a profile reads; `_NAMED` if the collection has the program's name.
 _CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
 _KNOWN_STATUSES = 0.8
 _MIN_DISTINCTIVE = 2
-# Names that any program may use: they distinguish none.
+# Names that any program may use, so they do not distinguish one.
 _COMMON = frozenset(
     {
         *MAPPED_JOB_FIELDS,
@@ -42,7 +43,8 @@ class Certainty(StrEnum):
 class Recognition:
     """A shipped profile whose fields a collection's documents have.
 
-    `attempts_collection`: where the profile has the attempts.
+    `score`: the larger, the better the profile fits. `attempts_collection`: where the profile has
+    the attempts.
     """
 
     profile: str
@@ -139,7 +141,7 @@ def _match(
         missing = ", ".join(sorted(used - present)[:4])
         reasons.append(f"but no document of the sample has {missing}")
     rank = list(reversed(Certainty)).index(certainty)
-    has_log = profile.has_event_log  # then it is the better one, if there is such a log
+    has_log = profile.has_event_log  # of two profiles for the same jobs, it is the better one
     yield Recognition(
         profile=name,
         certainty=certainty,

@@ -8,8 +8,9 @@ from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import Deployment, admin_client
 from jobmon.setup.findings import Finding, describe, ok, problem
-from jobmon.setup.indexes import MadeIndexes, exists
+from jobmon.setup.indexes import MadeIndexes, index_exists
 from jobmon.setup.users import removable_users, remove_users
+from jobmon.store.connection import Connection
 from jobmon.store.indexes import required_indexes
 from jobmon.store.mapping import Document
 
@@ -20,7 +21,7 @@ def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
     With `dry_run`, report what would be removed and write nothing. Raises SetupError.
     """
     with admin_client(settings) as client:
-        deployment = Deployment.inspect_as_admin(settings, client)
+        deployment = Deployment.inspect(settings, Connection(settings, client))
         made = MadeIndexes(deployment.connection)
         # Read first: without the right to read it, nothing is removed.
         entries = made.list_entries(deployment.roles.database, deployment.roles.collections)
@@ -38,7 +39,7 @@ def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
 def script_removal(settings: Settings) -> Iterator[str]:
     """The steps of `remove` as lines for mongosh; writes nothing. Raises SetupError."""
     with admin_client(settings) as client:
-        deployment = Deployment.inspect_as_admin(settings, client)
+        deployment = Deployment.inspect(settings, Connection(settings, client))
         roles = deployment.roles
         made = MadeIndexes(deployment.connection)
         entries = made.list_entries(roles.database, roles.collections)
@@ -80,13 +81,11 @@ def _list_other_indexes(
     deployment: Deployment, made: MadeIndexes, *, dry_run: bool
 ) -> Iterator[Finding]:
     """Report the indexes that jobmon uses and did not create."""
-    known = (
-        made.list_entries(deployment.roles.database, deployment.roles.collections)
-        if dry_run
-        else []
-    )
-    ours = {(entry["collection"], str(entry["keys"])) for entry in known}
+    roles = deployment.roles
+    # Without `dry_run`, those that jobmon created are gone by now.
+    entries = made.list_entries(roles.database, roles.collections) if dry_run else []
+    ours = {(entry["collection"], str(entry["keys"])) for entry in entries}
     for index in required_indexes(deployment.connection):
         keys = str([list(key) for key in index.keys])
-        if (index.collection.name, keys) not in ours and exists(index):
+        if (index.collection.name, keys) not in ours and index_exists(index):
             yield ok("index", f"{index}: kept, `jobmon init` did not create it")

@@ -8,7 +8,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.rollup.documents import STATE, rollup_database, state_database
 from jobmon.setup.deployment import Deployment
-from jobmon.setup.findings import Finding, describe, granted, ok, problem, warning
+from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -22,7 +22,7 @@ _OWN_WRITES = frozenset({"insert", "update", "remove"})
 
 
 def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iterator[Finding]:
-    """Report missing and unnecessary rights of the user; `refused` is the result of `refusals`."""
+    """Report missing and unnecessary rights of the user; `refused`: see `find_refused_actions`."""
     if refused:
         yield _describe_missing(deployment, refused)
     elif deployment.users:
@@ -37,7 +37,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
         )
         return
     for watched in deployment.watched:
-        actions = granted(deployment.privileges, watched.database.name, watched.name)
+        actions = granted_actions(deployment.privileges, watched.database.name, watched.name)
         if writes := sorted(actions & _WRITES):
             yield warning(
                 "rights",
@@ -46,7 +46,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
                 remedy="Create a user who may only read.",
                 commands=(deployment.init_command("--reader USER"),),
             )
-    if deployment.has_own:
+    if deployment.has_own_databases:
         yield _collector_rights(deployment)
 
 
@@ -54,7 +54,7 @@ def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
     """Report whether the user may read jobmon's own databases, and a collector write them."""
     settings = deployment.settings
     names = f"{settings.rollup_db} and {settings.state_db}"
-    refused = [name for _, name, attempt in _own_reads(deployment) if not _is_allowed(attempt)]
+    refused = [name for _, name, attempt in _list_own_reads(deployment) if not _is_allowed(attempt)]
     if refused:
         yield problem(
             "rights",
@@ -68,7 +68,7 @@ def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
         yield _collector_rights(deployment)
 
 
-def refusals(deployment: Deployment) -> list[tuple[str, str]]:
+def find_refused_actions(deployment: Deployment) -> list[tuple[str, str]]:
     """The required actions that are refused, as (action, name of a collection or database)."""
     return [
         (action, name)
@@ -127,13 +127,15 @@ def _collector_rights(deployment: Deployment) -> Finding:
             return problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
     own = {settings.rollup_db: STATE, settings.state_db: REVOKED}
-    closed = [
-        name for name, in_it in own.items() if not granted(privileges, name, in_it) >= _OWN_WRITES
+    refused = [
+        database
+        for database, collection in own.items()
+        if not granted_actions(privileges, database, collection) >= _OWN_WRITES
     ]
-    if not closed:
+    if not refused:
         both = " and ".join(own)
         return ok("rights", f"A collector may write {both} with these settings.")
-    message = f"A collector may not write {' and '.join(closed)} with these settings"
+    message = f"A collector may not write {' and '.join(refused)} with these settings"
     if settings.rollup_uri or settings.collector:
         remedy = "Set JOBMON_ROLLUP_URI to the connection string of a user for the collector."
         command = deployment.init_command("--collector USER")
@@ -153,11 +155,11 @@ def _required_actions(deployment: Deployment) -> Iterator[tuple[str, str, Callab
         if name in deployment.kinds:  # a missing collection has no statistics
             statistics = partial(watched.aggregate, size, maxTimeMS=limit)
             yield "read the size (collStats) of", name, statistics
-    if deployment.has_own:
-        yield from _own_reads(deployment)
+    if deployment.has_own_databases:
+        yield from _list_own_reads(deployment)
 
 
-def _own_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
+def _list_own_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
     connection = deployment.connection
     for own in (rollup_database(connection)[STATE], state_database(connection)[REVOKED]):
         read_own = partial(own.find_one, {}, {"_id": True}, max_time_ms=connection.max_time_ms)

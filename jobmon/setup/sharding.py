@@ -13,7 +13,7 @@ from jobmon.store.failures import is_unauthorized
 from jobmon.store.indexes import BY_STATUS_AND_TYPE
 from jobmon.store.mapping import Document
 
-# What one shard can answer alone if its field leads the shard key.
+# What one shard can answer alone, by the first field of the shard key.
 _ON_ONE_SHARD = {
     "jobId": "a job by its id",
     "createdBy": "an owner's lists",
@@ -87,7 +87,7 @@ def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iter
 def _find_shard_key(
     deployment: Deployment, watched: Collection[Document]
 ) -> Mapping[str, Any] | None:
-    """The shard key, None if the collection is not sharded; OperationFailure."""
+    """The shard key, None if the collection is not sharded; raises OperationFailure."""
     query = {"_id": watched.full_name, "dropped": {"$ne": True}}
     found = deployment.connection.client["config"]["collections"].find_one(
         query, {"key": True}, max_time_ms=deployment.connection.max_time_ms

@@ -14,7 +14,7 @@ from jobmon.store.mapping import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
-# `jobmon check` needs the last two.
+# The actions of MongoDB's roles; `jobmon check` needs the last two for reading.
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 MADE_BY = {"madeBy": "jobmon init"}  # stored with the users that it creates
@@ -75,11 +75,11 @@ class User:
 
     def describe(self, roles: QueueRoles) -> str:
         """`jobmon@shop: may read jobs and job_attempts, read jobmon_rollups`."""
-        may = f"{self.name}@{roles.database}: may read {' and '.join(roles.collections)}"
+        text = f"{self.name}@{roles.database}: may read {' and '.join(roles.collections)}"
         if roles.own_databases:
             verb = "write" if self.is_collector else "read"
-            may += f", {verb} {' and '.join(roles.own_databases)}"
-        return may
+            text += f", {verb} {' and '.join(roles.own_databases)}"
+        return text
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:

@@ -97,15 +97,15 @@ _WORDS = {
     ),
     JobStatus.CANCELLED: "cancelled canceled cancel aborted revoked killed skipped deleted",
 }
-# Whether such a job is tried again, the word does not show.
+# Words that do not show whether such a job is tried again.
 FAILED_WORDS = _names("failed failure fail error errored timedout timeout expired stalled")
 STATUS_WORDS = {word: status.value for status, words in _WORDS.items() for word in _names(words)}
 
 
 def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = False) -> str | None:
-    """The path with the first of these names that any has; a shorter path before a longer one.
+    """The path with the earliest of these names; of several with that name the shallowest path.
 
-    A date's name may end with its unit: `run_at_ms`.
+    With `are_dates`, a name may end with its unit: `run_at_ms`.
     """
     ordered = sorted(paths, key=lambda path: (path.count("."), path))
     by_name: dict[str, str] = {}

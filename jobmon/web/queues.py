@@ -73,12 +73,12 @@ class WatchedQueue:
         cls,
         settings: Settings,
         connection: Connection,
-        home: Connection,
+        own: Connection,
         redactor: Redactor,
         series_cache: SeriesCache,
     ) -> "WatchedQueue":
-        """The queue that `connection` watches; `home` has jobmon's own databases."""
-        rollup = RollupReader(connection, home)
+        """The queue that `connection` watches; `own` has jobmon's own databases."""
+        rollup = RollupReader(connection, own)
         return cls(
             settings=settings,
             connection=connection,
@@ -86,7 +86,7 @@ class WatchedQueue:
             rollup=rollup,
             stats=StatsReader(connection, rollup),
             series=SeriesReader(connection, rollup, series_cache),
-            marks=MarkReader(connection, home),
+            marks=MarkReader(connection, own),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
             known_fields=KnownFields(connection, rollup.counts_changes),
@@ -116,7 +116,8 @@ class WatchedQueues:
         self._clients = {
             uri: DatabaseClient(replace(settings, mongo_uri=uri), client) for uri in uris
         }
-        self.home = Connection(settings, self._clients[settings.mongo_uri])
+        # To jobmon's own databases.
+        self.own = Connection(settings, self._clients[settings.mongo_uri])
         self.default = queues[0]
 
     def __len__(self) -> int:
@@ -148,11 +149,11 @@ class WatchedQueues:
         name = settings.queue
         with self._lock:
             if name not in self._opened:
-                connection = self.home
-                if settings is not self.home.settings:
+                connection = self.own
+                if settings is not self.own.settings:
                     connection = Connection(settings, self._clients[settings.mongo_uri])
                 self._opened[name] = WatchedQueue.open(
-                    settings, connection, self.home, self._redactor, self._series_cache
+                    settings, connection, self.own, self._redactor, self._series_cache
                 )
             return self._opened[name]
 

@@ -272,7 +272,7 @@ def test_check_reports_missing_fields_and_the_consequences(
         job_id.message
         == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
     )
-    assert job_id.remedy == "If that is it, set JOBMON_JOB_FIELDS=jobId=job_id."
+    assert job_id.remedy == "If this is the field, set JOBMON_JOB_FIELDS=jobId=job_id."
     assert {finding.level for finding in others} == {Level.WARNING}
     names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in others}
     # Nothing has ended or failed; `attempts` in the job is used as attemptCount.
@@ -296,11 +296,15 @@ def test_check_of_a_profile_in_a_file_advises_to_change_the_file(
     database.jobs.insert_one({"wait_until": NOW, "State": "done"})
     file_settings = replace(settings, profile=str(path))
     status, next_run = select(list(check_deployment(file_settings)), "fields")
-    assert status.remedy == f'If that is it, set status.path = "State" in {path}.'
-    assert next_run.remedy == f'If that is it, set fields.nextRunAt = "wait_until" in {path}.'
+    assert status.remedy == f'If this is the field, set status.path = "State" in {path}.'
+    assert (
+        next_run.remedy == f'If this is the field, set fields.nextRunAt = "wait_until" in {path}.'
+    )
     connection = Connection(file_settings)
     with connection.client:
-        unusable = fields.Sample(fields.expected_fields(file_settings, connection)[0]).unusable()
+        unusable = fields.Sample(
+            fields.expected_fields(file_settings, connection)[0]
+        ).explain_unusable()
     assert unusable is not None
     assert f'set status.path = "FIELD", fields.nextRunAt = "FIELD" in {path}; docs' in str(unusable)
 

@@ -10,7 +10,7 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
-from jobmon.setup.indexes import create_indexes, exists
+from jobmon.setup.indexes import create_indexes, index_exists
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import JOB_ID, required_indexes
 
@@ -39,7 +39,7 @@ def find_connection(api: Api) -> Connection:
 
 
 def list_missing(connection: Connection) -> list[str]:
-    return [str(index) for index in required_indexes(connection) if not exists(index)]
+    return [str(index) for index in required_indexes(connection) if not index_exists(index)]
 
 
 def test_create_indexes_creates_each_once(
