@@ -137,19 +137,19 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
     """
     settings = _read_settings(require_keys=False)
     queues = load_queues(settings)
-    redact = Redactor(settings.redact_keys).redact
     try:
         if name is not None:
             queues = select_queues(queues, name)
-        made = Mark(at=_read_time(at), text=redact(text.strip()), link=redact(link))
-        results = list(write_marks(settings, queues, made))
+        made = Mark(at=_read_time(at), text=text.strip(), link=link)
+        redacted = made.redact(Redactor(settings.redact_keys))
+        results = list(write_marks(settings, queues, redacted))
     except MarkError as error:
         raise click.ClickException(f"not marked: {error.field} {error}.") from None
     except SettingsError as error:
         raise click.ClickException(f"not marked: {error}") from None
     for queue, failure in results:
         prefix = f"{queue}: " if len(results) > 1 else ""
-        outcome = f"not marked: {failure}" if failure else f"marked: {made.text}"
+        outcome = f"not marked: {failure}" if failure else f"marked: {redacted.text}"
         click.echo(prefix + outcome, err=failure is not None)
     sys.exit(1 if any(failure for _, failure in results) else 0)
 

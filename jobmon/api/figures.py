@@ -16,7 +16,7 @@ from jobmon.api.answers import (
     number,
     string,
 )
-from jobmon.api.fields import Date, DateOrText, FreeText, describe
+from jobmon.api.fields import Date, DateOrText, describe
 from jobmon.diagnosis.attention import ALL_CLEAR, UNKNOWN, Level
 from jobmon.diagnosis.forecast import Forecast, Outlook
 from jobmon.rollup.gaps import GapReason
@@ -242,8 +242,8 @@ class MarkAnswer(Answer):
     """A moment that `jobmon mark` recorded, mostly a deployment."""
 
     at = Date("When it was.")
-    text = FreeText("What was deployed, with secrets replaced.")
-    link = FreeText("An `http` or `https` address with more about it, or null.")
+    text = string("What was deployed, with secrets replaced.")
+    link = string("An `http` or `https` address with more about it.", nullable=True)
 
 
 class TimeSeriesMeta(WindowMeta):

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from jobmon.api.evidence import gather_evidence, read_history
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
+from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import History, SeriesReader, Window
 from jobmon.web.queues import WatchedQueue
 
@@ -21,13 +22,17 @@ RANGE_WORDS = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The present evidence, and a range of the past: by step, by type, and its samples."""
+    """The present evidence, and a range of the past: by step, by type, its samples and marks.
+
+    `marks` is None where they may not be read.
+    """
 
     evidence: Evidence
     range: str
     past: History[datetime] | Missing
     types: History[str] | Missing
     samples: Mapping[datetime, QueueSample]
+    marks: Marks | None
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -52,4 +57,5 @@ def gather(queue: WatchedQueue, name: str, now: datetime) -> Facts:
         past=read_history(lambda: series.history_by_step(window, ()), evidence, partly=True),
         types=read_history(lambda: series.history_by_type(window), evidence, partly=True),
         samples=series.samples(window),
+        marks=queue.marks.find(window.start, window.end),
     )

@@ -20,6 +20,7 @@ from jobmon.diagnosis.attention import (
     stalled_types,
 )
 from jobmon.rollup.gaps import Gap, GapReason
+from jobmon.rollup.marks import Mark
 from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import is_filter
@@ -42,7 +43,9 @@ class Overview:
 
     `more` has the notices that do not fit into the first lines. `not_checked` has a sentence for
     each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
-    `gaps` are the parts of the range in which runs may be missing, each with the reason.
+    `gaps` are the parts of the range in which runs may be missing, each with the reason. `marks`
+    has the deployments and other marks of the range, the newest first; None if they may not be
+    read.
     """
 
     total: int
@@ -55,6 +58,8 @@ class Overview:
     matching: Mapping[str, frozenset[str]]
     has_past: bool
     gaps: list[tuple[Gap, str]]
+    marks: list[Mark] | None
+    omitted_marks: int
 
 
 # Why runs may be missing from a part of the history.
@@ -88,6 +93,8 @@ def overview(facts: Facts) -> Overview:
         gaps=[(gap, _GAPS[gap.reason]) for gap in facts.past.gaps]
         if isinstance(facts.past, History)
         else [],
+        marks=None if facts.marks is None else list(reversed(facts.marks.shown)),
+        omitted_marks=0 if facts.marks is None else facts.marks.omitted,
     )
 
 

@@ -119,4 +119,10 @@ class OverviewPage:
             elif evidence.has_collector:
                 code = "history_unavailable"
             raise unavailable(code, "There is no history of this range.") from None
-        return json.dumps(chart_columns(past, window.step, queue.known_fields.unknown))
+        columns = chart_columns(past, window.step, queue.known_fields.unknown)
+        marks = queue.marks.find(window.start, window.end)
+        columns["marks"] = [
+            {"at": mark.at.timestamp(), "text": mark.text, "link": mark.link}
+            for mark in (marks.shown if marks is not None else ())
+        ]
+        return json.dumps(columns)

@@ -1,13 +1,14 @@
 """Marks: moments such as deployments, each with a short text, which charts and series show."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
 from urllib.parse import urlsplit
 
 from pymongo.errors import OperationFailure
 
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.documents import MARKS, OwnDatabase, require_type, state_database
 from jobmon.single_flight import SingleFlightCache
@@ -52,6 +53,13 @@ class Mark:
         if self.at <= now - retention:
             raise MarkError("at", f"is before the retained history ({retention.days} days)")
 
+    def redact(self, redactor: Redactor) -> "Mark":
+        """The mark with its secrets replaced."""
+        link = None if self.link is None else redactor.redact(self.link)
+        is_link = link is not None and len(link) <= MAX_LINK and _is_web_address(link)
+        text = redactor.redact(self.text)[:MAX_TEXT]
+        return replace(self, text=text, link=link if is_link else None)
+
     def dump(self) -> Document:
         """The stored fields."""
         return {"at": self.at, "text": self.text, "link": self.link}
@@ -76,14 +84,17 @@ class Marks:
 
 
 class MarkReader:
-    """Reads the marks of one queue; an answer is shared for a second.
+    """Reads the marks of the queue of `connection` with the connection `own`.
 
-    MarkReader(connection).find(start, end).shown
+    Secrets in them are replaced. An answer is shared for a second.
+
+        MarkReader(connection, home, redactor).find(start, end).shown
     """
 
-    def __init__(self, connection: Connection, own: Connection | None = None) -> None:
+    def __init__(self, connection: Connection, own: Connection, redactor: Redactor) -> None:
         self._connection = connection
-        self._own = own or connection
+        self._own = own
+        self._redactor = redactor
         self._reported: set[tuple[str, str]] = set()
         self._windows: SingleFlightCache[Marks | None] = SingleFlightCache(CACHED_WINDOWS)
 
@@ -109,7 +120,9 @@ class MarkReader:
                 raise
             own.report(MARKS, "no right to read them: charts show none")
             return None
-        newest_first: Iterator[Mark] = own.read(MARKS, found[:MAX_SHOWN], Mark.load)
+        newest_first = own.read(
+            MARKS, found[:MAX_SHOWN], lambda document: Mark.load(document).redact(self._redactor)
+        )
         return Marks(shown=tuple(newest_first)[::-1], omitted=max(0, count - MAX_SHOWN))
 
 

@@ -86,7 +86,7 @@ class WatchedQueue:
             rollup=rollup,
             stats=StatsReader(connection, rollup),
             series=SeriesReader(connection, rollup, series_cache),
-            marks=MarkReader(connection, own),
+            marks=MarkReader(connection, own, redactor),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
             known_fields=KnownFields(connection, rollup.counts_changes),

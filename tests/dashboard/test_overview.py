@@ -16,6 +16,7 @@ from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.rollup.buckets import MINUTE, QueueSample, Tallies, Tally, merge
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
+from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
@@ -97,7 +98,14 @@ def facts(
         samples=by_step,
         unknown=unknown,
     )
-    return Facts(evidence=evidence, range="1h", past=steps, types=hour, samples=by_step)
+    return Facts(
+        evidence=evidence,
+        range="1h",
+        past=steps,
+        types=hour,
+        samples=by_step,
+        marks=Marks(shown=()),
+    )
 
 
 def tiles(shown: Facts) -> dict[str, Tile]:

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 from pymongo.errors import OperationFailure
 
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup import marks
 from jobmon.rollup.documents import FORMAT, MARKS, OwnDatabase, state_database
 from jobmon.rollup.marks import Mark, MarkError, MarkReader
@@ -156,7 +157,7 @@ def test_marks_that_may_not_be_read_are_null_and_logged_once(
     monkeypatch.setattr(OwnDatabase, "__getitem__", refused)
     for _ in range(2):
         connection: Connection = api.app.extensions["jobmon_connection"]
-        reader = MarkReader(connection)
+        reader = MarkReader(connection, connection, Redactor())
         assert reader.find(NOW, NOW + MINUTE) is None
         assert reader.find(NOW, NOW + MINUTE) is None
     assert caplog.text.count("no right to read") == 2

@@ -1,6 +1,7 @@
 // The overview's charts: throughput, wait time and run time in the range, with one cursor for all.
 
 /* global uPlot */
+import { markLines, textsBetween } from "./chart_marks.js";
 import { COUNT_STEPS, DURATION_STEPS, formatCount, formatMinute, formatMs, formatTicks } from "./chart_format.js";
 
 const REFRESH_MS = 10000;
@@ -86,7 +87,7 @@ function drawChart(chart) {
   const plot = new uPlot({
     width: measureWidth(figure),
     height: HEIGHT,
-    plugins: [gapShades(), tooltip(chart)],
+    plugins: [gapShades(), tooltip(chart), markLines(figure, () => data.marks)],
     legend: { live: false },
     cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
@@ -211,6 +212,7 @@ function tooltip(chart) {
         const values = chart.lines.map(([name, label]) => `${label}  ${chart.format(data[name][idx])}`);
         if (idx >= data.complete) values.push("(so far)");
         if (isInGap(plot.data[0][idx])) values.push("(runs may be missing)");
+        values.push(...textsBetween(data.marks, plot.data[0][idx], plot.data[0][idx + 1]));
         tip.textContent = [formatMinute(plot.data[0][idx]), ...values].join("\n");
         const isRight = left > plot.over.clientWidth / 2;
         tip.style.left = isRight ? "" : `${left + 12}px`;

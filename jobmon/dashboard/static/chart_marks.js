@@ -1,0 +1,80 @@
+// Marks in the charts: a thin line at the moment of each deployment, its text on hover and focus.
+
+import { formatMinute } from "./chart_format.js";
+
+const MERGE_PX = 10;
+
+/** A uPlot plugin that draws lines over the plot in `figure` for `marks()`, in order of time. */
+export function markLines(figure, marks) {
+  const layer = document.createElement("div");
+  layer.className = "mark-lines";
+  const lines = new Map(); // by content, so that a redrawn line keeps the focus
+  return {
+    hooks: {
+      init: () => figure.append(layer),
+      draw: (plot) => {
+        // Outside the plot: as an image to screen readers, it has no parts.
+        const plotBox = plot.over.getBoundingClientRect();
+        const box = figure.getBoundingClientRect();
+        layer.style.left = `${plotBox.left - box.left - figure.clientLeft}px`;
+        layer.style.top = `${plotBox.top - box.top - figure.clientTop}px`;
+        layer.style.width = `${plotBox.width}px`;
+        layer.style.height = `${plotBox.height}px`;
+        const shown = new Set();
+        groupMarks(plot, marks()).forEach(({ x, group }) => {
+          const key = group.map(describe).join("\n");
+          if (!lines.has(key)) lines.set(key, makeLine(key));
+          const line = lines.get(key);
+          line.style.left = `${x}px`;
+          line.classList.toggle("on-right", x > plotBox.width / 2);
+          if (!line.isConnected) layer.append(line);
+          shown.add(key);
+        });
+        lines.forEach((line, key) => {
+          if (shown.has(key)) return;
+          line.remove();
+          lines.delete(key);
+        });
+      },
+    },
+  };
+}
+
+/** The texts of the marks from `start` to before `end`, in Unix seconds; after `start` without `end`. */
+export function textsBetween(marks, start, end) {
+  return marks.filter(({ at }) => at >= start && !(at >= end)).map(({ text }) => `▾ ${text}`);
+}
+
+/** The marks within the plot's scale, those together that are too close for a line each. */
+function groupMarks(plot, marks) {
+  const groups = [];
+  marks.forEach((mark) => {
+    if (mark.at < plot.scales.x.min || mark.at > plot.scales.x.max) return;
+    const x = Math.round(plot.valToPos(mark.at, "x"));
+    const last = groups.at(-1);
+    if (last && x - last.x < MERGE_PX) last.group.push(mark);
+    else groups.push({ x, group: [mark] });
+  });
+  return groups;
+}
+
+function makeLine(label) {
+  const line = document.createElement("div");
+  line.className = "mark";
+  const flag = document.createElement("span");
+  flag.className = "flag";
+  flag.tabIndex = 0;
+  flag.setAttribute("role", "img");
+  flag.setAttribute("aria-label", label);
+  const text = document.createElement("span");
+  text.className = "text";
+  text.dir = "auto";
+  text.setAttribute("aria-hidden", "true");
+  text.textContent = label;
+  line.append(flag, text);
+  return line;
+}
+
+function describe({ at, text }) {
+  return `${formatMinute(at)}: ${text}`;
+}

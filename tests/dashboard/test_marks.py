@@ -1,0 +1,82 @@
+"""Marks on the overview: catches one that is missing in the charts or the list, one that becomes
+markup, and a page that shows no marks where they could not be read."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from jobmon.rollup import marks
+from jobmon.rollup.documents import MARKS, OwnDatabase, state_database
+from jobmon.rollup.marks import Mark, MarkReader
+from jobmon.store.connection import Connection
+
+from ..conftest import Api
+from ..support.pages import Viewer
+
+OVERVIEW = "/dashboard"
+
+
+@pytest.fixture(autouse=True)
+def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "CACHE_S", 0)
+    monkeypatch.setattr("jobmon.dashboard.overview_page.SHARED_S", 0)
+
+
+def store(api: Api, *texts: str, link: str | None = None) -> list[datetime]:
+    """Marks of the last minutes, the newest last."""
+    connection: Connection = api.app.extensions["jobmon_connection"]
+    own = OwnDatabase(state_database(connection), connection.queue_key)
+    now = datetime.now(UTC).replace(microsecond=0)
+    times = [now - timedelta(minutes=len(texts) - number) for number in range(len(texts))]
+    own[MARKS].insert_many(
+        own.new(str(at), Mark(at=at, text=text, link=link).dump())
+        for at, text in zip(times, texts, strict=True)
+    )
+    return times
+
+
+def test_charts_and_list_have_the_marks_of_the_range(api: Api, admin: Viewer) -> None:
+    assert "Deployments and other marks" not in admin.get(OVERVIEW).text
+    link = "https://ci.example.com/42"
+    times = store(api, *(f"v{number}" for number in range(7)), link=link)
+    answer = admin.get("/dashboard/charts").json
+    assert answer["marks"] == [
+        {"at": at.timestamp(), "text": f"v{number}", "link": link}
+        for number, at in enumerate(times)
+    ]
+    page = admin.get(OVERVIEW).text
+    assert [page.index(f">v{number}</a>") for number in range(7)] == sorted(
+        (page.index(f">v{number}</a>") for number in range(7)), reverse=True
+    )
+    assert page.count(f'href="{link}" rel="noopener noreferrer"') == 7
+    assert "<summary>2 more</summary>" in page
+
+
+def test_older_marks_that_are_not_shown_are_counted(
+    api: Api, admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "MAX_SHOWN", 1)
+    store(api, "v1", "v2", "v3")
+    page = admin.get(OVERVIEW).text
+    assert "v3" in page
+    assert "v2" not in page
+    assert "2 older marks of this range are not shown" in page
+
+
+def test_a_mark_never_becomes_markup(api: Api, admin: Viewer) -> None:
+    store(api, "<script>alert(1)</script>", link='https://example.com/"onclick="alert(1)')
+    page = admin.get(OVERVIEW).text
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert 'href="https://example.com/&#34;onclick=' in page
+
+
+def test_marks_that_may_not_be_read_are_reported_as_unknown(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable: Any = Mock(return_value=None)
+    monkeypatch.setattr(MarkReader, "find", unreadable)
+    assert "Marks of deployments are not known" in admin.get(OVERVIEW).text
+    assert admin.get("/dashboard/charts").json["marks"] == []
