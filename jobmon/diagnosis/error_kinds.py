@@ -1,0 +1,143 @@
+"""Groups errors by their cause: code, message without its variable parts, and own function."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from jobmon.diagnosis.message_pattern import mask_message
+from jobmon.diagnosis.stack_frame import find_own_frame
+from jobmon.store.bson_json import to_text
+
+MAX_CODE_LENGTH = 200
+# A group is new for an hour, and goes on while an error was seen in the last quarter of an hour.
+NEW_FOR, ONGOING_FOR = timedelta(hours=1), timedelta(minutes=15)
+# What is first seen so soon after counting began may be older.
+UNCERTAIN_FOR = timedelta(minutes=15)
+
+# `TypeError: …`, `java.io.IOException: …`, `Error [ERR_X]: …`; also without a message.
+_NAMED = re.compile(
+    r"\s{0,20}(?:Uncaught |Exception in thread \"[^\"\n]{0,80}\" )?"
+    r"(?P<name>(?:[A-Za-z_$][\w$]{0,60}\.){0,10}[A-Z]\w{0,60}?"
+    r"(?:Error|Exception|Failure|Fault|Interrupt|Timeout|Exit)|Error)"
+    r"(?: \[(?P<code>[A-Z][A-Z0-9_]{2,60})\])?(?::(?:\s{1,3}|\Z)|\s{0,3}\Z|(?=\n))"
+)
+_SYSTEM_CODE = re.compile(r"\s{0,20}(E[A-Z][A-Z0-9]{2,20}|ERR_[A-Z0-9_]{3,60})\s{0,20}")
+_TRACEBACK = "Traceback (most recent call last):"  # of Python
+_HEADLINE_LENGTH = 400
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """What errors of one group have in common; `id` is the same for every process.
+
+    `pattern` is the message with its variable parts masked, empty if there is no message. `frame`
+    is the function and the file of the own code in which the error was raised.
+    """
+
+    id: str
+    code: str | None
+    pattern: str
+    frame: str | None
+
+
+class GroupStatus(StrEnum):
+    """Whether the errors of a group are new, go on, or have stopped."""
+
+    NEW = "new"
+    ONGOING = "ongoing"
+    QUIET = "quiet"
+
+
+def classify_error(error: Any) -> ErrorKind:
+    """The kind of an error: `{code, message, stack}` with any BSON values, a text, or None.
+
+    Never raises. Of a document without `code` the `name` is used, then the name that begins the
+    message (`TypeError: …`) or the stack.
+    """
+    code, message, stack = _read_parts(error)
+    headline = _find_headline(stack)
+    if message is None:
+        message = headline
+    named = _NAMED.match(message or "")
+    if code is None:
+        code = _derive_code(named, message, headline)
+    if message and named and code in (named["name"], named["code"]):
+        message = message[named.end() :]
+    return _make_kind(
+        code, mask_message(message) if message else "", find_own_frame(stack) if stack else None
+    )
+
+
+def group_status(
+    first_seen: datetime,
+    last_seen: datetime,
+    now: datetime,
+    counting_since: datetime | None = None,
+) -> GroupStatus:
+    """The status of a group of errors: all times in UTC.
+
+    New: first seen in the hour before `now`, and at least 15 minutes after errors began to be
+    counted (`counting_since`), because earlier ones may be older. Ongoing: last seen in the 15
+    minutes before `now`. Otherwise quiet.
+    """
+    is_certain = counting_since is None or first_seen - counting_since >= UNCERTAIN_FOR
+    if now - first_seen <= NEW_FOR and is_certain:
+        return GroupStatus.NEW
+    return GroupStatus.ONGOING if now - last_seen <= ONGOING_FOR else GroupStatus.QUIET
+
+
+def _read_parts(error: Any) -> tuple[str | None, str | None, str | None]:
+    """Code, message and stack as texts; empty ones count as absent."""
+    if not isinstance(error, dict):
+        error = {"message": error}
+    code = _read_text(error.get("code")) or _read_text(error.get("name"))
+    message, stack = _read_text(error.get("message")), _read_text(error.get("stack"))
+    if message is not None and stack is None and "\n" in message:
+        stack = message
+    if message is not None and message.startswith(_TRACEBACK):
+        message = None
+    return _clean_code(code), message, stack
+
+
+def _read_text(value: Any) -> str | None:
+    if isinstance(value, list):
+        value = ", ".join(map(to_text, value))
+    elif value is not None:
+        value = to_text(value)
+    return (value or "").strip() or None
+
+
+def _clean_code(code: str | None) -> str | None:
+    return " ".join(code[: MAX_CODE_LENGTH * 2].split())[:MAX_CODE_LENGTH] if code else None
+
+
+def _find_headline(stack: str | None) -> str | None:
+    """The line of a stack that has name and message: the last of Python's, else the first."""
+    if stack is None:
+        return None
+    if stack.startswith(_TRACEBACK):
+        last = stack[-_HEADLINE_LENGTH:].rstrip().rpartition("\n")[2]
+        return last if _NAMED.match(last) else None
+    first = stack[:_HEADLINE_LENGTH].partition("\n")[0]
+    return first if _NAMED.match(first) else None
+
+
+def _derive_code(
+    named: re.Match[str] | None, message: str | None, headline: str | None
+) -> str | None:
+    found = named or _NAMED.match(headline or "")
+    if found:
+        return found["code"] or found["name"]
+    system = _SYSTEM_CODE.fullmatch(message or "")
+    return system[1] if system else None
+
+
+@lru_cache(4_096)
+def _make_kind(code: str | None, pattern: str, frame: str | None) -> ErrorKind:
+    key = json.dumps([code, pattern, frame])
+    return ErrorKind(hashlib.sha256(key.encode()).hexdigest()[:16], code, pattern, frame)

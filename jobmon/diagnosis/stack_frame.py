@@ -1,0 +1,84 @@
+"""Finds the function of one's own code in which an error was raised, from the text of a stack.
+
+Understands the stacks of Node.js, Python, the JVM and .NET.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from jobmon.diagnosis.message_pattern import mask_ids
+
+MAX_FRAME_LENGTH = 200
+_MAX_LINES, _MAX_LINE_LENGTH = 200, 400
+
+_PYTHON = re.compile(r"[ |+\-]*File \"([^\"]{1,300})\", line \d+(?:, in (.{1,100}))?")
+# Node.js: `at async Mailer.send (/app/mailer.js:3:14)`, `at /app/mailer.js:3:14`.
+_NODE = re.compile(r"\s*at (?:async )?(?:([^()]{1,150}) )?\(?([^()]{1,250}?)(?::\d+){1,2}\)?\s*")
+# The JVM: `at app//com.shop.Mailer.send(Mailer.java:12)`.
+_JVM = re.compile(r"\s*at (?:[\w.@\-]{0,80}/){0,2}([\w.$<>]{1,250})\(([^():]{1,100})(?::\d+)?\)\s*")
+_DOTNET = re.compile(
+    r"\s*at ([\w.`<>+\[\],|]{1,250})\([^()]{0,300}\)(?: in (.{1,250}):line \d+)?\s*"
+)
+_LIBRARY_PATHS = re.compile(
+    r"node_modules|^node:|^internal/|^native$|^<|/site-packages/|/dist-packages/|[\\/]lib[\\/]python"
+    r"|[\\/]python3?\d*[\\/]lib[\\/]|^eval at|^index \d",
+    re.IGNORECASE,
+)
+_LIBRARY_NAMES = re.compile(
+    r"(?:javax?|jdk|sunw?|com\.sun|kotlinx?|scala|groovy|clojure|akka|reactor|rx|io\.(?:netty|reactivex"
+    r"|micrometer|quarkus)|org\.(?:springframework|apache|bson|hibernate|jobrunr|junit|slf4j"
+    r"|eclipse|jboss|postgresql|mongodb)|com\.(?:mongodb|fasterxml|zaxxer|mysql|google|amazonaws)"
+    r"|okhttp3|retrofit2|System|Microsoft|MongoDB|Hangfire|Newtonsoft|Npgsql|Polly)\."
+)
+_ALIAS = re.compile(r" \[as [^\]]{0,80}\]")
+
+
+@lru_cache(512)
+def find_own_frame(stack: str) -> str | None:
+    """Function and file of the top frame that is not in a library, without line numbers.
+
+    None if there is none, or if the text is not a stack. At most 200 characters.
+
+    >>> find_own_frame("Error: boom\\n    at Mailer.send (/app/mailer.js:3:14)")
+    'Mailer.send (/app/mailer.js)'
+    """
+    frames = list(_iter_python_frames(stack)) if 'File "' in stack else []
+    # Python prints the innermost call last, the others print it first.
+    found = next(reversed(frames), None) or next(_iter_other_frames(stack), None)
+    return found[:MAX_FRAME_LENGTH] if found else None
+
+
+def _iter_lines(stack: str) -> Iterator[str]:
+    for line in stack.splitlines()[:_MAX_LINES]:
+        yield line[:_MAX_LINE_LENGTH]
+
+
+def _iter_python_frames(stack: str) -> Iterator[str]:
+    for line in _iter_lines(stack):
+        found = _PYTHON.match(line)
+        if found and not _LIBRARY_PATHS.search(found[1]):
+            yield _describe(found[2], found[1])
+
+
+def _iter_other_frames(stack: str) -> Iterator[str]:
+    for line in _iter_lines(stack):
+        if " at " not in line and "\tat " not in line and not line.startswith("at "):
+            continue
+        found = _JVM.fullmatch(line) or _DOTNET.fullmatch(line)
+        if found:
+            if not _LIBRARY_NAMES.match(found[1]):
+                yield _describe(found[1], found[2])
+        elif (found := _NODE.fullmatch(line)) and _is_own_file(found[2]):
+            yield _describe(_ALIAS.sub("", found[1] or ""), found[2])
+
+
+def _is_own_file(file: str) -> bool:
+    """Whether the file is not of Node.js, whose older versions print a name without a folder."""
+    return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
+
+
+def _describe(function: str | None, file: str | None) -> str:
+    where = mask_ids(file.removeprefix("file://")) if file else ""
+    name = mask_ids(function.strip()) if function else ""
+    return f"{name} ({where})" if name and where else name or where
