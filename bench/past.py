@@ -15,7 +15,7 @@ from typing import Any
 from pymongo.database import Database
 
 from jobmon.collector.samples import QueueSamples
-from jobmon.demo.workload import BACKLOG, KINDS, OWNERS, Kind
+from jobmon.demo.workload import BACKLOG, JOB_TYPES, OWNERS, JobType
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
 from jobmon.rollup.documents import OwnDatabase
 
@@ -50,9 +50,9 @@ class History:
         """Write the jobs, their attempts, and the samples that a collector would have taken."""
         jobs: list[Document] = []
         attempts: list[Document] = []
-        for kind in (*KINDS, BACKLOG):
-            for created_at in self._list_enqueue_times(kind):
-                job, tried = self._make_job(kind, created_at)
+        for job_type in (*JOB_TYPES, BACKLOG):
+            for created_at in self._list_enqueue_times(job_type):
+                job, tried = self._make_job(job_type, created_at)
                 jobs.append(job)
                 attempts += tried
         jobs.sort(key=lambda job: job["createdAt"])
@@ -62,9 +62,9 @@ class History:
         for at, sample in self._list_samples():
             samples.write(at, sample)
 
-    def _list_enqueue_times(self, kind: Kind) -> Iterator[datetime]:
-        """When jobs of a kind were enqueued, with busy and quiet minutes."""
-        per_second = kind.per_second / 2 if kind is BACKLOG else kind.per_second
+    def _list_enqueue_times(self, job_type: JobType) -> Iterator[datetime]:
+        """When jobs of a type were enqueued, with busy and quiet minutes."""
+        per_second = job_type.per_second / 2 if job_type is BACKLOG else job_type.per_second
         at = self._start
         while True:
             slow = 1 + 0.3 * math.sin(at.timestamp() / 600) + 0.12 * math.sin(at.timestamp() / 97)
@@ -73,19 +73,19 @@ class History:
                 return
             yield at
 
-    def _make_job(self, kind: Kind, created_at: datetime) -> tuple[Document, list[Document]]:
+    def _make_job(self, job_type: JobType, created_at: datetime) -> tuple[Document, list[Document]]:
         """A job in its present state, and its attempts."""
         job: Document = {
             "jobId": str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
-            "type": kind.name,
+            "type": job_type.name,
             "status": "queued",
-            "payload": self._make_payload(kind),
-            "priority": kind.priority,
+            "payload": self._make_payload(job_type),
+            "priority": job_type.priority,
             "createdBy": self._random.choice(OWNERS),
             "createdAt": created_at,
             "updatedAt": created_at,
-            "nextRunAt": created_at + timedelta(seconds=kind.delay_s),
-            "maxAttempts": kind.max_attempts,
+            "nextRunAt": created_at + timedelta(seconds=job_type.delay_s),
+            "maxAttempts": job_type.max_attempts,
             "attemptCount": 0,
             "leasedBy": None,
             "leaseExpiresAt": None,
@@ -96,21 +96,21 @@ class History:
         self._note_change(job, None, created_at)
         while job["status"] in ("queued", "failed"):
             wait_s = self._random.lognormvariate(-1.2, 0.9)
-            wait_s += self._random.uniform(0.9, 1.1) * BACKLOG_WAITS_S if kind is BACKLOG else 0
+            wait_s += self._random.uniform(0.9, 1.1) * BACKLOG_WAITS_S if job_type is BACKLOG else 0
             started_at = job["nextRunAt"] + timedelta(seconds=wait_s)
-            run_s = kind.work_s * self._random.lognormvariate(0, 0.4)
+            run_s = job_type.work_s * self._random.lognormvariate(0, 0.4)
             finished_at = started_at + timedelta(seconds=run_s)
             if finished_at >= self._now:
                 break
-            attempts.append(self._make_attempt(kind, job, started_at, finished_at))
+            attempts.append(self._make_attempt(job_type, job, started_at, finished_at))
         return job, attempts
 
     def _make_attempt(
-        self, kind: Kind, job: Document, started_at: datetime, finished_at: datetime
+        self, job_type: JobType, job: Document, started_at: datetime, finished_at: datetime
     ) -> Document:
         """One attempt; changes the job by its outcome."""
-        error, before = self._make_error(kind, finished_at), job["status"]
-        worker = "worker-reports" if kind is BACKLOG else f"worker-{self._random.randint(1, 3)}"
+        error, before = self._make_error(job_type, finished_at), job["status"]
+        worker = "worker-reports" if job_type is BACKLOG else f"worker-{self._random.randint(1, 3)}"
         attempt = {
             "jobId": job["jobId"],
             "attemptNumber": job["attemptCount"] + 1,
@@ -126,7 +126,7 @@ class History:
         is_fatal = error is not None and error["code"] == "BAD_INPUT"
         if error is None:
             job |= {"status": "succeeded", "finishedAt": finished_at}
-        elif is_fatal or job["attemptCount"] >= kind.max_attempts:
+        elif is_fatal or job["attemptCount"] >= job_type.max_attempts:
             job |= {"status": "dlq", "finishedAt": finished_at}
         else:
             retry_s = RETRY_S * 2 ** (job["attemptCount"] - 1) * self._random.uniform(0.5, 1)
@@ -134,22 +134,22 @@ class History:
         self._note_change(job, before, finished_at)
         return attempt
 
-    def _make_error(self, kind: Kind, at: datetime) -> Document | None:
+    def _make_error(self, job_type: JobType, at: datetime) -> Document | None:
         minutes_ago = (self._now - at) / MINUTE
         factor = 1.25 if 32 < minutes_ago < 41 else 0.5
         chance = self._random.random()
-        if chance < kind.fatal_rate:
+        if chance < job_type.fatal_rate:
             message = "The document is not an invoice."
             return {"code": "BAD_INPUT", "message": message, "stack": STACK}
-        if chance < kind.fatal_rate + kind.failure_rate * factor:
+        if chance < job_type.fatal_rate + job_type.failure_rate * factor:
             code, message = self._random.choice(ERRORS)
             return {"code": code, "message": message, "stack": STACK + f"{code}: {message}\n"}
         return None
 
-    def _make_payload(self, kind: Kind) -> Document:
+    def _make_payload(self, job_type: JobType) -> Document:
         number = self._random.randrange(10_000)
         return {
-            "reference": f"{kind.name}/{number}",
+            "reference": f"{job_type.name}/{number}",
             "amount": {"value": number / 100, "currency": "EUR"},
             "provider": {"apiKey": "sk_live_not_for_your_eyes"},
         }

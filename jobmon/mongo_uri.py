@@ -14,7 +14,7 @@ _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 
 
 def check_mongo_uri(value: str) -> None:
-    """ValidationError if it is no connection string; the message repeats no part of it."""
+    """ValidationError if `value` is no connection string; the message repeats no part of it."""
     options = _parse_options(value)
     is_primary = options.get("readPreference", "primary") == "primary"
     if is_primary and ("maxStalenessSeconds" in options or "readPreferenceTags" in options):
@@ -26,7 +26,10 @@ def check_mongo_uri(value: str) -> None:
 
 
 def _parse_options(value: str) -> Mapping[str, Any]:
-    """The options of a connection string, by their names in any case; ValidationError."""
+    """The options of a connection string; the case of a name does not matter.
+
+    Raises ValidationError.
+    """
     if value.startswith("mongodb+srv://"):
         # The driver's parser queries the DNS, which may be unavailable while the service starts.
         if not _SRV_ADDRESS.fullmatch(value):

@@ -57,7 +57,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A worker's hold on a job for one attempt, until `expires_at` (UTC)."""
+    """A worker's right to run a job, for one attempt, until `expires_at` (UTC)."""
 
     job_id: str
     attempt_number: int
@@ -104,7 +104,7 @@ class JobQueue:
 
     def enqueue(
         self,
-        kind: str,
+        job_type: str,
         payload: Document | None = None,
         *,
         created_by: Any = None,
@@ -117,14 +117,14 @@ class JobQueue:
 
         It may be leased from `run_at` (UTC) on, at once by default.
         """
-        if not kind or max_attempts < 1:
+        if not job_type or max_attempts < 1:
             raise ValueError("a job needs a type and at least one attempt")
         now = self._now()
         job_id = job_id or str(uuid.uuid4())
         self._jobs.insert_one(
             {
                 "jobId": job_id,
-                "type": kind,
+                "type": job_type,
                 "status": JobStatus.QUEUED.value,
                 "payload": payload or {},
                 "priority": priority,
@@ -149,14 +149,14 @@ class JobQueue:
         types: Iterable[str] | None = None,
         lease_ms: int = DEFAULT_LEASE_MS,
     ) -> Lease | None:
-        """Take the most urgent job that is due, of `types` if given; None if there is none.
+        """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
-        Also None if the lease was lost before it could be recorded.
-        Highest priority first, then the one that has been due the longest.
+        The one with the highest priority first, then the one that has been due the longest. Also
+        None if the lease expired before it could be recorded.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
-        # "Not after now" also finds a nextRunAt that is null or missing.
+        # `$not` also finds a nextRunAt that is null or missing.
         due: Document = {
             "status": {"$in": list(WAITING_STATUSES)},
             "nextRunAt": {"$not": {"$gt": now}},
@@ -204,7 +204,10 @@ class JobQueue:
         )
 
     def heartbeat(self, lease: Lease, *, lease_ms: int = DEFAULT_LEASE_MS) -> datetime:
-        """Hold the job for another `lease_ms`; returns until when. LeaseLostError if it is lost."""
+        """Extend the lease to `lease_ms` from now; returns its end.
+
+        LeaseLostError if the lease is lost.
+        """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
         self._change_held(lease, now, {"leaseExpiresAt": expires_at})

@@ -13,7 +13,7 @@ UNUSED_AFTER_S = 30.0
 
 
 class SingleFlight(Generic[T]):
-    """Runs `compute` at most once at a time; callers that come meanwhile get the same result.
+    """Runs `compute` at most once at a time; callers during a run get its result.
 
     A value is kept for `ttl_ms`. A failure is raised for every caller that waited for it and is
     not kept, so that a slow database gets one query and not one for each viewer.

@@ -101,7 +101,7 @@ def test_a_job_id_is_used_once(queue: JobQueue) -> None:
         queue.enqueue("t", job_id="same")
 
 
-@pytest.mark.parametrize("bad", [{"kind": ""}, {"kind": "t", "max_attempts": 0}])
+@pytest.mark.parametrize("bad", [{"job_type": ""}, {"job_type": "t", "max_attempts": 0}])
 def test_a_job_that_could_never_run_is_refused(queue: JobQueue, bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least one attempt"):
         queue.enqueue(**bad)

@@ -30,7 +30,7 @@ _START_TIMEOUT_S = 30
 _FIRST_JOB_TIMEOUT_S = 20  # usually it takes one
 _POLL_EVERY_S = 0.1
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Once for the service and the workload, once for the database: two seconds together.
+# Processes and database are stopped one after the other: two seconds in total.
 _STOP_TIMEOUT_S = 0.9
 
 

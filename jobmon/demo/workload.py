@@ -35,7 +35,7 @@ BACKLOG_LIMIT = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class JobType:
     """A type of job: jobs a second, seconds of work, and the chances to fail or to hang."""
 
     name: str
@@ -49,16 +49,16 @@ class Kind:
     delay_s: float = 0.0
 
 
-KINDS = (
-    Kind(name="email.send", per_second=4, work_s=0.05, failure_rate=0.02),
-    Kind(name="payout.execute", per_second=1, work_s=0.3, failure_rate=0.15, priority=10),
-    Kind(name="webhook.deliver", per_second=1.5, work_s=0.1, failure_rate=0.45, max_attempts=3),
-    Kind(name="image.resize", per_second=1, work_s=0.4),
-    Kind(name="invoice.import", per_second=0.3, work_s=0.1, fatal_rate=0.2),
-    Kind(name="ledger.close", per_second=0.05, work_s=0.5, hang_rate=0.5),
-    Kind(name="newsletter.digest", per_second=0.1, work_s=0.2, delay_s=120),
+JOB_TYPES = (
+    JobType(name="email.send", per_second=4, work_s=0.05, failure_rate=0.02),
+    JobType(name="payout.execute", per_second=1, work_s=0.3, failure_rate=0.15, priority=10),
+    JobType(name="webhook.deliver", per_second=1.5, work_s=0.1, failure_rate=0.45, max_attempts=3),
+    JobType(name="image.resize", per_second=1, work_s=0.4),
+    JobType(name="invoice.import", per_second=0.3, work_s=0.1, fatal_rate=0.2),
+    JobType(name="ledger.close", per_second=0.05, work_s=0.5, hang_rate=0.5),
+    JobType(name="newsletter.digest", per_second=0.1, work_s=0.2, delay_s=120),
 )
-BACKLOG = Kind(name="report.monthly", per_second=1, work_s=2, priority=-5)
+BACKLOG = JobType(name="report.monthly", per_second=1, work_s=2, priority=-5)
 
 _ERRORS = (
     ("ETIMEDOUT", "The bank did not answer within 5 s."),
@@ -78,7 +78,7 @@ class Workload:
 
     def run(self) -> None:
         """Work until stopped; retry every second while the database is unreachable."""
-        names = [kind.name for kind in KINDS]
+        names = [job_type.name for job_type in JOB_TYPES]
         roles: list[Callable[[], None]] = [self._produce, self._recover]
         roles += [self._make_worker(f"worker-{number}", names) for number in (1, 2, 3)]
         roles += [self._make_worker("worker-reports", [BACKLOG.name])]
@@ -111,40 +111,40 @@ class Workload:
             self._database[name].create_index(field, expireAfterSeconds=KEEP_FINISHED_S)
         if not self._database.jobs.estimated_document_count():
             for _ in range(FIRST_BURST):
-                self._enqueue(self._pick_kind(KINDS))
+                self._enqueue(self._pick_job_type(JOB_TYPES))
 
     def _produce(self) -> None:
-        kinds = (*KINDS, BACKLOG)
-        rate = sum(kind.per_second for kind in kinds)
+        job_types = (*JOB_TYPES, BACKLOG)
+        rate = sum(job_type.per_second for job_type in job_types)
         while not self._stop.wait(self._random.expovariate(rate)):
-            kind = self._pick_kind(kinds)
-            if kind is not BACKLOG or self._count_backlog() < BACKLOG_LIMIT:
-                self._enqueue(kind)
+            job_type = self._pick_job_type(job_types)
+            if job_type is not BACKLOG or self._count_backlog() < BACKLOG_LIMIT:
+                self._enqueue(job_type)
 
-    def _pick_kind(self, kinds: Sequence[Kind]) -> Kind:
-        return self._random.choices(kinds, [kind.per_second for kind in kinds])[0]
+    def _pick_job_type(self, job_types: Sequence[JobType]) -> JobType:
+        return self._random.choices(job_types, [job_type.per_second for job_type in job_types])[0]
 
     def _count_backlog(self) -> int:
         waiting = {"status": "queued", "type": BACKLOG.name}
         return self._database.jobs.count_documents(waiting, limit=BACKLOG_LIMIT)
 
-    def _enqueue(self, kind: Kind) -> None:
+    def _enqueue(self, job_type: JobType) -> None:
         number = self._random.randrange(10_000)
         self._queue.enqueue(
-            kind.name,
+            job_type.name,
             {
-                "reference": f"{kind.name}/{number}",
+                "reference": f"{job_type.name}/{number}",
                 "amount": {"value": number / 100, "currency": "EUR"},
                 "provider": {"apiKey": "sk_live_not_for_your_eyes"},
             },
             created_by=self._random.choice(OWNERS),
-            priority=kind.priority,
-            max_attempts=kind.max_attempts,
-            run_at=datetime.now(UTC) + timedelta(seconds=kind.delay_s),
+            priority=job_type.priority,
+            max_attempts=job_type.max_attempts,
+            run_at=datetime.now(UTC) + timedelta(seconds=job_type.delay_s),
         )
 
     def _make_worker(self, worker_id: str, types: list[str]) -> Callable[[], None]:
-        kinds = {kind.name: kind for kind in (*KINDS, BACKLOG)}
+        job_types = {job_type.name: job_type for job_type in (*JOB_TYPES, BACKLOG)}
 
         def work() -> None:
             while not self._stop.is_set():
@@ -152,25 +152,25 @@ class Workload:
                 if lease is None:
                     self._stop.wait(0.2)
                     continue
-                kind = kinds[lease.job["type"]]
-                self._stop.wait(kind.work_s * self._random.uniform(0.5, 1.5))
-                if self._random.random() < kind.hang_rate:
+                job_type = job_types[lease.job["type"]]
+                self._stop.wait(job_type.work_s * self._random.uniform(0.5, 1.5))
+                if self._random.random() < job_type.hang_rate:
                     continue  # a worker that died: no report, and the lease expires
                 try:
-                    self._report(lease, kind)
+                    self._report(lease, job_type)
                 except LeaseLostError as error:
                     log.info("%s", error)
 
         return work
 
-    def _report(self, lease: Any, kind: Kind) -> None:
+    def _report(self, lease: Any, job_type: JobType) -> None:
         chance = self._random.random()
-        if chance < kind.fatal_rate:
+        if chance < job_type.fatal_rate:
             message = "The document is not an invoice."
             self._queue.report_failure(
                 lease, "BAD_INPUT", message, stack=_format_stack(), retry=False
             )
-        elif chance < kind.fatal_rate + kind.failure_rate:
+        elif chance < job_type.fatal_rate + job_type.failure_rate:
             code, message = self._random.choice(_ERRORS)
             self._queue.report_failure(lease, code, message, stack=_format_stack())
         else:

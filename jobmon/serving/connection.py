@@ -174,9 +174,6 @@ class WaitingList:
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._since)
 
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._since
-
     def add(self, connection: Connection) -> None:
         """Start to wait, or start again."""
         self._since.pop(connection, None)

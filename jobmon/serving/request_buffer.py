@@ -153,7 +153,7 @@ class RequestBuffer(RequestParser):
         if self._head.find(_HEAD_END, searched) >= 0:
             return True
         self._searched = len(self._head)
-        # Both of these faults gunicorn's parser reports before the head ends.
+        # gunicorn's parser reports both of these faults before the head ends.
         if len(self._head) > start + MAX_HEAD_BYTES:
             self.unreader.too_large = True
             return True
@@ -187,7 +187,7 @@ class RequestBuffer(RequestParser):
             self._chunks = _ChunkScanner()
 
     def _body_ends(self, data: bytes) -> bool:
-        """Whether the body ends in `data`, the last bytes received; too large a body is cut."""
+        """Whether the body ends in `data`, the last bytes received, or is too large."""
         assert self._request is not None  # noqa: S101
         if self._chunks is not None:
             ends = self._chunks.scan(data)

@@ -42,7 +42,7 @@ _TIMEOUT_ANSWER = (
     b"X-Content-Type-Options: nosniff\r\n"
     b"Connection: close\r\n\r\n%s" % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
 )
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class BufferedWorker(ThreadWorker):
@@ -98,7 +98,7 @@ class BufferedWorker(ThreadWorker):
         self._expire()
 
     def _finish(self) -> None:
-        """Answer all that connected before the sockets close, within graceful_timeout."""
+        """Answer all clients that connected before the sockets close, within graceful_timeout."""
         stopped_at = time.monotonic()
         self._idle.timeout_s = min(self._idle.timeout_s, limits.STOP_IDLE_S)
         while time.monotonic() - stopped_at < self.cfg.graceful_timeout:
@@ -125,12 +125,12 @@ class BufferedWorker(ThreadWorker):
 
     def _accept_one(self, listener: socket.socket) -> bool:
         if len(self._connections) >= self.worker_connections:
-            self._free_a_connection()
+            self._free_connection()
         try:
             raw, client = listener.accept()
         except OSError as error:
-            if error.errno in _NO_DESCRIPTOR:
-                self._free_a_connection()
+            if error.errno in _OUT_OF_RESOURCES:
+                self._free_connection()
             return False  # any other error concerns one connection only
         raw.setblocking(False)
         connection = Connection(self.cfg, raw, client, listener.getsockname(), self._defer_sending)
@@ -253,11 +253,11 @@ class BufferedWorker(ThreadWorker):
             self._finish_answer(conn)  # else it is being sent
 
     def _defer_sending(self, connection: Connection) -> None:
-        """Have the event loop send what a thread has left."""
+        """Let the event loop send what the client did not accept while the thread wrote."""
         self.method_queue.defer(self._start_sending, connection)
 
     def _start_sending(self, connection: Connection) -> None:
-        """Send what a thread has left for the client to read."""
+        """Send what the client did not accept while the thread wrote."""
         if connection.stage in (Stage.WORKING, Stage.FLUSHING) and connection.unsent_bytes:
             self._sending.add(connection)
             self._watch(connection, connection.send_event)
@@ -339,7 +339,7 @@ class BufferedWorker(ThreadWorker):
         else:
             self._shut_down(connection)
 
-    def _free_a_connection(self) -> None:
+    def _free_connection(self) -> None:
         """Close the connection that has waited longest for its client."""
         self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
 

@@ -215,13 +215,13 @@ class Settings:
         return cls(**values | {"jwt_algorithm": values["jwt_algorithm"] or cls.jwt_algorithm})
 
     @classmethod
-    def for_init(cls, mongo_uri: str, source: str = "JOBMON_ADMIN_MONGO_URI") -> "Settings":
+    def for_init(cls, mongo_uri: str) -> "Settings":
         """The settings of the watched documents, with an administrator's connection string.
 
-        SettingsError names every one that is wrong; `source` is where `mongo_uri` was set. A JWT
-        secret that is too short is refused too, because the web service would not start with it.
+        SettingsError names every one that is wrong. A JWT secret that is too short is refused too,
+        because the web service would not start with it.
         """
-        require_mongo_uri(mongo_uri, source)
+        require_mongo_uri(mongo_uri, "JOBMON_ADMIN_MONGO_URI")
         env = Env(eager=False)
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)

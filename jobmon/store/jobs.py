@@ -1,5 +1,6 @@
 """Reads one job with its attempts."""
 
+from jobmon.domain import ATTEMPT_FIELDS
 from jobmon.store.attempts import (
     MAX_ATTEMPTS_SHOWN,
     attempt_count,
@@ -13,10 +14,11 @@ from jobmon.store.indexes import attempt_index
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.truncate import CharacterBudget
 
-_MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # one more than so many attempts leave in a log
-# In characters: each attempt may have 16 MB.
+_MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # an attempt has two; one more shows that some are left
+# In characters; a document may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
+_CONTRACT = FieldMapping(paths={name: name for name in ATTEMPT_FIELDS})
 
 
 class JobStore:
@@ -54,7 +56,7 @@ class JobStore:
         log, recorded = self._profile.log, self._read_recorded(job_id)
         attempts = self._list_attempts(recorded, job)
         count = attempt_count(job, default=len(attempts))
-        if log is not None:  # which may have more runs than the job counts
+        if log is not None:  # a log may have more runs than the job counts
             count = max(count, len(attempts))
         attempts = attempts[-MAX_ATTEMPTS_SHOWN:]
         recurring = job.get("_recurring") if self._profile.is_recurring else None
@@ -107,7 +109,7 @@ class JobStore:
         if not isinstance(embedded, list):
             return []
         mapping = (
-            FieldMapping.from_attempt_fields()
+            _CONTRACT
             if self._attempts is None or self._profile.log is not None
             else self._attempts.mapping
         )

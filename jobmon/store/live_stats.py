@@ -96,9 +96,11 @@ class LiveStats:
         queued: Counter[str] = Counter()
         if counts is not None:
             all_waiting = sum(n for (status, _), n in counts.items() if status in WAITING_STATUSES)
-            queued.update({kind: n for (status, kind), n in counts.items() if status == _QUEUED})
+            queued.update(
+                {job_type: n for (status, job_type), n in counts.items() if status == _QUEUED}
+            )
         waiting = self._count_waiting(now, all_waiting, unknown)
-        types = [kind for kind, _ in queued.most_common(MAX_AGES)]
+        types = [job_type for job_type, _ in queued.most_common(MAX_AGES)]
         is_any_queued = self._has_any(JobStatus.QUEUED, counts)
         oldest, by_type = self._find_oldest_queued(types) if is_any_queued else (None, {})
         if oldest is None and is_any_queued:
@@ -218,16 +220,16 @@ class LiveStats:
         overdue: dict[str, datetime] = {}
         for group in groups:
             if isinstance(group["first"], datetime):
-                kind, first = label(group["_id"]), to_utc(group["first"])
-                overdue[kind] = min(first, overdue.get(kind, first))
+                job_type, first = label(group["_id"]), to_utc(group["first"])
+                overdue[job_type] = min(first, overdue.get(job_type, first))
         return overdue
 
     def _find_oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
         """The createdAt of the oldest queued job, and of the oldest one of each of these types."""
         if not self._jobs.mapping.has_status:
             return self._find_oldest_that_never_ran(types)
-        oldest = {kind: self._look_up_oldest_queued(kind) for kind in types}
-        by_type = {kind: at for kind, at in oldest.items() if at is not None}
+        oldest = {job_type: self._look_up_oldest_queued(job_type) for job_type in types}
+        by_type = {job_type: at for job_type, at in oldest.items() if at is not None}
         return self._look_up_oldest_queued(None), by_type
 
     def _find_oldest_that_never_ran(
@@ -249,15 +251,15 @@ class LiveStats:
             for group in self._jobs.aggregate(pipeline, index=self._waiting)
             if isinstance(group["oldest"], datetime)
         }
-        by_type = {kind: oldest[kind] for kind in types if kind in oldest}
+        by_type = {job_type: oldest[job_type] for job_type in types if job_type in oldest}
         return min(oldest.values(), default=None), by_type
 
-    def _look_up_oldest_queued(self, kind: str | None) -> datetime | None:
+    def _look_up_oldest_queued(self, job_type: str | None) -> datetime | None:
         """The createdAt of the oldest queued job, of a type if given."""
         query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
         index = indexes.BY_STATUS
-        if kind is not None:
-            query["type"] = match_any(label_values(kind))
+        if job_type is not None:
+            query["type"] = match_any(label_values(job_type))
             index = indexes.BY_STATUS_AND_TYPE
         found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
         created_at = found[0].get("createdAt") if found else None

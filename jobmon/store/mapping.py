@@ -95,16 +95,6 @@ class FieldMapping:
     # If false, `createdAt` is unknown, and its path only defines the order of lists.
     has_creation_time: bool = True
 
-    @classmethod
-    def from_job_fields(cls, **paths: str) -> "FieldMapping":
-        """A mapping of jobs: these paths, and for the other fields the contract's names."""
-        return cls(paths={name: name for name in MAPPED_JOB_FIELDS} | paths)
-
-    @classmethod
-    def from_attempt_fields(cls, **paths: str) -> "FieldMapping":
-        """A mapping of attempts: these paths, and for other fields the contract's names."""
-        return cls(paths={name: name for name in ATTEMPT_FIELDS} | paths)
-
     @cached_property
     def is_identity(self) -> bool:
         """Whether the documents have the contract's names and values: nothing is translated."""

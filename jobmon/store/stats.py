@@ -68,8 +68,8 @@ class QueueStats:
         if self.counts is None:
             return None
         by_type: dict[str, dict[str, int]] = {}
-        for (status, kind), count in self.counts.items():
-            by_type.setdefault(kind, {})[status] = count
+        for (status, job_type), count in self.counts.items():
+            by_type.setdefault(job_type, {})[status] = count
         return by_type
 
     def type_counts_for(self, types: Collection[str]) -> dict[str, Mapping[str, int] | None] | None:
@@ -81,11 +81,11 @@ class QueueStats:
         if self.counts is None:
             return None
         by_type: dict[str, Counter[str]] = {}
-        for (status, kind), count in self.counts.items():
-            name = OTHER if OTHER in types and kind not in types else kind
+        for (status, job_type), count in self.counts.items():
+            name = OTHER if OTHER in types and job_type not in types else job_type
             by_type.setdefault(name, Counter())[status] += count
         default = None if OTHER in by_type else Counter[str]()
-        return {kind: by_type.get(kind, default) for kind in {*types, *by_type}}
+        return {job_type: by_type.get(job_type, default) for job_type in {*types, *by_type}}
 
     def age_ms(self, moment: datetime | None) -> int:
         """Milliseconds from `moment` to `as_of`; 0 for None and for a moment after `as_of`."""
@@ -108,14 +108,14 @@ class QueueStats:
             return None
         for requested, counted in (
             (statuses, {status for status, _ in self.counts}),
-            (types, {kind for _, kind in self.counts}),
+            (types, {job_type for _, job_type in self.counts}),
         ):
             if OTHER in counted and not (counted - {OTHER}).issuperset(requested):
                 return None
         return sum(
             count
-            for (status, kind), count in self.counts.items()
-            if (not statuses or status in statuses) and (not types or kind in types)
+            for (status, job_type), count in self.counts.items()
+            if (not statuses or status in statuses) and (not types or job_type in types)
         )
 
 
@@ -146,12 +146,12 @@ class CountsByName:
     def learn(self, counts: Mapping[tuple[str, str], int]) -> Counter[tuple[str, str]]:
         """Take over the labels that these counts already have; returns the counts."""
         self._statuses.learn(status for status, _ in counts)
-        self._types.learn(kind for _, kind in counts)
+        self._types.learn(job_type for _, job_type in counts)
         return Counter({self._keys.setdefault(key, key): n for key, n in counts.items()})
 
     def forget(self, *, all_but: Collection[tuple[str, str]]) -> None:
         """Free the labels that are no longer counted, so that other values can have them."""
         self._statuses.forget(all_but=(status for status, _ in all_but))
-        self._types.forget(all_but=(kind for _, kind in all_but))
+        self._types.forget(all_but=(job_type for _, job_type in all_but))
         if len(self._keys) > 2 * len(all_but):
             self._keys = {key: self._keys.get(key, key) for key in all_but}

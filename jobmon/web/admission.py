@@ -39,7 +39,7 @@ class ConcurrencyLimit:
     """A semaphore with `slots`, whose queue has a limited length and is first come, first served.
 
     With `per_key`, callers with the same key take at most so many slots, and half of the places in
-    the queue: slow ones leave the rest to others.
+    the queue: if their work is slow, the others still have slots.
 
     >>> limit = ConcurrencyLimit(8)
     >>> if limit.acquire():
@@ -75,8 +75,8 @@ class ConcurrencyLimit:
                 self._free -= 1
                 self._taken[key] += 1
                 return True
-            alike = sum(waiting == key for waiting, _ in self._queue)
-            if len(self._queue) >= self._max_waiting or alike >= self._max_waiting_per_key:
+            same_key = sum(waiting == key for waiting, _ in self._queue)
+            if len(self._queue) >= self._max_waiting or same_key >= self._max_waiting_per_key:
                 return False
             granted = threading.Event()
             self._queue.append((key, granted))
@@ -91,11 +91,11 @@ class ConcurrencyLimit:
         """Free a slot, or hand it to the caller that waits longest and may have it."""
         with self._lock:
             self._taken[key] -= 1
-            for waiting in self._queue:
-                if self._taken[waiting[0]] < self._per_key:
-                    self._queue.remove(waiting)
-                    self._taken[waiting[0]] += 1
-                    waiting[1].set()
+            for waiting, granted in self._queue:
+                if self._taken[waiting] < self._per_key:
+                    self._queue.remove((waiting, granted))
+                    self._taken[waiting] += 1
+                    granted.set()
                     return
             self._free += 1
 
@@ -103,9 +103,9 @@ class ConcurrencyLimit:
 def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
     """Limit how many requests are worked on at a time, probes excepted.
 
-    If the queues are in several deployments, each takes at most half of the slots, so that one that
-    does not answer holds up no other. Call it after the functions whose hooks must also run for
-    refused requests.
+    If the queues are in several deployments, requests for each take at most half of the slots, so
+    that a deployment that does not answer does not delay the others. Call it after the functions
+    whose hooks must also run for refused requests.
     """
     per_key = max(1, settings.threads // 2) if queues.deployments > 1 else None
     limit = ConcurrencyLimit(settings.threads, per_key=per_key)

@@ -138,7 +138,7 @@ def _find_token(*, cookie: bool) -> str:
 
 
 def _decode(token: str) -> dict[str, Any]:
-    """The claims of a token whose signature, times, issuer, audience and kind are right."""
+    """The claims of a token with the right signature, times, issuer, audience and type."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise RefusedTokenError("size")
     try:
@@ -147,10 +147,9 @@ def _decode(token: str) -> dict[str, Any]:
         if type(error) is pyjwt.DecodeError:  # PyJWT also raises it if exp or nbf is not a number
             raise RefusedTokenError("claim" if _is_well_formed(token) else "form") from error
         raise
-    kind = get_unverified_jwt_headers(token).get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in _ACCESS_TOKEN_TYPES:
-        raise RefusedTokenError("type")
-    if is_refresh_token(claims):
+    token_type = get_unverified_jwt_headers(token).get("typ", "JWT")
+    is_access_token = isinstance(token_type, str) and token_type.lower() in _ACCESS_TOKEN_TYPES
+    if not is_access_token or is_refresh_token(claims):
         raise RefusedTokenError("type")
     subject = _find_subject(claims)
     if not isinstance(subject, str) or not subject:
@@ -160,7 +159,7 @@ def _decode(token: str) -> dict[str, Any]:
 
 
 def _is_well_formed(token: str) -> bool:
-    """Whether header and claims can be read, whatever they are."""
+    """Whether header and claims can be read, with any values."""
     try:
         pyjwt.decode(token, options={"verify_signature": False})
     except pyjwt.PyJWTError:

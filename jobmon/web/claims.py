@@ -4,12 +4,12 @@ import hashlib
 import json
 from typing import Any
 
-# The claims in which issuers put the kind of a token, without `_` and `-`.
-_KIND_CLAIMS = ("type", "typ", "tokentype", "tokenuse", "use")
+# The claims in which issuers put the type of a token, without `_` and `-`.
+_TYPE_CLAIMS = ("type", "typ", "tokentype", "tokenuse", "use")
 
 
 def root_claim(path: str) -> str:
-    """The claim that a path begins with; a claim whose name is a URL has dots of its own."""
+    """The claim that a path begins with; the name of a claim may be a URL, which contains dots."""
     return path if "://" in path else path.partition(".")[0]
 
 
@@ -39,12 +39,12 @@ def put_claim(claims: dict[str, Any], path: str, value: str) -> None:
 
 def is_refresh_token(claims: dict[str, Any]) -> bool:
     """Whether a token only serves to obtain others; issuers name that differently."""
-    kinds = [
+    types = [
         str(value).lower()
         for name, value in claims.items()
-        if name.lower().replace("_", "").replace("-", "") in _KIND_CLAIMS
+        if name.lower().replace("_", "").replace("-", "") in _TYPE_CLAIMS
     ]
-    return any(word in kind for kind in kinds for word in ("refresh", "offline"))
+    return any(word in name for name in types for word in ("refresh", "offline"))
 
 
 def token_id(claims: dict[str, Any]) -> str:

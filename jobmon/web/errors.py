@@ -96,7 +96,7 @@ def invalid(parameter: str, *messages: str) -> ApiError:
 
 
 def register(app: Flask) -> None:
-    """Let the app answer every exception with an ApiError."""
+    """Answer every exception as an ApiError."""
     app.register_error_handler(Exception, lambda error: _answer(explain(error)))
 
 

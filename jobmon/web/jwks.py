@@ -46,7 +46,7 @@ class KeySet:
     def __init__(self, url: str, algorithm: str) -> None:
         self._url = url
         self._algorithm = algorithm
-        self._lock = threading.Lock()  # for what follows; not held during a fetch
+        self._lock = threading.Lock()  # for the attributes below; not held during a fetch
         self._keys: tuple[jwt.PyJWK, ...] = ()
         self._fetched_at = -float("inf")
         self._started_at = -float("inf")
@@ -122,18 +122,17 @@ class KeySet:
             done.set()
 
 
-def is_weak(key: jwt.PyJWK) -> bool:
-    """Whether a key is shorter than its algorithm requires (RFC 7518)."""
-    return bool(key.Algorithm.check_key_length(key.key))
-
-
 def _parse_keys(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
-    """The keys in a JWKS document that can check signatures by `algorithm`; ValueError."""
+    """The keys in a JWKS document that can check signatures by `algorithm`.
+
+    ValueError if it is no JWKS document.
+    """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise ValueError("the answer is not a JWKS document")
     keys = (_parse_key(data, algorithm) for data in listed)
-    return tuple(key for key in keys if key is not None and not is_weak(key))
+    # RFC 7518 requires a minimum length for each algorithm.
+    return tuple(key for key in keys if key and not key.Algorithm.check_key_length(key.key))
 
 
 def _parse_key(data: Any, algorithm: str) -> jwt.PyJWK | None:

@@ -25,7 +25,7 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# The probes of whatever keeps the service running.
+# The probes of the program that restarts the service.
 NOT_COUNTED = frozenset({"/healthz", "/readyz"})
 IPV6_PREFIX = 64  # a provider's customer can use every address of such a network
 MONGODB_TIMEOUT_MS = 500  # for a count in MongoDB; the driver's default is 30 s

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 REVOKED = "revoked_tokens"
 FORMAT = 1
 CACHE_MS = 1_000
-# An entry of the list, lost with the list; its `since` is when the list was created.
+# The first entry of the list; its `since` is when the list was created.
 _MARKER: Document = {"marker": REVOKED}
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
@@ -49,8 +49,8 @@ class RevokedTokens:
     An entry is a token's id, or `{sub}` for all tokens of a subject that were issued before a
     moment. Every method raises PyMongoError if the database does not answer.
 
-    A list that existed and is gone is an error in the log; what this process knew to be revoked
-    stays refused.
+    If a list existed and is gone, that is logged as an error. The tokens in it that this process
+    has read stay refused.
 
     >>> RevokedTokens(connection).includes("0b1f6c1e", "ada", issued_at=1_700_000_000)
     """

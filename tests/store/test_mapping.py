@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from jobmon.domain import MAPPED_JOB_FIELDS
 from jobmon.profiles import load_profile
 from jobmon.settings import Settings
 from jobmon.store.labels import label
@@ -41,8 +42,13 @@ DERIVED = FieldMapping(
 NOTHING = {"_id": {"$in": []}}
 
 
+def map_jobs(**paths: str) -> FieldMapping:
+    """A mapping with these paths, and the contract's names for the other fields."""
+    return FieldMapping(paths={name: name for name in MAPPED_JOB_FIELDS} | paths)
+
+
 def test_documents_of_the_contract_are_not_translated() -> None:
-    own = FieldMapping.from_job_fields()
+    own = map_jobs()
     query: dict[str, Any] = {
         "status": {"$in": ["dlq", "failed"]},
         "$nor": [{"createdBy": IS_ARRAY}],
@@ -55,7 +61,7 @@ def test_documents_of_the_contract_are_not_translated() -> None:
     assert own.to_contract(job) is job
     assert own.projection(None) is None
     assert own.unknown == frozenset()
-    assert not FieldMapping.from_job_fields(jobId="job_id").is_identity
+    assert not map_jobs(jobId="job_id").is_identity
 
 
 @pytest.mark.parametrize(
@@ -200,7 +206,7 @@ def test_a_document_is_returned_with_the_contracts_names() -> None:
     assert BY_ID.to_contract({"_id": "text"}) == {"_id": "text", "jobId": "text", "createdAt": None}
 
 
-STATES = FieldMapping.from_job_fields(status="done")
+STATES = map_jobs(status="done")
 STATES = replace(
     STATES, statuses={"true": "succeeded", "false": "queued", "null": "unseen", "1": "leased"}
 )
@@ -228,9 +234,9 @@ def test_status_names_map_every_value_that_has_the_label(value: Any, word: Any) 
 
 def test_status_names_map_a_missing_status() -> None:
     assert STATES.to_contract({"_id": 1})["status"] == "unseen"
-    assert "status" not in FieldMapping.from_job_fields().to_contract({"_id": 1})
-    assert FieldMapping.from_job_fields().translate_query({"status": "null"}) == {"status": None}
-    assert FieldMapping.from_job_fields().translate_query({"status": '"null"'}) == {
+    assert "status" not in map_jobs().to_contract({"_id": 1})
+    assert map_jobs().translate_query({"status": "null"}) == {"status": None}
+    assert map_jobs().translate_query({"status": '"null"'}) == {
         "status": {"$in": ['"null"', "null"]}
     }
 
