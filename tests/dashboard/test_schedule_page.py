@@ -55,6 +55,13 @@ def test_list_of_all_scheduled_jobs_is_linked(admin: Viewer, watched: Any) -> No
     assert "page 1 of 2" in " ".join(admin.page(listed).text.split())
 
 
+def test_overview_links_to_the_schedule(admin: Viewer, watched: Any) -> None:
+    insert(watched, -1, 1, 2)
+    overview = admin.page("/dashboard")
+    assert PAGE in [attrs["href"] for attrs in overview.all("a") if "data-go" not in attrs]
+    assert "1 due (incl. retries), 2 scheduled" in " ".join(overview.text.split())
+
+
 def test_page_of_a_queue_without_due_times_gives_the_reason(service: Make) -> None:
     viewer = signed_in(service(profile="celery", jobs_collection="celery_taskmeta"))
     page = viewer.page(PAGE)
