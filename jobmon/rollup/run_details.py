@@ -88,6 +88,12 @@ class RunDetails:
         """The number of failed runs."""
         return self.by_type.total()
 
+    @property
+    def runs(self) -> int:
+        """The number of runs that are known in detail: failed ones, and those of known workers."""
+        succeeded = sum(tally.outcomes.total() - tally.failed for tally in self.workers.values())
+        return self.failed + succeeded
+
     def by_group(self) -> Counter[str]:
         """Failed runs by group of errors."""
         groups: Counter[str] = Counter()
@@ -166,7 +172,7 @@ def dump_details(details: RunDetails) -> Document:
 
 
 def load_details(document: Document | None) -> RunDetails:
-    """The details that `dump_details` stored; none for a bucket of an earlier version.
+    """The details that `dump_details` stored, or a part of them; none if there are none.
 
     Raises MalformedError, KeyError, TypeError or ValueError for another document.
     """
@@ -174,10 +180,10 @@ def load_details(document: Document | None) -> RunDetails:
     if document is None:
         return details
     for counts, name in ((details.by_type, "errorsByType"), (details.by_worker, "errorsByWorker")):
-        for group, of, count in document[name]:
+        for group, of, count in document.get(name, ()):
             pair = ErrorGroupOf(require_type(group, str), require_type(of, str))
             counts[pair] += require_type(count, int)
-    for worker in document["workers"]:
+    for worker in document.get("workers", ()):
         last_at = worker["lastAt"]
         details.workers[require_type(worker["name"], str)] = WorkerTally(
             outcomes=Counter(
@@ -186,7 +192,7 @@ def load_details(document: Document | None) -> RunDetails:
             run=unpack(worker["run"]),
             last_at=None if last_at is None else require_type(last_at, datetime),
         )
-    for kind, duration_ms, job_id, attempt, name, outcome, at in document["slowest"]:
+    for kind, duration_ms, job_id, attempt, name, outcome, at in document.get("slowest", ()):
         run = SlowRun(
             duration_ms=require_type(duration_ms, int),
             job_id=require_type(job_id, str),

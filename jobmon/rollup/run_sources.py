@@ -10,7 +10,13 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, STATUSES_AFTER_ATTEMPT
+from jobmon.domain import (
+    FINAL_ATTEMPT_STATUSES,
+    LAST_OUTCOMES,
+    STATUSES_AFTER_ATTEMPT,
+    AttemptStatus,
+    JobStatus,
+)
 from jobmon.rollup.histogram import bucket_expression
 from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
@@ -21,13 +27,18 @@ from jobmon.store.known_fields import has_finished
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
+_FAILED_ATTEMPTS: Document = {
+    "status": {"$in": [AttemptStatus.FAILED.value, AttemptStatus.EXPIRED.value]}
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSource:
     """Runs that finished in some time: `stages` find them by `index`, each document is one run.
 
     The other fields are expressions about a run. `read_outcome` makes the outcome of what the
-    expression `outcome` found; None if the run has not ended. `is_exact`: a run that ended before
+    expression `outcome` found; None if the run has not ended. `failed` is a query for the runs with
+    another outcome than success. `is_exact`: a run that ended before
     it started has a duration of 0; otherwise the start is that of a later run, and not known.
     """
 
@@ -36,6 +47,7 @@ class RunSource:
     stages: list[Document]
     type: Any
     outcome: Any
+    failed: Document
     read_outcome: Callable[[Any], str | None]
     eligible_at: Any
     started_at: Any
@@ -87,10 +99,12 @@ def find_run_sources(
     has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
     if outcome_of_jobs is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
+        failed: Document = {"$expr": {"$eq": [outcome_of_jobs, AttemptStatus.FAILED.value]}}
         read_outcome: Callable[[Any], str | None] = to_text
     else:
         statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
         ended, index = {"status": {"$in": list(statuses)}, "finishedAt": within}, BY_FINISH
+        failed = {"status": {"$in": [each for each in statuses if each != JobStatus.SUCCEEDED]}}
 
         def read_outcome(status: Any) -> str | None:
             return LAST_OUTCOMES.get(to_text(jobs.mapping.to_contract_status(status)))
@@ -103,6 +117,7 @@ def find_run_sources(
             stages=[{"$match": ended}],
             type="$type",
             outcome="$status" if outcome_of_jobs is None else outcome_of_jobs,
+            failed=failed,
             read_outcome=read_outcome,
             # A first attempt waited since the job was due; for later ones the wait is unknown.
             eligible_at={"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]} if has_wait else None,
@@ -151,6 +166,7 @@ def _read_attempts(
         stages=[_match_ended(within), *_look_up_job(attempts, jobs)],
         type=jobs.mapping.translate_expression("$type", under="_job"),
         outcome="$status",
+        failed=_FAILED_ATTEMPTS,
         read_outcome=_make_attempt_reader(attempts),
         eligible_at=eligible_at,
         started_at="$startedAt",
@@ -189,6 +205,7 @@ def _read_log(
             stages=[*stages, *look_up_job],
             type=job_type,
             outcome="$status",
+            failed=_FAILED_ATTEMPTS,
             read_outcome=_make_attempt_reader(events),
             job_id="$jobId",
             error="$error",
