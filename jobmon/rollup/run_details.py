@@ -94,7 +94,7 @@ class RunDetails:
         succeeded = sum(tally.outcomes.total() - tally.failed for tally in self.workers.values())
         return self.failed + succeeded
 
-    def by_group(self) -> Counter[str]:
+    def count_by_group(self) -> Counter[str]:
         """Failed runs by group of errors."""
         groups: Counter[str] = Counter()
         for (group, _), count in self.by_type.items():

@@ -35,7 +35,7 @@ class RunHistoryReader:
     read once for each count of the collector, and shared by all viewers.
 
         window = series.window(start, end, None)
-        runs.read(window).details.by_group()  # Counter({'3f0c…': 12})
+        runs.read(window).details.count_by_group()  # Counter({'3f0c…': 12})
     """
 
     def __init__(self, rollup: RollupReader) -> None:
@@ -75,7 +75,7 @@ class RunHistoryReader:
             }
             steps: dict[datetime, Counter[str]] = {at: Counter() for at in window.steps()}
             for part, details in self._rollup.details(parts, only_errors=True).items():
-                steps[parts[part]].update(details.by_group())
+                steps[parts[part]].update(details.count_by_group())
             return steps
 
         return self._steps.get((window, progress.counted_at), compute)

@@ -70,16 +70,16 @@ class RunSource:
     @property
     def run_ms(self) -> Document:
         """The run's duration; null if it is unknown."""
-        return self._between(
+        return self._if_known(
             self.started_at,
             "$finishedAt",
             {"$max": [0, {"$subtract": ["$finishedAt", self.started_at]}]},
         )
 
     def _bucket(self, start: Any, end: Any) -> Document:
-        return self._between(start, end, bucket_expression({"$subtract": [end, start]}))
+        return self._if_known(start, end, bucket_expression({"$subtract": [end, start]}))
 
-    def _between(self, start: Any, end: Any, value: Any) -> Document:
+    def _if_known(self, start: Any, end: Any, value: Any) -> Document:
         known: list[Document] = [{"$eq": [{"$type": moment}, "date"]} for moment in (start, end)]
         if not self.is_exact:
             known.append({"$lte": [start, end]})

@@ -9,7 +9,7 @@ from bson.regex import Regex
 
 CUT = "…"
 _SCALAR_LENGTH = 8
-# Characters of an error that tell its kind.
+# The first characters of an error, which show its kind.
 _MAX_CODE, _MAX_MESSAGE, _MAX_STACK = 200, 1_000, 4_000
 _NUMBERS = ("int", "long", "double", "decimal", "bool", "objectId")
 

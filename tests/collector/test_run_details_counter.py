@@ -213,7 +213,7 @@ def test_groups_are_bounded_for_each_code_and_in_all(
     add_attempts(database, *(failed(at + MINUTE, {"code": word, "message": "m"}) for word in words))
     details = count_details(connection)
     groups = RollupReader(connection).error_groups()
-    counts = details.by_group()
+    counts = details.count_by_group()
     noisy = [group for group in groups.values() if group.code == "E_NOISE"]
     assert len(groups) == 6
     assert sorted(counts[group.id] for group in noisy) == [1, 1, 1, 33]
@@ -280,7 +280,7 @@ def test_groups_equal_a_recount_of_the_attempts_over_restarts(
             whole, steps = reader.read(window), reader.errors_by_step(window)
         except NoCollectorError:
             return None
-        by_group = whole.details.by_group()
+        by_group = whole.details.count_by_group()
         return by_group if sum(steps.values(), Counter()) == by_group else None
 
     for _ in range(3):
