@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from bson import Decimal128, ObjectId
 from pymongo import ReplaceOne
 
 from jobmon.collector.runs import FinishedRun
@@ -33,6 +34,7 @@ MAX_GROUPS_OF_CODE = 100  # so that one code with endless messages leaves room f
 MAX_REMEMBERED = 50_000  # runs whose group is known: a minute is counted again and again
 _EXPIRED = "The lease expired before the worker reported an outcome."
 _OTHER_MESSAGES = "(other messages)"
+_MAX_MESSAGE, _MAX_STACK = 1_000, 4_000  # characters
 
 
 class ErrorGroups:
@@ -126,10 +128,10 @@ class ErrorGroups:
         error = run.error
         if error is None and run.outcome == AttemptStatus.EXPIRED:
             return _EXPIRED
-        if isinstance(error, dict):
-            shown = self._redactor.redact({**error, "stack": None})
-            return {**shown, "stack": error.get("stack")}
-        return self._redactor.redact(error)
+        if not isinstance(error, dict):
+            return self._redactor.redact(_shorten(error, _MAX_MESSAGE))
+        short = {name: _shorten(error.get(name), _MAX_MESSAGE) for name in ("code", "message")}
+        return self._redactor.redact(short) | {"stack": _shorten(error.get("stack"), _MAX_STACK)}
 
     def _make_group(self, kind: ErrorKind, run: FinishedRun, error: Any) -> ErrorGroup:
         message, stack = (
@@ -146,6 +148,13 @@ class ErrorGroups:
             last_seen=run.finished_at,
             jobs=(),
         )
+
+
+def _shorten(value: Any, length: int) -> Any:
+    """A text up to this length, or a number; None for any other value."""
+    if isinstance(value, str):
+        return value[:length]
+    return value if isinstance(value, int | float | Decimal128 | ObjectId) else None
 
 
 def _fold(kind: ErrorKind) -> ErrorKind:

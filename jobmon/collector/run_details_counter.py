@@ -281,32 +281,43 @@ def _read_failed(source: RunSource) -> list[FinishedRun]:
         *source.stages,
         {"$match": source.failed},
         {"$limit": MAX_ERRORS_READ},
-        {"$set": {"_error": source.error}},
-        {
-            "$project": {
-                "_id": 0,
-                "type": source.type,
-                "worker": source.worker,
-                "outcome": source.outcome,
-                "jobId": source.job_id,
-                "finishedAt": "$finishedAt",
-                "error": truncated_error("$_error"),
-            }
-        },
     ]
-    found = source.documents.aggregate(pipeline, index=source.index, require_index=True)
-    runs = []
-    for document in found:
-        outcome, ended = source.read_outcome(document.get("outcome")), document.get("finishedAt")
-        if outcome in (None, AttemptStatus.SUCCEEDED.value) or not isinstance(ended, datetime):
-            continue
-        run = FinishedRun(
-            type=label(document.get("type")),
-            worker=read_worker(document.get("worker")),
-            outcome=str(outcome),
-            job_id=to_text(document.get("jobId")),
-            finished_at=to_utc(ended),
-            error=document.get("error"),
-        )
-        runs.append(run)
-    return runs
+    run: Document = {
+        "_type": source.type,
+        "_worker": source.worker,
+        "_outcome": source.outcome,
+        "_jobId": source.job_id,
+        "_finishedAt": "$finishedAt",
+    }
+    if source.documents.mapping.can_compute(source.error_field):
+        pipeline += [
+            {"$set": {"_error": f"${source.error_field}"}},
+            {"$project": {"_id": 0, **run, "_truncated": truncated_error("$_error")}},
+        ]
+    else:
+        pipeline.append({"$project": {source.error_field: True, **run}})
+    found = source.documents.aggregate(
+        pipeline,
+        index=source.index,
+        require_index=True,
+        # Reduced one by one: a document may be large.
+        transform=lambda document: {"run": _make_run(document, source)},
+    )
+    return [each["run"] for each in found if each["run"] is not None]
+
+
+def _make_run(document: Document, source: RunSource) -> FinishedRun | None:
+    outcome, ended = source.read_outcome(document.get("_outcome")), document.get("_finishedAt")
+    if outcome in (None, AttemptStatus.SUCCEEDED.value) or not isinstance(ended, datetime):
+        return None
+    mapping = source.documents.mapping
+    return FinishedRun(
+        type=label(document.get("_type")),
+        worker=read_worker(document.get("_worker")),
+        outcome=str(outcome),
+        job_id=to_text(document.get("_jobId")),
+        finished_at=to_utc(ended),
+        error=document["_truncated"]
+        if "_truncated" in document
+        else mapping.to_contract(document).get(source.error_field),
+    )

@@ -22,7 +22,7 @@ _MAX_AHEAD = MINUTE
 
 
 class FinishedRun(NamedTuple):
-    """A run that ended; dates are UTC. `error` has its texts truncated, but not redacted."""
+    """A run that ended; dates are UTC. `error` is as its document has it."""
 
     type: str
     outcome: str

@@ -36,10 +36,11 @@ _FAILED_ATTEMPTS: Document = {
 class RunSource:
     """Runs that finished in some time: `stages` find them by `index`, each document is one run.
 
-    The other fields are expressions about a run. `read_outcome` makes the outcome of what the
-    expression `outcome` found; None if the run has not ended. `failed` is a query for the runs with
-    another outcome than success. `is_exact`: a run that ended before
-    it started has a duration of 0; otherwise the start is that of a later run, and not known.
+    The other fields are expressions about a run, but `error_field` is the name of a field.
+    `read_outcome` makes the outcome of what the expression `outcome` found; None if the run has not
+    ended. `failed` is a query for the runs with another outcome than success. `is_exact`: a run
+    that ended before it started has a duration of 0; otherwise the start is that of a later run,
+    and not known.
     """
 
     documents: ReadCollection
@@ -54,7 +55,7 @@ class RunSource:
     job_id: Any
     attempt: Any
     worker: Any
-    error: Any
+    error_field: str
     is_exact: bool = True
 
     @property
@@ -125,7 +126,7 @@ def find_run_sources(
             job_id="$jobId",
             attempt="$attemptCount",
             worker="$leasedBy",
-            error="$lastError",
+            error_field="lastError",
             is_exact=False,  # if the job runs again, the start of the run that ended is lost
         )
     ]
@@ -173,7 +174,7 @@ def _read_attempts(
         job_id="$jobId",
         attempt="$attemptNumber",
         worker="$workerId",
-        error="$error",
+        error_field="error",
     )
 
 
@@ -208,7 +209,7 @@ def _read_log(
             failed=_FAILED_ATTEMPTS,
             read_outcome=_make_attempt_reader(events),
             job_id="$jobId",
-            error="$error",
+            error_field="error",
             **fields,
         )
 

@@ -59,9 +59,11 @@ class RunRules:
         end_fields = events.end_fields or by_default
         remembered = {path for fact in facts.values() for path in list_paths(fact)}
         remembered |= {*end_fields} | ({events.lease_field} if events.lease_field else set())
-        error = jobs.translate_expression("$lastError")
-        facts["error"] = {"$let": {"vars": {"e": error}, "in": truncated_error("$$e")}}
-        paths = remembered | set(list_paths(error))
+        paths = remembered | set(jobs.reads.get("lastError", ()))
+        if jobs.can_compute("lastError"):
+            error = jobs.translate_expression("$lastError")
+            facts["error"] = {"$let": {"vars": {"e": error}, "in": truncated_error("$$e")}}
+            paths |= set(list_paths(error))
         return cls(
             paths=tuple(sorted(paths - {"_id"})),
             remembered=tuple(sorted(remembered - {"_id"})),
