@@ -90,8 +90,14 @@ class JobQueue:
     def create_indexes(self) -> None:
         """Create the indexes that leasing and recovery need."""
         self._jobs.create_index([("jobId", ASCENDING)], unique=True)
+        # The order of `lease`. The type makes it the index by which jobmon counts the jobs ahead.
         self._jobs.create_index(
-            [("status", ASCENDING), ("priority", DESCENDING), ("nextRunAt", ASCENDING)]
+            [
+                ("status", ASCENDING),
+                ("priority", DESCENDING),
+                ("nextRunAt", ASCENDING),
+                ("type", ASCENDING),
+            ]
         )
         self._jobs.create_index([("status", ASCENDING), ("leaseExpiresAt", ASCENDING)])
         self._attempts.create_index(

@@ -27,6 +27,9 @@ _MERGED_TABLES = (
     "transitions",
 )
 
+# Tables that change no statistics.
+_NOT_COUNTED = ("lease", "transitions")
+
 
 class ProfileError(ValueError):
     """A profile cannot be used. The message has the file, the line and what is allowed."""
@@ -78,13 +81,13 @@ class ProfileFile:
 
     @property
     def identity(self) -> str:
-        """The name of a shipped profile, or a hash of the content except its transitions.
+        """The name of a shipped profile, or a hash of the content that statistics depend on.
 
         Statistics of profiles with different identities are stored apart.
         """
         if self.name in shipped_profiles():
             return self.name
-        read = {name: value for name, value in self.content.items() if name != "transitions"}
+        read = {name: self.content[name] for name in self.content if name not in _NOT_COUNTED}
         canonical = json.dumps(read, sort_keys=True, default=str)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -117,6 +120,8 @@ class ProfileFile:
         content = _merge(self.content, changes)
         if fields or statuses:  # transitions would write to the profile's own fields
             content.pop("transitions", None)
+        if statuses or fields.keys() - {"createdBy"}:  # another program, with an order of its own
+            content.pop("lease", None)
         return replace(self, content=content)
 
     def parse(self, collection: str) -> ParsedProfile:

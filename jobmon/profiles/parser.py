@@ -82,13 +82,27 @@ class ParsedAttempts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParsedLease:
+    """The order in which workers take due jobs: pairs (field of the contract, 1 or -1).
+
+    With `each_type` workers take the jobs of each type in this order. `index`: the keys, with the
+    documents' names, of an index that serves the order; empty for the one that follows from it.
+    """
+
+    order: tuple[tuple[str, int], ...]
+    each_type: bool = False
+    index: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParsedProfile:
     """A profile whose fields, rules and conditions are parsed.
 
     `where`: which documents are jobs. `order`: the path that orders lists if `createdAt` is
     unknown. `is_recurring`: a queued job may have run before. `recurring`: which jobs are run again
-    after a success; None if that is unknown. `always`: fields of every document. `transitions`:
-    what each action may do to a job.
+    after a success; None if that is unknown. `always`: fields of every document. `lease`: the order
+    in which workers take jobs; None if that is unknown. `transitions`: what each action may do to a
+    job.
     """
 
     fields: Mapping[str, Source]
@@ -99,6 +113,7 @@ class ParsedProfile:
     is_recurring: bool
     recurring: Query | None
     always: tuple[str, ...]
+    lease: ParsedLease | None
     transitions: Mapping[str, Transition]
 
 
@@ -139,6 +154,7 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
         is_recurring=recurring is not False,
         recurring=recurring if isinstance(recurring, dict) else None,
         always=tuple(content.get("always", ())),
+        lease=_parse_lease(content["lease"]) if "lease" in content else None,
         transitions={
             action: parse_transition(action, spec, context) for action, spec in transitions.items()
         },
@@ -222,6 +238,19 @@ def _parse_rules(
             when = context.parse_query(when, (*where, "when"))
         rules.append(Rule(when=when, status=rule["is"]))
     return tuple(rules)
+
+
+def _parse_lease(spec: Mapping[str, Any]) -> ParsedLease:
+    return ParsedLease(
+        order=_parse_keys(spec["order"]),
+        each_type=spec.get("each_type", False),
+        index=_parse_keys(spec.get("index", ())),
+    )
+
+
+def _parse_keys(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Keys of an order or an index: `-name` is a descending one."""
+    return tuple((name.removeprefix("-"), -1 if name.startswith("-") else 1) for name in names)
 
 
 def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAttempts:

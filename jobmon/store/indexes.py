@@ -15,7 +15,7 @@ from jobmon.store.event_log import EVENT, EVENT_TIME
 from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import deployment_name
-from jobmon.store.read_collection import ReadCollection
+from jobmon.store.read_collection import ReadCollection, StoredIndex
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
 
@@ -58,6 +58,19 @@ def attempt_index(profile: Profile) -> Keys:
     return [("jobId", ASCENDING)]
 
 
+def lease_index(profile: Profile) -> Keys | StoredIndex | None:
+    """The index in whose order workers take due jobs; None if that order is unknown."""
+    lease = profile.lease
+    if lease is None:
+        return None
+    if lease.index:
+        return StoredIndex(list(lease.index))
+    status = [_STATUS] if profile.jobs.has_status else []
+    if lease.each_type:
+        return [*status, _TYPE, *lease.order]
+    return [*status, *lease.order, _TYPE]  # the type without the job
+
+
 def attempt_end_index(profile: Profile) -> Keys:
     """The index for the attempts that ended in a window of time."""
     return ATTEMPT_FINISHED if profile.log is None else EVENT_TIME
@@ -78,6 +91,9 @@ def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Key
         ("nextRunAt", BY_NEXT_RUN),
         ("finishedAt", BY_FINISH),
     ]
+    by_lease = lease_index(connection.profile)
+    if by_lease is not None and not isinstance(by_lease, StoredIndex):
+        job_indexes.append(("nextRunAt", by_lease))
     if deployment_name(connection.client.admin.command("hello")) is None:
         job_indexes.append(("updatedAt", BY_UPDATE))
     if connection.profile.reads_last_attempt:

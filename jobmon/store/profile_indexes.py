@@ -1,13 +1,15 @@
-"""Lists the additional indexes of a profile: for its rules, and for a type with several paths."""
+"""Lists the additional indexes of a profile: those that its rules, its types or its order need."""
 
 from collections.abc import Sequence
 
 from jobmon.profiles.conditions import list_index_fields
-from jobmon.profiles.parser import Rule
+from jobmon.profiles.parser import ParsedLease, Rule
 from jobmon.store.mapping import FieldMapping, Keys
 
 
-def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Keys, ...]:
+def list_profile_indexes(
+    jobs: FieldMapping, rules: Sequence[Rule], lease: ParsedLease | None = None
+) -> tuple[Keys, ...]:
     """The keys of each index, in the documents' names. No index is a prefix of another.
 
     A rule has an index for its fields. If the rule has one value for each of them, the fields that
@@ -25,6 +27,8 @@ def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Key
         found.append(_list_waiting_keys(jobs))
     for path in jobs.alternatives.get("type", ()):
         found.append([(path, 1), *in_list_order])
+    if lease is not None:
+        found.append(list(lease.index))
     unique = [keys for number, keys in enumerate(found) if keys and keys not in found[:number]]
     return tuple(
         keys

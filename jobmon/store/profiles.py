@@ -13,7 +13,14 @@ from jobmon.profiles.conditions import (
     select_indexable,
     to_expression,
 )
-from jobmon.profiles.parser import ParsedAttempts, ParsedLog, ParsedProfile, ParsedStatus, Rule
+from jobmon.profiles.parser import (
+    ParsedAttempts,
+    ParsedLease,
+    ParsedLog,
+    ParsedProfile,
+    ParsedStatus,
+    Rule,
+)
 from jobmon.profiles.sources import Source
 from jobmon.settings import Settings
 from jobmon.store.conversions import prefix_expression
@@ -43,6 +50,8 @@ class Profile:
     indexes: tuple[Keys, ...] = ()
     # Whether a queued job may have run before.
     is_recurring: bool = False
+    # The order in which workers take due jobs; None if it is unknown.
+    lease: ParsedLease | None = None
     # Fields that every document has.
     always: tuple[str, ...] = ()
     # The name of a shipped profile, or a hash of the content of a file.
@@ -78,7 +87,8 @@ class Profile:
             attempts=_map_recorded(parsed.attempts),
             log=None if log is None else _make_log(log),
             outcome=outcome,
-            indexes=list_profile_indexes(jobs, rules),
+            indexes=list_profile_indexes(jobs, rules, parsed.lease),
+            lease=parsed.lease,
             is_recurring=parsed.is_recurring,
             always=parsed.always,
             identity=file.identity,

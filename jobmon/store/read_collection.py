@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pymongo.collection import Collection
@@ -25,6 +26,13 @@ _SNAPSHOT = ReadConcern("snapshot")
 SIMPLE_COLLATION = {"locale": "simple"}
 _KEEP_COLLATION_S = 60.0
 _KEEP_ARRAYS_S = 1.0
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """An index by its keys with the documents' names, for fields that the contract lacks."""
+
+    keys: Keys
 
 
 def _identity(document: Document) -> Document:
@@ -146,7 +154,7 @@ class ReadCollection:
         self,
         pipeline: list[Document],
         *,
-        index: Keys | None = None,
+        index: Keys | StoredIndex | None = None,
         batch_size: int | None = None,
         require_index: bool = False,
         snapshot: bool = False,
@@ -246,9 +254,16 @@ class ReadCollection:
         return {max_time: self.max_time_ms, "collation": SIMPLE_COLLATION} | request_comment()
 
     def _run_with_index(
-        self, index: Keys | None, run: Callable[[Hint], T], *, require_index: bool = False
+        self,
+        index: Keys | StoredIndex | None,
+        run: Callable[[Hint], T],
+        *,
+        require_index: bool = False,
     ) -> T:
-        keys = None if index is None else self.mapping.translate_keys(index)
+        if isinstance(index, StoredIndex):
+            keys: Keys | None = index.keys
+        else:
+            keys = None if index is None else self.mapping.translate_keys(index)
         if keys is None:
             return run(None)
         try:

@@ -210,6 +210,17 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ),
         (
             'type = "kind"',
+            '[lease]\norder = ["-nextRunAt"]',
+            "line 11: lease.order.0: '-nextRunAt' is not one of -priority, priority, nextRunAt",
+        ),
+        ('type = "kind"', "[lease]\neach_type = true", "line 10: lease: needs order"),
+        (
+            'type = "kind"',
+            '[lease]\norder = ["nextRunAt"]\nindex = ["$a"]',
+            "line 12: lease.index.0: '$a' is not the path of a field",
+        ),
+        (
+            'type = "kind"',
             '[attempts]\nin = "array"\narray = "log"',
             "line 10: attempts: needs status: without it, no attempt has one",
         ),

@@ -87,11 +87,13 @@ def test_mistake_is_reported_with_its_line(
     assert str(raised.value).removeprefix(f"{tmp_path / 'shop.toml'}, ").startswith(message)
 
 
-def test_transitions_do_not_change_the_identity_of_a_profile(tmp_path: Path) -> None:
+def test_transitions_and_the_order_do_not_change_the_identity_of_a_profile(tmp_path: Path) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(PROFILE)
     identity = load_profile(str(path)).identity
     path.write_text(PROFILE.partition("[transitions]")[0])
+    assert load_profile(str(path)).identity == identity
+    path.write_text(PROFILE + '[lease]\norder = ["nextRunAt"]\n')
     assert load_profile(str(path)).identity == identity
 
 

@@ -29,6 +29,7 @@ EXPECTED = [
     "jobs(status, leaseExpiresAt)",
     "jobs(status, nextRunAt, _id, type)",
     "jobs(status, finishedAt)",
+    "jobs(status, -priority, nextRunAt, type)",
     "job_attempts(jobId, attemptNumber)",
     "job_attempts(finishedAt)",
 ]

@@ -35,7 +35,7 @@ Documents = Database[Document]
 
 @pytest.fixture
 def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
-    """A database that is dropped with its roles and jobmon's own databases."""
+    """A database whose roles and own databases go with it."""
     yield database
     drop_created_by_init(mongo, database)
 
@@ -229,7 +229,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
         if outcome == "created"
     }
     assert wanted == made
-    assert len(made) == 11
+    assert len(made) == 12
 
 
 def test_init_estimates_are_close_to_real_index_sizes(

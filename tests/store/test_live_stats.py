@@ -1,4 +1,4 @@
-"""The health of a queue: catches queries for jobs that do not exist by the counts."""
+"""The health of a queue: catches queries for jobs that the counts show not to exist."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,175 @@
+"""Counts the due jobs that workers take before one job, by the lease order of its queue."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pymongo.errors import ExecutionTimeout, OperationFailure
+
+from jobmon.domain import WAITING_STATUSES, CappedCount
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.bson_json import to_utc
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import lease_index
+from jobmon.store.live_stats import UNCOUNTED
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import is_bad_hint
+
+# Index keys that are read; a server reads them in about 10 ms.
+MAX_AHEAD = 10_000
+# Documents that are read instead, where no field holds the status.
+MAX_READ = 1_000
+# More jobs ahead than these are counted once for all callers. Also the ties that are counted.
+SHARE_FROM, SHARE_S = 200, 2
+KEEP_PLACES = 1_000
+_NONE: Document = {"read": 0, "jobs": 0, "same": 0, "outranking": 0}
+
+
+class UnknownPlaceError(Exception):
+    """It is unknown how many jobs are ahead; the message has the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The place of a job among the due jobs, in the order in which workers take them.
+
+    `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: those of
+    both that have its type, a lower bound unless `ahead` is exact. `outranking`: those of its type
+    that are ahead by their priority. `each_type`: only jobs of its type are counted, since workers
+    take the jobs of each type by themselves.
+    """
+
+    ahead: CappedCount
+    tied: CappedCount
+    same_type: int
+    outranking: int
+    each_type: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the number of jobs before it is exactly `ahead`."""
+        return self.ahead.is_exact and not self.tied.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spot:
+    """What decides the place of a job: its type, and its value and the direction of each field."""
+
+    kind: Any
+    order: tuple[tuple[str, Any, int], ...]
+
+
+class PlaceFinder:
+    """Finds the place of a job; reads at most 10,000 index keys for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._jobs = connection.jobs
+        self._lease = connection.profile.lease
+        self._index = lease_index(connection.profile)
+        self._has_status = connection.jobs.mapping.has_status
+        self._shared: SingleFlightCache[Document] = SingleFlightCache(KEEP_PLACES)
+
+    def find_place(self, job: Document, now: datetime) -> Place:
+        """The place of a job that is due, as the store reads it.
+
+        From 200 jobs ahead on as of up to two seconds ago. UnknownPlaceError; PyMongoError.
+        """
+        spot = self._find_spot(job)
+        limit = MAX_AHEAD if self._has_status else MAX_READ
+        ahead = {"$or": list(self._match_ahead(spot, now))}
+        found = self._count(ahead, spot, SHARE_FROM)
+        if found["read"] > SHARE_FROM:
+            found = self._shared.get(
+                spot, lambda: self._count(ahead, spot, limit), max_age_s=SHARE_S
+            )
+        is_exact, tied = found["read"] <= limit, _NONE
+        if is_exact:
+            tied = self._count({name: value for name, value, _ in spot.order}, spot, SHARE_FROM)
+        return Place(
+            ahead=CappedCount(min(found["jobs"], limit), is_exact),
+            # Without the job itself.
+            tied=CappedCount(max(0, tied["jobs"] - 1), tied["read"] <= SHARE_FROM),
+            same_type=found["same"] + max(0, tied["same"] - 1),
+            outranking=found["outranking"],
+            each_type=self._lease is not None and self._lease.each_type,
+        )
+
+    def _find_spot(self, job: Document) -> _Spot:
+        """What decides the place of the job; UnknownPlaceError if that is unknown."""
+        if self._lease is None:
+            raise UnknownPlaceError("it is unknown in which order the workers take jobs")
+        kind = job.get("type")
+        if not isinstance(kind, str | int | float | None):
+            raise UnknownPlaceError("the type of the job is not a text")
+        order = []
+        for name, direction in self._lease.order:
+            if not self._jobs.mapping.can_query(name):
+                raise UnknownPlaceError(f"the documents do not record {name}")
+            value = job.get(name)
+            if isinstance(value, datetime):
+                value = to_utc(value)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (
+                is_number if name == "priority" else isinstance(value, datetime)
+            ):
+                expected = "a number" if name == "priority" else "a date"
+                raise UnknownPlaceError(f"{name} of the job is not {expected}")
+            order.append((name, value, direction))
+        return _Spot(kind=kind, order=tuple(order))
+
+    def _match_ahead(self, spot: _Spot, now: datetime) -> Iterator[Document]:
+        """For each field of the order a query for the due jobs that it puts before the job."""
+        due = {"$lte": now} if self._jobs.mapping.waits_by_date else {"$not": {"$gt": now}}
+        same: Document = {}
+        for name, value, direction in spot.order:
+            if (before := self._match_before(value, direction)) is not None:
+                yield {"nextRunAt": due} | same | {name: before}
+            same[name] = value
+
+    def _match_before(self, value: Any, direction: int) -> Document | None:
+        """A condition for the values before this one; None if there are none.
+
+        Missing values are the first ones, or the last ones in descending order.
+        """
+        if direction < 0:
+            return {"$ne": None} if value is None else {"$not": {"$lte": value}, "$ne": None}
+        if value is None:
+            return None
+        # Jobs without the date that do not wait would be read, too.
+        return {"$lt": value} if self._jobs.mapping.waits_by_date else {"$not": {"$gte": value}}
+
+    def _count(self, query: Document, spot: _Spot, limit: int) -> Document:
+        """Of the first `limit + 1` matching jobs, which are `read`, the numbers that wait."""
+        is_waiting: Any = {"$in": ["$status", list(WAITING_STATUSES)]}
+        if self._has_status:
+            query, is_waiting = {"status": {"$in": list(WAITING_STATUSES)}} | query, True
+        if self._lease is not None and self._lease.each_type:
+            query = {"type": spot.kind} | query
+        is_same = {"$eq": [{"$ifNull": ["$type", None]}, {"$literal": spot.kind}]}
+        first, value, _ = spot.order[0]
+        outranks = first == "priority" and {"$gt": ["$priority", {"$literal": value}]}
+        counts = {
+            "_id": None,
+            "read": {"$sum": 1},
+            "jobs": _count_if(is_waiting),
+            "same": _count_if(is_waiting, is_same),
+            "outranking": _count_if(is_waiting, is_same, outranks),
+        }
+        try:
+            found = self._jobs.aggregate(
+                [{"$match": query}, {"$limit": limit + 1}, {"$group": counts}],
+                index=self._index,
+                require_index=True,
+            )
+        except ExecutionTimeout:
+            raise UnknownPlaceError(UNCOUNTED) from None
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            raise UnknownPlaceError("indexes are missing") from None
+        return found[0] if found else _NONE
+
+
+def _count_if(*conditions: Any) -> Document:
+    return {"$sum": {"$cond": [{"$and": list(conditions)}, 1, 0]}}

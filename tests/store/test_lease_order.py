@@ -1,0 +1,239 @@
+"""The place of a job on the real server: catches a number that differs from the order in which
+workers take jobs, and a count that reads more than its bound."""
+
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.monitoring import CommandListener
+
+from jobmon.demo.mongod import Mongod
+from jobmon.domain import CappedCount
+from jobmon.queue import JobQueue
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store import lease_order
+from jobmon.store.connection import Connection
+from jobmon.store.lease_order import Place, PlaceFinder, UnknownPlaceError
+
+from ..support.commands import database_uri
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+LATER = timedelta(hours=1)
+Documents = Database[dict[str, Any]]
+
+
+@pytest.fixture
+def connect(mongod: Mongod, database: Documents) -> Iterator[Callable[..., Connection]]:
+    opened: list[Connection] = []
+
+    def connect(**given: Any) -> Connection:
+        uri = database_uri(mongod, database)
+        opened.append(Connection(Settings(mongo_uri=uri, **given)))
+        return opened[-1]
+
+    yield connect
+    for connection in opened:
+        connection.client.close()
+
+
+def job(number: int, **more: Any) -> dict[str, Any]:
+    fields = {"type": "mail", "status": "queued", "priority": 0, "nextRunAt": NOW}
+    return {"jobId": f"j{number}"} | fields | more
+
+
+def place(connection: Connection, shown: dict[str, Any], now: datetime = NOW) -> Place:
+    return PlaceFinder(connection).find_place(shown, now)
+
+
+def test_the_place_is_that_in_which_workers_take_the_jobs(
+    connect: Callable[..., Connection], database: Documents
+) -> None:
+    connection = connect()
+    create_indexes(connection)
+    chance = random.Random(7)
+    database.jobs.insert_many(
+        job(
+            number,
+            type=chance.choice(["mail", "pay", None]),
+            status=chance.choice(["queued", "queued", "failed", "leased", "succeeded"]),
+            priority=chance.choice([-5, 0, 0, 0.5, 10, None]),
+            # Three of them are not due.
+            nextRunAt=NOW + timedelta(seconds=number - 57),
+        )
+        for number in range(60)
+    )
+    database.jobs.insert_many(
+        [job(60, nextRunAt=None), {"jobId": "j61", "status": "queued", "type": "pay"}]
+    )
+    due = {
+        shown["jobId"]: shown
+        for shown in database.jobs.find({"status": {"$in": ["queued", "failed"]}})
+        if (shown.get("nextRunAt") or NOW) <= NOW
+    }
+    assert len(due) > 20
+    found = {job_id: place(connection, shown) for job_id, shown in due.items()}
+    queue = JobQueue(database, clock=lambda: NOW)
+    for number in range(len(due)):
+        lease = queue.lease("w")
+        assert lease
+        shown = found.pop(lease.job_id)
+        assert shown.ahead == CappedCount(number, True), due[lease.job_id]
+        assert shown.is_exact
+        same = [other for other in due.values() if other.get("type") == lease.job.get("type")]
+        later = [other for other in same if other["jobId"] in found]
+        assert shown.same_type == len(same) - len(later) - 1
+    assert queue.lease("w") is None
+
+
+def test_jobs_with_the_same_place_are_not_claimed_to_be_ahead(
+    connect: Callable[..., Connection], database: Documents
+) -> None:
+    connection = connect()
+    create_indexes(connection)
+    database.jobs.insert_many([job(1, priority=1), job(2), job(3), job(4, type="pay")])
+    shown = place(connection, job(2))
+    assert (shown.ahead, shown.tied) == (CappedCount(1, True), CappedCount(2, True))
+    assert (shown.same_type, shown.outranking, shown.is_exact) == (2, 1, False)
+
+
+class Explained(CommandListener):
+    """The aggregations that a client sends."""
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, Any]] = []
+
+    def started(self, event: Any) -> None:
+        if event.command_name == "aggregate":
+            sent = ("aggregate", "pipeline", "hint", "cursor", "collation", "maxTimeMS")
+            self.commands.append({name: event.command[name] for name in sent})
+
+    def succeeded(self, event: Any) -> None:
+        pass
+
+    def failed(self, event: Any) -> None:
+        pass
+
+
+def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
+    mongod: Mongod, database: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_order, "MAX_AHEAD", 200)
+    monkeypatch.setattr(lease_order, "SHARE_FROM", 50)
+    uri, sent = database_uri(mongod, database), Explained()
+    with MongoClient[dict[str, Any]](uri, event_listeners=[sent], tz_aware=True) as client:
+        connection = Connection(Settings(mongo_uri=uri), client)
+        create_indexes(connection)
+        statuses = ["queued", "failed", "succeeded"]
+        database.jobs.insert_many(
+            job(
+                number,
+                status=statuses[number % 3],
+                priority=number % 4,
+                nextRunAt=NOW + (LATER if number % 5 == 0 else timedelta(seconds=-number)),
+            )
+            for number in range(3_000)
+        )
+        shown = place(connection, job(0))
+        assert shown.ahead == CappedCount(200, False)
+        assert not shown.is_exact
+        few = place(connection, job(0, priority=3, nextRunAt=NOW - timedelta(seconds=2_900)))
+        assert few.is_exact
+        for command in sent.commands:
+            plan = database.command({"explain": command, "verbosity": "executionStats"})
+            stats = plan.get("executionStats") or plan["stages"][0]["$cursor"]["executionStats"]
+            assert command["maxTimeMS"] > 0
+            assert stats["totalDocsExamined"] == 0, command
+            assert stats["totalKeysExamined"] <= 200 + 60, command
+    assert len(sent.commands) == 4  # few and all; few and the ties
+
+
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [
+        (job(1, priority="high"), "priority of the job is not a number"),
+        (job(1, priority=True), "priority of the job is not a number"),
+        (job(1, nextRunAt="soon"), "nextRunAt of the job is not a date"),
+        (job(1, type=["mail"]), "the type of the job is not a text"),
+        (job(1), "indexes are missing"),
+    ],
+)
+def test_an_unknown_place_has_its_reason(
+    connect: Callable[..., Connection], database: Documents, shown: dict[str, Any], reason: str
+) -> None:
+    database.jobs.insert_one(job(2))
+    with pytest.raises(UnknownPlaceError, match=reason):
+        place(connect(), shown)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"profile": "celery"},
+        {"profile": "mongodb-queue"},
+        {"job_fields": {"priority": "urgency"}},
+        {"status_names": {"done": "succeeded"}},
+    ],
+)
+def test_the_order_of_another_program_is_unknown(
+    connect: Callable[..., Connection], given: dict[str, Any]
+) -> None:
+    with pytest.raises(UnknownPlaceError, match="in which order the workers take jobs"):
+        place(connect(**given), job(1))
+
+
+def agenda_job(number: int, **more: Any) -> dict[str, Any]:
+    fields = {"name": "mail", "priority": 0, "nextRunAt": NOW, "lockedAt": None}
+    return {"_id": number} | fields | more
+
+
+def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
+    connect: Callable[..., Connection], database: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_order, "MAX_READ", 6)
+    monkeypatch.setattr(lease_order, "SHARE_FROM", 5)
+    connection = connect(profile="agenda", jobs_collection="agendaJobs")
+    create_indexes(connection)
+    early = NOW - LATER
+    database.agendaJobs.insert_many(
+        [
+            agenda_job(1, nextRunAt=early),
+            agenda_job(2, nextRunAt=early, lockedAt=NOW),
+            agenda_job(3, nextRunAt=early, disabled=True),
+            agenda_job(4, nextRunAt=early, failedAt=early, lastFinishedAt=early),
+            agenda_job(5, nextRunAt=None, lastFinishedAt=early),
+            agenda_job(6, nextRunAt=early, name="pay"),
+            agenda_job(7, priority=10),
+            agenda_job(8),
+            agenda_job(9),
+            agenda_job(10, nextRunAt=NOW + LATER, priority=10),
+        ]
+    )
+    jobs = {shown["jobId"]: shown for shown in connection.jobs.find({})}
+    shown = place(connection, jobs[8])
+    assert (shown.ahead, shown.tied) == (CappedCount(3, True), CappedCount(1, True))
+    assert (shown.same_type, shown.outranking, shown.each_type) == (4, 0, True)
+    database.agendaJobs.insert_many(
+        agenda_job(number, nextRunAt=early, disabled=True) for number in range(20, 40)
+    )
+    # Disabled jobs are read, but not counted.
+    assert place(connection, jobs[8]).ahead == CappedCount(2, False)
+
+
+def test_agenda_without_its_index_has_a_reason(
+    connect: Callable[..., Connection], database: Documents
+) -> None:
+    connection = connect(profile="agenda", jobs_collection="agendaJobs")
+    database.agendaJobs.insert_one(agenda_job(1))
+    (shown,) = connection.jobs.find({})
+    with pytest.raises(UnknownPlaceError, match="indexes are missing"):
+        place(connection, shown)
+    database.agendaJobs.create_index(
+        [("name", 1), ("nextRunAt", 1), ("priority", -1), ("lockedAt", 1), ("disabled", 1)],
+        name="findAndLockNextJobIndex",
+    )
+    assert place(connection, shown).ahead == CappedCount(0, True)
