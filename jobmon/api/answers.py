@@ -17,7 +17,9 @@ from jobmon.api.fields import (
     Text,
     describe,
 )
+from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.store.bson_json import to_utc
+from jobmon.store.lease_order import MAX_AHEAD
 
 F = TypeVar("F", bound=fields.Field[Any])
 
@@ -137,6 +139,31 @@ def _measure_ms(start: Any, end: Any) -> int | None:
     return None
 
 
+class ExplanationAnswer(Answer):
+    """Why a job does not run, and when it will; a field is null where it is unknown."""
+
+    code = string(
+        "`not_due`, `retry_scheduled`: before nextRunAt. `waiting`: due, as far as is known. "
+        "`type_stalled`: due, and no job of its type is started. `running`, `running_long`: longer "
+        "than 99 % of its type. `lease_expired`. `attempts_used_up`, `dead`: dead-lettered. "
+        "`cancelled`, `succeeded`. `other_status`: none of these. Later versions may add codes.",
+        enum=[code.value for code in ExplanationCode],
+    )
+    text = string("One or two sentences for people, as of this answer.")
+    since = DateOrText("When this condition began: due, started, expired or ended since then.")
+    until = DateOrText("When it ends: nextRunAt of an early job, leaseExpiresAt of a running one.")
+    ahead = integer(
+        "Due jobs that workers take before it, in the order of the queue; counted up to "
+        f"{MAX_AHEAD:,}. Null unless the job is due.",
+        nullable=True,
+    )
+    aheadIsExact = boolean("Whether `ahead` is exact; otherwise it is a lower bound.")
+    expectedStart = DateOrText("About when it starts at the present rate of its type.")
+    reasons = mapping(
+        fields.String(), "By field name: why the field is null, or why `ahead` is not exact."
+    )
+
+
 class JobDetail(JobSummary):
     """A job with its payload and its attempts."""
 
@@ -150,6 +177,7 @@ class JobDetail(JobSummary):
     attempts = array(
         Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."
     )
+    explanation = nested(ExplanationAnswer, "Why the job does not run, and when it will.")
     reasons = mapping(fields.String(), "By field name: why the field lacks something.")
 
 

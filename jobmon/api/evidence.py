@@ -47,7 +47,7 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
     ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)
     evidence = replace(
-        _gather_blocks(queue, queue.stats.stats(), now),
+        gather_blocks(queue, queue.stats.stats(), now),
         samples=series.samples(hour),
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
@@ -71,7 +71,7 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
 
 def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
     """Read only what a forecast needs; raises PyMongoError."""
-    evidence = _gather_blocks(queue, stats, now)
+    evidence = gather_blocks(queue, stats, now)
     if isinstance(evidence.blocks, Missing):
         return evidence
     start = evidence.blocks_start
@@ -79,7 +79,7 @@ def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: dateti
     return replace(evidence, samples=queue.series.samples(window))
 
 
-def _gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
+def gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
     """The stats and the blocks of a forecast, without samples; nothing is counted live for it."""
     series = queue.series
     # The newest whole minutes: the present one is still being counted.

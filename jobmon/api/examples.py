@@ -74,6 +74,16 @@ JOB_DETAIL = {
             "error": _ERROR,
         }
     ],
+    "explanation": {
+        "code": "retry_scheduled",
+        "text": "The last attempt failed. Retry 1 of 4 is due in 1.5 s.",
+        "since": None,
+        "until": "2026-11-24T01:12:09.366Z",
+        "ahead": None,
+        "aheadIsExact": False,
+        "expectedStart": None,
+        "reasons": {},
+    },
     "reasons": {},
 }
 

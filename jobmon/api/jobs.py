@@ -1,6 +1,7 @@
 """`GET /jobs/{jobId}` and `GET /jobs`: the routes for owners of jobs."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +10,7 @@ from werkzeug.routing import BaseConverter
 
 from jobmon.api import examples
 from jobmon.api.answers import Error, JobDetail, JobList
+from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import JobParameters, ListQuery, OwnListParameters
@@ -72,7 +74,7 @@ def blueprint(lists: ListResponder) -> Routes:
     @document_job
     def job(job_id: str) -> Document:
         """Get a job with its attempts, as its owner or an admin."""
-        return get_callers_job(job_id)
+        return _get_explained_job(job_id)
 
     @routes.get("/job")
     @routes.doc(operationId="getJobByQuery")
@@ -83,9 +85,15 @@ def blueprint(lists: ListResponder) -> Routes:
 
         For ids that a path cannot hold (`.`, `..` and the empty id), and for any other id.
         """
-        return get_callers_job(job_id)
+        return _get_explained_job(job_id)
 
     return routes
+
+
+def _get_explained_job(job_id: str) -> Document:
+    job, now = get_callers_job(job_id), datetime.now(UTC)
+    explanation = read_explanation(current_queue(), job, now)
+    return {**job, "explanation": dump_explanation(explanation, now)}
 
 
 def get_callers_job(job_id: str) -> Document:

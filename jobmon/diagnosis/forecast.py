@@ -64,7 +64,7 @@ class Forecast:
             case Outlook.EMPTY:
                 return "no job is due"
             case Outlook.CLEARS if self.clears_in is not None:
-                return f"clears in about {_round(self.clears_in)}"
+                return f"clears in about {round_duration(self.clears_in)}"
             case Outlook.STEADY:
                 return "neither clears nor grows within a day at this rate"
             case Outlook.GROWS:
@@ -119,6 +119,38 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
         flows = [_sum_flows([] if each is None else [each]) for each in activity]
         found[kind] = _forecast(count, flows, evidence.blocks_start)
     return found
+
+
+class StartRate(NamedTuple):
+    """How many attempts of a type, and of all other types, started a minute in the half hour."""
+
+    of_type: float
+    of_others: float
+
+
+def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
+    """The rates at which jobs are started, or the reason why they are unknown.
+
+    An attempt that ended counts as started, so the rates are right while as many attempts run as
+    before. They do not depend on how the backlog changes.
+    """
+    blocks = evidence.blocks
+    if isinstance(blocks, Missing):
+        return blocks.reason
+    if "finishedAt" in evidence.unknown:
+        return "succeeded or dead jobs do not record when they finished"
+    if not all(block.is_complete for block in blocks):
+        return "the collector is still counting the last half hour"
+    ended = [block.activity[kind].finished if kind in block.activity else 0 for block in blocks]
+    if any(OTHER in block.activity and kind not in block.activity for block in blocks):
+        return "its activity is counted together with that of other types"
+    if sum(ended) < MIN_JOBS:
+        return f"fewer than {MIN_JOBS} attempts of its type ended in the last half hour"
+    if _swings(ended):
+        return "the rate of its type varied too much in the last half hour"
+    everything = sum(each.finished for block in blocks for each in block.activity.values())
+    minutes = BLOCKS * BLOCK / MINUTE
+    return StartRate(sum(ended) / minutes, (everything - sum(ended)) / minutes)
 
 
 def _unknown(reason: str) -> Forecast:
@@ -203,7 +235,7 @@ def _swings(counts: Sequence[int]) -> bool:
     return any(abs(count - mean) > tolerated for count in counts)
 
 
-def _round(length: timedelta) -> str:
+def round_duration(length: timedelta) -> str:
     """About two digits: `7 min`, `35 min`, `2.5 h`."""
     minutes = max(1, round(length / MINUTE))
     if minutes < 20:

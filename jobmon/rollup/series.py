@@ -154,17 +154,18 @@ class TooManyTypesError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Durations:
-    """Percentiles in ms; None if nothing was measured."""
+    """Percentiles in ms of `count` durations; None if nothing was measured."""
 
     p50: int | None
     p95: int | None
     p99: int | None
+    count: int
 
     @classmethod
     def from_histogram(cls, histogram: Histogram) -> Self:
         """The percentiles of a histogram."""
         p50, p95, p99 = percentiles(histogram, (0.5, 0.95, 0.99))
-        return cls(p50=p50, p95=p95, p99=p99)
+        return cls(p50=p50, p95=p95, p99=p99, count=histogram.total())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

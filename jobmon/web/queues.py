@@ -23,7 +23,6 @@ from structlog.contextvars import bind_contextvars
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.marks import MarkReader
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.run_history import RunHistoryReader
 from jobmon.rollup.series import SeriesCache, SeriesReader
 from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
@@ -31,6 +30,7 @@ from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
+from jobmon.store.lease_order import PlaceFinder
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.probe import DatabaseProbe
@@ -59,9 +59,9 @@ class WatchedQueue:
     stats: StatsReader
     series: SeriesReader
     marks: MarkReader
-    runs: RunHistoryReader
     jobs: JobStore
     lists: JobLists
+    places: PlaceFinder
     known_fields: KnownFields
     schedule: ScheduleReader
 
@@ -89,9 +89,9 @@ class WatchedQueue:
             stats=StatsReader(connection, rollup),
             series=SeriesReader(connection, rollup, series_cache),
             marks=MarkReader(connection, own, redactor),
-            runs=RunHistoryReader(rollup),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
+            places=PlaceFinder(connection),
             known_fields=KnownFields(connection, rollup.counts_changes),
             schedule=ScheduleReader(connection),
         )

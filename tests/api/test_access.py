@@ -56,7 +56,6 @@ PAGES_OF_SIGNED_IN = {
 }
 PAGES_OF_ADMINS = {
     "/dashboard/jobs": "/dashboard/jobs",
-    "/dashboard/schedule": "/dashboard/schedule",
     "/dashboard/overview": "/dashboard/overview",
     "/dashboard/charts": "/dashboard/charts",
 }

@@ -67,7 +67,9 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
             {"jobId": "another", "attemptNumber": 1},
         ]
     )
-    assert api.get_as_admin("/jobs/j1").json == SUMMARY | {
+    shown = api.get_as_admin("/jobs/j1").json
+    assert shown.pop("explanation")["code"] == "waiting"
+    assert shown == SUMMARY | {
         "lastError": {"code": "E", "message": "broken", "stack": "at line 1"},
         "payload": {
             "to": "ada",
@@ -130,6 +132,16 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
         "payload": None,
         "attemptCount": 0,
         "attempts": [],
+        "explanation": {
+            "code": "other_status",
+            "text": "It has no status, so it is unknown whether it will be started.",
+            "since": None,
+            "until": None,
+            "ahead": None,
+            "aheadIsExact": False,
+            "expectedStart": None,
+            "reasons": {},
+        },
         "reasons": {},
         "recurring": None,
     }

@@ -11,9 +11,9 @@ from jobmon.diagnosis.forecast import (
     BLOCK,
     Forecast,
     Outlook,
-    _round,
     forecast_queue,
     forecast_types,
+    round_duration,
 )
 from jobmon.rollup.buckets import MINUTE, QueueSample, Tally
 from jobmon.rollup.series import Activity, History
@@ -200,7 +200,7 @@ def test_scheduled_jobs_leave_the_due_ones_of_a_type_unknown() -> None:
     [(0.2, "1 min"), (7.4, "7 min"), (33, "35 min"), (88, "90 min"), (150, "2.5 h"), (600, "10 h")],
 )
 def test_a_forecast_is_rounded(minutes: float, text: str) -> None:
-    assert _round(timedelta(minutes=minutes)) == text
+    assert round_duration(timedelta(minutes=minutes)) == text
 
 
 def test_an_unknown_forecast_has_no_numbers() -> None:

@@ -1,0 +1,174 @@
+"""Reads what the explanation of a job needs, and makes its answer."""
+
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from pymongo.errors import PyMongoError
+
+from jobmon.api.evidence import gather_blocks, read_history
+from jobmon.api.fields import clean_free_text, clean_number, clean_text
+from jobmon.diagnosis.evidence import STALLED_AFTER, START_A_COLLECTOR, Evidence, Missing
+from jobmon.diagnosis.explanation import (
+    MIN_RUNS,
+    RECENT,
+    Explanation,
+    JobFacts,
+    QueueFacts,
+    explain,
+    is_stalled,
+)
+from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE
+from jobmon.rollup.series import Activity, History, TooManyTypesError
+from jobmon.store.bson_json import to_utc
+from jobmon.store.failures import describe_error
+from jobmon.store.labels import label
+from jobmon.store.lease_order import Place, UnknownPlaceError
+from jobmon.store.mapping import Document
+from jobmon.web.queues import WatchedQueue
+
+log = logging.getLogger(__name__)
+
+_NO_COLLECTOR = Missing(
+    reason="no collector keeps the statistics up to date", remedy=START_A_COLLECTOR
+)
+_NOT_READ = Missing(reason="the history could not be read")
+_FOLDED = Missing(reason="its activity is counted together with that of other types")
+
+
+def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Explanation:
+    """The explanation of a job, as the store reads it with its attempts, at the aware time `now`.
+
+    Of a due job it reads the jobs ahead, of a due or running one also the history, if a collector
+    keeps it. PyMongoError where the watched collections cannot be read.
+    """
+    facts, others = _read_facts(queue, job), QueueFacts()
+    if facts.is_due(now):
+        place: Place | str
+        try:
+            place = queue.places.find_place(job, now)
+        except UnknownPlaceError as error:
+            place = str(error)
+        others = replace(_read_waiting(queue, facts, now), place=place)
+    elif facts.status == JobStatus.LEASED:
+        others = QueueFacts(runs=_read_runs(queue, facts.kind, now))
+    return explain(facts, others, now)
+
+
+def dump_explanation(explanation: Explanation, now: datetime) -> Document:
+    """The fields of its answer."""
+    ahead = explanation.ahead
+    return {
+        "code": explanation.code.value,
+        "text": explanation.format_text(now),
+        "since": explanation.since,
+        "until": explanation.until,
+        "ahead": None if ahead is None else ahead.value,
+        "aheadIsExact": ahead is not None and "ahead" not in explanation.reasons,
+        "expectedStart": explanation.expected_start,
+        "reasons": dict(explanation.reasons),
+    }
+
+
+def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
+    names = {
+        "created_at": "createdAt",
+        "updated_at": "updatedAt",
+        "next_run_at": "nextRunAt",
+        "finished_at": "finishedAt",
+        "lease_expires_at": "leaseExpiresAt",
+    }
+    dates = {
+        fact: to_utc(value)
+        for fact, name in names.items()
+        if isinstance(value := job.get(name), datetime)
+    }
+    mapping, most = queue.connection.jobs.mapping, clean_number(job.get("maxAttempts"))
+    return JobFacts(
+        status=clean_text(job.get("status")),
+        kind=label(job.get("type")),
+        started_at=_find_start(job),
+        worker=clean_free_text(job.get("leasedBy")),
+        attempt=job["attemptCount"] or None,
+        max_attempts=int(most) if most is not None and most == int(most) else None,
+        is_recurring=bool(job.get("recurring")),
+        unreadable=frozenset(
+            name for fact, name in names.items() if fact not in dates and job.get(name) is not None
+        ),
+        unknown=mapping.unknown,
+        has_rules=not mapping.has_status,
+        **dates,
+    )
+
+
+def _find_start(job: Document) -> datetime | None:
+    """When the present run of a job started."""
+    last = job["attempts"][-1] if job["attempts"] else {}
+    is_running = last.get("status") == AttemptStatus.RUNNING
+    started = last.get("startedAt") if is_running else job.get("startedAt")
+    return to_utc(started) if isinstance(started, datetime) else None
+
+
+def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
+    """The activity of the type of a due job; nothing is counted live for it."""
+    stats = queue.stats.cached_stats()
+    if stats is None or stats.source != "rollup" or queue.rollup.progress() is None:
+        return QueueFacts(evidence=_NO_COLLECTOR)
+    series = queue.series
+    try:
+        evidence = gather_blocks(queue, stats, now)
+
+        def read_types(length: timedelta) -> History[str] | Missing:
+            window = series.window(now - length, now, MINUTE)
+            return read_history(partial(series.history_by_type, window), evidence)
+
+        evidence = replace(evidence, ten_minutes=read_types(STALLED_AFTER))
+        if is_stalled(job, evidence):
+            return QueueFacts(
+                evidence=evidence,
+                hour=_read_steps(queue, evidence, job.kind, now, MINUTE),
+                day=_read_steps(queue, evidence, job.kind, now, HOUR),
+            )
+        return QueueFacts(evidence=evidence, recent=read_types(RECENT))
+    except PyMongoError as error:
+        return QueueFacts(evidence=_report(queue, error))
+
+
+def _read_steps(
+    queue: WatchedQueue, evidence: Evidence, kind: str, now: datetime, step: timedelta
+) -> History[datetime] | Missing:
+    """The last hour of a type by the minute, or its last day by the hour."""
+    window = queue.series.window(now - (HOUR if step == MINUTE else DAY), now, step)
+    try:
+        return read_history(lambda: queue.series.history_by_step(window, (kind,)), evidence)
+    except TooManyTypesError:
+        return _FOLDED
+
+
+def _read_runs(queue: WatchedQueue, kind: str, now: datetime) -> tuple[tuple[str, Activity], ...]:
+    """The activity of a type in the last hour and, if that has few runs, in the last day."""
+    found: list[tuple[str, Activity]] = []
+    try:
+        for period, length, step in (
+            ("in the last hour", HOUR, MINUTE),
+            ("in the last 24 h", DAY, HOUR),
+        ):
+            if queue.rollup.progress() is None:
+                break
+            past = queue.series.history_by_type(queue.series.window(now - length, now, step))
+            if (activity := past.activity.get(kind)) is not None:
+                found.append((period, activity))
+                if activity.run.count >= MIN_RUNS:
+                    break
+    except PyMongoError as error:
+        _report(queue, error)
+    return tuple(found)
+
+
+def _report(queue: WatchedQueue, error: PyMongoError) -> Missing:
+    log.error(
+        "no history for an explanation of the queue %s: %s", queue.name, describe_error(error)
+    )
+    return _NOT_READ

@@ -1,0 +1,463 @@
+"""Explanations: catches a wrong condition, a claim from unknown values, and a past event in the
+future."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.explanation import (
+    Explanation,
+    ExplanationCode,
+    JobFacts,
+    QueueFacts,
+    explain,
+    is_stalled,
+)
+from jobmon.diagnosis.forecast import find_start_rate
+from jobmon.domain import CappedCount
+from jobmon.rollup.buckets import HOUR, MINUTE, Tally
+from jobmon.rollup.histogram import bucket
+from jobmon.rollup.series import Activity, History
+from jobmon.store.labels import OTHER
+from jobmon.store.lease_order import Place
+
+from ..conftest import NOW
+from .test_forecast import evidence as make_evidence
+
+SECOND = timedelta(seconds=1)
+Code = ExplanationCode
+
+
+def job(status: str | None = "queued", **more: Any) -> JobFacts:
+    defaults = {"kind": "mail", "created_at": NOW - HOUR, "attempt": None, "max_attempts": 5}
+    return JobFacts(status=status, **(defaults | more))
+
+
+def place(ahead: int = 0, *, tied: int = 0, is_exact: bool = True, **more: Any) -> Place:
+    given: dict[str, Any] = {"same_type": ahead, "outranking": 0}
+    return Place(ahead=CappedCount(ahead, is_exact), tied=CappedCount(tied, True), **given | more)
+
+
+def ended(count: int, run_ms: int | None = None) -> Activity:
+    """Attempts that succeeded, each after `run_ms`."""
+    tally = Tally()
+    tally.outcomes["succeeded"] = count
+    if run_ms is not None:
+        tally.run[bucket(run_ms)] = count
+    return Activity.from_tallies([tally])
+
+
+def count_types(**counts: int) -> History[str]:
+    return History(NOW, "rollup", {kind: ended(count) for kind, count in counts.items()})
+
+
+def evidence(*ended_in_block: int, others: int = 0, **more: Any) -> Evidence:
+    """A queue in which so many attempts ended in each block, of the type and of all others."""
+    blocks = {"mail": [(0, count) for count in ended_in_block], "sms": [(0, others)] * 3}
+    busy = {"ten_minutes": count_types(mail=ended_in_block[-1], sms=others)}
+    return make_evidence(blocks, **busy | more)
+
+
+def facts(**given: Any) -> QueueFacts:
+    """A queue that ends twenty attempts of the type a minute."""
+    defaults: dict[str, Any] = {
+        "place": place(),
+        "evidence": evidence(200, 200, 200),
+        "recent": count_types(mail=60),
+    }
+    return QueueFacts(**defaults | given)
+
+
+def text(explanation: Explanation) -> str:
+    return explanation.format_text(NOW)
+
+
+@pytest.mark.parametrize(
+    ("shown", "code", "words"),
+    [
+        (
+            job(next_run_at=NOW + 3 * MINUTE),
+            Code.NOT_DUE,
+            "Not due yet: it is due in 3 min.",
+        ),
+        (
+            job(next_run_at=NOW + 3 * MINUTE, is_recurring=True),
+            Code.NOT_DUE,
+            "The next run is due in 3 min.",
+        ),
+        (
+            job("failed", next_run_at=NOW + 90 * SECOND, attempt=2),
+            Code.RETRY_SCHEDULED,
+            "The last attempt failed. Retry 2 of 4 is due in 1 min 30 s.",
+        ),
+        (
+            job("failed", next_run_at=NOW + MINUTE, attempt=2, max_attempts=None),
+            Code.RETRY_SCHEDULED,
+            "The last attempt failed. Retry 2 is due in 1 min.",
+        ),
+        (
+            job("failed", next_run_at=NOW + MINUTE, attempt=7),
+            Code.RETRY_SCHEDULED,
+            "The last attempt failed. Retry 7 is due in 1 min.",
+        ),
+        (
+            job("failed", next_run_at=NOW + MINUTE),
+            Code.RETRY_SCHEDULED,
+            "The last attempt failed. The next one is due in 1 min.",
+        ),
+        (
+            job("succeeded", finished_at=NOW - MINUTE, attempt=1),
+            Code.SUCCEEDED,
+            "It succeeded 1 min ago.",
+        ),
+        (
+            job("succeeded", finished_at=NOW - MINUTE, attempt=3),
+            Code.SUCCEEDED,
+            "Attempt 3 succeeded 1 min ago.",
+        ),
+        (job("succeeded"), Code.SUCCEEDED, "It succeeded."),
+        (
+            job("cancelled", finished_at=NOW - MINUTE),
+            Code.CANCELLED,
+            "It was cancelled 1 min ago.",
+        ),
+        (
+            job("dlq", finished_at=NOW - 2 * HOUR, attempt=5),
+            Code.ATTEMPTS_USED_UP,
+            "All 5 attempts are used up: it died 2 h ago, and is not retried.",
+        ),
+        (
+            job("dlq", attempt=6),
+            Code.ATTEMPTS_USED_UP,
+            "All 5 attempts are used up: it died, and is not retried.",
+        ),
+        (
+            job("dlq", attempt=1, max_attempts=1),
+            Code.ATTEMPTS_USED_UP,
+            "Its only attempt is used up: it died, and is not retried.",
+        ),
+        (
+            job("dlq", finished_at=NOW - HOUR, attempt=2),
+            Code.DEAD,
+            "It died 1 h ago after attempt 2 of 5, and is not retried.",
+        ),
+        (job("dlq", max_attempts=None), Code.DEAD, "It died, and is not retried."),
+        (job("dlq", max_attempts=0, attempt=2), Code.DEAD, "It died after attempt 2, and is not "
+         "retried."),
+        (
+            job(None),
+            Code.OTHER_STATUS,
+            "It has no status, so it is unknown whether it will be started.",
+        ),
+        (
+            job("on-hold"),
+            Code.OTHER_STATUS,
+            'Its status is "on-hold": it is unknown whether it will be started.',
+        ),
+        (
+            job("disabled"),
+            Code.OTHER_STATUS,
+            'Its status is "disabled": it is unknown whether it will be started.',
+        ),
+        (
+            job("disabled", has_rules=True),
+            Code.OTHER_STATUS,
+            "It is disabled, and not started until it is enabled.",
+        ),
+    ],
+)  # fmt: skip
+def test_each_condition_has_its_code_and_sentence(shown: JobFacts, code: str, words: str) -> None:
+    found = explain(shown, QueueFacts(), NOW)
+    assert (found.code, text(found)) == (code, words)
+    assert (found.ahead, found.expected_start) == (None, None)
+
+
+def test_the_end_of_a_job_is_since_then_or_has_a_reason() -> None:
+    assert explain(job("dlq", finished_at=NOW - HOUR), QueueFacts(), NOW).since == NOW - HOUR
+    unknown = explain(job("dlq"), QueueFacts(), NOW)
+    assert (unknown.since, unknown.reasons) == (
+        None,
+        {"since": "the end of the job is not recorded"},
+    )
+
+
+# --- Due jobs ------------------------------------------------------------------------------------
+
+DUE = job(next_run_at=NOW - 4 * MINUTE)
+
+
+def test_a_due_job_is_behind_others_and_starts_at_the_rate_of_its_type() -> None:
+    # 240 jobs at 20 a minute; the 173 others are no more than usual.
+    busy = evidence(200, 200, 200, others=200)
+    found = explain(DUE, facts(place=place(412, same_type=239), evidence=busy), NOW)
+    assert found.code is Code.WAITING
+    assert text(found) == (
+        "It became due 4 min ago; 412 due jobs are ahead of it, 239 of its type. "
+        "At the present rate it starts in about 12 min."
+    )
+    assert (found.since, found.until) == (NOW - 4 * MINUTE, None)
+    assert (found.ahead, found.expected_start) == (CappedCount(412, True), NOW + 12 * MINUTE)
+    assert found.reasons == {}
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (place(), "; no due job is ahead of it. At"),
+        (place(1), "; 1 due job of its type is ahead of it. At"),
+        (place(1, same_type=0), "; 1 due job is ahead of it, none of its type. At"),
+        (place(2, each_type=True), "; 2 due jobs of its type are ahead of it. At"),
+        (place(2, tied=3), "; 2 due jobs are ahead of it, and 3 more may be. At"),
+        (place(10_000, is_exact=False), "; more than 10,000 due jobs are ahead of it."),
+    ],
+)
+def test_the_jobs_ahead_are_described_by_their_known_number(where: Place, words: str) -> None:
+    assert words in text(explain(DUE, facts(place=where), NOW))
+
+
+def test_a_number_of_jobs_that_is_not_exact_has_a_reason() -> None:
+    capped = explain(DUE, facts(place=place(10_000, is_exact=False)), NOW)
+    assert capped.ahead == CappedCount(10_000, False)
+    assert capped.reasons == {
+        "ahead": "jobs are counted up to 10,000",
+        "expectedStart": "it is unknown exactly how many jobs are ahead",
+    }
+    tied = explain(DUE, facts(place=place(2, tied=3)), NOW)
+    assert tied.ahead == CappedCount(2, True)
+    assert tied.reasons == {"ahead": "3 other due jobs have the same place in the order"}
+    none = explain(DUE, facts(place=place(0, is_exact=False)), NOW)
+    assert (none.ahead, none.reasons["ahead"]) == (None, "too many jobs would have to be read")
+
+
+def test_a_retry_that_is_due_has_its_number() -> None:
+    retry = job("failed", attempt=2, next_run_at=NOW - MINUTE)
+    assert text(explain(retry, facts(), NOW)).startswith("Retry 2 of 4 became due 1 min ago; no")
+
+
+@pytest.mark.parametrize(
+    ("shown", "since", "words"),
+    [
+        (job(), NOW - HOUR, "It has been due since it was created 1 h ago; no"),
+        (job(created_at=None), None, "It is due; no"),
+        (job(attempt=1), None, "It is due; no"),
+        (job(is_recurring=True), None, "The next run is due; no"),
+        (
+            job("failed"),
+            None,
+            "The last attempt failed. The next one is due; no",
+        ),
+        (
+            job(unreadable=frozenset({"nextRunAt"})),
+            None,
+            "It waits. When it is due is unknown: nextRunAt is not a date.",
+        ),
+        (
+            job(unknown=frozenset({"nextRunAt"})),
+            None,
+            "It waits. The documents do not record when it is due.",
+        ),
+    ],
+)
+def test_a_missing_due_date_is_not_guessed(
+    shown: JobFacts, since: datetime | None, words: str
+) -> None:
+    found = explain(shown, facts(), NOW)
+    assert (found.code, found.since) == (Code.WAITING, since)
+    assert text(found).startswith(words)
+    if shown.unreadable or shown.unknown:
+        assert (found.ahead, found.expected_start) == (None, None)
+        assert found.reasons.keys() == {"ahead", "expectedStart"}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"place": "indexes are missing"}, "how many jobs are ahead: indexes are missing"),
+        ({"evidence": Missing(reason="no collector")}, "no collector"),
+        ({"evidence": evidence(0, 0, 0)}, "fewer than 20 attempts of its type ended"),
+        ({"evidence": evidence(10, 200, 400)}, "the rate of its type varied too much"),
+        (
+            {"evidence": evidence(200, 200, 200, unknown=frozenset({"finishedAt"}))},
+            "do not record when they finished",
+        ),
+        ({"recent": count_types(sms=9)}, "no attempt of its type has ended in the last 3 min"),
+        ({"recent": Missing(reason="still counting")}, "still counting"),
+        ({"place": place(9, outranking=1)}, "jobs of its type with a higher priority are ahead"),
+        ({"place": place(900, same_type=0)}, "more jobs of other types are ahead than usual"),
+        ({"place": place(9_999, same_type=9_999), "evidence": evidence(10, 10, 10)}, "a day"),
+    ],
+)
+def test_no_start_is_expected_that_the_rates_do_not_give(
+    given: dict[str, Any], reason: str
+) -> None:
+    found = explain(DUE, facts(**given), NOW)
+    assert found.expected_start is None
+    assert reason in found.reasons["expectedStart"]
+    assert "present rate" not in text(found)
+
+
+def test_a_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
+    given = evidence(200, 200, 200)
+    assert not isinstance(given.blocks, Missing)
+    for block in given.blocks:
+        block.activity[OTHER] = block.activity.pop("mail")
+    found = find_start_rate(given, "mail")
+    assert found == "its activity is counted together with that of other types"
+
+
+def test_a_rate_is_that_of_the_type_and_of_the_others() -> None:
+    assert find_start_rate(evidence(200, 200, 200, others=50), "mail") == (20, 5)
+
+
+def steps(step: timedelta, **counts: int) -> History[datetime]:
+    """Attempts that ended in steps; `ago_3` is the step that began three steps ago."""
+    activity = {
+        NOW - int(name.removeprefix("ago_")) * step: ended(count) for name, count in counts.items()
+    }
+    return History(NOW, "rollup", activity)
+
+
+STALLED = {"evidence": evidence(0, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("past", "words"),
+    [
+        ({"hour": steps(MINUTE, ago_32=5, ago_5=0)}, "for 31 min."),
+        ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=2)}, "for 5 h."),
+        ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=0)}, "for more than 1 d."),
+        ({"hour": steps(MINUTE, ago_5=0)}, "for more than 1 h."),
+        ({}, "for more than 10 min."),
+    ],
+)
+def test_a_type_of_which_nothing_is_started_is_stalled(past: dict[str, Any], words: str) -> None:
+    late = job(next_run_at=NOW - 25 * MINUTE)
+    found = explain(late, facts(place=place(7), **STALLED | past), NOW)
+    assert found.code is Code.TYPE_STALLED
+    assert text(found) == (f"It became due 25 min ago. No job of its type has been started {words}")
+    assert (found.ahead, found.expected_start) == (CappedCount(7, True), None)
+    assert found.reasons == {"expectedStart": "no job of its type is started"}
+
+
+def add_health(given: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
+    counts = {**(given.stats.counts or {}), ("leased", "mail"): running}
+    health = replace(given.stats.health, overdue_by_type=overdue)
+    return replace(given, stats=replace(given.stats, counts=counts, health=health))
+
+
+@pytest.mark.parametrize(
+    ("shown", "given", "expected"),
+    [
+        (DUE, evidence(0, 0, 0), False),  # for four minutes only
+        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another one for an hour
+        (job(next_run_at=NOW - HOUR), add_health(evidence(0, 0, 0), running=1), False),
+        (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
+        (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),
+        (job(unknown=frozenset({"nextRunAt"})), evidence(0, 0, 0), False),
+    ],
+)
+def test_a_type_is_stalled_if_its_jobs_are_due_and_none_runs(
+    shown: JobFacts, given: Evidence | Missing, expected: bool
+) -> None:
+    assert is_stalled(shown, given) is expected
+
+
+# --- Leased jobs ---------------------------------------------------------------------------------
+
+RUNNING = job(
+    "leased",
+    attempt=2,
+    worker="w3",
+    started_at=NOW - 90 * SECOND,
+    lease_expires_at=NOW + 30 * SECOND,
+)
+
+
+def test_a_running_job_has_its_worker_and_start() -> None:
+    found = explain(RUNNING, QueueFacts(), NOW)
+    assert (found.code, found.since, found.until) == (
+        Code.RUNNING,
+        NOW - 90 * SECOND,
+        NOW + 30 * SECOND,
+    )
+    assert text(found) == "Attempt 2 of 5 started 1 min 30 s ago on w3 and runs."
+
+
+def test_a_start_that_is_not_recorded_is_not_guessed() -> None:
+    found = explain(replace(RUNNING, started_at=None, worker=None, attempt=None), QueueFacts(), NOW)
+    assert text(found) == "An attempt runs on an unnamed worker."
+    assert found.reasons == {"since": "the start of the attempt is not recorded"}
+
+
+def test_a_job_that_runs_longer_than_its_type_is_named() -> None:
+    many, few = ended(200, run_ms=10_000), ended(99, run_ms=1_000)
+    for runs, period in (
+        ((("in the last hour", many),), "in the last hour"),
+        ((("in the last hour", few), ("in the last 24 h", many)), "in the last 24 h"),
+    ):
+        found = explain(RUNNING, QueueFacts(runs=runs), NOW)
+        assert (found.code, found.since) == (Code.RUNNING_LONG, NOW - 90 * SECOND)
+        assert text(found) == (
+            "Attempt 2 of 5 started 1 min 30 s ago on w3: it runs longer than 99% of its type, "
+            f"which took up to about {many.run.p99 and round(many.run.p99 / 1_000)} s {period}."
+        )
+
+
+@pytest.mark.parametrize(
+    "activity",
+    [
+        ended(99, run_ms=1_000),  # too few for a 99th percentile
+        ended(500),  # without run times
+        ended(500, run_ms=90_000),
+        ended(500, run_ms=88_000),  # within the error of the histogram
+    ],
+)
+def test_a_job_is_not_claimed_to_run_too_long(activity: Activity) -> None:
+    found = explain(RUNNING, QueueFacts(runs=(("in the last hour", activity),)), NOW)
+    assert found.code is Code.RUNNING
+
+
+def test_an_expired_lease_has_the_last_sign_of_its_worker() -> None:
+    expired = replace(
+        RUNNING, lease_expires_at=NOW - 4 * MINUTE, updated_at=NOW - 4 * MINUTE - 30 * SECOND
+    )
+    found = explain(expired, QueueFacts(), NOW)
+    assert (found.code, found.since) == (Code.LEASE_EXPIRED, NOW - 4 * MINUTE)
+    assert text(found) == (
+        "The lease of w3 expired 4 min ago; it last reported 4 min 30 s ago. "
+        "No other worker has taken the job."
+    )
+    # A later change was not the worker's.
+    changed = explain(replace(expired, updated_at=NOW - MINUTE), QueueFacts(), NOW)
+    assert "reported" not in text(changed)
+
+
+def test_a_lease_without_an_end_does_not_expire() -> None:
+    found = explain(replace(RUNNING, lease_expires_at=None), QueueFacts(), NOW)
+    assert (found.code, found.until) == (Code.RUNNING, None)
+
+
+# --- Clocks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        replace(RUNNING, started_at=NOW + 3 * SECOND),
+        job("succeeded", finished_at=NOW + 3 * SECOND),
+        job(created_at=NOW + 3 * SECOND),
+    ],
+)
+def test_a_writers_clock_ahead_gives_no_past_event_in_the_future(shown: JobFacts) -> None:
+    found = explain(shown, facts(runs=(("in the last hour", ended(200, run_ms=10)),)), NOW)
+    assert "in 3 s" not in text(found)
+    assert " now" in text(found)
+
+
+def test_a_job_is_due_at_its_very_time() -> None:
+    assert explain(job(next_run_at=NOW), facts(), NOW).code is Code.WAITING
+    almost = explain(job(next_run_at=NOW + SECOND / 1_000), facts(), NOW)
+    assert (almost.code, text(almost)) == (Code.NOT_DUE, "Not due yet: it is due now.")
