@@ -29,6 +29,9 @@ TICK_S = 0.5
 SWEEP_S = 120.0
 CLOCKS_DIFFER_BY = timedelta(seconds=40)
 
+# The collector waits, not the server: there each write, also one to another collection, would wake
+# every stream. With 100 queues that took a core of the database.
+_AWAIT_MS = 1
 # Longer than a new primary may lag behind the events that the stream has returned.
 _REMEMBER_S = 30.0
 _TIMESTAMP = "82"  # the type of a resume token's first value, in hexadecimal digits
@@ -117,7 +120,7 @@ class StreamedChanges:
         now, events = time.monotonic(), self._read_events()
         is_full = self._fields is not None and len(events or ()) == _MAX_EVENTS
         self.is_at_end = events is not None and not is_full
-        self._pause_s = TICK_S if events and not is_full else 0.0
+        self._pause_s = TICK_S if not is_full else 0.0
         while self._recent and self._recent[0][0] < now - _REMEMBER_S:
             self._recent.popleft()
         if events is None:
@@ -152,7 +155,7 @@ class StreamedChanges:
         self.token = opened["postBatchResumeToken"]
 
     def _read_events(self) -> list[Document] | None:
-        """All new events, after waiting for the first one; sets `token`.
+        """All new events; sets `token`.
 
         None if the stream had to be opened again.
         """
@@ -160,7 +163,7 @@ class StreamedChanges:
         if self._fields is not None:
             get_more["batchSize"] = _MAX_EVENTS
         try:
-            answer = self._command({**get_more, "maxTimeMS": round(TICK_S * 1_000)})["cursor"]
+            answer = self._command({**get_more, "maxTimeMS": _AWAIT_MS})["cursor"]
         except (ConnectionFailure, CursorNotFound):  # maybe another primary: resume there
             self._open()
             return None

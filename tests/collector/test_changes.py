@@ -1,0 +1,68 @@
+"""The change stream: catches one that keeps the database busy although no job changes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from threading import Event
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener, CommandStartedEvent
+
+from jobmon.collector import changes as changes_module
+from jobmon.collector.changes import StreamedChanges
+from jobmon.collector.segments import SegmentMap
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+
+from ..support.commands import database_uri
+from ..support.watched_queue import Documents
+
+
+class Reads(CommandListener):
+    """Keeps how long the server may wait for changes at each read, in ms."""
+
+    def __init__(self) -> None:
+        self.waits_ms = list[int]()
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name == "getMore":
+            self.waits_ms.append(event.command["maxTimeMS"])
+
+    def succeeded(self, _: Any) -> None:
+        pass
+
+    def failed(self, _: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def reads() -> Reads:
+    return Reads()
+
+
+@pytest.fixture
+def connection(
+    mongod: Mongod, database: Documents, make_settings: Callable[..., Settings], reads: Reads
+) -> Iterator[Connection]:
+    uri = database_uri(mongod, database)
+    with MongoClient[dict[str, Any]](uri, event_listeners=[reads], tz_aware=True) as client:
+        yield Connection(make_settings(mongo_uri=uri), client)
+
+
+def test_a_stream_waits_for_changes_without_the_server(
+    connection: Connection, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches streams of which each is woken by each write to any collection of a deployment."""
+    monkeypatch.setattr(changes_module, "TICK_S", 0.01)
+    segments = SegmentMap(connection.jobs)
+    with closing(StreamedChanges(connection.jobs.collection, None, Event())) as changes:
+        for _ in range(3):
+            changes.next_batch(segments)
+            assert changes.is_at_end
+        connection.database.jobs.insert_one({"_id": "new", "status": "queued", "type": "t"})
+        changes.next_batch(segments)
+    assert segments.recount() == 1
+    assert segments.totals == {("queued", "t"): 1}
+    assert max(reads.waits_ms) <= 1
