@@ -9,7 +9,7 @@ are mostly in few segments.
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -184,7 +184,7 @@ class SegmentMap:
 
         After a failure this map cannot be used any more.
         """
-        for row in self._rows.values():
+        for row in self._find_used_rows():
             low = None
             while True:
                 middle = self._find_split(row, low, None)
@@ -194,6 +194,17 @@ class SegmentMap:
                     break
                 row.insert(len(row.segments), Segment(middle))
                 low = middle
+
+    def _find_used_rows(self) -> Collection[_TypeSegments]:
+        """The rows that may have jobs: one, if the first and the last _id have the same type."""
+        types = list[_Type]()
+        for order in (1, -1):
+            found = self._jobs.find({}, ("_id",), index=_BY_ID, order=[("_id", order)], limit=1)
+            if not found:
+                return ()
+            types += _find_types(found[0]["_id"])
+        is_one = len(set(types)) == 1 and types[0] is not _OTHER
+        return [self._rows[types[0].name]] if is_one else self._rows.values()
 
     def recount(self) -> int:
         """Count the segments of all marked jobs again; returns the number of segments.
