@@ -89,8 +89,17 @@ class LiveStats:
         largest_first = sorted(groups, key=lambda group: -int(group["count"]))
         return CountsByName(self._jobs.mapping).add_up(largest_first)
 
-    def health(self, counts: Mapping[tuple[str, str], int] | None, now: datetime) -> QueueHealth:
-        """The health at `now`, given the counts by (status, type) if they are known."""
+    def health(
+        self,
+        counts: Mapping[tuple[str, str], int] | None,
+        now: datetime,
+        unchanged: QueueHealth | None = None,
+    ) -> QueueHealth:
+        """The health at `now`, given the counts by (status, type) if they are known.
+
+        `unchanged`: an earlier health, if no job has changed since; what time cannot change is
+        taken from it.
+        """
         unknown: dict[str, str] = {}
         all_waiting = None
         queued: Counter[str] = Counter()
@@ -102,7 +111,10 @@ class LiveStats:
         waiting = self._count_waiting(now, all_waiting, unknown)
         types = [job_type for job_type, _ in queued.most_common(MAX_AGES)]
         is_any_queued = self._has_any(JobStatus.QUEUED, counts)
-        oldest, by_type = self._find_oldest_queued(types) if is_any_queued else (None, {})
+        if unchanged is not None:
+            oldest, by_type = unchanged.oldest_queued, unchanged.oldest_queued_by_type
+        else:
+            oldest, by_type = self._find_oldest_queued(types) if is_any_queued else (None, {})
         if oldest is None and is_any_queued:
             unknown["oldest_queued"] = self._explain_unknown_age()
         if ages_unknown := set(types) - by_type.keys():
@@ -111,7 +123,8 @@ class LiveStats:
                 f"{self._explain_unknown_age()}, or the type is not a text"
             )
         return QueueHealth(
-            estimated_total=self._estimate_total(counts),
+            estimated_total=(unchanged and unchanged.estimated_total)
+            or self._estimate_total(counts),
             expired_leases=self._count_expired_leases(counts, now, unknown),
             eligible=waiting.eligible,
             scheduled=waiting.scheduled,

@@ -1,6 +1,8 @@
 """The health of a queue: catches queries for jobs that the counts show not to exist."""
 
+from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -26,3 +28,26 @@ def test_a_drained_queue_needs_no_query(
     health = stats.health({("succeeded", "t"): 7, ("dlq", "t"): 1}, NOW)
     assert (health.eligible, health.scheduled, health.expired_leases) == (0, 0, 0)
     assert (health.oldest_queued, health.overdue_by_type, health.unknown) == (None, {}, {})
+
+
+def test_the_ages_of_unchanged_jobs_are_not_read_again(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a query for each type of each queue every few seconds, also where nothing changes."""
+    since = NOW - timedelta(minutes=3)
+    jobs = [{"status": "queued", "type": kind, "createdAt": since} for kind in ("a", "b")]
+    jobs[1]["nextRunAt"] = NOW + timedelta(minutes=1)
+    watched.jobs.insert_many(jobs)
+    stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
+    counts.update({("queued", "a"): 1, ("queued", "b"): 1})
+    first = stats.health(counts, NOW)
+    assert (first.oldest_queued, first.estimated_total, first.scheduled) == (since, 2, 1)
+    for name in ("find", "estimated_count"):
+        monkeypatch.setattr(ReadCollection, name, None)
+    later = stats.health(counts, NOW + timedelta(minutes=2), first)
+    assert later.scheduled == 0, "time changes it"
+    assert later.overdue_by_type == {"b": NOW + timedelta(minutes=1)}
+    assert later.oldest_queued_by_type == {"a": since, "b": since}
+    assert (later.oldest_queued, later.estimated_total) == (since, 2)
