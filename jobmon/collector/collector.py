@@ -52,7 +52,6 @@ RENAME_AFTER_S = 3_600.0
 REPORT_BUILD_EVERY_S = 1.0
 # The health is read again after this many times as long as it took: a large backlog costs more.
 HEALTH_PAUSE_FACTOR = 20
-HISTORY_AFTER_S = 5.0  # at most; the stats of many queues come before their histories
 HEALTH_REST_S = 2.5  # while no job changes: every second time that stats are written
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
@@ -81,7 +80,6 @@ class Collector:
         self._health: QueueHealth | None = None
         self._health_due_at = self._health_read_at = 0.0
         self._is_health_outdated = True  # jobs have changed since it was read
-        self._has_stats = threading.Event()
         self._changed = threading.Event()  # wakes the thread that counts the history
         self._sample_due_at = 0.0
         self._failure: Exception | None = None  # of the thread that counts the history
@@ -96,11 +94,12 @@ class Collector:
         while not self._stop.is_set():
             try:
                 self._open()
-                with self._share.taking() as may_take:
+                with self._share.taking(self._own.queue) as may_take:
                     if may_take and self._lease.take():
                         log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
                         waiting.clear()
                         self._releases = False
+                        self._share.report_start(self._own.queue)
                         with suppress(_StoppedError):
                             self._work()
                         self._lease.release()
@@ -134,8 +133,9 @@ class Collector:
             with self._counting_history():
                 while not self._is_over():
                     try:
-                        segments = segments or self._build(changes)
-                        self._follow(segments, changes)
+                        is_new = segments is None
+                        segments = segments or self._build()
+                        self._follow(segments, changes, is_new=is_new)
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
                         changes.close()
@@ -210,7 +210,7 @@ class Collector:
             waiting.clear()
 
         def count() -> None:
-            self._has_stats.wait(HISTORY_AFTER_S)
+            self._share.await_start()
             while not stop.is_set():
                 try:
                     writer = HistoryWriter(
@@ -245,15 +245,17 @@ class Collector:
             failure, self._failure = self._failure, None
             raise failure
 
-    def _follow(self, segments: SegmentMap, changes: Changes) -> None:
-        """Write stats for each change until stopped.
+    def _follow(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
+        """Write stats for each change until stopped. `is_new`: no checkpoint has the segments.
 
         Returns early if types that were folded can be named again: then all jobs are counted again.
         """
         started_at = time.monotonic()
         save_at, rename_at = started_at + CHECKPOINT_EVERY_S, started_at + RENAME_AFTER_S
         written_at = -WRITE_AT_LEAST_EVERY_S
-        unsaved, self._is_health_outdated = False, True
+        unsaved, self._is_health_outdated = is_new, True
+        if is_new:  # the first checkpoint comes soon, but after the stats of all queues
+            save_at = started_at
         while not self._is_over():
             as_of, at = datetime.now(UTC), self._lease.database_time()
             self._read_changes(segments, changes)
@@ -274,11 +276,12 @@ class Collector:
                 written_at = now
             if self._events is not None:
                 self._events.count(COUNT_FOR_S)
-                if self._connection.has_recorded_attempts():
+                if written_at == now and self._connection.has_recorded_attempts():
                     self._events.stop()
                     self._events = None
             unsaved = unsaved or changed
-            if now > save_at and not self._checkpoints.is_saving():
+            is_due = now > save_at and not self._share.is_starting()
+            if is_due and not self._checkpoints.is_saving():
                 pause_s = CHECKPOINT_EVERY_S
                 if unsaved:
                     pause_s = max(pause_s, self._checkpoints.took_s * CHECKPOINT_PAUSE)
@@ -312,7 +315,7 @@ class Collector:
         """Until when the counter of events has counted."""
         return None if self._events is None else self._events.seen_until
 
-    def _build(self, changes: Changes) -> SegmentMap:
+    def _build(self) -> SegmentMap:
         """Count all jobs; changes wait in the stream meanwhile."""
         jobs = self._connection.jobs
         self._due_changes.restart(self._lease.database_time())
@@ -335,7 +338,6 @@ class Collector:
         took_s = time.monotonic() - started
         log.info("first count: all %d jobs in %.1f s", segments.totals.total(), took_s)
         self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
-        self._checkpoints.save(self._make_checkpoint(segments, changes))
         return segments
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
@@ -346,8 +348,8 @@ class Collector:
         health = self._read_health(segments, as_of)
         document = dump_stats(segments.totals, health, as_of)
         self._own.write_state(STATS, {**document, "collector": self._lease.holder}, at)
-        self._has_stats.set()
-        if time.monotonic() >= self._sample_due_at:
+        self._share.report_stats(self._own.queue)
+        if time.monotonic() >= self._sample_due_at and not self._share.is_starting():
             self._sample_due_at = time.monotonic() + SAMPLE_EVERY_S
             stats = QueueStats(
                 as_of=as_of,
@@ -370,8 +372,9 @@ class Collector:
         started = time.monotonic()
         rest_until = 0.0 if self._is_health_outdated else self._health_read_at + HEALTH_REST_S
         if self._health is None or started >= max(self._health_due_at, rest_until):
+            unchanged = None if self._is_health_outdated else self._health
             self._is_health_outdated = False
-            self._health = self._live_stats.health(segments.totals, as_of)
+            self._health = self._live_stats.health(segments.totals, as_of, unchanged)
             self._health_read_at = started
             took_s = time.monotonic() - started
             self._health_due_at = started + took_s * HEALTH_PAUSE_FACTOR

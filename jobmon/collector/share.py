@@ -3,6 +3,7 @@
 import hashlib
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -20,6 +21,7 @@ RENEW_EVERY_S = 1.0
 _KEPT_MS = 3_600_000  # the entry of a process that died
 # Histories that are counted at once in a deployment: at the start, stats must not wait for them.
 HISTORY_SLOTS = 4
+STATS_FIRST_S = 5.0  # at most; a first count may take minutes
 
 
 class Share:
@@ -42,24 +44,50 @@ class Share:
         self._history_slots = {
             queue.mongo_uri: threading.Semaphore(HISTORY_SLOTS) for queue in queues
         }
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._starting = dict[str, float]()  # queue without stats -> since when
         self._most = self._total
         self._taken = 0
         self._leaving = 0
 
     @contextmanager
-    def taking(self) -> Iterator[bool]:
-        """Whether one more queue may be taken; if so, it counts as taken until the block ends."""
+    def taking(self, queue: str) -> Iterator[bool]:
+        """Whether this queue may be taken, too; if so, it counts as taken until the block ends."""
         with self._lock:
             may_take = self._taken < self._most
             self._taken += may_take
         try:
             yield may_take
         finally:
+            self.report_stats(queue)
             if may_take:
                 with self._lock:
                     self._taken -= 1
                     self._leaving = max(0, self._leaving - 1)
+
+    def report_start(self, queue: str) -> None:
+        """A taken queue begins to count its first stats."""
+        with self._lock:
+            self._starting[queue] = time.monotonic()
+
+    def report_stats(self, queue: str) -> None:
+        """A queue has stats, or is no longer taken."""
+        with self._lock:
+            if self._starting.pop(queue, None) is not None:
+                self._lock.notify_all()
+
+    def is_starting(self) -> bool:
+        """Whether a queue that was taken in the last seconds has no stats yet.
+
+        Work that is less urgent than its stats should wait.
+        """
+        since = time.monotonic() - STATS_FIRST_S
+        return any(at > since for at in self._starting.copy().values())
+
+    def await_start(self) -> None:
+        """Wait until no queue is starting, some seconds at most."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self.is_starting(), STATS_FIRST_S)
 
     def must_release(self) -> bool:
         """True for one queue at a time while more are taken than this process may have.

@@ -13,13 +13,15 @@ import pytest
 from pymongo import MongoClient
 
 from jobmon.collector import collector as collector_module
+from jobmon.collector import share as share_module
+from jobmon.collector.checkpoint import Checkpoint, Checkpoints
 from jobmon.collector.collecting import collecting
 from jobmon.collector.collector import Collector
 from jobmon.collector.history_writer import HistoryWriter
 from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
 from jobmon.demo.mongod import Mongod, free_port
-from jobmon.rollup.documents import LEADER, STATS
+from jobmon.rollup.documents import CHECKPOINT, LEADER, STATS
 from jobmon.rollup.health import CollectorHealth, are_good, check_collectors
 from jobmon.settings import Settings, load_queues
 from jobmon.setup.indexes import create_indexes
@@ -148,10 +150,55 @@ def test_a_history_is_counted_after_the_first_stats(
         counted.append(counted_types(rollups))
         stop.wait()
 
-    monkeypatch.setattr(collector_module, "HISTORY_AFTER_S", 3_600)
+    monkeypatch.setattr(share_module, "STATS_FIRST_S", 3_600)
     monkeypatch.setattr(HistoryWriter, "run", run)
     with collecting(replace(load_queues(settings)[1], queues=None)):
         eventually(lambda: counted)
+    assert counted == [{NAMES[0]}]
+
+
+def test_other_work_waits_until_all_queues_have_stats(settings: Settings) -> None:
+    """Catches the histories of some queues that delay the first stats of the others."""
+    share = Share(load_queues(settings))
+    with share.taking("a"), share.taking("b"), share.taking("c"):
+        assert not share.is_starting()
+        for queue in ("a", "b"):
+            share.report_start(queue)
+        share.report_stats("a")
+        assert share.is_starting()
+        share.report_stats("b")
+        assert not share.is_starting()
+        with share.taking("d"):
+            share.report_start("d")
+            assert share.is_starting()
+        assert not share.is_starting(), "a queue that was released is not waited for"
+
+
+def test_other_work_does_not_wait_for_a_long_first_count(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a queue of a hundred million jobs that stops the histories of all others."""
+    share = Share(load_queues(settings))
+    share.report_start("large")
+    monkeypatch.setattr(share_module, "STATS_FIRST_S", 0.01)
+    share.await_start()
+    eventually(lambda: not share.is_starting())
+
+
+def test_the_first_checkpoint_is_written_after_the_first_stats(
+    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches stats of a hundred queues that wait for the checkpoints of all."""
+    counted = list[set[str]]()
+    save = Checkpoints.start_saving
+
+    def start_saving(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+        counted.append(counted_types(rollups))
+        save(checkpoints, checkpoint)
+
+    monkeypatch.setattr(Checkpoints, "start_saving", start_saving)
+    with collecting(replace(load_queues(settings)[1], queues=None)):
+        eventually(lambda: rollups.state.find_one({"name": CHECKPOINT}))
     assert counted == [{NAMES[0]}]
 
 
@@ -163,7 +210,7 @@ def test_the_health_of_a_queue_without_changes_is_read_less_often(
     segments, read = SegmentMap(connection.jobs), list[datetime]()
     monkeypatch.setattr(collector_module, "HEALTH_PAUSE_FACTOR", 0)
     monkeypatch.setattr(
-        collector._live_stats, "health", lambda _, as_of: (read.append(as_of), QUIET)[1]
+        collector._live_stats, "health", lambda _, as_of, __: (read.append(as_of), QUIET)[1]
     )
     for _ in range(3):
         assert collector._read_health(segments, NOW) is QUIET
