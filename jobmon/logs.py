@@ -12,7 +12,8 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -121,23 +122,28 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
     def _hide_secrets(self, _: Any, __: str, event: EventDict) -> EventDict:
         """The event without secrets, its first keys in order."""
         first = {name: event[name] for name in _FIRST_KEYS if name in event}
-        hidden: dict[str, Any] = self._hide({**first, **event})
+        hidden: dict[str, Any] = _change_texts({**first, **event}, self._hide)
         return hidden
 
-    def _hide(self, value: Any) -> Any:
-        match value:
-            case str():
-                for secret in self.secrets:
-                    value = value.replace(secret, REDACTED)
-                for pattern, replacement in _SECRET_PATTERNS:
-                    value = pattern.sub(replacement, value)
-                return value
-            case dict():
-                return {key: self._hide(inner) for key, inner in value.items()}
-            case list() | tuple():
-                return [self._hide(inner) for inner in value]
-            case _:
-                return value
+    def _hide(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, REDACTED)
+        for pattern, replacement in _SECRET_PATTERNS:
+            text = pattern.sub(replacement, text)
+        return text
+
+
+def _change_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """`value` with each text in it changed, at any depth; keys remain."""
+    match value:
+        case str():
+            return change(value)
+        case dict():
+            return {key: _change_texts(inner, change) for key, inner in value.items()}
+        case list() | tuple():
+            return [_change_texts(inner, change) for inner in value]
+        case _:
+            return value
 
 
 def _escape_json(_: Any, __: str, line: Any) -> str:
@@ -146,22 +152,11 @@ def _escape_json(_: Any, __: str, line: Any) -> str:
 
 
 def _escape_for_terminal(_: Any, __: str, event: EventDict) -> EventDict:
-    return {
-        name: _escape_all(value, _ESCAPED_IN_STACK if name == "exception" else _ESCAPED_ON_TERMINAL)
-        for name, value in event.items()
-    }
-
-
-def _escape_all(value: Any, characters: re.Pattern[str]) -> Any:
-    match value:
-        case str():
-            return characters.sub(_escape, value)
-        case dict():
-            return {name: _escape_all(inner, characters) for name, inner in value.items()}
-        case list():
-            return [_escape_all(inner, characters) for inner in value]
-        case _:
-            return value
+    escaped: EventDict = {}
+    for name, value in event.items():
+        characters = _ESCAPED_IN_STACK if name == "exception" else _ESCAPED_ON_TERMINAL
+        escaped[name] = _change_texts(value, partial(characters.sub, _escape))
+    return escaped
 
 
 def _escape(character: re.Match[str]) -> str:

@@ -164,10 +164,6 @@ def _make_path_source(path: str, context: SourceContext) -> Source:
     )
 
 
-def _parse_path(spec: Any, context: SourceContext, _: KeyPath) -> Source:
-    return _make_path_source(spec["path"], context)
-
-
 def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     sources = [
         parse_source(each, context, (*at, "first_of", index))
@@ -321,8 +317,8 @@ def _parse_expression(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     )
 
 
-_PARSERS = {
-    "path": _parse_path,
+_PARSERS: dict[str, Callable[[Any, SourceContext, KeyPath], Source]] = {
+    "path": lambda spec, context, _: _make_path_source(spec["path"], context),
     "first_of": _parse_first_of,
     "first": _parse_element,
     "last": _parse_element,

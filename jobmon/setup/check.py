@@ -25,7 +25,6 @@ from jobmon.setup.deployment import (
 from jobmon.setup.fields import Sample, computed_fields, expected_fields
 from jobmon.setup.findings import (
     Finding,
-    Level,
     count,
     describe,
     describe_address,
@@ -169,18 +168,16 @@ class DeploymentCheck:
                 if watched.name in self._unreadable:  # it may exist
                     continue
                 elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
-                yield Finding(
-                    check="collections",
-                    level=Level.PROBLEM if is_jobs else Level.WARNING,
-                    message=f"There is no collection {where}.",
+                report = problem if is_jobs else warning
+                yield report(
+                    "collections",
+                    f"There is no collection {where}.",
                     remedy=elsewhere
                     or f"If it has another name, set {setting}. For a new queue in jobmon's own "
                     "format, create it with `jobmon init --create`.",
                     commands=() if elsewhere else (self._deployment.init_command("--create"),),
                 )
-            elif (
-                unfit := explain_unsuitable_kind(where, kinds[watched.name], setting)
-            ) is not None:
+            elif unfit := explain_unsuitable_kind(where, kinds[watched.name], setting):
                 yield unfit
             else:
                 number = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)

@@ -14,7 +14,7 @@ from pymongo.errors import ExecutionTimeout
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, FINAL_STATUSES, AttemptStatus, JobStatus
 from jobmon.profiles import shipped_profiles
 from jobmon.settings import Settings
-from jobmon.setup.findings import Finding, Level, printable, problem, warning
+from jobmon.setup.findings import Finding, printable, problem, warning
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.profiles import Profile
@@ -279,10 +279,10 @@ class Sample:
                 printable(name) for name in sorted(names) if _normalize(name) == _normalize(path)
             ]
             where = f"with status {' or '.join(field.statuses)} " if field.statuses else ""
-            yield Finding(
-                check="fields",
-                level=Level.PROBLEM if field.essential else Level.WARNING,
-                message=f"None of the newest {len(expected)} of {self.name} {where}has "
+            report = problem if field.essential else warning
+            yield report(
+                "fields",
+                f"None of the newest {len(expected)} of {self.name} {where}has "
                 f"{path}: {field.consequence}.",
                 remedy=f"If this is the field, set {self._write_paths({field.name: similar[0]})}."
                 if similar

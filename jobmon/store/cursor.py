@@ -2,10 +2,10 @@
 
 A list is in the order of (createdAt, _id), newest first or oldest first, or of (nextRunAt, _id),
 the soonest first. A cursor has these two values of a job, so that the next page costs the same at
-any depth. MongoDB's aggregation compares
-values of all types, in the order in which an index sorts them. Arrays are the exception: an index
-sorts an array by its greatest or its least element, but a comparison takes it as a whole. So where
-there are arrays, and where a value cannot be put into a cursor, a cursor has only its page number.
+any depth. MongoDB's aggregation compares values of all types, in the order in which an index sorts
+them. Arrays are the exception: an index sorts an array by its greatest or its least element, but a
+comparison takes it as a whole. So where there are arrays, and where a value cannot be put into a
+cursor, a cursor has only its page number.
 
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """

@@ -152,8 +152,9 @@ class JobFilter:
         if self.is_prepared:
             return self
         if self.date_field is not None and not jobs.mapping.can_query(self.date_field):
-            names = {"sort": self.by_next_run, "condition": self.condition is not None}
-            raise UnknownFieldError(next((n for n in names if names[n]), "finished_from"))
+            if self.by_next_run:
+                raise UnknownFieldError("sort")
+            raise UnknownFieldError("finished_from" if self.condition is None else "condition")
         if self.by_next_run:
             self._check_order(jobs.mapping)
         if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):

@@ -75,7 +75,7 @@ class Schedule:
 
 
 class ScheduleReader:
-    """Counts what is due; answers are shared for two seconds. PyMongoError."""
+    """Counts what is due; answers are shared for two seconds. Raises PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
@@ -116,7 +116,7 @@ class ScheduleReader:
         is_cut = sum(int(group["read"]) for group in groups) >= self._limit
         read_until = max(to_utc(group["last"]) for group in groups) if is_cut else end
         by_type = sum(counts.values(), Counter())
-        named = {kind for kind, _ in by_type.most_common(TYPES_COUNTED)}
+        named = {job_type for job_type, _ in by_type.most_common(TYPES_COUNTED)}
         steps, start = [], first
         while start < end:
             number = (start - first) // step
@@ -176,14 +176,13 @@ class ScheduleReader:
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:
-    """The start of the step (UTC) that a moment lies in."""
-    since = moment - datetime.fromtimestamp(0, UTC)
-    return moment - since % step
+    """The start of the step (UTC) that contains a moment."""
+    return moment - (moment - datetime.fromtimestamp(0, UTC)) % step
 
 
 def _fold(counts: Counter[str], named: Collection[str]) -> dict[str, int]:
     """The counts by type, the largest first; types that are not named are `(other)`."""
     folded: Counter[str] = Counter()
-    for kind, jobs in counts.items():
-        folded[kind if kind in named else OTHER] += jobs
+    for job_type, jobs in counts.items():
+        folded[job_type if job_type in named else OTHER] += jobs
     return dict(folded.most_common())

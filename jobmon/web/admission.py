@@ -91,10 +91,10 @@ class ConcurrencyLimit:
         """Free a slot, or hand it to the caller that waits longest and may have it."""
         with self._lock:
             self._taken[key] -= 1
-            for waiting, granted in self._queue:
-                if self._taken[waiting] < self._per_key:
-                    self._queue.remove((waiting, granted))
-                    self._taken[waiting] += 1
+            for waiting_key, granted in self._queue:
+                if self._taken[waiting_key] < self._per_key:
+                    self._queue.remove((waiting_key, granted))
+                    self._taken[waiting_key] += 1
                     granted.set()
                     return
             self._free += 1

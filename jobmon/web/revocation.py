@@ -57,6 +57,7 @@ class RevokedTokens:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._name = f"the list of revoked tokens ({connection.settings.state_db}.{REVOKED})"
         self._list = SingleFlight(self._read, CACHE_MS)
         self._known = _RevocationList()  # as last read
         self._lost = _RevocationList()  # the entries of lists that are gone
@@ -141,7 +142,6 @@ class RevokedTokens:
 
     def _find(self) -> tuple[_RevocationList, str | None]:
         """The list, and why it cannot be read although it could be before."""
-        name = f"the list of revoked tokens ({self._connection.settings.state_db}.{REVOKED})"
         try:
             found = self._collection().find({}, {"before": True, "since": True})
             entries = list(found.max_time_ms(self._connection.max_time_ms))
@@ -149,7 +149,7 @@ class RevokedTokens:
             if not is_unauthorized(error):
                 raise
             if self._known.since is not None:
-                return _RevocationList(), f"{name} can no longer be read"
+                return _RevocationList(), f"{self._name} can no longer be read"
             # A user that cannot read jobmon's own databases cannot see revocations.
             self._warn_once("may not read the list of revoked tokens: none is refused")
             return _RevocationList(), None
@@ -157,8 +157,7 @@ class RevokedTokens:
 
     def _find_loss(self) -> str | None:
         """For a list without a marker: the message that it is gone, None if it never existed."""
-        name = f"the list of revoked tokens ({self._connection.settings.state_db}.{REVOKED})"
-        gone = f"{name} existed and is gone: restore it, or run `jobmon revoke` again"
+        gone = f"{self._name} existed and is gone: restore it, or run `jobmon revoke` again"
         if self._known.since is not None:
             return gone
         try:
