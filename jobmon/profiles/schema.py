@@ -86,7 +86,6 @@ def _explain_syntax(error: str, text: str) -> str:
 
 @cache
 def profile_schema() -> dict[str, Any]:
-    """The JSON Schema of a profile."""
     text = files("jobmon.profiles").joinpath("profile.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema

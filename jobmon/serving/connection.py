@@ -175,7 +175,7 @@ class WaitingList:
         return iter(self._since)
 
     def add(self, connection: Connection) -> None:
-        """Start to wait, or start again."""
+        """Start to wait; a connection that waits already starts again."""
         self._since.pop(connection, None)
         self._since[connection] = time.monotonic()
 

@@ -152,7 +152,7 @@ class BufferedWorker(ThreadWorker):
         return True
 
     def _handle_event(self, connection: Connection, _: object) -> None:
-        """The client has sent something, or can take something."""
+        """Proceed: the client has sent something, or can take something."""
         if connection.stage is Stage.CLOSED:
             return  # by an earlier event of the same round
         try:

@@ -92,7 +92,6 @@ class Deployment:
 
     @property
     def roles(self) -> QueueRoles:
-        """The roles of the watched queue."""
         own = [self.settings.rollup_db, self.settings.state_db] if self.has_own_databases else []
         return QueueRoles(self.connection.database.name, self.connection.collection_names, own)
 

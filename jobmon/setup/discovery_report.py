@@ -174,7 +174,6 @@ def _quote(text: str) -> str:
 
 
 def has_user(uri: str) -> bool:
-    """Whether a connection string has a user."""
     return "@" in re.split(r"[/?]", uri.partition("://")[2])[0]
 
 

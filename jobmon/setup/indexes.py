@@ -212,7 +212,6 @@ class MadeIndexes:
         }
 
     def add(self, index: Index, name: str) -> None:
-        """Record that an index was created."""
         entry = self.entry(index, name) | {"at": datetime.now(UTC)}
         self._made.replace_one({"_id": entry["_id"]}, entry, upsert=True)
 
@@ -222,5 +221,4 @@ class MadeIndexes:
         return list(self._made.find(query).sort("_id"))
 
     def forget(self, entry: Document) -> None:
-        """Remove a record."""
         self._made.delete_one({"_id": entry["_id"]})

@@ -384,7 +384,6 @@ def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
 
 
 def _describe_connection(plan: _Plan, user: User) -> Finding:
-    """The connection string of a user that was created."""
     deployment = plan.deployment
     uri = connection_string(
         deployment.settings.mongo_uri, user.name, plan.roles.database, deployment.replica_set

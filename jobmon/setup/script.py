@@ -79,7 +79,6 @@ def collection_line(database: str, name: str) -> str:
 
 
 def replica_set_line(config: Document) -> str:
-    """A line that initiates a replica set."""
     return f"rs.initiate({_js(config)});"
 
 

@@ -39,7 +39,7 @@ class QueueRoles:
 
     @property
     def reader(self) -> str:
-        """The name of the web service's role."""
+        """The name of the role for the web service."""
         return f"{READER_ROLE}.{self.database}.{self.collections[0]}"
 
     @property
@@ -132,7 +132,6 @@ def create_users(
 def _describe_existing(
     described: str, existing: Document, role: Document, *, has_role: bool, sets_password: bool
 ) -> Finding:
-    """Report the changes of a user that existed."""
     others = [f"{other['role']}@{other['db']}" for other in existing["roles"] if other != role]
     message = f"{described}: exists, {'had the role' if has_role else 'role added'}"
     message += ", password set" if sets_password else ", password not changed"

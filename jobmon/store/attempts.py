@@ -45,8 +45,8 @@ def number_attempts(
     """The attempts with numbers in their order.
 
     The newest attempt gets the job's count as its number, or the number of attempts if that is
-    larger. It is unknown if the job does not count and not all were read (`is_complete`): then the
-    attempts are returned without numbers.
+    larger. If older attempts were not read (`is_complete` is false) and the job counts fewer than
+    these, the numbers are unknown, and the attempts are returned without them.
     """
     count, known = attempt_count(job, default=0), len(attempts)
     if count < known and not is_complete:

@@ -40,7 +40,6 @@ class KnownFields:
         return fields if self._ends_are_known.get() else fields | {"finishedAt"}
 
     def can_query(self, field: str) -> bool:
-        """Whether jobs can be queried by this field."""
         return self._connection.jobs.mapping.can_query(field)
 
     def _look_for_ends(self) -> bool:

@@ -161,7 +161,6 @@ class LiveStats:
         return expired or (None if unreadable else 0)
 
     def _has_any(self, status: JobStatus, counts: Mapping[tuple[str, str], int] | None) -> bool:
-        """Whether any job has this status."""
         if counts is not None:
             return any(count for (counted, _), count in counts.items() if counted == status.value)
         return self._jobs.count({"status": status.value}, index=indexes.BY_STATUS, limit=1) > 0

@@ -192,7 +192,6 @@ def register(app: Flask, queues: WatchedQueues) -> None:
 
 
 def all_queues() -> WatchedQueues:
-    """The queues of this app."""
     queues: WatchedQueues = current_app.extensions["jobmon_queues"]
     return queues
 
