@@ -15,6 +15,7 @@ from jobmon.dashboard import views
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.queues_page import QueuesPage
+from jobmon.dashboard.schedule_page import SchedulePage
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.web import (
@@ -82,6 +83,8 @@ def create_app(
     ):
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
-    app.register_blueprint(views.blueprint(OverviewPage(), JobPages(lists), QueuesPage(summaries)))
+    app.register_blueprint(
+        views.blueprint(OverviewPage(), JobPages(lists), SchedulePage(lists), QueuesPage(summaries))
+    )
     compression.register(app)
     return app

@@ -20,6 +20,7 @@ from jobmon.collector.changes import Changes, StreamLostError, open_changes, ope
 from jobmon.collector.checkpoint import Checkpoint, Checkpoints, IncompleteCheckpointError
 from jobmon.collector.counters import Counters
 from jobmon.collector.due_changes import DueChanges
+from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.error_log import RepeatedErrorLog
 from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.history_writer import HistoryWriter
@@ -27,6 +28,7 @@ from jobmon.collector.leader import LeaderLease, LeaseLostError
 from jobmon.collector.samples import QueueSamples
 from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.buckets import QueueSample, retention
 from jobmon.rollup.documents import (
     BUILD,
@@ -149,11 +151,15 @@ class Collector:
 
         If that is not possible, the changes from now on.
         """
+        redactor = Redactor(self._connection.settings.redact_keys)
+        self._groups = ErrorGroups(self._own, redactor)
         # A log is the truth about runs, also before it has its first event.
         has_log = self._connection.profile.log is not None
         counts_events = not has_log and not self._connection.has_recorded_attempts()
         self._events = (
-            EventCounter(self._connection, self._own, self._lease.renew) if counts_events else None
+            EventCounter(self._connection, self._own, self._lease.renew, self._groups)
+            if counts_events
+            else None
         )
         checkpoint, reason = self._load_checkpoint()
         if checkpoint is not None and checkpoint.token:
@@ -220,6 +226,7 @@ class Collector:
                         self._events,
                         changed=self._changed,
                         slots=self._share.history_slots(self._connection),
+                        groups=self._groups,
                     )
                     writer.run(stop)
                 except PyMongoError as error:

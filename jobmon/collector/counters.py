@@ -16,6 +16,7 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.rollup.buckets import (
     HOUR,
     STRAGGLERS,
+    WITHOUT_DETAILS,
     Tallies,
     Tally,
     dump_tallies,
@@ -65,7 +66,7 @@ class Counters:
         since = stored.open_since
         until = max(since, floor(now - STRAGGLERS, HOUR)) if settled else since
         query = {"span": seconds(HOUR), "at": {"$gte": since}}
-        buckets = self._buckets.find({**self._own.scope, **query})
+        buckets = self._buckets.find({**self._own.scope, **query}, WITHOUT_DETAILS)
         hours = dict(self._own.read(BUCKETS, buckets, _load_hour))
         names = _extend_names(stored.totals, merge(hours.values()))
         closing = (fold_types(hour, names) for at, hour in hours.items() if at < until)

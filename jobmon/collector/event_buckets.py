@@ -20,8 +20,10 @@ from jobmon.rollup.buckets import (
     dump_bucket,
     fold_rare_types,
     load_bucket,
+    load_bucket_details,
 )
 from jobmon.rollup.documents import BUCKETS, OwnDatabase
+from jobmon.rollup.run_details import RunDetails, fold_details
 
 _KEEP_FOR = 2 * STRAGGLERS
 
@@ -29,6 +31,7 @@ _KEEP_FOR = 2 * STRAGGLERS
 @dataclass
 class _Bucket:
     tallies: Tallies
+    details: RunDetails
     position: str | None  # as stored
     is_stored: bool
     is_changed: bool = False
@@ -43,14 +46,17 @@ class EventBuckets:
         self._lock = threading.Lock()
         self._written: set[datetime] = set()
 
-    def add(self, at: datetime, kind: str, tally: Tally, position: str) -> None:
+    def add(
+        self, at: datetime, kind: str, tally: Tally, details: RunDetails, position: str
+    ) -> None:
         """Add what the change at `position` shows of a type in the minute that begins at `at`."""
         bucket = self._read(at)
         if bucket.position is None or position > bucket.position:
             bucket.tallies.setdefault(kind, Tally()).add(tally)
+            bucket.details.add(details)
             bucket.is_changed = True
 
-    def begin(self, counted: dict[datetime, Tallies]) -> None:
+    def begin(self, counted: dict[datetime, Tallies], details: dict[datetime, RunDetails]) -> None:
         """Begin these minutes with what was counted otherwise, or with what they already have.
 
         Of each type the greater of each count, because both may lack something.
@@ -62,6 +68,9 @@ class EventBuckets:
                 stored = bucket.tallies.get(kind, Tally())
                 bucket.tallies[kind] = stored.maximum(tally)
                 bucket.is_changed = bucket.is_changed or bucket.tallies[kind] != stored
+            shown = details.get(at, RunDetails())
+            if shown.runs > bucket.details.runs:
+                bucket.details = shown
 
     def write(self, position: str) -> None:
         """Store what has changed; `position` is that of the last change that was added.
@@ -88,6 +97,7 @@ class EventBuckets:
             found = self._own[BUCKETS].find_one({"_id": self._own.id(bucket_name(MINUTE, at))})
             self._open[at] = _Bucket(
                 tallies=next(self._own.read(BUCKETS, [found], load_bucket), {}),
+                details=next(self._own.read(BUCKETS, [found], load_bucket_details), RunDetails()),
                 position=None if found is None else found.get("position"),
                 is_stored=found is not None,
             )
@@ -95,7 +105,8 @@ class EventBuckets:
 
     def _write_bucket(self, at: datetime, bucket: _Bucket, position: str) -> None:
         bucket.tallies = fold_rare_types(bucket.tallies)
-        fields = dump_bucket(MINUTE, at, bucket.tallies) | {"position": position}
+        bucket.details = fold_details(bucket.details)
+        fields = dump_bucket(MINUTE, at, bucket.tallies, bucket.details) | {"position": position}
         document = self._own.new(bucket_name(MINUTE, at), fields)
         buckets = self._own[BUCKETS]
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from bson import Timestamp
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
+from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_buckets import EventBuckets
 from jobmon.collector.job_changes import (
     JobChange,
@@ -26,8 +28,10 @@ from jobmon.collector.job_changes import (
 )
 from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split
 from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, JobMemory, KnownJob
-from jobmon.collector.runs import count_change
-from jobmon.domain import WAITING_STATUSES
+from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
+from jobmon.collector.runs import JobFacts, ShownActivity, count_change
+from jobmon.domain import WAITING_STATUSES, AttemptStatus
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tallies, floor
 from jobmon.rollup.documents import EVENTS, OwnDatabase
@@ -38,6 +42,7 @@ from jobmon.rollup.gaps import (
     load_event_history,
     write_event_history,
 )
+from jobmon.rollup.run_details import RunDetails
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
@@ -60,8 +65,16 @@ class EventCounter:
     another collector counts. `renew` is called between the parts of longer work.
     """
 
-    def __init__(self, connection: Connection, own: OwnDatabase, renew: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        own: OwnDatabase,
+        renew: Callable[[], None],
+        groups: ErrorGroups | None = None,
+    ) -> None:
         self._connection = connection
+        self._groups = groups or ErrorGroups(own, Redactor(connection.settings.redact_keys))
+        self._details = RunDetailsCounter(connection, self._groups)
         self._jobs = connection.jobs
         self._own = own
         self._renew = renew
@@ -134,7 +147,8 @@ class EventCounter:
         self._load_waiting(jobs, moment)
         boundary = floor(moment - STRAGGLERS, MINUTE)
         end = floor(moment, MINUTE) + 2 * MINUTE
-        self._buckets.begin(self._count_documents(jobs, boundary, end))
+        counted = self._count_documents(jobs, boundary, end)
+        self._buckets.begin(counted, self._details.count(counted, MINUTE, jobs=jobs))
         gap = Gap(start=None, end=moment, reason=GapReason.BEFORE_COLLECTOR)
         if self._has_history:
             start = min(seen_until or boundary, moment)
@@ -194,6 +208,7 @@ class EventCounter:
     def write(self) -> None:
         """Store everything that was counted."""
         self._write_at = time.monotonic() + WRITE_EVERY_S
+        self._groups.write()
         self._buckets.write(self._position)
         if self._memory.has_overflowed and self.seen_until is not None:
             self._memory.has_overflowed = False
@@ -219,13 +234,26 @@ class EventCounter:
             facts = None if document is None else next(found)
             known = self._memory.get(change.key)
             before = known.facts if known else None
-            for at, kind, tally in count_change(change, before, facts, self.rules):
-                self._buckets.add(floor(at, MINUTE), kind, tally, change.position)
+            for shown in count_change(change, before, facts, self.rules):
+                self._add(shown, change.position)
             if document is None:
                 self._memory.forget(change.key)
             else:
-                self._memory.put(change.key, KnownJob(document, change.at, facts))
+                self._memory.put(change.key, self._reduce(document, change.at, facts))
             self._position = change.position
+
+    def _add(self, shown: ShownActivity, position: str) -> None:
+        details, run = RunDetails(), shown.run
+        if run is not None:
+            is_failed = run.outcome != AttemptStatus.SUCCEEDED
+            add_run(details, run, self._groups.group([run])[0] if is_failed else None)
+        self._buckets.add(floor(shown.at, MINUTE), shown.type, shown.tally, details, position)
+
+    def _reduce(self, document: Document, at: datetime, facts: JobFacts | None) -> KnownJob:
+        """What is remembered of a job: nothing of its error, which may be long."""
+        if facts is not None and facts.error is not None:
+            facts = replace(facts, error=None)
+        return KnownJob(select_paths(document, self.rules.remembered), at, facts)
 
     def _apply(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
@@ -287,4 +315,4 @@ class EventCounter:
     def _remember(self, documents: Sequence[tuple[Document, datetime]]) -> None:
         evaluated = self._evaluator.evaluate(documents)
         for (document, at), facts in zip(documents, evaluated, strict=True):
-            self._memory.put(encode_key(document["_id"]), KnownJob(document, at, facts))
+            self._memory.put(encode_key(document["_id"]), self._reduce(document, at, facts))

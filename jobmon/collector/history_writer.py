@@ -15,7 +15,10 @@ from itertools import pairwise
 
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
+from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_counter import EventCounter
+from jobmon.collector.run_details_counter import RunDetailsCounter
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import (
     DAY,
@@ -23,6 +26,7 @@ from jobmon.rollup.buckets import (
     MINUTE,
     SPANS,
     STRAGGLERS,
+    WITHOUT_DETAILS,
     Tallies,
     bucket_name,
     count_events,
@@ -30,12 +34,14 @@ from jobmon.rollup.buckets import (
     floor,
     fold_rare_types,
     load_bucket,
+    load_bucket_details,
     load_progress,
     merge,
     retention,
     seconds,
 )
 from jobmon.rollup.documents import BUCKETS, PROGRESS, STATE, OwnDatabase
+from jobmon.rollup.run_details import RunDetails, merge_details
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
 from jobmon.store.read_collection import is_bad_hint
@@ -59,7 +65,7 @@ class HistoryWriter:
 
     Calls `on_counted` after each count with its time, and whether all older spans are counted. The
     minutes of `events`, if given, are only added up. `changed` is set when jobs change, which ends
-    a rest. Each count takes one of the `slots`.
+    a rest. Each count takes one of the `slots`. `groups` are the groups of errors.
     """
 
     def __init__(
@@ -71,7 +77,10 @@ class HistoryWriter:
         *,
         changed: threading.Event | None = None,
         slots: threading.Semaphore | None = None,
+        groups: ErrorGroups | None = None,
     ) -> None:
+        self._groups = groups or ErrorGroups(own, Redactor(connection.settings.redact_keys))
+        self._details = RunDetailsCounter(connection, self._groups)
         self._events = events
         self._changed = changed or threading.Event()
         self._changed_at = time.monotonic()
@@ -219,7 +228,19 @@ class HistoryWriter:
         end = end if self._boundary is None else min(end, floor(self._boundary, span))
         with self._slots:
             counted = self._count_in_pieces(start, end, span)
-            return sum(self._write_bucket(span, at, tallies) for at, tallies in counted.items()) > 0
+            changed = {
+                at: tallies
+                for at, tallies in counted.items()
+                if self._is_newer(tallies, self._read_bucket(span, at))
+            }
+            # After the activity: what ended meanwhile changes that, and is counted once more.
+            details = self._details.count(changed, span)
+            self._groups.write()
+            written = [
+                self._write_bucket(span, at, tallies, details.get(at, RunDetails()))
+                for at, tallies in changed.items()
+            ]
+            return any(written)
 
     def _add_up(self, start: datetime, end: datetime, span: timedelta) -> None:
         """Replace each larger span that begins before `end` by the sum of its parts."""
@@ -227,8 +248,11 @@ class HistoryWriter:
             at = floor(start, larger)
             while at < end:
                 within = {"span": seconds(part), "at": {"$gte": at, "$lt": at + larger}}
-                parts = self._buckets.find({**self._own.scope, **within})
-                self._write_bucket(larger, at, merge(self._own.read(BUCKETS, parts, load_bucket)))
+                found = list(self._buckets.find({**self._own.scope, **within}))
+                tallies = fold_rare_types(merge(self._own.read(BUCKETS, found, load_bucket)))
+                if self._is_newer(tallies, self._read_bucket(larger, at)):
+                    details = merge_details(self._own.read(BUCKETS, found, load_bucket_details))
+                    self._write_bucket(larger, at, tallies, details)
                 at += larger
 
     def _count_in_pieces(
@@ -248,22 +272,27 @@ class HistoryWriter:
             for at, tallies in piece.items():
                 counted[at] = merge([counted.get(at, {}), tallies])
             start = until
-        return counted
+        return {at: fold_rare_types(tallies) for at, tallies in counted.items()}
 
-    def _write_bucket(self, span: timedelta, at: datetime, counted: Tallies) -> bool:
-        """Write a bucket if its count has changed; returns whether it was written.
+    def _read_bucket(self, span: timedelta, at: datetime) -> Tallies | None:
+        name = self._own.id(bucket_name(span, at))
+        found = self._buckets.find_one({"_id": name}, WITHOUT_DETAILS)
+        return next(self._own.read(BUCKETS, [found], load_bucket), None)
+
+    def _is_newer(self, counted: Tallies, stored: Tallies | None) -> bool:
+        """Whether a count replaces the stored one.
 
         It never replaces a larger count: jobs are deleted, their activity stays.
         """
-        counted = fold_rare_types(counted)
-        events, durations = _measure(counted)
-        if not events:
+        if not count_events(counted):
             return False
-        bucket = self._own.new(bucket_name(span, at), dump_bucket(span, at, counted))
-        found = self._buckets.find_one({"_id": bucket["_id"]})
-        old = next(self._own.read(BUCKETS, [found], load_bucket), None)
-        if old is not None and ((events, durations) < _measure(old) or old == counted):
-            return False
+        return stored is None or (_measure(counted) >= _measure(stored) and counted != stored)
+
+    def _write_bucket(
+        self, span: timedelta, at: datetime, counted: Tallies, details: RunDetails
+    ) -> bool:
+        """Write a bucket; returns whether it could be stored."""
+        bucket = self._own.new(bucket_name(span, at), dump_bucket(span, at, counted, details))
         return self._own.write(
             BUCKETS,
             lambda: self._buckets.replace_one({"_id": bucket["_id"]}, bucket, upsert=True),
@@ -276,6 +305,7 @@ class HistoryWriter:
         for span, kept_for in self._retention.items():
             old = {"span": seconds(span), "at": {"$lt": floor(now - kept_for, DAY)}}
             self._buckets.delete_many({**self._own.scope, **old})
+        self._groups.delete_unseen(floor(now - self._retention[DAY], DAY))
         self._expired_on = floor(now, DAY)
 
 

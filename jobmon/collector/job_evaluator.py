@@ -118,4 +118,7 @@ class JobEvaluator:
         if len(found) != len(given):
             raise LeaseLostError
         mapping = self._jobs.mapping
+        if "error" not in self._rules.facts:
+            for (document, _), evaluated in zip(documents, found, strict=True):
+                evaluated["error"] = mapping.to_contract(document).get("lastError")
         return [read_facts(evaluated, mapping, self._rules) for evaluated in found]

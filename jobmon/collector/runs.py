@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobmon.collector.job_changes import JobChange
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, AttemptStatus, JobStatus
@@ -21,6 +21,28 @@ _MAX_DELAY = STRAGGLERS - MINUTE
 _MAX_AHEAD = MINUTE
 
 
+class FinishedRun(NamedTuple):
+    """A run that ended; dates are UTC. `error` is as its document has it."""
+
+    type: str
+    outcome: str
+    job_id: str
+    finished_at: datetime
+    worker: str | None = None
+    attempt: int | None = None
+    started_at: datetime | None = None
+    error: Any = None
+
+
+class ShownActivity(NamedTuple):
+    """What a change shows at a time (UTC): the tally to add, and the run that ended, if any."""
+
+    at: datetime
+    type: str
+    tally: Tally
+    run: FinishedRun | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
     """What a job's document means at one moment: dates are UTC, None where they are unknown."""
@@ -34,6 +56,9 @@ class JobFacts:
     created_at: datetime | None
     due_at: datetime | None
     attempt: int | None
+    job_id: str = ""
+    worker: str | None = None
+    error: Any = None
 
 
 def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobFacts | None:
@@ -56,7 +81,15 @@ def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> J
         created_at=_read_date(evaluated.get("createdAt")),
         due_at=_read_date(evaluated.get("nextRunAt")),
         attempt=count if isinstance(count, int) and not isinstance(count, bool) else None,
+        job_id=to_text(evaluated.get("jobId")),
+        worker=read_worker(evaluated.get("leasedBy")),
+        error=evaluated.get("error"),
     )
+
+
+def read_worker(value: Any) -> str | None:
+    """The name of a worker; None if it is not known."""
+    return None if value is None or value == "" else label(value)
 
 
 def _read_date(value: Any) -> datetime | None:
@@ -65,30 +98,32 @@ def _read_date(value: Any) -> datetime | None:
 
 def count_change(
     change: JobChange, before: JobFacts | None, after: JobFacts | None, rules: RunRules
-) -> Iterator[tuple[datetime, str, Tally]]:
-    """The activity that a change shows, as triples of a time (UTC), a type and what to add.
+) -> Iterator[ShownActivity]:
+    """The activity that a change shows.
 
     `before` is None if the job is new, was not known or was no job; `after` if it was deleted or is
     no job any more.
     """
     if change.operation == "delete":
         if before is not None and before.is_running and rules.deleted is not None:
-            yield change.at, before.type, _tally_run(rules.deleted, before.started_at, change.at)
+            yield _show_run(before, rules.deleted, change.at)
         return
     if after is None:
         return
     created = after.created_at if rules.has_creation_time else None
     if change.operation == "insert" and created and _is_present(created, change.at):
-        yield created, after.type, Tally(enqueued=1)
+        yield ShownActivity(created, after.type, Tally(enqueued=1))
     if before is not None and _is_leased_anew(change, before, rules):
-        yield change.at, before.type, Tally(outcomes=Counter([AttemptStatus.EXPIRED.value]))
+        expired = Tally(outcomes=Counter([AttemptStatus.EXPIRED.value]))
+        yield _show_run(before, AttemptStatus.EXPIRED.value, change.at)._replace(tally=expired)
     ended = _has_ended(change, before, after, rules)
     ended_at = _find_end(change, after)
     if ended and after.outcome in FINAL_ATTEMPT_STATUSES:
-        yield ended_at, after.type, _tally_end(before, after, ended_at, rules)
+        tally = _tally_end(before, after, ended_at, rules)
+        yield _show_end(before, after, ended_at, tally)
     was_dead = before is not None and before.status == JobStatus.DLQ
     if after.status == JobStatus.DLQ and not was_dead and (before is not None or ended):
-        yield ended_at, after.type, Tally(dlq=1)
+        yield ShownActivity(ended_at, after.type, Tally(dlq=1))
 
 
 def _has_ended(
@@ -134,6 +169,36 @@ def _find_end(change: JobChange, after: JobFacts) -> datetime:
 
 def _is_present(moment: datetime, at: datetime) -> bool:
     return at - _MAX_DELAY <= moment <= at + _MAX_AHEAD
+
+
+def _show_run(job: JobFacts, outcome: str, ended_at: datetime) -> ShownActivity:
+    """The run of a job that was running before, and has left no trace in its document."""
+    run = FinishedRun(
+        type=job.type,
+        outcome=outcome,
+        job_id=job.job_id,
+        finished_at=ended_at,
+        worker=job.worker,
+        attempt=job.attempt,
+        started_at=job.started_at,
+    )
+    return ShownActivity(ended_at, job.type, _tally_run(outcome, job.started_at, ended_at), run)
+
+
+def _show_end(
+    before: JobFacts | None, after: JobFacts, ended_at: datetime, tally: Tally
+) -> ShownActivity:
+    run = FinishedRun(
+        type=after.type,
+        outcome=str(after.outcome),
+        job_id=after.job_id,
+        finished_at=ended_at,
+        worker=after.worker or (before.worker if before else None),
+        attempt=after.attempt,
+        started_at=after.started_at or (before.started_at if before else None),
+        error=None if after.outcome == AttemptStatus.SUCCEEDED else after.error,
+    )
+    return ShownActivity(ended_at, after.type, tally, run)
 
 
 def _tally_end(

@@ -1,7 +1,7 @@
 """The overview's tiles: a number each, with a note and a trend."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts
@@ -26,11 +26,13 @@ class Tile:
     """A number with a note and a trend: one value a step, None where it is unknown.
 
     `link` is the query of the list of its jobs. With `since` the value is the age of that instant.
+    `scheduled` follows the note, as a link to the schedule.
     """
 
     name: str
     value: str
     note: str = ""
+    scheduled: str = ""
     link: str = ""
     trend: list[float | None] = field(default_factory=list)
     status: str = ""
@@ -54,14 +56,17 @@ def tiles(facts: Facts) -> list[Tile]:
 
 def _queued_tile(facts: Facts) -> Tile:
     health = facts.evidence.stats.health
-    note = f"{grouped(health.eligible)} due (incl. retries), {grouped(health.scheduled)} scheduled"
+    note = f"{grouped(health.eligible)} due (incl. retries)"
+    scheduled = f"{grouped(health.scheduled)} scheduled"
     if health.eligible is None and health.scheduled is None:
         is_unknown = "nextRunAt" in facts.evidence.unknown or "scheduled" in health.unknown
         note = "due times unknown" if is_unknown else "due jobs not counted: too many"
+        scheduled = ""
     forecast = forecast_queue(facts.evidence)
     if forecast.outlook in (Outlook.CLEARS, Outlook.GROWS):
         note = f"{grouped(health.eligible)} due: {forecast.text}"
-    return _status_tile(facts, "Queued", JobStatus.QUEUED, note)
+    tile = _status_tile(facts, "Queued", JobStatus.QUEUED, note)
+    return replace(tile, scheduled=scheduled)
 
 
 def _running_tile(facts: Facts) -> Tile:

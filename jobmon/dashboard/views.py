@@ -15,6 +15,7 @@ from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
 from jobmon.dashboard.queues_page import QueuesPage, is_of_a_queue, make_menu
+from jobmon.dashboard.schedule_page import SchedulePage
 from jobmon.domain import JobStatus
 from jobmon.store.failures import Failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, label
@@ -37,7 +38,9 @@ FILTERS = (
 )
 
 
-def blueprint(overview: OverviewPage, jobs: JobPages, queues: QueuesPage) -> Blueprint:
+def blueprint(
+    overview: OverviewPage, jobs: JobPages, schedule: SchedulePage, queues: QueuesPage
+) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
@@ -60,6 +63,7 @@ def blueprint(overview: OverviewPage, jobs: JobPages, queues: QueuesPage) -> Blu
         ("/dashboard/jobs/<anything:job_id>", "job", jobs.job),
         ("/dashboard/job", "job_by_query", jobs.job_by_query),
         ("/dashboard/my", "own_jobs", jobs.own_jobs),
+        ("/dashboard/schedule", "schedule", schedule.page),
         ("/dashboard/queues", "queues", queues.page),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
         ("/dashboard/static/<path:name>", "file", files.serve),

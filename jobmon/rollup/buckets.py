@@ -12,6 +12,7 @@ from typing import Self
 
 from jobmon.rollup.documents import require_type
 from jobmon.rollup.histogram import Histogram, pack, unpack
+from jobmon.rollup.run_details import RunDetails, dump_details, fold_details, load_details
 from jobmon.settings import Settings
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
@@ -21,8 +22,12 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 # Clocks of writers differ, and a recovery ends an attempt late: younger minutes are recounted.
 STRAGGLERS = 15 * MINUTE
-# Fewer than `MAX_TYPES`: a bucket needs up to 6 KB a type, and a document has at most 16 MB.
-MAX_BUCKET_TYPES = 2_500
+# Fewer than `MAX_TYPES`: a bucket needs up to 6 KB a type and 2 MB of details, and a document has
+# at most 16 MB.
+MAX_BUCKET_TYPES = 2_000
+
+# A projection for those who need the activity of a bucket only.
+WITHOUT_DETAILS = {"details": False}
 
 
 def retention(settings: Settings) -> dict[timedelta, timedelta]:
@@ -160,13 +165,14 @@ def count_events(tallies: Tallies) -> int:
     return sum(tally.events for tally in tallies.values())
 
 
-def dump_bucket(span: timedelta, at: datetime, tallies: Tallies) -> Document:
+def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDetails) -> Document:
     """The stored fields of the bucket of the span that begins at `at`."""
     return {
         "span": seconds(span),
         "at": at,
         "events": count_events(tallies),
         "types": dump_tallies(tallies),
+        "details": dump_details(fold_details(details)),
     }
 
 
@@ -174,6 +180,12 @@ def load_bucket(document: Document) -> Tallies:
     """The tallies of a bucket; MalformedError or KeyError for another document."""
     require_type(document["at"], datetime)
     return load_tallies(document["types"])
+
+
+def load_bucket_details(document: Document) -> RunDetails:
+    """The details of a bucket, as `load_details`."""
+    require_type(document["at"], datetime)
+    return load_details(document.get("details"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 FORMAT = 2
 
 # The collections of jobmon's own database.
-STATE, BUCKETS, SAMPLES = "state", "buckets", "samples"
+STATE, BUCKETS, SAMPLES, ERRORS = "state", "buckets", "samples", "errors"
 CHECKPOINTS, LEASES = "checkpoints", "leases"
 # The collection of the database for what must outlive the figures.
 MARKS = "marks"

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 from pymongo.errors import OperationFailure
 
 from jobmon.rollup.buckets import (
+    WITHOUT_DETAILS,
     HistoryProgress,
     QueueSample,
     Tallies,
     bucket_name,
     load_bucket,
+    load_bucket_details,
     load_progress,
     load_sample,
     load_tallies,
@@ -23,6 +25,7 @@ from jobmon.rollup.documents import (
     BUCKETS,
     BUILD,
     COUNTERS,
+    ERRORS,
     EVENTS,
     FAILURE,
     LEADER,
@@ -35,7 +38,14 @@ from jobmon.rollup.documents import (
     require_type,
     rollup_database,
 )
+from jobmon.rollup.error_registry import (
+    WITHOUT_SAMPLE,
+    ErrorGroup,
+    error_group_name,
+    load_error_group,
+)
 from jobmon.rollup.gaps import EventHistory, load_event_history
+from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
@@ -159,13 +169,52 @@ class RollupReader:
 
         def find(own: OwnDatabase) -> Iterable[Document]:
             query = {"_id": {"$in": [own.id(name) for name in names]}}
-            found = own[BUCKETS].find(query, **request_comment())
+            found = own[BUCKETS].find(query, WITHOUT_DETAILS, **request_comment())
             return found.max_time_ms(self._connection.max_time_ms)
 
         def load(bucket: Document) -> tuple[tuple[timedelta, datetime], Tallies]:
             return names[bucket["name"]], load_bucket(bucket)
 
         return dict(self._read(BUCKETS, find, load))
+
+    def details(
+        self, spans: Iterable[tuple[timedelta, datetime]], *, only_errors: bool = False
+    ) -> dict[tuple[timedelta, datetime], RunDetails]:
+        """The details of the buckets of these spans; with `only_errors` just errors by type.
+
+        A span without activity has no bucket. Index: _id.
+        """
+        names = {bucket_name(span, at): (span, at) for span, at in spans}
+        fields = ["format", "name", "at", "details.errorsByType" if only_errors else "details"]
+
+        def find(own: OwnDatabase) -> Iterable[Document]:
+            query = {"_id": {"$in": [own.id(name) for name in names]}}
+            found = own[BUCKETS].find(query, fields, **request_comment())
+            return found.max_time_ms(self._connection.max_time_ms)
+
+        def load(bucket: Document) -> tuple[tuple[timedelta, datetime], RunDetails]:
+            return names[bucket["name"]], load_bucket_details(bucket)
+
+        return dict(self._read(BUCKETS, find, load)) if names else {}
+
+    def error_groups(self) -> dict[str, ErrorGroup]:
+        """All groups of errors by id, without their sample message and stack; index: queue."""
+
+        def find(own: OwnDatabase) -> Iterable[Document]:
+            found = own[ERRORS].find(own.scope, WITHOUT_SAMPLE, **request_comment())
+            return found.max_time_ms(self._connection.max_time_ms)
+
+        return {group.id: group for group in self._read(ERRORS, find, load_error_group)}
+
+    def error_group(self, group_id: str) -> ErrorGroup | None:
+        """The group with this id; None if it does not exist. Index: _id."""
+
+        def find(own: OwnDatabase) -> Iterable[Document]:
+            query = {"_id": own.id(error_group_name(group_id))}
+            found = own[ERRORS].find(query, **request_comment())
+            return found.max_time_ms(self._connection.max_time_ms)
+
+        return next(self._read(ERRORS, find, load_error_group), None)
 
     def samples(
         self, span: timedelta, start: datetime, end: datetime

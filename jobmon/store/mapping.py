@@ -206,6 +206,10 @@ class FieldMapping:
         """
         return replace_references(expression, lambda name: self._translate_reference(name, under))
 
+    def can_compute(self, name: str) -> bool:
+        """Whether an aggregation can compute this field, and not only Python."""
+        return self.translate_expression(f"${name}") is not None or name not in self.reads
+
     def projection(self, fields: Iterable[str] | None) -> Any:
         """The projection that reads these fields of the contract; all fields if None."""
         if fields is None and self.is_identity:

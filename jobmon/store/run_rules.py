@@ -10,6 +10,7 @@ from jobmon.profiles.conditions import Query, to_expression
 from jobmon.profiles.parser import ParsedEvents
 from jobmon.store.conversions import list_paths, replace_references
 from jobmon.store.mapping import Document, FieldMapping
+from jobmon.store.truncate import truncated_error
 
 # The time of a change, added to the documents that are evaluated.
 CHANGED_AT = "_changedAt"
@@ -20,12 +21,14 @@ _JOB_FIELDS = ("type", "status", "startedAt", "finishedAt", "createdAt", "nextRu
 class RunRules:
     """The rules of a profile for runs that are counted from changes, in the documents' names.
 
-    `paths`: the only fields that are read. `facts`: expressions that evaluate a document of these
-    fields as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written. Unless
+    `paths`: the only fields that are read; those in `remembered` decide about later changes of the
+    job, the others are of its error. `facts`: expressions that evaluate a document of these fields
+    as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written. Unless
     `has_own_end`, it has also ended when a running job stops running.
     """
 
     paths: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     running: Query | None = None
     end_fields: tuple[str, ...] = ()
@@ -45,6 +48,8 @@ class RunRules:
         facts = {name: jobs.translate_expression(f"${name}") for name in _JOB_FIELDS}
         facts["attemptCount"] = jobs.translate_expression("$attemptCount")
         facts["outcome"] = outcome
+        facts["jobId"] = jobs.translate_expression("$jobId")
+        facts["leasedBy"] = jobs.translate_expression("$leasedBy")
         facts["isJob"] = to_expression(jobs.where) if jobs.where else {"$literal": True}
         if events.running is not None:
             facts["isRunning"] = to_expression(events.running)
@@ -52,10 +57,16 @@ class RunRules:
         # If each update sets finishedAt, then each update would be counted as the end of a run.
         by_default = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
         end_fields = events.end_fields or by_default
-        paths = {path for fact in facts.values() for path in list_paths(fact)}
-        paths |= {*end_fields} | ({events.lease_field} if events.lease_field else set())
+        remembered = {path for fact in facts.values() for path in list_paths(fact)}
+        remembered |= {*end_fields} | ({events.lease_field} if events.lease_field else set())
+        paths = remembered | set(jobs.reads.get("lastError", ()))
+        if jobs.can_compute("lastError"):
+            error = jobs.translate_expression("$lastError")
+            facts["error"] = {"$let": {"vars": {"e": error}, "in": truncated_error("$$e")}}
+            paths |= set(list_paths(error))
         return cls(
             paths=tuple(sorted(paths - {"_id"})),
+            remembered=tuple(sorted(remembered - {"_id"})),
             facts={
                 name: {"$ifNull": [_evaluate_at_change(fact), None]} for name, fact in facts.items()
             },

@@ -23,6 +23,7 @@ from structlog.contextvars import bind_contextvars
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.marks import MarkReader
 from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.run_history import RunHistoryReader
 from jobmon.rollup.series import SeriesCache, SeriesReader
 from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
@@ -59,6 +60,7 @@ class WatchedQueue:
     stats: StatsReader
     series: SeriesReader
     marks: MarkReader
+    runs: RunHistoryReader
     jobs: JobStore
     lists: JobLists
     places: PlaceFinder
@@ -89,6 +91,7 @@ class WatchedQueue:
             stats=StatsReader(connection, rollup),
             series=SeriesReader(connection, rollup, series_cache),
             marks=MarkReader(connection, own, redactor),
+            runs=RunHistoryReader(rollup),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
             places=PlaceFinder(connection),

@@ -280,7 +280,7 @@ def test_init_creates_exactly_these_indexes(agenda: Agenda) -> None:
         "lastFinishedAt_1",
         "lockedAt_1",
         "failedAt_1_nextRunAt_1",
-        "nextRunAt_1_lastFinishedAt_1",
+        "nextRunAt_1__id_1_lastFinishedAt_1",
         "disabled_1__id_-1",
     }
     collections = {"5": {"agendaJobs"}, "6": {"agendaJobs", "agenda_logs"}}

@@ -12,9 +12,16 @@ import pytest
 from bson import json_util
 from pymongo import MongoClient
 
+from jobmon.collector.error_groups import ErrorGroups
+from jobmon.collector.run_details_counter import RunDetailsCounter
 from jobmon.demo.mongod import Mongod
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.activity import count_activity
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.run_details import merge_details
 from jobmon.settings import Settings
 from jobmon.setup.check import check_deployment
+from jobmon.store.labels import OTHER
 
 from ..store.test_queries import profiled
 from ..support.commands import database_uri
@@ -451,6 +458,29 @@ def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
         assert len(sample.ids(owner=owner)) == count
         assert len(sample.api.get_as_owner("/jobs", owner).json["data"]) == count
     assert sample.ids(owner="nobody") == []
+
+
+def test_every_failed_run_that_is_counted_has_a_group(sample: Sample) -> None:
+    """Catches an error, or a worker, that cannot be read where runs are counted."""
+    connection, end = sample.connection, datetime.now(UTC) + timedelta(days=1)
+    counted = count_activity(connection, end - timedelta(days=30), end, timedelta(days=1))
+    own = OwnDatabase.from_connection(connection)
+    groups = ErrorGroups(own, Redactor())
+    details = RunDetailsCounter(connection, groups).count(counted, timedelta(days=1))
+    groups.write()
+    failed: Counter[str] = Counter()
+    for tallies in counted.values():
+        for kind, tally in tallies.items():
+            failed[kind] += tally.outcomes.total() - tally.outcomes["succeeded"]
+    found = merge_details(details.values())
+    by_type: Counter[str] = Counter()
+    for (group, kind), count in found.by_type.items():
+        assert group != OTHER
+        by_type[kind] += count
+    assert by_type == +failed
+    messages = {group["message"] for group in own["errors"].find()} - {None}
+    assert messages <= set(sample.case.errors)
+    assert messages or not (+failed and sample.case.errors)
 
 
 def test_no_list_reads_the_whole_collection(sample: Sample) -> None:

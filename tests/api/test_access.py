@@ -56,6 +56,7 @@ PAGES_OF_SIGNED_IN = {
 }
 PAGES_OF_ADMINS = {
     "/dashboard/jobs": "/dashboard/jobs",
+    "/dashboard/schedule": "/dashboard/schedule",
     "/dashboard/overview": "/dashboard/overview",
     "/dashboard/charts": "/dashboard/charts",
 }

@@ -34,7 +34,7 @@ def facts(status: str = "queued", **more: Any) -> JobFacts:
 def count(
     made: JobChange, before: JobFacts | None, after: JobFacts | None, rules: RunRules = RULES
 ) -> list[tuple[datetime, str, Tally]]:
-    return list(count_change(made, before, after, rules))
+    return [shown[:3] for shown in count_change(made, before, after, rules)]
 
 
 def run(outcome: str, at: datetime = NOW) -> list[tuple[datetime, str, Tally]]:

@@ -36,6 +36,7 @@ PAGES = (
     JOBS,
     f"{JOBS}?status=queued&status=odd&type=a&type=b&sort=createdAt",
     "/dashboard/my",
+    "/dashboard/schedule?window=week",
     f"{JOBS}/j1",
     "/dashboard/sign-in",
 )
@@ -533,7 +534,12 @@ def test_page_without_the_database_is_503_with_the_reason(away: Api) -> None:
         assert "Database not responding" in page.text
         assert "jobmon is up and retrying" in page.text
         # A signed-in viewer still has the links to the other pages.
-        assert [link["data-go"] for link in page.all("a") if "data-go" in link] == ["o", "j", "m"]
+        assert [link["data-go"] for link in page.all("a") if "data-go" in link] == [
+            "o",
+            "j",
+            "s",
+            "m",
+        ]
         assert page.all("form", action="/dashboard/sign-out")
         assert "user:" not in answer.text
         assert path in page.addresses()  # to try again

@@ -35,7 +35,7 @@ Documents = Database[Document]
 
 @pytest.fixture
 def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
-    """A database whose roles and own databases go with it."""
+    """A database that is dropped with its roles and jobmon's own databases."""
     yield database
     drop_created_by_init(mongo, database)
 

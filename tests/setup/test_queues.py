@@ -1,5 +1,5 @@
 """`jobmon check` and `jobmon init` of several queues: catches a queue that is not checked, one that
-is away and hides the others, and a setup in the wrong database."""
+is unreachable and hides the others, and a setup in the wrong database."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
-    """A database with two queues, whose own databases go with it."""
+    """A database with two queues that is dropped with jobmon's own databases."""
     for name in ("payouts", "mails"):
         database[name].insert_one({"jobId": name, "status": "queued", "createdAt": NOW})
     yield database
@@ -44,7 +44,7 @@ def environment(mongod: Mongod, shop: Documents, tmp_path: Path) -> dict[str, st
         f"""
         [payouts]
         collection = "payouts"
-        [away]
+        [unreachable]
         uri = "mongodb://u:hidden@127.0.0.1:{free_port()}/app"
         [mails]
         uri_variable = "MAILS_URI"
@@ -77,22 +77,22 @@ def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) ->
     assert result.exit_code == 1
     lines = result.output.splitlines()
     assert lines[0].startswith("ok       settings     The settings are valid: 3 queues are watched")
-    assert [line for line in lines if line in ("payouts", "away", "mails")] == [
+    assert [line for line in lines if line in ("payouts", "unreachable", "mails")] == [
         "payouts",
-        "away",
+        "unreachable",
         "mails",
     ]
-    away = lines[lines.index("away") + 1 : lines.index("mails") - 1]
-    assert away[0].startswith("problem  database     The database at 127.0.0.1:")
+    unreachable = lines[lines.index("unreachable") + 1 : lines.index("mails") - 1]
+    assert unreachable[0].startswith("problem  database     The database at 127.0.0.1:")
     assert sum("jobmon's own databases, " in line for line in lines) == 1
     assert lines[-1].startswith("Problems: 3. Warnings: ")
-    assert lines[-1].endswith(". Queues with problems: payouts, away, mails.")
+    assert lines[-1].endswith(". Queues with problems: payouts, unreachable, mails.")
     assert "hidden" not in result.output
 
 
 def test_check_json_names_the_queue_of_a_finding(environment: dict[str, str]) -> None:
     findings = json.loads(run(environment, "check", "--json").output)["findings"]
-    assert {finding["queue"] for finding in findings} == {None, "payouts", "away", "mails"}
+    assert {finding["queue"] for finding in findings} == {None, "payouts", "unreachable", "mails"}
     (missing,) = [f for f in findings if f["check"] == "indexes" and f["queue"] == "mails"]
     assert "--queue mails" in missing["commands"][0]
     about_own = [f["check"] for f in findings if f["queue"] is None]
@@ -104,7 +104,7 @@ def test_check_of_one_queue_leaves_the_others_out(environment: dict[str, str]) -
     assert {finding["queue"] for finding in findings["findings"]} == {None, "mails"}
     unknown = run(environment, "check", "--queue", "mail")
     assert unknown.exit_code == 1
-    assert "there is no queue mail; these are: payouts, away, mails" in unknown.output
+    assert "there is no queue mail; these are: payouts, unreachable, mails" in unknown.output
     alone = run({"JOBMON_MONGO_URI": environment["JOBMON_MONGO_URI"]}, "check", "--queue", "mails")
     assert alone.exit_code == 2
 
@@ -120,8 +120,8 @@ def test_check_of_a_mistake_in_the_file_is_one_finding(environment: dict[str, st
 def test_check_while_jobmons_own_database_is_unreachable_still_checks_queues(
     environment: dict[str, str],
 ) -> None:
-    away = {"JOBMON_MONGO_URI": f"mongodb://127.0.0.1:{free_port()}/app"}
-    findings = json.loads(run(environment | away, "check", "--json").output)["findings"]
+    unreachable = {"JOBMON_MONGO_URI": f"mongodb://127.0.0.1:{free_port()}/app"}
+    findings = json.loads(run(environment | unreachable, "check", "--json").output)["findings"]
     (own,) = [f for f in findings if f["queue"] is None and f["level"] == "problem"]
     assert own["check"] == "database"
     of_mails = [f["check"] for f in findings if f["queue"] == "mails"]
@@ -156,7 +156,7 @@ def test_init_prepares_all_queues_in_the_administrators_database(
     result = init(environment)
     assert result.exit_code == 0, result.output
     assert [
-        line for line in result.output.splitlines() if line in ("payouts", "away", "mails")
+        line for line in result.output.splitlines() if line in ("payouts", "unreachable", "mails")
     ] == [
         "payouts",
         "mails",
@@ -199,9 +199,9 @@ def test_init_refuses_a_queue_of_another_database(
     assert one.exit_code == 1
     (problem,) = problems(one)
     assert f"mails is in the database {shop.name} at 127.0.0.1:" in problem
-    away = init(environment, "--queue", "away")
-    assert "hidden" not in away.output
-    assert len(problems(away)) == 1
+    unreachable = init(environment, "--queue", "unreachable")
+    assert "hidden" not in unreachable.output
+    assert len(problems(unreachable)) == 1
     every = init(environment, uri=other)
     assert f"No queue is in the database {shop.name}_other at 127.0.0.1:" in every.output
     assert all_names(mongo, shop.name) == before

@@ -170,7 +170,7 @@ def parse_order(sort: str) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("per_page", [1, 7])
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("unsorted", UNSORTED.values(), ids=UNSORTED)
-def test_jobs_with_anything_for_createdat_are_all_visited_once_in_list_order(
+def test_jobs_with_any_createdat_are_all_visited_once_in_list_order(
     real_api: Api,
     database: Database[dict[str, Any]],
     unsorted: list[dict[str, Any]],
@@ -460,10 +460,10 @@ def test_an_owners_list_is_walked_the_same_way(
 
 
 @pytest.fixture(scope="module", params=UNSORTED)
-def anything(
+def mixed_jobs(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[tuple[Api, Database[dict[str, Any]]]]:
-    """The service, with its indexes, over jobs with anything for createdAt."""
+    """The service, with its indexes, over jobs whose createdAt has any type."""
     database = mongo[f"test_anything_{request.param.replace(' ', '_')}"]
     jobs = UNSORTED[request.param] + [{"_id": value, "createdAt": NOW} for value in IDS]
     database.jobs.insert_many(
@@ -501,9 +501,9 @@ def anything(
     ids=str,
 )
 def test_every_filter_is_walked_there_and_back(
-    anything: tuple[Api, Database[dict[str, Any]]], wanted: dict[str, str], sort: str
+    mixed_jobs: tuple[Api, Database[dict[str, Any]]], wanted: dict[str, str], sort: str
 ) -> None:
-    api, database = anything
+    api, database = mixed_jobs
     query: dict[str, Any] = {"jobId": re.compile(f"^{wanted.get('job_id', '')}")}
     if "status" in wanted:
         query["status"] = wanted["status"]

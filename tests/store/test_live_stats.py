@@ -1,4 +1,4 @@
-"""The health of a queue: catches queries for jobs that the counts show not to exist."""
+"""The health of a queue: catches queries for jobs that do not exist by the counts."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-"""A sharded cluster, with a simulated mongos: catches what only a replica set answers, and a
-change stream that is opened again at each read because another router was asked."""
+"""A sharded cluster, with a simulated mongos: catches a query that only a replica set can
+answer, and a change stream that is opened again at each read because another router was asked."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def make_job(number: int) -> Document:
 
 
 def test_a_sharded_cluster_is_not_a_standalone_server() -> None:
-    """Catches an index on updatedAt that is not needed, and a key that another queue has."""
+    """Catches an index on updatedAt that is not needed, and a queue with the key of another."""
     assert deployment_name({"msg": "isdbgrid"}) == "sharded cluster"
     assert deployment_name({"setName": "rs0"}) == "rs0"
     assert deployment_name({}) is None
@@ -129,7 +129,7 @@ def follow(settings: Settings) -> Iterator[tuple[StreamedChanges, SegmentMap]]:
 def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
     settings: Settings, jobs: Database[Document]
 ) -> None:
-    """Catches counts of a cluster with an idle shard that are taken for the present ones."""
+    """Catches old counts of a cluster with an idle shard that look current."""
     inserted_at = datetime.now(UTC).replace(microsecond=0)
     with follow(settings) as (changes, segments):
         jobs.jobs.insert_one(make_job(4))

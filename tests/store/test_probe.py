@@ -1,4 +1,4 @@
-"""The probe on the real server: catches a busy database that is taken for one that is away, a
+"""The probe on the real server: catches a busy database that is taken for an unreachable one, a
 check for each caller, and a failure that is logged at every check."""
 
 import logging

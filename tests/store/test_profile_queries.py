@@ -1,5 +1,5 @@
-"""The queries that find the jobs of a derived status: catches a list of the few jobs that are
-retried that reads every job that has ended."""
+"""The queries that find the jobs of a derived status: catches a list of the few jobs to
+retry that reads every job that has ended."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jobmon.store.connection import Connection
 SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
 
 
-# Not payload: nothing in its dead jobs but hasError differs from those that are retried.
+# Payload is left out: only hasError distinguishes its dead jobs from those that are retried.
 @pytest.mark.parametrize(
     ("profile", "sample"),
     [

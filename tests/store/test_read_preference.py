@@ -1,4 +1,4 @@
-"""Reads from a secondary that lags: catches an answer that is taken for the present, a wrong count
+"""Reads from a secondary that lags: catches an old answer that looks current, a wrong count
 that stays, and a revoked token that is accepted."""
 
 import os
@@ -192,7 +192,7 @@ def test_arrays_are_looked_for_on_the_primary(
 def test_a_direct_connection_to_a_secondary_is_refused(
     pair: Pair, make_settings: Callable[..., Settings]
 ) -> None:
-    """The driver would send it everything, whatever the read preference."""
+    """The driver would send every query to it, with any read preference."""
     uri = f"mongodb://{pair.secondary.address}/watched?directConnection=true"
     connection = Connection(make_settings(mongo_uri=uri))
     with pytest.raises(DatabaseUnreachableError, match="leads to a secondary"):

@@ -174,16 +174,16 @@ def test_too_many_requests_are_429_for_their_owner_only(
 def test_a_lost_storage_of_the_rate_limit_does_not_stop_the_monitor(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: Any) -> bool:
+    def unreachable(*_: Any) -> bool:
         raise StorageError(ConnectionError())
 
-    monkeypatch.setattr(FixedWindowRateLimiter, "hit", away)
+    monkeypatch.setattr(FixedWindowRateLimiter, "hit", unreachable)
     api = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
     assert api.get_as_admin(STATS).status_code == 200
 
 
 @pytest.fixture
-def away(make_settings: Callable[..., Settings]) -> Any:
+def unreachable(make_settings: Callable[..., Settings]) -> Any:
     """The service over a database that does not respond."""
     settings = make_settings(
         mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=100
@@ -195,9 +195,9 @@ def away(make_settings: Callable[..., Settings]) -> Any:
 
 @pytest.mark.parametrize("path", [QUEUE, STATS, "/jobs", "/jobs/some-id", "/readyz"])
 def test_a_database_that_is_unreachable_is_503_with_retry_after_logged_once(
-    away: Api, path: str, caplog: pytest.LogCaptureFixture
+    unreachable: Api, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = away.get_as_admin(path)
+    answer = unreachable.get_as_admin(path)
     assert_error(answer, 503, "database_unavailable", details=path == "/readyz")
     assert int(answer.headers["Retry-After"]) > 0
     logged = [record for record in caplog.records if record.name.startswith("jobmon")]
@@ -206,8 +206,8 @@ def test_a_database_that_is_unreachable_is_503_with_retry_after_logged_once(
     assert "hidden" not in answer.text + caplog.text
 
 
-def test_a_database_that_is_unreachable_leaves_healthz_at_200(away: Api) -> None:
-    answer = away.get("/healthz")
+def test_a_database_that_is_unreachable_leaves_healthz_at_200(unreachable: Api) -> None:
+    answer = unreachable.get("/healthz")
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 
 

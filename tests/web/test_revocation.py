@@ -213,12 +213,12 @@ def test_revoke_takes_exactly_one_of_its_arguments(run: Run, words: tuple[str, .
 def test_revoke_while_the_database_is_unreachable_prints_one_line_without_a_password(
     run: Run,
 ) -> None:
-    away = {
+    unreachable = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/?serverSelectionTimeoutMS=50",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    done = CliRunner().invoke(main, ["revoke", "a"], env=away)
+    done = CliRunner().invoke(main, ["revoke", "a"], env=unreachable)
     assert done.exit_code == 1
     assert done.output.startswith("Error: not revoked: ServerSelectionTimeoutError")
     assert len(done.output.splitlines()) == 1
@@ -388,7 +388,7 @@ def test_init_creates_the_list_so_that_its_loss_is_noticed(
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (AutoReconnect("away since the probe looked"), (503, "database_unavailable")),
+        (AutoReconnect("unreachable since the probe looked"), (503, "database_unavailable")),
         (ExecutionTimeout("busy, and hence ready", 50), (200, None)),
         (OperationFailure("nobody knows why", 2), (503, "revocations_lost")),
     ],

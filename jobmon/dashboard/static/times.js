@@ -5,6 +5,11 @@ const CLOCK = { hourCycle: "h23" };
 const inYear = new Intl.DateTimeFormat(undefined, {
   month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", ...CLOCK,
 });
+// For the axis of a chart: `data-as` names the form.
+const CLOCK_FORMS = {
+  clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", ...CLOCK }),
+  day: new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric" }),
+};
 const withYear = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", ...CLOCK });
 
 /** Seconds in at most two units, like `3 min 20 s`. */
@@ -28,7 +33,9 @@ function showTime(element) {
   const moment = new Date(element.dateTime);
   if (Number.isNaN(moment.getTime())) return;
   const age = (Date.now() - moment) / 1000;
-  element.textContent = "age" in element.dataset ? formatDuration(Math.max(0, age)) : formatInstant(moment, age);
+  const form = CLOCK_FORMS[element.dataset.as];
+  if (form) element.textContent = form.format(moment);
+  else element.textContent = "age" in element.dataset ? formatDuration(Math.max(0, age)) : formatInstant(moment, age);
   element.title ||= `${withYear.format(moment)}\n${moment.toISOString()}`;
 }
 

@@ -1,0 +1,112 @@
+"""The page of what is to come: a chart of the jobs that are due in a window, and the next jobs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import Response, render_template, request
+
+from jobmon.api.job_lists import ListPage, ListResponder
+from jobmon.api.queries import ListQuery
+from jobmon.api.schedule import explain_schedule
+from jobmon.dashboard import session
+from jobmon.dashboard.job_view import JobView
+from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.domain import JobCondition
+from jobmon.humanize import grouped
+from jobmon.store.filter import JobFilter
+from jobmon.store.schedule import ScheduledStep, ScheduledWindow
+from jobmon.web.errors import ApiError, invalid
+from jobmon.web.queues import current_queue
+
+WINDOWS = {"hour": "hour", "day": "24 hours", "week": "7 days"}
+NEXT_JOBS = 25
+LABELS = 6  # at most so many steps of the chart have their time below them
+TYPES_SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A step of the chart: `height` is a percentage of the highest bar, None if it is unknown."""
+
+    start: datetime
+    count: str
+    height: float | None
+    note: str
+    has_label: bool
+
+
+class SchedulePage:
+    """The route of the page."""
+
+    def __init__(self, responder: ListResponder) -> None:
+        self._responder = responder
+
+    def page(self) -> Response | str:
+        """What is due in a window, by step and type, and the soonest jobs."""
+        session.require_admin()
+        name = request.args.get("window", "day")
+        if name not in WINDOWS:
+            raise invalid("window", f"One of {', '.join(WINDOWS)}.")
+        queue = current_queue()
+        schedule = queue.schedule.schedule()
+        windows = {window.name: window for window in schedule.windows}
+        shown = windows.get(name)
+        jobs = None if schedule.reason else self._list_next()
+        context: dict[str, Any] = {
+            "windows": {key: _show_count(windows.get(key)) for key in WINDOWS},
+            "words": WINDOWS,
+            "chosen": name,
+            "shown": shown,
+            "bars": [] if shown is None else list(_make_bars(shown)),
+            "types": [] if shown is None else list(shown.types.items())[:TYPES_SHOWN],
+            "reasons": explain_schedule(queue, schedule),
+            "jobs": [] if jobs is None else list(map(JobView.from_document, jobs.jobs)),
+            "meta": None if jobs is None else jobs.meta,
+        }
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_schedule.html", **context))
+        return render_template("dashboard/schedule.html", **context)
+
+    def _list_next(self) -> ListPage | None:
+        """The soonest jobs; None where no index has them in order."""
+        job_filter = JobFilter(condition=JobCondition.SCHEDULED, by_next_run=True)
+        query = ListQuery(job_filter=job_filter, oldest_first=True, per_page=NEXT_JOBS)
+        try:
+            return self._responder.page(query)
+        except ApiError as error:
+            if error.code != "validation_error":
+                raise
+            return None
+
+
+def _show_count(window: ScheduledWindow | ScheduledStep | None) -> str:
+    if window is None or window.jobs is None:
+        return grouped(None)
+    return grouped(window.jobs) + ("" if window.is_exact else "+")
+
+
+def _make_bars(window: ScheduledWindow) -> Iterator[Bar]:
+    most = max((step.jobs or 0 for step in window.steps), default=0) or 1
+    every = -(-len(window.steps) // LABELS)
+    for number, step in enumerate(window.steps):
+        yield Bar(
+            start=step.start,
+            count=_show_count(step),
+            height=None if step.jobs is None else 100 * step.jobs / most,
+            note=_describe(step),
+            # The first step may be too short to name it.
+            has_label=number % every == 1 % every,
+        )
+
+
+def _describe(step: ScheduledStep) -> str:
+    """The count of a step in words, with its types."""
+    if step.jobs is None:
+        return "not counted"
+    jobs = f"{_show_count(step)} {'job' if step.jobs == 1 and step.is_exact else 'jobs'}"
+    types = list(step.types.items())
+    named = ", ".join(f"{grouped(count)} {kind}" for kind, count in types[:TYPES_SHOWN])
+    more = ", …" if len(types) > TYPES_SHOWN else ""
+    return f"{jobs}: {named}{more}" if named else jobs

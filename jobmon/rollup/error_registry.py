@@ -1,0 +1,85 @@
+"""The stored form of a group of errors."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from jobmon.rollup.documents import require_type
+from jobmon.store.mapping import Document
+
+MAX_RECENT_JOBS = 10
+# A projection for a list of groups.
+WITHOUT_SAMPLE = {"message": False, "stack": False}
+
+
+class FailedJob(NamedTuple):
+    """A job that failed with the error of a group, at a time (UTC)."""
+
+    job_id: str
+    type: str
+    worker: str | None
+    at: datetime
+
+
+class ErrorGroup(NamedTuple):
+    """Errors of one kind: see `diagnosis.error_kinds.ErrorKind`. Dates are UTC.
+
+    `message` and `stack` are those of one error as a sample, redacted; None if it has none. `jobs`:
+    the last ones, the newest first.
+    """
+
+    id: str
+    code: str | None
+    pattern: str
+    frame: str | None
+    message: str | None
+    stack: str | None
+    first_seen: datetime
+    last_seen: datetime
+    jobs: tuple[FailedJob, ...]
+
+
+def error_group_name(group_id: str) -> str:
+    """The name of a group's document."""
+    return f"error:{group_id}"
+
+
+def dump_error_group(group: ErrorGroup) -> Document:
+    """The stored fields of a group."""
+    return {
+        "group": group.id,
+        "code": group.code,
+        "pattern": group.pattern,
+        "frame": group.frame,
+        "message": group.message,
+        "stack": group.stack,
+        "firstSeen": group.first_seen,
+        "lastSeen": group.last_seen,
+        "jobs": [list(job) for job in group.jobs],
+    }
+
+
+def load_error_group(document: Document) -> ErrorGroup:
+    """The group that `dump_error_group` stored.
+
+    Raises MalformedError, KeyError, TypeError or ValueError for another document.
+    """
+    none = type(None)
+    return ErrorGroup(
+        id=require_type(document["group"], str),
+        code=require_type(document["code"], str, none),
+        pattern=require_type(document["pattern"], str),
+        frame=require_type(document["frame"], str, none),
+        message=require_type(document.get("message"), str, none),
+        stack=require_type(document.get("stack"), str, none),
+        first_seen=require_type(document["firstSeen"], datetime),
+        last_seen=require_type(document["lastSeen"], datetime),
+        jobs=tuple(
+            FailedJob(
+                job_id=require_type(job_id, str),
+                type=require_type(kind, str),
+                worker=require_type(worker, str, none),
+                at=require_type(at, datetime),
+            )
+            for job_id, kind, worker, at in document["jobs"]
+        ),
+    )

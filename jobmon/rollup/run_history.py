@@ -1,0 +1,85 @@
+"""Errors, workers and the slowest runs over a window of time, from the collector's buckets."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.run_details import RunDetails, merge_details
+from jobmon.rollup.series import NoCollectorError, Window
+from jobmon.single_flight import SingleFlightCache
+
+MAX_CACHED = 50  # answers of all queues of a process; one takes up to 2 MB, usually a few KB
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHistory:
+    """The details of a window as known at `as_of` (UTC).
+
+    Unless `is_complete`, a collector is still counting the window. `groups` has what is known of
+    the groups of errors, by id; a group that is not there was seen too long ago.
+    """
+
+    as_of: datetime
+    is_complete: bool
+    details: RunDetails
+    groups: Mapping[str, ErrorGroup]
+
+
+class RunHistoryReader:
+    """Reads what the collector keeps of single runs; its methods raise PyMongoError.
+
+    They raise NoCollectorError if no collector counts: none of this is counted live. An answer is
+    read once for each count of the collector, and shared by all viewers.
+
+        window = series.window(start, end, None)
+        runs.read(window).details.count_by_group()  # Counter({'3f0c…': 12})
+    """
+
+    def __init__(self, rollup: RollupReader) -> None:
+        self._rollup = rollup
+        self._whole: SingleFlightCache[RunHistory] = SingleFlightCache(MAX_CACHED)
+        self._steps: SingleFlightCache[dict[datetime, Counter[str]]] = SingleFlightCache(MAX_CACHED)
+
+    def read(self, window: Window) -> RunHistory:
+        """The sum of the window."""
+        progress = self._rollup.progress()
+        if progress is None:
+            raise NoCollectorError
+        counted_at = progress.counted_at
+
+        def compute() -> RunHistory:
+            spans = window.cover(counted_at)
+            return RunHistory(
+                as_of=counted_at,
+                is_complete=progress.covers(window.start, window.end),
+                details=merge_details(self._rollup.details(spans).values()),
+                groups=self._rollup.error_groups(),
+            )
+
+        return self._whole.get((window, counted_at), compute)
+
+    def errors_by_step(self, window: Window) -> dict[datetime, Counter[str]]:
+        """Failed runs by group of errors, for each step of the window."""
+        progress = self._rollup.progress()
+        if progress is None:
+            raise NoCollectorError
+
+        def compute() -> dict[datetime, Counter[str]]:
+            parts = {
+                (window.span, part): at
+                for at in window.steps()
+                for part in Window(start=at, end=at + window.step, step=window.span).steps()
+            }
+            steps: dict[datetime, Counter[str]] = {at: Counter() for at in window.steps()}
+            for part, details in self._rollup.details(parts, only_errors=True).items():
+                steps[parts[part]].update(details.count_by_group())
+            return steps
+
+        return self._steps.get((window, progress.counted_at), compute)
+
+    def error_group(self, group_id: str) -> ErrorGroup | None:
+        """A group with its sample message and stack; None if it does not exist."""
+        return self._rollup.error_group(group_id)

@@ -1,0 +1,273 @@
+"""Where the finished runs of a queue are recorded, as the first stages of an aggregation.
+
+All come from the recorded attempts or, if none is recorded, all from the jobs: so none is counted
+twice. With a log, all come from there: it may begin later than the queue.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import (
+    FINAL_ATTEMPT_STATUSES,
+    LAST_OUTCOMES,
+    STATUSES_AFTER_ATTEMPT,
+    AttemptStatus,
+    JobStatus,
+)
+from jobmon.rollup.histogram import bucket_expression
+from jobmon.store.bson_json import to_text
+from jobmon.store.connection import Connection
+from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.event_log import EVENT_TIME, EventLog
+from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, attempt_end_index
+from jobmon.store.known_fields import has_finished
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
+
+_FAILED_ATTEMPTS: Document = {
+    "status": {"$in": [AttemptStatus.FAILED.value, AttemptStatus.EXPIRED.value]}
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSource:
+    """Runs that finished in some time: `stages` find them by `index`, each document is one run.
+
+    The other fields are expressions about a run, but `error_field` is the name of a field.
+    `read_outcome` makes the outcome of what the expression `outcome` found; None if the run has not
+    ended. `failed` is a query for the runs with another outcome than success. `is_exact`: a run
+    that ended before it started has a duration of 0; otherwise the start is that of a later run,
+    and not known.
+    """
+
+    documents: ReadCollection
+    index: Keys
+    stages: list[Document]
+    type: Any
+    outcome: Any
+    failed: Document
+    read_outcome: Callable[[Any], str | None]
+    eligible_at: Any
+    started_at: Any
+    job_id: Any
+    attempt: Any
+    worker: Any
+    error_field: str
+    is_exact: bool = True
+
+    @property
+    def wait_bucket(self) -> Document:
+        """The histogram bucket of the wait before the run; null if it is unknown."""
+        return self._bucket(self.eligible_at, self.started_at)
+
+    @property
+    def run_bucket(self) -> Document:
+        """The histogram bucket of the run's duration; null if it is unknown."""
+        return self._bucket(self.started_at, "$finishedAt")
+
+    @property
+    def run_ms(self) -> Document:
+        """The run's duration; null if it is unknown."""
+        return self._if_known(
+            self.started_at,
+            "$finishedAt",
+            {"$max": [0, {"$subtract": ["$finishedAt", self.started_at]}]},
+        )
+
+    def _bucket(self, start: Any, end: Any) -> Document:
+        return self._if_known(start, end, bucket_expression({"$subtract": [end, start]}))
+
+    def _if_known(self, start: Any, end: Any, value: Any) -> Document:
+        known: list[Document] = [{"$eq": [{"$type": moment}, "date"]} for moment in (start, end)]
+        if not self.is_exact:
+            known.append({"$lte": [start, end]})
+        return {"$cond": [{"$and": known}, value, None]}
+
+
+def find_run_sources(
+    connection: Connection, jobs: ReadCollection, within: Document
+) -> list[RunSource]:
+    """The sources of the runs that finished `within` a range of dates; PyMongoError."""
+    outcome_of_jobs = connection.profile.outcome
+    attempts, log = connection.attempts, connection.profile.log
+    if attempts is not None and log is not None:
+        return list(_read_log(attempts, jobs, log, within))
+    if attempts is not None and connection.has_recorded_attempts():
+        return [_read_attempts(connection, attempts, jobs, within)]
+    has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
+    if outcome_of_jobs is not None:
+        ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
+        failed: Document = {"$expr": {"$eq": [outcome_of_jobs, AttemptStatus.FAILED.value]}}
+        read_outcome: Callable[[Any], str | None] = to_text
+    else:
+        statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
+        ended, index = {"status": {"$in": list(statuses)}, "finishedAt": within}, BY_FINISH
+        failed = {"status": {"$in": [each for each in statuses if each != JobStatus.SUCCEEDED]}}
+
+        def read_outcome(status: Any) -> str | None:
+            return LAST_OUTCOMES.get(to_text(jobs.mapping.to_contract_status(status)))
+
+    due = {"$max": ["$createdAt", "$nextRunAt"]}
+    return [
+        RunSource(
+            documents=jobs,
+            index=index,
+            stages=[{"$match": ended}],
+            type="$type",
+            outcome="$status" if outcome_of_jobs is None else outcome_of_jobs,
+            failed=failed,
+            read_outcome=read_outcome,
+            # A first attempt waited since the job was due; for later ones the wait is unknown.
+            eligible_at={"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]} if has_wait else None,
+            started_at="$startedAt",
+            job_id="$jobId",
+            attempt="$attemptCount",
+            worker="$leasedBy",
+            error_field="lastError",
+            is_exact=False,  # if the job runs again, the start of the run that ended is lost
+        )
+    ]
+
+
+def aggregate_by_minute(
+    watched: ReadCollection, pipeline: list[Document], index: Keys
+) -> Iterator[Document]:
+    """The groups that have a minute; none if no document has a finishedAt and its index is missing.
+
+    `jobmon init` makes no index for a field that no document has.
+    """
+    try:
+        groups = watched.aggregate(pipeline, index=index, require_index=True)
+    except OperationFailure as error:
+        if not is_bad_hint(error) or index == NEWEST_FIRST or has_finished(watched):
+            raise
+        return
+    for group in groups:
+        if group["_id"].get("at") is not None:
+            yield group
+
+
+def minute_expression(moment: str) -> Document:
+    """The minute of a date; null for an array of dates, which a match accepts."""
+    milliseconds = {"$mod": [{"$toLong": moment}, 60_000]}
+    is_date = {"$eq": [{"$type": moment}, "date"]}
+    return {"$cond": [is_date, {"$subtract": [moment, milliseconds]}, None]}
+
+
+def _read_attempts(
+    connection: Connection, attempts: ReadCollection, jobs: ReadCollection, within: Document
+) -> RunSource:
+    eligible_at = {"$ifNull": ["$eligibleAt", _first_eligible_at(jobs, "$attemptNumber")]}
+    return RunSource(
+        documents=attempts,
+        index=attempt_end_index(connection.profile),
+        stages=[_match_ended(within), *_look_up_job(attempts, jobs)],
+        type=jobs.mapping.translate_expression("$type", under="_job"),
+        outcome="$status",
+        failed=_FAILED_ATTEMPTS,
+        read_outcome=_make_attempt_reader(attempts),
+        eligible_at=eligible_at,
+        started_at="$startedAt",
+        job_id="$jobId",
+        attempt="$attemptNumber",
+        worker="$workerId",
+        error_field="error",
+    )
+
+
+def _read_log(
+    events: ReadCollection, jobs: ReadCollection, log: EventLog, within: Document
+) -> Iterator[RunSource]:
+    """Sources for the events that end a run.
+
+    The first is for events with the time when their run started. Only for the others, the event
+    that started the run is looked up, unless it may have the fields from which a wait follows.
+    """
+    mapping = events.mapping
+
+    def start_field(field: str) -> Any:
+        return mapping.translate_expression(field, under="_start")
+
+    job_type, look_up_job = mapping.translate_expression("$type"), []
+    has_number = mapping.translate_expression("$attemptNumber") is not None
+    has_wait = has_number or mapping.translate_expression("$eligibleAt") is not None
+    if job_type is None or has_number:
+        look_up_job = _look_up_job(events, jobs)
+    if job_type is None:
+        job_type = jobs.mapping.translate_expression("$type", under="_job")
+
+    def make(stages: list[Document], **fields: Any) -> RunSource:
+        return RunSource(
+            documents=events,
+            index=EVENT_TIME,
+            stages=[*stages, *look_up_job],
+            type=job_type,
+            outcome="$status",
+            failed=_FAILED_ATTEMPTS,
+            read_outcome=_make_attempt_reader(events),
+            job_id="$jobId",
+            error_field="error",
+            **fields,
+        )
+
+    ended = [_match_ended(within), {"$set": {"_started": log.start_expression}}]
+    if not has_wait:
+        yield make(
+            [*ended, {"$match": {"_started": {"$ne": None}}}],
+            eligible_at=None,
+            started_at="$_started",
+            attempt=None,
+            worker="$workerId",
+        )
+        ended.append({"$match": {"_started": None}})
+    number = {"$ifNull": ["$attemptNumber", start_field("$attemptNumber")]}
+    first = _first_eligible_at(jobs, number) if has_number else None
+    yield make(
+        [*ended, *log.look_up_start(events.collection.name, mapping, within["$gte"], "_start")],
+        eligible_at={"$ifNull": ["$eligibleAt", start_field("$eligibleAt"), first]},
+        started_at={
+            "$ifNull": ["$_started", start_field("$startedAt"), start_field("$finishedAt")]
+        },
+        attempt=number,
+        worker={"$ifNull": ["$workerId", start_field("$workerId")]},
+    )
+
+
+def _make_attempt_reader(attempts: ReadCollection) -> Callable[[Any], str | None]:
+    def read_outcome(status: Any) -> str | None:
+        outcome = to_text(attempts.mapping.to_contract_status(status))
+        return outcome if outcome in FINAL_ATTEMPT_STATUSES else None
+
+    return read_outcome
+
+
+def _match_ended(within: Document) -> Document:
+    return {"$match": {"finishedAt": within, "status": {"$in": list(FINAL_ATTEMPT_STATUSES)}}}
+
+
+def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Document]:
+    """Stages that add the job as `_job`.
+
+    The $lookup has no pipeline: only then MongoDB 6.0 joins in its slot-based engine, several times
+    as fast.
+    """
+    local, foreign = attempts.mapping.paths["jobId"], jobs.mapping.paths["jobId"]
+    either: list[Document] = []
+    if foreign == "_id":  # an attempt may hold its job's ObjectId as text
+        as_id = {"$convert": {"input": "$jobId", "to": "objectId", "onError": "$jobId"}}
+        either, local = [{"$set": {"_jobIds": ["$jobId", as_id]}}], "_jobIds"
+    by_job_id = {"localField": local, "foreignField": foreign}
+    return [
+        *either,
+        {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "_job"}},
+        {"$set": {"_job": {"$first": "$_job"}}},
+    ]
+
+
+def _first_eligible_at(jobs: ReadCollection, number: Any) -> Document:
+    """When the job was created, for the first attempt."""
+    created_at = jobs.mapping.translate_expression("$createdAt", under="_job")
+    return {"$cond": [{"$eq": [number, 1]}, created_at, None]}

@@ -1,0 +1,303 @@
+"""Errors, workers and slowest runs on the real server: catches a failed run that no group counts,
+or two count, and a worker or a long run that is missing."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId, encode
+from bson.raw_bson import RawBSONDocument
+from pymongo.database import Database
+
+from jobmon.collector import error_groups as error_groups_module
+from jobmon.collector import run_details_counter as counter_module
+from jobmon.collector.error_groups import ErrorGroups
+from jobmon.collector.history_writer import HistoryWriter
+from jobmon.collector.run_details_counter import RunDetailsCounter
+from jobmon.demo.mongod import Mongod
+from jobmon.diagnosis.error_kinds import classify_error
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.activity import count_activity
+from jobmon.rollup.buckets import HOUR, MINUTE, floor
+from jobmon.rollup.documents import OwnDatabase, rollup_database
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.run_details import ErrorGroupOf, RunDetails
+from jobmon.rollup.run_history import RunHistoryReader
+from jobmon.rollup.series import NoCollectorError, Window
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.connection import Connection
+from jobmon.store.labels import OTHER
+
+from ..conftest import NOW
+from ..support.commands import database_uri
+from ..support.waiting import eventually
+
+Db = Database[dict[str, Any]]
+ERRORS = (
+    {
+        "code": "ETIMEDOUT",
+        "message": "timeout of 3000 ms",
+        "stack": "Error: timeout\n  at a (b.js:1)",
+    },
+    {"code": "ETIMEDOUT", "message": "timeout of 500 ms"},
+    {"code": "E_BANK", "message": "The bank refused account 4711"},
+    {"code": "E_BANK", "message": "The bank refused account 4712"},
+    "connection reset by 10.0.0.1",
+    None,
+)
+
+
+@pytest.fixture
+def connection(
+    mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
+) -> Iterator[Connection]:
+    uri = database_uri(mongod, database)
+    connection = Connection(make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups"))
+    create_indexes(connection)
+    yield connection
+    connection.client.drop_database(rollup_database(connection).name)
+    connection.client.close()
+
+
+def add_attempts(database: Db, *attempts: dict[str, Any]) -> None:
+    """Insert attempts, each of a job of its own."""
+    numbered = [{"jobId": str(ObjectId()), "attemptNumber": 1} | attempt for attempt in attempts]
+    database.jobs.insert_many(
+        {
+            "jobId": attempt["jobId"],
+            "type": attempt.pop("type", "mail"),
+            "createdAt": attempt["finishedAt"],
+        }
+        for attempt in numbered
+    )
+    database.job_attempts.insert_many(numbered)
+
+
+def failed(at: datetime, error: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "status": "failed",
+        "startedAt": at - timedelta(milliseconds=40),
+        "finishedAt": at,
+        "workerId": "worker-1",
+        "error": error,
+    } | more
+
+
+def make_counter(connection: Connection) -> tuple[RunDetailsCounter, ErrorGroups]:
+    groups = ErrorGroups(OwnDatabase.from_connection(connection), Redactor())
+    return RunDetailsCounter(connection, groups), groups
+
+
+def count_details(connection: Connection, span: timedelta = HOUR) -> RunDetails:
+    """The details of the hour that ends now."""
+    start = floor(NOW, span)
+    counted = count_activity(connection, start, start + span, span)
+    counter, groups = make_counter(connection)
+    details = counter.count(counted, span)
+    groups.write()
+    return details[start]
+
+
+def test_failed_runs_are_counted_by_group_type_and_worker(
+    connection: Connection, database: Db
+) -> None:
+    at = floor(NOW, HOUR) + MINUTE
+    add_attempts(
+        database,
+        failed(at, ERRORS[0]),
+        failed(at, ERRORS[2]),
+        failed(at, ERRORS[3], type="pay", workerId="worker-2"),
+        failed(at, None, status="expired", workerId=None),
+        failed(at, None, status="succeeded"),
+        failed(at, None, status="running"),
+    )
+    details = count_details(connection)
+    timeout, bank = (classify_error(ERRORS[number]).id for number in (0, 2))
+    (expired,) = {group for group, _ in details.by_type} - {timeout, bank}
+    assert details.by_type == {
+        ErrorGroupOf(timeout, "mail"): 1,
+        ErrorGroupOf(bank, "mail"): 1,
+        ErrorGroupOf(bank, "pay"): 1,
+        ErrorGroupOf(expired, "mail"): 1,
+    }
+    assert details.by_worker == {
+        ErrorGroupOf(timeout, "worker-1"): 1,
+        ErrorGroupOf(bank, "worker-1"): 1,
+        ErrorGroupOf(bank, "worker-2"): 1,
+    }
+    outcomes = {name: dict(tally.outcomes) for name, tally in details.workers.items()}
+    assert outcomes == {"worker-1": {"failed": 2, "succeeded": 1}, "worker-2": {"failed": 1}}
+    assert details.workers["worker-1"].last_at == at
+
+
+def test_slowest_runs_of_each_type_are_kept(connection: Connection, database: Db) -> None:
+    at = floor(NOW, HOUR) + MINUTE
+    durations = [number * 7 % 50 + 1 for number in range(50)]
+    add_attempts(
+        database,
+        *(
+            failed(at, None, status="succeeded", startedAt=at - timedelta(milliseconds=duration))
+            for duration in durations
+        ),
+        failed(at, None, status="succeeded", type="fast", attemptNumber=3),
+        failed(at, None, status="succeeded", type="odd", startedAt="long ago"),
+    )
+    details = count_details(connection)
+    assert [run.duration_ms for run in details.slowest["mail"]] == [50, 49, 48, 47, 46]
+    (fast,) = details.slowest["fast"]
+    assert (fast.duration_ms, fast.attempt, fast.worker) == (40, 3, "worker-1")
+    assert (fast.outcome, fast.finished_at) == ("succeeded", at)
+    assert "odd" not in details.slowest
+
+
+def test_more_errors_than_are_read_are_counted_as_other(
+    connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
+    at = floor(NOW, HOUR)
+    # An hour with more is read minute by minute: only one minute has too many.
+    add_attempts(
+        database,
+        *(failed(at + MINUTE, ERRORS[2]) for _ in range(25)),
+        *(failed(at + number * MINUTE, ERRORS[2]) for number in range(2, 7)),
+    )
+    counted = count_activity(connection, at, at + HOUR, MINUTE)
+    details = make_counter(connection)[0].count(counted, MINUTE)
+    bank = classify_error(ERRORS[2]).id
+    assert details[at + MINUTE].by_type == {
+        ErrorGroupOf(bank, "mail"): 10,
+        ErrorGroupOf(OTHER, "mail"): 15,
+    }
+    assert details[at + MINUTE].by_worker == {
+        ErrorGroupOf(bank, "worker-1"): 10,
+        ErrorGroupOf(OTHER, "worker-1"): 15,
+    }
+    assert details[at + 2 * MINUTE].by_type == {ErrorGroupOf(bank, "mail"): 1}
+
+
+def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
+    connection: Connection, database: Db
+) -> None:
+    at = floor(NOW, HOUR)
+    add_attempts(
+        database, failed(at, ERRORS[2]), failed(at + 2 * MINUTE, {"odd": {}}, attemptNumber="odd")
+    )
+    add_attempts(database, failed(at + 3 * MINUTE, "x" * 5))
+    # A text that is no valid UTF-8, as only a broken driver writes it.
+    found = database.job_attempts.find_one_and_delete({"error": "x" * 5})
+    assert found is not None
+    data = encode(found).replace(b"xxxxx", b"\xff\xfe\xff\xfe\xff")
+    database.job_attempts.insert_one(RawBSONDocument(data))
+    counted = count_activity(connection, at, at + HOUR, MINUTE)
+    details = make_counter(connection)[0].count(counted, MINUTE)
+    assert details[at].by_type == {ErrorGroupOf(classify_error(ERRORS[2]).id, "mail"): 1}
+    assert details[at + 2 * MINUTE].failed == 1
+    assert details[at + 3 * MINUTE].by_type == {ErrorGroupOf(OTHER, "mail"): 1}
+
+
+def test_groups_are_bounded_for_each_code_and_in_all(
+    connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(error_groups_module, "MAX_GROUPS_OF_CODE", 3)
+    monkeypatch.setattr(error_groups_module, "MAX_GROUPS", 6)
+    at = floor(NOW, HOUR)
+    words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot"]
+    noise = [{"code": "E_NOISE", "message": f"{a} {b}"} for a in words for b in words]
+    add_attempts(database, *(failed(at, error) for error in noise))
+    add_attempts(database, *(failed(at + MINUTE, {"code": word, "message": "m"}) for word in words))
+    details = count_details(connection)
+    groups = RollupReader(connection).error_groups()
+    counts = details.count_by_group()
+    noisy = [group for group in groups.values() if group.code == "E_NOISE"]
+    assert len(groups) == 6
+    assert sorted(counts[group.id] for group in noisy) == [1, 1, 1, 33]
+    assert counts[OTHER] == 4
+    assert counts.total() == len(noise) + len(words)
+
+
+def test_a_group_keeps_its_first_and_last_time_jobs_and_no_secret(
+    connection: Connection, database: Db
+) -> None:
+    at = floor(NOW, HOUR)
+    secret = {
+        "code": "E_AUTH",
+        "message": "login failed: password=hunter2secret",
+        "stack": "Error: login\n    at login (/app/src/auth.js:10:5)\n token=abcdef0123456789",
+    }
+    add_attempts(
+        database,
+        *(failed(at + number * MINUTE, secret, jobId=f"j-{number}") for number in range(15)),
+    )
+    count_details(connection)
+    (group,) = RollupReader(connection).error_groups().values()
+    assert (group.first_seen, group.last_seen) == (at, at + 14 * MINUTE)
+    assert [job.job_id for job in group.jobs] == [f"j-{number}" for number in range(14, 4, -1)]
+    whole = RollupReader(connection).error_group(group.id)
+    assert whole is not None
+    assert "at login" in str(whole.stack)
+    stored = str(list(rollup_database(connection)["errors"].find()))
+    assert "hunter2secret" not in stored
+    assert "abcdef0123456789" not in stored
+
+
+@contextmanager
+def writing(connection: Connection) -> Iterator[None]:
+    """Run a collector's history thread."""
+    stop = threading.Event()
+    writer = HistoryWriter(connection, OwnDatabase.from_connection(connection))
+    thread = threading.Thread(target=writer.run, args=[stop])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_groups_equal_a_recount_of_the_attempts_over_restarts(
+    connection: Connection, database: Db
+) -> None:
+    """Catches a failed run that is lost or counted twice at a restart, or in a larger span."""
+    chance = random.Random(7)
+    now = datetime.now(UTC)
+    reader = RunHistoryReader(RollupReader(connection))
+
+    def expect() -> Counter[str]:
+        return Counter(
+            classify_error(attempt.get("error")).id
+            for attempt in database.job_attempts.find({"status": "failed"})
+        )
+
+    def find(step: timedelta) -> Counter[str] | None:
+        window = Window.widened(now - 3 * HOUR, datetime.now(UTC) + MINUTE, step)
+        try:
+            whole, steps = reader.read(window), reader.errors_by_step(window)
+        except NoCollectorError:
+            return None
+        by_group = whole.details.count_by_group()
+        return by_group if sum(steps.values(), Counter()) == by_group else None
+
+    for _ in range(3):
+        add_attempts(
+            database,
+            *(
+                failed(
+                    now - timedelta(seconds=chance.randrange(9_000)),
+                    chance.choice(ERRORS),
+                    workerId=f"w-{chance.randrange(5)}",
+                )
+                for _ in range(60)
+            ),
+        )
+        rollup_database(connection).state.update_one(
+            {"name": "progress"}, {"$set": {"completeUntil": now - 4 * HOUR}}
+        )
+        with writing(connection):
+            for step in (MINUTE, HOUR):
+                eventually(lambda step=step: find(step) == expect())

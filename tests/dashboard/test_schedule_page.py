@@ -1,0 +1,102 @@
+"""The page of what is to come: catches a count, an order or a link that the API does not have, and
+a schedule that is not known but looks empty."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.dashboard.schedule_page import _make_bars
+from jobmon.store.schedule import ScheduledStep, ScheduledWindow
+
+from ..conftest import NOW
+from ..support.pages import Viewer
+from .conftest import Make, signed_in
+
+PAGE = "/dashboard/schedule"
+HOUR = timedelta(hours=1)
+
+
+def insert(watched: Any, *hours: float) -> None:
+    now = datetime.now(UTC)
+    watched.jobs.insert_many(
+        {
+            "jobId": f"in-{number}",
+            "type": f"<b>type-{number % 2}</b>",
+            "status": "queued",
+            "createdAt": now,
+            "nextRunAt": now + number * HOUR,
+        }
+        for number in hours
+    )
+
+
+def test_page_has_the_counts_of_each_window_and_the_soonest_jobs_in_order(
+    admin: Viewer, watched: Any
+) -> None:
+    insert(watched, -1, 30, 0.5, 20, 400, 21)
+    page = admin.page(PAGE)
+    tiles = [attrs["href"] for attrs in page.all("a", **{"class": "tile"})]
+    assert tiles == [f"{PAGE}?window={name}" for name in ("hour", "day", "week")]
+    words = page.text.split()
+    assert [words[words.index(name) + 1] for name in ("hour", "hours", "days")] == ["1", "3", "4"]
+    jobs = [attrs["href"] for attrs in page.all("a", **{"class": "row-link"})]
+    assert jobs == [f"/dashboard/jobs/in-{number}" for number in (0.5, 20, 21, 30, 400)]
+    assert "<b>type-1</b>" in page.text
+    assert len(page.all("rect", width="8")) in (24, 25)
+
+
+def test_list_of_all_scheduled_jobs_is_linked(admin: Viewer, watched: Any) -> None:
+    insert(watched, *range(1, 40))
+    page = admin.page(PAGE)
+    listed = "/dashboard/jobs?condition=scheduled&sort=nextRunAt"
+    assert listed in page.addresses()
+    assert "All 39 scheduled jobs" in page.text
+    assert "page 1 of 2" in " ".join(admin.page(listed).text.split())
+
+
+def test_overview_links_to_the_schedule(admin: Viewer, watched: Any) -> None:
+    insert(watched, -1, 1, 2)
+    overview = admin.page("/dashboard")
+    assert PAGE in [attrs["href"] for attrs in overview.all("a") if "data-go" not in attrs]
+    assert "1 due (incl. retries), 2 scheduled" in " ".join(overview.text.split())
+
+
+def test_page_of_a_queue_without_due_times_gives_the_reason(service: Make) -> None:
+    viewer = signed_in(service(profile="celery", jobs_collection="celery_taskmeta"))
+    page = viewer.page(PAGE)
+    assert "The schedule is not known: the documents do not record when a job is due." in page.text
+    assert not page.all("rect", width="8")
+
+
+def test_page_refuses_an_unknown_window(admin: Viewer) -> None:
+    assert "hour, day, week" in admin.page(f"{PAGE}?window=month", 422).text
+
+
+@pytest.mark.parametrize(
+    ("jobs", "is_exact", "count", "height", "note"),
+    [
+        (4, True, "4", 100.0, "4 jobs: 3 a, 1 b"),
+        (1, True, "1", 25.0, "1 job: 1 a"),
+        (1, False, "1+", 25.0, "1+ jobs: 1 a"),
+        (None, False, "–", None, "not counted"),
+    ],
+)
+def test_bar_of_a_step(
+    jobs: int | None, is_exact: bool, count: str, height: float | None, note: str
+) -> None:
+    types = {None: {}, 1: {"a": 1}, 4: {"a": 3, "b": 1}}[jobs]
+    highest = ScheduledStep(start=NOW, end=NOW + HOUR, jobs=4, is_exact=True, types={})
+    step = ScheduledStep(start=NOW, end=NOW + HOUR, jobs=jobs, is_exact=is_exact, types=types)
+    window = ScheduledWindow(
+        name="day",
+        start=NOW,
+        end=NOW + 2 * HOUR,
+        step=HOUR,
+        jobs=5,
+        is_exact=is_exact,
+        steps=(highest, step),
+        types={},
+    )
+    _, bar = _make_bars(window)
+    assert (bar.count, bar.height, bar.note) == (count, height, note)
