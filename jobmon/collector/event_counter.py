@@ -29,7 +29,7 @@ from jobmon.collector.job_changes import (
 from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split
 from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, JobMemory, KnownJob
 from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
-from jobmon.collector.runs import JobFacts, ShownActivity, count_change
+from jobmon.collector.runs import JobFacts, ShownActivity, count_change, lacks_error
 from jobmon.domain import WAITING_STATUSES, AttemptStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
@@ -230,21 +230,50 @@ class EventCounter:
         applied = list(self._apply(changes, self._look_up_unknown(changes)))
         changed = [(document, change.at) for change, document in applied if document is not None]
         found = iter(self._evaluator.evaluate(changed))
+        activity: list[tuple[JobChange, ShownActivity]] = []
         for change, document in applied:
             facts = None if document is None else next(found)
             known = self._memory.get(change.key)
             before = known.facts if known else None
-            for shown in count_change(change, before, facts, self.rules):
-                self._add(shown, change.position)
+            shown = count_change(change, before, facts, self.rules)
+            activity += [(change, each) for each in shown]
             if document is None:
                 self._memory.forget(change.key)
             else:
                 self._memory.put(change.key, self._reduce(document, change.at, facts))
             self._position = change.position
+        errors = self._look_up_errors(activity)
+        for change, each in activity:
+            self._add(each, errors.get(change.key), change.position)
 
-    def _add(self, shown: ShownActivity, position: str) -> None:
+    def _look_up_errors(
+        self, activity: Iterable[tuple[JobChange, ShownActivity]]
+    ) -> dict[bytes, Any]:
+        """The errors of failed runs whose change has none, by job; index: _id.
+
+        A change does not contain a value that was written, but stayed the same.
+        """
+        ids = {
+            change.key: change.job_id
+            for change, shown in activity
+            if change.operation == "update" and shown.run is not None and lacks_error(shown.run)
+        }
+        if not ids or not self.rules.has_error:
+            return {}
+        documents = self._evaluator.find_by_id(list(ids.values()))
+        evaluated = self._evaluator.evaluate([(each, datetime.now(UTC)) for each in documents])
+        return {
+            encode_key(document["_id"]): facts.error
+            for document, facts in zip(documents, evaluated, strict=True)
+            if facts is not None
+        }
+
+    def _add(self, shown: ShownActivity, error: Any, position: str) -> None:
+        """Add what a change shows; `error` is for a failed run that has none."""
         details, run = RunDetails(), shown.run
         if run is not None:
+            if lacks_error(run) and error is not None:
+                run = run._replace(error=error)
             is_failed = run.outcome != AttemptStatus.SUCCEEDED
             add_run(details, run, self._groups.group([run])[0] if is_failed else None)
         self._buckets.add(floor(shown.at, MINUTE), shown.type, shown.tally, details, position)

@@ -87,6 +87,12 @@ def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> J
     )
 
 
+def lacks_error(run: FinishedRun) -> bool:
+    """Whether a run failed, and no error with a message is known of it."""
+    error = run.error.get("message") if isinstance(run.error, dict) else run.error
+    return run.outcome == AttemptStatus.FAILED and error is None
+
+
 def read_worker(value: Any) -> str | None:
     """The name of a worker; None if it is not known."""
     return None if value is None or value == "" else label(value)

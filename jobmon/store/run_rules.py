@@ -81,6 +81,11 @@ class RunRules:
             has_creation_time=jobs.has_creation_time,
         )
 
+    @property
+    def has_error(self) -> bool:
+        """Whether documents hold the error of the last failed run."""
+        return len(self.paths) > len(self.remembered)
+
     @cached_property
     def heads(self) -> frozenset[str]:
         """The names of the top-level fields that contain `paths`."""

@@ -3,6 +3,7 @@ twice, also after a crash, with two collectors, and when the change stream is lo
 
 import copy
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +32,9 @@ from jobmon.rollup.buckets import Tally
 from jobmon.rollup.documents import CHECKPOINT, EVENTS, OwnDatabase, rollup_database
 from jobmon.rollup.gaps import GapReason, load_event_history
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.series import History, SeriesReader
+from jobmon.rollup.run_details import RunDetails
+from jobmon.rollup.run_history import RunHistoryReader
+from jobmon.rollup.series import History, SeriesReader, Window
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.client import DatabaseClient
@@ -88,8 +91,20 @@ class Queue:
         }
         return {kind: counts for kind, counts in found.items() if any(counts.values())}
 
+    def details(self) -> RunDetails:
+        """The details of the last half hour, as the web service answers."""
+        rollup = RollupReader(self.connection)
+        window = Window.widened(now() - timedelta(minutes=30), now(), timedelta(minutes=1))
+        return RunHistoryReader(rollup).read(window).details
+
     def becomes_right(self) -> None:
+        """Wait until the counts are right, and have every failed run in a group of errors."""
         eventually(lambda: self.shown() == self.truth)
+        failed = Counter({kind: counts["failed"] for kind, counts in self.truth.items()})
+        grouped: Counter[str] = Counter()
+        for (_, kind), count in self.details().by_type.items():
+            grouped[kind] += count
+        assert grouped == +failed
 
     def gaps(self) -> list[GapReason]:
         history = self.own.find_state(EVENTS, load_event_history)
@@ -178,6 +193,9 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
     with collected(agenda):
         agenda.becomes_right()
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
+    (group,) = RollupReader(agenda.connection).error_groups().values()
+    assert RollupReader(agenda.connection).error_group(group.id).message == "550"
+    assert group.jobs[0].job_id == str(repeating)
 
 
 def test_first_start_joins_documents_and_changes_without_overlap(agenda: Queue) -> None:
