@@ -6,10 +6,12 @@ from jobmon.settings.environment import (
     SettingsError,
     require_mongo_uri,
 )
+from jobmon.settings.mapping import MAPPING_SETTINGS
 from jobmon.settings.queues import load_queues, select_queues
 
 __all__ = [
     "ADMIN_DASHBOARD",
+    "MAPPING_SETTINGS",
     "Settings",
     "SettingsError",
     "load_queues",

@@ -14,14 +14,14 @@ from jobmon.profiles import ProfileError, load_profile
 
 DEFAULT_PROFILE = "jobmon"
 _ATTEMPTS = "job_attempts"
-_NAMES = (
-    "PROFILE",
-    "JOBS_COLLECTION",
-    "ATTEMPTS_COLLECTION",
-    "JOB_FIELDS",
-    "ATTEMPT_FIELDS",
-    "STATUS_NAMES",
-    "ATTEMPT_STATUS_NAMES",
+MAPPING_SETTINGS: tuple[str, ...] = (
+    "profile",
+    "jobs_collection",
+    "attempts_collection",
+    "job_fields",
+    "attempt_fields",
+    "status_names",
+    "attempt_status_names",
 )
 
 check_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
@@ -33,8 +33,8 @@ def read_mapping(env: Env) -> dict[str, Any]:
     With a file of queues none is allowed: each queue has its own settings in that file.
     """
     if env.str("QUEUES", None):
-        for name in _NAMES:
-            env.str(name, None, validate=_refuse("JOBMON_QUEUES: set it in that file"))
+        for name in MAPPING_SETTINGS:
+            env.str(name.upper(), None, validate=_refuse("JOBMON_QUEUES: set it in that file"))
         return {}
     name = env.str("PROFILE", DEFAULT_PROFILE, validate=_check_profile)
     # If the profile cannot be loaded, the other settings are checked as for the default one.

@@ -18,13 +18,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from marshmallow import ValidationError
+
+from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
 from jobmon.settings.environment import (
     ADMIN_DASHBOARD,
     Settings,
     SettingsError,
-    require_mongo_uri,
 )
 
 # A queue's name is a segment of paths, and a label of metrics.
@@ -160,9 +162,9 @@ def _find_uri(
         return settings.mongo_uri, settings.uri_setting
     try:
         if uri or require_uris:
-            require_mongo_uri(uri, key)
-    except SettingsError as error:
-        raise ProfileMistakeError((name, key), str(error).removeprefix(f"{key}: ")) from None
+            check_mongo_uri(uri)
+    except ValidationError as error:
+        raise ProfileMistakeError((name, key), str(error.messages[0])) from None
     return uri, source
 
 

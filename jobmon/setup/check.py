@@ -270,7 +270,7 @@ class DeploymentCheck:
                         f"The user may not open a change stream on {self._watched[0].name} "
                         "(changeStream): a collector would not work.",
                         remedy="Run `jobmon init` to grant it; it never removes a right.",
-                        commands=(self._deployment.init_command("--reader USER"),),
+                        commands=(self._deployment.init_command("--reader"),),
                     )
                 return
             if error.code != NOT_A_REPLICA_SET:

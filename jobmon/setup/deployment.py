@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 from pymongo import MongoClient
@@ -11,7 +11,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.profiles import load_profile
-from jobmon.settings import Settings
+from jobmon.settings import MAPPING_SETTINGS, Settings
 from jobmon.setup.findings import (
     Finding,
     SetupError,
@@ -26,17 +26,6 @@ from jobmon.store.connection import DEFAULT_DATABASE, Connection
 from jobmon.store.failures import ALREADY_INITIALIZED, UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
-
-# The settings that describe the watched documents; `jobmon init` reads them as well.
-_MAPPING_SETTINGS = (
-    "profile",
-    "jobs_collection",
-    "attempts_collection",
-    "job_fields",
-    "attempt_fields",
-    "status_names",
-    "attempt_status_names",
-)
 
 _MAX_SEARCHED = 50  # of other collections, and of databases, searched for jobs
 _MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
@@ -113,39 +102,47 @@ class Deployment:
             return f"replica set {self.replica_set}, {count(len(self.hello['hosts']), 'member')}"
         return "a standalone server"
 
-    def init_command(self, options: str = "") -> str:
-        """The command line of `jobmon init` for this queue, with placeholders for secrets."""
-        settings = self.settings
+    def init_command(self, option: str = "") -> str:
+        """The command line of `jobmon init` for this queue, with placeholders for secrets.
+
+        `option`: `--create`, or the kind of user to create: `--reader` or `--collector`.
+        """
+        words = [*self._list_variables(), f"{ADMIN_URI}='{self._make_admin_uri()}'", "jobmon init"]
+        if self.settings.queues is not None and self.settings.queue:
+            words.append(f"--queue {self.settings.queue}")
+        if option in ("--reader", "--collector"):
+            words.insert(-1, f"JOBMON_{option.removeprefix('--').upper()}_PASSWORD=…")
+            words.append(f"{option} USER")
+        elif option:
+            words.append(option)
+        return " ".join(words)
+
+    def _list_variables(self) -> Iterator[str]:
+        """The settings of the command that differ from their defaults, as a shell sets them."""
+        settings, names = self.settings, MAPPING_SETTINGS
+        if settings.queues is not None:
+            yield f"JOBMON_QUEUES='{settings.queues}'"
+            names = ()
         profile = load_profile(settings.profile)
-        attempts = profile.attempts_collection or Settings.attempts_collection
-        defaults = replace(
-            Settings(mongo_uri="", profile=settings.profile),
+        defaults = Settings(
+            mongo_uri="",
             jobs_collection=profile.collection,
-            attempts_collection=attempts,
+            attempts_collection=profile.attempts_collection or Settings.attempts_collection,
         )
-        variables = "" if settings.queues is None else f"JOBMON_QUEUES='{settings.queues}' "
-        if variables and settings.queue:
-            options = f"--queue {settings.queue} {options}"
-        for name in () if variables else _MAPPING_SETTINGS:
-            value = getattr(settings, name)
-            default = Settings.profile if name == "profile" else getattr(defaults, name)
-            if value != default:
-                variables += f"JOBMON_{name.upper()}='{format_setting(value)}' "
-        for name in ("rollup_db", "state_db"):
-            if getattr(settings, name) != getattr(Settings, name):
-                variables += f"JOBMON_{name.upper()}='{getattr(settings, name)}' "
-        user = "ADMIN:PASSWORD@" if self.users else ""
-        scheme, hosts = split_uri(settings.mongo_uri)
-        uri = f"{scheme}://{user}{hosts}/{self.connection.database.name}"
+        for name in (*names, "rollup_db", "state_db"):
+            if (value := getattr(settings, name)) != getattr(defaults, name):
+                yield f"JOBMON_{name.upper()}='{format_setting(value)}'"
+
+    def _make_admin_uri(self) -> str:
+        scheme, hosts = split_uri(self.settings.mongo_uri)
+        options = []
         if self.replica_set is not None and scheme == "mongodb":
-            uri += f"?replicaSet={self.replica_set}"
-        if user:
-            uri += ("&" if "?" in uri else "?") + "authSource=admin"
-        users = ("reader", "collector")
-        created = next((user.upper() for user in users if f"--{user} " in options), None)
-        password = f"JOBMON_{created}_PASSWORD=… " if created else ""
-        command = f"{variables}JOBMON_ADMIN_MONGO_URI='{uri}' {password}jobmon init {options}"
-        return command.rstrip()
+            options.append(f"replicaSet={self.replica_set}")
+        if self.users:
+            options.append("authSource=admin")
+            hosts = f"ADMIN:PASSWORD@{hosts}"
+        query = f"?{'&'.join(options)}" if options else ""
+        return f"{scheme}://{hosts}/{self.connection.database.name}{query}"
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
             "rights",
             "This database has no authentication: anybody who reaches it may change everything.",
             remedy="Turn on authentication, then create a user who may only read.",
-            commands=(deployment.init_command("--reader USER"),),
+            commands=(deployment.init_command("--reader"),),
         )
         return
     for watched in deployment.watched:
@@ -44,7 +44,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
                 f"The user may also change {watched.name} ({', '.join(writes)}); "
                 "jobmon never does that and does not need the right.",
                 remedy="Create a user who may only read.",
-                commands=(deployment.init_command("--reader USER"),),
+                commands=(deployment.init_command("--reader"),),
             )
     if deployment.has_own_databases:
         yield _collector_rights(deployment)
@@ -60,7 +60,7 @@ def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
             "rights",
             f"The user may not read {' and '.join(refused)}.",
             remedy="Run `jobmon init` for a queue in this deployment; it never removes a right.",
-            commands=(deployment.init_command("--reader USER"),),
+            commands=(deployment.init_command("--reader"),),
         )
     else:
         yield ok("rights", f"jobmon's own databases, {names}, can be read.")
@@ -100,7 +100,7 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
         "rights",
         message,
         remedy="Run `jobmon init` to grant them; it never removes a right.",
-        commands=(deployment.init_command("--reader USER"),),
+        commands=(deployment.init_command("--reader"),),
     )
 
 
@@ -138,7 +138,7 @@ def _collector_rights(deployment: Deployment) -> Finding:
     message = f"A collector may not write {' and '.join(refused)} with these settings"
     if settings.rollup_uri or settings.collector:
         remedy = "Set JOBMON_ROLLUP_URI to the connection string of a user for the collector."
-        command = deployment.init_command("--collector USER")
+        command = deployment.init_command("--collector")
         return problem("rights", f"{message}.", remedy=remedy, commands=(command,))
     return ok("rights", f"{message}; the web service does not need to.")
 
