@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobmon.api.evidence import gather_evidence, read_history
-from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence import START_A_COLLECTOR, Evidence, Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.marks import Marks
-from jobmon.rollup.series import History, SeriesReader, Window
+from jobmon.rollup.series import History, SeriesReader, Window, WindowError
 from jobmon.web.queues import WatchedQueue
 
 RANGES = {
@@ -21,10 +21,18 @@ RANGE_WORDS = {"1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Previous:
+    """The time before a range, of the same length: its activity by step, and its samples."""
+
+    past: History[datetime]
+    samples: Mapping[datetime, QueueSample]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """The present evidence, and a range of the past: by step, by type, its samples and marks.
 
-    `marks` is None where they may not be read.
+    `marks` is None where they may not be read, `previous` where no comparison is wanted.
     """
 
     evidence: Evidence
@@ -33,6 +41,7 @@ class Facts:
     types: History[str] | Missing
     samples: Mapping[datetime, QueueSample]
     marks: Marks | None
+    previous: Previous | Missing | None = None
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -46,8 +55,11 @@ def range_window(series: SeriesReader, name: str, now: datetime) -> Window:
     return series.window(now - length, now, step)
 
 
-def gather(queue: WatchedQueue, name: str, now: datetime) -> Facts:
-    """Read everything that an overview of a range needs; raises WindowError and PyMongoError."""
+def gather(queue: WatchedQueue, name: str, now: datetime, *, compares: bool = False) -> Facts:
+    """Read everything that an overview of a range needs; raises WindowError and PyMongoError.
+
+    With `compares` also the same time before the range.
+    """
     series = queue.series
     window = range_window(series, name, now)
     evidence = gather_evidence(queue, now)
@@ -58,4 +70,25 @@ def gather(queue: WatchedQueue, name: str, now: datetime) -> Facts:
         types=read_history(lambda: series.history_by_type(window), evidence, partly=True),
         samples=series.samples(window),
         marks=queue.marks.find(window.start, window.end),
+        previous=read_previous(queue, name, window) if compares else None,
     )
+
+
+def read_previous(queue: WatchedQueue, name: str, window: Window) -> Previous | Missing:
+    """The time before the window of a range, step by step; PyMongoError.
+
+    It is read only from the collector's history: counting it live would cost as much again.
+    """
+    series, (length, step) = queue.series, RANGES[name]
+    if series.rollup.progress() is None:
+        return Missing(reason="no collector keeps a history", remedy=START_A_COLLECTOR)
+    try:
+        previous = series.window(window.start - length, window.end - length, step)
+    except WindowError:
+        setting = "MINUTE" if step < HOUR else "HOUR"
+        days = (2 * length).days + 1
+        return Missing(
+            reason="that is before the retained history",
+            remedy=f"Set JOBMON_{setting}_RETENTION_DAYS to {days} or more.",
+        )
+    return Previous(past=series.history_by_step(previous, ()), samples=series.samples(previous))

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
 
+from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import instant, query
 from jobmon.dashboard.tiles import Tile, tiles
@@ -45,7 +44,7 @@ class Overview:
     each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
     `gaps` are the parts of the range in which runs may be missing, each with the reason. `marks`
     has the deployments and other marks of the range, the newest first; None if they may not be
-    read.
+    read. `uncompared` has a sentence for each reason why tiles have no change.
     """
 
     total: int
@@ -60,6 +59,7 @@ class Overview:
     gaps: list[tuple[Gap, str]]
     marks: list[Mark] | None
     omitted_marks: int
+    uncompared: list[str]
 
 
 # Why runs may be missing from a part of the history.
@@ -95,6 +95,7 @@ def overview(facts: Facts) -> Overview:
         else [],
         marks=None if facts.marks is None else list(reversed(facts.marks.shown)),
         omitted_marks=0 if facts.marks is None else facts.marks.omitted,
+        uncompared=describe_uncompared(facts),
     )
 
 
@@ -122,31 +123,3 @@ def list_address(jobs: JobFilter) -> str:
         sort="createdAt" if jobs.condition else "",
     )
     return f"/dashboard/jobs{parameters}"
-
-
-def chart_columns(
-    past: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
-) -> dict[str, Any]:
-    """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
-
-    `complete` is the number of steps that are over: the step in progress must not be drawn like
-    these, or it would look like a fall. Values that need one of the `unknown` fields are None.
-    `gaps` are pairs of Unix seconds between which runs may be missing.
-    """
-    columns: dict[str, Any] = {
-        "complete": sum(at + step <= past.as_of for at in past.activity),
-        "at": [round(at.timestamp()) for at in past.activity],
-        "gaps": [[at.timestamp() for at in (gap.start, gap.end) if at] for gap in past.gaps],
-    }
-    for at, activity in past.activity.items():
-        row = activity.known_counts(unknown)
-        for name, durations in (("wait", activity.wait), ("run", activity.run)):
-            row |= {
-                f"{name}P50": durations.p50,
-                f"{name}P95": durations.p95,
-                f"{name}P99": durations.p99,
-            }
-        is_known = at <= past.as_of and at not in past.uncounted
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value if is_known else None)
-    return columns

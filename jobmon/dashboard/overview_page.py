@@ -10,8 +10,9 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api.evidence import gather_evidence
 from jobmon.dashboard import session
-from jobmon.dashboard.facts import RANGES, gather, range_window
-from jobmon.dashboard.overview import chart_columns, overview
+from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
+from jobmon.dashboard.facts import RANGES, Previous, gather, range_window, read_previous
+from jobmon.dashboard.overview import overview
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
@@ -26,13 +27,18 @@ from jobmon.web.queues import current_queue
 SHARED_S = 1
 KEPT_ANSWERS = 100
 DEFAULT_SORT = "-queued"
+PREVIOUS = "previous"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverviewQuery:
-    """The parameters of an overview: its range, and the filter and order of its table of types."""
+    """The parameters of an overview: its range, and the filter and order of its table of types.
+
+    `compare` is `previous` to compare the range with the time before it, or empty.
+    """
 
     range: str
+    compare: str
     by: str
     text: str
     only: str
@@ -48,8 +54,11 @@ class OverviewQuery:
         only = request.args.get("only", "")
         if only not in ("", *TypeCondition):
             raise invalid("only", f"One of {', '.join(TypeCondition)}.")
+        compare = request.args.get("compare", "")
+        if compare not in ("", PREVIOUS):
+            raise invalid("compare", f"Only {PREVIOUS}.")
         text = request.args.get("text", "")[:LONGEST_SEARCH]
-        return cls(range=name, by=by, text=text, only=only)
+        return cls(range=name, compare=compare, by=by, text=text, only=only)
 
 
 class OverviewPage:
@@ -76,7 +85,8 @@ class OverviewPage:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
         session.require_admin()
         query = OverviewQuery.from_request()
-        shown = self._share(query.range, lambda: self._read_charts(query.range))
+        key = (query.range, query.compare)
+        shown = self._share(key, lambda: self._read_charts(query))
         return conditional_response(shown, "application/json")
 
     def _part(self, query: OverviewQuery) -> str:
@@ -90,7 +100,7 @@ class OverviewPage:
         """Shared by all viewers: it must contain nothing about a caller."""
         try:
             now = datetime.now(UTC)
-            facts = gather(current_queue(), query.range, now)
+            facts = gather(current_queue(), query.range, now, compares=bool(query.compare))
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
         shown = overview(facts)
@@ -104,10 +114,10 @@ class OverviewPage:
             parameters=query,
         )
 
-    def _read_charts(self, name: str) -> str:
+    def _read_charts(self, query: OverviewQuery) -> str:
         queue = current_queue()
         try:
-            window = range_window(queue.series, name, datetime.now(UTC))
+            window = range_window(queue.series, query.range, datetime.now(UTC))
             past = queue.series.history_by_step(window, ())
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
@@ -119,10 +129,11 @@ class OverviewPage:
             elif evidence.has_collector:
                 code = "history_unavailable"
             raise unavailable(code, "There is no history of this range.") from None
-        columns = chart_columns(past, window.step, queue.known_fields.unknown)
-        marks = queue.marks.find(window.start, window.end)
-        columns["marks"] = [
-            {"at": mark.at.timestamp(), "text": mark.text, "link": mark.link}
-            for mark in (marks.shown if marks is not None else ())
-        ]
+        unknown = queue.known_fields.unknown
+        columns = chart_columns(past, window.step, unknown)
+        columns["marks"] = mark_columns(queue.marks.find(window.start, window.end))
+        previous = read_previous(queue, query.range, window) if query.compare else None
+        columns["previous"] = (
+            previous_columns(previous.past, unknown) if isinstance(previous, Previous) else None
+        )
         return json.dumps(columns)

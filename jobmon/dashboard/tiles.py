@@ -4,6 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from jobmon.dashboard.comparison import (
+    Change,
+    compare_attempts,
+    compare_failure_rates,
+    compare_samples,
+)
 from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
@@ -27,6 +33,7 @@ class Tile:
 
     `link` is the query of the list of its jobs. With `since` the value is the age of that instant.
     `scheduled` follows the note, as a link to the schedule.
+    `change` is the difference to the previous period, where both are known.
     """
 
     name: str
@@ -38,6 +45,7 @@ class Tile:
     status: str = ""
     alarming: bool = False
     since: datetime | None = None
+    change: Change | None = None
 
 
 def tiles(facts: Facts) -> list[Tile]:
@@ -90,15 +98,16 @@ def _dead_tile(facts: Facts) -> Tile:
 def _status_tile(
     facts: Facts, name: str, status: JobStatus, note: str, *, alarming: bool = False
 ) -> Tile:
-    is_counted = facts.evidence.stats.counts is not None
+    count = facts.counts.get(status, 0) if facts.evidence.stats.counts is not None else None
     return Tile(
         name=name,
-        value=grouped(facts.counts.get(status, 0) if is_counted else None),
+        value=grouped(count),
         note=note,
         link=query(status=status.value),
         trend=_sample_trend(facts, lambda sample: sample.status_counts.get(status, 0)),
         status=status.value,
         alarming=alarming,
+        change=compare_samples(facts, count, lambda sample: sample.status_counts.get(status, 0)),
     )
 
 
@@ -133,6 +142,7 @@ def _throughput_tile(facts: Facts) -> Tile:
         value=per_minute(_current_throughput(minutes) if isinstance(minutes, History) else None),
         note=note,
         trend=_activity_trend(facts, lambda step: float(step.finished)),
+        change=compare_attempts(facts),
     )
 
 
@@ -159,6 +169,7 @@ def _failure_rate_tile(facts: Facts) -> Tile:
         link=query(status=(JobStatus.FAILED.value, JobStatus.DLQ.value)),
         trend=_activity_trend(facts, lambda step: step.failure_rate),
         alarming=rate is not None and rate >= HIGH_FAILURE_RATE,
+        change=compare_failure_rates(facts),
     )
 
 

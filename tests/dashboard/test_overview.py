@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from jobmon.dashboard.charts import chart_columns
 from jobmon.dashboard.facts import RANGES, Facts
-from jobmon.dashboard.overview import chart_columns, overview
+from jobmon.dashboard.overview import overview
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing

@@ -8,15 +8,17 @@ const REFRESH_MS = 10000;
 const HEIGHT = 200;
 const MIN_WIDTH = 260;
 const PADDING = 30;
-// Each line: the column of its values, its label, and the status whose colour it has.
+// Each line: the column of its values, its label, and the status whose colour it has. `compared` is
+// the line that is also drawn for the previous period, in grey.
 const CHARTS = [
   {
     title: "Throughput",
     format: formatCount,
+    compared: ["succeeded", "succeeded"],
     lines: [["succeeded", "succeeded", "succeeded"], ["failed", "failed", "failed"], ["enqueued", "enqueued", "queued"], ["dlq", "died", "dlq"]],
   },
-  { title: "Wait time", format: formatMs, lines: [["waitP50", "p50", "succeeded"], ["waitP95", "p95", "failed"], ["waitP99", "p99", "dlq"]] },
-  { title: "Run time", format: formatMs, lines: [["runP50", "p50", "succeeded"], ["runP95", "p95", "failed"], ["runP99", "p99", "dlq"]] },
+  { title: "Wait time", format: formatMs, compared: ["waitP95", "p95"], lines: [["waitP50", "p50", "succeeded"], ["waitP95", "p95", "failed"], ["waitP99", "p99", "dlq"]] },
+  { title: "Run time", format: formatMs, compared: ["runP95", "p95"], lines: [["runP50", "p50", "succeeded"], ["runP95", "p95", "failed"], ["runP99", "p99", "dlq"]] },
 ];
 // Why there is nothing to draw, by the code of the answer.
 const UNAVAILABLE = {
@@ -53,8 +55,9 @@ async function refresh() {
   }
   if (answer.status === 200) {
     etag = answer.headers.get("ETag");
+    const hadPrevious = Boolean(data && data.previous);
     data = await answer.json();
-    if (plots.length) updatePlots();
+    if (plots.length && hadPrevious === Boolean(data.previous)) updatePlots();
     else draw();
   } else if (answer.status === 503 && !data) {
     showMessage(UNAVAILABLE[answer.headers.get("X-Error-Code")] || "No charts: database not responding.");
@@ -95,7 +98,9 @@ function drawChart(chart) {
       { ...axis, size: 32, values: (_, ticks, axisIndex, space, step) => formatTicks(ticks, step) },
       { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => (tick ? chart.format(tick) : "0")), incrs: chart.format === formatMs ? DURATION_STEPS : COUNT_STEPS },
     ],
-    series: [{}, ...series, ...series.map((line) => ({ ...line, fill: undefined, dash: [3, 4], class: "unfinished" }))],
+    series: [
+      {}, ...series, ...series.map((line) => ({ ...line, fill: undefined, dash: [3, 4], class: "unfinished" })), ...previousSeries(chart),
+    ],
   }, plotData(chart), figure);
   plot.root.setAttribute("role", "img");
   plot.root.setAttribute("aria-label", describe(chart));
@@ -114,6 +119,18 @@ function chartSeries(chart) {
   }));
 }
 
+function previousSeries(chart) {
+  if (!data.previous) return [];
+  const grey = colour("soft");
+  return [{
+    label: previousLabel(chart), stroke: grey, width: 1.25, alpha: 0.75, points: { size: 4, fill: grey, show: true, filter: isolatedPoints }, spanGaps: false,
+  }];
+}
+
+function previousLabel(chart) {
+  return `${chart.compared[1]}, ${container.dataset.previous}`;
+}
+
 /** Each line twice: solid for the steps that are over, and dashed from the last of these to the step in progress. */
 function plotData(chart) {
   const columns = chart.lines.map(([name]) => data[name]);
@@ -121,7 +138,8 @@ function plotData(chart) {
   const over = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
   const unfinished = columns.map((values) =>
     values.map((value, index) => (index >= complete - 1 && values[complete] !== null ? value : null)));
-  return [at, ...over, ...unfinished];
+  const previous = data.previous ? [data.previous[chart.compared[0]]] : [];
+  return [at, ...over, ...unfinished, ...previous];
 }
 
 /** The indexes of values between two unknown ones: no line leads to them, so a point shows them. */
@@ -203,7 +221,7 @@ function tooltip(chart) {
       // The legend hides a line together with its dashed end.
       setSeries: (plot, index, { show }) => {
         const dashed = index + chart.lines.length;
-        if (show !== undefined && plot.series[dashed] && plot.series[dashed].show !== show) plot.setSeries(dashed, { show });
+        if (show !== undefined && index <= chart.lines.length && plot.series[dashed] && plot.series[dashed].show !== show) plot.setSeries(dashed, { show });
       },
       setCursor: (plot) => {
         const { idx, left, top } = plot.cursor;
@@ -211,28 +229,37 @@ function tooltip(chart) {
         if (tip.hidden) return;
         const values = chart.lines.map(([name, label]) => `${label}  ${chart.format(data[name][idx])}`);
         if (idx >= data.complete) values.push("(so far)");
+        if (data.previous) values.push(`${previousLabel(chart)}  ${chart.format(data.previous[chart.compared[0]][idx])}`);
         if (isInGap(plot.data[0][idx])) values.push("(runs may be missing)");
         values.push(...textsBetween(data.marks, plot.data[0][idx], plot.data[0][idx + 1]));
         tip.textContent = [formatMinute(plot.data[0][idx]), ...values].join("\n");
-        const isRight = left > plot.over.clientWidth / 2;
-        tip.style.left = isRight ? "" : `${left + 12}px`;
-        tip.style.right = isRight ? `${plot.over.clientWidth - left + 12}px` : "";
+        tip.style.left = `${placeTip(left, tip.offsetWidth, plot.over)}px`;
         tip.style.top = `${Math.max(0, Math.min(top, plot.over.clientHeight - 90))}px`;
       },
     },
   };
 }
 
+/** The left edge of a box next to the cursor: right of it or left of it, but always within the chart. */
+function placeTip(cursor, width, over) {
+  const right = cursor + 12;
+  if (right + width <= over.clientWidth) return right;
+  return Math.max(cursor - 12 - width, -over.offsetLeft);
+}
+
 /** The chart in words, for screen readers. */
 function describe(chart) {
-  const lines = chart.lines.map(([name, label]) => {
-    const values = data[name].filter((value) => value !== null);
-    if (!values.length) return `${label}: not known`;
-    if (chart.format === formatCount) return `${label}: ${formatCount(values.reduce((sum, value) => sum + value, 0))} in total`;
-    return `${label}: ${formatMs(values.at(-1))} at the end, ${formatMs(Math.max(...values))} at most`;
-  });
+  const lines = chart.lines.map(([name, label]) => describeLine(label, data[name], chart.format));
+  if (data.previous) lines.push(describeLine(previousLabel(chart), data.previous[chart.compared[0]], chart.format));
   const gaps = data.gaps.length ? " In a part of the range, runs may be missing." : "";
   return `${chart.title}. ${lines.join("; ")}.${gaps}`;
+}
+
+function describeLine(label, column, format) {
+  const values = column.filter((value) => value !== null);
+  if (!values.length) return `${label}: not known`;
+  if (format === formatCount) return `${label}: ${formatCount(values.reduce((sum, value) => sum + value, 0))} in total`;
+  return `${label}: ${formatMs(values.at(-1))} at the end, ${formatMs(Math.max(...values))} at most`;
 }
 
 function showMessage(text) {

@@ -1,0 +1,128 @@
+"""Compares the range of an overview with the same time before it: a change for a tile.
+
+A change is only made of values that are known completely, in both periods.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts, Previous
+from jobmon.diagnosis.evidence import NO_END_TIMES, STILL_COUNTING, Missing
+from jobmon.domain import failure_rate
+from jobmon.humanize import grouped, percent
+from jobmon.rollup.buckets import QueueSample, floor
+from jobmon.rollup.series import Activity
+
+_NOT_WANTED = Missing(reason="no comparison was requested")
+_NO_SAMPLE = Missing(reason="no collector recorded the state of the queue then")
+_HAS_GAPS = Missing(reason="runs may be missing from a part of the time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A difference to the previous period: short, as `▲ 12%`, and as a sentence."""
+
+    text: str
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Periods:
+    """The steps of the range that are over, and those at the same places before it."""
+
+    now: list[Activity]
+    before: list[Activity]
+
+
+def compare_samples(
+    facts: Facts, now: int | None, measure: Callable[[QueueSample], int]
+) -> Change | None:
+    """The change of a number of jobs since the range began; None if it was not sampled then."""
+    sample = _find_sample(facts)
+    if now is None or isinstance(sample, Missing):
+        return None
+    moment = f"{'an hour' if facts.range == '1h' else RANGE_WORDS[facts.range]} ago"
+    difference = now - measure(sample)
+    return _make_change(difference, grouped(abs(difference)), "more", "fewer", moment)
+
+
+def compare_attempts(facts: Facts) -> Change | None:
+    """The change of the number of finished attempts; in percent, if there were any before."""
+    periods = _find_periods(facts)
+    if isinstance(periods, Missing):
+        return None
+    before = sum(step.finished for step in periods.before)
+    difference = sum(step.finished for step in periods.now) - before
+    shown = percent(abs(difference) / before) if before else grouped(abs(difference))
+    period = f"in the {RANGE_WORDS[facts.range]} before"
+    return _make_change(difference, shown, "more attempts", "fewer attempts", period)
+
+
+def compare_failure_rates(facts: Facts) -> Change | None:
+    """The change of the failure rate, in points; None if nothing finished in either period."""
+    periods = _find_periods(facts)
+    if isinstance(periods, Missing):
+        return None
+    now, before = _sum_failure_rate(periods.now), _sum_failure_rate(periods.before)
+    if now is None or before is None:
+        return None
+    points = round((now - before) * 100, 1)
+    shown = f"{abs(points):.1f}".removesuffix(".0") + " points"
+    period = f"in the {RANGE_WORDS[facts.range]} before"
+    return _make_change(points, shown, "more", "fewer", period)
+
+
+def describe_uncompared(facts: Facts) -> list[str]:
+    """Why values of the tiles are not compared; empty if all are, or no comparison is wanted."""
+    if facts.previous is None:
+        return []
+    reasons = {"Attempts": _find_periods(facts), "Jobs by status": _find_sample(facts)}
+    missing = {what: found for what, found in reasons.items() if isinstance(found, Missing)}
+    if len({found.reason for found in missing.values()}) == 1 and len(missing) > 1:
+        missing = {"Values": next(iter(missing.values()))}
+    before = f"the {RANGE_WORDS[facts.range]} before"
+    return [
+        f"{what} are not compared with {before}: {found.reason}. {found.remedy}".rstrip()
+        for what, found in missing.items()
+    ]
+
+
+def _find_periods(facts: Facts) -> _Periods | Missing:
+    """The steps to compare, or why the attempts of both periods are not known completely."""
+    if "finishedAt" in facts.evidence.unknown:
+        return NO_END_TIMES
+    if not isinstance(facts.previous, Previous):
+        return facts.previous or _NOT_WANTED
+    past, previous = facts.past, facts.previous.past
+    if isinstance(past, Missing):
+        return past
+    if not (past.is_complete and previous.is_complete):
+        return STILL_COUNTING
+    if past.gaps or previous.gaps:
+        return _HAS_GAPS
+    length, step = RANGES[facts.range]
+    over = [at for at in past.activity if at + step <= past.as_of]
+    return _Periods(
+        now=[past.activity[at] for at in over],
+        before=[previous.activity[at - length] for at in over],
+    )
+
+
+def _find_sample(facts: Facts) -> QueueSample | Missing:
+    """The state of the queue at the start of the range."""
+    if not isinstance(facts.previous, Previous):
+        return facts.previous or _NOT_WANTED
+    length, step = RANGES[facts.range]
+    at = floor(facts.evidence.stats.as_of, step) - length
+    return facts.previous.samples.get(at, _NO_SAMPLE)
+
+
+def _sum_failure_rate(steps: list[Activity]) -> float | None:
+    return failure_rate(sum(step.failed for step in steps), sum(step.finished for step in steps))
+
+
+def _make_change(difference: float, shown: str, more: str, less: str, other: str) -> Change:
+    if not difference:
+        return Change(text="± 0", words=f"the same as {other}")
+    arrow, word = ("▲", more) if difference > 0 else ("▼", less)
+    return Change(text=f"{arrow} {shown}", words=f"{shown} {word} than {other}")
