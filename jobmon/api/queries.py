@@ -201,6 +201,7 @@ class _ListParameters(_Parameters):
                 job_id=query["job_id"] or None,
                 condition=JobCondition(condition) if condition else None,
                 finished_from=query.get("finished_from"),
+                finished_to=query.get("finished_to"),
                 by_next_run=query["sort"] == SOONEST_FIRST,
             ),
             oldest_first=_is_oldest_first(query),
@@ -238,13 +239,23 @@ class ListParameters(_ListParameters):
     finished_from = OptionalDate(
         **describe(f"Jobs finished at this time or later, in order of finishedAt. {_ISO}")
     )
+    finished_to = OptionalDate(
+        **describe(
+            "Jobs finished before this time, which is after `finished_from`, in order of "
+            f"finishedAt. {_ISO}"
+        )
+    )
 
     @validates_schema
     def _require_index(self, query: dict[str, Any], **_: Any) -> None:
         """Refuse combinations of filters that no index serves."""
         if query["error_code"] and query["owner"]:
             raise ValidationError({"error_code": ["Cannot be combined with owner."]})
-        by_date = [name for name in ("condition", "finished_from") if query[name]]
+        start, end = query["finished_from"], query["finished_to"]
+        if start is not None and end is not None and end <= start:
+            raise ValidationError({"finished_to": ["Must be later than finished_from."]})
+        by_finish = [name for name in ("finished_from", "finished_to") if query[name]]
+        by_date = [*(["condition"] if query["condition"] else []), *by_finish[:1]]
         others = [name for name in ("owner", "error_code", "job_id") if query[name]]
         if by_date and (others or len(by_date) > 1):
             other = (others or by_date[1:])[0]
@@ -255,6 +266,7 @@ class ListParameters(_ListParameters):
                 "error_code",
                 "job_id",
                 "finished_from",
+                "finished_to",
                 "created_from",
                 "created_to",
             )
@@ -269,7 +281,7 @@ class OwnListParameters(_ListParameters):
 
     @validates_schema(pass_original=True)
     def _refuse_admin_filters(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        admin_filters = ("owner", "error_code", "condition", "finished_from")
+        admin_filters = ("owner", "error_code", "condition", "finished_from", "finished_to")
         wrong = [name for name in admin_filters if given.get(name)]
         if given.get("sort") == SOONEST_FIRST:
             wrong.append("sort")

@@ -36,6 +36,7 @@ LABELS = {
     "error_code": "Error code",
     "condition": "Condition",
     "finished_from": "Finished since",
+    "finished_to": "Finished before",
     "created_from": "From",
     "created_to": "To",
     "sort": "Order",

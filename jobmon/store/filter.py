@@ -41,8 +41,9 @@ class JobFilter:
     date is in no range.
     `error_code`: the code of the newest error; ValueError together with `owner`: no index has both.
     `job_id`: a prefix of the printed id.
-    `condition`: at the time of the query. `finished_from`: the earliest finishedAt, inclusive. A
-    list by one of these two is in the order of its date: nextRunAt, leaseExpiresAt or finishedAt.
+    `condition`: at the time of the query. `finished_from` (inclusive), `finished_to` (exclusive):
+    aware dates. A list by one of these is in the order of its date: nextRunAt, leaseExpiresAt or
+    finishedAt.
     `by_next_run`: the list is in the order of (nextRunAt, _id); only for waiting jobs.
     """
 
@@ -56,6 +57,7 @@ class JobFilter:
     may_have_arrays: bool = True
     condition: JobCondition | None = None
     finished_from: datetime | None = None
+    finished_to: datetime | None = None
     by_next_run: bool = False
     is_prepared: bool = field(default=False, compare=False)
     # The statuses with which the jobs have the date, as far as the documents' mapping is known.
@@ -79,8 +81,7 @@ class JobFilter:
                 query["$and"] = [{"$nor": [{"createdBy": IS_ARRAY}]}]
         if self.error_code is not None:
             query["lastError.code"] = {"$in": _list_code_values(self.error_code)}
-        bounds = {"$gte": self.created_from, "$lt": self.created_to}
-        if bounds := {operator: at for operator, at in bounds.items() if at is not None}:
+        if bounds := _match_range(self.created_from, self.created_to):
             query["createdAt"] = bounds
         if self.job_id is not None:
             query |= self._match_id()
@@ -102,7 +103,9 @@ class JobFilter:
                 return {"nextRunAt": {"$gt": now}}
             case JobCondition.EXPIRED:
                 return {"leaseExpiresAt": {"$lt": now}}
-        return {} if self.by_next_run else {"finishedAt": {"$gte": self.finished_from}}
+        if self.by_next_run:
+            return {}
+        return {"finishedAt": _match_range(self.finished_from, self.finished_to)}
 
     @property
     def date_field(self) -> str | None:
@@ -112,7 +115,8 @@ class JobFilter:
         if self.condition is not None:
             is_expired = self.condition is JobCondition.EXPIRED
             return "leaseExpiresAt" if is_expired else "nextRunAt"
-        return None if self.finished_from is None else "finishedAt"
+        has_range = self.finished_from is not None or self.finished_to is not None
+        return "finishedAt" if has_range else None
 
     def _match_id(self) -> Document:
         """The jobs whose id has the prefix, as ranges of the index, one for each type of id."""
@@ -154,7 +158,11 @@ class JobFilter:
         if self.date_field is not None and not jobs.mapping.can_query(self.date_field):
             if self.by_next_run:
                 raise UnknownFieldError("sort")
-            raise UnknownFieldError("finished_from" if self.condition is None else "condition")
+            if self.condition is not None:
+                raise UnknownFieldError("condition")
+            raise UnknownFieldError(
+                "finished_to" if self.finished_from is None else "finished_from"
+            )
         if self.by_next_run:
             self._check_order(jobs.mapping)
         if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):
@@ -199,6 +207,12 @@ _INDEX_BY_DATE = {
     "leaseExpiresAt": indexes.BY_LEASE,
     "finishedAt": indexes.BY_FINISH,
 }
+
+
+def _match_range(start: datetime | None, end: datetime | None) -> Document:
+    """From `start` to before `end`; no condition where both are None."""
+    bounds = {"$gte": start, "$lt": end}
+    return {operator: at for operator, at in bounds.items() if at is not None}
 
 
 def _list_code_values(code: str) -> list[Any]:

@@ -278,6 +278,9 @@ def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> N
     assert found(condition="expired") == ["expired"]
     assert found(finished_from=hour_ago) == ["was-held", "died"]
     assert found(finished_from=hour_ago, status="dlq") == ["died"]
+    assert found(finished_to=hour_ago) == ["died-long-ago"]
+    assert found(finished_from=DATE, finished_to=hour_ago, sort="createdAt") == ["died-long-ago"]
+    assert found(finished_from=DATE, finished_to=NOW.isoformat()) == []
     assert len(found(condition="", finished_from="")) == 10
 
 
@@ -309,6 +312,10 @@ def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None
         ({"finished_from": NEXT_DATE, "error_code": "E"}, "finished_from"),
         ({"condition": "due", "finished_from": NEXT_DATE}, "condition"),
         ({"finished_from": "soon"}, "finished_from"),
+        ({"finished_to": NEXT_DATE, "owner": "ada"}, "finished_to"),
+        ({"condition": "due", "finished_to": NEXT_DATE}, "condition"),
+        ({"finished_from": NEXT_DATE, "finished_to": NEXT_DATE}, "finished_to"),
+        ({"sort": "nextRunAt", "finished_to": NEXT_DATE}, "sort"),
     ],
 )
 def test_a_filter_that_a_condition_excludes_is_named(

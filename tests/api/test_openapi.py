@@ -166,7 +166,13 @@ def test_parameters_have_bounds_defaults_and_repetition(
     assert parameters["created_from"]["schema"] == {"type": "string", "format": "date-time"}
     assert parameters["owner"]["schema"] == {"type": "string", "maxLength": 1_000}
     own = {one["name"] for one in document["paths"]["/jobs"]["get"]["parameters"]}
-    assert set(parameters) - own == {"owner", "error_code", "condition", "finished_from"}
+    assert set(parameters) - own == {
+        "owner",
+        "error_code",
+        "condition",
+        "finished_from",
+        "finished_to",
+    }
 
 
 def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:

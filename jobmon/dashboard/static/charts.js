@@ -2,6 +2,7 @@
 
 /* global uPlot */
 import { markLines, textsBetween } from "./chart_marks.js";
+import { timeLinks } from "./chart_times.js";
 import { COUNT_STEPS, DURATION_STEPS, formatCount, formatMinute, formatMs, formatTicks } from "./chart_format.js";
 
 const REFRESH_MS = 10000;
@@ -90,7 +91,7 @@ function drawChart(chart) {
   const plot = new uPlot({
     width: measureWidth(figure),
     height: HEIGHT,
-    plugins: [gapShades(), tooltip(chart), markLines(figure, () => data.marks)],
+    plugins: [gapShades(), tooltip(chart), markLines(figure, () => data.marks), timeLinks(figure, container.dataset.jobs)],
     legend: { live: false },
     cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
