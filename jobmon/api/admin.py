@@ -1,15 +1,12 @@
 """`/admin/jobs/…`: the routes for operators of the queue."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 from flask import Response
 
-from jobmon.api import examples, schedule
+from jobmon.api import error_groups, examples, schedule
 from jobmon.api.answers import JobList
 from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.figures import JobStats, TimeSeries, TypeList
@@ -23,23 +20,18 @@ from jobmon.api.queries import (
     WindowQuery,
 )
 from jobmon.api.shared_response import SharedResponse
-from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
+from jobmon.api.windows import explain_history_errors, resolve_window
+from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import (
     MAX_CACHED_ANSWERS,
     Activity,
     Durations,
     History,
-    MissingIndexError,
-    NoCollectorError,
-    SeriesReader,
-    TooManyTypesError,
     Window,
-    WindowError,
 )
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.stats import QueueStats
-from jobmon.web.errors import invalid, unavailable
 from jobmon.web.queues import current_queue
 
 K = TypeVar("K")
@@ -93,8 +85,8 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
         live; longer ones are answered with 503.
         """
         queue = current_queue()
-        series, window = queue.series, _resolve_window(queue.series, query)
-        with _explain_history_errors():
+        series, window = queue.series, resolve_window(queue.series, query)
+        with explain_history_errors():
             history = series.history_by_step(window, query.types)
         marks = queue.marks.find(window.start, window.end)
 
@@ -129,8 +121,8 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
         live; longer ones are answered with 503.
         """
         queue = current_queue()
-        window = _resolve_window(queue.series, query)
-        with _explain_history_errors():
+        window = resolve_window(queue.series, query)
+        with explain_history_errors():
             history = queue.series.history_by_type(window)
         current = queue.stats.stats()
         forecasts = read_type_forecasts(queue, current)
@@ -154,6 +146,7 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
             )
         return {"meta": _format_window(window, history), "data": data}
 
+    error_groups.add_routes(routes)
     schedule.add_routes(routes)
     return routes
 
@@ -189,35 +182,6 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
         "asOf": stats.as_of,
         "source": stats.source,
     }
-
-
-def _resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
-    """The window of a request, with defaults for parameters that are not given; ApiError 422."""
-    end = query.end or datetime.now(UTC)
-    step = timedelta(seconds=query.step) if query.step is not None else None
-    try:
-        return series.window(query.start or end - HOUR, end, step)
-    except WindowError as error:
-        raise invalid(error.parameter, str(error)) from None
-    except (OverflowError, ValueError):  # a step before the first datetime or after the last
-        parameter = "from" if query.start is not None else "to"
-        raise invalid(parameter, "Out of range.") from None
-
-
-@contextmanager
-def _explain_history_errors() -> Iterator[None]:
-    try:
-        yield
-    except MissingIndexError:
-        raise unavailable(
-            "collector_unavailable", "An index is missing: `jobmon init` creates it."
-        ) from None
-    except NoCollectorError:
-        raise unavailable(
-            "collector_unavailable", "Without a collector a window has at most six hours."
-        ) from None
-    except TooManyTypesError:
-        raise invalid("type", "Too many job types in this window to filter by type.") from None
 
 
 def _format_window(window: Window, history: History[K]) -> dict[str, Any]:

@@ -195,6 +195,51 @@ _TYPE_STATS = {
 }
 TYPE_LIST = {"meta": _WINDOW, "data": [_TYPE_STATS]}
 
+_ERROR_WINDOW = {name: _WINDOW[name] for name in ("from", "to", "step", "asOf", "complete", "gaps")}
+_ERROR_GROUP = {
+    "id": "5d1b0c9a7e2f4380",
+    "code": "RATE_LIMITED",
+    "pattern": "The provider asks us to wait <duration>.",
+    "frame": "pay (/app/payout.js)",
+    "status": "new",
+    "firstSeen": "2026-11-24T00:41:12.004Z",
+    "lastSeen": "2026-11-24T01:12:07.866Z",
+    "count": 42,
+    "previousCount": 0,
+    "growth": 42,
+    "types": {"payout.execute": 42},
+    "workers": {"worker-2": 40, "worker-3": 2},
+    "trend": [0, 12, 30],
+    "jobs": [
+        {
+            "jobId": _SUMMARY["jobId"],
+            "type": "payout.execute",
+            "worker": "worker-2",
+            "failedAt": "2026-11-24T01:12:07.866Z",
+        }
+    ],
+    "reasons": {},
+}
+ERROR_LIST = {
+    "meta": {
+        **_ERROR_WINDOW,
+        "total": 1,
+        "errors": 42,
+        "ungrouped": 0,
+        "next_cursor": None,
+        "reasons": {},
+    },
+    "data": [_ERROR_GROUP],
+}
+ERROR_DETAIL = {
+    "meta": _ERROR_WINDOW,
+    "data": {
+        **_ERROR_GROUP,
+        "message": "The provider asks us to wait 30 s.",
+        "stack": "Error: The provider asks us to wait 30 s.\n    at pay (/app/payout.js:12:3)",
+    },
+}
+
 LIVENESS = {"status": "ok"}
 READINESS = {
     "status": "ready",

@@ -5,6 +5,8 @@ value is null, and a value of another type is shown as text. The pages use the `
 too. `json_schema` is the OpenAPI schema of a field, where its marshmallow type does not imply it.
 """
 
+import base64
+import json
 import re
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +17,7 @@ from bson.datetime_ms import DatetimeMS
 from flask import current_app
 from marshmallow import ValidationError, fields
 
+from jobmon.diagnosis.error_groups import SortKey
 from jobmon.redaction.redactor import Redactor
 from jobmon.store.bson_json import to_iso, to_json, to_text, to_utc
 from jobmon.store.cursor import Cursor
@@ -199,3 +202,30 @@ class CursorText(fields.String):
             return Cursor.decode(encoded)
         except ValueError:
             raise ValidationError("Not a cursor of a list.") from None
+
+
+class SortCursor(fields.String):
+    """The `SortKey` of an entry of a list in its encoded form; an empty value means none."""
+
+    max_length = 400
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
+
+    @staticmethod
+    def encode(key: SortKey) -> str:
+        """The key as an opaque string that is safe in a URL."""
+        return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        encoded: str = super()._deserialize(value, *args, **kwargs)
+        if not encoded:
+            return None
+        try:
+            if len(encoded) > self.max_length:
+                raise ValueError
+            raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), "-_", validate=True)
+            match json.loads(raw):
+                case [bool() as is_last, int() | float() as number, str() as name]:
+                    return is_last, float(number), name
+        except (ValueError, RecursionError):  # of base64, Unicode or JSON
+            pass
+        raise ValidationError("Not a cursor of a list.")

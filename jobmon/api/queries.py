@@ -17,7 +17,16 @@ from marshmallow import (
 )
 from webargs.multidictproxy import MultiDictProxy
 
-from jobmon.api.fields import CursorText, OptionalDate, PlainInteger, default_none, describe
+from jobmon.api.fields import (
+    CursorText,
+    OptionalDate,
+    PlainInteger,
+    SortCursor,
+    default_none,
+    describe,
+)
+from jobmon.diagnosis.error_groups import SORTS, SortKey
+from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.domain import JobCondition
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
@@ -326,3 +335,68 @@ class TimeSeriesParameters(WindowParameters):
         ),
     )
     type = _repeatable_field("Jobs of this type", 20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorQuery(WindowQuery):
+    """A request for the groups of errors in a window; `after` is the place of a cursor."""
+
+    worker: str | None = None
+    statuses: frozenset[GroupStatus] = frozenset()
+    sort: str = "-count"
+    after: SortKey | None = None
+    per_page: int = 20
+
+
+class ErrorGroupParameters(WindowParameters):
+    """One group of errors in a window; by default in the last hour."""
+
+    type = _repeatable_field("Errors of jobs of this type", 20)
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> ErrorQuery:
+        window = super()._make_query(query)
+        return ErrorQuery(
+            start=window.start,
+            end=window.end,
+            types=window.types,
+            worker=query.get("worker") or None,
+            statuses=frozenset(map(GroupStatus, query.get("status", ()))),
+            sort=query.get("sort") or "-count",
+            after=query.get("cursor"),
+            per_page=query.get("per_page", 20),
+        )
+
+
+class ErrorListParameters(ErrorGroupParameters):
+    """The groups of errors in a window; by default in the last hour."""
+
+    worker = _optional_text(
+        "Errors of runs of this worker, as jobs print it. Cannot be combined with `type`.",
+        max_length=MAX_LABEL_LENGTH + 1,
+    )
+    status = fields.List(
+        fields.String(validate=validate.OneOf(list(GroupStatus))),
+        load_default=list,
+        **describe("Groups with this status. Repeat it to match any of several."),
+    )
+    sort = fields.String(
+        load_default="-count",
+        validate=validate.OneOf([*(sign + name for name in SORTS for sign in ("-", "")), ""]),
+        **describe("The field to sort by, with a leading `-` in descending order."),
+    )
+    per_page = PlainInteger(
+        load_default=20, validate=validate.Range(1, 100), **describe("Groups per page.")
+    )
+    cursor = SortCursor(
+        load_default=default_none,
+        **describe(
+            "The `next_cursor` of a list with the same parameters; give it the same `from` and "
+            "`to`, too."
+        ),
+    )
+
+    @validates_schema
+    def _check_combinations(self, query: dict[str, Any], **_: Any) -> None:
+        if query.get("worker") and any(query["type"]):
+            raise ValidationError({"worker": ["Cannot be combined with type."]})

@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from jobmon.rollup.buckets import HistoryProgress
 from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.gaps import Gap
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.run_details import RunDetails, merge_details
-from jobmon.rollup.series import NoCollectorError, Window
+from jobmon.rollup.run_details import ErrorGroupOf, RunDetails, merge_details
+from jobmon.rollup.series import NoCollectorError, SeriesReader, Window
 from jobmon.single_flight import SingleFlightCache
+
+ErrorSteps = dict[datetime, Counter[ErrorGroupOf]]
 
 MAX_CACHED = 50  # answers of all queues of a process; one takes up to 2 MB, usually a few KB
 
@@ -19,13 +23,16 @@ class RunHistory:
     """The details of a window as known at `as_of` (UTC).
 
     Unless `is_complete`, a collector is still counting the window. `groups` has what is known of
-    the groups of errors, by id; a group that is not there was seen too long ago.
+    the groups of errors, by id; a group that is not there was seen too long ago. In `gaps` runs may
+    be missing. Errors are known since `counting_since`; None if since the first one.
     """
 
     as_of: datetime
     is_complete: bool
     details: RunDetails
     groups: Mapping[str, ErrorGroup]
+    gaps: tuple[Gap, ...] = ()
+    counting_since: datetime | None = None
 
 
 class RunHistoryReader:
@@ -38,10 +45,11 @@ class RunHistoryReader:
         runs.read(window).details.count_by_group()  # Counter({'3f0c…': 12})
     """
 
-    def __init__(self, rollup: RollupReader) -> None:
+    def __init__(self, rollup: RollupReader, series: SeriesReader) -> None:
         self._rollup = rollup
+        self._series = series
         self._whole: SingleFlightCache[RunHistory] = SingleFlightCache(MAX_CACHED)
-        self._steps: SingleFlightCache[dict[datetime, Counter[str]]] = SingleFlightCache(MAX_CACHED)
+        self._steps: SingleFlightCache[ErrorSteps] = SingleFlightCache(MAX_CACHED)
 
     def read(self, window: Window) -> RunHistory:
         """The sum of the window."""
@@ -57,25 +65,27 @@ class RunHistoryReader:
                 is_complete=progress.covers(window.start, window.end),
                 details=merge_details(self._rollup.details(spans).values()),
                 groups=self._rollup.error_groups(),
+                gaps=self._series.find_gaps(window, counted_at),
+                counting_since=self._find_start(progress),
             )
 
         return self._whole.get((window, counted_at), compute)
 
-    def errors_by_step(self, window: Window) -> dict[datetime, Counter[str]]:
-        """Failed runs by group of errors, for each step of the window."""
+    def errors_by_step(self, window: Window) -> ErrorSteps:
+        """Failed runs by group and type, for each step of the window."""
         progress = self._rollup.progress()
         if progress is None:
             raise NoCollectorError
 
-        def compute() -> dict[datetime, Counter[str]]:
+        def compute() -> ErrorSteps:
             parts = {
                 (window.span, part): at
                 for at in window.steps()
                 for part in Window(start=at, end=at + window.step, step=window.span).steps()
             }
-            steps: dict[datetime, Counter[str]] = {at: Counter() for at in window.steps()}
+            steps: ErrorSteps = {at: Counter() for at in window.steps()}
             for part, details in self._rollup.details(parts, only_errors=True).items():
-                steps[parts[part]].update(details.count_by_group())
+                steps[parts[part]].update(details.by_type)
             return steps
 
         return self._steps.get((window, progress.counted_at), compute)
@@ -83,3 +93,8 @@ class RunHistoryReader:
     def error_group(self, group_id: str) -> ErrorGroup | None:
         """A group with its sample message and stack; None if it does not exist."""
         return self._rollup.error_group(group_id)
+
+    def _find_start(self, progress: HistoryProgress) -> datetime | None:
+        events = self._rollup.event_history()
+        known = [progress.counted_from, None if events is None else events.boundary]
+        return max((at for at in known if at is not None), default=None)

@@ -283,11 +283,11 @@ class SeriesReader:
                 uncounted = frozenset(
                     at for at in steps if not progress.covers(at, at + window.step)
                 )
-                gaps = self._find_gaps(window, progress.counted_at)
+                gaps = self.find_gaps(window, progress.counted_at)
                 return History(progress.counted_at, "rollup", steps, not uncounted, uncounted, gaps)
             now, tallies = self._count_live(window)
             steps = {at: _sum(tallies.get(at, {}), types) for at in window.steps()}
-            return History(now, "live", steps, gaps=self._find_gaps(window, now, is_live=True))
+            return History(now, "live", steps, gaps=self.find_gaps(window, now, is_live=True))
 
         counted_at, max_age_s = _validity(progress)
         return self._cache.by_step.get((self, window, types, counted_at), compute, max_age_s)
@@ -313,7 +313,7 @@ class SeriesReader:
                 kind: Activity.from_tallies([tally])
                 for kind, tally in fold_rare_types(tallies).items()
             }
-            gaps = self._find_gaps(window, as_of, is_live=progress is None)
+            gaps = self.find_gaps(window, as_of, is_live=progress is None)
             return History(as_of, source, activity, is_complete, gaps=gaps)
 
         counted_at, max_age_s = _validity(progress)
@@ -324,7 +324,7 @@ class SeriesReader:
         samples = self.rollup.samples(window.span, window.start, window.end)
         return {floor(at, window.step): sample for at, sample in sorted(samples.items())}
 
-    def _find_gaps(
+    def find_gaps(
         self, window: Window, as_of: datetime, *, is_live: bool = False
     ) -> tuple[Gap, ...]:
         """The parts of a window, up to `as_of`, in which runs may be missing."""

@@ -83,15 +83,16 @@ class WatchedQueue:
     ) -> "WatchedQueue":
         """The queue that `connection` watches; `own` has jobmon's own databases."""
         rollup = RollupReader(connection, own)
+        series = SeriesReader(connection, rollup, series_cache)
         return cls(
             settings=settings,
             connection=connection,
             probe=DatabaseProbe(connection, settings.server_selection_timeout_ms),
             rollup=rollup,
             stats=StatsReader(connection, rollup),
-            series=SeriesReader(connection, rollup, series_cache),
+            series=series,
             marks=MarkReader(connection, own, redactor),
-            runs=RunHistoryReader(rollup),
+            runs=RunHistoryReader(rollup, series),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
             places=PlaceFinder(connection),

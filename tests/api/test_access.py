@@ -3,6 +3,7 @@ answers the wrong caller, and any difference between another owner's job and a m
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from jobmon.web.revocation import REVOKED
 
 from ..conftest import SECRET, Api
 from ..support.commands import database_uri
+from ..support.error_history import ErrorHistory
 from ..support.pages import PART, Page
 
 # Every route, with one of its addresses. The job `adas` is owned by ada, `bobs` by bob.
@@ -45,6 +47,8 @@ ADMINS = {
     "/admin/jobs/queue": "/admin/jobs/queue",
     "/admin/jobs/stats": "/admin/jobs/stats",
     "/admin/jobs/schedule": "/admin/jobs/schedule",
+    "/admin/jobs/errors": "/admin/jobs/errors",
+    "/admin/jobs/errors/<group_id>": "/admin/jobs/errors/(other)",
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }
@@ -124,6 +128,7 @@ def api() -> Iterator[Api]:
     client[settings.state_db][REVOKED].insert_one({"_id": "revoked"})
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
+        ErrorHistory(datetime.now(UTC)).serve(patched)
         yield Api(create_app(settings, client))
 
 

@@ -2,6 +2,7 @@
 does not match it, also if a watched document is odd."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_every_json_route_is_documented_with_its_methods(
     api: Api, document: dict[str, Any]
 ) -> None:
     routes = {
-        rule.rule.replace("<anything:", "{").replace(">", "}"): set(rule.methods or ()) - {"HEAD"}
+        re.sub("<(?:anything:)?(.+)>", r"{\1}", rule.rule): set(rule.methods or ()) - {"HEAD"}
         for rule in api.app.url_map.iter_rules()
         if rule.endpoint.split(".")[0] not in UNDOCUMENTED
     }

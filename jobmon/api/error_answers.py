@@ -1,0 +1,107 @@
+"""The answers about groups of errors."""
+
+from marshmallow import fields
+
+from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, nested, string
+from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
+from jobmon.api.figures import Gap
+from jobmon.diagnosis.error_kinds import GroupStatus
+
+MAX_NAMES = 10  # types and workers of a group in an answer; the others are summed
+
+
+class FailedJobAnswer(Answer):
+    """A job that failed with an error of the group."""
+
+    jobId = string("Its id; the job may have been deleted.")
+    type = string("Type of the job.")
+    worker = FreeText("Worker that ran it; null if unknown.")
+    failedAt = Date("When it failed.")
+
+
+class ErrorGroupAnswer(Answer):
+    """Errors with the same code, the same message without its variable parts, and the same frame.
+
+    The group `(other)` counts the errors that could not be grouped: its other fields are null.
+    """
+
+    id = string("Its id: the same for the same kind of error in any queue.")
+    code = Text("Code of the errors, or the class of their exception.")
+    pattern = Text(
+        "Their message, with its variable parts as `<value>`, `<text>`, `<host>`, `<duration>` "
+        "and so on; empty if they have no message."
+    )
+    frame = Text("Function and file of the own code in which they were raised, if known.")
+    status = string(
+        "`new`: first seen in the last hour. `ongoing`: seen in the last 15 minutes. `quiet`: "
+        "neither. Null if unknown.",
+        enum=[*(status.value for status in GroupStatus), None],
+        nullable=True,
+    )
+    firstSeen = DateOrText("When an error of the group was seen first, ever; null if unknown.")
+    lastSeen = DateOrText("When one was seen last; null if unknown.")
+    count = integer("Errors in the window.")
+    previousCount = integer(
+        "Errors in the window of the same length before it; null if unknown.", nullable=True
+    )
+    growth = integer("`count` less `previousCount`; null if that is unknown.", nullable=True)
+    types = counts(
+        f"Errors by type of job: the {MAX_NAMES} most frequent, and `(other)`. Null with `worker`.",
+        nullable=True,
+    )
+    workers = counts(
+        f"Errors by worker: the {MAX_NAMES} most frequent, and `(other)`. Errors of an unknown "
+        "worker are not in it. Null with `type`, or if no worker is known.",
+        nullable=True,
+    )
+    trend = fields.List(
+        fields.Integer(),
+        **describe("Errors by step of the window, up to now. Null with `worker`.", nullable=True),
+    )
+    jobs = array(FailedJobAnswer, "The last jobs that failed with it, the newest first.")
+    reasons = mapping(fields.String(), "By field name: why it is null.")
+
+
+class ErrorGroupDetail(ErrorGroupAnswer):
+    """A group of errors with one of them as a sample."""
+
+    message = FreeText("Message of one of the errors, with secrets replaced.")
+    stack = FreeText("Stack of the same error, with secrets replaced.")
+
+
+class ErrorWindow(Answer):
+    """The window of an answer about errors."""
+
+    start = Date("Start of the window, widened to a whole step.", data_key="from")
+    end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
+    step = integer("Length of a step in seconds.")
+    asOf = Date("Errors are counted up to this time.")
+    complete = boolean("False while a collector is still counting the window.")
+    gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
+
+
+class ErrorListMeta(ErrorWindow):
+    """The window of a list of groups, and what is in it."""
+
+    total = integer("Groups that match, with errors in the window; null if unknown.", nullable=True)
+    errors = integer("Errors of all groups of this type or worker.", nullable=True)
+    ungrouped = integer("Of these, the ones that could not be grouped: `(other)`.", nullable=True)
+    next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
+    reasons = mapping(fields.String(), "By field name: why it is null.")
+
+
+class ErrorList(Answer):
+    """A page of groups of errors."""
+
+    meta = nested(ErrorListMeta, "The window of this answer, and what is in it.")
+    data = fields.List(
+        fields.Nested(ErrorGroupAnswer),
+        **describe("The groups, in the order of `sort`; null if unknown.", nullable=True),
+    )
+
+
+class ErrorDetail(Answer):
+    """A group of errors in a window."""
+
+    meta = nested(ErrorWindow, "The window of this answer.")
+    data = nested(ErrorGroupDetail, "The group.")

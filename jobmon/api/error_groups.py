@@ -1,0 +1,247 @@
+"""Groups of errors: what fails, since when, in which types and on which workers."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from jobmon.api import examples
+from jobmon.api.answers import Error
+from jobmon.api.error_answers import MAX_NAMES, ErrorDetail, ErrorList
+from jobmon.api.fields import SortCursor, redact
+from jobmon.api.openapi import Routes
+from jobmon.api.queries import ErrorGroupParameters, ErrorListParameters, ErrorQuery
+from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
+from jobmon.diagnosis.error_groups import (
+    ErrorFilter,
+    ErrorSummary,
+    find_status,
+    sort_errors,
+    sort_key,
+    summarize_errors,
+)
+from jobmon.diagnosis.evidence import NO_END_TIMES
+from jobmon.rollup.error_registry import ErrorGroup, FailedJob
+from jobmon.rollup.run_history import RunHistory
+from jobmon.rollup.series import Window, WindowError
+from jobmon.store.labels import OTHER
+from jobmon.web.errors import ApiError
+from jobmon.web.queues import WatchedQueue, current_queue
+
+NO_WORKERS = "no failed run of this group has a known worker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundErrors:
+    """The groups of errors of a queue in a window; `reason` is why they are not known."""
+
+    window: Window
+    history: RunHistory
+    groups: list[ErrorSummary] = field(default_factory=list)
+    steps: list[datetime] = field(default_factory=list)
+    no_previous: str = ""
+    reason: str = ""
+
+
+def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> FoundErrors:
+    """The groups with errors in the window; NoCollectorError and PyMongoError.
+
+    Reads the collector's buckets and its registry of groups: no job.
+    """
+    history = queue.runs.read(window)
+    if "finishedAt" in queue.known_fields.unknown:
+        return FoundErrors(window=window, history=history, reason=NO_END_TIMES.reason)
+    steps = {
+        at: step for at, step in queue.runs.errors_by_step(window).items() if at <= history.as_of
+    }
+    previous, no_previous = _read_previous(queue, window)
+    return FoundErrors(
+        window=window,
+        history=history,
+        groups=summarize_errors(history, previous, steps, errors),
+        steps=list(steps),
+        no_previous=no_previous,
+    )
+
+
+def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | None, str]:
+    """The window of the same length before this one, or why it is not known."""
+    length = window.end - window.start
+    try:
+        before = queue.series.window(window.start - length, window.start, window.step)
+    except (WindowError, OverflowError, ValueError):
+        return None, "the time before the window is not retained"
+    previous = queue.runs.read(before)
+    if not previous.is_complete:
+        return None, "the collector is still counting the time before the window"
+    if previous.gaps:
+        return None, "runs may be missing before the window"
+    return previous, ""
+
+
+GROUP_ID = {
+    "name": "group_id",
+    "in": "path",
+    "required": True,
+    "description": "Id of the group, as the list has it.",
+    "schema": {"type": "string"},
+    "example": examples.ERROR_DETAIL["data"]["id"],
+}
+
+
+def add_routes(routes: Routes) -> None:
+    """Add the routes below `/errors` to those of operators."""
+
+    @routes.get("/errors")
+    @routes.doc(operationId="listErrors")
+    @routes.arguments(ErrorListParameters, location="query")
+    @routes.response(HTTPStatus.OK, ErrorList, example=examples.ERROR_LIST)
+    def errors(query: ErrorQuery) -> dict[str, Any]:
+        """List the groups of errors: what fails, how often, since when, in which types.
+
+        An error is that of a failed attempt, or of a failed job where no attempts are recorded.
+        They are grouped by code, message without its variable parts, and own function. From the
+        collector's history: without a collector the answer is 503.
+        """
+        queue = current_queue()
+        window = resolve_window(queue.series, query)
+        with explain_history_errors(NO_COLLECTOR):
+            found = read_errors(queue, window, ErrorFilter(types=query.types, worker=query.worker))
+        return format_errors(found, query)
+
+    @routes.get("/errors/<group_id>", parameters=[GROUP_ID])
+    @routes.doc(operationId="getErrors")
+    @routes.arguments(ErrorGroupParameters, location="query")
+    @routes.alt_response(
+        HTTPStatus.NOT_FOUND,
+        schema=Error,
+        description="There is no such group, or it was seen too long ago.",
+        example=examples.ERRORS["not_found"],
+    )
+    @routes.response(HTTPStatus.OK, ErrorDetail, example=examples.ERROR_DETAIL)
+    def error_group(query: ErrorQuery, group_id: str) -> dict[str, Any]:
+        """Get a group of errors, with the message and the stack of one of them."""
+        queue = current_queue()
+        window = resolve_window(queue.series, query)
+        with explain_history_errors(NO_COLLECTOR):
+            found = read_errors(queue, window, ErrorFilter(types=query.types))
+        summary, sample = find_group(queue, found, group_id)
+        detail = _format_group(found, summary)
+        if sample is not None:
+            detail |= {"message": sample.message, "stack": sample.stack}
+        return {"meta": _format_window(found), "data": detail}
+
+
+def find_group(
+    queue: WatchedQueue, found: FoundErrors, group_id: str
+) -> tuple[ErrorSummary, ErrorGroup | None]:
+    """A group and its sample; ApiError 404 if there is none with this id."""
+    sample = None if group_id == OTHER else queue.runs.error_group(group_id)
+    summary = next((group for group in found.groups if group.id == group_id), None)
+    if summary is not None:
+        return summary, sample
+    if sample is None and group_id != OTHER:
+        message = "There is no such group of errors, or it was seen too long ago."
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", message)
+    return ErrorSummary(
+        id=group_id,
+        group=sample,
+        status=find_status(sample, found.history),
+        count=0,
+        previous=None,
+        types=Counter(),
+        workers=Counter(),
+        trend=[0] * len(found.steps),
+    ), sample
+
+
+def select_page(
+    found: FoundErrors, query: ErrorQuery
+) -> tuple[list[ErrorSummary], list[ErrorSummary], str | None]:
+    """The groups of a page, all groups that match, and the cursor of the next page."""
+    matching = [
+        group for group in found.groups if not query.statuses or group.status in query.statuses
+    ]
+    after = query.after
+    beyond = [
+        group
+        for group in sort_errors(matching, query.sort)
+        if after is None or sort_key(group, query.sort) > after
+    ]
+    page, has_more = beyond[: query.per_page], len(beyond) > query.per_page
+    return page, matching, SortCursor.encode(sort_key(page[-1], query.sort)) if has_more else None
+
+
+def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
+    """The fields of an `ErrorList`."""
+    page, matching, next_cursor = select_page(found, query)
+    is_known = not found.reason
+    ungrouped = sum(group.count for group in found.groups if group.id == OTHER)
+    meta = {
+        **_format_window(found),
+        "total": len(matching) if is_known else None,
+        "errors": sum(group.count for group in found.groups) if is_known else None,
+        "ungrouped": ungrouped if is_known else None,
+        "next_cursor": next_cursor,
+        "reasons": {} if is_known else {"data": found.reason},
+    }
+    data = [_format_group(found, group) for group in page] if is_known else None
+    return {"meta": meta, "data": data}
+
+
+def _format_window(found: FoundErrors) -> dict[str, Any]:
+    window = found.window
+    return {
+        "start": window.start,
+        "end": window.end,
+        "step": round(window.step.total_seconds()),
+        "asOf": found.history.as_of,
+        "complete": found.history.is_complete,
+        "gaps": found.history.gaps,
+    }
+
+
+def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
+    group, reasons = summary.group, {}
+    if summary.previous is None:
+        why = found.no_previous or "no error of the group is in the window"
+        reasons = dict.fromkeys(("previousCount", "growth"), why)
+    if not summary.workers and summary.workers is not None:
+        reasons["workers"] = NO_WORKERS
+    if group is None:
+        why = "these errors could not be grouped" if summary.id == OTHER else "it was seen long ago"
+        reasons |= dict.fromkeys(("code", "pattern", "status", "firstSeen", "lastSeen"), why)
+    return {
+        "id": summary.id,
+        "code": group and redact(group.code),
+        "pattern": group and redact(group.pattern),
+        "frame": group and redact(group.frame),
+        "status": summary.status,
+        "firstSeen": group and group.first_seen,
+        "lastSeen": group and group.last_seen,
+        "count": summary.count,
+        "previousCount": summary.previous,
+        "growth": summary.growth,
+        "types": None if summary.types is None else fold_names(summary.types),
+        "workers": fold_names(summary.workers) if summary.workers else None,
+        "trend": summary.trend,
+        "jobs": [_format_job(job) for job in (group.jobs if group else ())],
+        "reasons": reasons,
+    }
+
+
+def _format_job(job: FailedJob) -> dict[str, Any]:
+    return {"jobId": job.job_id, "type": job.type, "worker": job.worker, "failedAt": job.at}
+
+
+def fold_names(names: Counter[str], shown: int = MAX_NAMES) -> dict[str, int]:
+    """The `shown` names with most errors, the most first, and the sum of the others."""
+    ranked: Iterable[tuple[str, int]] = sorted(
+        names.items(), key=lambda pair: (pair[0] == OTHER, -pair[1], pair[0])
+    )
+    folded: Counter[str] = Counter()
+    for number, (name, count) in enumerate(ranked):
+        folded[redact(name) if number < shown else OTHER] += count
+    return dict(folded)

@@ -1,0 +1,48 @@
+"""The window of a request, and why the history of one cannot be answered."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from jobmon.api.queries import WindowQuery
+from jobmon.rollup.buckets import HOUR
+from jobmon.rollup.series import (
+    MissingIndexError,
+    NoCollectorError,
+    SeriesReader,
+    TooManyTypesError,
+    Window,
+    WindowError,
+)
+from jobmon.web.errors import invalid, unavailable
+
+TOO_LONG = "Without a collector a window has at most six hours."
+NO_COLLECTOR = "Only a collector knows this, and none is running."
+
+
+def resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
+    """The window of a request, with defaults for parameters that are not given; ApiError 422."""
+    end = query.end or datetime.now(UTC)
+    step = timedelta(seconds=query.step) if query.step is not None else None
+    try:
+        return series.window(query.start or end - HOUR, end, step)
+    except WindowError as error:
+        raise invalid(error.parameter, str(error)) from None
+    except (OverflowError, ValueError):  # a step before the first datetime or after the last
+        parameter = "from" if query.start is not None else "to"
+        raise invalid(parameter, "Out of range.") from None
+
+
+@contextmanager
+def explain_history_errors(no_collector: str = TOO_LONG) -> Iterator[None]:
+    """Turn what the history raises into ApiErrors; `no_collector` is the message without one."""
+    try:
+        yield
+    except MissingIndexError:
+        raise unavailable(
+            "collector_unavailable", "An index is missing: `jobmon init` creates it."
+        ) from None
+    except NoCollectorError:
+        raise unavailable("collector_unavailable", no_collector) from None
+    except TooManyTypesError:
+        raise invalid("type", "Too many job types in this window to filter by type.") from None

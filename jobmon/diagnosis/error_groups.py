@@ -1,0 +1,129 @@
+"""Lists the groups of errors of a window: how often, whether new, of which types and workers."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmon.diagnosis.error_kinds import GroupStatus, group_status
+from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.run_details import ErrorGroupOf
+from jobmon.rollup.run_history import RunHistory
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorFilter:
+    """Errors of jobs of any of these types (all, if there are none), or of one worker."""
+
+    types: tuple[str, ...] = ()
+    worker: str | None = None
+
+    def count(self, history: RunHistory) -> Counter[ErrorGroupOf]:
+        """The matching errors, by group and type, or by group and worker if it names one."""
+        if self.worker is not None:
+            return _select(history.details.by_worker, (self.worker,))
+        return _select(history.details.by_type, self.types)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSummary:
+    """A group of errors in a window.
+
+    `group` and `status` are None for `(other)`, and if the group was deleted from the registry.
+    `previous` is the count of the window of the same length before this one, None if it is not
+    known. `types` and `workers` count the errors; None if that is not known for this filter.
+    `trend` has the count of each step of the window up to now, None for a single worker.
+    """
+
+    id: str
+    group: ErrorGroup | None
+    status: GroupStatus | None
+    count: int
+    previous: int | None
+    types: Counter[str] | None
+    workers: Counter[str] | None
+    trend: list[int] | None
+
+    @property
+    def growth(self) -> int | None:
+        """How many more errors than in the window before."""
+        return None if self.previous is None else self.count - self.previous
+
+
+def summarize_errors(
+    history: RunHistory,
+    previous: RunHistory | None,
+    steps: Mapping[datetime, Counter[ErrorGroupOf]],
+    errors: ErrorFilter,
+) -> list[ErrorSummary]:
+    """The groups with errors in the window, the most frequent first; `(other)` is one of them.
+
+    `previous` is the window before, `steps` the errors by step of the window.
+    """
+    counts = _split_groups(errors.count(history))
+    workers = _split_groups(history.details.by_worker)
+    before = None if previous is None else _split_groups(errors.count(previous))
+    trends = [_split_groups(_select(step, errors.types)) for step in steps.values()]
+    is_of_worker, none = errors.worker is not None, Counter[str]()
+    found = [
+        ErrorSummary(
+            id=group_id,
+            group=(group := history.groups.get(group_id)),
+            status=find_status(group, history),
+            count=count.total(),
+            previous=None if before is None else before.get(group_id, none).total(),
+            types=None if is_of_worker else count,
+            workers=None if errors.types else workers.get(group_id, none),
+            trend=None if is_of_worker else [trend.get(group_id, none).total() for trend in trends],
+        )
+        for group_id, count in counts.items()
+    ]
+    return sort_errors(found, "-count")
+
+
+def find_status(group: ErrorGroup | None, history: RunHistory) -> GroupStatus | None:
+    """Whether a group is new, goes on or is quiet; None if it is not known."""
+    if group is None:
+        return None
+    return group_status(group.first_seen, group.last_seen, history.as_of, history.counting_since)
+
+
+# What a list of groups may be sorted by; None is an unknown value.
+SORTS: Mapping[str, Callable[[ErrorSummary], float | None]] = {
+    "count": lambda error: error.count,
+    "lastSeen": lambda error: error.group and error.group.last_seen.timestamp(),
+    "firstSeen": lambda error: error.group and error.group.first_seen.timestamp(),
+    "growth": lambda error: error.growth,
+}
+SortKey = tuple[bool, float, str]
+
+
+def sort_key(error: ErrorSummary, sort: str) -> SortKey:
+    """The place of a group in the order `sort`, a key of `SORTS`; with `-` the largest come first.
+
+    Groups whose value is unknown come last.
+    """
+    value = SORTS[sort.removeprefix("-")](error)
+    if value is None:
+        return True, 0.0, error.id
+    return False, -value if sort.startswith("-") else value, error.id
+
+
+def sort_errors(errors: Iterable[ErrorSummary], sort: str) -> list[ErrorSummary]:
+    """The groups in this order."""
+    return sorted(errors, key=lambda error: sort_key(error, sort))
+
+
+def _select(counts: Counter[ErrorGroupOf], names: tuple[str, ...]) -> Counter[ErrorGroupOf]:
+    """The counts of these types or workers; all, if there are none."""
+    if not names:
+        return counts
+    return Counter({pair: count for pair, count in counts.items() if pair.of in names})
+
+
+def _split_groups(counts: Counter[ErrorGroupOf]) -> dict[str, Counter[str]]:
+    """By group: its errors by type or worker."""
+    groups: dict[str, Counter[str]] = {}
+    for (group, of), count in counts.items():
+        groups.setdefault(group, Counter())[of] += count
+    return groups

@@ -1,0 +1,289 @@
+"""Groups of errors over HTTP: catches a group that is missing or listed twice, a secret in one, and
+an unknown value that looks like none."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.collector.collecting import collecting
+from jobmon.demo.mongod import Mongod
+from jobmon.diagnosis.error_kinds import classify_error
+from jobmon.rollup.buckets import HOUR, MINUTE, floor
+from jobmon.rollup.gaps import Gap, GapReason
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.known_fields import KnownFields
+from jobmon.store.labels import OTHER
+
+from ..conftest import Api
+from ..support.commands import database_uri
+from ..support.error_history import ErrorHistory
+from ..support.waiting import eventually
+
+PATH = "/admin/jobs/errors"
+NOW = floor(datetime.now(UTC), MINUTE) + timedelta(seconds=30)
+TIMEOUT, REFUSED = "timeout of 3000 ms", {"code": "E_BANK", "message": "account 4711 is refused"}
+STACK = "TypeError: x is null\n    at pay (/app/pay.js:3:14)"
+
+
+@pytest.fixture
+def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
+    """Four timeouts, the last three in this hour; a refusal, a type error and ungrouped ones."""
+    found = ErrorHistory(NOW)
+    for ago, kind, worker in (
+        (0, "mail", "w1"),
+        (5, "mail", "w2"),
+        (40, "sms", "w1"),
+        (90, "sms", "w1"),
+    ):
+        found.add(TIMEOUT, kind, worker, at=NOW - ago * MINUTE)
+    found.add(REFUSED, at=NOW - 10 * MINUTE)
+    found.add({"message": "x is null", "stack": STACK}, worker=None, at=NOW - 20 * MINUTE)
+    found.add(OTHER, at=NOW - 30 * MINUTE)
+    found.add(OTHER, at=NOW - 31 * MINUTE)
+    return found.serve(monkeypatch)
+
+
+def get(api: Api, path: str = PATH, **query: Any) -> dict[str, Any]:
+    answer = api.get_as_admin(path, **query)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def names(listed: dict[str, Any]) -> list[str]:
+    return [error["code"] or error["pattern"] or error["id"] for error in listed["data"]]
+
+
+@pytest.mark.usefixtures("history")
+def test_list_has_each_group_with_its_counts(api: Api) -> None:
+    listed = get(api)
+    assert names(listed)[:2] == ["timeout of <duration>", OTHER]
+    assert set(names(listed)[2:]) == {"E_BANK", "TypeError"}
+    assert listed["meta"] | {"from": "", "to": "", "asOf": ""} == {
+        "from": "",
+        "to": "",
+        "asOf": "",
+        "step": 60,
+        "complete": True,
+        "gaps": [],
+        "total": 4,
+        "errors": 7,
+        "ungrouped": 2,
+        "next_cursor": None,
+        "reasons": {},
+    }
+    timeout = listed["data"][0]
+    assert timeout["types"] == {"mail": 2, "sms": 1}
+    assert timeout["workers"] == {"w1": 2, "w2": 1}
+    assert (timeout["count"], timeout["previousCount"], timeout["growth"]) == (3, 1, 2)
+    assert sum(timeout["trend"]) == 3
+    assert timeout["status"] == "ongoing"
+    assert [job["type"] for job in timeout["jobs"]] == ["mail", "mail", "sms", "sms"]
+    other = listed["data"][1]
+    assert (other["count"], other["status"], other["pattern"]) == (2, None, None)
+    assert other["reasons"]["pattern"] == "these errors could not be grouped"
+    unknown = next(error for error in listed["data"] if error["code"] == "TypeError")
+    assert unknown["workers"] is None
+    assert unknown["reasons"]["workers"] == "no failed run of this group has a known worker"
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"type": "sms"}, {"timeout of <duration>"}),
+        ({"type": ["sms", "mail"]}, {"timeout of <duration>", OTHER, "TypeError", "E_BANK"}),
+        ({"type": "none"}, set()),
+        ({"worker": "w2"}, {"timeout of <duration>"}),
+        ({"status": "new"}, {"TypeError", "E_BANK"}),
+        ({"status": ["ongoing", "quiet"]}, {"timeout of <duration>"}),
+    ],
+)
+@pytest.mark.usefixtures("history")
+def test_filters_combine_with_the_window(api: Api, query: Any, found: set[str]) -> None:
+    listed = get(api, **query)
+    assert set(names(listed)) == found
+    assert listed["meta"]["total"] == len(found)
+
+
+@pytest.mark.parametrize("sort", ["-count", "count", "-lastSeen", "-firstSeen", "growth"])
+@pytest.mark.usefixtures("history")
+def test_pages_have_each_group_once_in_order(api: Api, sort: str) -> None:
+    window = {"from": (NOW - HOUR).isoformat(), "to": (NOW + MINUTE).isoformat(), "sort": sort}
+    whole = [error["id"] for error in get(api, **window)["data"]]
+    paged, cursor = [], ""
+    while cursor is not None:
+        page = get(api, per_page=1, cursor=cursor, **window)
+        paged += [error["id"] for error in page["data"]]
+        cursor = page["meta"]["next_cursor"]
+    assert paged == whole
+    assert len(set(paged)) == 4
+
+
+@pytest.mark.usefixtures("history")
+def test_detail_has_a_sample_and_the_jobs(api: Api) -> None:
+    group_id = classify_error({"message": "x is null", "stack": STACK}).id
+    detail = get(api, f"{PATH}/{group_id}")
+    error = detail["data"]
+    assert error["message"] == "x is null"
+    assert error["stack"] == STACK
+    assert error["frame"] == "pay (/app/pay.js)"
+    assert [job["worker"] for job in error["jobs"]] == [None]
+    listed = next(one for one in get(api)["data"] if one["id"] == group_id)
+    assert {key: error[key] for key in listed} == listed
+
+
+@pytest.mark.usefixtures("history")
+def test_detail_of_a_group_without_errors_in_the_window_is_known(api: Api) -> None:
+    group_id = classify_error(TIMEOUT).id
+    before = {"from": (NOW - 9 * HOUR).isoformat(), "to": (NOW - 8 * HOUR).isoformat()}
+    error = get(api, f"{PATH}/{group_id}", **before)["data"]
+    assert (error["count"], error["message"], error["growth"]) == (0, TIMEOUT, None)
+    assert get(api, f"{PATH}/{OTHER}")["data"]["count"] == 2
+    answer = api.get_as_admin(f"{PATH}/0000000000000000")
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ({"sort": "size"}, "sort"),
+        ({"status": "old"}, "status"),
+        ({"per_page": "0"}, "per_page"),
+        ({"worker": "w1", "type": "mail"}, "worker"),
+        ({"cursor": "W10"}, "cursor"),
+        ({"cursor": "WyJhIl0"}, "cursor"),
+        ({"cursor": "é" * 500}, "cursor"),
+        ({"cursor": "W" * 400}, "cursor"),
+        ({"from": (NOW - timedelta(days=4_000)).isoformat()}, "from"),
+        ({"sort": ["count", "-count"]}, "sort"),
+    ],
+)
+@pytest.mark.usefixtures("history")
+def test_bad_parameter_is_named(api: Api, query: Any, parameter: str) -> None:
+    answer = api.get_as_admin(PATH, **query)
+    assert answer.status_code == 422, answer.text
+    assert list(answer.json["error"]["details"]) == [parameter]
+
+
+def test_without_a_collector_the_reason_is_given(api: Api) -> None:
+    for path in (PATH, f"{PATH}/{OTHER}"):
+        answer = api.get_as_admin(path)
+        assert (answer.status_code, answer.json["error"]["code"]) == (503, "collector_unavailable")
+        assert (
+            answer.json["error"]["message"] == "Only a collector knows this, and none is running."
+        )
+        assert answer.headers["Retry-After"]
+
+
+def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
+    start = NOW - 2 * HOUR
+    gap = Gap(start=start, end=start + MINUTE, reason=GapReason.STREAM_LOST)
+    history.whole = {"gaps": (gap,), "is_complete": False}
+    listed = get(api)
+    assert listed["meta"]["complete"] is False
+    assert [gap["reason"] for gap in listed["meta"]["gaps"]] == ["stream_lost"]
+    assert listed["data"][0]["growth"] is None
+    history.whole = {"gaps": (gap,)}
+    reason = get(api)["data"][0]["reasons"]["growth"]
+    assert reason == "runs may be missing before the window"
+
+
+@pytest.mark.usefixtures("history")
+def test_queue_without_finish_times_gives_the_reason(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))
+    listed = get(api)
+    assert listed["data"] is None
+    assert listed["meta"]["total"] is None
+    assert "do not record when they finished" in listed["meta"]["reasons"]["data"]
+
+
+@pytest.mark.usefixtures("history")
+def test_secrets_are_replaced_in_every_field(api: Api, history: ErrorHistory) -> None:
+    """The collector redacts what it stores; the service may have stricter settings."""
+    leak = "apiKey=abcdefghijkl"
+    history.add({"code": leak, "message": leak, "stack": f"Error: {leak}"}, worker=leak, at=NOW)
+    group_id = next(name for name, group in history.groups.items() if group.code == leak)
+    for path in (PATH, f"{PATH}/{group_id}"):
+        answer = api.get_as_admin(path)
+        assert "apiKey=[redacted]" in answer.text
+        assert "abcdefghijkl" not in answer.text
+
+
+def test_endless_names_are_folded(api: Api, history: ErrorHistory) -> None:
+    for number in range(40):
+        history.add("boom", f"type-{number:02}", f"pod-{number:02}", at=NOW)
+    boom = next(error for error in get(api)["data"] if error["pattern"] == "boom")
+    for field in ("types", "workers"):
+        assert len(boom[field]) == 11
+        assert boom[field][OTHER] == 30
+        assert sum(boom[field].values()) == boom["count"] == 40
+
+
+def test_counts_equal_a_recount_of_the_attempts(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> None:
+    """On the real server, with a real collector; a read-only look at what it stored."""
+    settings = make_settings(
+        mongo_uri=database_uri(mongod, database), rollup_db=f"{database.name}_rollups"
+    )
+    at = datetime.now(UTC) - 5 * MINUTE
+    errors = [
+        {"code": "E_BANK", "message": f"account {number} is refused", "token": "hidden"}
+        if number % 3
+        else {"code": None, "message": f"password=hidden{number} for 10.0.0.{number}"}
+        for number in range(30)
+    ]
+    database.jobs.insert_many(
+        {"jobId": f"j{number}", "type": f"t{number % 2}", "createdAt": at} for number in range(40)
+    )
+    database.job_attempts.insert_many(
+        {
+            "jobId": f"j{number}",
+            "attemptNumber": 1,
+            "status": "failed" if number < 30 else "succeeded",
+            "workerId": f"w{number % 4}",
+            "startedAt": at,
+            "finishedAt": at + timedelta(seconds=number),
+            "error": errors[number] if number < 30 else None,
+        }
+        for number in range(40)
+    )
+    api = Api(create_app(settings))
+    connection = api.app.extensions["jobmon_connection"]
+    create_indexes(connection)
+    try:
+        with collecting(settings):
+            listed = eventually(lambda: _find_complete(api))
+        expected = Counter(
+            classify_error({**error, "message": _redacted(error)}).id for error in errors
+        )
+        assert {error["id"]: error["count"] for error in listed["data"]} == expected
+        types = sum((Counter(error["types"]) for error in listed["data"]), Counter())
+        assert types == {"t0": 15, "t1": 15}
+        stored = str(list(connection.client[f"{database.name}_rollups"].errors.find()))
+        assert "password=[redacted]" in stored
+        assert "hidden" not in stored
+    finally:
+        connection.client.drop_database(f"{database.name}_rollups")
+        connection.client.close()
+
+
+def _redacted(error: dict[str, Any]) -> str:
+    message: str = error["message"]
+    if "password" not in message:
+        return message
+    return f"password=[redacted] for {message.rpartition(' ')[2]}"
+
+
+def _find_complete(api: Api) -> dict[str, Any] | None:
+    answer = api.get_as_admin(PATH)
+    is_counted = answer.status_code == 200 and answer.json["meta"]["errors"] == 30
+    return answer.json if is_counted and answer.json["meta"]["complete"] else None
