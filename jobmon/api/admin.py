@@ -12,14 +12,9 @@ from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.figures import JobStats, TimeSeries, TypeList
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
-from jobmon.api.queries import (
-    ListParameters,
-    ListQuery,
-    TimeSeriesParameters,
-    WindowParameters,
-    WindowQuery,
-)
+from jobmon.api.queries import ListParameters, ListQuery
 from jobmon.api.shared_response import SharedResponse
+from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
 from jobmon.api.windows import explain_history_errors, resolve_window
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.marks import Marks

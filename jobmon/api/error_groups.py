@@ -12,7 +12,7 @@ from jobmon.api.answers import Error
 from jobmon.api.error_answers import MAX_NAMES, ErrorDetail, ErrorList
 from jobmon.api.fields import SortCursor, redact
 from jobmon.api.openapi import Routes
-from jobmon.api.queries import ErrorGroupParameters, ErrorListParameters, ErrorQuery
+from jobmon.api.window_queries import ErrorGroupParameters, ErrorListParameters, ErrorQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
 from jobmon.diagnosis.error_groups import (
     ErrorFilter,

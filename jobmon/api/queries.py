@@ -2,41 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
 from marshmallow import (
-    EXCLUDE,
-    Schema,
     ValidationError,
     fields,
     post_load,
     validate,
     validates_schema,
 )
-from webargs.multidictproxy import MultiDictProxy
 
 from jobmon.api.fields import (
     CursorText,
     OptionalDate,
     PlainInteger,
-    SortCursor,
     default_none,
     describe,
 )
-from jobmon.diagnosis.error_groups import SORTS, SortKey
-from jobmon.diagnosis.error_kinds import GroupStatus
+from jobmon.api.parameters import ISO, Parameters, optional_text, repeatable_field
 from jobmon.domain import JobCondition
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
-from jobmon.store.labels import MAX_LABEL_LENGTH
 
 MIN_ID_PREFIX = 4
 OLDEST_FIRST = "createdAt"
 SOONEST_FIRST = "nextRunAt"
 _NEWEST_FIRST = "-createdAt"
-_ISO = "ISO 8601; UTC if it has no offset."
 
 
 class ListFormat(StrEnum):
@@ -66,60 +58,7 @@ class ListQuery:
         return replace(self, job_filter=replace(self.job_filter, owner=owner))
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowQuery:
-    """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
-
-    None where the caller leaves the choice to the server; no types means all of them.
-    """
-
-    start: datetime | None = None
-    end: datetime | None = None
-    step: int | None = None
-    types: tuple[str, ...] = ()
-
-
-class _Parameters(Schema):
-    """Query parameters: unknown ones are ignored, and only a list may be given repeatedly."""
-
-    class Meta:
-        unknown = EXCLUDE
-
-    @validates_schema(pass_original=True)
-    def _refuse_repeated(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        if not isinstance(given, MultiDictProxy):
-            return
-        names = (
-            field.data_key or name
-            for name, field in self.fields.items()
-            if not isinstance(field, fields.List)
-        )
-        wrong = [name for name in names if len(given.getlist(name)) > 1]
-        if wrong:
-            raise ValidationError({name: ["Given more than once."] for name in wrong})
-
-
-def _optional_text(description: str, *, max_length: int | None = None) -> fields.String:
-    return fields.String(
-        load_default=default_none,
-        validate=validate.Length(max=max_length) if max_length else None,
-        **describe(description),
-    )
-
-
-def _repeatable_field(what: str, max_values: int) -> fields.List[Any]:
-    return fields.List(
-        fields.String(validate=validate.Length(max=MAX_LABEL_LENGTH)),
-        load_default=list,
-        validate=validate.Length(max=max_values),
-        **describe(
-            f"{what}. Repeat it to match any of several values. `null` matches a missing or null "
-            'value, `"null"` (in quotes) the text null, and `""` the empty text.'
-        ),
-    )
-
-
-class JobParameters(_Parameters):
+class JobParameters(Parameters):
     """One job, by its full id."""
 
     id = fields.String(required=True, **describe("The job's id, as lists print it."))
@@ -129,17 +68,17 @@ class JobParameters(_Parameters):
         return str(given["id"])
 
 
-class _ListParameters(_Parameters):
+class _ListParameters(Parameters):
     """The parameters that all lists of jobs have. An empty filter is no filter."""
 
     # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
-    status = _repeatable_field("Jobs with this status", 10)
-    type = _repeatable_field("Jobs of this type", 20)
-    created_from = OptionalDate(**describe(f"Jobs created at this time or later. {_ISO}"))
+    status = repeatable_field("Jobs with this status", 10)
+    type = repeatable_field("Jobs of this type", 20)
+    created_from = OptionalDate(**describe(f"Jobs created at this time or later. {ISO}"))
     created_to = OptionalDate(
-        **describe(f"Jobs created before this time, which is after `created_from`. {_ISO}")
+        **describe(f"Jobs created before this time, which is after `created_from`. {ISO}")
     )
-    job_id = _optional_text(
+    job_id = optional_text(
         f"Jobs whose id starts with this text: at least {MIN_ID_PREFIX} characters, and no more "
         "than 1,000 matching jobs."
     )
@@ -228,10 +167,10 @@ def _is_oldest_first(query: dict[str, Any]) -> bool:
 class ListParameters(_ListParameters):
     """The parameters of a list of all jobs."""
 
-    owner = _optional_text(
+    owner = optional_text(
         "Jobs whose createdBy is exactly this text, as lists print it.", max_length=1_000
     )
-    error_code = _optional_text(
+    error_code = optional_text(
         "Jobs whose lastError has exactly this code. Cannot be combined with `owner`.",
         max_length=1_000,
     )
@@ -246,12 +185,12 @@ class ListParameters(_ListParameters):
         ),
     )
     finished_from = OptionalDate(
-        **describe(f"Jobs finished at this time or later, in order of finishedAt. {_ISO}")
+        **describe(f"Jobs finished at this time or later, in order of finishedAt. {ISO}")
     )
     finished_to = OptionalDate(
         **describe(
             "Jobs finished before this time, which is after `finished_from`, in order of "
-            f"finishedAt. {_ISO}"
+            f"finishedAt. {ISO}"
         )
     )
 
@@ -296,107 +235,3 @@ class OwnListParameters(_ListParameters):
             wrong.append("sort")
         if wrong:
             raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
-
-
-class WindowParameters(_Parameters):
-    """A time window, from `from` to before `to`; by default the last hour."""
-
-    start = fields.AwareDateTime(
-        data_key="from",
-        format="iso",
-        default_timezone=UTC,
-        **describe(f"Start of the window; by default one hour before `to`. {_ISO}"),
-    )
-    end = fields.AwareDateTime(
-        data_key="to",
-        format="iso",
-        default_timezone=UTC,
-        **describe(f"End of the window, exclusive; by default now. {_ISO}"),
-    )
-
-    @post_load
-    def _make_query(self, query: dict[str, Any], **_: Any) -> WindowQuery:
-        return WindowQuery(
-            start=query.get("start"),
-            end=query.get("end"),
-            step=query.get("step"),
-            types=tuple(sorted({*query.get("type", ())} - {""})),
-        )
-
-
-class TimeSeriesParameters(WindowParameters):
-    """A time window in steps, for some types of jobs; by default for all."""
-
-    step = PlainInteger(
-        validate=validate.Range(60, 7 * 86_400),
-        **describe(
-            "Length of a step in seconds, a multiple of 60. The default is the smallest that gives "
-            "at most 168 steps and is still stored at `from`: older history has larger steps only."
-        ),
-    )
-    type = _repeatable_field("Jobs of this type", 20)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErrorQuery(WindowQuery):
-    """A request for the groups of errors in a window; `after` is the place of a cursor."""
-
-    worker: str | None = None
-    statuses: frozenset[GroupStatus] = frozenset()
-    sort: str = "-count"
-    after: SortKey | None = None
-    per_page: int = 20
-
-
-class ErrorGroupParameters(WindowParameters):
-    """One group of errors in a window; by default in the last hour."""
-
-    type = _repeatable_field("Errors of jobs of this type", 20)
-
-    @post_load
-    def _make_query(self, query: dict[str, Any], **_: Any) -> ErrorQuery:
-        window = super()._make_query(query)
-        return ErrorQuery(
-            start=window.start,
-            end=window.end,
-            types=window.types,
-            worker=query.get("worker") or None,
-            statuses=frozenset(map(GroupStatus, query.get("status", ()))),
-            sort=query.get("sort") or "-count",
-            after=query.get("cursor"),
-            per_page=query.get("per_page", 20),
-        )
-
-
-class ErrorListParameters(ErrorGroupParameters):
-    """The groups of errors in a window; by default in the last hour."""
-
-    worker = _optional_text(
-        "Errors of runs of this worker, as jobs print it. Cannot be combined with `type`.",
-        max_length=MAX_LABEL_LENGTH + 1,
-    )
-    status = fields.List(
-        fields.String(validate=validate.OneOf(list(GroupStatus))),
-        load_default=list,
-        **describe("Groups with this status. Repeat it to match any of several."),
-    )
-    sort = fields.String(
-        load_default="-count",
-        validate=validate.OneOf([*(sign + name for name in SORTS for sign in ("-", "")), ""]),
-        **describe("The field to sort by, with a leading `-` in descending order."),
-    )
-    per_page = PlainInteger(
-        load_default=20, validate=validate.Range(1, 100), **describe("Groups per page.")
-    )
-    cursor = SortCursor(
-        load_default=default_none,
-        **describe(
-            "The `next_cursor` of a list with the same parameters; give it the same `from` and "
-            "`to`, too."
-        ),
-    )
-
-    @validates_schema
-    def _check_combinations(self, query: dict[str, Any], **_: Any) -> None:
-        if query.get("worker") and any(query["type"]):
-            raise ValidationError({"worker": ["Cannot be combined with type."]})

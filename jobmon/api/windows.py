@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from jobmon.api.queries import WindowQuery
+from jobmon.api.window_queries import WindowQuery
 from jobmon.rollup.buckets import HOUR
 from jobmon.rollup.series import (
     MissingIndexError,

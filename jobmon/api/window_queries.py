@@ -1,0 +1,130 @@
+"""Query parameters of routes about a window of time: one typed object for each request."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+
+from jobmon.api.fields import PlainInteger, SortCursor, default_none, describe
+from jobmon.api.parameters import ISO, Parameters, optional_text, repeatable_field
+from jobmon.diagnosis.error_groups import SORTS, SortKey
+from jobmon.diagnosis.error_kinds import GroupStatus
+from jobmon.store.labels import MAX_LABEL_LENGTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowQuery:
+    """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
+
+    None where the caller leaves the choice to the server; no types means all of them.
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+    step: int | None = None
+    types: tuple[str, ...] = ()
+
+
+class WindowParameters(Parameters):
+    """A time window, from `from` to before `to`; by default the last hour."""
+
+    start = fields.AwareDateTime(
+        data_key="from",
+        format="iso",
+        default_timezone=UTC,
+        **describe(f"Start of the window; by default one hour before `to`. {ISO}"),
+    )
+    end = fields.AwareDateTime(
+        data_key="to",
+        format="iso",
+        default_timezone=UTC,
+        **describe(f"End of the window, exclusive; by default now. {ISO}"),
+    )
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> WindowQuery:
+        return WindowQuery(
+            start=query.get("start"),
+            end=query.get("end"),
+            step=query.get("step"),
+            types=tuple(sorted({*query.get("type", ())} - {""})),
+        )
+
+
+class TimeSeriesParameters(WindowParameters):
+    """A time window in steps, for some types of jobs; by default for all."""
+
+    step = PlainInteger(
+        validate=validate.Range(60, 7 * 86_400),
+        **describe(
+            "Length of a step in seconds, a multiple of 60. The default is the smallest that gives "
+            "at most 168 steps and is still stored at `from`: older history has larger steps only."
+        ),
+    )
+    type = repeatable_field("Jobs of this type", 20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorQuery(WindowQuery):
+    """A request for the groups of errors in a window; `after` is the place of a cursor."""
+
+    worker: str | None = None
+    statuses: frozenset[GroupStatus] = frozenset()
+    sort: str = "-count"
+    after: SortKey | None = None
+    per_page: int = 20
+
+
+class ErrorGroupParameters(WindowParameters):
+    """One group of errors in a window; by default in the last hour."""
+
+    type = repeatable_field("Errors of jobs of this type", 20)
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> ErrorQuery:
+        window = super()._make_query(query)
+        return ErrorQuery(
+            start=window.start,
+            end=window.end,
+            types=window.types,
+            worker=query.get("worker") or None,
+            statuses=frozenset(map(GroupStatus, query.get("status", ()))),
+            sort=query.get("sort") or "-count",
+            after=query.get("cursor"),
+            per_page=query.get("per_page", 20),
+        )
+
+
+class ErrorListParameters(ErrorGroupParameters):
+    """The groups of errors in a window; by default in the last hour."""
+
+    worker = optional_text(
+        "Errors of runs of this worker, as jobs print it. Cannot be combined with `type`.",
+        max_length=MAX_LABEL_LENGTH + 1,
+    )
+    status = fields.List(
+        fields.String(validate=validate.OneOf(list(GroupStatus))),
+        load_default=list,
+        **describe("Groups with this status. Repeat it to match any of several."),
+    )
+    sort = fields.String(
+        load_default="-count",
+        validate=validate.OneOf([*(sign + name for name in SORTS for sign in ("-", "")), ""]),
+        **describe("The field to sort by, with a leading `-` in descending order."),
+    )
+    per_page = PlainInteger(
+        load_default=20, validate=validate.Range(1, 100), **describe("Groups per page.")
+    )
+    cursor = SortCursor(
+        load_default=default_none,
+        **describe(
+            "The `next_cursor` of a list with the same parameters; give it the same `from` and "
+            "`to`, too."
+        ),
+    )
+
+    @validates_schema
+    def _check_combinations(self, query: dict[str, Any], **_: Any) -> None:
+        if query.get("worker") and any(query["type"]):
+            raise ValidationError({"worker": ["Cannot be combined with type."]})
