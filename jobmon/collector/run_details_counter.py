@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pymongo.errors import OperationFailure
 
 from jobmon.collector.error_groups import ErrorGroups
-from jobmon.collector.runs import FinishedRun, read_worker
+from jobmon.collector.runs import FinishedRun
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.buckets import Tallies, Tally, floor
 from jobmon.rollup.histogram import bucket
@@ -30,7 +30,7 @@ from jobmon.store.attempts import attempt_count
 from jobmon.store.bson_json import to_text, to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.failures import Failure, classify_failure
-from jobmon.store.labels import OTHER, label
+from jobmon.store.labels import OTHER, label, worker_label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 from jobmon.store.truncate import truncated_error
@@ -146,7 +146,7 @@ class _FailedCounts:
         if outcome in (None, AttemptStatus.SUCCEEDED.value):
             return False
         self._by_type[label(group["_id"].get("type"))] += len(group["run"])
-        if (worker := read_worker(group["_id"].get("worker"))) is not None:
+        if (worker := worker_label(group["_id"].get("worker"))) is not None:
             self._by_worker[worker] += len(group["run"])
         return True
 
@@ -250,7 +250,7 @@ def _add_group(details: RunDetails, group: Document, source: RunSource) -> None:
     outcome = source.read_outcome(group["_id"].get("outcome"))
     if outcome is None:
         return
-    kind, worker = label(group["_id"].get("type")), read_worker(group["_id"].get("worker"))
+    kind, worker = label(group["_id"].get("type")), worker_label(group["_id"].get("worker"))
     if worker is not None:
         last = group["last"]
         tally = WorkerTally(
@@ -313,7 +313,7 @@ def _make_run(document: Document, source: RunSource) -> FinishedRun | None:
     mapping = source.documents.mapping
     return FinishedRun(
         type=label(document.get("_type")),
-        worker=read_worker(document.get("_worker")),
+        worker=worker_label(document.get("_worker")),
         outcome=str(outcome),
         job_id=to_text(document.get("_jobId")),
         finished_at=to_utc(ended),

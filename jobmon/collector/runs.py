@@ -11,7 +11,7 @@ from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, AttemptStatus, 
 from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tally
 from jobmon.rollup.histogram import bucket
 from jobmon.store.bson_json import to_text, to_utc
-from jobmon.store.labels import label
+from jobmon.store.labels import label, worker_label
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.run_rules import RunRules
 
@@ -82,7 +82,7 @@ def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> J
         due_at=_read_date(evaluated.get("nextRunAt")),
         attempt=count if isinstance(count, int) and not isinstance(count, bool) else None,
         job_id=to_text(evaluated.get("jobId")),
-        worker=read_worker(evaluated.get("leasedBy")),
+        worker=worker_label(evaluated.get("leasedBy")),
         error=evaluated.get("error"),
     )
 
@@ -91,11 +91,6 @@ def lacks_error(run: FinishedRun) -> bool:
     """Whether a run failed, and no error with a message is known of it."""
     error = run.error.get("message") if isinstance(run.error, dict) else run.error
     return run.outcome == AttemptStatus.FAILED and error is None
-
-
-def read_worker(value: Any) -> str | None:
-    """The name of a worker; None if it is not known."""
-    return None if value is None or value == "" else label(value)
 
 
 def _read_date(value: Any) -> datetime | None:

@@ -42,6 +42,14 @@ class KnownFields:
     def can_query(self, field: str) -> bool:
         return self._connection.jobs.mapping.can_query(field)
 
+    @property
+    def names_workers(self) -> bool:
+        """Whether jobs or recorded attempts have a field for the worker that runs them."""
+        jobs, attempts = self._connection.jobs, self._connection.attempts
+        if "leasedBy" not in jobs.mapping.unknown:
+            return True
+        return attempts is not None and attempts.mapping.holds("workerId")
+
     def _look_for_ends(self) -> bool:
         """Whether recorded attempts, or the jobs, have the time when attempts ended."""
         if self._connection.profile.log is not None:  # an empty one may not be in use

@@ -1,4 +1,4 @@
-"""The labels under which values of `status` and `type` are counted and filtered for."""
+"""The labels under which statuses, types and workers are counted and filtered for."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,6 +29,11 @@ def label(value: Any) -> str:
     if value is not None and shown in _QUOTED:
         return f'"{shown}"'
     return shown if len(shown) <= MAX_LABEL_LENGTH else f"{shown[:MAX_LABEL_LENGTH]}{CUT}"
+
+
+def worker_label(value: Any) -> str | None:
+    """The label of a worker's name; None if it is missing or empty."""
+    return None if value is None or value == "" else label(value)
 
 
 def is_filter(value_label: str) -> bool:

@@ -129,6 +129,10 @@ class FieldMapping:
             path in needs.get(status, {path: 0}) for status in WAITING_STATUSES
         )
 
+    def holds(self, name: str) -> bool:
+        """Whether documents hold this field, or what it is computed from."""
+        return name in self.paths or name in self.reads or name in self.computed
+
     def can_query(self, name: str) -> bool:
         """Whether documents can be queried by this field."""
         return self._find_path(name) is not None

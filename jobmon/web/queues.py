@@ -35,6 +35,7 @@ from jobmon.store.lease_order import PlaceFinder
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.probe import DatabaseProbe
+from jobmon.store.running_jobs import RunningJobReader
 from jobmon.store.schedule import ScheduleReader
 from jobmon.web.errors import ApiError
 
@@ -66,6 +67,7 @@ class WatchedQueue:
     places: PlaceFinder
     known_fields: KnownFields
     schedule: ScheduleReader
+    running: RunningJobReader
 
     @property
     def name(self) -> str:
@@ -98,6 +100,7 @@ class WatchedQueue:
             places=PlaceFinder(connection),
             known_fields=KnownFields(connection, rollup.counts_changes),
             schedule=ScheduleReader(connection),
+            running=RunningJobReader(connection),
         )
 
 

@@ -1,0 +1,184 @@
+"""Judges the workers of a queue: what each ran and runs, and which ones have fallen silent.
+
+Pure functions of the runs in a window of time and of the jobs that run now.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from jobmon.diagnosis.attention import MIN_EXPECTED_JOBS, MIN_OVERDUE
+from jobmon.diagnosis.evidence import STALLED_AFTER
+from jobmon.rollup.buckets import DAY, MINUTE
+from jobmon.rollup.run_details import ErrorGroupOf, WorkerTally
+from jobmon.rollup.run_history import RunHistory
+from jobmon.rollup.series import Window
+from jobmon.store.labels import OTHER
+from jobmon.store.running_jobs import RunningJob, RunningJobs
+from jobmon.store.stats import QueueStats
+
+# A worker that ended nothing for longer was probably removed; its leases still count.
+FORGOTTEN_AFTER = DAY
+
+
+class WorkerState(StrEnum):
+    """What a worker does; the first two are silent."""
+
+    EXPIRED = "expired"  # it holds an expired lease
+    STOPPED = "stopped"  # it was busy, and has ended nothing for a while although jobs are overdue
+    RUNNING = "running"
+    IDLE = "idle"
+
+
+SILENT = (WorkerState.EXPIRED, WorkerState.STOPPED)
+_URGENCY: list[WorkerState | None] = [*WorkerState, None]
+
+
+class TopError(NamedTuple):
+    """The group of errors that a worker had most often, and how often."""
+
+    group: str
+    failures: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker:
+    """A worker; dates are UTC.
+
+    `state` is None where it is unknown, and for `(other)`; `since` is when it began, if that is
+    known: the earliest end of an expired lease, the end of the last run, or the earliest start.
+    `jobs`: what it runs, those whose lease ends first. `tally`: its runs in the window; None if it
+    had none or they are unknown. `last_seen`: when it last started or ended a run, as far as known.
+    """
+
+    name: str
+    state: WorkerState | None = None
+    since: datetime | None = None
+    jobs: tuple[RunningJob, ...] = ()
+    tally: WorkerTally | None = None
+    last_seen: datetime | None = None
+    top_error: TopError | None = None
+
+    @property
+    def attempts(self) -> int:
+        """The runs that ended in the window."""
+        return 0 if self.tally is None else self.tally.outcomes.total()
+
+    @property
+    def failures(self) -> int:
+        """Those of them that failed."""
+        return 0 if self.tally is None else self.tally.failed
+
+    @property
+    def note(self) -> str:
+        """Why it counts as silent, without a full stop; empty if it is not."""
+        match self.state:
+            case WorkerState.EXPIRED:
+                return "its lease has expired"
+            case WorkerState.STOPPED:
+                return "it has ended no run since, although jobs are overdue"
+        return ""
+
+
+def find_workers(
+    window: Window, history: RunHistory | None, running: RunningJobs, stats: QueueStats
+) -> list[Worker]:
+    """Every worker that runs a job now or ended a run in the window, in no order.
+
+    `history` is None if no collector keeps one. `(other)` stands for the workers that were not
+    counted by name.
+    """
+    jobs: dict[str, list[RunningJob]] = {}
+    for job in running.jobs:
+        if job.worker is not None:
+            jobs.setdefault(job.worker, []).append(job)
+    tallies = {} if history is None else history.details.workers
+    errors = {} if history is None else find_top_errors(history.details.by_worker)
+    may_stop = history is not None and window.end > history.as_of and is_overdue(stats)
+    workers = []
+    for name in tallies.keys() | jobs.keys():
+        worker = _judge(name, tallies.get(name), tuple(jobs.get(name, ())), running)
+        if may_stop and history is not None and _has_stopped(worker, window, history.as_of):
+            last_at = None if worker.tally is None else worker.tally.last_at
+            worker = replace(worker, state=WorkerState.STOPPED, since=last_at)
+        if (error := errors.get(name)) is not None:
+            worker = replace(worker, top_error=error)
+        workers.append(worker)
+    return workers
+
+
+def is_overdue(stats: QueueStats) -> bool:
+    """Whether a job has been due for a minute: a worker that works would have taken it."""
+    longest = min(stats.health.overdue_by_type.values(), default=None)
+    return longest is not None and stats.as_of - longest >= MIN_OVERDUE
+
+
+def find_top_errors(by_worker: Mapping[ErrorGroupOf, int]) -> dict[str, TopError]:
+    """The most frequent group of errors of each worker; `(other)` only if there is no other."""
+    found: dict[str, TopError] = {}
+    for (group, worker), count in by_worker.items():
+        best = found.get(worker)
+        if best is None or (group != OTHER, count) > (best.group != OTHER, best.failures):
+            found[worker] = TopError(group, count)
+    return found
+
+
+def _judge(
+    name: str, tally: WorkerTally | None, jobs: tuple[RunningJob, ...], running: RunningJobs
+) -> Worker:
+    """The worker with the state that follows from what it runs now."""
+    starts = [job.started_at for job in jobs if job.started_at is not None]
+    ended = None if tally is None else tally.last_at
+    seen = max([*starts, *([ended] if ended is not None else [])], default=None)
+    known = Worker(name=name, jobs=jobs, tally=tally, last_seen=seen)
+    expired = [at for job in jobs if job.is_expired(running.as_of) and (at := job.expires_at)]
+    if expired:
+        return replace(known, state=WorkerState.EXPIRED, since=min(expired))
+    if jobs:
+        return replace(known, state=WorkerState.RUNNING, since=min(starts, default=None))
+    is_known = running.is_complete and not running.reason and name != OTHER
+    return replace(known, state=WorkerState.IDLE if is_known else None)
+
+
+def _has_stopped(worker: Worker, window: Window, as_of: datetime) -> bool:
+    """Whether a worker without a job was busy, and has ended nothing for too long.
+
+    That is ten minutes or more, and long enough that by its own rate in the window at least three
+    runs would have ended: by chance, that has none in 5% of the cases.
+    """
+    tally = worker.tally
+    if worker.state is not WorkerState.IDLE or tally is None or tally.last_at is None:
+        return False
+    silence = as_of - tally.last_at
+    busy = max(tally.last_at - window.start, MINUTE)
+    expected = tally.outcomes.total() * (silence / busy)
+    return STALLED_AFTER <= silence <= FORGOTTEN_AFTER and expected >= MIN_EXPECTED_JOBS
+
+
+_NEVER = timedelta.max
+SORTS: dict[str, Callable[[Worker, datetime], Any]] = {
+    "state": lambda worker, _: _URGENCY.index(worker.state),
+    "name": lambda worker, _: worker.name,
+    "-attempts": lambda worker, _: -worker.attempts,
+    "-failures": lambda worker, _: -worker.failures,
+    "-lastSeen": lambda worker, now: _NEVER if worker.last_seen is None else now - worker.last_seen,
+}
+
+
+def sort_workers(workers: Iterable[Worker], sort: str, now: datetime) -> list[Worker]:
+    """The workers in this order, a key of `SORTS`; equal ones the latest seen first.
+
+    `(other)` is always the last one.
+    """
+    measure, latest = SORTS[sort], SORTS["-lastSeen"]
+    return sorted(
+        workers,
+        key=lambda worker: (
+            worker.name == OTHER,
+            measure(worker, now),
+            latest(worker, now),
+            worker.name,
+        ),
+    )

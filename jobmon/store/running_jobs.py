@@ -1,0 +1,176 @@
+"""Reads the jobs that run now: a bounded number, those whose lease ends first."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import JobStatus
+from jobmon.single_flight import SingleFlight
+from jobmon.store import indexes
+from jobmon.store.attempts import attempt_count
+from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.connection import Connection
+from jobmon.store.identity import is_identity
+from jobmon.store.labels import label, worker_label
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
+
+MAX_READ = 1_000
+KEEP_MS = 1_000
+NO_INDEX = "an index is missing: `jobmon init` creates it"
+_FIELDS = (
+    "jobId",
+    "type",
+    "status",
+    "leasedBy",
+    "leaseExpiresAt",
+    "startedAt",
+    "attemptCount",
+)
+
+
+class RunningJob(NamedTuple):
+    """A job that runs; dates are UTC, type and worker are labels. None where a value is unknown."""
+
+    job_id: str | None
+    type: str
+    worker: str | None = None
+    attempt: int | None = None
+    started_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether its lease has ended."""
+        return self.expires_at is not None and self.expires_at < now
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningJobs:
+    """The jobs that ran at `as_of` (UTC), those whose lease ends first.
+
+    Unless `is_complete`, others run too. `reason`: why none was read.
+    """
+
+    as_of: datetime
+    jobs: tuple[RunningJob, ...] = ()
+    is_complete: bool = True
+    reason: str = ""
+
+
+class RunningJobReader:
+    """Reads what runs; answers are shared for a second. PyMongoError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._jobs = connection.jobs
+        self._attempts = _find_numbered_attempts(connection)
+        self._shared = SingleFlight(self._read, KEEP_MS)
+
+    def read(self) -> RunningJobs:
+        """At most 1,000 running jobs. Index: (status, leaseExpiresAt)."""
+        return self._shared.get()
+
+    def _read(self) -> RunningJobs:
+        now, mapping = datetime.now(UTC), self._jobs.mapping
+        has_end = mapping.can_query("leaseExpiresAt")
+        try:
+            found = self._jobs.find(
+                {"status": JobStatus.LEASED.value},
+                _FIELDS,
+                index=indexes.BY_LEASE if has_end else indexes.BY_STATUS,
+                order=[("leaseExpiresAt", 1)] if has_end else None,
+                limit=MAX_READ + 1,
+                require_index=mapping.has_status,
+                transform=_shorten,
+            )
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return RunningJobs(as_of=now, reason=NO_INDEX)
+        starts = self._look_up_starts(found[:MAX_READ])
+        jobs = [_make_job(document, starts) for document in found[:MAX_READ]]
+        return RunningJobs(as_of=now, jobs=tuple(jobs), is_complete=len(found) <= MAX_READ)
+
+    def _look_up_starts(self, jobs: list[Document]) -> dict[tuple[str, int], datetime]:
+        """When attempts started, by job id and number, for jobs that do not hold it themselves.
+
+        Index: (jobId, attemptNumber), of which each job and number is one key.
+        """
+        without = [
+            job
+            for job in jobs
+            if job["startedAt"] is None and job["attempt"] is not None and job["id"] is not None
+        ]
+        if self._attempts is None or not without:
+            return {}
+        ids = [job["jobId"] for job in without]
+        query = {
+            "jobId": {"$in": list(_list_forms(ids))},
+            "attemptNumber": {"$in": sorted({job["attempt"] for job in without})},
+        }
+        fields = ("jobId", "attemptNumber", "startedAt")
+        try:
+            found = self._attempts.find(query, fields, index=indexes.ATTEMPT, require_index=True)
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return {}
+        return {
+            (to_text(attempt["jobId"]), number): started_at
+            for attempt in found
+            if (started_at := _read_date(attempt.get("startedAt"))) is not None
+            and (number := _read_number(attempt.get("attemptNumber"))) is not None
+        }
+
+
+def _find_numbered_attempts(connection: Connection) -> ReadCollection | None:
+    """The recorded attempts, if they have numbers by which the running one is found."""
+    attempts = connection.attempts
+    if attempts is None or connection.profile.log is not None:
+        return None
+    has_fields = map(attempts.mapping.can_query, ("attemptNumber", "startedAt"))
+    return attempts if all(has_fields) else None
+
+
+def _list_forms(ids: Iterable[Any]) -> Iterable[Any]:
+    """Each id unchanged, and as text: an attempt may hold the ObjectId of its job as text."""
+    for value in ids:
+        yield value
+        if type(value) is not str:
+            yield to_text(value)
+
+
+def _shorten(job: Document) -> Document:
+    """What a running job needs of a document, whose fields may have megabytes."""
+    job_id = job.get("jobId")
+    printed = to_text(job_id)
+    return {
+        "jobId": job_id,
+        "id": printed if is_identity(job_id, printed) else None,
+        "type": label(job.get("type")),
+        "worker": worker_label(job.get("leasedBy")),
+        "attempt": _read_number(job.get("attemptCount")),
+        "startedAt": _read_date(job.get("startedAt")),
+        "expiresAt": _read_date(job.get("leaseExpiresAt")),
+    }
+
+
+def _make_job(job: Document, starts: dict[tuple[str, int], datetime]) -> RunningJob:
+    return RunningJob(
+        job_id=job["id"],
+        type=job["type"],
+        worker=job["worker"],
+        attempt=job["attempt"],
+        started_at=job["startedAt"] or starts.get((job["id"], job["attempt"])),
+        expires_at=job["expiresAt"],
+    )
+
+
+def _read_number(value: Any) -> int | None:
+    return attempt_count({"attemptCount": value}, default=0) or None
+
+
+def _read_date(value: Any) -> datetime | None:
+    return to_utc(value) if isinstance(value, datetime) else None

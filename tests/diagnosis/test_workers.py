@@ -1,0 +1,219 @@
+"""What is concluded about workers: catches a silent worker that looks fine, an alarm about one that
+works or was only idle, and a conclusion from unknown values."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.diagnosis.workers import (
+    TopError,
+    Worker,
+    WorkerState,
+    find_top_errors,
+    find_workers,
+    sort_workers,
+)
+from jobmon.rollup.buckets import HOUR, MINUTE
+from jobmon.rollup.run_details import (
+    MAX_WORKERS,
+    ErrorGroupOf,
+    RunDetails,
+    WorkerTally,
+    fold_details,
+)
+from jobmon.rollup.run_history import RunHistory
+from jobmon.rollup.series import Window
+from jobmon.store.labels import OTHER
+from jobmon.store.running_jobs import RunningJob, RunningJobs
+from jobmon.store.stats import QueueHealth, QueueStats
+
+from ..conftest import NOW
+
+WINDOW = Window(start=NOW - HOUR, end=NOW + MINUTE, step=MINUTE)
+
+
+def tally(runs: int, ago: timedelta, failed: int = 0) -> WorkerTally:
+    outcomes = Counter(succeeded=runs - failed, failed=failed)
+    return WorkerTally(outcomes=outcomes, run=Counter({10: runs}), last_at=NOW - ago)
+
+
+def make_history(workers: dict[str, WorkerTally], **given: Any) -> RunHistory:
+    details = RunDetails(workers=workers, by_worker=given.pop("by_worker", Counter()))
+    return RunHistory(as_of=NOW, is_complete=True, details=details, groups={})
+
+
+def make_stats(overdue: timedelta | None = HOUR) -> QueueStats:
+    health = QueueHealth(
+        estimated_total=9,
+        expired_leases=0,
+        eligible=9 if overdue else 0,
+        scheduled=0,
+        oldest_queued=None,
+        oldest_queued_by_type={},
+        overdue_by_type={} if overdue is None else {"mail": NOW - overdue},
+    )
+    return QueueStats(as_of=NOW, source="rollup", counts={}, total=9, health=health)
+
+
+def held_by(worker: str | None, ends: timedelta | None = MINUTE, **given: Any) -> RunningJob:
+    return RunningJob(
+        job_id="1",
+        type="mail",
+        worker=worker,
+        expires_at=None if ends is None else NOW + ends,
+        **given,
+    )
+
+
+def find(
+    workers: dict[str, WorkerTally] | None = None,
+    jobs: Iterable[RunningJob] = (),
+    *,
+    overdue: timedelta | None = HOUR,
+    window: Window = WINDOW,
+    **running: Any,
+) -> dict[str, Worker]:
+    found = find_workers(
+        window,
+        None if workers is None else make_history(workers),
+        RunningJobs(as_of=NOW, jobs=tuple(jobs), **running),
+        make_stats(overdue),
+    )
+    return {worker.name: worker for worker in found}
+
+
+def test_worker_with_an_expired_lease_is_silent_since_the_lease_ended() -> None:
+    jobs = [held_by("w1", -3 * MINUTE), held_by("w1", -MINUTE), held_by("w1"), held_by("w2")]
+    found = find({"w1": tally(9, MINUTE)}, jobs)
+    assert found["w1"].state is WorkerState.EXPIRED
+    assert found["w1"].since == NOW - 3 * MINUTE
+    assert found["w1"].note == "its lease has expired"
+    assert found["w2"].state is WorkerState.RUNNING
+    assert found["w2"].note == ""
+
+
+def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
+    found = find({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
+    assert found["w1"].state is WorkerState.STOPPED
+    assert found["w1"].since == found["w1"].last_seen == NOW - 10 * MINUTE
+    assert found["w2"].state is WorkerState.IDLE
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"overdue": None},
+        {"overdue": 59 * timedelta(seconds=1)},
+        {"jobs": [held_by("w1")]},  # it runs a long job
+        {"jobs": [held_by("w1", None)]},
+        {"window": Window(start=NOW - HOUR, end=NOW, step=MINUTE)},  # later runs are not counted
+    ],
+    ids=str,
+)
+def test_worker_that_stopped_for_another_reason_is_not_silent(given: dict[str, Any]) -> None:
+    assert find({"w1": tally(50, 20 * MINUTE)}, **given)["w1"].note == ""
+
+
+@pytest.mark.parametrize(
+    ("runs", "minutes", "state"),
+    [
+        (1, 20, WorkerState.IDLE),  # so rarely that twenty minutes without a run are usual
+        (6, 20, WorkerState.STOPPED),
+        (5, 20, WorkerState.IDLE),
+        (15, 10, WorkerState.STOPPED),
+        (14, 10, WorkerState.IDLE),
+    ],
+)
+def test_worker_is_silent_only_if_three_runs_are_missing(
+    runs: int, minutes: int, state: WorkerState
+) -> None:
+    assert find({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
+
+
+def test_worker_that_stopped_long_ago_is_forgotten() -> None:
+    window = Window(start=NOW - 72 * HOUR, end=NOW + HOUR, step=HOUR)
+    found = find({"old": tally(900, 25 * HOUR), "new": tally(900, 23 * HOUR)}, window=window)
+    assert found["old"].state is WorkerState.IDLE
+    assert found["new"].state is WorkerState.STOPPED
+
+
+@pytest.mark.parametrize("running", [{"is_complete": False}, {"reason": "no index"}], ids=str)
+def test_worker_is_not_judged_by_jobs_that_are_not_read(running: dict[str, Any]) -> None:
+    found = find({"w1": tally(50, 20 * MINUTE)}, [held_by("w2")], **running)
+    assert found["w1"].state is None
+    assert found["w2"].state is WorkerState.RUNNING
+
+
+def test_workers_are_known_by_their_leases_without_a_history() -> None:
+    started = NOW - 2 * MINUTE
+    found = find(None, [held_by("w1", started_at=started), held_by("w1"), held_by(None)])
+    assert list(found) == ["w1"]
+    worker = found["w1"]
+    assert (worker.state, worker.since, worker.last_seen) == (WorkerState.RUNNING, started, started)
+    assert (len(worker.jobs), worker.tally) == (2, None)
+
+
+def test_last_seen_is_the_newest_start_or_end() -> None:
+    workers = {"w1": tally(1, MINUTE), "w2": tally(1, 3 * MINUTE)}
+    jobs = [held_by(name, started_at=NOW - 2 * MINUTE) for name in workers]
+    found = find(workers, jobs)
+    ago = {name: NOW - worker.last_seen for name, worker in found.items() if worker.last_seen}
+    assert ago == {"w1": MINUTE, "w2": 2 * MINUTE}
+
+
+def test_top_error_is_the_most_frequent_group() -> None:
+    by_worker = Counter(
+        {
+            ErrorGroupOf("a", "w1"): 3,
+            ErrorGroupOf("b", "w1"): 5,
+            ErrorGroupOf(OTHER, "w1"): 9,
+            ErrorGroupOf(OTHER, "w2"): 1,
+        }
+    )
+    expected = {"w1": TopError("b", 5), "w2": TopError(OTHER, 1)}
+    assert find_top_errors(by_worker) == expected
+    history = make_history({"w1": tally(17, MINUTE, 17)}, by_worker=by_worker)
+    (w1,) = find_workers(WINDOW, history, RunningJobs(as_of=NOW), make_stats())
+    assert (w1.top_error, w1.attempts, w1.failures) == (expected["w1"], 17, 17)
+
+
+def order(sort: str) -> list[str]:
+    workers = {
+        "idle": tally(7, 2 * MINUTE, 1),
+        "stopped": tally(50, 20 * MINUTE, 2),
+        OTHER: tally(999, MINUTE, 99),
+        "running": tally(6, 3 * MINUTE, 6),
+        "earlier": tally(5, 4 * MINUTE),
+    }
+    jobs = [held_by("running"), held_by("expired", -MINUTE)]
+    return [worker.name for worker in sort_workers(find(workers, jobs).values(), sort, NOW)]
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("state", ["expired", "stopped", "running", "idle", "earlier", OTHER]),
+        ("name", ["earlier", "expired", "idle", "running", "stopped", OTHER]),
+        ("-attempts", ["stopped", "idle", "running", "earlier", "expired", OTHER]),
+        ("-failures", ["running", "stopped", "idle", "earlier", "expired", OTHER]),
+        ("-lastSeen", ["idle", "running", "earlier", "stopped", "expired", OTHER]),
+    ],
+)
+def test_workers_are_sorted(sort: str, expected: list[str]) -> None:
+    assert order(sort) == expected
+
+
+def test_thousands_of_names_are_bounded_and_every_run_is_counted() -> None:
+    """A pod has a new name for each start: the rarest are summed, and silence is not claimed."""
+    runs = {f"pod-{number}": tally(1 + number % 3, 20 * MINUTE, 1) for number in range(20_000)}
+    total = sum(worker.outcomes.total() for worker in runs.values())
+    folded = fold_details(RunDetails(workers=runs))
+    found = find(folded.workers)
+    assert len(found) == MAX_WORKERS
+    assert sum(worker.attempts for worker in found.values()) == total
+    assert sum(worker.failures for worker in found.values()) == 20_000
+    assert found[OTHER].state is None
+    assert {worker.state for name, worker in found.items() if name != OTHER} == {WorkerState.IDLE}

@@ -1,0 +1,132 @@
+"""What runs now, on the real server: catches a read that grows with the queue, a lost start, and a
+bound that hides an expired lease."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+
+from jobmon.demo.mongod import Mongod
+from jobmon.setup.indexes import create_indexes
+from jobmon.store import running_jobs
+from jobmon.store.running_jobs import RunningJobReader, RunningJobs
+
+from ..support.watched_queue import Documents, WatchedQueue, temporary_database
+from .test_queries import profiled
+
+SECOND = timedelta(seconds=1)
+
+
+class Busy(WatchedQueue):
+    """A queue with 2,000 finished jobs and 40 running ones, whose leases end one second apart.
+
+    The first five have expired. Of jobmon's own jobs, the attempt has the start.
+    """
+
+    def __init__(self, mongod: Mongod, database: Documents, profile: str) -> None:
+        collection = {"jobmon": "jobs", "agenda": "agendaJobs"}[profile]
+        super().__init__(mongod, database, profile=profile, jobs_collection=collection)
+        self.is_agenda = profile == "agenda"
+        self.now = datetime.now(UTC).replace(microsecond=0)
+        self.started = self.now - timedelta(minutes=20)
+        database[collection].insert_many(self.make(number) for number in range(40))
+        database[collection].insert_many(self.make(n, done=True) for n in range(40, 2_040))
+        if not self.is_agenda:
+            database.job_attempts.insert_many(
+                {"jobId": str(number), "attemptNumber": attempt, "startedAt": self.started - late}
+                for number in range(2_040)
+                for attempt, late in ((1, timedelta(hours=1)), (2, timedelta(0)))
+            )
+        create_indexes(self.connection)
+
+    def make(self, number: int, *, done: bool = False) -> dict[str, Any]:
+        ends, worker = self.now + (number - 4) * SECOND, f"worker-{number % 7}"
+        if self.is_agenda:
+            running = {"lockedAt": None if done else ends - timedelta(minutes=10)}
+            ended = {"lastFinishedAt": self.now} if done else {}
+            kind = {"name": "mail", "lastModifiedBy": worker, "lastRunAt": self.started}
+            return {"_id": ObjectId(), "nextRunAt": None, **kind, **running, **ended}
+        return {
+            "jobId": str(number),
+            "type": "mail",
+            "status": "succeeded" if done else "leased",
+            "createdAt": self.now,
+            "leasedBy": None if done else worker,
+            "leaseExpiresAt": None if done else ends,
+            "attemptCount": 2,
+            "payload": {"filler": "x" * 500},
+        }
+
+
+@pytest.fixture(scope="module", params=["jobmon", "agenda"])
+def queue(
+    request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[Busy]:
+    with temporary_database(mongo) as database:
+        made = Busy(mongod, database, request.param)
+        yield made
+        made.close()
+
+
+def test_running_jobs_are_read_by_an_index_those_whose_lease_ends_first(queue: Busy) -> None:
+    with profiled(queue.database) as entries:
+        running = RunningJobReader(queue.connection).read()
+    assert (len(running.jobs), running.is_complete, running.reason) == (40, True, "")
+    ends = [job.expires_at for job in running.jobs]
+    assert ends == [queue.now + number * SECOND for number in range(-4, 36)]
+    assert {job.worker for job in running.jobs} == {f"worker-{number}" for number in range(7)}
+    assert {job.type for job in running.jobs} == {"mail"}
+    assert {job.started_at for job in running.jobs} == {queue.started}
+    later = queue.now + SECOND / 2
+    assert sum(job.is_expired(later) for job in running.jobs) == 5
+    assert len(entries) == (1 if queue.is_agenda else 2)
+    for entry in entries:
+        assert entry["planSummary"].startswith("IXSCAN")
+        assert not entry.get("hasSortStage")
+        assert entry["keysExamined"] <= 40 * 3
+        assert entry["docsExamined"] <= 41
+
+
+def test_at_most_a_bounded_number_is_read(queue: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_jobs, "MAX_READ", 7)
+    with profiled(queue.database) as entries:
+        running = RunningJobReader(queue.connection).read()
+    assert (len(running.jobs), running.is_complete) == (7, False)
+    assert running.jobs[0].expires_at == queue.now - 4 * SECOND
+    assert all(entry["docsExamined"] <= 8 for entry in entries)
+
+
+def read(mongod: Mongod, database: Documents, **settings: Any) -> RunningJobs:
+    queue = WatchedQueue(mongod, database, **settings)
+    try:
+        return RunningJobReader(queue.connection).read()
+    finally:
+        queue.close()
+
+
+def test_running_jobs_without_the_index_are_unknown_with_a_reason(
+    mongod: Mongod, database: Documents
+) -> None:
+    database.jobs.insert_one({"status": "leased", "leasedBy": "w1"})
+    running = read(mongod, database)
+    assert running.jobs == ()
+    assert "jobmon init" in running.reason
+
+
+def test_odd_values_are_unknown_and_hide_no_job(mongod: Mongod, database: Documents) -> None:
+    odd = {"jobId": {"$ne": 1}, "leaseExpiresAt": "soon", "attemptCount": [1], "leasedBy": 7}
+    plain = {"jobId": ObjectId(), "leasedBy": "x" * 9_000, "attemptCount": 1.0}
+    database.jobs.insert_many({"status": "leased", **fields} for fields in (odd, plain, {}))
+    started = datetime.now(UTC).replace(microsecond=0)
+    attempt = {"jobId": str(plain["jobId"]), "attemptNumber": 1, "startedAt": started}
+    database.job_attempts.insert_one(attempt)
+    queue = WatchedQueue(mongod, database)
+    create_indexes(queue.connection)
+    jobs = {job.job_id: job for job in RunningJobReader(queue.connection).read().jobs}
+    queue.close()
+    by_object = jobs[str(plain["jobId"])]
+    assert (by_object.started_at, len(by_object.worker or "")) == (started, 201)
+    assert set(jobs) == {None, str(plain["jobId"])}
