@@ -432,15 +432,18 @@ BRIGHT = """chart => {
 }"""
 
 
-def test_charts_draw_a_single_value_and_no_unknown_ones(visit: Visits, stack: Stack) -> None:
-    hour = 3_600
+def chart_columns(values: list[int | None]) -> dict[str, Any]:
+    """The charts' data of an hour of minutes in which nothing is known but these successes."""
     now = int(datetime.now(UTC).timestamp()) // 60 * 60
-    at = list(range(now - hour, now, 60))
-    nothing: list[int | None] = [None] * len(at)
-    names = ("enqueued", "failed", "dlq", "succeeded")
+    names = ("enqueued", "failed", "dlq")
     names += tuple(f"{kind}P{rank}" for kind in ("wait", "run") for rank in (50, 95, 99))
-    columns: dict[str, Any] = {"at": at, "complete": 59, "gaps": []}
-    columns |= dict.fromkeys(names, nothing)
+    columns: dict[str, Any] = dict.fromkeys(names, [None] * 60)
+    columns |= {"at": list(range(now - 3_600, now, 60)), "succeeded": values, "complete": 59}
+    return columns | {"gaps": [], "marks": [], "previous": None}
+
+
+def test_charts_draw_a_single_value_and_no_unknown_ones(visit: Visits, stack: Stack) -> None:
+    nothing: list[int | None] = [None] * 60
     page = visit(f"{stack.url}/dashboard/sign-in")
     pixels = {}
     for name, values in (
@@ -448,7 +451,7 @@ def test_charts_draw_a_single_value_and_no_unknown_ones(visit: Visits, stack: St
         ("single", [*nothing[:30], 7, *nothing[31:]]),
         ("unfinished", [*nothing[:-1], 7]),
     ):
-        data = {**columns, "succeeded": values}
+        data = chart_columns(values)
         page.route("**/dashboard/charts*", lambda route, _, data=data: route.fulfill(json=data))
         page.goto(f"{stack.url}/dashboard")
         charts = page.get_by_role("img")
@@ -460,6 +463,50 @@ def test_charts_draw_a_single_value_and_no_unknown_ones(visit: Visits, stack: St
     assert pixels["single"] > 4
     assert pixels["unfinished"] > 4
     expect(page.locator(".u-legend .unfinished").first).to_be_hidden()
+
+
+def test_charts_show_marks_and_the_hour_before_and_lead_to_the_jobs_of_a_time(
+    visit: Visits, stack: Stack
+) -> None:
+    """What changed at a time is answered in two clicks: on the chart, then on a link."""
+    data = chart_columns([5] * 60)
+    at = data["at"]
+    texts = {at[20] + 30: "v1", at[40]: "<b>v2</b>", at[40] + 1: "settings", at[0] - 9: "old"}
+    data["marks"] = [{"at": moment, "text": text} for moment, text in sorted(texts.items())]
+    data["previous"] = {"succeeded": [7] * 60, "waitP95": [900] * 60, "runP95": [None] * 60}
+    page = visit(f"{stack.url}/dashboard/sign-in")
+    page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
+    page.goto(f"{stack.url}/dashboard?compare=previous")
+    expect(page.locator("#charts")).to_have_attribute("data-url", re.compile("compare=previous"))
+    chart = page.locator(".chart").first
+    plot = chart.locator(".uplot")
+    expect(plot).to_have_attribute(
+        "aria-label", re.compile("succeeded, the hour before: 420 in total")
+    )
+    expect(chart.locator(".u-legend")).to_contain_text("succeeded, the hour before")
+    expect(page.locator(".chart .mark")).to_have_count(2 * 3)  # two of one time share a line
+    shared = chart.locator(".mark").last
+    expect(shared.locator(".text")).to_be_hidden()
+    shared.locator(".flag").focus()
+    expect(shared.locator(".text")).to_be_visible()
+    expect(shared.locator(".text")).to_contain_text(re.compile(r"<b>v2</b>\n.*settings"))
+
+    over = chart.locator(".u-over")
+    box = over.bounding_box()
+    assert box
+    position = {"x": box["width"] * 40 / 59, "y": 90}
+    over.hover(position=position)
+    expect(chart.locator(".tip")).to_contain_text("succeeded, the hour before  7")
+    expect(chart.locator(".tip")).to_contain_text("▾ <b>v2</b>")
+    over.click(position=position)
+    chart.get_by_role("link", name="Finished").click()
+    page.wait_for_url(re.compile("finished_from"))
+    moments = [datetime.fromtimestamp(moment, UTC) for moment in (at[40], at[41])]
+    sent = parse_qs(urlsplit(page.url).query)
+    assert [sent[name] for name in ("finished_from", "finished_to")] == [
+        [f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"] for moment in moments
+    ]
+    expect(page.get_by_label("Finished before")).to_be_visible()
 
 
 def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: Stack) -> None:
