@@ -516,7 +516,7 @@ def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: S
     page = visit(f"{lone.url}/dashboard")
     types = page.locator("#types tbody th")
     expect(types).to_have_text(["alpha", "gamma", "beta"])
-    page.get_by_role("link", name="Dead", exact=True).click()
+    page.locator("#types").get_by_role("link", name="Dead", exact=True).click()
     expect(types.first).to_have_text("beta")
     expect(page.get_by_role("columnheader", name="Dead")).to_have_attribute(
         "aria-sort", "descending"
