@@ -38,8 +38,8 @@ Make = Callable[..., Settings]
 
 def select(findings: Findings, name: str, *levels: Level) -> Findings:
     """The findings of one check with these levels; by default warnings and problems."""
-    wanted = levels or (Level.WARNING, Level.PROBLEM)
-    return [finding for finding in findings if finding.check == name and finding.level in wanted]
+    expected = levels or (Level.WARNING, Level.PROBLEM)
+    return [finding for finding in findings if finding.check == name and finding.level in expected]
 
 
 def only(findings: Findings, name: str, *levels: Level) -> Finding:
@@ -433,7 +433,7 @@ def test_check_samples_only_the_newest_documents(
 
 
 @pytest.mark.parametrize(
-    ("off", "level", "how"),
+    ("off", "level", "direction"),
     [
         (timedelta(milliseconds=500), Level.OK, "behind"),
         (timedelta(seconds=30), Level.WARNING, "behind"),
@@ -441,12 +441,16 @@ def test_check_samples_only_the_newest_documents(
     ],
 )
 def test_check_reports_a_clock_difference(
-    settings: Settings, database: Database[dict[str, Any]], off: timedelta, level: Level, how: str
+    settings: Settings,
+    database: Database[dict[str, Any]],
+    off: timedelta,
+    level: Level,
+    direction: str,
 ) -> None:
     found = list(check_deployment(settings, lambda: datetime.now(UTC) + off))
     finding = only(found, "clock", *Level)
     assert finding.level is level
-    assert how in finding.message
+    assert direction in finding.message
 
 
 def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(

@@ -36,7 +36,7 @@ STATES = ("pending", "running", "done", "retry", "failed", "aborted")
 NAMES = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
 
 
-def work_item(number: int) -> Document:
+def make_work_item(number: int) -> Document:
     """A job of a program that jobmon does not know."""
     state = STATES[number % 6]
     return {
@@ -53,7 +53,7 @@ def work_item(number: int) -> Document:
     }
 
 
-def order(number: int) -> Document:
+def make_order(number: int) -> Document:
     """A document with a status that is no job."""
     return {
         "number": number,
@@ -66,11 +66,11 @@ def order(number: int) -> Document:
     }
 
 
-def a_user(number: int) -> Document:
+def make_user(number: int) -> Document:
     return {"name": f"u{number}", "status": ("active", "inactive")[number % 2], "createdAt": NOW}
 
 
-def a_run(number: int) -> Document:
+def make_run(number: int) -> Document:
     """An attempt in a collection of its own."""
     status = ("running", "done")[number % 2]
     return {"task_id": number // 2, "status": status, "worker": "w", "attempt": 1, "started": NOW}
@@ -100,8 +100,10 @@ def run_command(mongod: Mongod, database: Documents, search: Any) -> Callable[..
     return run
 
 
-def the_only(discovery: Discovery, name: str) -> Candidate:
-    (found,) = [each for each in discovery.candidates if each.sample.collection == name]
+def find_only(discovery: Discovery, name: str) -> Candidate:
+    (found,) = [
+        candidate for candidate in discovery.candidates if candidate.sample.collection == name
+    ]
     return found
 
 
@@ -111,12 +113,16 @@ def test_sample_of_a_known_program_is_recognized_with_certainty(
 ) -> None:
     load_sample(database, case.sample)
     found = search()
-    certain = [each for each in found.candidates if each.certainty is Certainty.CERTAIN]
+    certain = [
+        candidate for candidate in found.candidates if candidate.certainty is Certainty.CERTAIN
+    ]
     profile = "agenda-logs" if "agenda_logs" in database.list_collection_names() else case.profile
-    assert [(each.sample.collection, each.profile) for each in certain] == [
+    assert [(candidate.sample.collection, candidate.profile) for candidate in certain] == [
         (case.collection, profile)
     ]
-    assert not [each for each in found.candidates if each.certainty is Certainty.PROBABLE]
+    assert not [
+        candidate for candidate in found.candidates if candidate.certainty is Certainty.PROBABLE
+    ]
     titles, *jobs = certain[0].jobs
     assert titles == ("id", "type", "status", "created", "attempts")
     assert len(jobs) == min(10, sum(case.jobs.values()))
@@ -135,7 +141,7 @@ def test_jobmons_own_queue_is_recognized_and_its_attempts_are_no_queue(
     assert lease is not None
     queue.report_success(lease)
     found = search()
-    assert [(each.sample.collection, each.profile) for each in found.candidates] == [
+    assert [(candidate.sample.collection, candidate.profile) for candidate in found.candidates] == [
         ("jobs", "jobmon")
     ]
 
@@ -158,8 +164,8 @@ def test_few_fields_of_a_known_program_are_not_certain(
 ) -> None:
     database.things.insert_many(documents)
     found = search().candidates
-    assert {each.certainty for each in found} <= {Certainty.POSSIBLE}
-    assert profile is None or [each.profile for each in found] == [profile]
+    assert {candidate.certainty for candidate in found} <= {Certainty.POSSIBLE}
+    assert profile is None or [candidate.profile for candidate in found] == [profile]
 
 
 def test_known_program_that_wrote_few_fields_is_probable_by_its_collection(
@@ -171,7 +177,7 @@ def test_known_program_that_wrote_few_fields_is_probable_by_its_collection(
     saved = {"name": "mail", "data": {}, "type": "normal", "priority": 0, "nextRunAt": NOW}
     database.agendaJobs.insert_one(saved)
     found = search().candidates
-    assert {(each.profile, each.certainty) for each in found} == {
+    assert {(candidate.profile, candidate.certainty) for candidate in found} == {
         ("celery", Certainty.PROBABLE),
         ("agenda", Certainty.PROBABLE),
     }
@@ -186,7 +192,7 @@ def test_known_program_without_its_nulls_is_recognized(
         for job in database.agendaJobs.find()
     ]
     database.others.insert_many(jobs)
-    found = the_only(search(), "others")
+    found = find_only(search(), "others")
     assert found.profile == "agenda"  # the log is that of agendaJobs
     assert found.certainty in (Certainty.CERTAIN, Certainty.PROBABLE)
 
@@ -203,7 +209,7 @@ def test_retried_payment_is_at_most_possible(
         }
         for number in range(30)
     )
-    assert the_only(search(), "payments").certainty is Certainty.POSSIBLE
+    assert find_only(search(), "payments").certainty is Certainty.POSSIBLE
 
 
 def test_status_unknown_to_a_profile_makes_it_only_possible(
@@ -211,7 +217,7 @@ def test_status_unknown_to_a_profile_makes_it_only_possible(
 ) -> None:
     load_sample(database, "mongoosejs-task")
     database.tasks.update_many({}, {"$set": {"status": "paused"}})
-    found = the_only(search(), "tasks")
+    found = find_only(search(), "tasks")
     assert found.certainty is Certainty.POSSIBLE
     assert "paused" in " ".join(found.reasons)
 
@@ -222,7 +228,7 @@ def test_unknown_queue_gets_a_mapping_that_counts_as_its_program_does(
     run_command: Callable[..., Result],
     tmp_path: Path,
 ) -> None:
-    database.work_items.insert_many(map(work_item, range(120)))
+    database.work_items.insert_many(map(make_work_item, range(120)))
     done = run_command("--write", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert f"{database.name}.work_items: probably a queue" in done.output
@@ -254,14 +260,14 @@ def test_unknown_queue_gets_a_mapping_that_counts_as_its_program_does(
 
 def test_owner_is_only_suggested(database: Documents, search: Callable[..., Discovery]) -> None:
     """A wrong owner would show a job to somebody else."""
-    database.work_items.insert_many(map(work_item, range(12)))
-    found = the_only(search(), "work_items")
+    database.work_items.insert_many(map(make_work_item, range(12)))
+    found = find_only(search(), "work_items")
     assert found.text is not None
     assert "createdBy" not in found.text
     assert 'createdBy = "args.user_id"' in " ".join(found.doubts)
 
 
-@pytest.mark.parametrize("make", [order, a_user, a_run])
+@pytest.mark.parametrize("make", [make_order, make_user, make_run])
 def test_collection_with_a_status_that_is_no_queue_is_none(
     make: Callable[[int], Document], database: Documents, search: Callable[..., Discovery]
 ) -> None:
@@ -278,8 +284,8 @@ def test_values_of_unusual_types_do_not_end_the_search(
 ) -> None:
     """Code is a text that cannot be hashed; a date may be beyond the years of Python."""
     odd = {"type": Code("x"), "priority": Decimal128("1"), "finished_at": DatetimeMS(2**60)}
-    database["odd 'queue\""].insert_many(work_item(number) | odd for number in range(12))
-    found = the_only(search(), "odd 'queue\"")
+    database["odd 'queue\""].insert_many(make_work_item(number) | odd for number in range(12))
+    found = find_only(search(), "odd 'queue\"")
     assert found.certainty is Certainty.PROBABLE
     assert len(found.jobs) == 11
 
@@ -299,7 +305,7 @@ def test_words_that_are_unclear_are_not_mapped(
         }
         for number in range(40)
     )
-    found = the_only(search(), "work")
+    found = find_only(search(), "work")
     assert found.certainty is Certainty.POSSIBLE
     assert found.text is not None
     assert '"waiting" = "queued"' in found.text
@@ -316,7 +322,7 @@ def test_numbers_as_statuses_are_left_to_the_reader(
         {"state": number % 3, "data": {}, "attempts": 1, "locked_by": "w-1", "run_at": NOW}
         for number in range(30)
     )
-    found = the_only(search(), "work")
+    found = find_only(search(), "work")
     assert found.certainty is Certainty.POSSIBLE
     assert {status for _, _, status, *_ in found.jobs[1:]} == {"0", "1", "2"}
 
@@ -327,7 +333,7 @@ def test_queue_without_a_status_gets_no_profile(
     database.work.insert_many(
         {"data": {}, "attempts": 1, "locked_by": "w-1", "run_at": NOW} for _ in range(5)
     )
-    found = the_only(search(), "work")
+    found = find_only(search(), "work")
     assert (found.certainty, found.profile, found.text) == (Certainty.POSSIBLE, None, None)
     assert "no field holds a status" in " ".join(found.doubts)
 
@@ -338,9 +344,9 @@ def test_nothing_is_written_to_mongodb_and_no_secret_is_printed(
     run_command: Callable[..., Result],
     tmp_path: Path,
 ) -> None:
-    database.work_items.insert_many(map(work_item, range(60)))
+    database.work_items.insert_many(map(make_work_item, range(60)))
     token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLWEtdG9rZW4"
-    database.work_items.insert_one(work_item(2) | {"kind": token})
+    database.work_items.insert_one(make_work_item(2) | {"kind": token})
     before = database.command("dbHash")["md5"], sorted(database.list_collection_names())
     databases = mongo.admin.command("listDatabases", nameOnly=True)["databases"]
     done = run_command("--write", str(tmp_path))

@@ -40,7 +40,7 @@ def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Document
     drop_created_by_init(mongo, database)
 
 
-def a_job(number: int, **more: Any) -> Document:
+def make_job(number: int, **more: Any) -> Document:
     """A job with the fields that jobmon cannot do without."""
     return {"jobId": str(number), "status": "queued", "createdAt": NOW, **more}
 
@@ -79,7 +79,7 @@ MISFITS: dict[str, tuple[Any, str]] = {
     ),
     "view": (
         lambda shop: (
-            shop.real.insert_one(a_job(1)),
+            shop.real.insert_one(make_job(1)),
             shop.create_collection("jobs", viewOn="real", pipeline=[]),
         ),
         "{shop}.jobs is a view: ",
@@ -89,7 +89,10 @@ MISFITS: dict[str, tuple[Any, str]] = {
         "{shop}.jobs is a time series collection: ",
     ),
     "attempts of something else": (
-        lambda shop: (shop.jobs.insert_one(a_job(1)), shop.job_attempts.insert_one({"login": 1})),
+        lambda shop: (
+            shop.jobs.insert_one(make_job(1)),
+            shop.job_attempts.insert_one({"login": 1}),
+        ),
         "None of the newest 1 of job_attempts has jobId, attemptNumber, status.",
     ),
 }
@@ -133,14 +136,14 @@ def test_init_create_stops_if_documents_do_not_match(
 
 
 def test_init_suggests_where_the_jobs_may_be(mongod: Mongod, shop: Documents) -> None:
-    shop.work.insert_one({**a_job(1), "nextRunAt": NOW})
+    shop.work.insert_one({**make_job(1), "nextRunAt": NOW})
     result = init(database_uri(mongod, shop))
     assert "These look like jobs: work. Set JOBMON_JOBS_COLLECTION to one." in result.output
 
 
 def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Documents) -> None:
     """Catches a unique index on jobId: the second insert without one would fail."""
-    shop.jobs.insert_one(a_job(1))
+    shop.jobs.insert_one(make_job(1))
     assert init(database_uri(mongod, shop)).exit_code == 0
     shop.jobs.insert_many([{"status": "queued"}, {"status": "queued"}])
     shop.jobs.delete_many({"jobId": None})
@@ -149,7 +152,7 @@ def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Doc
 
 
 def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop: Documents) -> None:
-    shop.jobs.insert_many(a_job(number) for number in range(3))
+    shop.jobs.insert_many(make_job(number) for number in range(3))
     made = outcomes(result := init(database_uri(mongod, shop)))
     assert result.exit_code == 0
     created = {index for index, outcome in made.items() if outcome == "created"}
@@ -173,7 +176,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
 
 
 def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: Documents) -> None:
-    shop.jobs.insert_many(a_job(number, priority=number) for number in range(2_500))
+    shop.jobs.insert_many(make_job(number, priority=number) for number in range(2_500))
     shop.jobs.update_many({"priority": {"$mod": [100, 50]}}, {"$set": {"nextRunAt": NOW}})
     assert (
         outcomes(init(database_uri(mongod, shop)))["jobs(status, nextRunAt, _id, type)"]
@@ -194,7 +197,7 @@ def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: Documents) ->
 def test_init_unique_is_refused_if_documents_lack_the_field(
     mongod: Mongod, shop: Documents
 ) -> None:
-    shop.jobs.insert_many([a_job(1), {"status": "queued", "createdAt": NOW}])
+    shop.jobs.insert_many([make_job(1), {"status": "queued", "createdAt": NOW}])
     refused = init(database_uri(mongod, shop), "--unique")
     assert refused.exit_code == 1
     assert "documents without jobId, and 1 of the newest 2 have none" in refused.output
@@ -220,7 +223,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
     assert (all_names(mongo, shop.name), shop.command("dbHash")["md5"]) == before
     for name in ("reader", "collector"):
         assert f"{name}@{shop.name}: may read jobs" in preview.output
-    wanted = {
+    expected = {
         index for index, outcome in outcomes(preview).items() if outcome == "would be created"
     }
     made = {
@@ -228,7 +231,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
         for index, outcome in outcomes(init(database_uri(mongod, shop), *options)).items()
         if outcome == "created"
     }
-    assert wanted == made
+    assert expected == made
     assert len(made) == 12
 
 
@@ -250,7 +253,7 @@ def test_init_estimates_are_close_to_real_index_sizes(
 
 def test_init_of_a_standalone_server_creates_the_polling_index(tmp_path: Path) -> None:
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
-        client.shop.jobs.insert_one(a_job(1, updatedAt=NOW))
+        client.shop.jobs.insert_one(make_job(1, updatedAt=NOW))
         result = init(f"{alone.uri}shop")
         assert outcomes(result)["jobs(updatedAt)"] == "created"
         refused = init(f"{alone.uri}shop", "--replica-set", f"rs0/{alone.address}")
@@ -311,7 +314,8 @@ def test_init_with_a_profile_grants_only_its_collections(
     name = f"jobmonReader.{shop.name}.agendaJobs"
     (role,) = mongo.admin.command("rolesInfo", name, showPrivileges=True)["roles"]
     resources = {
-        (each["resource"]["db"], each["resource"]["collection"]) for each in role["privileges"]
+        (privilege["resource"]["db"], privilege["resource"]["collection"])
+        for privilege in role["privileges"]
     }
     own = {(f"{shop.name}_rollups", ""), (f"{shop.name}_state", "")}
     assert resources == {*own, (shop.name, "agendaJobs")}

@@ -142,7 +142,7 @@ def test_check_asks_a_deployment_that_is_unreachable_once(
     monkeypatch.setattr(
         Deployment,
         "inspect",
-        lambda queue, *more, **how: asked.append(queue) or inspect(queue, *more, **how),
+        lambda queue, *more, **options: asked.append(queue) or inspect(queue, *more, **options),
     )
     found = [finding for finding in check_queues(settings) if finding.queue]
     assert len(found) == 100

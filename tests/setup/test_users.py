@@ -108,9 +108,14 @@ def test_service_works_with_the_rights_of_the_reader(
     assert api.get("/readyz").status_code == 200
     assert api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["succeeded"] == 1
     assert api.get_as_admin("/admin/jobs/queue", status="succeeded").json["meta"]["total"] == 1
-    for how in ({"sort": "createdAt"}, {"error_code": "E"}, {"job_id": "none"}, {"format": "csv"}):
+    for parameters in (
+        {"sort": "createdAt"},
+        {"error_code": "E"},
+        {"job_id": "none"},
+        {"format": "csv"},
+    ):
         assert (
-            api.get_as_admin("/admin/jobs/queue", **how).status_code == 200
+            api.get_as_admin("/admin/jobs/queue", **parameters).status_code == 200
         )  # queries with an explain or a sort
     assert [job["jobId"] for job in api.get_as_owner("/jobs", "ada").json["data"]] == [job_id]
     assert api.get_as_owner(f"/jobs/{job_id}", "ada").json["attempts"][0]["status"] == "succeeded"

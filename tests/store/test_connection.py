@@ -200,7 +200,7 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
     case: str,
 ) -> None:
     database.jobs.insert_one({"jobId": "there", "status": "queued"})
-    uri, way = use_host_name(mongod, database.name)
+    uri, srv_record = use_host_name(mongod, database.name)
     names.answer, names.options = WRONG_ANSWERS[case]
     app = create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300))
     api = Api(app)
@@ -220,7 +220,7 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         eventually(lambda: names.questions > asked + 1)  # it retries, and logs that once
         messages = [record.getMessage() for record in caplog.records]
         assert len([text for text in messages if "unreachable" in text]) == 1
-        names.answer, names.options = way, ""
+        names.answer, names.options = srv_record, ""
         eventually(lambda: api.get("/readyz").status_code == 200)
         assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
         assert api.get_as_admin("/jobs/there").status_code == 200
@@ -261,7 +261,7 @@ def test_a_collector_starts_while_the_name_server_is_unreachable(
     database: Database[dict[str, Any]],
 ) -> None:
     database.jobs.insert_one({"jobId": "there", "status": "queued"})
-    uri, way = use_host_name(mongod, database.name)
+    uri, srv_record = use_host_name(mongod, database.name)
     settings = make_settings(
         mongo_uri=uri, rollup_db=f"{database.name}_own", server_selection_timeout_ms=300
     )
@@ -269,7 +269,7 @@ def test_a_collector_starts_while_the_name_server_is_unreachable(
     try:
         with collecting(settings):
             assert Api(app).get_as_admin("/admin/jobs/stats").status_code == 503
-            names.answer = way
+            names.answer = srv_record
             eventually(
                 lambda: Api(app).get_as_admin("/admin/jobs/stats").json.get("source") == "rollup"
             )

@@ -453,10 +453,10 @@ def test_an_owners_list_is_walked_the_same_way(
 ) -> None:
     owner = ObjectId()
     fill(database, [{**job, "createdBy": owner} for job in JOBS])
-    mine = list_in_order(database, sort)
-    database.jobs.insert_one({"jobId": "not mine", "createdAt": NOW, "createdBy": "other"})
-    assert list(walk(real_api, "/jobs", str(owner), per_page=5, sort=sort)) == mine
-    assert list(walk(real_api, owner=str(owner), per_page=5, sort=sort)) == mine
+    expected = list_in_order(database, sort)
+    database.jobs.insert_one({"jobId": "of another owner", "createdAt": NOW, "createdBy": "other"})
+    assert list(walk(real_api, "/jobs", str(owner), per_page=5, sort=sort)) == expected
+    assert list(walk(real_api, owner=str(owner), per_page=5, sort=sort)) == expected
 
 
 @pytest.fixture(scope="module", params=UNSORTED)
@@ -487,7 +487,7 @@ def mixed_jobs(
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize(
-    "wanted",
+    "filters",
     [
         {"job_id": "id-1"},
         {"job_id": "id-2", "status": "dlq"},
@@ -501,20 +501,20 @@ def mixed_jobs(
     ids=str,
 )
 def test_every_filter_is_walked_there_and_back(
-    mixed_jobs: tuple[Api, Database[dict[str, Any]]], wanted: dict[str, str], sort: str
+    mixed_jobs: tuple[Api, Database[dict[str, Any]]], filters: dict[str, str], sort: str
 ) -> None:
     api, database = mixed_jobs
-    query: dict[str, Any] = {"jobId": re.compile(f"^{wanted.get('job_id', '')}")}
-    if "status" in wanted:
-        query["status"] = wanted["status"]
+    query: dict[str, Any] = {"jobId": re.compile(f"^{filters.get('job_id', '')}")}
+    if "status" in filters:
+        query["status"] = filters["status"]
     for name, operator in (("created_from", "$gte"), ("created_to", "$lt")):
-        if name in wanted:
-            moment = to_utc(datetime.fromisoformat(wanted[name]))
+        if name in filters:
+            moment = to_utc(datetime.fromisoformat(filters[name]))
             query.setdefault("createdAt", {})[operator] = moment
     expected = [job["jobId"] for job in database.jobs.find(query).sort(parse_order(sort))]
     assert expected
-    assert list(walk(api, per_page=3, sort=sort, **wanted)) == expected
-    assert list_by_page(api, 3, sort=sort, **wanted) == expected
+    assert list(walk(api, per_page=3, sort=sort, **filters)) == expected
+    assert list_by_page(api, 3, sort=sort, **filters) == expected
 
 
 def test_going_back_shows_new_jobs_and_omits_deleted_ones(
@@ -559,7 +559,7 @@ def test_a_cursor_is_refused_with_another_sort(
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "filters",
     [
         {"status": "dlq"},
         {"type": ["a", "b"]},
@@ -572,7 +572,7 @@ def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
     real_api: Api,
     database: Database[dict[str, Any]],
     path: str,
-    wanted: dict[str, Any],
+    filters: dict[str, Any],
 ) -> None:
     documents = JOBS + [{"_id": value, "createdAt": NOW} for value in IDS]
     for number, document in enumerate(documents):
@@ -582,12 +582,12 @@ def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
     expected = [
         str(number)
         for number, document in enumerate(documents)
-        if all(document[field] in values for field, values in wanted.items())
+        if all(document[field] in values for field, values in filters.items())
     ]
 
     def ask(**query: Any) -> dict[str, Any]:
         token = real_api.token("ada")
-        return real_api.get(path, token=token, per_page=2, **wanted, **query).json
+        return real_api.get(path, token=token, per_page=2, **filters, **query).json
 
     by_cursor, by_number, cursor = [], [], ""
     for page in range(1, len(expected) + 1):

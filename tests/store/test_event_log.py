@@ -26,8 +26,8 @@ def describe(attempts: list[Attempt]) -> list[tuple[Any, ...]]:
         return (value - NOW).total_seconds() if hasattr(value, "year") else value
 
     return [
-        (each["status"], seconds(each.get("startedAt")), seconds(each.get("finishedAt")))
-        for each in attempts
+        (attempt["status"], seconds(attempt.get("startedAt")), seconds(attempt.get("finishedAt")))
+        for attempt in attempts
     ]
 
 
@@ -107,7 +107,7 @@ def test_run_that_is_not_logged_is_the_one_of_the_job() -> None:
     attempts = LOG.pair([event(1, "running"), event(2, "failed")], job)
     assert describe(attempts) == [("failed", 1, 2), ("running", 9, None)]
     numbered = number_attempts(attempts, job, is_complete=True)
-    assert [each["attemptNumber"] for each in numbered] == [2, 3]
+    assert [attempt["attemptNumber"] for attempt in numbered] == [2, 3]
     logged = LOG.pair([event(9, "running")], job)
     assert describe(logged) == [("running", 9, None)]
 
@@ -121,7 +121,7 @@ def test_numbers_end_at_the_number_that_the_job_counts(
 ) -> None:
     job = {"attemptCount": count}
     numbered = number_attempts([{}, {}], job, is_complete=is_complete)
-    assert [each["attemptNumber"] for each in numbered] == numbers
+    assert [attempt["attemptNumber"] for attempt in numbered] == numbers
 
 
 def test_numbers_are_unknown_if_older_attempts_were_not_read() -> None:

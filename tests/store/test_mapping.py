@@ -256,7 +256,7 @@ def test_a_changed_profile_has_no_transitions_of_other_fields_and_statuses(tmp_p
     for change in ({"fields": {"status": "state"}}, {"statuses": {"odd": "queued"}}):
         names = {"fields": {}, "statuses": {}, "attempt_fields": {}, "attempt_statuses": {}}
         assert "transitions" not in agenda.override(**names | change).content
-    path = tmp_path / "mine.toml"
+    path = tmp_path / "shop.toml"
     path.write_text('extends = "agenda"\n[status]\npath = "state"')
     assert "transitions" not in load_profile(str(path)).content
 
@@ -271,7 +271,7 @@ def test_settings_change_a_profile() -> None:
         "PROGRESS"
     ) == ("leased")
     assert jobs(profile="celery").to_contract_status("PROGRESS") == "PROGRESS"
-    mine = jobs(profile="agenda", job_fields={"status": "state", "leaseExpiresAt": "until"})
-    assert mine.translate_query({"status": "dlq"}) == {"state": "dlq"}
-    assert mine.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
+    changed = jobs(profile="agenda", job_fields={"status": "state", "leaseExpiresAt": "until"})
+    assert changed.translate_query({"status": "dlq"}) == {"state": "dlq"}
+    assert changed.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
     assert jobs(profile="agenda").unknown == {"createdBy", "maxAttempts", "updatedAt"}

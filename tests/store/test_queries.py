@@ -140,22 +140,22 @@ FILTERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
 @pytest.mark.parametrize(
     ("path", "subject"),
     [("/admin/jobs/queue", OWNER), ("/jobs", OWNER), ("/jobs", BIG_OWNER)],
 )
 def test_every_list_reads_no_more_jobs_than_it_shows(
-    served: Api, filled: Database[dict[str, Any]], path: str, subject: str, wanted: dict[str, Any]
+    served: Api, filled: Database[dict[str, Any]], path: str, subject: str, filters: dict[str, Any]
 ) -> None:
     token = served.token(subject, "admin")
 
     def ask(**more: Any) -> dict[str, Any]:
-        answer = served.get(path, token=token, per_page=50, **wanted, **more)
+        answer = served.get(path, token=token, per_page=50, **filters, **more)
         assert answer.status_code == 200
         return answer.json
 
-    total = filled.jobs.count_documents(make_query(wanted, subject if path == "/jobs" else None))
+    total = filled.jobs.count_documents(make_query(filters, subject if path == "/jobs" else None))
     pages = -(-total // 50)
     with profiled(filled) as entries:
         first = ask()["meta"]
@@ -172,10 +172,10 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
     assert_cheap(filled, entries)
 
 
-def make_query(wanted: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
+def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
     query = {
         name: {"$in": values if isinstance(values, list) else [values]}
-        for name, values in wanted.items()
+        for name, values in filters.items()
     }
     return query | ({} if owner is None else {"createdBy": {"$in": identity_values(owner)}})
 
@@ -237,11 +237,11 @@ BY_ID: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
-@pytest.mark.parametrize(("wanted", "query"), NARROWED + BY_ID, ids=str)
+@pytest.mark.parametrize(("filters", "query"), NARROWED + BY_ID, ids=str)
 def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
     served: Api,
     filled: Database[dict[str, Any]],
-    wanted: dict[str, Any],
+    filters: dict[str, Any],
     query: dict[str, Any],
     sort: str,
 ) -> None:
@@ -250,7 +250,7 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
     expected = [job["jobId"] for job in found]
 
     def ask(**more: Any) -> tuple[list[str], dict[str, Any]]:
-        query = {"per_page": 3, "sort": sort, **wanted, **more}
+        query = {"per_page": 3, "sort": sort, **filters, **more}
         answer = served.get_as_admin("/admin/jobs/queue", **query)
         assert answer.status_code == 200
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
@@ -269,8 +269,8 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
         assert shown == expected[3:6]
         shown, _ = ask(cursor=second["prev_cursor"])
         assert shown == expected[:3]
-    assert_cheap(filled, entries, by_id="job_id" in wanted)
-    if "job_id" in wanted:  # for each page: the count of ids, the total and the page
+    assert_cheap(filled, entries, by_id="job_id" in filters)
+    if "job_id" in filters:  # for each page: the count of ids, the total and the page
         assert [entry["command"].get("aggregate") for entry in entries] == ["jobs"] * 3 * 5
 
 
@@ -308,12 +308,12 @@ def test_an_export_reads_each_job_once_a_batch_at_a_time(
     assert sum(entry["docsExamined"] for entry in finds) <= len(shown) + len(finds)
 
 
-@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_totals_are_exact_at_any_size(
-    served: Api, filled: Database[dict[str, Any]], wanted: dict[str, Any]
+    served: Api, filled: Database[dict[str, Any]], filters: dict[str, Any]
 ) -> None:
-    meta = served.get_as_admin("/admin/jobs/queue", **wanted).json["meta"]
-    assert meta["total"] == filled.jobs.count_documents(make_query(wanted))
+    meta = served.get_as_admin("/admin/jobs/queue", **filters).json["meta"]
+    assert meta["total"] == filled.jobs.count_documents(make_query(filters))
     assert meta["total_is_exact"] is True
 
 
@@ -357,8 +357,8 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
         while not stop.is_set():
             low = random.randrange(3_000)
             for status in ("succeeded", "dlq"):
-                wanted = {"_id": {"$gte": low, "$lt": low + 100}}
-                database.jobs.update_many(wanted, {"$set": {"status": status}})
+                batch = {"_id": {"$gte": low, "$lt": low + 100}}
+                database.jobs.update_many(batch, {"$set": {"status": status}})
 
     changing = [threading.Thread(target=change) for _ in range(3)]
     for thread in changing:
@@ -443,11 +443,11 @@ def test_without_indexes_every_query_still_has_its_time_limit(
         for number in range(5)
     )
     with profiled(database) as entries:
-        for wanted in ({}, {"status": "queued"}, {"type": "t"}, {"status": "queued", "type": "t"}):
+        for filters in ({}, {"status": "queued"}, {"type": "t"}, {"status": "queued", "type": "t"}):
             for path in ("/admin/jobs/queue", "/jobs"):
                 token = real_api.token(OWNER, "admin")
-                first = real_api.get(path, token=token, per_page=2, **wanted).json["meta"]
-                query = {**wanted, "per_page": 2, "cursor": first["next_cursor"]}
+                first = real_api.get(path, token=token, per_page=2, **filters).json["meta"]
+                query = {**filters, "per_page": 2, "cursor": first["next_cursor"]}
                 second = real_api.get(path, token=token, **query).json
                 assert [job["jobId"] for job in second["data"]] == ["2", "1"]
                 assert second["meta"]["total"] == 5

@@ -378,8 +378,12 @@ class Killed:
         return outcome[0]
 
     def _running(self) -> Any:
-        mine = {"appName": "jobmon", "ns": f"{self._database.name}.jobs", "failpointMsg": WAITS}
-        operations = [{"$currentOp": {"allUsers": True}}, {"$match": mine}]
+        own_query = {
+            "appName": "jobmon",
+            "ns": f"{self._database.name}.jobs",
+            "failpointMsg": WAITS,
+        }
+        operations = [{"$currentOp": {"allUsers": True}}, {"$match": own_query}]
         return next(self._database.client.admin.aggregate(operations), None)
 
 

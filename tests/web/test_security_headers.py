@@ -94,7 +94,7 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-def answers(api: Api, **how: Any) -> Answered:
+def request_all(api: Api, **options: Any) -> Answered:
     """Every kind of answer."""
     admin = {"Authorization": f"Bearer {api.token()}"}
     asked = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
@@ -105,7 +105,7 @@ def answers(api: Api, **how: Any) -> Answered:
     ]
     client = api.app.test_client(use_cookies=False)
     return [
-        (f"{method} {path}", client.open(path, method=method, **more, **how))
+        (f"{method} {path}", client.open(path, method=method, **more, **options))
         for method, path, more in asked
     ]
 
@@ -113,7 +113,7 @@ def answers(api: Api, **how: Any) -> Answered:
 @pytest.fixture(scope="module")
 def answered(app: Flask) -> Answered:
     """Every kind of answer, requested once."""
-    return answers(Api(app))
+    return request_all(Api(app))
 
 
 def test_every_answer_has_the_protecting_headers(answered: Answered) -> None:
@@ -180,7 +180,7 @@ def test_pages_have_nothing_inline(answered: Answered) -> None:
 
 
 def test_strict_transport_security_is_sent_over_tls_only(api: Api) -> None:
-    for asked, answer in answers(api, **TLS):
+    for asked, answer in request_all(api, **TLS):
         values = answer.headers.getlist("Strict-Transport-Security")
         assert values == ["max-age=31536000; includeSubDomains"], asked
 
