@@ -12,6 +12,7 @@ from jobmon.api import queues as queue_list
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.queues import QueueSummaries
 from jobmon.dashboard import views
+from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.queues_page import QueuesPage
@@ -84,7 +85,13 @@ def create_app(
         api.register_blueprint(routes)
     app.register_blueprint(openapi.blueprint())
     app.register_blueprint(
-        views.blueprint(OverviewPage(), JobPages(lists), SchedulePage(lists), QueuesPage(summaries))
+        views.blueprint(
+            OverviewPage(),
+            JobPages(lists),
+            ErrorPages(),
+            SchedulePage(lists),
+            QueuesPage(summaries),
+        )
     )
     compression.register(app)
     return app

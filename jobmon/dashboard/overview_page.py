@@ -11,7 +11,15 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon.api.evidence import gather_evidence
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
-from jobmon.dashboard.facts import RANGES, Previous, gather, range_window, read_previous
+from jobmon.dashboard.error_rows import read_top_errors
+from jobmon.dashboard.facts import (
+    RANGE_WORDS,
+    RANGES,
+    Previous,
+    gather,
+    range_window,
+    read_previous,
+)
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
@@ -98,9 +106,9 @@ class OverviewPage:
 
     def _render(self, query: OverviewQuery) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
+        queue, now = current_queue(), datetime.now(UTC)
         try:
-            now = datetime.now(UTC)
-            facts = gather(current_queue(), query.range, now, compares=bool(query.compare))
+            facts = gather(queue, query.range, now, compares=bool(query.compare))
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
         shown = overview(facts)
@@ -111,6 +119,8 @@ class OverviewPage:
             shown=shown,
             rows=rows[:TYPES_SHOWN],
             count=len(rows),
+            top=read_top_errors(queue, range_window(queue.series, query.range, now), query.range),
+            words=RANGE_WORDS[query.range],
             parameters=query,
         )
 

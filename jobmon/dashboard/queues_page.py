@@ -16,7 +16,13 @@ from jobmon.web.queues import all_queues, current_settings, root_path
 _ORDER = (Level.BAD, Level.WATCH, UNKNOWN)
 _PATH = "/dashboard/queues"
 # Pages that exist for every queue: the menu leads to the same one.
-_SAME_PAGES = ("/dashboard", "/dashboard/jobs", "/dashboard/my", "/dashboard/schedule")
+_SAME_PAGES = (
+    "/dashboard",
+    "/dashboard/jobs",
+    "/dashboard/errors",
+    "/dashboard/my",
+    "/dashboard/schedule",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from jobmon import humanize
 from jobmon.api.jobs import RestOfPath
 from jobmon.dashboard import formatting, session
 from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, StaticFiles
+from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.facts import RANGE_WORDS
 from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
@@ -39,7 +40,11 @@ FILTERS = (
 
 
 def blueprint(
-    overview: OverviewPage, jobs: JobPages, schedule: SchedulePage, queues: QueuesPage
+    overview: OverviewPage,
+    jobs: JobPages,
+    errors: ErrorPages,
+    schedule: SchedulePage,
+    queues: QueuesPage,
 ) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
@@ -63,6 +68,9 @@ def blueprint(
         ("/dashboard/jobs/<anything:job_id>", "job", jobs.job),
         ("/dashboard/job", "job_by_query", jobs.job_by_query),
         ("/dashboard/my", "own_jobs", jobs.own_jobs),
+        ("/dashboard/errors", "errors", errors.all_groups),
+        ("/dashboard/errors/<group_id>", "error_group", errors.group),
+        ("/dashboard/errors/<group_id>/chart", "error_chart", errors.chart),
         ("/dashboard/schedule", "schedule", schedule.page),
         ("/dashboard/queues", "queues", queues.page),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),

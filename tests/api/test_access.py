@@ -63,6 +63,9 @@ PAGES_OF_ADMINS = {
     "/dashboard/schedule": "/dashboard/schedule",
     "/dashboard/overview": "/dashboard/overview",
     "/dashboard/charts": "/dashboard/charts",
+    "/dashboard/errors": "/dashboard/errors",
+    "/dashboard/errors/<group_id>": "/dashboard/errors/(other)",
+    "/dashboard/errors/<group_id>/chart": "/dashboard/errors/(other)/chart",
 }
 PAGES_OF_OWNERS = {
     "/dashboard/jobs/<anything:job_id>": "/dashboard/jobs/{}",

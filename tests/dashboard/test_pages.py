@@ -537,6 +537,7 @@ def test_page_without_the_database_is_503_with_the_reason(away: Api) -> None:
         assert [link["data-go"] for link in page.all("a") if "data-go" in link] == [
             "o",
             "j",
+            "e",
             "s",
             "m",
         ]

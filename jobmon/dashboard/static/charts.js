@@ -1,4 +1,4 @@
-// The overview's charts: throughput, wait time and run time in the range, with one cursor for all.
+// The charts of a page: of the overview throughput, wait time and run time in the range, with one cursor for all.
 
 /* global uPlot */
 import { markLines, textsBetween } from "./chart_marks.js";
@@ -11,7 +11,7 @@ const MIN_WIDTH = 260;
 const PADDING = 30;
 // Each line: the column of its values, its label, and the status whose colour it has. `compared` is
 // the line that is also drawn for the previous period, in grey.
-const CHARTS = [
+const OVERVIEW = [
   {
     title: "Throughput",
     format: formatCount,
@@ -21,6 +21,7 @@ const CHARTS = [
   { title: "Wait time", format: formatMs, compared: ["waitP95", "p95"], lines: [["waitP50", "p50", "succeeded"], ["waitP95", "p95", "failed"], ["waitP99", "p99", "dlq"]] },
   { title: "Run time", format: formatMs, compared: ["runP95", "p95"], lines: [["runP50", "p50", "succeeded"], ["runP95", "p95", "failed"], ["runP99", "p99", "dlq"]] },
 ];
+const ERRORS = [{ title: "Errors", format: formatCount, compared: ["errors", "errors"], lines: [["errors", "errors", "dlq"]] }];
 // Why there is nothing to draw, by the code of the answer.
 const UNAVAILABLE = {
   collector_unavailable: "No charts of this range: no collector is running. Start one with `jobmon collector`.",
@@ -29,6 +30,7 @@ const UNAVAILABLE = {
 };
 
 const container = document.getElementById("charts");
+const CHARTS = container?.dataset.charts === "errors" ? ERRORS : OVERVIEW;
 const resetButton = makeResetButton();
 let plots = [];
 let etag = "";

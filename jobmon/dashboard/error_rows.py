@@ -1,0 +1,134 @@
+"""Groups of errors as the pages show them, and the most frequent ones for a block of a page."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from urllib.parse import quote
+
+from jobmon.api.error_groups import FoundErrors, fold_names, read_errors
+from jobmon.api.fields import redact
+from jobmon.dashboard.formatting import query
+from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary
+from jobmon.diagnosis.error_kinds import GroupStatus
+from jobmon.diagnosis.evidence import Missing
+from jobmon.rollup.series import NoCollectorError, Window
+from jobmon.store.labels import OTHER
+from jobmon.web.queues import WatchedQueue
+
+TOP_ERRORS = 5
+_NAMES_IN_ROW = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRow:
+    """A group of errors in a range.
+
+    `since` is when it was first seen, if it is new. `types` and `workers` are pairs of a name and
+    its errors, the most first. `trend` has the steps that are over.
+    """
+
+    id: str
+    link: str
+    code: str | None
+    pattern: str | None
+    frame: str | None
+    status: str
+    since: datetime | None
+    first_seen: datetime | None
+    last_seen: datetime | None
+    count: int
+    growth: int | None
+    types: list[tuple[str, int]]
+    workers: list[tuple[str, int]]
+    trend: list[float | None]
+
+    @property
+    def is_other(self) -> bool:
+        """Whether these are the errors that could not be grouped."""
+        return self.id == OTHER
+
+
+def make_row(
+    found: FoundErrors, summary: ErrorSummary, range_name: str, names: int = _NAMES_IN_ROW
+) -> ErrorRow:
+    """A group as a row; types and workers beyond `names` are summed."""
+    group = summary.group
+    is_over = [at + found.window.step <= found.history.as_of for at in found.steps]
+    trend = zip(summary.trend or [], is_over, strict=False)
+    return ErrorRow(
+        id=summary.id,
+        link=error_address(summary.id, range_name),
+        code=group and redact(group.code),
+        pattern=group and redact(group.pattern),
+        frame=group and redact(group.frame),
+        status=summary.status or "",
+        since=group.first_seen if group and summary.status is GroupStatus.NEW else None,
+        first_seen=group and group.first_seen,
+        last_seen=group and group.last_seen,
+        count=summary.count,
+        growth=summary.growth,
+        types=_show_names(summary.types, names),
+        workers=_show_names(summary.workers, names),
+        trend=[float(count) for count, is_known in trend if is_known],
+    )
+
+
+def error_address(group_id: str, range_name: str = "") -> str:
+    """The address of the page of a group, for a range of the past."""
+    return f"/dashboard/errors/{quote(group_id, safe='')}{query(range=range_name)}"
+
+
+def _show_names(names: Counter[str] | None, shown: int) -> list[tuple[str, int]]:
+    return list(fold_names(names or Counter(), shown).items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopErrors:
+    """The most frequent groups of errors of a window, for a block of a page.
+
+    Without `rows`, `doubt` is why there may be errors all the same; empty if there is none.
+    `filters` is the query of the page with all groups.
+    """
+
+    rows: list[ErrorRow] = field(default_factory=list)
+    groups: int = 0
+    errors: int = 0
+    filters: str = ""
+    doubt: str = ""
+
+
+def read_top_errors(
+    queue: WatchedQueue, window: Window, range_name: str, errors: ErrorFilter | None = None
+) -> TopErrors:
+    """The most frequent groups of a window, or why they are not known; PyMongoError.
+
+    For a page of a type or a worker, `errors` selects its errors.
+    """
+    errors = errors or ErrorFilter()
+    filters = query(range=range_name, type=errors.types, worker=errors.worker)
+    try:
+        found = read_errors(queue, window, errors)
+    except NoCollectorError as error:
+        missing = describe_missing(queue, error)
+        return TopErrors(filters=filters, doubt=missing.reason)
+    return TopErrors(
+        rows=[make_row(found, group, range_name) for group in found.groups[:TOP_ERRORS]],
+        groups=len(found.groups),
+        errors=sum(group.count for group in found.groups),
+        filters=filters,
+        doubt=find_doubt(found),
+    )
+
+
+def describe_missing(queue: WatchedQueue, error: NoCollectorError) -> Missing:
+    """Why there is no history of errors, and what to do."""
+    return Missing.from_error(error, has_collector=queue.rollup.leader() is not None)
+
+
+def find_doubt(found: FoundErrors) -> str:
+    """Why there may be errors that are not counted; empty if there is no doubt."""
+    if found.reason:
+        return found.reason
+    if not found.history.is_complete:
+        return "the collector is still counting"
+    return "runs may be missing from this range" if found.history.gaps else ""

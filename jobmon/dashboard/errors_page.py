@@ -1,0 +1,172 @@
+"""The pages about groups of errors: the list, and one group with its chart, stack and jobs."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from flask import Response, json, render_template, request
+from marshmallow import ValidationError
+
+from jobmon.api.error_groups import FoundErrors, find_group, read_errors, select_page
+from jobmon.api.fields import clean_free_text
+from jobmon.api.window_queries import ErrorListParameters, ErrorQuery
+from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
+from jobmon.dashboard import session
+from jobmon.dashboard.charts import mark_columns
+from jobmon.dashboard.error_rows import describe_missing, find_doubt, make_row
+from jobmon.dashboard.facts import RANGES, range_window
+from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.diagnosis.error_groups import ErrorFilter
+from jobmon.diagnosis.error_kinds import GroupStatus
+from jobmon.diagnosis.evidence import Missing
+from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.series import NoCollectorError, WindowError
+from jobmon.web.errors import invalid
+from jobmon.web.queues import WatchedQueue, current_queue
+
+PER_PAGE = 50
+NAMES_ON_PAGE = 20  # types and workers of a group
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorsQuery:
+    """The parameters of the list: a range of the past, and which groups in which order."""
+
+    range: str
+    errors: ErrorQuery
+
+    @classmethod
+    def from_request(cls) -> Self:
+        """The query of this request's address; ApiError 422 names a bad parameter."""
+        given = {
+            name: request.args.getlist(name) if name in ("type", "status") else request.args[name]
+            for name in ("type", "status", "worker", "sort", "cursor")
+            if request.args.get(name)
+        }
+        try:
+            errors: ErrorQuery = ErrorListParameters().load({**given, "per_page": PER_PAGE})
+        except ValidationError as error:
+            name = next(iter(error.messages_dict))
+            raise invalid(name, "Bad value.") from None
+        return cls(range=read_range(), errors=errors)
+
+
+def read_range() -> str:
+    """The range of this request's address; ApiError 422."""
+    name = request.args.get("range", "24h")
+    if name not in RANGES:
+        raise invalid("range", f"One of {', '.join(RANGES)}.")
+    return name
+
+
+def _read_errors(queue: WatchedQueue, range_name: str, errors: ErrorFilter) -> FoundErrors:
+    try:
+        window = range_window(queue.series, range_name, datetime.now(UTC))
+    except WindowError:
+        raise invalid("range", "Longer than the retained history.") from None
+    return read_errors(queue, window, errors)
+
+
+class ErrorPages:
+    """The routes of the pages about errors."""
+
+    def all_groups(self) -> Response | str:
+        """The groups of a range."""
+        session.require_admin()
+        query, queue = ErrorsQuery.from_request(), current_queue()
+        errors = query.errors
+        context: dict[str, Any] = {
+            "parameters": {
+                "range": query.range,
+                "type": errors.types,
+                "worker": errors.worker,
+                "status": sorted(errors.statuses),
+                "sort": errors.sort,
+            },
+            "statuses": list(GroupStatus),
+        }
+        try:
+            found = _read_errors(
+                queue, query.range, ErrorFilter(types=errors.types, worker=errors.worker)
+            )
+        except NoCollectorError as error:
+            context["missing"] = describe_missing(queue, error)
+        else:
+            context |= _describe_list(found, query)
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_errors.html", **context))
+        return render_template("dashboard/errors.html", **context)
+
+    def group(self, group_id: str) -> Response | str:
+        """One group, with its stack, its chart and its last jobs."""
+        session.require_admin()
+        queue, range_name = current_queue(), read_range()
+        with explain_history_errors(NO_COLLECTOR):
+            found = _read_errors(queue, range_name, ErrorFilter())
+        summary, sample = find_group(queue, found, group_id)
+        context = {
+            "row": make_row(found, summary, range_name, NAMES_ON_PAGE),
+            "message": clean_free_text(sample and sample.message),
+            "stack": clean_free_text(sample and sample.stack),
+            "jobs": [
+                job._replace(worker=clean_free_text(job.worker))
+                for job in (sample.jobs if sample else ())
+            ],
+            "code_filter": _find_code_filter(queue, sample),
+            "doubt": find_doubt(found),
+            "range": range_name,
+        }
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_error.html", **context))
+        return render_template("dashboard/error_group.html", **context)
+
+    def chart(self, group_id: str) -> Response:
+        """The errors of a group by step of a range, in the form of the overview's charts."""
+        session.require_admin()
+        queue = current_queue()
+        with explain_history_errors(NO_COLLECTOR):
+            found = _read_errors(queue, read_range(), ErrorFilter())
+        summary, _ = find_group(queue, found, group_id)
+        window, as_of = found.window, found.history.as_of
+        known: list[int | None] = [*(summary.trend or [])]
+        steps = list(window.steps())
+        columns = {
+            "complete": sum(at + window.step <= as_of for at in found.steps),
+            "at": [round(at.timestamp()) for at in steps],
+            "errors": known + [None] * (len(steps) - len(known)),
+            "gaps": [
+                [at.timestamp() for at in (gap.start, gap.end) if at] for gap in found.history.gaps
+            ],
+            "marks": mark_columns(queue.marks.find(window.start, window.end)),
+            "previous": None,
+        }
+        return conditional_response(json.dumps(columns), "application/json")
+
+
+def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
+    page, matching, next_cursor = select_page(found, query.errors)
+    if query.errors.after is not None and not page:
+        page, matching, next_cursor = select_page(found, replace(query.errors, after=None))
+    return {
+        "missing": Missing(reason=found.reason) if found.reason else None,
+        "rows": [make_row(found, group, query.range) for group in page],
+        "groups": len(matching),
+        "errors": sum(group.count for group in matching),
+        "doubt": find_doubt(found),
+        "next_cursor": next_cursor,
+        "has_workers": any(group.workers for group in matching) or bool(query.errors.worker),
+    }
+
+
+def _find_code_filter(queue: WatchedQueue, sample: ErrorGroup | None) -> str:
+    """The code by which lists find the jobs of a group; empty if documents do not hold it.
+
+    A code may come from the text of the message or the stack.
+    """
+    if sample is None or sample.code is None:
+        return ""
+    is_of_text = any(
+        (text or "").startswith(sample.code) for text in (sample.message, sample.stack)
+    )
+    finds_codes = queue.known_fields.can_query("lastError.code")
+    return sample.code if finds_codes and not is_of_text else ""
