@@ -521,8 +521,10 @@ def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: S
     expect(page.get_by_role("columnheader", name="Dead")).to_have_attribute(
         "aria-sort", "descending"
     )
-    page.get_by_role("link", name="24 hours").click()
-    expect(page.get_by_role("link", name="24 hours")).to_have_attribute("aria-current", "true")
+    page.get_by_role("link", name="24 hours", exact=True).click()
+    expect(page.get_by_role("link", name="24 hours", exact=True)).to_have_attribute(
+        "aria-current", "true"
+    )
     expect(page.locator("#charts")).to_have_text(re.compile("no collector is running"))
     assert parse_qs(urlsplit(page.url).query) == {"range": ["24h"], "by": ["-dead"]}
     find = page.get_by_role("searchbox", name="Find a type")
