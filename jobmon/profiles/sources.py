@@ -166,8 +166,8 @@ def _make_path_source(path: str, context: SourceContext) -> Source:
 
 def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     sources = [
-        parse_source(each, context, (*at, "first_of", index))
-        for index, each in enumerate(spec["first_of"])
+        parse_source(inner, context, (*at, "first_of", index))
+        for index, inner in enumerate(spec["first_of"])
     ]
 
     def choose(values: list[Any]) -> Any:

@@ -33,8 +33,8 @@ _METRICS_BYTES = 512 * 1_024  # of a worker: more than all routes, methods and s
 
 def _read_number(name: str, default: int) -> int:
     """A setting as a number; `on_starting` refuses one that is not a number."""
-    given = os.environ.get(name, "")
-    return int(given) if given.isdecimal() else default
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default
 
 
 bind = os.environ.get("JOBMON_BIND", "127.0.0.1:8000")

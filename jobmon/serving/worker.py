@@ -58,9 +58,9 @@ class BufferedWorker(ThreadWorker):
     def init_process(self) -> None:
         """Prepare the bounds before the worker's loop begins."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = self.worker_connections + limits.SPARE_DESCRIPTORS
-        if soft < wanted:
-            soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+        needed = self.worker_connections + limits.SPARE_DESCRIPTORS
+        if soft < needed:
+            soft = min(needed, hard) if hard != resource.RLIM_INFINITY else needed
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         self.worker_connections = min(
             self.worker_connections, max(soft - limits.SPARE_DESCRIPTORS, 64)

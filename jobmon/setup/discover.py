@@ -117,7 +117,7 @@ class _Search:
             database = self._client[name]
             try:
                 found = database.list_collections(nameOnly=True, authorizedCollections=True)
-                collections = sorted(each["name"] for each in found if each["type"] == "collection")
+                collections = sorted(info["name"] for info in found if info["type"] == "collection")
             except OperationFailure:
                 self._limits.append(f"this user may not list the collections of {name}")
                 continue

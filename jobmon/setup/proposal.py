@@ -176,7 +176,7 @@ class _Proposer:
             "attempts": (self._attempts, self._retries, self._most_attempts),
             "a due date": (self._dates["nextRunAt"],),
         }
-        found = {sign: [each.path for each in group if each] for sign, group in groups.items()}
+        found = {sign: [field.path for field in group if field] for sign, group in groups.items()}
         return [f"{sign} ({', '.join(paths)})" for sign, paths in found.items() if paths]
 
     def _is_log(self) -> bool:

@@ -84,8 +84,8 @@ def _list_other_indexes(
     roles = deployment.roles
     # Without `dry_run`, those that jobmon created are gone by now.
     entries = made.list_entries(roles.database, roles.collections) if dry_run else []
-    ours = {(entry["collection"], str(entry["keys"])) for entry in entries}
+    created = {(entry["collection"], str(entry["keys"])) for entry in entries}
     for index in required_indexes(deployment.connection):
         keys = str([list(key) for key in index.keys])
-        if (index.collection.name, keys) not in ours and index_exists(index):
+        if (index.collection.name, keys) not in created and index_exists(index):
             yield ok("index", f"{index}: kept, `jobmon init` did not create it")

@@ -79,7 +79,7 @@ def find_refused_actions(deployment: Deployment) -> list[tuple[str, str]]:
 
 def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) -> Finding:
     """The problem of missing rights; the cause may also be a wrong collection name."""
-    message = f"The user may not {'; may not '.join(' '.join(each) for each in refused)}."
+    message = f"The user may not {'; may not '.join(map(' '.join, refused))}."
     unreadable = {name for action, name in refused if action == "read"}
     watched = set(deployment.connection.collection_names)
     others = sorted(_readable_collections(deployment) - watched)

@@ -56,7 +56,7 @@ class QueueRoles:
         ]
         own = [{"db": name, "collection": ""} for name in self.own_databases]
         return {
-            role: [*watched, *({"resource": each, "actions": list(actions)} for each in own)]
+            role: [*watched, *({"resource": name, "actions": list(actions)} for name in own)]
             for role, actions in ((self.reader, ("find",)), (self.collector, WRITING))
         }
 
@@ -185,8 +185,8 @@ def _list_users(client: MongoClient[Document], roles: QueueRoles) -> list[Docume
 
 
 def _list_other_roles(user: Document, roles: QueueRoles) -> list[Document]:
-    ours = roles.privileges.keys()
-    return [role for role in user["roles"] if role["db"] != "admin" or role["role"] not in ours]
+    names = roles.privileges.keys()
+    return [role for role in user["roles"] if role["db"] != "admin" or role["role"] not in names]
 
 
 def _is_made_by_init(user: Document) -> bool:

@@ -29,9 +29,10 @@ def register(app: Flask) -> None:
 
 
 def _begin() -> None:
-    given = request.headers.get(REQUEST_ID, "")
+    caller_id = request.headers.get(REQUEST_ID, "")
     clear_contextvars()  # now, not when a request ends: an export that is still sent keeps its id
-    bind_contextvars(request_id=given if _WELL_FORMED.fullmatch(given) else uuid.uuid4().hex)
+    is_usable = _WELL_FORMED.fullmatch(caller_id) is not None
+    bind_contextvars(request_id=caller_id if is_usable else uuid.uuid4().hex)
     g.jobmon_began = time.perf_counter()
 
 
