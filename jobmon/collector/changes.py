@@ -25,6 +25,7 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
+REST_S = 1.0  # after half a minute without a change
 # Without a change stream:
 SWEEP_S = 120.0
 CLOCKS_DIFFER_BY = timedelta(seconds=40)
@@ -71,7 +72,7 @@ class Changes(Protocol):
 
 
 class StreamedChanges:
-    """Changes from a change stream, in batches of half a second.
+    """Changes from a change stream, in batches of half a second, at rest of a second.
 
     Begins after `token`, else at `start`, else now. With `fields`, the names of top-level fields,
     the content of events is read as `read_change` needs it; otherwise only the _ids.
@@ -120,7 +121,6 @@ class StreamedChanges:
         now, events = time.monotonic(), self._read_events()
         is_full = self._fields is not None and len(events or ()) == _MAX_EVENTS
         self.is_at_end = events is not None and not is_full
-        self._pause_s = TICK_S if not is_full else 0.0
         while self._recent and self._recent[0][0] < now - _REMEMBER_S:
             self._recent.popleft()
         if events is None:
@@ -134,6 +134,8 @@ class StreamedChanges:
             job_id = event["documentKey"]["_id"]
             segments.mark(job_id)
             self._recent.append((now, job_id))
+        has_more = is_full or events is None
+        self._pause_s = 0.0 if has_more else TICK_S if self._recent else REST_S
         return events if events is not None and self._fields is not None else ()
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ def test_a_stream_waits_for_changes_without_the_server(
     connection: Connection, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches streams of which each is woken by each write to any collection of a deployment."""
-    monkeypatch.setattr(changes_module, "TICK_S", 0.01)
+    monkeypatch.setattr(changes_module, "REST_S", 0.01)
     segments = SegmentMap(connection.jobs)
     with closing(StreamedChanges(connection.jobs.collection, None, Event())) as changes:
         for _ in range(3):
