@@ -119,7 +119,7 @@ class Collector:
         """Find out which queue is watched, once the database answers."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
-            self._lease = LeaderLease(self._own, self._share.holder)
+            self._lease = LeaderLease(self._own, self._share.holder, self._share.lease_group)
             self._due_changes = DueChanges(self._connection)
             self._samples = QueueSamples(self._own, retention(self._connection.settings))
             self._checkpoints = Checkpoints(self._own, self._lease.renew)

@@ -2,11 +2,14 @@
 
 import os
 import socket
+import threading
 import time
 import uuid
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from pymongo import ReturnDocument
+from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
 from jobmon.rollup.documents import LEADER, LEASES, OwnDatabase
@@ -15,6 +18,9 @@ from jobmon.store.mapping import Document
 # Shorter than `MAX_STATS_AGE_MS`: after a crash another collector takes over before stats expire.
 LEASE_MS = 4_000
 RENEW_EVERY_S = 1.0
+GROUP_IS_LATE_AFTER_S = 2.0
+_LEASE = timedelta(milliseconds=LEASE_MS)
+_EXPIRY: Document = {"$add": ["$$NOW", LEASE_MS]}
 
 
 class LeaseLostError(Exception):
@@ -26,28 +32,70 @@ def make_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-class LeaderLease:
-    """Who may write the rollup: one holder at a time, by the database's clock."""
+class LeaseGroup:
+    """The leases of the many queues of a process, renewed together by one thread.
 
-    def __init__(self, own: OwnDatabase, holder: str) -> None:
+    Each collector requests each renewal, so that the lease of one that hangs ends.
+    """
+
+    def __init__(self, holder: str) -> None:
+        self._holder = holder
+        self._lock = threading.Lock()
+        self._requested = set[str]()
+        self._renewals = dict[str, _Renewal]()
+
+    def request(self, lease_id: str) -> "_Renewal | None":
+        """Request the next renewal of a lease; returns the last one."""
+        with self._lock:
+            self._requested.add(lease_id)
+            return self._renewals.get(lease_id)
+
+    def renew(self, leases: Collection[Document]) -> None:
+        """Renew the requested leases that are still of this holder; PyMongoError."""
+        with self._lock:
+            requested, self._requested = list(self._requested), set()
+        started = time.monotonic()
+        ours: Document = {"_id": {"$in": requested}, "holder": self._holder}
+        leases.update_many(ours, [{"$set": {"expiresAt": _EXPIRY}}])
+        renewed = {
+            lease["_id"]: _Renewal(started, lease["expiresAt"] - _LEASE, time.monotonic())
+            for lease in leases.find(ours)
+        }
+        with self._lock:
+            self._renewals = renewed
+
+
+class _Renewal(NamedTuple):
+    """A renewal that began at `since` (monotonic); the database's time was `at`, seen at `seen`."""
+
+    since: float
+    at: datetime
+    seen: float
+
+
+class LeaderLease:
+    """Who may write the rollup: one holder at a time, by the database's clock.
+
+    With a `group`, whose thread renews it, it renews itself only if the group is late.
+    """
+
+    def __init__(self, own: OwnDatabase, holder: str, group: LeaseGroup | None = None) -> None:
+        self._group = group
         self._leases = own[LEASES]
         self._key: Document = {"_id": own.id(LEADER)}
         self._scope: Document = {**own.scope, "name": LEADER}
         self.holder = holder
-        self._renewed_at = 0.0
-        # The database's time when the lease was renewed, and this process's time after that.
-        self._clock: tuple[datetime, float] | None = None
+        self._last: _Renewal | None = None
 
     def take(self) -> bool:
         """Take the lease if it is free, or renew it; False while another collector has it."""
-        self._renewed_at = time.monotonic()
+        since = time.monotonic()
         # A lease that does not exist yet has no date; MongoDB sorts that before any date.
         is_ours = {"$or": [{"$eq": ["$holder", self.holder]}, {"$lt": ["$expiresAt", "$$NOW"]}]}
-        expiry = {"$add": ["$$NOW", LEASE_MS]}
         change: Document = {
             **self._scope,
             "holder": {"$cond": [is_ours, self.holder, "$holder"]},
-            "expiresAt": {"$cond": [is_ours, expiry, "$expiresAt"]},
+            "expiresAt": {"$cond": [is_ours, _EXPIRY, "$expiresAt"]},
         }
         try:
             lease = self._leases.find_one_and_update(
@@ -57,7 +105,7 @@ class LeaderLease:
             return False
         if lease is None or lease["holder"] != self.holder:
             return False
-        self._clock = lease["expiresAt"] - timedelta(milliseconds=LEASE_MS), time.monotonic()
+        self._last = _Renewal(since, lease["expiresAt"] - _LEASE, time.monotonic())
         return True
 
     def database_time(self) -> datetime:
@@ -65,13 +113,19 @@ class LeaderLease:
 
         It is late by at most that renewal's round trip. The lease must be taken.
         """
-        assert self._clock is not None  # noqa: S101
-        at, seen_at = self._clock
-        return at + timedelta(seconds=time.monotonic() - seen_at)
+        assert self._last is not None  # noqa: S101
+        return self._last.at + timedelta(seconds=time.monotonic() - self._last.seen)
 
     def renew(self) -> None:
         """Renew the lease once a second; LeaseLostError if another collector has it."""
-        if time.monotonic() > self._renewed_at + RENEW_EVERY_S and not self.take():
+        renew_after_s = RENEW_EVERY_S
+        if self._group is not None:
+            renew_after_s = GROUP_IS_LATE_AFTER_S
+            renewal = self._group.request(self._key["_id"])
+            if renewal is not None and (self._last is None or renewal.since > self._last.since):
+                self._last = renewal
+        since = 0.0 if self._last is None else self._last.since
+        if time.monotonic() > since + renew_after_s and not self.take():
             raise LeaseLostError
 
     def release(self) -> None:

@@ -11,7 +11,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from jobmon.collector.leader import LEASE_MS, make_holder
+from jobmon.collector.leader import LEASE_MS, LeaseGroup, make_holder
 from jobmon.rollup.documents import FORMAT, LEASES
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
@@ -40,6 +40,7 @@ class Share:
         group = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         self._scope: Document = {"format": FORMAT, "name": "process", "group": group}
         self.holder = make_holder()  # of the leases of these queues
+        self.lease_group = LeaseGroup(self.holder) if len(queues) > 1 else None
         self._id = f"{FORMAT}/process/{self.holder}"
         self._history_slots = {
             queue.mongo_uri: threading.Semaphore(HISTORY_SLOTS) for queue in queues
@@ -104,7 +105,7 @@ class Share:
         return self._history_slots[watched.settings.mongo_uri]
 
     def run(self, database: Callable[[], Database[Document]], stop: threading.Event) -> None:
-        """Keep this process's entry until `stop` is set; then delete it."""
+        """Keep this process's entry, and the leases, until `stop` is set; then delete the entry."""
         while not stop.is_set():
             with suppress(PyMongoError):  # the processes keep what they have
                 self._update(database()[LEASES])
@@ -113,6 +114,8 @@ class Share:
             database()[LEASES].delete_one({"_id": self._id})
 
     def _update(self, leases: Collection[Document]) -> None:
+        if self.lease_group is not None:
+            self.lease_group.renew(leases)
         expiry = {"$add": ["$$NOW", LEASE_MS]}
         leases.update_one(
             {"_id": self._id}, [{"$set": {**self._scope, "expiresAt": expiry}}], upsert=True

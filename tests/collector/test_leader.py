@@ -8,7 +8,7 @@ import pytest
 from pymongo.database import Database
 
 from jobmon.collector import leader as leader_module
-from jobmon.collector.leader import LeaderLease, LeaseLostError, make_holder
+from jobmon.collector.leader import LeaderLease, LeaseGroup, LeaseLostError, make_holder
 from jobmon.rollup.documents import OwnDatabase
 
 from ..conftest import NOW
@@ -74,3 +74,59 @@ def test_only_another_holder_ends_a_lease(
     assert second.take()
     with pytest.raises(LeaseLostError):
         first.renew()
+
+
+def test_a_group_renews_the_leases_whose_collectors_work(
+    database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a command a second for each queue, and a queue that hangs and keeps its lease."""
+    holder = make_holder()
+    group = LeaseGroup(holder)
+    works, hangs = (
+        LeaderLease(OwnDatabase(database, queue), holder, group) for queue in ("works", "hangs")
+    )
+    for lease in (works, hangs):
+        assert lease.take()
+    database.leases.update_many({}, {"$set": {"expiresAt": LONG_AGO}})
+    works.renew()
+    group.renew(database.leases)
+    expired = {"expiresAt": {"$lte": LONG_AGO}}
+    assert [lease["queue"] for lease in database.leases.find(expired)] == ["hangs"]
+    monkeypatch.setattr(leader_module, "GROUP_IS_LATE_AFTER_S", 3_600)
+    monkeypatch.setattr(LeaderLease, "take", None)
+    works.renew()
+    (now,) = database.aggregate(READ_TIME)
+    assert abs(works.database_time() - now["now"]) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("is_renewed", [True, False])
+def test_a_lease_of_a_group_is_lost_to_another_holder(
+    database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, is_renewed: bool
+) -> None:
+    monkeypatch.setattr(leader_module, "GROUP_IS_LATE_AFTER_S", -1)
+    holder = make_holder()
+    group = LeaseGroup(holder)
+    first = LeaderLease(OwnDatabase(database, "shop.jobs#1"), holder, group)
+    assert first.take()
+    first.renew()
+    database.leases.update_one({}, {"$set": {"expiresAt": LONG_AGO}})
+    second = new_lease(database)
+    assert second.take()
+    if is_renewed:
+        group.renew(database.leases)
+    assert database.leases.find_one({"holder": second.holder})
+    with pytest.raises(LeaseLostError):
+        first.renew()
+
+
+def test_a_group_does_not_renew_a_lease_that_was_released(
+    database: Database[dict[str, Any]],
+) -> None:
+    holder = make_holder()
+    group = LeaseGroup(holder)
+    lease = LeaderLease(OwnDatabase(database, "shop.jobs#1"), holder, group)
+    assert lease.take()
+    lease.renew()
+    lease.release()
+    group.renew(database.leases)
+    assert new_lease(database).take()
