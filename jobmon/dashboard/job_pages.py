@@ -10,12 +10,14 @@ from flask import Response, render_template, request
 from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
+from jobmon.api.explaining import read_explanation
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import get_callers_job
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.time_axis import time_axis
 from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
 from jobmon.domain import JobStatus
 from jobmon.store.labels import is_filter
@@ -67,11 +69,14 @@ class JobPages:
         """One job, for its owner or an admin."""
         session.require_session()
         auth.require_owners()
-        job = JobView.from_document(get_callers_job(job_id), detail=True)
-        now = datetime.now(UTC)
+        document, now = get_callers_job(job_id), datetime.now(UTC)
+        job = JobView.from_document(document, detail=True)
         context = {
             "job": job,
+            "explanation": read_explanation(current_queue(), document, now),
             "steps": timeline(job, now),
+            "newest_attempt": f"attempt-{len(job.attempts)}",
+            "axis": time_axis(job, now),
             "lease_expired": has_expired_lease(job, now),
             "finished": is_finished(job),
             "finds_codes": current_queue().known_fields.can_query("lastError.code"),

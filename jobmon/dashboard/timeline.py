@@ -1,13 +1,13 @@
-"""The timeline of a job: its past and its next step, for its page."""
+"""The timeline of a job for its page, the newest step first: what it does next, and its past."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, AttemptStatus, JobStatus
-from jobmon.humanize import duration
 
 # An attempt may have pages of stack trace; the JSON API has all attempts.
 MAX_ATTEMPTS = 50
@@ -17,14 +17,20 @@ MAX_ATTEMPTS = 50
 class TimelineStep:
     """A past or future step of a job; `at` is None if its time is unknown.
 
-    `status` sets the colour. Durations are in milliseconds: `wait_ms` before an attempt, `run_ms`
-    of it, and `total_ms` from creation to the end. With `note_last` the note follows the time.
+    `status` sets the colour, `key` is the same as long as the step is shown. Durations are in
+    milliseconds: an attempt was due after `delay_ms`, then waited `wait_ms` and ran `run_ms`;
+    `total_ms` is from creation to the end. `outcome` is the status of an attempt. With `note_last`
+    the note follows the time. `folded` are attempts with the same outcome; `error` is the newest
+    one's.
     """
 
+    key: str
     name: str
     at: Date
     status: str
+    outcome: str = ""
     note: str = ""
+    delay_ms: float | None = None
     wait_ms: float | None = None
     run_ms: float | None = None
     total_ms: float | None = None
@@ -32,11 +38,17 @@ class TimelineStep:
     to_come: bool = False
     alarming: bool = False
     note_last: bool = False
+    folded: tuple["TimelineStep", ...] = ()
 
 
 def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
-    """The steps of a job at the aware time `now`."""
-    return [*_list_past(job), *_list_next(job, now)]
+    """The steps of a job at the aware time `now`, the newest first.
+
+    Attempts before the newest one are folded where several in succession had the same outcome.
+    """
+    attempts = list(_list_attempts(job))[::-1]
+    shown = [*attempts[:1], *_fold(attempts[1:])]
+    return [*_list_next(job, now), *_list_end(job), *shown, *_list_start(job)]
 
 
 def has_expired_lease(job: JobView, now: datetime) -> bool:
@@ -50,48 +62,82 @@ def is_finished(job: JobView) -> bool:
     return job.status in FINAL_STATUSES
 
 
-def _list_past(job: JobView) -> Iterator[TimelineStep]:
-    owner = f"by {job.owner}" if job.owner else ""
-    yield TimelineStep(name="Enqueued", at=job.created_at, status="queued", note=owner)
+def _list_attempts(job: JobView) -> Iterator[TimelineStep]:
+    """The newest attempts, in their order."""
     before = job.created_at
     if job.attempts and job.attempts[0].number != 1:
         before = None  # earlier attempts are not recorded
-    if job.missing_attempts:
-        missing = int(job.attempt_count or 0) - len(job.attempts)
-        name = f"{missing:,} attempt{'s' if missing > 1 else ''}" if missing > 0 else "Earlier runs"
-        yield TimelineStep(name=name, at=None, status="", note=job.missing_attempts)
-    omitted = job.attempts[:-MAX_ATTEMPTS]
-    if omitted:
+    if omitted := job.attempts[:-MAX_ATTEMPTS]:
         before = omitted[-1].finished_at
-        note = "not shown: see GET /jobs/{jobId}"
-        yield TimelineStep(name=f"{len(omitted):,} attempts", at=None, status="", note=note)
-    for attempt in job.attempts[-MAX_ATTEMPTS:]:
+    shown = job.attempts[-MAX_ATTEMPTS:]
+    for position, attempt in enumerate(shown, start=len(omitted) + 1):
         status = attempt.status or ""
-        pause_ms = _measure_ms(before, attempt.eligible_at)
-        if pause_ms:  # enqueued for later, or a retry after its backoff
-            yield TimelineStep(
-                name="Due" if attempt is job.attempts[0] else "Due again",
-                at=attempt.eligible_at,
-                status="queued",
-                note=f"after {duration(pause_ms)}",
-            )
         wait_ms = attempt.wait_ms
         # A program with recurring jobs overwrites the time when a run was due.
         if wait_ms is None and job.recurring is None:
             wait_ms = _measure_ms(before, attempt.started_at)
         yield TimelineStep(
-            name=_name_attempt(attempt, is_last=attempt is job.attempts[-1]),
+            key=f"attempt-{position}",
+            name=_name_attempt(attempt, is_last=attempt is shown[-1]),
             at=attempt.started_at,
-            status=_COLOURS.get(status, status),
+            status=COLOURS.get(status, status),
+            outcome=status or "unknown",
             note=f"{status or 'unknown'} on {attempt.worker or 'an unnamed worker'}",
+            # Enqueued for later, or a retry after its backoff.
+            delay_ms=_measure_ms(before, attempt.eligible_at) or None,
             wait_ms=wait_ms,
             # The clocks of writers differ, but a duration is never negative.
             run_ms=None if attempt.run_ms is None else max(0, attempt.run_ms),
             error=attempt.error,
         )
         before = attempt.finished_at
+
+
+def _fold(attempts: list[TimelineStep]) -> Iterator[TimelineStep]:
+    """The attempts, the newest first, with a single step for several of the same outcome."""
+    for (outcome, error), group in groupby(attempts, key=_identify_outcome):
+        newest, *others = found = list(group)
+        if not others:
+            yield newest
+            continue
+        first, last = (step.name.removeprefix("Attempt ") for step in (others[-1], newest))
+        yield replace(
+            newest,
+            key=f"{others[-1].key}-and-after",
+            name=f"{len(found)} attempts"
+            if "?" in (first, last)
+            else f"Attempts {first} to {last}",
+            note="the same error" if error else f"all {outcome}",
+            delay_ms=None,
+            wait_ms=None,
+            run_ms=None,
+            folded=tuple(replace(step, error=None) for step in found),
+        )
+
+
+def _identify_outcome(step: TimelineStep) -> tuple[str, tuple[str | None, str | None] | None]:
+    error = step.error
+    return step.outcome, None if error is None else (error["code"], error["message"])
+
+
+def _list_start(job: JobView) -> Iterator[TimelineStep]:
+    if omitted := job.attempts[:-MAX_ATTEMPTS]:
+        note = "not shown: see GET /jobs/{jobId}"
+        name = f"{len(omitted):,} attempts"
+        yield TimelineStep(key="omitted", name=name, at=None, status="", note=note)
+    if job.missing_attempts:
+        missing = int(job.attempt_count or 0) - len(job.attempts)
+        name = f"{missing:,} attempt{'s' if missing > 1 else ''}" if missing > 0 else "Earlier runs"
+        note = job.missing_attempts
+        yield TimelineStep(key="missing", name=name, at=None, status="", note=note)
+    owner = f"by {job.owner}" if job.owner else ""
+    yield TimelineStep(key="start", name="Enqueued", at=job.created_at, status="queued", note=owner)
+
+
+def _list_end(job: JobView) -> Iterator[TimelineStep]:
     if job.finished_at:
         yield TimelineStep(
+            key="end",
             name=_FINAL_NAMES.get(job.status or "", "Finished"),
             at=job.finished_at,
             status=job.status or "",
@@ -103,6 +149,7 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
     if job.status == JobStatus.LEASED and (job.lease_expires_at or not job.attempts):
         expired = has_expired_lease(job, now)
         yield TimelineStep(
+            key="next",
             name="Lease expired" if expired else "Lease expires",
             at=job.lease_expires_at,
             status="dlq" if expired else "leased",
@@ -116,6 +163,7 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
         number = None if count is None else count + 1
         most = job.max_attempts
         yield TimelineStep(
+            key="next",
             name="Next retry" if job.status == JobStatus.FAILED else "Due",
             at=job.next_run_at,
             status=job.status,
@@ -130,7 +178,7 @@ _FINAL_NAMES: dict[str, str] = {
     JobStatus.CANCELLED.value: "Cancelled",
 }
 # Status of an attempt -> status of a job with the same colour.
-_COLOURS: dict[str, str] = {
+COLOURS: dict[str, str] = {
     AttemptStatus.RUNNING.value: "leased",
     AttemptStatus.EXPIRED.value: "failed",
 }

@@ -128,6 +128,10 @@ def test_an_owner_learns_no_more_than_numbers_of_others_jobs(
     assert "3 due jobs are ahead" in answer.json["explanation"]["text"]
     assert "their-secret" not in answer.text
     assert str(other_owner) not in answer.text
+    api.client.set_cookie("jobmon_session", api.token(str(mine), "user"), path="/dashboard")
+    page = api.client.get("/dashboard/jobs/j").text
+    assert "3 due jobs are ahead" in page
+    assert "their-secret" not in page
     assert api.get_as_owner("/jobs/their-secret-1", str(mine)).status_code == 403
 
 

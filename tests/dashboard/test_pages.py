@@ -820,3 +820,24 @@ def test_pages_truncate_long_texts(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_one(job)
     for path in ("/dashboard/jobs", "/dashboard/jobs/j"):
         assert len(admin.get(path).text) < 100_000, path
+
+
+def test_a_jobs_page_begins_with_the_verdict(watched: Any, admin: Viewer) -> None:
+    """Catches a page from which an operator has to work out why the job does not run."""
+    due = datetime.now(UTC) + timedelta(minutes=5)
+    watched.jobs.insert_one(job(nextRunAt=due, attemptCount=6, maxAttempts=9))
+    watched.job_attempts.insert_many(attempt(attemptNumber=number) for number in range(1, 7))
+    page = admin.page(f"{JOBS}/j1")
+    verdict = page.text.partition("Attempts")[0]
+    assert "The last attempt failed. Retry 6 of 8 is due" in verdict
+    assert "E1 broken" in verdict
+    order = ["Next retry", "Attempt 6", "Attempts 1 to 5 the same error", "Enqueued"]
+    positions = [page.text.index(name) for name in order]
+    assert positions == sorted(positions)
+    stacks = [one for one in page.all("details") if (one.get("id") or "").startswith("stack-")]
+    assert [(one["id"], "open" in one) for one in stacks] == [
+        ("stack-attempt-6", True),
+        ("stack-attempt-1-and-after", False),
+    ]
+    # Nothing on the page changes until the job does.
+    assert admin.get(f"{JOBS}/j1", part=True).data == admin.get(f"{JOBS}/j1", part=True).data

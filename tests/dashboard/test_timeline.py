@@ -25,8 +25,9 @@ def attempt(number: int | None, status: str | None = "failed", **more: Any) -> A
 
 
 def steps(**more: Any) -> list[TimelineStep]:
+    """The steps of a job, the oldest first."""
     job = {"status": "queued", "created_at": instant(0), "max_attempts": 3}
-    return timeline(JobView(**job | more), NOW)
+    return timeline(JobView(**job | more), NOW)[::-1]
 
 
 def summaries(**more: Any) -> list[tuple[str, str, bool]]:
@@ -101,22 +102,80 @@ def test_waits_and_runs_are_measured_from_the_step_before() -> None:
     ]
 
 
-def test_a_due_step_is_shown_unless_the_attempt_was_due_at_once() -> None:
+def test_an_attempt_that_was_not_due_at_once_has_its_delay() -> None:
     life = steps(
         attempts=[
             attempt(1, eligible_at=instant(0), started_at=instant(1), finished_at=instant(2)),
-            attempt(2, eligible_at=instant(7), started_at=instant(9), wait_ms=2_000),
+            attempt(2, "expired", eligible_at=instant(7), started_at=instant(9), wait_ms=2_000),
             attempt(3, eligible_at=instant(3), started_at=instant(12)),
         ]
     )
-    assert [(step.name, step.note, step.at) for step in life[1:4]] == [
-        ("Attempt 1", "failed on w1", instant(1)),
-        ("Due again", "after 5 s", instant(7)),
-        ("Attempt 2", "failed on w1", instant(9)),
+    assert [(step.name, step.delay_ms, step.wait_ms) for step in life[1:]] == [
+        ("Attempt 1", None, 1_000),
+        ("Attempt 2", 5_000, 2_000),
+        ("Attempt 3", None, None),  # the end of the one before is unknown
     ]
-    assert [step.name for step in life[4:]] == [
-        "Attempt 3"
-    ]  # it was due before the attempt before ended
+
+
+def test_the_newest_step_is_the_first_one() -> None:
+    attempts = [attempt(1), attempt(2, "expired")]
+    job = JobView(status="failed", next_run_at=instant(9), attempts=attempts, attempt_count=2)
+    assert [(step.key, step.name) for step in timeline(job, NOW)] == [
+        ("next", "Next retry"),
+        ("attempt-2", "Attempt 2"),
+        ("attempt-1", "Attempt 1"),
+        ("start", "Enqueued"),
+    ]
+    ended = timeline(JobView(status="dlq", finished_at=instant(9), attempts=attempts), NOW)
+    assert [step.key for step in ended] == ["end", "attempt-2", "attempt-1", "start"]
+
+
+def error(message: str, stack: str | None = None) -> dict[str, str | None]:
+    return {"code": "E", "message": message, "stack": stack}
+
+
+def test_equal_attempts_before_the_newest_are_folded() -> None:
+    """Catches forty copies of an error between the newest one and the first one, which differs."""
+    attempts = [
+        attempt(1, error=error("refused")),
+        attempt(2, error=error("refused"), started_at=instant(2)),
+        *(
+            attempt(number, error=error("late", f"stack {number}"), started_at=instant(number))
+            for number in range(3, 9)
+        ),
+    ]
+    newest, folded, first, _ = steps(attempts=attempts)[::-1]
+    assert (newest.name, newest.note, newest.folded) == ("Attempt 8", "failed on w1", ())
+    assert (folded.name, folded.note, folded.at) == (
+        "Attempts 3 to 7",
+        "the same error",
+        instant(7),
+    )
+    assert folded.error == error("late", "stack 7")
+    assert [(step.name, step.error) for step in folded.folded] == [
+        (f"Attempt {number}", None) for number in (7, 6, 5, 4, 3)
+    ]
+    assert (first.name, first.error) == ("Attempts 1 to 2", error("refused"))
+    assert len({newest.key, folded.key, first.key, *(step.key for step in folded.folded)}) == 8
+
+
+@pytest.mark.parametrize(
+    ("earlier", "names"),
+    [
+        ([attempt(1), attempt(2, "expired")], ["Attempt 1", "Attempt 2"]),
+        ([attempt(1, "succeeded"), attempt(2, "succeeded")], ["Attempts 1 to 2: all succeeded"]),
+        ([attempt(1, None), attempt(2, None)], ["Attempts 1 to 2: all unknown"]),
+        (
+            [attempt(1, error=error("a")), attempt(2, error=error("b"))],
+            ["Attempt 1", "Attempt 2"],
+        ),
+        ([attempt(None), attempt(None)], ["2 attempts: all failed"]),
+    ],
+)
+def test_only_the_same_outcome_is_folded(earlier: list[AttemptView], names: list[str]) -> None:
+    life = steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
+    found = [f"{step.name}: {step.note}" if step.folded else step.name for step in life]
+    assert found == names
 
 
 def test_a_last_attempt_without_a_number_has_no_wait() -> None:
@@ -181,9 +240,14 @@ def test_many_attempts_show_the_latest_and_count_the_others() -> None:
         attempt(number, started_at=instant(5), finished_at=instant(3)) for number in range(1, 1_001)
     ]
     life = steps(attempts=many)
-    assert len(life) == MAX_ATTEMPTS + 2
-    assert (life[1].name, life[2].name) == ("950 attempts", "Attempt 951")
-    assert life[2].wait_ms == 2_000  # since the last one that is not shown
+    assert [step.name for step in life] == [
+        "Enqueued",
+        "950 attempts",
+        "Attempts 951 to 999",
+        "Attempt 1,000",
+    ]
+    assert len(life[2].folded) == MAX_ATTEMPTS - 1
+    assert life[2].folded[-1].wait_ms == 2_000  # since the last one that is not shown
 
 
 @pytest.mark.parametrize(
@@ -215,7 +279,7 @@ def test_attempts_embedded_by_another_program_are_shown() -> None:
         job = JobView.from_document(
             {"jobId": "x", "attempts": [{"attemptNumber": 1, "error": "broken"}]}, detail=True
         )
-    (enqueued, first) = timeline(job, NOW)
+    (first, enqueued) = timeline(job, NOW)
     assert (enqueued.at, enqueued.note) == (None, "")
     assert first.name == "Attempt 1"
     assert first.error == {"code": None, "message": "broken", "stack": None}

@@ -820,17 +820,19 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     queue.report_failure(lease, "E_BANK", "The bank is closed.", stack="at line 1\n  at line 2")
     options = {"permissions": ["clipboard-read", "clipboard-write"]}
     page = visit(f"{stack.url}/dashboard/jobs/{job_id}", **options)
-    steps = page.locator(".timeline li")
-    expect(steps.locator("strong")).to_have_text(["Enqueued", "Attempt 1", "Next retry"])
+    verdict = page.locator(".verdict")
+    expect(verdict).to_contain_text(re.compile("Retry 1 of 2 (is|became) due "))
+    expect(verdict).to_contain_text("E_BANK The bank is closed.")
+    steps = page.locator(".timeline > li")
+    expect(steps.locator("strong")).to_have_text(["Next retry", "Attempt 1", "Enqueued"])
     expect(steps.nth(1)).to_contain_text("failed on worker-7")
     expect(steps.nth(1)).to_contain_text(re.compile(r"waited \d+ ms\s+ran \d+ ms"))
     expect(steps.nth(1)).to_contain_text("E_BANK The bank is closed.")
-    expect(steps.nth(2)).to_contain_text("attempt 2 of 3")
+    expect(steps.nth(0)).to_contain_text("attempt 2 of 3")
+    expect(page.locator(".axis svg")).to_be_visible()
 
     trace = page.get_by_text("at line 2")
-    expect(trace).to_be_hidden()
-    page.get_by_text("Stack", exact=True).click()
-    expect(trace).to_be_visible()
+    expect(trace).to_be_visible()  # of the newest attempt
     page.get_by_role("button", name="Copy the stack").click()
     expect(page.get_by_text("Copied")).to_be_attached()
     assert page.evaluate("navigator.clipboard.readText()") == "at line 1\n  at line 2"
@@ -844,12 +846,14 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     expect(deep).to_contain_text("password [redacted]")
 
     lease = eventually(lambda: queue.lease("worker-8", types=[kind]))
-    expect(steps.locator("strong").last).to_have_text("Lease expires", timeout=SOON_MS)
+    expect(steps.locator("strong").first).to_have_text("Lease expires", timeout=SOON_MS)
+    expect(verdict).to_contain_text("Attempt 2 of 3 started")
     expect(trace).to_be_visible()  # opened details stay open
     expect(deep).to_have_js_property("open", True)
     queue.report_success(lease)
     expect(page.locator(".heading .status")).to_have_text("succeeded", timeout=SOON_MS)
-    expect(steps.locator("strong").last).to_have_text("Succeeded")
+    expect(steps.locator("strong").first).to_have_text("Succeeded")
+    expect(verdict).to_contain_text("Attempt 2 succeeded")
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
     expect(trace).to_be_visible()
 
@@ -885,7 +889,7 @@ def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, kin
     shown["leaseExpiresAt"] += timedelta(seconds=4)
     stack.database.jobs.insert_one(shown)
     page = visit(f"{stack.url}/dashboard/jobs/{shown['jobId']}")
-    step = page.locator(".timeline li").last
+    step = page.locator(".timeline > li").first
     expect(step).to_have_text(re.compile(r"Lease expires in \d s \(w2\)"))
     expect(page.get_by_text("lease expired", exact=True)).to_be_visible(timeout=8_000)
     expect(step).to_have_text(re.compile(r"Lease expired \d s ago \(w2\)|Lease expired now"))

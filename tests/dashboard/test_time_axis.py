@@ -1,0 +1,155 @@
+"""The time axis of a job: catches a part at a wrong place or of a wrong length, a claim about a
+time of which nothing is recorded, and a bar that moves with each update."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.dashboard.job_view import AttemptView, JobView
+from jobmon.dashboard.time_axis import TimeAxis, time_axis
+
+from ..conftest import NOW
+
+START = NOW - timedelta(seconds=100)
+
+
+def second(number: float) -> datetime:
+    return START + timedelta(seconds=number)
+
+
+def attempt(number: int | None, status: str, started: float, ended: float | None) -> AttemptView:
+    finished_at = None if ended is None else second(ended)
+    return AttemptView(
+        number=number, status=status, started_at=second(started), finished_at=finished_at
+    )
+
+
+def axis(status: str | None = "dlq", now: datetime = NOW, **more: Any) -> TimeAxis | None:
+    return time_axis(JobView(**{"status": status, "created_at": START} | more), now)
+
+
+def list_parts(found: TimeAxis | None) -> list[tuple[str, float, float]]:
+    return [] if found is None else [(part.kind, part.start, part.width) for part in found.parts]
+
+
+def test_a_job_waits_and_runs_in_proportion_to_the_time() -> None:
+    retried = AttemptView(
+        number=2,
+        status="succeeded",
+        eligible_at=second(50),
+        started_at=second(60),
+        finished_at=second(100),
+    )
+    attempts = [attempt(1, "failed", 10, 30), retried]
+    found = axis("succeeded", attempts=attempts, finished_at=second(100))
+    assert list_parts(found) == [
+        ("waiting", 0, 10),
+        ("failed", 10, 20),
+        ("delayed", 30, 20),
+        ("waiting", 50, 10),
+        ("succeeded", 60, 40),
+    ]
+    assert found is not None
+    assert [part.text for part in found.parts] == [
+        "waited 10 s",
+        "attempt 1: failed after 20 s",
+        "not due for 20 s",
+        "waited 10 s",
+        "attempt 2: succeeded after 40 s",
+    ]
+    assert (found.start, found.end, found.is_open) == (START, NOW, False)
+    assert found.marks == ((30, "+30 s"), (60, "+1 min"), (90, "+1 min 30 s"))
+    assert found.legend == {
+        "waiting": "waiting",
+        "failed": "failed",
+        "delayed": "not due",
+        "succeeded": "succeeded",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"status": "queued"}, [("waiting", 0, 100)]),
+        ({"status": "queued", "next_run_at": second(200)}, [("delayed", 0, 100)]),
+        (
+            {"status": "queued", "next_run_at": second(40)},
+            [("delayed", 0, 40), ("waiting", 40, 60)],
+        ),
+        ({"status": "queued", "next_run_at": second(-40)}, [("waiting", 0, 100)]),
+        (
+            {"status": "leased", "attempts": [attempt(1, "running", 20, None)]},
+            [("waiting", 0, 20), ("leased", 20, 80)],
+        ),
+        ({"status": "cancelled", "finished_at": second(50)}, [("waiting", 0, 100)]),
+        (  # an expired attempt without an end, of a job that waits again
+            {"status": "failed", "attempts": [attempt(1, "expired", 20, None)]},
+            [("waiting", 0, 20)],
+        ),
+    ],
+)
+def test_each_status_has_its_parts(given: dict[str, Any], parts: list[Any]) -> None:
+    found = axis(**given)
+    assert list_parts(found) == parts
+    assert found is not None
+    assert found.is_open == (given["status"] != "cancelled")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"created_at": None, "status": "queued"},
+        {"created_at": "yesterday", "status": "queued"},
+        {"status": "leased"},
+        {"status": "dlq", "attempt_count": 3, "finished_at": second(9)},  # no attempt is recorded
+        {"status": "failed", "attempt_count": 3},
+        {"status": "odd"},
+        {"status": None},
+        {"status": "cancelled", "finished_at": START},
+    ],
+)
+def test_nothing_is_drawn_of_a_time_of_which_nothing_is_known(given: dict[str, Any]) -> None:
+    assert axis(**given) is None
+
+
+def test_a_time_without_recorded_attempts_stays_empty() -> None:
+    found = axis(attempts=[attempt(4, "failed", 50, 60), attempt(5, "failed", 90, 100)])
+    assert list_parts(found) == [("failed", 0, 20), ("waiting", 20, 60), ("failed", 80, 20)]
+
+
+def test_the_time_between_runs_of_a_recurring_job_is_no_wait() -> None:
+    attempts = [attempt(1, "succeeded", 0, 20), attempt(2, "succeeded", 80, 100)]
+    found = axis("queued", second(200), attempts=attempts, recurring=True, next_run_at=second(500))
+    assert list_parts(found) == [("succeeded", 0, 10), ("succeeded", 40, 10)]
+
+
+def test_clocks_that_differ_give_no_negative_width() -> None:
+    attempts = [attempt(1, "failed", -5, -9), attempt(2, "failed", 40, 30)]
+    found = axis(attempts=attempts, finished_at=second(20))
+    assert found is not None
+    assert all(part.width >= 0 and 0 <= part.start <= 100 for part in found.parts)
+
+
+def test_an_open_axis_moves_in_steps() -> None:
+    """Catches a page whose parts change each second, so that no answer is a 304."""
+    hour = timedelta(hours=1)
+    seen = [axis("queued", START + hour + timedelta(seconds=second)) for second in range(1, 20)]
+    assert len(set(seen)) == 1
+    assert seen[0] is not None
+    assert [text for _, text in seen[0].marks] == ["+15 min", "+30 min", "+45 min"]
+
+
+def test_of_many_attempts_the_newest_are_drawn() -> None:
+    many = [attempt(number, "failed", number, number + 0.5) for number in range(1, 99)]
+    found = axis(attempts=many)
+    assert found is not None
+    assert found.start == second(48.5)
+    assert sum(part.kind == "failed" for part in found.parts) == 50
+
+
+@pytest.mark.parametrize("length", [timedelta(milliseconds=3), timedelta(days=20_000)])
+def test_an_axis_of_any_length_has_few_marks(length: timedelta) -> None:
+    found = axis("cancelled", finished_at=START + length)
+    assert found is not None
+    assert 1 <= len(found.marks) <= 20
