@@ -155,7 +155,7 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
 
 
 def _read_time(text: str | None) -> datetime:
-    """A time in ISO 8601, to the millisecond; now for None; MarkError."""
+    """A time in ISO 8601, to the millisecond; the present one for None. Raises MarkError."""
     try:
         moment = datetime.fromisoformat(text) if text is not None else datetime.now(UTC)
         moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)

@@ -53,10 +53,10 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Spot:
-    """What decides the place of a job: its type, and its value and the direction of each field."""
+class _OrderKey:
+    """What decides the place of a job: its type, and name, value and direction of each field."""
 
-    kind: Any
+    job_type: Any
     order: tuple[tuple[str, Any, int], ...]
 
 
@@ -73,19 +73,18 @@ class PlaceFinder:
     def find_place(self, job: Document, now: datetime) -> Place:
         """The place of a job that is due, as the store reads it.
 
-        From 200 jobs ahead on as of up to two seconds ago. UnknownPlaceError; PyMongoError.
+        Beyond 200 jobs ahead, the count may be two seconds old. Raises UnknownPlaceError and
+        PyMongoError.
         """
-        spot = self._find_spot(job)
+        key = self._find_key(job)
         limit = MAX_AHEAD if self._has_status else MAX_READ
-        ahead = {"$or": list(self._match_ahead(spot, now))}
-        found = self._count(ahead, spot, SHARE_FROM)
+        ahead = {"$or": list(self._match_ahead(key, now))}
+        found = self._count(ahead, key, SHARE_FROM)
         if found["read"] > SHARE_FROM:
-            found = self._shared.get(
-                spot, lambda: self._count(ahead, spot, limit), max_age_s=SHARE_S
-            )
+            found = self._shared.get(key, lambda: self._count(ahead, key, limit), max_age_s=SHARE_S)
         is_exact, tied = found["read"] <= limit, _NONE
         if is_exact:
-            tied = self._count({name: value for name, value, _ in spot.order}, spot, SHARE_FROM)
+            tied = self._count({name: value for name, value, _ in key.order}, key, SHARE_FROM)
         return Place(
             ahead=CappedCount(min(found["jobs"], limit), is_exact),
             # Without the job itself.
@@ -95,34 +94,25 @@ class PlaceFinder:
             each_type=self._lease is not None and self._lease.each_type,
         )
 
-    def _find_spot(self, job: Document) -> _Spot:
+    def _find_key(self, job: Document) -> _OrderKey:
         """What decides the place of the job; UnknownPlaceError if that is unknown."""
         if self._lease is None:
             raise UnknownPlaceError("it is unknown in which order the workers take jobs")
-        kind = job.get("type")
-        if not isinstance(kind, str | int | float | None):
+        job_type = job.get("type")
+        if not isinstance(job_type, str | int | float | None):
             raise UnknownPlaceError("the type of the job is not a text")
         order = []
         for name, direction in self._lease.order:
             if not self._jobs.mapping.can_query(name):
                 raise UnknownPlaceError(f"the documents do not record {name}")
-            value = job.get(name)
-            if isinstance(value, datetime):
-                value = to_utc(value)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (
-                is_number if name == "priority" else isinstance(value, datetime)
-            ):
-                expected = "a number" if name == "priority" else "a date"
-                raise UnknownPlaceError(f"{name} of the job is not {expected}")
-            order.append((name, value, direction))
-        return _Spot(kind=kind, order=tuple(order))
+            order.append((name, _read_value(name, job.get(name)), direction))
+        return _OrderKey(job_type=job_type, order=tuple(order))
 
-    def _match_ahead(self, spot: _Spot, now: datetime) -> Iterator[Document]:
+    def _match_ahead(self, key: _OrderKey, now: datetime) -> Iterator[Document]:
         """For each field of the order a query for the due jobs that it puts before the job."""
         due = {"$lte": now} if self._jobs.mapping.waits_by_date else {"$not": {"$gt": now}}
         same: Document = {}
-        for name, value, direction in spot.order:
+        for name, value, direction in key.order:
             if (before := self._match_before(value, direction)) is not None:
                 yield {"nextRunAt": due} | same | {name: before}
             same[name] = value
@@ -139,15 +129,15 @@ class PlaceFinder:
         # Jobs without the date that do not wait would be read, too.
         return {"$lt": value} if self._jobs.mapping.waits_by_date else {"$not": {"$gte": value}}
 
-    def _count(self, query: Document, spot: _Spot, limit: int) -> Document:
+    def _count(self, query: Document, key: _OrderKey, limit: int) -> Document:
         """Of the first `limit + 1` matching jobs, which are `read`, the numbers that wait."""
         is_waiting: Any = {"$in": ["$status", list(WAITING_STATUSES)]}
         if self._has_status:
             query, is_waiting = {"status": {"$in": list(WAITING_STATUSES)}} | query, True
         if self._lease is not None and self._lease.each_type:
-            query = {"type": spot.kind} | query
-        is_same = {"$eq": [{"$ifNull": ["$type", None]}, {"$literal": spot.kind}]}
-        first, value, _ = spot.order[0]
+            query = {"type": key.job_type} | query
+        is_same = {"$eq": [{"$ifNull": ["$type", None]}, {"$literal": key.job_type}]}
+        first, value, _ = key.order[0]
         outranks = first == "priority" and {"$gt": ["$priority", {"$literal": value}]}
         counts = {
             "_id": None,
@@ -169,6 +159,19 @@ class PlaceFinder:
                 raise
             raise UnknownPlaceError("indexes are missing") from None
         return found[0] if found else _NONE
+
+
+def _read_value(name: str, value: Any) -> Any:
+    """The value of a field that orders jobs; UnknownPlaceError if it has an unexpected type."""
+    match value:
+        case None:
+            return None
+        case int() | float() if name == "priority" and not isinstance(value, bool):
+            return value
+        case datetime() if name != "priority":
+            return to_utc(value)
+    expected = "a number" if name == "priority" else "a date"
+    raise UnknownPlaceError(f"{name} of the job is not {expected}")
 
 
 def _count_if(*conditions: Any) -> Document:

@@ -61,7 +61,7 @@ class RunningJobs:
 
 
 class RunningJobReader:
-    """Reads what runs; answers are shared for a second. PyMongoError."""
+    """Reads what runs; answers are shared for a second. Raises PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
