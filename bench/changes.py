@@ -9,6 +9,7 @@ core, and the latency of answers. A change is a write to a job; its attempt is w
 import argparse
 import itertools
 import multiprocessing
+import random
 import shutil
 import statistics
 import tempfile
@@ -19,12 +20,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
-from scale import SECRET, Client, await_built, collecting, fill, read_cpu_s, serving
+from scale import SECRET, Client, await_built, collecting, fill, read_cpu_s, read_peak_mib, serving
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
@@ -34,6 +36,10 @@ from jobmon.web.auth import issue_token
 
 CHANGES_A_SECOND = 1_000
 WRITERS = 8
+WORKERS = 20_000
+STACK = "Error: refused\n" + "\n".join(
+    f"    at step{number} (/app/src/bank.js:{number}:7)" for number in range(30)
+)
 ROUTES = (
     "/admin/jobs/stats",
     "/admin/jobs/queue",
@@ -67,17 +73,27 @@ def write(uri: str, stop: Event, done: Any) -> None:
 
 
 def change_a_job(database: Database[dict[str, Any]]) -> None:
-    """Write a job that is queued, leased and succeeded."""
+    """Write a job that is queued, leased and finished; one in ten fails.
+
+    No two failed jobs have the same message, and hardly two jobs the same worker.
+    """
     jobs, attempts = database.jobs, database.job_attempts
     job_id, attempt_id, now = ObjectId(), ObjectId(), datetime.now(UTC)
     common = {"jobId": str(job_id), "type": f"type-{int(now.timestamp()) % 8}"}
     owned = {"createdBy": "user-1", "createdAt": now, "updatedAt": now}
     jobs.insert_one({"_id": job_id, **common, "status": "queued", **owned})
-    running = {"attemptNumber": 1, "status": "running", "startedAt": datetime.now(UTC)}
+    number = random.randrange(10**9)  # noqa: S311
+    worker = {"workerId": f"worker-{number % WORKERS}"}
+    running = {"attemptNumber": 1, "status": "running", "startedAt": datetime.now(UTC), **worker}
     attempts.insert_one({"_id": attempt_id, "jobId": str(job_id), **running})
     jobs.update_one({"_id": job_id}, {"$set": {"status": "leased", "updatedAt": now}})
-    finished = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
+    finished: dict[str, Any] = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
+    if number % 10 == 0:
+        words = " ".join(random.choices(ascii_lowercase, k=12))  # noqa: S311
+        error = {"code": "E_BANK", "message": f"refused {words}", "stack": STACK}
+        finished |= {"status": "failed", "error": error}
     attempts.update_one({"_id": attempt_id}, {"$set": finished})
+    finished.pop("error", None)
     jobs.update_one({"_id": job_id}, {"$set": {**finished, "updatedAt": finished["finishedAt"]}})
 
 
@@ -149,6 +165,7 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
         print(f"at rest: database {idle[0]:.1%}, collector {idle[1]:.1%} of a core", flush=True)
         collected = observe(uri, seconds, pids)
         report("with a collector", collected)
+        print(f"the collector had at most {read_peak_mib([collector])} MiB", flush=True)
         ratio = (collected.shares[0] / collected.changes) / (alone.shares[0] / alone.changes)
         thousand_ms = collected.shares[1] / collected.changes * 1_000_000
         print(f"the database's CPU for a change is {ratio:.2f} times that without a collector;")
