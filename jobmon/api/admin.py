@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from flask import Response
 
-from jobmon.api import error_groups, examples, schedule
+from jobmon.api import error_groups, examples, recurring, schedule
 from jobmon.api.answers import JobList
 from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.figures import JobStats, TimeSeries, TypeList
@@ -143,6 +143,7 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
 
     error_groups.add_routes(routes)
     schedule.add_routes(routes)
+    recurring.add_routes(routes)
     return routes
 
 

@@ -18,6 +18,7 @@ from jobmon.api.fields import (
     describe,
 )
 from jobmon.diagnosis.explanation import ExplanationCode
+from jobmon.rollup.recurring_runs import MAX_RUNS
 from jobmon.store.bson_json import to_utc
 from jobmon.store.lease_order import MAX_AHEAD
 
@@ -164,6 +165,54 @@ class ExplanationAnswer(Answer):
     )
 
 
+class RunError(Answer):
+    """The error of a run."""
+
+    code = string("Code of the error, for programs.", nullable=True)
+    message = string("Message of the error, for people.", nullable=True)
+
+
+class RecurringRun(Answer):
+    """A run of a recurring job, or missed runs that were due one after the other."""
+
+    status = string(
+        "running, succeeded, failed or expired; or `missed`: due by the job's interval, but no run "
+        "began until another was due.",
+        nullable=True,
+    )
+    at = DateOrText("When the run started, or when the first of the missed ones was due.")
+    until = DateOrText("When the last of the missed runs was due; null for other runs.")
+    count = integer("How many runs: more than 1 only for missed ones, of which 1,000 are counted.")
+    finishedAt = DateOrText("When the run ended; null while it runs, and for missed ones.")
+    durationMs = integer("Milliseconds from its start to its end.", nullable=True)
+    error = nested(RunError, "Error of the run.", nullable=True)
+
+
+class RepetitionAnswer(Answer):
+    """How often a job runs, and its newest runs."""
+
+    interval = string("How often, as the document holds it.", nullable=True)
+    timeOfDay = string("The time of day, as the document holds it.", nullable=True)
+    timezone = string("The time zone of these; null for UTC or unknown.", nullable=True)
+    words = string("How often, in words: `every 5 minutes`; else as the document holds it.")
+    overdueSince = DateOrText("Since when the waiting job is due, if for a minute or longer.")
+    lastRun = nested(RecurringRun, "The newest run; null if none is known.", nullable=True)
+    missedRuns = integer(
+        "How many of the newest runs were missed; null if that is unknown.", nullable=True
+    )
+    runs = array(
+        RecurringRun,
+        f"The newest runs in their order, {MAX_RUNS} at most: those that are recorded, or else "
+        "those that the collector saw.",
+    )
+    reasons = mapping(fields.String(), "By field name: why it is null, or lacks something.")
+
+    @pre_dump
+    def _format(self, found: Any, **_: Any) -> dict[str, Any]:
+        fields_of_answer: dict[str, Any] = found.to_answer()
+        return fields_of_answer
+
+
 class JobDetail(JobSummary):
     """A job with its payload and its attempts."""
 
@@ -173,6 +222,9 @@ class JobDetail(JobSummary):
     lastError = ErrorWithStack("Error of the latest failed attempt.")
     recurring = boolean(
         "Whether the job is run again after a success. Null if unknown.", nullable=True
+    )
+    repetition = nested(
+        RepetitionAnswer, "How often a recurring job runs; null if unknown.", nullable=True
     )
     attempts = array(
         Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."

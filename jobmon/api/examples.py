@@ -61,6 +61,7 @@ JOB_DETAIL = {
     "payload": {"amount": 1200, "currency": "EUR", "iban": "[redacted]"},
     "lastError": _ERROR,
     "recurring": None,
+    "repetition": None,
     "attempts": [
         {
             "attemptNumber": 1,
@@ -279,5 +280,55 @@ SCHEDULE = {
             ],
         }
     ],
+    "reasons": {},
+}
+
+_RUN = {
+    "status": "succeeded",
+    "at": "2026-11-24T02:00:00.103Z",
+    "until": None,
+    "count": 1,
+    "finishedAt": "2026-11-24T02:00:00.503Z",
+    "durationMs": 400,
+    "error": None,
+}
+_FAILED_RUN = {
+    **_RUN,
+    "status": "failed",
+    "at": "2026-11-24T02:05:00.101Z",
+    "finishedAt": "2026-11-24T02:05:30.101Z",
+    "durationMs": 30_000,
+    "error": {"code": None, "message": "ETIMEDOUT"},
+}
+_MISSED_RUN = {
+    "status": "missed",
+    "at": "2026-11-24T02:10:00.101Z",
+    "until": "2026-11-24T02:10:00.101Z",
+    "count": 1,
+    "finishedAt": None,
+    "durationMs": None,
+    "error": None,
+}
+_LAST_RUN = {**_RUN, "at": "2026-11-24T02:15:00.214Z", "finishedAt": "2026-11-24T02:15:00.614Z"}
+REPETITION = {
+    "interval": "5 minutes",
+    "timeOfDay": None,
+    "timezone": None,
+    "words": "every 5 minutes",
+    "overdueSince": None,
+    "lastRun": _LAST_RUN,
+    "missedRuns": 1,
+    "runs": [_RUN, _FAILED_RUN, _MISSED_RUN, _LAST_RUN],
+    "reasons": {},
+}
+RECURRING_LIST = {
+    "meta": {
+        "asOf": "2026-11-24T02:17:10.004Z",
+        "per_page": 20,
+        "total": 1,
+        "total_is_exact": True,
+        "next_cursor": None,
+    },
+    "data": [{**_SUMMARY, "status": "queued", "lastError": None, "repetition": REPETITION}],
     "reasons": {},
 }

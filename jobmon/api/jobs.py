@@ -14,6 +14,7 @@ from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import JobParameters, ListQuery, OwnListParameters
+from jobmon.api.recurring import find_repetition
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
@@ -104,4 +105,4 @@ def get_callers_job(job_id: str) -> Document:
     found = current_queue().jobs.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
     if found is None:
         raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
-    return found
+    return {**found, "repetition": find_repetition(current_queue(), found)}

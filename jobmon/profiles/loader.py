@@ -25,10 +25,11 @@ _MERGED_TABLES = (
     "events",
     "names",
     "transitions",
+    "repetition",
 )
 
 # Tables that change no statistics.
-_NOT_COUNTED = ("lease", "transitions")
+_NOT_COUNTED = ("lease", "repetition", "transitions")
 
 
 class ProfileError(ValueError):

@@ -95,14 +95,24 @@ class ParsedLease:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParsedRepetition:
+    """The paths of how often a recurring job runs; the JSON Schema describes each field."""
+
+    interval: str | None = None
+    time_of_day: str | None = None
+    timezone: str | None = None
+    exceptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParsedProfile:
     """A profile whose fields, rules and conditions are parsed.
 
     `where`: which documents are jobs. `order`: the path that orders lists if `createdAt` is
     unknown. `is_recurring`: a queued job may have run before. `recurring`: which jobs are run again
-    after a success; None if that is unknown. `always`: fields of every document. `lease`: the order
-    in which workers take jobs; None if that is unknown. `transitions`: what each action may do to a
-    job.
+    after a success; None if that is unknown. `repetition`: how often they run. `always`: fields of
+    every document. `lease`: the order in which workers take jobs; None if that is unknown.
+    `transitions`: what each action may do to a job.
     """
 
     fields: Mapping[str, Source]
@@ -112,6 +122,7 @@ class ParsedProfile:
     order: str
     is_recurring: bool
     recurring: Query | None
+    repetition: ParsedRepetition | None
     always: tuple[str, ...]
     lease: ParsedLease | None
     transitions: Mapping[str, Transition]
@@ -153,11 +164,29 @@ def parse_profile(content: Mapping[str, Any], collection: str) -> ParsedProfile:
         order=content.get("order", "_id"),
         is_recurring=recurring is not False,
         recurring=recurring if isinstance(recurring, dict) else None,
+        repetition=_parse_repetition(content),
         always=tuple(content.get("always", ())),
         lease=_parse_lease(content["lease"]) if "lease" in content else None,
         transitions={
             action: parse_transition(action, spec, context) for action, spec in transitions.items()
         },
+    )
+
+
+def _parse_repetition(content: Mapping[str, Any]) -> ParsedRepetition | None:
+    spec = content.get("repetition")
+    if spec is None:
+        return None
+    at: KeyPath = ("repetition",)
+    if not isinstance(content.get("recurring"), dict):
+        raise ProfileMistakeError(at, "needs recurring, with a query for the recurring jobs")
+    if not {"interval", "timeOfDay"} & spec.keys():
+        raise ProfileMistakeError(at, "needs interval or timeOfDay")
+    return ParsedRepetition(
+        interval=spec.get("interval"),
+        time_of_day=spec.get("timeOfDay"),
+        timezone=spec.get("timezone"),
+        exceptions=tuple(spec.get("exceptions", ())),
     )
 
 

@@ -45,6 +45,12 @@ from jobmon.rollup.error_registry import (
     load_error_group,
 )
 from jobmon.rollup.gaps import EventHistory, load_event_history
+from jobmon.rollup.recurring_runs import (
+    RECURRING_RUNS,
+    RecordedRun,
+    load_runs,
+    run_list_name,
+)
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
 from jobmon.single_flight import SingleFlight
@@ -215,6 +221,25 @@ class RollupReader:
             return found.max_time_ms(self._connection.max_time_ms)
 
         return next(self._read(ERRORS, find, load_error_group), None)
+
+    def recorded_runs(self, job_ids: Iterable[Any]) -> dict[str, list[RecordedRun]]:
+        """The newest runs that a collector saw of the jobs with these _ids. Index: _id.
+
+        By `run_list_name`; a job without such runs is left out.
+        """
+        names = [run_list_name(job_id) for job_id in job_ids]
+        if not names:
+            return {}
+
+        def find(own: OwnDatabase) -> Iterable[Document]:
+            query = {"_id": {"$in": [own.id(name) for name in names]}}
+            found = own[RECURRING_RUNS].find(query, **request_comment())
+            return found.max_time_ms(self._connection.max_time_ms)
+
+        def load(document: Document) -> tuple[str, list[RecordedRun]]:
+            return document["name"], load_runs(document)
+
+        return dict(self._read(RECURRING_RUNS, find, load))
 
     def samples(
         self, span: timedelta, start: datetime, end: datetime

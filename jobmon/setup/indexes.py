@@ -1,6 +1,6 @@
 """Creates the indexes that jobmon's queries need, and remembers which ones it created."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -101,7 +101,8 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
         index.may_be_unique and not is_unique
     ):
         options["name"] = f"jobmon_{default_name(index)}"
-    return options | ({"unique": True} if is_unique else {})
+    partial = {} if index.partial is None else {"partialFilterExpression": index.partial}
+    return options | partial | ({"unique": True} if is_unique else {})
 
 
 def default_name(index: Index) -> str:
@@ -110,31 +111,32 @@ def default_name(index: Index) -> str:
 
 
 def index_exists(required: Index) -> bool:
-    """Whether an index with these keys covers every document and compares by bytes."""
+    """Whether an index with these keys covers the same documents and compares by bytes."""
     return any(
         list(index["key"].items()) == required.keys
-        and not _is_partial(index)
+        and index.get("partialFilterExpression") == required.partial
+        and not index.get("sparse")
+        and not index.get("hidden")
         and "collation" not in index
         for index in required.collection.list_indexes()
     )
-
-
-def _is_partial(index: Mapping[str, object]) -> bool:
-    return "partialFilterExpression" in index or bool(index.get("sparse") or index.get("hidden"))
 
 
 def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str, int]:
     """Estimate the size of each index in bytes, by the sizes of values in a sample.
 
     MongoDB compresses keys with a common prefix, so that most indexes are smaller. An index of an
-    empty collection takes 0 bytes; an index is left out if its sample takes too long.
+    empty collection takes 0 bytes; an index is left out if its sample takes too long, or if it is
+    partial.
     """
     sizes: dict[str, int] = {}
     for watched in (connection.jobs, connection.attempts):
         own_indexes = [
             index
             for index in indexes
-            if watched is not None and index.collection.name == watched.collection.name
+            if watched is not None
+            and index.collection.name == watched.collection.name
+            and index.partial is None
         ]
         if watched is None or not own_indexes:
             continue

@@ -62,6 +62,11 @@ def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:
         if name not in checked or source.path is None:
             yield from ((f"fields.{name}", path) for path in _list_inputs(source))
     yield from _list_rule_paths(parsed.status, "status")
+    if (repetition := parsed.repetition) is not None:
+        for key, path in vars(repetition).items():
+            for each in path if isinstance(path, tuple) else (path,):
+                if each is not None:
+                    yield f"repetition.{key}", each
     attempts, prefix = parsed.attempts, ""
     if attempts.array is not None:
         yield "attempts.array", attempts.array

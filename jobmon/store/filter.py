@@ -10,6 +10,7 @@ from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.identity import identity_ranges, identity_values, label_values
 from jobmon.store.mapping import IS_ARRAY, NOT_DATES, Document, FieldMapping, Keys
 from jobmon.store.read_collection import ReadCollection
+from jobmon.store.repetition import INTERVAL, IS_SCHEDULE, TIME_OF_DAY
 
 MAX_ID_MATCHES = 1_000
 
@@ -45,6 +46,7 @@ class JobFilter:
     aware dates. A list by one of these is in the order of its date: nextRunAt, leaseExpiresAt or
     finishedAt.
     `by_next_run`: the list is in the order of (nextRunAt, _id); only for waiting jobs.
+    `repeats_by`: recurring jobs whose schedule is at the path of this name, in the same order.
     """
 
     statuses: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class JobFilter:
     finished_from: datetime | None = None
     finished_to: datetime | None = None
     by_next_run: bool = False
+    repeats_by: str | None = None
     is_prepared: bool = field(default=False, compare=False)
     # The statuses with which the jobs have the date, as far as the documents' mapping is known.
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
@@ -85,6 +88,8 @@ class JobFilter:
             query["createdAt"] = bounds
         if self.job_id is not None:
             query |= self._match_id()
+        if self.repeats_by is not None:
+            return query | self._match_schedule()
         if self.date_field is not None:
             statuses = self.dated_statuses
             if statuses is None:
@@ -93,6 +98,13 @@ class JobFilter:
                 statuses = tuple(status for status in statuses if status in self.statuses)
             query |= {"status": {"$in": list(statuses)}} | self._match_date()
         return query
+
+    def _match_schedule(self) -> Document:
+        """The jobs that have this schedule; a time of day counts only without an interval."""
+        found: Document = {self.repeats_by or "": IS_SCHEDULE}
+        if self.repeats_by == TIME_OF_DAY:
+            found[INTERVAL] = {"$not": IS_SCHEDULE}
+        return found
 
     def _match_date(self) -> Document:
         now = datetime.now(UTC)
@@ -133,6 +145,8 @@ class JobFilter:
         """The index that finds these jobs: in list order, except those by id."""
         if self.job_id is not None:
             return indexes.JOB_ID
+        if self.repeats_by is not None:
+            return indexes.recurring_indexes(mapping)[self.repeats_by]
         if self.date_field is not None:
             if self.condition is JobCondition.SCHEDULED:
                 return indexes.schedule_index(mapping)
@@ -184,7 +198,7 @@ class JobFilter:
 
     def _check_order(self, mapping: FieldMapping) -> None:
         """Raise UnservedOrderError unless an index has the jobs in the order of nextRunAt."""
-        if self.condition is JobCondition.SCHEDULED:
+        if self.condition is JobCondition.SCHEDULED or self.repeats_by is not None:
             return
         if not (mapping.has_status or mapping.waits_by_date):
             raise UnservedOrderError("Needs `condition=scheduled` in this queue.")

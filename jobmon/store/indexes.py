@@ -16,6 +16,7 @@ from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.profiles import Profile
 from jobmon.store.queue_key import deployment_name
 from jobmon.store.read_collection import ReadCollection, StoredIndex
+from jobmon.store.repetition import INTERVAL, IS_SCHEDULE, TIME_OF_DAY
 
 _STATUS, _TYPE, _OWNER = ("status", ASCENDING), ("type", ASCENDING), ("createdBy", ASCENDING)
 
@@ -46,6 +47,20 @@ def schedule_index(mapping: FieldMapping) -> Keys:
     if mapping.has_status:
         return BY_NEXT_RUN
     return BY_WAITING if mapping.waits_by_date else BY_DUE_TIME
+
+
+def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
+    """The partial indexes of recurring jobs in the order of nextRunAt.
+
+    By the name of the path whose value is their schedule; empty if the profile has none.
+    """
+    if not mapping.can_query("nextRunAt"):
+        return {}
+    return {
+        name: [*SOONEST_FIRST, (name, ASCENDING)]
+        for name in (INTERVAL, TIME_OF_DAY)
+        if name in mapping.paths
+    }
 
 
 def attempt_index(profile: Profile) -> Keys:
@@ -113,6 +128,7 @@ class Index(NamedTuple):
 
     `field`: the contract's field that it serves, at `path` in the documents; both are None for an
     index that a profile adds. `may_be_unique`: no two documents should have the same keys.
+    `partial`: the filter for the only documents that are in the index; None for all.
     """
 
     collection: Collection[Document]
@@ -120,6 +136,7 @@ class Index(NamedTuple):
     may_be_unique: bool = False
     field: str | None = None
     path: str | None = None
+    partial: Document | None = None
 
     def __str__(self) -> str:
         fields = (field if order == ASCENDING else f"-{field}" for field, order in self.keys)
@@ -137,7 +154,11 @@ def required_indexes(connection: Connection) -> list[Index]:
         path = order[0][0] if order else None
         index = Index(collection.collection, translated, keys in UNIQUE, field, path)
         found.setdefault((collection.collection.name, tuple(translated)), index)
+    jobs = connection.jobs.collection
     for keys in connection.profile.indexes:
-        jobs = connection.jobs.collection
         found.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
+    for name, recurring in recurring_indexes(connection.jobs.mapping).items():
+        keys = connection.jobs.mapping.translate_keys(recurring) or []
+        partial = connection.jobs.mapping.translate_query({name: IS_SCHEDULE})
+        found[jobs.name, tuple(keys)] = Index(jobs, keys, partial=partial)
     return list(found.values())

@@ -8,6 +8,7 @@ from jobmon.store.attempts import (
     last_attempt,
     number_attempts,
 )
+from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.identity import identity_values, is_identity, match_any
 from jobmon.store.indexes import attempt_index
@@ -53,7 +54,7 @@ class JobStore:
         if not found:
             return None
         (job,) = found
-        log, recorded = self._profile.log, self._read_recorded(job_id)
+        log, recorded = self._profile.log, self._read_recorded(job_id, self._max_read)
         attempts = self._list_attempts(recorded, job)
         count = attempt_count(job, default=len(attempts))
         if log is not None:  # a log may have more runs than the job counts
@@ -70,6 +71,18 @@ class JobStore:
             "reasons": {} if reason is None else {"attempts": reason},
         }
 
+    def list_runs(self, job: Document, limit: int) -> list[Document]:
+        """The newest attempts of a job that a list has read, in their order: recorded ones only.
+
+        Index: (jobId).
+        """
+        job_id = to_text(job.get("jobId"))
+        if job_id is None:
+            return []
+        most = limit if self._profile.log is None else 2 * limit + 1
+        recorded = self._read_recorded(job_id, most)
+        return self._list_attempts(recorded, job)[-limit:] if recorded else []
+
     def _list_attempts(self, recorded: list[Document], job: Document) -> list[Document]:
         """The attempts that are recorded, or else those that the job contains."""
         log = self._profile.log
@@ -81,7 +94,7 @@ class JobStore:
             attempts = number_attempts(attempts, job, is_complete=len(recorded) < self._max_read)
         return attempts
 
-    def _read_recorded(self, job_id: str) -> list[Document]:
+    def _read_recorded(self, job_id: str, limit: int) -> list[Document]:
         """The newest attempts of a job, or events of them, in their order."""
         if self._attempts is None:
             return []
@@ -98,7 +111,7 @@ class JobStore:
             _match_identity("jobId", job_id),
             by="jobId",
             accept=lambda attempt: is_identity(attempt.get("jobId"), job_id),
-            limit=self._max_read,
+            limit=limit,
             order=[(name, -1) for name, _ in order],
             transform=truncate,
         )[::-1]

@@ -17,6 +17,7 @@ from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, SOONEST_FIRST, Curso
 from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.mapping import STORED_DATES, Document, Keys
+from jobmon.store.read_collection import Transform
 from jobmon.store.truncate import CharacterBudget
 
 BATCH = 500
@@ -25,7 +26,7 @@ MAX_FIELD_LENGTH = 10_000  # in characters
 _MAX_SKIP = 2**31
 
 # A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
-_SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
+SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
 _SMALL = (datetime, int, float, ObjectId)  # never truncated
 
 
@@ -50,10 +51,24 @@ class _PageSlice(NamedTuple):
 
 
 class JobLists:
-    """Reads lists of the watched jobs; PyMongoError when they cannot be read."""
+    """Reads lists of the watched jobs; PyMongoError when they cannot be read.
 
-    def __init__(self, connection: Connection, redactor: Redactor) -> None:
+    The jobs have `fields`, each as `transform` returns it; by default what a list shows. With
+    `require_index`, a missing index is an OperationFailure.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        redactor: Redactor,
+        *,
+        fields: tuple[str, ...] = SUMMARY_FIELDS,
+        transform: Transform | None = None,
+        require_index: bool = False,
+    ) -> None:
         self._redactor = redactor  # for the values in a cursor
+        self._fields, self._transform = fields, transform or summarize
+        self._require_index = require_index
         self._jobs = connection.jobs
         self._by_id = connection.jobs.mapping.orders_by_id
 
@@ -137,7 +152,7 @@ class JobLists:
         with_ids = by_owner.match() | {"jobId": {"$in": values}}
         found = [
             job
-            for job in self._jobs.find(with_ids, _SUMMARY_FIELDS, index=index, transform=_summarize)
+            for job in self._jobs.find(with_ids, SUMMARY_FIELDS, index=index, transform=summarize)
             if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
         ]
         matching = {"$and": [job_filter.match(), with_ids]}
@@ -196,12 +211,13 @@ class JobLists:
         for part, part_order in parts:
             jobs += self._jobs.find(
                 {"$and": [job_filter.match(), part]},
-                _SUMMARY_FIELDS,
+                self._fields,
                 index=job_filter.choose_index(self._jobs.mapping),
                 order=part_order,
                 skip=skip,
                 limit=limit - len(jobs),
-                transform=_summarize,
+                require_index=self._require_index,
+                transform=self._transform,
             )
             if len(jobs) >= limit:
                 break
@@ -212,7 +228,7 @@ class JobLists:
         mapping = self._jobs.mapping
         pipeline: list[Document] = [
             {"$match": job_filter.match()},
-            {"$project": dict.fromkeys(_SUMMARY_FIELDS, True)},
+            {"$project": dict.fromkeys(SUMMARY_FIELDS, True)},
             {"$sort": dict(mapping.translate_order(order))},
             {"$skip": skip},
             {"$limit": limit},
@@ -221,7 +237,7 @@ class JobLists:
             pipeline,
             index=job_filter.choose_index(mapping),
             batch_size=limit + 1,
-            transform=lambda document: _summarize(mapping.to_contract(document)),
+            transform=lambda document: summarize(mapping.to_contract(document)),
         )
         return _select_owned(jobs, job_filter)
 
@@ -271,7 +287,7 @@ def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]
     return [job for job in jobs if owner is None or is_identity(job.get("createdBy"), owner)]
 
 
-def _summarize(job: Document) -> Document:
+def summarize(job: Document) -> Document:
     """The fields of a job that a list shows, truncated: a hundred jobs may have 16 MB each."""
     shown = {name: value for name, value in job.items() if name not in ("attempts", "startedAt")}
     shown["attemptCount"] = attempt_count(job, default=len(last_attempt(job)))

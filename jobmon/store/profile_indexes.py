@@ -18,13 +18,14 @@ def list_profile_indexes(
     order = jobs.paths["createdAt"]
     in_list_order: Keys = ([] if order == "_id" else [(order, -1)]) + [("_id", -1)]
     found: list[Keys] = []
+    waiting = _list_waiting_keys(jobs) if rules else []
     for rule in rules:
         fields, is_equality = list_index_fields(rule.when or {})
-        if fields:
+        # The index of waiting jobs has these fields, too.
+        if fields and list(fields) != [name for name, _ in waiting if name != "_id"]:
             keys: Keys = [(name, 1) for name in fields]
             found.append(keys + in_list_order if is_equality else keys)
-    if rules:
-        found.append(_list_waiting_keys(jobs))
+    found.append(waiting)
     for path in jobs.alternatives.get("type", ()):
         found.append([(path, 1), *in_list_order])
     if lease is not None:

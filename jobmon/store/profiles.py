@@ -29,6 +29,7 @@ from jobmon.store.identity import label_values, match_any
 from jobmon.store.mapping import DerivedStatus, Document, FieldMapping, Keys
 from jobmon.store.profile_indexes import list_profile_indexes
 from jobmon.store.profile_reader import FieldReader, JobReader
+from jobmon.store.repetition import list_repetition_paths
 from jobmon.store.run_rules import RunRules
 
 
@@ -48,6 +49,8 @@ class Profile:
     outcome: Any = None
     # The keys of each additional index.
     indexes: tuple[Keys, ...] = ()
+    # Whether a job contains its attempts, not only the last one.
+    has_attempt_array: bool = False
     # Whether a queued job may have run before.
     is_recurring: bool = False
     # The order in which workers take due jobs; None if it is unknown.
@@ -89,6 +92,7 @@ class Profile:
             outcome=outcome,
             indexes=list_profile_indexes(jobs, rules, parsed.lease),
             lease=parsed.lease,
+            has_attempt_array=parsed.attempts.array is not None,
             is_recurring=parsed.is_recurring,
             always=parsed.always,
             identity=file.identity,
@@ -115,7 +119,11 @@ def _map_jobs(parsed: ParsedProfile) -> FieldMapping:
         computed["recurring"] = to_expression(parsed.recurring)
     return replace(
         mapping,
-        paths={"createdAt": parsed.order, **mapping.paths},
+        paths={
+            "createdAt": parsed.order,
+            **mapping.paths,
+            **list_repetition_paths(parsed.repetition),
+        },
         reads=reads,
         computed=computed,
         where=parsed.where,

@@ -35,6 +35,7 @@ from jobmon.store.lease_order import PlaceFinder
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.probe import DatabaseProbe
+from jobmon.store.recurring import RecurringJobs
 from jobmon.store.running_jobs import RunningJobReader
 from jobmon.store.schedule import ScheduleReader
 from jobmon.web.errors import ApiError
@@ -68,6 +69,7 @@ class WatchedQueue:
     known_fields: KnownFields
     schedule: ScheduleReader
     running: RunningJobReader
+    recurring: RecurringJobs
 
     @property
     def name(self) -> str:
@@ -101,6 +103,7 @@ class WatchedQueue:
             known_fields=KnownFields(connection, rollup.counts_changes),
             schedule=ScheduleReader(connection),
             running=RunningJobReader(connection),
+            recurring=RecurringJobs(connection, redactor),
         )
 
 

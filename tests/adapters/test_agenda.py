@@ -152,7 +152,9 @@ def expected(agenda: Agenda, case: str) -> Answer:
 @pytest.mark.parametrize("case", CASES)
 def test_every_field_of_a_job_is_that_of_its_document(agenda: Agenda, case: str) -> None:
     detail = expected(agenda, case)
-    assert agenda.get(f"/jobs/{agenda.jobs[case]}") == detail
+    shown = agenda.get(f"/jobs/{agenda.jobs[case]}")
+    assert (shown.pop("repetition") is not None) is detail["recurring"]
+    assert shown == detail
     (summary,) = agenda.get("/admin/jobs/queue", type=case)["data"]
     assert summary == {name: detail[name] for name in summary} | {
         "lastError": detail["lastError"] and {"code": None, "message": "The bank refused."}
@@ -281,6 +283,8 @@ def test_init_creates_exactly_these_indexes(agenda: Agenda) -> None:
         "lockedAt_1",
         "failedAt_1_nextRunAt_1",
         "nextRunAt_1__id_1_lastFinishedAt_1",
+        "nextRunAt_1__id_1_repeatInterval_1",
+        "nextRunAt_1__id_1_repeatAt_1",
         "disabled_1__id_-1",
     }
     collections = {"5": {"agendaJobs"}, "6": {"agendaJobs", "agenda_logs"}}

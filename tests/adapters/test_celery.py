@@ -153,6 +153,7 @@ def expected(celery: Celery, case: str) -> Answer:
         "attempts": [attempt] if outcome else [],
         "reasons": reasons,
         "recurring": None,
+        "repetition": None,
     }
 
 

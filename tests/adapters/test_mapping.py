@@ -185,6 +185,7 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
     }
     unrecorded = {"attempts": "the queue records only the number of attempts"}
     detail |= {"reasons": {} if detail["attempts"] else unrecorded, "recurring": None}
+    detail |= {"repetition": None}
     assert tasks.get(f"/jobs/{detail['jobId']}") == detail
     (summary,) = tasks.get("/admin/jobs/queue", job_id=detail["jobId"])["data"]
     error = found["error"] and {name: found["error"][name] for name in ("code", "message")}
@@ -300,7 +301,7 @@ EXPECTED = {
         "tasks(input.user.id, state, -created_at, -_id, kind)",
         "tasks(error.code, -created_at, -_id, state, kind)",
         "tasks(state, lock.until)",
-        "tasks(state, run_at, kind)",
+        "tasks(state, run_at, _id, kind)",
         "tasks(state, finished_at)",
         "task_runs(job_id, number)",
         "task_runs(finished_at)",
@@ -313,7 +314,7 @@ EXPECTED = {
         "tasks(input.user.id, state, -_id, kind)",
         "tasks(error.code, -_id, state, kind)",
         "tasks(state, lock.until)",
-        "tasks(state, run_at, kind)",
+        "tasks(state, run_at, _id, kind)",
         "tasks(state, finished_at)",
         "task_runs(task, number)",
         "task_runs(finished_at)",

@@ -49,6 +49,7 @@ ADMINS = {
     "/admin/jobs/schedule": "/admin/jobs/schedule",
     "/admin/jobs/errors": "/admin/jobs/errors",
     "/admin/jobs/errors/<group_id>": "/admin/jobs/errors/(other)",
+    "/admin/jobs/recurring": "/admin/jobs/recurring",
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }

@@ -104,6 +104,7 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
         ],
         "reasons": {},
         "recurring": None,
+        "repetition": None,
     }
 
 
@@ -144,6 +145,7 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
         },
         "reasons": {},
         "recurring": None,
+        "repetition": None,
     }
 
 

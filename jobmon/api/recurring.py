@@ -1,0 +1,288 @@
+"""Recurring jobs: how often they run, and what became of their newest runs."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from marshmallow import fields, validate
+from pymongo.errors import OperationFailure
+
+from jobmon.api import examples
+from jobmon.api.answers import (
+    Answer,
+    JobSummary,
+    RepetitionAnswer,
+    boolean,
+    integer,
+    mapping,
+    nested,
+    string,
+)
+from jobmon.api.fields import Date, PlainInteger, clean_error, describe
+from jobmon.api.openapi import Routes
+from jobmon.api.parameters import Parameters
+from jobmon.diagnosis.recurrence import JobState, Recurrence, Run, conclude
+from jobmon.domain import CappedCount
+from jobmon.rollup.gaps import Gap, GapReason
+from jobmon.rollup.recurring_runs import MAX_JOBS, MAX_RUNS, RecordedRun, run_list_name
+from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.repetition import Repetition, read_repetition
+from jobmon.store.schedule import NO_INDEX
+from jobmon.web.errors import invalid
+from jobmon.web.queues import WatchedQueue, current_queue
+
+_NOT_FOLLOWED = "no collector has followed the changes of the jobs"
+
+
+class RecurringJob(JobSummary):
+    """A recurring job."""
+
+    repetition = nested(RepetitionAnswer, "How often it runs, and its newest runs.")
+
+
+class RecurringMeta(Answer):
+    """Position of a page in the list of recurring jobs."""
+
+    asOf = Date("The time that the answer describes.")
+    per_page = integer("Maximum number of jobs per page.")
+    total = integer("Number of recurring jobs; null if unknown.", nullable=True)
+    total_is_exact = boolean("Whether `total` is exact; otherwise it is a lower bound.")
+    next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
+
+
+class RecurringList(Answer):
+    """A page of recurring jobs."""
+
+    meta = nested(RecurringMeta, "Position of the page in the list.")
+    data = fields.List(
+        fields.Nested(RecurringJob),
+        **describe("The jobs; null if recurring jobs are not known.", nullable=True),
+    )
+    reasons = mapping(fields.String(), "By field name: why it is null.")
+
+
+class RecurringParameters(Parameters):
+    """Which page of the recurring jobs."""
+
+    per_page = PlainInteger(
+        load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
+    )
+    cursor = fields.String(
+        load_default="",
+        validate=validate.Length(max=4_096),
+        **describe("The `next_cursor` of a page; empty for the first one."),
+    )
+
+
+class JobRepetition:
+    """How often a job runs, with what is concluded from its runs."""
+
+    def __init__(self, repetition: Repetition, found: Recurrence, no_history: str) -> None:
+        self.repetition, self.found, self.no_history = repetition, found, no_history
+
+    def to_answer(self) -> dict[str, Any]:
+        """The fields of a `RepetitionAnswer`."""
+        found = self.found
+        reasons = {"runs": self.no_history} if self.no_history else {}
+        if found.missed is None:
+            reasons["missedRuns"] = found.missed_reason
+        return {
+            "interval": self.repetition.interval,
+            "timeOfDay": self.repetition.time_of_day,
+            "timezone": self.repetition.timezone,
+            "words": found.words,
+            "overdueSince": found.overdue_since,
+            "lastRun": None if found.last_run is None else _format_run(found.last_run),
+            "missedRuns": found.missed,
+            "runs": [_format_run(run) for run in found.runs],
+            "reasons": reasons,
+        }
+
+
+class RecurringResult:
+    """A page of recurring jobs, each a document with its `repetition`; or why they are unknown."""
+
+    def __init__(
+        self,
+        as_of: datetime,
+        *,
+        jobs: list[Document] | None = None,
+        total: CappedCount | None = None,
+        next_cursor: str | None = None,
+        reason: str = "",
+    ) -> None:
+        self.as_of, self.jobs, self.total = as_of, jobs, total
+        self.next_cursor, self.reason = next_cursor, reason
+
+
+def add_routes(routes: Routes) -> None:
+    """Add `/recurring` to the routes of operators."""
+
+    @routes.get("/recurring")
+    @routes.doc(operationId="listRecurringJobs")
+    @routes.arguments(RecurringParameters, location="query")
+    @routes.response(HTTPStatus.OK, RecurringList, example=examples.RECURRING_LIST)
+    def recurring(query: dict[str, Any]) -> dict[str, Any]:
+        """List recurring jobs with their newest runs, the soonest next run first.
+
+        Jobs that have only a time of day follow those that have an interval.
+        """
+        found = list_recurring(current_queue(), query["cursor"], query["per_page"])
+        return {
+            "meta": {
+                "asOf": found.as_of,
+                "per_page": query["per_page"],
+                "total": None if found.total is None else found.total.value,
+                "total_is_exact": found.total is not None and found.total.is_exact,
+                "next_cursor": found.next_cursor,
+            },
+            "data": found.jobs,
+            "reasons": {"data": found.reason} if found.reason else {},
+        }
+
+
+def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> RecurringResult:
+    """A page of the recurring jobs of a queue; ApiError 422 for a bad cursor."""
+    now = datetime.now(UTC)
+    if queue.recurring.unknown:
+        return RecurringResult(now, reason=queue.recurring.unknown)
+    try:
+        page = queue.recurring.page(cursor, per_page)
+    except ValueError:
+        raise invalid("cursor", "Not a cursor of this list.") from None
+    except OperationFailure as error:
+        if not is_bad_hint(error):
+            raise
+        return RecurringResult(now, reason=NO_INDEX)
+    found = conclude_repetitions(queue, page.jobs, now)
+    jobs = [{**job, "repetition": each} for job, each in zip(page.jobs, found, strict=True)]
+    return RecurringResult(now, jobs=jobs, total=page.total, next_cursor=page.next_cursor)
+
+
+def find_repetition(queue: WatchedQueue, job: Document) -> JobRepetition | None:
+    """How often a job that `JobStore.get_job` read runs; None unless that is known."""
+    repetition = Repetition() if queue.recurring.unknown else read_repetition(job)
+    if repetition.interval is None and repetition.time_of_day is None:
+        return None
+    (found,) = conclude_repetitions(queue, [job], datetime.now(UTC), have_attempts=True)
+    return found
+
+
+def conclude_repetitions(
+    queue: WatchedQueue, jobs: Sequence[Document], now: datetime, *, have_attempts: bool = False
+) -> list[JobRepetition]:
+    """How often each of these recurring jobs runs, and what became of its newest runs.
+
+    `have_attempts`: the jobs have all attempts that are recorded.
+    """
+    history = _RunHistory(queue, jobs, have_attempts=have_attempts)
+    found = []
+    for job in jobs:
+        repetition = read_repetition(job)
+        state = JobState(
+            repetition=repetition,
+            status=to_text(job.get("status")),
+            next_run_at=_read_date(job.get("nextRunAt")),
+        )
+        runs, no_history = history.read(job)
+        concluded = conclude(state, runs, history.gaps, now, no_history=no_history)
+        found.append(JobRepetition(repetition, concluded, no_history))
+    return found
+
+
+class _RunHistory:
+    """The runs of recurring jobs: recorded attempts, or else what the collector saw."""
+
+    def __init__(
+        self, queue: WatchedQueue, jobs: Iterable[Document], *, have_attempts: bool
+    ) -> None:
+        self._jobs = queue.jobs
+        profile = queue.connection.profile
+        self._records = profile.log is not None or queue.connection.has_recorded_attempts()
+        self._contains = profile.has_attempt_array or (self._records and have_attempts)
+        self._recorded: dict[str, list[RecordedRun]] = {}
+        self.gaps: tuple[Gap, ...] = ()
+        self._no_history = ""
+        if self._records or self._contains:
+            return
+        events = queue.rollup.event_history()
+        if events is None:
+            self._no_history = _NOT_FOLLOWED
+            return
+        self.gaps = events.gaps
+        if events.boundary is None:
+            standalone = any(gap.reason is GapReason.NO_CHANGE_STREAM for gap in events.gaps)
+            reason = "a standalone server has no change stream" if standalone else _NOT_FOLLOWED
+            self._no_history = f"the job holds only its last run, and {reason}"
+            return
+        self._recorded = queue.rollup.recorded_runs([job["_id"] for job in jobs])
+
+    def read(self, job: Document) -> tuple[list[Run], str]:
+        """The runs of a job in their order, and why earlier ones are unknown."""
+        attempts = job.get("attempts") or []
+        if self._contains:
+            return list(map(_run_from_attempt, attempts[-MAX_RUNS:])), ""
+        if self._records:
+            recorded = self._jobs.list_runs(job, MAX_RUNS)
+            return list(map(_run_from_attempt, recorded or attempts)), ""
+        last = [_run_from_attempt(attempt) for attempt in attempts[-1:]]
+        if self._no_history:
+            return last, self._no_history
+        kept = self._recorded.get(run_list_name(job["_id"]))
+        if kept is None:
+            reason = "no run has ended since a collector follows the changes, or more than "
+            return last, f"{reason}{MAX_JOBS:,} recurring jobs run"
+        runs = [_run_from_record(run) for run in kept]
+        return runs + [run for run in last if _is_newer(run, runs[-1:])], ""
+
+
+def _is_newer(run: Run, last: Sequence[Run]) -> bool:
+    """Whether the run that a job holds started after the last one that the collector saw end."""
+    if run.started_at is None:
+        return False
+    return all(known.started_at is None or run.started_at > known.started_at for known in last)
+
+
+def _run_from_attempt(attempt: Document) -> Run:
+    error = clean_error(attempt.get("error"), stack=False) or {}
+    return Run(
+        status=to_text(attempt.get("status")),
+        started_at=_read_date(attempt.get("startedAt")),
+        ended_at=_read_date(attempt.get("finishedAt")),
+        code=error.get("code"),
+        message=error.get("message"),
+    )
+
+
+def _run_from_record(run: RecordedRun) -> Run:
+    return Run(
+        status=run.status,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        code=run.code,
+        message=run.message,
+        repetition=run.repetition,
+    )
+
+
+def _read_date(value: Any) -> datetime | None:
+    return to_utc(value) if isinstance(value, datetime) else None
+
+
+def _format_run(run: Run) -> dict[str, Any]:
+    duration = None
+    if run.started_at is not None and run.ended_at is not None:
+        duration = max(0, round((run.ended_at - run.started_at).total_seconds() * 1_000))
+    error = {"code": run.code, "message": run.message}
+    return {
+        "status": run.status,
+        "at": run.due or run.started_at or run.ended_at,
+        "until": run.last_due,
+        "count": run.count,
+        "finishedAt": run.ended_at,
+        "durationMs": duration,
+        "error": error if any(error.values()) else None,
+    }

@@ -1,0 +1,133 @@
+"""What became of the runs of a recurring job: how they ended, which were missed, what is overdue.
+
+Pure functions over runs and the job's state. A run was missed if it was due by the job's interval
+and another one came later. Nothing is concluded for a time in which runs may be unknown.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import pairwise
+
+from jobmon.diagnosis.attention import MIN_OVERDUE
+from jobmon.diagnosis.repetition import Timetable, describe_repetition, parse_timetable
+from jobmon.domain import WAITING_STATUSES
+from jobmon.rollup.gaps import Gap
+from jobmon.store.repetition import Repetition
+
+MISSED = "missed"
+MAX_RUNS = 20
+MAX_COUNTED = 1_000  # missed runs between two others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run of a recurring job, or `count` missed ones that were due from `due` to `last_due`.
+
+    `status` is an attempt's, or `missed`; dates are UTC, None where they are unknown. `repetition`
+    is how often the job ran then; None if that was not recorded.
+    """
+
+    status: str | None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    code: str | None = None
+    message: str | None = None
+    repetition: Repetition | None = None
+    due: datetime | None = None
+    last_due: datetime | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrence:
+    """How often a job runs, and its newest runs in their order, missed ones between the others.
+
+    `missed` counts the missed runs; None if that cannot be concluded, for `missed_reason`.
+    `overdue_since`: the job is waiting, and was due then.
+    """
+
+    words: str
+    runs: tuple[Run, ...]
+    last_run: Run | None
+    missed: int | None
+    missed_reason: str = ""
+    overdue_since: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """The present state of a recurring job, with its aware nextRunAt."""
+
+    repetition: Repetition
+    status: str | None
+    next_run_at: datetime | None
+
+
+def conclude(
+    job: JobState, runs: Iterable[Run], gaps: Sequence[Gap], now: datetime, *, no_history: str = ""
+) -> Recurrence:
+    """What the newest runs of a job show at `now`.
+
+    `runs`: in their order. `gaps`: times in which runs may be unknown. `no_history`: why earlier
+    runs are not known; then only the last one is.
+    """
+    known = list(runs)[-MAX_RUNS:]
+    overdue = _find_overdue(job, now)
+    found = Recurrence(
+        words=describe_repetition(job.repetition),
+        runs=tuple(known),
+        last_run=known[-1] if known else None,
+        missed=None,
+        overdue_since=overdue,
+    )
+    timetable = parse_timetable(job.repetition)
+    if reason := no_history or _explain_unknown(job.repetition, timetable):
+        return replace(found, missed_reason=reason)
+    shown: list[Run] = []
+    for run, after in pairwise([*known, None]):
+        if run is not None:
+            shown.append(run)
+            shown += _find_missed(run, after, job, gaps, overdue and now)
+    return replace(
+        found,
+        runs=tuple(shown[-MAX_RUNS:]),
+        missed=sum(run.count for run in shown if run.status == MISSED),
+    )
+
+
+def _explain_unknown(repetition: Repetition, timetable: Timetable | None) -> str:
+    if repetition.has_exceptions:
+        return "the job has days to skip, or a first or last date"
+    if timetable is None:
+        return "it is unknown when the job was due: its interval cannot be computed"
+    return ""
+
+
+def _find_overdue(job: JobState, now: datetime) -> datetime | None:
+    is_waiting = job.status in WAITING_STATUSES and job.next_run_at is not None
+    if not is_waiting or job.next_run_at is None or now - job.next_run_at < MIN_OVERDUE:
+        return None
+    return job.next_run_at
+
+
+def _find_missed(
+    run: Run, after: Run | None, job: JobState, gaps: Sequence[Gap], overdue_at: datetime | None
+) -> list[Run]:
+    """The runs that were due between two others, or after the last one of an overdue job."""
+    repetition = run.repetition or job.repetition
+    start = run.started_at
+    end = overdue_at if after is None else after.started_at
+    same = job.repetition if after is None else (after.repetition or job.repetition)
+    timetable = parse_timetable(repetition)
+    if start is None or end is None or timetable is None or same != repetition or start >= end:
+        return []
+    if any(gap.clip(start, end) for gap in gaps):
+        return []
+    start, end = start + timetable.slack, end + timetable.slack
+    # The last of these is the one that came in the end, or that is overdue.
+    count = timetable.count_due(start, end, MAX_COUNTED + 1) - 1
+    if count < 1:
+        return []
+    due = timetable.list_due(start, end, count)
+    return [Run(status=MISSED, due=due[0], last_due=due[-1], count=count)]

@@ -1,0 +1,71 @@
+"""The runs of recurring jobs that a collector saw: their stored form, in jobmon's own database.
+
+A document has the newest runs of one job, in the order in which they ended, and the position of the
+last change in it.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import encode
+
+from jobmon.rollup.documents import require_type
+from jobmon.store.mapping import Document
+from jobmon.store.repetition import Repetition
+
+RECURRING_RUNS = "recurring_runs"  # the collection
+MAX_RUNS = 20  # of a job
+MAX_JOBS = 1_000
+MAX_ERROR_LENGTH = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """A run that ended: its dates (UTC), how it ended, and how often the job ran then.
+
+    `ended_at` is None for a run whose worker never reported. `code` and `message` are redacted.
+    """
+
+    status: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    code: str | None
+    message: str | None
+    repetition: Repetition
+
+
+def run_list_name(job_id: Any) -> str:
+    """The name of the document with the runs of the job that has this _id."""
+    return f"runs:{hashlib.blake2b(encode({'': job_id}), digest_size=16).hexdigest()}"
+
+
+def dump_runs(runs: Iterable[RecordedRun]) -> Document:
+    """The stored form of a job's runs."""
+    return {
+        "runs": [
+            [run.started_at, run.ended_at, run.status, run.code, run.message, list(run.repetition)]
+            for run in runs
+        ]
+    }
+
+
+def load_runs(document: Document) -> list[RecordedRun]:
+    """The runs in a stored document; MalformedError, ValueError or KeyError for another one."""
+    return [
+        RecordedRun(
+            status=require_type(status, str),
+            started_at=_load(started_at, datetime),
+            ended_at=_load(ended_at, datetime),
+            code=_load(code, str),
+            message=_load(message, str),
+            repetition=Repetition(*repetition),
+        )
+        for started_at, ended_at, status, code, message, repetition in document["runs"]
+    ]
+
+
+def _load(value: Any, kind: type[Any]) -> Any:
+    return None if value is None else require_type(value, kind)

@@ -1,0 +1,108 @@
+"""Lists recurring jobs, the soonest first: by partial indexes that hold only these."""
+
+from dataclasses import dataclass
+
+from jobmon.domain import CappedCount
+from jobmon.redaction.redactor import Redactor
+from jobmon.store.connection import Connection
+from jobmon.store.cursor import Cursor
+from jobmon.store.filter import JobFilter
+from jobmon.store.indexes import recurring_indexes
+from jobmon.store.list_count import ListCounter
+from jobmon.store.lists import SUMMARY_FIELDS, JobLists, summarize
+from jobmon.store.mapping import Document
+from jobmon.store.truncate import CharacterBudget
+
+MAX_RUNS = 20  # of a job that contains its attempts
+_MAX_ERROR_LENGTH = 2_000
+_SEPARATOR = "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurringPage:
+    """Recurring jobs, each with the names of `list_repetition_paths` and its `attempts`.
+
+    `next_cursor` is None on the last page.
+    """
+
+    jobs: list[Document]
+    next_cursor: str | None
+    total: CappedCount
+
+
+class RecurringJobs:
+    """Reads the recurring jobs of a queue; every method raises PyMongoError.
+
+    The order is by (nextRunAt, _id): first the jobs that have an interval, then those that have
+    only a time of day. A missing index is an OperationFailure.
+    """
+
+    def __init__(self, connection: Connection, redactor: Redactor) -> None:
+        mapping = connection.jobs.mapping
+        self._is_recurring = connection.profile.is_recurring
+        self._names = tuple(recurring_indexes(mapping))
+        repetition = (name for name in mapping.paths if name.startswith("_"))
+        self._lists = JobLists(
+            connection,
+            redactor,
+            fields=(*SUMMARY_FIELDS, "recurring", *repetition),
+            transform=_summarize,
+            require_index=True,
+        )
+        self._counter = ListCounter(connection)
+
+    @property
+    def unknown(self) -> str:
+        """Why recurring jobs are not known; empty if they are."""
+        if self._names:
+            return ""
+        if not self._is_recurring:
+            return "no job of this kind of queue is known to run repeatedly"
+        return "the profile does not define how often recurring jobs run, or when they are due"
+
+    def page(self, cursor: str | None, per_page: int) -> RecurringPage:
+        """The jobs after a cursor of an earlier page; ValueError if it is none."""
+        name, place = _decode(cursor, self._names)
+        jobs: list[Document] = []
+        next_cursor = None
+        for later in self._names[self._names.index(name) :] if self._names else ():
+            job_filter = JobFilter(by_next_run=True, repeats_by=later)
+            if len(jobs) == per_page:
+                if self._lists.page(job_filter, per_page=1).jobs:
+                    next_cursor = f"{later}{_SEPARATOR}"
+                break
+            page = self._lists.page(job_filter, per_page=per_page - len(jobs), cursor=place)
+            jobs, place = jobs + page.jobs, None
+            if page.next_cursor is not None:
+                next_cursor = f"{later}{_SEPARATOR}{page.next_cursor.encode()}"
+                break
+        return RecurringPage(jobs=jobs, next_cursor=next_cursor, total=self._count())
+
+    def _count(self) -> CappedCount:
+        filters = (JobFilter(by_next_run=True, repeats_by=name) for name in self._names)
+        counts = [self._counter.count(job_filter) for job_filter in filters]
+        return CappedCount(
+            sum(count.value for count in counts), all(count.is_exact for count in counts)
+        )
+
+
+def _decode(cursor: str | None, names: tuple[str, ...]) -> tuple[str, Cursor | None]:
+    """The name of the path by which a cursor's list is made, and the place in that list."""
+    if not cursor:
+        return next(iter(names), ""), None
+    name, _, encoded = cursor.partition(_SEPARATOR)
+    if name not in names:
+        raise ValueError("not a cursor")
+    return name, Cursor.decode(encoded) if encoded else None
+
+
+def _summarize(job: Document) -> Document:
+    """A job of the list, with the newest of its attempts."""
+    attempts = job.get("attempts")
+    budget = CharacterBudget(_MAX_ERROR_LENGTH * MAX_RUNS)
+    return summarize(job) | {
+        "attempts": [
+            {name: budget.truncate(value) for name, value in attempt.items()}
+            for attempt in (attempts if isinstance(attempts, list) else [])[-MAX_RUNS:]
+        ]
+    }
