@@ -83,7 +83,7 @@ def lease_index(profile: Profile) -> Keys | StoredIndex | None:
     status = [_STATUS] if profile.jobs.has_status else []
     if lease.each_type:
         return [*status, _TYPE, *lease.order]
-    return [*status, *lease.order, _TYPE]  # the type without the job
+    return [*status, *lease.order, _TYPE]  # with the type: reads no job
 
 
 def attempt_end_index(profile: Profile) -> Keys:
