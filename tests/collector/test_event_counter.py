@@ -95,7 +95,8 @@ class Queue:
         """The details of the last half hour, as the web service answers."""
         rollup = RollupReader(self.connection)
         window = Window.widened(now() - timedelta(minutes=30), now(), timedelta(minutes=1))
-        return RunHistoryReader(rollup).read(window).details
+        series = SeriesReader(self.connection, rollup)
+        return RunHistoryReader(rollup, series).read(window).details
 
     def becomes_right(self) -> None:
         """Wait until the counts are right, and have every failed run in a group of errors."""
