@@ -4,19 +4,16 @@ The counts by group are in the buckets of the history. A group itself is one doc
 error is, when it was seen first and last, the last jobs, and one message and stack as a sample.
 """
 
-import hashlib
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from bson import Decimal128, ObjectId
 from pymongo import ReplaceOne
 
 from jobmon.collector.runs import FinishedRun
-from jobmon.diagnosis.error_kinds import ErrorKind, classify_error
-from jobmon.domain import AttemptStatus
+from jobmon.diagnosis.error_kinds import ErrorKind, classify_error, fold_kind, prepare_error
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import ERRORS, OwnDatabase
 from jobmon.rollup.error_registry import (
@@ -32,9 +29,6 @@ from jobmon.store.labels import OTHER
 MAX_GROUPS = 2_000
 MAX_GROUPS_OF_CODE = 100  # so that one code with endless messages leaves room for others
 MAX_REMEMBERED = 50_000  # runs whose group is known: a minute is counted again and again
-_EXPIRED = "The lease expired before the worker reported an outcome."
-_OTHER_MESSAGES = "(other messages)"
-_MAX_MESSAGE, _MAX_STACK = 1_000, 4_000  # characters
 
 
 class ErrorGroups:
@@ -111,27 +105,17 @@ class ErrorGroups:
 
     def _find_group(self, run: FinishedRun) -> str:
         groups = self._load()
-        error = self._redact(run)
+        error = prepare_error(run.error, run.outcome, self._redactor)
         kind = classify_error(error)
         of_code = self._of_code[kind.code]
         if kind.id not in groups and len(of_code) >= MAX_GROUPS_OF_CODE:
-            kind = _fold(kind)
+            kind = fold_kind(kind)
         if kind.id not in groups and len(groups) >= MAX_GROUPS:
             return OTHER
         of_code.add(kind.id)
         groups[kind.id] = _add_run(groups.get(kind.id) or self._make_group(kind, run, error), run)
         self._changed.add(kind.id)
         return kind.id
-
-    def _redact(self, run: FinishedRun) -> Any:
-        """The error without secrets, but for its stack: of that, only a sample is stored."""
-        error = run.error
-        if error is None and run.outcome == AttemptStatus.EXPIRED:
-            return _EXPIRED
-        if not isinstance(error, dict):
-            return self._redactor.redact(_shorten(error, _MAX_MESSAGE))
-        short = {name: _shorten(error.get(name), _MAX_MESSAGE) for name in ("code", "message")}
-        return self._redactor.redact(short) | {"stack": _shorten(error.get("stack"), _MAX_STACK)}
 
     def _make_group(self, kind: ErrorKind, run: FinishedRun, error: Any) -> ErrorGroup:
         message, stack = (
@@ -148,19 +132,6 @@ class ErrorGroups:
             last_seen=run.finished_at,
             jobs=(),
         )
-
-
-def _shorten(value: Any, length: int) -> Any:
-    """A text up to this length, or a number; None for any other value."""
-    if isinstance(value, str):
-        return value[:length]
-    return value if isinstance(value, int | float | Decimal128 | ObjectId) else None
-
-
-def _fold(kind: ErrorKind) -> ErrorKind:
-    """The kind of all further errors with this code."""
-    digest = hashlib.sha256(f"{_OTHER_MESSAGES}\0{kind.code}".encode()).hexdigest()
-    return ErrorKind(id=digest[:16], code=kind.code, pattern=_OTHER_MESSAGES, frame=None)
 
 
 def _add_run(group: ErrorGroup, run: FinishedRun) -> ErrorGroup:

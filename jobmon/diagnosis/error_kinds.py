@@ -9,11 +9,18 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
+from bson import Decimal128, ObjectId
+
 from jobmon.diagnosis.message_pattern import mask_message
 from jobmon.diagnosis.stack_frame import find_own_frame
+from jobmon.domain import AttemptStatus
+from jobmon.redaction.redactor import Redactor
 from jobmon.store.bson_json import to_text
 
 MAX_CODE_LENGTH = 200
+MAX_MESSAGE, MAX_STACK = 1_000, 4_000  # characters that are classified
+EXPIRED = "The lease expired before the worker reported an outcome."
+OTHER_MESSAGES = "(other messages)"
 # A group is new for an hour, and goes on while an error was seen in the last quarter of an hour.
 NEW_FOR, ONGOING_FOR = timedelta(hours=1), timedelta(minutes=15)
 # What is first seen so soon after counting began may be older.
@@ -56,8 +63,8 @@ class GroupStatus(StrEnum):
 def classify_error(error: Any) -> ErrorKind:
     """The kind of an error: `{code, message, stack}` with any BSON values, a text, or None.
 
-    Never raises. Of a document without `code` the `name` is used, then the name that begins the
-    message (`TypeError: …`) or the stack.
+    Never raises. Without `code` it is the name that begins the message (`TypeError: …`) or the
+    stack.
     """
     code, message, stack = _read_parts(error)
     headline = _find_headline(stack)
@@ -71,6 +78,25 @@ def classify_error(error: Any) -> ErrorKind:
     return _make_kind(
         code, mask_message(message) if message else "", find_own_frame(stack) if stack else None
     )
+
+
+def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> Any:
+    """What is classified of the error of a run: truncated, and without secrets.
+
+    The stack is only truncated: it is searched for one frame. None if there is no error.
+    """
+    if error is None and outcome == AttemptStatus.EXPIRED:
+        return EXPIRED
+    if not isinstance(error, dict):
+        return redactor.redact(_shorten(error, MAX_MESSAGE))
+    short = {name: _shorten(error.get(name), MAX_MESSAGE) for name in ("code", "message")}
+    return redactor.redact(short) | {"stack": _shorten(error.get("stack"), MAX_STACK)}
+
+
+def fold_kind(kind: ErrorKind) -> ErrorKind:
+    """The kind of all errors with this code for whose messages there are too many groups."""
+    digest = hashlib.sha256(f"{OTHER_MESSAGES}\0{kind.code}".encode()).hexdigest()
+    return ErrorKind(id=digest[:16], code=kind.code, pattern=OTHER_MESSAGES, frame=None)
 
 
 def group_status(
@@ -91,11 +117,18 @@ def group_status(
     return GroupStatus.ONGOING if now - last_seen <= ONGOING_FOR else GroupStatus.QUIET
 
 
+def _shorten(value: Any, length: int) -> Any:
+    """A text up to this length, or a number; None for any other value."""
+    if isinstance(value, str):
+        return value[:length]
+    return value if isinstance(value, int | float | Decimal128 | ObjectId) else None
+
+
 def _read_parts(error: Any) -> tuple[str | None, str | None, str | None]:
     """Code, message and stack as texts; empty ones count as absent."""
     if not isinstance(error, dict):
         error = {"message": error}
-    code = _read_text(error.get("code")) or _read_text(error.get("name"))
+    code = _read_text(error.get("code"))
     message, stack = _read_text(error.get("message")), _read_text(error.get("stack"))
     if message is not None and stack is None and "\n" in message:
         stack = message

@@ -10,7 +10,7 @@ from functools import lru_cache
 from jobmon.store.truncate import CUT
 
 MAX_PATTERN_LENGTH = 300
-_MAX_TEXT_LENGTH = 1_000
+_MAX_TEXT_LENGTH = 1_000  # a text of this length is regarded as truncated
 _MIN_RANDOM_LENGTH = 16  # a shorter word without digits is not regarded as an id
 _MIN_ENCODED_LENGTH = 24
 
@@ -129,7 +129,7 @@ def mask_ids(text: str) -> str:
 def _first_line(message: str) -> str:
     """The first line with a word; its last word is dropped if the text was truncated there."""
     text = message[:_MAX_TEXT_LENGTH]
-    is_truncated = len(message) > _MAX_TEXT_LENGTH or text.endswith(CUT)
+    is_truncated = len(message) >= _MAX_TEXT_LENGTH or text.endswith(CUT)
     lines = text.splitlines()
     line = next((line for line in lines if _WORD.search(line)), "")
     if is_truncated and lines and line == lines[-1]:

@@ -212,6 +212,18 @@ class RollupReader:
 
         return {group.id: group for group in self._read(ERRORS, find, load_error_group)}
 
+    def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
+        """Those of these ids that are ids of groups. Index: _id."""
+
+        def find(own: OwnDatabase) -> Iterable[Document]:
+            query = {"_id": {"$in": [own.id(error_group_name(group_id)) for group_id in ids]}}
+            found = own[ERRORS].find(query, ["format", "group"], **request_comment())
+            return found.max_time_ms(self._connection.max_time_ms)
+
+        return frozenset(
+            self._read(ERRORS, find, lambda document: require_type(document["group"], str))
+        )
+
     def error_group(self, group_id: str) -> ErrorGroup | None:
         """The group with this id; None if it does not exist. Index: _id."""
 

@@ -1,7 +1,7 @@
 """Errors, workers and the slowest runs over a window of time, from the collector's buckets."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -89,6 +89,10 @@ class RunHistoryReader:
             return steps
 
         return self._steps.get((window, progress.counted_at), compute)
+
+    def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
+        """Those of these ids that are ids of groups."""
+        return self._rollup.known_error_groups(ids)
 
     def error_group(self, group_id: str) -> ErrorGroup | None:
         """A group with its sample message and stack; None if it does not exist."""

@@ -27,7 +27,6 @@ STACK = """TypeError: order.items is not iterable
         ({"code": "E_CARD", "message": "card 4 declined"}, "E_CARD", "card <value> declined"),
         ({"code": 11000, "message": "duplicate"}, "11000", "duplicate"),
         ({"code": 404.0, "message": None}, "404", ""),
-        ({"name": "MongoServerError", "message": "boom"}, "MongoServerError", "boom"),
         ({"code": "TypeError", "message": "TypeError: x is null"}, "TypeError", "x is null"),
         ({"code": "E1", "message": "TypeError: x is null"}, "E1", "TypeError: x is null"),
         ({"message": ["card declined", 402]}, None, "card declined, <value>"),

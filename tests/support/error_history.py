@@ -55,6 +55,9 @@ class ErrorHistory:
         monkeypatch.setattr(
             RunHistoryReader, "errors_by_step", lambda _, window: self._split(window)
         )
+        monkeypatch.setattr(
+            RunHistoryReader, "known_error_groups", lambda _, ids: self.groups.keys() & set(ids)
+        )
         monkeypatch.setattr(RunHistoryReader, "error_group", lambda _, name: self.groups.get(name))
         return self
 
