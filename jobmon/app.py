@@ -11,6 +11,7 @@ from jobmon.api import admin, health, jobs, metrics, openapi
 from jobmon.api import queues as queue_list
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.queues import QueueSummaries
+from jobmon.api.workers import WorkerReader
 from jobmon.dashboard import views
 from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.job_pages import JobPages
@@ -75,10 +76,10 @@ def create_app(
     rate_limit.register(app, settings)
     admission.register(app, settings, queues)
     api = openapi.DocumentedApi(app)
-    lists, summaries = ListResponder(), QueueSummaries(queues)
+    lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
     for routes in (
         jobs.blueprint(lists),
-        admin.blueprint(lists, len(queues)),
+        admin.blueprint(lists, workers, len(queues)),
         queue_list.blueprint(summaries),
         health.blueprint(app.extensions["jobmon_revoked"]),
     ):

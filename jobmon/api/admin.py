@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from flask import Response
 
-from jobmon.api import error_groups, examples, recurring, schedule
+from jobmon.api import error_groups, examples, recurring, schedule, slowest, workers
 from jobmon.api.answers import JobList
 from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.figures import JobStats, TimeSeries, TypeList
@@ -32,7 +32,7 @@ from jobmon.web.queues import current_queue
 K = TypeVar("K")
 
 
-def blueprint(lists: ListResponder, queues: int) -> Routes:
+def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues: int) -> Routes:
     """The routes below `/admin/jobs`; all need the permission of the queue.
 
     `queues`: how many there are.
@@ -144,6 +144,8 @@ def blueprint(lists: ListResponder, queues: int) -> Routes:
     error_groups.add_routes(routes)
     schedule.add_routes(routes)
     recurring.add_routes(routes)
+    slowest.add_routes(routes)
+    workers.add_routes(routes, worker_reader)
     return routes
 
 

@@ -332,3 +332,61 @@ RECURRING_LIST = {
     "data": [{**_SUMMARY, "status": "queued", "lastError": None, "repetition": REPETITION}],
     "reasons": {},
 }
+_RUN_WINDOW = {name: _WINDOW[name] for name in ("from", "to", "asOf", "complete", "gaps")}
+SLOWEST_LIST = {
+    "meta": {**_RUN_WINDOW, "reasons": {}},
+    "data": [
+        {
+            "type": "payout.execute",
+            "jobId": _SUMMARY["jobId"],
+            "attempt": 1,
+            "worker": "worker-2",
+            "outcome": "failed",
+            "finishedAt": "2026-11-24T01:12:07.866Z",
+            "durationMs": 354,
+        }
+    ],
+}
+WORKER_LIST = {
+    "meta": {
+        **_RUN_WINDOW,
+        "runningAsOf": "2026-11-24T01:12:11.120Z",
+        "page": 1,
+        "per_page": 20,
+        "total": 1,
+        "total_is_exact": True,
+        "total_pages": 1,
+        "silent": 1,
+        "reasons": {},
+    },
+    "data": [
+        {
+            "name": "worker-2",
+            "state": "expired",
+            "since": "2026-11-24T01:10:02.000Z",
+            "note": "its lease has expired",
+            "running": 1,
+            "jobs": [
+                {
+                    "jobId": _SUMMARY["jobId"],
+                    "type": "payout.execute",
+                    "attempt": 2,
+                    "startedAt": "2026-11-24T01:09:32.000Z",
+                    "leaseExpiresAt": "2026-11-24T01:10:02.000Z",
+                    "leaseLeftMs": -129_120,
+                }
+            ],
+            "lastSeen": "2026-11-24T01:09:32.000Z",
+            "attempts": 120,
+            "failures": 40,
+            "failureRate": 0.3333,
+            "runMs": _ACTIVITY["runMs"],
+            "topError": {
+                "id": _ERROR_GROUP["id"],
+                "code": _ERROR_GROUP["code"],
+                "pattern": _ERROR_GROUP["pattern"],
+                "failures": 40,
+            },
+        }
+    ],
+}

@@ -52,7 +52,13 @@ class WindowParameters(Parameters):
         )
 
 
-class TimeSeriesParameters(WindowParameters):
+class TypeWindowParameters(WindowParameters):
+    """A time window, for some types of jobs; by default for all."""
+
+    type = repeatable_field("Jobs of this type", 20)
+
+
+class TimeSeriesParameters(TypeWindowParameters):
     """A time window in steps, for some types of jobs; by default for all."""
 
     step = PlainInteger(
@@ -62,7 +68,6 @@ class TimeSeriesParameters(WindowParameters):
             "at most 168 steps and is still stored at `from`: older history has larger steps only."
         ),
     )
-    type = repeatable_field("Jobs of this type", 20)
 
 
 @dataclass(frozen=True, kw_only=True)

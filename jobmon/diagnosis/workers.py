@@ -3,10 +3,10 @@
 Pure functions of the runs in a window of time and of the jobs that run now.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from jobmon.diagnosis.attention import MIN_EXPECTED_JOBS, MIN_OVERDUE
@@ -33,7 +33,9 @@ class WorkerState(StrEnum):
 
 
 SILENT = (WorkerState.EXPIRED, WorkerState.STOPPED)
-_URGENCY: list[WorkerState | None] = [*WorkerState, None]
+_URGENCY: dict[WorkerState | None, int] = {
+    state: place for place, state in enumerate([*WorkerState, None])
+}
 
 
 class TopError(NamedTuple):
@@ -43,8 +45,7 @@ class TopError(NamedTuple):
     failures: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Worker:
+class Worker(NamedTuple):
     """A worker; dates are UTC.
 
     `state` is None where it is unknown, and for `(other)`; `since` is when it began, if that is
@@ -96,16 +97,24 @@ def find_workers(
             jobs.setdefault(job.worker, []).append(job)
     tallies = {} if history is None else history.details.workers
     errors = {} if history is None else find_top_errors(history.details.by_worker)
-    may_stop = history is not None and window.end > history.as_of and is_overdue(stats)
+    is_whole = running.is_complete and not running.reason
+    has_stopped = None
+    if history is not None and window.end > history.as_of and is_overdue(stats):
+        has_stopped = partial(_has_stopped, window=window, as_of=history.as_of)
     workers = []
     for name in tallies.keys() | jobs.keys():
-        worker = _judge(name, tallies.get(name), tuple(jobs.get(name, ())), running)
-        if may_stop and history is not None and _has_stopped(worker, window, history.as_of):
-            last_at = None if worker.tally is None else worker.tally.last_at
-            worker = replace(worker, state=WorkerState.STOPPED, since=last_at)
-        if (error := errors.get(name)) is not None:
-            worker = replace(worker, top_error=error)
-        workers.append(worker)
+        tally, held = tallies.get(name), tuple(jobs.get(name, ()))
+        starts = [job.started_at for job in held if job.started_at is not None]
+        ended = None if tally is None else tally.last_at
+        state, since = None, None
+        if held:
+            state, since = _judge_leases(held, running.as_of)
+        elif is_whole and name != OTHER:
+            state = WorkerState.IDLE
+            if tally is not None and has_stopped is not None and has_stopped(tally):
+                state, since = WorkerState.STOPPED, ended
+        seen = max([*starts, *([] if ended is None else [ended])], default=None)
+        workers.append(Worker(name, state, since, held, tally, seen, errors.get(name)))
     return workers
 
 
@@ -125,60 +134,49 @@ def find_top_errors(by_worker: Mapping[ErrorGroupOf, int]) -> dict[str, TopError
     return found
 
 
-def _judge(
-    name: str, tally: WorkerTally | None, jobs: tuple[RunningJob, ...], running: RunningJobs
-) -> Worker:
-    """The worker with the state that follows from what it runs now."""
-    starts = [job.started_at for job in jobs if job.started_at is not None]
-    ended = None if tally is None else tally.last_at
-    seen = max([*starts, *([ended] if ended is not None else [])], default=None)
-    known = Worker(name=name, jobs=jobs, tally=tally, last_seen=seen)
-    expired = [at for job in jobs if job.is_expired(running.as_of) and (at := job.expires_at)]
+def _judge_leases(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerState, datetime | None]:
+    """The state of a worker with running jobs, and since when."""
+    expired = [at for job in jobs if job.is_expired(now) and (at := job.expires_at)]
     if expired:
-        return replace(known, state=WorkerState.EXPIRED, since=min(expired))
-    if jobs:
-        return replace(known, state=WorkerState.RUNNING, since=min(starts, default=None))
-    is_known = running.is_complete and not running.reason and name != OTHER
-    return replace(known, state=WorkerState.IDLE if is_known else None)
+        return WorkerState.EXPIRED, min(expired)
+    starts = [job.started_at for job in jobs if job.started_at is not None]
+    return WorkerState.RUNNING, min(starts, default=None)
 
 
-def _has_stopped(worker: Worker, window: Window, as_of: datetime) -> bool:
+def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     """Whether a worker without a job was busy, and has ended nothing for too long.
 
     That is ten minutes or more, and long enough that by its own rate in the window at least three
     runs would have ended: by chance, that has none in 5% of the cases.
     """
-    tally = worker.tally
-    if worker.state is not WorkerState.IDLE or tally is None or tally.last_at is None:
+    if tally.last_at is None:
         return False
     silence = as_of - tally.last_at
+    if not STALLED_AFTER <= silence <= FORGOTTEN_AFTER:
+        return False
     busy = max(tally.last_at - window.start, MINUTE)
-    expected = tally.outcomes.total() * (silence / busy)
-    return STALLED_AFTER <= silence <= FORGOTTEN_AFTER and expected >= MIN_EXPECTED_JOBS
+    return tally.outcomes.total() * (silence / busy) >= MIN_EXPECTED_JOBS
 
 
-_NEVER = timedelta.max
-SORTS: dict[str, Callable[[Worker, datetime], Any]] = {
-    "state": lambda worker, _: _URGENCY.index(worker.state),
-    "name": lambda worker, _: worker.name,
-    "-attempts": lambda worker, _: -worker.attempts,
-    "-failures": lambda worker, _: -worker.failures,
-    "-lastSeen": lambda worker, now: _NEVER if worker.last_seen is None else now - worker.last_seen,
+_NEVER = datetime.min.replace(tzinfo=UTC)
+# Equal ones stay in the order of "-lastSeen", and those in that of their names.
+SORTS: dict[str, Callable[[Worker], Any]] = {
+    "state": lambda worker: _URGENCY[worker.state],
+    "name": lambda worker: worker.name,
+    "-attempts": lambda worker: -worker.attempts,
+    "-failures": lambda worker: -worker.failures,
+    "-lastSeen": lambda _: 0,
 }
 
 
-def sort_workers(workers: Iterable[Worker], sort: str, now: datetime) -> list[Worker]:
+def sort_workers(workers: Iterable[Worker], sort: str) -> list[Worker]:
     """The workers in this order, a key of `SORTS`; equal ones the latest seen first.
 
     `(other)` is always the last one.
     """
-    measure, latest = SORTS[sort], SORTS["-lastSeen"]
-    return sorted(
-        workers,
-        key=lambda worker: (
-            worker.name == OTHER,
-            measure(worker, now),
-            latest(worker, now),
-            worker.name,
-        ),
-    )
+    ordered = sorted(workers, key=lambda worker: worker.name)
+    ordered.sort(key=lambda worker: worker.last_seen or _NEVER, reverse=True)
+    ordered.sort(key=SORTS[sort])
+    return [worker for worker in ordered if worker.name != OTHER] + [
+        worker for worker in ordered if worker.name == OTHER
+    ]

@@ -47,6 +47,8 @@ ADMINS = {
     "/admin/jobs/queue": "/admin/jobs/queue",
     "/admin/jobs/stats": "/admin/jobs/stats",
     "/admin/jobs/schedule": "/admin/jobs/schedule",
+    "/admin/jobs/slowest": "/admin/jobs/slowest",
+    "/admin/jobs/workers": "/admin/jobs/workers",
     "/admin/jobs/errors": "/admin/jobs/errors",
     "/admin/jobs/errors/<group_id>": "/admin/jobs/errors/(other)",
     "/admin/jobs/recurring": "/admin/jobs/recurring",

@@ -189,7 +189,7 @@ def order(sort: str) -> list[str]:
         "earlier": tally(5, 4 * MINUTE),
     }
     jobs = [held_by("running"), held_by("expired", -MINUTE)]
-    return [worker.name for worker in sort_workers(find(workers, jobs).values(), sort, NOW)]
+    return [worker.name for worker in sort_workers(find(workers, jobs).values(), sort)]
 
 
 @pytest.mark.parametrize(

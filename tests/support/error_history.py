@@ -1,34 +1,44 @@
-"""What a collector keeps of failed runs, for services over an in-memory database."""
+"""What a collector keeps of single runs, for services over an in-memory database."""
 
-from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 import pytest
 
+from jobmon.collector.run_details_counter import add_run
+from jobmon.collector.runs import FinishedRun
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.rollup.error_registry import MAX_RECENT_JOBS, ErrorGroup, FailedJob
-from jobmon.rollup.run_details import ErrorGroupOf, RunDetails
+from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import ErrorSteps, RunHistory, RunHistoryReader
 from jobmon.rollup.series import Window
 from jobmon.store.labels import OTHER
 
 
 class ErrorHistory:
-    """Failed runs, each with its error, type, worker and time; `as_of` is the collector's time."""
+    """Finished runs, each with its type, worker and end; `as_of` is the collector's time.
+
+    Failed ones have an error.
+    """
 
     def __init__(self, as_of: datetime) -> None:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
         self.whole: dict[str, Any] = {}  # what a `RunHistory` has in addition
-        self._runs: list[tuple[datetime, str, str, str | None]] = []
+        self._runs: list[tuple[FinishedRun, str | None]] = []
 
     def add(
-        self, error: Any, kind: str = "mail", worker: str | None = "w1", *, at: datetime
+        self,
+        error: Any,
+        kind: str = "mail",
+        worker: str | None = "w1",
+        *,
+        at: datetime,
+        took: timedelta | None = None,
     ) -> str:
         """Add a failed run; returns the id of its group. The error `OTHER` is not grouped."""
         if error == OTHER:
-            self._runs.append((at, OTHER, kind, worker))
+            self._add_run(kind, worker, "failed", at, took, OTHER)
             return OTHER
         found = classify_error(error)
         parts = error if isinstance(error, dict) else {"message": error}
@@ -46,8 +56,34 @@ class ErrorHistory:
             last_seen=max(old.last_seen, at) if old else at,
             jobs=tuple(jobs[:MAX_RECENT_JOBS]),
         )
-        self._runs.append((at, found.id, kind, worker))
+        self._add_run(kind, worker, "failed", at, took, found.id)
         return found.id
+
+    def succeed(
+        self, kind: str, worker: str | None, *, at: datetime, took: timedelta | None = None
+    ) -> None:
+        """Add a run that succeeded."""
+        self._add_run(kind, worker, "succeeded", at, took, None)
+
+    def _add_run(
+        self,
+        kind: str,
+        worker: str | None,
+        outcome: str,
+        at: datetime,
+        took: timedelta | None,
+        group: str | None,
+    ) -> None:
+        run = FinishedRun(
+            type=kind,
+            outcome=outcome,
+            job_id=f"job-{len(self._runs)}",
+            finished_at=at,
+            worker=worker,
+            attempt=1,
+            started_at=None if took is None else at - took,
+        )
+        self._runs.append((run, group))
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> Self:
         """Make every service answer from this history."""
@@ -62,13 +98,11 @@ class ErrorHistory:
         return self
 
     def _count(self, start: datetime, end: datetime) -> RunDetails:
-        runs = [run for run in self._runs if start <= run[0] < end]
-        return RunDetails(
-            by_type=Counter(ErrorGroupOf(group, kind) for _, group, kind, _ in runs),
-            by_worker=Counter(
-                ErrorGroupOf(group, worker) for _, group, _, worker in runs if worker is not None
-            ),
-        )
+        details = RunDetails()
+        for run, group in self._runs:
+            if start <= run.finished_at < end:
+                add_run(details, run, group)
+        return details
 
     def _read(self, window: Window) -> RunHistory:
         known = {"as_of": self.as_of, "is_complete": True, "groups": self.groups}

@@ -1,0 +1,74 @@
+"""The slowest attempts in a window, from the bounded lists that the collector keeps."""
+
+from http import HTTPStatus
+from typing import Any
+
+from jobmon.api import examples
+from jobmon.api.openapi import Routes
+from jobmon.api.window_queries import TypeWindowParameters, WindowQuery
+from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
+from jobmon.api.worker_answers import SlowestList
+from jobmon.diagnosis.evidence import NO_END_TIMES
+from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
+from jobmon.rollup.run_history import RunHistory
+from jobmon.rollup.series import Window
+from jobmon.web.queues import WatchedQueue, current_queue
+
+NO_STARTS = "no attempt of the window has a known start"
+
+
+def add_routes(routes: Routes) -> None:
+    """Add `/slowest` to the routes of operators."""
+
+    @routes.get("/slowest")
+    @routes.doc(operationId="listSlowestAttempts")
+    @routes.arguments(TypeWindowParameters, location="query")
+    @routes.response(HTTPStatus.OK, SlowestList, example=examples.SLOWEST_LIST)
+    def slowest(query: WindowQuery) -> dict[str, Any]:
+        """List the slowest attempts that ended in a window.
+
+        From the lists that the collector keeps of each type: without a collector the answer is 503.
+        """
+        queue = current_queue()
+        window = resolve_window(queue.series, query)
+        with explain_history_errors(NO_COLLECTOR):
+            history = queue.runs.read(window)
+        return _format_slowest(queue, window, history, query.types)
+
+
+def explain_slowest(queue: WatchedQueue, history: RunHistory) -> str:
+    """Why no slow attempts are known; empty if they are."""
+    if "finishedAt" in queue.known_fields.unknown:
+        return NO_END_TIMES.reason
+    details = history.details
+    return NO_STARTS if details.runs and not details.slowest else ""
+
+
+def _format_slowest(
+    queue: WatchedQueue, window: Window, history: RunHistory, types: tuple[str, ...]
+) -> dict[str, Any]:
+    reason, details = explain_slowest(queue, history), history.details
+    why = reason or (LEFT_OUT if may_lack_types(details) else "")
+    meta = {
+        "start": window.start,
+        "end": window.end,
+        "asOf": history.as_of,
+        "complete": history.is_complete,
+        "gaps": history.gaps,
+        "reasons": {"data": why} if why else {},
+    }
+    if reason:
+        return {"meta": meta, "data": None}
+    data = [
+        {
+            "type": slow.type,
+            "jobId": slow.run.job_id,
+            "attempt": slow.run.attempt,
+            "worker": slow.run.worker,
+            "outcome": slow.run.outcome,
+            "finishedAt": slow.run.finished_at,
+            "durationMs": slow.run.duration_ms,
+        }
+        for slow in select_slowest_runs(details, types)
+    ]
+    return {"meta": meta, "data": data}

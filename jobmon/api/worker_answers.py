@@ -1,0 +1,137 @@
+"""The answers about workers and about slow attempts."""
+
+from marshmallow import fields
+
+from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested, number, string
+from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
+from jobmon.api.figures import Gap, Percentiles
+from jobmon.diagnosis.slow_runs import MAX_LISTED
+from jobmon.diagnosis.workers import WorkerState
+from jobmon.domain import FINAL_ATTEMPT_STATUSES
+from jobmon.rollup.run_details import SLOWEST
+
+JOBS_SHOWN = 5  # running jobs of a worker in an answer
+
+
+class RunningJobAnswer(Answer):
+    """A job that a worker runs now."""
+
+    jobId = string("Its id; null if it has none.", nullable=True)
+    type = string("Type of the job.")
+    attempt = integer("Number of the attempt; null if unknown.", nullable=True)
+    startedAt = DateOrText("When the attempt started; null if unknown.")
+    leaseExpiresAt = DateOrText("When the lease expires; null if unknown.")
+    leaseLeftMs = integer("Time until then, in milliseconds; negative if expired.", nullable=True)
+
+
+class TopErrorAnswer(Answer):
+    """The most frequent group of errors of a worker in the window."""
+
+    id = string("Id of the group, for `GET /admin/jobs/errors/{group_id}`.")
+    code = Text("Code of the errors.")
+    pattern = Text("Their message, with its variable parts replaced.")
+    failures = integer("Failed attempts of the worker with such an error.")
+
+
+class WorkerAnswer(Answer):
+    """A worker: what it runs now, and its attempts in the window.
+
+    `(other)` sums up the workers that were not counted by name. A field is null where it is
+    unknown: `meta.reasons` explains it.
+    """
+
+    name = FreeText("Its name, as jobs print it in `leasedBy`, at most 200 characters.")
+    state = string(
+        "`expired`: it holds an expired lease. `stopped`: it runs nothing, was busy, and has "
+        "ended no attempt for ten minutes or more, although jobs have been due for a minute; by "
+        "its own rate at least three would have ended. `running`: it runs a job. `idle`: none of "
+        "these. The first two are silent workers. Null if unknown.",
+        enum=[*(state.value for state in WorkerState), None],
+        nullable=True,
+    )
+    since = DateOrText(
+        "When that state began: the earliest end of an expired lease, the end of the last attempt, "
+        "or the earliest start of what it runs. Null if unknown."
+    )
+    note = string("Why it counts as silent; null if it does not.", nullable=True)
+    running = integer("Jobs that it runs now.", nullable=True)
+    jobs = array(
+        RunningJobAnswer, f"The first {JOBS_SHOWN} of these, those whose lease ends first."
+    )
+    lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
+    attempts = integer("Attempts that ended in the window.", nullable=True)
+    failures = integer("Those that failed or whose lease expired.", nullable=True)
+    failureRate = number("failures / attempts; null without attempts.", nullable=True)
+    runMs = nested(Percentiles, "Time that these attempts ran.")
+    topError = nested(
+        TopErrorAnswer, "Its most frequent error in the window; null without one.", nullable=True
+    )
+
+
+class WorkerListMeta(Answer):
+    """The window of a list of workers, and what is in it."""
+
+    start = Date("Start of the window, widened to a whole step.", data_key="from")
+    end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
+    asOf = DateOrText("Attempts are counted up to this time; null if they are unknown.")
+    runningAsOf = Date("The time at which `jobs` were running.")
+    complete = boolean(
+        "False while a collector is still counting the window; null without one.", nullable=True
+    )
+    gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
+    page = integer("Number of the page, from 1.")
+    per_page = integer("Maximum number of workers per page.")
+    total = integer("Workers that match, `(other)` included; null if unknown.", nullable=True)
+    total_is_exact = boolean("Whether these are all: false if some were not counted by name.")
+    total_pages = integer("Number of pages that `total` makes.", nullable=True)
+    silent = integer("Silent workers among these; null if unknown.", nullable=True)
+    reasons = mapping(
+        fields.String(), "By field name: why it is null, or why numbers are lower bounds."
+    )
+
+
+class WorkerList(Answer):
+    """A page of workers."""
+
+    meta = nested(WorkerListMeta, "The window of this answer, and what is in it.")
+    data = fields.List(
+        fields.Nested(WorkerAnswer),
+        **describe("The workers, in the order of `sort`; null if none is known.", nullable=True),
+    )
+
+
+class SlowAttempt(Answer):
+    """An attempt that ended in the window."""
+
+    type = string("Type of its job.")
+    jobId = string("Id of its job, which may have been deleted.")
+    attempt = integer("Its number; null if the queue does not number attempts.", nullable=True)
+    worker = FreeText("Worker that ran it; null if unknown.")
+    outcome = string("How it ended.", enum=list(FINAL_ATTEMPT_STATUSES))
+    finishedAt = Date("When it ended.")
+    durationMs = integer("How long it ran, in milliseconds.")
+
+
+class SlowestMeta(Answer):
+    """The window of an answer about slow attempts."""
+
+    start = Date("Start of the window, widened to a whole step.", data_key="from")
+    end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
+    asOf = Date("Attempts are known up to this time.")
+    complete = boolean("False while a collector is still counting the window.")
+    gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
+    reasons = mapping(fields.String(), "By field name: why it is null or may lack something.")
+
+
+class SlowestList(Answer):
+    """The slowest attempts of a window."""
+
+    meta = nested(SlowestMeta, "The window of this answer.")
+    data = fields.List(
+        fields.Nested(SlowAttempt),
+        **describe(
+            f"The attempts, the slowest first: at most {MAX_LISTED}, and {SLOWEST} of a type. Null "
+            "if they are unknown.",
+            nullable=True,
+        ),
+    )

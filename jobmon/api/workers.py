@@ -1,0 +1,279 @@
+"""The workers of a queue: what each runs and ran, and which ones have fallen silent."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from marshmallow import fields, post_load, validate
+
+from jobmon.api import examples
+from jobmon.api.fields import PlainInteger, describe, redact
+from jobmon.api.openapi import Routes
+from jobmon.api.parameters import optional_text, repeatable_field
+from jobmon.api.window_queries import WindowParameters, WindowQuery
+from jobmon.api.windows import resolve_window
+from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
+from jobmon.diagnosis.evidence import NO_END_TIMES
+from jobmon.diagnosis.workers import SILENT, SORTS, TopError, Worker, find_workers, sort_workers
+from jobmon.domain import failure_rate
+from jobmon.humanize import grouped
+from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.run_details import MAX_WORKERS
+from jobmon.rollup.run_history import RunHistory
+from jobmon.rollup.series import Durations, NoCollectorError, Window
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.labels import MAX_LABEL_LENGTH, OTHER
+from jobmon.store.running_jobs import MAX_READ, RunningJob, RunningJobs
+from jobmon.web.queues import WatchedQueue, current_queue
+
+NO_NAMES = "the documents do not record which worker runs a job"
+NOT_NAMED = "no job and no run in the window names its worker"
+NO_COLLECTOR = "no collector keeps a history"
+MAX_CACHED = 20  # of all queues of a process; an entry takes about 5 MB for 20,000 workers
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerQuery(WindowQuery):
+    """A request for workers: one by its exact name, or those whose name contains a text.
+
+    `types`: only workers that run a job of one of these types now.
+    """
+
+    worker: str | None = None
+    text: str = ""
+    sort: str = "state"
+    page: int = 1
+    per_page: int = 20
+
+
+class WorkerParameters(WindowParameters):
+    """The workers of a queue, with their attempts in a window; by default in the last hour."""
+
+    worker = optional_text("The worker with exactly this name.", max_length=MAX_LABEL_LENGTH + 1)
+    text = optional_text("Workers whose name contains this text.", max_length=MAX_LABEL_LENGTH)
+    type = repeatable_field("Workers that now run a job of this type", 20)
+    sort = fields.String(
+        load_default="state",
+        validate=validate.OneOf([*SORTS, ""]),
+        **describe(
+            "`state`: the silent workers first, then those that run a job. `(other)` is always "
+            "the last one."
+        ),
+    )
+    page = PlainInteger(
+        load_default=1, validate=validate.Range(min=1), **describe("Number of the page, from 1.")
+    )
+    per_page = PlainInteger(
+        load_default=20, validate=validate.Range(1, 100), **describe("Workers per page.")
+    )
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> WorkerQuery:
+        window = super()._make_query(query)
+        return WorkerQuery(
+            start=window.start,
+            end=window.end,
+            types=window.types,
+            worker=query["worker"] or None,
+            text=query["text"] or "",
+            sort=query["sort"] or "state",
+            page=query["page"],
+            per_page=query["per_page"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundWorkers:
+    """The workers of a queue, in the order of a query; `history` is None if it is unknown.
+
+    `reasons`: by field of the answer, why it is null or not complete. `workers` is None if it is
+    unknown which workers there are.
+    """
+
+    window: Window
+    history: RunHistory | None
+    running: RunningJobs
+    workers: list[Worker] | None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> Mapping[str, ErrorGroup]:
+        """What is known of groups of errors, by id."""
+        return {} if self.history is None else self.history.groups
+
+
+class WorkerReader:
+    """Finds the workers of queues, for the JSON route and for the pages; raises PyMongoError.
+
+    It reads the collector's buckets of a window and a bounded number of running jobs. What follows
+    from them is shared by all callers.
+    """
+
+    def __init__(self) -> None:
+        self._judged: SingleFlightCache[list[Worker]] = SingleFlightCache(MAX_CACHED)
+
+    def find(self, queue: WatchedQueue, window: Window, query: WorkerQuery) -> FoundWorkers:
+        """The workers that match."""
+        reasons: dict[str, str] = {}
+        running, history = _read_running(queue, reasons), _read_history(queue, window, reasons)
+        found = FoundWorkers(
+            window=window, history=history, running=running, workers=None, reasons=reasons
+        )
+        if not queue.known_fields.names_workers:
+            return replace(found, reasons={"data": NO_NAMES})
+
+        def judge() -> list[Worker]:
+            return find_workers(window, history, running, queue.stats.stats())
+
+        counted_at = None if history is None else history.as_of
+        workers = self._judged.get((queue, window, counted_at, running.as_of), judge)
+        has_runs = history is not None and bool(history.details.slowest or history.details.failed)
+        if not workers and (has_runs or running.jobs):
+            return replace(found, reasons={"data": NOT_NAMED})
+        if any(worker.name == OTHER for worker in workers):
+            reasons["attempts"] = (
+                f"in a minute or longer span only {MAX_WORKERS} workers are counted by name, the "
+                "others as (other)"
+            )
+        matching = [worker for worker in workers if _matches(worker, query)]
+        return replace(found, workers=sort_workers(matching, query.sort))
+
+
+def _read_history(
+    queue: WatchedQueue, window: Window, reasons: dict[str, str]
+) -> RunHistory | None:
+    if "finishedAt" in queue.known_fields.unknown:
+        reasons["attempts"] = NO_END_TIMES.reason
+        return None
+    try:
+        return queue.runs.read(window)
+    except NoCollectorError:
+        reasons["attempts"] = NO_COLLECTOR
+        return None
+
+
+def _read_running(queue: WatchedQueue, reasons: dict[str, str]) -> RunningJobs:
+    """The running jobs; without jobs and with a reason if these do not name their worker."""
+    running = queue.running.read()
+    if "leasedBy" in queue.known_fields.unknown:
+        running = replace(running, reason="the jobs do not record which worker runs them")
+    unnamed = sum(job.worker is None for job in running.jobs)
+    if running.reason:
+        reasons["running"] = running.reason
+    elif not running.is_complete:
+        reasons["running"] = (
+            f"only {MAX_READ:,} running jobs are read, those whose lease ends first"
+        )
+    elif unnamed:
+        jobs = "1 running job does" if unnamed == 1 else f"{grouped(unnamed)} running jobs do"
+        reasons["running"] = f"{jobs} not name the worker"
+    return running
+
+
+def _matches(worker: Worker, query: WorkerQuery) -> bool:
+    if query.worker is not None and worker.name != query.worker:
+        return False
+    if query.types and not any(job.type in query.types for job in worker.jobs):
+        return False
+    return query.text.lower() in worker.name.lower()
+
+
+def add_routes(routes: Routes, reader: WorkerReader) -> None:
+    """Add `/workers` to the routes of operators."""
+
+    @routes.get("/workers")
+    @routes.doc(operationId="listWorkers")
+    @routes.arguments(WorkerParameters, location="query")
+    @routes.response(HTTPStatus.OK, WorkerList, example=examples.WORKER_LIST)
+    def workers(query: WorkerQuery) -> dict[str, Any]:
+        """List the workers: what each runs now and ran in a window, silent ones first.
+
+        What runs is read from the jobs: at most 1,000 of them, those whose lease ends first. The
+        attempts come from the collector's history; without a collector they are null.
+        """
+        queue = current_queue()
+        window = resolve_window(queue.series, query)
+        return format_workers(reader.find(queue, window, query), query)
+
+
+def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
+    """The fields of a `WorkerList`."""
+    workers, history = found.workers, found.history
+    start = (query.page - 1) * query.per_page
+    is_whole = found.running.is_complete and all(worker.name != OTHER for worker in workers or ())
+    meta = {
+        "start": found.window.start,
+        "end": found.window.end,
+        "asOf": None if history is None else history.as_of,
+        "runningAsOf": found.running.as_of,
+        "complete": None if history is None else history.is_complete,
+        "gaps": () if history is None else history.gaps,
+        "page": query.page,
+        "per_page": query.per_page,
+        "total": None if workers is None else len(workers),
+        "total_is_exact": workers is not None and is_whole,
+        "total_pages": None if workers is None else math.ceil(len(workers) / query.per_page),
+        "silent": count_silent(workers),
+        "reasons": found.reasons,
+    }
+    if workers is None:
+        return {"meta": meta, "data": None}
+    page = workers[start : start + query.per_page]
+    return {"meta": meta, "data": [_format_worker(worker, found) for worker in page]}
+
+
+def count_silent(workers: list[Worker] | None) -> int | None:
+    """How many workers are silent; None if the workers are unknown."""
+    return None if workers is None else sum(worker.state in SILENT for worker in workers)
+
+
+def _format_worker(worker: Worker, found: FoundWorkers) -> dict[str, Any]:
+    has_history, now = found.history is not None, found.running.as_of
+    has_jobs = not found.running.reason and worker.name != OTHER
+    rate = failure_rate(worker.failures, worker.attempts)
+    return {
+        "name": worker.name,
+        "state": worker.state,
+        "since": worker.since,
+        "note": worker.note or None,
+        "running": len(worker.jobs) if has_jobs else None,
+        "jobs": [_format_job(job, now) for job in worker.jobs[:JOBS_SHOWN]],
+        "lastSeen": worker.last_seen,
+        "attempts": worker.attempts if has_history else None,
+        "failures": worker.failures if has_history else None,
+        "failureRate": round(rate, 4) if has_history and rate is not None else None,
+        "runMs": run_durations(worker),
+        "topError": worker.top_error and _format_error(worker.top_error, found.groups),
+    }
+
+
+def run_durations(worker: Worker) -> Durations:
+    """The percentiles of its run times."""
+    return Durations.from_histogram(Counter() if worker.tally is None else worker.tally.run)
+
+
+def _format_job(job: RunningJob, now: datetime) -> dict[str, Any]:
+    left = None if job.expires_at is None else round((job.expires_at - now) / _MILLISECOND)
+    return {
+        "jobId": job.job_id,
+        "type": job.type,
+        "attempt": job.attempt,
+        "startedAt": job.started_at,
+        "leaseExpiresAt": job.expires_at,
+        "leaseLeftMs": left,
+    }
+
+
+def _format_error(error: TopError, groups: Mapping[str, ErrorGroup]) -> dict[str, Any]:
+    group = groups.get(error.group)
+    return {
+        "id": error.group,
+        "code": group and redact(group.code),
+        "pattern": group and redact(group.pattern),
+        "failures": error.failures,
+    }

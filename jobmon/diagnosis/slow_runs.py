@@ -1,0 +1,38 @@
+"""Selects the slowest runs of a window from the longest ones that the collector keeps of each type.
+
+Pure functions of a history of runs.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from jobmon.rollup.run_details import MAX_SLOW_TYPES, SLOWEST, RunDetails, SlowRun
+
+MAX_LISTED = 20
+LEFT_OUT = (
+    f"in a minute or longer span only the {MAX_SLOW_TYPES} types with the slowest attempts are kept"
+)
+
+
+class SlowRunOfType(NamedTuple):
+    """A finished run and the type of its job."""
+
+    type: str
+    run: SlowRun
+
+
+def select_slowest_runs(details: RunDetails, types: Collection[str] = ()) -> list[SlowRunOfType]:
+    """The longest runs of these types, or of all, the longest first: at most 20, 5 of a type."""
+    found = [
+        SlowRunOfType(kind, run)
+        for kind, runs in details.slowest.items()
+        if not types or kind in types
+        for run in runs[:SLOWEST]
+    ]
+    found.sort(key=lambda slow: (-slow.run.duration_ms, slow.run.finished_at, slow.run.job_id))
+    return found[:MAX_LISTED]
+
+
+def may_lack_types(details: RunDetails) -> bool:
+    """Whether a span may have left out types, because it had too many."""
+    return len(details.slowest) >= MAX_SLOW_TYPES

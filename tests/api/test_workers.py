@@ -1,0 +1,262 @@
+"""Workers and slow attempts over HTTP: catches a worker that is missing or counted twice, a silent
+one that is not first, and an unknown number that looks like none."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import json_util
+
+from jobmon.api.workers import NO_NAMES
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup.buckets import HOUR, MINUTE, floor
+from jobmon.rollup.run_details import MAX_WORKERS
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.bson_json import to_iso
+from jobmon.store.labels import OTHER
+
+from ..conftest import Api
+from ..support.error_history import ErrorHistory
+from ..support.watched_queue import Documents, WatchedQueue
+
+WORKERS, SLOWEST = "/admin/jobs/workers", "/admin/jobs/slowest"
+SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
+NOW = floor(datetime.now(UTC), MINUTE) + timedelta(seconds=30)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
+    """Runs of three workers and of an unknown one; w1 has two kinds of errors."""
+    found = ErrorHistory(NOW)
+    found.add("timeout of 3000 ms", "mail", "w1", at=NOW - 2 * MINUTE, took=3 * SECOND)
+    found.add("timeout of 500 ms", "mail", "w1", at=NOW - 3 * MINUTE, took=SECOND / 2)
+    found.add({"code": "E_BANK", "message": "account 4711"}, "pay", "w1", at=NOW - 4 * MINUTE)
+    found.succeed("pay", "w1", at=NOW - MINUTE, took=9 * SECOND)
+    found.succeed("pay", "w2", at=NOW - 20 * MINUTE, took=2 * SECOND)
+    found.succeed("mail", None, at=NOW - MINUTE, took=SECOND)
+    found.succeed("mail", "long gone", at=NOW - 3 * HOUR, took=SECOND)
+    return found.serve(monkeypatch)
+
+
+@pytest.fixture
+def running(watched: Any) -> None:
+    """What w1 and w3 run; w3 holds two expired leases, and one job does not name its worker."""
+
+    def job(name: str, worker: str | None, ends: timedelta, kind: str = "pay") -> dict[str, Any]:
+        held = {"leasedBy": worker, "leaseExpiresAt": datetime.now(UTC) + ends}
+        return {"jobId": name, "type": kind, "status": "leased", "attemptCount": 2, **held}
+
+    watched.jobs.insert_many(
+        [
+            job("a", "w3", -HOUR),
+            job("b", "w3", -2 * MINUTE),
+            job("c", "w1", HOUR, "mail"),
+            job("d", None, HOUR),
+            {"jobId": "e", "type": "mail", "status": "queued", "leasedBy": "w4"},
+        ]
+    )
+    started = {"jobId": "c", "attemptNumber": 2, "startedAt": NOW - MINUTE, "workerId": "w1"}
+    watched.job_attempts.insert_one(started)
+
+
+def get(api: Api, path: str = WORKERS, **query: Any) -> dict[str, Any]:
+    answer = api.get_as_admin(path, **query)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def names(listed: dict[str, Any]) -> list[str]:
+    return [worker["name"] for worker in listed["data"]]
+
+
+@pytest.mark.usefixtures("history", "running")
+def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> None:
+    listed = get(api)
+    assert names(listed) == ["w3", "w1", "w2"]
+    w3, w1, w2 = listed["data"]
+    assert (w3["state"], w3["note"], w3["running"]) == ("expired", "its lease has expired", 2)
+    assert [job["jobId"] for job in w3["jobs"]] == ["a", "b"]
+    assert -3_700_000 < w3["jobs"][0]["leaseLeftMs"] <= -3_600_000
+    assert w3["since"] == w3["jobs"][0]["leaseExpiresAt"]
+    assert (w3["lastSeen"], w3["attempts"], w3["failures"], w3["failureRate"]) == (None, 0, 0, None)
+    (job,) = w1["jobs"]
+    assert (job["jobId"], job["type"], job["attempt"]) == ("c", "mail", 2)
+    assert job["startedAt"] == w1["since"] == w1["lastSeen"] == to_iso(NOW - MINUTE)
+    assert (w1["state"], w1["attempts"], w1["failures"], w1["failureRate"]) == (
+        "running",
+        4,
+        3,
+        0.75,
+    )
+    assert w1["runMs"]["p95"] == pytest.approx(9_000, rel=0.04)
+    assert w1["topError"] | {"id": ""} == {
+        "id": "",
+        "code": None,
+        "pattern": "timeout of <duration>",
+        "failures": 2,
+    }
+    detail = get(api, f"/admin/jobs/errors/{w1['topError']['id']}")
+    assert detail["data"]["count"] == 2
+    assert (w2["state"], w2["attempts"], w2["jobs"], w2["topError"]) == ("idle", 1, [], None)
+    meta = listed["meta"]
+    assert (meta["total"], meta["total_is_exact"], meta["silent"]) == (3, True, 1)
+    assert meta["reasons"] == {"running": "1 running job does not name the worker"}
+
+
+@pytest.mark.usefixtures("history", "running")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"worker": "w1"}, ["w1"]),
+        ({"worker": "w"}, []),
+        ({"text": "W"}, ["w3", "w1", "w2"]),
+        ({"text": "3"}, ["w3"]),
+        ({"type": "mail"}, ["w1"]),
+        ({"type": ["mail", "pay"]}, ["w3", "w1"]),
+        ({"sort": "-attempts"}, ["w1", "w2", "w3"]),
+        ({"sort": "name", "per_page": 2, "page": 2}, ["w3"]),
+        ({"from": to_iso(NOW - 4 * HOUR)}, ["w3", "w1", "w2", "long gone"]),
+    ],
+    ids=str,
+)
+def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: list[str]) -> None:
+    assert names(get(api, **query)) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ({"sort": "age"}, "sort"),
+        ({"per_page": "1_0"}, "per_page"),
+        ({"page": 0}, "page"),
+        ({"worker": ["a", "b"]}, "worker"),
+        ({"from": "soon"}, "from"),
+    ],
+    ids=str,
+)
+def test_bad_parameter_is_named(api: Api, query: dict[str, Any], parameter: str) -> None:
+    answer = api.get_as_admin(WORKERS, **query)
+    assert answer.status_code == 422
+    assert list(answer.json["error"]["details"]) == [parameter]
+
+
+@pytest.mark.usefixtures("running")
+def test_without_a_collector_the_leases_are_shown_and_the_rest_is_unknown(api: Api) -> None:
+    listed = get(api)
+    assert names(listed) == ["w3", "w1"]
+    for worker in listed["data"]:
+        assert worker["attempts"] is worker["failures"] is worker["failureRate"] is None
+        assert worker["runMs"]["p95"] is None
+    assert listed["meta"]["reasons"]["attempts"] == "no collector keeps a history"
+    assert listed["meta"]["asOf"] is listed["meta"]["complete"] is None
+    assert api.get_as_admin(SLOWEST).status_code == 503
+
+
+def test_worker_is_shown_without_secrets(api: Api, watched: Any) -> None:
+    secret = "postgres://ann:hunter22@db/x"
+    job = {"status": "leased", "leasedBy": secret, "leaseExpiresAt": datetime.now(UTC) + HOUR}
+    watched.jobs.insert_one(job)
+    answer = api.get_as_admin(WORKERS)
+    assert answer.json["meta"]["total"] == 1
+    assert "hunter22" not in answer.text
+
+
+def test_thousands_of_names_are_listed_page_by_page(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = ErrorHistory(NOW)
+    for number in range(3_000):
+        history.succeed("mail", f"pod-{number:04}", at=NOW - MINUTE)
+    history.succeed("mail", OTHER, at=NOW)
+    history.serve(monkeypatch)
+    listed, seen = get(api, per_page=100), list[str]()
+    assert (listed["meta"]["total"], listed["meta"]["total_pages"]) == (3_001, 31)
+    assert not listed["meta"]["total_is_exact"]
+    assert str(MAX_WORKERS) in listed["meta"]["reasons"]["attempts"]
+    for page in range(1, 32):
+        seen += names(get(api, per_page=100, page=page))
+    assert seen == [*(f"pod-{number:04}" for number in range(3_000)), OTHER]
+    other = get(api, worker=OTHER)["data"][0]
+    assert (other["attempts"], other["state"], other["running"]) == (1, None, None)
+
+
+@pytest.mark.parametrize(
+    ("sample", "profile", "collection", "expected"),
+    [
+        ("mongodb-queue", "mongodb-queue", "mail", None),
+        ("mongo-message-queue", "mongo-message-queue", "_queue", None),
+        ("agenda-6", "agenda", "agendaJobs", ["host-a-1", "host-b-2"]),
+        ("celery-mongodb", "celery", "celery_taskmeta", []),
+    ],
+)
+def test_workers_of_other_queues(
+    mongod: Mongod,
+    database: Documents,
+    sample: str,
+    profile: str,
+    collection: str,
+    expected: list[str] | None,
+) -> None:
+    content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
+    database[collection].insert_many(content["collections"][collection]["documents"])
+    queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
+    create_indexes(queue.connection)
+    listed = get(queue.api)
+    queue.close()
+    if expected is None:
+        assert listed["data"] is None
+        assert listed["meta"]["reasons"] == {"data": NO_NAMES}
+        assert listed["meta"]["total"] is listed["meta"]["silent"] is None
+    else:
+        assert sorted(names(listed)) == expected
+
+
+@pytest.mark.usefixtures("history")
+def test_slowest_attempts_are_listed_by_type(api: Api) -> None:
+    listed = get(api, SLOWEST)
+    shown = [(run["type"], run["durationMs"], run["outcome"]) for run in listed["data"]]
+    assert shown == [
+        ("pay", 9_000, "succeeded"),
+        ("mail", 3_000, "failed"),
+        ("pay", 2_000, "succeeded"),
+        ("mail", 1_000, "succeeded"),
+        ("mail", 500, "failed"),
+    ]
+    assert listed["data"][0] == {
+        "type": "pay",
+        "jobId": "job-3",
+        "attempt": 1,
+        "worker": "w1",
+        "outcome": "succeeded",
+        "finishedAt": to_iso(NOW - MINUTE),
+        "durationMs": 9_000,
+    }
+    of_type = get(api, SLOWEST, type="mail")["data"]
+    assert [run["durationMs"] for run in of_type] == [3_000, 1_000, 500]
+    assert get(api, SLOWEST, type="none")["data"] == []
+
+
+def test_slowest_attempts_without_starts_are_unknown(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = ErrorHistory(NOW)
+    history.succeed("mail", "w1", at=NOW - MINUTE)
+    history.serve(monkeypatch)
+    listed = get(api, SLOWEST)
+    assert listed["data"] is None
+    assert listed["meta"]["reasons"]["data"] == "no attempt of the window has a known start"
+
+
+def test_many_types_have_a_bounded_list_with_a_remark(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = ErrorHistory(NOW)
+    for number in range(600):
+        history.succeed(f"type-{number}", "w1", at=NOW - MINUTE, took=(1 + number) * SECOND)
+    history.serve(monkeypatch)
+    listed = get(api, SLOWEST)
+    assert [run["type"] for run in listed["data"]] == [f"type-{599 - n}" for n in range(20)]
+    assert "500 types" in listed["meta"]["reasons"]["data"]
