@@ -29,6 +29,7 @@ from jobmon.rollup.recurring_runs import MAX_JOBS, MAX_RUNS, RecordedRun, run_li
 from jobmon.store.bson_json import to_text, to_utc
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.recurring import BadCursorError
 from jobmon.store.repetition import Repetition, read_repetition
 from jobmon.store.schedule import NO_INDEX
 from jobmon.web.errors import invalid
@@ -151,7 +152,7 @@ def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> Recurring
         return RecurringResult(now, reason=queue.recurring.unknown)
     try:
         page = queue.recurring.page(cursor, per_page)
-    except ValueError:
+    except BadCursorError:
         raise invalid("cursor", "Not a cursor of this list.") from None
     except OperationFailure as error:
         if not is_bad_hint(error):

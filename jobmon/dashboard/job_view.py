@@ -72,11 +72,13 @@ class JobView:
     payload: Any = None
     attempts: list[AttemptView] = field(default_factory=list)
     recurring: bool | None = None
+    repetition: dict[str, Any] | None = None  # as the API returns it
     missing_attempts: str | None = None  # why some are missing; None if none is
 
     @classmethod
     def from_document(cls, job: Document, *, detail: bool = False) -> Self:
         """The job of a document, as the store reads it; with `detail` all that its page shows."""
+        repetition = job.get("repetition") if detail else None
         return cls(
             id=clean_text(job.get("jobId")),
             type=clean_text(job.get("type")),
@@ -95,5 +97,6 @@ class JobView:
             payload=redact(job.get("payload")) if detail else None,
             attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],
             recurring=job.get("recurring") if detail else None,
+            repetition=None if repetition is None else repetition.to_answer(),
             missing_attempts=job.get("reasons", {}).get("attempts") if detail else None,
         )

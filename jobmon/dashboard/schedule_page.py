@@ -1,4 +1,4 @@
-"""The page of what is to come: a chart of the jobs that are due in a window, and the next jobs."""
+"""The pages of what is to come: the jobs that are due in a window, and the recurring jobs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from flask import Response, render_template, request
 
 from jobmon.api.job_lists import ListPage, ListResponder
 from jobmon.api.queries import ListQuery
+from jobmon.api.recurring import list_recurring
 from jobmon.api.schedule import explain_schedule
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
@@ -22,6 +23,7 @@ from jobmon.web.queues import current_queue
 
 WINDOWS = {"hour": "hour", "day": "24 hours", "week": "7 days"}
 NEXT_JOBS = 25
+PER_PAGE = 50  # recurring jobs
 LABELS = 6  # at most so many steps of the chart have their time below them
 TYPES_SHOWN = 8
 
@@ -38,10 +40,29 @@ class Bar:
 
 
 class SchedulePage:
-    """The route of the page."""
+    """The routes of the pages."""
 
     def __init__(self, responder: ListResponder) -> None:
         self._responder = responder
+
+    def recurring(self) -> Response | str:
+        """The recurring jobs, each with its interval, its next run and its newest runs."""
+        session.require_admin()
+        cursor = request.args.get("cursor", "")
+        found = list_recurring(current_queue(), cursor, PER_PAGE)
+        rows = [
+            (JobView.from_document(job), job["repetition"].to_answer()) for job in found.jobs or ()
+        ]
+        reasons = (repetition["reasons"].get("runs") for _, repetition in rows)
+        context: dict[str, Any] = {
+            "found": found,
+            "rows": rows,
+            "reasons": sorted({reason for reason in reasons if reason}),
+            "paged": bool(cursor),
+        }
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_recurring.html", **context))
+        return render_template("dashboard/recurring.html", **context)
 
     def page(self) -> Response | str:
         """What is due in a window, by step and type, and the soonest jobs."""

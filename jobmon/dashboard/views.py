@@ -72,6 +72,7 @@ def blueprint(
         ("/dashboard/errors/<group_id>", "error_group", errors.group),
         ("/dashboard/errors/<group_id>/chart", "error_chart", errors.chart),
         ("/dashboard/schedule", "schedule", schedule.page),
+        ("/dashboard/recurring", "recurring", schedule.recurring),
         ("/dashboard/queues", "queues", queues.page),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
         ("/dashboard/static/<path:name>", "file", files.serve),

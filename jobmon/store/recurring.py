@@ -18,6 +18,10 @@ _MAX_ERROR_LENGTH = 2_000
 _SEPARATOR = "."
 
 
+class BadCursorError(ValueError):
+    """A text is no cursor of this list."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecurringPage:
     """Recurring jobs, each with the names of `list_repetition_paths` and its `attempts`.
@@ -60,8 +64,11 @@ class RecurringJobs:
             return "no job of this kind of queue is known to run repeatedly"
         return "the profile does not define how often recurring jobs run, or when they are due"
 
-    def page(self, cursor: str | None, per_page: int) -> RecurringPage:
-        """The jobs after a cursor of an earlier page; ValueError if it is none."""
+    def page(self, cursor: str, per_page: int) -> RecurringPage:
+        """The jobs after a cursor of an earlier page, if it is not empty.
+
+        BadCursorError if it is none.
+        """
         name, place = _decode(cursor, self._names)
         jobs: list[Document] = []
         next_cursor = None
@@ -86,14 +93,18 @@ class RecurringJobs:
         )
 
 
-def _decode(cursor: str | None, names: tuple[str, ...]) -> tuple[str, Cursor | None]:
+def _decode(cursor: str, names: tuple[str, ...]) -> tuple[str, Cursor | None]:
     """The name of the path by which a cursor's list is made, and the place in that list."""
     if not cursor:
         return next(iter(names), ""), None
     name, _, encoded = cursor.partition(_SEPARATOR)
-    if name not in names:
-        raise ValueError("not a cursor")
-    return name, Cursor.decode(encoded) if encoded else None
+    try:
+        place = Cursor.decode(encoded) if encoded else None
+    except ValueError:
+        raise BadCursorError from None
+    if name not in names or (place is not None and not place.by_next_run):
+        raise BadCursorError
+    return name, place
 
 
 def _summarize(job: Document) -> Document:

@@ -37,6 +37,7 @@ PAGES = (
     f"{JOBS}?status=queued&status=odd&type=a&type=b&sort=createdAt",
     "/dashboard/my",
     "/dashboard/schedule?window=week",
+    "/dashboard/recurring",
     f"{JOBS}/j1",
     "/dashboard/sign-in",
 )

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from jobmon.dashboard.schedule_page import _make_bars
+from jobmon.demo.mongod import Mongod
+from jobmon.setup.indexes import create_indexes
 from jobmon.store.schedule import ScheduledStep, ScheduledWindow
 
 from ..conftest import NOW
 from ..support.pages import Viewer
+from ..support.watched_queue import Documents, WatchedQueue
 from .conftest import Make, signed_in
 
 PAGE = "/dashboard/schedule"
@@ -100,3 +103,37 @@ def test_bar_of_a_step(
     )
     _, bar = _make_bars(window)
     assert (bar.count, bar.height, bar.note) == (count, height, note)
+
+
+def test_recurring_jobs_are_shown_with_their_interval_and_runs(
+    mongod: Mongod, database: Documents
+) -> None:
+    now = datetime.now(UTC)
+    database.agendaJobs.insert_one(
+        {
+            "name": "<i>nightly</i>",
+            "nextRunAt": now - HOUR,
+            "repeatInterval": "0 3 * * *",
+            "repeatTimezone": "Europe/Berlin",
+            "repeatAt": None,
+        }
+    )
+    queue = WatchedQueue(mongod, database, profile="agenda", jobs_collection="agendaJobs")
+    create_indexes(queue.connection)
+    viewer = signed_in(queue.api)
+    page = viewer.page("/dashboard/recurring")
+    words = " ".join(page.text.split())
+    assert "1 recurring job" in words
+    assert "<i>nightly</i> at 03:00 every day Europe/Berlin overdue since" in words
+    assert "Earlier runs are unknown: no collector has followed the changes of the jobs." in words
+    (link,) = page.all("a", **{"class": "row-link"})
+    job = " ".join(viewer.page(str(link["href"])).text.split())
+    assert "at 03:00 every day Europe/Berlin" in job
+    assert "Newest runs No run is known yet." in job
+    assert viewer.get("/dashboard/recurring?cursor=x").status_code == 422
+    queue.close()
+
+
+def test_recurring_jobs_of_a_queue_without_any_give_the_reason(admin: Viewer) -> None:
+    page = admin.page("/dashboard/recurring")
+    assert "no job of this kind of queue is known to run repeatedly." in page.text
