@@ -18,6 +18,7 @@ from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.queues_page import QueuesPage
 from jobmon.dashboard.schedule_page import SchedulePage
+from jobmon.dashboard.workers_page import WorkersPage
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.web import (
@@ -87,11 +88,12 @@ def create_app(
     app.register_blueprint(openapi.blueprint())
     app.register_blueprint(
         views.blueprint(
-            OverviewPage(),
-            JobPages(lists),
-            ErrorPages(),
-            SchedulePage(lists),
-            QueuesPage(summaries),
+            overview=OverviewPage(),
+            jobs=JobPages(lists),
+            errors=ErrorPages(),
+            workers=WorkersPage(workers),
+            schedule=SchedulePage(lists),
+            queues=QueuesPage(summaries),
         )
     )
     compression.register(app)

@@ -205,7 +205,6 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
     """The fields of a `WorkerList`."""
     workers, history = found.workers, found.history
     start = (query.page - 1) * query.per_page
-    is_whole = found.running.is_complete and all(worker.name != OTHER for worker in workers or ())
     meta = {
         "start": found.window.start,
         "end": found.window.end,
@@ -216,7 +215,7 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
         "page": query.page,
         "per_page": query.per_page,
         "total": None if workers is None else len(workers),
-        "total_is_exact": workers is not None and is_whole,
+        "total_is_exact": is_whole(found),
         "total_pages": None if workers is None else math.ceil(len(workers) / query.per_page),
         "silent": count_silent(workers),
         "reasons": found.reasons,
@@ -225,6 +224,13 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
         return {"meta": meta, "data": None}
     page = workers[start : start + query.per_page]
     return {"meta": meta, "data": [_format_worker(worker, found) for worker in page]}
+
+
+def is_whole(found: FoundWorkers) -> bool:
+    """Whether all workers that match are known by name."""
+    workers = found.workers
+    has_all = found.running.is_complete and not found.running.reason
+    return has_all and workers is not None and all(worker.name != OTHER for worker in workers)
 
 
 def count_silent(workers: list[Worker] | None) -> int | None:

@@ -14,7 +14,7 @@ from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import mark_columns
 from jobmon.dashboard.error_rows import describe_missing, find_doubt, make_row
-from jobmon.dashboard.facts import RANGES, range_window
+from jobmon.dashboard.facts import range_window, read_range
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.error_kinds import GroupStatus
@@ -48,15 +48,7 @@ class ErrorsQuery:
         except ValidationError as error:
             name = next(iter(error.messages_dict))
             raise invalid(name, "Bad value.") from None
-        return cls(range=read_range(), errors=errors)
-
-
-def read_range() -> str:
-    """The range of this request's address; ApiError 422."""
-    name = request.args.get("range", "24h")
-    if name not in RANGES:
-        raise invalid("range", f"One of {', '.join(RANGES)}.")
-    return name
+        return cls(range=read_range("24h"), errors=errors)
 
 
 def _read_errors(queue: WatchedQueue, range_name: str, errors: ErrorFilter) -> FoundErrors:
@@ -100,7 +92,7 @@ class ErrorPages:
     def group(self, group_id: str) -> Response | str:
         """One group, with its stack, its chart and its last jobs."""
         session.require_admin()
-        queue, range_name = current_queue(), read_range()
+        queue, range_name = current_queue(), read_range("24h")
         with explain_history_errors(NO_COLLECTOR):
             found = _read_errors(queue, range_name, ErrorFilter())
         summary, sample = find_group(queue, found, group_id)
@@ -125,7 +117,7 @@ class ErrorPages:
         session.require_admin()
         queue = current_queue()
         with explain_history_errors(NO_COLLECTOR):
-            found = _read_errors(queue, read_range(), ErrorFilter())
+            found = _read_errors(queue, read_range("24h"), ErrorFilter())
         summary, _ = find_group(queue, found, group_id)
         window, as_of = found.window, found.history.as_of
         known: list[int | None] = [*(summary.trend or [])]

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from flask import request
+
 from jobmon.api.evidence import gather_evidence, read_history
 from jobmon.diagnosis.evidence import START_A_COLLECTOR, Evidence, Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import History, SeriesReader, Window, WindowError
+from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue
 
 RANGES = {
@@ -47,6 +50,14 @@ class Facts:
     def counts(self) -> Mapping[str, int]:
         """Jobs by status; empty where they could not be counted."""
         return self.evidence.stats.status_counts() or {}
+
+
+def read_range(default: str) -> str:
+    """The range of this request's address; ApiError 422."""
+    name = request.args.get("range", default)
+    if name not in RANGES:
+        raise invalid("range", f"One of {', '.join(RANGES)}.")
+    return name
 
 
 def range_window(series: SeriesReader, name: str, now: datetime) -> Window:

@@ -81,3 +81,15 @@ def job_address(job_id: str) -> str:
     if job_id in ("", ".", ".."):
         return f"/dashboard/job?{urlencode({'id': job_id})}"
     return f"/dashboard/jobs/{quote(job_id, safe='')}"
+
+
+def worker_address(name: str, range_name: str = "") -> str:
+    """The address of the page of a worker, for a range of the past."""
+    return f"/dashboard/workers{query(worker=name, range=range_name)}"
+
+
+def type_address(name: str, range_name: str = "") -> str:
+    """The address of the page of a type, by its label; as `job_address`."""
+    if name in (".", ".."):
+        return f"/dashboard/type{query(name=name, range=range_name)}"
+    return f"/dashboard/types/{quote(name, safe='')}{query(range=range_name)}"

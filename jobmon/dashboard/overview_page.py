@@ -14,11 +14,11 @@ from jobmon.dashboard.charts import chart_columns, mark_columns, previous_column
 from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import (
     RANGE_WORDS,
-    RANGES,
     Previous,
     gather,
     range_window,
     read_previous,
+    read_range,
 )
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.parts import conditional_response
@@ -54,9 +54,7 @@ class OverviewQuery:
     @classmethod
     def from_request(cls) -> Self:
         """The query of this request's address; ApiError 422 names a bad parameter."""
-        name, by = request.args.get("range", "1h"), request.args.get("by", DEFAULT_SORT)
-        if name not in RANGES:
-            raise invalid("range", f"One of {', '.join(RANGES)}.")
+        name, by = read_range("1h"), request.args.get("by", DEFAULT_SORT)
         if by.removeprefix("-") not in SORTS:
             raise invalid("by", f"One of {', '.join(SORTS)}; with a leading - in descending order.")
         only = request.args.get("only", "")

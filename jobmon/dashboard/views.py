@@ -17,6 +17,7 @@ from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
 from jobmon.dashboard.queues_page import QueuesPage, is_of_a_queue, make_menu
 from jobmon.dashboard.schedule_page import SchedulePage
+from jobmon.dashboard.workers_page import WorkersPage
 from jobmon.domain import JobStatus
 from jobmon.store.failures import Failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, label
@@ -40,9 +41,11 @@ FILTERS = (
 
 
 def blueprint(
+    *,
     overview: OverviewPage,
     jobs: JobPages,
     errors: ErrorPages,
+    workers: WorkersPage,
     schedule: SchedulePage,
     queues: QueuesPage,
 ) -> Blueprint:
@@ -57,6 +60,7 @@ def blueprint(
     files = StaticFiles()
     routes.add_app_template_global(formatting.query)
     routes.add_app_template_global(formatting.job_address)
+    routes.add_app_template_global(formatting.worker_address)
     routes.add_app_template_global(files.address, "asset")
     for path, name, view in (
         ("/", "root", _redirect_home),
@@ -71,6 +75,7 @@ def blueprint(
         ("/dashboard/errors", "errors", errors.all_groups),
         ("/dashboard/errors/<group_id>", "error_group", errors.group),
         ("/dashboard/errors/<group_id>/chart", "error_chart", errors.chart),
+        ("/dashboard/workers", "workers", workers.page),
         ("/dashboard/schedule", "schedule", schedule.page),
         ("/dashboard/recurring", "recurring", schedule.recurring),
         ("/dashboard/queues", "queues", queues.page),

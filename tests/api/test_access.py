@@ -64,6 +64,7 @@ PAGES_OF_SIGNED_IN = {
 PAGES_OF_ADMINS = {
     "/dashboard/jobs": "/dashboard/jobs",
     "/dashboard/schedule": "/dashboard/schedule",
+    "/dashboard/workers": "/dashboard/workers",
     "/dashboard/recurring": "/dashboard/recurring",
     "/dashboard/overview": "/dashboard/overview",
     "/dashboard/charts": "/dashboard/charts",

@@ -1,0 +1,93 @@
+"""Workers as the pages show them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmon.api.fields import clean_free_text, redact
+from jobmon.api.worker_answers import JOBS_SHOWN
+from jobmon.api.workers import FoundWorkers, run_durations
+from jobmon.dashboard.error_rows import error_address
+from jobmon.diagnosis.workers import SILENT, Worker
+from jobmon.domain import failure_rate
+from jobmon.store.labels import OTHER
+from jobmon.store.running_jobs import RunningJob
+
+STATE_WORDS = {
+    "expired": "lease expired",
+    "stopped": "stopped",
+    "running": "running",
+    "idle": "idle",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerError:
+    """The most frequent error of a worker, and the address of its page."""
+
+    text: str
+    link: str
+    failures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRow:
+    """A worker; counts are None where they are unknown, `run_p95` is in ms.
+
+    `jobs` are the first ones that it runs, `running` is how many it runs.
+    """
+
+    name: str
+    state: str
+    words: str
+    note: str
+    is_silent: bool
+    since: datetime | None
+    last_seen: datetime | None
+    running: int | None
+    jobs: list[RunningJob]
+    attempts: int | None
+    failures: int | None
+    failure_rate: float | None
+    run_p95: int | None
+    top_error: WorkerError | None
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it stands for the workers that were not counted by name."""
+        return self.name == OTHER
+
+
+def make_row(worker: Worker, found: FoundWorkers, range_name: str) -> WorkerRow:
+    """A worker as a row."""
+    has_history = found.history is not None
+    has_jobs = not found.running.reason and worker.name != OTHER
+    rate = failure_rate(worker.failures, worker.attempts)
+    state = worker.state or ""
+    return WorkerRow(
+        name=clean_free_text(worker.name) or "",
+        state=state,
+        words=STATE_WORDS.get(state, ""),
+        note=worker.note,
+        is_silent=worker.state in SILENT,
+        since=worker.since,
+        last_seen=worker.last_seen,
+        running=len(worker.jobs) if has_jobs else None,
+        jobs=list(worker.jobs[:JOBS_SHOWN]),
+        attempts=worker.attempts if has_history else None,
+        failures=worker.failures if has_history else None,
+        failure_rate=rate if has_history else None,
+        run_p95=run_durations(worker).p95,
+        top_error=_show_error(worker, found, range_name),
+    )
+
+
+def _show_error(worker: Worker, found: FoundWorkers, range_name: str) -> WorkerError | None:
+    error = worker.top_error
+    if error is None:
+        return None
+    group, text = found.groups.get(error.group), "errors that could not be grouped"
+    if group is not None:
+        text = redact(group.code or group.pattern) or "error without a message"
+    return WorkerError(
+        text=text, link=error_address(error.group, range_name), failures=error.failures
+    )
