@@ -117,6 +117,11 @@ class Attempt(Answer):
     waitMs = Number("Milliseconds from eligibleAt to startedAt.")
     durationMs = Number("Milliseconds from startedAt to finishedAt.")
     error = ErrorWithStack("Error of the attempt.")
+    errorGroup = string(
+        "Group of this error, for `GET /admin/jobs/errors/{id}`. Null for owners, and for an error "
+        "that no collector has grouped.",
+        nullable=True,
+    )
 
     @pre_dump
     def _measure(self, attempt: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -220,6 +225,11 @@ class JobDetail(JobSummary):
         "Input of the job: any JSON. Values of secret-looking keys are `[redacted]`."
     )
     lastError = ErrorWithStack("Error of the latest failed attempt.")
+    errorGroup = string(
+        "Group of lastError, for `GET /admin/jobs/errors/{id}`. Null for owners, and for an error "
+        "that no collector has grouped.",
+        nullable=True,
+    )
     recurring = boolean(
         "Whether the job is run again after a success. Null if unknown.", nullable=True
     )

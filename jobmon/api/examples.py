@@ -60,6 +60,7 @@ JOB_DETAIL = {
     **_SUMMARY,
     "payload": {"amount": 1200, "currency": "EUR", "iban": "[redacted]"},
     "lastError": _ERROR,
+    "errorGroup": "5d1b0c9a7e2f4380",
     "recurring": None,
     "repetition": None,
     "attempts": [
@@ -73,6 +74,7 @@ JOB_DETAIL = {
             "waitMs": 280,
             "durationMs": 74,
             "error": _ERROR,
+            "errorGroup": "5d1b0c9a7e2f4380",
         }
     ],
     "explanation": {

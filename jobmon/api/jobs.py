@@ -10,6 +10,7 @@ from werkzeug.routing import BaseConverter
 
 from jobmon.api import examples
 from jobmon.api.answers import Error, JobDetail, JobList
+from jobmon.api.error_links import add_error_groups
 from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
@@ -102,7 +103,9 @@ def get_callers_job(job_id: str) -> Document:
 
     ApiError 403, the same for a job that does not exist and for another owner's.
     """
-    found = current_queue().jobs.get_job(job_id, owner=None if auth.is_admin() else auth.subject())
+    queue, is_admin = current_queue(), auth.is_admin()
+    found = queue.jobs.get_job(job_id, owner=None if is_admin else auth.subject())
     if found is None:
         raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
-    return {**found, "repetition": find_repetition(current_queue(), found)}
+    found = add_error_groups(queue, found, may_see=is_admin)
+    return {**found, "repetition": find_repetition(queue, found)}

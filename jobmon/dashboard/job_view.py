@@ -20,6 +20,12 @@ Error = dict[str, str | None] | None
 Number = int | float | None
 
 
+def _show_error(document: Document, field: str, *, stack: bool = True) -> Error:
+    """`{code, message}` of an error, with `stack` its `stack` and its `group`, too."""
+    error = clean_error(document.get(field), stack=stack)
+    return {**error, "group": document.get("errorGroup")} if error and stack else error
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttemptView:
     """One attempt; durations in milliseconds."""
@@ -47,7 +53,7 @@ class AttemptView:
             finished_at=clean_date(attempt.get("finishedAt")),
             wait_ms=attempt["waitMs"],
             run_ms=attempt["durationMs"],
-            error=clean_error(attempt.get("error"), stack=True),
+            error=_show_error(attempt, "error"),
         )
 
 
@@ -93,7 +99,7 @@ class JobView:
             leased_by=clean_free_text(job.get("leasedBy")),
             lease_expires_at=clean_date(job.get("leaseExpiresAt")),
             finished_at=clean_date(job.get("finishedAt")),
-            last_error=clean_error(job.get("lastError"), stack=detail),
+            last_error=_show_error(job, "lastError", stack=detail),
             payload=redact(job.get("payload")) if detail else None,
             attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],
             recurring=job.get("recurring") if detail else None,

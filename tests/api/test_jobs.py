@@ -89,6 +89,7 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
                 "waitMs": 250,
                 "durationMs": 1_234,
                 "error": {"code": "E", "message": "broken", "stack": "s"},
+                "errorGroup": None,
             },
             {
                 "attemptNumber": 2,
@@ -100,8 +101,10 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
                 "waitMs": None,
                 "durationMs": None,
                 "error": None,
+                "errorGroup": None,
             },
         ],
+        "errorGroup": None,
         "reasons": {},
         "recurring": None,
         "repetition": None,
@@ -133,6 +136,7 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
         "payload": None,
         "attemptCount": 0,
         "attempts": [],
+        "errorGroup": None,
         "explanation": {
             "code": "other_status",
             "text": "It has no status, so it is unknown whether it will be started.",

@@ -282,7 +282,7 @@ def test_attempts_embedded_by_another_program_are_shown() -> None:
     (first, enqueued) = timeline(job, NOW)
     assert (enqueued.at, enqueued.note) == (None, "")
     assert first.name == "Attempt 1"
-    assert first.error == {"code": None, "message": "broken", "stack": None}
+    assert first.error == {"code": None, "message": "broken", "stack": None, "group": None}
 
 
 @pytest.mark.parametrize(

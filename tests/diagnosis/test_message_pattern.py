@@ -81,6 +81,7 @@ from jobmon.diagnosis.message_pattern import MAX_PATTERN_LENGTH, mask_message
         ("facade of deadbeef", "facade of deadbeef"),
         ("\n\n  second line \nthird", "second line"),
         ("{\n  bad JSON\n}", "bad JSON"),
+        ("<html><title>502 Bad Gateway</title>", "<html><title><value> Bad Gateway</title>"),
         ("token=[redacted] expired", "token=[redacted] expired"),
         ("", ""),
     ],

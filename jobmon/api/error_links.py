@@ -1,0 +1,52 @@
+"""Finds the groups to which the errors of a job belong."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from flask import current_app
+from pymongo.errors import PyMongoError
+
+from jobmon.diagnosis.error_kinds import classify_error, fold_kind, prepare_error
+from jobmon.store.failures import describe_error
+from jobmon.store.mapping import Document
+from jobmon.web.queues import WatchedQueue
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 50  # the newest ones, whose errors are linked
+
+
+def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Document:
+    """The job and its attempts with `errorGroup`, the id of the group of their error.
+
+    None where there is no error or no such group, and where the caller may not see groups.
+    """
+    attempts = job["attempts"]
+    errors = [job.get("lastError"), *(attempt.get("error") for attempt in attempts[-MAX_ATTEMPTS:])]
+    last, *found = _find_groups(queue, errors) if may_see else [None] * len(errors)
+    groups = [None] * (len(attempts) - len(found)) + found
+    return {
+        **job,
+        "errorGroup": last,
+        "attempts": [
+            {**attempt, "errorGroup": group}
+            for attempt, group in zip(attempts, groups, strict=True)
+        ],
+    }
+
+
+def _find_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | None]:
+    redactor = current_app.extensions["jobmon_redactor"]
+    kinds = [
+        None if error is None else classify_error(prepare_error(error, None, redactor))
+        for error in errors
+    ]
+    candidates = [() if kind is None else (kind.id, fold_kind(kind).id) for kind in kinds]
+    ids = {group_id for pair in candidates for group_id in pair}
+    try:
+        known = queue.runs.known_error_groups(ids) if ids else frozenset()
+    except PyMongoError as error:  # the job can be shown all the same
+        log.error("no groups of the errors of a job: %s", describe_error(error))
+        known = frozenset()
+    return [next((name for name in pair if name in known), None) for pair in candidates]

@@ -1,0 +1,177 @@
+"""The pages about errors: catches a group that the API has and the page has not, a link that leads
+nowhere, content that becomes markup, and errors that are not known but look like none."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from jobmon.rollup.buckets import HOUR, MINUTE
+from jobmon.rollup.gaps import Gap, GapReason
+from jobmon.store.known_fields import KnownFields
+from jobmon.store.labels import OTHER
+
+from ..support.error_history import ErrorHistory
+from ..support.pages import Page, Viewer
+
+PAGE = "/dashboard/errors"
+NOW = datetime.now(UTC) - timedelta(seconds=30)
+REFUSED = {
+    "code": "E_BANK",
+    "message": "account 4711 <b>refused</b>",
+    "stack": "Error: refused\n    at pay (/app/<i>pay</i>.js:3:14)",
+}
+
+
+@pytest.fixture
+def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
+    found = ErrorHistory(NOW)
+    for ago in range(4):
+        found.add("timeout of 3000 ms", f"type-{ago}", f"w-{ago}", at=NOW - 2 * ago * HOUR)
+    found.add(REFUSED, "mail", "w1", at=NOW - 10 * MINUTE)
+    found.add(OTHER, at=NOW - 10 * MINUTE)
+    return found.serve(monkeypatch)
+
+
+def rows(page: Page) -> list[str]:
+    return [attrs["href"].partition("?")[0] for attrs in page.all("a", **{"class": "row-link"})]
+
+
+def words(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def find_group(history: ErrorHistory, code: str | None) -> str:
+    return next(name for name, group in history.groups.items() if group.code == code)
+
+
+def test_list_has_each_group_with_its_numbers(admin: Viewer, history: ErrorHistory) -> None:
+    page = admin.page(PAGE)
+    timeout, refused = find_group(history, None), find_group(history, "E_BANK")
+    assert rows(page)[0] == f"{PAGE}/{timeout}"
+    assert set(rows(page)) == {f"{PAGE}/{timeout}", f"{PAGE}/{refused}", f"{PAGE}/{quote(OTHER)}"}
+    text = words(page)
+    assert "3 groups, 6 errors in the last 24 hours" in text
+    assert "timeout of <duration>" in text
+    assert "E_BANK account <value> <b>refused</b> new since" in text
+    assert "(other): errors that could not be grouped" in text
+    assert "type-0 1 type-1 1 (other) 2" in text
+    assert "?range=1h&sort=-count" in page.addresses()
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("range=1h", "3 groups, 3 errors in the last hour"),
+        ("status=new", "1 group, 1 error"),
+        ("type=type-2", "1 group, 1 error"),
+        ("worker=w-2", "1 group, 1 error"),
+        ("type=none", "0 groups, 0 errors"),
+        ("sort=firstSeen", "3 groups, 6 errors"),
+    ],
+)
+@pytest.mark.usefixtures("history")
+def test_list_can_be_filtered(admin: Viewer, query: str, count: str) -> None:
+    page = admin.page(f"{PAGE}?{query}")
+    assert count in words(page)
+    if count.startswith("0"):
+        assert "No errors match these filters" in page.text
+
+
+@pytest.mark.parametrize("query", ["range=2h", "sort=x", "status=old", "cursor=x"])
+@pytest.mark.usefixtures("history")
+def test_list_with_a_bad_parameter_is_refused(admin: Viewer, query: str) -> None:
+    assert admin.get(f"{PAGE}?{query}").status_code == 422
+
+
+@pytest.mark.usefixtures("history")
+def test_many_groups_have_pages(admin: Viewer, history: ErrorHistory) -> None:
+    for number in range(60):
+        history.add({"code": f"E{number}", "message": "boom"}, at=NOW)
+    first = admin.page(PAGE)
+    following = next(address for address in first.addresses() if "cursor=" in address)
+    second = admin.page(following)
+    assert (len(rows(first)), len(rows(second))) == (50, 13)
+    assert not set(rows(first)) & set(rows(second))
+
+
+def test_group_has_its_sample_jobs_types_and_workers(admin: Viewer, history: ErrorHistory) -> None:
+    page = admin.page(f"{PAGE}/{find_group(history, 'E_BANK')}")
+    text = words(page)
+    assert "account 4711 <b>refused</b>" in text
+    assert "at pay (/app/<i>pay</i>.js:3:14)" in text
+    assert "pay (/app/<i>pay</i>.js)" in text
+    assert "/dashboard/jobs/job-4" in page.addresses()
+    assert f"{PAGE}?range=24h&type=mail" in page.addresses()
+    assert f"{PAGE}?range=24h&worker=w1" in page.addresses()
+    assert "/dashboard/jobs?error_code=E_BANK" in page.addresses()
+    charts = page.all("section", id="charts")[0]["data-url"]
+    columns = admin.get(charts).json
+    assert len(columns["at"]) == len(columns["errors"])
+    assert sum(filter(None, columns["errors"])) == 1
+    assert columns["complete"] <= len(columns["at"])
+    assert words(admin.page(f"{PAGE}/{OTHER}")).count("could not be grouped") == 1
+    assert admin.get(f"{PAGE}/0000000000000000").status_code == 404
+
+
+def test_group_whose_code_comes_from_its_text_has_no_list_by_code(
+    admin: Viewer, history: ErrorHistory
+) -> None:
+    group = history.add("TypeError: x is null", at=NOW)
+    assert not [a for a in admin.page(f"{PAGE}/{group}").addresses() if "error_code" in a]
+
+
+def test_without_a_collector_pages_give_the_reason(admin: Viewer) -> None:
+    text = words(admin.page(PAGE))
+    assert "Errors are not known: no collector is running." in text
+    assert "jobmon collector" in text
+    assert "Not known: no collector is running" in words(admin.page("/dashboard"))
+    assert admin.get(f"{PAGE}/{OTHER}").status_code == 503
+
+
+@pytest.mark.usefixtures("history")
+def test_without_finish_times_pages_give_the_reason(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))
+    assert "Errors are not known: succeeded or dead jobs do not record" in words(admin.page(PAGE))
+
+
+def test_incomplete_history_is_not_shown_as_no_errors(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = ErrorHistory(NOW).serve(monkeypatch)
+    assert "No errors in this range" in admin.page(PAGE).text
+    assert "No attempt failed in the last hour" in words(admin.page("/dashboard"))
+    empty.whole = {"is_complete": False}
+    assert "No known errors in this range" in admin.page(PAGE).text
+    assert "the collector is still counting" in admin.page(PAGE).text
+    empty.whole = {"gaps": (Gap(start=NOW, end=NOW + MINUTE, reason=GapReason.STREAM_LOST),)}
+    page = words(admin.page("/dashboard?range=24h"))
+    assert "Not known: runs may be missing from this range" in page
+
+
+@pytest.mark.usefixtures("history")
+def test_overview_has_the_top_errors(admin: Viewer, history: ErrorHistory) -> None:
+    for number in range(7):
+        history.add({"code": f"E{number}", "message": "boom"}, at=NOW)
+        history.add({"code": f"E{number}", "message": "boom"}, at=NOW)
+    page = admin.page("/dashboard")
+    top = [address for address in rows(page) if address.startswith(PAGE)]
+    assert len(top) == 5
+    assert "All 10 groups" in page.text
+    assert f"{PAGE}?range=1h" in page.addresses()
+
+
+def test_job_links_to_the_groups_of_its_errors(
+    admin: Viewer, ada: Viewer, watched: Any, history: ErrorHistory
+) -> None:
+    watched.jobs.insert_one(
+        {"jobId": "j", "status": "dlq", "createdBy": "ada", "lastError": REFUSED, "createdAt": NOW}
+    )
+    link = f"{PAGE}/{find_group(history, 'E_BANK')}"
+    assert link in admin.page("/dashboard/jobs/j").addresses()
+    assert link not in ada.page("/dashboard/jobs/j").addresses()
+    cell = words(admin.page("/dashboard/jobs"))
+    assert "E_BANK account 4711 <b>refused</b>" in cell
