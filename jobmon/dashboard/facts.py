@@ -10,7 +10,13 @@ from jobmon.api.evidence import gather_evidence, read_history
 from jobmon.diagnosis.evidence import START_A_COLLECTOR, Evidence, Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.marks import Marks
-from jobmon.rollup.series import History, SeriesReader, Window, WindowError
+from jobmon.rollup.series import (
+    History,
+    NoCollectorError,
+    SeriesReader,
+    Window,
+    WindowError,
+)
 from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue
 
@@ -91,10 +97,12 @@ def read_previous(queue: WatchedQueue, name: str, window: Window) -> Previous | 
     It is read only from the collector's history: counting it live would cost as much again.
     """
     series, (length, step) = queue.series, RANGES[name]
+    no_history = Missing(reason="no collector keeps a history", remedy=START_A_COLLECTOR)
     if series.rollup.progress() is None:
-        return Missing(reason="no collector keeps a history", remedy=START_A_COLLECTOR)
+        return no_history
     try:
         previous = series.window(window.start - length, window.end - length, step)
+        past = series.history_by_step(previous, ())
     except WindowError:
         setting = "MINUTE" if step < HOUR else "HOUR"
         days = (2 * length).days + 1
@@ -102,4 +110,6 @@ def read_previous(queue: WatchedQueue, name: str, window: Window) -> Previous | 
             reason="that is before the retained history",
             remedy=f"Set JOBMON_{setting}_RETENTION_DAYS to {days} or more.",
         )
-    return Previous(past=series.history_by_step(previous, ()), samples=series.samples(previous))
+    except NoCollectorError:  # it stopped a moment ago
+        return no_history
+    return Previous(past=past, samples=series.samples(previous))

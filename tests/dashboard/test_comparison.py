@@ -5,25 +5,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pymongo import MongoClient
 
 from jobmon.dashboard.charts import previous_columns
-from jobmon.dashboard.facts import Facts, Previous
+from jobmon.dashboard.facts import Facts, Previous, read_previous
 from jobmon.dashboard.overview import overview
 from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.evidence import Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.gaps import Gap, GapReason
-from jobmon.rollup.series import History
+from jobmon.rollup.series import History, NoCollectorError, Window
 
 from ..support.commands import database_uri
 from ..support.pages import Viewer
 from ..support.waiting import eventually
 from ..support.watched_queue import WatchedQueue, init, temporary_database
 from .conftest import Make, signed_in
-from .test_overview import NOW, Steps, facts, minute, past, sample, tally
+from .test_overview import NOW, START, Steps, facts, minute, past, sample, tally
 
 GAP = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
 
@@ -192,14 +193,19 @@ def test_page_without_a_collector_gives_the_reason_and_counts_nothing_live(
     assert len({start for start, _ in counted if start < datetime.now(UTC) - 2 * HOUR}) <= 1
 
 
+def test_a_collector_that_stops_between_two_reads_is_a_reason_and_no_fault() -> None:
+    queue = Mock()
+    queue.series.history_by_step.side_effect = NoCollectorError
+    window = Window(start=START, end=START + HOUR, step=MINUTE)
+    found = read_previous(queue, "1h", window)
+    assert isinstance(found, Missing)
+    assert found.reason == "no collector keeps a history"
+
+
 def test_choice_is_kept_in_every_address_of_the_page(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "1", "type": "a", "status": "queued"})
     page = admin.page("/dashboard?compare=previous&range=24h")
-    ours = [
-        address
-        for address in page.addresses()
-        if "range=" in address and not address.startswith("/dashboard/jobs")
-    ]
+    ours = [found for found in page.addresses() if "by=" in found or "/charts?" in found]
     without = [address for address in ours if "compare=previous" not in address]
     assert len(ours) > 10
     assert without == ["?range=24h&by=-queued"]  # the link that ends the comparison

@@ -152,6 +152,7 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
         "error_code=E",
         f"job_id={job_id[:6]}",
         "created_from=1999-01-01&sort=createdAt",
+        "finished_from=1999-01-01&finished_to=2999-01-01",
         "page=2&per_page=1",
         f"cursor={jobs['meta']['next_cursor']}&per_page=1",
         "format=csv",
@@ -164,6 +165,8 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
     for span in spans:
         get(f"/dashboard/overview?range={span}")
         get(f"/dashboard/charts?range={span}")
+        get(f"/dashboard/overview?range={span}&compare=previous")
+        get(f"/dashboard/charts?range={span}&compare=previous")
 
 
 def addresses(api: Api, job_id: str) -> dict[str, list[str]]:

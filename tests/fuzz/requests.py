@@ -54,12 +54,13 @@ ODD_TEXT = [
     "9999-12-31T23:59:59+00:00", "9999-12-31T23:59:59.999999-23:59", f"{NOW:%G-W%V-1}", f"{DATE}T24:00:00",
     "10000-01-01", "-000001-01-01", "now", "65f0c0ffee0123456789abcd", "65F0C0FFEE0123456789ABCD",
     "job-", "job-1", "createdAt", "-createdAt", "csv", "ndjson", "json", "queued", "dlq", "email.send",
-    "1h", "24h", "7d", "30d", "-done", "type", "60", "3600", "604800", "61", "100", "101", "E1", "ada",
+    "1h", "24h", "7d", "30d", "previous", "due", "-done", "type", "60", "3600", "604800", "61", "100", "101", "E1", "ada",
 ]  # fmt: skip
 LETTERS = string.ascii_letters + string.digits + "%$.[]{}:+-_ \0é\u202e𝕏"
 PARAMETERS = [
     "status", "type", "owner", "created_from", "created_to", "error_code", "job_id", "sort", "page",
     "per_page", "cursor", "format", "from", "to", "step", "range", "by", "text", "then", "v", "other",
+    "finished_from", "finished_to", "condition", "compare", "only",
 ]  # fmt: skip
 HEADERS: dict[str, list[str]] = {
     "Accept": ["*/*", "text/html", "application/openmetrics-text; version=1.0.0", "a/b;q=x", ";,", "x" * 900],

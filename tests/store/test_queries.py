@@ -49,6 +49,7 @@ def filled(
             "createdAt": NOW + timedelta(seconds=number // 3),
             "nextRunAt": NOW + timedelta(seconds=number),
             "leaseExpiresAt": NOW,
+            "finishedAt": NOW + timedelta(seconds=number),
             "lastError": {"code": ("E1", "E2", 11_000, None)[number % 4]},
             "payload": {"filler": "x" * 200},
         }
@@ -272,6 +273,26 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
     assert_cheap(filled, entries, by_id="job_id" in filters)
     if "job_id" in filters:  # for each page: the count of ids, the total and the page
         assert [entry["command"].get("aggregate") for entry in entries] == ["jobs"] * 3 * 5
+
+
+@pytest.mark.parametrize("direction", [-1, 1])
+def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
+    served: Api, filled: Database[dict[str, Any]], direction: int
+) -> None:
+    start, end = NOW + timedelta(seconds=20_000), NOW + timedelta(seconds=20_060)
+    ended = {"$in": ["succeeded", "dlq", "cancelled"]}
+    query = {"finishedAt": {"$gte": start, "$lt": end}, "status": ended}
+    found = filled.jobs.find(query, ["jobId"]).sort("finishedAt", direction)
+    expected = [job["jobId"] for job in found]
+    assert len(expected) > 40
+    filters = {"finished_from": to_iso(start), "finished_to": to_iso(end), "per_page": 100}
+    with profiled(filled) as entries:
+        sort = "createdAt" if direction == 1 else "-createdAt"
+        answer = served.get_as_admin("/admin/jobs/queue", sort=sort, **filters).json
+    assert [job["jobId"] for job in answer["data"]] == expected
+    assert answer["meta"]["total"] == len(expected)
+    assert_cheap(filled, entries)
+    assert all(entry["keysExamined"] <= len(expected) + 10 for entry in entries)
 
 
 def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[str, Any]]) -> None:
