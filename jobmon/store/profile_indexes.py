@@ -1,15 +1,17 @@
-"""Lists the additional indexes of a profile: those that its rules, its types or its order need."""
+"""Lists the additional indexes of a profile: those that its rules, types or due times need.
+
+The index of its lease order is not among them: the program creates it under a name of its own, and
+could not if jobmon had created it first.
+"""
 
 from collections.abc import Sequence
 
 from jobmon.profiles.conditions import list_index_fields
-from jobmon.profiles.parser import ParsedLease, Rule
+from jobmon.profiles.parser import Rule
 from jobmon.store.mapping import FieldMapping, Keys
 
 
-def list_profile_indexes(
-    jobs: FieldMapping, rules: Sequence[Rule], lease: ParsedLease | None = None
-) -> tuple[Keys, ...]:
+def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Keys, ...]:
     """The keys of each index, in the documents' names. No index is a prefix of another.
 
     A rule has an index for its fields. If the rule has one value for each of them, the fields that
@@ -28,8 +30,6 @@ def list_profile_indexes(
     found.append(waiting)
     for path in jobs.alternatives.get("type", ()):
         found.append([(path, 1), *in_list_order])
-    if lease is not None:
-        found.append(list(lease.index))
     unique = [keys for number, keys in enumerate(found) if keys and keys not in found[:number]]
     return tuple(
         keys

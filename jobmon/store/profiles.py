@@ -90,7 +90,7 @@ class Profile:
             attempts=_map_recorded(parsed.attempts),
             log=None if log is None else _make_log(log),
             outcome=outcome,
-            indexes=list_profile_indexes(jobs, rules, parsed.lease),
+            indexes=list_profile_indexes(jobs, rules),
             lease=parsed.lease,
             has_attempt_array=parsed.attempts.array is not None,
             is_recurring=parsed.is_recurring,

@@ -198,6 +198,9 @@ def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
     monkeypatch.setattr(lease_order, "SHARE_FROM", 5)
     connection = connect(profile="agenda", jobs_collection="agendaJobs")
     create_indexes(connection)
+    # As Agenda creates it when it starts, which fails if it exists under another name.
+    keys = [("name", 1), ("nextRunAt", 1), ("priority", -1), ("lockedAt", 1), ("disabled", 1)]
+    database.agendaJobs.create_index(keys, name="findAndLockNextJobIndex")
     early = NOW - LATER
     database.agendaJobs.insert_many(
         [
