@@ -49,6 +49,7 @@ DUE, COLLECTOR, DATABASE = (
     series_of_service(f"jobmon_{name}") for name in ("eligible_jobs", "collector_up", "database_up")
 )
 GROWS = series_of_service("jobmon_backlog_grows")
+NEW_ERRORS = f'jobmon_error_groups{{{SERVICE},status="new"}}'
 AGE, LEASES = (
     series_of_service("jobmon_counters_age_seconds"),
     series_of_service("jobmon_expired_leases"),
@@ -87,6 +88,7 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {f"{DEAD}{{{MAIL}}}": "3x90"},
         {"type": "mail"},
     ),
+    "JobmonNewErrors": ({NEW_ERRORS: "0x50 2x40"}, {NEW_ERRORS: "0x59 1x30"}, {}),
     "JobmonFailureRate": (
         {attempts("succeeded"): "0+4x90", attempts("expired"): "0+2x90"},
         {attempts("succeeded"): "0+9x90", attempts("failed"): "0+1x90"},

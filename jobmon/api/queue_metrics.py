@@ -19,6 +19,8 @@ from prometheus_client.registry import Collector
 from pymongo.errors import OperationFailure, PyMongoError
 
 from jobmon.api.evidence import gather_forecast_evidence
+from jobmon.diagnosis.error_groups import count_statuses
+from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_queue
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally
@@ -40,7 +42,7 @@ SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
 CHECK_WITHIN_S = 3.0  # longer than a check of a database that is unreachable
 MAX_UNKNOWN_STATUSES = 10
 MAX_QUEUES = 1_000  # with cached values
-MAX_FORECAST_AGE_S = 60.0
+MAX_FORECAST_AGE_S = 60.0  # of the forecasts, and of the groups of errors
 MAX_REASONS = 5  # in a line of the log
 # In seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
@@ -118,6 +120,7 @@ class QueueMetrics:
         self._max_types = max_types
         self._estimates = SingleFlightCache[int](MAX_QUEUES)
         self._forecasts = SingleFlightCache[Forecast](MAX_QUEUES)
+        self._groups = SingleFlightCache[dict[GroupStatus, int]](MAX_QUEUES)
         self._checks = QueueReading[DatabaseHealth](lambda queue: queue.probe.check())
         self._details = QueueReading[_Details](self._read_details)
         self._reported = frozenset[str]()  # the queues whose metrics are known to be missing
@@ -160,7 +163,7 @@ class QueueMetrics:
 
     def _read_details(self, queue: WatchedQueue) -> _Details:
         parts, missing = [], None
-        for add in (self._add_estimate, self._add_rollup, self._add_forecast):
+        for add in (self._add_estimate, self._add_rollup, self._add_forecast, self._add_errors):
             part = Families(queue.name)
             try:
                 add(queue, part)
@@ -219,6 +222,17 @@ class QueueMetrics:
             clears_in = forecast.clears_in or timedelta(0)
             about = "Time until no job is due at the present rates; absent if it does not clear."
             families.gauge("jobmon_backlog_clears_seconds", about, clears_in.total_seconds())
+
+    def _add_errors(self, queue: WatchedQueue, families: Families) -> None:
+        """Add how many groups of errors are new, go on or are quiet; nothing if unknown."""
+
+        def count() -> dict[GroupStatus, int]:
+            history = queue.runs.read_groups()
+            return {} if history is None else count_statuses(history)
+
+        about = "Groups of errors, by whether they are new, ongoing or quiet."
+        for status, number in self._groups.get(queue.name, count, MAX_FORECAST_AGE_S).items():
+            families.gauge("jobmon_error_groups", about, number, status=status.value)
 
     def _add_stats(self, stats: QueueStats, families: Families) -> None:
         about = "Age of the queue statistics, by source."

@@ -88,6 +88,12 @@ def find_status(group: ErrorGroup | None, history: RunHistory) -> GroupStatus | 
     return group_status(group.first_seen, group.last_seen, history.as_of, history.counting_since)
 
 
+def count_statuses(history: RunHistory) -> dict[GroupStatus, int]:
+    """How many groups have each status."""
+    statuses = Counter(find_status(group, history) for group in history.groups.values())
+    return {status: statuses[status] for status in GroupStatus}
+
+
 # What a list of groups may be sorted by; None is an unknown value.
 SORTS: Mapping[str, Callable[[ErrorSummary], float | None]] = {
     "count": lambda error: error.count,

@@ -71,6 +71,19 @@ class RunHistoryReader:
 
         return self._whole.get((window, counted_at), compute)
 
+    def read_groups(self) -> RunHistory | None:
+        """What is known of all groups of errors, without counts; None if no collector counts."""
+        progress = self._rollup.progress()
+        if progress is None:
+            return None
+        return RunHistory(
+            as_of=progress.counted_at,
+            is_complete=progress.counted_from is None,
+            details=RunDetails(),
+            groups=self._rollup.error_groups(),
+            counting_since=self._find_start(progress),
+        )
+
     def errors_by_step(self, window: Window) -> ErrorSteps:
         """Failed runs by group and type, for each step of the window."""
         progress = self._rollup.progress()

@@ -21,9 +21,13 @@ from pymongo.errors import AutoReconnect
 
 from jobmon.api import queue_metrics
 from jobmon.api.queue_metrics import QueueMetrics, Scrape
+from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.rollup.buckets import QueueSample, Tally
+from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
+from jobmon.rollup.run_details import RunDetails
+from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import Activity, History, Window
 from jobmon.store.labels import OTHER
 from jobmon.store.probe import DatabaseHealth
@@ -101,6 +105,14 @@ class Rollup:
     def progress(self) -> bool:
         return True
 
+    def read_groups(self) -> RunHistory:
+        seen = {"new": NOW - timedelta(minutes=5), "quiet": NOW - timedelta(hours=9)}
+        groups = {
+            name: ErrorGroup(name, None, "boom", None, None, None, at, at, ())
+            for name, at in seen.items()
+        }
+        return RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups=groups)
+
     @property
     def rollup(self) -> Self:
         return self
@@ -143,6 +155,7 @@ def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
         stats=rollup,
         series=rollup,
         known_fields=rollup,
+        runs=rollup,
     )
 
 
@@ -180,6 +193,15 @@ def test_queue_metrics_are_in_base_units() -> None:
     assert value(found, "jobmon_database_readable") == 1
     assert value(found, "jobmon_own_database_readable") == 1
     assert value(found, "jobmon_queue_scraped") == 1
+    groups = [value(found, "jobmon_error_groups", status=name) for name in GroupStatus]
+    assert groups == [1, 0, 1]
+
+
+def test_groups_of_errors_have_no_sample_without_a_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Rollup, "read_groups", lambda _: None)
+    assert "jobmon_error_groups" not in {name for name, _ in scraped(Rollup({}, {}))}
 
 
 def test_unknown_values_have_no_sample() -> None:
