@@ -186,7 +186,21 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
     unrecorded = {"attempts": "the queue records only the number of attempts"}
     detail |= {"reasons": {} if detail["attempts"] else unrecorded, "recurring": None}
     detail |= {"repetition": None}
-    assert tasks.get(f"/jobs/{detail['jobId']}") == detail
+    shown = tasks.get(f"/jobs/{detail['jobId']}")
+    explanation = shown.pop("explanation")
+    assert shown == detail
+    code, since, until = {
+        "pending": ("waiting", detail["nextRunAt"], None),
+        "running": ("lease_expired", detail["leaseExpiresAt"], None),
+        "done": ("succeeded", detail["finishedAt"], None),
+        "retry": ("retry_scheduled", None, detail["nextRunAt"]),
+        "failed": ("dead", detail["finishedAt"], None),
+        "paused": ("other_status", None, None),
+    }[found["state"]]
+    assert (explanation["code"], explanation["since"], explanation["until"]) == (code, since, until)
+    if code == "waiting":
+        why = "it is unknown in which order the workers take jobs"
+        assert (explanation["ahead"], explanation["reasons"]["ahead"]) == (None, why)
     (summary,) = tasks.get("/admin/jobs/queue", job_id=detail["jobId"])["data"]
     error = found["error"] and {name: found["error"][name] for name in ("code", "message")}
     assert summary == {name: detail[name] for name in summary} | {"lastError": error}

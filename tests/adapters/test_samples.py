@@ -413,6 +413,50 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
     assert attempts == sample.case.attempts
 
 
+def test_every_job_is_explained_by_its_status(sample: Sample) -> None:
+    """Catches a claim about the order, the rate or a date that the documents do not hold."""
+    codes = {
+        "queued": {"not_due", "waiting"},
+        "failed": {"retry_scheduled", "waiting"},
+        "leased": {"running", "lease_expired"},
+        "succeeded": {"succeeded"},
+        "dlq": {"dead", "attempts_used_up"},
+        "cancelled": {"cancelled"},
+    }
+    knows_order = sample.connection.profile.lease is not None
+    for job in sample.listed():
+        found = sample.get(f"/jobs/{job['jobId']}")["explanation"]
+        assert found["code"] in codes.get(job["status"], {"other_status"})
+        assert found["expectedStart"] is None
+        is_due = found["code"] == "waiting" and job["nextRunAt"] is not None
+        assert (found["ahead"] is not None) == (knows_order and is_due)
+        if found["code"] == "waiting":
+            assert "expectedStart" in found["reasons"]
+            assert knows_order or "order" in found["reasons"]["ahead"] or not is_due
+        if found["code"] in ("not_due", "retry_scheduled"):
+            assert found["until"] == job["nextRunAt"]
+        if found["code"] in ("succeeded", "dead", "attempts_used_up", "cancelled"):
+            assert found["since"] == job["finishedAt"]
+            assert (found["since"] is None) == ("since" in found["reasons"])
+
+
+@pytest.mark.parametrize("sample", ["agenda"], indirect=True)
+def test_a_due_job_of_agenda_has_the_jobs_of_its_name_ahead(sample: Sample) -> None:
+    (due,) = sample.listed(type="no worker")
+    later = {"name": "no worker", "priority": 0, "lockedAt": None}
+    moment = datetime.fromisoformat(due["nextRunAt"]) + timedelta(seconds=1)
+    second = sample.database.agendaJobs.insert_one({**later, "nextRunAt": moment}).inserted_id
+    try:
+        found = sample.get(f"/jobs/{second}")["explanation"]
+        assert (found["ahead"], found["aheadIsExact"]) == (1, True)
+        assert "; 1 due job of its type is ahead of it." in found["text"]
+    finally:
+        sample.database.agendaJobs.delete_one({"_id": second})
+    (disabled,) = sample.listed(status="disabled")
+    found = sample.get(f"/jobs/{disabled['jobId']}")["explanation"]
+    assert found["text"] == "It is disabled, and not started until it is enabled."
+
+
 @pytest.mark.parametrize("sample", ["pulse"], indirect=True)
 def test_runs_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) -> None:
     counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
