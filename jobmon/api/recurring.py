@@ -234,8 +234,8 @@ class _RunHistory:
             return last, self._no_history
         kept = self._recorded.get(run_list_name(job["_id"]))
         if kept is None:
-            reason = "no run has ended since a collector follows the changes, or more than "
-            return last, f"{reason}{MAX_JOBS:,} recurring jobs run"
+            reason = "no run has ended since the collector began, or there are more than "
+            return last, f"{reason}{MAX_JOBS:,} recurring jobs"
         runs = [_run_from_record(run) for run in kept]
         return runs + [run for run in last if _is_newer(run, runs[-1:])], ""
 

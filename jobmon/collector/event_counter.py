@@ -29,7 +29,14 @@ from jobmon.collector.job_changes import (
 from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split
 from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, JobMemory, KnownJob
 from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
-from jobmon.collector.runs import JobFacts, ShownActivity, count_change, lacks_error
+from jobmon.collector.run_lists import RunLists
+from jobmon.collector.runs import (
+    JobFacts,
+    ShownActivity,
+    count_change,
+    find_lost_run,
+    lacks_error,
+)
 from jobmon.domain import WAITING_STATUSES, AttemptStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
@@ -53,6 +60,7 @@ WRITE_EVERY_S = 1.0
 # A stream whose end was not reached for longer than this is behind.
 BEHIND_AFTER_S = 15.0
 MAX_PENDING = 20_000
+MAX_REMEMBERED_BYTES = 2_000  # of a recurring job with its error
 # Waiting jobs are loaded again after this many times as long as it took.
 LOAD_PAUSE_FACTOR = 20
 
@@ -82,6 +90,7 @@ class EventCounter:
         self._evaluator = JobEvaluator(connection.jobs, own, self.rules)
         self._memory = JobMemory()
         self._buckets = EventBuckets(own)
+        self._run_lists = RunLists(own, Redactor(connection.settings.redact_keys))
         self._pending: deque[Document] = deque()
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""
@@ -210,6 +219,7 @@ class EventCounter:
         self._write_at = time.monotonic() + WRITE_EVERY_S
         self._groups.write()
         self._buckets.write(self._position)
+        self._run_lists.write(self._position)
         if self._memory.has_overflowed and self.seen_until is not None:
             self._memory.has_overflowed = False
             start, end = self.seen_until - MINUTE, self.seen_until + MINUTE
@@ -237,6 +247,8 @@ class EventCounter:
             before = known.facts if known else None
             shown = count_change(change, before, facts, self.rules)
             activity += [(change, each) for each in shown]
+            if (lost := find_lost_run(before, facts)) is not None:
+                self._run_lists.add(change.job_id, lost, change.position)
             if document is None:
                 self._memory.forget(change.key)
             else:
@@ -244,12 +256,12 @@ class EventCounter:
             self._position = change.position
         errors = self._look_up_errors(activity)
         for change, each in activity:
-            self._add(each, errors.get(change.key), change.position)
+            self._add(change, each, errors.get(change.key))
 
     def _look_up_errors(
         self, activity: Iterable[tuple[JobChange, ShownActivity]]
-    ) -> dict[bytes, Any]:
-        """The errors of failed runs whose change has none, by job; index: _id.
+    ) -> dict[bytes, JobFacts]:
+        """What the jobs of failed runs mean now, whose change has no error; index: _id.
 
         A change does not contain a value that was written, but stayed the same.
         """
@@ -263,26 +275,39 @@ class EventCounter:
         documents = self._evaluator.find_by_id(list(ids.values()))
         evaluated = self._evaluator.evaluate([(each, datetime.now(UTC)) for each in documents])
         return {
-            encode_key(document["_id"]): facts.error
+            encode_key(document["_id"]): facts
             for document, facts in zip(documents, evaluated, strict=True)
             if facts is not None
         }
 
-    def _add(self, shown: ShownActivity, error: Any, position: str) -> None:
-        """Add what a change shows; `error` is for a failed run that has none."""
+    def _add(self, change: JobChange, shown: ShownActivity, present: JobFacts | None) -> None:
+        """Add what a change shows; the `present` job may have the error of a run that has none."""
         details, run = RunDetails(), shown.run
         if run is not None:
-            if lacks_error(run) and error is not None:
-                run = run._replace(error=error)
+            seen = run
+            if lacks_error(run) and present is not None:
+                run = run._replace(error=present.error)
+                # Not that of a later run, which the list shows with its own.
+                seen = run if present.finished_at == run.finished_at else seen
             is_failed = run.outcome != AttemptStatus.SUCCEEDED
             add_run(details, run, self._groups.group([run])[0] if is_failed else None)
-        self._buckets.add(floor(shown.at, MINUTE), shown.type, shown.tally, details, position)
+            self._run_lists.add(change.job_id, seen, change.position)
+        at = floor(shown.at, MINUTE)
+        self._buckets.add(at, shown.type, shown.tally, details, change.position)
 
     def _reduce(self, document: Document, at: datetime, facts: JobFacts | None) -> KnownJob:
-        """What is remembered of a job: nothing of its error, which may be long."""
+        """What is remembered of a job: its error only if it recurs, since it may be long.
+
+        If its next run fails in the same way, the change does not contain the error again.
+        """
+        paths = self.rules.remembered
+        if facts is not None and facts.repetition is not None:
+            whole = select_paths(document, self.rules.paths)
+            if len(encode_key(whole)) <= MAX_REMEMBERED_BYTES:
+                paths = self.rules.paths
         if facts is not None and facts.error is not None:
             facts = replace(facts, error=None)
-        return KnownJob(select_paths(document, self.rules.remembered), at, facts)
+        return KnownJob(select_paths(document, paths), at, facts)
 
     def _apply(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]

@@ -13,6 +13,7 @@ from jobmon.rollup.histogram import bucket
 from jobmon.store.bson_json import to_text, to_utc
 from jobmon.store.labels import label, worker_label
 from jobmon.store.mapping import Document, FieldMapping
+from jobmon.store.repetition import Repetition, read_repetition
 from jobmon.store.run_rules import RunRules
 
 # A date of a job is that of its change, unless a writer's clock differs by more, or an old job is
@@ -22,7 +23,10 @@ _MAX_AHEAD = MINUTE
 
 
 class FinishedRun(NamedTuple):
-    """A run that ended; dates are UTC. `error` is as its document has it."""
+    """A run that ended; dates are UTC. `error` is as its document has it.
+
+    `repetition`: how often its job runs; None if it is no recurring one, as far as is known.
+    """
 
     type: str
     outcome: str
@@ -32,6 +36,7 @@ class FinishedRun(NamedTuple):
     attempt: int | None = None
     started_at: datetime | None = None
     error: Any = None
+    repetition: Repetition | None = None
 
 
 class ShownActivity(NamedTuple):
@@ -59,6 +64,7 @@ class JobFacts:
     job_id: str = ""
     worker: str | None = None
     error: Any = None
+    repetition: Repetition | None = None
 
 
 def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobFacts | None:
@@ -84,7 +90,13 @@ def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> J
         job_id=to_text(evaluated.get("jobId")),
         worker=worker_label(evaluated.get("leasedBy")),
         error=evaluated.get("error"),
+        repetition=_read_repetition(evaluated.get("repetition")),
     )
+
+
+def _read_repetition(value: Any) -> Repetition | None:
+    found = read_repetition(value) if isinstance(value, dict) else Repetition()
+    return found if found.interval or found.time_of_day else None
 
 
 def lacks_error(run: FinishedRun) -> bool:
@@ -182,6 +194,7 @@ def _show_run(job: JobFacts, outcome: str, ended_at: datetime) -> ShownActivity:
         worker=job.worker,
         attempt=job.attempt,
         started_at=job.started_at,
+        repetition=job.repetition,
     )
     return ShownActivity(ended_at, job.type, _tally_run(outcome, job.started_at, ended_at), run)
 
@@ -198,8 +211,23 @@ def _show_end(
         attempt=after.attempt,
         started_at=after.started_at or (before.started_at if before else None),
         error=None if after.outcome == AttemptStatus.SUCCEEDED else after.error,
+        repetition=after.repetition,
     )
     return ShownActivity(ended_at, after.type, tally, run)
+
+
+def find_lost_run(before: JobFacts | None, after: JobFacts | None) -> FinishedRun | None:
+    """The run of a recurring job that has no end, because another one started meanwhile.
+
+    Its worker died: the lease expired, which no change shows by itself.
+    """
+    if before is None or after is None or not (before.is_running and after.is_running):
+        return None
+    first, second = before.started_at, after.started_at
+    if before.repetition is None or first is None or second is None or second <= first:
+        return None
+    run = _show_run(before, AttemptStatus.EXPIRED.value, second).run
+    return run if run is None else run._replace(worker=before.worker)
 
 
 def _tally_end(

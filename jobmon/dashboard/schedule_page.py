@@ -1,5 +1,6 @@
 """The pages of what is to come: the jobs that are due in a window, and the recurring jobs."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,7 +58,7 @@ class SchedulePage:
         context: dict[str, Any] = {
             "found": found,
             "rows": rows,
-            "reasons": sorted({reason for reason in reasons if reason}),
+            "reasons": Counter(reason for reason in reasons if reason),
             "paged": bool(cursor),
         }
         if is_part_request():

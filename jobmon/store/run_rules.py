@@ -10,6 +10,7 @@ from jobmon.profiles.conditions import Query, to_expression
 from jobmon.profiles.parser import ParsedEvents
 from jobmon.store.conversions import list_paths, replace_references
 from jobmon.store.mapping import Document, FieldMapping
+from jobmon.store.repetition import make_repetition_expression
 from jobmon.store.truncate import truncated_error
 
 # The time of a change, added to the documents that are evaluated.
@@ -51,6 +52,8 @@ class RunRules:
         facts["jobId"] = jobs.translate_expression("$jobId")
         facts["leasedBy"] = jobs.translate_expression("$leasedBy")
         facts["isJob"] = to_expression(jobs.where) if jobs.where else {"$literal": True}
+        if repetition := make_repetition_expression(jobs.paths):
+            facts["repetition"] = repetition
         if events.running is not None:
             facts["isRunning"] = to_expression(events.running)
         finished = jobs.paths.get("finishedAt")

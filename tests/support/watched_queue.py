@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from click.testing import CliRunner
 from pymongo import MongoClient
@@ -60,6 +60,16 @@ class WatchedQueue:
         self.settings = replace(settings, rollup_db=f"{database.name}_rollups", **given)
         self.api = Api(create_app(self.settings))
         self.connection: Connection = self.api.app.extensions["jobmon_connection"]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The service with these settings."""
+        found = cls.__new__(cls)
+        found.settings = replace(settings, jwt_secret_key=SECRET, stats_ttl_ms=0)
+        found.api = Api(create_app(found.settings))
+        found.connection = found.api.app.extensions["jobmon_connection"]
+        found.database = found.connection.database
+        return found
 
     def close(self) -> None:
         self.connection.client.close()

@@ -1,0 +1,157 @@
+"""Keeps the newest runs of each recurring job, which its document overwrites, each exactly once.
+
+The stored list of a job has the position of the last change in it. A change that is read again,
+after a crash or by another collector, has no later position, and is not added again.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pymongo import InsertOne, ReplaceOne
+from pymongo.errors import BulkWriteError
+
+from jobmon.collector.leader import LeaseLostError
+from jobmon.collector.runs import FinishedRun
+from jobmon.diagnosis.error_kinds import prepare_error
+from jobmon.domain import AttemptStatus
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase, require_type
+from jobmon.rollup.recurring_runs import (
+    MAX_ERROR_LENGTH,
+    MAX_JOBS,
+    MAX_RUNS,
+    RECURRING_RUNS,
+    RecordedRun,
+    dump_runs,
+    load_runs,
+    run_list_name,
+)
+from jobmon.store.bson_json import to_text
+from jobmon.store.mapping import Document
+from jobmon.store.repetition import Repetition
+
+# When there are too many jobs, one that has not run for longer than this makes room.
+_IDLE = timedelta(days=7)
+_DUPLICATE_KEY = 11000
+
+
+@dataclass
+class _RunList:
+    runs: list[RecordedRun]
+    position: str | None = None  # as stored; None if it is not stored yet
+    at: datetime | None = None  # of the last run
+    is_changed: bool = False
+
+
+class RunLists:
+    """The runs of the recurring jobs of one queue; its methods raise PyMongoError."""
+
+    def __init__(self, own: OwnDatabase, redactor: Redactor) -> None:
+        self._own = own
+        self._redactor = redactor
+        self._lists: dict[str, _RunList] | None = None
+
+    def add(self, job_id: Any, run: FinishedRun, position: str) -> None:
+        """Add a run of the job with this _id, which the change at `position` shows.
+
+        Runs of jobs that do not recur are ignored. Of more than `MAX_JOBS` jobs the first ones are
+        kept.
+        """
+        if run.repetition is None:
+            return
+        lists, name = self._load(), run_list_name(job_id)
+        if name not in lists and not self._has_room(lists, run.finished_at):
+            return
+        kept = lists.setdefault(name, _RunList([]))
+        if kept.position is not None and position <= kept.position:
+            return
+        runs = [*kept.runs, self._record(run, run.repetition)]
+        kept.runs = sorted(runs, key=_get_time)[-MAX_RUNS:]
+        kept.at, kept.is_changed = run.finished_at, True
+
+    def write(self, position: str) -> None:
+        """Store what has changed; `position` is that of the last change that was added.
+
+        Raises LeaseLostError if another collector has written one of the lists meanwhile.
+        """
+        changed = {name: kept for name, kept in (self._lists or {}).items() if kept.is_changed}
+        if not changed:
+            return
+        actions = [self._make_write(name, kept, position) for name, kept in changed.items()]
+
+        def write() -> None:
+            done = self._own[RECURRING_RUNS].bulk_write(actions, ordered=False)
+            if done.matched_count + done.inserted_count != len(actions):
+                raise LeaseLostError
+
+        try:
+            self._own.write(RECURRING_RUNS, write)
+        except BulkWriteError as error:
+            if all(each["code"] == _DUPLICATE_KEY for each in error.details["writeErrors"]):
+                raise LeaseLostError from None
+            raise
+        for kept in changed.values():
+            kept.position, kept.is_changed = position, False
+
+    def _make_write(
+        self, name: str, kept: _RunList, position: str
+    ) -> InsertOne[Document] | ReplaceOne[Document]:
+        fields = dump_runs(kept.runs) | {"position": position, "at": kept.at}
+        document = self._own.new(name, fields)
+        if kept.position is None:
+            return InsertOne(document)
+        return ReplaceOne({"_id": document["_id"], "position": kept.position}, document)
+
+    def _record(self, run: FinishedRun, repetition: Repetition) -> RecordedRun:
+        error: Any = None
+        if run.outcome != AttemptStatus.SUCCEEDED:
+            error = prepare_error(run.error, None, self._redactor)
+        parts = error if isinstance(error, dict) else {"message": error}
+        is_expired = run.outcome == AttemptStatus.EXPIRED
+        return RecordedRun(
+            status=run.outcome,
+            started_at=run.started_at,
+            ended_at=None if is_expired else run.finished_at,
+            code=_to_short_text(parts.get("code")),
+            message=_to_short_text(parts.get("message")),
+            repetition=repetition,
+        )
+
+    def _has_room(self, lists: dict[str, _RunList], now: datetime) -> bool:
+        """Whether another job can be kept; an idle one is removed for it."""
+        if len(lists) < MAX_JOBS:
+            return True
+        idle = next(
+            (name for name, kept in lists.items() if kept.at and kept.at < now - _IDLE), None
+        )
+        if idle is None:
+            return False
+        self._own[RECURRING_RUNS].delete_one({"_id": self._own.id(idle)})
+        del lists[idle]
+        return True
+
+    def _load(self) -> dict[str, _RunList]:
+        if self._lists is None:
+            stored = self._own[RECURRING_RUNS]
+            stored.create_index(self._own.index("at"))
+            found = stored.find(self._own.scope).sort("at", 1)
+            self._lists = dict(self._own.read(RECURRING_RUNS, found, _load_list))
+        return self._lists
+
+
+def _load_list(document: Document) -> tuple[str, _RunList]:
+    position = require_type(document["position"], str)
+    at = require_type(document["at"], datetime)
+    return document["name"], _RunList(load_runs(document), position, at)
+
+
+def _get_time(run: RecordedRun) -> datetime:
+    """When a run started, else when it ended: one of the two is known."""
+    return run.started_at or run.ended_at or datetime.min.replace(tzinfo=UTC)
+
+
+def _to_short_text(value: Any) -> str | None:
+    text = None if value is None else to_text(value)
+    # Text that is no Unicode cannot be stored.
+    return text and text[:MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()
