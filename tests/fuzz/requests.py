@@ -183,7 +183,7 @@ def _text(dice: documents.Dice) -> str:
 def _cursor(dice: documents.Dice) -> str:
     """A real cursor, or one with other values, a cut, flipped bits or other keys."""
     place = Cursor(
-        created_at=NOW,
+        at=NOW,
         id=dice.randrange(9),
         page=dice.choice([1, 2, 9]),
         oldest_first=dice.random() < 0.3,
