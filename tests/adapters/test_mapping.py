@@ -163,6 +163,7 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
             "waitMs": None,
             "durationMs": 500 if run["finished_at"] else None,
             "error": run["error"],
+            "errorGroup": None,
         }
     ]
     detail = {
@@ -185,7 +186,7 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
     }
     unrecorded = {"attempts": "the queue records only the number of attempts"}
     detail |= {"reasons": {} if detail["attempts"] else unrecorded, "recurring": None}
-    detail |= {"repetition": None}
+    detail |= {"errorGroup": None, "repetition": None}
     shown = tasks.get(f"/jobs/{detail['jobId']}")
     explanation = shown.pop("explanation")
     assert shown == detail
