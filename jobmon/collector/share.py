@@ -21,7 +21,7 @@ RENEW_EVERY_S = 1.0
 _KEPT_MS = 3_600_000  # the entry of a process that died
 # Histories that are counted at once in a deployment: at the start, stats must not wait for them.
 HISTORY_SLOTS = 4
-STATS_FIRST_S = 5.0  # at most; a first count may take minutes
+STATS_FIRST_S = 15.0  # at most; a first count may take minutes
 
 
 class Share:
@@ -47,6 +47,7 @@ class Share:
         }
         self._lock = threading.Condition()
         self._starting = dict[str, float]()  # queue without stats -> since when
+        self._has_started = set[str]()
         self._most = self._total
         self._taken = 0
         self._leaving = 0
@@ -67,9 +68,11 @@ class Share:
                     self._leaving = max(0, self._leaving - 1)
 
     def report_start(self, queue: str) -> None:
-        """A taken queue begins to count its first stats."""
+        """A taken queue begins to count its first stats; only the first report counts."""
         with self._lock:
-            self._starting[queue] = time.monotonic()
+            if queue not in self._has_started:
+                self._starting[queue] = time.monotonic()
+            self._has_started.add(queue)
 
     def report_stats(self, queue: str) -> None:
         """A queue has stats, or is no longer taken."""

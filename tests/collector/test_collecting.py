@@ -172,6 +172,9 @@ def test_other_work_waits_until_all_queues_have_stats(settings: Settings) -> Non
             share.report_start("d")
             assert share.is_starting()
         assert not share.is_starting(), "a queue that was released is not waited for"
+    with share.taking("d"):
+        share.report_start("d")
+        assert not share.is_starting(), "nor one that fails again and again"
 
 
 def test_other_work_does_not_wait_for_a_long_first_count(
