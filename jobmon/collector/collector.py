@@ -44,7 +44,7 @@ from jobmon.store.stats import QueueHealth, QueueStats
 
 log = logging.getLogger(__name__)
 
-WRITE_AT_LEAST_EVERY_S = 2.0
+WRITE_AT_LEAST_EVERY_S = 1.5  # so at rest every second time that changes are read
 CHECKPOINT_EVERY_S = 60.0
 CHECKPOINT_PAUSE = 20  # times as long as the last one took
 READ_FOR_S = 1.0
