@@ -145,3 +145,10 @@ class WatchedQueue:
         lines = text.replace("{}", "").splitlines()
         samples = (line.rpartition(" ") for line in lines if line.startswith(name))
         return {labels.removeprefix(name): float(value) for labels, _, value in samples}
+
+
+def drop_derived(detail: Answer) -> None:
+    """Remove what no document holds: the explanation, and the group of each error."""
+    del detail["explanation"], detail["errorGroup"]
+    for attempt in detail["attempts"]:
+        del attempt["errorGroup"]
