@@ -58,6 +58,9 @@ JOB_TYPES = (
     JobType(name="ledger.close", per_second=0.05, work_s=0.5, hang_rate=0.5),
     JobType(name="newsletter.digest", per_second=0.1, work_s=0.2, delay_s=120),
 )
+# Due at any time of the next day, so that there is a schedule to show.
+REMINDER = JobType(name="invoice.remind", per_second=0.01, work_s=0.1, delay_s=86_400)
+FIRST_REMINDERS = 80
 BACKLOG = JobType(name="report.monthly", per_second=1, work_s=2, priority=-5)
 
 _ERRORS = (
@@ -78,7 +81,7 @@ class Workload:
 
     def run(self) -> None:
         """Work until stopped; retry every second while the database is unreachable."""
-        names = [job_type.name for job_type in JOB_TYPES]
+        names = [job_type.name for job_type in (*JOB_TYPES, REMINDER)]
         roles: list[Callable[[], None]] = [self._produce, self._recover]
         roles += [self._make_worker(f"worker-{number}", names) for number in (1, 2, 3)]
         roles += [self._make_worker("worker-reports", [BACKLOG.name])]
@@ -112,9 +115,11 @@ class Workload:
         if not self._database.jobs.estimated_document_count():
             for _ in range(FIRST_BURST):
                 self._enqueue(self._pick_job_type(JOB_TYPES))
+            for _ in range(FIRST_REMINDERS):
+                self._enqueue(REMINDER)
 
     def _produce(self) -> None:
-        job_types = (*JOB_TYPES, BACKLOG)
+        job_types = (*JOB_TYPES, REMINDER, BACKLOG)
         rate = sum(job_type.per_second for job_type in job_types)
         while not self._stop.wait(self._random.expovariate(rate)):
             job_type = self._pick_job_type(job_types)
@@ -130,6 +135,7 @@ class Workload:
 
     def _enqueue(self, job_type: JobType) -> None:
         number = self._random.randrange(10_000)
+        delay_s = job_type.delay_s * (self._random.random() if job_type is REMINDER else 1)
         self._queue.enqueue(
             job_type.name,
             {
@@ -140,11 +146,11 @@ class Workload:
             created_by=self._random.choice(OWNERS),
             priority=job_type.priority,
             max_attempts=job_type.max_attempts,
-            run_at=datetime.now(UTC) + timedelta(seconds=job_type.delay_s),
+            run_at=datetime.now(UTC) + timedelta(seconds=delay_s),
         )
 
     def _make_worker(self, worker_id: str, types: list[str]) -> Callable[[], None]:
-        job_types = {job_type.name: job_type for job_type in (*JOB_TYPES, BACKLOG)}
+        job_types = {job_type.name: job_type for job_type in (*JOB_TYPES, REMINDER, BACKLOG)}
 
         def work() -> None:
             while not self._stop.is_set():
