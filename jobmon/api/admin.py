@@ -142,7 +142,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
         return {"meta": _format_window(window, history), "data": data}
 
     error_groups.add_routes(routes)
-    schedule.add_routes(routes)
+    schedule.add_routes(routes, queues)
     recurring.add_routes(routes)
     slowest.add_routes(routes)
     workers.add_routes(routes, worker_reader)

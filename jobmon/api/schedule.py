@@ -3,12 +3,14 @@
 from http import HTTPStatus
 from typing import Any
 
+from flask import Response
 from marshmallow import fields
 
 from jobmon.api import examples
 from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, string
 from jobmon.api.fields import Date, describe
 from jobmon.api.openapi import Routes
+from jobmon.api.shared_response import SharedResponse
 from jobmon.store.schedule import MAX_KEYS, Schedule, ScheduledStep, ScheduledWindow
 from jobmon.web.queues import WatchedQueue, current_queue
 
@@ -46,29 +48,29 @@ class ScheduleAnswer(Answer):
     reasons = mapping(fields.String(), "By field name: why it is null or not exact.")
 
 
-def add_routes(routes: Routes) -> None:
-    """Add `/schedule` to the routes of operators."""
+def add_routes(routes: Routes, queues: int) -> None:
+    """Add `/schedule` to the routes of operators; `queues`: how many queues there are."""
+    response = SharedResponse(ScheduleAnswer(), queues)
 
     @routes.get("/schedule")
     @routes.doc(operationId="getSchedule")
     @routes.response(HTTPStatus.OK, ScheduleAnswer, example=examples.SCHEDULE)
-    def schedule() -> dict[str, Any]:
+    def schedule() -> Response:
         """Get how many jobs are due in the next hour, day and week.
 
         Waiting jobs with a nextRunAt in the future, by step and type. The jobs themselves are
         listed by `GET /admin/jobs/queue?condition=scheduled&sort=nextRunAt`.
         """
-        return format_schedule(current_queue())
+        queue = current_queue()
+        counted = queue.schedule.schedule()
+        return response.respond(counted, lambda: _format_schedule(queue, counted))
 
 
-def format_schedule(queue: WatchedQueue) -> dict[str, Any]:
-    """The fields of a `ScheduleAnswer` about a queue."""
-    counted = queue.schedule.schedule()
-    reasons = explain_schedule(queue, counted)
+def _format_schedule(queue: WatchedQueue, counted: Schedule) -> dict[str, Any]:
     return {
         "asOf": counted.as_of,
         "windows": [_format_window(window) for window in counted.windows] or None,
-        "reasons": reasons,
+        "reasons": explain_schedule(queue, counted),
     }
 
 

@@ -89,6 +89,16 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
             "line 1: recurring: must not depend on $now",
         ),
         ('collection = "tasks"', "recurring = 1", "line 1: recurring: must be true or false or a"),
+        (
+            'type = "kind"',
+            '[repetition]\ninterval = "every"',
+            "line 10: repetition: needs recurring, with a query for the recurring jobs",
+        ),
+        (
+            'type = "kind"',
+            '[repetition]\nevery = "every"',
+            "line 11: repetition.every: unknown; allowed are interval, timeOfDay, timezone,",
+        ),
         ("collection =", "coll =", "line 1: coll: unknown; allowed are extends"),
         ('collection = "tasks"', 'extends = "sidekiq"', "line 1: extends: 'sidekiq' is not one of"),
         (
