@@ -146,6 +146,7 @@ class _ListParameters(Parameters):
                 created_from=query["created_from"],
                 created_to=query["created_to"],
                 error_code=query.get("error_code") or None,
+                worker=query.get("worker") or None,
                 job_id=query["job_id"] or None,
                 condition=JobCondition(condition) if condition else None,
                 finished_from=query.get("finished_from"),
@@ -174,6 +175,12 @@ class ListParameters(_ListParameters):
         "Jobs whose lastError has exactly this code. Cannot be combined with `owner`.",
         max_length=1_000,
     )
+    worker = optional_text(
+        "Jobs whose leasedBy is exactly this text, as lists print it: those that the worker runs, "
+        "and its last ones where the queue keeps the name after a run. Cannot be combined with "
+        "`owner` and `error_code`.",
+        max_length=1_000,
+    )
     condition = fields.String(
         load_default=default_none,
         validate=validate.OneOf([*JobCondition, ""]),
@@ -197,14 +204,15 @@ class ListParameters(_ListParameters):
     @validates_schema
     def _require_index(self, query: dict[str, Any], **_: Any) -> None:
         """Refuse combinations of filters that no index serves."""
-        if query["error_code"] and query["owner"]:
-            raise ValidationError({"error_code": ["Cannot be combined with owner."]})
+        by_value = [name for name in ("owner", "error_code", "worker") if query[name]]
+        if len(by_value) > 1:
+            raise ValidationError({by_value[1]: [f"Cannot be combined with {by_value[0]}."]})
         start, end = query["finished_from"], query["finished_to"]
         if start is not None and end is not None and end <= start:
             raise ValidationError({"finished_to": ["Must be later than finished_from."]})
         by_finish = [name for name in ("finished_from", "finished_to") if query[name]]
         by_date = [*(["condition"] if query["condition"] else []), *by_finish[:1]]
-        others = [name for name in ("owner", "error_code", "job_id") if query[name]]
+        others = [name for name in ("owner", "error_code", "worker", "job_id") if query[name]]
         if by_date and (others or len(by_date) > 1):
             other = (others or by_date[1:])[0]
             raise ValidationError({by_date[0]: [f"Cannot be combined with {other}."]})
@@ -212,6 +220,7 @@ class ListParameters(_ListParameters):
             unserved = (
                 "owner",
                 "error_code",
+                "worker",
                 "job_id",
                 "finished_from",
                 "finished_to",
@@ -229,7 +238,14 @@ class OwnListParameters(_ListParameters):
 
     @validates_schema(pass_original=True)
     def _refuse_admin_filters(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        admin_filters = ("owner", "error_code", "condition", "finished_from", "finished_to")
+        admin_filters = (
+            "owner",
+            "error_code",
+            "worker",
+            "condition",
+            "finished_from",
+            "finished_to",
+        )
         wrong = [name for name in admin_filters if given.get(name)]
         if given.get("sort") == SOONEST_FIRST:
             wrong.append("sort")

@@ -36,6 +36,7 @@ LABELS = {
     "type": "Type",
     "owner": "Owner",
     "error_code": "Error code",
+    "worker": "Worker",
     "condition": "Condition",
     "finished_from": "Finished since",
     "finished_to": "Finished before",

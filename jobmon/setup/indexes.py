@@ -1,6 +1,7 @@
 """Creates the indexes that jobmon's queries need, and remembers which ones it created."""
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -126,31 +127,39 @@ def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str
     """Estimate the size of each index in bytes, by the sizes of values in a sample.
 
     MongoDB compresses keys with a common prefix, so that most indexes are smaller. An index of an
-    empty collection takes 0 bytes; an index is left out if its sample takes too long, or if it is
-    partial.
+    empty collection takes 0 bytes; an index is left out if its sample takes too long.
     """
     sizes: dict[str, int] = {}
     for watched in (connection.jobs, connection.attempts):
         own_indexes = [
             index
             for index in indexes
-            if watched is not None
-            and index.collection.name == watched.collection.name
-            and index.partial is None
+            if watched is not None and index.collection.name == watched.collection.name
         ]
         if watched is None or not own_indexes:
             continue
-        try:
-            widths = _average_widths(
-                watched, {path for index in own_indexes for path, _ in index.keys}
-            )
-            documents = watched.estimated_count()
-        except ExecutionTimeout:
-            continue
-        for index in own_indexes:
-            entry = _ENTRY_BYTES + sum(widths.get(path, 0) for path, _ in index.keys)
-            sizes[str(index)] = round(documents * entry)
+        whole = [index for index in own_indexes if index.partial is None]
+        partial = [[index] for index in own_indexes if index.partial is not None]
+        for same in (whole, *partial):
+            with suppress(ExecutionTimeout):
+                sizes |= _estimate_sizes(watched, same)
     return sizes
+
+
+def _estimate_sizes(watched: ReadCollection, indexes: list[Index]) -> dict[str, int]:
+    """The estimated sizes of indexes that have the same documents; raises ExecutionTimeout."""
+    if not indexes:
+        return {}
+    documents = watched.estimated_count()
+    paths = {path for index in indexes for path, _ in index.keys}
+    sampled, widths = _average_widths(watched, paths, indexes[0].partial or {})
+    entries = documents * sampled / max(1, min(documents, _SAMPLE))
+    return {
+        str(index): round(
+            entries * (_ENTRY_BYTES + sum(widths.get(path, 0) for path, _ in index.keys))
+        )
+        for index in indexes
+    }
 
 
 def _unused_indexes(settings: Settings, connection: Connection, required: list[Index]) -> set[str]:
@@ -177,18 +186,25 @@ def _is_certain(settings: Settings, index: Index) -> bool:
     return settings.profile != Settings.profile and field not in settings.job_fields
 
 
-def _average_widths(watched: ReadCollection, paths: Iterable[str]) -> dict[str, float]:
-    """The average size in bytes of the values at these paths, in a random sample."""
+def _average_widths(
+    watched: ReadCollection, paths: Iterable[str], query: Document
+) -> tuple[int, dict[str, float]]:
+    """How many documents of a random sample match a query, and the average size in bytes of their
+    values at these paths.
+    """
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
-    group: Document = {"_id": None}
+    group: Document = {"_id": None, "documents": {"$sum": 1}}
     for name, path in names.items():
         # A document around a value takes 8 bytes, an empty one 5.
         size: Document = {"$subtract": [{"$bsonSize": {"v": f"${path}"}}, 8]}
         group[name] = {"$avg": {"$max": [size, 1]}}
     rows = watched.collection.aggregate(
-        [{"$sample": {"size": _SAMPLE}}, {"$group": group}], maxTimeMS=watched.max_time_ms
+        [{"$sample": {"size": _SAMPLE}}, {"$match": query}, {"$group": group}],
+        maxTimeMS=watched.max_time_ms,
     )
-    return {names[name]: width for row in rows for name, width in row.items() if name in names}
+    row = next(iter(rows), {"documents": 0})
+    widths = {names[name]: width for name, width in row.items() if name in names}
+    return row["documents"], widths
 
 
 class MadeIndexes:

@@ -40,7 +40,8 @@ class JobFilter:
     finds it by each element; `may_have_arrays` excludes such jobs, at the cost of reading each job.
     `created_from` (inclusive), `created_to` (exclusive): aware dates; a job whose createdAt is no
     date is in no range.
-    `error_code`: the code of the newest error; ValueError together with `owner`: no index has both.
+    `error_code`: the code of the newest error. `worker`: the leasedBy, a text. ValueError for more
+    than one of these and `owner`: no index has both.
     `job_id`: a prefix of the printed id.
     `condition`: at the time of the query. `finished_from` (inclusive), `finished_to` (exclusive):
     aware dates. A list by one of these is in the order of its date: nextRunAt, leaseExpiresAt or
@@ -55,6 +56,7 @@ class JobFilter:
     created_from: datetime | None = None
     created_to: datetime | None = None
     error_code: str | None = None
+    worker: str | None = None
     job_id: str | None = None
     may_have_arrays: bool = True
     condition: JobCondition | None = None
@@ -65,10 +67,13 @@ class JobFilter:
     is_prepared: bool = field(default=False, compare=False)
     # The statuses with which the jobs have the date, as far as the documents' mapping is known.
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
+    # The statuses with which the jobs name a worker; None for all.
+    worker_statuses: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.owner is not None and self.error_code is not None:
-            raise ValueError("a list is by owner or by error code")
+        given = [value for value in (self.owner, self.error_code, self.worker) if value is not None]
+        if len(given) > 1:
+            raise ValueError("a list is by owner, by error code or by worker")
 
     def match(self) -> Document:
         """The filter as a query of typed values."""
@@ -84,6 +89,8 @@ class JobFilter:
                 query["$and"] = [{"$nor": [{"createdBy": IS_ARRAY}]}]
         if self.error_code is not None:
             query["lastError.code"] = {"$in": _list_code_values(self.error_code)}
+        if self.worker is not None:
+            query |= self._match_worker()
         if bounds := _match_range(self.created_from, self.created_to):
             query["createdAt"] = bounds
         if self.job_id is not None:
@@ -98,6 +105,13 @@ class JobFilter:
                 statuses = tuple(status for status in statuses if status in self.statuses)
             query |= {"status": {"$in": list(statuses)}} | self._match_date()
         return query
+
+    def _match_worker(self) -> Document:
+        """The jobs that name the worker, in a form that the partial index serves."""
+        if self.worker_statuses is None:
+            return {"leasedBy": self.worker}
+        statuses = [each for each in self.worker_statuses if each in (self.statuses or (each,))]
+        return {"leasedBy": self.worker, "status": {"$in": statuses}}
 
     def _match_schedule(self) -> Document:
         """The jobs that have this schedule; a time of day counts only without an interval."""
@@ -157,6 +171,8 @@ class JobFilter:
             return indexes.BY_OWNER_AND_STATUS if self.statuses else indexes.BY_OWNER
         if self.error_code is not None:
             return indexes.BY_ERROR_CODE
+        if self.worker is not None:
+            return indexes.worker_index(mapping) or indexes.BY_STATUS
         if self.statuses:
             return indexes.BY_STATUS_AND_TYPE if self.types else indexes.BY_STATUS
         return indexes.BY_TYPE if self.types else NEWEST_FIRST
@@ -181,6 +197,8 @@ class JobFilter:
             self._check_order(jobs.mapping)
         if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):
             raise UnknownFieldError("error_code")
+        if self.worker is not None and not jobs.mapping.can_query("leasedBy"):
+            raise UnknownFieldError("worker")
         if self.job_id is not None:
             limit = MAX_ID_MATCHES + 1
             if jobs.count(self._match_id(), index=indexes.JOB_ID, limit=limit) == limit:
@@ -191,6 +209,7 @@ class JobFilter:
             statuses = _STATUSES_BY_DATE[self.date_field]
             dated = jobs.mapping.select_statuses(self.date_field, statuses)
             prepared = replace(prepared, dated_statuses=dated)
+        prepared = replace(prepared, worker_statuses=jobs.mapping.only_in.get("leasedBy"))
         if self.owner is None or self.job_id is not None:
             return prepared
         has_none = jobs.has_no_arrays("createdBy", indexes.BY_OWNER)

@@ -38,6 +38,9 @@ BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change s
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
+# The values of leasedBy that are in `worker_index`: texts, except the empty one.
+NAMED: Document = {"$gt": ""}
+
 # Unique by the contract; created so only with `jobmon init --unique`.
 UNIQUE = (JOB_ID, ATTEMPT)
 
@@ -61,6 +64,17 @@ def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
         for name in (INTERVAL, TIME_OF_DAY)
         if name in mapping.paths
     }
+
+
+def worker_index(mapping: FieldMapping) -> Keys | None:
+    """The partial index of the jobs that name a worker.
+
+    None if no document does, or only jobs with some statuses, which are found by these.
+    """
+    if not mapping.can_query("leasedBy") or "leasedBy" in mapping.only_in:
+        return None
+    status = [_STATUS] if mapping.has_status else []
+    return [("leasedBy", ASCENDING), *NEWEST_FIRST, *status, _TYPE]
 
 
 def attempt_index(profile: Profile) -> Keys:
@@ -157,6 +171,11 @@ def required_indexes(connection: Connection) -> list[Index]:
     jobs = connection.jobs.collection
     for keys in connection.profile.indexes:
         found.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
+    if (by_worker := worker_index(connection.jobs.mapping)) is not None:
+        keys = connection.jobs.mapping.translate_keys(by_worker) or []
+        partial = connection.jobs.mapping.translate_query({"leasedBy": NAMED})
+        path = keys[0][0]
+        found[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
     for name, recurring in recurring_indexes(connection.jobs.mapping).items():
         keys = connection.jobs.mapping.translate_keys(recurring) or []
         partial = connection.jobs.mapping.translate_query({name: IS_SCHEDULE})

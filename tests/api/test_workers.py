@@ -1,6 +1,8 @@
 """Workers and slow attempts over HTTP: catches a worker that is missing or counted twice, a silent
 one that is not first, and an unknown number that looks like none."""
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ import pytest
 from bson import json_util
 
 from jobmon.api.workers import NO_NAMES
+from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import HOUR, MINUTE, floor
 from jobmon.rollup.run_details import MAX_WORKERS
+from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
 from jobmon.store.labels import OTHER
@@ -205,13 +209,74 @@ def test_workers_of_other_queues(
     queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
     create_indexes(queue.connection)
     listed = get(queue.api)
-    queue.close()
     if expected is None:
         assert listed["data"] is None
         assert listed["meta"]["reasons"] == {"data": NO_NAMES}
         assert listed["meta"]["total"] is listed["meta"]["silent"] is None
     else:
         assert sorted(names(listed)) == expected
+        for name in expected:
+            (worker,) = get(queue.api, worker=name)["data"]
+            running = {job["jobId"] for job in worker["jobs"]}
+            assert set(queue.ids(worker=name)) == running != set()
+    queue.close()
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"worker": "w3"}, ["b", "a"]),
+        ({"worker": "w3", "job_id": "aaaa"}, []),
+        ({"worker": "w4"}, ["e"]),
+        ({"worker": "w4", "status": "leased"}, []),
+        ({"worker": "w1", "type": ["mail", "pay"]}, ["c"]),
+        ({"worker": "null"}, []),
+        ({"worker": ""}, ["e", "d", "c", "b", "a"]),
+    ],
+    ids=str,
+)
+def test_list_and_export_of_the_jobs_of_a_worker(
+    api: Api, query: dict[str, Any], expected: list[str]
+) -> None:
+    listed = get(api, "/admin/jobs/queue", **query)
+    assert [job["jobId"] for job in listed["data"]] == expected
+    assert listed["meta"]["total"] == len(expected)
+    exported = api.get_as_admin("/admin/jobs/queue", format="ndjson", **query).text.splitlines()
+    assert [json.loads(line)["jobId"] for line in exported[:-1]] == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "refused"),
+    [
+        ({"owner": "ada"}, "worker"),
+        ({"error_code": "E"}, "worker"),
+        ({"condition": "expired"}, "condition"),
+        ({"finished_from": to_iso(NOW)}, "finished_from"),
+        ({"sort": "nextRunAt", "status": "queued"}, "sort"),
+    ],
+    ids=str,
+)
+def test_worker_filter_that_no_index_serves_is_refused(
+    api: Api, other: dict[str, Any], refused: str
+) -> None:
+    answer = api.get_as_admin("/admin/jobs/queue", worker="w1", **other)
+    assert answer.status_code == 422
+    assert list(answer.json["error"]["details"]) == [refused]
+    own = api.get_as_owner("/jobs", "ada", worker="w1")
+    assert list(own.json["error"]["details"]) == ["worker"]
+
+
+@pytest.mark.parametrize("profile", ["mongodb-queue", "hangfire"])
+def test_worker_filter_of_a_queue_that_cannot_be_searched_is_refused(
+    watched: Any, make_settings: Callable[..., Settings], profile: str
+) -> None:
+    settings = make_settings(profile=profile, jobs_collection="x")
+    answer = Api(create_app(settings, watched.client)).get_as_admin(
+        "/admin/jobs/queue", worker="w1"
+    )
+    assert answer.status_code == 422
+    assert list(answer.json["error"]["details"]) == ["worker"]
 
 
 @pytest.mark.usefixtures("history")

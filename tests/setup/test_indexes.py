@@ -32,6 +32,7 @@ EXPECTED = [
     "jobs(status, -priority, nextRunAt, type)",
     "job_attempts(jobId, attemptNumber)",
     "job_attempts(finishedAt)",
+    "jobs(leasedBy, -createdAt, -_id, status, type)",
 ]
 
 

@@ -59,6 +59,7 @@ def fill(shop: Documents, types: tuple[str, ...]) -> None:
             "payload": {"n": number},
             "createdBy": f"user-{number % 50}",
             "createdAt": made["createdAt"] + timedelta(milliseconds=number),
+            "leasedBy": None if number % 4 else f"worker-{number % 12}",
         }
         for number in range(4_000)
     )
@@ -232,7 +233,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
         if outcome == "created"
     }
     assert expected == made
-    assert len(made) == 12
+    assert len(made) == 13
 
 
 def test_init_estimates_are_close_to_real_index_sizes(

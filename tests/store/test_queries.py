@@ -50,6 +50,7 @@ def filled(
             "nextRunAt": NOW + timedelta(seconds=number),
             "leaseExpiresAt": NOW,
             "finishedAt": NOW + timedelta(seconds=number),
+            "leasedBy": None if number % 10 else f"worker-{number // 10 % 4}",
             "lastError": {"code": ("E1", "E2", 11_000, None)[number % 4]},
             "payload": {"filler": "x" * 200},
         }
@@ -214,6 +215,16 @@ NARROWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
         RANGE | {"error_code": "E2", "status": ["dlq", "queued"], "type": "type-1"},
         WITHIN | {"lastError.code": "E2", "status": {"$in": ["dlq", "queued"]}, "type": "type-1"},
+    ),
+    ({"worker": "worker-3"}, {"leasedBy": "worker-3"}),
+    (
+        RANGE | {"worker": "worker-1", "status": ["leased", "succeeded"], "type": "type-1"},
+        WITHIN
+        | {
+            "leasedBy": "worker-1",
+            "status": {"$in": ["leased", "succeeded"]},
+            "type": "type-1",
+        },
     ),
 ]
 BY_ID: list[tuple[dict[str, Any], dict[str, Any]]] = [
