@@ -14,11 +14,10 @@ from jobmon.diagnosis.explanation import (
     MIN_RUNS,
     RECENT,
     Explanation,
-    JobFacts,
-    QueueFacts,
     explain,
     is_stalled,
 )
+from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
 from jobmon.rollup.series import Activity, History, TooManyTypesError
@@ -158,7 +157,7 @@ def _read_runs(queue: WatchedQueue, kind: str, now: datetime) -> tuple[tuple[str
             if queue.rollup.progress() is None:
                 break
             past = queue.series.history_by_type(queue.series.window(now - length, now, step))
-            if (activity := past.activity.get(kind)) is not None:
+            if past.is_complete and (activity := past.activity.get(kind)) is not None:
                 found.append((period, activity))
                 if activity.run.count >= MIN_RUNS:
                     break

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from jobmon.diagnosis.attention import stalled_types
-from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing
 from jobmon.diagnosis.forecast import LONGEST, find_start_rate, round_duration
-from jobmon.domain import WAITING_STATUSES, CappedCount, JobStatus
+from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
+from jobmon.domain import CappedCount, JobStatus
 from jobmon.humanize import duration, grouped
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
 from jobmon.rollup.series import Activity, History
@@ -41,64 +42,6 @@ class ExplanationCode(StrEnum):
     CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     OTHER_STATUS = "other_status"  # a status that is not one of jobmon's
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobFacts:
-    """What a job's document has; a date is aware, or None if it is missing or no date.
-
-    `kind` is the label of its type. `started_at` is the start of its newest attempt, `attempt` the
-    number of attempts so far, None if it is unknown. `unreadable` are the fields whose value is
-    no date, `unknown` those that no document of the queue has. `has_rules`: the status follows from
-    the rules of a profile.
-    """
-
-    status: str | None
-    kind: str = "null"
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    next_run_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    lease_expires_at: datetime | None = None
-    worker: str | None = None
-    attempt: int | None = None
-    max_attempts: int | None = None
-    is_recurring: bool = False
-    unreadable: frozenset[str] = frozenset()
-    unknown: frozenset[str] = frozenset()
-    has_rules: bool = False
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether it waits, and its time has come, as far as is known."""
-        is_early = self.next_run_at is not None and self.next_run_at > now
-        return self.status in WAITING_STATUSES and not is_early
-
-    @property
-    def due_since(self) -> datetime | None:
-        """Since when it has been due: a job without nextRunAt since its creation, unless it ran."""
-        if {"nextRunAt"} & (self.unknown | self.unreadable):
-            return None
-        is_new = self.status == JobStatus.QUEUED and not self.attempt and not self.is_recurring
-        return self.next_run_at or (self.created_at if is_new else None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueueFacts:
-    """What is known of the other jobs; a text or a `Missing` is the reason why something is not.
-
-    `evidence` has the stats, the blocks and the ten minutes by type; `recent` is the last three
-    minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the
-    hour. `runs` are the activities of its type in periods, the shortest first, each with the words
-    for the period.
-    """
-
-    place: Place | str = "it was not counted"
-    evidence: Evidence | Missing = field(default_factory=lambda: Missing(reason="it was not read"))
-    recent: History[str] | Missing = field(default_factory=lambda: Missing(reason="not read"))
-    hour: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
-    day: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
-    runs: tuple[tuple[str, Activity], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +84,9 @@ def explain(job: JobFacts, others: QueueFacts, now: datetime) -> Explanation:
 
 def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
     """Whether jobs of its type have been due for ten minutes, and none is started."""
-    if isinstance(evidence, Missing) or job.due_since is None:
+    if isinstance(evidence, Missing) or job.due_since is None or "finishedAt" in evidence.unknown:
+        return False
+    if isinstance(evidence.ten_minutes, Missing) or evidence.ten_minutes.gaps:
         return False
     health = evidence.stats.health
     oldest = min(job.due_since, health.overdue_by_type.get(job.kind, job.due_since))
@@ -189,7 +134,7 @@ def _explain_due(job: JobFacts, others: QueueFacts, now: datetime) -> Explanatio
             )
     if is_stalled(job, others.evidence):
         reasons["expectedStart"] = "no job of its type is started"
-        silence = _describe_silence(others, now)
+        silence = _describe_silence(others)
         return replace(
             known,
             code=ExplanationCode.TYPE_STALLED,
@@ -256,7 +201,7 @@ def _find_start(job: JobFacts, others: QueueFacts) -> timedelta | str:
         return others.recent.reason
     recent = others.recent.activity.get(job.kind)
     if expected >= MIN_EXPECTED and (recent is None or not recent.finished):
-        return f"no attempt of its type has ended in the last {duration(RECENT / _MILLISECOND)}"
+        return "no attempt of its type has ended in the last minutes"
     wait = (place.same_type + 1) / rate.of_type * MINUTE
     of_others = max(0, place.ahead.value + place.tied.value - place.same_type)
     # Its type's rate is not that of the last half hour while many jobs of other types come first.
@@ -285,18 +230,19 @@ def _count(number: CappedCount) -> str:
     return grouped(number.value) if number.is_exact else f"more than {grouped(number.value)}"
 
 
-def _describe_silence(others: QueueFacts, now: datetime) -> str:
+def _describe_silence(others: QueueFacts) -> str:
     """For how long no attempt of the type has ended, and so none has been started."""
     for past, step in ((others.hour, MINUTE), (others.day, HOUR)):
-        if isinstance(past, Missing):
+        if isinstance(past, Missing) or past.gaps:
             continue
         ended = [at for at, activity in past.activity.items() if activity.finished]
         if ended:
-            silent = max(MINUTE, now - max(ended) - step)
+            silent = max(MINUTE, past.as_of - max(ended) - step)
             return f"for {duration(silent // MINUTE * 60_000)}"
-    if isinstance(others.day, History):
+    if isinstance(others.day, History) and not others.day.gaps:
         return f"for more than {duration(DAY / _MILLISECOND)}"
-    longest = 10 * MINUTE if isinstance(others.hour, Missing) else HOUR
+    has_hour = isinstance(others.hour, History) and not others.hour.gaps
+    longest = HOUR if has_hour else STALLED_AFTER
     return f"for more than {duration(longest / _MILLISECOND)}"
 
 

@@ -141,6 +141,8 @@ def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
         return "succeeded or dead jobs do not record when they finished"
     if not all(block.is_complete for block in blocks):
         return "the collector is still counting the last half hour"
+    if any(block.gaps for block in blocks):
+        return "runs of the last half hour may be missing from the history"
     ended = [block.activity[kind].finished if kind in block.activity else 0 for block in blocks]
     if any(OTHER in block.activity and kind not in block.activity for block in blocks):
         return "its activity is counted together with that of other types"

@@ -78,8 +78,9 @@ class PlaceFinder:
         """
         key = self._find_key(job)
         limit = MAX_AHEAD if self._has_status else MAX_READ
-        ahead = {"$or": list(self._match_ahead(key, now))}
-        found = self._count(ahead, key, SHARE_FROM)
+        queries = list(self._match_ahead(key, now))
+        ahead = {"$or": queries}
+        found = self._count(ahead, key, SHARE_FROM) if queries else _NONE
         if found["read"] > SHARE_FROM:
             found = self._shared.get(key, lambda: self._count(ahead, key, limit), max_age_s=SHARE_S)
         is_exact, tied = found["read"] <= limit, _NONE
@@ -137,8 +138,9 @@ class PlaceFinder:
         if self._lease is not None and self._lease.each_type:
             query = {"type": key.job_type} | query
         is_same = {"$eq": [{"$ifNull": ["$type", None]}, {"$literal": key.job_type}]}
-        first, value, _ = key.order[0]
-        outranks = first == "priority" and {"$gt": ["$priority", {"$literal": value}]}
+        first, value, direction = key.order[0]
+        comparison = "$gt" if direction < 0 else "$lt"
+        outranks = first == "priority" and {comparison: ["$priority", {"$literal": value}]}
         counts = {
             "_id": None,
             "read": {"$sum": 1},

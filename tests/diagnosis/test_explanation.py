@@ -11,14 +11,14 @@ from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.explanation import (
     Explanation,
     ExplanationCode,
-    JobFacts,
-    QueueFacts,
     explain,
     is_stalled,
 )
 from jobmon.diagnosis.forecast import find_start_rate
+from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.domain import CappedCount
 from jobmon.rollup.buckets import HOUR, MINUTE, Tally
+from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import OTHER
@@ -272,6 +272,20 @@ def test_a_missing_due_date_is_not_guessed(
         assert found.reasons.keys() == {"ahead", "expectedStart"}
 
 
+GAP = Gap(start=NOW - HOUR, end=NOW - 5 * MINUTE, reason=GapReason.STREAM_LOST)
+
+
+def add_gap(given: Evidence) -> Evidence:
+    """The evidence of a queue whose runs are counted from changes, some of which are missing."""
+    assert not isinstance(given.blocks, Missing)
+    assert not isinstance(given.ten_minutes, Missing)
+    return replace(
+        given,
+        blocks=tuple(replace(block, gaps=(GAP,)) for block in given.blocks),
+        ten_minutes=replace(given.ten_minutes, gaps=(GAP,)),
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -279,11 +293,12 @@ def test_a_missing_due_date_is_not_guessed(
         ({"evidence": Missing(reason="no collector")}, "no collector"),
         ({"evidence": evidence(0, 0, 0)}, "fewer than 20 attempts of its type ended"),
         ({"evidence": evidence(10, 200, 400)}, "the rate of its type varied too much"),
+        ({"evidence": add_gap(evidence(200, 200, 200))}, "may be missing from the history"),
         (
             {"evidence": evidence(200, 200, 200, unknown=frozenset({"finishedAt"}))},
             "do not record when they finished",
         ),
-        ({"recent": count_types(sms=9)}, "no attempt of its type has ended in the last 3 min"),
+        ({"recent": count_types(sms=9)}, "no attempt of its type has ended in the last minutes"),
         ({"recent": Missing(reason="still counting")}, "still counting"),
         ({"place": place(9, outranking=1)}, "jobs of its type with a higher priority are ahead"),
         ({"place": place(900, same_type=0)}, "more jobs of other types are ahead than usual"),
@@ -330,6 +345,7 @@ STALLED = {"evidence": evidence(0, 0, 0)}
         ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=2)}, "for 5 h."),
         ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=0)}, "for more than 1 d."),
         ({"hour": steps(MINUTE, ago_5=0)}, "for more than 1 h."),
+        ({"hour": replace(steps(MINUTE, ago_9=3), gaps=(GAP,))}, "for more than 10 min."),
         ({}, "for more than 10 min."),
     ],
 )
@@ -357,6 +373,9 @@ def add_health(given: Evidence, running: int = 0, **overdue: datetime) -> Eviden
         (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
         (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),
         (job(unknown=frozenset({"nextRunAt"})), evidence(0, 0, 0), False),
+        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0), True),
+        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0, unknown=frozenset({"finishedAt"})), False),
+        (job(next_run_at=NOW - HOUR), add_gap(evidence(0, 0, 0)), False),
     ],
 )
 def test_a_type_is_stalled_if_its_jobs_are_due_and_none_runs(

@@ -4,6 +4,7 @@ workers take jobs, and a count that reads more than its bound."""
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,3 +241,27 @@ def test_agenda_without_its_index_has_a_reason(
         name="findAndLockNextJobIndex",
     )
     assert place(connection, shown).ahead == CappedCount(0, True)
+
+
+def test_a_profile_may_have_an_order_of_its_own(
+    connect: Callable[..., Connection], database: Documents, tmp_path: Path
+) -> None:
+    def find(order: str, shown: dict[str, Any]) -> Place:
+        path = tmp_path / "mine.toml"
+        path.write_text(f'extends = "jobmon"\n[lease]\norder = [{order}]\n')
+        connection = connect(profile=str(path))
+        create_indexes(connection)
+        return place(connection, shown)
+
+    database.jobs.insert_many(
+        job(number, priority=number, createdAt=NOW - timedelta(seconds=number))
+        for number in (1, 2, 3)
+    )
+    lowest_first = find(
+        '"priority", "createdAt"', job(3, priority=3, createdAt=NOW - timedelta(seconds=3))
+    )
+    assert (lowest_first.ahead.value, lowest_first.outranking) == (2, 2)
+    oldest_first = find('"createdAt"', job(1, createdAt=NOW - timedelta(seconds=1)))
+    assert (oldest_first.ahead.value, oldest_first.outranking) == (2, 0)
+    # Nothing is before a missing date.
+    assert find('"nextRunAt"', job(9, nextRunAt=None)).ahead == CappedCount(0, True)

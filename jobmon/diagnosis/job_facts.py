@@ -1,0 +1,67 @@
+"""What is known of a job, and of the others of its queue: that which an explanation needs."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.domain import WAITING_STATUSES, JobStatus
+from jobmon.rollup.series import Activity, History
+from jobmon.store.lease_order import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFacts:
+    """What a job's document has; a date is aware, or None if it is missing or no date.
+
+    `kind` is the label of its type. `started_at` is the start of its newest attempt, `attempt` the
+    number of attempts so far, None if it is unknown. `unreadable` are the fields whose value is
+    no date, `unknown` those that no document of the queue has. `has_rules`: the status follows from
+    the rules of a profile.
+    """
+
+    status: str | None
+    kind: str = "null"
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    next_run_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    lease_expires_at: datetime | None = None
+    worker: str | None = None
+    attempt: int | None = None
+    max_attempts: int | None = None
+    is_recurring: bool = False
+    unreadable: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    has_rules: bool = False
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it waits, and its time has come, as far as is known."""
+        is_early = self.next_run_at is not None and self.next_run_at > now
+        return self.status in WAITING_STATUSES and not is_early
+
+    @property
+    def due_since(self) -> datetime | None:
+        """Since when it has been due: a job without nextRunAt since its creation, unless it ran."""
+        if {"nextRunAt"} & (self.unknown | self.unreadable):
+            return None
+        is_new = self.status == JobStatus.QUEUED and not self.attempt and not self.is_recurring
+        return self.next_run_at or (self.created_at if is_new else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueFacts:
+    """What is known of the other jobs; a text or a `Missing` is the reason why something is not.
+
+    `evidence` has the stats, the blocks and the ten minutes by type; `recent` is the last three
+    minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the
+    hour. `runs` are the activities of its type in periods, the shortest first, each with the words
+    for the period.
+    """
+
+    place: Place | str = "it was not counted"
+    evidence: Evidence | Missing = field(default_factory=lambda: Missing(reason="it was not read"))
+    recent: History[str] | Missing = field(default_factory=lambda: Missing(reason="not read"))
+    hour: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
+    day: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
+    runs: tuple[tuple[str, Activity], ...] = ()
