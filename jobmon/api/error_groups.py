@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any
+
+from flask import Response
 
 from jobmon.api import examples
 from jobmon.api.answers import Error
 from jobmon.api.error_answers import MAX_NAMES, ErrorDetail, ErrorList
 from jobmon.api.fields import SortCursor, redact
 from jobmon.api.openapi import Routes
+from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import ErrorGroupParameters, ErrorListParameters, ErrorQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
 from jobmon.diagnosis.error_groups import (
@@ -24,8 +26,8 @@ from jobmon.diagnosis.error_groups import (
 )
 from jobmon.diagnosis.evidence import NO_END_TIMES
 from jobmon.rollup.error_registry import ErrorGroup, FailedJob
-from jobmon.rollup.run_history import RunHistory
-from jobmon.rollup.series import Window, WindowError
+from jobmon.rollup.run_history import ErrorSteps, RunHistory
+from jobmon.rollup.series import MAX_CACHED_ANSWERS, Window, WindowError
 from jobmon.store.labels import OTHER
 from jobmon.web.errors import ApiError
 from jobmon.web.queues import WatchedQueue, current_queue
@@ -39,10 +41,15 @@ class FoundErrors:
 
     window: Window
     history: RunHistory
+    errors: ErrorFilter
     groups: list[ErrorSummary] = field(default_factory=list)
-    steps: list[datetime] = field(default_factory=list)
+    steps: ErrorSteps = field(default_factory=dict)
     no_previous: str = ""
     reason: str = ""
+
+    def trend(self, group_id: str) -> list[int] | None:
+        """The errors of a group by step, up to now; None if that is not known."""
+        return self.errors.trend(group_id, self.steps)
 
 
 def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> FoundErrors:
@@ -52,7 +59,8 @@ def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> Fou
     """
     history = queue.runs.read(window)
     if "finishedAt" in queue.known_fields.unknown:
-        return FoundErrors(window=window, history=history, reason=NO_END_TIMES.reason)
+        reason = NO_END_TIMES.reason
+        return FoundErrors(window=window, history=history, errors=errors, reason=reason)
     steps = {
         at: step for at, step in queue.runs.errors_by_step(window).items() if at <= history.as_of
     }
@@ -60,8 +68,9 @@ def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> Fou
     return FoundErrors(
         window=window,
         history=history,
-        groups=summarize_errors(history, previous, steps, errors),
-        steps=list(steps),
+        errors=errors,
+        groups=summarize_errors(history, previous, errors),
+        steps=steps,
         no_previous=no_previous,
     )
 
@@ -93,12 +102,13 @@ GROUP_ID = {
 
 def add_routes(routes: Routes) -> None:
     """Add the routes below `/errors` to those of operators."""
+    response = SharedResponse(ErrorList(), MAX_CACHED_ANSWERS)
 
     @routes.get("/errors")
     @routes.doc(operationId="listErrors")
     @routes.arguments(ErrorListParameters, location="query")
     @routes.response(HTTPStatus.OK, ErrorList, example=examples.ERROR_LIST)
-    def errors(query: ErrorQuery) -> dict[str, Any]:
+    def errors(query: ErrorQuery) -> Response:
         """List the groups of errors: what fails, how often, since when, in which types.
 
         An error is that of a failed attempt, or of a failed job where no attempts are recorded.
@@ -107,9 +117,13 @@ def add_routes(routes: Routes) -> None:
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
+        errors = ErrorFilter(types=query.types, worker=query.worker)
         with explain_history_errors(NO_COLLECTOR):
-            found = read_errors(queue, window, ErrorFilter(types=query.types, worker=query.worker))
-        return format_errors(found, query)
+            # The same object until the collector has counted again.
+            history = queue.runs.read(window)
+            return response.respond(
+                history, lambda: format_errors(read_errors(queue, window, errors), query), query
+            )
 
     @routes.get("/errors/<group_id>", parameters=[GROUP_ID])
     @routes.doc(operationId="getErrors")
@@ -153,7 +167,6 @@ def find_group(
         previous=None,
         types=Counter(),
         workers=Counter(),
-        trend=[0] * len(found.steps),
     ), sample
 
 
@@ -226,7 +239,7 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
         "growth": summary.growth,
         "types": None if summary.types is None else fold_names(summary.types),
         "workers": fold_names(summary.workers) if summary.workers else None,
-        "trend": summary.trend,
+        "trend": found.trend(summary.id),
         "jobs": [_format_job(job) for job in (group.jobs if group else ())],
         "reasons": reasons,
     }

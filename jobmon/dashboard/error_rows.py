@@ -54,7 +54,7 @@ def make_row(
     """A group as a row; types and workers beyond `names` are summed."""
     group = summary.group
     is_over = [at + found.window.step <= found.history.as_of for at in found.steps]
-    trend = zip(summary.trend or [], is_over, strict=False)
+    trend = zip(found.trend(summary.id) or [], is_over, strict=False)
     return ErrorRow(
         id=summary.id,
         link=error_address(summary.id, range_name),

@@ -120,7 +120,7 @@ class ErrorPages:
             found = _read_errors(queue, read_range("24h"), ErrorFilter())
         summary, _ = find_group(queue, found, group_id)
         window, as_of = found.window, found.history.as_of
-        known: list[int | None] = [*(summary.trend or [])]
+        known: list[int | None] = [*(found.trend(summary.id) or [])]
         steps = list(window.steps())
         columns = {
             "complete": sum(at + window.step <= as_of for at in found.steps),

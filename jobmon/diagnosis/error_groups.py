@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from jobmon.diagnosis.error_kinds import GroupStatus, group_status
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_details import ErrorGroupOf
-from jobmon.rollup.run_history import RunHistory
+from jobmon.rollup.run_history import ErrorSteps, RunHistory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +23,15 @@ class ErrorFilter:
             return _select(history.details.by_worker, (self.worker,))
         return _select(history.details.by_type, self.types)
 
+    def trend(self, group_id: str, steps: ErrorSteps) -> list[int] | None:
+        """The matching errors of a group in each step; None for a single worker: not known."""
+        if self.worker is not None:
+            return None
+        found = (step.get(group_id, Counter()) for step in steps.values())
+        if not self.types:
+            return [counts.total() for counts in found]
+        return [sum(counts[kind] for kind in self.types) for counts in found]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorSummary:
@@ -32,7 +40,6 @@ class ErrorSummary:
     `group` and `status` are None for `(other)`, and if the group was deleted from the registry.
     `previous` is the count of the window of the same length before this one, None if it is not
     known. `types` and `workers` count the errors; None if that is not known for this filter.
-    `trend` has the count of each step of the window up to now, None for a single worker.
     """
 
     id: str
@@ -42,7 +49,6 @@ class ErrorSummary:
     previous: int | None
     types: Counter[str] | None
     workers: Counter[str] | None
-    trend: list[int] | None
 
     @property
     def growth(self) -> int | None:
@@ -53,17 +59,15 @@ class ErrorSummary:
 def summarize_errors(
     history: RunHistory,
     previous: RunHistory | None,
-    steps: Mapping[datetime, Counter[ErrorGroupOf]],
     errors: ErrorFilter,
 ) -> list[ErrorSummary]:
     """The groups with errors in the window, the most frequent first; `(other)` is one of them.
 
-    `previous` is the window before, `steps` the errors by step of the window.
+    `previous` is the window before.
     """
     counts = _split_groups(errors.count(history))
     workers = _split_groups(history.details.by_worker)
     before = None if previous is None else _split_groups(errors.count(previous))
-    trends = [_split_groups(_select(step, errors.types)) for step in steps.values()]
     is_of_worker, none = errors.worker is not None, Counter[str]()
     found = [
         ErrorSummary(
@@ -74,7 +78,6 @@ def summarize_errors(
             previous=None if before is None else before.get(group_id, none).total(),
             types=None if is_of_worker else count,
             workers=None if errors.types else workers.get(group_id, none),
-            trend=None if is_of_worker else [trend.get(group_id, none).total() for trend in trends],
         )
         for group_id, count in counts.items()
     ]

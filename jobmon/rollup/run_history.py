@@ -9,11 +9,11 @@ from jobmon.rollup.buckets import HistoryProgress
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.gaps import Gap
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.run_details import ErrorGroupOf, RunDetails, merge_details
+from jobmon.rollup.run_details import RunDetails, merge_details
 from jobmon.rollup.series import NoCollectorError, SeriesReader, Window
 from jobmon.single_flight import SingleFlightCache
 
-ErrorSteps = dict[datetime, Counter[ErrorGroupOf]]
+ErrorSteps = dict[datetime, dict[str, Counter[str]]]
 
 MAX_CACHED = 50  # answers of all queues of a process; one takes up to 2 MB, usually a few KB
 
@@ -85,7 +85,7 @@ class RunHistoryReader:
         )
 
     def errors_by_step(self, window: Window) -> ErrorSteps:
-        """Failed runs by group and type, for each step of the window."""
+        """Failed runs by group, then by type, for each step of the window."""
         progress = self._rollup.progress()
         if progress is None:
             raise NoCollectorError
@@ -96,9 +96,11 @@ class RunHistoryReader:
                 for at in window.steps()
                 for part in Window(start=at, end=at + window.step, step=window.span).steps()
             }
-            steps: ErrorSteps = {at: Counter() for at in window.steps()}
+            steps: ErrorSteps = {at: {} for at in window.steps()}
             for part, details in self._rollup.details(parts, only_errors=True).items():
-                steps[parts[part]].update(details.by_type)
+                groups = steps[parts[part]]
+                for (group, kind), count in details.by_type.items():
+                    groups.setdefault(group, Counter())[kind] += count
             return steps
 
         return self._steps.get((window, progress.counted_at), compute)

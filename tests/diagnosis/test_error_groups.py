@@ -53,7 +53,7 @@ def index(found: list[ErrorSummary]) -> dict[str, ErrorSummary]:
 
 
 def test_groups_have_their_counts_types_workers_and_status() -> None:
-    found = index(summarize_errors(COUNTED, None, {}, ErrorFilter()))
+    found = index(summarize_errors(COUNTED, None, ErrorFilter()))
     assert {name: error.count for name, error in found.items()} == {
         "new": 6,
         OTHER: 5,
@@ -74,29 +74,23 @@ def test_groups_have_their_counts_types_workers_and_status() -> None:
 
 def test_group_first_seen_soon_after_counting_began_is_not_new() -> None:
     begun = history({("new", "a"): 1}, counting_since=NOW - 30 * MINUTE)
-    found = summarize_errors(begun, None, {}, ErrorFilter())
+    found = summarize_errors(begun, None, ErrorFilter())
     assert found[0].status is GroupStatus.ONGOING
 
 
 def test_filter_by_type_counts_only_these_types() -> None:
     before = history({("new", "a"): 1, ("new", "b"): 100})
-    steps = {
-        NOW - MINUTE: Counter({ErrorGroupOf("new", "a"): 2, ErrorGroupOf("new", "b"): 3}),
-        NOW: Counter({ErrorGroupOf("on", "b"): 1}),
-    }
-    found = index(summarize_errors(COUNTED, before, steps, ErrorFilter(types=("a",))))
+    found = index(summarize_errors(COUNTED, before, ErrorFilter(types=("a",))))
     assert {name: error.count for name, error in found.items()} == {"new": 2, "old": 1}
-    assert found["new"].trend == [2, 0]
     assert (found["new"].previous, found["new"].growth) == (1, 1)
     assert found["old"].growth == 1
     assert found["new"].workers is None
 
 
 def test_filter_by_worker_counts_only_its_errors() -> None:
-    found = index(summarize_errors(COUNTED, None, {}, ErrorFilter(worker="w1")))
+    found = index(summarize_errors(COUNTED, None, ErrorFilter(worker="w1")))
     assert {name: error.count for name, error in found.items()} == {"new": 3, "old": 1}
     assert found["new"].types is None
-    assert found["new"].trend is None
     assert found["new"].growth is None
 
 
@@ -115,10 +109,28 @@ def test_filter_by_worker_counts_only_its_errors() -> None:
 )
 def test_sort_errors_puts_unknown_values_last(sort: str, order: list[str]) -> None:
     before = history({("on", "b"): 2, (OTHER, OTHER): 9})
-    found = summarize_errors(COUNTED, before, {}, ErrorFilter())
+    found = summarize_errors(COUNTED, before, ErrorFilter())
     assert [error.id for error in sort_errors(found, sort)] == order
 
 
 def test_growth_is_unknown_without_the_window_before() -> None:
-    found = summarize_errors(COUNTED, None, {}, ErrorFilter())
+    found = summarize_errors(COUNTED, None, ErrorFilter())
     assert {error.growth for error in found} == {None}
+
+
+@pytest.mark.parametrize(
+    ("errors", "trend"),
+    [
+        (ErrorFilter(), [5, 0, 4]),
+        (ErrorFilter(types=("a",)), [2, 0, 0]),
+        (ErrorFilter(types=("a", "b")), [5, 0, 4]),
+        (ErrorFilter(worker="w1"), None),
+    ],
+)
+def test_trend_has_every_step(errors: ErrorFilter, trend: list[int] | None) -> None:
+    steps = {
+        NOW - 2 * MINUTE: {"new": Counter(a=2, b=3)},
+        NOW - MINUTE: {"on": Counter(b=1)},
+        NOW: {"new": Counter(b=4), "on": Counter(a=9)},
+    }
+    assert errors.trend("new", steps) == trend

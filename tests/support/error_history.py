@@ -1,5 +1,6 @@
 """What a collector keeps of single runs, for services over an in-memory database."""
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -109,4 +110,9 @@ class ErrorHistory:
         return RunHistory(details=self._count(window.start, window.end), **known | self.whole)
 
     def _split(self, window: Window) -> ErrorSteps:
-        return {at: self._count(at, at + window.step).by_type for at in window.steps()}
+        steps: ErrorSteps = {}
+        for at in window.steps():
+            groups = steps.setdefault(at, {})
+            for (group, kind), count in self._count(at, at + window.step).by_type.items():
+                groups.setdefault(group, Counter())[kind] += count
+        return steps
