@@ -360,6 +360,8 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
         "source": "live",
         "complete": True,
         "gaps": [],
+        "marks": [],
+        "omitted_marks": 0,
     }
     assert [step["at"][11:16] for step in answer["data"]] == [
         "03:00",
