@@ -27,7 +27,7 @@ from jobmon.collector.job_changes import (
     select_paths,
 )
 from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split
-from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, JobMemory, KnownJob
+from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, NOT_RUN_YET, JobMemory, KnownJob
 from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
 from jobmon.collector.run_lists import RunLists
 from jobmon.collector.runs import (
@@ -37,7 +37,7 @@ from jobmon.collector.runs import (
     find_lost_run,
     lacks_error,
 )
-from jobmon.domain import WAITING_STATUSES, AttemptStatus
+from jobmon.domain import AttemptStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tallies, floor
@@ -349,7 +349,7 @@ class EventCounter:
 
     def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
         started = time.monotonic()
-        waiting = jobs.mapping.translate_filter({"status": {"$in": list(WAITING_STATUSES)}})
+        waiting = jobs.mapping.translate_filter({"status": {"$in": list(NOT_RUN_YET)}})
         self._memory.lacks_waiting = self._load(jobs, waiting, MAX_WAITING, at)
         self._load_at = started + LOAD_PAUSE_FACTOR * (time.monotonic() - started)
 

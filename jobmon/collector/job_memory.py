@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jobmon.collector.runs import JobFacts
-from jobmon.domain import WAITING_STATUSES
+from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.store.mapping import Document
 
+# Agenda locks a job before it runs it.
+NOT_RUN_YET = (*WAITING_STATUSES, JobStatus.LEASED)
 MAX_RUNNING = 20_000
 MAX_WAITING = 20_000
 MAX_ENDED = 1_000
@@ -55,7 +57,7 @@ class JobMemory:
                 self._running[key] = job
             else:
                 self.has_overflowed = True
-        elif job.facts is not None and job.facts.status in WAITING_STATUSES:
+        elif job.facts is not None and job.facts.status in NOT_RUN_YET:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[key] = job
             else:

@@ -199,6 +199,25 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
     assert group.jobs[0].job_id == str(repeating)
 
 
+def test_a_job_that_is_locked_at_a_start_keeps_its_type(agenda: Queue) -> None:
+    """Agenda locks a job before it runs it; afterwards nobody can read a job that was removed."""
+    locked = [agenda.add("slow"), agenda.add("slow")]
+
+    def finish(job_id: ObjectId) -> None:
+        agenda.start(job_id)
+        agenda.end(job_id, "slow")
+        agenda.jobs.delete_one({"_id": job_id})
+
+    for job_id in locked:
+        agenda.jobs.update_one({"_id": job_id}, {"$set": {"lockedAt": now()}})
+    with collected(agenda):
+        finish(locked[0])
+        agenda.becomes_right()
+    finish(locked[1])  # while no collector works
+    with collected(agenda):
+        agenda.becomes_right()
+
+
 def test_first_start_joins_documents_and_changes_without_overlap(agenda: Queue) -> None:
     agenda.run("mail")
     agenda.run("mail", fails=True)
