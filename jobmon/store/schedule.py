@@ -17,9 +17,9 @@ from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
 # What is read for a window: so many keys of an index that has all fields, or so many jobs.
-MAX_KEYS, MAX_JOBS = 20_000, 5_000
+MAX_KEYS, MAX_JOBS = 10_000, 5_000
 TYPES_COUNTED = 20  # by name, in a window
-KEEP_MS = 2_000
+KEEP_MS = 5_000
 _MILLISECOND = timedelta(milliseconds=1)
 _STEPS = {
     "hour": (timedelta(hours=1), timedelta(minutes=5)),
@@ -75,7 +75,7 @@ class Schedule:
 
 
 class ScheduleReader:
-    """Counts what is due; answers are shared for two seconds. Raises PyMongoError."""
+    """Counts what is due; answers are shared for five seconds. Raises PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs

@@ -301,6 +301,20 @@ def test_overview_shows_the_counts_of_the_json_api(visit: Visits, lone: Stack, a
     assert row.locator(".number").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
 
 
+def test_tile_leads_to_its_jobs_and_its_number_of_scheduled_ones_to_the_schedule(
+    visit: Visits, lone: Stack
+) -> None:
+    later = datetime.now(UTC) + timedelta(minutes=30)
+    lone.database.jobs.insert_many([job("mail", nextRunAt=later) for _ in range(3)])
+    page = visit(f"{lone.url}/dashboard")
+    page.get_by_role("link", name="3 scheduled").click()
+    expect(page.get_by_role("link", name="Next hour 3")).to_be_visible()
+    expect(page.locator("tr[id^=due]")).to_have_count(3)
+    page.go_back()
+    tile(page, "Queued").click(force=True)  # the link covers it
+    expect(page).to_have_url(f"{lone.url}/dashboard/jobs?status=queued")
+
+
 def test_overview_shows_a_change_within_two_seconds_and_requests_304s_without_one(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
@@ -917,6 +931,8 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     keys.press("Escape")
     keys.type("gm")
     expect(page.get_by_role("heading", level=1)).to_have_text("My jobs")
+    keys.type("gs")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Schedule")
     page.goto(f"{stack.url}/dashboard/jobs?type={kind}")
     for key, job_id in (("j", newer), ("j", older), ("j", older), ("k", newer)):
         keys.press(key)
@@ -1020,6 +1036,8 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
         "wrong filter": "/dashboard/jobs?job_id=ab",
         "job": f"/dashboard/jobs/{shown['jobId']}",
         "my jobs": "/dashboard/my",
+        "schedule": "/dashboard/schedule",
+        "recurring": "/dashboard/recurring",
         "unknown job": "/dashboard/jobs/never",
         "no such page": "/dashboard/never",
         "wrong address": "/dashboard?range=2h",
@@ -1028,7 +1046,7 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
 
 
 # Together these have every colour and every control.
-MAIN_PAGES = {"overview", "jobs", "wrong filter", "job", "sign in"}
+MAIN_PAGES = {"overview", "jobs", "schedule", "wrong filter", "job", "sign in"}
 
 
 def unfolded(page: Page) -> None:
