@@ -30,6 +30,7 @@ from pymongo.database import Database
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
+from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
@@ -1029,8 +1030,13 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
         {"jobId": shown["jobId"], "attemptNumber": 1, "status": "failed", "workerId": "worker-1"}
         | {"startedAt": now - timedelta(seconds=2), "finishedAt": now, "error": error}
     )
+    group = classify_error(error).id
+    rollups = stack.database.client[f"{stack.database.name}_rollups"]
+    eventually(lambda: rollups.errors.find_one({"group": group}))
     return {
         "overview": f"/dashboard?text={kind}",
+        "errors": "/dashboard/errors?range=1h",
+        "error": f"/dashboard/errors/{group}?range=1h",
         "jobs": f"/dashboard/jobs?type={kind}&type=other&status=failed",
         "no match": "/dashboard/jobs?type=never",
         "wrong filter": "/dashboard/jobs?job_id=ab",
@@ -1046,13 +1052,23 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
 
 
 # Together these have every colour and every control.
-MAIN_PAGES = {"overview", "jobs", "schedule", "wrong filter", "job", "sign in"}
+MAIN_PAGES = {
+    "overview",
+    "errors",
+    "error",
+    "jobs",
+    "schedule",
+    "wrong filter",
+    "job",
+    "sign in",
+}
 
 
 def unfolded(page: Page) -> None:
     """Everything open, with the charts drawn."""
     if page.locator("#charts").count():
-        expect(page.get_by_role("img")).to_have_count(3)
+        charts = 1 if page.locator("[data-charts=errors]").count() else 3
+        expect(page.get_by_role("img")).to_have_count(charts)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
 
 
@@ -1100,6 +1116,43 @@ def test_no_page_scrolls_sideways_or_has_small_targets_on_a_phone(
         if name in MAIN_PAGES:
             found[name] = axe_violations(page, ["target-size"])
     assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+def test_errors_lead_from_the_overview_to_the_cause_the_stack_and_a_job(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    """What fails, why, and since when, is one click from the overview."""
+    code, now = f"E_{kind[-6:]}", datetime.now(UTC)
+    failed = [job(kind, status="dlq", attemptCount=1) for _ in range(60)]
+    for number, one in enumerate(failed):
+        one["lastError"] = {
+            "code": code,
+            "message": f"account {number} is refused",
+            "stack": f"Error: account {number} is refused\n    at pay (/app/pay.js:3:14)",
+        }
+    stack.database.jobs.insert_many(failed)
+    stack.database.job_attempts.insert_many(
+        {"jobId": one["jobId"], "attemptNumber": 1, "status": "failed", "workerId": "w1"}
+        | {"startedAt": now, "finishedAt": now, "error": one["lastError"]}
+        for one in failed
+    )
+    page = visit(f"{stack.url}/dashboard")
+    top = page.get_by_role("region", name="Top errors")
+    row = top.get_by_role("row").filter(has_text=code)
+    expect(row).to_contain_text("account <value> is refused", timeout=20_000)
+    expect(row).to_contain_text("new since")
+    expect(row).to_contain_text(f"{kind} 60")
+    row.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(code)
+    expect(page.locator("pre")).to_contain_text("at pay (/app/pay.js:3:14)")
+    expect(page.get_by_role("img", name=re.compile("Errors. errors: 60 in total"))).to_be_visible()
+    page.locator(".row-link").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(kind)
+    page.get_by_role("link", name="errors like this").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(code)
 
 
 # --- States --------------------------------------------------------------------------------------
