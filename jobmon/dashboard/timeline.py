@@ -19,8 +19,8 @@ class TimelineStep:
 
     `status` sets the colour, `key` is the same as long as the step is shown. Durations are in
     milliseconds: an attempt was due after `delay_ms`, then waited `wait_ms` and ran `run_ms`;
-    `total_ms` is from creation to the end. `outcome` is the status of an attempt. With `note_last`
-    the note follows the time. `folded` are attempts with the same outcome; `error` is the newest
+    `total_ms` is from creation to the end. `outcome` is the status of an attempt, `worker` the one
+    that runs or ran it. `folded` are attempts with the same outcome; `error` is the newest
     one's.
     """
 
@@ -37,7 +37,7 @@ class TimelineStep:
     error: Error = None
     to_come: bool = False
     alarming: bool = False
-    note_last: bool = False
+    worker: str | None = None
     folded: tuple["TimelineStep", ...] = ()
 
 
@@ -82,7 +82,8 @@ def _list_attempts(job: JobView) -> Iterator[TimelineStep]:
             at=attempt.started_at,
             status=COLOURS.get(status, status),
             outcome=status or "unknown",
-            note=f"{status or 'unknown'} on {attempt.worker or 'an unnamed worker'}",
+            note=f"{status or 'unknown'} on{'' if attempt.worker else ' an unnamed worker'}",
+            worker=attempt.worker,
             # Enqueued for later, or a retry after its backoff.
             delay_ms=_measure_ms(before, attempt.eligible_at) or None,
             wait_ms=wait_ms,
@@ -108,6 +109,7 @@ def _fold(attempts: list[TimelineStep]) -> Iterator[TimelineStep]:
             if "?" in (first, last)
             else f"Attempts {first} to {last}",
             note="the same error" if error else f"all {outcome}",
+            worker=None,
             delay_ms=None,
             wait_ms=None,
             run_ms=None,
@@ -153,8 +155,7 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
             name="Lease expired" if expired else "Lease expires",
             at=job.lease_expires_at,
             status="dlq" if expired else "leased",
-            note=job.leased_by or "",
-            note_last=bool(job.leased_by),
+            worker=job.leased_by,
             to_come=not expired,
             alarming=expired,
         )

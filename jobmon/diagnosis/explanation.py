@@ -44,11 +44,18 @@ class ExplanationCode(StrEnum):
     OTHER_STATUS = "other_status"  # a status that is not one of jobmon's
 
 
+class WorkerName(str):
+    """The name of a worker in a sentence."""
+
+    is_worker = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Why a job does not run, and when it will; None where that is unknown or has no meaning.
 
-    `parts` make one or two sentences: texts and dates, which are shown relative to now. `since` is
+    `parts` make one or two sentences: texts, names of workers, and dates, which are shown
+    relative to now. `since` is
     when the condition began, `until` when it ends. `ahead`: due jobs that workers take before it.
     `expected_start` is at the present rate. `reasons`: by field, why it is None or a lower bound.
     """
@@ -248,9 +255,9 @@ def _describe_silence(others: QueueFacts) -> str:
 
 def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explanation:
     expires, started = job.lease_expires_at, job.started_at
-    worker = job.worker or "an unnamed worker"
+    worker = WorkerName(job.worker) if job.worker else "an unnamed worker"
     if expires is not None and expires < now:
-        parts: tuple[str | datetime, ...] = (f"The lease of {worker} expired ", expires)
+        parts: tuple[str | datetime, ...] = ("The lease of ", worker, " expired ", expires)
         if job.updated_at is not None and job.updated_at <= expires:
             parts += ("; it last reported ", job.updated_at)
         return Explanation(
@@ -260,13 +267,13 @@ def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explana
         )
     running = Explanation(
         code=ExplanationCode.RUNNING,
-        parts=(f"{_name_attempt(job)} runs on {worker}.",),
+        parts=(f"{_name_attempt(job)} runs on ", worker, "."),
         until=expires,
     )
     if started is None:
         return replace(running, reasons={"since": "the start of the attempt is not recorded"})
     started = _bound(started, now)
-    begun = (f"{_name_attempt(job)} started ", started, f" on {worker}")
+    begun = (f"{_name_attempt(job)} started ", started, " on ", worker)
     running = replace(running, parts=(*begun, " and runs."), since=started)
     if (usual := _find_usual_run(others.runs)) is None:
         return running

@@ -840,5 +840,6 @@ def test_a_jobs_page_begins_with_the_verdict(watched: Any, admin: Viewer) -> Non
         ("stack-attempt-6", True),
         ("stack-attempt-1-and-after", False),
     ]
+    assert "/dashboard/workers?worker=w1" in page.addresses()
     # Nothing on the page changes until the job does.
     assert admin.get(f"{JOBS}/j1", part=True).data == admin.get(f"{JOBS}/j1", part=True).data

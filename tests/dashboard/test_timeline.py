@@ -31,7 +31,12 @@ def steps(**more: Any) -> list[TimelineStep]:
 
 
 def summaries(**more: Any) -> list[tuple[str, str, bool]]:
-    return [(step.name, step.note, step.to_come) for step in steps(**more)]
+    return [(step.name, note(step), step.to_come) for step in steps(**more)]
+
+
+def note(step: TimelineStep) -> str:
+    """The note with the worker, as on the page."""
+    return " ".join(filter(None, (step.note, step.worker)))
 
 
 ENQUEUED = ("Enqueued", "", False)
@@ -93,7 +98,7 @@ def test_waits_and_runs_are_measured_from_the_step_before() -> None:
             attempt(2, "succeeded", started_at=instant(20), finished_at=instant(30), wait_ms=250),
         ],
     )
-    assert [(step.name, step.note, step.wait_ms, step.run_ms, step.total_ms) for step in life] == [
+    assert [(step.name, note(step), step.wait_ms, step.run_ms, step.total_ms) for step in life] == [
         ("Enqueued", "by ada", None, None, None),
         ("Attempt 1", "failed on w1", 5_000, 1_000, None),
         # It waited from when it was due, not from the failure before.
@@ -145,8 +150,8 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
         ),
     ]
     newest, folded, first, _ = steps(attempts=attempts)[::-1]
-    assert (newest.name, newest.note, newest.folded) == ("Attempt 8", "failed on w1", ())
-    assert (folded.name, folded.note, folded.at) == (
+    assert (newest.name, note(newest), newest.folded) == ("Attempt 8", "failed on w1", ())
+    assert (folded.name, note(folded), folded.at) == (
         "Attempts 3 to 7",
         "the same error",
         instant(7),
@@ -205,7 +210,7 @@ def test_attempts_have_the_colour_of_their_outcome() -> None:
         "odd",
         "",
     ]
-    assert life[-1].note == "unknown on an unnamed worker"
+    assert note(life[-1]) == "unknown on an unnamed worker"
 
 
 def test_differing_clocks_give_no_negative_durations() -> None:
