@@ -1,6 +1,7 @@
 """Recurring jobs: how often they run, and what became of their newest runs."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -78,11 +79,16 @@ class RecurringParameters(Parameters):
     )
 
 
+@dataclass(frozen=True)
 class JobRepetition:
-    """How often a job runs, with what is concluded from its runs."""
+    """How often a job runs, with what is concluded from its runs.
 
-    def __init__(self, repetition: Repetition, found: Recurrence, no_history: str) -> None:
-        self.repetition, self.found, self.no_history = repetition, found, no_history
+    `no_history`: why earlier runs are unknown.
+    """
+
+    repetition: Repetition
+    found: Recurrence
+    no_history: str
 
     def to_answer(self) -> dict[str, Any]:
         """The fields of a `RepetitionAnswer`."""
@@ -103,20 +109,15 @@ class JobRepetition:
         }
 
 
+@dataclass(frozen=True)
 class RecurringResult:
     """A page of recurring jobs, each a document with its `repetition`; or why they are unknown."""
 
-    def __init__(
-        self,
-        as_of: datetime,
-        *,
-        jobs: list[Document] | None = None,
-        total: CappedCount | None = None,
-        next_cursor: str | None = None,
-        reason: str = "",
-    ) -> None:
-        self.as_of, self.jobs, self.total = as_of, jobs, total
-        self.next_cursor, self.reason = next_cursor, reason
+    as_of: datetime
+    jobs: list[Document] | None = None
+    total: CappedCount | None = None
+    next_cursor: str | None = None
+    reason: str = ""
 
 
 def add_routes(routes: Routes) -> None:
@@ -237,7 +238,9 @@ class _RunHistory:
             reason = "no run has ended since the collector began, or there are more than "
             return last, f"{reason}{MAX_JOBS:,} recurring jobs"
         runs = [_run_from_record(run) for run in kept]
-        return runs + [run for run in last if _is_newer(run, runs[-1:])], ""
+        # The collector may have stopped, or is about to store the runs between.
+        newer = [replace(run, follows_unknown=True) for run in last if _is_newer(run, runs[-1:])]
+        return runs + newer, ""
 
 
 def _is_newer(run: Run, last: Sequence[Run]) -> bool:

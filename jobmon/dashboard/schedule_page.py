@@ -17,6 +17,7 @@ from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import JobCondition
 from jobmon.humanize import grouped
+from jobmon.single_flight import SingleFlightCache
 from jobmon.store.filter import JobFilter
 from jobmon.store.schedule import ScheduledStep, ScheduledWindow
 from jobmon.web.errors import ApiError, invalid
@@ -25,6 +26,9 @@ from jobmon.web.queues import current_queue
 WINDOWS = {"hour": "hour", "day": "24 hours", "week": "7 days"}
 NEXT_JOBS = 25
 PER_PAGE = 50  # recurring jobs
+# For this long, viewers of the same page of them share one answer.
+SHARED_S = 2
+KEPT_PAGES = 100
 LABELS = 6  # at most so many steps of the chart have their time below them
 TYPES_SHOWN = 8
 
@@ -45,25 +49,17 @@ class SchedulePage:
 
     def __init__(self, responder: ListResponder) -> None:
         self._responder = responder
+        self._recurring: SingleFlightCache[str] = SingleFlightCache(KEPT_PAGES)
 
     def recurring(self) -> Response | str:
         """The recurring jobs, each with its interval, its next run and its newest runs."""
         session.require_admin()
         cursor = request.args.get("cursor", "")
-        found = list_recurring(current_queue(), cursor, PER_PAGE)
-        rows = [
-            (JobView.from_document(job), job["repetition"].to_answer()) for job in found.jobs or ()
-        ]
-        reasons = (repetition["reasons"].get("runs") for _, repetition in rows)
-        context: dict[str, Any] = {
-            "found": found,
-            "rows": rows,
-            "reasons": Counter(reason for reason in reasons if reason),
-            "paged": bool(cursor),
-        }
+        key = request.script_root, cursor
+        part = self._recurring.get(key, lambda: _render_recurring(cursor), SHARED_S)
         if is_part_request():
-            return conditional_response(render_template("dashboard/_recurring.html", **context))
-        return render_template("dashboard/recurring.html", **context)
+            return conditional_response(part)
+        return render_template("dashboard/recurring.html", part=part)
 
     def page(self) -> Response | str:
         """What is due in a window, by step and type, and the soonest jobs."""
@@ -101,6 +97,20 @@ class SchedulePage:
             if error.code != "validation_error":
                 raise
             return None
+
+
+def _render_recurring(cursor: str) -> str:
+    """A page of the recurring jobs; the same for all viewers."""
+    found = list_recurring(current_queue(), cursor, PER_PAGE)
+    rows = [(JobView.from_document(job), job["repetition"].to_answer()) for job in found.jobs or ()]
+    reasons = (repetition["reasons"].get("runs") for _, repetition in rows)
+    return render_template(
+        "dashboard/_recurring.html",
+        found=found,
+        rows=rows,
+        reasons=Counter(reason for reason in reasons if reason),
+        paged=bool(cursor),
+    )
 
 
 def _show_count(window: ScheduledWindow | ScheduledStep | None) -> str:

@@ -25,7 +25,8 @@ class Run:
     """A run of a recurring job, or `count` missed ones that were due from `due` to `last_due`.
 
     `status` is an attempt's, or `missed`; dates are UTC, None where they are unknown. `repetition`
-    is how often the job ran then; None if that was not recorded.
+    is how often the job ran then; None if that was not recorded. `follows_unknown`: there may have
+    been others between the one before and this one.
     """
 
     status: str | None
@@ -37,6 +38,7 @@ class Run:
     due: datetime | None = None
     last_due: datetime | None = None
     count: int = 1
+    follows_unknown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,8 @@ def _find_missed(
     same = job.repetition if after is None else (after.repetition or job.repetition)
     timetable = parse_timetable(repetition)
     if start is None or end is None or timetable is None or same != repetition or start >= end:
+        return []
+    if after is not None and after.follows_unknown:
         return []
     if any(gap.clip(start, end) for gap in gaps):
         return []

@@ -1,6 +1,7 @@
 """What is concluded from the runs of recurring jobs: catches a missed run that is not reported, and
 one that is reported although it may have run."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -105,6 +106,12 @@ def test_times_in_which_runs_may_be_unknown_have_no_missed_ones() -> None:
     assert concluded(0, 20, 40, now=41, gaps=[gap(5, 6)]).missed == 3
     assert concluded(0, 20, 40, now=41, gaps=[gap(None, 1)]).missed == 3
     assert concluded(0, 20, 40, now=41, gaps=[gap(1, None)]).missed == 0
+
+
+def test_runs_that_are_not_stored_yet_make_no_missed_ones() -> None:
+    later = replace(run(60), follows_unknown=True)
+    assert concluded(0, 5, 15, later, now=61).missed == 1
+    assert concluded(0, 5, 15, run(60), now=61).missed == 1 + 8
 
 
 def test_another_interval_between_two_runs_makes_no_missed_ones() -> None:
