@@ -170,13 +170,6 @@ class ExplanationAnswer(Answer):
     )
 
 
-class RunError(Answer):
-    """The error of a run."""
-
-    code = string("Code of the error, for programs.", nullable=True)
-    message = string("Message of the error, for people.", nullable=True)
-
-
 class RecurringRun(Answer):
     """A run of a recurring job, or missed runs that were due one after the other."""
 
@@ -190,7 +183,7 @@ class RecurringRun(Answer):
     count = integer("How many runs: more than 1 only for missed ones, of which 1,000 are counted.")
     finishedAt = DateOrText("When the run ended; null while it runs, and for missed ones.")
     durationMs = integer("Milliseconds from its start to its end.", nullable=True)
-    error = nested(RunError, "Error of the run.", nullable=True)
+    error = nested(JobError, "Error of the run.", nullable=True)
 
 
 class RepetitionAnswer(Answer):

@@ -37,6 +37,7 @@ from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue, current_queue
 
 _NOT_FOLLOWED = "no collector has followed the changes of the jobs"
+_NOT_READABLE = "the service's user may not read jobmon's own database"
 
 
 class RecurringJob(JobSummary):
@@ -212,7 +213,8 @@ class _RunHistory:
             return
         events = queue.rollup.event_history()
         if events is None:
-            self._no_history = _NOT_FOLLOWED
+            is_readable = queue.rollup.is_readable
+            self._no_history = _NOT_FOLLOWED if is_readable else _NOT_READABLE
             return
         self.gaps = events.gaps
         if events.boundary is None:

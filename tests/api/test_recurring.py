@@ -246,6 +246,8 @@ def test_profile_of_your_own_declares_how_jobs_repeat(
     assert {(job["repetition"]["words"], job["repetition"]["timezone"]) for job in jobs} == {
         ("every hour", "Asia/Tokyo")
     }
+    assert queue.ids(condition="scheduled", sort="nextRunAt") == ["1", "2", "3"]
+    assert [window["jobs"] for window in queue.get("/admin/jobs/schedule")["windows"]] == [3] * 3
     assert queue.get("/jobs/1")["recurring"] is True
     assert queue.get("/jobs/4")["repetition"] is None
 
