@@ -18,6 +18,7 @@ from jobmon.dashboard.job_pages import JobPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.queues_page import QueuesPage
 from jobmon.dashboard.schedule_page import SchedulePage
+from jobmon.dashboard.type_page import TypePage
 from jobmon.dashboard.workers_page import WorkersPage
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, load_queues
@@ -92,6 +93,7 @@ def create_app(
             jobs=JobPages(lists),
             errors=ErrorPages(),
             workers=WorkersPage(workers),
+            types=TypePage(lists, workers),
             schedule=SchedulePage(lists),
             queues=QueuesPage(summaries),
         )

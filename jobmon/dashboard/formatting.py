@@ -43,6 +43,11 @@ def local_minute(moment: str | None) -> str:
         return ""
 
 
+def capitalize_first(text: str) -> str:
+    """The text with a capital letter; names in it stay unchanged."""
+    return text[:1].upper() + text[1:]
+
+
 def mark_commands(text: str) -> Markup:
     """The text with jobmon's commands, in backticks, as code."""
     return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704

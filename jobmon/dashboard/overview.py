@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
-from jobmon.dashboard.formatting import instant, query
+from jobmon.dashboard.formatting import instant, query, type_address
 from jobmon.dashboard.tiles import Tile, tiles
-from jobmon.dashboard.type_table import LONGEST_SEARCH, TypeRow, type_rows
+from jobmon.dashboard.type_table import TypeRow, type_rows
 from jobmon.diagnosis.attention import (
     Notice,
     TypeCondition,
@@ -29,7 +29,10 @@ NOTICES_SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ShownNotice:
-    """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts."""
+    """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts.
+
+    If it is about one type, that is the page of the type.
+    """
 
     level: str
     text: str
@@ -63,7 +66,7 @@ class Overview:
 
 
 # Why runs may be missing from a part of the history.
-_GAPS = {
+GAPS = {
     GapReason.BEFORE_COLLECTOR: "no collector followed this queue yet",
     GapReason.STREAM_LOST: "the changes of the jobs were lost",
     GapReason.NO_CHANGE_STREAM: "a standalone server has no change stream",
@@ -90,7 +93,7 @@ def overview(facts: Facts) -> Overview:
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
         },
         has_past=isinstance(facts.types, History) and "finishedAt" not in facts.evidence.unknown,
-        gaps=[(gap, _GAPS[gap.reason]) for gap in facts.past.gaps]
+        gaps=[(gap, GAPS[gap.reason]) for gap in facts.past.gaps]
         if isinstance(facts.past, History)
         else [],
         marks=None if facts.marks is None else list(reversed(facts.marks.shown)),
@@ -101,13 +104,13 @@ def overview(facts: Facts) -> Overview:
 
 def _show_notice(notice: Notice) -> ShownNotice:
     link = ""
-    if notice.jobs is not None:
+    # A notice is about the last hour, so the page or table that it links to must show that hour.
+    if notice.type_name:
+        link = type_address(notice.type_name, "1h")
+    elif notice.jobs is not None:
         link = list_address(notice.jobs)
     elif notice.types is not None:
-        # A notice is about the last hour, so the table that it links to must show that hour.
-        name = notice.type_name if len(notice.type_name) <= LONGEST_SEARCH else ""
-        link = f"/dashboard{query(range='1h', only=notice.types.value, text=name)}"
-        link += "#types-title"
+        link = f"/dashboard{query(range='1h', only=notice.types.value)}#types-title"
     return ShownNotice(level=notice.level.value, text=notice.text, link=link)
 
 

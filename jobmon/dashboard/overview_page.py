@@ -25,7 +25,7 @@ from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Missing
-from jobmon.rollup.series import NoCollectorError, WindowError
+from jobmon.rollup.series import NoCollectorError, TooManyTypesError, WindowError
 from jobmon.single_flight import SingleFlightCache
 from jobmon.web import auth
 from jobmon.web.errors import invalid, unavailable
@@ -42,11 +42,13 @@ PREVIOUS = "previous"
 class OverviewQuery:
     """The parameters of an overview: its range, and the filter and order of its table of types.
 
-    `compare` is `previous` to compare the range with the time before it, or empty.
+    `compare` is `previous` to compare the range with the time before it, or empty. `type` limits
+    the charts to a type.
     """
 
     range: str
     compare: str
+    type: str
     by: str
     text: str
     only: str
@@ -64,7 +66,8 @@ class OverviewQuery:
         if compare not in ("", PREVIOUS):
             raise invalid("compare", f"Only {PREVIOUS}.")
         text = request.args.get("text", "")[:LONGEST_SEARCH]
-        return cls(range=name, compare=compare, by=by, text=text, only=only)
+        kind = request.args.get("type", "")
+        return cls(range=name, compare=compare, type=kind, by=by, text=text, only=only)
 
 
 class OverviewPage:
@@ -91,7 +94,7 @@ class OverviewPage:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
         session.require_admin()
         query = OverviewQuery.from_request()
-        key = (query.range, query.compare)
+        key = (query.range, query.compare, query.type)
         shown = self._share(key, lambda: self._read_charts(query))
         return conditional_response(shown, "application/json")
 
@@ -126,9 +129,11 @@ class OverviewPage:
         queue = current_queue()
         try:
             window = range_window(queue.series, query.range, datetime.now(UTC))
-            past = queue.series.history_by_step(window, ())
+            past = queue.series.history_by_step(window, (query.type,) if query.type else ())
         except WindowError:
             raise invalid("range", "Longer than the retained history.") from None
+        except TooManyTypesError:
+            raise invalid("type", "Too many types in this range to know one by itself.") from None
         except NoCollectorError:
             evidence = gather_evidence(queue, datetime.now(UTC))
             code = "collector_unavailable"
@@ -140,7 +145,9 @@ class OverviewPage:
         unknown = queue.known_fields.unknown
         columns = chart_columns(past, window.step, unknown)
         columns["marks"] = mark_columns(queue.marks.find(window.start, window.end))
-        previous = read_previous(queue, query.range, window) if query.compare else None
+        previous = None
+        if query.compare and not query.type:
+            previous = read_previous(queue, query.range, window)
         columns["previous"] = (
             previous_columns(previous.past, unknown) if isinstance(previous, Previous) else None
         )

@@ -17,6 +17,7 @@ from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
 from jobmon.dashboard.queues_page import QueuesPage, is_of_a_queue, make_menu
 from jobmon.dashboard.schedule_page import SchedulePage
+from jobmon.dashboard.type_page import TypePage
 from jobmon.dashboard.workers_page import WorkersPage
 from jobmon.domain import JobStatus
 from jobmon.store.failures import Failure
@@ -31,9 +32,11 @@ FILTERS = (
     humanize.grouped,
     humanize.duration,
     humanize.percent,
+    humanize.per_minute,
     formatting.status_word,
     formatting.instant,
     formatting.local_minute,
+    formatting.capitalize_first,
     formatting.mark_commands,
     formatting.spark,
     label,
@@ -46,6 +49,7 @@ def blueprint(
     jobs: JobPages,
     errors: ErrorPages,
     workers: WorkersPage,
+    types: TypePage,
     schedule: SchedulePage,
     queues: QueuesPage,
 ) -> Blueprint:
@@ -61,6 +65,7 @@ def blueprint(
     routes.add_app_template_global(formatting.query)
     routes.add_app_template_global(formatting.job_address)
     routes.add_app_template_global(formatting.worker_address)
+    routes.add_app_template_global(formatting.type_address)
     routes.add_app_template_global(files.address, "asset")
     for path, name, view in (
         ("/", "root", _redirect_home),
@@ -76,6 +81,8 @@ def blueprint(
         ("/dashboard/errors/<group_id>", "error_group", errors.group),
         ("/dashboard/errors/<group_id>/chart", "error_chart", errors.chart),
         ("/dashboard/workers", "workers", workers.page),
+        ("/dashboard/types/<anything:name>", "type", types.page),
+        ("/dashboard/type", "type_by_query", types.page_by_query),
         ("/dashboard/schedule", "schedule", schedule.page),
         ("/dashboard/recurring", "recurring", schedule.recurring),
         ("/dashboard/queues", "queues", queues.page),

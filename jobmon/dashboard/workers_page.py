@@ -53,6 +53,7 @@ class WorkersPage:
                 "range": range_name,
                 "worker": query.worker,
                 "text": query.text,
+                "type": query.types,
                 "sort": query.sort,
             },
             "words": RANGE_WORDS[range_name],
@@ -68,8 +69,9 @@ class WorkersPage:
 def _read_query() -> WorkerQuery:
     """The query of this request's address; ApiError 422 names a bad parameter."""
     given = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
+    repeated = {"type": request.args.getlist("type"), "per_page": PER_PAGE}
     try:
-        query: WorkerQuery = WorkerParameters().load({**given, "per_page": PER_PAGE})
+        query: WorkerQuery = WorkerParameters().load(given | repeated)
     except ValidationError as error:
         raise invalid(next(iter(error.messages_dict)), "Bad value.") from None
     return query

@@ -234,6 +234,7 @@ def _check_stalled_types(evidence: Evidence) -> Check:
             text=f"{kind} is stalled: oldest due job waiting {_format_minutes(waited)}, "
             f"none finished in {_format_minutes(STALLED_AFTER)}",
             jobs=JobFilter(types=(kind,), condition=JobCondition.DUE),
+            type_name=kind,
         )
     else:
         notice = Notice(

@@ -65,6 +65,8 @@ PAGES_OF_ADMINS = {
     "/dashboard/jobs": "/dashboard/jobs",
     "/dashboard/schedule": "/dashboard/schedule",
     "/dashboard/workers": "/dashboard/workers",
+    "/dashboard/types/<anything:name>": "/dashboard/types/mail",
+    "/dashboard/type": "/dashboard/type?name=..",
     "/dashboard/recurring": "/dashboard/recurring",
     "/dashboard/overview": "/dashboard/overview",
     "/dashboard/charts": "/dashboard/charts",

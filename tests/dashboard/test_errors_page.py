@@ -103,8 +103,8 @@ def test_group_has_its_sample_jobs_types_and_workers(admin: Viewer, history: Err
     assert "at pay (/app/<i>pay</i>.js:3:14)" in text
     assert "pay (/app/<i>pay</i>.js)" in text
     assert "/dashboard/jobs/job-4" in page.addresses()
-    assert f"{PAGE}?range=24h&type=mail" in page.addresses()
-    assert f"{PAGE}?range=24h&worker=w1" in page.addresses()
+    assert "/dashboard/types/mail?range=24h" in page.addresses()
+    assert "/dashboard/workers?worker=w1" in page.addresses()
     assert "/dashboard/jobs?error_code=E_BANK" in page.addresses()
     charts = page.all("section", id="charts")[0]["data-url"]
     columns = admin.get(charts).json

@@ -229,7 +229,7 @@ def notices(shown: Facts) -> list[tuple[str, str, str]]:
     return [(notice.level, notice.text, notice.link) for notice in overview(shown).notices]
 
 
-def test_type_with_a_name_too_long_for_a_filter_has_no_link() -> None:
+def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
     name = "t" * 5_000
     shown = overview(
         facts(
@@ -239,16 +239,16 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_link() -> None:
             eligible=1,
         )
     )
-    # A link leads to exactly the jobs that its notice counts.
+    # A link leads to exactly the jobs or the type that its notice counts.
     assert {notice.text[:4]: notice.link for notice in shown.notices} == {
         "Noth": "/dashboard/jobs?condition=due&sort=createdAt",
-        "tttt": "",
-        "100%": "/dashboard?range=1h&only=failing#types-title",
+        "tttt": f"/dashboard/types/{name}?range=1h",
+        "100%": f"/dashboard/types/{name}?range=1h",
     }
     assert {row.name: row.link for row in shown.types} == {name: "", "short": "?type=short"}
 
 
-def test_types_without_a_name_share_one_row_without_a_link() -> None:
+def test_types_without_a_name_share_one_row_without_a_list() -> None:
     shown = overview(
         facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
@@ -260,9 +260,7 @@ def test_types_without_a_name_share_one_row_without_a_link() -> None:
         "c": ("?type=c", None, 1),  # its jobs are among the others
         OTHER: ("", {"queued": 4, "dlq": 2}, 34),
     }
-    assert [notice.link for notice in shown.notices] == [
-        "/dashboard?range=1h&only=failing&text=%28other%29#types-title"
-    ]
+    assert [notice.link for notice in shown.notices] == ["/dashboard/types/%28other%29?range=1h"]
     others = tiles(facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
     assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
 

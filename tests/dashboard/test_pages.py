@@ -539,6 +539,7 @@ def test_page_without_the_database_is_503_with_the_reason(away: Api) -> None:
             "o",
             "j",
             "e",
+            "w",
             "s",
             "m",
         ]

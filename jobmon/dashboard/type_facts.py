@@ -1,0 +1,163 @@
+"""The facts that the page of a type shows: those of the overview, restricted to the type."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from jobmon.api.evidence import read_history
+from jobmon.api.job_lists import ListResponder
+from jobmon.api.queries import ListQuery
+from jobmon.dashboard.facts import Facts, gather, range_window
+from jobmon.dashboard.formatting import query
+from jobmon.dashboard.job_view import JobView
+from jobmon.dashboard.tiles import Tile, tiles
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_types
+from jobmon.domain import WAITING_STATUSES, JobStatus
+from jobmon.humanize import grouped
+from jobmon.rollup.buckets import HOUR, MINUTE
+from jobmon.rollup.series import History, TooManyTypesError, Window
+from jobmon.store.filter import JobFilter
+from jobmon.store.labels import OTHER, is_filter
+from jobmon.store.running_jobs import RunningJobs
+from jobmon.store.stats import QueueStats
+from jobmon.web.queues import WatchedQueue
+
+TOO_MANY_TYPES = Missing(reason="this range has too many types to know one by itself")
+NOT_SEARCHED = "no index finds the waiting jobs of a type in this queue"
+NOT_A_FILTER = "jobs cannot be listed by this name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeFacts:
+    """A type now and in a window of the past; `facts` are those of an overview of only this type.
+
+    `forecast` is None without waiting jobs. `oldest` is the waiting job that was created first;
+    None if there is none, or if it is unknown for the reason `oldest_unknown`. `due` is the number
+    of due jobs, None if it is unknown.
+    """
+
+    name: str
+    window: Window
+    facts: Facts
+    forecast: Forecast | None
+    oldest: JobView | None
+    oldest_unknown: str
+    due: int | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a job of the type exists or was active in the range; True if that is unknown."""
+        counts, past = self.facts.evidence.stats.counts, self.facts.past
+        if counts is None or isinstance(past, Missing) or any(counts.values()):
+            return True
+        return any(step.enqueued or step.finished or step.dlq for step in past.activity.values())
+
+
+def gather_type(
+    queue: WatchedQueue, lists: ListResponder, name: str, range_name: str, now: datetime
+) -> TypeFacts:
+    """Read the facts of a type, by its label; raises WindowError and PyMongoError."""
+    window = range_window(queue.series, range_name, now)
+    hour = queue.series.window(now - HOUR, now, MINUTE)
+    whole = gather(queue, range_name, now)
+    evidence = whole.evidence
+    stats = restrict_stats(evidence.stats, name, queue.running.read())
+    own = replace(
+        evidence,
+        stats=stats,
+        minutes=_read_steps(queue, evidence, hour, name),
+        blocks=Missing(reason="these are of all types"),
+    )
+    past = _read_steps(queue, evidence, window, name)
+    oldest, oldest_unknown = _find_oldest(queue, lists, name)
+    due = None
+    if evidence.stats.health.scheduled == 0 and stats.counts is not None:
+        due = sum(stats.counts.get((status, name), 0) for status in WAITING_STATUSES)
+    return TypeFacts(
+        name=name,
+        window=window,
+        facts=replace(whole, evidence=own, past=past, samples={}),
+        forecast=forecast_types(evidence).get(name),
+        oldest=oldest,
+        oldest_unknown=oldest_unknown,
+        due=due,
+    )
+
+
+def _read_steps(
+    queue: WatchedQueue, evidence: Evidence, window: Window, name: str
+) -> History[datetime] | Missing:
+    try:
+        return read_history(
+            lambda: queue.series.history_by_step(window, (name,)), evidence, partly=True
+        )
+    except TooManyTypesError:
+        return TOO_MANY_TYPES
+
+
+def _find_oldest(
+    queue: WatchedQueue, lists: ListResponder, name: str
+) -> tuple[JobView | None, str]:
+    """The waiting job of the type that was created first, or why it is unknown."""
+    if not is_filter(name):
+        return None, NOT_A_FILTER
+    if not queue.connection.jobs.mapping.has_status:
+        return None, NOT_SEARCHED
+    job_filter = JobFilter(statuses=WAITING_STATUSES, types=(name,))
+    page = lists.page(ListQuery(job_filter=job_filter, oldest_first=True, per_page=1))
+    return (JobView.from_document(page.jobs[0]) if page.jobs else None), ""
+
+
+def restrict_stats(stats: QueueStats, name: str, running: RunningJobs) -> QueueStats:
+    """The stats of one type; its counts are None where it is not counted by its name."""
+    counted = stats.type_counts()
+    own: dict[str, int] | None = None
+    if counted is not None:
+        own = counted.get(name, None if OTHER in counted else {})
+    counts = None if own is None else {(status, name): count for status, count in own.items()}
+    return replace(
+        stats,
+        counts=counts,
+        total=sum((own or {}).values()),
+        health=replace(stats.health, expired_leases=_count_expired(running, name)),
+    )
+
+
+def _count_expired(running: RunningJobs, name: str) -> int | None:
+    """The running jobs of the type whose lease has expired; None if not all of these were read."""
+    now, jobs = running.as_of, running.jobs
+    is_known = running.is_complete or not jobs[-1].is_expired(now)
+    if running.reason or not is_known or name == OTHER:
+        return None
+    return sum(job.type == name and job.is_expired(now) for job in jobs)
+
+
+def type_tiles(shown: TypeFacts) -> list[Tile]:
+    """The tiles of the overview for one type; their links lead to its jobs only."""
+    return [_restrict_tile(tile, shown) for tile in tiles(shown.facts)]
+
+
+def _restrict_tile(tile: Tile, shown: TypeFacts) -> Tile:
+    match tile.name:
+        case "Queued":
+            note = "" if shown.due is None else f"{grouped(shown.due)} due (incl. retries)"
+            if shown.forecast is not None and shown.forecast.outlook is not Outlook.UNKNOWN:
+                note = shown.forecast.text
+            tile = replace(tile, note=note, scheduled="")
+        case "Oldest queued":
+            tile = _make_oldest_tile(shown)
+    is_linked = tile.link and is_filter(shown.name)
+    link = f"{tile.link}&{query(type=shown.name).removeprefix('?')}" if is_linked else ""
+    return replace(tile, link=link)
+
+
+def _make_oldest_tile(shown: TypeFacts) -> Tile:
+    job, since = shown.oldest, None
+    value, note = "none", "no job waits"
+    if shown.oldest_unknown:
+        value, note = "–", shown.oldest_unknown
+    elif job is not None:
+        since = job.created_at if isinstance(job.created_at, datetime) else None
+        value, note = "–", "" if since else "its creation time is unknown"
+    link = query(status=(JobStatus.QUEUED.value, JobStatus.FAILED.value), sort="createdAt")
+    return Tile(name="Oldest waiting", value=value, note=note, link=link, since=since)

@@ -1,0 +1,105 @@
+"""The page of one type of jobs: its figures, charts, errors, workers and slowest attempts."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Response, render_template, request
+
+from jobmon.api.fields import clean_free_text
+from jobmon.api.job_lists import ListResponder
+from jobmon.api.slowest import explain_slowest
+from jobmon.api.workers import WorkerQuery, WorkerReader
+from jobmon.dashboard import session
+from jobmon.dashboard.error_rows import describe_missing, read_top_errors
+from jobmon.dashboard.facts import RANGE_WORDS, read_range
+from jobmon.dashboard.overview import GAPS
+from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.type_facts import TypeFacts, gather_type, type_tiles
+from jobmon.dashboard.worker_rows import make_row
+from jobmon.diagnosis.error_groups import ErrorFilter
+from jobmon.diagnosis.evidence import Missing
+from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
+from jobmon.rollup.series import History, NoCollectorError, Window, WindowError
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.labels import is_filter
+from jobmon.web.errors import invalid
+from jobmon.web.queues import WatchedQueue, current_queue
+
+SHARED_S = 1  # for which viewers of the same type share one answer
+KEPT_ANSWERS = 100
+WORKERS_SHOWN = 10
+
+
+class TypePage:
+    """The routes of the page of a type, by its label: any text may be one."""
+
+    def __init__(self, lists: ListResponder, workers: WorkerReader) -> None:
+        self._lists = lists
+        self._workers = workers
+        self._answers: SingleFlightCache[str] = SingleFlightCache(KEPT_ANSWERS)
+
+    def page_by_query(self) -> Response | str:
+        """A type that a path cannot contain: see `formatting.type_address`."""
+        return self.page(request.args.get("name", ""))
+
+    def page(self, name: str) -> Response | str:
+        """One type in a range."""
+        session.require_admin()
+        range_name = read_range("1h")
+        key = request.script_root, name, range_name
+        part = self._answers.get(key, lambda: self._render(name, range_name), SHARED_S)
+        if is_part_request():
+            return conditional_response(part)
+        return render_template("dashboard/type.html", part=part, name=name, range=range_name)
+
+    def _render(self, name: str, range_name: str) -> str:
+        """Shared by all viewers: it must contain nothing about a caller."""
+        queue, now = current_queue(), datetime.now(UTC)
+        try:
+            shown = gather_type(queue, self._lists, name, range_name, now)
+        except WindowError:
+            raise invalid("range", "Longer than the retained history.") from None
+        past, window = shown.facts.past, shown.window
+        missing = past if isinstance(past, Missing) else None
+        gaps = past.gaps if isinstance(past, History) else ()
+        return render_template(
+            "dashboard/_type.html",
+            shown=shown,
+            tiles=type_tiles(shown),
+            range=range_name,
+            words=RANGE_WORDS[range_name],
+            is_filter=is_filter(name),
+            missing=missing,
+            gaps=[(gap, GAPS[gap.reason]) for gap in gaps],
+            top=read_top_errors(queue, window, range_name, ErrorFilter(types=(name,))),
+            **self._list_workers(queue, shown, range_name),
+            **_list_slowest(queue, window, name),
+        )
+
+    def _list_workers(
+        self, queue: WatchedQueue, shown: TypeFacts, range_name: str
+    ) -> Mapping[str, Any]:
+        """The workers that run a job of the type now."""
+        found = self._workers.find(queue, shown.window, WorkerQuery(types=(shown.name,)))
+        workers = found.workers or []
+        return {
+            "workers": [make_row(worker, found, range_name) for worker in workers[:WORKERS_SHOWN]],
+            "worker_count": len(workers),
+            "no_workers": found.reasons.get("data") or found.reasons.get("running", ""),
+            "now": found.running.as_of,
+        }
+
+
+def _list_slowest(queue: WatchedQueue, window: Window, name: str) -> Mapping[str, Any]:
+    """The slowest attempts of the type in the window, or why they are not known."""
+    try:
+        history = queue.runs.read(window)
+    except NoCollectorError as error:
+        return {"slowest": [], "no_slowest": describe_missing(queue, error).reason}
+    runs = [slow.run for slow in select_slowest_runs(history.details, (name,))]
+    lacking = LEFT_OUT if not runs and may_lack_types(history.details) else ""
+    return {
+        "slowest": [run._replace(worker=clean_free_text(run.worker)) for run in runs],
+        "no_slowest": explain_slowest(queue, history) or lacking,
+    }

@@ -1,0 +1,217 @@
+"""The page of a type: catches a figure of another type, a name that does not open, a link that
+leads to other jobs, and an unknown number that looks like none."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from jobmon.dashboard.type_facts import restrict_stats
+from jobmon.rollup.buckets import HOUR, MINUTE
+from jobmon.store.labels import OTHER, label
+from jobmon.store.running_jobs import RunningJob, RunningJobs
+from jobmon.store.stats import QueueHealth, QueueStats
+
+from ..support.error_history import ErrorHistory
+from ..support.pages import Page, Viewer
+
+NOW = datetime.now(UTC)
+ODD = [
+    "mail",
+    "a/b//c",
+    "..",
+    ".",
+    "x y+z%2F",
+    "<script>alert(1)</script>",
+    "null",
+    '"null"',
+    '""',
+    "(other)",
+    "\u202eevil",
+    "line\nbreak",
+    "?q=1#f",
+    "t" * 201,
+]
+
+
+def words(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def address(name: str, query: str = "") -> str:
+    if name in (".", ".."):
+        return f"/dashboard/type?name={name}"
+    return f"/dashboard/types/{quote(name, safe='')}{query}"
+
+
+@pytest.fixture
+def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
+    """Jobs and runs of the types mail and pay."""
+
+    def job(name: str, status: str, ago: timedelta, kind: str = "mail", **more: Any) -> Any:
+        return {
+            "jobId": name,
+            "type": kind,
+            "status": status,
+            "createdAt": NOW - ago,
+            "nextRunAt": NOW - ago,
+            **more,
+        }
+
+    held = {"leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
+    late = {"leasedBy": "w2", "leaseExpiresAt": NOW - MINUTE}
+    watched.jobs.insert_many(
+        [
+            job("old-retry", "failed", 3 * HOUR),
+            *(job(f"new-{number}", "queued", number * MINUTE) for number in range(3)),
+            job("oldest-of-all", "queued", 9 * HOUR, "pay"),
+            job("runs", "leased", HOUR, **held),
+            job("pays", "leased", HOUR, "pay", **late),
+            job("dead", "dlq", HOUR, finishedAt=NOW),
+        ]
+    )
+    history = ErrorHistory(NOW)
+    history.add("timeout of 30 s", "mail", "w1", at=NOW - 5 * MINUTE, took=90 * MINUTE)
+    history.add("account 12 is closed", "pay", "w2", at=NOW - 5 * MINUTE, took=95 * MINUTE)
+    history.succeed("mail", "w3", at=NOW - 5 * MINUTE, took=MINUTE)
+    return history.serve(monkeypatch)
+
+
+@pytest.mark.usefixtures("shop")
+def test_page_has_only_what_is_of_the_type(admin: Viewer) -> None:
+    page = admin.page(address("mail"))
+    shown = words(page)
+    assert "Queued 3 4 due" in shown
+    assert "Running 1 no expired leases" in shown
+    assert "Retrying 1" in shown
+    assert "Dead 1" in shown
+    assert "Oldest waiting job: old-retry" in shown
+    assert "timeout of" in shown
+    assert "account" not in shown
+    assert "1 h 30 min" in shown
+    assert "1 h 35 min" not in shown
+    addresses = page.addresses()
+    assert "/dashboard/charts?range=1h&type=mail" in addresses
+    assert "/dashboard/jobs?status=queued&type=mail" in addresses
+    assert "/dashboard/workers?worker=w1" in addresses
+    assert "/dashboard/workers?worker=w2" not in addresses
+    assert "/dashboard/errors?range=1h&type=mail" in addresses
+    for link in ("/dashboard/jobs?status=queued&type=mail", "/dashboard/jobs?type=mail"):
+        assert "pays" not in words(admin.page(link))
+
+
+@pytest.mark.usefixtures("shop")
+def test_page_counts_the_expired_leases_of_the_type(admin: Viewer) -> None:
+    assert "Running 1 1 with an expired lease" in words(admin.page(address("pay")))
+
+
+@pytest.mark.usefixtures("shop")
+def test_ranges_and_the_part_keep_the_type(admin: Viewer) -> None:
+    page = admin.page(address("mail"))
+    assert f"{address('mail')}?range=7d" in page.addresses()
+    assert "last 7 days" in words(admin.page(address("mail", "?range=7d")))
+    part = admin.get(address("mail"), part=True)
+    assert "<html" not in part.text
+    assert "Oldest waiting job" in part.text
+    assert "range" in admin.page(address("mail", "?range=1y"), 422).text
+
+
+@pytest.mark.parametrize("name", ODD, ids=lambda name: name[:9])
+def test_every_name_opens_from_the_table_of_types(admin: Viewer, watched: Any, name: str) -> None:
+    value = {"null": None, '"null"': "null", '""': "", "(other)": "x"}.get(name, name)
+    watched.jobs.insert_one({"jobId": "1", "type": value, "status": "queued", "createdAt": NOW})
+    page = admin.page(address(name if name == "(other)" else label(value)))
+    assert not page.all("script", src=None)
+    (heading,) = [attrs for tag, attrs in page.elements if tag == "h1"]
+    assert heading["dir"] == "auto"
+    if name != "(other)":
+        assert "Queued 1" in words(page)
+        table = admin.page("/dashboard")
+        assert any(
+            admin.get(str(link["href"])).status_code == 200
+            for link in table.all("a", **{"class": "row-link"})
+        )
+    if len(name) <= 200 and name != "(other)":
+        (job,) = admin.page("/dashboard/jobs?" + page_query(page)).all("tr", id="job-1")
+        assert job
+
+
+def page_query(page: Page) -> str:
+    """The query of the list to which the tile of queued jobs leads."""
+    lists = [link for link in page.addresses() if link.startswith("/dashboard/jobs?status=queued&")]
+    return lists[0].partition("?")[2]
+
+
+def test_unknown_type_is_no_error_and_no_claim(admin: Viewer) -> None:
+    assert "No jobs of this type" in words(admin.page(address("nothing")))
+
+
+def test_page_of_a_job_and_notices_lead_to_the_type(admin: Viewer, watched: Any) -> None:
+    due = {"createdAt": NOW - HOUR, "nextRunAt": NOW - HOUR}
+    watched.jobs.insert_one({"jobId": "1", "type": "a/b", "status": "queued", **due})
+    assert address("a/b") in admin.page("/dashboard/jobs/1").addresses()
+    overview = admin.page("/dashboard")
+    assert "a/b is stalled" in words(overview)
+    notice = next(link for link in overview.addresses() if link.startswith(address("a/b")))
+    assert notice.endswith("?range=1h")
+
+
+def test_owner_sees_no_link_to_a_page_that_is_refused(ada: Viewer, watched: Any) -> None:
+    held = {"status": "leased", "leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
+    watched.jobs.insert_one({"jobId": "1", "type": "mail", "createdBy": "ada", **held})
+    page = ada.page("/dashboard/jobs/1")
+    assert "w1" in page.text
+    links = [link for link in page.addresses() if "/types/" in link or "/workers" in link]
+    assert links == []
+
+
+def test_charts_of_a_type_are_those_of_the_api(admin: Viewer) -> None:
+    answer = admin.get("/dashboard/charts?range=1h&type=mail")
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert len(answer.json["at"]) >= 60
+
+
+def stats(counts: dict[tuple[str, str], int] | None) -> QueueStats:
+    health = QueueHealth(
+        estimated_total=9,
+        expired_leases=7,
+        eligible=9,
+        scheduled=0,
+        oldest_queued=None,
+        oldest_queued_by_type={},
+    )
+    return QueueStats(as_of=NOW, source="rollup", counts=counts, total=9, health=health)
+
+
+def test_stats_of_a_type_that_is_not_counted_by_name_are_unknown() -> None:
+    running = RunningJobs(as_of=NOW)
+    counted = {("queued", "a"): 2, ("dlq", OTHER): 5}
+    assert restrict_stats(stats(counted), "a", running).counts == {("queued", "a"): 2}
+    assert restrict_stats(stats(counted), "b", running).counts is None
+    assert restrict_stats(stats(counted), OTHER, running).counts == {("dlq", OTHER): 5}
+    assert restrict_stats(stats({("queued", "a"): 2}), "b", running).counts == {}
+    assert restrict_stats(stats(None), "a", running).counts is None
+
+
+@pytest.mark.parametrize(
+    ("running", "expired"),
+    [
+        ({}, 2),
+        ({"is_complete": False}, 2),  # a lease that has not ended was read after them
+        ({"is_complete": False, "last": 3}, None),
+        ({"reason": "an index is missing"}, None),
+    ],
+    ids=str,
+)
+def test_expired_leases_of_a_type_are_counted_only_if_all_are_read(
+    running: dict[str, Any], expired: int | None
+) -> None:
+    kinds = ("a", "b", "a", "a")[: running.pop("last", 4)]
+    jobs = tuple(
+        RunningJob("1", kind, expires_at=NOW + (number - 2.5) * MINUTE)
+        for number, kind in enumerate(kinds)
+    )
+    found = restrict_stats(stats({}), "a", RunningJobs(as_of=NOW, jobs=jobs, **running))
+    assert found.health.expired_leases == expired
