@@ -64,9 +64,9 @@ FIRST_REMINDERS = 80
 BACKLOG = JobType(name="report.monthly", per_second=1, work_s=2, priority=-5)
 
 _ERRORS = (
-    ("ETIMEDOUT", "The bank did not answer within 5 s."),
+    ("ETIMEDOUT", "The bank did not answer within {} ms."),
     ("HTTP_502", "The receiver answered 502 Bad Gateway."),
-    ("RATE_LIMITED", "The provider asks us to slow down."),
+    ("RATE_LIMITED", "The provider asks us to wait {} s."),
 )
 
 
@@ -178,6 +178,7 @@ class Workload:
             )
         elif chance < job_type.fatal_rate + job_type.failure_rate:
             code, message = self._random.choice(_ERRORS)
+            message = message.format(self._random.randrange(2, 6_000))
             self._queue.report_failure(lease, code, message, stack=_format_stack())
         else:
             self._queue.report_success(lease)
@@ -206,4 +207,4 @@ def run_workload(uri: str) -> Iterator[None]:
 
 
 def _format_stack() -> str:
-    return "".join(traceback.format_stack(limit=4))
+    return "".join(traceback.format_stack(limit=5)[:-1])

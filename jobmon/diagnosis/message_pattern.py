@@ -51,12 +51,16 @@ _PHRASES = rf"""
         ["']?[ :=\[(]{{1,3}}(?:status:[ ])?[1-5]\d\d{_END}
       |(?i:exit(?:ed)?(?:[ ]with)?(?:[ ](?:code|status))?|signal)[ :=]{{1,2}}\d{{1,3}}{_END}
       |(?i:errno)[ :=]{{1,2}}-?\d{{1,5}}{_END}
+      |(?i:answered|responded|returned)(?:[ ]with)?[ ][45]\d\d(?=[ ][A-Z]|[.,]?\Z)
       |SQLSTATE[ =:\[]{{1,2}}\w{{5}}{_END})
     |(?P<named_date>(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{{0,6}},?[ ])?
         (?:\d{{1,2}}[ -]{_MONTH}[ -]\d{{2,4}}|{_MONTH}[ ]{{1,2}}\d{{1,2}}(?:,?[ ]\d{{4}})?)
         (?:[ ,T]{{1,2}}{_CLOCK}{_ZONE})?(?:[ ]\d{{4}})?{_END})
     |"""
-_CAUSES = ("status", "http", "smtp", "response", "exit", "signal", "errno", "sqlstate")
+_CAUSES = (
+    *("status", "http", "smtp", "response", "answered", "responded", "returned"),
+    *("exit", "signal", "errno", "sqlstate"),
+)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # The first alternative that matches at a position consumes what it matches. Each repetition is
 # possessive or short, so that the time is in proportion to the length of any text.

@@ -70,6 +70,8 @@ from jobmon.diagnosis.message_pattern import MAX_PATTERN_LENGTH, mask_message
             "SQLSTATE[23000]: Integrity constraint violation: <value> Duplicate entry <text>",
         ),
         ("process exited with code 137", "process exited with code 137"),
+        ("The receiver answered 502 Bad Gateway.", "The receiver answered 502 Bad Gateway."),
+        ("The query returned 500 rows", "The query returned <value> rows"),
         ("SMTP 550 mailbox unavailable", "SMTP 550 mailbox unavailable"),
         # texts of programs
         ("card declined, 402", "card declined, <value>"),
