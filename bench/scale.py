@@ -40,7 +40,9 @@ from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
+from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.filter import JobFilter
+from jobmon.store.indexes import BY_STATUS
 from jobmon.store.lists import JobLists
 from jobmon.web.auth import issue_token
 
@@ -303,6 +305,11 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
     deep = JobLists(connection, Redactor()).page(JobFilter(), page=depth // 20, per_page=20)
     cursor = deep.next_cursor.encode() if deep.next_cursor else ""
 
+    # Nearly all of the waiting jobs are ahead of the newest one.
+    (due,) = connection.jobs.find(
+        {"status": "queued"}, ("jobId",), index=BY_STATUS, order=NEWEST_FIRST, limit=1
+    )
+
     def format_start(days: int) -> str:
         return f"?from={datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
 
@@ -319,6 +326,7 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
         "time series, a month": f"/admin/jobs/timeseries{format_start(30)}",
         "types, a day": f"/admin/jobs/types{format_start(1)}",
         "a job": f"/jobs/{count // 2:032x}",
+        "a due job": f"/jobs/{due['jobId']}",
         "original: stats": "/original/stats",
         "original: first page": "/original/queue",
         "original: by status and type": "/original/queue?status=succeeded&type=type-1",

@@ -259,7 +259,7 @@ def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explana
     if expires is not None and expires < now:
         parts: tuple[str | datetime, ...] = ("The lease of ", worker, " expired ", expires)
         if job.updated_at is not None and job.updated_at <= expires:
-            parts += ("; it last reported ", job.updated_at)
+            parts += ("; the worker last reported ", job.updated_at)
         return Explanation(
             code=ExplanationCode.LEASE_EXPIRED,
             parts=(*parts, ". No other worker has taken the job."),

@@ -446,7 +446,7 @@ def test_an_expired_lease_has_the_last_sign_of_its_worker() -> None:
     found = explain(expired, QueueFacts(), NOW)
     assert (found.code, found.since) == (Code.LEASE_EXPIRED, NOW - 4 * MINUTE)
     assert text(found) == (
-        "The lease of w3 expired 4 min ago; it last reported 4 min 30 s ago. "
+        "The lease of w3 expired 4 min ago; the worker last reported 4 min 30 s ago. "
         "No other worker has taken the job."
     )
     # A later change was not the worker's.
