@@ -124,7 +124,7 @@ def test_recurring_jobs_are_shown_with_their_interval_and_runs(
     page = viewer.page("/dashboard/recurring")
     words = " ".join(page.text.split())
     assert "1 recurring job" in words
-    assert "<i>nightly</i> at 03:00 every day Europe/Berlin overdue since" in words
+    assert "<i>nightly</i> at 03:00 every day Europe/Berlin overdue: due" in words
     assert "Earlier runs are unknown: no collector has followed the changes of the jobs." in words
     (link,) = page.all("a", **{"class": "row-link"})
     job = " ".join(viewer.page(str(link["href"])).text.split())
