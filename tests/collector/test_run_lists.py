@@ -201,3 +201,17 @@ def test_answers_have_the_runs_through_a_restart(
         runs = served.get(f"/jobs/{job_id}")["repetition"]["runs"]
         assert [run["status"] for run in runs][-2:] == ["succeeded", "running"]
         served.close()
+
+
+def test_long_error_is_kept_short_and_not_remembered(agenda: Queue) -> None:
+    jobs = Recurring(agenda, 1)
+    reading = Reading(agenda)
+    reading.begin()
+    jobs.run(jobs.ids[0], "no route to host " * 9_000)
+    reading.read()
+    ((run,),) = jobs.kept().values()
+    assert run[2] == ("no route to host " * 9_000)[: len(run[2] or "")]
+    assert 100 < len(run[2] or "") <= 300
+    remembered = reading.checkpoint()["jobs"]
+    assert len(remembered) == 1
+    assert len(str(remembered)) < 2_000
