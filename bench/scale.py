@@ -103,6 +103,8 @@ def make_job(number: int, created_at: datetime, pick: random.Random) -> dict[str
 
 def make_attempt(job: dict[str, Any], pick: random.Random) -> dict[str, Any]:
     ran = timedelta(milliseconds=pick.expovariate(0.005))
+    message = f"The bank refused account {pick.randrange(10**9)}."
+    error = {"code": f"E_{pick.randrange(20)}", "message": message}
     return {
         "jobId": job["jobId"],
         "attemptNumber": 1,
@@ -110,7 +112,7 @@ def make_attempt(job: dict[str, Any], pick: random.Random) -> dict[str, Any]:
         "workerId": f"worker-{pick.randrange(8)}",
         "startedAt": max(job["createdAt"], job["finishedAt"] - ran),
         "finishedAt": job["finishedAt"],
-        "error": None,
+        "error": None if job["status"] == "succeeded" else error,
     }
 
 
@@ -325,6 +327,8 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
         "time series, a day": f"/admin/jobs/timeseries{format_start(1)}",
         "time series, a month": f"/admin/jobs/timeseries{format_start(30)}",
         "types, a day": f"/admin/jobs/types{format_start(1)}",
+        "errors, an hour": "/admin/jobs/errors",
+        "errors, a day": f"/admin/jobs/errors{format_start(1)}",
         "a job": f"/jobs/{count // 2:032x}",
         "a due job": f"/jobs/{due['jobId']}",
         "original: stats": "/original/stats",
