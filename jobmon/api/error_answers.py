@@ -87,7 +87,10 @@ class ErrorListMeta(ErrorWindow):
     errors = integer("Errors of all groups of this type or worker.", nullable=True)
     ungrouped = integer("Of these, the ones that could not be grouped: `(other)`.", nullable=True)
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
-    reasons = mapping(fields.String(), "By field name: why it is null.")
+    reasons = mapping(
+        fields.String(),
+        "By field name: why it is null, or, for `errors`, why there may be more than are counted.",
+    )
 
 
 class ErrorList(Answer):

@@ -47,6 +47,14 @@ class FoundErrors:
     no_previous: str = ""
     reason: str = ""
 
+    @property
+    def is_folded(self) -> str:
+        """Why the counts of a type or worker are lower bounds; empty if they are not."""
+        counts, errors = self.history.details, self.errors
+        pairs = counts.by_worker if errors.worker else counts.by_type if errors.types else ()
+        is_folded = any(pair.of == OTHER for pair in pairs)
+        return "errors of rare types or workers are counted together" if is_folded else ""
+
     def trend(self, group_id: str) -> list[int] | None:
         """The errors of a group by step, up to now; None if that is not known."""
         return self.errors.trend(group_id, self.steps)
@@ -83,11 +91,17 @@ def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | No
     except (WindowError, OverflowError, ValueError):
         return None, "the time before the window is not retained"
     previous = queue.runs.read(before)
-    if not previous.is_complete:
-        return None, "the collector is still counting the time before the window"
-    if previous.gaps:
-        return None, "runs may be missing before the window"
-    return previous, ""
+    doubt = find_doubt(previous)
+    return (None, f"of the time before the window: {doubt}") if doubt else (previous, "")
+
+
+def find_doubt(history: RunHistory) -> str:
+    """Why a window may have errors that are not counted; empty if there is no doubt."""
+    if not history.is_complete:
+        return "the collector is still counting"
+    if not history.details.is_known:
+        return "a part was counted by an earlier version, without errors"
+    return "runs may be missing" if history.gaps else ""
 
 
 GROUP_ID = {
@@ -192,13 +206,14 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
     page, matching, next_cursor = select_page(found, query)
     is_known = not found.reason
     ungrouped = sum(group.count for group in found.groups if group.id == OTHER)
+    reasons = {"data": found.reason, "errors": find_doubt(found.history) or found.is_folded}
     meta = {
         **_format_window(found),
         "total": len(matching) if is_known else None,
         "errors": sum(group.count for group in found.groups) if is_known else None,
         "ungrouped": ungrouped if is_known else None,
         "next_cursor": next_cursor,
-        "reasons": {} if is_known else {"data": found.reason},
+        "reasons": {name: reason for name, reason in reasons.items() if reason},
     }
     data = [_format_group(found, group) for group in page] if is_known else None
     return {"meta": meta, "data": data}

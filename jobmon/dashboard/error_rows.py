@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote
 
-from jobmon.api.error_groups import FoundErrors, fold_names, read_errors
+from jobmon.api.error_groups import FoundErrors, find_doubt, fold_names, read_errors
 from jobmon.api.fields import redact
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary
@@ -116,19 +116,10 @@ def read_top_errors(
         groups=len(found.groups),
         errors=sum(group.count for group in found.groups),
         filters=filters,
-        doubt=find_doubt(found),
+        doubt=found.reason or find_doubt(found.history),
     )
 
 
 def describe_missing(queue: WatchedQueue, error: NoCollectorError) -> Missing:
     """Why there is no history of errors, and what to do."""
     return Missing.from_error(error, has_collector=queue.rollup.leader() is not None)
-
-
-def find_doubt(found: FoundErrors) -> str:
-    """Why there may be errors that are not counted; empty if there is no doubt."""
-    if found.reason:
-        return found.reason
-    if not found.history.is_complete:
-        return "the collector is still counting"
-    return "runs may be missing from this range" if found.history.gaps else ""

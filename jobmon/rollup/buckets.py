@@ -172,7 +172,7 @@ def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDet
         "at": at,
         "events": count_events(tallies),
         "types": dump_tallies(tallies),
-        "details": dump_details(fold_details(details)),
+        "details": dump_details(fold_details(details)) if details.is_known else None,
     }
 
 

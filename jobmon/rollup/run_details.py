@@ -67,12 +67,14 @@ class RunDetails:
 
     `by_type` and `by_worker` each count every failed run once, by its group of errors. Runs
     without a known worker are only in `by_type`. `slowest` has the longest runs first, by type.
+    Unless `is_known`, a part was counted by a version without details.
     """
 
     by_type: Counter[ErrorGroupOf] = field(default_factory=Counter)
     by_worker: Counter[ErrorGroupOf] = field(default_factory=Counter)
     workers: dict[str, WorkerTally] = field(default_factory=dict)
     slowest: dict[str, list[SlowRun]] = field(default_factory=dict)
+    is_known: bool = True
 
     def add(self, other: Self) -> None:
         """Add the runs of `other`."""
@@ -82,6 +84,7 @@ class RunDetails:
             self.workers.setdefault(name, WorkerTally()).add(tally)
         for kind, runs in other.slowest.items():
             self.slowest[kind] = select_slowest([*self.slowest.get(kind, []), *runs])
+        self.is_known = self.is_known and other.is_known
 
     @property
     def failed(self) -> int:
@@ -172,13 +175,13 @@ def dump_details(details: RunDetails) -> Document:
 
 
 def load_details(document: Document | None) -> RunDetails:
-    """The details that `dump_details` stored, or a part of them; none if there are none.
+    """The details that `dump_details` stored, or a part of them; unknown ones if there are none.
 
     Raises MalformedError, KeyError, TypeError or ValueError for another document.
     """
-    details = RunDetails()
     if document is None:
-        return details
+        return RunDetails(is_known=False)
+    details = RunDetails()
     for counts, name in ((details.by_type, "errorsByType"), (details.by_worker, "errorsByWorker")):
         for group, of, count in document.get(name, ()):
             pair = ErrorGroupOf(require_type(group, str), require_type(of, str))

@@ -191,7 +191,7 @@ def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
     assert listed["data"][0]["growth"] is None
     history.whole = {"gaps": (gap,)}
     reason = get(api)["data"][0]["reasons"]["growth"]
-    assert reason == "runs may be missing before the window"
+    assert reason == "of the time before the window: runs may be missing"
 
 
 @pytest.mark.usefixtures("history")
@@ -287,3 +287,24 @@ def _find_complete(api: Api) -> dict[str, Any] | None:
     answer = api.get_as_admin(PATH)
     is_counted = answer.status_code == 200 and answer.json["meta"]["errors"] == 30
     return answer.json if is_counted and answer.json["meta"]["complete"] else None
+
+
+def test_window_counted_by_an_earlier_version_is_not_reported_as_complete(
+    api: Api, history: ErrorHistory
+) -> None:
+    """Its buckets have no errors: catches a growth from nothing, and errors that look like none."""
+    history.is_known = False
+    listed = get(api)
+    reason = "a part was counted by an earlier version, without errors"
+    assert listed["meta"]["reasons"] == {"errors": reason}
+    assert listed["data"][0]["growth"] is None
+    assert reason in listed["data"][0]["reasons"]["growth"]
+
+
+def test_counts_of_a_type_are_lower_bounds_if_types_are_folded(
+    api: Api, history: ErrorHistory
+) -> None:
+    history.add(TIMEOUT, OTHER, at=NOW)
+    assert get(api)["meta"]["reasons"] == {}
+    reasons = get(api, type="mail")["meta"]["reasons"]
+    assert reasons == {"errors": "errors of rare types or workers are counted together"}

@@ -26,6 +26,7 @@ class ErrorHistory:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
         self.whole: dict[str, Any] = {}  # what a `RunHistory` has in addition
+        self.is_known = True
         self._runs: list[tuple[FinishedRun, str | None]] = []
 
     def add(
@@ -99,7 +100,7 @@ class ErrorHistory:
         return self
 
     def _count(self, start: datetime, end: datetime) -> RunDetails:
-        details = RunDetails()
+        details = RunDetails(is_known=self.is_known)
         for run, group in self._runs:
             if start <= run.finished_at < end:
                 add_run(details, run, group)
