@@ -4,20 +4,29 @@ The counts by group are in the buckets of the history. A group itself is one doc
 error is, when it was seen first and last, the last jobs, and one message and stack as a sample.
 """
 
+import heapq
 import threading
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from pymongo import ReplaceOne
+from pymongo import UpdateOne
 
 from jobmon.collector.runs import FinishedRun
-from jobmon.diagnosis.error_kinds import ErrorKind, classify_error, fold_kind, prepare_error
+from jobmon.diagnosis.error_kinds import (
+    ONGOING_FOR,
+    ErrorKind,
+    classify_error,
+    fold_kind,
+    prepare_error,
+    prepare_stack,
+)
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import ERRORS, OwnDatabase
 from jobmon.rollup.error_registry import (
     MAX_RECENT_JOBS,
+    WITHOUT_SAMPLE,
     ErrorGroup,
     FailedJob,
     dump_error_group,
@@ -25,6 +34,7 @@ from jobmon.rollup.error_registry import (
     load_error_group,
 )
 from jobmon.store.labels import OTHER
+from jobmon.store.mapping import Document
 
 MAX_GROUPS = 2_000
 MAX_GROUPS_OF_CODE = 100  # so that one code with endless messages leaves room for others
@@ -34,71 +44,76 @@ MAX_REMEMBERED = 50_000  # runs whose group is known: a minute is counted again 
 class ErrorGroups:
     """The groups of one queue; methods may be called from any thread.
 
-    `group` gives runs their groups, `write` stores what changed; PyMongoError.
+    `group` gives runs their groups, `write` stores what changed; PyMongoError. If there are too
+    many groups, those that were seen longest ago make room for new ones.
     """
 
     def __init__(self, own: OwnDatabase, redactor: Redactor) -> None:
         self._own = own
         self._redactor = redactor
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[tuple[str, datetime, str | None], str] = OrderedDict()
+        self._remembered: OrderedDict[int, str] = OrderedDict()
+        # Without samples, except for new ones: these are large, and only stored.
         self._groups: dict[str, ErrorGroup] | None = None
-        self._of_code: defaultdict[str | None, set[str]] = defaultdict(set)
+        self._of_code: dict[str | None, set[str]] = {}
+        # By code, and OTHER for all: no group can make room for a run that ended before.
+        self._full_until: dict[str | None, datetime] = {}
         self._changed: set[str] = set()
+        self._removed: set[str] = set()
 
     def group(self, runs: Iterable[FinishedRun]) -> list[str]:
         """The id of each run's group, `(other)` for runs beyond the number of groups."""
         with self._lock:
             return [self._group(run) for run in runs]
 
+    def redact_worker(self, worker: str | None) -> str | None:
+        """The name of a worker as it may be stored."""
+        shown = self._redactor.redact(worker)
+        return None if shown is None else str(shown)
+
     def write(self) -> None:
         """Store the groups that changed."""
         with self._lock:
             groups = self._load()
             changed = [groups[name] for name in self._changed if name in groups]
-            documents = [
-                self._own.new(error_group_name(group.id), dump_error_group(group))
-                for group in changed
-            ]
-            if documents:
+            if changed:
+                updates = [self._make_update(group) for group in changed]
                 self._own.write(
-                    ERRORS,
-                    lambda: self._own[ERRORS].bulk_write(
-                        [
-                            ReplaceOne({"_id": document["_id"]}, document, upsert=True)
-                            for document in documents
-                        ],
-                        ordered=False,
-                    ),
+                    ERRORS, lambda: self._own[ERRORS].bulk_write(updates, ordered=False)
                 )
+            if self._removed:
+                ids = [self._own.id(error_group_name(group_id)) for group_id in self._removed]
+                self._own[ERRORS].delete_many({"_id": {"$in": ids}})
+            for group in changed:
+                groups[group.id] = group._replace(message=None, stack=None)
             self._changed.clear()
+            self._removed.clear()
 
     def delete_unseen(self, since: datetime) -> None:
         """Delete the groups that were seen last before this time."""
         with self._lock:
-            old = [group for group in self._load().values() if group.last_seen < since]
-            for group in old:
-                del self._load()[group.id]
-                self._of_code[group.code].discard(group.id)
-            ids = [self._own.id(error_group_name(group.id)) for group in old]
-            self._own[ERRORS].delete_many({"_id": {"$in": ids}})
+            for group in [each for each in self._load().values() if each.last_seen < since]:
+                self._remove(group)
+        self.write()
 
     def _load(self) -> dict[str, ErrorGroup]:
         if self._groups is None:
             self._own[ERRORS].create_index(self._own.index())
-            found = self._own[ERRORS].find(self._own.scope)
+            found = self._own[ERRORS].find(self._own.scope, WITHOUT_SAMPLE)
             groups = self._own.read(ERRORS, found, load_error_group)
             self._groups = {group.id: group for group in groups}
             for group in self._groups.values():
-                self._of_code[group.code].add(group.id)
+                self._of_code.setdefault(group.code, set()).add(group.id)
         return self._groups
 
     def _group(self, run: FinishedRun) -> str:
-        key = (run.job_id, run.finished_at, run.worker)
-        if (known := self._remembered.get(key)) is not None:
+        groups = self._load()
+        # Of a job whose id is unknown many runs may end at one time.
+        key = hash((run.job_id, run.finished_at, run.worker, run.outcome, repr(run.error)))
+        known = self._remembered.get(key)
+        if known is not None and (known in groups or known == OTHER):
             return known
-        group = self._find_group(run)
-        self._remembered[key] = group
+        group = self._remembered[key] = self._find_group(run)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
         return group
@@ -107,15 +122,50 @@ class ErrorGroups:
         groups = self._load()
         error = prepare_error(run.error, run.outcome, self._redactor)
         kind = classify_error(error)
-        of_code = self._of_code[kind.code]
-        if kind.id not in groups and len(of_code) >= MAX_GROUPS_OF_CODE:
+        of_code = self._of_code.get(kind.code, set())
+        if kind.id not in groups and not self._make_room(
+            of_code, MAX_GROUPS_OF_CODE, run, kind.code
+        ):
             kind = fold_kind(kind)
-        if kind.id not in groups and len(groups) >= MAX_GROUPS:
+        if kind.id not in groups and not self._make_room(groups, MAX_GROUPS, run, OTHER):
             return OTHER
-        of_code.add(kind.id)
         groups[kind.id] = _add_run(groups.get(kind.id) or self._make_group(kind, run, error), run)
+        self._of_code.setdefault(kind.code, set()).add(kind.id)
         self._changed.add(kind.id)
+        self._removed.discard(kind.id)
         return kind.id
+
+    def _make_room(
+        self, ids: Collection[str], limit: int, run: FinishedRun, name: str | None
+    ) -> bool:
+        """Whether a new group may be added to these; removes quiet ones if there are too many.
+
+        Their counts stay in the history. A group with errors at the time of the run stays, because
+        otherwise a new group for each run would remove all others.
+        """
+        if len(ids) < limit:
+            return True
+        full_until = self._full_until.get(name)
+        if full_until is not None and run.finished_at <= full_until:
+            return False
+        groups, quiet_since = self._load(), run.finished_at - ONGOING_FOR
+        oldest = heapq.nsmallest(
+            max(1, limit // 20), (groups[each] for each in ids), key=lambda group: group.last_seen
+        )
+        quiet = [group for group in oldest if group.last_seen < quiet_since]
+        for group in quiet:
+            self._remove(group)
+        if not quiet:
+            self._full_until[name] = oldest[0].last_seen + ONGOING_FOR
+        return bool(quiet)
+
+    def _remove(self, group: ErrorGroup) -> None:
+        del self._load()[group.id]
+        of_code = self._of_code[group.code]
+        of_code.discard(group.id)
+        if not of_code:
+            del self._of_code[group.code]
+        self._removed.add(group.id)
 
     def _make_group(self, kind: ErrorKind, run: FinishedRun, error: Any) -> ErrorGroup:
         message, stack = (
@@ -127,11 +177,26 @@ class ErrorGroups:
             pattern=kind.pattern,
             frame=self._redactor.redact(kind.frame),
             message=None if message is None else str(message),
-            stack=None if stack is None else self._redactor.redact(str(stack)),
+            stack=None if stack is None else prepare_stack(str(stack), self._redactor),
             first_seen=run.finished_at,
             last_seen=run.finished_at,
             jobs=(),
         )
+
+    def _make_update(self, group: ErrorGroup) -> UpdateOne:
+        """An update that keeps what another collector has seen of the group, earlier or later."""
+        document = self._own.new(error_group_name(group.id), dump_error_group(group))
+        merged: Document = {
+            **{name: {"$ifNull": [f"${name}", f"$$new.{name}"]} for name in WITHOUT_SAMPLE},
+            "firstSeen": {"$min": ["$firstSeen", "$$new.firstSeen"]},
+            "lastSeen": {"$max": ["$lastSeen", "$$new.lastSeen"]},
+            "jobs": {"$cond": [{"$gt": ["$lastSeen", "$$new.lastSeen"]}, "$jobs", "$$new.jobs"]},
+        }
+        with_new = {
+            "vars": {"new": {"$literal": document}},
+            "in": {"$mergeObjects": ["$$new", merged]},
+        }
+        return UpdateOne({"_id": document["_id"]}, [{"$replaceWith": {"$let": with_new}}], True)
 
 
 def _add_run(group: ErrorGroup, run: FinishedRun) -> ErrorGroup:

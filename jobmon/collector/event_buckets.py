@@ -17,6 +17,7 @@ from jobmon.rollup.buckets import (
     Tallies,
     Tally,
     bucket_name,
+    count_failed,
     dump_bucket,
     fold_rare_types,
     load_bucket,
@@ -68,9 +69,10 @@ class EventBuckets:
                 stored = bucket.tallies.get(kind, Tally())
                 bucket.tallies[kind] = stored.maximum(tally)
                 bucket.is_changed = bucket.is_changed or bucket.tallies[kind] != stored
-            shown = details.get(at, RunDetails())
-            if shown.runs > bucket.details.runs:
-                bucket.details = shown
+            before = bucket.details
+            bucket.details = before.maximum(details.get(at, RunDetails()))
+            bucket.details.add_unknown_errors(count_failed(bucket.tallies))
+            bucket.is_changed = bucket.is_changed or bucket.details != before
 
     def write(self, position: str) -> None:
         """Store what has changed; `position` is that of the last change that was added.

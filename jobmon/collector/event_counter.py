@@ -284,7 +284,7 @@ class EventCounter:
         """Add what a change shows; the `present` job may have the error of a run that has none."""
         details, run = RunDetails(), shown.run
         if run is not None:
-            seen = run
+            seen = run = run._replace(worker=self._groups.redact_worker(run.worker))
             if lacks_error(run) and present is not None:
                 run = run._replace(error=present.error)
                 # Not that of a later run, which the list shows with its own.

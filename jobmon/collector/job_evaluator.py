@@ -95,7 +95,8 @@ class JobEvaluator:
             if classify_failure(error) is not None:
                 raise
             if len(documents) > 1:
-                return [fact for one in documents for fact in self.evaluate([one])]
+                middle = len(documents) // 2
+                return self.evaluate(documents[:middle]) + self.evaluate(documents[middle:])
             if not self._warned:
                 self._warned = True
                 log.warning(

@@ -2,15 +2,19 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
 
 from pymongo.errors import OperationFailure
 
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.runs import FinishedRun
+from jobmon.diagnosis.error_kinds import truncate_error
 from jobmon.domain import AttemptStatus
-from jobmon.rollup.buckets import Tallies, Tally, floor
+from jobmon.rollup.buckets import Tallies, count_failed, floor
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.run_details import (
     SLOWEST,
@@ -27,10 +31,10 @@ from jobmon.rollup.run_sources import (
     minute_expression,
 )
 from jobmon.store.attempts import attempt_count
-from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.bson_json import to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.failures import Failure, classify_failure
-from jobmon.store.labels import OTHER, label, worker_label
+from jobmon.store.labels import MAX_LABEL_LENGTH, OTHER, label, worker_label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 from jobmon.store.truncate import truncated_error
@@ -38,9 +42,11 @@ from jobmon.store.truncate import truncated_error
 log = logging.getLogger(__name__)
 
 MAX_ERRORS_READ = 10_000  # failed runs in one query; others are counted as `(other)`
+MAX_WHOLE_ERRORS = 100  # failed runs whose errors the server cannot truncate
 # Failures of a query that succeeds for a shorter time, or without an odd document. None: the query
 # itself failed, for example at a text that is no valid UTF-8.
 _QUERY_FAILED = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
+T = TypeVar("T")
 
 
 class RunDetailsCounter:
@@ -63,106 +69,191 @@ class RunDetailsCounter:
     ) -> dict[datetime, RunDetails]:
         """The details of these spans, by their start; `counted` is their activity.
 
-        If the details of a span cannot be read, its failed runs are all counted as `(other)`.
+        Each failed run is in a group: those whose error cannot be read are counted as `(other)`.
         `jobs`: a snapshot of the jobs to count instead.
         """
-        found: dict[datetime, RunDetails] = {}
         jobs = jobs or self._connection.jobs
-        finished = [at for at, tallies in counted.items() if any(map(_has_runs, tallies.values()))]
-        for start, end in _join(sorted(finished), span):
-            found |= self._count(jobs, start, end, span, counted)
-        return found
-
-    def _count(
-        self,
-        jobs: ReadCollection,
-        start: datetime,
-        end: datetime,
-        span: timedelta,
-        counted: Mapping[datetime, Tallies],
-    ) -> dict[datetime, RunDetails]:
-        is_one = end - start <= span
-        try:
-            details = self._read(jobs, start, end, span, is_one)
-        except OperationFailure as error:
-            if classify_failure(error) not in _QUERY_FAILED or is_bad_hint(error):
-                raise
-            details = None
-            if is_one and not self._warned:
-                self._warned = True
-                log.warning("errors of a time are not grouped: %s", type(error).__name__)
-        if details is not None:
-            return details
-        if is_one:
-            return {start: _count_as_other(counted.get(start, {}))}
-        middle = start + max(1, (end - start) // span // 2) * span
+        spans: dict[datetime, _SpanCounts] = {}
+        finished = sorted(at for at, tallies in counted.items() if _count_finished(tallies))
+        for start, end in _join(finished, span):
+            spans |= self._read(partial(self._count_runs, jobs, span), start, end, span)
+        failed = {at: counts.failed for at, counts in sorted(spans.items()) if counts.failed}
+        for start, end in _divide(failed, span):
+            read = self._read(partial(self._read_errors, jobs, span), start, end, span)
+            for at, errors in read.items():
+                if at in spans:
+                    spans[at].errors = errors
         return {
-            **self._count(jobs, start, middle, span, counted),
-            **self._count(jobs, middle, end, span, counted),
+            at: spans.get(at, _SpanCounts()).complete(tallies) for at, tallies in counted.items()
         }
 
     def _read(
         self,
-        jobs: ReadCollection,
+        read: Callable[[datetime, datetime], dict[datetime, T]],
         start: datetime,
         end: datetime,
         span: timedelta,
-        is_one: bool,
-    ) -> dict[datetime, RunDetails] | None:
-        """The details of the spans from `start` to before `end`; None if too many runs failed."""
-        found: dict[datetime, RunDetails] = {}
-        failed: dict[datetime, _FailedCounts] = {}
-        runs: list[FinishedRun] = []
-        within = {"$gte": start, "$lt": end}
-        for source in find_run_sources(self._connection, jobs, within):
-            has_failed = False
+    ) -> dict[datetime, T]:
+        """What `read` finds from `start` to before `end`, without spans that cannot be read."""
+        try:
+            return read(start, end)
+        except OperationFailure as error:
+            if classify_failure(error) not in _QUERY_FAILED or is_bad_hint(error):
+                raise
+            if end - start <= span:
+                if not self._warned:
+                    self._warned = True
+                    log.warning("errors of a time are not grouped: %s", type(error).__name__)
+                return {}
+        middle = start + max(1, (end - start) // span // 2) * span
+        return self._read(read, start, middle, span) | self._read(read, middle, end, span)
+
+    def _count_runs(
+        self, jobs: ReadCollection, span: timedelta, start: datetime, end: datetime
+    ) -> dict[datetime, "_SpanCounts"]:
+        found: dict[datetime, _SpanCounts] = {}
+        for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
             for group in _group_runs(source):
-                at = floor(group["_id"]["at"], span)
-                _add_group(found.setdefault(at, RunDetails()), group, source)
-                counts = failed.setdefault(at, _FailedCounts())
-                has_failed = counts.add(group, source) or has_failed
-            if has_failed:
-                runs += _read_failed(source)
-        if len(runs) >= MAX_ERRORS_READ and not is_one:
-            return None
-        read: dict[datetime, RunDetails] = {}
-        for run, name in zip(runs, self._groups.group(runs), strict=True):
-            add_error(read.setdefault(floor(run.finished_at, span), RunDetails()), run, name)
-        for at, counts in failed.items():
-            counts.complete(found[at], read.get(at, RunDetails()))
+                counts = found.setdefault(floor(group["_id"]["at"], span), _SpanCounts())
+                self._add_group(counts, group, source)
         return found
 
-
-class _FailedCounts:
-    """Failed runs of a span by type and by worker, whose errors may not all be read."""
-
-    def __init__(self) -> None:
-        self._by_type: Counter[str] = Counter()
-        self._by_worker: Counter[str] = Counter()
-
-    def add(self, group: Document, source: RunSource) -> bool:
-        """Add a group of runs, if they failed; returns whether they did."""
+    def _add_group(self, counts: "_SpanCounts", group: Document, source: RunSource) -> None:
         outcome = source.read_outcome(group["_id"].get("outcome"))
-        if outcome in (None, AttemptStatus.SUCCEEDED.value):
-            return False
-        self._by_type[label(group["_id"].get("type"))] += len(group["run"])
-        if (worker := worker_label(group["_id"].get("worker"))) is not None:
-            self._by_worker[worker] += len(group["run"])
-        return True
+        if outcome is None:
+            return
+        kind, details = label(group["_id"].get("type")), counts.details
+        worker = self._groups.redact_worker(worker_label(group["_id"].get("worker")))
+        if outcome != AttemptStatus.SUCCEEDED:
+            counts.failed_by_type[kind] += len(group["run"])
+            if worker is not None:
+                counts.failed_by_worker[worker] += len(group["run"])
+        if worker is not None:
+            last = group["last"]
+            tally = WorkerTally(
+                outcomes=Counter({outcome: len(group["run"])}),
+                run=Counter(int(bucket) for bucket in group["run"] if bucket is not None),
+                last_at=to_utc(last) if isinstance(last, datetime) else None,
+            )
+            details.workers.setdefault(worker, WorkerTally()).add(tally)
+        runs = [
+            SlowRun(
+                duration_ms=int(duration_ms),
+                job_id=label(job_id),
+                attempt=attempt_count({"attemptCount": attempt}, default=0) or None,
+                worker=worker,
+                outcome=outcome,
+                finished_at=to_utc(finished_at),
+            )
+            for duration_ms, job_id, attempt, finished_at in group["slowest"]
+            if duration_ms is not None and job_id is not None and isinstance(finished_at, datetime)
+        ]
+        if runs:
+            details.slowest[kind] = select_slowest([*details.slowest.get(kind, []), *runs])
 
-    def complete(self, details: RunDetails, read: RunDetails) -> None:
-        """Add the errors that were read, and all others as `(other)`."""
-        for ours, known, counts in (
-            (details.by_type, read.by_type, self._by_type),
-            (details.by_worker, read.by_worker, self._by_worker),
-        ):
-            ours.update(known)
-            rest = Counter(counts)
-            for pair, count in known.items():
-                rest[pair.of] -= count
-            for of, count in rest.items():
-                if count > 0:
-                    ours[ErrorGroupOf(OTHER, of)] += count
+    def _read_errors(
+        self, jobs: ReadCollection, span: timedelta, start: datetime, end: datetime
+    ) -> dict[datetime, RunDetails]:
+        """The errors of the failed runs, at most `MAX_ERRORS_READ` of a source."""
+        found: dict[datetime, RunDetails] = {}
+        for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
+            try:
+                runs = self._read_failed(source)
+            except OperationFailure as error:
+                if end - start > span or classify_failure(error) is not None:
+                    raise
+                runs = self._read_failed(source, are_whole=True)
+            for run, name in zip(runs, self._groups.group(runs), strict=True):
+                add_error(found.setdefault(floor(run.finished_at, span), RunDetails()), run, name)
+        return found
+
+    def _read_failed(self, source: RunSource, *, are_whole: bool = False) -> list[FinishedRun]:
+        """The failed runs of a source, with the first characters of their errors.
+
+        `are_whole`: the server does not truncate these. It can only do that with valid UTF-8.
+        """
+        pipeline: list[Document] = [
+            *source.stages,
+            {"$match": source.failed},
+            {"$limit": MAX_WHOLE_ERRORS if are_whole else MAX_ERRORS_READ},
+        ]
+        run: Document = {
+            "_type": source.type,
+            "_worker": _truncate_name(source.worker),
+            "_outcome": source.outcome,
+            "_jobId": _truncate_name(source.job_id),
+            "_finishedAt": "$finishedAt",
+        }
+        if not are_whole and source.documents.mapping.can_compute(source.error_field):
+            pipeline += [
+                {"$set": {"_error": f"${source.error_field}"}},
+                {"$project": {"_id": 0, **run, "_truncated": truncated_error("$_error")}},
+            ]
+        else:
+            pipeline.append({"$project": {source.error_field: True, **run}})
+        found = source.documents.aggregate(
+            pipeline,
+            index=source.index,
+            require_index=True,
+            # Reduced one by one: a document may be large.
+            transform=lambda document: {"run": self._make_run(document, source)},
+        )
+        return [each["run"] for each in found if each["run"] is not None]
+
+    def _make_run(self, document: Document, source: RunSource) -> FinishedRun | None:
+        outcome, ended = source.read_outcome(document.get("_outcome")), document.get("_finishedAt")
+        if outcome in (None, AttemptStatus.SUCCEEDED.value) or not isinstance(ended, datetime):
+            return None
+        if "_truncated" in document:
+            error = document["_truncated"]
+        else:
+            contract = source.documents.mapping.to_contract(document)
+            error = truncate_error(contract.get(source.error_field))
+        return FinishedRun(
+            type=label(document.get("_type")),
+            worker=self._groups.redact_worker(worker_label(document.get("_worker"))),
+            outcome=str(outcome),
+            job_id=label(document.get("_jobId")),
+            finished_at=to_utc(ended),
+            error=error,
+        )
+
+
+@dataclass
+class _SpanCounts:
+    """The details of a span without its errors, how many runs failed, and errors that were read."""
+
+    details: RunDetails = field(default_factory=RunDetails)
+    failed_by_type: Counter[str] = field(default_factory=Counter)
+    failed_by_worker: Counter[str] = field(default_factory=Counter)
+    errors: RunDetails = field(default_factory=RunDetails)
+
+    @property
+    def failed(self) -> int:
+        return self.failed_by_type.total()
+
+    def complete(self, tallies: Tallies) -> RunDetails:
+        """The details with all errors; those that were not read are counted as `(other)`.
+
+        `tallies` are the activity of the span: what failed when that was counted is in there.
+        """
+        details = replace(
+            self.details,
+            by_type=_add_unread(self.errors.by_type, self.failed_by_type),
+            by_worker=_add_unread(self.errors.by_worker, self.failed_by_worker),
+        )
+        details.add_unknown_errors(count_failed(tallies))
+        return details
+
+
+def _add_unread(read: Counter[ErrorGroupOf], failed: Counter[str]) -> Counter[ErrorGroupOf]:
+    """The errors that were read, and the other failed runs as `(other)`."""
+    counts, unread = Counter(read), Counter(failed)
+    for pair, count in read.items():
+        unread[pair.of] -= count
+    for of, count in (+unread).items():
+        counts[ErrorGroupOf(OTHER, of)] += count
+    return counts
 
 
 def _join(spans: list[datetime], span: timedelta) -> Iterator[tuple[datetime, datetime]]:
@@ -175,17 +266,21 @@ def _join(spans: list[datetime], span: timedelta) -> Iterator[tuple[datetime, da
             start = None
 
 
-def _has_runs(tally: Tally) -> bool:
-    return tally.outcomes.total() > 0
+def _divide(failed: Mapping[datetime, int], span: timedelta) -> Iterator[tuple[datetime, datetime]]:
+    """Start and end of times with at most `MAX_ERRORS_READ` failed runs, or of one span."""
+    start: datetime | None = None
+    end, total = datetime.max.replace(tzinfo=UTC), 0
+    for at, count in failed.items():
+        if start is not None and total + count > MAX_ERRORS_READ:
+            yield start, end
+            start, total = None, 0
+        start, end, total = start or at, at + span, total + count
+    if start is not None:
+        yield start, end
 
 
-def _count_as_other(tallies: Tallies) -> RunDetails:
-    details = RunDetails()
-    for kind, tally in tallies.items():
-        failed = tally.outcomes.total() - tally.outcomes[AttemptStatus.SUCCEEDED.value]
-        if failed:
-            details.by_type[ErrorGroupOf(OTHER, kind)] += failed
-    return details
+def _count_finished(tallies: Tallies) -> int:
+    return sum(tally.outcomes.total() for tally in tallies.values())
 
 
 def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
@@ -224,7 +319,7 @@ def _group_runs(source: RunSource) -> Iterator[Document]:
     slowest = {
         "n": SLOWEST,
         "sortBy": {"_ms": -1},
-        "output": ["$_ms", source.job_id, source.attempt, "$finishedAt"],
+        "output": ["$_ms", _truncate_name(source.job_id), source.attempt, "$finishedAt"],
     }
     pipeline: list[Document] = [
         *source.stages,
@@ -234,7 +329,7 @@ def _group_runs(source: RunSource) -> Iterator[Document]:
                 "_id": {
                     "at": minute_expression("$finishedAt"),
                     "type": source.type,
-                    "worker": source.worker,
+                    "worker": _truncate_name(source.worker),
                     "outcome": source.outcome,
                 },
                 "run": {"$push": source.run_bucket},
@@ -246,78 +341,8 @@ def _group_runs(source: RunSource) -> Iterator[Document]:
     return aggregate_by_minute(source.documents, pipeline, source.index)
 
 
-def _add_group(details: RunDetails, group: Document, source: RunSource) -> None:
-    outcome = source.read_outcome(group["_id"].get("outcome"))
-    if outcome is None:
-        return
-    kind, worker = label(group["_id"].get("type")), worker_label(group["_id"].get("worker"))
-    if worker is not None:
-        last = group["last"]
-        tally = WorkerTally(
-            outcomes=Counter({outcome: len(group["run"])}),
-            run=Counter(int(bucket) for bucket in group["run"] if bucket is not None),
-            last_at=to_utc(last) if isinstance(last, datetime) else None,
-        )
-        details.workers.setdefault(worker, WorkerTally()).add(tally)
-    runs = [
-        SlowRun(
-            duration_ms=int(duration_ms),
-            job_id=to_text(job_id),
-            attempt=attempt_count({"attemptCount": attempt}, default=0) or None,
-            worker=worker,
-            outcome=outcome,
-            finished_at=to_utc(finished_at),
-        )
-        for duration_ms, job_id, attempt, finished_at in group["slowest"]
-        if duration_ms is not None and job_id is not None and isinstance(finished_at, datetime)
-    ]
-    if runs:
-        details.slowest[kind] = select_slowest([*details.slowest.get(kind, []), *runs])
-
-
-def _read_failed(source: RunSource) -> list[FinishedRun]:
-    """The failed runs, with their errors, up to `MAX_ERRORS_READ`."""
-    pipeline: list[Document] = [
-        *source.stages,
-        {"$match": source.failed},
-        {"$limit": MAX_ERRORS_READ},
-    ]
-    run: Document = {
-        "_type": source.type,
-        "_worker": source.worker,
-        "_outcome": source.outcome,
-        "_jobId": source.job_id,
-        "_finishedAt": "$finishedAt",
-    }
-    if source.documents.mapping.can_compute(source.error_field):
-        pipeline += [
-            {"$set": {"_error": f"${source.error_field}"}},
-            {"$project": {"_id": 0, **run, "_truncated": truncated_error("$_error")}},
-        ]
-    else:
-        pipeline.append({"$project": {source.error_field: True, **run}})
-    found = source.documents.aggregate(
-        pipeline,
-        index=source.index,
-        require_index=True,
-        # Reduced one by one: a document may be large.
-        transform=lambda document: {"run": _make_run(document, source)},
-    )
-    return [each["run"] for each in found if each["run"] is not None]
-
-
-def _make_run(document: Document, source: RunSource) -> FinishedRun | None:
-    outcome, ended = source.read_outcome(document.get("_outcome")), document.get("_finishedAt")
-    if outcome in (None, AttemptStatus.SUCCEEDED.value) or not isinstance(ended, datetime):
-        return None
-    mapping = source.documents.mapping
-    return FinishedRun(
-        type=label(document.get("_type")),
-        worker=worker_label(document.get("_worker")),
-        outcome=str(outcome),
-        job_id=to_text(document.get("_jobId")),
-        finished_at=to_utc(ended),
-        error=document["_truncated"]
-        if "_truncated" in document
-        else mapping.to_contract(document).get(source.error_field),
-    )
+def _truncate_name(name: Any) -> Document:
+    """The name of a job or a worker; of a long text the characters that make its label."""
+    is_text, is_long = {"$eq": [{"$type": name}, "string"]}, {"$gt": [{"$strLenBytes": name}, 900]}
+    truncated = {"$cond": [is_long, {"$substrCP": [name, 0, MAX_LABEL_LENGTH + 1]}, name]}
+    return {"$cond": [is_text, truncated, name]}

@@ -87,7 +87,7 @@ def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> J
         created_at=_read_date(evaluated.get("createdAt")),
         due_at=_read_date(evaluated.get("nextRunAt")),
         attempt=count if isinstance(count, int) and not isinstance(count, bool) else None,
-        job_id=to_text(evaluated.get("jobId")),
+        job_id=label(evaluated.get("jobId")),
         worker=worker_label(evaluated.get("leasedBy")),
         error=evaluated.get("error"),
         repetition=_read_repetition(evaluated.get("repetition")),

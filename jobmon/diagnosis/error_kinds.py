@@ -16,6 +16,7 @@ from jobmon.diagnosis.stack_frame import find_own_frame
 from jobmon.domain import AttemptStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.store.bson_json import to_text
+from jobmon.store.truncate import CUT
 
 MAX_CODE_LENGTH = 200
 MAX_MESSAGE, MAX_STACK = 1_000, 4_000  # characters that are classified
@@ -83,14 +84,35 @@ def classify_error(error: Any) -> ErrorKind:
 def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> Any:
     """What is classified of the error of a run: truncated, and without secrets.
 
-    The stack is only truncated: it is searched for one frame. None if there is no error.
+    A stack is only truncated if there is a message: then it is only searched for one frame. None if
+    there is no error.
     """
     if error is None and outcome == AttemptStatus.EXPIRED:
         return EXPIRED
+    short = truncate_error(error)
+    if not isinstance(short, dict):
+        return _make_storable(redactor.redact(short))
+    stack = short.pop("stack")
+    prepared = {name: _make_storable(value) for name, value in redactor.redact(short).items()}
+    is_headline = _read_parts(prepared)[1] is None  # the message is searched in the stack
+    return prepared | {"stack": prepare_stack(stack, redactor) if is_headline else stack}
+
+
+def prepare_stack(stack: Any, redactor: Redactor) -> Any:
+    """A truncated stack without secrets, in valid Unicode."""
+    return _make_storable(redactor.redact(stack))
+
+
+def truncate_error(error: Any) -> Any:
+    """The first characters of an error's texts; a code, message or stack of another type is None.
+
+    >>> truncate_error({"code": 7, "message": ["x"], "input": "y"})
+    {'code': 7, 'message': None, 'stack': None}
+    """
     if not isinstance(error, dict):
-        return redactor.redact(_shorten(error, MAX_MESSAGE))
-    short = {name: _shorten(error.get(name), MAX_MESSAGE) for name in ("code", "message")}
-    return redactor.redact(short) | {"stack": _shorten(error.get("stack"), MAX_STACK)}
+        return _shorten(error, MAX_MESSAGE)
+    lengths = {"code": MAX_MESSAGE, "message": MAX_MESSAGE, "stack": MAX_STACK}
+    return {name: _shorten(error.get(name), length) for name, length in lengths.items()}
 
 
 def fold_kind(kind: ErrorKind) -> ErrorKind:
@@ -118,10 +140,20 @@ def group_status(
 
 
 def _shorten(value: Any, length: int) -> Any:
-    """A text up to this length, or a number; None for any other value."""
+    """A text up to this length, or a number; None for any other value.
+
+    The last word is left out: a half of a secret has no form by which it is found.
+    """
     if isinstance(value, str):
-        return value[:length]
+        text = value[:length]
+        end = max(text.rfind(" "), text.rfind("\n"))
+        return text if len(value) < length or end < 0 else f"{text[:end]} {CUT}"
     return value if isinstance(value, int | float | Decimal128 | ObjectId) else None
+
+
+def _make_storable(value: Any) -> Any:
+    """A text from JSON may have halves of characters, which no database stores."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _read_parts(error: Any) -> tuple[str | None, str | None, str | None]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
+from jobmon.domain import AttemptStatus
 from jobmon.rollup.documents import require_type
 from jobmon.rollup.histogram import Histogram, pack, unpack
 from jobmon.rollup.run_details import RunDetails, dump_details, fold_details, load_details
@@ -28,6 +29,10 @@ MAX_BUCKET_TYPES = 2_000
 
 # A projection for those who need the activity of a bucket only.
 WITHOUT_DETAILS = {"details": False}
+# The activity of a bucket that has no details; for a projection.
+TYPES_WITHOUT_DETAILS: Document = {
+    "$cond": [{"$eq": [{"$type": "$details"}, "missing"]}, "$types", "$$REMOVE"]
+}
 
 
 def retention(settings: Settings) -> dict[timedelta, timedelta]:
@@ -89,6 +94,11 @@ class Tally:
     def events(self) -> int:
         """The number of events. A recount of a past span finds fewer only after deletions."""
         return self.enqueued + self.dlq + self.outcomes.total()
+
+    @property
+    def failed(self) -> int:
+        """The number of finished attempts with another outcome than success."""
+        return self.outcomes.total() - self.outcomes[AttemptStatus.SUCCEEDED.value]
 
     @property
     def durations(self) -> int:
@@ -165,6 +175,11 @@ def count_events(tallies: Tallies) -> int:
     return sum(tally.events for tally in tallies.values())
 
 
+def count_failed(tallies: Tallies) -> dict[str, int]:
+    """Failed runs by type."""
+    return {kind: tally.failed for kind, tally in tallies.items() if tally.failed}
+
+
 def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDetails) -> Document:
     """The stored fields of the bucket of the span that begins at `at`."""
     return {
@@ -183,9 +198,15 @@ def load_bucket(document: Document) -> Tallies:
 
 
 def load_bucket_details(document: Document) -> RunDetails:
-    """The details of a bucket, as `load_details`."""
+    """The details of a bucket, as `load_details`.
+
+    A bucket without details is from an earlier version: its failed runs are all `(other)`.
+    """
     require_type(document["at"], datetime)
-    return load_details(document.get("details"))
+    details = load_details(document.get("details"))
+    if "details" not in document:
+        details.add_unknown_errors(count_failed(load_tallies(document["types"])))
+    return details
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Each part is bounded. What is beyond a bound is counted under `(other)`, so that
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Self
@@ -86,6 +86,39 @@ class RunDetails:
             self.slowest[kind] = select_slowest([*self.slowest.get(kind, []), *runs])
         self.is_known = self.is_known and other.is_known
 
+    def maximum(self, other: Self) -> "RunDetails":
+        """For each type and worker the details of more runs: both may lack some."""
+        workers = dict(self.workers)
+        for name, tally in other.workers.items():
+            if name not in workers or tally.outcomes.total() > workers[name].outcomes.total():
+                workers[name] = tally
+        slowest = dict(self.slowest)
+        for kind, runs in other.slowest.items():
+            both = {(run.job_id, run.finished_at): run for run in [*runs, *slowest.get(kind, [])]}
+            slowest[kind] = select_slowest(both.values())
+        return RunDetails(
+            by_type=_select_larger(self.by_type, other.by_type),
+            by_worker=_select_larger(self.by_worker, other.by_worker),
+            workers=workers,
+            slowest=slowest,
+        )
+
+    def add_unknown_errors(self, failed: Mapping[str, int]) -> None:
+        """Count failed runs by type as `(other)`, as far as fewer than these have a group.
+
+        Compares the sums: a rare type may be counted under another name there.
+        """
+        missing = sum(failed.values()) - self.failed
+        if missing <= 0:
+            return
+        unknown = Counter(failed)
+        for pair, count in self.by_type.items():
+            unknown[pair.of] -= count
+        for kind, count in (+unknown).items():
+            added = min(count, missing)
+            self.by_type[ErrorGroupOf(OTHER, kind)] += added
+            missing -= added
+
     @property
     def failed(self) -> int:
         """The number of failed runs."""
@@ -103,6 +136,20 @@ class RunDetails:
         for (group, _), count in self.by_type.items():
             groups[group] += count
         return groups
+
+
+def _select_larger(
+    first: Counter[ErrorGroupOf], second: Counter[ErrorGroupOf]
+) -> Counter[ErrorGroupOf]:
+    """The counts of each type or worker from the one in which it has more."""
+    totals: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+    for total, counts in zip(totals, (first, second), strict=True):
+        for pair, count in counts.items():
+            total[pair.of] += count
+    larger = {pair: n for pair, n in first.items() if totals[0][pair.of] >= totals[1][pair.of]}
+    return Counter(
+        larger | {pair: n for pair, n in second.items() if totals[1][pair.of] > totals[0][pair.of]}
+    )
 
 
 def select_slowest(runs: Iterable[SlowRun]) -> list[SlowRun]:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from bson import ObjectId, encode
+from bson import Binary, Decimal128, MinKey, ObjectId, Regex, encode
+from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
@@ -23,7 +24,7 @@ from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
-from jobmon.rollup.buckets import HOUR, MINUTE, floor
+from jobmon.rollup.buckets import HOUR, MINUTE, dump_bucket, floor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import ErrorGroupOf, RunDetails
@@ -198,7 +199,82 @@ def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
     details = make_counter(connection)[0].count(counted, MINUTE)
     assert details[at].by_type == {ErrorGroupOf(classify_error(ERRORS[2]).id, "mail"): 1}
     assert details[at + 2 * MINUTE].failed == 1
-    assert details[at + 3 * MINUTE].by_type == {ErrorGroupOf(OTHER, "mail"): 1}
+    replaced = classify_error("\ufffd" * 5).id
+    assert details[at + 3 * MINUTE].by_type == {ErrorGroupOf(replaced, "mail"): 1}
+    assert details[at + 3 * MINUTE].by_worker == {ErrorGroupOf(replaced, "worker-1"): 1}
+
+
+def test_odd_values_lose_no_failed_run_and_store_no_secret(
+    connection: Connection, database: Db
+) -> None:
+    """Catches a document that stops the history, is not counted, or is stored whole."""
+    at = floor(NOW, HOUR) + MINUTE
+    huge, secret = "é" * 500_000, "hunter2secret"
+    hidden = {"password": secret}
+    odd: list[dict[str, Any]] = [
+        {"jobId": huge, "workerId": huge, "error": huge},
+        {"jobId": hidden, "workerId": hidden, "type": hidden, "error": hidden},
+        {"jobId": [hidden], "workerId": [hidden], "type": [hidden], "error": [hidden]},
+        {"workerId": f"amqp://w:{secret}@host", "error": {"code": [hidden], "message": hidden}},
+        {"error": {"stack": f"Error: no login, password={secret}\n    at a (/app/b.js:1:1)"}},
+        {"error": {"code": f"token={secret}", "message": "a\0b"}, "workerId": "a\0b"},
+        {"error": {"code": Decimal128("1.5"), "message": 7, "stack": NOW}, "workerId": 7},
+        {"error": Binary(b"\xff"), "workerId": True, "jobId": MinKey(), "type": Regex("a")},
+        {"startedAt": at + HOUR},
+        {"startedAt": DatetimeMS(400_000_000_000_000)},
+        {"startedAt": [at], "error": f"{'x ' * 490} amqp://worker:{secret}{secret}@host"},
+    ]
+    add_attempts(database, *(failed(at, None) | more for more in odd))
+    details = count_details(connection)
+    assert details.failed == len(odd)
+    assert details.by_worker.total() == len(odd)
+    assert sum(tally.outcomes.total() for tally in details.workers.values()) == len(odd)
+    errors = list(rollup_database(connection).errors.find())
+    bucket = dump_bucket(MINUTE, at, {}, details)
+    assert secret not in str((errors, bucket))
+    assert len(encode(bucket)) < 20_000
+    assert max(len(encode(group)) for group in errors) < 20_000
+
+
+def test_runs_of_one_time_without_a_job_keep_their_own_errors(
+    connection: Connection, database: Db
+) -> None:
+    at = floor(NOW, HOUR) + MINUTE
+    add_attempts(database, *(failed(at, error, jobId=None, workerId=None) for error in ERRORS))
+    kinds = Counter(classify_error(error).id for error in ERRORS)
+    assert count_details(connection).count_by_group() == kinds
+
+
+def test_failed_runs_that_are_not_found_again_are_counted_as_other(
+    connection: Connection, database: Db
+) -> None:
+    """Catches attempts that are deleted between the count of activity and that of its details."""
+    at = floor(NOW, MINUTE)
+    add_attempts(database, failed(at, ERRORS[2]), failed(at, ERRORS[2]), failed(at, ERRORS[0]))
+    counted = count_activity(connection, at, at + MINUTE, MINUTE)
+    database.job_attempts.delete_many({"error.code": "E_BANK"})
+    counter = make_counter(connection)[0]
+    timeout = classify_error(ERRORS[0]).id
+    groups = counter.count(counted, MINUTE)[at].count_by_group()
+    assert groups == {OTHER: 2, timeout: 1}
+    database.job_attempts.delete_many({})
+    assert counter.count(counted, MINUTE)[at].count_by_group() == {OTHER: 3}
+
+
+def test_a_bucket_of_an_earlier_version_counts_its_failed_runs_as_other(
+    connection: Connection, database: Db
+) -> None:
+    at = floor(datetime.now(UTC), MINUTE)
+    add_attempts(database, failed(at, ERRORS[2]), failed(at, None, status="succeeded"))
+    rollup = RollupReader(connection)
+    with writing(connection):
+        eventually(lambda: rollup.details([(MINUTE, at)]))
+    rollup_database(connection).buckets.update_many({}, {"$unset": {"details": True}})
+    for only_errors in (True, False):
+        for span in (MINUTE, HOUR):
+            start = floor(at, span)
+            found = rollup.details([(span, start)], only_errors=only_errors)[span, start]
+            assert found.by_type == {ErrorGroupOf(OTHER, "mail"): 1}
 
 
 def test_groups_are_bounded_for_each_code_and_in_all(
