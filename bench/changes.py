@@ -46,6 +46,8 @@ ROUTES = (
     "/admin/jobs/queue?status=dlq",
     "/admin/jobs/timeseries",
     "/admin/jobs/types",
+    "/admin/jobs/workers",
+    "/admin/jobs/slowest",
     "/jobs",
 )
 
