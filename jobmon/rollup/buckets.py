@@ -23,8 +23,8 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 # Clocks of writers differ, and a recovery ends an attempt late: younger minutes are recounted.
 STRAGGLERS = 15 * MINUTE
-# Fewer than `MAX_TYPES`: a bucket needs up to 6 KB a type and 2 MB of details, and a document has
-# at most 16 MB.
+# Fewer than `MAX_TYPES`: a bucket needs up to 5 KB a type and 5 MB of details with names of 200
+# characters of 4 bytes, and a document has at most 16 MB.
 MAX_BUCKET_TYPES = 2_000
 
 # A projection for those who need the activity of a bucket only.

@@ -18,7 +18,7 @@ from jobmon.store.mapping import Document
 # In a bucket: pairs of a group and a type, or a worker; workers; and types with slowest attempts.
 MAX_PAIRS = 1_000
 MAX_WORKERS = 500
-MAX_SLOW_TYPES = 500
+MAX_SLOW_TYPES = 200  # up to 12 KB each, if names have 200 characters of 4 bytes
 SLOWEST = 5  # attempts of a type in a bucket
 
 

@@ -1,12 +1,16 @@
 """Errors, workers and slowest runs on the real server: catches a failed run that no group counts,
 or two count, and a worker or a long run that is missing."""
 
+import os
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,8 +39,9 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
 
-from ..conftest import NOW
+from ..conftest import NOW, SECRET
 from ..support.commands import database_uri
+from ..support.processes import end_process
 from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
@@ -336,49 +341,102 @@ def writing(connection: Connection) -> Iterator[None]:
         thread.join()
 
 
+def read_groups(connection: Connection, step: timedelta) -> Counter[str] | None:
+    """Failed runs of the last three hours by group; None if the steps are not their sum."""
+    rollup = RollupReader(connection)
+    reader = RunHistoryReader(rollup, SeriesReader(connection, rollup))
+    now = datetime.now(UTC)
+    window = Window.widened(now - 3 * HOUR, now + MINUTE, step)
+    try:
+        whole, steps = reader.read(window), reader.errors_by_step(window)
+    except NoCollectorError:
+        return None
+    parts: Counter[ErrorGroupOf] = Counter()
+    for groups in steps.values():
+        for group, counts in groups.items():
+            parts.update({ErrorGroupOf(group, kind): n for kind, n in counts.items()})
+    is_sum = parts == whole.details.by_type
+    return whole.details.count_by_group() if is_sum else None
+
+
+def has_groups(connection: Connection, step: timedelta, expected: Counter[str]) -> bool:
+    return read_groups(connection, step) == expected
+
+
+def make_failures(chance: random.Random, since_s: int, count: int) -> list[dict[str, Any]]:
+    """Failed attempts of the seconds before now, of any kind of error."""
+    now = datetime.now(UTC)
+    return [
+        failed(
+            now - timedelta(seconds=chance.randrange(since_s)),
+            chance.choice(ERRORS),
+            workerId=f"w-{chance.randrange(5)}",
+        )
+        for _ in range(count)
+    ]
+
+
+def count_groups(attempts: Iterable[dict[str, Any]]) -> Counter[str]:
+    return Counter(classify_error(attempt["error"]).id for attempt in attempts)
+
+
 def test_groups_equal_a_recount_of_the_attempts_over_restarts(
     connection: Connection, database: Db
 ) -> None:
     """Catches a failed run that is lost or counted twice at a restart, or in a larger span."""
     chance = random.Random(7)
-    now = datetime.now(UTC)
-    rollup = RollupReader(connection)
-    reader = RunHistoryReader(rollup, SeriesReader(connection, rollup))
-
-    def expect() -> Counter[str]:
-        return Counter(
-            classify_error(attempt.get("error")).id
-            for attempt in database.job_attempts.find({"status": "failed"})
-        )
-
-    def find(step: timedelta) -> Counter[str] | None:
-        window = Window.widened(now - 3 * HOUR, datetime.now(UTC) + MINUTE, step)
-        try:
-            whole, steps = reader.read(window), reader.errors_by_step(window)
-        except NoCollectorError:
-            return None
-        parts = Counter[ErrorGroupOf]()
-        for groups in steps.values():
-            for group, counts in groups.items():
-                parts.update({ErrorGroupOf(group, kind): n for kind, n in counts.items()})
-        is_sum = parts == whole.details.by_type
-        return whole.details.count_by_group() if is_sum else None
-
     for _ in range(3):
-        add_attempts(
-            database,
-            *(
-                failed(
-                    now - timedelta(seconds=chance.randrange(9_000)),
-                    chance.choice(ERRORS),
-                    workerId=f"w-{chance.randrange(5)}",
-                )
-                for _ in range(60)
-            ),
-        )
+        add_attempts(database, *make_failures(chance, 9_000, 60))
         rollup_database(connection).state.update_one(
-            {"name": "progress"}, {"$set": {"completeUntil": now - 4 * HOUR}}
+            {"name": "progress"}, {"$set": {"completeUntil": datetime.now(UTC) - 4 * HOUR}}
         )
+        expected = count_groups(database.job_attempts.find())
         with writing(connection):
             for step in (MINUTE, HOUR):
-                eventually(lambda step=step: find(step) == expect())
+                eventually(partial(has_groups, connection, step, expected))
+
+
+def test_groups_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
+    connection: Connection, database: Db
+) -> None:
+    """Catches a failed run that is lost or counted twice at a fail-over or a deletion."""
+    chance = random.Random(8)
+    rollups = rollup_database(connection)
+    added: list[dict[str, Any]] = make_failures(chance, 9_000, 80)
+    add_attempts(database, *(dict(attempt) for attempt in added))
+
+    def is_counted() -> bool:
+        return all(has_groups(connection, step, count_groups(added)) for step in (MINUTE, HOUR))
+
+    with ExitStack() as running:
+        for number in range(2):
+            process = start_collector(connection)
+            running.callback(end_process, process, None)
+            if number == 0:
+                # In the middle of the first count, or of a write.
+                eventually(lambda: rollups.buckets.count_documents({}) > 5)
+                late = make_failures(chance, 600, 40)
+                added += late
+                add_attempts(database, *(dict(attempt) for attempt in late))
+            else:
+                eventually(is_counted)
+                gone = list(database.job_attempts.find().limit(50))
+                database.job_attempts.delete_many({"_id": {"$in": [each["_id"] for each in gone]}})
+                database.jobs.delete_many({"jobId": {"$in": [each["jobId"] for each in gone]}})
+                late = make_failures(chance, 30, 20)
+                added += late
+                add_attempts(database, *(dict(attempt) for attempt in late))
+            end_process(process, None)
+            rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
+    with writing(connection):
+        eventually(is_counted)
+
+
+def start_collector(connection: Connection) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ) | {
+        "JOBMON_MONGO_URI": connection.settings.mongo_uri,
+        "JOBMON_ROLLUP_DB": connection.settings.rollup_db,
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+    }
+    command = [sys.executable, "-m", "jobmon.cli", "collector"]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
