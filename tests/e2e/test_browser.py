@@ -18,30 +18,27 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import (
-    Browser,
     Locator,
     Page,
     Response,
     expect,
-    sync_playwright,
 )
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.web.auth import issue_token
 
-from ..conftest import DATE, SECRET
-from ..support.browser import CHROMIUM, FLAGS, Visits, new_context, require_file, sign_in
+from ..conftest import DATE
+from ..support.browser import Visits, require_file, sign_in
 from ..support.commands import database_uri
 from ..support.services import ROOT, Web, serving
 from ..support.waiting import eventually
+from .conftest import token
 
 Document = dict[str, Any]
 
@@ -51,20 +48,6 @@ PHONE = {"width": 360, "height": 740}
 WIDER = "document.documentElement.scrollWidth > innerWidth"
 SOON_MS = 3_000  # a change shows within 2 s; the third is for a busy machine
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}</td>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    require_file(CHROMIUM, "no browser (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def tab(browser: Browser) -> Page:
-    return new_context(browser).new_page()
 
 
 class Stack:
@@ -116,28 +99,9 @@ def lone(lone_stack: Stack) -> Stack:
     return lone_stack
 
 
-def token(subject: str = "root", role: str = "admin", seconds: int = 3_600) -> str:
-    app = create_app(Settings(mongo_uri="mongodb://127.0.0.1", jwt_secret_key=SECRET))
-    with app.app_context():
-        return issue_token(subject, role, timedelta(seconds=seconds))
-
-
-@pytest.fixture(scope="module")
-def admin() -> str:
-    return token()
-
-
 @pytest.fixture
 def kind() -> str:
     return f"kind.{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def visit(browser: Browser, tab: Page, admin: str) -> Iterator[Visits]:
-    visits = Visits(browser, tab, admin)
-    yield visits
-    visits.close()
-    assert visits.faults == []
 
 
 def paste(page: Page, token: str) -> None:

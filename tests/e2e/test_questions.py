@@ -1,0 +1,275 @@
+"""The questions that an operator asks at night, answered in a browser from the overview: catches an
+answer that needs more than two clicks, or that is not on the page."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.collector.samples import QueueSamples
+from jobmon.demo.mongod import Mongod
+from jobmon.rollup.buckets import QueueSample
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.connection import Connection
+
+from ..support.browser import Visits
+from ..support.commands import database_uri
+from ..support.services import serving
+from ..support.waiting import eventually
+
+Document = dict[str, Any]
+MINUTE = timedelta(minutes=1)
+LATE_MS = 15_000  # the history counts, and the page asks, every few seconds on a busy machine
+
+
+class Queue:
+    """A queue after a bad night: its jobs and attempts of the last half hour."""
+
+    def __init__(self, database: Database[Document], now: datetime) -> None:
+        self._database = database
+        self.now = now
+        self._jobs: list[Document] = []
+        self._attempts: list[Document] = []
+
+    def add(self, job_type: str, status: str, created: datetime, **fields: Any) -> str:
+        """Add a job; its id."""
+        job_id = str(uuid.uuid4())
+        self._jobs.append(
+            {
+                "jobId": job_id,
+                "type": job_type,
+                "status": status,
+                "payload": {"order": len(self._jobs)},
+                "priority": 0,
+                "createdBy": "alice",
+                "createdAt": created,
+                "updatedAt": created,
+                "nextRunAt": created,
+                "maxAttempts": 3,
+                "attemptCount": 0,
+                "leasedBy": None,
+                "leaseExpiresAt": None,
+                "finishedAt": None,
+                "lastError": None,
+            }
+            | fields
+        )
+        return job_id
+
+    def run(
+        self,
+        job_type: str,
+        ended: datetime,
+        *,
+        ran: timedelta = timedelta(milliseconds=80),
+        error: Document | None = None,
+        worker: str = "worker-1",
+    ) -> str:
+        """Add a job that ended: it succeeded, or died of this error; its id."""
+        status = "succeeded" if error is None else "dlq"
+        job_id = self.add(
+            job_type,
+            status,
+            ended - MINUTE,
+            updatedAt=ended,
+            finishedAt=ended,
+            attemptCount=1,
+            lastError=error,
+        )
+        self._attempts.append(
+            {
+                "jobId": job_id,
+                "attemptNumber": 1,
+                "status": "succeeded" if error is None else "failed",
+                "workerId": worker,
+                "startedAt": ended - ran,
+                "finishedAt": ended,
+                "error": error,
+            }
+        )
+        return job_id
+
+    def insert(self) -> None:
+        """Write everything that was added."""
+        self._database.jobs.insert_many(self._jobs)
+        self._database.job_attempts.insert_many(self._attempts)
+
+    def write_samples(self, own: OwnDatabase) -> None:
+        """Write what a collector would have seen in the last hour."""
+        samples = QueueSamples(own, {MINUTE: timedelta(days=1)})
+        for number in range(60, 0, -1):
+            at = self.now - number * MINUTE
+            queued = [job for job in self._jobs if job["status"] == "queued"]
+            waiting = sum(job["createdAt"] <= at for job in queued)
+            sample = QueueSample(status_counts={"queued": waiting}, oldest_queued_ms=None)
+            samples.write(at, sample)
+
+
+def make_error(code: str, message: str) -> Document:
+    stack = f"Error: {message}\n    at send (/app/src/{code.lower()}.js:10:5)"
+    return {"code": code, "message": message, "stack": stack}
+
+
+class Night:
+    """What the questions are about."""
+
+    def __init__(self, queue: Queue) -> None:
+        now = queue.now
+        self.bad_since = now - 12 * MINUTE
+        for number in range(240):
+            at = now - timedelta(seconds=10 * number + 30)
+            queue.run("mail", at, worker=f"worker-{number % 2 + 1}")
+        for number in range(30):
+            at = self.bad_since + timedelta(seconds=20 * number)
+            refused = make_error("E_SMTP", f"mailbox of user {4_000 + number} refused the message")
+            queue.run("mail", at, error=refused)
+        for number in range(6):
+            late = make_error("ETIMEDOUT", f"no answer within {number + 3} s")
+            queue.run("pay", now - number * MINUTE, error=late, worker="worker-3")
+        self.slow = queue.run("mail", now - 5 * MINUTE, ran=timedelta(seconds=41))
+        self.running = queue.add(
+            "pay",
+            "leased",
+            now - 2 * MINUTE,
+            leasedBy="worker-3",
+            leaseExpiresAt=now + 60 * MINUTE,
+            attemptCount=1,
+        )
+        for number in range(400):  # more come than end
+            queue.add("mail", "queued", now - timedelta(seconds=6 * number + 60))
+        self.waiting = queue.add("mail", "queued", now - timedelta(seconds=30))
+        for number in range(7):
+            due = now + (number + 20) * MINUTE
+            queue.add("digest", "queued", now - MINUTE, nextRunAt=due)
+
+
+@pytest.fixture(scope="module")
+def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Night]]:
+    """The address of a service that watches such a queue, and the queue."""
+    name = f"night_{uuid.uuid4().hex}"
+    uri, rollups = database_uri(mongod, name), f"{name}_rollups"
+    settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups}
+    with MongoClient[Document](uri, tz_aware=True) as client:
+        connection = Connection(Settings(mongo_uri=uri, rollup_db=rollups), client)
+        create_indexes(connection)
+        queue = Queue(client[name], datetime.now(UTC))
+        night = Night(queue)
+        queue.insert()
+        queue.write_samples(OwnDatabase.from_connection(connection))
+        environment = {"JOBMON_MONGO_URI": uri, "JOBMON_ROLLUP_DB": rollups}
+        mark = ["mark", "v2.31", "--at", (night.bad_since - MINUTE).isoformat()]
+        command = [str(Path(sys.executable).with_name("jobmon")), *mark]
+        subprocess.run(command, env=os.environ | environment, check=True)
+        with serving(uri, tmp_path_factory.mktemp("night"), **settings) as web:
+            counted = {"name": "progress", "completeUntil": {"$ne": None}}
+            eventually(lambda: client[rollups].state.find_one(counted), within_s=60)
+            yield web.url, night
+        client.drop_database(name)
+        client.drop_database(rollups)
+
+
+class Walk:
+    """A way through the pages that begins on the overview, of two clicks at most."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.clicks = 0
+        self.main = page.locator("main")
+
+    def click(self, target: Locator) -> None:
+        """Follow a link or press a button."""
+        self.clicks += 1
+        assert self.clicks <= 2
+        target.click()
+
+    def shows(self, *texts: str, where: Locator | None = None) -> None:
+        """Wait until the page shows these texts."""
+        for text in texts:
+            expect(where or self.main).to_contain_text(text, timeout=LATE_MS)
+
+
+@pytest.fixture
+def walk(visit: Visits, night: tuple[str, Night]) -> Callable[[], Walk]:
+    """Begin a new way on the overview."""
+    url = night[0]
+    visited: list[Page] = []
+
+    def begin() -> Walk:
+        if visited:
+            visited[0].goto(f"{url}/dashboard")
+        else:
+            visited.append(visit(f"{url}/dashboard"))
+        return Walk(visited[0])
+
+    return begin
+
+
+def test_what_fails_why_and_since_when(walk: Callable[[], Walk]) -> None:
+    way = walk()
+    worst = way.main.locator("section", has_text="Top errors").locator("tbody tr").first
+    way.shows("E_SMTP", "refused the message", "new since", "30", where=worst)
+    way.click(worst.get_by_role("link"))
+    way.shows("send (/app/src/e_smtp.js)", "mailbox of user")
+
+
+def test_one_cause_or_several_of_the_dead(walk: Callable[[], Walk]) -> None:
+    way = walk()
+    causes = way.main.locator("section", has_text="Top errors").locator("tbody tr")
+    expect(causes).to_have_count(2)
+    way.click(way.main.get_by_role("link", name="All errors"))
+    way.shows("E_SMTP", "ETIMEDOUT")
+
+
+def test_is_worker_3_alive_and_what_does_it_run(
+    walk: Callable[[], Walk], night: tuple[str, Night]
+) -> None:
+    way = walk()
+    way.click(way.page.get_by_role("link", name="Workers"))
+    row = way.main.locator("tr", has_text="worker-3")
+    way.shows("running", "pay", night[1].running[:8], where=row)
+
+
+def test_why_has_this_job_not_run_and_when_will_it(
+    walk: Callable[[], Walk], night: tuple[str, Night]
+) -> None:
+    way = walk()
+    way.click(way.main.get_by_role("link", name="401"))
+    way.click(way.main.locator("a.row-link").first)
+    way.shows("400 due jobs of its type are ahead of it")
+    assert night[1].waiting in way.page.url
+
+
+def test_what_changed_when_it_began(walk: Callable[[], Walk], night: tuple[str, Night]) -> None:
+    way = walk()
+    way.shows("v2.31")
+
+
+def test_what_is_due_in_the_next_hour(walk: Callable[[], Walk]) -> None:
+    way = walk()
+    way.click(way.main.get_by_role("link", name="7 scheduled"))
+    way.shows("Next hour", "digest 7")
+
+
+def test_which_jobs_of_a_type_were_slowest(
+    walk: Callable[[], Walk], night: tuple[str, Night]
+) -> None:
+    way = walk()
+    way.click(way.main.locator("section", has_text="Find a type").get_by_role("link", name="mail"))
+    slowest = way.main.locator("section", has_text="Slowest attempts")
+    way.shows("41 s", night[1].slow[:8], where=slowest)
+
+
+def test_does_it_clear_by_itself(walk: Callable[[], Walk]) -> None:
+    way = walk()
+    way.shows("does not clear at this rate")
