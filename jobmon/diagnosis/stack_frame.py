@@ -11,6 +11,7 @@ from jobmon.diagnosis.message_pattern import mask_ids
 
 MAX_FRAME_LENGTH = 200
 _MAX_LINES, _MAX_LINE_LENGTH = 200, 400
+_PATH_PARTS = 3  # of a file's path, the last ones
 
 _PYTHON = re.compile(r"[ |+\-]*File \"([^\"]{1,300})\", line \d+(?:, in (.{1,100}))?")
 # Node.js: `at async Mailer.send (/app/mailer.js:3:14)`, `at /app/mailer.js:3:14`.
@@ -78,7 +79,12 @@ def _is_own_file(file: str) -> bool:
     return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
 
 
+def _shorten(file: str) -> str:
+    """The end of a path: where a release is installed does not distinguish errors."""
+    return "/".join(re.split(r"[\\/]", file)[-_PATH_PARTS:])
+
+
 def _describe(function: str | None, file: str | None) -> str:
-    where = mask_ids(file.removeprefix("file://")) if file else ""
+    where = mask_ids(_shorten(file.removeprefix("file://"))) if file else ""
     name = mask_ids(function.strip()) if function else ""
     return f"{name} ({where})" if name and where else name or where

@@ -101,7 +101,7 @@ def test_group_has_its_sample_jobs_types_and_workers(admin: Viewer, history: Err
     text = words(page)
     assert "account 4711 <b>refused</b>" in text
     assert "at pay (/app/<i>pay</i>.js:3:14)" in text
-    assert "pay (/app/<i>pay</i>.js)" in text
+    assert "pay (app/<i>pay</i>.js)" in text
     assert "/dashboard/jobs/job-4" in page.addresses()
     assert "/dashboard/types/mail?range=24h" in page.addresses()
     assert "/dashboard/workers?worker=w1" in page.addresses()

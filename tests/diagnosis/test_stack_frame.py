@@ -52,12 +52,12 @@ ONLY_LIBRARIES = """Error: boom
 @pytest.mark.parametrize(
     ("stack", "frame"),
     [
-        (NODE, "Users.create (/srv/app/releases/<value>/dist/users.mjs)"),
+        (NODE, "Users.create (<value>/dist/users.mjs)"),
         (OLD_NODE, None),
-        (WINDOWS, "C:\\shop\\pay.js"),
+        (WINDOWS, "C:/shop/pay.js"),
         (PYTHON, "Gateway.post (/app/gateway.py)"),
         (JVM, "com.acme.OrderJob.lambda$run$<value> (OrderJob.java)"),
-        (DOTNET, "Shop.Mailer.Send (/src/Shop/Mailer.cs)"),
+        (DOTNET, "Shop.Mailer.Send (src/Shop/Mailer.cs)"),
         (ONLY_LIBRARIES, None),
         ("no stack at all (really)", None),
         ("", None),

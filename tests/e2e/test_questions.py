@@ -220,7 +220,7 @@ def test_what_fails_why_and_since_when(walk: Callable[[], Walk]) -> None:
     worst = way.main.locator("section", has_text="Top errors").locator("tbody tr").first
     way.shows("E_SMTP", "refused the message", "new since", "30", where=worst)
     way.click(worst.get_by_role("link"))
-    way.shows("send (/app/src/e_smtp.js)", "mailbox of user")
+    way.shows("send (app/src/e_smtp.js)", "mailbox of user")
 
 
 def test_one_cause_or_several_of_the_dead(walk: Callable[[], Walk]) -> None:
