@@ -219,7 +219,7 @@ def test_what_fails_why_and_since_when(walk: Callable[[], Walk]) -> None:
     way = walk()
     worst = way.main.locator("section", has_text="Top errors").locator("tbody tr").first
     way.shows("E_SMTP", "refused the message", "new since", "30", where=worst)
-    way.click(worst.get_by_role("link"))
+    way.click(worst.locator("a.row-link"))
     way.shows("send (app/src/e_smtp.js)", "mailbox of user")
 
 
@@ -265,7 +265,8 @@ def test_which_jobs_of_a_type_were_slowest(
     walk: Callable[[], Walk], night: tuple[str, Night]
 ) -> None:
     way = walk()
-    way.click(way.main.locator("section", has_text="Find a type").get_by_role("link", name="mail"))
+    row = way.main.get_by_role("rowheader", name="mail", exact=True)
+    way.click(row.get_by_role("link"))
     slowest = way.main.locator("section", has_text="Slowest attempts")
     way.shows("41 s", night[1].slow[:8], where=slowest)
 
