@@ -59,7 +59,7 @@ class ReadCollection:
         self.max_time_ms = max_time_ms
         self._warned: set[str] = set()
         self._look_up_collation: tuple[float, dict[str, Any]] | None = None
-        self._without_arrays: dict[str, tuple[float, bool]] = {}
+        self._without_arrays: dict[tuple[str, str], tuple[float, bool]] = {}
 
     @property
     def collection(self) -> Collection[Document]:
@@ -216,14 +216,14 @@ class ReadCollection:
         The plan for the index shows whether the index ever had one. Without the index the answer is
         False, or, with `may_scan`, the result of a scan.
         """
-        now = time.monotonic()
-        known = self._without_arrays.get(field)
+        now, key = time.monotonic(), (field, str(index))  # a partial index has only some documents
+        known = self._without_arrays.get(key)
         if known is None or known[0] < now - _KEEP_ARRAYS_S:
             arrays = list(_array_paths(self._plan(index), self.mapping.paths.get(field, "")))
             is_proven = bool(arrays) and not any(arrays)
             if not arrays and may_scan:
                 is_proven = not self.find({field: IS_ARRAY}, (), limit=1)
-            known = self._without_arrays[field] = now, is_proven
+            known = self._without_arrays[key] = now, is_proven
         return known[1]
 
     def _plan(self, index: Keys) -> Any:
