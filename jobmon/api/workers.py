@@ -18,7 +18,15 @@ from jobmon.api.window_queries import WindowParameters, WindowQuery
 from jobmon.api.windows import resolve_window
 from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
 from jobmon.diagnosis.evidence import NO_END_TIMES
-from jobmon.diagnosis.workers import SILENT, SORTS, TopError, Worker, find_workers, sort_workers
+from jobmon.diagnosis.workers import (
+    SILENT,
+    SORTS,
+    TopError,
+    Worker,
+    explain_unchecked,
+    find_workers,
+    sort_workers,
+)
 from jobmon.domain import failure_rate
 from jobmon.humanize import grouped
 from jobmon.rollup.error_registry import ErrorGroup
@@ -132,6 +140,8 @@ class WorkerReader:
 
         counted_at = None if history is None else history.as_of
         workers = self._judged.get((queue, window, counted_at, running.as_of), judge)
+        if history is not None and (why := explain_unchecked(window, history, queue.stats.stats())):
+            reasons["state"] = f"it is not checked whether workers have stopped: {why}"
         has_runs = history is not None and bool(history.details.slowest or history.details.failed)
         if not workers and (has_runs or running.jobs):
             return replace(found, reasons={"data": NOT_NAMED})

@@ -118,6 +118,16 @@ def find_workers(
     return workers
 
 
+def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) -> str:
+    """Why it is not checked whether workers have stopped; empty if it is."""
+    if window.end <= history.as_of:
+        return "the window ends in the past"
+    health = stats.health
+    if health.eligible is None and not health.overdue_by_type:
+        return health.unknown.get("eligible", "it is unknown when jobs are due")
+    return ""
+
+
 def is_overdue(stats: QueueStats) -> bool:
     """Whether a job has been due for a minute: a worker that works would have taken it."""
     longest = min(stats.health.overdue_by_type.values(), default=None)

@@ -3,6 +3,7 @@ works or was only idle, and a conclusion from unknown values."""
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from jobmon.diagnosis.workers import (
     TopError,
     Worker,
     WorkerState,
+    explain_unchecked,
     find_top_errors,
     find_workers,
     sort_workers,
@@ -131,6 +133,15 @@ def test_worker_is_silent_only_if_three_runs_are_missing(
     runs: int, minutes: int, state: WorkerState
 ) -> None:
     assert find({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
+
+
+def test_stopped_workers_are_not_checked_for_where_due_jobs_are_unknown() -> None:
+    history, stats = make_history({}), make_stats(None)
+    assert explain_unchecked(WINDOW, history, stats) == ""
+    health = replace(stats.health, eligible=None, unknown={"eligible": "no dates"})
+    assert explain_unchecked(WINDOW, history, replace(stats, health=health)) == "no dates"
+    past = Window(start=NOW - HOUR, end=NOW, step=MINUTE)
+    assert explain_unchecked(past, history, stats) == "the window ends in the past"
 
 
 def test_worker_that_stopped_long_ago_is_forgotten() -> None:
