@@ -137,7 +137,7 @@ def _explain_due(job: JobFacts, others: QueueFacts, now: datetime) -> Explanatio
             reasons["ahead"] = (
                 f"{_count(place.tied)} other due jobs have the same place in the order"
                 if place.ahead.is_exact
-                else f"jobs are counted up to {grouped(place.ahead.value)}"
+                else "more jobs are ahead than are counted"
             )
     if is_stalled(job, others.evidence):
         reasons["expectedStart"] = "no job of its type is started"

@@ -1,6 +1,6 @@
 """Counts the due jobs that workers take before one job, by the lease order of its queue."""
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,6 @@ MAX_READ = 1_000
 # More jobs ahead than these are counted once for all callers. Also the ties that are counted.
 SHARE_FROM, SHARE_S = 200, 2
 KEEP_PLACES = 1_000
-_NONE: Document = {"read": 0, "jobs": 0, "same": 0, "outranking": 0}
 
 
 class UnknownPlaceError(Exception):
@@ -68,7 +67,7 @@ class PlaceFinder:
         self._lease = connection.profile.lease
         self._index = lease_index(connection.profile)
         self._has_status = connection.jobs.mapping.has_status
-        self._shared: SingleFlightCache[Document] = SingleFlightCache(KEEP_PLACES)
+        self._shared: SingleFlightCache[Counter[str]] = SingleFlightCache(KEEP_PLACES)
 
     def find_place(self, job: Document, now: datetime) -> Place:
         """The place of a job that is due, as the store reads it.
@@ -78,19 +77,15 @@ class PlaceFinder:
         """
         key = self._find_key(job)
         limit = MAX_AHEAD if self._has_status else MAX_READ
-        queries = list(self._match_ahead(key, now))
-        ahead = {"$or": queries}
-        found = self._count(ahead, key, SHARE_FROM) if queries else _NONE
+        found = self._count(key, now, SHARE_FROM)
         if found["read"] > SHARE_FROM:
-            found = self._shared.get(key, lambda: self._count(ahead, key, limit), max_age_s=SHARE_S)
-        is_exact, tied = found["read"] <= limit, _NONE
-        if is_exact:
-            tied = self._count({name: value for name, value, _ in key.order}, key, SHARE_FROM)
+            found = self._shared.get(key, lambda: self._count(key, now, limit), max_age_s=SHARE_S)
+        is_exact, ahead = found["read"] <= limit, found["jobs"] - found["tied"]
+        tied = max(0, found["tied"] - 1)  # without the job itself
         return Place(
-            ahead=CappedCount(min(found["jobs"], limit), is_exact),
-            # Without the job itself.
-            tied=CappedCount(max(0, tied["jobs"] - 1), tied["read"] <= SHARE_FROM),
-            same_type=found["same"] + max(0, tied["same"] - 1),
+            ahead=CappedCount(ahead if is_exact else max(0, ahead - 1), is_exact),
+            tied=CappedCount(tied, is_exact),
+            same_type=max(0, found["same"] - 1),
             outranking=found["outranking"],
             each_type=self._lease is not None and self._lease.each_type,
         )
@@ -109,42 +104,59 @@ class PlaceFinder:
             order.append((name, _read_value(name, job.get(name)), direction))
         return _OrderKey(job_type=job_type, order=tuple(order))
 
-    def _match_ahead(self, key: _OrderKey, now: datetime) -> Iterator[Document]:
-        """For each field of the order a query for the due jobs that it puts before the job."""
+    def _count(self, key: _OrderKey, now: datetime, limit: int) -> Counter[str]:
+        """Of the first `limit + 1` jobs up to the place, which are `read`, how many wait.
+
+        A query for each field of the order, so that each is one range of the index; the last one
+        also finds the jobs with the same place, which are `tied`.
+        """
+        found: Counter[str] = Counter()
         due = {"$lte": now} if self._jobs.mapping.waits_by_date else {"$not": {"$gt": now}}
         same: Document = {}
         for name, value, direction in key.order:
-            if (before := self._match_before(value, direction)) is not None:
-                yield {"nextRunAt": due} | same | {name: before}
+            is_last = name == key.order[-1][0]
+            condition = self._match_before(value, direction, or_equal=is_last)
+            if condition is not None and found["read"] <= limit:
+                query = {"nextRunAt": due} | same | ({name: condition} if condition else {})
+                is_tied = is_last and _match_value(name, value)
+                outranks = name == "priority" == key.order[0][0] and {"$not": [is_tied]}
+                left = limit - found["read"]
+                found.update(self._count_matching(query, key, left, is_tied, outranks))
             same[name] = value
+        return found
 
-    def _match_before(self, value: Any, direction: int) -> Document | None:
-        """A condition for the values before this one; None if there are none.
+    def _match_before(self, value: Any, direction: int, *, or_equal: bool) -> Any:
+        """A condition for the values before this one, or also for itself; None if none are.
 
-        Missing values are the first ones, or the last ones in descending order.
+        Missing values are the first ones, or the last ones in descending order. An empty condition
+        is for all values.
         """
-        if direction < 0:
-            return {"$ne": None} if value is None else {"$not": {"$lte": value}, "$ne": None}
         if value is None:
-            return None
+            if direction < 0:
+                return {} if or_equal else {"$ne": None}
+            return {"$eq": None} if or_equal else None
+        if direction < 0:
+            return {"$not": {"$lt" if or_equal else "$lte": value}, "$ne": None}
         # Jobs without the date that do not wait would be read, too.
-        return {"$lt": value} if self._jobs.mapping.waits_by_date else {"$not": {"$gte": value}}
+        if self._jobs.mapping.waits_by_date:
+            return {"$lte" if or_equal else "$lt": value}
+        return {"$not": {"$gt" if or_equal else "$gte": value}}
 
-    def _count(self, query: Document, key: _OrderKey, limit: int) -> Document:
-        """Of the first `limit + 1` matching jobs, which are `read`, the numbers that wait."""
+    def _count_matching(
+        self, query: Document, key: _OrderKey, limit: int, is_tied: Any, outranks: Any
+    ) -> Document:
+        """Of the first `limit + 1` jobs that match a query, how many wait, and meet a condition."""
         is_waiting: Any = {"$in": ["$status", list(WAITING_STATUSES)]}
         if self._has_status:
             query, is_waiting = {"status": {"$in": list(WAITING_STATUSES)}} | query, True
         if self._lease is not None and self._lease.each_type:
             query = {"type": key.job_type} | query
-        is_same = {"$eq": [{"$ifNull": ["$type", None]}, {"$literal": key.job_type}]}
-        first, value, direction = key.order[0]
-        comparison = "$gt" if direction < 0 else "$lt"
-        outranks = first == "priority" and {comparison: ["$priority", {"$literal": value}]}
+        is_same = _match_value("type", key.job_type)
         counts = {
             "_id": None,
             "read": {"$sum": 1},
             "jobs": _count_if(is_waiting),
+            "tied": _count_if(is_waiting, is_tied),
             "same": _count_if(is_waiting, is_same),
             "outranking": _count_if(is_waiting, is_same, outranks),
         }
@@ -160,7 +172,7 @@ class PlaceFinder:
             if not is_bad_hint(error):
                 raise
             raise UnknownPlaceError("indexes are missing") from None
-        return found[0] if found else _NONE
+        return {name: count for name, count in found[0].items() if name != "_id"} if found else {}
 
 
 def _read_value(name: str, value: Any) -> Any:
@@ -174,6 +186,10 @@ def _read_value(name: str, value: Any) -> Any:
             return to_utc(value)
     expected = "a number" if name == "priority" else "a date"
     raise UnknownPlaceError(f"{name} of the job is not {expected}")
+
+
+def _match_value(name: str, value: Any) -> Document:
+    return {"$eq": [{"$ifNull": [f"${name}", None]}, {"$literal": value}]}
 
 
 def _count_if(*conditions: Any) -> Document:

@@ -222,7 +222,7 @@ def test_a_number_of_jobs_that_is_not_exact_has_a_reason() -> None:
     capped = explain(DUE, facts(place=place(10_000, is_exact=False)), NOW)
     assert capped.ahead == CappedCount(10_000, False)
     assert capped.reasons == {
-        "ahead": "jobs are counted up to 10,000",
+        "ahead": "more jobs are ahead than are counted",
         "expectedStart": "it is unknown exactly how many jobs are ahead",
     }
     tied = explain(DUE, facts(place=place(2, tied=3)), NOW)

@@ -146,11 +146,13 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
         assert few.is_exact
         for command in sent.commands:
             plan = database.command({"explain": command, "verbosity": "executionStats"})
-            stats = plan.get("executionStats") or plan["stages"][0]["$cursor"]["executionStats"]
+            plan = plan if "executionStats" in plan else plan["stages"][0]["$cursor"]
+            stats = plan["executionStats"]
+            assert plan["queryPlanner"]["rejectedPlans"] == []  # none is tried first
             assert command["maxTimeMS"] > 0
             assert stats["totalDocsExamined"] == 0, command
             assert stats["totalKeysExamined"] <= 200 + 60, command
-    assert len(sent.commands) == 4  # few and all; few and the ties
+    assert len(sent.commands) == 4  # one for few and one for all jobs; two of few jobs each
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def agenda_job(number: int, **more: Any) -> dict[str, Any]:
 def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
     connect: Callable[..., Connection], database: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_order, "MAX_READ", 6)
+    monkeypatch.setattr(lease_order, "MAX_READ", 8)
     monkeypatch.setattr(lease_order, "SHARE_FROM", 5)
     connection = connect(profile="agenda", jobs_collection="agendaJobs")
     create_indexes(connection)
@@ -225,7 +227,7 @@ def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
         agenda_job(number, nextRunAt=early, disabled=True) for number in range(20, 40)
     )
     # Disabled jobs are read, but not counted.
-    assert place(connection, jobs[8]).ahead == CappedCount(2, False)
+    assert place(connection, jobs[8]).ahead == CappedCount(1, False)  # more than one
 
 
 def test_agenda_without_its_index_has_a_reason(
