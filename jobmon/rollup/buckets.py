@@ -29,10 +29,6 @@ MAX_BUCKET_TYPES = 2_000
 
 # A projection for those who need the activity of a bucket only.
 WITHOUT_DETAILS = {"details": False}
-# The activity of a bucket that has no details; for a projection.
-TYPES_WITHOUT_DETAILS: Document = {
-    "$cond": [{"$eq": [{"$type": "$details"}, "missing"]}, "$types", "$$REMOVE"]
-}
 
 
 def retention(settings: Settings) -> dict[timedelta, timedelta]:
@@ -198,15 +194,9 @@ def load_bucket(document: Document) -> Tallies:
 
 
 def load_bucket_details(document: Document) -> RunDetails:
-    """The details of a bucket, as `load_details`.
-
-    A bucket without details is from an earlier version: its failed runs are all `(other)`.
-    """
+    """The details of a bucket, as `load_details`."""
     require_type(document["at"], datetime)
-    details = load_details(document.get("details"))
-    if "details" not in document:
-        details.add_unknown_errors(count_failed(load_tallies(document["types"])))
-    return details
+    return load_details(document.get("details"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from pymongo.errors import OperationFailure
 
 from jobmon.rollup.buckets import (
-    TYPES_WITHOUT_DETAILS,
     WITHOUT_DETAILS,
     HistoryProgress,
     QueueSample,
@@ -192,9 +191,7 @@ class RollupReader:
         A span without activity has no bucket. Index: _id.
         """
         names = {bucket_name(span, at): (span, at) for span, at in spans}
-        part = "details.errorsByType" if only_errors else "details"
-        fields: Document = dict.fromkeys(["format", "name", "at", part], True)
-        fields["types"] = TYPES_WITHOUT_DETAILS
+        fields = ["format", "name", "at", "details.errorsByType" if only_errors else "details"]
 
         def find(own: OwnDatabase) -> Iterable[Document]:
             query = {"_id": {"$in": [own.id(name) for name in names]}}

@@ -101,6 +101,7 @@ class RunDetails:
             by_worker=_select_larger(self.by_worker, other.by_worker),
             workers=workers,
             slowest=slowest,
+            is_known=self.is_known and other.is_known,
         )
 
     def add_unknown_errors(self, failed: Mapping[str, int]) -> None:

@@ -266,22 +266,6 @@ def test_failed_runs_that_are_not_found_again_are_counted_as_other(
     assert counter.count(counted, MINUTE)[at].count_by_group() == {OTHER: 3}
 
 
-def test_a_bucket_of_an_earlier_version_counts_its_failed_runs_as_other(
-    connection: Connection, database: Db
-) -> None:
-    at = floor(datetime.now(UTC), MINUTE)
-    add_attempts(database, failed(at, ERRORS[2]), failed(at, None, status="succeeded"))
-    rollup = RollupReader(connection)
-    with writing(connection):
-        eventually(lambda: rollup.details([(MINUTE, at)]))
-    rollup_database(connection).buckets.update_many({}, {"$unset": {"details": True}})
-    for only_errors in (True, False):
-        for span in (MINUTE, HOUR):
-            start = floor(at, span)
-            found = rollup.details([(span, start)], only_errors=only_errors)[span, start]
-            assert found.by_type == {ErrorGroupOf(OTHER, "mail"): 1}
-
-
 def test_groups_are_bounded_for_each_code_and_in_all(
     connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
