@@ -173,6 +173,7 @@ def test_parameters_have_bounds_defaults_and_repetition(
         "condition",
         "finished_from",
         "finished_to",
+        "worker",
     }
 
 
