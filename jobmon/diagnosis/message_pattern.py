@@ -85,7 +85,7 @@ _PARTS = rf"""
         [^\s"'`<>(){{}}\[\],;:|]++(?::\d++){{0,2}})
     |(?P<address>\[{_IPV6}(?:%\w{{1,16}})?\](?::\d{{1,5}})?{_END}
       |(?=[0-9a-fA-F]{{0,4}}:[0-9a-fA-F:]{{0,39}}?\d){_IPV6}(?:%\w{{1,16}})?{_END}(?!:))
-    |(?P<token>[\w$](?:[\w$=]|[.:@/+%~\-](?=[\w$=]))*+)
+    |(?P<token>[\w$](?:[\w$=]|[.:@/+%~\-](?=[\w$=/+]))*+)
     """
 _WITH_PHRASES = re.compile(_PHRASES + _PARTS, re.VERBOSE)
 _WITHOUT_PHRASES = re.compile(_PARTS, re.VERBOSE)
@@ -108,6 +108,8 @@ _WORD = re.compile(r"[^\W_]+")
 _NAME_WITH_NUMBER = re.compile(r"([^\W\d_]+)\d+")
 _CASE_CHANGE = re.compile(r"[a-z][A-Z]")
 _REPEATED = re.compile(r"(<[a-z]+>)(?:[-_.:/+=,;$ ]{0,2}\1)++")
+# An error of a database as Python prints it: `(1062, "Duplicate entry 'x' for key 'y'")`.
+_NUMBERED = re.compile(r"\((-?\d{1,6}), ([\"'])(.*?)(?:\2\)?)?")
 _DATA_START = re.compile(r"[{\[]\s?[\"'{\[]")
 _DATA_MARK = re.compile(r"[{}\[\]]|\"(?:[^\"\\]|\\.?)*+(?:\"|\Z)")
 
@@ -120,6 +122,8 @@ def mask_message(message: str) -> str:
     'connect ECONNREFUSED <host> after <duration>'
     """
     line = _first_line(message)
+    if numbered := _NUMBERED.fullmatch(line):
+        return f"({numbered[1]}) {_mask_line(numbered[3])}"[:MAX_PATTERN_LENGTH].rstrip()
     if _VARIABLE.search(line):
         line = _mask_line(line)
     return line[:MAX_PATTERN_LENGTH].rstrip()

@@ -70,6 +70,15 @@ from jobmon.diagnosis.message_pattern import MAX_PATTERN_LENGTH, mask_message
             "SQLSTATE[23000]: Integrity constraint violation: <value> Duplicate entry <text>",
         ),
         ("process exited with code 137", "process exited with code 137"),
+        (
+            "(1062, \"Duplicate entry '12' for key 'users.email'\")",
+            "(1062) Duplicate entry <text> for key <text>",
+        ),
+        ("(1205, 'Lock wait timeout exceeded')", "(1205) Lock wait timeout exceeded"),
+        (
+            "Request ID: 9CA0E4F2B3; Extended: wNpsEFT8Vb+EAR9fZRf/cy2xMr+/nKcfQMaYB==",
+            "Request ID: <value>; Extended: <value>",
+        ),
         ("The receiver answered 502 Bad Gateway.", "The receiver answered 502 Bad Gateway."),
         ("The query returned 500 rows", "The query returned <value> rows"),
         ("SMTP 550 mailbox unavailable", "SMTP 550 mailbox unavailable"),
