@@ -170,6 +170,7 @@ def test_parameters_have_bounds_defaults_and_repetition(
     assert set(parameters) - own == {
         "owner",
         "error_code",
+        "worker",
         "condition",
         "finished_from",
         "finished_to",

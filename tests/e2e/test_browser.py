@@ -515,6 +515,9 @@ def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: S
     find.press("Enter")
     expect(types).to_have_text(["alpha"])
     types.get_by_role("link").click()
+    expect(page.get_by_role("heading", name="alpha", level=1)).to_be_visible()
+    assert parse_qs(urlsplit(page.url).query) == {"range": ["24h"]}
+    page.get_by_role("link", name="Jobs of this type").click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(3)
     assert parse_qs(urlsplit(page.url).query) == {"type": ["alpha"]}
 
