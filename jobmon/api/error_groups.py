@@ -91,17 +91,8 @@ def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | No
     except (WindowError, OverflowError, ValueError):
         return None, "the time before the window is not retained"
     previous = queue.runs.read(before)
-    doubt = find_doubt(previous)
+    doubt = previous.doubt
     return (None, f"of the time before the window: {doubt}") if doubt else (previous, "")
-
-
-def find_doubt(history: RunHistory) -> str:
-    """Why a window may have errors that are not counted; empty if there is no doubt."""
-    if not history.is_complete:
-        return "the collector is still counting"
-    if not history.details.is_known:
-        return "a part was counted by an earlier version, without errors"
-    return "runs may be missing" if history.gaps else ""
 
 
 GROUP_ID = {
@@ -206,7 +197,7 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
     page, matching, next_cursor = select_page(found, query)
     is_known = not found.reason
     ungrouped = sum(group.count for group in found.groups if group.id == OTHER)
-    reasons = {"data": found.reason, "errors": find_doubt(found.history) or found.is_folded}
+    reasons = {"data": found.reason, "errors": found.history.doubt or found.is_folded}
     meta = {
         **_format_window(found),
         "total": len(matching) if is_known else None,

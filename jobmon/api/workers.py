@@ -145,7 +145,9 @@ class WorkerReader:
         has_runs = history is not None and bool(history.details.slowest or history.details.failed)
         if not workers and (has_runs or running.jobs):
             return replace(found, reasons={"data": NOT_NAMED})
-        if any(worker.name == OTHER for worker in workers):
+        if history is not None and history.doubt:
+            reasons["attempts"] = f"these may not be all: {history.doubt}"
+        elif any(worker.name == OTHER for worker in workers):
             reasons["attempts"] = (
                 f"in a minute or longer span only {MAX_WORKERS} workers are counted by name, the "
                 "others as (other)"
@@ -168,7 +170,7 @@ def _read_history(
 
 
 def _read_running(queue: WatchedQueue, reasons: dict[str, str]) -> RunningJobs:
-    """The running jobs; without jobs and with a reason if these do not name their worker."""
+    """The running jobs; with a reason if none was read, or if none names its worker."""
     running = queue.running.read()
     if "leasedBy" in queue.known_fields.unknown:
         running = replace(running, reason="the jobs do not record which worker runs them")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote
 
-from jobmon.api.error_groups import FoundErrors, find_doubt, fold_names, read_errors
+from jobmon.api.error_groups import FoundErrors, fold_names, read_errors
 from jobmon.api.fields import redact
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary
@@ -116,7 +116,7 @@ def read_top_errors(
         groups=len(found.groups),
         errors=sum(group.count for group in found.groups),
         filters=filters,
-        doubt=found.reason or find_doubt(found.history),
+        doubt=found.reason or found.history.doubt,
     )
 
 

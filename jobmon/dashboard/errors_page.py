@@ -7,7 +7,7 @@ from typing import Any, Self
 from flask import Response, json, render_template, request
 from marshmallow import ValidationError
 
-from jobmon.api.error_groups import FoundErrors, find_doubt, find_group, read_errors, select_page
+from jobmon.api.error_groups import FoundErrors, find_group, read_errors, select_page
 from jobmon.api.fields import clean_free_text
 from jobmon.api.window_queries import ErrorListParameters, ErrorQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
@@ -105,7 +105,7 @@ class ErrorPages:
                 for job in (sample.jobs if sample else ())
             ],
             "code_filter": _find_code_filter(queue, sample),
-            "doubt": find_doubt(found.history),
+            "doubt": found.history.doubt,
             "range": range_name,
         }
         if is_part_request():
@@ -144,7 +144,7 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
         "rows": [make_row(found, group, query.range) for group in page],
         "groups": len(matching),
         "errors": sum(group.count for group in matching),
-        "doubt": find_doubt(found.history),
+        "doubt": found.history.doubt,
         "next_cursor": next_cursor,
         "has_workers": any(group.workers for group in matching) or bool(query.errors.worker),
     }

@@ -98,8 +98,8 @@ def _list_slowest(queue: WatchedQueue, window: Window, name: str) -> Mapping[str
     except NoCollectorError as error:
         return {"slowest": [], "no_slowest": describe_missing(queue, error).reason}
     runs = [slow.run for slow in select_slowest_runs(history.details, (name,))]
-    lacking = LEFT_OUT if not runs and may_lack_types(history.details) else ""
+    lacking = LEFT_OUT if may_lack_types(history.details) else ""
     return {
         "slowest": [run._replace(worker=clean_free_text(run.worker)) for run in runs],
-        "no_slowest": explain_slowest(queue, history) or lacking,
+        "no_slowest": explain_slowest(queue, history) or history.doubt or lacking,
     }

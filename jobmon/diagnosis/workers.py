@@ -99,7 +99,7 @@ def find_workers(
     errors = {} if history is None else find_top_errors(history.details.by_worker)
     is_whole = running.is_complete and not running.reason
     has_stopped = None
-    if history is not None and window.end > history.as_of and is_overdue(stats):
+    if history is not None and not explain_unchecked(window, history, stats) and is_overdue(stats):
         has_stopped = partial(_has_stopped, window=window, as_of=history.as_of)
     workers = []
     for name in tallies.keys() | jobs.keys():
@@ -122,6 +122,8 @@ def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) ->
     """Why it is not checked whether workers have stopped; empty if it is."""
     if window.end <= history.as_of:
         return "the window ends in the past"
+    if history.doubt:
+        return history.doubt
     health = stats.health
     if health.eligible is None and not health.overdue_by_type:
         return health.unknown.get("eligible", "it is unknown when jobs are due")

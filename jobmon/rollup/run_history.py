@@ -34,6 +34,15 @@ class RunHistory:
     gaps: tuple[Gap, ...] = ()
     counting_since: datetime | None = None
 
+    @property
+    def doubt(self) -> str:
+        """Why runs of the window may not be counted in detail; empty if there is no doubt."""
+        if not self.is_complete:
+            return "the collector is still counting"
+        if not self.details.is_known:
+            return "a part was counted by an earlier version, without errors and workers"
+        return "runs may be missing" if self.gaps else ""
+
 
 class RunHistoryReader:
     """Reads what the collector keeps of single runs; its methods raise PyMongoError.

@@ -295,7 +295,7 @@ def test_window_counted_by_an_earlier_version_is_not_reported_as_complete(
     """Its buckets have no errors: catches a growth from nothing, and errors that look like none."""
     history.is_known = False
     listed = get(api)
-    reason = "a part was counted by an earlier version, without errors"
+    reason = "a part was counted by an earlier version, without errors and workers"
     assert listed["meta"]["reasons"] == {"errors": reason}
     assert listed["data"][0]["growth"] is None
     assert reason in listed["data"][0]["reasons"]["growth"]

@@ -174,7 +174,6 @@ def test_parameters_have_bounds_defaults_and_repetition(
         "condition",
         "finished_from",
         "finished_to",
-        "worker",
     }
 
 

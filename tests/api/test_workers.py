@@ -14,7 +14,7 @@ from jobmon.api.workers import NO_NAMES
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import HOUR, MINUTE, floor
-from jobmon.rollup.run_details import MAX_WORKERS
+from jobmon.rollup.run_details import MAX_SLOW_TYPES, MAX_WORKERS
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
@@ -157,6 +157,15 @@ def test_without_a_collector_the_leases_are_shown_and_the_rest_is_unknown(api: A
     assert listed["meta"]["reasons"]["attempts"] == "no collector keeps a history"
     assert listed["meta"]["asOf"] is listed["meta"]["complete"] is None
     assert api.get_as_admin(SLOWEST).status_code == 503
+
+
+def test_attempts_that_may_be_missing_have_a_reason(api: Api, history: ErrorHistory) -> None:
+    history.whole["is_complete"] = False
+    why = "the collector is still counting"
+    reasons = get(api)["meta"]["reasons"]
+    assert reasons["attempts"] == f"these may not be all: {why}"
+    assert reasons["state"].endswith(why)
+    assert get(api, SLOWEST)["meta"]["reasons"] == {"data": why}
 
 
 def test_worker_is_shown_without_secrets(api: Api, watched: Any) -> None:
@@ -324,4 +333,4 @@ def test_many_types_have_a_bounded_list_with_a_remark(
     history.serve(monkeypatch)
     listed = get(api, SLOWEST)
     assert [run["type"] for run in listed["data"]] == [f"type-{599 - n}" for n in range(20)]
-    assert "500 types" in listed["meta"]["reasons"]["data"]
+    assert f"{MAX_SLOW_TYPES} types" in listed["meta"]["reasons"]["data"]

@@ -19,6 +19,7 @@ from jobmon.diagnosis.workers import (
     sort_workers,
 )
 from jobmon.rollup.buckets import HOUR, MINUTE
+from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.run_details import (
     MAX_WORKERS,
     ErrorGroupOf,
@@ -119,6 +120,18 @@ def test_worker_that_stopped_for_another_reason_is_not_silent(given: dict[str, A
     assert find({"w1": tally(50, 20 * MINUTE)}, **given)["w1"].note == ""
 
 
+def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
+    history = make_history({"w1": tally(50, 20 * MINUTE)})
+    gap = Gap(start=NOW - 20 * MINUTE, end=NOW, reason=GapReason.STREAM_LOST)
+    running = RunningJobs(as_of=NOW)
+    for found, state in (
+        (history, WorkerState.STOPPED),
+        (replace(history, gaps=(gap,)), WorkerState.IDLE),
+    ):
+        (worker,) = find_workers(WINDOW, found, running, make_stats())
+        assert worker.state is state
+
+
 @pytest.mark.parametrize(
     ("runs", "minutes", "state"),
     [
@@ -140,6 +153,8 @@ def test_stopped_workers_are_not_checked_for_where_due_jobs_are_unknown() -> Non
     assert explain_unchecked(WINDOW, history, stats) == ""
     health = replace(stats.health, eligible=None, unknown={"eligible": "no dates"})
     assert explain_unchecked(WINDOW, history, replace(stats, health=health)) == "no dates"
+    doubtful = replace(history, is_complete=False)
+    assert explain_unchecked(WINDOW, doubtful, stats) == "the collector is still counting"
     past = Window(start=NOW - HOUR, end=NOW, step=MINUTE)
     assert explain_unchecked(past, history, stats) == "the window ends in the past"
 
