@@ -1112,7 +1112,7 @@ def test_errors_lead_from_the_overview_to_the_cause_the_stack_and_a_job(
     expect(row).to_contain_text("account <value> is refused", timeout=20_000)
     expect(row).to_contain_text("new since")
     expect(row).to_contain_text(f"{kind} 60")
-    row.get_by_role("link").click()
+    row.locator(".row-link").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(code)
     expect(page.locator("pre")).to_contain_text("at pay (/app/pay.js:3:14)")
     expect(page.get_by_role("img", name=re.compile("Errors. errors: 60 in total"))).to_be_visible()
