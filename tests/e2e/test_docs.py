@@ -54,7 +54,9 @@ def test_docs_list_jobs_with_a_token_and_break_no_policy(
 ) -> None:
     watched.jobs.insert_one({"jobId": "the-one-job", "status": "queued"})
     page, faults = docs
-    expect(page.locator(".opblock")).to_have_count(10)
+    paths = api.get("/openapi.json").json["paths"]
+    operations = [name for path in paths.values() for name in path if name == "get"]
+    expect(page.locator(".opblock")).to_have_count(len(operations))
     page.get_by_role("button", name="Authorize").first.click()
     page.locator(".modal-ux input").fill(api.token())
     page.locator(".modal-ux button.authorize").click()
