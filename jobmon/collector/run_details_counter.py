@@ -343,6 +343,8 @@ def _group_runs(source: RunSource) -> Iterator[Document]:
 
 def _truncate_name(name: Any) -> Document:
     """The name of a job or a worker; of a long text the characters that make its label."""
-    is_text, is_long = {"$eq": [{"$type": name}, "string"]}, {"$gt": [{"$strLenBytes": name}, 900]}
+    is_text = {"$eq": [{"$type": name}, "string"]}
+    # A field that no document has is null here, which the server evaluates first.
+    is_long = {"$gt": [{"$strLenBytes": {"$ifNull": [name, ""]}}, 900]}
     truncated = {"$cond": [is_long, {"$substrCP": [name, 0, MAX_LABEL_LENGTH + 1]}, name]}
     return {"$cond": [is_text, truncated, name]}

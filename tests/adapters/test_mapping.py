@@ -163,7 +163,6 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
             "waitMs": None,
             "durationMs": 500 if run["finished_at"] else None,
             "error": run["error"],
-            "errorGroup": None,
         }
     ]
     detail = {
@@ -186,7 +185,7 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
     }
     unrecorded = {"attempts": "the queue records only the number of attempts"}
     detail |= {"reasons": {} if detail["attempts"] else unrecorded, "recurring": None}
-    detail |= {"errorGroup": None, "repetition": None}
+    detail |= {"repetition": None}
     shown = tasks.get(f"/jobs/{detail['jobId']}")
     explanation = shown["explanation"]
     drop_derived(shown)
@@ -321,6 +320,7 @@ EXPECTED = {
         "tasks(state, finished_at)",
         "task_runs(job_id, number)",
         "task_runs(finished_at)",
+        "tasks(lock.owner, -created_at, -_id, state, kind)",
     ],
     "by id": [
         "tasks(state, -_id)",
@@ -334,6 +334,7 @@ EXPECTED = {
         "tasks(state, finished_at)",
         "task_runs(task, number)",
         "task_runs(finished_at)",
+        "tasks(lock.owner, -_id, state, kind)",
     ],
 }
 

@@ -99,6 +99,7 @@ def test_a_job_without_recorded_attempts_is_its_own_attempt(queue: WatchedQueue)
             "waitMs": None,
             "durationMs": 2_000,
             "error": None,
+            "errorGroup": None,
         }
     ]
     for job_id, status in (("failed-1", "failed"), ("again-1", "failed")):

@@ -101,10 +101,14 @@ def test_every_counted_label_is_a_filter_with_as_many_jobs(
 def test_the_overview_links_every_status_and_type_to_its_jobs(counted: WatchedQueue) -> None:
     viewer = signed_in(counted.api)
     page = viewer.page("/dashboard?by=type")
-    links = {link["href"] for link in page.all("a") if "type=" in link.get("href", "")}
-    assert any("type=null" in link for link in links)
-    for link in links:
-        assert "No jobs match" not in viewer.client.get(link).text, link
+    addresses = {link.get("href", "") for link in page.all("a")}
+    links = {address for address in addresses if "type=" in address}
+    pages = {address for address in addresses if "/dashboard/type" in address}
+    assert "/dashboard/types/null?range=1h" in pages
+    for link in links | pages:
+        answer = viewer.client.get(link)
+        assert answer.status_code == 200, link
+        assert "No jobs match" not in answer.text, link
 
 
 def test_a_filter_for_null_reads_only_the_jobs_that_it_shows(counted: WatchedQueue) -> None:

@@ -212,6 +212,7 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
         "revoke",
         "run",
         "collector",
+        "mark",
         "openapi",
         "workload",
     }
@@ -240,7 +241,7 @@ def test_every_command_prints_its_help(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     *helps, file = done.stdout.splitlines()
     assert file == str(installed / "jobmon/__init__.py")  # not the checkout
-    assert len(helps) == 9
+    assert len(helps) == 10
     assert all(int(line.split()[1]) > 100 for line in helps)
 
 
