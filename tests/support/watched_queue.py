@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.documents import STATS, rollup_database
+from jobmon.rollup.documents import PROGRESS, STATS, rollup_database
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 
@@ -120,9 +121,13 @@ class WatchedQueue:
         # the service itself keeps them for a moment after they are gone.
         rollup_database(self.connection).state.delete_one({"name": STATS})
         eventually(lambda: self.get("/admin/jobs/stats")["source"] != "rollup")
+        started = datetime.now(UTC)
         with collecting(self.settings):
             eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
             eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")
+            # A collector that ends earlier leaves a history that is not complete.
+            counted = {"name": PROGRESS, "completeUntil": {"$gte": started}}
+            eventually(lambda: rollup_database(self.connection).state.find_one(counted))
             yield
 
     def activity(self) -> Answer:
