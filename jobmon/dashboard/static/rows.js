@@ -26,21 +26,30 @@ export function heldJobIds() {
 }
 
 /**
- * A part of a page with the rows in the order that the open page has.
+ * A part of a page with the rows of each table in the order that the open page has.
  * A row that is no longer in the part keeps its last values, dimmed.
  */
 export function keepRowOrder(html) {
   const part = parse(html);
-  const body = part.querySelector(".rows tbody");
-  if (!body) return html;
+  part.querySelectorAll(".rows tbody").forEach(keepOrder);
+  return part.body.innerHTML;
+}
+
+function keepOrder(body) {
   const fresh = new Map([...body.children].map((row) => [row.id, row]));
-  const kept = allRows().map((row) => {
+  const kept = openRowsOf(fresh).map((row) => {
     const now = fresh.get(row.id);
     fresh.delete(row.id);
     return now ?? dimmed(row.cloneNode(true));
   });
   body.replaceChildren(...kept, ...fresh.values());
-  return part.body.innerHTML;
+}
+
+/** The rows of the open table that has one of these rows, or of the only table; none if there is no such table. */
+function openRowsOf(fresh) {
+  const bodies = [...document.querySelectorAll(".rows tbody")];
+  const shared = bodies.find((body) => [...body.children].some((row) => row.id && fresh.has(row.id)));
+  return [...((shared ?? (bodies.length === 1 ? bodies[0] : null))?.children ?? [])];
 }
 
 /** Update the rows that a list shows, without moving one, and offer a button for the new ones. */
