@@ -222,11 +222,11 @@ class Collector:
                     writer = HistoryWriter(
                         self._connection,
                         self._own,
+                        self._groups,
                         update_counters,
                         self._events,
                         changed=self._changed,
                         slots=self._share.history_slots(self._connection),
-                        groups=self._groups,
                     )
                     writer.run(stop)
                 except PyMongoError as error:

@@ -45,12 +45,13 @@ class ErrorGroups:
     """The groups of one queue; methods may be called from any thread.
 
     `group` gives runs their groups, `write` stores what changed; PyMongoError. If there are too
-    many groups, those that were seen longest ago make room for new ones.
+    many groups, those that were seen longest ago make room for new ones. `redactor` hides secrets
+    in everything that is stored.
     """
 
     def __init__(self, own: OwnDatabase, redactor: Redactor) -> None:
         self._own = own
-        self._redactor = redactor
+        self.redactor = redactor
         self._lock = threading.Lock()
         self._remembered: OrderedDict[int, str] = OrderedDict()
         # Without samples, except for new ones: these are large, and only stored.
@@ -68,7 +69,7 @@ class ErrorGroups:
 
     def redact_worker(self, worker: str | None) -> str | None:
         """The name of a worker as it may be stored."""
-        shown = self._redactor.redact(worker)
+        shown = self.redactor.redact(worker)
         return None if shown is None else str(shown)
 
     def write(self) -> None:
@@ -120,7 +121,7 @@ class ErrorGroups:
 
     def _find_group(self, run: FinishedRun) -> str:
         groups = self._load()
-        error = prepare_error(run.error, run.outcome, self._redactor)
+        error = prepare_error(run.error, run.outcome, self.redactor)
         kind = classify_error(error)
         of_code = self._of_code.get(kind.code, set())
         if kind.id not in groups and not self._make_room(
@@ -175,9 +176,9 @@ class ErrorGroups:
             id=kind.id,
             code=kind.code,
             pattern=kind.pattern,
-            frame=self._redactor.redact(kind.frame),
+            frame=self.redactor.redact(kind.frame),
             message=None if message is None else str(message),
-            stack=None if stack is None else prepare_stack(str(stack), self._redactor),
+            stack=None if stack is None else prepare_stack(str(stack), self.redactor),
             first_seen=run.finished_at,
             last_seen=run.finished_at,
             jobs=(),

@@ -38,7 +38,6 @@ from jobmon.collector.runs import (
     lacks_error,
 )
 from jobmon.domain import AttemptStatus
-from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tallies, floor
 from jobmon.rollup.documents import EVENTS, OwnDatabase
@@ -78,11 +77,11 @@ class EventCounter:
         connection: Connection,
         own: OwnDatabase,
         renew: Callable[[], None],
-        groups: ErrorGroups | None = None,
+        groups: ErrorGroups,
     ) -> None:
         self._connection = connection
-        self._groups = groups or ErrorGroups(own, Redactor(connection.settings.redact_keys))
-        self._details = RunDetailsCounter(connection, self._groups)
+        self._groups = groups
+        self._details = RunDetailsCounter(connection, groups)
         self._jobs = connection.jobs
         self._own = own
         self._renew = renew
@@ -90,7 +89,7 @@ class EventCounter:
         self._evaluator = JobEvaluator(connection.jobs, own, self.rules)
         self._memory = JobMemory()
         self._buckets = EventBuckets(own)
-        self._run_lists = RunLists(own, Redactor(connection.settings.redact_keys))
+        self._run_lists = RunLists(own, groups.redactor)
         self._pending: deque[Document] = deque()
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""

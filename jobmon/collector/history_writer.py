@@ -18,7 +18,6 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.run_details_counter import RunDetailsCounter
-from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import (
     DAY,
@@ -63,24 +62,24 @@ INDEX_RETRY_S = 10.0
 class HistoryWriter:
     """Keeps the buckets in jobmon's own database right.
 
-    Calls `on_counted` after each count with its time, and whether all older spans are counted. The
-    minutes of `events`, if given, are only added up. `changed` is set when jobs change, which ends
-    a rest. Each count takes one of the `slots`. `groups` are the groups of errors.
+    `groups` are the groups of errors. Calls `on_counted` after each count with its time, and
+    whether all older spans are counted. The minutes of `events`, if given, are only added up.
+    `changed` is set when jobs change, which ends a rest. Each count takes one of the `slots`.
     """
 
     def __init__(
         self,
         connection: Connection,
         own: OwnDatabase,
+        groups: ErrorGroups,
         on_counted: Callable[[datetime, bool], None] = lambda _, __: None,
         events: EventCounter | None = None,
         *,
         changed: threading.Event | None = None,
         slots: threading.Semaphore | None = None,
-        groups: ErrorGroups | None = None,
     ) -> None:
-        self._groups = groups or ErrorGroups(own, Redactor(connection.settings.redact_keys))
-        self._details = RunDetailsCounter(connection, self._groups)
+        self._groups = groups
+        self._details = RunDetailsCounter(connection, groups)
         self._events = events
         self._changed = changed or threading.Event()
         self._changed_at = time.monotonic()

@@ -23,11 +23,13 @@ from jobmon.collector import event_counter as event_counter_module
 from jobmon.collector import job_memory as job_memory_module
 from jobmon.collector.changes import StreamedChanges, open_changes
 from jobmon.collector.collecting import collecting
+from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.job_evaluator import JobEvaluator
 from jobmon.collector.leader import LeaderLease, LeaseLostError
 from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.documents import CHECKPOINT, EVENTS, OwnDatabase, rollup_database
 from jobmon.rollup.gaps import GapReason, load_event_history
@@ -360,7 +362,8 @@ class Reading:
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         LeaderLease(queue.own, "test").take()
-        self.counter = EventCounter(queue.connection, queue.own, lambda: None)
+        groups = ErrorGroups(queue.own, Redactor())
+        self.counter = EventCounter(queue.connection, queue.own, lambda: None, groups)
         self.stop = threading.Event()
 
     def begin(self) -> None:

@@ -29,6 +29,7 @@ from jobmon.store.connection import Connection
 
 from ..conftest import DATE, NOW, Api
 from ..support.commands import database_uri
+from ..support.history import make_history_writer, writing_history
 from ..support.waiting import eventually
 
 SERIES, TYPES = "/admin/jobs/timeseries", "/admin/jobs/types"
@@ -53,15 +54,8 @@ def find_connection(service: Api) -> Connection:
 @contextmanager
 def counting(service: Api) -> Iterator[None]:
     """Run a collector's history thread."""
-    connection, stop = find_connection(service), threading.Event()
-    counter = HistoryWriter(connection, OwnDatabase.from_connection(connection))
-    thread = threading.Thread(target=counter.run, args=[stop])
-    thread.start()
-    try:
+    with writing_history(find_connection(service)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_change_ends_the_rest_of_a_quiet_queue(
@@ -71,7 +65,7 @@ def test_a_change_ends_the_rest_of_a_quiet_queue(
     monkeypatch.setattr(history_writer_module, "REST_S", 3_600)
     connection, stop, changed = find_connection(service), threading.Event(), threading.Event()
     own = OwnDatabase.from_connection(connection)
-    writer = HistoryWriter(connection, own, changed=changed)
+    writer = make_history_writer(connection, changed=changed)
     thread = threading.Thread(target=writer.run, args=[stop])
     thread.start()
     try:
@@ -208,9 +202,7 @@ def test_minutes_are_deleted_and_hours_stay(service: Api, database: Db) -> None:
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         at = floor(now, DAY) - age * DAY
         buckets.insert_one({**own.scope, "span": span, "at": at, "types": []})
-    HistoryWriter(
-        find_connection(service), OwnDatabase.from_connection(find_connection(service))
-    )._delete_expired(now)
+    make_history_writer(find_connection(service))._delete_expired(now)
     left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
     assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
 
@@ -312,9 +304,7 @@ def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(
         return count_activity(connection, start, end, span)
 
     monkeypatch.setattr(history_writer_module, "count_activity", slow)
-    counter = HistoryWriter(
-        find_connection(service), OwnDatabase.from_connection(find_connection(service))
-    )
+    counter = make_history_writer(find_connection(service))
     (tallies,) = counter._count_in_pieces(start, start + HOUR, HOUR).values()
     assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
 

@@ -5,10 +5,9 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -22,7 +21,6 @@ from pymongo.database import Database
 from jobmon.collector import error_groups as error_groups_module
 from jobmon.collector import run_details_counter as counter_module
 from jobmon.collector.error_groups import ErrorGroups
-from jobmon.collector.history_writer import HistoryWriter
 from jobmon.collector.run_details_counter import RunDetailsCounter
 from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.error_kinds import classify_error
@@ -41,6 +39,7 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import NOW, SECRET
 from ..support.commands import database_uri
+from ..support.history import writing_history
 from ..support.processes import end_process
 from ..support.waiting import eventually
 
@@ -311,20 +310,6 @@ def test_a_group_keeps_its_first_and_last_time_jobs_and_no_secret(
     assert "abcdef0123456789" not in stored
 
 
-@contextmanager
-def writing(connection: Connection) -> Iterator[None]:
-    """Run a collector's history thread."""
-    stop = threading.Event()
-    writer = HistoryWriter(connection, OwnDatabase.from_connection(connection))
-    thread = threading.Thread(target=writer.run, args=[stop])
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def read_groups(connection: Connection, step: timedelta) -> Counter[str] | None:
     """Failed runs of the last three hours by group; None if the steps are not their sum."""
     rollup = RollupReader(connection)
@@ -375,7 +360,7 @@ def test_groups_equal_a_recount_of_the_attempts_over_restarts(
             {"name": "progress"}, {"$set": {"completeUntil": datetime.now(UTC) - 4 * HOUR}}
         )
         expected = count_groups(database.job_attempts.find())
-        with writing(connection):
+        with writing_history(connection):
             for step in (MINUTE, HOUR):
                 eventually(partial(has_groups, connection, step, expected))
 
@@ -412,7 +397,7 @@ def test_groups_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
                 add_attempts(database, *(dict(attempt) for attempt in late))
             end_process(process, None)
             rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
-    with writing(connection):
+    with writing_history(connection):
         eventually(is_counted)
 
 

@@ -17,7 +17,6 @@ from jobmon.app import create_app
 from jobmon.collector import collecting as collecting_module
 from jobmon.collector import collector as collector_module
 from jobmon.collector.collecting import collecting
-from jobmon.collector.history_writer import HistoryWriter
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.documents import FORMAT, OwnDatabase, require_type
@@ -30,6 +29,7 @@ from jobmon.store.queue_key import queue_key
 
 from ..conftest import NOW, Api
 from ..support.commands import database_uri
+from ..support.history import make_history_writer
 from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
@@ -341,7 +341,7 @@ def test_retention_touches_no_document_of_another_queue(make_queue: Callable[...
         own["buckets"].insert_one(own.new("old", {"span": 60, "at": LONG_AGO, "types": []}))
         own["checkpoints"].insert_one(own.new("old", {"version": "x", "number": 0}))
     first.own["buckets"].insert_one({"_id": "unkeyed", "span": 60, "at": LONG_AGO})
-    HistoryWriter(first.connection, first.own)._delete_expired(datetime.now(UTC))
+    make_history_writer(first.connection)._delete_expired(datetime.now(UTC))
     with collecting(first.settings):
         eventually(lambda: first.own["state"].find_one({"name": "checkpoint"}))
     for name in ("buckets", "checkpoints"):

@@ -1,0 +1,31 @@
+"""A collector's thread that writes the history, without the rest of the collector."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jobmon.collector.error_groups import ErrorGroups
+from jobmon.collector.history_writer import HistoryWriter
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.store.connection import Connection
+
+
+def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter:
+    """The writer of the history of the queue that `connection` watches."""
+    own = OwnDatabase.from_connection(connection)
+    return HistoryWriter(connection, own, ErrorGroups(own, Redactor()), **options)
+
+
+@contextmanager
+def writing_history(connection: Connection) -> Iterator[None]:
+    """Run such a writer in a thread."""
+    stop = threading.Event()
+    thread = threading.Thread(target=make_history_writer(connection).run, args=[stop])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
