@@ -186,11 +186,14 @@ class OptionalDate(fields.AwareDateTime):
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
 
 
-class CursorText(fields.String):
-    """A `Cursor` in its encoded form; an empty value means none."""
+class _EncodedCursor(fields.String):
+    """A cursor as an opaque text of at most `max_length`; an empty value means none."""
 
-    max_length = 4_096
-    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
+    max_length: ClassVar[int]
+
+    def decode(self, encoded: str) -> Any:
+        """What the cursor means; ValueError if it is none."""
+        raise NotImplementedError
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         encoded: str = super()._deserialize(value, *args, **kwargs)
@@ -199,13 +202,23 @@ class CursorText(fields.String):
         try:
             if len(encoded) > self.max_length:
                 raise ValueError
-            return Cursor.decode(encoded)
-        except ValueError:
+            return self.decode(encoded)
+        except (ValueError, RecursionError):
             raise ValidationError("Not a cursor of a list.") from None
 
 
-class SortCursor(fields.String):
-    """The `SortKey` of an entry of a list in its encoded form; an empty value means none."""
+class CursorText(_EncodedCursor):
+    """A `Cursor` in its encoded form."""
+
+    max_length = 4_096
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
+
+    def decode(self, encoded: str) -> Cursor:
+        return Cursor.decode(encoded)
+
+
+class SortCursor(_EncodedCursor):
+    """The `SortKey` of an entry of a list in its encoded form."""
 
     max_length = 400
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
@@ -215,17 +228,9 @@ class SortCursor(fields.String):
         """The key as an opaque string that is safe in a URL."""
         return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        encoded: str = super()._deserialize(value, *args, **kwargs)
-        if not encoded:
-            return None
-        try:
-            if len(encoded) > self.max_length:
-                raise ValueError
-            raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), "-_", validate=True)
-            match json.loads(raw):
-                case [bool() as is_last, int() | float() as number, str() as name]:
-                    return is_last, float(number), name
-        except (ValueError, RecursionError):  # of base64, Unicode or JSON
-            pass
-        raise ValidationError("Not a cursor of a list.")
+    def decode(self, encoded: str) -> SortKey:
+        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), "-_", validate=True)
+        match json.loads(raw):
+            case [bool() as is_last, int() | float() as number, str() as name]:
+                return is_last, float(number), name
+        raise ValueError
