@@ -100,11 +100,7 @@ class RunHistoryReader:
             raise NoCollectorError
 
         def compute() -> ErrorSteps:
-            parts = {
-                (window.span, part): at
-                for at in window.steps()
-                for part in Window(start=at, end=at + window.step, step=window.span).steps()
-            }
+            parts = window.parts(window.steps())
             steps: ErrorSteps = {at: {} for at in window.steps()}
             for part, details in self._rollup.details(parts, only_errors=True).items():
                 groups = steps[parts[part]]

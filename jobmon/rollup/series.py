@@ -119,6 +119,14 @@ class Window:
             yield at
             at += self.step
 
+    def parts(self, steps: Iterable[datetime]) -> dict[tuple[timedelta, datetime], datetime]:
+        """The spans that these steps consist of, each with the start of its step."""
+        return {
+            (self.span, part): at
+            for at in steps
+            for part in Window(start=at, end=at + self.step, step=self.span).steps()
+        }
+
     def cover(self, until: datetime) -> Iterator[tuple[timedelta, datetime]]:
         """The fewest spans that together cover the window up to `until`, each with its start."""
         at = self.start
@@ -342,12 +350,7 @@ class SeriesReader:
             self._cache.settled.clear(self)
         keys = {at: (types, window.step, at) for at in window.steps()}
         cached = self._cache.settled.find(self, keys.values())
-        parts = {
-            (window.span, part): at
-            for at, key in keys.items()
-            if key not in cached
-            for part in Window(start=at, end=at + window.step, step=window.span).steps()
-        }
+        parts = window.parts(at for at, key in keys.items() if key not in cached)
         tallies: dict[datetime, list[Tallies]] = {}
         for bucket, counts in self.rollup.buckets(parts).items():
             if types and OTHER in counts:
