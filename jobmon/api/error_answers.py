@@ -4,7 +4,7 @@ from marshmallow import fields
 
 from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, nested, string
 from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
-from jobmon.api.figures import Gap
+from jobmon.api.figures import Gap, WindowBounds
 from jobmon.diagnosis.error_kinds import GroupStatus
 
 MAX_NAMES = 10  # types and workers of a group in an answer; the others are summed
@@ -69,11 +69,9 @@ class ErrorGroupDetail(ErrorGroupAnswer):
     stack = FreeText("Stack of the same error, with secrets replaced.")
 
 
-class ErrorWindow(Answer):
+class ErrorWindow(WindowBounds):
     """The window of an answer about errors."""
 
-    start = Date("Start of the window, widened to a whole step.", data_key="from")
-    end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
     step = integer("Length of a step in seconds.")
     asOf = Date("Errors are counted up to this time.")
     complete = boolean("False while a collector is still counting the window.")

@@ -48,7 +48,7 @@ class FoundErrors:
     reason: str = ""
 
     @property
-    def is_folded(self) -> str:
+    def fold_reason(self) -> str:
         """Why the counts of a type or worker are lower bounds; empty if they are not."""
         counts, errors = self.history.details, self.errors
         pairs = counts.by_worker if errors.worker else counts.by_type if errors.types else ()
@@ -197,7 +197,7 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
     page, matching, next_cursor = select_page(found, query)
     is_known = not found.reason
     ungrouped = sum(group.count for group in found.groups if group.id == OTHER)
-    reasons = {"data": found.reason, "errors": found.history.doubt or found.is_folded}
+    reasons = {"data": found.reason, "errors": found.history.doubt or found.fold_reason}
     meta = {
         **_format_window(found),
         "total": len(matching) if is_known else None,

@@ -221,11 +221,16 @@ class Gap(Answer):
     )
 
 
-class WindowMeta(Answer):
-    """The window of an answer, and its counted part."""
+class WindowBounds(Answer):
+    """Start and end of the window of an answer."""
 
     start = Date("Start of the window, widened to a whole step.", data_key="from")
     end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
+
+
+class WindowMeta(WindowBounds):
+    """The window of an answer, and its counted part."""
+
     step = integer("Length of a step in seconds.")
     asOf = Date("Activity is counted up to this time.")
     source = string(

@@ -4,7 +4,7 @@ from marshmallow import fields
 
 from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested, number, string
 from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
-from jobmon.api.figures import Gap, Percentiles
+from jobmon.api.figures import Gap, Percentiles, WindowBounds
 from jobmon.diagnosis.slow_runs import MAX_LISTED
 from jobmon.diagnosis.workers import WorkerState
 from jobmon.domain import FINAL_ATTEMPT_STATUSES
@@ -68,11 +68,9 @@ class WorkerAnswer(Answer):
     )
 
 
-class WorkerListMeta(Answer):
+class WorkerListMeta(WindowBounds):
     """The window of a list of workers, and what is in it."""
 
-    start = Date("Start of the window, widened to a whole step.", data_key="from")
-    end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
     asOf = DateOrText("Attempts are counted up to this time; null if they are unknown.")
     runningAsOf = Date("The time at which `jobs` were running.")
     complete = boolean(
@@ -112,11 +110,9 @@ class SlowAttempt(Answer):
     durationMs = integer("How long it ran, in milliseconds.")
 
 
-class SlowestMeta(Answer):
+class SlowestMeta(WindowBounds):
     """The window of an answer about slow attempts."""
 
-    start = Date("Start of the window, widened to a whole step.", data_key="from")
-    end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
     asOf = Date("Attempts are known up to this time.")
     complete = boolean("False while a collector is still counting the window.")
     gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
