@@ -21,7 +21,7 @@ from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
 from jobmon.rollup.series import Activity, History, TooManyTypesError
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import read_date, to_utc
 from jobmon.store.failures import describe_error
 from jobmon.store.labels import label
 from jobmon.store.lease_order import Place, UnknownPlaceError
@@ -107,7 +107,7 @@ def _find_start(job: Document) -> datetime | None:
     last = job["attempts"][-1] if job["attempts"] else {}
     is_running = last.get("status") == AttemptStatus.RUNNING
     started = last.get("startedAt") if is_running else job.get("startedAt")
-    return to_utc(started) if isinstance(started, datetime) else None
+    return read_date(started)
 
 
 def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:

@@ -27,7 +27,7 @@ from jobmon.diagnosis.recurrence import JobState, Recurrence, Run, conclude
 from jobmon.domain import CappedCount
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.recurring_runs import MAX_JOBS, MAX_RUNS, RecordedRun, run_list_name
-from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.bson_json import read_date, to_text
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 from jobmon.store.recurring import BadCursorError
@@ -188,7 +188,7 @@ def conclude_repetitions(
         state = JobState(
             repetition=repetition,
             status=to_text(job.get("status")),
-            next_run_at=_read_date(job.get("nextRunAt")),
+            next_run_at=read_date(job.get("nextRunAt")),
         )
         runs, no_history = history.read(job)
         concluded = conclude(state, runs, history.gaps, now, no_history=no_history)
@@ -256,8 +256,8 @@ def _run_from_attempt(attempt: Document) -> Run:
     error = clean_error(attempt.get("error"), stack=False) or {}
     return Run(
         status=to_text(attempt.get("status")),
-        started_at=_read_date(attempt.get("startedAt")),
-        ended_at=_read_date(attempt.get("finishedAt")),
+        started_at=read_date(attempt.get("startedAt")),
+        ended_at=read_date(attempt.get("finishedAt")),
         code=error.get("code"),
         message=error.get("message"),
     )
@@ -272,10 +272,6 @@ def _run_from_record(run: RecordedRun) -> Run:
         message=run.message,
         repetition=run.repetition,
     )
-
-
-def _read_date(value: Any) -> datetime | None:
-    return to_utc(value) if isinstance(value, datetime) else None
 
 
 def _format_run(run: Run) -> dict[str, Any]:

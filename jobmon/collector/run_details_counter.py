@@ -31,7 +31,7 @@ from jobmon.rollup.run_sources import (
     minute_expression,
 )
 from jobmon.store.attempts import attempt_count
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import read_date, to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.failures import Failure, classify_failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, OTHER, label, worker_label
@@ -129,11 +129,10 @@ class RunDetailsCounter:
             if worker is not None:
                 counts.failed_by_worker[worker] += len(group["run"])
         if worker is not None:
-            last = group["last"]
             tally = WorkerTally(
                 outcomes=Counter({outcome: len(group["run"])}),
                 run=Counter(int(bucket) for bucket in group["run"] if bucket is not None),
-                last_at=to_utc(last) if isinstance(last, datetime) else None,
+                last_at=read_date(group["last"]),
             )
             details.workers.setdefault(worker, WorkerTally()).add(tally)
         runs = [

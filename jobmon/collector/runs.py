@@ -10,7 +10,7 @@ from jobmon.collector.job_changes import JobChange
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, AttemptStatus, JobStatus
 from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tally
 from jobmon.rollup.histogram import bucket
-from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.bson_json import read_date, to_text
 from jobmon.store.labels import label, worker_label
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.repetition import Repetition, read_repetition
@@ -82,10 +82,10 @@ def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> J
         status=status,
         is_running=bool(is_running),
         outcome=outcome if status in rules.end_statuses or rules.has_outcome else None,
-        started_at=_read_date(evaluated.get("startedAt")),
-        finished_at=_read_date(evaluated.get("finishedAt")),
-        created_at=_read_date(evaluated.get("createdAt")),
-        due_at=_read_date(evaluated.get("nextRunAt")),
+        started_at=read_date(evaluated.get("startedAt")),
+        finished_at=read_date(evaluated.get("finishedAt")),
+        created_at=read_date(evaluated.get("createdAt")),
+        due_at=read_date(evaluated.get("nextRunAt")),
         attempt=count if isinstance(count, int) and not isinstance(count, bool) else None,
         job_id=label(evaluated.get("jobId")),
         worker=worker_label(evaluated.get("leasedBy")),
@@ -103,10 +103,6 @@ def lacks_error(run: FinishedRun) -> bool:
     """Whether a run failed, and no error with a message is known of it."""
     error = run.error.get("message") if isinstance(run.error, dict) else run.error
     return run.outcome == AttemptStatus.FAILED and error is None
-
-
-def _read_date(value: Any) -> datetime | None:
-    return to_utc(value) if isinstance(value, datetime) else None
 
 
 def count_change(

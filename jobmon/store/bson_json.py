@@ -38,6 +38,11 @@ def to_json(value: Any) -> Any:
             return _scalar_to_text(value)
 
 
+def read_date(value: Any) -> datetime | None:
+    """A date in UTC; None for any other value."""
+    return to_utc(value) if isinstance(value, datetime) else None
+
+
 def to_text(value: Any) -> str:
     """Any value as a text; `null` for None.
 

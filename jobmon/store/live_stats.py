@@ -10,7 +10,7 @@ from pymongo.errors import ExecutionTimeout
 
 from jobmon.domain import WAITING_STATUSES, CappedCount, JobStatus
 from jobmon.store import indexes
-from jobmon.store.bson_json import to_utc
+from jobmon.store.bson_json import read_date, to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import OLDEST_FIRST
 from jobmon.store.identity import label_values, match_any
@@ -275,4 +275,4 @@ class LiveStats:
             index = indexes.BY_STATUS_AND_TYPE
         found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
         created_at = found[0].get("createdAt") if found else None
-        return to_utc(created_at) if isinstance(created_at, datetime) else None
+        return read_date(created_at)

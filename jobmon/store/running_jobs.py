@@ -11,7 +11,7 @@ from jobmon.domain import JobStatus
 from jobmon.single_flight import SingleFlight
 from jobmon.store import indexes
 from jobmon.store.attempts import attempt_count
-from jobmon.store.bson_json import to_text, to_utc
+from jobmon.store.bson_json import read_date, to_text
 from jobmon.store.connection import Connection
 from jobmon.store.identity import is_identity
 from jobmon.store.labels import label, worker_label
@@ -120,7 +120,7 @@ class RunningJobReader:
         return {
             (to_text(attempt["jobId"]), number): started_at
             for attempt in found
-            if (started_at := _read_date(attempt.get("startedAt"))) is not None
+            if (started_at := read_date(attempt.get("startedAt"))) is not None
             and (number := _read_number(attempt.get("attemptNumber"))) is not None
         }
 
@@ -152,8 +152,8 @@ def _shorten(job: Document) -> Document:
         "type": label(job.get("type")),
         "worker": worker_label(job.get("leasedBy")),
         "attempt": _read_number(job.get("attemptCount")),
-        "startedAt": _read_date(job.get("startedAt")),
-        "expiresAt": _read_date(job.get("leaseExpiresAt")),
+        "startedAt": read_date(job.get("startedAt")),
+        "expiresAt": read_date(job.get("leaseExpiresAt")),
     }
 
 
@@ -170,7 +170,3 @@ def _make_job(job: Document, starts: dict[tuple[str, int], datetime]) -> Running
 
 def _read_number(value: Any) -> int | None:
     return attempt_count({"attemptCount": value}, default=0) or None
-
-
-def _read_date(value: Any) -> datetime | None:
-    return to_utc(value) if isinstance(value, datetime) else None
