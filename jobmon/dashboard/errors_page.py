@@ -20,7 +20,7 @@ from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
 from jobmon.rollup.error_registry import ErrorGroup
-from jobmon.rollup.series import NoCollectorError, WindowError
+from jobmon.rollup.series import NoCollectorError
 from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue, current_queue
 
@@ -52,11 +52,7 @@ class ErrorsQuery:
 
 
 def _read_errors(queue: WatchedQueue, range_name: str, errors: ErrorFilter) -> FoundErrors:
-    try:
-        window = range_window(queue.series, range_name, datetime.now(UTC))
-    except WindowError:
-        raise invalid("range", "Longer than the retained history.") from None
-    return read_errors(queue, window, errors)
+    return read_errors(queue, range_window(queue.series, range_name, datetime.now(UTC)), errors)
 
 
 class ErrorPages:

@@ -67,13 +67,16 @@ def read_range(default: str) -> str:
 
 
 def range_window(series: SeriesReader, name: str, now: datetime) -> Window:
-    """The window of a range until `now`; WindowError if the history is retained for less."""
+    """The window of a range until `now`; ApiError 422 if the history is retained for less."""
     length, step = RANGES[name]
-    return series.window(now - length, now, step)
+    try:
+        return series.window(now - length, now, step)
+    except WindowError:
+        raise invalid("range", "Longer than the retained history.") from None
 
 
 def gather(queue: WatchedQueue, name: str, now: datetime, *, compares: bool = False) -> Facts:
-    """Read everything that an overview of a range needs; raises WindowError and PyMongoError.
+    """Read everything that an overview of a range needs; raises ApiError 422 and PyMongoError.
 
     With `compares` also the same time before the range.
     """

@@ -25,7 +25,7 @@ from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Missing
-from jobmon.rollup.series import NoCollectorError, TooManyTypesError, WindowError
+from jobmon.rollup.series import NoCollectorError, TooManyTypesError
 from jobmon.single_flight import SingleFlightCache
 from jobmon.web import auth
 from jobmon.web.errors import invalid, unavailable
@@ -108,10 +108,7 @@ class OverviewPage:
     def _render(self, query: OverviewQuery) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        try:
-            facts = gather(queue, query.range, now, compares=bool(query.compare))
-        except WindowError:
-            raise invalid("range", "Longer than the retained history.") from None
+        facts = gather(queue, query.range, now, compares=bool(query.compare))
         shown = overview(facts)
         only = shown.matching[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)
@@ -127,11 +124,9 @@ class OverviewPage:
 
     def _read_charts(self, query: OverviewQuery) -> str:
         queue = current_queue()
+        window = range_window(queue.series, query.range, datetime.now(UTC))
         try:
-            window = range_window(queue.series, query.range, datetime.now(UTC))
             past = queue.series.history_by_step(window, (query.type,) if query.type else ())
-        except WindowError:
-            raise invalid("range", "Longer than the retained history.") from None
         except TooManyTypesError:
             raise invalid("type", "Too many types in this range to know one by itself.") from None
         except NoCollectorError:

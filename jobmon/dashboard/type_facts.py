@@ -56,7 +56,7 @@ class TypeFacts:
 def gather_type(
     queue: WatchedQueue, lists: ListResponder, name: str, range_name: str, now: datetime
 ) -> TypeFacts:
-    """Read the facts of a type, by its label; raises WindowError and PyMongoError."""
+    """Read the facts of a type, by its label; raises ApiError 422 and PyMongoError."""
     window = range_window(queue.series, range_name, now)
     hour = queue.series.window(now - HOUR, now, MINUTE)
     whole = gather(queue, range_name, now)

@@ -20,10 +20,9 @@ from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
-from jobmon.rollup.series import History, NoCollectorError, Window, WindowError
+from jobmon.rollup.series import History, NoCollectorError, Window
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.labels import is_filter
-from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue, current_queue
 
 SHARED_S = 1  # for which viewers of the same type share one answer
@@ -56,10 +55,7 @@ class TypePage:
     def _render(self, name: str, range_name: str) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        try:
-            shown = gather_type(queue, self._lists, name, range_name, now)
-        except WindowError:
-            raise invalid("range", "Longer than the retained history.") from None
+        shown = gather_type(queue, self._lists, name, range_name, now)
         past, window = shown.facts.past, shown.window
         missing = past if isinstance(past, Missing) else None
         gaps = past.gaps if isinstance(past, History) else ()

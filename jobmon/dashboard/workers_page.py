@@ -21,7 +21,6 @@ from jobmon.dashboard.facts import RANGE_WORDS, range_window, read_range
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
-from jobmon.rollup.series import WindowError
 from jobmon.web.errors import invalid
 from jobmon.web.queues import current_queue
 
@@ -39,10 +38,7 @@ class WorkersPage:
         """The workers of a range, or one of them with its errors."""
         session.require_admin()
         query, range_name, queue = _read_query(), read_range("1h"), current_queue()
-        try:
-            window = range_window(queue.series, range_name, datetime.now(UTC))
-        except WindowError:
-            raise invalid("range", "Longer than the retained history.") from None
+        window = range_window(queue.series, range_name, datetime.now(UTC))
         found = self._reader.find(queue, window, query)
         top = None
         if query.worker is not None:
