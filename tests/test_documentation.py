@@ -220,7 +220,7 @@ def has_fresh_statistics(shell: Shell) -> bool:
         capture_output=True,
         timeout=60,
     )
-    return b'"fresh":true' in ready.stdout
+    return b'"isFresh":true' in ready.stdout
 
 
 def check_compose(arguments: list[str]) -> None:

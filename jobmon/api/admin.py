@@ -9,10 +9,10 @@ from flask import Response
 from jobmon.api import error_groups, examples, recurring, schedule, slowest, workers
 from jobmon.api.answers import JobList
 from jobmon.api.evidence import read_forecast, read_type_forecasts
-from jobmon.api.figures import JobStats, TimeSeries, TypeList
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import ListParameters, ListQuery
+from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
 from jobmon.api.windows import explain_history_errors, resolve_window
@@ -69,7 +69,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
         )
 
     @routes.get("/timeseries")
-    @routes.doc(operationId="getTimeseries")
+    @routes.doc(operationId="getTimeSeries")
     @routes.arguments(TimeSeriesParameters, location="query")
     @routes.response(HTTPStatus.OK, TimeSeries, example=examples.SERIES)
     def timeseries(query: WindowQuery) -> Response:
@@ -154,7 +154,7 @@ _FIELDS = {
     "oldest_queued": "oldestQueuedJobAgeMs",
     "oldest_queued_by_type": "oldestQueuedJobAgeMsByType",
     "expired_leases": "expiredLeases",
-    "eligible": "eligibleJobs",
+    "eligible": "dueJobs",
     "scheduled": "scheduledJobs",
 }
 
@@ -173,7 +173,7 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
             job_type: stats.age_ms(at) for job_type, at in health.oldest_queued_by_type.items()
         },
         "expiredLeases": health.expired_leases,
-        "eligibleJobs": health.eligible,
+        "dueJobs": health.eligible,
         "scheduledJobs": health.scheduled,
         "estimatedTotalJobs": health.estimated_total,
         "reasons": reasons,
@@ -187,9 +187,9 @@ def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
         "start": window.start,
         "end": window.end,
         "step": round(window.step.total_seconds()),
-        "asOf": history.as_of,
+        "as_of": history.as_of,
         "source": history.source,
-        "complete": history.is_complete,
+        "is_complete": history.is_complete,
         "gaps": history.gaps,
     }
 

@@ -118,8 +118,8 @@ class Attempt(Answer):
     durationMs = Number("Milliseconds from startedAt to finishedAt.")
     error = ErrorWithStack("Error of the attempt.")
     errorGroup = string(
-        "Group of this error, for `GET /admin/jobs/errors/{id}`. Null for owners, and for an error "
-        "that no collector has grouped.",
+        "Group of this error, for `GET /admin/jobs/errors/{group_id}`. Null for owners, and for an "
+        "error that no collector has grouped.",
         nullable=True,
     )
 
@@ -219,11 +219,11 @@ class JobDetail(JobSummary):
     )
     lastError = ErrorWithStack("Error of the latest failed attempt.")
     errorGroup = string(
-        "Group of lastError, for `GET /admin/jobs/errors/{id}`. Null for owners, and for an error "
-        "that no collector has grouped.",
+        "Group of lastError, for `GET /admin/jobs/errors/{group_id}`. Null for owners, and for an "
+        "error that no collector has grouped.",
         nullable=True,
     )
-    recurring = boolean(
+    isRecurring = boolean(
         "Whether the job is run again after a success. Null if unknown.", nullable=True
     )
     repetition = nested(
@@ -236,7 +236,7 @@ class JobDetail(JobSummary):
     reasons = mapping(fields.String(), "By field name: why the field lacks something.")
 
 
-class ListMeta(Answer):
+class JobListMeta(Answer):
     """Position of a page in its list."""
 
     page = integer("Number of the page, from 1.")
@@ -251,7 +251,7 @@ class ListMeta(Answer):
 class JobList(Answer):
     """A page of jobs."""
 
-    meta = nested(ListMeta, "Position of the page in the list.")
+    meta = nested(JobListMeta, "Position of the page in the list.")
     data = array(JobSummary, "The jobs, in the order of `sort`.")
 
 

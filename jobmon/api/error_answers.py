@@ -4,7 +4,7 @@ from marshmallow import fields
 
 from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, nested, string
 from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
-from jobmon.api.figures import Gap, WindowBounds
+from jobmon.api.queue_answers import Gap, WindowBounds
 from jobmon.diagnosis.error_kinds import GroupStatus
 
 MAX_NAMES = 10  # types and workers of a group in an answer; the others are summed
@@ -15,7 +15,7 @@ class FailedJobAnswer(Answer):
 
     jobId = string("Its id; the job may have been deleted.")
     type = string("Type of the job.")
-    worker = FreeText("Worker that ran it; null if unknown.")
+    workerId = FreeText("Worker that ran it; null if unknown.")
     failedAt = Date("When it failed.")
 
 
@@ -45,11 +45,11 @@ class ErrorGroupAnswer(Answer):
         "Errors in the window of the same length before it; null if unknown.", nullable=True
     )
     growth = integer("`count` less `previousCount`; null if that is unknown.", nullable=True)
-    types = counts(
+    typeCounts = counts(
         f"Errors by type of job: the {MAX_NAMES} most frequent, and `(other)`. Null with `worker`.",
         nullable=True,
     )
-    workers = counts(
+    workerCounts = counts(
         f"Errors by worker: the {MAX_NAMES} most frequent, and `(other)`. Errors of an unknown "
         "worker are not in it. Null with `type`, or if no worker is known.",
         nullable=True,
@@ -69,40 +69,42 @@ class ErrorGroupDetail(ErrorGroupAnswer):
     stack = FreeText("Stack of the same error, with secrets replaced.")
 
 
-class ErrorWindow(WindowBounds):
+class ErrorGroupMeta(WindowBounds):
     """The window of an answer about errors."""
 
     step = integer("Length of a step in seconds.")
-    asOf = Date("Errors are counted up to this time.")
-    complete = boolean("False while a collector is still counting the window.")
+    as_of = Date("Errors are counted up to this time.")
+    is_complete = boolean("False while a collector is still counting the window.")
     gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
 
 
-class ErrorListMeta(ErrorWindow):
+class ErrorGroupListMeta(ErrorGroupMeta):
     """The window of a list of groups, and what is in it."""
 
     total = integer("Groups that match, with errors in the window; null if unknown.", nullable=True)
-    errors = integer("Errors of all groups of this type or worker.", nullable=True)
-    ungrouped = integer("Of these, the ones that could not be grouped: `(other)`.", nullable=True)
+    total_errors = integer("Errors of all groups of this type or worker.", nullable=True)
+    ungrouped_errors = integer(
+        "Of these, the ones that could not be grouped: `(other)`.", nullable=True
+    )
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     reasons = mapping(
         fields.String(),
-        "By field name: why it is null, or, for `errors`, why there may be more than are counted.",
+        "By field name: why it is null, or, for `total_errors`, why it is a lower bound.",
     )
 
 
-class ErrorList(Answer):
+class ErrorGroupList(Answer):
     """A page of groups of errors."""
 
-    meta = nested(ErrorListMeta, "The window of this answer, and what is in it.")
+    meta = nested(ErrorGroupListMeta, "The window of this answer, and what is in it.")
     data = fields.List(
         fields.Nested(ErrorGroupAnswer),
         **describe("The groups, in the order of `sort`; null if unknown.", nullable=True),
     )
 
 
-class ErrorDetail(Answer):
+class ErrorGroupInWindow(Answer):
     """A group of errors in a window."""
 
-    meta = nested(ErrorWindow, "The window of this answer.")
+    meta = nested(ErrorGroupMeta, "The window of this answer.")
     data = nested(ErrorGroupDetail, "The group.")

@@ -10,7 +10,7 @@ from flask import Response
 
 from jobmon.api import examples
 from jobmon.api.answers import Error
-from jobmon.api.error_answers import MAX_NAMES, ErrorDetail, ErrorList
+from jobmon.api.error_answers import MAX_NAMES, ErrorGroupInWindow, ErrorGroupList
 from jobmon.api.fields import SortCursor, redact
 from jobmon.api.openapi import Routes
 from jobmon.api.shared_response import SharedResponse
@@ -107,12 +107,12 @@ GROUP_ID = {
 
 def add_routes(routes: Routes) -> None:
     """Add the routes below `/errors` to those of operators."""
-    response = SharedResponse(ErrorList(), MAX_CACHED_ANSWERS)
+    response = SharedResponse(ErrorGroupList(), MAX_CACHED_ANSWERS)
 
     @routes.get("/errors")
-    @routes.doc(operationId="listErrors")
+    @routes.doc(operationId="listErrorGroups")
     @routes.arguments(ErrorListParameters, location="query")
-    @routes.response(HTTPStatus.OK, ErrorList, example=examples.ERROR_LIST)
+    @routes.response(HTTPStatus.OK, ErrorGroupList, example=examples.ERROR_LIST)
     def errors(query: ErrorQuery) -> Response:
         """List the groups of errors: what fails, how often, since when, in which types.
 
@@ -131,7 +131,7 @@ def add_routes(routes: Routes) -> None:
             )
 
     @routes.get("/errors/<group_id>", parameters=[GROUP_ID])
-    @routes.doc(operationId="getErrors")
+    @routes.doc(operationId="getErrorGroup")
     @routes.arguments(ErrorGroupParameters, location="query")
     @routes.alt_response(
         HTTPStatus.NOT_FOUND,
@@ -139,7 +139,7 @@ def add_routes(routes: Routes) -> None:
         description="There is no such group, or it was seen too long ago.",
         example=examples.ERRORS["not_found"],
     )
-    @routes.response(HTTPStatus.OK, ErrorDetail, example=examples.ERROR_DETAIL)
+    @routes.response(HTTPStatus.OK, ErrorGroupInWindow, example=examples.ERROR_DETAIL)
     def error_group(query: ErrorQuery, group_id: str) -> dict[str, Any]:
         """Get a group of errors, with the message and the stack of one of them."""
         queue = current_queue()
@@ -193,16 +193,16 @@ def select_page(
 
 
 def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
-    """The fields of an `ErrorList`."""
+    """The fields of an `ErrorGroupList`."""
     page, matching, next_cursor = select_page(found, query)
     is_known = not found.reason
     ungrouped = sum(group.count for group in found.groups if group.id == OTHER)
-    reasons = {"data": found.reason, "errors": found.history.doubt or found.fold_reason}
+    reasons = {"data": found.reason, "total_errors": found.history.doubt or found.fold_reason}
     meta = {
         **_format_window(found),
         "total": len(matching) if is_known else None,
-        "errors": sum(group.count for group in found.groups) if is_known else None,
-        "ungrouped": ungrouped if is_known else None,
+        "total_errors": sum(group.count for group in found.groups) if is_known else None,
+        "ungrouped_errors": ungrouped if is_known else None,
         "next_cursor": next_cursor,
         "reasons": {name: reason for name, reason in reasons.items() if reason},
     }
@@ -216,8 +216,8 @@ def _format_window(found: FoundErrors) -> dict[str, Any]:
         "start": window.start,
         "end": window.end,
         "step": round(window.step.total_seconds()),
-        "asOf": found.history.as_of,
-        "complete": found.history.is_complete,
+        "as_of": found.history.as_of,
+        "is_complete": found.history.is_complete,
         "gaps": found.history.gaps,
     }
 
@@ -228,7 +228,7 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
         why = found.no_previous or "no error of the group is in the window"
         reasons = dict.fromkeys(("previousCount", "growth"), why)
     if not summary.workers and summary.workers is not None:
-        reasons["workers"] = NO_WORKERS
+        reasons["workerCounts"] = NO_WORKERS
     if group is None:
         why = "these errors could not be grouped" if summary.id == OTHER else "it was seen long ago"
         reasons |= dict.fromkeys(("code", "pattern", "status", "firstSeen", "lastSeen"), why)
@@ -243,8 +243,8 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
         "count": summary.count,
         "previousCount": summary.previous,
         "growth": summary.growth,
-        "types": None if summary.types is None else fold_names(summary.types),
-        "workers": fold_names(summary.workers) if summary.workers else None,
+        "typeCounts": None if summary.types is None else fold_names(summary.types),
+        "workerCounts": fold_names(summary.workers) if summary.workers else None,
         "trend": found.trend(summary.id),
         "jobs": [_format_job(job) for job in (group.jobs if group else ())],
         "reasons": reasons,
@@ -252,7 +252,7 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
 
 
 def _format_job(job: FailedJob) -> dict[str, Any]:
-    return {"jobId": job.job_id, "type": job.type, "worker": job.worker, "failedAt": job.at}
+    return {"jobId": job.job_id, "type": job.type, "workerId": job.worker, "failedAt": job.at}
 
 
 def fold_names(names: Counter[str], shown: int = MAX_NAMES) -> dict[str, int]:

@@ -61,7 +61,7 @@ JOB_DETAIL = {
     "payload": {"amount": 1200, "currency": "EUR", "iban": "[redacted]"},
     "lastError": _ERROR,
     "errorGroup": "5d1b0c9a7e2f4380",
-    "recurring": None,
+    "isRecurring": None,
     "repetition": None,
     "attempts": [
         {
@@ -119,7 +119,7 @@ JOB_STATS = {
     "oldestQueuedJobAgeMs": 93_412,
     "oldestQueuedJobAgeMsByType": {"payout.execute": 93_412},
     "expiredLeases": 1,
-    "eligibleJobs": 14,
+    "dueJobs": 14,
     "scheduledJobs": 2,
     "estimatedTotalJobs": 35,
     "reasons": {},
@@ -136,7 +136,7 @@ QUEUE_LIST = {
             "isDefault": True,
             "level": "bad",
             "notices": [{"level": "bad", "text": "1 job has an expired lease"}],
-            "reasons": [],
+            "unchecked": [],
             "statusCounts": JOB_STATS["statusCounts"],
             "oldestQueuedJobAgeMs": 93_412,
             "forecast": _FORECAST,
@@ -152,9 +152,9 @@ _WINDOW = {
     "from": "2026-11-24T00:13:00.000Z",
     "to": "2026-11-24T01:13:00.000Z",
     "step": 60,
-    "asOf": "2026-11-24T01:12:10.004Z",
+    "as_of": "2026-11-24T01:12:10.004Z",
     "source": "rollup",
-    "complete": True,
+    "is_complete": True,
     "gaps": [
         {
             "from": "2026-11-24T00:13:00.000Z",
@@ -198,7 +198,9 @@ _TYPE_STATS = {
 }
 TYPE_LIST = {"meta": _WINDOW, "data": [_TYPE_STATS]}
 
-_ERROR_WINDOW = {name: _WINDOW[name] for name in ("from", "to", "step", "asOf", "complete", "gaps")}
+_ERROR_WINDOW = {
+    name: _WINDOW[name] for name in ("from", "to", "step", "as_of", "is_complete", "gaps")
+}
 _ERROR_GROUP = {
     "id": "5d1b0c9a7e2f4380",
     "code": "RATE_LIMITED",
@@ -210,14 +212,14 @@ _ERROR_GROUP = {
     "count": 42,
     "previousCount": 0,
     "growth": 42,
-    "types": {"payout.execute": 42},
-    "workers": {"worker-2": 40, "worker-3": 2},
+    "typeCounts": {"payout.execute": 42},
+    "workerCounts": {"worker-2": 40, "worker-3": 2},
     "trend": [0, 12, 30],
     "jobs": [
         {
             "jobId": _SUMMARY["jobId"],
             "type": "payout.execute",
-            "worker": "worker-2",
+            "workerId": "worker-2",
             "failedAt": "2026-11-24T01:12:07.866Z",
         }
     ],
@@ -227,8 +229,8 @@ ERROR_LIST = {
     "meta": {
         **_ERROR_WINDOW,
         "total": 1,
-        "errors": 42,
-        "ungrouped": 0,
+        "total_errors": 42,
+        "ungrouped_errors": 0,
         "next_cursor": None,
         "reasons": {},
     },
@@ -246,7 +248,7 @@ ERROR_DETAIL = {
 LIVENESS = {"status": "ok"}
 READINESS = {
     "status": "ready",
-    "checks": {"database": {"ping_ms": 0.4, "readable": True}, "rollup": {"fresh": True}},
+    "checks": {"database": {"pingMs": 0.4, "isReadable": True}, "rollup": {"isFresh": True}},
 }
 _REASON = "not authorized to read jobs"
 NOT_READY: dict[str, Any] = {
@@ -268,16 +270,16 @@ SCHEDULE = {
             "from": "2026-11-24T01:12:10.004Z",
             "to": "2026-11-24T02:12:10.004Z",
             "step": 300,
-            "jobs": 3,
+            "count": 3,
             "isExact": True,
-            "types": {"payout.execute": 2, "email.send": 1},
+            "typeCounts": {"payout.execute": 2, "email.send": 1},
             "steps": [
                 {
                     "from": "2026-11-24T01:12:10.004Z",
                     "to": "2026-11-24T01:15:00.000Z",
-                    "jobs": 3,
+                    "count": 3,
                     "isExact": True,
-                    "types": {"payout.execute": 2, "email.send": 1},
+                    "typeCounts": {"payout.execute": 2, "email.send": 1},
                 }
             ],
         }
@@ -325,25 +327,25 @@ REPETITION = {
 }
 RECURRING_LIST = {
     "meta": {
-        "asOf": "2026-11-24T02:17:10.004Z",
+        "as_of": "2026-11-24T02:17:10.004Z",
         "per_page": 20,
         "total": 1,
         "total_is_exact": True,
         "next_cursor": None,
+        "reasons": {},
     },
     "data": [{**_SUMMARY, "status": "queued", "lastError": None, "repetition": REPETITION}],
-    "reasons": {},
 }
-_RUN_WINDOW = {name: _WINDOW[name] for name in ("from", "to", "asOf", "complete", "gaps")}
+_RUN_WINDOW = {name: _WINDOW[name] for name in ("from", "to", "as_of", "is_complete", "gaps")}
 SLOWEST_LIST = {
     "meta": {**_RUN_WINDOW, "reasons": {}},
     "data": [
         {
             "type": "payout.execute",
             "jobId": _SUMMARY["jobId"],
-            "attempt": 1,
-            "worker": "worker-2",
-            "outcome": "failed",
+            "attemptNumber": 1,
+            "workerId": "worker-2",
+            "status": "failed",
             "finishedAt": "2026-11-24T01:12:07.866Z",
             "durationMs": 354,
         }
@@ -352,13 +354,13 @@ SLOWEST_LIST = {
 WORKER_LIST = {
     "meta": {
         **_RUN_WINDOW,
-        "runningAsOf": "2026-11-24T01:12:11.120Z",
+        "running_as_of": "2026-11-24T01:12:11.120Z",
         "page": 1,
         "per_page": 20,
         "total": 1,
         "total_is_exact": True,
         "total_pages": 1,
-        "silent": 1,
+        "silent_workers": 1,
         "reasons": {},
     },
     "data": [
@@ -367,12 +369,12 @@ WORKER_LIST = {
             "state": "expired",
             "since": "2026-11-24T01:10:02.000Z",
             "note": "its lease has expired",
-            "running": 1,
+            "runningJobs": 1,
             "jobs": [
                 {
                     "jobId": _SUMMARY["jobId"],
                     "type": "payout.execute",
-                    "attempt": 2,
+                    "attemptNumber": 2,
                     "startedAt": "2026-11-24T01:09:32.000Z",
                     "leaseExpiresAt": "2026-11-24T01:10:02.000Z",
                     "leaseLeftMs": -129_120,

@@ -92,7 +92,7 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
         worker=clean_free_text(job.get("leasedBy")),
         attempt=job["attemptCount"] or None,
         max_attempts=int(most) if most is not None and most == int(most) else None,
-        is_recurring=bool(job.get("recurring")),
+        is_recurring=bool(job.get("isRecurring")),
         unreadable=frozenset(
             name for fact, name in names.items() if fact not in dates and job.get(name) is not None
         ),

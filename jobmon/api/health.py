@@ -27,11 +27,11 @@ class Liveness(Answer):
 class DatabaseCheck(Answer):
     """The watched database responds."""
 
-    ping_ms = number("Duration of a ping, in milliseconds.")
-    readable = boolean(
+    pingMs = number("Duration of a ping, in milliseconds.")
+    isReadable = boolean(
         "Whether the watched collections can be read; null if unknown.", nullable=True
     )
-    reason = string("Why `readable` is unknown.", optional=True)
+    reason = string("Why `isReadable` is unknown.", optional=True)
 
 
 class BuildProgress(Answer):
@@ -44,7 +44,7 @@ class BuildProgress(Answer):
 class RollupCheck(Answer):
     """State of the collector's statistics; without fresh ones, jobs are counted live."""
 
-    fresh = boolean("Whether the collector's statistics are fresh.")
+    isFresh = boolean("Whether the collector's statistics are fresh.")
     build = nested(
         BuildProgress,
         "Progress of the first count, if not fresh; null without one.",
@@ -111,7 +111,10 @@ def blueprint(revoked: RevokedTokens) -> Routes:
         if _are_revocations_lost(revoked):
             message = "The list of revoked tokens is lost; the log has details."
             raise unavailable("revocations_lost", message)
-        check: dict[str, Any] = {"ping_ms": database.ping_ms, "readable": database.readable}
+        check: dict[str, Any] = {
+            "pingMs": database.ping_ms,
+            "isReadable": database.readable,
+        }
         if database.reason is not None:
             check["reason"] = database.reason
         return {
@@ -144,13 +147,16 @@ def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
     """The state of the collector. It never makes the service unready: jobs are counted live."""
     try:
         if rollup.stats() is not None:
-            return {"fresh": True} | _describe_failure(rollup)
+            return {"isFresh": True} | _describe_failure(rollup)
         if not rollup.is_readable:
-            return {"fresh": False, "reason": "the MongoDB user may not read jobmon's own database"}
-        return {"fresh": False, "build": rollup.first_build()} | _describe_failure(rollup)
+            return {
+                "isFresh": False,
+                "reason": "the MongoDB user may not read jobmon's own database",
+            }
+        return {"isFresh": False, "build": rollup.first_build()} | _describe_failure(rollup)
     except Exception as error:  # the probe answers whatever the document holds
         log.error("could not read the rollup for readiness", exc_info=error)
-        return {"fresh": False, "reason": "jobmon's own database could not be read"}
+        return {"isFresh": False, "reason": "jobmon's own database could not be read"}
 
 
 def _describe_failure(rollup: RollupReader) -> dict[str, str]:

@@ -21,7 +21,7 @@ from jobmon.web.queues import current_queue
 
 
 class ListPage(NamedTuple):
-    """The documents of a page, and its `ListMeta`."""
+    """The documents of a page, and its `JobListMeta`."""
 
     jobs: list[Document]
     meta: dict[str, Any]

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from threading import Lock
 from typing import Any
 
+from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Blueprint as FlaskBlueprint
 from flask import Flask, Response, current_app
 from flask_smorest import Api, Blueprint
@@ -187,7 +188,9 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
             },
         ]
         info = {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
-        super().__init__(app, spec_kwargs={"info": info, "servers": servers})
+        plugin = MarshmallowPlugin(schema_name_resolver=_name_component)
+        options = {"info": info, "servers": servers, "marshmallow_plugin": plugin}
+        super().__init__(app, spec_kwargs=options)
         converter = self.ma_plugin.converter
         converter.add_attribute_function(_describe_field)
         converter.add_parameter_attribute_function(_describe_parameter)
@@ -229,6 +232,11 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
             if headers:
                 response["headers"] = headers
             self.spec.components.response(status.name, response)
+
+
+def _name_component(schema: Any) -> str:
+    """The public name of an answer: `Forecast` for `ForecastAnswer`."""
+    return resolver(schema).removesuffix("Answer")
 
 
 def _describe_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:

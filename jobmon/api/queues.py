@@ -1,4 +1,4 @@
-"""`GET /queues`: all watched queues, each with its most important figures."""
+"""`GET /queues`: all watched queues, each with its most important numbers."""
 
 import logging
 import time
@@ -11,8 +11,8 @@ from pymongo.errors import PyMongoError
 
 from jobmon.api import examples
 from jobmon.api.evidence import gather_evidence
-from jobmon.api.figures import QueueList
 from jobmon.api.openapi import Access, Routes
+from jobmon.api.queue_answers import QueueList
 from jobmon.diagnosis.attention import (
     UNKNOWN,
     Notice,
@@ -46,7 +46,7 @@ NO_ANSWER = "Not read: the database has not answered yet."
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSummary:
-    """The figures of a queue; None where they are unknown, with the `reasons`."""
+    """What is known of a queue; None where it is unknown, with the `reasons`."""
 
     level: str = UNKNOWN
     notices: tuple[Notice, ...] = ()
@@ -173,10 +173,10 @@ def blueprint(summaries: QueueSummaries) -> Routes:
     @routes.doc(operationId="listQueues")
     @routes.response(HTTPStatus.OK, QueueList, example=examples.QUEUE_LIST)
     def queues() -> dict[str, Any]:
-        """List the watched queues with their most important figures.
+        """List the watched queues with their most important numbers.
 
-        Figures are for roles with the permission of the queue. For other callers they are null, and
-        queues that are closed to owners are missing.
+        The numbers are for roles with the permission of the queue. For other callers they are null,
+        and queues that are closed to owners are missing.
         """
         return {"data": [_format_queue(*found) for found in list_queues(summaries)]}
 
@@ -191,7 +191,7 @@ def _format_queue(queue: Settings, summary: QueueSummary | None) -> dict[str, An
         "isDefault": queue is all_queues().default,
         "level": shown.level,
         "notices": [{"level": notice.level, "text": notice.text} for notice in shown.notices],
-        "reasons": shown.reasons,
+        "unchecked": shown.reasons,
         "statusCounts": shown.status_counts,
         "oldestQueuedJobAgeMs": shown.oldest_queued_ms,
         "forecast": shown.forecast,

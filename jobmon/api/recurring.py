@@ -46,25 +46,25 @@ class RecurringJob(JobSummary):
     repetition = nested(RepetitionAnswer, "How often it runs, and its newest runs.")
 
 
-class RecurringMeta(Answer):
+class RecurringJobListMeta(Answer):
     """Position of a page in the list of recurring jobs."""
 
-    asOf = Date("The time that the answer describes.")
+    as_of = Date("The time that the answer describes.")
     per_page = integer("Maximum number of jobs per page.")
     total = integer("Number of recurring jobs; null if unknown.", nullable=True)
     total_is_exact = boolean("Whether `total` is exact; otherwise it is a lower bound.")
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
+    reasons = mapping(fields.String(), "By field name: why it is null.")
 
 
-class RecurringList(Answer):
+class RecurringJobList(Answer):
     """A page of recurring jobs."""
 
-    meta = nested(RecurringMeta, "Position of the page in the list.")
+    meta = nested(RecurringJobListMeta, "Position of the page in the list.")
     data = fields.List(
         fields.Nested(RecurringJob),
         **describe("The jobs; null if recurring jobs are not known.", nullable=True),
     )
-    reasons = mapping(fields.String(), "By field name: why it is null.")
 
 
 class RecurringParameters(Parameters):
@@ -127,7 +127,7 @@ def add_routes(routes: Routes) -> None:
     @routes.get("/recurring")
     @routes.doc(operationId="listRecurringJobs")
     @routes.arguments(RecurringParameters, location="query")
-    @routes.response(HTTPStatus.OK, RecurringList, example=examples.RECURRING_LIST)
+    @routes.response(HTTPStatus.OK, RecurringJobList, example=examples.RECURRING_LIST)
     def recurring(query: dict[str, Any]) -> dict[str, Any]:
         """List recurring jobs with their newest runs, the soonest next run first.
 
@@ -136,14 +136,14 @@ def add_routes(routes: Routes) -> None:
         found = list_recurring(current_queue(), query["cursor"], query["per_page"])
         return {
             "meta": {
-                "asOf": found.as_of,
+                "as_of": found.as_of,
                 "per_page": query["per_page"],
                 "total": None if found.total is None else found.total.value,
                 "total_is_exact": found.total is not None and found.total.is_exact,
                 "next_cursor": found.next_cursor,
+                "reasons": {"data": found.reason} if found.reason else {},
             },
             "data": found.jobs,
-            "reasons": {"data": found.reason} if found.reason else {},
         }
 
 

@@ -15,22 +15,24 @@ from jobmon.store.schedule import MAX_KEYS, Schedule, ScheduledStep, ScheduledWi
 from jobmon.web.queues import WatchedQueue, current_queue
 
 
-class ScheduledCount(Answer):
+class ScheduledStepAnswer(Answer):
     """Scheduled jobs in a span of the future."""
 
     start = Date("Start of the span.", data_key="from")
     end = Date("End of the span, exclusive.", data_key="to")
-    jobs = integer("Jobs that are due then; null if none of them was read.", nullable=True)
-    isExact = boolean("Whether `jobs` is exact; otherwise it is a lower bound.")
-    types = counts("Of these jobs, by type: the 20 most frequent of the window, and `(other)`.")
+    count = integer("Jobs that are due then; null if none of them was read.", nullable=True)
+    isExact = boolean("Whether `count` is exact; otherwise it is a lower bound.")
+    typeCounts = counts(
+        "Of these jobs, by type: the 20 most frequent of the window, and `(other)`."
+    )
 
 
-class ScheduledSpan(ScheduledCount):
+class ScheduledWindowAnswer(ScheduledStepAnswer):
     """Scheduled jobs in the next hour, day or week."""
 
     name = string("Which window it is.", enum=["hour", "day", "week"])
     step = integer("Length of a step in seconds; the first and the last step may be shorter.")
-    steps = array(ScheduledCount, "Every step of the window, in order.")
+    steps = array(ScheduledStepAnswer, "Every step of the window, in order.")
 
 
 class ScheduleAnswer(Answer):
@@ -38,7 +40,7 @@ class ScheduleAnswer(Answer):
 
     asOf = Date("The time of this answer, where the windows begin.")
     windows = fields.List(
-        fields.Nested(ScheduledSpan),
+        fields.Nested(ScheduledWindowAnswer),
         **describe(
             "The windows; null if nothing was counted. Of each only a part of the index is read, "
             f"the soonest {MAX_KEYS:,} jobs or fewer: later steps are null.",
@@ -91,9 +93,9 @@ def _format_window(window: ScheduledWindow) -> dict[str, Any]:
         "start": window.start,
         "end": window.end,
         "step": round(window.step.total_seconds()),
-        "jobs": window.jobs,
+        "count": window.jobs,
         "isExact": window.is_exact,
-        "types": window.types,
+        "typeCounts": window.types,
         "steps": [_format_step(step) for step in window.steps],
     }
 
@@ -102,7 +104,7 @@ def _format_step(step: ScheduledStep) -> dict[str, Any]:
     return {
         "start": step.start,
         "end": step.end,
-        "jobs": step.jobs,
+        "count": step.jobs,
         "isExact": step.is_exact,
-        "types": step.types,
+        "typeCounts": step.types,
     }

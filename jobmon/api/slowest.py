@@ -7,7 +7,7 @@ from jobmon.api import examples
 from jobmon.api.openapi import Routes
 from jobmon.api.window_queries import TypeWindowParameters, WindowQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
-from jobmon.api.worker_answers import SlowestList
+from jobmon.api.worker_answers import SlowAttemptList
 from jobmon.diagnosis.evidence import NO_END_TIMES
 from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
 from jobmon.rollup.run_history import RunHistory
@@ -23,7 +23,7 @@ def add_routes(routes: Routes) -> None:
     @routes.get("/slowest")
     @routes.doc(operationId="listSlowestAttempts")
     @routes.arguments(TypeWindowParameters, location="query")
-    @routes.response(HTTPStatus.OK, SlowestList, example=examples.SLOWEST_LIST)
+    @routes.response(HTTPStatus.OK, SlowAttemptList, example=examples.SLOWEST_LIST)
     def slowest(query: WindowQuery) -> dict[str, Any]:
         """List the slowest attempts that ended in a window.
 
@@ -52,8 +52,8 @@ def _format_slowest(
     meta = {
         "start": window.start,
         "end": window.end,
-        "asOf": history.as_of,
-        "complete": history.is_complete,
+        "as_of": history.as_of,
+        "is_complete": history.is_complete,
         "gaps": history.gaps,
         "reasons": {"data": why} if why else {},
     }
@@ -63,9 +63,9 @@ def _format_slowest(
         {
             "type": slow.type,
             "jobId": slow.run.job_id,
-            "attempt": slow.run.attempt,
-            "worker": slow.run.worker,
-            "outcome": slow.run.outcome,
+            "attemptNumber": slow.run.attempt,
+            "workerId": slow.run.worker,
+            "status": slow.run.outcome,
             "finishedAt": slow.run.finished_at,
             "durationMs": slow.run.duration_ms,
         }

@@ -4,7 +4,7 @@ from marshmallow import fields
 
 from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested, number, string
 from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
-from jobmon.api.figures import Gap, Percentiles, WindowBounds
+from jobmon.api.queue_answers import Gap, Percentiles, WindowBounds
 from jobmon.diagnosis.slow_runs import MAX_LISTED
 from jobmon.diagnosis.workers import WorkerState
 from jobmon.domain import FINAL_ATTEMPT_STATUSES
@@ -18,7 +18,7 @@ class RunningJobAnswer(Answer):
 
     jobId = string("Its id; null if it has none.", nullable=True)
     type = string("Type of the job.")
-    attempt = integer("Number of the attempt; null if unknown.", nullable=True)
+    attemptNumber = integer("Number of the attempt; null if unknown.", nullable=True)
     startedAt = DateOrText("When the attempt started; null if unknown.")
     leaseExpiresAt = DateOrText("When the lease expires; null if unknown.")
     leaseLeftMs = integer("Time until then, in milliseconds; negative if expired.", nullable=True)
@@ -54,7 +54,7 @@ class WorkerAnswer(Answer):
         "or the earliest start of what it runs. Null if unknown."
     )
     note = string("Why it counts as silent; null if it does not.", nullable=True)
-    running = integer("Jobs that it runs now.", nullable=True)
+    runningJobs = integer("Jobs that it runs now.", nullable=True)
     jobs = array(
         RunningJobAnswer, f"The first {JOBS_SHOWN} of these, those whose lease ends first."
     )
@@ -71,9 +71,9 @@ class WorkerAnswer(Answer):
 class WorkerListMeta(WindowBounds):
     """The window of a list of workers, and what is in it."""
 
-    asOf = DateOrText("Attempts are counted up to this time; null if they are unknown.")
-    runningAsOf = Date("The time at which `jobs` were running.")
-    complete = boolean(
+    as_of = DateOrText("Attempts are counted up to this time; null if they are unknown.")
+    running_as_of = Date("The time at which `jobs` were running.")
+    is_complete = boolean(
         "False while a collector is still counting the window; null without one.", nullable=True
     )
     gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
@@ -82,7 +82,7 @@ class WorkerListMeta(WindowBounds):
     total = integer("Workers that match, `(other)` included; null if unknown.", nullable=True)
     total_is_exact = boolean("Whether these are all: false if some were not counted by name.")
     total_pages = integer("Number of pages that `total` makes.", nullable=True)
-    silent = integer("Silent workers among these; null if unknown.", nullable=True)
+    silent_workers = integer("Silent workers among these; null if unknown.", nullable=True)
     reasons = mapping(
         fields.String(), "By field name: why it is null, or why numbers are lower bounds."
     )
@@ -103,26 +103,28 @@ class SlowAttempt(Answer):
 
     type = string("Type of its job.")
     jobId = string("Id of its job, which may have been deleted.")
-    attempt = integer("Its number; null if the queue does not number attempts.", nullable=True)
-    worker = FreeText("Worker that ran it; null if unknown.")
-    outcome = string("How it ended.", enum=list(FINAL_ATTEMPT_STATUSES))
+    attemptNumber = integer(
+        "Its number; null if the queue does not number attempts.", nullable=True
+    )
+    workerId = FreeText("Worker that ran it; null if unknown.")
+    status = string("How it ended.", enum=list(FINAL_ATTEMPT_STATUSES))
     finishedAt = Date("When it ended.")
     durationMs = integer("How long it ran, in milliseconds.")
 
 
-class SlowestMeta(WindowBounds):
+class SlowAttemptListMeta(WindowBounds):
     """The window of an answer about slow attempts."""
 
-    asOf = Date("Attempts are known up to this time.")
-    complete = boolean("False while a collector is still counting the window.")
+    as_of = Date("Attempts are known up to this time.")
+    is_complete = boolean("False while a collector is still counting the window.")
     gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
     reasons = mapping(fields.String(), "By field name: why it is null or may lack something.")
 
 
-class SlowestList(Answer):
+class SlowAttemptList(Answer):
     """The slowest attempts of a window."""
 
-    meta = nested(SlowestMeta, "The window of this answer.")
+    meta = nested(SlowAttemptListMeta, "The window of this answer.")
     data = fields.List(
         fields.Nested(SlowAttempt),
         **describe(

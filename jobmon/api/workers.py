@@ -176,14 +176,14 @@ def _read_running(queue: WatchedQueue, reasons: dict[str, str]) -> RunningJobs:
         running = replace(running, reason="the jobs do not record which worker runs them")
     unnamed = sum(job.worker is None for job in running.jobs)
     if running.reason:
-        reasons["running"] = running.reason
+        reasons["runningJobs"] = running.reason
     elif not running.is_complete:
-        reasons["running"] = (
+        reasons["runningJobs"] = (
             f"only {MAX_READ:,} running jobs are read, those whose lease ends first"
         )
     elif unnamed:
         jobs = "1 running job does" if unnamed == 1 else f"{grouped(unnamed)} running jobs do"
-        reasons["running"] = f"{jobs} not name the worker"
+        reasons["runningJobs"] = f"{jobs} not name the worker"
     return running
 
 
@@ -220,16 +220,16 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
     meta = {
         "start": found.window.start,
         "end": found.window.end,
-        "asOf": None if history is None else history.as_of,
-        "runningAsOf": found.running.as_of,
-        "complete": None if history is None else history.is_complete,
+        "as_of": None if history is None else history.as_of,
+        "running_as_of": found.running.as_of,
+        "is_complete": None if history is None else history.is_complete,
         "gaps": () if history is None else history.gaps,
         "page": query.page,
         "per_page": query.per_page,
         "total": None if workers is None else len(workers),
         "total_is_exact": is_whole(found),
         "total_pages": None if workers is None else math.ceil(len(workers) / query.per_page),
-        "silent": count_silent(workers),
+        "silent_workers": count_silent(workers),
         "reasons": found.reasons,
     }
     if workers is None:
@@ -259,7 +259,7 @@ def _format_worker(worker: Worker, found: FoundWorkers) -> dict[str, Any]:
         "state": worker.state,
         "since": worker.since,
         "note": worker.note or None,
-        "running": len(worker.jobs) if has_jobs else None,
+        "runningJobs": len(worker.jobs) if has_jobs else None,
         "jobs": [_format_job(job, now) for job in worker.jobs[:JOBS_SHOWN]],
         "lastSeen": worker.last_seen,
         "attempts": worker.attempts if has_history else None,
@@ -280,7 +280,7 @@ def _format_job(job: RunningJob, now: datetime) -> dict[str, Any]:
     return {
         "jobId": job.job_id,
         "type": job.type,
-        "attempt": job.attempt,
+        "attemptNumber": job.attempt,
         "startedAt": job.started_at,
         "leaseExpiresAt": job.expires_at,
         "leaseLeftMs": left,

@@ -102,7 +102,7 @@ class JobView:
             last_error=_show_error(job, "lastError", stack=detail),
             payload=redact(job.get("payload")) if detail else None,
             attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],
-            recurring=job.get("recurring") if detail else None,
+            recurring=job.get("isRecurring") if detail else None,
             repetition=None if repetition is None else repetition.to_answer(),
             missing_attempts=job.get("reasons", {}).get("attempts") if detail else None,
         )

@@ -82,7 +82,7 @@ class TypePage:
         return {
             "workers": [make_row(worker, found, range_name) for worker in workers[:WORKERS_SHOWN]],
             "worker_count": len(workers),
-            "no_workers": found.reasons.get("data") or found.reasons.get("running", ""),
+            "no_workers": found.reasons.get("data") or found.reasons.get("runningJobs", ""),
             "now": found.running.as_of,
         }
 

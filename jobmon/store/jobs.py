@@ -34,7 +34,7 @@ class JobStore:
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
-        `reasons` has one for `attempts` if some are missing. `recurring`: whether the job is run
+        `reasons` has one for `attempts` if some are missing. `isRecurring`: whether the job is run
         again after a success; None if that is unknown.
 
         `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
@@ -65,7 +65,7 @@ class JobStore:
         reason = explain_missing(attempts, count, is_recurring=may_recur and not recorded)
         return {
             **job,
-            "recurring": recurring,
+            "isRecurring": recurring,
             "attempts": attempts,
             "attemptCount": count,
             "reasons": {} if reason is None else {"attempts": reason},

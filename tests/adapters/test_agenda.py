@@ -152,7 +152,7 @@ def expected(agenda: Agenda, case: str) -> Answer:
         "payload": data,
         "attempts": attempts,
         "reasons": reasons,
-        "recurring": repeats,
+        "isRecurring": repeats,
     }
 
 
@@ -161,7 +161,7 @@ def test_every_field_of_a_job_is_that_of_its_document(agenda: Agenda, case: str)
     detail = expected(agenda, case)
     shown = agenda.get(f"/jobs/{agenda.jobs[case]}")
     drop_derived(shown)
-    assert (shown.pop("repetition") is not None) is detail["recurring"]
+    assert (shown.pop("repetition") is not None) is detail["isRecurring"]
     assert shown == detail
     (summary,) = agenda.get("/admin/jobs/queue", type=case)["data"]
     assert summary == {name: detail[name] for name in summary} | {
@@ -245,7 +245,7 @@ def check_figures(agenda: Agenda, source: str) -> None:
     counted = {status: count for status, count in stats["statusCounts"].items() if count}
     assert counted == dict(Counter(status for status, _ in agenda.cases.values()))
     assert stats["typeCounts"] == {case: {s: 1} for case, (s, _) in agenda.cases.items()}
-    assert (stats["eligibleJobs"], stats["scheduledJobs"], stats["expiredLeases"]) == (1, 4, 0)
+    assert (stats["dueJobs"], stats["scheduledJobs"], stats["expiredLeases"]) == (1, 4, 0)
     # `repeats` has run before: it has not waited since its creation.
     assert set(stats["oldestQueuedJobAgeMsByType"]) == {"due", "scheduled"}
     assert stats["oldestQueuedJobAgeMs"] == max(stats["oldestQueuedJobAgeMsByType"].values()) > 0

@@ -152,7 +152,7 @@ def expected(celery: Celery, case: str) -> Answer:
         "payload": payload if celery.extended else None,
         "attempts": [attempt] if outcome else [],
         "reasons": reasons,
-        "recurring": None,
+        "isRecurring": None,
         "repetition": None,
     }
 
@@ -239,7 +239,7 @@ def check_figures(celery: Celery, source: str) -> None:
     types = {name for name, *_ in CASES.values()} if celery.extended else {"null"}
     assert set(stats["typeCounts"]) == types
     # Celery does not store when a retry is due or a lease expires; no stored task is queued.
-    unknown = {"expiredLeases", "eligibleJobs", "scheduledJobs"}
+    unknown = {"expiredLeases", "dueJobs", "scheduledJobs"}
     assert {name: stats[name] for name in unknown} == dict.fromkeys(unknown)
     assert (set(stats["reasons"]), stats["oldestQueuedJobAgeMs"]) == (unknown, 0)
     assert celery.activity() == {"enqueued": None, "succeeded": 6, "failed": 2, "dlq": 2}

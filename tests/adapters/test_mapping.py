@@ -184,7 +184,7 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
         "attempts": [] if found["state"] == "pending" else attempts,
     }
     unrecorded = {"attempts": "the queue records only the number of attempts"}
-    detail |= {"reasons": {} if detail["attempts"] else unrecorded, "recurring": None}
+    detail |= {"reasons": {} if detail["attempts"] else unrecorded, "isRecurring": None}
     detail |= {"repetition": None}
     shown = tasks.get(f"/jobs/{detail['jobId']}")
     explanation = shown["explanation"]
@@ -255,7 +255,7 @@ def check_figures(tasks: Tasks, source: str) -> None:
     assert set(stats["typeCounts"]) == {"kind-0", "kind-1", "kind-2"}
     waiting = [found for found in tasks.tasks if found["state"] in ("pending", "retry")]
     assert stats["scheduledJobs"] == len([found for found in waiting if found["run_at"] > NOW])
-    assert stats["eligibleJobs"] == len(waiting) - stats["scheduledJobs"]
+    assert stats["dueJobs"] == len(waiting) - stats["scheduledJobs"]
     assert stats["expiredLeases"] == counts["leased"]
     age_ms = (datetime.now(UTC) - tasks.tasks[0]["created_at"]) / timedelta(milliseconds=1)
     assert stats["oldestQueuedJobAgeMs"] == pytest.approx(age_ms, abs=10_000)

@@ -475,7 +475,7 @@ def test_runs_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) 
         assert job["attemptCount"] == detail["attemptCount"] == count
         numbers = [attempt["attemptNumber"] for attempt in detail["attempts"]]
         assert numbers == ([count] if count else [])
-        assert detail["recurring"] is (kind == "every second")
+        assert detail["isRecurring"] is (kind == "every second")
         why = "the queue does not record every attempt"
         assert detail["reasons"] == ({"attempts": why} if count > 1 else {})
 

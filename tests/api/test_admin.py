@@ -148,7 +148,7 @@ def test_stats_of_an_empty_queue(api: Api) -> None:
         "oldestQueuedJobAgeMs": 0,
         "oldestQueuedJobAgeMsByType": {},
         "expiredLeases": 0,
-        "eligibleJobs": 0,
+        "dueJobs": 0,
         "scheduledJobs": 0,
         "estimatedTotalJobs": 0,
         "reasons": {},
@@ -205,7 +205,7 @@ def test_stats_have_types_ages_leases_and_due_jobs(api: Api, watched: Any) -> No
         "a": pytest.approx(age_ms(3), abs=1),
         "b": pytest.approx(age_ms(1), abs=1),
     }
-    assert (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"]) == (1, 3, 2)
+    assert (stats["expiredLeases"], stats["dueJobs"], stats["scheduledJobs"]) == (1, 3, 2)
 
 
 def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
@@ -221,7 +221,7 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     for status in ("queued", "leased"):
         watched.jobs.insert_many({"status": status, "type": "t", **dates} for dates in odd)
     stats = api.get_as_admin(STATS).json
-    names = ("oldestQueuedJobAgeMs", "expiredLeases", "eligibleJobs", "scheduledJobs")
+    names = ("oldestQueuedJobAgeMs", "expiredLeases", "dueJobs", "scheduledJobs")
     assert {name: stats[name] for name in names} == dict.fromkeys(names)
     assert stats["oldestQueuedJobAgeMsByType"] == {}
     due = "nextRunAt of 3 waiting jobs is not a date"
@@ -231,7 +231,7 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
         "oldestQueuedJobAgeMs": age,
         "oldestQueuedJobAgeMsByType": f"not known for 1 of 1 types: {age}, {also}",
         "expiredLeases": "leaseExpiresAt of 3 leased jobs is not a date",
-        "eligibleJobs": due,
+        "dueJobs": due,
         "scheduledJobs": due,
     }
     metrics = api.get_as_admin("/metrics").text
@@ -258,9 +258,9 @@ def test_values_with_some_dates_are_lower_bounds(api: Api, watched: Any) -> None
         ]
     )
     stats = api.get_as_admin(STATS).json
-    counts = (stats["expiredLeases"], stats["eligibleJobs"], stats["scheduledJobs"])
+    counts = (stats["expiredLeases"], stats["dueJobs"], stats["scheduledJobs"])
     assert counts == (1, 1, None)
-    assert set(stats["reasons"]) == {"expiredLeases", "eligibleJobs", "scheduledJobs"}
+    assert set(stats["reasons"]) == {"expiredLeases", "dueJobs", "scheduledJobs"}
 
 
 def test_a_job_from_the_future_has_no_negative_age(api: Api, watched: Any) -> None:
@@ -280,8 +280,8 @@ def test_a_count_that_takes_too_long_becomes_an_estimate(
     assert (stats["totalJobs"], stats["source"]) == (50, "estimate")
     assert stats["statusCounts"] is None
     assert stats["typeCounts"] is None
-    assert stats["eligibleJobs"] is None
-    assert {"statusCounts", "typeCounts", "eligibleJobs"} <= stats["reasons"].keys()
+    assert stats["dueJobs"] is None
+    assert {"statusCounts", "typeCounts", "dueJobs"} <= stats["reasons"].keys()
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
     assert total(api) == (50, False)
     assert total(api, status="dlq") == (10, False)
@@ -320,5 +320,5 @@ def test_health_needs_no_token(api: Api) -> None:
     assert api.get("/healthz").json == {"status": "ok"}
     ready = api.get("/readyz").json
     assert ready["status"] == "ready"
-    assert ready["checks"]["database"]["ping_ms"] >= 0
-    assert ready["checks"]["rollup"] == {"fresh": False, "build": None}
+    assert ready["checks"]["database"]["pingMs"] >= 0
+    assert ready["checks"]["rollup"] == {"isFresh": False, "build": None}

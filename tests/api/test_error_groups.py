@@ -65,22 +65,22 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
     listed = get(api)
     assert names(listed)[:2] == ["timeout of <duration>", OTHER]
     assert set(names(listed)[2:]) == {"E_BANK", "TypeError"}
-    assert listed["meta"] | {"from": "", "to": "", "asOf": ""} == {
+    assert listed["meta"] | {"from": "", "to": "", "as_of": ""} == {
         "from": "",
         "to": "",
-        "asOf": "",
+        "as_of": "",
         "step": 60,
-        "complete": True,
+        "is_complete": True,
         "gaps": [],
         "total": 4,
-        "errors": 7,
-        "ungrouped": 2,
+        "total_errors": 7,
+        "ungrouped_errors": 2,
         "next_cursor": None,
         "reasons": {},
     }
     timeout = listed["data"][0]
-    assert timeout["types"] == {"mail": 2, "sms": 1}
-    assert timeout["workers"] == {"w1": 2, "w2": 1}
+    assert timeout["typeCounts"] == {"mail": 2, "sms": 1}
+    assert timeout["workerCounts"] == {"w1": 2, "w2": 1}
     assert (timeout["count"], timeout["previousCount"], timeout["growth"]) == (3, 1, 2)
     assert sum(timeout["trend"]) == 3
     assert timeout["status"] == "ongoing"
@@ -89,8 +89,8 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
     assert (other["count"], other["status"], other["pattern"]) == (2, None, None)
     assert other["reasons"]["pattern"] == "these errors could not be grouped"
     unknown = next(error for error in listed["data"] if error["code"] == "TypeError")
-    assert unknown["workers"] is None
-    assert unknown["reasons"]["workers"] == "no failed run of this group has a known worker"
+    assert unknown["workerCounts"] is None
+    assert unknown["reasons"]["workerCounts"] == "no failed run of this group has a known worker"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_detail_has_a_sample_and_the_jobs(api: Api) -> None:
     assert error["message"] == "x is null"
     assert error["stack"] == STACK
     assert error["frame"] == "pay (/app/pay.js)"
-    assert [job["worker"] for job in error["jobs"]] == [None]
+    assert [job["workerId"] for job in error["jobs"]] == [None]
     listed = next(one for one in get(api)["data"] if one["id"] == group_id)
     assert {key: error[key] for key in listed} == listed
 
@@ -186,7 +186,7 @@ def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
     gap = Gap(start=start, end=start + MINUTE, reason=GapReason.STREAM_LOST)
     history.whole = {"gaps": (gap,), "is_complete": False}
     listed = get(api)
-    assert listed["meta"]["complete"] is False
+    assert listed["meta"]["is_complete"] is False
     assert [gap["reason"] for gap in listed["meta"]["gaps"]] == ["stream_lost"]
     assert listed["data"][0]["growth"] is None
     history.whole = {"gaps": (gap,)}
@@ -221,7 +221,7 @@ def test_endless_names_are_folded(api: Api, history: ErrorHistory) -> None:
     for number in range(40):
         history.add("boom", f"type-{number:02}", f"pod-{number:02}", at=NOW)
     boom = next(error for error in get(api)["data"] if error["pattern"] == "boom")
-    for field in ("types", "workers"):
+    for field in ("typeCounts", "workerCounts"):
         assert len(boom[field]) == 11
         assert boom[field][OTHER] == 30
         assert sum(boom[field].values()) == boom["count"] == 40
@@ -266,7 +266,7 @@ def test_counts_equal_a_recount_of_the_attempts(
             classify_error({**error, "message": _redacted(error)}).id for error in errors
         )
         assert {error["id"]: error["count"] for error in listed["data"]} == expected
-        types = sum((Counter(error["types"]) for error in listed["data"]), Counter())
+        types = sum((Counter(error["typeCounts"]) for error in listed["data"]), Counter())
         assert types == {"t0": 15, "t1": 15}
         stored = str(list(connection.client[f"{database.name}_rollups"].errors.find()))
         assert "password=[redacted]" in stored
@@ -285,8 +285,8 @@ def _redacted(error: dict[str, Any]) -> str:
 
 def _find_complete(api: Api) -> dict[str, Any] | None:
     answer = api.get_as_admin(PATH)
-    is_counted = answer.status_code == 200 and answer.json["meta"]["errors"] == 30
-    return answer.json if is_counted and answer.json["meta"]["complete"] else None
+    is_counted = answer.status_code == 200 and answer.json["meta"]["total_errors"] == 30
+    return answer.json if is_counted and answer.json["meta"]["is_complete"] else None
 
 
 def test_window_counted_by_an_earlier_version_is_not_reported_as_complete(
@@ -296,7 +296,7 @@ def test_window_counted_by_an_earlier_version_is_not_reported_as_complete(
     history.is_known = False
     listed = get(api)
     reason = "a part was counted by an earlier version, without errors and workers"
-    assert listed["meta"]["reasons"] == {"errors": reason}
+    assert listed["meta"]["reasons"] == {"total_errors": reason}
     assert listed["data"][0]["growth"] is None
     assert reason in listed["data"][0]["reasons"]["growth"]
 
@@ -307,4 +307,4 @@ def test_counts_of_a_type_are_lower_bounds_if_types_are_folded(
     history.add(TIMEOUT, OTHER, at=NOW)
     assert get(api)["meta"]["reasons"] == {}
     reasons = get(api, type="mail")["meta"]["reasons"]
-    assert reasons == {"errors": "errors of rare types or workers are counted together"}
+    assert reasons == {"total_errors": "errors of rare types or workers are counted together"}

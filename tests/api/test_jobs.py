@@ -106,7 +106,7 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
         ],
         "errorGroup": None,
         "reasons": {},
-        "recurring": None,
+        "isRecurring": None,
         "repetition": None,
     }
 
@@ -148,7 +148,7 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
             "reasons": {},
         },
         "reasons": {},
-        "recurring": None,
+        "isRecurring": None,
         "repetition": None,
     }
 

@@ -152,6 +152,24 @@ def test_everything_has_a_name_and_a_description(document: dict[str, Any]) -> No
             assert "description" in about or "$ref" in about, (name, field)
 
 
+def test_names_follow_one_convention(document: dict[str, Any]) -> None:
+    """Catches a name in another case, a boolean or a duration that does not look like one."""
+    for name, schema in document["components"]["schemas"].items():
+        assert not name.endswith("Answer"), name
+        is_meta = name.endswith("Meta")
+        for field, about in schema["properties"].items():
+            form = "[a-z]+(_[a-z]+)*" if is_meta else "[a-z]+[0-9]*([A-Z][a-z]*)*"
+            assert re.fullmatch(form, field), (name, field)
+            if "boolean" in str(about.get("type")):
+                assert re.match("is[A-Z_]|.*(IsExact|_is_exact)$", field), (name, field)
+            if re.search("milliseconds", about.get("description", "")) and "$ref" not in about:
+                assert re.search("Ms|^p[0-9]+$", field), (name, field)
+    for path, operation in operations(document):
+        shared = document["paths"][path].get("parameters", [])
+        for parameter in [*operation.get("parameters", []), *shared]:
+            assert re.fullmatch("[a-z]+(_[a-z]+)*", parameter["name"]), (path, parameter["name"])
+
+
 def test_parameters_have_bounds_defaults_and_repetition(
     document: dict[str, Any],
 ) -> None:

@@ -51,7 +51,7 @@ def test_every_queue_has_its_own_figures(queues: Api, watched: Any) -> None:
 def test_without_a_collector_no_queue_is_all_clear(queues: Api) -> None:
     for queue in listed(queues, "chief").values():
         assert queue["level"] != "ok"
-        assert any("no collector is running" in reason for reason in queue["reasons"])
+        assert any("no collector is running" in reason for reason in queue["unchecked"])
 
 
 def test_figures_need_the_permission_of_the_queue(queues: Api) -> None:
@@ -62,7 +62,9 @@ def test_figures_need_the_permission_of_the_queue(queues: Api) -> None:
             if not has_figures:
                 assert {queue[name] for name in FIGURES} == {None}
                 assert (queue["level"], queue["notices"]) == ("unknown", [])
-                assert queue["reasons"] == ["Your role does not have the permission of this queue."]
+                assert queue["unchecked"] == [
+                    "Your role does not have the permission of this queue."
+                ]
 
 
 def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues: Api) -> None:
@@ -97,7 +99,7 @@ def test_a_queue_that_cannot_be_read_is_unknown_with_a_reason(
     found = listed(queues, "chief")
     assert found["mails"]["statusCounts"]["queued"] == 1
     assert (found["payouts"]["level"], found["payouts"]["statusCounts"]) == ("unknown", None)
-    assert found["payouts"]["reasons"][0].startswith(reason)
+    assert found["payouts"]["unchecked"][0].startswith(reason)
 
 
 def test_a_queue_that_does_not_answer_delays_no_other(

@@ -209,7 +209,7 @@ def test_unknown_recurring_jobs_are_null_with_a_reason(
     database[collection].insert_one({"repeatInterval": "1 hour", "jobId": "j", "status": "queued"})
     answer = make(profile, collection).get(PATH)
     assert (answer["data"], answer["meta"]["total"]) == (None, None)
-    assert answer["reasons"] == {"data": reason}
+    assert answer["meta"]["reasons"] == {"data": reason}
 
 
 def test_profile_of_your_own_declares_how_jobs_repeat(
@@ -247,8 +247,8 @@ def test_profile_of_your_own_declares_how_jobs_repeat(
         ("every hour", "Asia/Tokyo")
     }
     assert queue.ids(condition="scheduled", sort="nextRunAt") == ["1", "2", "3"]
-    assert [window["jobs"] for window in queue.get("/admin/jobs/schedule")["windows"]] == [3] * 3
-    assert queue.get("/jobs/1")["recurring"] is True
+    assert [window["count"] for window in queue.get("/admin/jobs/schedule")["windows"]] == [3] * 3
+    assert queue.get("/jobs/1")["isRecurring"] is True
     assert queue.get("/jobs/4")["repetition"] is None
 
 

@@ -81,13 +81,13 @@ def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> N
     listed = get(api)
     assert names(listed) == ["w3", "w1", "w2"]
     w3, w1, w2 = listed["data"]
-    assert (w3["state"], w3["note"], w3["running"]) == ("expired", "its lease has expired", 2)
+    assert (w3["state"], w3["note"], w3["runningJobs"]) == ("expired", "its lease has expired", 2)
     assert [job["jobId"] for job in w3["jobs"]] == ["a", "b"]
     assert -3_700_000 < w3["jobs"][0]["leaseLeftMs"] <= -3_600_000
     assert w3["since"] == w3["jobs"][0]["leaseExpiresAt"]
     assert (w3["lastSeen"], w3["attempts"], w3["failures"], w3["failureRate"]) == (None, 0, 0, None)
     (job,) = w1["jobs"]
-    assert (job["jobId"], job["type"], job["attempt"]) == ("c", "mail", 2)
+    assert (job["jobId"], job["type"], job["attemptNumber"]) == ("c", "mail", 2)
     assert job["startedAt"] == w1["since"] == w1["lastSeen"] == to_iso(NOW - MINUTE)
     assert (w1["state"], w1["attempts"], w1["failures"], w1["failureRate"]) == (
         "running",
@@ -106,8 +106,8 @@ def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> N
     assert detail["data"]["count"] == 2
     assert (w2["state"], w2["attempts"], w2["jobs"], w2["topError"]) == ("idle", 1, [], None)
     meta = listed["meta"]
-    assert (meta["total"], meta["total_is_exact"], meta["silent"]) == (3, True, 1)
-    assert meta["reasons"] == {"running": "1 running job does not name the worker"}
+    assert (meta["total"], meta["total_is_exact"], meta["silent_workers"]) == (3, True, 1)
+    assert meta["reasons"] == {"runningJobs": "1 running job does not name the worker"}
 
 
 @pytest.mark.usefixtures("history", "running")
@@ -155,7 +155,7 @@ def test_without_a_collector_the_leases_are_shown_and_the_rest_is_unknown(api: A
         assert worker["attempts"] is worker["failures"] is worker["failureRate"] is None
         assert worker["runMs"]["p95"] is None
     assert listed["meta"]["reasons"]["attempts"] == "no collector keeps a history"
-    assert listed["meta"]["asOf"] is listed["meta"]["complete"] is None
+    assert listed["meta"]["as_of"] is listed["meta"]["is_complete"] is None
     assert api.get_as_admin(SLOWEST).status_code == 503
 
 
@@ -193,7 +193,7 @@ def test_thousands_of_names_are_listed_page_by_page(
         seen += names(get(api, per_page=100, page=page))
     assert seen == [*(f"pod-{number:04}" for number in range(3_000)), OTHER]
     other = get(api, worker=OTHER)["data"][0]
-    assert (other["attempts"], other["state"], other["running"]) == (1, None, None)
+    assert (other["attempts"], other["state"], other["runningJobs"]) == (1, None, None)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_workers_of_other_queues(
     if expected is None:
         assert listed["data"] is None
         assert listed["meta"]["reasons"] == {"data": NO_NAMES}
-        assert listed["meta"]["total"] is listed["meta"]["silent"] is None
+        assert listed["meta"]["total"] is listed["meta"]["silent_workers"] is None
     else:
         assert sorted(names(listed)) == expected
         for name in expected:
@@ -291,7 +291,7 @@ def test_worker_filter_of_a_queue_that_cannot_be_searched_is_refused(
 @pytest.mark.usefixtures("history")
 def test_slowest_attempts_are_listed_by_type(api: Api) -> None:
     listed = get(api, SLOWEST)
-    shown = [(run["type"], run["durationMs"], run["outcome"]) for run in listed["data"]]
+    shown = [(run["type"], run["durationMs"], run["status"]) for run in listed["data"]]
     assert shown == [
         ("pay", 9_000, "succeeded"),
         ("mail", 3_000, "failed"),
@@ -302,9 +302,9 @@ def test_slowest_attempts_are_listed_by_type(api: Api) -> None:
     assert listed["data"][0] == {
         "type": "pay",
         "jobId": "job-3",
-        "attempt": 1,
-        "worker": "w1",
-        "outcome": "succeeded",
+        "attemptNumber": 1,
+        "workerId": "w1",
+        "status": "succeeded",
         "finishedAt": to_iso(NOW - MINUTE),
         "durationMs": 9_000,
     }

@@ -507,11 +507,11 @@ def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
 
     monkeypatch.setattr(SegmentMap, "_count", held_up)
     with collecting(watch.settings):
-        unready = {"fresh": False, "build": {"counted": 10, "estimated": 30}}
+        unready = {"isFresh": False, "build": {"counted": 10, "estimated": 30}}
         eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == unready)
         assert api.get("/readyz").status_code == 200
         go_on.set()
-        eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == {"fresh": True})
+        eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == {"isFresh": True})
     api.app.extensions["jobmon_connection"].client.close()
     assert "first count: 10 of about 30 jobs" in caplog.messages
 

@@ -567,7 +567,7 @@ def test_answers_mark_the_gaps_of_their_window(agenda: Queue) -> None:
     agenda.run("mail")
     for path in ("timeseries", "types"):
         meta = api.get_as_admin(f"/admin/jobs/{path}").json["meta"]
-        assert meta["gaps"] == [{"from": meta["from"], "to": meta["asOf"]} | NO_COLLECTOR]
+        assert meta["gaps"] == [{"from": meta["from"], "to": meta["as_of"]} | NO_COLLECTOR]
     with collected(agenda):
         agenda.becomes_right()
         (gap,) = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["gaps"]

@@ -342,13 +342,13 @@ def test_the_history_needs_the_dashboard_permission(api: Api, path: str) -> None
 def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
     query = {"from": f"{DATE}T03:07:00Z", "to": f"{DATE}T04:01:00Z", "step": 900}
     answer = service.get_as_admin(SERIES, **query).json
-    assert answer["meta"] | {"asOf": None} == {
+    assert answer["meta"] | {"as_of": None} == {
         "from": f"{DATE}T03:00:00.000Z",
         "to": f"{DATE}T04:15:00.000Z",
         "step": 900,
-        "asOf": None,
+        "as_of": None,
         "source": "live",
-        "complete": True,
+        "is_complete": True,
         "gaps": [],
         "marks": [],
         "omitted_marks": 0,
@@ -406,14 +406,14 @@ def test_uncounted_steps_are_null_not_zero(
         answer = service.get_as_admin(SERIES, **window).json
         types = service.get_as_admin(TYPES, **window).json
     old, young = answer["data"][0], answer["data"][-5:]
-    assert answer["meta"]["complete"] is False
+    assert answer["meta"]["is_complete"] is False
     assert [old[name] for name in ("enqueued", "succeeded", "failed", "dlq", "failureRate")] == (
         [None] * 5
     )
     assert old["runMs"] == {"p50": None, "p95": None, "p99": None}
     assert sum(step["succeeded"] for step in young) == 1
-    assert types["meta"]["complete"] is False
+    assert types["meta"]["is_complete"] is False
     with counting(service):
-        eventually(lambda: service.get_as_admin(SERIES, **window).json["meta"]["complete"])
+        eventually(lambda: service.get_as_admin(SERIES, **window).json["meta"]["is_complete"])
         assert total(service, **window)["succeeded"] == 2
-    assert service.get_as_admin(TYPES, **window).json["meta"]["complete"] is True
+    assert service.get_as_admin(TYPES, **window).json["meta"]["is_complete"] is True

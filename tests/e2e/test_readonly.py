@@ -343,8 +343,8 @@ def test_every_route_works_for_every_documented_user(
             # A sample is known or null, never that of an empty queue.
             assert eventually(samples_of_queue) if source == "rollup" else not samples_of_queue()
             checks = api.get("/readyz").json["checks"]
-            assert checks["database"]["readable"] is True
-            assert checks["rollup"]["fresh"] is (source == "rollup")
+            assert checks["database"]["isReadable"] is True
+            assert checks["rollup"]["isFresh"] is (source == "rollup")
             assert ("may not" in checks["rollup"].get("reason", "")) is not reads_rollups
 
 

@@ -473,7 +473,7 @@ def test_in_a_web_process_a_failed_collector_starts_again(
             assert failed.wait(20)
             queue.becomes(a=3)
             ready = queue.api.get("/readyz").json["checks"]["rollup"]
-            assert ready == {"fresh": True, "failure": "RuntimeError"}
+            assert ready == {"isFresh": True, "failure": "RuntimeError"}
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, []])

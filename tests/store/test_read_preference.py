@@ -113,9 +113,9 @@ def api(pair: Pair, make_settings: Callable[..., Settings]) -> Iterator[Api]:
 
 
 def read_as_of(api: Api, path: str) -> datetime:
-    """The `asOf` of an answer, which some routes have in `meta`."""
+    """The time of an answer, which some routes have in `meta`."""
     answer = api.get_as_admin(path).json
-    return datetime.fromisoformat(answer.get("meta", answer)["asOf"])
+    return datetime.fromisoformat(answer["meta"]["as_of"] if "meta" in answer else answer["asOf"])
 
 
 def test_stats_of_a_lagging_secondary_are_not_of_now(

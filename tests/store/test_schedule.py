@@ -135,7 +135,7 @@ def test_orders_that_no_index_serves_are_refused(
 
 
 def sum_steps(window: dict[str, Any]) -> int:
-    return sum(step["jobs"] for step in window["steps"])
+    return sum(step["count"] for step in window["steps"])
 
 
 def test_what_is_due_is_counted_by_step_and_type(queue: Scheduled) -> None:
@@ -148,16 +148,16 @@ def test_what_is_due_is_counted_by_step_and_type(queue: Scheduled) -> None:
         end = now + timedelta(hours=length)
         within = {"nextRunAt": {"$gt": now, "$lt": end}}
         expected = queue.jobs.count_documents(within)
-        assert (window["jobs"], window["isExact"], window["to"]) == (expected, True, to_iso(end))
-        assert sum_steps(window) == sum(window["types"].values()) == expected
+        assert (window["count"], window["isExact"], window["to"]) == (expected, True, to_iso(end))
+        assert sum_steps(window) == sum(window["typeCounts"].values()) == expected
         for step in window["steps"]:
             part = {"$gte": parse(step["from"]), "$lt": parse(step["to"])}
-            assert step["jobs"] == queue.jobs.count_documents({"nextRunAt": part})
-            assert step["jobs"] == sum(step["types"].values())
+            assert step["count"] == queue.jobs.count_documents({"nextRunAt": part})
+            assert step["count"] == sum(step["typeCounts"].values())
         assert window["steps"][0]["from"] == answer["asOf"]
         assert window["steps"][-1]["to"] == window["to"]
     assert (hour["step"], day["step"], week["step"]) == (300, 3_600, 86_400)
-    assert set(day["types"]) == {"type-0", "type-1", "type-2"}
+    assert set(day["typeCounts"]) == {"type-0", "type-1", "type-2"}
     counts = [entry for entry in entries if "$group" in str(entry["command"].get("pipeline"))]
     assert len(counts) == 3
     for entry in counts:

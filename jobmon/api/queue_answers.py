@@ -92,13 +92,13 @@ class JobStats(Answer):
         "Leased jobs whose lease has expired; counted up to 500,000. Null if unknown.",
         nullable=True,
     )
-    eligibleJobs = integer(
+    dueJobs = integer(
         "Waiting jobs that are due. Null if unknown: in an estimate, without a nextRunAt, or "
         "with 500,000 or more due jobs and as many scheduled ones.",
         nullable=True,
     )
     scheduledJobs = integer(
-        "Waiting jobs whose nextRunAt is in the future. Null as for eligibleJobs.", nullable=True
+        "Waiting jobs whose nextRunAt is in the future. Null as for dueJobs.", nullable=True
     )
     estimatedTotalJobs = integer("Number of jobs according to the collection's metadata.")
     reasons = mapping(
@@ -122,7 +122,7 @@ class QueueNotice(Answer):
 
 
 class QueueAnswer(Answer):
-    """A watched queue. A figure is null where it is unknown: `reasons` explains it."""
+    """A watched queue. A value is null where it is unknown: `unchecked` explains it."""
 
     name = string("Its name: its routes and pages are below `/queues/{name}`.")
     environment = string("Its environment, null where none is set.", nullable=True)
@@ -133,15 +133,15 @@ class QueueAnswer(Answer):
         enum=[*(level.value for level in Level), ALL_CLEAR, UNKNOWN],
     )
     notices = array(QueueNotice, "What needs attention, the worst first.")
-    reasons = fields.List(
-        fields.String(), **describe("Why checks could not be made and figures are unknown.")
+    unchecked = fields.List(
+        fields.String(), **describe("Why checks could not be made and values are unknown.")
     )
     statusCounts = counts("Jobs by status.", nullable=True)
     oldestQueuedJobAgeMs = integer("As in `GET /admin/jobs/stats`.", nullable=True)
     forecast = nested(ForecastAnswer, "Whether the backlog clears.", nullable=True)
     finishedPerMinute = number("Finished attempts a minute in the last hour.", nullable=True)
     failureRate = number("The share of them that failed; null if none finished.", nullable=True)
-    asOf = DateOrText("The time that the figures describe; null if they are unknown.")
+    asOf = DateOrText("The time that the values describe; null if they are unknown.")
     source = string("As in `GET /admin/jobs/stats`.", nullable=True)
 
 
@@ -232,11 +232,11 @@ class WindowMeta(WindowBounds):
     """The window of an answer, and its counted part."""
 
     step = integer("Length of a step in seconds.")
-    asOf = Date("Activity is counted up to this time.")
+    as_of = Date("Activity is counted up to this time.")
     source = string(
         "`rollup`: kept by the collector. `live`: counted for this answer.", enum=["rollup", "live"]
     )
-    complete = boolean(
+    is_complete = boolean(
         "False while a collector is still counting the window: uncounted steps are null, and "
         "sums over the window cover the counted part."
     )
