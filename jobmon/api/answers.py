@@ -38,9 +38,9 @@ class Answer(Schema):
         field_obj.required = not field_obj.metadata.get("optional", False)
 
 
-def make_field(kind: type[F], description: str, **options: Any) -> F:
+def make_field(field_type: type[F], description: str, **options: Any) -> F:
     """A field of a marshmallow type; the options are those of `describe`."""
-    return kind(**describe(description, **options))
+    return field_type(**describe(description, **options))
 
 
 integer, number = partial(make_field, fields.Integer), partial(make_field, fields.Float)

@@ -52,7 +52,7 @@ def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Expla
             place = str(error)
         others = replace(_read_waiting(queue, facts, now), place=place)
     elif facts.status == JobStatus.LEASED:
-        others = QueueFacts(runs=_read_runs(queue, facts.kind, now))
+        others = QueueFacts(runs=_read_runs(queue, facts.job_type, now))
     return explain(facts, others, now)
 
 
@@ -87,7 +87,7 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
     mapping, most = queue.connection.jobs.mapping, clean_number(job.get("maxAttempts"))
     return JobFacts(
         status=clean_text(job.get("status")),
-        kind=label(job.get("type")),
+        job_type=label(job.get("type")),
         started_at=_find_start(job),
         worker=clean_free_text(job.get("leasedBy")),
         attempt=job["attemptCount"] or None,
@@ -127,8 +127,8 @@ def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFac
         if is_stalled(job, evidence):
             return QueueFacts(
                 evidence=evidence,
-                hour=_read_steps(queue, evidence, job.kind, now, MINUTE),
-                day=_read_steps(queue, evidence, job.kind, now, HOUR),
+                hour=_read_steps(queue, evidence, job.job_type, now, MINUTE),
+                day=_read_steps(queue, evidence, job.job_type, now, HOUR),
             )
         return QueueFacts(evidence=evidence, recent=read_types(RECENT))
     except PyMongoError as error:
@@ -136,17 +136,19 @@ def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFac
 
 
 def _read_steps(
-    queue: WatchedQueue, evidence: Evidence, kind: str, now: datetime, step: timedelta
+    queue: WatchedQueue, evidence: Evidence, job_type: str, now: datetime, step: timedelta
 ) -> History[datetime] | Missing:
     """The last hour of a type by the minute, or its last day by the hour."""
     window = queue.series.window(now - (HOUR if step == MINUTE else DAY), now, step)
     try:
-        return read_history(lambda: queue.series.history_by_step(window, (kind,)), evidence)
+        return read_history(lambda: queue.series.history_by_step(window, (job_type,)), evidence)
     except TooManyTypesError:
         return _FOLDED
 
 
-def _read_runs(queue: WatchedQueue, kind: str, now: datetime) -> tuple[tuple[str, Activity], ...]:
+def _read_runs(
+    queue: WatchedQueue, job_type: str, now: datetime
+) -> tuple[tuple[str, Activity], ...]:
     """The activity of a type in the last hour and, if that has few runs, in the last day."""
     found: list[tuple[str, Activity]] = []
     try:
@@ -157,7 +159,7 @@ def _read_runs(queue: WatchedQueue, kind: str, now: datetime) -> tuple[tuple[str
             if queue.rollup.progress() is None:
                 break
             past = queue.series.history_by_type(queue.series.window(now - length, now, step))
-            if past.is_complete and (activity := past.activity.get(kind)) is not None:
+            if past.is_complete and (activity := past.activity.get(job_type)) is not None:
                 found.append((period, activity))
                 if activity.run.count >= MIN_RUNS:
                     break

@@ -75,9 +75,9 @@ class Families:
         """The metrics that have samples."""
         return self._families.values()
 
-    def _find(self, kind: type[F], name: str, about: str, labels: Mapping[str, str]) -> F:
+    def _find(self, family_type: type[F], name: str, about: str, labels: Mapping[str, str]) -> F:
         if name not in self._families:
-            self._families[name] = kind(name, about, labels=["queue", *labels])
+            self._families[name] = family_type(name, about, labels=["queue", *labels])
         return cast(F, self._families[name])
 
 
@@ -285,23 +285,27 @@ class QueueMetrics:
             folded.setdefault(label(job_type), Tally()).add(tally)
         about = "Time since the collector updated the counters."
         families.gauge("jobmon_counters_age_seconds", about, totals.age_s)
-        for kind, tally in folded.items():
+        for job_type, tally in folded.items():
             # Zeros too: Prometheus does not see an increase from no sample.
             about = "Attempts finished, by outcome and type of job."
             for outcome in FINAL_ATTEMPT_STATUSES:
                 finished = tally.outcomes[outcome]
                 families.counter(
-                    "jobmon_attempts_finished_total", about, finished, outcome=outcome, type=kind
+                    "jobmon_attempts_finished_total",
+                    about,
+                    finished,
+                    outcome=outcome,
+                    type=job_type,
                 )
             if has_creation_time:
                 about = "Jobs enqueued, by type."
-                families.counter("jobmon_jobs_enqueued_total", about, tally.enqueued, type=kind)
+                families.counter("jobmon_jobs_enqueued_total", about, tally.enqueued, type=job_type)
             about = "Jobs dead-lettered, by type."
-            families.counter("jobmon_jobs_dead_lettered_total", about, tally.dlq, type=kind)
+            families.counter("jobmon_jobs_dead_lettered_total", about, tally.dlq, type=job_type)
             about = "Time from when an attempt was due to its start, within 4 %, by type."
-            families.histogram("jobmon_attempt_wait_seconds", about, tally.wait, type=kind)
+            families.histogram("jobmon_attempt_wait_seconds", about, tally.wait, type=job_type)
             about = "Time from an attempt's start to its end, within 4 %, by type."
-            families.histogram("jobmon_attempt_run_seconds", about, tally.run, type=kind)
+            families.histogram("jobmon_attempt_run_seconds", about, tally.run, type=job_type)
 
 
 def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:

@@ -96,9 +96,9 @@ def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
     if isinstance(evidence.ten_minutes, Missing) or evidence.ten_minutes.gaps:
         return False
     health = evidence.stats.health
-    oldest = min(job.due_since, health.overdue_by_type.get(job.kind, job.due_since))
-    overdue = replace(health, overdue_by_type={job.kind: oldest})
-    return job.kind in stalled_types(
+    oldest = min(job.due_since, health.overdue_by_type.get(job.job_type, job.due_since))
+    overdue = replace(health, overdue_by_type={job.job_type: oldest})
+    return job.job_type in stalled_types(
         replace(evidence, stats=replace(evidence.stats, health=overdue))
     )
 
@@ -198,7 +198,7 @@ def _find_start(job: JobFacts, others: QueueFacts) -> timedelta | str:
         return "it is unknown exactly how many jobs are ahead"
     if isinstance(others.evidence, Missing):
         return others.evidence.reason
-    rate = find_start_rate(others.evidence, job.kind)
+    rate = find_start_rate(others.evidence, job.job_type)
     if isinstance(rate, str):
         return rate
     if place.outranking:
@@ -206,7 +206,7 @@ def _find_start(job: JobFacts, others: QueueFacts) -> timedelta | str:
     expected = rate.of_type * (RECENT / MINUTE)
     if isinstance(others.recent, Missing):
         return others.recent.reason
-    recent = others.recent.activity.get(job.kind)
+    recent = others.recent.activity.get(job.job_type)
     if expected >= MIN_EXPECTED and (recent is None or not recent.finished):
         return "no attempt of its type has ended in the last minutes"
     wait = (place.same_type + 1) / rate.of_type * MINUTE

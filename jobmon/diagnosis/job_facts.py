@@ -13,14 +13,14 @@ from jobmon.store.lease_order import Place
 class JobFacts:
     """What a job's document has; a date is aware, or None if it is missing or no date.
 
-    `kind` is the label of its type. `started_at` is the start of its newest attempt, `attempt` the
-    number of attempts so far, None if it is unknown. `unreadable` are the fields whose value is
+    `job_type` is the label of its type. `started_at` is the start of its newest attempt, `attempt`
+    the number of attempts so far, None if it is unknown. `unreadable` are the fields whose value is
     no date, `unknown` those that no document of the queue has. `has_rules`: the status follows from
     the rules of a profile.
     """
 
     status: str | None
-    kind: str = "null"
+    job_type: str = "null"
     created_at: datetime | None = None
     updated_at: datetime | None = None
     next_run_at: datetime | None = None

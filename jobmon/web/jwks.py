@@ -202,9 +202,9 @@ class _DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def https_open(self, req: urllib.request.Request) -> HTTPResponse:
         return self.do_open(self._make_connector(HTTPSConnection), req)
 
-    def _make_connector(self, kind: type[HTTPConnection]) -> Any:
+    def _make_connector(self, connection_type: type[HTTPConnection]) -> Any:
         def connect(*arguments: Any, **options: Any) -> HTTPConnection:
-            connection = kind(*arguments, **options)
+            connection = connection_type(*arguments, **options)
             connection.response_class = self._response_class
             return connection
 

@@ -50,12 +50,12 @@ class RateLimit:
         self._limiter = FixedWindowRateLimiter(storage)
         self._is_counting = True
 
-    def hit(self, kind: str, caller: str) -> None:
-        """Count a request of `caller`; ApiError 429 if it exceeds a limit."""
+    def hit(self, namespace: str, caller: str) -> None:
+        """Count a request of `caller` in `namespace`; ApiError 429 if it exceeds a limit."""
         try:
             for limit in self._limits:
-                if not self._limiter.hit(limit, kind, caller):
-                    reset_at = self._limiter.get_window_stats(limit, kind, caller).reset_time
+                if not self._limiter.hit(limit, namespace, caller):
+                    reset_at = self._limiter.get_window_stats(limit, namespace, caller).reset_time
                     raise _too_many_requests(f"More than {limit}.", reset_at - time.time())
             self._is_counting = True
         except StorageError as error:

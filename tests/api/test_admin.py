@@ -296,7 +296,7 @@ def test_types_beyond_the_limit_are_counted_together(
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 4)
     rows = [("queued", "large")] * 9 + [("dlq", "small")] * 6 + [("odd", "one")] * 5
     rows += [("odder", "two")] * 3
-    watched.jobs.insert_many({"status": status, "type": kind} for status, kind in rows)
+    watched.jobs.insert_many({"status": status, "type": job_type} for status, job_type in rows)
     stats = api.get_as_admin(STATS).json
     assert stats["typeCounts"] == {
         "large": {"queued": 9},

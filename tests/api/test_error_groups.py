@@ -35,13 +35,13 @@ STACK = "TypeError: x is null\n    at pay (/app/pay.js:3:14)"
 def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     """Four timeouts, the last three in this hour; a refusal, a type error and ungrouped ones."""
     found = ErrorHistory(NOW)
-    for ago, kind, worker in (
+    for ago, job_type, worker in (
         (0, "mail", "w1"),
         (5, "mail", "w2"),
         (40, "sms", "w1"),
         (90, "sms", "w1"),
     ):
-        found.add(TIMEOUT, kind, worker, at=NOW - ago * MINUTE)
+        found.add(TIMEOUT, job_type, worker, at=NOW - ago * MINUTE)
     found.add(REFUSED, at=NOW - 10 * MINUTE)
     found.add({"message": "x is null", "stack": STACK}, worker=None, at=NOW - 20 * MINUTE)
     found.add(OTHER, at=NOW - 30 * MINUTE)

@@ -48,9 +48,11 @@ def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 def running(watched: Any) -> None:
     """What w1 and w3 run; w3 holds two expired leases, and one job does not name its worker."""
 
-    def job(name: str, worker: str | None, ends: timedelta, kind: str = "pay") -> dict[str, Any]:
+    def job(
+        name: str, worker: str | None, ends: timedelta, job_type: str = "pay"
+    ) -> dict[str, Any]:
         held = {"leasedBy": worker, "leaseExpiresAt": datetime.now(UTC) + ends}
-        return {"jobId": name, "type": kind, "status": "leased", "attemptCount": 2, **held}
+        return {"jobId": name, "type": job_type, "status": "leased", "attemptCount": 2, **held}
 
     watched.jobs.insert_many(
         [

@@ -32,7 +32,7 @@ Code = ExplanationCode
 
 
 def job(status: str | None = "queued", **more: Any) -> JobFacts:
-    defaults = {"kind": "mail", "created_at": NOW - HOUR, "attempt": None, "max_attempts": 5}
+    defaults = {"job_type": "mail", "created_at": NOW - HOUR, "attempt": None, "max_attempts": 5}
     return JobFacts(status=status, **(defaults | more))
 
 
