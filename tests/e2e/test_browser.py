@@ -488,6 +488,49 @@ def test_charts_show_marks_and_the_hour_before_and_lead_to_the_jobs_of_a_time(
     expect(page.get_by_label("Finished before")).to_be_visible()
 
 
+def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
+    visit: Visits, stack: Stack
+) -> None:
+    """Catches a time that only a pointer can choose, and a cursor that is not announced."""
+    data = chart_columns([*range(59), None])
+    at = data["at"]
+    data["marks"] = [{"at": at[40] + 30, "text": "v1"}]
+    page = visit(f"{stack.url}/dashboard/sign-in")
+    page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
+    page.goto(f"{stack.url}/dashboard")
+    cursors = page.get_by_role("slider")
+    expect(cursors).to_have_count(3)
+    cursor = page.get_by_role("slider", name="Throughput at a time")
+    cursor.focus()
+    tips = page.locator(".tip")
+    expect(tips.first).to_contain_text("(so far)")  # it begins at the newest step
+    for key, index in (
+        ("Home", 0),
+        ("ArrowLeft", 0),
+        ("ArrowRight", 1),
+        ("End", 59),
+        ("PageDown", 49),
+        ("PageDown", 39),
+        ("ArrowUp", 40),
+    ):
+        cursor.press(key)
+        expect(cursor).to_have_attribute("aria-valuenow", str(index))
+    expect(cursor).to_have_attribute("aria-valuetext", re.compile(r"succeeded  40, .*, ▾ v1$"))
+    expect(tips.first).to_contain_text("succeeded  40")
+    expect(tips.nth(1)).to_be_visible()  # one cursor for all three
+    cursor.press("Escape")
+    expect(tips.first).to_be_hidden()
+    cursor.press("Enter")
+    finished = page.locator(".chart").first.get_by_role("link", name="Finished")
+    expect(finished).to_be_focused()
+    assert axe_violations(page, WCAG) == []
+    finished.press("Enter")
+    page.wait_for_url(re.compile("finished_from"))
+    moment = datetime.fromtimestamp(at[40], UTC)
+    sent = parse_qs(urlsplit(page.url).query)
+    assert sent["finished_from"] == [f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"]
+
+
 def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: Stack) -> None:
     lone.database.jobs.insert_many(
         [job("alpha"), job("alpha"), job("beta", status="dlq"), job("gamma")]

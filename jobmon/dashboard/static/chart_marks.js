@@ -1,6 +1,7 @@
 // Marks in the charts: a thin line at the moment of each deployment, its text on hover and focus.
 
 import { formatMinute } from "./chart_format.js";
+import { coverPlot } from "./chart_layer.js";
 
 const MERGE_PX = 10;
 
@@ -13,20 +14,14 @@ export function markLines(figure, marks) {
     hooks: {
       init: () => figure.append(layer),
       draw: (plot) => {
-        // Outside the plot: as an image to screen readers, it has no parts.
-        const plotBox = plot.over.getBoundingClientRect();
-        const box = figure.getBoundingClientRect();
-        layer.style.left = `${plotBox.left - box.left - figure.clientLeft}px`;
-        layer.style.top = `${plotBox.top - box.top - figure.clientTop}px`;
-        layer.style.width = `${plotBox.width}px`;
-        layer.style.height = `${plotBox.height}px`;
+        coverPlot(layer, plot, figure);
         const shown = new Set();
         groupMarks(plot, marks()).forEach(({ x, group }) => {
           const key = group.map(describe).join("\n");
           if (!lines.has(key)) lines.set(key, makeLine(key));
           const line = lines.get(key);
           line.style.left = `${x}px`;
-          line.classList.toggle("on-right", x > plotBox.width / 2);
+          line.classList.toggle("on-right", x > plot.over.clientWidth / 2);
           if (!line.isConnected) layer.append(line);
           shown.add(key);
         });

@@ -1,31 +1,43 @@
-// A click on a chart shows links to the jobs of that time.
+// Choosing a time in a chart, by a click or by the keyboard, shows links to the jobs of that time.
 
 import { formatMinute } from "./chart_format.js";
+import { keyboardCursor } from "./chart_slider.js";
 
 const DRAG_PX = 4;
 const LINKS = [
-  ["Finished", "finished", ""],
-  ["Died", "finished", "&status=dlq"],
-  ["Enqueued", "created", ""],
+  ["Finished", "finished", {}],
+  ["Died", "finished", { status: "dlq" }],
+  ["Enqueued", "created", {}],
 ];
 
-/** A uPlot plugin: links below the plot in `figure`, to the lists at the address `jobs`, if there are such lists. */
-export function timeLinks(figure, jobs) {
+/**
+ * uPlot plugins to choose a time in the plot in `figure`: links to the jobs of that time in the list
+ * `jobs`, if there is one, below the plot. `describe(index)` is the text of a step.
+ */
+export function timeLinks(figure, title, jobs, describe) {
+  if (!jobs) return [keyboardCursor(figure, title, describe)];
   const line = document.createElement("p");
   line.className = "time-links";
   line.setAttribute("role", "status");
+  const choose = (plot, index) => line.replaceChildren(...makeLinks(plot.data[0], index, jobs));
+  const chooseByKey = (plot, index) => {
+    choose(plot, index);
+    line.querySelector("a").focus();
+  };
+  return [keyboardCursor(figure, title, describe, chooseByKey), clickable(choose), { hooks: { init: () => figure.append(line) } }];
+}
+
+function clickable(choose) {
   let pressedAt = null;
   return {
     hooks: {
       init: (plot) => {
-        if (!jobs) return;
-        figure.append(line);
         plot.over.title = "Click for the jobs of a time";
         plot.over.addEventListener("mousedown", ({ clientX }) => { pressedAt = clientX; });
         plot.over.addEventListener("click", ({ clientX }) => {
           const { idx } = plot.cursor;
           const isDrag = pressedAt === null || Math.abs(clientX - pressedAt) > DRAG_PX; // a drag zooms
-          if (!isDrag && Number.isInteger(idx)) line.replaceChildren(...makeLinks(plot.data[0], idx, jobs));
+          if (!isDrag && Number.isInteger(idx)) choose(plot, idx);
         });
       },
     },
@@ -37,7 +49,9 @@ function makeLinks(at, index, jobs) {
   const [from, to] = [at[index], at[index] + step].map((seconds) => new Date(seconds * 1000).toISOString());
   const links = LINKS.flatMap(([label, range, more]) => {
     const link = document.createElement("a");
-    link.href = `${jobs}?${range}_from=${from}&${range}_to=${to}${more}`;
+    const address = new URL(jobs, location.href);
+    Object.entries({ [`${range}_from`]: from, [`${range}_to`]: to, ...more }).forEach(([name, value]) => address.searchParams.append(name, value));
+    link.href = address;
     link.textContent = label;
     return [link, " "];
   });

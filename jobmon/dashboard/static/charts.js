@@ -93,7 +93,10 @@ function drawChart(chart) {
   const plot = new uPlot({
     width: measureWidth(figure),
     height: HEIGHT,
-    plugins: [gapShades(), tooltip(chart), markLines(figure, () => data.marks), timeLinks(figure, container.dataset.jobs)],
+    plugins: [
+      gapShades(), tooltip(chart), markLines(figure, () => data.marks),
+      ...timeLinks(figure, chart.title, container.dataset.jobs, (index) => describeStep(chart, index)),
+    ],
     legend: { live: false },
     cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
@@ -230,17 +233,22 @@ function tooltip(chart) {
         const { idx, left, top } = plot.cursor;
         tip.hidden = idx === null || idx === undefined || left < 0;
         if (tip.hidden) return;
-        const values = chart.lines.map(([name, label]) => `${label}  ${chart.format(data[name][idx])}`);
-        if (idx >= data.complete) values.push("(so far)");
-        if (data.previous) values.push(`${previousLabel(chart)}  ${chart.format(data.previous[chart.compared[0]][idx])}`);
-        if (isInGap(plot.data[0][idx])) values.push("(runs may be missing)");
-        values.push(...textsBetween(data.marks, plot.data[0][idx], plot.data[0][idx + 1]));
-        tip.textContent = [formatMinute(plot.data[0][idx]), ...values].join("\n");
+        tip.textContent = describeStep(chart, idx).join("\n");
         tip.style.left = `${placeTip(left, tip.offsetWidth, plot.over)}px`;
         tip.style.top = `${Math.max(0, Math.min(top, plot.over.clientHeight - 90))}px`;
       },
     },
   };
+}
+
+/** A step of the time axis in lines: its time, its values and its marks. */
+function describeStep(chart, index) {
+  const { at, complete, previous, marks } = data;
+  const values = chart.lines.map(([name, label]) => `${label}  ${chart.format(data[name][index])}`);
+  if (index >= complete) values.push("(so far)");
+  if (previous) values.push(`${previousLabel(chart)}  ${chart.format(previous[chart.compared[0]][index])}`);
+  if (isInGap(at[index])) values.push("(runs may be missing)");
+  return [formatMinute(at[index]), ...values, ...textsBetween(marks, at[index], at[index + 1])];
 }
 
 /** The left edge of a box next to the cursor: right of it or left of it, but always within the chart. */
