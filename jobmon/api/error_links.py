@@ -7,7 +7,8 @@ from typing import Any
 from flask import current_app
 from pymongo.errors import PyMongoError
 
-from jobmon.diagnosis.error_kinds import classify_error, fold_kind, prepare_error
+from jobmon.diagnosis.error_kinds import classify_error, fold_kind
+from jobmon.diagnosis.error_texts import prepare_error
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web.queues import WatchedQueue

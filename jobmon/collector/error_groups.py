@@ -9,19 +9,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
 
 from pymongo import UpdateOne
 
 from jobmon.collector.runs import FinishedRun
-from jobmon.diagnosis.error_kinds import (
-    ONGOING_FOR,
-    ErrorKind,
-    classify_error,
-    fold_kind,
-    prepare_error,
-    prepare_stack,
-)
+from jobmon.diagnosis.error_kinds import ONGOING_FOR, ErrorKind, classify_error, fold_kind
+from jobmon.diagnosis.error_texts import ErrorTexts, prepare_error, prepare_stack
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import ERRORS, OwnDatabase
 from jobmon.rollup.error_registry import (
@@ -168,17 +161,17 @@ class ErrorGroups:
             del self._of_code[group.code]
         self._removed.add(group.id)
 
-    def _make_group(self, kind: ErrorKind, run: FinishedRun, error: Any) -> ErrorGroup:
-        message, stack = (
-            (error.get("message"), error.get("stack")) if isinstance(error, dict) else (error, None)
-        )
+    def _make_group(
+        self, kind: ErrorKind, run: FinishedRun, error: ErrorTexts | None
+    ) -> ErrorGroup:
+        _, message, stack = error or ErrorTexts(None, None, None)
         return ErrorGroup(
             id=kind.id,
             code=kind.code,
             pattern=kind.pattern,
             frame=self.redactor.redact(kind.frame),
-            message=None if message is None else str(message),
-            stack=None if stack is None else prepare_stack(str(stack), self.redactor),
+            message=message,
+            stack=None if stack is None else prepare_stack(stack, self.redactor),
             first_seen=run.finished_at,
             last_seen=run.finished_at,
             jobs=(),

@@ -12,7 +12,6 @@ from pymongo.errors import OperationFailure
 
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.runs import FinishedRun
-from jobmon.diagnosis.error_kinds import truncate_error
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.buckets import Tallies, count_failed, floor
 from jobmon.rollup.histogram import bucket
@@ -37,12 +36,12 @@ from jobmon.store.failures import Failure, classify_failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, OTHER, label, worker_label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
-from jobmon.store.truncate import truncated_error
+from jobmon.store.short_errors import make_short_error_expression, shorten_error
 
 log = logging.getLogger(__name__)
 
 MAX_ERRORS_READ = 10_000  # failed runs in one query; others are counted as `(other)`
-MAX_WHOLE_ERRORS = 100  # failed runs whose errors the server cannot truncate
+MAX_WHOLE_ERRORS = 100  # failed runs whose errors the server cannot shorten
 # Failures of a query that succeeds for a shorter time, or without an odd document. None: the query
 # itself failed, for example at a text that is no valid UTF-8.
 _QUERY_FAILED = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
@@ -167,9 +166,9 @@ class RunDetailsCounter:
         return found
 
     def _read_failed(self, source: RunSource, *, are_whole: bool = False) -> list[FinishedRun]:
-        """The failed runs of a source, with the first characters of their errors.
+        """The failed runs of a source, with their errors, shortened.
 
-        `are_whole`: the server does not truncate these. It can only do that with valid UTF-8.
+        `are_whole`: the server does not shorten these. It can only do that with valid UTF-8.
         """
         pipeline: list[Document] = [
             *source.stages,
@@ -186,7 +185,7 @@ class RunDetailsCounter:
         if not are_whole and source.documents.mapping.can_compute(source.error_field):
             pipeline += [
                 {"$set": {"_error": f"${source.error_field}"}},
-                {"$project": {"_id": 0, **run, "_truncated": truncated_error("$_error")}},
+                {"$project": {"_id": 0, **run, "_short": make_short_error_expression("$_error")}},
             ]
         else:
             pipeline.append({"$project": {source.error_field: True, **run}})
@@ -203,11 +202,11 @@ class RunDetailsCounter:
         outcome, ended = source.read_outcome(document.get("_outcome")), document.get("_finishedAt")
         if outcome in (None, AttemptStatus.SUCCEEDED.value) or not isinstance(ended, datetime):
             return None
-        if "_truncated" in document:
-            error = document["_truncated"]
+        if "_short" in document:
+            error = document["_short"]
         else:
             contract = source.documents.mapping.to_contract(document)
-            error = truncate_error(contract.get(source.error_field))
+            error = shorten_error(contract.get(source.error_field))
         return FinishedRun(
             type=label(document.get("_type")),
             worker=self._groups.redact_worker(worker_label(document.get("_worker"))),

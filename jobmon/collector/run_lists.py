@@ -13,7 +13,7 @@ from pymongo.errors import BulkWriteError
 
 from jobmon.collector.leader import LeaseLostError
 from jobmon.collector.runs import FinishedRun
-from jobmon.diagnosis.error_kinds import prepare_error
+from jobmon.diagnosis.error_texts import ErrorTexts, prepare_error
 from jobmon.domain import AttemptStatus
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, require_type
@@ -27,7 +27,6 @@ from jobmon.rollup.recurring_runs import (
     load_runs,
     run_list_name,
 )
-from jobmon.store.bson_json import to_text
 from jobmon.store.mapping import Document
 from jobmon.store.repetition import Repetition
 
@@ -104,17 +103,16 @@ class RunLists:
         return ReplaceOne({"_id": document["_id"], "position": kept.position}, document)
 
     def _record(self, run: FinishedRun, repetition: Repetition) -> RecordedRun:
-        error: Any = None
+        error: ErrorTexts | None = None
         if run.outcome != AttemptStatus.SUCCEEDED:
             error = prepare_error(run.error, None, self._redactor)
-        parts = error if isinstance(error, dict) else {"message": error}
         is_expired = run.outcome == AttemptStatus.EXPIRED
         return RecordedRun(
             status=run.outcome,
             started_at=run.started_at,
             ended_at=None if is_expired else run.finished_at,
-            code=_to_short_text(parts.get("code")),
-            message=_to_short_text(parts.get("message")),
+            code=error and error.code and error.code[:MAX_ERROR_LENGTH],
+            message=error and error.message and error.message[:MAX_ERROR_LENGTH],
             repetition=repetition,
         )
 
@@ -149,9 +147,3 @@ def _load_list(document: Document) -> tuple[str, _RunList]:
 def _get_time(run: RecordedRun) -> datetime:
     """When a run started, else when it ended: one of the two is known."""
     return run.started_at or run.ended_at or datetime.min.replace(tzinfo=UTC)
-
-
-def _to_short_text(value: Any) -> str | None:
-    text = None if value is None else to_text(value)
-    # Text that is no Unicode cannot be stored.
-    return text and text[:MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Finds the function of one's own code in which an error was raised, from the text of a stack.
+"""Finds in the text of a stack the function of one's own code in which the error was raised.
 
 Understands the stacks of Node.js, Python, the JVM and .NET.
 """
@@ -10,9 +10,16 @@ from functools import lru_cache
 from jobmon.diagnosis.message_pattern import mask_ids
 
 MAX_FRAME_LENGTH = 200
-_MAX_LINES, _MAX_LINE_LENGTH = 200, 400
+_MAX_LINE_LENGTH = 400
 _PATH_PARTS = 3  # of a file's path, the last ones
 
+TRACEBACK = "Traceback (most recent call last):"
+_STACK_LINE = re.compile(
+    rf"^(?:[ |+\-]*(?:File \"|(?:Exception Group )?{re.escape(TRACEBACK)})"
+    r"|[ \t]+at \S|at \S+ ?\(|Caused by: )",
+    re.MULTILINE,
+)
+_CAUSE = re.compile(r"^Caused by: ", re.MULTILINE)
 _PYTHON = re.compile(r"[ |+\-]*File \"([^\"]{1,300})\", line \d+(?:, in (.{1,100}))?")
 # Node.js: `at async Mailer.send (/app/mailer.js:3:14)`, `at /app/mailer.js:3:14`.
 _NODE = re.compile(r"\s*at (?:async )?(?:([^()]{1,150}) )?\(?([^()]{1,250}?)(?::\d+){1,2}\)?\s*")
@@ -37,7 +44,8 @@ _ALIAS = re.compile(r" \[as [^\]]{0,80}\]")
 
 @lru_cache(512)
 def find_own_frame(stack: str) -> str | None:
-    """Function and file of the top frame that is not in a library, without line numbers.
+    """Function and file of the frame that raised the error, or of its nearest caller, if that is
+    in a library; without line numbers.
 
     None if there is none, or if the text is not a stack. At most 200 characters.
 
@@ -46,12 +54,34 @@ def find_own_frame(stack: str) -> str | None:
     """
     frames = list(_iter_python_frames(stack)) if 'File "' in stack else []
     # Python prints the innermost call last, the others print it first.
-    found = next(reversed(frames), None) or next(_iter_other_frames(stack), None)
+    found = frames[-1] if frames else _find_other_frame(stack)
     return found[:MAX_FRAME_LENGTH] if found else None
 
 
+def find_stack(text: str) -> int | None:
+    """Where a stack begins in a text with several lines; None if there is none."""
+    found = _STACK_LINE.search(text) if "\n" in text else None
+    return found.start() if found else None
+
+
+def find_python_error(stack: str) -> str:
+    """The line after the last frame of a traceback, which names the error; empty if there is none.
+
+    A message may have more lines.
+    """
+    last = max(stack.rfind('  File "'), stack.rfind(TRACEBACK))
+    lines = stack[last:].splitlines()[1:] if last >= 0 else []
+    return next((line for line in lines if line.strip() and not line.startswith((" ", "\t"))), "")
+
+
+def _find_other_frame(stack: str) -> str | None:
+    """The first own frame of the root cause, which the JVM prints last; else of what it caused."""
+    found = (next(_iter_other_frames(part), None) for part in reversed(_CAUSE.split(stack)))
+    return next(filter(None, found), None)
+
+
 def _iter_lines(stack: str) -> Iterator[str]:
-    for line in stack.splitlines()[:_MAX_LINES]:
+    for line in stack.splitlines():
         yield line[:_MAX_LINE_LENGTH]
 
 

@@ -18,7 +18,7 @@ from jobmon.redaction.keys import SecretKeys
 _AUTHORIZATION_SCHEMES = frozenset(("token", "jwt"))
 _XML = re.compile(
     r"(<(?P<key>[\w:.-]{1,64})(?:\s[^<>]{0,200})?>)"
-    r"(?:[^<]{1,1000}|<!\[CDATA\[.{0,1000}?\]\]>)(?=</)",
+    r"(?:[^<]{1,1000}|<!\[CDATA\[.{0,1000}?\]\]>)(?=</|<? …\Z)",  # or truncated
     re.DOTALL,
 )
 _OPTION = re.compile(r"(?<!\S)(--?(?P<key>[\w-]{2,64})[ \t]{1,3})(?P<value>[^\s-]\S*)")
@@ -72,7 +72,7 @@ class TextRedactor:
         if "-u" in text or "--" in text:
             text = _CURL_USER.sub(rf"\1{REDACTED}", text)
             text = _OPTION.sub(self._hide_option, text)
-        if "</" in text:
+        if "</" in text or text.endswith("…"):
             text = _XML.sub(self._hide_element, text)
         return hide_cards(hide_tokens(text, lowered))
 

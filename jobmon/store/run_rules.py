@@ -11,7 +11,7 @@ from jobmon.profiles.parser import ParsedEvents
 from jobmon.store.conversions import list_paths, replace_references
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.repetition import make_repetition_expression
-from jobmon.store.truncate import truncated_error
+from jobmon.store.short_errors import make_short_error_expression
 
 # The time of a change, added to the documents that are evaluated.
 CHANGED_AT = "_changedAt"
@@ -65,7 +65,9 @@ class RunRules:
         paths = remembered | set(jobs.reads.get("lastError", ()))
         if jobs.can_compute("lastError"):
             error = jobs.translate_expression("$lastError")
-            facts["error"] = {"$let": {"vars": {"e": error}, "in": truncated_error("$$e")}}
+            facts["error"] = {
+                "$let": {"vars": {"e": error}, "in": make_short_error_expression("$$e")}
+            }
             paths |= set(list_paths(error))
         return cls(
             paths=tuple(sorted(paths - {"_id"})),

@@ -9,9 +9,6 @@ from bson.regex import Regex
 
 CUT = "…"
 _SCALAR_LENGTH = 8
-# The first characters of an error, which show its kind.
-_MAX_CODE, _MAX_MESSAGE, _MAX_STACK = 200, 1_000, 4_000
-_NUMBERS = ("int", "long", "double", "decimal", "bool", "objectId")
 
 
 class CharacterBudget:
@@ -77,27 +74,3 @@ class CharacterBudget:
             kept.append(self._truncate(inner))
             self._left -= 1
         return kept
-
-
-def truncated_error(error: str) -> dict[str, Any]:
-    """An aggregation expression: the error at a path, with the first characters of its texts.
-
-    A code, message or stack that is neither a text nor a number is null.
-    """
-    return {
-        "$cond": [
-            {"$eq": [{"$type": error}, "object"]},
-            {
-                "code": _truncate_text(f"{error}.code", _MAX_CODE),
-                "message": _truncate_text(f"{error}.message", _MAX_MESSAGE),
-                "stack": _truncate_text(f"{error}.stack", _MAX_STACK),
-            },
-            _truncate_text(error, _MAX_MESSAGE),
-        ]
-    }
-
-
-def _truncate_text(value: str, length: int) -> dict[str, Any]:
-    number = {"$cond": [{"$in": [{"$type": value}, list(_NUMBERS)]}, value, None]}
-    text = {"$substrCP": [value, 0, length]}
-    return {"$cond": [{"$eq": [{"$type": value}, "string"]}, text, number]}

@@ -310,6 +310,26 @@ def test_a_group_keeps_its_first_and_last_time_jobs_and_no_secret(
     assert "abcdef0123456789" not in stored
 
 
+def test_long_traceback_is_grouped_by_its_end(connection: Connection, database: Db) -> None:
+    """Catches a group that has neither the error nor the function that raised it."""
+    at = floor(NOW, HOUR)
+    library = '  File "/usr/lib/python3/site-packages/a.py", line 7, in call\n    return f()\n'
+    stack = (
+        f"Traceback (most recent call last):\n{library * 900}"
+        '  File "/app/pay.py", line 3, in charge\n    raise error\nCardDeclined: card 7'
+    )
+    errors = [{"message": None, "stack": stack}, stack, f"{stack}8"]
+    add_attempts(database, *(failed(at, error) for error in errors))
+    count_details(connection)
+    (group,) = RollupReader(connection).error_groups().values()
+    assert (group.code, group.pattern) == ("CardDeclined", "card <value>")
+    assert group.frame == "charge (/app/pay.py)"
+    whole = RollupReader(connection).error_group(group.id)
+    assert whole is not None
+    assert whole.message == "CardDeclined: card 7"
+    assert str(whole.stack).endswith(stack[-5_000:])
+
+
 def read_groups(connection: Connection, step: timedelta) -> Counter[str] | None:
     """Failed runs of the last three hours by group; None if the steps are not their sum."""
     rollup = RollupReader(connection)

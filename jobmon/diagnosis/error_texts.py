@@ -1,0 +1,138 @@
+"""Reads the code, the message and the stack of an error, and removes secrets from them."""
+
+import re
+from typing import Any, NamedTuple
+
+from jobmon.diagnosis.stack_frame import TRACEBACK, find_python_error, find_stack
+from jobmon.domain import AttemptStatus
+from jobmon.redaction.redactor import Redactor
+from jobmon.store.bson_json import to_text
+from jobmon.store.short_errors import GAP, HEAD, MAX_LINE, TAIL, shorten_error
+from jobmon.store.truncate import CUT
+
+EXPIRED = "The lease expired before the worker reported an outcome."
+
+# `TypeError: …`, `java.io.IOException: …`, `Error [ERR_X]: …`; also without a message.
+NAMED = re.compile(
+    r"\s{0,20}(?:Uncaught |Exception in thread \"[^\"\n]{0,80}\" )?"
+    r"(?P<name>(?:[A-Za-z_$][\w$]{0,60}\.){0,10}[A-Z]\w{0,60}?"
+    r"(?:Error|Exception|Failure|Fault|Interrupt|Timeout|Exit)|Error)"
+    r"(?: \[(?P<code>[A-Z][A-Z0-9_]{2,60})\])?(?::(?:\s{1,3}|\Z)|\s{0,3}\Z|(?=\n))"
+)
+# A traceback of Python ends with the name of any class: `shop.models.User.DoesNotExist: …`.
+_PYTHON_NAMED = re.compile(r"((?:[A-Za-z_<][\w>]{0,60}\.){0,10}[A-Za-z_]\w{0,60})(?::\s|:?\Z)")
+_WORD_ENDS = frozenset(" \t\r\n,;\"'<>(){}[]")
+_DIGITS_AND_SEPARATORS = "0123456789 ._-\u2010\u2011\u2012\u2013\u2014\u2015"
+# Before it a part of a stack ends, after it another part begins.
+_SEAM = re.compile(rf"(?<= {CUT})\n")
+
+
+class ErrorTexts(NamedTuple):
+    """The texts of an error; None for one that is missing or empty."""
+
+    code: str | None
+    message: str | None
+    stack: str | None
+
+
+class Headline(NamedTuple):
+    """The line of a stack that has the message, and the name or the code of the error in it."""
+
+    text: str
+    code: str
+
+
+def read_texts(error: Any) -> ErrorTexts:
+    """The texts of `{code, message, stack}` with any BSON values, of a text, or of None.
+
+    A stack in the message is divided from it. Without a message it is the headline of the stack.
+    """
+    if isinstance(error, ErrorTexts):
+        error = error._asdict()
+    elif not isinstance(error, dict):
+        error = {"message": error}
+    code, message, stack = (_read_text(error.get(name)) for name in ErrorTexts._fields)
+    if message is not None and (start := find_stack(message)) is not None:
+        stack = stack or message
+        message = message[:start].partition(TRACEBACK)[0].strip(" ,\n") or None
+    if message is None and (headline := find_headline(stack)) is not None:
+        message = headline.text
+    return ErrorTexts(code, message, stack)
+
+
+def find_headline(stack: str | None) -> Headline | None:
+    """The headline, up to 1,000 characters: Python prints it last, other languages first."""
+    if stack is None:
+        return None
+    first = stack[:MAX_LINE].partition("\n")[0]
+    if named := NAMED.match(first):
+        return Headline(first, named["code"] or named["name"])
+    last = find_python_error(stack)[:MAX_LINE]
+    return Headline(last, found[1]) if (found := _PYTHON_NAMED.match(last)) else None
+
+
+def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorTexts | None:
+    """The texts of the error of a run: shortened, code and message without secrets.
+
+    The stack may contain secrets until `prepare_stack` removes them: that is only done for stacks
+    that are stored. None if there is no error.
+    """
+    if error is None and outcome != AttemptStatus.EXPIRED:
+        return None
+    short = shorten_error(EXPIRED if error is None else error)
+    parts = short if isinstance(short, dict) else {"message": short}
+    code, message, stack = read_texts({name: _drop_half(part) for name, part in parts.items()})
+    if message is not None and len(message) > MAX_LINE + len(CUT) + 1:
+        message = _drop_last_word(message[:MAX_LINE])
+    shown = redactor.redact({"code": code, "message": message})
+    return ErrorTexts(_make_storable(shown["code"]), _make_storable(shown["message"]), stack)
+
+
+def prepare_stack(stack: str, redactor: Redactor) -> str:
+    """A stack from `prepare_error` without secrets, in valid Unicode."""
+    parts = [redactor.redact({"stack": part})["stack"] for part in _SEAM.split(stack)]
+    return str(_make_storable("\n".join(parts)))
+
+
+def _drop_half(text: Any) -> Any:
+    """A shortened text without what may be a half of a secret, which has no form to find it by.
+
+    That is the last word of a line. Of a stack only complete lines are kept and, after the gap,
+    only those from the next frame on.
+    """
+    if not isinstance(text, str):
+        return text
+    if "\n" not in text:
+        return text if len(text) < MAX_LINE else _drop_last_word(text)
+    if len(text) != HEAD + len(GAP) + TAIL or not text.startswith(GAP, HEAD):
+        return text
+    first, _, last = text[:HEAD].rpartition("\n")
+    head = f"{first.rstrip()} {CUT}" if first.strip() else _drop_last_word(last)
+    tail = text[HEAD + len(GAP) :].partition("\n")[2]
+    start = find_stack(tail)
+    return head if start is None else f"{head}\n{tail[start:]}"
+
+
+def _drop_last_word(text: str) -> str:
+    """A text without its last word, and without a number before it: it may be a part of that."""
+    end = len(text)
+    while end and not _ends_word(text[end - 1]):
+        end -= 1
+    return f"{text[:end].rstrip(_DIGITS_AND_SEPARATORS)} {CUT}"
+
+
+def _ends_word(character: str) -> bool:
+    return character in _WORD_ENDS or not (character.isascii() or character.isalnum())
+
+
+def _make_storable(value: Any) -> Any:
+    """A text from JSON may have halves of characters, which no database stores."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _read_text(value: Any) -> str | None:
+    if isinstance(value, list):
+        value = ", ".join(map(to_text, value))
+    elif value is not None:
+        value = to_text(value)
+    return (value or "").strip() or None

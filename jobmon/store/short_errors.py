@@ -1,0 +1,55 @@
+"""Shortens errors, in Python or in the database: the result is the same.
+
+Of a text with several lines both ends are kept, because it may be a stack: Python prints the frame
+that raised the error last, as the JVM does with the root cause; others print it first.
+"""
+
+from typing import Any
+
+from bson import Decimal128, ObjectId
+
+from jobmon.store.truncate import CUT
+
+MAX_LINE = 1_000  # characters of a text with one line
+HEAD, TAIL = 4_000, 6_000  # of a longer text with several lines
+GAP = f"\n{CUT}\n"  # between the two ends
+_PARTS = ("code", "message", "stack")
+_NUMBERS = ("int", "long", "double", "decimal", "bool", "objectId")
+
+
+def shorten_error(error: Any) -> Any:
+    """An error without what is too long; a code, message or stack of another type is None.
+
+    >>> shorten_error({"code": 7, "message": ["x"], "input": "y"})
+    {'code': 7, 'message': None, 'stack': None}
+    """
+    if not isinstance(error, dict):
+        return _shorten_text(error)
+    return {name: _shorten_text(error.get(name)) for name in _PARTS}
+
+
+def make_short_error_expression(error: str) -> dict[str, Any]:
+    """`shorten_error` for the error at a path, as an aggregation expression."""
+    parts = {name: _make_short_text_expression(f"{error}.{name}") for name in _PARTS}
+    is_document = {"$eq": [{"$type": error}, "object"]}
+    return {"$cond": [is_document, parts, _make_short_text_expression(error)]}
+
+
+def _shorten_text(value: Any) -> Any:
+    if type(value) is not str:  # BSON code is a subclass of str
+        return value if isinstance(value, int | float | Decimal128 | ObjectId) else None
+    if "\n" not in value:
+        return value[:MAX_LINE]
+    is_short = len(value) <= HEAD + len(GAP) + TAIL
+    return value if is_short else f"{value[:HEAD]}{GAP}{value[-TAIL:]}"
+
+
+def _make_short_text_expression(value: str) -> dict[str, Any]:
+    number = {"$cond": [{"$in": [{"$type": value}, list(_NUMBERS)]}, value, None]}
+    length, has_lines = {"$strLenCP": value}, {"$gte": [{"$indexOfCP": [value, "\n"]}, 0]}
+    head = {"$substrCP": [value, 0, HEAD]}
+    tail = {"$substrCP": [value, {"$subtract": [length, TAIL]}, TAIL]}
+    is_short = {"$lte": [length, HEAD + len(GAP) + TAIL]}
+    lines = {"$cond": [is_short, value, {"$concat": [head, GAP, tail]}]}
+    text = {"$cond": [has_lines, lines, {"$substrCP": [value, 0, MAX_LINE]}]}
+    return {"$cond": [{"$eq": [{"$type": value}, "string"]}, text, number]}

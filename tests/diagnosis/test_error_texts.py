@@ -1,0 +1,197 @@
+"""Texts of errors: catches a long stack without the frame that raised the error, and the half of a
+secret that has no form to find it by."""
+
+from typing import Any
+
+import pytest
+
+from jobmon.diagnosis.error_kinds import classify_error
+from jobmon.diagnosis.error_texts import ErrorTexts, prepare_error, prepare_stack
+from jobmon.redaction.redactor import Redactor
+from jobmon.store.short_errors import GAP, HEAD, TAIL
+
+REDACTOR = Redactor()
+SECRET = "hunter2-Zx9"
+
+
+def prepare(error: Any) -> ErrorTexts:
+    found = prepare_error(error, "failed", REDACTOR)
+    assert found is not None
+    return found
+
+
+def python_stack(frames: int, end: str = "shop.errors.CardDeclined: card 7 declined") -> str:
+    libraries = "".join(
+        f'  File "/usr/lib/python3.12/site-packages/celery/app/trace.py", line {number}, in call\n'
+        f"    return self.run(*args, number={number}, **kwargs)\n"
+        "           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
+        for number in range(frames)
+    )
+    return (
+        "Traceback (most recent call last):\n"
+        f'  File "/app/main.py", line 1, in start\n    start()\n{libraries}'
+        f'  File "/app/shop/pay.py", line 31, in charge\n    raise CardDeclined(card)\n{end}'
+    )
+
+
+def java_stack(causes: int) -> str:
+    def part(number: int) -> str:
+        frames = "".join(
+            f"\tat org.springframework.aop.Proxy{line}.invoke(Proxy.java:{line})\n"
+            for line in range(8)
+        )
+        return (
+            f"com.shop.Failure{number}Exception: step {number} failed\n{frames}"
+            f"\tat com.shop.Step{number}.run(Step{number}.java:12)\n\t... 30 more\n"
+        )
+
+    return "Caused by: ".join(part(number) for number in range(causes)) + (
+        "Caused by: java.net.SocketTimeoutException: Read timed out\n"
+        "\tat java.base/java.net.Socket.read(Socket.java:1)\n"
+        "\tat com.shop.Gateway.post(Gateway.java:44)\n\t... 99 more"
+    )
+
+
+def node_stack(message: str, frames: int) -> str:
+    calls = "".join(f"\n    at step{number} (/app/flow.js:{number}:1)" for number in range(frames))
+    return f"{message}\n    at Cart.total (/app/cart.js:3:14){calls}"
+
+
+PYTHON, JAVA = python_stack(280), java_stack(90)
+NODE, LONG_MESSAGE = node_stack("RangeError: too deep", 2_000), node_stack("E" * 60_000, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "pattern", "frame"),
+    [
+        (PYTHON, "shop.errors.CardDeclined", "card <value> declined", "charge (app/shop/pay.py)"),
+        (
+            f"Order failed\n{PYTHON}",
+            "shop.errors.CardDeclined",
+            "Order failed",
+            "charge (app/shop/pay.py)",
+        ),
+        (
+            {"code": "CardDeclined", "message": "card 7 declined", "stack": PYTHON},
+            "CardDeclined",
+            "card <value> declined",
+            "charge (app/shop/pay.py)",
+        ),
+        (
+            {
+                "stack": python_stack(
+                    280, "app.IntegrityError: duplicate key\nDETAIL: x\n\n[SQL: y]"
+                )
+            },
+            "app.IntegrityError",
+            "duplicate key",
+            "charge (app/shop/pay.py)",
+        ),
+        # Nothing is known of an error whose message is longer than what is read.
+        (python_stack(280, f"ValueError: {'a b ' * 9_000}"), None, "", "start (/app/main.py)"),
+        (
+            JAVA,
+            "com.shop.Failure0Exception",
+            "step <value> failed",
+            "com.shop.Gateway.post (Gateway.java)",
+        ),
+        (NODE, "RangeError", "too deep", "Cart.total (/app/cart.js)"),
+        ({"message": "no", "stack": LONG_MESSAGE}, None, "no", "Cart.total (/app/cart.js)"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_long_stack_is_classified_by_both_ends(
+    error: Any, code: str | None, pattern: str, frame: str
+) -> None:
+    assert len(str(error)) > 30_000
+    kind = classify_error(prepare(error))
+    assert (kind.code, kind.pattern, kind.frame) == (code, pattern, frame)
+
+
+@pytest.mark.parametrize("stack", [PYTHON, JAVA, NODE, LONG_MESSAGE])
+def test_long_stack_is_bounded_and_has_only_complete_lines(stack: str) -> None:
+    found = prepare({"message": "x", "stack": stack}).stack
+    assert found is not None
+    assert len(found) <= HEAD + len(GAP) + TAIL
+    assert found.endswith(stack[-100:])
+    lines = stack.splitlines()
+    gap = [line for line in found.splitlines() if line not in lines]
+    assert len(gap) == 1
+    assert gap[0].endswith("…")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PYTHON, f"Order failed\n{PYTHON}", {"stack": JAVA}, node_stack("TypeError: a is b", 2), "x"],
+    ids=lambda value: str(value)[:30],
+)
+def test_classification_of_prepared_texts_is_that_of_the_error(error: Any) -> None:
+    prepared = prepare(error)
+    assert classify_error(prepared) == classify_error(error)
+    assert prepare(prepared._asdict()) == prepared
+
+
+FRAME = "    at Cart.total (/app/cart.js:3:14)\n"
+KEY = "-----BEGIN PRIVATE KEY-----\n" + f"{SECRET}MIIEvQIBADANBg\n" * 300
+CARD = "4111 1111 1111 1111"
+
+
+@pytest.mark.parametrize(
+    ("secret", "half"),
+    [
+        (f"amqp://worker:{SECRET}{SECRET}@host ", SECRET),
+        (f"ghp_{'Zx9' * 12} ", "Zx9"),
+        (f"{CARD} ", "4111"),
+        (f'{{"password": "{SECRET} {SECRET} {SECRET}"}}', SECRET),
+        (f"<password>{SECRET} {SECRET} {SECRET}</password> ", SECRET),
+    ],
+)
+def test_half_of_a_secret_does_not_survive_at_the_end_of_a_line(secret: str, half: str) -> None:
+    """Wherever the text is cut."""
+    for length in range(1_000 - len(secret), 1_000):
+        found = prepare(("x " * 500)[-length:] + secret + "y " * 600)
+        assert half not in str(found.message)
+
+
+@pytest.mark.parametrize(
+    ("secret", "half"),
+    [
+        (f"token = '{SECRET} {SECRET} {SECRET}'\n", SECRET),
+        (f"amqp://worker:{SECRET}{SECRET}@host\n", SECRET),
+        (f"<password>{SECRET} {SECRET}</password>\n", SECRET),
+        (f"{CARD}\n", "4111"),
+        (KEY + "-----END PRIVATE KEY-----\n", SECRET),
+    ],
+)
+def test_half_of_a_secret_does_not_survive_around_the_gap(secret: str, half: str) -> None:
+    step = 1 if len(secret) < 100 else 97
+    for length in range(-len(secret), 1, step):
+        before, after = FRAME * 200, FRAME * 400
+        for stack in (
+            before[: HEAD + length] + "\n" + secret + after,
+            before + secret + after[: TAIL - length - len(secret)],
+        ):
+            found = prepare({"message": "x", "stack": stack}).stack
+            assert half not in prepare_stack(str(found), REDACTOR)
+
+
+def test_redacted_stack_keeps_what_follows_the_gap() -> None:
+    """Catches a private key whose end was left out, and which hides the frames behind the gap."""
+    stack = f"Error: bad key\n{KEY[:3_900]}\n{FRAME * 400}    at last (/app/last.js:1:1)"
+    shown = prepare_stack(str(prepare({"message": "x", "stack": stack}).stack), REDACTOR)
+    assert SECRET not in shown
+    assert shown.endswith("at last (/app/last.js:1:1)")
+
+
+def test_text_without_spaces_keeps_its_beginning() -> None:
+    found = prepare('{"error":"' + "x," * 600 + '"}')
+    assert str(found.message).startswith('{"error":"x,x,')
+    assert prepare("密码，" * 500).message == "密码，" * 333 + " …"
+
+
+def test_message_is_divided_from_a_stack_in_it() -> None:
+    text = node_stack("TypeError: a is\nno function", 2)
+    assert prepare(text) == ErrorTexts(None, "TypeError: a is\nno function", text)
+    assert prepare({"message": text, "stack": "s"}).stack == "s"
+    assert prepare({"stack": text}).message == "TypeError: a is"
+    assert prepare("first line\nsecond line") == ErrorTexts(None, "first line\nsecond line", None)
