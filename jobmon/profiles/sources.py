@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -49,8 +49,19 @@ class Source:
     offset: timedelta | None = None
     alternatives: tuple[str, ...] = ()  # the paths of `first_of`
     is_constant: bool = False  # then `expression` is a literal
+    members: Mapping[str, "Source"] = field(default_factory=dict)  # of `object`, by name
     # The statuses with which the field is shown; all if empty.
     only_in: tuple[str, ...] = ()
+
+    def find_path(self, inner: str) -> str | None:
+        """The path in documents of the value at `inner` in this one; None if it is computed."""
+        if self.path is not None:
+            return f"{self.path}.{inner}"
+        name, _, rest = inner.partition(".")
+        member = self.members.get(name)
+        if member is None:
+            return None
+        return member.find_path(rest) if rest else member.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +310,7 @@ def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     expressions = {name: source.expression for name, source in sources.items()}
     return replace(
         _combine(list(sources.values()), make_object),
+        members=sources,
         expression=None if None in expressions.values() else expressions,
     )
 

@@ -74,6 +74,11 @@ class SecretKeys:
         """Whether the value under `key` is secret."""
         return self._includes(key) if len(key) <= _LONGEST_KEY else self._match(key)
 
+    def find_secret_part(self, path: str) -> str | None:
+        """The first key in a path whose value redaction may hide, with all that is in it."""
+        parts = path.split(".")
+        return next((key for key in parts if self.includes(key) or has_credential_word(key)), None)
+
     def includes_in_text(self, name: str) -> bool:
         """Whether `name`, which precedes a value in a text, is a secret key."""
         words = _find_words(name)

@@ -11,8 +11,10 @@ from limits import parse_many
 from marshmallow import ValidationError, validate
 
 from jobmon.mongo_uri import check_mongo_uri
+from jobmon.profiles import ProfileFile, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
+from jobmon.settings.search_fields import find_search_paths
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
 DEFAULT_ROLES = {"admin": frozenset({ADMIN_DASHBOARD})}
@@ -143,6 +145,7 @@ class Settings:
     attempt_fields: Mapping[str, str] = field(default_factory=dict)
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
+    search_fields: tuple[str, ...] = ()
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
@@ -180,6 +183,31 @@ class Settings:
     metrics: str = _setting(Env.str, "token", validate=validate.OneOf(METRICS))
     metrics_max_types: int = _setting(Env.int, 100, validate=_positive)
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
+
+    def __post_init__(self) -> None:
+        """Refuse search fields that redaction hides or that no index can have: SettingsError."""
+        if self.search_fields:
+            try:
+                self.find_search_paths()
+            except ValidationError as error:
+                setting = self.describe_setting("search_fields")
+                raise SettingsError(f"{setting}: {error.messages[0]}") from None
+
+    def read_profile(self) -> ProfileFile:
+        """The profile, with the paths and the names of statuses in these settings."""
+        return load_profile(self.profile).override(
+            fields=self.job_fields,
+            statuses=self.status_names,
+            attempt_fields=self.attempt_fields,
+            attempt_statuses=self.attempt_status_names,
+        )
+
+    def find_search_paths(self) -> dict[str, str]:
+        """The path in documents of each of `search_fields`; ValidationError if one is refused."""
+        if not self.search_fields:
+            return {}
+        payload = self.read_profile().parse(self.jobs_collection).fields.get("payload")
+        return find_search_paths(self.search_fields, payload, self.redact_keys)
 
     def describe_setting(self, name: str) -> str:
         """Where `mongo_uri`, or a setting of the watched documents, is set: for messages."""
@@ -226,6 +254,7 @@ class Settings:
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
             values["queues"] = _read_text(env, "QUEUES", None)
+            values["redact_keys"] = _read_names(env, "REDACT_KEYS", DEFAULT_REDACT_KEYS)
             env.str("JWT_SECRET_KEY", None, validate=_check_secret_length)
         _raise_errors(env)
         return cls(mongo_uri=mongo_uri, **values)

@@ -22,6 +22,7 @@ MAPPING_SETTINGS: tuple[str, ...] = (
     "attempt_fields",
     "status_names",
     "attempt_status_names",
+    "search_fields",
 )
 
 check_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
@@ -77,7 +78,14 @@ def read_mapping(env: Env) -> dict[str, Any]:
             "ATTEMPT_STATUS_NAMES",
             allow_if(has_attempt_status, _check_statuses(AttemptStatus)),
         ),
+        "search_fields": _read_fields(env),
     }
+
+
+def _read_fields(env: Env) -> tuple[str, ...]:
+    """The fields that can be searched; `find_search_paths` checks them."""
+    names: list[str] = env.list("SEARCH_FIELDS", []) or []
+    return tuple(stripped for name in names if (stripped := name.strip()))
 
 
 def read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from jobmon.settings.environment import (
     Settings,
     SettingsError,
 )
+from jobmon.settings.search_fields import find_search_paths
 
 # A queue's name is a segment of paths, and a label of metrics.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -115,6 +116,12 @@ def _parse_queue(
     if "attempts_collection" in table and file.attempts_collection is None:
         message = f"the profile {file.name} has no collection of attempts"
         raise ProfileMistakeError((name, "attempts_collection"), message)
+    search_fields = tuple(table.get("search_fields", ()))
+    try:
+        payload = file.parse(table.get("collection", file.collection)).fields.get("payload")
+        find_search_paths(search_fields, payload, settings.redact_keys)
+    except ValidationError as error:
+        raise ProfileMistakeError((name, "search_fields"), str(error.messages[0])) from None
     uri, uri_setting = _find_uri(settings, name, table, require_uris=require_uris)
     common = replace(
         settings,
@@ -128,6 +135,7 @@ def _parse_queue(
         environment=table.get("environment"),
         permission=table.get("permission", ADMIN_DASHBOARD),
         owners=table.get("owners", True),
+        search_fields=search_fields,
     )
     if "collections" not in table:
         _require_name(name, (name,))

@@ -129,7 +129,9 @@ class Deployment:
             jobs_collection=profile.collection,
             attempts_collection=profile.attempts_collection or Settings.attempts_collection,
         )
-        for name in (*names, "rollup_db", "state_db"):
+        # These keys decide which fields may be searched.
+        redaction = ("redact_keys",) if settings.search_fields else ()
+        for name in (*names, *redaction, "rollup_db", "state_db"):
             if (value := getattr(settings, name)) != getattr(defaults, name):
                 yield f"JOBMON_{name.upper()}='{format_setting(value)}'"
 

@@ -162,6 +162,8 @@ def format_setting(value: object) -> str:
     """The text of a setting's value in the environment."""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={word}" for name, word in value.items())
+    if isinstance(value, tuple):
+        return ",".join(value)
     return str(value)
 
 

@@ -90,6 +90,9 @@ class FieldMapping:
     # The value as an aggregation expression, unless it is the value at the field's path.
     expressions: Mapping[str, Any] = field(default_factory=dict)
 
+    # The paths of the fields in the payload that can be searched: `payload.orderId`.
+    search_paths: Mapping[str, str] = field(default_factory=dict)
+
     # Which documents of the collection are jobs: a query with the documents' names.
     where: Document = field(default_factory=dict)
     # If false, `createdAt` is unknown, and its path only defines the order of lists.
@@ -258,6 +261,8 @@ class FieldMapping:
         return self.statuses.get(label(value), value) if self.statuses else value
 
     def _find_path(self, name: str) -> str | None:
+        if name in self.search_paths:
+            return self.search_paths[name]
         if name.startswith("_") or name in self.paths:
             return self.paths.get(name, name)
         head, dot, tail = name.partition(".")

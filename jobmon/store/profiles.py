@@ -67,15 +67,13 @@ class Profile:
     @classmethod
     def from_settings(cls, settings: Settings) -> "Profile":
         """The profile that the settings name, with their names for fields and statuses."""
-        file = load_profile(settings.profile)
-        changed = file.override(
-            fields=settings.job_fields,
-            statuses=settings.status_names,
-            attempt_fields=settings.attempt_fields,
-            attempt_statuses=settings.attempt_status_names,
+        profile = cls.from_file(settings.read_profile(), settings.jobs_collection)
+        return replace(
+            profile,
+            jobs=replace(profile.jobs, search_paths=settings.find_search_paths()),
+            # The identity is the file's alone: `queue_key` adds the names in the settings.
+            identity=load_profile(settings.profile).identity,
         )
-        # The identity is the file's alone: `queue_key` adds the names in the settings.
-        return replace(cls.from_file(changed, settings.jobs_collection), identity=file.identity)
 
     @classmethod
     def from_file(cls, file: ProfileFile, collection: str) -> "Profile":

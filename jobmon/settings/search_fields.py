@@ -1,0 +1,55 @@
+"""The fields of the payload that can be searched: where they are, and which ones are refused."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from marshmallow import ValidationError
+
+from jobmon.profiles.sources import Source
+from jobmon.redaction.keys import SecretKeys
+
+# Each has an index in the watched collection, and MongoDB allows 64 indexes.
+MAX_SEARCH_FIELDS = 10
+PAYLOAD = "payload"
+_FIELD = re.compile(rf"{PAYLOAD}(?:\.[^$.,\s\0\[\]]{{1,100}}){{1,10}}")
+_POSITION = re.compile(r"\.[0-9]+(?=\.|$)")
+
+
+def find_search_paths(
+    fields: Sequence[str], payload: Source | None, redact_keys: Iterable[str]
+) -> dict[str, str]:
+    """The path in documents of each field; `payload` is the source of the payload.
+
+    ValidationError for a field that is none of the payload, that redaction hides, or that no index
+    can have.
+    """
+    if len(fields) > MAX_SEARCH_FIELDS:
+        raise ValidationError(f"More than {MAX_SEARCH_FIELDS} fields: each needs an index.")
+    if twice := [name for name, count in Counter(fields).items() if count > 1]:
+        raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+    keys = SecretKeys(redact_keys)
+    return {name: _find_path(name, payload, keys) for name in fields}
+
+
+def _find_path(name: str, payload: Source | None, keys: SecretKeys) -> str:
+    if not _FIELD.fullmatch(name):
+        raise ValidationError(f"{name} is not a field of the payload, such as payload.orderId.")
+    inner = name.removeprefix(f"{PAYLOAD}.")
+    if (hidden := keys.find_secret_part(inner)) is not None:
+        raise ValidationError(
+            f"{name} cannot be searched: redaction hides the values of {hidden} "
+            "(JOBMON_REDACT_KEYS)."
+        )
+    if _POSITION.search(name):
+        raise ValidationError(
+            f"{name} has a position in an array: leave it out, as in payload.items.sku, which "
+            "finds each element."
+        )
+    path = payload.find_path(inner) if payload is not None and not payload.only_in else None
+    if path is None:
+        raise ValidationError(
+            f"{name} cannot be searched: the profile computes it, or has no payload, so there can "
+            "be no index."
+        )
+    return path

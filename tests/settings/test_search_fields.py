@@ -1,0 +1,113 @@
+"""Fields that can be searched: catches one that redaction hides, and one that no index can have."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobmon.app import create_app
+from jobmon.settings import Settings, SettingsError, load_queues
+
+URI = "mongodb://db/shop"
+
+
+def make(*fields: str, **given: Any) -> Settings:
+    return Settings(mongo_uri=URI, search_fields=fields, **given)
+
+
+def test_search_fields_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBMON_MONGO_URI", URI)
+    monkeypatch.setenv("JOBMON_SEARCH_FIELDS", "payload.orderId, payload.customer.email,")
+    fields = ("payload.orderId", "payload.customer.email")
+    assert Settings.from_env(require_keys=False).search_fields == fields
+    assert Settings.for_init(URI).search_fields == fields
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "path"),
+    [
+        ({}, "payload.orderId", "payload.orderId"),
+        ({"job_fields": {"payload": "input.job"}}, "payload.a.b", "input.job.a.b"),
+        ({"profile": "agenda"}, "payload.orderId", "data.orderId"),
+        ({"profile": "celery"}, "payload.kwargs.user_id", "kwargs.user_id"),
+        ({"profile": "celery"}, "payload.args", "args"),
+        ({"redact_keys": ("pan",)}, "payload.token", "payload.token"),
+    ],
+)
+def test_a_field_has_the_path_of_the_documents(given: dict[str, Any], name: str, path: str) -> None:
+    assert make(name, **given).find_search_paths() == {name: path}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("payload.token", "token"),
+        ("payload.token.id", "token"),
+        ("payload.user.refreshTokenV2", "refreshTokenV2"),
+        ("payload.card_number", "card_number"),
+        ("payload.authConfig.user", "authConfig"),
+        ("payload.oauth", "oauth"),
+        ("payload.mine.id", "mine"),
+    ],
+)
+def test_a_field_that_redaction_hides_is_refused(name: str, key: str) -> None:
+    keys = (*Settings.redact_keys, "mine")
+    message = f"JOBMON_SEARCH_FIELDS: {name} cannot be searched: redaction hides the values of "
+    with pytest.raises(SettingsError, match=message + key):
+        make(name, redact_keys=keys)
+
+
+@pytest.mark.parametrize(
+    ("fields", "given", "message"),
+    [
+        (("orderId",), {}, "orderId is not a field of the payload, such as payload.orderId"),
+        (("payload",), {}, "payload is not a field"),
+        (("payload.",), {}, "is not a field"),
+        (("payload.$where",), {}, "is not a field"),
+        (("payload.a..b",), {}, "is not a field"),
+        (("payload.a[0]",), {}, "is not a field"),
+        (("payload.items.0.sku",), {}, "has a position in an array: leave it out"),
+        (("payload.a", "payload.a"), {}, "Given more than once: payload.a"),
+        (tuple(f"payload.a{n}" for n in range(11)), {}, "More than 10 fields"),
+        (("payload.x",), {"profile": "hangfire"}, "the profile computes it"),
+        (("payload.x",), {"profile": "jobrunr"}, "the profile computes it"),
+        (("payload.other",), {"profile": "celery"}, "the profile computes it"),
+    ],
+)
+def test_a_field_that_no_index_can_have_is_refused(
+    fields: tuple[str, ...], given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make(*fields, **given)
+
+
+def test_the_service_does_not_start_with_a_hidden_field(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOBMON_MONGO_URI", URI)
+    monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "0" * 32)
+    monkeypatch.setenv("JOBMON_SEARCH_FIELDS", "payload.password")
+    with pytest.raises(SystemExit):
+        create_app()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jobmon: JOBMON_SEARCH_FIELDS: payload.password cannot be searched")
+
+
+def test_each_queue_has_its_own_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "queues.toml"
+
+    def load(text: str) -> tuple[Settings, ...]:
+        path.write_text(text)
+        return load_queues(Settings(mongo_uri=URI, queues=str(path)))
+
+    orders, mails = load(
+        '[orders]\nsearch_fields = ["payload.orderId"]\n[mails]\ncollection = "mails"'
+    )
+    assert (orders.search_fields, mails.search_fields) == (("payload.orderId",), ())
+    with pytest.raises(SettingsError, match=r"line 2: orders.search_fields: payload.pin cannot be"):
+        load('[orders]\nsearch_fields = ["payload.pin"]')
+    monkeypatch.setenv("JOBMON_QUEUES", str(path))
+    monkeypatch.setenv("JOBMON_MONGO_URI", URI)
+    monkeypatch.setenv("JOBMON_SEARCH_FIELDS", "payload.orderId")
+    with pytest.raises(SettingsError, match="JOBMON_SEARCH_FIELDS: Not used with JOBMON_QUEUES"):
+        Settings.from_env(require_keys=False)
