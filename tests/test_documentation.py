@@ -198,7 +198,11 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
     web = subprocess.Popen(
         [sys.executable, "-m", "jobmon.cli", "run"],
         cwd=ROOT,
-        env=environment | {"JOBMON_BIND": f"127.0.0.1:{port}"},
+        env=environment
+        | {
+            "JOBMON_BIND": f"127.0.0.1:{port}",
+            "JOBMON_SEARCH_FIELDS": "payload.orderId,payload.customer.email",
+        },
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )

@@ -49,7 +49,8 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     def jobs(query: ListQuery) -> dict[str, Any] | Response:
         """List all jobs.
 
-        Newest first by createdAt. Filters combine; an empty filter is no filter.
+        Newest first by createdAt. Filters combine; an empty filter is no filter. Each field in
+        JOBMON_SEARCH_FIELDS is a parameter, too: `payload.orderId=8425`.
         """
         return lists.respond(query)
 

@@ -10,7 +10,7 @@ from flask import Response
 from jobmon.api.export import ExportSlots, export
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.store.filter import (
-    MAX_ID_MATCHES,
+    SearchRefusedError,
     TooManyMatchesError,
     UnknownFieldError,
     UnservedOrderError,
@@ -87,6 +87,5 @@ def _explain_filter_errors() -> Iterator[None]:
         raise invalid(error.parameter, message) from None
     except UnservedOrderError as error:
         raise invalid("sort", str(error)) from None
-    except TooManyMatchesError:
-        message = f"Matches more than {MAX_ID_MATCHES:,} jobs: give more of the id."
-        raise invalid("job_id", message) from None
+    except (TooManyMatchesError, SearchRefusedError) as error:
+        raise invalid(error.parameter, str(error)) from None

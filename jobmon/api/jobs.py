@@ -55,7 +55,7 @@ def blueprint(lists: ListResponder) -> Routes:
 
         The jobs whose createdBy is the token's `sub`, newest first by createdAt. Filters combine;
         an empty filter is no filter. The filters of `GET /admin/jobs/queue` that are missing here
-        are refused with 422.
+        are refused with 422. Each field in JOBMON_SEARCH_FIELDS is a parameter, too.
         """
         return lists.respond(query.confine_to(auth.subject()))
 

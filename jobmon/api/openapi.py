@@ -5,6 +5,7 @@ The `access` of a `Routes` blueprint both guards its routes and documents them.
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from enum import Enum
 from functools import cache
 from http import HTTPStatus
@@ -19,8 +20,10 @@ from marshmallow import fields
 
 from jobmon.api import answers, examples
 from jobmon.api.fields import OptionalDate
+from jobmon.api.search import document_search
 from jobmon.web import auth, errors, rate_limit
 from jobmon.web.compression import fixed_response
+from jobmon.web.queues import WatchedQueues
 
 RENEW = "jobmon openapi > docs/openapi.json"
 BEARER = "bearer"
@@ -106,6 +109,10 @@ _FILES = {
         '`{"end": true, "rows": n}`, where n is the number of jobs.'
     ),
 }
+
+
+# The routes that answer with lists of jobs, and have the parameters of a search.
+_LISTS = ("/jobs", "/admin/jobs/queue")
 
 
 class Access(Enum):
@@ -213,8 +220,18 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         with self._lock:
             while self.undocumented:
                 self.undocumented.pop(0)()
-            document: dict[str, Any] = self.spec.to_dict()
+            document: dict[str, Any] = deepcopy(self.spec.to_dict())
+        self._add_search_fields(document)
         return document
+
+    def _add_search_fields(self, document: dict[str, Any]) -> None:
+        """Document the fields of the payload that can be searched in any of the queues."""
+        queues: WatchedQueues = self._app.extensions["jobmon_queues"]
+        fields = dict.fromkeys(
+            name for settings in queues.all_settings() for name in settings.search_fields
+        )
+        for path in _LISTS:
+            document["paths"][path]["get"]["parameters"] += document_search(fields)
 
     def _register_error_handlers(self) -> None:
         errors.register(self._app)

@@ -21,9 +21,11 @@ from jobmon.api.fields import (
     describe,
 )
 from jobmon.api.parameters import ISO, Parameters, optional_text, repeatable_field
+from jobmon.api.search import check_search, read_search
 from jobmon.domain import JobCondition
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
+from jobmon.store.search import SearchTerm
 
 MIN_ID_PREFIX = 4
 OLDEST_FIRST = "createdAt"
@@ -132,11 +134,12 @@ class _ListParameters(Parameters):
             for name in ("page", "per_page", "cursor"):
                 if given.get(name):
                     wrong[name] = [f"Cannot be combined with format={query['format']}."]
+        wrong |= check_search(read_search(given))
         if wrong:
             raise ValidationError(wrong)
 
-    @post_load
-    def _make_query(self, query: dict[str, Any], **_: Any) -> ListQuery:
+    @post_load(pass_original=True)
+    def _make_query(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> ListQuery:
         condition = query.get("condition")
         return ListQuery(
             job_filter=JobFilter(
@@ -152,6 +155,10 @@ class _ListParameters(Parameters):
                 finished_from=query.get("finished_from"),
                 finished_to=query.get("finished_to"),
                 by_next_run=query["sort"] == SOONEST_FIRST,
+                search=tuple(
+                    SearchTerm(field=name, texts=tuple(texts))
+                    for name, texts in read_search(given).items()
+                ),
             ),
             oldest_first=_is_oldest_first(query),
             cursor=query["cursor"],

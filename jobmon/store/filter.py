@@ -1,5 +1,6 @@
 """The filter of a list of jobs: its query, the index that serves it, and its limits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,10 @@ from jobmon.store.identity import identity_ranges, identity_values, label_values
 from jobmon.store.mapping import IS_ARRAY, NOT_DATES, Document, FieldMapping, Keys
 from jobmon.store.read_collection import ReadCollection
 from jobmon.store.repetition import INTERVAL, IS_SCHEDULE, TIME_OF_DAY
+from jobmon.store.search import SearchTerm
 
-MAX_ID_MATCHES = 1_000
+# Of jobs that no index has in list order, or that are compared one by one.
+MAX_MATCHES = 1_000
 
 
 class UnknownFieldError(ValueError):
@@ -28,7 +31,19 @@ class UnservedOrderError(ValueError):
 
 
 class TooManyMatchesError(ValueError):
-    """More than 1,000 jobs have an id with the prefix of the filter."""
+    """More than 1,000 jobs would have to be read or sorted; the message has what to add."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class SearchRefusedError(ValueError):
+    """The field `parameter` cannot be searched, or not for this value; the message has why."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +63,7 @@ class JobFilter:
     finishedAt.
     `by_next_run`: the list is in the order of (nextRunAt, _id); only for waiting jobs.
     `repeats_by`: recurring jobs whose schedule is at the path of this name, in the same order.
+    `search`: values of different fields of the payload; a job has to match each.
     """
 
     statuses: tuple[str, ...] = ()
@@ -64,11 +80,14 @@ class JobFilter:
     finished_to: datetime | None = None
     by_next_run: bool = False
     repeats_by: str | None = None
+    search: tuple[SearchTerm, ...] = ()
     is_prepared: bool = field(default=False, compare=False)
     # The statuses with which the jobs have the date, as far as the documents' mapping is known.
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
     # The statuses with which the jobs name a worker; None for all.
     worker_statuses: tuple[str, ...] | None = field(default=None, compare=False)
+    # The index that finds the jobs of a search.
+    search_lead: Keys | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         given = [value for value in (self.owner, self.error_code, self.worker) if value is not None]
@@ -95,6 +114,7 @@ class JobFilter:
             query["createdAt"] = bounds
         if self.job_id is not None:
             query |= self._match_id()
+        query |= {term.field: term.condition() for term in self.search}
         if self.repeats_by is not None:
             return query | self._match_schedule()
         if self.date_field is not None:
@@ -159,6 +179,8 @@ class JobFilter:
         """The index that finds these jobs: in list order, except those by id."""
         if self.job_id is not None:
             return indexes.JOB_ID
+        if self.search_lead is not None:
+            return self.search_lead
         if self.repeats_by is not None:
             return indexes.recurring_indexes(mapping)[self.repeats_by]
         if self.date_field is not None:
@@ -180,8 +202,8 @@ class JobFilter:
     def prepare(self, jobs: ReadCollection) -> "JobFilter":
         """The filter to run on `jobs`: without the condition on arrays where there are none.
 
-        A prepared filter is returned unchanged. UnknownFieldError or TooManyMatchesError if the
-        jobs cannot be listed.
+        A prepared filter is returned unchanged. UnknownFieldError, SearchRefusedError or
+        TooManyMatchesError if the jobs cannot be listed.
         """
         if self.is_prepared:
             return self
@@ -199,11 +221,11 @@ class JobFilter:
             raise UnknownFieldError("error_code")
         if self.worker is not None and not jobs.mapping.can_query("leasedBy"):
             raise UnknownFieldError("worker")
-        if self.job_id is not None:
-            limit = MAX_ID_MATCHES + 1
-            if jobs.count(self._match_id(), index=indexes.JOB_ID, limit=limit) == limit:
-                raise TooManyMatchesError(f"matches more than {MAX_ID_MATCHES:,} jobs")
-        prepared = replace(self, is_prepared=True)
+        if self.job_id is not None and not _has_few(jobs, indexes.JOB_ID, self._match_id()):
+            message = f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
+            raise TooManyMatchesError("job_id", message)
+        lead = self._choose_lead(jobs) if self.search else None
+        prepared = replace(self, is_prepared=True, search_lead=lead)
         is_due = self.date_field == "nextRunAt" and self.condition is not JobCondition.SCHEDULED
         if self.date_field is not None and not is_due:  # without a nextRunAt a job is due
             statuses = _STATUSES_BY_DATE[self.date_field]
@@ -214,6 +236,76 @@ class JobFilter:
             return prepared
         has_none = jobs.has_no_arrays("createdBy", indexes.BY_OWNER)
         return replace(prepared, may_have_arrays=not has_none)
+
+    @property
+    def is_sorted_in_memory(self) -> bool:
+        """Whether the index of a prepared filter has the jobs in another order than the list."""
+        if self.job_id is not None:
+            return True
+        if not self.search or self.date_field is not None:
+            return bool(self.search)
+        by_prefix = [indexes.search_index(term.field) for term in self.search if term.has_prefix]
+        return self.search_lead in by_prefix
+
+    def _choose_lead(self, jobs: ReadCollection) -> Keys:
+        """The index that finds the jobs of a search.
+
+        It has exactly these jobs in list order, or finds at most 1,000 that may match.
+        """
+        for term in self.search:
+            if term.field not in jobs.mapping.search_paths:
+                declared = ", ".join(jobs.mapping.search_paths) or "none"
+                raise SearchRefusedError(
+                    term.field,
+                    f"Not a field that can be searched. JOBMON_SEARCH_FIELDS has {declared}.",
+                )
+        if self.job_id is not None:
+            return indexes.JOB_ID
+        first = self.search[0]
+        alone = JobFilter(
+            search=(first,), created_from=self.created_from, created_to=self.created_to
+        )
+        if self == alone and not first.has_prefix:
+            return indexes.search_index(first.field)
+        for index, query in self._list_leads(jobs.mapping):
+            if jobs.mapping.translate_keys(index) is not None and _has_few(jobs, index, query):
+                return index
+        remedy = ", too many to combine with other filters. Add created_from and created_to"
+        if first.has_prefix:
+            remedy = ". Give more of the value, or add created_from and created_to"
+        raise TooManyMatchesError(
+            first.field,
+            f"More than {MAX_MATCHES:,} jobs match{remedy}, another search field, or a filter that "
+            "fewer jobs match.",
+        )
+
+    def _list_leads(self, mapping: FieldMapping) -> Iterator[tuple[Keys, Document]]:
+        """Indexes, each with a part of the filter that is a range of its keys.
+
+        The owner comes first: an owner with few jobs then learns nothing about those of others.
+        """
+        created = _match_range(self.created_from, self.created_to)
+        within: Document = {"createdAt": created} if created else {}
+        if self.owner is not None:
+            yield indexes.BY_OWNER, {"createdBy": {"$in": identity_values(self.owner)}} | within
+        for term in self.search:
+            # The keys of a prefix are not in the order of createdAt: the dates bound nothing.
+            dates = {} if term.has_prefix else within
+            yield indexes.search_index(term.field), {term.field: term.condition()} | dates
+        if self.date_field is not None:
+            return
+        plain = JobFilter(statuses=self.statuses, types=self.types)
+        can_match = not self.statuses or mapping.has_status
+        can_match &= not self.types or mapping.can_query("type")
+        if (self.statuses or self.types) and can_match:
+            yield plain.choose_index(mapping), plain.match() | within
+        if self.error_code is not None:
+            codes = {"lastError.code": {"$in": _list_code_values(self.error_code)}}
+            yield indexes.BY_ERROR_CODE, codes | within
+        if self.worker is not None and (by_worker := indexes.worker_index(mapping)) is not None:
+            yield by_worker, {"leasedBy": self.worker} | within
+        if within:
+            yield NEWEST_FIRST, within
 
     def _check_order(self, mapping: FieldMapping) -> None:
         """Raise UnservedOrderError unless an index has the jobs in the order of nextRunAt."""
@@ -240,6 +332,11 @@ _INDEX_BY_DATE = {
     "leaseExpiresAt": indexes.BY_LEASE,
     "finishedAt": indexes.BY_FINISH,
 }
+
+
+def _has_few(jobs: ReadCollection, index: Keys, query: Document) -> bool:
+    """Whether at most 1,000 jobs match a query that is a range of the index."""
+    return jobs.count(query, index=index, limit=MAX_MATCHES + 1) <= MAX_MATCHES
 
 
 def _match_range(start: datetime | None, end: datetime | None) -> Document:

@@ -66,6 +66,14 @@ def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
     }
 
 
+def search_index(field: str) -> Keys:
+    """The partial index of the jobs that have this field of the payload.
+
+    It has only what never changes during a job's life, so that a change of a job costs nothing.
+    """
+    return [(field, ASCENDING), *NEWEST_FIRST]
+
+
 def worker_index(mapping: FieldMapping) -> Keys | None:
     """The partial index of the jobs that name a worker.
 
@@ -176,6 +184,10 @@ def required_indexes(connection: Connection) -> list[Index]:
         partial = connection.jobs.mapping.translate_query({"leasedBy": NAMED})
         path = keys[0][0]
         found[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
+    for name, path in connection.jobs.mapping.search_paths.items():
+        keys = connection.jobs.mapping.translate_keys(search_index(name)) or []
+        # Created whether or not a sample has the field: it was requested by a setting.
+        found[jobs.name, tuple(keys)] = Index(jobs, keys, partial={path: {"$exists": True}})
     for name, recurring in recurring_indexes(connection.jobs.mapping).items():
         keys = connection.jobs.mapping.translate_keys(recurring) or []
         partial = connection.jobs.mapping.translate_query({name: IS_SCHEDULE})

@@ -14,7 +14,7 @@ from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, SOONEST_FIRST, Cursor
-from jobmon.store.filter import JobFilter
+from jobmon.store.filter import JobFilter, SearchRefusedError
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.mapping import STORED_DATES, Document, Keys
 from jobmon.store.read_collection import Transform
@@ -74,7 +74,7 @@ class JobLists:
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
         """The filter for several reads: its ids are counted once. See `JobFilter.prepare`."""
-        return job_filter.prepare(self._jobs)
+        return self._drop_secrets(job_filter).prepare(self._jobs)
 
     def page(
         self,
@@ -98,7 +98,7 @@ class JobLists:
             if page.next_cursor is not None:
                 page = lists.page(JobFilter(statuses=("dlq",)), cursor=page.next_cursor)
         """
-        job_filter = job_filter.prepare(self._jobs)
+        job_filter = self.prepare(job_filter)
         oldest_first = oldest_first or job_filter.by_next_run
         has_keyset = self._has_keyset(job_filter)
         if cursor is not None:
@@ -124,7 +124,7 @@ class JobLists:
 
         Raises what `JobFilter.prepare` does, before the first batch.
         """
-        job_filter = job_filter.prepare(self._jobs)
+        job_filter = self.prepare(job_filter)
         oldest_first = oldest_first or job_filter.by_next_run
         cursor, page = None, 0
         while jobs := self._read(
@@ -155,9 +155,23 @@ class JobLists:
             for job in self._jobs.find(with_ids, SUMMARY_FIELDS, index=index, transform=summarize)
             if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
         ]
-        matching = {"$and": [job_filter.match(), with_ids]}
+        matching = {"$and": [self._drop_secrets(job_filter).match(), with_ids]}
         matching_ids = [job["_id"] for job in self._jobs.find(matching, ("_id",), index=index)]
         return [(job, job["_id"] in matching_ids) for job in _select_owned(found, by_owner)]
+
+    def _drop_secrets(self, job_filter: JobFilter) -> JobFilter:
+        """The filter whose search finds no string that redaction hides; SearchRefusedError."""
+        if job_filter.is_prepared or not job_filter.search:
+            return job_filter
+        terms = [
+            term.hide(lambda text: self._redactor.redact(text) != text)
+            for term in job_filter.search
+        ]
+        for term in terms:
+            if term.is_empty:
+                message = "Redaction hides such a value, so it cannot be searched."
+                raise SearchRefusedError(term.field, message)
+        return replace(job_filter, search=tuple(terms))
 
     def _read_page(
         self,
@@ -203,7 +217,7 @@ class JobLists:
             order = [(name, order[0][1]) for name, _ in SOONEST_FIRST]
         elif job_filter.date_field is not None:
             order = [(job_filter.date_field, order[0][1])]
-        if job_filter.job_id is not None:
+        if job_filter.is_sorted_in_memory:
             return self._sort(job_filter, order, limit, skip)
         by_id = self._by_id and not job_filter.by_next_run
         parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=by_id)
@@ -224,8 +238,10 @@ class JobLists:
         return _select_owned(jobs, job_filter)
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
-        """The jobs of a filter by id, 1,000 at most: no index has them in order, so sort them."""
+        """The jobs of a filter whose index has 1,000 at most, in another order."""
         mapping = self._jobs.mapping
+        if order[-1][0] != "_id":  # equal dates need an order, too
+            order = [*order, ("_id", order[0][1])]
         pipeline: list[Document] = [
             {"$match": job_filter.match()},
             {"$project": dict.fromkeys(SUMMARY_FIELDS, True)},
@@ -243,13 +259,15 @@ class JobLists:
 
     def _has_keyset(self, job_filter: JobFilter) -> bool:
         """Whether the jobs beyond another one can be queried: see `store.cursor`."""
+        if job_filter.is_sorted_in_memory:
+            return False
         if job_filter.by_next_run:
             mapping = self._jobs.mapping
             shown = mapping.select_statuses("nextRunAt", WAITING_STATUSES)
             is_stored = "nextRunAt" not in mapping.offsets and shown == WAITING_STATUSES
             index = job_filter.choose_index(mapping)
             return is_stored and self._jobs.has_no_arrays("nextRunAt", index)
-        if job_filter.date_field is not None or job_filter.job_id is not None:
+        if job_filter.date_field is not None:
             return False
         return self._by_id or self._jobs.has_no_arrays("createdAt", NEWEST_FIRST, may_scan=True)
 

@@ -1,0 +1,62 @@
+"""The parameters that search the payload (`payload.orderId=8425`): reading and documenting them.
+
+Each queue has its own, by JOBMON_SEARCH_FIELDS; the store refuses others.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from webargs.multidictproxy import MultiDictProxy
+
+from jobmon.store.search import explain_unsearchable
+
+MAX_VALUES = 10
+MAX_LENGTH = 1_000  # in characters
+_NAME = re.compile(r"payload(?:[.\[].*)?", re.DOTALL)
+
+
+def read_search(given: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The texts to search, by parameter; empty ones are left out."""
+    found = {}
+    for name in filter(_NAME.fullmatch, given):
+        values = given.getlist(name) if isinstance(given, MultiDictProxy) else given[name]
+        texts = [values] if isinstance(values, str) else values
+        if texts := list(dict.fromkeys(filter(None, texts))):
+            found[name] = texts
+    return found
+
+
+def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The messages about texts that cannot be searched, by parameter."""
+    wrong = {}
+    for name, texts in search.items():
+        messages = [message for text in texts if (message := explain_unsearchable(text))]
+        if len(texts) > MAX_VALUES:
+            messages.append(f"More than {MAX_VALUES} values.")
+        if any(len(text) > MAX_LENGTH for text in texts):
+            messages.append(f"Longer than {MAX_LENGTH:,} characters.")
+        if messages:
+            wrong[name] = messages
+    return wrong
+
+
+def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
+    """The OpenAPI parameters for these fields of the payload."""
+    text = {"type": "string", "maxLength": MAX_LENGTH}
+    return [
+        {
+            "in": "query",
+            "name": name,
+            "description": (
+                f"Jobs with this value in `{name}`, also inside an array: the text, or a number, "
+                "ObjectId, UUID, boolean or date that is written so. `text*` matches texts that "
+                'begin with it, `"text"` (in quotes) only that text. Repeat it to match any of '
+                "several values. Only in queues that have this field in JOBMON_SEARCH_FIELDS."
+            ),
+            "schema": {"type": "array", "items": text, "maxItems": MAX_VALUES},
+            "style": "form",
+            "explode": True,
+        }
+        for name in fields
+    ]

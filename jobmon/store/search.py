@@ -1,0 +1,143 @@
+"""Searches in the payload: the values that a text means, as one condition that an index serves."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal, DecimalException
+from typing import Any
+from uuid import UUID
+
+from bson import Binary, Decimal128, ObjectId
+from bson.regex import Regex
+
+from jobmon.store.bson_json import UUID_SUBTYPES
+from jobmon.store.mapping import Document
+
+_ANY_END = "*"
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
+_OBJECT_ID = re.compile("[0-9a-fA-F]{24}")
+_LONGEST_NUMBER = 45  # in characters: a Decimal128 with its sign and exponent
+_END_OF_INT64 = 2**63
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTerm:
+    """The jobs that have any of `texts` in a field of the payload, which may be inside arrays.
+
+    `field`: its declared name, `payload.orderId`. A text means every value that is written so: the
+    string itself, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
+    strings that begin so. A text in double quotes means only strings, and `*` in it is a character.
+
+    >>> SearchTerm(field="payload.orderId", texts=("8425",)).condition()
+    {'$in': ['8425', 8425]}
+    """
+
+    field: str
+    texts: tuple[str, ...]
+    # Those of the texts that redaction hides: strings that it hides are not found.
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether strings are searched by their beginning, which an index has in another order."""
+        return any(map(is_prefix, self.texts))
+
+    def hide(self, is_secret: Callable[[str], bool]) -> "SearchTerm":
+        """The term without the strings that are secret. It may have no value left."""
+        hidden = tuple(text for text in self.texts if is_secret(_read_string(text)))
+        return replace(self, hidden=hidden)
+
+    def condition(self) -> Document:
+        """The condition on the field; none of its values is an operator."""
+        return {"$in": [value for text in self.texts for value in self._list_values(text)]}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no value to search."""
+        return not self.condition()["$in"]
+
+    def _list_values(self, text: str) -> Iterator[Any]:
+        is_hidden, string = text in self.hidden, _read_string(text)
+        if is_prefix(text):
+            if not is_hidden:
+                yield Regex(f"^{re.escape(string)}")  # anchored: a range of the index
+            return
+        if not is_hidden:
+            yield text
+            if string != text:
+                yield string
+        if string == text:
+            yield from _list_other_types(text)
+
+
+def explain_unsearchable(text: str) -> str | None:
+    """Why no index can find the values that begin with this text; None if one can."""
+    if not is_prefix(text):
+        return None
+    if text == _ANY_END:
+        return "Needs a character before `*`."
+    # A pattern has no NUL, and MongoDB does not use an index for one with an escaped `\|`.
+    if "\0" in text or "\\|" in text:
+        return "Before `*` neither `\\|` nor NUL is possible."
+    return None
+
+
+def is_prefix(text: str) -> bool:
+    """Whether a text means all strings that begin with it."""
+    return text.endswith(_ANY_END)
+
+
+def _read_string(text: str) -> str:
+    """The string that a text means, without its quotes or its `*`."""
+    if is_prefix(text):
+        return text.removesuffix(_ANY_END)
+    is_quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return text[1:-1] if is_quoted else text
+
+
+def _list_other_types(text: str) -> Iterator[Any]:
+    """The values that are no strings; MongoDB finds no two of them equal."""
+    if text in ("true", "false"):
+        yield text == "true"
+    if _OBJECT_ID.fullmatch(text):
+        yield ObjectId(text)
+    yield from _list_numbers(text)
+    try:
+        uuid = UUID(text).bytes
+    except ValueError:
+        pass
+    else:
+        yield from (Binary(uuid, subtype) for subtype in UUID_SUBTYPES)
+    if (moment := _read_date(text)) is not None:
+        yield moment
+
+
+def _list_numbers(text: str) -> Iterator[Any]:
+    """An int for a whole number, as it also finds an equal double or decimal; else these two."""
+    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
+        return
+    number = Decimal(text)
+    if -_END_OF_INT64 <= number < _END_OF_INT64 and number == int(number):
+        yield int(number)
+        return
+    near = float(number)
+    if math.isfinite(near) and number in (Decimal(repr(near)), Decimal(near)):
+        yield near
+    try:
+        yield Decimal128(number)
+    except DecimalException:  # more digits than a Decimal128 has
+        return
+
+
+def _read_date(text: str) -> datetime | None:
+    """The date that is written in ISO 8601, in UTC if it has no offset; None for another text."""
+    if "-" not in text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return None if moment.microsecond % 1_000 else moment  # BSON dates have milliseconds

@@ -1,0 +1,410 @@
+"""Searches of the payload on the real server with 12,000 jobs: catches a value that is not found,
+a text that works as an operator, a collection scan, and a read that grows with the collection."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from bson import Binary, Decimal128, Int64, ObjectId
+from bson.regex import Regex
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.bson_json import to_iso
+from jobmon.store.connection import Connection
+from jobmon.store.search import SearchTerm
+
+from ..conftest import DATE, NOW, SECRET, Api
+from ..support.commands import database_uri
+from ..support.watched_queue import WatchedQueue
+from .test_queries import profiled, stages
+
+JOBS = 12_000
+FIELDS = ("payload.order", "payload.country", "payload.items.sku", "payload.note")
+QUEUE = "/admin/jobs/queue"
+UUID_TEXT = "0b0e7f6e-9a57-4d2b-9d0e-0c6f8f0e6a11"
+# One value in a field of its own job each, after the 12,000.
+VALUES: dict[str, Any] = {
+    "string": "8425",
+    "int": 8425,
+    "long": Int64(8425),
+    "double": 8425.0,
+    "decimal": Decimal128("8425.00"),
+    "in array": ["x", 8425],
+    "bool": True,
+    "word": "true",
+    "object id": ObjectId("65f0c0ffee0123456789abcd"),
+    "uuid": Binary(UUID(UUID_TEXT).bytes, 4),
+    "old uuid": Binary(UUID(UUID_TEXT).bytes, 3),
+    "uuid text": UUID_TEXT,
+    "date": datetime.fromisoformat(f"{DATE}T04:05:06.789Z"),
+    "fraction": 19.9,
+    "price": Decimal128("19.90"),
+    "star": "84*",
+    "dots": "a.b|c(d",
+    "like dots": "axb|c(d",
+    "null": None,
+    "card": "4111111111111111",
+    "number of a card": 4111111111111111,
+    "operator": {"$gt": ""},
+    "document": {"a": 8425},
+}
+
+
+def make_job(number: int) -> dict[str, Any]:
+    return {
+        "jobId": f"job-{number}",
+        "type": f"type-{number % 8}",
+        "status": "dlq" if number % 1_000 == 0 else "succeeded",
+        "createdBy": "rare" if number % 3_000 == 0 else f"owner-{number % 2}",
+        "createdAt": NOW + timedelta(seconds=number // 3),
+        "payload": {
+            "order": f"order/{number // 4}",
+            "country": "de",
+            "items": [{"sku": f"s{number % 7}"}, {"sku": f"t-{number}"}],
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def filled(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[Database[dict[str, Any]]]:
+    database = mongo["test_search"]
+    database.jobs.insert_many(map(make_job, range(JOBS)))
+    for number, (name, value) in enumerate(VALUES.items()):
+        created = NOW + timedelta(days=1, seconds=number)
+        database.jobs.insert_one({"jobId": name, "createdAt": created, "payload": {"note": value}})
+    connection = Connection(
+        Settings(mongo_uri=database_uri(mongod, database), search_fields=FIELDS)
+    )
+    create_indexes(connection)
+    connection.client.close()
+    yield database
+    mongo.drop_database(database.name)
+
+
+@pytest.fixture(scope="module")
+def served(mongod: Mongod, filled: Database[dict[str, Any]]) -> Iterator[Api]:
+    uri = database_uri(mongod, filled)
+    app = create_app(
+        Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, search_fields=FIELDS)
+    )
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()
+
+
+@pytest.fixture
+def ask(served: Api) -> Callable[..., dict[str, Any]]:
+    def ask(path: str = QUEUE, subject: str = "root", **query: Any) -> dict[str, Any]:
+        answer = served.get(path, token=served.token(subject, "admin"), **query)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json
+        return found
+
+    return ask
+
+
+def list_ids(answer: dict[str, Any]) -> list[str]:
+    return [job["jobId"] for job in answer["data"]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["8425"], ["string", "int", "long", "double", "decimal", "in array"]),
+        (["8425.0"], ["int", "long", "double", "decimal", "in array"]),
+        (["8.425e3"], ["int", "long", "double", "decimal", "in array"]),
+        (['"8425"'], ["string"]),
+        (["8*"], ["string", "star"]),
+        (['"84*"'], ["star"]),
+        (["true"], ["bool", "word"]),
+        (["1"], []),
+        (["65f0c0ffee0123456789abcd"], ["object id"]),
+        (["65F0C0FFEE0123456789ABCD"], ["object id"]),
+        ([UUID_TEXT], ["uuid", "old uuid", "uuid text"]),
+        ([UUID_TEXT.upper()], ["uuid", "old uuid"]),
+        ([f"{DATE}T04:05:06.789Z"], ["date"]),
+        ([f"{DATE}T05:05:06.789+01:00"], ["date"]),
+        (["19.9"], ["fraction", "price"]),
+        (["19.90"], ["fraction", "price"]),
+        (["a.b|c*"], ["dots"]),
+        (["a*"], ["dots", "like dots"]),
+        (["true", "19.9", "x"], ["in array", "bool", "word", "fraction", "price"]),
+        (["true", "a.b*"], ["bool", "word", "dots"]),
+        (["null"], []),
+        (['{"$gt": ""}'], []),
+        (["4111111111111111"], ["number of a card"]),
+        (["^a"], []),
+        ([".*"], []),
+    ],
+    ids=str,
+)
+def test_a_text_finds_each_value_that_is_written_so(
+    ask: Callable[..., dict[str, Any]], texts: list[str], found: list[str]
+) -> None:
+    answer = ask(**{"payload.note": texts})
+    assert list_ids(answer) == found[::-1]  # newest first
+    assert (answer["meta"]["total"], answer["meta"]["total_is_exact"]) == (len(found), True)
+
+
+SERVED: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
+    ({"payload.country": "de"}, lambda number: True),
+    ({"payload.items.sku": "s3"}, lambda number: number % 7 == 3),
+    (
+        {"payload.items.sku": ["s3", "s5", "t-1"]},
+        lambda number: number % 7 in (3, 5) or number == 1,
+    ),
+    (
+        {"payload.country": "de", "created_from": to_iso(NOW + timedelta(seconds=2_000))},
+        lambda number: number >= 6_000,
+    ),
+    ({"payload.order": "order/77"}, lambda number: number // 4 == 77),
+]
+BOUNDED: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
+    ({"payload.order": "order/77*"}, lambda number: str(number // 4).startswith("77")),
+    ({"payload.order": "order/250", "status": "dlq"}, lambda number: number == 1_000),
+    ({"payload.country": "de", "status": "dlq"}, lambda number: number % 1_000 == 0),
+    ({"payload.country": "de", "owner": "rare"}, lambda number: number % 3_000 == 0),
+    (
+        {"payload.country": "de", "payload.order": "order/77*"},
+        lambda number: str(number // 4).startswith("77"),
+    ),
+    (
+        {"payload.items.sku": "t-77", "payload.order": "order/19", "type": "type-5"},
+        lambda number: number == 77,
+    ),
+    (
+        {
+            "payload.country": "de",
+            "type": "type-3",
+            "created_from": to_iso(NOW + timedelta(seconds=2_000)),
+            "created_to": to_iso(NOW + timedelta(seconds=2_900)),
+        },
+        lambda number: number % 8 == 3 and 6_000 <= number < 8_700,
+    ),
+    ({"payload.country": "de", "job_id": "job-77"}, lambda number: str(number).startswith("77")),
+]
+
+
+@pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
+@pytest.mark.parametrize(
+    ("query", "matches"), SERVED + BOUNDED, ids=[str(query) for query, _ in SERVED + BOUNDED]
+)
+def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
+    ask: Callable[..., dict[str, Any]],
+    filled: Database[dict[str, Any]],
+    query: dict[str, Any],
+    matches: Callable[[int], bool],
+    sort: str,
+) -> None:
+    is_served = (query, matches) in SERVED
+    # Jobs of one second are in the order of their _id.
+    numbers = sorted(filter(matches, range(JOBS)), reverse=sort == "-createdAt")
+    expected = [f"job-{number}" for number in numbers]
+    query = {**query, "sort": sort, "per_page": 4}
+    with profiled(filled) as entries:
+        first = ask(**query)
+        shown = list_ids(first)
+        cursor = first["meta"]["next_cursor"]
+        if cursor is not None:
+            second = ask(**query, cursor=cursor)
+            shown += list_ids(second)
+            assert list_ids(ask(**query, cursor=second["meta"]["prev_cursor"])) == expected[:4]
+        deep = ask(**query, page=max(1, len(expected) // 4))["meta"]
+        if deep["next_cursor"] is not None:
+            ask(**query, cursor=deep["next_cursor"])
+    assert shown == expected[:8]
+    total = min(len(expected), 10_000)
+    assert (first["meta"]["total"], first["meta"]["total_is_exact"]) == (
+        total,
+        len(expected) <= 10_000,
+    )
+    assert entries
+    for entry in entries:
+        command = entry["command"]
+        if "explain" in command:
+            continue
+        shown_command = f"{entry['planSummary']} {command}"
+        assert "COLLSCAN" not in entry["planSummary"], shown_command
+        assert command["maxTimeMS"] == 5_000
+        is_page = "find" in command
+        if is_served:
+            assert not entry.get("hasSortStage"), shown_command
+            # A page by its number skips keys; a count reads up to 10,001, and no job.
+            most = 10_001 if not is_page else 5 + command.get("skip", 0)
+            assert entry["keysExamined"] <= most + 3, shown_command
+            assert entry["docsExamined"] <= (5 if is_page else 0), shown_command
+            again = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
+            codec = filled.codec_options
+            plan = filled.command("explain", again, verbosity="queryPlanner", codec_options=codec)
+            assert not {"COLLSCAN", "SORT"} & set(stages(plan)), shown_command
+        else:
+            assert entry["keysExamined"] <= 1_001 + 20, shown_command
+            assert entry["docsExamined"] <= 1_001, shown_command
+            is_sorted = any("*" in str(value) for value in query.values()) or "job_id" in query
+            assert is_sorted or not entry.get("hasSortStage"), shown_command
+
+
+def test_a_search_that_would_read_too_many_jobs_is_422_with_what_to_add(served: Api) -> None:
+    for query in (
+        {"payload.country": "de", "status": "succeeded"},
+        {"payload.country": "de", "payload.items.sku": "s3"},
+        {"payload.country": "d*"},
+        {"payload.country": "de", "owner": "owner-1", "format": "csv"},
+        {"payload.country": "de", "condition": "due"},
+    ):
+        answer = served.get_as_admin(QUEUE, **query)
+        assert answer.status_code == 422
+        (message,) = answer.json["error"]["details"]["payload.country"]
+        assert message.startswith("More than 1,000 jobs match")
+        assert "dd created_from and created_to, another search field, or a filter" in message
+
+
+def test_a_search_among_jobs_by_another_date_sorts_at_most_1000(
+    ask: Callable[..., dict[str, Any]],
+) -> None:
+    query = {"payload.order": "order/250", "finished_from": DATE}
+    assert ask(**query)["data"] == []
+    waiting = ask(**{"payload.order": "order/250"}, status="queued", sort="nextRunAt")
+    assert waiting["data"] == []
+
+
+def test_an_owner_searches_only_among_own_jobs(
+    ask: Callable[..., dict[str, Any]], served: Api, filled: Database[dict[str, Any]]
+) -> None:
+    """Catches the jobs of others, and an owner with few jobs who learns how common a value is."""
+    own = ask("/jobs", "owner-1", **{"payload.order": "order/77"})
+    assert list_ids(own) == ["job-311", "job-309"]
+    with profiled(filled) as entries:
+        rare = ask("/jobs", "rare", **{"payload.country": "de"})
+    assert rare["meta"]["total"] == 4
+    commands = [entry["command"] for entry in entries if "explain" not in entry["command"]]
+    assert {str(command["hint"]) for command in commands} == {
+        "{'createdBy': 1, 'createdAt': -1, '_id': -1, 'type': 1}"
+    }
+    assert ask("/jobs", "nobody", **{"payload.country": "de"})["data"] == []
+
+
+def test_an_export_of_a_search_has_each_job_once(served: Api) -> None:
+    answer = served.get_as_admin(QUEUE, format="ndjson", **{"payload.items.sku": "s3"})
+    *jobs, end = map(json.loads, answer.text.splitlines())
+    expected = [f"job-{number}" for number in range(JOBS) if number % 7 == 3]
+    assert [job["jobId"] for job in jobs] == expected[::-1]
+    assert end == {"end": True, "rows": len(expected)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("payload.x", "1", "JOBMON_SEARCH_FIELDS has payload.order, payload.country,"),
+        ("payload.order[$ne]", "1", "JOBMON_SEARCH_FIELDS"),
+        ("payload[order]", "1", "JOBMON_SEARCH_FIELDS"),
+        ("payload.order.$where", "1", "JOBMON_SEARCH_FIELDS"),
+        ("payload", "1", "JOBMON_SEARCH_FIELDS"),
+        ("payload.note", "x" * 1_001, "Longer than 1,000 characters."),
+        ("payload.note", "*", "Needs a character before `*`."),
+        ("payload.note", "a\\|*", "neither"),
+        ("payload.note", "a\0*", "neither"),
+        ("payload.note", "sk_live_0123456789abcdef", "Redaction hides such a value"),
+        ("payload.note", [str(number) for number in range(11)], "More than 10 values."),
+    ],
+)
+@pytest.mark.parametrize("path", [QUEUE, "/jobs"])
+def test_a_search_that_is_not_possible_is_422_and_names_the_parameter(
+    served: Api, path: str, name: str, value: Any, message: str
+) -> None:
+    for form in ("json", "csv"):
+        answer = served.get_as_admin(path, **{name: value, "format": form})
+        assert answer.status_code == 422
+        (reason,) = answer.json["error"]["details"][name]
+        assert message in reason
+
+
+def test_an_empty_search_is_no_filter(ask: Callable[..., dict[str, Any]]) -> None:
+    assert ask(**{"payload.note": ["", ""]})["meta"]["total"] == ask()["meta"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1e400", ["1e400", Decimal128("1E+400")]),
+        (
+            "9223372036854775808",
+            ["9223372036854775808", 2.0**63, Decimal128("9223372036854775808")],
+        ),
+        (str(2**64 + 1), [str(2**64 + 1), Decimal128(str(2**64 + 1))]),
+        (str(-(2**63)), [str(-(2**63)), -(2**63)]),
+        ("007", ["007"]),
+        ("1_0", ["1_0"]),
+        ("9999-12-31T23:59:59-23:00", ["9999-12-31T23:59:59-23:00"]),
+        ("20260101", ["20260101", 20_260_101]),
+        ("x y.*", [Regex("^x\\ y\\.")]),
+        ('"', ['"']),
+    ],
+)
+def test_the_values_of_a_text_at_the_limits_of_their_types(text: str, values: list[Any]) -> None:
+    assert SearchTerm(field="payload.a", texts=(text,)).condition() == {"$in": values}
+
+
+MAPPINGS: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "payload.user", "payload.user"),
+    (
+        {"job_fields": {"jobId": "_id", "createdAt": "_id", "payload": "input.job"}},
+        "payload.user",
+        "input.job.user",
+    ),
+    ({"profile": "agenda", "jobs_collection": "agendaJobs"}, "payload.user", "data.user"),
+    (
+        {"profile": "celery", "jobs_collection": "celery_taskmeta"},
+        "payload.kwargs.user",
+        "kwargs.user",
+    ),
+]
+
+
+@pytest.mark.parametrize("collation", [None, {"locale": "en", "strength": 1}], ids=str)
+@pytest.mark.parametrize(("mapping", "name", "path"), MAPPINGS, ids=str)
+def test_a_search_finds_jobs_of_mapped_documents_in_list_order(
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
+    mapping: dict[str, Any],
+    name: str,
+    path: str,
+    collation: dict[str, Any] | None,
+) -> None:
+    settings = Settings(mongo_uri=database_uri(mongod, database), search_fields=(name,), **mapping)
+    jobs = database.create_collection(
+        settings.jobs_collection, **({"collation": collation} if collation else {})
+    )
+    for number in range(7):
+        document: dict[str, Any] = {"jobId": f"j{number}", "status": "SUCCESS", "name": "t"}
+        document |= {"createdAt": NOW, "date_done": NOW}
+        inner = document
+        *parents, last = path.split(".")
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = ("ada", "Ada")[number % 2]
+        jobs.insert_one(document)
+    ids = [document["_id"] for document in jobs.find({path: "ada"}, collation={"locale": "simple"})]
+    watched = WatchedQueue.from_settings(settings)
+    try:
+        create_indexes(watched.connection)
+        with profiled(database) as entries:
+            shown = watched.ids(**{name: "ada"})
+    finally:
+        watched.close()
+    field = "jobId" if not mapping else "_id"
+    by_id = {job["_id"]: str(job[field]) for job in jobs.find()}
+    assert shown == [by_id[found] for found in sorted(ids, reverse=True)]
+    assert len(shown) == 4
+    used = [entry for entry in entries if "explain" not in entry["command"]]
+    assert all(entry["command"]["hint"].get(path) == 1 for entry in used)
+    assert not any(entry.get("hasSortStage") for entry in used)
