@@ -39,6 +39,7 @@ from jobmon.setup.profile_paths import check_paths
 from jobmon.setup.recognition import has_events, profiles_with_log
 from jobmon.setup.rights import check_rights, find_refused_actions
 from jobmon.setup.script import create_index_line
+from jobmon.setup.search_fields import check_search_fields
 from jobmon.setup.sharding import check_sharding
 from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, UNAUTHORIZED
@@ -111,6 +112,7 @@ class DeploymentCheck:
             "sharding": lambda: check_sharding(self._deployment),
             "indexes": self._check_indexes,
             "fields": self._check_fields,
+            "search": self._check_search,
             "profile": self._check_profile,
             "attempts": self._find_logs,
             "changes": self._check_changes,
@@ -228,6 +230,10 @@ class DeploymentCheck:
             if sample.size and not found:
                 message = f"The newest {sample.size} of {sample.name} have all required fields."
                 yield ok("fields", message)
+
+    def _check_search(self) -> Iterator[Finding]:
+        if self._settings.jobs_collection in self._filled:
+            yield from check_search_fields(self._settings, self._connection)
 
     def _check_profile(self) -> Iterator[Finding]:
         if found := computed_fields(self._connection.jobs.mapping):

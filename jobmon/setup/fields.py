@@ -166,10 +166,13 @@ def computed_fields(mapping: FieldMapping) -> list[str]:
     ]
 
 
-def find_used_paths(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
+def find_used_paths(
+    watched: ReadCollection, paths: Iterable[str], *, filled: bool = False
+) -> set[str]:
     """The paths that occur in about 3,000 documents: the newest, the oldest and random ones.
 
-    `error.code` also occurs where `error` is null: it is null until something fails.
+    `error.code` also occurs where `error` is null: it is null until something fails. With `filled`
+    only those count that have a value other than null.
     """
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     if not names:
@@ -177,11 +180,13 @@ def find_used_paths(watched: ReadCollection, paths: Iterable[str]) -> set[str]:
     group: Document = {"_id": None}
     for name, path in names.items():
         parent, _, leaf = path.rpartition(".")
-        is_there: Document = {"$ne": [{"$type": f"${path}"}, "missing"]}
+        empty = ["missing", "null"] if filled else ["missing"]
+        is_there: Document = {"$not": [{"$in": [{"$type": f"${path}"}, empty]}]}
         if leaf and parent:
             # Through an array, a path is an array of what its elements have.
             is_there = {"$and": [is_there, {"$ne": [f"${path}", []]}]}
-            is_there = {"$or": [is_there, {"$eq": [{"$type": f"${parent}"}, "null"]}]}
+            if not filled:
+                is_there = {"$or": [is_there, {"$eq": [{"$type": f"${parent}"}, "null"]}]}
         group[name] = {"$max": is_there}
     limit: Document = {"$limit": _SEARCHED_DOCUMENTS}
     found: set[str] = set()

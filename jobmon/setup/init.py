@@ -40,6 +40,7 @@ from jobmon.setup.indexes import (
     estimate_bytes,
     plan_indexes,
 )
+from jobmon.setup.search_fields import find_unused_fields
 from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
@@ -242,6 +243,8 @@ def _make_plan(settings: Settings, client: MongoClient[Document], options: InitO
                     "once it holds documents.",
                 )
             )
+    if connection.jobs.collection.name in samples:
+        notes += find_unused_fields(settings, connection)
     return _Plan(
         deployment=deployment,
         roles=deployment.roles,

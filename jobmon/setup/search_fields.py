@@ -1,0 +1,96 @@
+"""Checks the fields of the payload that can be searched: in use, and not hidden by redaction.
+
+It reads payloads, and no finding repeats a value of one.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from jobmon.redaction.redactor import Redactor
+from jobmon.settings import Settings
+from jobmon.setup.fields import find_used_paths
+from jobmon.setup.findings import Finding, ok, problem, warning
+from jobmon.store.bson_json import to_json
+from jobmon.store.connection import Connection
+from jobmon.store.indexes import search_index
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import is_bad_hint
+
+_SAMPLE = 200  # jobs
+_MAX_BYTES = 100_000  # of a job; larger ones are left out
+
+
+def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
+    """A warning with the fields that no job of a sample has."""
+    paths = connection.jobs.mapping.search_paths
+    used = find_used_paths(connection.jobs, paths.values(), filled=True)
+    if unused := [name for name, path in paths.items() if path not in used]:
+        yield warning(
+            "search",
+            f"No job of a sample has a value in {', '.join(unused)}: a search there finds nothing.",
+            remedy=f"Correct {settings.describe_setting('search_fields')} if a name is misspelled.",
+        )
+
+
+def check_search_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
+    """What a sample shows about each field; nothing if no field can be searched."""
+    fields = connection.jobs.mapping.search_paths
+    if not fields:
+        return
+    redactor = Redactor(settings.redact_keys)
+    found = list(find_unused_fields(settings, connection))
+    for name in fields:
+        jobs = _read_sample(connection, name)
+        if hidden := sum(_is_hidden(job, name, redactor) for job in jobs):
+            setting = settings.describe_setting("search_fields")
+            found.append(
+                problem(
+                    "search",
+                    f"Redaction hides the value of {name} in {hidden} of {len(jobs)} jobs, but a "
+                    "search that ends in `*` can find it character by character.",
+                    remedy=f"Remove {name} from {setting}.",
+                )
+            )
+    yield from found or [ok("search", f"Jobs have the fields {', '.join(fields)}.")]
+
+
+def _read_sample(connection: Connection, name: str) -> list[Document]:
+    """Jobs that have the field, with their payload; without its index the newest jobs."""
+    has_field: list[Document] = [{"$match": {name: {"$exists": True}}}]
+    try:
+        return _read(connection, has_field, search_index(name))
+    except OperationFailure as error:
+        if not is_bad_hint(error):
+            raise
+    return _read(connection, [{"$sort": {"_id": -1}}], [("_id", 1)])
+
+
+def _read(connection: Connection, first: list[Document], index: Keys) -> list[Document]:
+    size = {"$lte": [{"$bsonSize": "$$ROOT"}, _MAX_BYTES]}
+    pipeline = [
+        *first,
+        {"$limit": _SAMPLE},
+        {"$match": {"$expr": size}},
+        {"$project": {"payload": True}},
+    ]
+    jobs, mapping = connection.jobs, connection.jobs.mapping
+    return jobs.aggregate(pipeline, index=index, require_index=True, transform=mapping.to_contract)
+
+
+def _is_hidden(job: Document, name: str, redactor: Redactor) -> bool:
+    """Whether redaction changes the value of the field in this job."""
+    payload, parts = to_json(job.get("payload")), name.split(".")[1:]
+    return _get_values(payload, parts) != _get_values(redactor.redact(payload), parts)
+
+
+def _get_values(value: Any, parts: list[str]) -> list[Any]:
+    """The values at a path, also those inside arrays."""
+    if isinstance(value, list):
+        return [found for element in value for found in _get_values(element, parts)]
+    if not parts:
+        return [value]
+    if not isinstance(value, dict) or parts[0] not in value:
+        return []
+    return _get_values(value[parts[0]], parts[1:])

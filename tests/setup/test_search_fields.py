@@ -1,0 +1,124 @@
+"""Setting up a search of the payload: catches an index that is not made, a field that is misspelled
+without a word, and one whose values redaction hides."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from pymongo.database import Database
+
+from jobmon.cli import main
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.setup.check import check_deployment
+from jobmon.setup.findings import Finding, Level
+
+from ..conftest import NOW
+from ..support.commands import database_uri
+
+CARD = "4111111111111111"
+FIELDS = "payload.orderId,payload.items.sku,payload.note,payload.headers.value,payload.ordrId"
+INDEX = "jobs({}, -createdAt, -_id)"
+
+
+@pytest.fixture
+def shop(database: Database[dict[str, Any]]) -> Database[dict[str, Any]]:
+    for number in range(30):
+        payload: dict[str, Any] = {
+            "orderId": number,
+            "items": [{"sku": "a"}],
+            "ordrId": None,
+            "note": CARD if number % 10 == 0 else "fine",
+            "headers": [{"name": "Accept", "value": "text"}],
+        }
+        if number == 7:
+            payload["headers"].append({"name": "Cookie", "value": "plain"})
+        job = {"jobId": str(number), "status": "queued", "createdAt": NOW, "payload": payload}
+        database.jobs.insert_one(job | {"createdBy": "ada", "type": "t"})
+    return database
+
+
+@pytest.fixture
+def init(mongod: Mongod, shop: Database[dict[str, Any]]) -> Callable[..., Result]:
+    def init(*options: str, fields: str = FIELDS, **more: str) -> Result:
+        environment = {
+            "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, shop),
+            "JOBMON_SEARCH_FIELDS": fields,
+            "JOBMON_ROLLUP_DB": f"{shop.name}_rollups",
+            **more,
+        }
+        return CliRunner().invoke(main, ["init", *options], env=environment)
+
+    return init
+
+
+def select(settings: Settings, check: str) -> list[Finding]:
+    return [finding for finding in check_deployment(settings) if finding.check == check]
+
+
+def test_init_makes_an_index_for_each_field_and_names_one_that_no_job_has(
+    shop: Database[dict[str, Any]], init: Callable[..., Result]
+) -> None:
+    preview = init("--dry-run")
+    assert preview.exit_code == 0, preview.output
+    made = init()
+    assert made.exit_code == 0, made.output
+    for output, outcome in ((preview.output, "would be created, about"), (made.output, "created")):
+        for name in FIELDS.split(","):
+            assert f"{INDEX.format(name)}: {outcome}" in output
+        assert "No job of a sample has a value in payload.ordrId: a search there" in output
+    indexes = {index["name"]: index for index in shop.jobs.list_indexes()}
+    index = indexes["payload.orderId_1_createdAt_-1__id_-1"]
+    assert dict(index["key"]) == {"payload.orderId": 1, "createdAt": -1, "_id": -1}
+    assert index["partialFilterExpression"] == {"payload.orderId": {"$exists": True}}
+    assert f"{INDEX.format('payload.orderId')}: exists" in init().output
+
+
+def test_init_prints_the_lines_and_removes_the_indexes(
+    shop: Database[dict[str, Any]], init: Callable[..., Result]
+) -> None:
+    lines = init("--print", fields="payload.orderId").output
+    assert '{"payload.orderId": 1, "createdAt": -1, "_id": -1}' in lines
+    assert '"partialFilterExpression": {"payload.orderId": {"$exists": true}}' in lines
+    init(fields="payload.orderId")
+    assert init("--remove", fields="payload.orderId").exit_code == 0
+    assert [index["name"] for index in shop.jobs.list_indexes()] == ["_id_"]
+
+
+def test_init_refuses_a_field_that_redaction_hides(
+    shop: Database[dict[str, Any]], init: Callable[..., Result]
+) -> None:
+    for fields, keys in (("payload.token", "token"), ("payload.orderId", "orderId")):
+        refused = init(fields=fields, JOBMON_REDACT_KEYS=keys)
+        assert refused.exit_code == 1
+        assert f"JOBMON_SEARCH_FIELDS: {fields} cannot be searched: redaction" in refused.output
+    assert len(list(shop.jobs.list_indexes())) == 1
+
+
+def test_check_reports_missing_indexes_and_fields_that_are_unused_or_hidden(
+    mongod: Mongod,
+    shop: Database[dict[str, Any]],
+    init: Callable[..., Result],
+    make_settings: Callable[..., Settings],
+) -> None:
+    init(fields="payload.orderId,payload.note")
+    settings = make_settings(
+        mongo_uri=database_uri(mongod, shop), search_fields=tuple(FIELDS.split(","))
+    )
+    (missing,) = select(settings, "indexes")
+    assert missing.message.startswith("3 indexes missing")
+    assert f"JOBMON_SEARCH_FIELDS='{FIELDS}'" in missing.commands[0]
+    unused, note, headers = select(settings, "search")
+    assert unused.level is Level.WARNING
+    assert "payload.ordrId" in unused.message
+    assert "payload.orderId" not in unused.message
+    # One by its index, the other by the newest jobs.
+    assert (note.level, headers.level) == (Level.PROBLEM, Level.PROBLEM)
+    assert note.message.startswith("Redaction hides the value of payload.note in 3 of 30 jobs")
+    assert headers.message.startswith("Redaction hides the value of payload.headers.value in 1 of")
+    assert CARD not in note.message
+    fine = make_settings(mongo_uri=settings.mongo_uri, search_fields=("payload.orderId",))
+    (found,) = select(fine, "search")
+    assert (found.level, found.message) == (Level.OK, "Jobs have the fields payload.orderId.")
+    assert select(make_settings(mongo_uri=settings.mongo_uri), "search") == []
