@@ -19,6 +19,7 @@ import mongomock
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
 from mongomock import filtering
 from mongomock.filtering import TYPE_MAP
 from pymongo import MongoClient
@@ -79,6 +80,23 @@ sys.dont_write_bytecode = False
 # run, for formats that no schema here has.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
+
+
+class CompiledTemplates(BytecodeCache):
+    """Templates that were compiled in this process: most tests make an app of their own."""
+
+    def __init__(self) -> None:
+        self._code_by_key: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if code := self._code_by_key.get(bucket.key):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code_by_key[bucket.key] = bucket.bytecode_to_string()
+
+
+Flask.jinja_options = {"bytecode_cache": CompiledTemplates()}
 
 
 # Without shrinking, which can take minutes on a real server. Every run has the same examples, so
