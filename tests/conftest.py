@@ -6,12 +6,15 @@ because a suite without them proves little.
 
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -129,6 +132,8 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 * 2**30
+
 LONGEST = (
     "tests/e2e/test_browser.py",
     "tests/e2e/test_faults.py",
@@ -172,13 +177,27 @@ def _check_no_process_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the session's server, in memory if there is room: no write waits for a disk."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM_BYTES:
+        yield tmp_path_factory.mktemp("mongod")
+        return
+    for left in MEMORY.glob("jobmon-tests-*"):  # by tests that were killed
+        if not Path(f"/proc/{left.name.split('-')[2]}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"jobmon-tests-{os.getpid()}-", dir=MEMORY))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def mongod(data_folder: Path) -> Iterator[Mongod]:
     """A real MongoDB server for the whole session: a replica set of one member."""
     try:
         # Test commands let a test make the server slow (failCommand).
         parameters = ("enableTestCommands=1", "ttlMonitorSleepSecs=1")
         options = tuple(f"--setParameter={parameter}" for parameter in parameters)
-        server = Mongod(tmp_path_factory.mktemp("mongod"), options=options).start()
+        server = Mongod(data_folder, options=options).start()
     except MongodUnavailableError as error:
         if os.environ.get("CI"):
             raise
