@@ -33,7 +33,14 @@ _NOT_COUNTED = ("lease", "repetition", "transitions")
 
 
 class ProfileError(ValueError):
-    """A profile cannot be used. The message has the file, the line and what is allowed."""
+    """A profile cannot be used. The message has the file, the line and what is allowed.
+
+    `is_in_file`: the file was read, and has a mistake.
+    """
+
+    def __init__(self, message: str, *, is_in_file: bool = False) -> None:
+        super().__init__(message)
+        self.is_in_file = is_in_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +185,7 @@ def parse_file(name: str, text: str) -> ProfileFile:
     try:
         return load_toml(text, profile_schema(), build)
     except TomlError as error:
-        raise ProfileError(f"{name}, {error}") from None
+        raise ProfileError(f"{name}, {error}", is_in_file=True) from None
 
 
 def _merge(base: Content, changes: Content) -> Content:

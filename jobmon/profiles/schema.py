@@ -30,11 +30,15 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 class ProfileMistakeError(ValueError):
-    """The value at `path` in a profile is wrong. The message has what is allowed."""
+    """The value at `path` in a profile is wrong. The message has what is allowed.
 
-    def __init__(self, path: KeyPath, message: str) -> None:
+    `is_in_other_file`: the value names a file, and the mistake is in that one.
+    """
+
+    def __init__(self, path: KeyPath, message: str, *, is_in_other_file: bool = False) -> None:
         super().__init__(message)
         self.path = path
+        self.is_in_other_file = is_in_other_file
 
 
 class OtherKeyError(ProfileMistakeError):
@@ -42,7 +46,11 @@ class OtherKeyError(ProfileMistakeError):
 
 
 class TomlError(ValueError):
-    """A file has a mistake. The message has the line and what is allowed."""
+    """A file has a mistake, or another file that it names. The message has line and remedy."""
+
+    def __init__(self, message: str, *, is_in_other_file: bool = False) -> None:
+        super().__init__(message)
+        self.is_in_other_file = is_in_other_file
 
 
 def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]], T]) -> T:
@@ -62,7 +70,9 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
         what = f"{key}: {error}" if key else str(error)
         if isinstance(error, OtherKeyError) and error.path[-1] in schema.get("properties", ()):
             what += f". Write {error.path[-1]} before the first [table]: it is no key of a table"
-        raise TomlError(f"line {find_line(find_lines(text), error.path)}: {what}") from None
+        line = find_line(find_lines(text), error.path)
+        is_other = error.is_in_other_file
+        raise TomlError(f"line {line}: {what}", is_in_other_file=is_other) from None
 
 
 def _explain_syntax(error: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from jobmon.settings.environment import (
     ADMIN_DASHBOARD,
+    MistakePlace,
     Settings,
     SettingsError,
     require_mongo_uri,
@@ -12,6 +13,7 @@ from jobmon.settings.queues import load_queues, select_queues
 __all__ = [
     "ADMIN_DASHBOARD",
     "MAPPING_SETTINGS",
+    "MistakePlace",
     "Settings",
     "SettingsError",
     "load_queues",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from limits import parse_many
 from marshmallow import ValidationError, validate
 
 from jobmon.mongo_uri import check_mongo_uri
-from jobmon.profiles import ProfileFile, load_profile
+from jobmon.profiles import ProfileError, ProfileFile, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 from jobmon.settings.search_fields import find_search_paths
@@ -39,8 +40,20 @@ METRICS = ("token", "open", "off")  # who may scrape
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
+class MistakePlace(StrEnum):
+    """Where a setting has to be corrected."""
+
+    ENVIRONMENT = "environment"
+    QUEUES_FILE = "queues_file"  # the file that JOBMON_QUEUES names
+    PROFILE_FILE = "profile_file"
+
+
 class SettingsError(Exception):
     """A setting is missing or bad. The message is one line that names it, without its value."""
+
+    def __init__(self, message: str, place: MistakePlace = MistakePlace.ENVIRONMENT) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 _positive = validate.Range(min=1)
@@ -264,14 +277,22 @@ def _raise_errors(env: Env) -> None:
     try:
         env.seal()
     except EnvValidationError as error:
-        raise SettingsError(_join_messages(error)) from None
+        raise _make_error(error) from None
     except EnvError as error:
         raise SettingsError(str(error)) from None
 
 
-def _join_messages(error: EnvValidationError) -> str:
-    errors = cast(Mapping[str, list[str]], error.error_messages)
-    return "; ".join(f"{name}: {' '.join(messages)}" for name, messages in errors.items())
+def _make_error(error: EnvValidationError) -> SettingsError:
+    """One error for all settings that are wrong; its place is a file if one has a mistake."""
+    errors = cast(Mapping[str, list[str | ProfileError]], error.error_messages)
+    texts = (f"{name}: {' '.join(map(str, messages))}" for name, messages in errors.items())
+    is_in_file = any(
+        isinstance(message, ProfileError) and message.is_in_file
+        for messages in errors.values()
+        for message in messages
+    )
+    place = MistakePlace.PROFILE_FILE if is_in_file else MistakePlace.ENVIRONMENT
+    return SettingsError("; ".join(texts), place)
 
 
 def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:

@@ -146,7 +146,7 @@ def _check_profile(name: str) -> None:
     try:
         load_profile(name)
     except ProfileError as error:
-        raise ValidationError(str(error)) from None
+        raise ValidationError([error]) from None  # environs passes it on as the message
 
 
 def _refuse(reason: str) -> Callable[[Any], None]:

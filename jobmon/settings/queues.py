@@ -25,6 +25,7 @@ from jobmon.profiles import ProfileError, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
 from jobmon.settings.environment import (
     ADMIN_DASHBOARD,
+    MistakePlace,
     Settings,
     SettingsError,
 )
@@ -63,7 +64,9 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
         parse = partial(_parse_queues, settings, path.parent, require_uris=require_uris)
         queues = load_toml(text, queues_schema(), parse)
     except TomlError as error:
-        raise SettingsError(f"JOBMON_QUEUES: {path}, {error}") from None
+        is_other = error.is_in_other_file
+        place = MistakePlace.PROFILE_FILE if is_other else MistakePlace.QUEUES_FILE
+        raise SettingsError(f"JOBMON_QUEUES: {path}, {error}", place) from None
     _require_known_permissions(settings, queues)
     return queues
 
@@ -112,7 +115,9 @@ def _parse_queue(
     try:
         file = load_profile(profile)
     except ProfileError as error:
-        raise ProfileMistakeError((name, "profile"), str(error)) from None
+        raise ProfileMistakeError(
+            (name, "profile"), str(error), is_in_other_file=error.is_in_file
+        ) from None
     if "attempts_collection" in table and file.attempts_collection is None:
         message = f"the profile {file.name} has no collection of attempts"
         raise ProfileMistakeError((name, "attempts_collection"), message)

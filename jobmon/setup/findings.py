@@ -13,6 +13,7 @@ from pymongo.errors import (
 )
 from pymongo.uri_parser import parse_uri
 
+from jobmon.settings import MistakePlace, SettingsError
 from jobmon.store.failures import AUTHENTICATION_FAILED, UNAUTHORIZED, name_error
 
 # How MongoDB refuses a user who is signed in; values of the command are not repeated.
@@ -20,9 +21,11 @@ _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
 )
 
-# The place of a mistake in a file, and of one in a profile: the file of queues names profiles, too.
-_IN_FILE = re.compile(r", (?:line \d+|the last line): ")
-_IN_PROFILE = re.compile(rf"(?:JOBMON_PROFILE|\.profile): .*{_IN_FILE.pattern}")
+_SETTING_REMEDIES = {
+    MistakePlace.ENVIRONMENT: "Set it in the environment; docs/operations.md lists them all.",
+    MistakePlace.QUEUES_FILE: "Correct the file; docs/operations.md describes the format.",
+    MistakePlace.PROFILE_FILE: "Correct the file; docs/adapters.md describes the format.",
+}
 
 
 class Level(StrEnum):
@@ -79,13 +82,9 @@ def problem(
     )
 
 
-def refused_setting(error: Exception) -> Finding:
+def refused_setting(error: SettingsError) -> Finding:
     """The problem that a setting, or the file that it names, is missing or invalid."""
-    remedy = "Set it in the environment; docs/operations.md lists them all."
-    if _IN_FILE.search(str(error)):
-        page = "adapters" if _IN_PROFILE.search(str(error)) else "operations"
-        remedy = f"Correct the file; docs/{page}.md describes the format."
-    return problem("settings", str(error), remedy=remedy)
+    return problem("settings", str(error), remedy=_SETTING_REMEDIES[error.place])
 
 
 def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Finding:
