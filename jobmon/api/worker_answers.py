@@ -37,7 +37,7 @@ class WorkerAnswer(Answer):
     """A worker: what it runs now, and its attempts in the window.
 
     `(other)` sums up the workers that were not counted by name. A field is null where it is
-    unknown: `meta.reasons` explains it.
+    unknown: `meta.reasons` explains it. With `type`, the attempts are those of these types.
     """
 
     name = FreeText("Its name, as jobs print it in `leasedBy`, at most 200 characters.")
@@ -64,7 +64,9 @@ class WorkerAnswer(Answer):
     failureRate = number("failures / attempts; null without attempts.", nullable=True)
     runMs = nested(Percentiles, "Time that these attempts ran.")
     topError = nested(
-        TopErrorAnswer, "Its most frequent error in the window; null without one.", nullable=True
+        TopErrorAnswer,
+        "Its most frequent error in the window; null without one, and with `type`.",
+        nullable=True,
     )
 
 

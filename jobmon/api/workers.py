@@ -25,12 +25,13 @@ from jobmon.diagnosis.workers import (
     Worker,
     explain_unchecked,
     find_workers,
+    select_types,
     sort_workers,
 )
 from jobmon.domain import failure_rate
 from jobmon.humanize import grouped
 from jobmon.rollup.error_registry import ErrorGroup
-from jobmon.rollup.run_details import MAX_WORKERS
+from jobmon.rollup.run_details import MAX_WORKER_TYPES
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import Durations, NoCollectorError, Window
 from jobmon.single_flight import SingleFlightCache
@@ -49,7 +50,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 class WorkerQuery(WindowQuery):
     """A request for workers: one by its exact name, or those whose name contains a text.
 
-    `types`: only workers that run a job of one of these types now.
+    `types`: only workers that run a job of one of these types now or ended one in the window, with
+    their runs of these types.
     """
 
     worker: str | None = None
@@ -64,7 +66,11 @@ class WorkerParameters(WindowParameters):
 
     worker = optional_text("The worker with exactly this name.", max_length=MAX_LABEL_LENGTH + 1)
     text = optional_text("Workers whose name contains this text.", max_length=MAX_LABEL_LENGTH)
-    type = repeatable_field("Workers that now run a job of this type", 20)
+    type = repeatable_field(
+        "Workers that run a job of this type now or ended one in the window, with their attempts, "
+        "failures and run times of this type. The other fields are about all jobs of the worker",
+        20,
+    )
     sort = fields.String(
         load_default="state",
         validate=validate.OneOf([*SORTS, ""]),
@@ -100,13 +106,14 @@ class FoundWorkers:
     """The workers of a queue, in the order of a query; `history` is None if it is unknown.
 
     `reasons`: by field of the answer, why it is null or not complete. `workers` is None if it is
-    unknown which workers there are.
+    unknown which workers there are; with `lacks_workers`, some that match may not be known to.
     """
 
     window: Window
     history: RunHistory | None
     running: RunningJobs
     workers: list[Worker] | None
+    lacks_workers: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -139,21 +146,27 @@ class WorkerReader:
             return find_workers(window, history, running, queue.stats.stats())
 
         counted_at = None if history is None else history.as_of
-        workers = self._judged.get((queue, window, counted_at, running.as_of), judge)
+        key = queue, window, counted_at, running.as_of
+        workers = self._judged.get(key, judge)
         if history is not None and (why := explain_unchecked(window, history, queue.stats.stats())):
             reasons["state"] = f"it is not checked whether workers have stopped: {why}"
         has_runs = history is not None and bool(history.details.slowest or history.details.failed)
         if not workers and (has_runs or running.jobs):
             return replace(found, reasons={"data": NOT_NAMED})
-        if history is not None and history.doubt:
-            reasons["attempts"] = f"these may not be all: {history.doubt}"
-        elif any(worker.name == OTHER for worker in workers):
-            reasons["attempts"] = (
-                f"in a minute or longer span only {MAX_WORKERS} workers are counted by name, the "
-                "others as (other)"
+        has_other = any(worker.name == OTHER for worker in workers)
+        if query.types:
+            every = workers
+            workers = self._judged.get(
+                (*key, query.types), lambda: select_types(every, history, query.types)
             )
+            reasons["topError"] = "errors of workers are not counted by type"
+        if history is not None:
+            _explain_attempts(history, query, reasons, has_other=has_other)
         matching = [worker for worker in workers if _matches(worker, query)]
-        return replace(found, workers=sort_workers(matching, query.sort))
+        lacks_workers = has_other or bool(query.types and history and history.untyped_until)
+        return replace(
+            found, workers=sort_workers(matching, query.sort), lacks_workers=lacks_workers
+        )
 
 
 def _read_history(
@@ -167,6 +180,24 @@ def _read_history(
     except NoCollectorError:
         reasons["attempts"] = NO_COLLECTOR
         return None
+
+
+def _explain_attempts(
+    history: RunHistory, query: WorkerQuery, reasons: dict[str, str], *, has_other: bool
+) -> None:
+    """Add why attempts of workers, or of their types, may not be complete."""
+    untyped = history.untyped_until if query.types else None
+    if history.doubt:
+        reasons["attempts"] = f"these may not be all: {history.doubt}"
+    elif untyped is not None and untyped <= history.as_of:
+        reasons["attempts"] = (
+            f"some attempts that ended before {untyped:%Y-%m-%d %H:%M} UTC are not counted by type"
+        )
+    elif untyped is not None or has_other:
+        reasons["attempts"] = (
+            f"in a minute or longer span only {MAX_WORKER_TYPES} pairs of a worker and a type are "
+            "counted by name, the others as (other)"
+        )
 
 
 def _read_running(queue: WatchedQueue, reasons: dict[str, str]) -> RunningJobs:
@@ -189,8 +220,6 @@ def _read_running(queue: WatchedQueue, reasons: dict[str, str]) -> RunningJobs:
 
 def _matches(worker: Worker, query: WorkerQuery) -> bool:
     if query.worker is not None and worker.name != query.worker:
-        return False
-    if query.types and not any(job.type in query.types for job in worker.jobs):
         return False
     return query.text.lower() in worker.name.lower()
 
@@ -240,9 +269,8 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
 
 def is_whole(found: FoundWorkers) -> bool:
     """Whether all workers that match are known by name."""
-    workers = found.workers
     has_all = found.running.is_complete and not found.running.reason
-    return has_all and workers is not None and all(worker.name != OTHER for worker in workers)
+    return has_all and found.workers is not None and not found.lacks_workers
 
 
 def count_silent(workers: list[Worker] | None) -> int | None:

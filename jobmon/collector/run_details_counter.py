@@ -21,6 +21,7 @@ from jobmon.rollup.run_details import (
     RunDetails,
     SlowRun,
     WorkerTally,
+    WorkerType,
     select_slowest,
 )
 from jobmon.rollup.run_sources import (
@@ -133,7 +134,7 @@ class RunDetailsCounter:
                 run=Counter(int(bucket) for bucket in group["run"] if bucket is not None),
                 last_at=read_date(group["last"]),
             )
-            details.workers.setdefault(worker, WorkerTally()).add(tally)
+            details.worker_types.setdefault(WorkerType(worker, kind), WorkerTally()).add(tally)
         runs = [
             SlowRun(
                 duration_ms=int(duration_ms),
@@ -292,7 +293,8 @@ def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
         tally = WorkerTally(outcomes=Counter([run.outcome]), last_at=run.finished_at)
         if milliseconds is not None:
             tally.run[bucket(milliseconds)] += 1
-        details.workers.setdefault(run.worker, WorkerTally()).add(tally)
+        pair = WorkerType(run.worker, run.type)
+        details.worker_types.setdefault(pair, WorkerTally()).add(tally)
     if milliseconds is not None and run.job_id:
         slow = SlowRun(
             duration_ms=milliseconds,

@@ -28,6 +28,8 @@ from jobmon.web.queues import WatchedQueue, current_queue
 SHARED_S = 1  # for which viewers of the same type share one answer
 KEPT_ANSWERS = 100
 WORKERS_SHOWN = 10
+# Why workers may be missing: the first of these that there is.
+_WORKER_REASONS = ("data", "attempts", "runningJobs")
 
 
 class TypePage:
@@ -76,13 +78,13 @@ class TypePage:
     def _list_workers(
         self, queue: WatchedQueue, shown: TypeFacts, range_name: str
     ) -> Mapping[str, Any]:
-        """The workers that run a job of the type now."""
+        """The workers that run a job of the type now or ended one in the window."""
         found = self._workers.find(queue, shown.window, WorkerQuery(types=(shown.name,)))
         workers = found.workers or []
         return {
             "workers": [make_row(worker, found, range_name) for worker in workers[:WORKERS_SHOWN]],
             "worker_count": len(workers),
-            "no_workers": found.reasons.get("data") or found.reasons.get("runningJobs", ""),
+            "no_workers": next(filter(None, map(found.reasons.get, _WORKER_REASONS)), ""),
             "now": found.running.as_of,
         }
 

@@ -3,7 +3,7 @@
 Pure functions of the runs in a window of time and of the jobs that run now.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -65,7 +65,7 @@ class Worker(NamedTuple):
     @property
     def attempts(self) -> int:
         """The runs that ended in the window."""
-        return 0 if self.tally is None else self.tally.outcomes.total()
+        return 0 if self.tally is None else self.tally.runs
 
     @property
     def failures(self) -> int:
@@ -95,7 +95,7 @@ def find_workers(
     for job in running.jobs:
         if job.worker is not None:
             jobs.setdefault(job.worker, []).append(job)
-    tallies = {} if history is None else history.details.workers
+    tallies = {} if history is None else history.details.tally_workers()
     errors = {} if history is None else find_top_errors(history.details.by_worker)
     is_whole = running.is_complete and not running.reason
     has_stopped = None
@@ -116,6 +116,21 @@ def find_workers(
         seen = max([*starts, *([] if ended is None else [ended])], default=None)
         workers.append(Worker(name, state, since, held, tally, seen, errors.get(name)))
     return workers
+
+
+def select_types(
+    workers: Iterable[Worker], history: RunHistory | None, types: Collection[str]
+) -> list[Worker]:
+    """The workers that run a job of these types now or ended one in the window.
+
+    They have only the runs of these types, and no error: errors are not counted by both.
+    """
+    tallies = {} if history is None else history.details.tally_workers(types)
+    return [
+        worker._replace(tally=tallies.get(worker.name), top_error=None)
+        for worker in workers
+        if worker.name in tallies or any(job.type in types for job in worker.jobs)
+    ]
 
 
 def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) -> str:
@@ -167,7 +182,7 @@ def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     if not STALLED_AFTER <= silence <= FORGOTTEN_AFTER:
         return False
     busy = max(tally.last_at - window.start, MINUTE)
-    return tally.outcomes.total() * (silence / busy) >= MIN_EXPECTED_JOBS
+    return tally.runs * (silence / busy) >= MIN_EXPECTED_JOBS
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)

@@ -4,10 +4,10 @@ Each part is bounded. What is beyond a bound is counted under `(other)`, so that
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.documents import require_type
@@ -15,11 +15,13 @@ from jobmon.rollup.histogram import Histogram, pack, unpack
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
-# In a bucket: pairs of a group and a type, or a worker; workers; and types with slowest attempts.
+# In a bucket: pairs of a group and a type, or a worker; pairs of a worker and a type; and types
+# with slowest attempts.
 MAX_PAIRS = 1_000
-MAX_WORKERS = 500
+MAX_WORKER_TYPES = 500  # up to 5 KB each, with names of 200 characters of 4 bytes
 MAX_SLOW_TYPES = 200  # up to 12 KB each, if names have 200 characters of 4 bytes
 SLOWEST = 5  # attempts of a type in a bucket
+P = TypeVar("P", bound=tuple[str, str])
 
 
 class ErrorGroupOf(NamedTuple):
@@ -27,6 +29,13 @@ class ErrorGroupOf(NamedTuple):
 
     group: str
     of: str
+
+
+class WorkerType(NamedTuple):
+    """A worker and a type of its jobs; either may be `(other)`."""
+
+    worker: str
+    type: str
 
 
 class SlowRun(NamedTuple):
@@ -42,7 +51,7 @@ class SlowRun(NamedTuple):
 
 @dataclass
 class WorkerTally:
-    """The finished runs of one worker: by outcome, their durations, and when the last one ended."""
+    """Finished runs of one worker: by outcome, their durations, and when the last one ended."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     run: Histogram = field(default_factory=Counter)
@@ -56,9 +65,14 @@ class WorkerTally:
         self.last_at = max(known, default=None)
 
     @property
+    def runs(self) -> int:
+        """The number of runs."""
+        return self.outcomes.total()
+
+    @property
     def failed(self) -> int:
         """Runs with another outcome than success."""
-        return self.outcomes.total() - self.outcomes[AttemptStatus.SUCCEEDED.value]
+        return self.runs - self.outcomes[AttemptStatus.SUCCEEDED.value]
 
 
 @dataclass
@@ -66,13 +80,14 @@ class RunDetails:
     """The details of the finished runs in some time.
 
     `by_type` and `by_worker` each count every failed run once, by its group of errors. Runs
-    without a known worker are only in `by_type`. `slowest` has the longest runs first, by type.
-    Unless `is_known`, a part was counted by a version without details.
+    without a known worker are only in `by_type`. `worker_types` has every run of a known worker
+    once. `slowest` has the longest runs first, by type. Unless `is_known`, a part was counted by a
+    version without details.
     """
 
     by_type: Counter[ErrorGroupOf] = field(default_factory=Counter)
     by_worker: Counter[ErrorGroupOf] = field(default_factory=Counter)
-    workers: dict[str, WorkerTally] = field(default_factory=dict)
+    worker_types: dict[WorkerType, WorkerTally] = field(default_factory=dict)
     slowest: dict[str, list[SlowRun]] = field(default_factory=dict)
     is_known: bool = True
 
@@ -80,18 +95,22 @@ class RunDetails:
         """Add the runs of `other`."""
         self.by_type.update(other.by_type)
         self.by_worker.update(other.by_worker)
-        for name, tally in other.workers.items():
-            self.workers.setdefault(name, WorkerTally()).add(tally)
+        for pair, tally in other.worker_types.items():
+            self.worker_types.setdefault(pair, WorkerTally()).add(tally)
         for kind, runs in other.slowest.items():
             self.slowest[kind] = select_slowest([*self.slowest.get(kind, []), *runs])
         self.is_known = self.is_known and other.is_known
 
     def maximum(self, other: Self) -> "RunDetails":
         """For each type and worker the details of more runs: both may lack some."""
-        workers = dict(self.workers)
-        for name, tally in other.workers.items():
-            if name not in workers or tally.outcomes.total() > workers[name].outcomes.total():
-                workers[name] = tally
+        mine, others = self.tally_workers(), other.tally_workers()
+        more = {name for name in others if name not in mine or others[name].runs > mine[name].runs}
+        worker_types = {
+            pair: tally for pair, tally in self.worker_types.items() if pair.worker not in more
+        }
+        worker_types |= {
+            pair: tally for pair, tally in other.worker_types.items() if pair.worker in more
+        }
         slowest = dict(self.slowest)
         for kind, runs in other.slowest.items():
             both = {(run.job_id, run.finished_at): run for run in [*runs, *slowest.get(kind, [])]}
@@ -99,7 +118,7 @@ class RunDetails:
         return RunDetails(
             by_type=_select_larger(self.by_type, other.by_type),
             by_worker=_select_larger(self.by_worker, other.by_worker),
-            workers=workers,
+            worker_types=worker_types,
             slowest=slowest,
             is_known=self.is_known and other.is_known,
         )
@@ -128,8 +147,24 @@ class RunDetails:
     @property
     def runs(self) -> int:
         """The number of runs that are known in detail: failed ones, and those of known workers."""
-        succeeded = sum(tally.outcomes.total() - tally.failed for tally in self.workers.values())
+        succeeded = sum(tally.runs - tally.failed for tally in self.worker_types.values())
         return self.failed + succeeded
+
+    @property
+    def lacks_types(self) -> bool:
+        """Whether runs of workers are counted without their type."""
+        return any(kind == OTHER for _, kind in self.worker_types)
+
+    def tally_workers(self, types: Collection[str] = ()) -> dict[str, WorkerTally]:
+        """The runs of each worker: those of these types, or of all. Not to be changed."""
+        found: dict[str, list[WorkerTally]] = {}
+        for (worker, kind), tally in self.worker_types.items():
+            if not types or kind in types:
+                found.setdefault(worker, []).append(tally)
+        return {
+            worker: tallies[0] if len(tallies) == 1 else _sum_tallies(tallies)
+            for worker, tallies in found.items()
+        }
 
     def count_by_group(self) -> Counter[str]:
         """Failed runs by group of errors."""
@@ -137,6 +172,13 @@ class RunDetails:
         for (group, _), count in self.by_type.items():
             groups[group] += count
         return groups
+
+
+def _sum_tallies(tallies: Iterable[WorkerTally]) -> WorkerTally:
+    total = WorkerTally()
+    for tally in tallies:
+        total.add(tally)
+    return total
 
 
 def _select_larger(
@@ -170,38 +212,46 @@ def merge_details(many: Iterable[RunDetails]) -> RunDetails:
 
 def fold_details(details: RunDetails) -> RunDetails:
     """The details within the bounds of a bucket; the rarest of each part become `(other)`."""
-    workers, names = details.workers, frozenset(details.workers)
-    if len(workers) > MAX_WORKERS:
-        ranked = sorted(
-            workers, key=lambda name: (name == OTHER, -workers[name].outcomes.total(), name)
-        )
-        names = frozenset(ranked[: MAX_WORKERS - 1])
     folded = RunDetails(
-        by_type=_fold_pairs(details.by_type), by_worker=_fold_pairs(details.by_worker)
+        by_type=_fold_errors(details.by_type), by_worker=_fold_errors(details.by_worker)
     )
-    for name, tally in workers.items():
-        folded.workers.setdefault(name if name in names else OTHER, WorkerTally()).add(tally)
+    runs = {pair: tally.runs for pair, tally in details.worker_types.items()}
+    for pair, names in _fold_pairs(runs, MAX_WORKER_TYPES):
+        tally = folded.worker_types.setdefault(WorkerType(*names), WorkerTally())
+        tally.add(details.worker_types[pair])
     longest = sorted(details.slowest, key=lambda kind: -details.slowest[kind][0].duration_ms)
     folded.slowest = {kind: details.slowest[kind] for kind in longest[:MAX_SLOW_TYPES]}
     return folded
 
 
-def _fold_pairs(counts: Counter[ErrorGroupOf]) -> Counter[ErrorGroupOf]:
-    """First the types or workers of a group are folded, then rare groups themselves."""
-    if len(counts) <= MAX_PAIRS:
-        return counts
-    kept = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[: MAX_PAIRS // 2])
-    rest: Counter[ErrorGroupOf] = Counter()
-    for pair, count in counts.items():
-        if pair not in kept:
-            rest[ErrorGroupOf(pair.group, OTHER)] += count
-    folded = Counter(kept)
-    for number, (pair, count) in enumerate(
-        sorted(rest.items(), key=lambda pair: (-pair[1], pair[0]))
-    ):
-        is_kept = number < MAX_PAIRS // 2 - 1
-        folded[pair if is_kept else ErrorGroupOf(OTHER, OTHER)] += count
+def _fold_errors(counts: Counter[ErrorGroupOf]) -> Counter[ErrorGroupOf]:
+    folded: Counter[ErrorGroupOf] = Counter()
+    for pair, names in _fold_pairs(counts, MAX_PAIRS):
+        folded[ErrorGroupOf(*names)] += counts[pair]
     return folded
+
+
+def _fold_pairs(counts: Mapping[P, int], limit: int) -> Iterator[tuple[P, tuple[str, str]]]:
+    """For each pair the names under which it is counted: not more than `limit` different ones.
+
+    First the rare pairs of a group or worker become `(other)` of it, then rare groups or workers.
+    A group or worker with only one rare pair keeps that.
+    """
+    if len(counts) <= limit:
+        yield from ((pair, pair) for pair in counts)
+        return
+    ranked, half = sorted(counts, key=lambda pair: (-counts[pair], pair)), limit // 2
+    rest: dict[str, list[P]] = {}
+    for pair in ranked[half:]:
+        rest.setdefault(pair[0], []).append(pair)
+    yield from ((pair, pair) for pair in ranked[:half])
+    largest = sorted(rest, key=lambda name: (-sum(map(counts.__getitem__, rest[name])), name))
+    for number, name in enumerate(largest):
+        for pair in rest[name]:
+            if number >= limit - half - 1:
+                yield pair, (OTHER, OTHER)
+            else:
+                yield pair, pair if len(rest[name]) == 1 else (name, OTHER)
 
 
 def dump_details(details: RunDetails) -> Document:
@@ -209,14 +259,14 @@ def dump_details(details: RunDetails) -> Document:
     return {
         "errorsByType": [[*pair, count] for pair, count in details.by_type.items()],
         "errorsByWorker": [[*pair, count] for pair, count in details.by_worker.items()],
-        "workers": [
-            {
-                "name": name,
-                "outcomes": [list(pair) for pair in sorted(tally.outcomes.items())],
-                "run": pack(tally.run),
-                "lastAt": tally.last_at,
-            }
-            for name, tally in details.workers.items()
+        "workerTypes": [
+            [
+                *pair,
+                [list(pair) for pair in sorted(tally.outcomes.items())],
+                pack(tally.run),
+                tally.last_at,
+            ]
+            for pair, tally in details.worker_types.items()
         ],
         "slowest": [[kind, *run] for kind, runs in details.slowest.items() for run in runs],
     }
@@ -234,13 +284,11 @@ def load_details(document: Document | None) -> RunDetails:
         for group, of, count in document.get(name, ()):
             pair = ErrorGroupOf(require_type(group, str), require_type(of, str))
             counts[pair] += require_type(count, int)
-    for worker in document.get("workers", ()):
-        last_at = worker["lastAt"]
-        details.workers[require_type(worker["name"], str)] = WorkerTally(
-            outcomes=Counter(
-                {require_type(name, str): require_type(n, int) for name, n in worker["outcomes"]}
-            ),
-            run=unpack(worker["run"]),
+    for worker, kind, outcomes, run, last_at in _list_worker_types(document):
+        of_worker = WorkerType(require_type(worker, str), require_type(kind, str))
+        details.worker_types[of_worker] = WorkerTally(
+            outcomes=Counter({require_type(key, str): require_type(n, int) for key, n in outcomes}),
+            run=unpack(run),
             last_at=None if last_at is None else require_type(last_at, datetime),
         )
     for kind, duration_ms, job_id, attempt, name, outcome, at in document.get("slowest", ()):
@@ -254,3 +302,10 @@ def load_details(document: Document | None) -> RunDetails:
         )
         details.slowest.setdefault(require_type(kind, str), []).append(run)
     return details
+
+
+def _list_worker_types(document: Document) -> Iterator[Any]:
+    """The stored runs of workers; an earlier version counted these without their types."""
+    yield from document.get("workerTypes", ())
+    for worker in document.get("workers", ()):
+        yield worker["name"], OTHER, worker["outcomes"], worker["run"], worker["lastAt"]

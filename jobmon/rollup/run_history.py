@@ -25,6 +25,7 @@ class RunHistory:
     Unless `is_complete`, a collector is still counting the window. `groups` has what is known of
     the groups of errors, by id; a group that is not there was seen too long ago. In `gaps` runs may
     be missing. Errors are known since `counting_since`; None if since the first one.
+    Before `untyped_until` the type of a worker's runs may be unknown; None if all are known.
     """
 
     as_of: datetime
@@ -33,6 +34,7 @@ class RunHistory:
     groups: Mapping[str, ErrorGroup]
     gaps: tuple[Gap, ...] = ()
     counting_since: datetime | None = None
+    untyped_until: datetime | None = None
 
     @property
     def doubt(self) -> str:
@@ -68,14 +70,16 @@ class RunHistoryReader:
         counted_at = progress.counted_at
 
         def compute() -> RunHistory:
-            spans = window.cover(counted_at)
+            found = self._rollup.details(window.cover(counted_at))
+            untyped = [at + span for (span, at), details in found.items() if details.lacks_types]
             return RunHistory(
                 as_of=counted_at,
                 is_complete=progress.covers(window.start, window.end),
-                details=merge_details(self._rollup.details(spans).values()),
+                details=merge_details(found.values()),
                 groups=self._rollup.error_groups(),
                 gaps=self._series.find_gaps(window, counted_at),
                 counting_since=self._find_start(progress),
+                untyped_until=max(untyped, default=None),
             )
 
         return self._whole.get((window, counted_at), compute)

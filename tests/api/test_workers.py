@@ -14,7 +14,7 @@ from jobmon.api.workers import NO_NAMES
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import HOUR, MINUTE, floor
-from jobmon.rollup.run_details import MAX_SLOW_TYPES, MAX_WORKERS
+from jobmon.rollup.run_details import MAX_SLOW_TYPES, MAX_WORKER_TYPES
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
@@ -121,7 +121,10 @@ def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> N
         ({"text": "W"}, ["w3", "w1", "w2"]),
         ({"text": "3"}, ["w3"]),
         ({"type": "mail"}, ["w1"]),
-        ({"type": ["mail", "pay"]}, ["w3", "w1"]),
+        ({"type": "pay"}, ["w3", "w1", "w2"]),
+        ({"type": ["mail", "none"], "from": to_iso(NOW - 4 * HOUR)}, ["w1", "long gone"]),
+        ({"type": "pay", "sort": "-failures", "per_page": 1}, ["w1"]),
+        ({"type": "none"}, []),
         ({"sort": "-attempts"}, ["w1", "w2", "w3"]),
         ({"sort": "name", "per_page": 2, "page": 2}, ["w3"]),
         ({"from": to_iso(NOW - 4 * HOUR)}, ["w3", "w1", "w2", "long gone"]),
@@ -130,6 +133,46 @@ def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> N
 )
 def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: list[str]) -> None:
     assert names(get(api, **query)) == expected
+
+
+@pytest.mark.usefixtures("history", "running")
+def test_workers_of_a_type_have_their_attempts_of_it(api: Api) -> None:
+    listed = get(api, type="pay")
+    shown = {
+        worker["name"]: (worker["attempts"], worker["failures"], worker["failureRate"])
+        for worker in listed["data"]
+    }
+    assert shown == {"w1": (2, 1, 0.5), "w2": (1, 0, 0.0), "w3": (0, 0, None)}
+    w1 = next(worker for worker in listed["data"] if worker["name"] == "w1")
+    assert (w1["state"], w1["runningJobs"]) == ("running", 1)
+    assert w1["runMs"]["p95"] == pytest.approx(9_000, rel=0.04)
+    assert w1["topError"] is None
+    assert listed["meta"]["reasons"]["topError"] == "errors of workers are not counted by type"
+    assert listed["meta"]["total_is_exact"]
+    (w1,) = get(api, type="mail")["data"]
+    assert (w1["attempts"], w1["failures"]) == (2, 2)
+    assert w1["runMs"]["p95"] == pytest.approx(3_000, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("until", "expected"),
+    [
+        (NOW - 20 * MINUTE, f"before {NOW - 20 * MINUTE:%Y-%m-%d %H:%M} UTC are not counted by"),
+        (NOW + MINUTE, f"only {MAX_WORKER_TYPES} pairs of a worker and a type are counted"),
+    ],
+    ids=["earlier version", "too many"],
+)
+def test_workers_of_a_type_may_be_missing_where_types_were_not_counted(
+    api: Api, history: ErrorHistory, until: datetime, expected: str
+) -> None:
+    """Catches runs that an earlier version counted, or that were too many, shown as no runs."""
+    history.whole["untyped_until"] = until
+    meta = get(api, type="pay")["meta"]
+    assert expected in meta["reasons"]["attempts"]
+    assert not meta["total_is_exact"]
+    meta = get(api)["meta"]
+    assert "attempts" not in meta["reasons"]
+    assert meta["total_is_exact"]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +233,7 @@ def test_thousands_of_names_are_listed_page_by_page(
     listed, seen = get(api, per_page=100), list[str]()
     assert (listed["meta"]["total"], listed["meta"]["total_pages"]) == (3_001, 31)
     assert not listed["meta"]["total_is_exact"]
-    assert str(MAX_WORKERS) in listed["meta"]["reasons"]["attempts"]
+    assert str(MAX_WORKER_TYPES) in listed["meta"]["reasons"]["attempts"]
     for page in range(1, 32):
         seen += names(get(api, per_page=100, page=page))
     assert seen == [*(f"pod-{number:04}" for number in range(3_000)), OTHER]

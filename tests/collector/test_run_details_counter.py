@@ -29,7 +29,7 @@ from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import HOUR, MINUTE, dump_bucket, floor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.run_details import ErrorGroupOf, RunDetails
+from jobmon.rollup.run_details import ErrorGroupOf, RunDetails, WorkerType
 from jobmon.rollup.run_history import RunHistoryReader
 from jobmon.rollup.series import NoCollectorError, SeriesReader, Window
 from jobmon.settings import Settings
@@ -136,9 +136,12 @@ def test_failed_runs_are_counted_by_group_type_and_worker(
         ErrorGroupOf(bank, "worker-1"): 1,
         ErrorGroupOf(bank, "worker-2"): 1,
     }
-    outcomes = {name: dict(tally.outcomes) for name, tally in details.workers.items()}
-    assert outcomes == {"worker-1": {"failed": 2, "succeeded": 1}, "worker-2": {"failed": 1}}
-    assert details.workers["worker-1"].last_at == at
+    outcomes = {pair: dict(tally.outcomes) for pair, tally in details.worker_types.items()}
+    assert outcomes == {
+        ("worker-1", "mail"): {"failed": 2, "succeeded": 1},
+        ("worker-2", "pay"): {"failed": 1},
+    }
+    assert details.worker_types[WorkerType("worker-1", "mail")].last_at == at
 
 
 def test_slowest_runs_of_each_type_are_kept(connection: Connection, database: Db) -> None:
@@ -232,7 +235,7 @@ def test_odd_values_lose_no_failed_run_and_store_no_secret(
     details = count_details(connection)
     assert details.failed == len(odd)
     assert details.by_worker.total() == len(odd)
-    assert sum(tally.outcomes.total() for tally in details.workers.values()) == len(odd)
+    assert sum(tally.runs for tally in details.worker_types.values()) == len(odd)
     errors = list(rollup_database(connection).errors.find())
     bucket = dump_bucket(MINUTE, at, {}, details)
     assert secret not in str((errors, bucket))
@@ -330,8 +333,12 @@ def test_long_traceback_is_grouped_by_its_end(connection: Connection, database: 
     assert str(whole.stack).endswith(stack[-5_000:])
 
 
-def read_groups(connection: Connection, step: timedelta) -> Counter[str] | None:
-    """Failed runs of the last three hours by group; None if the steps are not their sum."""
+# Failed runs by group of errors, and runs by worker and type.
+Counts = tuple[Counter[str], Counter[WorkerType]]
+
+
+def read_counts(connection: Connection, step: timedelta) -> Counts | None:
+    """The counts of the last three hours; None if the steps are not their sum."""
     rollup = RollupReader(connection)
     reader = RunHistoryReader(rollup, SeriesReader(connection, rollup))
     now = datetime.now(UTC)
@@ -344,12 +351,13 @@ def read_groups(connection: Connection, step: timedelta) -> Counter[str] | None:
     for groups in steps.values():
         for group, counts in groups.items():
             parts.update({ErrorGroupOf(group, kind): n for kind, n in counts.items()})
-    is_sum = parts == whole.details.by_type
-    return whole.details.count_by_group() if is_sum else None
+    details = whole.details
+    runs = Counter({pair: tally.runs for pair, tally in details.worker_types.items()})
+    return (details.count_by_group(), runs) if parts == details.by_type else None
 
 
-def has_groups(connection: Connection, step: timedelta, expected: Counter[str]) -> bool:
-    return read_groups(connection, step) == expected
+def has_counts(connection: Connection, step: timedelta, expected: Counts) -> bool:
+    return read_counts(connection, step) == expected
 
 
 def make_failures(chance: random.Random, since_s: int, count: int) -> list[dict[str, Any]]:
@@ -360,32 +368,34 @@ def make_failures(chance: random.Random, since_s: int, count: int) -> list[dict[
             now - timedelta(seconds=chance.randrange(since_s)),
             chance.choice(ERRORS),
             workerId=f"w-{chance.randrange(5)}",
+            type=f"type-{chance.randrange(3)}",
         )
         for _ in range(count)
     ]
 
 
-def count_groups(attempts: Iterable[dict[str, Any]]) -> Counter[str]:
-    return Counter(classify_error(attempt["error"]).id for attempt in attempts)
+def recount(attempts: Iterable[dict[str, Any]]) -> Counts:
+    groups = Counter(classify_error(attempt["error"]).id for attempt in attempts)
+    return groups, Counter(WorkerType(each["workerId"], each["type"]) for each in attempts)
 
 
-def test_groups_equal_a_recount_of_the_attempts_over_restarts(
+def test_counts_equal_a_recount_of_the_attempts_over_restarts(
     connection: Connection, database: Db
 ) -> None:
     """Catches a failed run that is lost or counted twice at a restart, or in a larger span."""
-    chance = random.Random(7)
+    chance, added = random.Random(7), list[dict[str, Any]]()
     for _ in range(3):
-        add_attempts(database, *make_failures(chance, 9_000, 60))
+        added += (new := make_failures(chance, 9_000, 60))
+        add_attempts(database, *new)
         rollup_database(connection).state.update_one(
             {"name": "progress"}, {"$set": {"completeUntil": datetime.now(UTC) - 4 * HOUR}}
         )
-        expected = count_groups(database.job_attempts.find())
         with writing_history(connection):
             for step in (MINUTE, HOUR):
-                eventually(partial(has_groups, connection, step, expected))
+                eventually(partial(has_counts, connection, step, recount(added)))
 
 
-def test_groups_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
+def test_counts_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
     connection: Connection, database: Db
 ) -> None:
     """Catches a failed run that is lost or counted twice at a fail-over or a deletion."""
@@ -395,7 +405,7 @@ def test_groups_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
     add_attempts(database, *(dict(attempt) for attempt in added))
 
     def is_counted() -> bool:
-        return all(has_groups(connection, step, count_groups(added)) for step in (MINUTE, HOUR))
+        return all(has_counts(connection, step, recount(added)) for step in (MINUTE, HOUR))
 
     with ExitStack() as running:
         for number in range(2):

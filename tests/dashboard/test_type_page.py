@@ -75,6 +75,7 @@ def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     history.add("timeout of 30 s", "mail", "w1", at=NOW - 5 * MINUTE, took=90 * MINUTE)
     history.add("account 12 is closed", "pay", "w2", at=NOW - 5 * MINUTE, took=95 * MINUTE)
     history.succeed("mail", "w3", at=NOW - 5 * MINUTE, took=MINUTE)
+    history.succeed("pay", "w1", at=NOW - 5 * MINUTE, took=MINUTE)
     return history.serve(monkeypatch)
 
 
@@ -99,6 +100,22 @@ def test_page_has_only_what_is_of_the_type(admin: Viewer) -> None:
     assert "/dashboard/errors?range=1h&type=mail" in addresses
     for link in ("/dashboard/jobs?status=queued&type=mail", "/dashboard/jobs?type=mail"):
         assert "pays" not in words(admin.page(link))
+
+
+def test_workers_have_their_attempts_of_the_type(admin: Viewer, shop: ErrorHistory) -> None:
+    shown = words(admin.page(address("mail")))
+    workers = shown[shown.index("Workers in the last hour") : shown.index("Slowest")]
+    assert "w1 running" in workers
+    assert "1 1 100% 1 h 28 min" in workers  # of w1: attempts, failures, share, p95
+    assert "w3 idle" in workers
+    assert "w2" not in workers
+    assert "Top error" not in workers
+    shop.whole["untyped_until"] = NOW - 30 * MINUTE
+    assert "Some attempts that ended before" in words(admin.page(address("mail", "?range=24h")))
+    nothing = words(admin.page(address("nothing")))
+    assert "None known: some attempts that ended before" in nothing
+    shop.whole.clear()
+    assert "No worker runs it now or ended" in words(admin.page(address("nothing", "?range=24h")))
 
 
 @pytest.mark.usefixtures("shop")

@@ -16,15 +16,17 @@ from jobmon.diagnosis.workers import (
     explain_unchecked,
     find_top_errors,
     find_workers,
+    select_types,
     sort_workers,
 )
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.run_details import (
-    MAX_WORKERS,
+    MAX_WORKER_TYPES,
     ErrorGroupOf,
     RunDetails,
     WorkerTally,
+    WorkerType,
     fold_details,
 )
 from jobmon.rollup.run_history import RunHistory
@@ -44,7 +46,10 @@ def tally(runs: int, ago: timedelta, failed: int = 0) -> WorkerTally:
 
 
 def make_history(workers: dict[str, WorkerTally], **given: Any) -> RunHistory:
-    details = RunDetails(workers=workers, by_worker=given.pop("by_worker", Counter()))
+    details = RunDetails(
+        worker_types={WorkerType(name, "mail"): tally for name, tally in workers.items()},
+        by_worker=given.pop("by_worker", Counter()),
+    )
     return RunHistory(as_of=NOW, is_complete=True, details=details, groups={})
 
 
@@ -206,6 +211,31 @@ def test_top_error_is_the_most_frequent_group() -> None:
     assert (w1.top_error, w1.attempts, w1.failures) == (expected["w1"], 17, 17)
 
 
+def test_workers_of_a_type_have_only_their_runs_of_it() -> None:
+    history = make_history({"w1": tally(7, MINUTE, 2)}, by_worker=Counter({("g", "w1"): 2}))
+    history.details.worker_types |= {
+        WorkerType("w1", "pay"): tally(5, 20 * MINUTE, 1),
+        WorkerType("w2", "pay"): tally(3, MINUTE),
+    }
+    running = RunningJobs(as_of=NOW, jobs=(held_by("w3"), held_by("w2")))
+    every = find_workers(WINDOW, history, running, make_stats())
+    runs = {worker.name: (worker.attempts, worker.failures) for worker in every}
+    assert runs == {"w1": (12, 3), "w2": (3, 0), "w3": (0, 0)}
+
+    def select(*types: str) -> dict[str, tuple[int, int]]:
+        found = select_types(every, history, types)
+        assert all(worker.top_error is None for worker in found)
+        return {worker.name: (worker.attempts, worker.failures) for worker in found}
+
+    assert select("pay") == {"w1": (5, 1), "w2": (3, 0)}
+    assert select("mail") == {"w1": (7, 2), "w2": (0, 0), "w3": (0, 0)}
+    assert select("mail", "pay") == runs
+    assert select("none") == {}
+    (w1,) = (worker for worker in select_types(every, history, ["pay"]) if worker.name == "w1")
+    assert w1.last_seen == NOW - MINUTE  # of all its jobs
+    assert [worker.name for worker in select_types(every, None, ["mail"])] != []
+
+
 def order(sort: str) -> list[str]:
     workers = {
         "idle": tally(7, 2 * MINUTE, 1),
@@ -235,10 +265,11 @@ def test_workers_are_sorted(sort: str, expected: list[str]) -> None:
 def test_thousands_of_names_are_bounded_and_every_run_is_counted() -> None:
     """A pod has a new name for each start: the rarest are summed, and silence is not claimed."""
     runs = {f"pod-{number}": tally(1 + number % 3, 20 * MINUTE, 1) for number in range(20_000)}
-    total = sum(worker.outcomes.total() for worker in runs.values())
-    folded = fold_details(RunDetails(workers=runs))
-    found = find(folded.workers)
-    assert len(found) == MAX_WORKERS
+    total = sum(tally.runs for tally in runs.values())
+    folded = fold_details(make_history(runs).details)
+    found = find(folded.tally_workers())
+    assert len(found) == MAX_WORKER_TYPES
+    assert {kind for name, kind in folded.worker_types if name != OTHER} == {"mail"}
     assert sum(worker.attempts for worker in found.values()) == total
     assert sum(worker.failures for worker in found.values()) == 20_000
     assert found[OTHER].state is None

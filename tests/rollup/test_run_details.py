@@ -2,6 +2,7 @@
 added or compared, and details of an earlier version that look as if they were known."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import timedelta
 
 from bson import encode
@@ -13,11 +14,12 @@ from jobmon.rollup.buckets import HOUR, MINUTE, Tally, dump_bucket, load_bucket_
 from jobmon.rollup.run_details import (
     MAX_PAIRS,
     MAX_SLOW_TYPES,
-    MAX_WORKERS,
+    MAX_WORKER_TYPES,
     ErrorGroupOf,
     RunDetails,
     SlowRun,
     WorkerTally,
+    WorkerType,
     fold_details,
     merge_details,
 )
@@ -30,7 +32,15 @@ GROUPS, NAMES = st.sampled_from(["a", "b", "c", OTHER]), st.sampled_from(["m", "
 COUNTS = st.dictionaries(st.tuples(GROUPS, NAMES), st.integers(1, 50), max_size=16).map(
     lambda counts: Counter({ErrorGroupOf(*pair): n for pair, n in counts.items()})
 )
-DETAILS = st.builds(RunDetails, by_type=COUNTS, by_worker=COUNTS)
+TALLIES = st.builds(
+    WorkerTally,
+    outcomes=st.fixed_dictionaries(
+        {"succeeded": st.integers(1, 50), "failed": st.integers(0, 5)}
+    ).map(Counter),
+    run=st.dictionaries(st.integers(0, 9), st.integers(1, 50), max_size=3).map(Counter),
+)
+WORKER_TYPES = st.dictionaries(st.builds(WorkerType, GROUPS, NAMES), TALLIES, max_size=16)
+DETAILS = st.builds(RunDetails, by_type=COUNTS, by_worker=COUNTS, worker_types=WORKER_TYPES)
 
 
 def count_by_name(counts: Counter[ErrorGroupOf]) -> Counter[str]:
@@ -38,6 +48,10 @@ def count_by_name(counts: Counter[ErrorGroupOf]) -> Counter[str]:
     for pair, count in counts.items():
         found[pair.of] += count
     return found
+
+
+def count_runs(details: RunDetails) -> Counter[str]:
+    return Counter({name: tally.runs for name, tally in details.tally_workers().items()})
 
 
 @given(first=DETAILS, second=DETAILS)
@@ -48,6 +62,7 @@ def test_of_two_counts_each_type_has_the_larger_one(first: RunDetails, second: R
         (largest.by_worker, first.by_worker, second.by_worker),
     ):
         assert count_by_name(ours) == count_by_name(a) | count_by_name(b)
+    assert count_runs(largest) == count_runs(first) | count_runs(second)
     assert largest.maximum(first) == largest.maximum(second) == largest
 
 
@@ -62,15 +77,76 @@ def test_unknown_errors_make_up_the_sum_of_failed_runs(
 
 @given(parts=st.lists(DETAILS, max_size=5))
 def test_folded_minutes_add_up_to_the_same_counts(parts: list[RunDetails]) -> None:
-    before = run_details_module.MAX_PAIRS
-    run_details_module.MAX_PAIRS = 4
+    before = run_details_module.MAX_PAIRS, run_details_module.MAX_WORKER_TYPES
+    run_details_module.MAX_PAIRS = run_details_module.MAX_WORKER_TYPES = 4
     try:
         minutes = [load_bucket_details(dump_bucket(MINUTE, NOW, {}, part)) for part in parts]
         hour = load_bucket_details(dump_bucket(HOUR, NOW, {}, merge_details(minutes)))
     finally:
-        run_details_module.MAX_PAIRS = before
+        run_details_module.MAX_PAIRS, run_details_module.MAX_WORKER_TYPES = before
     assert hour.failed == sum(part.failed for part in parts)
     assert hour.by_worker.total() == sum(part.by_worker.total() for part in parts)
+    assert max(map(len, (hour.by_type, hour.by_worker, hour.worker_types))) <= 4
+    stored, counted = sum_up([hour]), sum_up(parts)
+    assert (stored.outcomes, stored.run) == (counted.outcomes, counted.run)
+
+
+def sum_up(parts: Iterable[RunDetails]) -> WorkerTally:
+    total = WorkerTally()
+    for part in parts:
+        for tally in part.worker_types.values():
+            total.add(tally)
+    return total
+
+
+@given(parts=st.lists(DETAILS, max_size=3))
+def test_runs_of_worker_and_type_add_up_to_those_of_each(parts: list[RunDetails]) -> None:
+    minutes = [load_bucket_details(dump_bucket(MINUTE, NOW, {}, part)) for part in parts]
+    hour = load_bucket_details(dump_bucket(HOUR, NOW, {}, merge_details(minutes)))
+    runs: Counter[WorkerType] = Counter()
+    for part in parts:
+        runs.update({pair: tally.runs for pair, tally in part.worker_types.items()})
+    for kind in ("m", "n", "o", OTHER):
+        expected = Counter({worker: runs[worker, of] for worker, of in runs if of == kind})
+        of_type = hour.tally_workers([kind])
+        assert {name: tally.runs for name, tally in of_type.items()} == expected
+    assert sum(count_runs(hour).values()) == runs.total()
+    assert hour.lacks_types == any(kind == OTHER for _, kind in runs)
+
+
+def test_rare_types_of_a_worker_are_folded_first() -> None:
+    """Catches a busy worker without a name, and a type that is lost although it takes no room."""
+    details = RunDetails()
+    for number in range(2 * MAX_WORKER_TYPES):
+        pair = WorkerType(f"pod-{number}", "mail")
+        details.worker_types[pair] = WorkerTally(outcomes=Counter(succeeded=2))
+    for number in range(50):
+        pair = WorkerType("busy", f"type-{number:02}")
+        details.worker_types[pair] = WorkerTally(outcomes=Counter(succeeded=1 + 99 * (number < 9)))
+    folded = fold_details(details)
+    assert len(folded.worker_types) == MAX_WORKER_TYPES
+    assert folded.tally_workers()["busy"].runs == 50 + 9 * 99
+    busy = {kind for worker, kind in folded.worker_types if worker == "busy"}
+    assert busy == {*(f"type-{number:02}" for number in range(9)), OTHER}
+    pods = {kind for worker, kind in folded.worker_types if worker.startswith("pod")}
+    assert pods == {"mail"}
+
+
+def test_runs_of_an_earlier_version_are_known_without_their_types() -> None:
+    worker = {"name": "w1", "outcomes": [["failed", 2]], "run": b"", "lastAt": NOW}
+    stored = dump_bucket(MINUTE, NOW, {}, KNOWN)
+    stored["details"] |= {"workers": [worker], "workerTypes": []}
+    details = load_bucket_details(stored)
+    assert details.worker_types == {
+        WorkerType("w1", OTHER): WorkerTally(outcomes=Counter(failed=2), last_at=NOW)
+    }
+    assert details.lacks_types
+    later = RunDetails(worker_types={WorkerType("w1", "mail"): WorkerTally(Counter(failed=1))})
+    hour = load_bucket_details(dump_bucket(HOUR, NOW, {}, merge_details([details, later])))
+    assert hour.tally_workers()["w1"].failed == 3
+    assert hour.tally_workers(["mail"])["w1"].failed == 1
+    assert hour.lacks_types
+    assert not later.lacks_types
 
 
 def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
@@ -79,12 +155,14 @@ def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     def name(number: int) -> str:
         return f"{number:06d}" + "\U0001f600" * 195
 
-    count = 2 * max(MAX_PAIRS, MAX_WORKERS, MAX_SLOW_TYPES)
+    count = 2 * max(MAX_PAIRS, MAX_WORKER_TYPES, MAX_SLOW_TYPES)
     durations = Counter(dict.fromkeys(range(300), 1))
     tally = WorkerTally(outcomes=Counter(failed=1, expired=1, succeeded=1), run=durations)
     pairs = Counter({ErrorGroupOf(f"{number:016x}", name(number)): 1 for number in range(count)})
     details = RunDetails(by_type=pairs, by_worker=Counter(pairs))
-    details.workers = {name(number): tally for number in range(count)}
+    details.worker_types = {
+        WorkerType(name(number), name(-number)): tally for number in range(count)
+    }
     slow = SlowRun(10**9, name(0), 1, name(1), "succeeded", NOW)
     details.slowest = {
         name(number): [slow._replace(finished_at=NOW + timedelta(seconds=n)) for n in range(5)]
@@ -92,7 +170,7 @@ def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     }
     folded = fold_details(details)
     assert folded.failed == folded.by_worker.total() == count
-    assert sum(one.outcomes.total() for one in folded.workers.values()) == 3 * count
+    assert sum(one.runs for one in folded.worker_types.values()) == 3 * count
     types = {name(number): Tally(enqueued=1) for number in range(2_000)}
     assert len(encode(dump_bucket(MINUTE, NOW, types, details))) < 9_000_000
 
