@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from webargs.multidictproxy import MultiDictProxy
-
 from jobmon.store.search import explain_unsearchable
 
 MAX_VALUES = 10
@@ -20,7 +18,7 @@ def read_search(given: Mapping[str, Any]) -> dict[str, list[str]]:
     """The texts to search, by parameter; empty ones are left out."""
     found = {}
     for name in filter(_NAME.fullmatch, given):
-        values = given.getlist(name) if isinstance(given, MultiDictProxy) else given[name]
+        values = given.getlist(name) if hasattr(given, "getlist") else given[name]
         texts = [values] if isinstance(values, str) else values
         if texts := list(dict.fromkeys(filter(None, texts))):
             found[name] = texts

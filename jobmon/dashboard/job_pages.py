@@ -14,6 +14,7 @@ from jobmon.api.explaining import read_explanation
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import get_callers_job
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
+from jobmon.api.search import read_search
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
@@ -119,6 +120,7 @@ class JobPages:
             "own": owner is not None,
             "finds_owners": current_queue().known_fields.can_query("createdBy"),
             "finds_codes": current_queue().known_fields.can_query("lastError.code"),
+            "search_fields": current_queue().settings.search_fields,
             "path": request.script_root + request.path,
         }
         if is_part_request() and shown is not None:
@@ -164,7 +166,7 @@ def _list_parameters() -> dict[str, Any]:
         name: [value for value in request.args.getlist(name) if value] for name in repeated
     }
     given = {name: request.args[name] for name in single if request.args.get(name)}
-    return parameters | given
+    return parameters | given | read_search(request.args)
 
 
 def _show_error(name: str, messages: Any) -> str:

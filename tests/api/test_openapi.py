@@ -195,6 +195,27 @@ def test_parameters_have_bounds_defaults_and_repetition(
     }
 
 
+def test_fields_that_can_be_searched_are_documented_once_for_all_queues(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "queues.toml"
+    path.write_text(
+        '[a]\nsearch_fields = ["payload.orderId"]\n'
+        '[b]\ncollection = "b"\nsearch_fields = ["payload.orderId", "payload.customer.email"]'
+    )
+    api = Api(create_app(make_settings(queues=str(path))))
+    for _ in range(2):
+        document = api.app.extensions["flask-smorest"]["apis"][""]["ext_obj"].to_dict()
+        OpenAPIV31SpecValidator(document).validate()
+        for route in (QUEUE, "/jobs"):
+            found = document["paths"][route]["get"]["parameters"]
+            search = [one for one in found if one["name"].startswith("payload")]
+            names = [one["name"] for one in search]
+            assert names == ["payload.orderId", "payload.customer.email"]
+            assert search[0]["schema"]["items"] == {"type": "string", "maxLength": 1_000}
+    assert api.get("/openapi.json").json == document
+
+
 def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     seen = 0
     for _, operation in operations(document):

@@ -352,6 +352,30 @@ def test_list_ignores_empty_filters(admin: Viewer, one_job: None) -> None:
     assert not [box for box in page.all("input", type="checkbox") if "checked" in box]
 
 
+def test_list_searches_the_declared_fields_and_keeps_them_in_its_links(
+    service: Make, watched: Any
+) -> None:
+    watched.jobs.insert_many(
+        [job(jobId=f"j{n}", payload={"order": {"id": n % 2}}) for n in range(9)]
+    )
+    api = service(search_fields=("payload.order.id", "payload.customer"))
+    for viewer, path in ((signed_in(api), JOBS), (signed_in(api, role="user"), "/dashboard/my")):
+        names = [box.get("name") or "" for box in viewer.page(path).all("input")]
+        fields = [name for name in names if "payload" in name]
+        assert fields == ["payload.order.id", "payload.customer"]
+        page = viewer.page(f"{path}?payload.order.id=1&per_page=2")
+        (box,) = page.all("input", name="payload.order.id")
+        assert box["value"] == "1"
+        assert len([row for row in page.all("tr") if row.get("id")]) == 2
+        links = [link["href"] or "" for link in page.all("a") if "per_page" in (link["href"] or "")]
+        links += [link["href"] or "" for link in page.all("a") if "download" in link]
+        assert len(links) == 3
+        assert all("payload.order.id=1" in link for link in links)
+        assert "No jobs match" in viewer.page(f"{path}?payload.customer=ada").text
+        assert "payload.x: Not a field" in viewer.page(f"{path}?payload.x=1", 422).text
+    assert not signed_in(service()).page(JOBS).all("input", name="payload.order.id")
+
+
 def test_list_exports_the_filtered_jobs(real_api: Api, database: Any) -> None:
     admin = signed_in(real_api)
     database.jobs.insert_many(
