@@ -8,11 +8,11 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import Timestamp
 from pymongo.errors import ExecutionTimeout, OperationFailure
@@ -23,19 +23,22 @@ from jobmon.collector.job_changes import (
     JobChange,
     apply_change,
     encode_key,
+    find_value,
     read_change,
+    replace_values,
     select_paths,
 )
 from jobmon.collector.job_evaluator import BATCH, JobEvaluator, split
 from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, NOT_RUN_YET, JobMemory, KnownJob
 from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
+from jobmon.collector.run_errors import EndedRun, complete_errors
 from jobmon.collector.run_lists import RunLists
 from jobmon.collector.runs import (
+    FinishedRun,
     JobFacts,
     ShownActivity,
     count_change,
     find_lost_run,
-    lacks_error,
 )
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.activity import count_activity
@@ -50,6 +53,7 @@ from jobmon.rollup.gaps import (
 )
 from jobmon.rollup.run_details import RunDetails
 from jobmon.store.connection import Connection
+from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -59,9 +63,20 @@ WRITE_EVERY_S = 1.0
 # A stream whose end was not reached for longer than this is behind.
 BEHIND_AFTER_S = 15.0
 MAX_PENDING = 20_000
-MAX_REMEMBERED_BYTES = 2_000  # of a recurring job with its error
+MAX_ERROR_BYTES = 2_000  # a longer error is not remembered
 # Waiting jobs are loaded again after this many times as long as it took.
 LOAD_PAUSE_FACTOR = 20
+
+
+class _AppliedChange(NamedTuple):
+    """A change with the document after it, None if deleted.
+
+    Unless `knows_error`, the fields of the error in the document are incomplete.
+    """
+
+    change: JobChange
+    document: Document | None
+    knows_error: bool
 
 
 class EventCounter:
@@ -137,7 +152,9 @@ class EventCounter:
         """Continue after the change at `position` with the jobs that `dump` returned there."""
         self._position, self.seen_until = position, seen_until
         for batch in split(jobs):
-            self._remember([(entry["job"], entry["at"]) for entry in batch])
+            self._remember(
+                [(entry["job"], entry["at"], entry.get("knowsError", False)) for entry in batch]
+            )
             self._renew()
 
     def begin(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
@@ -229,7 +246,13 @@ class EventCounter:
         """The remembered jobs, for the checkpoint. All events are counted and stored first."""
         self.count()
         self.write()
-        return list(self._memory.dump())
+        return list(self._memory.dump(self._redact))
+
+    def _redact(self, document: Document) -> Document:
+        values = {path: find_value(document, path) for path in self.rules.may_have_secrets}
+        known = {path: value for path, value in values.items() if value is not None}
+        redacted = {path: self._groups.redactor.redact(value) for path, value in known.items()}
+        return replace_values(document, redacted)
 
     def _write_history(self, history: EventHistory) -> None:
         write_event_history(self._own, history)
@@ -237,101 +260,87 @@ class EventCounter:
 
     def _count_batch(self, changes: Sequence[JobChange]) -> None:
         applied = list(self._apply(changes, self._look_up_unknown(changes)))
-        changed = [(document, change.at) for change, document in applied if document is not None]
+        changed = [(each.document, each.change.at) for each in applied if each.document is not None]
         found = iter(self._evaluator.evaluate(changed))
         activity: list[tuple[JobChange, ShownActivity]] = []
-        for change, document in applied:
+        ended: list[EndedRun] = []
+        for change, document, knows_error in applied:
             facts = None if document is None else next(found)
             known = self._memory.get(change.key)
             before = known.facts if known else None
-            shown = count_change(change, before, facts, self.rules)
-            activity += [(change, each) for each in shown]
+            for shown in count_change(change, before, facts, self.rules):
+                activity.append((change, shown))
+                if shown.run is not None:
+                    ended.append(EndedRun(shown.run, change, document or {}, knows_error))
             if (lost := find_lost_run(before, facts)) is not None:
                 self._run_lists.add(change.job_id, lost, change.position)
             if document is None:
                 self._memory.forget(change.key)
             else:
-                self._memory.put(change.key, self._reduce(document, change.at, facts))
+                self._memory.put(change.key, self._reduce(document, change.at, facts, knows_error))
             self._position = change.position
-        errors = self._look_up_errors(activity)
-        for change, each in activity:
-            self._add(change, each, errors.get(change.key))
+        runs = iter(complete_errors(ended, self._evaluator, self.rules))
+        for change, shown in activity:
+            self._add(change, shown, None if shown.run is None else next(runs))
 
-    def _look_up_errors(
-        self, activity: Iterable[tuple[JobChange, ShownActivity]]
-    ) -> dict[bytes, JobFacts]:
-        """What the jobs of failed runs mean now, whose change has no error; index: _id.
-
-        A change does not contain a value that was written, but stayed the same.
-        """
-        ids = {
-            change.key: change.job_id
-            for change, shown in activity
-            if change.operation == "update" and shown.run is not None and lacks_error(shown.run)
-        }
-        if not ids or not self.rules.has_error:
-            return {}
-        documents = self._evaluator.find_by_id(list(ids.values()))
-        evaluated = self._evaluator.evaluate([(each, datetime.now(UTC)) for each in documents])
-        return {
-            encode_key(document["_id"]): facts
-            for document, facts in zip(documents, evaluated, strict=True)
-            if facts is not None
-        }
-
-    def _add(self, change: JobChange, shown: ShownActivity, present: JobFacts | None) -> None:
-        """Add what a change shows; the `present` job may have the error of a run that has none."""
-        details, run = RunDetails(), shown.run
-        if run is not None:
-            seen = run = run._replace(worker=self._groups.redact_worker(run.worker))
-            if lacks_error(run) and present is not None:
-                run = run._replace(error=present.error)
-                # Not that of a later run, which the list shows with its own.
-                seen = run if present.finished_at == run.finished_at else seen
-            is_failed = run.outcome != AttemptStatus.SUCCEEDED
-            add_run(details, run, self._groups.group([run])[0] if is_failed else None)
-            self._run_lists.add(change.job_id, seen, change.position)
+    def _add(self, change: JobChange, shown: ShownActivity, completed: FinishedRun | None) -> None:
+        """Add what a change shows; `completed` is its run, None if the run's error is unknown."""
+        details = RunDetails()
+        if shown.run is not None:
+            run = completed or shown.run._replace(error=None)
+            run = run._replace(worker=self._groups.redact_worker(run.worker))
+            group: str | None = None
+            if run.outcome != AttemptStatus.SUCCEEDED:
+                group = OTHER if completed is None else self._groups.group([run])[0]
+            add_run(details, run, group)
+            self._run_lists.add(change.job_id, run, change.position)
         at = floor(shown.at, MINUTE)
         self._buckets.add(at, shown.type, shown.tally, details, change.position)
 
-    def _reduce(self, document: Document, at: datetime, facts: JobFacts | None) -> KnownJob:
-        """What is remembered of a job: its error only if it recurs, since it may be long.
+    def _reduce(
+        self, document: Document, at: datetime, facts: JobFacts | None, knows_error: bool
+    ) -> KnownJob:
+        """What is remembered of a job: without its error if that is long.
 
-        If its next run fails in the same way, the change does not contain the error again.
+        If the next run fails in the same way, the change does not contain the error again.
         """
-        paths = self.rules.remembered
-        if facts is not None and facts.repetition is not None:
-            whole = select_paths(document, self.rules.paths)
-            if len(encode_key(whole)) <= MAX_REMEMBERED_BYTES:
-                paths = self.rules.paths
         if facts is not None and facts.error is not None:
             facts = replace(facts, error=None)
-        return KnownJob(select_paths(document, paths), at, facts)
+        error = select_paths(document, self.rules.error_paths)
+        if knows_error and len(error) > 1:
+            knows_error = len(encode_key(error)) <= MAX_ERROR_BYTES
+        if not knows_error:
+            document = select_paths(document, self.rules.remembered)
+        return KnownJob(document, at, facts, knows_error)
 
     def _apply(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
-    ) -> Iterable[tuple[JobChange, Document | None]]:
-        """Each change of a field that matters with the document after it, None if deleted."""
-        latest: dict[bytes, Document] = dict(bases)
+    ) -> Iterator[_AppliedChange]:
+        """Each change of a field that matters, applied to the document before it."""
+        latest = {key: (document, False) for key, document in bases.items()}
         for change in changes:
             key, document = change.key, change.document
             if change.operation == "delete":
                 latest.pop(key, None)
-                yield change, None
+                yield _AppliedChange(change, None, False)
                 continue
+            knows_error = True
             if change.operation == "update":
                 if not change.is_relevant(self.rules.heads):
                     continue
                 known = self._memory.get(key)
-                base = latest.get(key) or (known.document if known else {"_id": change.job_id})
+                remembered = (known.document, known.knows_error) if known else None
+                base, knew_error = latest.get(key) or remembered or ({"_id": change.job_id}, False)
                 document = apply_change(base, change)
-            latest[key] = select_paths(document or {}, self.rules.paths)
-            yield change, latest[key]
+                knows_error = knew_error or all(map(change.has_replaced, self.rules.error_reads))
+            latest[key] = select_paths(document or {}, self.rules.paths), knows_error
+            yield _AppliedChange(change, *latest[key])
 
     def _look_up_unknown(self, changes: Sequence[JobChange]) -> dict[bytes, Document]:
         """The present documents of updated jobs that are not remembered; index: _id.
 
-        They may contain later changes, which are then applied again.
+        They may contain later changes, which are then applied again. So they are without their
+        error, which may be that of a later run.
         """
         unknown: dict[bytes, Any] = {}
         known: set[bytes] = set()
@@ -344,7 +353,8 @@ class EventCounter:
         if not unknown:
             return {}
         found = self._evaluator.find_by_id(list(unknown.values()))
-        return {encode_key(document["_id"]): document for document in found}
+        paths = self.rules.remembered
+        return {encode_key(document["_id"]): select_paths(document, paths) for document in found}
 
     def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
         started = time.monotonic()
@@ -359,13 +369,15 @@ class EventCounter:
         except ExecutionTimeout:
             log.warning("running or waiting jobs cannot be read in time: `jobmon init` helps")
             return True
+        is_exact = jobs is not self._jobs  # as of `at`: present jobs may show later runs
         unknown = (job for job in found if self._memory.get(encode_key(job["_id"])) is None)
         for batch in split(unknown):
-            self._remember([(document, at) for document in batch])
+            self._remember([(document, at, is_exact) for document in batch])
             self._renew()
         return len(found) == limit
 
-    def _remember(self, documents: Sequence[tuple[Document, datetime]]) -> None:
-        evaluated = self._evaluator.evaluate(documents)
-        for (document, at), facts in zip(documents, evaluated, strict=True):
-            self._memory.put(encode_key(document["_id"]), self._reduce(document, at, facts))
+    def _remember(self, documents: Sequence[tuple[Document, datetime, bool]]) -> None:
+        evaluated = self._evaluator.evaluate([(document, at) for document, at, _ in documents])
+        for (document, at, knows_error), facts in zip(documents, evaluated, strict=True):
+            job = self._reduce(document, at, facts, knows_error)
+            self._memory.put(encode_key(document["_id"]), job)

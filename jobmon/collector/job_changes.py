@@ -37,10 +37,13 @@ class JobChange:
         """The job's _id as a key of a dictionary."""
         return encode_key(self.job_id)
 
+    @cached_property
+    def _changed_paths(self) -> tuple[str, ...]:
+        return (*self.written, *self.removed, *self.shortened)
+
     def is_relevant(self, heads: Collection[str]) -> bool:
         """Whether an update changes one of these top-level fields."""
-        changed = (*self.written, *self.removed, *self.shortened)
-        return any(path.partition(".")[0] in heads for path in changed)
+        return any(path.partition(".")[0] in heads for path in self._changed_paths)
 
     def has_written(self, path: str) -> bool:
         """Whether the change set the value at this path, or a part of it, or one around it.
@@ -48,12 +51,25 @@ class JobChange:
         A value that was set to null counts as removed. An insert sets all values.
         """
         if self.document is not None:
-            return _find(self.document, path) is not None
+            return find_value(self.document, path) is not None
         return any(
-            value is not None
-            and (name == path or name.startswith(f"{path}.") or path.startswith(f"{name}."))
-            for name, value in self.written.items()
+            value is not None and _overlap(name, path) for name, value in self.written.items()
         )
+
+    def has_changed(self, path: str) -> bool:
+        """Whether an update changed the value at this path, or a part of it, or one around it."""
+        return any(_overlap(name, path) for name in self._changed_paths)
+
+    def has_replaced(self, path: str) -> bool:
+        """Whether an update set the whole value at this path, or removed it."""
+        return any(
+            path == name or path.startswith(f"{name}.") for name in (*self.written, *self.removed)
+        )
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether the values at the paths are the same, or one contains the other."""
+    return path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.")
 
 
 def encode_key(job_id: Any) -> bytes:
@@ -108,17 +124,24 @@ def apply_change(document: Document, change: JobChange) -> Document:
     """The document after an update. `document` itself does not change."""
     changed = dict(document)
     for path, size in change.shortened.items():
-        elements = _find(changed, path)
+        elements = find_value(changed, path)
         if isinstance(elements, list):
             _write(changed, path.split("."), elements[:size])
     for path in change.removed:
         _write(changed, path.split("."), None, is_removed=True)
-    for path, value in change.written.items():
+    return replace_values(changed, change.written)
+
+
+def replace_values(document: Document, values: Mapping[str, Any]) -> Document:
+    """The document with these values, by path. `document` itself does not change."""
+    changed = dict(document)
+    for path, value in values.items():
         _write(changed, path.split("."), value)
     return changed
 
 
-def _find(document: Any, path: str) -> Any:
+def find_value(document: Any, path: str) -> Any:
+    """The value at a path; None if there is none."""
     for part in path.split("."):
         document = document.get(part) if isinstance(document, dict) else None
     return document

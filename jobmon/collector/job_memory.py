@@ -1,6 +1,6 @@
 """Remembers jobs that run or wait, because a change shows only what it changes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,12 +19,13 @@ MAX_ENDED = 1_000
 class KnownJob:
     """A job's document, reduced to the fields that are needed, and what it means.
 
-    It was evaluated as of `at`.
+    It was evaluated as of `at`. Unless `knows_error`, the document has no fields of its error.
     """
 
     document: Document
     at: datetime
     facts: JobFacts | None
+    knows_error: bool
 
 
 class JobMemory:
@@ -72,8 +73,9 @@ class JobMemory:
         """Whether waiting jobs were forgotten and there is room for them again."""
         return self.lacks_waiting and len(self._waiting) < MAX_WAITING // 2
 
-    def dump(self) -> Iterator[Document]:
-        """The stored form of the running and the waiting jobs."""
+    def dump(self, redact: Callable[[Document], Document]) -> Iterator[Document]:
+        """The stored form of the running and the waiting jobs, with their documents redacted."""
         for jobs in (self._running, self._waiting):
             for job in jobs.values():
-                yield {"job": job.document, "at": job.at}
+                document = redact(job.document)
+                yield {"job": document, "at": job.at, "knowsError": job.knows_error}

@@ -25,7 +25,9 @@ class RunRules:
     `paths`: the only fields that are read; those in `remembered` decide about later changes of the
     job, the others are of its error. `facts`: expressions that evaluate a document of these fields
     as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written. Unless
-    `has_own_end`, it has also ended when a running job stops running.
+    `has_own_end`, it has also ended when a running job stops running. `finished_path`: where the
+    date of the end is; None if no field holds it. `error_reads`: all fields that the error of the
+    last run is computed from; empty if documents do not hold it.
     """
 
     paths: tuple[str, ...] = ()
@@ -33,6 +35,8 @@ class RunRules:
     facts: Mapping[str, Any] = field(default_factory=dict)
     running: Query | None = None
     end_fields: tuple[str, ...] = ()
+    finished_path: str | None = None
+    error_reads: tuple[str, ...] = ()
     has_own_end: bool = False
     end_statuses: tuple[str, ...] = STATUSES_AFTER_ATTEMPT
     lease_field: str | None = None
@@ -62,13 +66,14 @@ class RunRules:
         end_fields = events.end_fields or by_default
         remembered = {path for fact in facts.values() for path in list_paths(fact)}
         remembered |= {*end_fields} | ({events.lease_field} if events.lease_field else set())
-        paths = remembered | set(jobs.reads.get("lastError", ()))
+        error_reads = set(jobs.reads.get("lastError", ()))
         if jobs.can_compute("lastError"):
             error = jobs.translate_expression("$lastError")
             facts["error"] = {
                 "$let": {"vars": {"e": error}, "in": make_short_error_expression("$$e")}
             }
-            paths |= set(list_paths(error))
+            error_reads |= set(list_paths(error))
+        paths = remembered | error_reads
         return cls(
             paths=tuple(sorted(paths - {"_id"})),
             remembered=tuple(sorted(remembered - {"_id"})),
@@ -77,6 +82,8 @@ class RunRules:
             },
             running=events.running,
             end_fields=tuple(path for path in end_fields if path is not None),
+            finished_path=finished,
+            error_reads=tuple(sorted(error_reads - {"_id"})),
             has_own_end=bool(events.end_fields),
             end_statuses=events.end_statuses or STATUSES_AFTER_ATTEMPT,
             lease_field=events.lease_field,
@@ -86,10 +93,15 @@ class RunRules:
             has_creation_time=jobs.has_creation_time,
         )
 
-    @property
-    def has_error(self) -> bool:
-        """Whether documents hold the error of the last failed run."""
-        return len(self.paths) > len(self.remembered)
+    @cached_property
+    def error_paths(self) -> tuple[str, ...]:
+        """The fields that only the error of the last run is computed from."""
+        return tuple(path for path in self.paths if path not in self.remembered)
+
+    @cached_property
+    def may_have_secrets(self) -> tuple[str, ...]:
+        """The fields of errors and of workers."""
+        return tuple({*self.error_reads, *list_paths(self.facts["leasedBy"])})
 
     @cached_property
     def heads(self) -> frozenset[str]:

@@ -1,0 +1,75 @@
+"""Finds the errors of failed runs that are counted from changes, or that an error is unknown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from jobmon.collector.job_changes import JobChange, encode_key, select_paths
+from jobmon.collector.job_evaluator import JobEvaluator
+from jobmon.collector.runs import FinishedRun, lacks_error
+from jobmon.domain import AttemptStatus
+from jobmon.store.mapping import Document
+from jobmon.store.run_rules import RunRules
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run, the change that ended it, and the `document` of its job after the change.
+
+    Unless `knows_error`, the fields of the error in the document are incomplete.
+    """
+
+    run: FinishedRun
+    change: JobChange
+    document: Document
+    knows_error: bool
+
+
+def complete_errors(
+    ended: Sequence[EndedRun], evaluator: JobEvaluator, rules: RunRules
+) -> list[FinishedRun | None]:
+    """Each run with its error; None for a failed run whose error is unknown. PyMongoError.
+
+    A change does not contain an error that was written, but is the same as that of the run before;
+    and a program may write it later. So the error is that of the present document if this shows the
+    same run, otherwise that of the run before. Index: _id.
+    """
+    open_runs = {number: each for number, each in enumerate(ended) if _is_open(each, rules)}
+    runs: list[FinishedRun | None] = [each.run for each in ended]
+    if not open_runs:
+        return runs
+    found = evaluator.find_by_id([each.change.job_id for each in open_runs.values()])
+    present = {encode_key(document["_id"]): document for document in found}
+    shown = {
+        number: present[each.change.key]
+        for number, each in open_runs.items()
+        if each.change.key in present and _shows_run(present[each.change.key], each, rules)
+    }
+    now = datetime.now(UTC)
+    facts = evaluator.evaluate([(document, now) for document in shown.values()])
+    errors = {number: job.error for number, job in zip(shown, facts, strict=True) if job}
+    for number, each in open_runs.items():
+        if number in errors:
+            runs[number] = each.run._replace(error=errors[number])
+        elif not each.knows_error or lacks_error(each.run):
+            runs[number] = None
+    return runs
+
+
+def _is_open(ended: EndedRun, rules: RunRules) -> bool:
+    """Whether a run failed, and its change does not show the error."""
+    if ended.run.outcome != AttemptStatus.FAILED or ended.change.operation != "update":
+        return False
+    is_written = any(map(ended.change.has_changed, rules.error_paths or rules.error_reads))
+    return bool(rules.error_reads) and not (ended.knows_error and is_written)
+
+
+def _shows_run(document: Document, ended: EndedRun, rules: RunRules) -> bool:
+    """Whether a document shows a run as its last one: no later change has started or ended another.
+
+    Only a date that the change wrote proves this: a job may fail twice with the same status.
+    """
+    if rules.finished_path is None or not ended.change.has_written(rules.finished_path):
+        return False
+    shown, known = (select_paths(each, rules.remembered) for each in (document, ended.document))
+    return shown == known
