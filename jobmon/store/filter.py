@@ -16,6 +16,8 @@ from jobmon.store.search import SearchTerm
 
 # Of jobs that no index has in list order, or that are compared one by one.
 MAX_MATCHES = 1_000
+# Of jobs that may be searched without the index of a field.
+MAX_SCANNED = 10_000
 
 
 class UnknownFieldError(ValueError):
@@ -253,12 +255,7 @@ class JobFilter:
         It has exactly these jobs in list order, or finds at most 1,000 that may match.
         """
         for term in self.search:
-            if term.field not in jobs.mapping.search_paths:
-                declared = ", ".join(jobs.mapping.search_paths) or "none"
-                raise SearchRefusedError(
-                    term.field,
-                    f"Not a field that can be searched. JOBMON_SEARCH_FIELDS has {declared}.",
-                )
+            _require_searchable(jobs, term.field)
         if self.job_id is not None:
             return indexes.JOB_ID
         first = self.search[0]
@@ -332,6 +329,19 @@ _INDEX_BY_DATE = {
     "leaseExpiresAt": indexes.BY_LEASE,
     "finishedAt": indexes.BY_FINISH,
 }
+
+
+def _require_searchable(jobs: ReadCollection, name: str) -> None:
+    """SearchRefusedError for a field that is not declared, or whose index is missing."""
+    if name not in jobs.mapping.search_paths:
+        declared = ", ".join(jobs.mapping.search_paths) or "none"
+        message = f"Not a field that can be searched. JOBMON_SEARCH_FIELDS has {declared}."
+        raise SearchRefusedError(name, message)
+    if not jobs.has_index(indexes.search_index(name), {name: {"$exists": True}}) and (
+        jobs.estimated_count() > MAX_SCANNED
+    ):
+        message = "Its index is missing, and there are many jobs: run `jobmon init`."
+        raise SearchRefusedError(name, message)
 
 
 def _has_few(jobs: ReadCollection, index: Keys, query: Document) -> bool:

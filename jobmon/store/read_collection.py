@@ -26,6 +26,7 @@ _SNAPSHOT = ReadConcern("snapshot")
 SIMPLE_COLLATION = {"locale": "simple"}
 _KEEP_COLLATION_S = 60.0
 _KEEP_ARRAYS_S = 1.0
+_KEEP_INDEXES_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ReadCollection:
         self._warned: set[str] = set()
         self._look_up_collation: tuple[float, dict[str, Any]] | None = None
         self._without_arrays: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._indexed: dict[str, tuple[float, bool]] = {}
 
     @property
     def collection(self) -> Collection[Document]:
@@ -209,6 +211,25 @@ class ReadCollection:
             return list(self.collection.find({}, {"_id": True}, limit=1, hint=hint, **limits))
 
         self._run_with_index([("_id", 1)], run)
+
+    def has_index(self, index: Keys, query: Document) -> bool:
+        """Whether the index exists and serves a query; kept for ten seconds."""
+        now, key = time.monotonic(), str(index)
+        known = self._indexed.get(key)
+        if known is None or known[0] < now - _KEEP_INDEXES_S:
+            keys, find = self.mapping.translate_keys(index), self.mapping.translate_query(query)
+            try:
+                self._run_hinted(
+                    keys or [],
+                    lambda hint: self._explain({"filter": find, **_drop_none({"hint": hint})}),
+                )
+                exists = True
+            except OperationFailure as error:
+                if not is_bad_hint(error):
+                    raise
+                exists = False
+            known = self._indexed[key] = now, exists
+        return known[1]
 
     def has_no_arrays(self, field: str, index: Keys, *, may_scan: bool = False) -> bool:
         """Whether no document has an array in `field` or in a parent of it; kept for a second.

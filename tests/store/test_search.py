@@ -328,6 +328,28 @@ def test_a_search_that_is_not_possible_is_422_and_names_the_parameter(
         assert message in reason
 
 
+def test_a_search_without_its_index_is_refused_in_a_large_queue(
+    mongod: Mongod, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a search before `jobmon init` that reads every job of the queue."""
+    database.jobs.insert_many(map(make_job, range(5)))
+    settings = Settings(
+        mongo_uri=database_uri(mongod, database), search_fields=("payload.country",)
+    )
+    watched = WatchedQueue.from_settings(settings)
+    try:
+        assert len(watched.ids(**{"payload.country": "de"})) == 5
+        monkeypatch.setattr("jobmon.store.filter.MAX_SCANNED", 4)
+        for form in ("json", "csv"):
+            query = {"payload.country": "de", "format": form}
+            answer = watched.api.get_as_admin(QUEUE, **query)
+            assert answer.status_code == 422
+            (message,) = answer.json["error"]["details"]["payload.country"]
+            assert message.startswith("Its index is missing")
+    finally:
+        watched.close()
+
+
 def test_an_empty_search_is_no_filter(ask: Callable[..., dict[str, Any]]) -> None:
     assert ask(**{"payload.note": ["", ""]})["meta"]["total"] == ask()["meta"]["total"]
 
