@@ -52,6 +52,7 @@ BATCH = 20_000
 CLIENTS = 32
 DEEP = 450_000
 STOPS_WITHIN_S = 60
+SEARCH_FIELDS = ("payload.reference", "payload.amount")
 
 
 def fill(uri: str, count: int) -> float:
@@ -63,7 +64,7 @@ def fill(uri: str, count: int) -> float:
     with MongoClient[dict[str, Any]](
         uri
     ) as client:  # without a time limit: an index may take minutes
-        create_indexes(Connection(Settings(mongo_uri=uri), client))
+        create_indexes(Connection(Settings(mongo_uri=uri, search_fields=SEARCH_FIELDS), client))
     return time.monotonic() - started
 
 
@@ -125,6 +126,7 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
         "JOBMON_JWT_SECRET_KEY": SECRET,
         "JOBMON_BIND": f"127.0.0.1:{port}",
         "JOBMON_QUERY_TIMEOUT_MS": "120000",
+        "JOBMON_SEARCH_FIELDS": ",".join(SEARCH_FIELDS),
         "PYTHONPATH": str(Path(__file__).parent),
     }
     command = [sys.executable, "-m", "gunicorn", "--log-level", "warning"]
@@ -335,6 +337,11 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
         "schedule": "/admin/jobs/schedule",
         "recurring": "/admin/jobs/recurring",
         "jobs of a worker": "/admin/jobs/queue?worker=worker-1",
+        "search, one job": f"/admin/jobs/queue?payload.reference=order/{count // 2}",
+        "search, one in 1,000": "/admin/jobs/queue?payload.amount=7",
+        "search, by prefix and status": (
+            f"/admin/jobs/queue?payload.reference=order/{count // 2}*&status=succeeded&status=dlq"
+        ),
         "a job": f"/jobs/{count // 2:032x}",
         "a due job": f"/jobs/{due['jobId']}",
         "original: stats": "/original/stats",
@@ -350,7 +357,11 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
         uri = server.uri.replace("/?", "/jobmon?")
         print(f"{count:,} jobs: filled in {fill(uri, count):.0f} s", flush=True)
         settings = Settings(
-            mongo_uri=uri, jwt_secret_key=SECRET, query_timeout_ms=120_000, log_level="ERROR"
+            mongo_uri=uri,
+            jwt_secret_key=SECRET,
+            query_timeout_ms=120_000,
+            log_level="ERROR",
+            search_fields=SEARCH_FIELDS,
         )
         connection = Connection(settings)
         with collecting(uri) as collector, serving(uri) as (port, web):
