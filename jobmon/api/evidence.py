@@ -90,6 +90,7 @@ def gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evid
         blocks_start=start,
         samples={},
         unknown=queue.known_fields.unknown,
+        assumed_lease=queue.connection.jobs.mapping.offsets.get("leaseExpiresAt"),
     )
     if stats.source != "rollup" or series.rollup.progress() is None:
         reason = "no collector keeps the statistics up to date"

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from jobmon.diagnosis.evidence import (
     READ_THE_LOG,
+    RUNS_MAY_BE_MISSING,
     STALLED_AFTER,
     START_A_COLLECTOR,
     Evidence,
@@ -31,6 +32,7 @@ MIN_EXPECTED_JOBS = 3
 # Without a finished job. Finishes are known by the minute, so up to a minute more has passed.
 MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
+NOT_COUNTED = "the jobs could not be counted"
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
@@ -105,11 +107,12 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
     A type is stalled if a job has been due for ten minutes, none finished meanwhile and none runs.
+    Empty where it is unknown whether one finished or runs.
     """
-    if isinstance(evidence.ten_minutes, Missing):
+    counts = evidence.stats.type_counts()
+    if isinstance(evidence.ten_minutes, Missing) or evidence.ten_minutes.gaps or counts is None:
         return {}
     activity, stats = evidence.ten_minutes.activity, evidence.stats
-    counts = stats.type_counts() or {}
     stalled = {}
     for kind, due in stats.health.overdue_by_type.items():
         waited = stats.as_of - due
@@ -123,7 +126,7 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
 
 def failing_types(evidence: Evidence) -> dict[str, float]:
     """The types with a high failure rate in the last hour, and that rate, the highest first."""
-    if isinstance(evidence.hour, Missing):
+    if isinstance(evidence.hour, Missing) or evidence.hour.gaps:
         return {}
     rates = {
         kind: rate
@@ -149,16 +152,20 @@ def _check_finishing(evidence: Evidence) -> Check:
         reason = health.unknown.get("eligible", "it is unknown when jobs are due")
         return Check(name=name, not_checked=reason)
     longest = min(health.overdue_by_type.values(), default=None)
+    if longest is None or health.eligible == 0 or evidence.stats.as_of - longest < MIN_OVERDUE:
+        return Check(name=name)
+    gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
+    gaps += evidence.minutes.gaps
     stopped = _last_finish(evidence.minutes, MINUTE) or _last_finish(evidence.day, 10 * MINUTE)
-    if not stopped or longest is None or health.eligible == 0:
-        return Check(name=name)
-    if evidence.stats.as_of - longest < MIN_OVERDUE:
-        return Check(name=name)
+    if not stopped:
+        return Check(name=name, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
     since, rate = stopped
     silent = as_of - since
     is_long = rate * (silent / MINUTE) >= MIN_EXPECTED_JOBS or silent >= STALLED_AFTER
     if silent < MIN_SILENCE or not is_long:
         return Check(name=name)
+    if any(gap.clip(since, as_of) for gap in gaps):
+        return Check(name=name, not_checked=RUNS_MAY_BE_MISSING)
     due = health.eligible
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
     text = (
@@ -174,7 +181,10 @@ def _check_finishing(evidence: Evidence) -> Check:
 def _last_finish(
     past: History[datetime] | Missing, step: timedelta
 ) -> tuple[datetime, float] | None:
-    """When the last attempt finished, and attempts a minute in the hour before; None if none."""
+    """When the last attempt finished, and attempts a minute in the hour before; None if none.
+
+    If later steps are not counted yet, it is the end of these.
+    """
     if isinstance(past, Missing):
         return None
     finished = {at: activity.finished for at, activity in past.activity.items()}
@@ -184,7 +194,8 @@ def _last_finish(
     until = max(moments) + step
     start = max(min(moments), until - HOUR)
     total = sum(count for at, count in finished.items() if count and start <= at < until)
-    return until, total / ((until - start) / MINUTE)
+    rate = total / ((until - start) / MINUTE)
+    return max(until, *(at + step for at in past.uncounted)) if past.uncounted else until, rate
 
 
 def _check_counts(evidence: Evidence) -> Check:
@@ -209,6 +220,8 @@ def _check_leases(evidence: Evidence) -> Check:
         if expired == 1
         else f"{grouped(expired)} jobs stuck: their leases expired and no worker has picked them up"
     )
+    if evidence.assumed_lease is not None:
+        text += f" (if a lease lasts {_format_minutes(evidence.assumed_lease)})"
     jobs = JobFilter(condition=JobCondition.EXPIRED)
     return Check(
         name=name,
@@ -224,6 +237,10 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     health = evidence.stats.health
     reason = health.unknown.get("eligible") if health.eligible is None else None
     reason = reason or health.unknown.get("overdue_by_type", "")
+    if evidence.ten_minutes.gaps:
+        reason = RUNS_MAY_BE_MISSING
+    elif evidence.stats.counts is None:
+        reason = NOT_COUNTED
     stalled = stalled_types(evidence)
     if not stalled:
         return Check(name=name, not_checked=reason)
@@ -251,11 +268,12 @@ def _check_new_dead(evidence: Evidence) -> Check:
     if isinstance(evidence.hour, Missing):
         return _skip_check(name, evidence.hour)
     dead = {kind: step.dlq for kind, step in evidence.hour.activity.items() if step.dlq}
+    missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     if not dead:
-        return Check(name=name)
+        return Check(name=name, not_checked=missing)
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)
     if not count:  # all were retried or deleted
-        return Check(name=name)
+        return Check(name=name, not_checked=missing)
     most = max(dead, key=lambda kind: (dead[kind], kind))
     how = "mostly" if dead[most] * 2 > sum(dead.values()) else "most of them"
     how = "all" if len(dead) == 1 else how
@@ -264,7 +282,8 @@ def _check_new_dead(evidence: Evidence) -> Check:
     if count == 1 and len(dead) == 1:
         text = f"1 job died in the last hour: {most}"
     shown = died_since(evidence.hour_start) if evidence.new_dead else None
-    return Check(name=name, notices=(Notice(level=Level.BAD, text=text, jobs=shown),))
+    notice = Notice(level=Level.BAD, text=text, jobs=shown)
+    return Check(name=name, notices=(notice,), not_checked=missing)
 
 
 def _check_backlog(evidence: Evidence) -> Check:
@@ -272,7 +291,7 @@ def _check_backlog(evidence: Evidence) -> Check:
     stats = evidence.stats
     counts = stats.status_counts()
     if counts is None:
-        return Check(name=name, not_checked="the jobs could not be counted")
+        return Check(name=name, not_checked=NOT_COUNTED)
     if not evidence.samples:
         if stats.source == "rollup":
             return Check(name=name, not_checked="the collector has not taken a sample yet")
@@ -286,7 +305,9 @@ def _check_backlog(evidence: Evidence) -> Check:
     if age < MIN_SAMPLE_AGE:
         return Check(name=name, not_checked="the first sample is too recent to compare with")
     was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
-    if now <= was + MIN_JOBS or now <= was * MIN_GROWTH:
+    # Jobs that are scheduled for later are queued, too, but are no backlog yet.
+    due = now if stats.health.eligible is None else min(now, stats.health.eligible)
+    if due <= was + MIN_JOBS or due <= was * MIN_GROWTH:
         return Check(name=name)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
@@ -298,6 +319,8 @@ def _check_failures(evidence: Evidence) -> Check:
     name = "failure rates"
     if isinstance(evidence.hour, Missing):
         return _skip_check(name, evidence.hour)
+    if evidence.hour.gaps:
+        return Check(name=name, not_checked=RUNS_MAY_BE_MISSING)
     failing = failing_types(evidence)
     if not failing:
         return Check(name=name)

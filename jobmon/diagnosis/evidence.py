@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jobmon.domain import CappedCount, JobStatus
 from jobmon.rollup.buckets import MINUTE, QueueSample
@@ -39,6 +39,7 @@ class Missing:
 
 NO_END_TIMES = Missing(reason="succeeded or dead jobs do not record when they finished")
 STILL_COUNTING = Missing(reason="the collector is still counting it")
+RUNS_MAY_BE_MISSING = "runs may be missing from the history"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class Evidence:
     24 hours by ten minutes, `blocks` is by type in each of three times ten minutes from
     `blocks_start`; `samples` are of the last hour. `new_dead` counts the dead jobs that
     died since `hour_start`. `leader` is the collector that works now, `first_build` the progress of
-    its first count. `unknown` are the fields of a job that no document has.
+    its first count. `unknown` are the fields of a job that no document has. `assumed_lease` is how
+    long a lease lasts by the profile, if the documents do not have its end.
     """
 
     stats: QueueStats
@@ -65,6 +67,7 @@ class Evidence:
     leader: str | None = None
     new_dead: CappedCount | None = None
     unknown: frozenset[str] = field(default_factory=frozenset)
+    assumed_lease: timedelta | None = None
 
     @property
     def has_collector(self) -> bool:

@@ -93,8 +93,6 @@ def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
     """Whether jobs of its type have been due for ten minutes, and none is started."""
     if isinstance(evidence, Missing) or job.due_since is None or "finishedAt" in evidence.unknown:
         return False
-    if isinstance(evidence.ten_minutes, Missing) or evidence.ten_minutes.gaps:
-        return False
     health = evidence.stats.health
     oldest = min(job.due_since, health.overdue_by_type.get(job.job_type, job.due_since))
     overdue = replace(health, overdue_by_type={job.job_type: oldest})

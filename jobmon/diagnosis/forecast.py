@@ -27,6 +27,8 @@ NOISE, LONGEST = 2, DAY
 # The share of waiting jobs that may be scheduled for later, where due jobs of a type are unknown.
 MAX_SCHEDULED = 0.1
 
+MISSING_RUNS = "runs of the last half hour may be missing from the history"
+
 _WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
 
 
@@ -66,7 +68,7 @@ class Forecast:
             case Outlook.CLEARS if self.clears_in is not None:
                 return f"clears in about {round_duration(self.clears_in)}"
             case Outlook.STEADY:
-                return "neither clears nor grows within a day at this rate"
+                return "changes little within a day at this rate"
             case Outlook.GROWS:
                 net = (self.arrivals or 0) - (self.completions or 0)
                 return f"grows by {per_minute(net)} and does not clear at this rate"
@@ -142,7 +144,7 @@ def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
     if not all(block.is_complete for block in blocks):
         return "the collector is still counting the last half hour"
     if any(block.gaps for block in blocks):
-        return "runs of the last half hour may be missing from the history"
+        return MISSING_RUNS
     ended = [block.activity[kind].finished if kind in block.activity else 0 for block in blocks]
     if any(OTHER in block.activity and kind not in block.activity for block in blocks):
         return "its activity is counted together with that of other types"
@@ -170,6 +172,8 @@ def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
     blocks, health = evidence.blocks, evidence.stats.health
     if isinstance(blocks, Missing) or not all(block.is_complete for block in blocks):
         return "the collector is still counting the last half hour"
+    if any(block.gaps for block in blocks):
+        return MISSING_RUNS
     if health.eligible is None:
         return health.unknown.get("eligible", "it is unknown how many jobs are due")
     return _find_contradiction(evidence, flows)

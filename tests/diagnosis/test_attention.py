@@ -23,6 +23,7 @@ from jobmon.diagnosis.attention import (
 from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tally
+from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.series import Activity, History
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER
@@ -195,6 +196,44 @@ def test_without_finish_times_nothing_is_concluded_from_them() -> None:
     )
 
 
+def add_gap(given: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
+    """The evidence of a queue that counts runs from changes, some of which are unknown."""
+    gap = Gap(start=start, end=end, reason=GapReason.STREAM_LOST)
+    histories = ("hour", "ten_minutes", "minutes", "day")
+    return replace(
+        given, **{name: replace(getattr(given, name), gaps=(gap,)) for name in histories}
+    )
+
+
+def test_runs_that_may_be_missing_raise_no_alarm_and_give_no_all_clear() -> None:
+    """Catches "nothing has finished" where a collector has not seen what did."""
+    steps: dict[int, Step] = {number: {"a": (10, 10, 0)} for number in range(40)}
+    given = add_gap(evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE)
+    assert notices(given) == []
+    checks = ("whether jobs finish", "stalled types", "new dead jobs", "failure rates")
+    assert unchecked(given) == dict.fromkeys(checks, "runs may be missing from the history")
+    died = replace(add_gap(evidence(steps={1: {"a": (0, 0, 5)}}), START), new_dead=(5, True))
+    assert texts(died) == ["5 jobs died in the last hour, all a"]
+    assert "new dead jobs" in unchecked(died)
+
+
+def test_runs_that_are_missing_before_the_last_finished_job_change_nothing() -> None:
+    given = evidence(steps=every_minute(42, until=55), **STOPPED)
+    early = add_gap(given, START, START + 10 * MINUTE)
+    assert texts(early) == texts(given) != []
+
+
+def test_types_are_not_stalled_while_it_is_unknown_what_runs() -> None:
+    given = evidence({("leased", "a"): 1}, known=False, **A_OVERDUE)
+    assert not stalled_types(given)
+    assert unchecked(given)["stalled types"] == "the jobs could not be counted"
+
+
+def test_jobs_that_are_scheduled_for_later_are_no_growing_backlog() -> None:
+    given = evidence({("queued", "a"): 106}, samples={NOW - HOUR: 23}, eligible=25, scheduled=81)
+    assert texts(given) == []
+
+
 STOPPED = {"eligible": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 
@@ -251,6 +290,10 @@ def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
     day = {first + number * ten: activity(20) for number in range(6)}
     given = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
     assert texts(given) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
+    # Steps that are not counted yet may have more.
+    assert isinstance(given.day, History)
+    partly = replace(given.day, uncounted=frozenset({NOW - 2 * HOUR}))
+    assert texts(replace(given, day=partly))[0].startswith("Nothing has finished for 1 h 50 min")
 
 
 A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
@@ -338,7 +381,7 @@ def test_new_dead_jobs_are_counted_as_their_list_counts_them(
 def test_a_growing_backlog_is_compared_with_the_oldest_sample(
     queued: int, samples: dict[datetime, int], expected: str | None
 ) -> None:
-    given = evidence({("queued", "a"): queued}, samples=samples)
+    given = evidence({("queued", "a"): queued}, samples=samples, eligible=queued)
     assert texts(given) == ([f"Backlog growing: {expected}"] if expected else [])
 
 
@@ -374,6 +417,12 @@ def test_failing_types_give_one_notice() -> None:
             "1,200 jobs stuck: their leases expired and no worker has picked them up",
         ),
         (
+            replace(evidence(expired_leases=1), assumed_lease=10 * MINUTE),
+            "bad",
+            "1 job stuck: its lease expired and no worker has picked it up "
+            "(if a lease lasts 10 min)",
+        ),
+        (
             evidence(source="live"),
             "watch",
             "No collector is running: jobs are counted at each request. "
@@ -407,6 +456,7 @@ def test_other_notices(given: Evidence, level: str, text: str) -> None:
 def test_the_worst_notices_come_first() -> None:
     given = evidence(
         {("queued", "a"): 99},
+        eligible=99,
         samples={NOW - HOUR: 0},
         source="live",
         expired_leases=2,
