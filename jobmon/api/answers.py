@@ -150,9 +150,10 @@ class ExplanationAnswer(Answer):
 
     code = string(
         "`not_due`, `retry_scheduled`: before nextRunAt. `waiting`: due, as far as is known. "
-        "`type_stalled`: due, and no job of its type is started. `running`, `running_long`: longer "
-        "than 99 % of its type. `lease_expired`. `attempts_used_up`, `dead`: dead-lettered. "
-        "`cancelled`, `succeeded`. `other_status`: none of these. Later versions may add codes.",
+        "`type_stalled`: due, and none of its type runs or has ended lately. `running`, "
+        "`running_long`: longer than 99 % of its type. `lease_expired`. `attempts_used_up`, "
+        "`dead`: dead-lettered. `cancelled`, `succeeded`. `other_status`: none of these. Later "
+        "versions may add codes.",
         enum=[code.value for code in ExplanationCode],
     )
     text = string("One or two sentences for people, as of this answer.")

@@ -10,12 +10,11 @@ from pymongo.errors import PyMongoError
 from jobmon.api.evidence import gather_blocks, read_history
 from jobmon.api.fields import clean_free_text, clean_number, clean_text
 from jobmon.diagnosis.evidence import STALLED_AFTER, START_A_COLLECTOR, Evidence, Missing
+from jobmon.diagnosis.expected_start import RECENT, is_stalled
 from jobmon.diagnosis.explanation import (
     MIN_RUNS,
-    RECENT,
     Explanation,
     explain,
-    is_stalled,
 )
 from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.domain import AttemptStatus, JobStatus
@@ -84,30 +83,30 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
         for fact, name in names.items()
         if isinstance(value := job.get(name), datetime)
     }
-    mapping, most = queue.connection.jobs.mapping, clean_number(job.get("maxAttempts"))
+    mapping, profile = queue.connection.jobs.mapping, queue.connection.profile
+    most = clean_number(job.get("maxAttempts"))
+    is_last = profile.reads_last_attempt and not profile.has_attempt_array
+    last = job["attempts"][-1] if job["attempts"] else {}
+    runs = last.get("status") == AttemptStatus.RUNNING
+    # A worker may lock a job before it starts it: then the fields are of the run before.
+    is_before = is_last and not runs and job.get("status") == JobStatus.LEASED
+    number = last.get("attemptNumber") if is_last and last else job["attemptCount"]
     return JobFacts(
         status=clean_text(job.get("status")),
         job_type=label(job.get("type")),
-        started_at=_find_start(job),
-        worker=clean_free_text(job.get("leasedBy")),
-        attempt=job["attemptCount"] or None,
+        started_at=None if is_before else read_date((last if runs else job).get("startedAt")),
+        worker=None if is_before else clean_free_text(job.get("leasedBy")),
+        attempt=None if is_before else number or None,
         max_attempts=int(most) if most is not None and most == int(most) else None,
         is_recurring=bool(job.get("isRecurring")),
         unreadable=frozenset(
             name for fact, name in names.items() if fact not in dates and job.get(name) is not None
         ),
         unknown=mapping.unknown,
-        has_rules=not mapping.has_status,
+        has_shipped_rules=profile.has_shipped_rules,
+        assumed_lease=mapping.offsets.get("leaseExpiresAt"),
         **dates,
     )
-
-
-def _find_start(job: Document) -> datetime | None:
-    """When the present run of a job started."""
-    last = job["attempts"][-1] if job["attempts"] else {}
-    is_running = last.get("status") == AttemptStatus.RUNNING
-    started = last.get("startedAt") if is_running else job.get("startedAt")
-    return read_date(started)
 
 
 def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:

@@ -123,38 +123,11 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     return found
 
 
-class StartRate(NamedTuple):
-    """How many attempts of a type, and of all other types, started a minute in the half hour."""
-
-    of_type: float
-    of_others: float
-
-
-def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
-    """The rates at which jobs are started, or the reason why they are unknown.
-
-    An attempt that ended counts as started, so the rates are right while as many attempts run as
-    before. They do not depend on how the backlog changes.
-    """
-    blocks = evidence.blocks
-    if isinstance(blocks, Missing):
-        return blocks.reason
-    if "finishedAt" in evidence.unknown:
-        return "succeeded or dead jobs do not record when they finished"
-    if not all(block.is_complete for block in blocks):
-        return "the collector is still counting the last half hour"
-    if any(block.gaps for block in blocks):
-        return MISSING_RUNS
-    ended = [block.activity[kind].finished if kind in block.activity else 0 for block in blocks]
-    if any(OTHER in block.activity and kind not in block.activity for block in blocks):
-        return "its activity is counted together with that of other types"
-    if sum(ended) < MIN_JOBS:
-        return f"fewer than {MIN_JOBS} attempts of its type ended in the last half hour"
-    if _swings(ended):
-        return "the rate of its type varied too much in the last half hour"
-    everything = sum(each.finished for block in blocks for each in block.activity.values())
-    minutes = BLOCKS * BLOCK / MINUTE
-    return StartRate(sum(ended) / minutes, (everything - sum(ended)) / minutes)
+def counts_vary(counts: Sequence[int]) -> bool:
+    """Whether counts of equal blocks differ by more than chance explains."""
+    mean = sum(counts) / len(counts)
+    tolerated = max(MAX_SWING * mean, MAX_DEVIATIONS * sqrt(mean))
+    return any(abs(count - mean) > tolerated for count in counts)
 
 
 def _unknown(reason: str) -> Forecast:
@@ -221,7 +194,7 @@ def _forecast(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
     if arrived + completed < MIN_JOBS:
         reason = f"fewer than {MIN_JOBS} jobs came or ended in the last half hour"
         return replace(known, reason=reason)
-    if any(_swings(counts) for counts in zip(*flows, strict=True)):
+    if any(counts_vary(counts) for counts in zip(*flows, strict=True)):
         return replace(known, reason="the rates varied too much in the last half hour")
     net = completed - arrived
     if abs(net) <= NOISE * sqrt(arrived + completed):
@@ -232,13 +205,6 @@ def _forecast(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
     if clears_in > LONGEST:
         return replace(known, outlook=Outlook.STEADY)
     return replace(known, outlook=Outlook.CLEARS, clears_in=clears_in)
-
-
-def _swings(counts: Sequence[int]) -> bool:
-    """Whether counts of equal blocks differ by more than chance explains."""
-    mean = sum(counts) / len(counts)
-    tolerated = max(MAX_SWING * mean, MAX_DEVIATIONS * sqrt(mean))
-    return any(abs(count - mean) > tolerated for count in counts)
 
 
 def round_duration(length: timedelta) -> str:

@@ -1,7 +1,7 @@
 """What is known of a job, and of the others of its queue: that which an explanation needs."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.domain import WAITING_STATUSES, JobStatus
@@ -13,10 +13,11 @@ from jobmon.store.lease_order import Place
 class JobFacts:
     """What a job's document has; a date is aware, or None if it is missing or no date.
 
-    `job_type` is the label of its type. `started_at` is the start of its newest attempt, `attempt`
-    the number of attempts so far, None if it is unknown. `unreadable` are the fields whose value is
-    no date, `unknown` those that no document of the queue has. `has_rules`: the status follows from
-    the rules of a profile.
+    `job_type` is the label of its type. `started_at` is the start of the attempt that runs,
+    `attempt` the number of attempts so far, None if it is unknown. `unreadable` are the fields
+    whose value is no date, `unknown` those that no document of the queue has. `has_shipped_rules`:
+    the status follows from the rules of a shipped profile. `assumed_lease` is how long a lease
+    lasts by the profile, if the documents do not have its end.
     """
 
     status: str | None
@@ -33,7 +34,8 @@ class JobFacts:
     is_recurring: bool = False
     unreadable: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
-    has_rules: bool = False
+    has_shipped_rules: bool = False
+    assumed_lease: timedelta | None = None
 
     def is_due(self, now: datetime) -> bool:
         """Whether it waits, and its time has come, as far as is known."""

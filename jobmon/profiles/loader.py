@@ -81,6 +81,14 @@ class ProfileFile:
         return isinstance(self.content.get("status"), dict)
 
     @property
+    def has_shipped_rules(self) -> bool:
+        """Whether the status is that of a shipped profile: this one, or the one that it extends."""
+        shipped = self.base or self.name
+        if shipped not in shipped_profiles():
+            return False
+        return self.content.get("status") == _load_shipped(shipped).content.get("status")
+
+    @property
     def has_attempt_status_field(self) -> bool:
         """`has_status_field` for the status of attempts in a collection of their own."""
         attempts = self.content.get("attempts", {})

@@ -53,6 +53,8 @@ class Profile:
     has_attempt_array: bool = False
     # Whether a queued job may have run before.
     is_recurring: bool = False
+    # Whether the status follows from the rules of a shipped profile.
+    has_shipped_rules: bool = False
     # The order in which workers take due jobs; None if it is unknown.
     lease: ParsedLease | None = None
     # Fields that every document has.
@@ -92,6 +94,7 @@ class Profile:
             lease=parsed.lease,
             has_attempt_array=parsed.attempts.array is not None,
             is_recurring=parsed.is_recurring,
+            has_shipped_rules=bool(rules) and file.has_shipped_rules,
             always=parsed.always,
             identity=file.identity,
             runs=RunRules.from_profile(

@@ -3,6 +3,7 @@ than a number of another owner's jobs, and a failure of the history that hides t
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -155,6 +156,98 @@ def test_no_job_is_counted_live_for_an_explanation(
     assert explanation(api)["ahead"] == 0
 
 
+# --- Queues of other programs --------------------------------------------------------------------
+
+AGENDA = {"name": "mail", "data": {}, "lastModifiedBy": "maker"}
+LEASE = ", if a lease lasts 10 min"
+OTHERS: list[tuple[str, str, dict[str, Any], str]] = [
+    (
+        "agenda",
+        "agendaJobs",
+        {"nextRunAt": MINUTE, "lockedAt": -MINUTE, "lastRunAt": -MINUTE},
+        f"An attempt started 1 min ago on maker; the lease ends in 8 min 59 s{LEASE}.",
+    ),
+    (  # locked, but not started: the start and the name are those of the run before
+        "agenda",
+        "agendaJobs",
+        {"lockedAt": -MINUTE, "lastRunAt": -9 * MINUTE, "lastFinishedAt": -8 * MINUTE},
+        f"It is leased; the lease ends in 8 min 59 s{LEASE}. No start of the attempt is recorded.",
+    ),
+    (
+        "agenda",
+        "agendaJobs",
+        {"lockedAt": -11 * MINUTE},
+        f"Its lease expired 1 min ago{LEASE}. No other worker has taken the job.",
+    ),
+    (  # how often it ran is not known: failCount counts failures
+        "agenda",
+        "agendaJobs",
+        {"failCount": 2, **dict.fromkeys(("lastRunAt", "lastFinishedAt", "failedAt"), -MINUTE)},
+        "It died 1 min ago, and is not retried.",
+    ),
+    (
+        "agenda",
+        "agendaJobs",
+        {"disabled": True},
+        "It is disabled, and not started until it is enabled.",
+    ),
+    (  # Celery does not change the status of a task that a crashed worker ran
+        "celery",
+        "celery_taskmeta",
+        {"status": "STARTED", "worker": "w1", "retries": 0, "date_done": None},
+        "Attempt 1 is leased by w1; it is unknown whether it still runs. "
+        "No start of the attempt is recorded.",
+    ),
+    (
+        "celery",
+        "celery_taskmeta",
+        {"status": "RETRY", "worker": "w1", "retries": 1, "date_done": None},
+        "Retry 2 waits. The documents do not record when it is due.",
+    ),
+    (
+        "celery",
+        "celery_taskmeta",
+        {"status": "FAILURE", "retries": 1, "date_done": -MINUTE},
+        "It died 1 min ago after attempt 2, and is not retried.",
+    ),
+    (
+        "mongodb-queue",
+        "queue",
+        {"visible": MINUTE, "ack": "a", "tries": 1},
+        "Attempt 1 is leased; the lease ends in 59 s. No start of the attempt is recorded.",
+    ),
+    ("mongodb-queue", "queue", {"visible": -MINUTE, "tries": 2}, "Retry 2 became due 1 min ago."),
+]
+
+
+@pytest.mark.parametrize(("profile", "collection"), sorted({case[:2] for case in OTHERS}))
+def test_what_other_programs_do_not_record_is_not_claimed(
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    now: datetime,
+    profile: str,
+    collection: str,
+) -> None:
+    def store(value: Any) -> Any:
+        if not isinstance(value, timedelta):
+            return value
+        return to_iso(now + value) if profile == "mongodb-queue" else now + value
+
+    def ignore_seconds(text: str) -> str:
+        return re.sub(r"(?<=\d) min \d+ s|\b5\d s", " …", text)
+
+    cases = [case[2:] for case in OTHERS if case[0] == profile]
+    with temporary_database(mongo) as database:
+        for number, (fields, _) in enumerate(cases):
+            job = {name: store(value) for name, value in fields.items()}
+            job |= AGENDA if profile == "agenda" else {}
+            database[collection].insert_one({"_id": f"job{number}", **job})
+        watching = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
+        found = [explanation(watching.api, f"job{number}")["text"] for number in range(len(cases))]
+        watching.close()
+    assert [ignore_seconds(text) for text in found] == [ignore_seconds(text) for _, text in cases]
+
+
 # --- With a collector ----------------------------------------------------------------------------
 
 
@@ -226,13 +319,13 @@ def test_a_job_of_a_type_that_is_not_started_has_the_time_since_then(counted: Wa
     found = explanation(counted.api, "report")
     assert found["code"] == "type_stalled"
     assert found["ahead"] == 0
-    assert "No job of its type has been started for more than" in found["text"]
+    assert "No attempt of its type runs, and none has ended for more than" in found["text"]
 
 
 def test_a_job_that_runs_longer_than_its_type_is_named(counted: WatchedQueue) -> None:
     found = explanation(counted.api, "slow")
     assert found["code"] == "running_long"
-    assert "which took up to about 1.9 s in the last hour" in found["text"]
+    assert "99% of its type took less time, up to about 1.9 s in the last hour" in found["text"]
 
 
 def test_a_history_that_cannot_be_read_leaves_the_job(

@@ -8,20 +8,13 @@ from typing import Any
 import pytest
 
 from jobmon.diagnosis.evidence import Evidence, Missing
-from jobmon.diagnosis.explanation import (
-    Explanation,
-    ExplanationCode,
-    explain,
-    is_stalled,
-)
-from jobmon.diagnosis.forecast import find_start_rate
+from jobmon.diagnosis.explanation import Explanation, ExplanationCode, explain
 from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.domain import CappedCount
 from jobmon.rollup.buckets import HOUR, MINUTE, Tally
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.series import Activity, History
-from jobmon.store.labels import OTHER
 from jobmon.store.lease_order import Place
 
 from ..conftest import NOW
@@ -163,7 +156,7 @@ def text(explanation: Explanation) -> str:
             'Its status is "disabled": it is unknown whether it will be started.',
         ),
         (
-            job("disabled", has_rules=True),
+            job("disabled", has_shipped_rules=True),
             Code.OTHER_STATUS,
             "It is disabled, and not started until it is enabled.",
         ),
@@ -210,7 +203,14 @@ def test_a_due_job_is_behind_others_and_starts_at_the_rate_of_its_type() -> None
         (place(1), "; 1 due job of its type is ahead of it. At"),
         (place(1, same_type=0), "; 1 due job is ahead of it, none of its type. At"),
         (place(2, each_type=True), "; 2 due jobs of its type are ahead of it. At"),
-        (place(2, tied=3), "; 2 due jobs are ahead of it, and 3 more may be. At"),
+        (
+            place(2, tied=3),
+            "; 2 due jobs are ahead of it, and 3 have the same place in the order. At",
+        ),
+        (
+            place(0, tied=1),
+            "; no due job is ahead of it, and 1 has the same place in the order. At",
+        ),
         (place(10_000, is_exact=False), "; more than 10,000 due jobs are ahead of it."),
     ],
 )
@@ -314,19 +314,6 @@ def test_no_start_is_expected_that_the_rates_do_not_give(
     assert "present rate" not in text(found)
 
 
-def test_a_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
-    given = evidence(200, 200, 200)
-    assert not isinstance(given.blocks, Missing)
-    for block in given.blocks:
-        block.activity[OTHER] = block.activity.pop("mail")
-    found = find_start_rate(given, "mail")
-    assert found == "its activity is counted together with that of other types"
-
-
-def test_a_rate_is_that_of_the_type_and_of_the_others() -> None:
-    assert find_start_rate(evidence(200, 200, 200, others=50), "mail") == (20, 5)
-
-
 def steps(step: timedelta, **counts: int) -> History[datetime]:
     """Attempts that ended in steps; `ago_3` is the step that began three steps ago."""
     activity = {
@@ -353,35 +340,10 @@ def test_a_type_of_which_nothing_is_started_is_stalled(past: dict[str, Any], wor
     late = job(next_run_at=NOW - 25 * MINUTE)
     found = explain(late, facts(place=place(7), **STALLED | past), NOW)
     assert found.code is Code.TYPE_STALLED
-    assert text(found) == (f"It became due 25 min ago. No job of its type has been started {words}")
+    silence = "No attempt of its type runs, and none has ended"
+    assert text(found) == f"It became due 25 min ago. {silence} {words}"
     assert (found.ahead, found.expected_start) == (CappedCount(7, True), None)
-    assert found.reasons == {"expectedStart": "no job of its type is started"}
-
-
-def add_health(given: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
-    counts = {**(given.stats.counts or {}), ("leased", "mail"): running}
-    health = replace(given.stats.health, overdue_by_type=overdue)
-    return replace(given, stats=replace(given.stats, counts=counts, health=health))
-
-
-@pytest.mark.parametrize(
-    ("shown", "given", "expected"),
-    [
-        (DUE, evidence(0, 0, 0), False),  # for four minutes only
-        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another one for an hour
-        (job(next_run_at=NOW - HOUR), add_health(evidence(0, 0, 0), running=1), False),
-        (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
-        (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),
-        (job(unknown=frozenset({"nextRunAt"})), evidence(0, 0, 0), False),
-        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0), True),
-        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0, unknown=frozenset({"finishedAt"})), False),
-        (job(next_run_at=NOW - HOUR), add_gap(evidence(0, 0, 0)), False),
-    ],
-)
-def test_a_type_is_stalled_if_its_jobs_are_due_and_none_runs(
-    shown: JobFacts, given: Evidence | Missing, expected: bool
-) -> None:
-    assert is_stalled(shown, given) is expected
+    assert found.reasons == {"expectedStart": "no job of its type seems to be started"}
 
 
 # --- Leased jobs ---------------------------------------------------------------------------------
@@ -402,12 +364,14 @@ def test_a_running_job_has_its_worker_and_start() -> None:
         NOW - 90 * SECOND,
         NOW + 30 * SECOND,
     )
-    assert text(found) == "Attempt 2 of 5 started 1 min 30 s ago on w3 and runs."
+    assert text(found) == "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s."
 
 
 def test_a_start_that_is_not_recorded_is_not_guessed() -> None:
     found = explain(replace(RUNNING, started_at=None, worker=None, attempt=None), QueueFacts(), NOW)
-    assert text(found) == "An attempt runs on an unnamed worker."
+    assert text(found) == (
+        "It is leased; the lease ends in 30 s. No start of the attempt is recorded."
+    )
     assert found.reasons == {"since": "the start of the attempt is not recorded"}
 
 
@@ -420,8 +384,8 @@ def test_a_job_that_runs_longer_than_its_type_is_named() -> None:
         found = explain(RUNNING, QueueFacts(runs=runs), NOW)
         assert (found.code, found.since) == (Code.RUNNING_LONG, NOW - 90 * SECOND)
         assert text(found) == (
-            "Attempt 2 of 5 started 1 min 30 s ago on w3: it runs longer than 99% of its type, "
-            f"which took up to about {many.run.p99 and round(many.run.p99 / 1_000)} s {period}."
+            "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s. 99% of its type "
+            f"took less time, up to about {round((many.run.p99 or 0) / 1_000)} s {period}."
         )
 
 
@@ -446,17 +410,27 @@ def test_an_expired_lease_has_the_last_sign_of_its_worker() -> None:
     found = explain(expired, QueueFacts(), NOW)
     assert (found.code, found.since) == (Code.LEASE_EXPIRED, NOW - 4 * MINUTE)
     assert text(found) == (
-        "The lease of w3 expired 4 min ago; the worker last reported 4 min 30 s ago. "
+        "The lease of w3 expired 4 min ago; the job was last changed 4 min 30 s ago. "
         "No other worker has taken the job."
     )
-    # A later change was not the worker's.
-    changed = explain(replace(expired, updated_at=NOW - MINUTE), QueueFacts(), NOW)
-    assert "reported" not in text(changed)
+    changed = explain(replace(expired, updated_at=NOW - MINUTE, worker=None), QueueFacts(), NOW)
+    assert text(changed) == "Its lease expired 4 min ago. No other worker has taken the job."
 
 
 def test_a_lease_without_an_end_does_not_expire() -> None:
     found = explain(replace(RUNNING, lease_expires_at=None), QueueFacts(), NOW)
     assert (found.code, found.until) == (Code.RUNNING, None)
+    words = "Attempt 2 of 5 started 1 min 30 s ago on w3; it is unknown whether it still runs."
+    assert text(found) == words
+
+
+def test_a_lease_of_an_assumed_length_is_named_as_that() -> None:
+    assumed = replace(RUNNING, assumed_lease=10 * MINUTE)
+    assert text(explain(assumed, QueueFacts(), NOW)).endswith(
+        "; the lease ends in 30 s, if a lease lasts 10 min."
+    )
+    expired = explain(replace(assumed, lease_expires_at=NOW - MINUTE), QueueFacts(), NOW)
+    assert text(expired).startswith("The lease of w3 expired 1 min ago, if a lease lasts 10 min. ")
 
 
 # --- Clocks --------------------------------------------------------------------------------------

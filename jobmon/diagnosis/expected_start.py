@@ -1,0 +1,128 @@
+"""Estimates when a due job starts, and whether jobs of its type are started at all.
+
+Pure functions of a job and of what is known of its queue. Without enough data, or with rates that
+vary, nothing is claimed.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import NamedTuple
+
+from jobmon.diagnosis.attention import stalled_types
+from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing
+from jobmon.diagnosis.forecast import BLOCK, BLOCKS, LONGEST, MIN_JOBS, MISSING_RUNS, counts_vary
+from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE
+from jobmon.rollup.series import History
+from jobmon.store.labels import OTHER
+from jobmon.store.lease_order import Place
+
+# The newest minutes, in which a type must still end attempts if it usually ends some.
+RECENT, MIN_EXPECTED = 3 * MINUTE, 3
+
+
+class StartRate(NamedTuple):
+    """How many attempts of a type, and of all other types, started a minute in the half hour."""
+
+    of_type: float
+    of_others: float
+
+
+def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
+    """The rates at which jobs are started, or the reason why they are unknown.
+
+    An attempt that ended counts as started, so the rates are right while as many attempts run as
+    before. They do not depend on how the backlog changes.
+    """
+    blocks = evidence.blocks
+    if isinstance(blocks, Missing):
+        return blocks.reason
+    if "finishedAt" in evidence.unknown:
+        return "succeeded or dead jobs do not record when they finished"
+    if not all(block.is_complete for block in blocks):
+        return "the collector is still counting the last half hour"
+    if any(block.gaps for block in blocks):
+        return MISSING_RUNS
+    ended = [block.activity[kind].finished if kind in block.activity else 0 for block in blocks]
+    if any(OTHER in block.activity and kind not in block.activity for block in blocks):
+        return "its activity is counted together with that of other types"
+    if sum(ended) < MIN_JOBS:
+        return f"fewer than {MIN_JOBS} attempts of its type ended in the last half hour"
+    if counts_vary(ended):
+        return "the rate of its type varied too much in the last half hour"
+    everything = sum(each.finished for block in blocks for each in block.activity.values())
+    minutes = BLOCKS * BLOCK / MINUTE
+    return StartRate(sum(ended) / minutes, (everything - sum(ended)) / minutes)
+
+
+def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
+    """Whether jobs of its type have been due for ten minutes, none ended since and none runs."""
+    if isinstance(evidence, Missing) or job.due_since is None or "finishedAt" in evidence.unknown:
+        return False
+    health = evidence.stats.health
+    oldest = min(job.due_since, health.overdue_by_type.get(job.job_type, job.due_since))
+    overdue = replace(health, overdue_by_type={job.job_type: oldest})
+    return job.job_type in stalled_types(
+        replace(evidence, stats=replace(evidence.stats, health=overdue))
+    )
+
+
+def find_place(job: JobFacts, others: QueueFacts) -> Place | str:
+    """The place of a due job among the due jobs, or the reason why it is unknown."""
+    if "nextRunAt" in job.unknown:
+        return "the documents do not record when a job is due"
+    if "nextRunAt" in job.unreadable:
+        return "nextRunAt of the job is not a date"
+    place = others.place
+    if isinstance(place, Place) and not place.ahead.is_exact and not place.ahead.value:
+        return "too many jobs would have to be read"
+    return place
+
+
+def estimate_wait(job: JobFacts, others: QueueFacts) -> timedelta | str:
+    """How long it takes until the job starts at the present rate, or why that is unknown."""
+    place = find_place(job, others)
+    if isinstance(place, str):
+        return f"it is unknown how many jobs are ahead: {place}"
+    if not place.ahead.is_exact or not place.tied.is_exact:
+        return "it is unknown exactly how many jobs are ahead"
+    if isinstance(others.evidence, Missing):
+        return others.evidence.reason
+    rate = find_start_rate(others.evidence, job.job_type)
+    if isinstance(rate, str):
+        return rate
+    if place.outranking:
+        return "jobs of its type with a higher priority are ahead, and more may come"
+    expected = rate.of_type * (RECENT / MINUTE)
+    if isinstance(others.recent, Missing):
+        return others.recent.reason
+    recent = others.recent.activity.get(job.job_type)
+    if expected >= MIN_EXPECTED and (recent is None or not recent.finished):
+        return "no attempt of its type has ended in the last minutes"
+    wait = (place.same_type + 1) / rate.of_type * MINUTE
+    of_others = max(0, place.ahead.value + place.tied.value - place.same_type)
+    # Its type's rate is not that of the last half hour while many jobs of other types come first.
+    if of_others > 2 * rate.of_others * (wait / MINUTE) + MIN_EXPECTED:
+        return "more jobs of other types are ahead than usual"
+    return wait if wait <= LONGEST else "it does not start within a day at the present rate"
+
+
+class Silence(NamedTuple):
+    """For how long something has not occurred; at least for `length` unless `is_exact`."""
+
+    length: timedelta
+    is_exact: bool
+
+
+def measure_silence(others: QueueFacts) -> Silence:
+    """For how long no attempt of a stalled type has ended, in whole minutes."""
+    for past, step in ((others.hour, MINUTE), (others.day, HOUR)):
+        if isinstance(past, Missing) or past.gaps:
+            continue
+        if ended := [at for at, activity in past.activity.items() if activity.finished]:
+            silent = past.as_of - max(ended) - step
+            return Silence(max(MINUTE, silent // MINUTE * MINUTE), is_exact=True)
+    for past, length in ((others.day, DAY), (others.hour, HOUR)):
+        if isinstance(past, History) and not past.gaps:
+            return Silence(length, is_exact=False)
+    return Silence(STALLED_AFTER, is_exact=False)

@@ -1,0 +1,55 @@
+"""Expected starts: catches a rate that the history does not give, and a type that counts as stalled
+although one of its jobs runs."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.expected_start import find_start_rate, is_stalled
+from jobmon.diagnosis.job_facts import JobFacts
+from jobmon.rollup.buckets import HOUR
+from jobmon.store.labels import OTHER
+
+from ..conftest import NOW
+from .test_explanation import DUE, add_gap, evidence, job
+
+
+def test_a_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
+    given = evidence(200, 200, 200)
+    assert not isinstance(given.blocks, Missing)
+    for block in given.blocks:
+        block.activity[OTHER] = block.activity.pop("mail")
+    found = find_start_rate(given, "mail")
+    assert found == "its activity is counted together with that of other types"
+
+
+def test_a_rate_is_that_of_the_type_and_of_the_others() -> None:
+    assert find_start_rate(evidence(200, 200, 200, others=50), "mail") == (20, 5)
+
+
+def add_health(given: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
+    counts = {**(given.stats.counts or {}), ("leased", "mail"): running}
+    health = replace(given.stats.health, overdue_by_type=overdue)
+    return replace(given, stats=replace(given.stats, counts=counts, health=health))
+
+
+@pytest.mark.parametrize(
+    ("shown", "given", "expected"),
+    [
+        (DUE, evidence(0, 0, 0), False),  # for four minutes only
+        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another one for an hour
+        (job(next_run_at=NOW - HOUR), add_health(evidence(0, 0, 0), running=1), False),
+        (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
+        (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),
+        (job(unknown=frozenset({"nextRunAt"})), evidence(0, 0, 0), False),
+        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0), True),
+        (job(next_run_at=NOW - HOUR), evidence(0, 0, 0, unknown=frozenset({"finishedAt"})), False),
+        (job(next_run_at=NOW - HOUR), add_gap(evidence(0, 0, 0)), False),
+    ],
+)
+def test_a_type_is_stalled_if_its_jobs_are_due_and_none_runs(
+    shown: JobFacts, given: Evidence | Missing, expected: bool
+) -> None:
+    assert is_stalled(shown, given) is expected
