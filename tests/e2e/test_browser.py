@@ -842,18 +842,6 @@ def test_list_copies_an_id_and_exports_the_filtered_jobs(
     assert exported == {"CSV": everything, "NDJSON": everything}
 
 
-def test_invalid_filter_shows_the_reason(visit: Visits, stack: Stack) -> None:
-    page = visit(f"{stack.url}/dashboard/jobs?created_from=yesterday")
-    alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("From: Not a valid datetime.")
-    expect(page.get_by_label("From", exact=True)).to_have_attribute("aria-invalid", "true")
-    page.goto(f"{stack.url}/dashboard/jobs?job_id=ab")
-    expect(alert).to_contain_text("Job id: Must have at least 4 characters.")
-    expect(page.get_by_label("Job id", exact=True)).to_have_attribute("aria-invalid", "true")
-    page.get_by_role("link", name="Clear").click()
-    expect(page.get_by_role("alert")).to_have_count(0)
-
-
 # --- One job -------------------------------------------------------------------------------------
 
 
@@ -1216,21 +1204,6 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     expect(other.get_by_role("heading", level=1)).to_have_text("Jobs", timeout=15_000)
     lone.queue.enqueue("kept.one")
     expect(tile(page, "Queued")).to_have_text("2", timeout=SOON_MS)
-
-
-def test_one_of_many_types_is_found_by_name(visit: Visits, lone: Stack) -> None:
-    lone.database.jobs.insert_many([job(f"type.{number:04}") for number in range(400)])
-    page = visit(f"{lone.url}/dashboard?text=type.01")
-    expect(page.locator("#types tbody tr")).to_have_count(50)
-    expect(page.get_by_text("Showing 50 of 100")).to_be_visible()
-    page.goto(f"{lone.url}/dashboard?text=type.0177")
-    expect(page.locator("#types tbody th")).to_have_text(["type.0177"])
-    page.goto(f"{lone.url}/dashboard")
-    expect(page.get_by_text("Showing 50 of 400")).to_be_visible()
-    page.goto(f"{lone.url}/dashboard/jobs")
-    suggested = page.locator("datalist option").count()
-    assert 0 < suggested <= 200
-    assert len(page.content()) < 200_000
 
 
 def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, kind: str) -> None:

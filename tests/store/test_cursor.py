@@ -167,7 +167,6 @@ def parse_order(sort: str) -> list[tuple[str, int]]:
     return OLDEST_FIRST if sort == "createdAt" else NEWEST_FIRST
 
 
-@pytest.mark.parametrize("per_page", [1, 7])
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("unsorted", UNSORTED.values(), ids=UNSORTED)
 def test_jobs_with_any_createdat_are_all_visited_once_in_list_order(
@@ -175,13 +174,12 @@ def test_jobs_with_any_createdat_are_all_visited_once_in_list_order(
     database: Database[dict[str, Any]],
     unsorted: list[dict[str, Any]],
     sort: str,
-    per_page: int,
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
     fill(database, unsorted + [{"_id": value, "createdAt": NOW} for value in IDS])
     expected = list_in_order(database, sort)
-    assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
-    assert list_by_page(real_api, per_page, sort=sort) == expected
+    assert list(walk(real_api, per_page=1, sort=sort)) == expected  # a cursor for each job
+    assert list_by_page(real_api, 7, sort=sort) == expected
 
 
 @pytest.mark.parametrize("sort", SORTS)
