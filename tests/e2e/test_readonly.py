@@ -305,7 +305,9 @@ def sampled(api: Api, source: str) -> list[dict[str, int]]:
     return [step["statusCounts"] for step in series["data"] if step["statusCounts"] is not None]
 
 
+# Who may read jobmon's own database. The users in `LEAST` have the fewest rights of each kind.
 USERS = {"finder": False, "plain": False, "reader": True, "collector": True}
+LEAST = {"finder", "reader"}
 
 
 @pytest.mark.parametrize("collects", [False, True], ids=["no collector", "collector"])
@@ -335,7 +337,8 @@ def test_every_route_works_for_every_documented_user(
             refused = {path: status for path, status in walk(api).items() if status >= 400}
             uncounted = {path for path in refused if path.startswith(ONLY_COUNTED)}
             assert refused == (dict.fromkeys(uncounted, 503) if source == "live" else {}), user
-            exercise(api, ("1h",))
+            if user in LEAST:
+                exercise(api, ("1h",))
             assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
             marks = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["marks"]
             assert marks == ([] if reads_rollups else None)
