@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from bson import json_util
+from click.testing import CliRunner
 from pymongo.common import URI_OPTIONS_VALIDATOR_MAP as VALIDATORS
 from pymongo.database import Database
 
@@ -119,16 +120,38 @@ class Shell:
 
     def run(self, line: Line) -> str:
         """The output of a command, which must succeed."""
-        text = re.sub(r"/jobs/[0-9a-f-]{36}", f"/jobs/{self.job_id}", line.text)
+        text = self._fill_in(line.text)
+        exports = text.startswith("export") or not ASSIGNED.sub("", text)
+        if exports:
+            text = f"set -a; {text}; env -0"
+        output = self._run_in_bash(text, line)
+        if exports:
+            self.environment.update(item.split("=", 1) for item in output.split("\0") if item)
+        return output
+
+    def run_jobmon(self, line: Line) -> None:
+        """Run a command of jobmon in this process: a start of Python takes a second of CPU.
+
+        bash reads the line: it gives the arguments and the variables.
+        """
+        show = "jobmon() { env -0; printf '\\0'; printf '%s\\0' \"$@\"; }"
+        shown = self._run_in_bash(f"{show}; {self._fill_in(line.text)}", line)
+        variables, _, arguments = shown.partition("\0\0")
+        environment = dict(item.split("=", 1) for item in variables.split("\0"))
+        done = CliRunner().invoke(main, arguments.split("\0")[:-1], env=environment)
+        assert done.exit_code == 0, f"{line.where}: {line.text}\n{done.output}"
+
+    def _fill_in(self, text: str) -> str:
+        """The text with the addresses and the id of this service, and without its secret."""
+        text = re.sub(r"/jobs/[0-9a-f-]{36}", f"/jobs/{self.job_id}", text)
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
         text = text.replace(
             "127.0.0.1:27017/yourdatabase", f"{self.mongod.address}/{self.database}"
         )
         text = re.sub(r"mongodb://db/\w+", f"mongodb://{self.mongod.address}/{self.database}", text)
-        text = re.sub(r"\S+=\S*…\S*", "", text)  # the reader's secret
-        exports = text.startswith("export") or not ASSIGNED.sub("", text)
-        if exports:
-            text = f"set -a; {text}; env -0"
+        return re.sub(r"\S+=\S*…\S*", "", text)  # the reader's secret
+
+    def _run_in_bash(self, text: str, line: Line) -> str:
         done = run(
             ["bash", "-c", text],
             timeout=60,
@@ -139,8 +162,6 @@ class Shell:
             text=True,
         )
         assert done.returncode == 0, f"{line.where}: {line.text}\n{done.stdout}{done.stderr}"
-        if exports:
-            self.environment.update(item.split("=", 1) for item in done.stdout.split("\0") if item)
         return done.stdout
 
     def serve(self, line: Line) -> None:
@@ -293,7 +314,7 @@ def check_command(line: Line, shell: Shell) -> None:
         case ["jobmon", "run" | "collector"] | ["gunicorn", "wsgi:app"]:
             shell.serve(line)
         case ["jobmon", command, *_] if command in main.commands or command.startswith("--"):
-            shell.run(line)
+            shell.run_jobmon(line)
         case ["flask", "--app", "wsgi", *_]:
             shell.run(line)
         case ["make", *targets]:
