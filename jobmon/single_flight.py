@@ -76,10 +76,18 @@ class SingleFlightCache(Generic[T]):
         # Each value with when it was computed and when it was used last, the latest use last.
         self._values: dict[Hashable, tuple[Future[T], float, float]] = {}
 
-    def get(self, key: Hashable, compute: Callable[[], T], max_age_s: float = math.inf) -> T:
+    def get(
+        self,
+        key: Hashable,
+        compute: Callable[[], T],
+        max_age_s: float = math.inf,
+        *,
+        keep: Callable[[T], bool] = lambda _: True,
+    ) -> T:
         """The kept value, unless it is older than `max_age_s`, or a new one.
 
-        Raises what `compute` raised.
+        A value for which `keep` is false is shared only by those who wait for it. Raises what
+        `compute` raised.
         """
         now = time.monotonic()
         with self._lock:
@@ -92,14 +100,21 @@ class SingleFlightCache(Generic[T]):
             self._evict(now - UNUSED_AFTER_S)
         if is_first:
             try:
-                value.set_result(compute())
+                computed = compute()
             except BaseException as error:  # noqa: BLE001 - result() raises it again
-                with self._lock:
-                    kept = self._values.get(key)
-                    if kept is not None and kept[0] is value:
-                        del self._values[key]
+                self._drop(key, value)
                 value.set_exception(error)
+            else:
+                if not keep(computed):
+                    self._drop(key, value)
+                value.set_result(computed)
         return value.result()
+
+    def _drop(self, key: Hashable, value: Future[T]) -> None:
+        with self._lock:
+            kept = self._values.get(key)
+            if kept is not None and kept[0] is value:
+                del self._values[key]
 
     def _evict(self, used_before: float) -> None:
         while True:

@@ -13,6 +13,12 @@ from jobmon.single_flight import SingleFlight, SingleFlightCache
 from .support.waiting import eventually
 
 
+def test_value_that_is_not_to_be_kept_is_computed_again() -> None:
+    cache, values = SingleFlightCache[int](size=10), iter((1, 20, 30))
+    found = [cache.get("a", lambda: next(values), keep=lambda value: value > 9) for _ in range(3)]
+    assert found == [1, 20, 20]
+
+
 class Thing:
     """An object that a weak reference can follow."""
 

@@ -27,7 +27,7 @@ from jobmon.rollup.series import (
 )
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.stats import QueueStats
-from jobmon.web.queues import current_queue
+from jobmon.web.queues import WatchedQueue, current_queue
 
 K = TypeVar("K")
 
@@ -40,6 +40,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
     stats_response = SharedResponse(JobStats(), queues)
     series_response = SharedResponse(TimeSeries(), MAX_CACHED_ANSWERS)
+    types_response = SharedResponse(TypeList(), MAX_CACHED_ANSWERS)
 
     @routes.get("/queue")
     @routes.doc(operationId="listJobs")
@@ -110,7 +111,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     @routes.doc(operationId="listTypes")
     @routes.arguments(WindowParameters, location="query")
     @routes.response(HTTPStatus.OK, TypeList, example=examples.TYPE_LIST)
-    def types(query: WindowQuery) -> dict[str, Any]:
+    def types(query: WindowQuery) -> Response:
         """List the types of jobs: jobs by status now, and activity in a window.
 
         From the collector's history. Without a collector, windows of up to six hours are counted
@@ -121,26 +122,12 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
         with explain_history_errors():
             history = queue.series.history_by_type(window)
         current = queue.stats.stats()
-        forecasts = read_type_forecasts(queue, current)
-        counts = current.type_counts_for(history.activity)
-        if counts is None:
-            counts = dict.fromkeys(history.activity)
-        minutes = (min(window.end, history.as_of) - window.start) / MINUTE
-        idle, unknown = Activity.from_tallies([]), queue.known_fields.unknown
-        data = []
-        for job_type in sorted(counts):
-            activity = history.activity.get(job_type, idle)
-            rate = round(activity.finished / minutes, 3) if minutes > 0 else 0.0
-            data.append(
-                {
-                    "type": job_type,
-                    "forecast": forecasts.get(job_type),
-                    "statusCounts": counts[job_type],
-                    "finishedPerMinute": None if "finishedAt" in unknown else rate,
-                    **_format_activity(activity, unknown),
-                }
-            )
-        return {"meta": _format_window(window, history), "data": data}
+
+        def make_answer() -> dict[str, Any]:
+            data = _format_types(queue, window, history, current)
+            return {"meta": _format_window(window, history), "data": data}
+
+        return types_response.respond(history, make_answer, current.as_of)
 
     error_groups.add_routes(routes)
     schedule.add_routes(routes, queues)
@@ -181,6 +168,32 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
         "asOf": stats.as_of,
         "source": stats.source,
     }
+
+
+def _format_types(
+    queue: WatchedQueue, window: Window, history: History[str], current: QueueStats
+) -> list[dict[str, Any]]:
+    """Every type with jobs in the present stats or activity in the window, by name."""
+    forecasts = read_type_forecasts(queue, current)
+    counts = current.type_counts_for(history.activity)
+    if counts is None:
+        counts = dict.fromkeys(history.activity)
+    minutes = (min(window.end, history.as_of) - window.start) / MINUTE
+    idle, unknown = Activity.from_tallies([]), queue.known_fields.unknown
+    data = []
+    for job_type in sorted(counts):
+        activity = history.activity.get(job_type, idle)
+        rate = round(activity.finished / minutes, 3) if minutes > 0 else 0.0
+        data.append(
+            {
+                "type": job_type,
+                "forecast": forecasts.get(job_type),
+                "statusCounts": counts[job_type],
+                "finishedPerMinute": None if "finishedAt" in unknown else rate,
+                **_format_activity(activity, unknown),
+            }
+        )
+    return data
 
 
 def _format_window(window: Window, history: History[K]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from flask import Response
 
 from jobmon.api.export import ExportSlots, export
 from jobmon.api.queries import ListFormat, ListQuery
+from jobmon.domain import CappedCount
 from jobmon.store.filter import (
     SearchRefusedError,
     TooManyMatchesError,
@@ -49,7 +50,9 @@ class ListResponder:
         queue = current_queue()
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(query.job_filter)
-            total = queue.stats.count(job_filter)
+            total = None
+            if query.cursor is None and query.page > 1:  # the page may be past the end
+                total = queue.stats.count(job_filter)
             page = queue.lists.page(
                 job_filter,
                 page=query.page,
@@ -58,6 +61,10 @@ class ListResponder:
                 cursor=query.cursor,
                 total=total,
             )
+            if page.is_whole_list:
+                total = CappedCount(len(page.jobs), True)
+            elif total is None:
+                total = queue.stats.count(job_filter)
         meta = {
             "page": page.page,
             "per_page": query.per_page,

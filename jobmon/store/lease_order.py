@@ -76,11 +76,13 @@ class PlaceFinder:
         PyMongoError.
         """
         key = self._find_key(job)
-        limit = MAX_AHEAD if self._has_status else MAX_READ
-        found = self._count(key, now, SHARE_FROM)
-        if found["read"] > SHARE_FROM:
-            found = self._shared.get(key, lambda: self._count(key, now, limit), max_age_s=SHARE_S)
-        is_exact, ahead = found["read"] <= limit, found["jobs"] - found["tied"]
+        found = self._shared.get(
+            key,
+            lambda: self._find_counts(key, now),
+            SHARE_S,
+            keep=lambda counts: counts["read"] > SHARE_FROM,
+        )
+        is_exact, ahead = found["read"] <= self._max_read, found["jobs"] - found["tied"]
         tied = max(0, found["tied"] - 1)  # without the job itself
         return Place(
             ahead=CappedCount(ahead if is_exact else max(0, ahead - 1), is_exact),
@@ -89,6 +91,10 @@ class PlaceFinder:
             outranking=found["outranking"],
             each_type=self._lease is not None and self._lease.each_type,
         )
+
+    @property
+    def _max_read(self) -> int:
+        return MAX_AHEAD if self._has_status else MAX_READ
 
     def _find_key(self, job: Document) -> _OrderKey:
         """What decides the place of the job; UnknownPlaceError if that is unknown."""
@@ -104,26 +110,68 @@ class PlaceFinder:
             order.append((name, _read_value(name, job.get(name)), direction))
         return _OrderKey(job_type=job_type, order=tuple(order))
 
-    def _count(self, key: _OrderKey, now: datetime, limit: int) -> Counter[str]:
-        """Of the first `limit + 1` jobs up to the place, which are `read`, how many wait.
+    def _find_counts(self, key: _OrderKey, now: datetime) -> Counter[str]:
+        """`_count` of few jobs, or else of as many as may be read."""
+        ranges = self._match_ahead(key, now)
+        counts = self._count({"$or": ranges} if len(ranges) > 1 else ranges[0], key, SHARE_FROM)
+        if counts["read"] <= SHARE_FROM:
+            return counts
+        # Of many jobs, the server counts those of one range after the other at half of the cost.
+        counts.clear()
+        for ahead in ranges:
+            if counts["read"] <= self._max_read:
+                counts.update(self._count(ahead, key, self._max_read - counts["read"]))
+        return counts
 
-        A query for each field of the order, so that each is one range of the index; the last one
-        also finds the jobs with the same place, which are `tied`.
+    def _count(self, query: Document, key: _OrderKey, limit: int) -> Counter[str]:
+        """Of the first `limit + 1` jobs that match, which are `read`, how many wait: `jobs`.
+
+        Of these, `tied` have the place of the key, `same` its type, and `outranking` its type and a
+        higher priority.
         """
-        found: Counter[str] = Counter()
-        due = {"$lte": now} if self._jobs.mapping.waits_by_date else {"$not": {"$gt": now}}
+        is_waiting = self._has_status or {"$in": ["$status", list(WAITING_STATUSES)]}
+        is_same = _match_value("type", key.job_type)
+        first, priority, _ = key.order[0]
+        outranks = first == "priority" and {"$not": [_match_value(first, priority)]}
+        counts = {
+            "_id": None,
+            "read": {"$sum": 1},
+            "jobs": _count_if(is_waiting),
+            "tied": _count_if(is_waiting, *(_match_value(name, at) for name, at, _ in key.order)),
+            "same": _count_if(is_waiting, is_same),
+            "outranking": _count_if(is_waiting, is_same, outranks),
+        }
+        try:
+            found = self._jobs.aggregate(
+                [{"$match": query}, {"$limit": limit + 1}, {"$group": counts}],
+                index=self._index,
+                require_index=True,
+            )
+        except ExecutionTimeout:
+            raise UnknownPlaceError(UNCOUNTED) from None
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            raise UnknownPlaceError("indexes are missing") from None
+        return Counter({name: found[0][name] for name in counts if name != "_id"} if found else {})
+
+    def _match_ahead(self, key: _OrderKey, now: datetime) -> list[Document]:
+        """Queries for the due jobs up to the place: a range of the index for each field."""
         same: Document = {}
+        if self._lease is not None and self._lease.each_type:
+            same["type"] = key.job_type
+        if self._has_status:
+            same["status"] = {"$in": list(WAITING_STATUSES)}
+        due = {"$lte": now} if self._jobs.mapping.waits_by_date else {"$not": {"$gt": now}}
+        same["nextRunAt"] = due
+        ranges: list[Document] = []
         for name, value, direction in key.order:
             is_last = name == key.order[-1][0]
             condition = self._match_before(value, direction, or_equal=is_last)
-            if condition is not None and found["read"] <= limit:
-                query = {"nextRunAt": due} | same | ({name: condition} if condition else {})
-                is_tied = is_last and _match_value(name, value)
-                outranks = name == "priority" == key.order[0][0] and {"$not": [is_tied]}
-                left = limit - found["read"]
-                found.update(self._count_matching(query, key, left, is_tied, outranks))
-            same[name] = value
-        return found
+            if condition is not None:
+                ranges.append(same | ({name: condition} if condition else {}))
+            same = same | {name: value}
+        return ranges
 
     def _match_before(self, value: Any, direction: int, *, or_equal: bool) -> Any:
         """A condition for the values before this one, or also for itself; None if none are.
@@ -141,38 +189,6 @@ class PlaceFinder:
         if self._jobs.mapping.waits_by_date:
             return {"$lte" if or_equal else "$lt": value}
         return {"$not": {"$gt" if or_equal else "$gte": value}}
-
-    def _count_matching(
-        self, query: Document, key: _OrderKey, limit: int, is_tied: Any, outranks: Any
-    ) -> Document:
-        """Of the first `limit + 1` jobs that match a query, how many wait, and meet a condition."""
-        is_waiting: Any = {"$in": ["$status", list(WAITING_STATUSES)]}
-        if self._has_status:
-            query, is_waiting = {"status": {"$in": list(WAITING_STATUSES)}} | query, True
-        if self._lease is not None and self._lease.each_type:
-            query = {"type": key.job_type} | query
-        is_same = _match_value("type", key.job_type)
-        counts = {
-            "_id": None,
-            "read": {"$sum": 1},
-            "jobs": _count_if(is_waiting),
-            "tied": _count_if(is_waiting, is_tied),
-            "same": _count_if(is_waiting, is_same),
-            "outranking": _count_if(is_waiting, is_same, outranks),
-        }
-        try:
-            found = self._jobs.aggregate(
-                [{"$match": query}, {"$limit": limit + 1}, {"$group": counts}],
-                index=self._index,
-                require_index=True,
-            )
-        except ExecutionTimeout:
-            raise UnknownPlaceError(UNCOUNTED) from None
-        except OperationFailure as error:
-            if not is_bad_hint(error):
-                raise
-            raise UnknownPlaceError("indexes are missing") from None
-        return {name: count for name, count in found[0].items() if name != "_id"} if found else {}
 
 
 def _read_value(name: str, value: Any) -> Any:

@@ -39,6 +39,11 @@ class JobPage:
     next_cursor: Cursor | None
     prev_cursor: Cursor | None
 
+    @property
+    def is_whole_list(self) -> bool:
+        """Whether the list has no other page."""
+        return self.page == 1 and self.next_cursor is None and self.prev_cursor is None
+
 
 class _PageSlice(NamedTuple):
     """The jobs of a page, and whether the list has others before and behind them."""

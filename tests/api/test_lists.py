@@ -231,13 +231,23 @@ def test_the_total_of_a_long_list_is_cached_and_of_a_short_list_is_not(
     watched.jobs.insert_many([*jobs, {"jobId": "other", "createdBy": "bob", "createdAt": NOW}])
 
     def total(owner: str) -> int:
-        return api.get_as_owner(OWN, owner).json["meta"]["total"]
+        return api.get_as_owner(OWN, owner, per_page=1).json["meta"]["total"]
 
     assert (total("ada"), total("bob")) == (8, 1)
     watched.jobs.insert_many({"createdBy": owner, "createdAt": NOW} for owner in ("ada", "bob"))
     assert (total("ada"), total("bob")) == (8, 2)
     monkeypatch.setattr(list_count, "SHARE_S", 1e-9)
     assert total("ada") == 9
+
+
+def test_list_of_one_page_is_not_counted(
+    api: Api, twelve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a second query for the total of a list that is shown completely."""
+    monkeypatch.setattr(list_count.ListCounter, "count", None)
+    for query, total in (({"owner": "ada"}, 4), ({"status": "dlq"}, 6), ({"owner": "none"}, 0)):
+        meta = api.get_as_admin(QUEUE, **query).json["meta"]
+        assert (meta["total"], meta["total_is_exact"]) == (total, True)
 
 
 @pytest.fixture
