@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from jobmon.api import queues as queues_module
+from jobmon.app import create_app
+from jobmon.settings import Settings
 from jobmon.web.queues import WatchedQueue
 
 from ..conftest import Api
@@ -70,6 +73,30 @@ def test_figures_need_the_permission_of_the_queue(queues: Api) -> None:
 def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues: Api) -> None:
     assert list(listed(queues, "user")) == ["mails", "payouts"]
     assert list(listed(queues, "payroll")) == ["mails", "payouts"]
+
+
+def test_each_queue_has_its_own_search_fields(
+    watched: Any, tmp_path: Path, make_settings: Callable[..., Settings]
+) -> None:
+    """Catches a search by a field of another queue, for which this one has no index."""
+    path = tmp_path / "queues.toml"
+    path.write_text(
+        '[orders]\nsearch_fields = ["payload.id"]\n'
+        '[mails]\ncollection = "mails"\nsearch_fields = ["payload.to"]'
+    )
+    watched.jobs.insert_one({"jobId": "o1", "payload": {"id": 1}})
+    watched.mails.insert_one({"jobId": "m1", "payload": {"id": 1, "to": "ada"}})
+    api = Api(create_app(make_settings(queues=str(path)), watched.client))
+    found = {
+        (queue, name): api.get_as_admin(f"/queues/{queue}/admin/jobs/queue", **{name: value})
+        for queue in ("orders", "mails")
+        for name, value in {"payload.id": "1", "payload.to": "ada"}.items()
+    }
+    assert [answer.status_code for answer in found.values()] == [200, 422, 422, 200]
+    (order,) = found["orders", "payload.id"].json["data"]
+    (mail,) = found["mails", "payload.to"].json["data"]
+    assert (order["jobId"], mail["jobId"]) == ("o1", "m1")
+    assert "payload.id" in found["mails", "payload.id"].json["error"]["details"]
 
 
 def test_one_queue_is_listed_under_its_default_name(api: Api) -> None:
