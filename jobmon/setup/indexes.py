@@ -1,12 +1,13 @@
 """Creates the indexes that jobmon's queries need, and remembers which ones it created."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from pymongo import IndexModel
 from pymongo.errors import ExecutionTimeout
 
 from jobmon.rollup.documents import state_database
@@ -67,16 +68,27 @@ def missing_indexes(
 def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
     """Create every missing index; needs a user with the right to write.
 
-    For a queue whose documents follow the contract; `jobmon init` checks other queues first.
+    For a queue whose documents follow the contract; `jobmon init` checks other queues first. Each
+    collection gets its indexes in one command, so that it is scanned once.
     Returns "created" or "exists" for each index by its description.
     """
     outcome = {}
+    by_collection: dict[str, list[Index]] = {}
     for index in required_indexes(connection):
-        if index_exists(index):
-            outcome[str(index)] = "exists"
-        else:
-            create_index(index, unique=unique)
-            outcome[str(index)] = "created"
+        by_collection.setdefault(index.collection.full_name, []).append(index)
+    for indexes in by_collection.values():
+        collection = indexes[0].collection
+        present = list(collection.list_indexes())
+        models = []
+        for index in indexes:
+            exists = _has_index(present, index)
+            outcome[str(index)] = "exists" if exists else "created"
+            if not exists:
+                options = _choose_options(index, present, unique=unique)
+                models.append(IndexModel(index.keys, **options))
+                present.append(models[-1].document)
+        if models:
+            collection.create_indexes(models)
     return outcome
 
 
@@ -92,7 +104,13 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
     that another program that creates the same index later finds it. If that program would create
     it as unique, the default name stays free, so that both indexes can exist.
     """
-    present = list(index.collection.list_indexes())
+    return _choose_options(index, list(index.collection.list_indexes()), unique=unique)
+
+
+def _choose_options(
+    index: Index, present: Sequence[Mapping[str, Any]], *, unique: bool
+) -> dict[str, Any]:
+    """The options of `index_options`, next to these indexes of its collection."""
     is_unique = unique and index.may_be_unique
     options: dict[str, Any] = {"name": default_name(index)}
     if any("collation" in other for other in present if other["name"] == "_id_"):
@@ -113,13 +131,17 @@ def default_name(index: Index) -> str:
 
 def index_exists(required: Index) -> bool:
     """Whether an index with these keys covers the same documents and compares by bytes."""
+    return _has_index(required.collection.list_indexes(), required)
+
+
+def _has_index(present: Iterable[Mapping[str, Any]], required: Index) -> bool:
     return any(
         list(index["key"].items()) == required.keys
         and index.get("partialFilterExpression") == required.partial
         and not index.get("sparse")
         and not index.get("hidden")
         and "collation" not in index
-        for index in required.collection.list_indexes()
+        for index in present
     )
 
 
