@@ -88,8 +88,8 @@ class JobFilter:
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
     # The statuses with which the jobs name a worker; None for all.
     worker_statuses: tuple[str, ...] | None = field(default=None, compare=False)
-    # The index that finds the jobs of a search.
-    search_lead: Keys | None = field(default=None, compare=False)
+    # The index that finds the jobs of a search: not always that of a searched field.
+    search_index: Keys | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         given = [value for value in (self.owner, self.error_code, self.worker) if value is not None]
@@ -178,11 +178,11 @@ class JobFilter:
         return self == shown
 
     def choose_index(self, mapping: FieldMapping) -> Keys:
-        """The index that finds these jobs: in list order, except those by id."""
+        """The index that finds these jobs, in list order unless `is_sorted_in_memory`."""
         if self.job_id is not None:
             return indexes.JOB_ID
-        if self.search_lead is not None:
-            return self.search_lead
+        if self.search_index is not None:
+            return self.search_index
         if self.repeats_by is not None:
             return indexes.recurring_indexes(mapping)[self.repeats_by]
         if self.date_field is not None:
@@ -226,8 +226,8 @@ class JobFilter:
         if self.job_id is not None and not _has_few(jobs, indexes.JOB_ID, self._match_id()):
             message = f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
             raise TooManyMatchesError("job_id", message)
-        lead = self._choose_lead(jobs) if self.search else None
-        prepared = replace(self, is_prepared=True, search_lead=lead)
+        by_search = self._choose_search_index(jobs) if self.search else None
+        prepared = replace(self, is_prepared=True, search_index=by_search)
         is_due = self.date_field == "nextRunAt" and self.condition is not JobCondition.SCHEDULED
         if self.date_field is not None and not is_due:  # without a nextRunAt a job is due
             statuses = _STATUSES_BY_DATE[self.date_field]
@@ -244,12 +244,14 @@ class JobFilter:
         """Whether the index of a prepared filter has the jobs in another order than the list."""
         if self.job_id is not None:
             return True
-        if not self.search or self.date_field is not None:
-            return bool(self.search)
+        if not self.search:
+            return False
+        if self.date_field is not None:
+            return True
         by_prefix = [indexes.search_index(term.field) for term in self.search if term.has_prefix]
-        return self.search_lead in by_prefix
+        return self.search_index in by_prefix
 
-    def _choose_lead(self, jobs: ReadCollection) -> Keys:
+    def _choose_search_index(self, jobs: ReadCollection) -> Keys:
         """The index that finds the jobs of a search.
 
         It has exactly these jobs in list order, or finds at most 1,000 that may match.
@@ -264,7 +266,7 @@ class JobFilter:
         )
         if self == alone and not first.has_prefix:
             return indexes.search_index(first.field)
-        for index, query in self._list_leads(jobs.mapping):
+        for index, query in self._list_bounding_indexes(jobs.mapping):
             if jobs.mapping.translate_keys(index) is not None and _has_few(jobs, index, query):
                 return index
         remedy = ", too many to combine with other filters. Add created_from and created_to"
@@ -276,7 +278,7 @@ class JobFilter:
             "fewer jobs match.",
         )
 
-    def _list_leads(self, mapping: FieldMapping) -> Iterator[tuple[Keys, Document]]:
+    def _list_bounding_indexes(self, mapping: FieldMapping) -> Iterator[tuple[Keys, Document]]:
         """Indexes, each with a part of the filter that is a range of its keys.
 
         The owner comes first: an owner with few jobs then learns nothing about those of others.

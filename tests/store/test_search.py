@@ -65,6 +65,7 @@ def make_job(number: int) -> dict[str, Any]:
         "status": "dlq" if number % 1_000 == 0 else "succeeded",
         "createdBy": "rare" if number % 3_000 == 0 else f"owner-{number % 2}",
         "createdAt": NOW + timedelta(seconds=number // 3),
+        "finishedAt": NOW - timedelta(seconds=number),
         "payload": {
             "order": f"order/{number // 4}",
             "country": "de",
@@ -271,8 +272,10 @@ def test_a_search_that_would_read_too_many_jobs_is_422_with_what_to_add(served: 
 def test_a_search_among_jobs_by_another_date_sorts_at_most_1000(
     ask: Callable[..., dict[str, Any]],
 ) -> None:
-    query = {"payload.order": "order/250", "finished_from": DATE}
-    assert ask(**query)["data"] == []
+    query = {"payload.order": "order/250", "finished_from": to_iso(NOW - timedelta(days=1))}
+    assert list_ids(ask(**query)) == ["job-1000", "job-1001", "job-1002", "job-1003"]
+    pages = [list_ids(ask(**query, sort="createdAt", per_page=2, page=page)) for page in (1, 2)]
+    assert pages == [["job-1003", "job-1002"], ["job-1001", "job-1000"]]
     waiting = ask(**{"payload.order": "order/250"}, status="queued", sort="nextRunAt")
     assert waiting["data"] == []
 
