@@ -23,7 +23,7 @@ from jobmon.api.answers import (
 from jobmon.api.fields import Date, PlainInteger, clean_error, describe
 from jobmon.api.openapi import Routes
 from jobmon.api.parameters import Parameters
-from jobmon.diagnosis.recurrence import JobState, Recurrence, Run, conclude
+from jobmon.diagnosis.recurrence import JobState, Recurrence, Run, summarize_recurrence
 from jobmon.domain import CappedCount
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.recurring_runs import MAX_JOBS, MAX_RUNS, RecordedRun, run_list_name
@@ -191,7 +191,7 @@ def conclude_repetitions(
             next_run_at=read_date(job.get("nextRunAt")),
         )
         runs, no_history = history.read(job)
-        concluded = conclude(state, runs, history.gaps, now, no_history=no_history)
+        concluded = summarize_recurrence(state, runs, history.gaps, now, no_history=no_history)
         found.append(JobRepetition(repetition, concluded, no_history))
     return found
 

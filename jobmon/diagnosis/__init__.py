@@ -1,1 +1,1 @@
-"""Conclusions from a queue's stats and history: what needs attention, what could not be checked."""
+"""Conclusions from what is known of a queue, its jobs, errors and workers: pure functions."""

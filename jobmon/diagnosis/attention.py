@@ -1,4 +1,4 @@
-"""Finds what needs attention in a queue. The result of a check is fine, notices, or "not checked".
+"""Checks a queue. The result of a check is fine, notices, or a reason why it was not made.
 
 Pure functions of an `Evidence`. An unknown value raises no alarm and is never reported as fine.
 """
@@ -27,13 +27,13 @@ from jobmon.store.labels import OTHER
 HIGH_FAILURE_RATE = 0.2
 MIN_JOBS = 20  # fewer attempts give no rate, and fewer queued jobs are no growth
 MIN_GROWTH = 1.2
-# A period in which usually 3 jobs finish has none by chance in 5% of the cases.
+# Where usually three jobs finish, none finishes by chance in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
-# Without a finished job. Finishes are known by the minute, so up to a minute more has passed.
+# The least time without a finished job. Up to a minute more has passed: ends are known by minute.
 MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
-NOT_COUNTED = "the jobs could not be counted"
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
+NOT_COUNTED = "the jobs could not be counted"
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 
@@ -45,7 +45,7 @@ class Level(StrEnum):
     WATCH = "watch"
 
 
-# The level of a queue without notices: every check was made, or not.
+# The levels of a queue without notices: all checks were made, or not all.
 ALL_CLEAR, UNKNOWN = "ok", "unknown"
 
 

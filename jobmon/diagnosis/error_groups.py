@@ -24,7 +24,7 @@ class ErrorFilter:
         return _select(history.details.by_type, self.types)
 
     def trend(self, group_id: str, steps: ErrorSteps) -> list[int] | None:
-        """The matching errors of a group in each step; None for a single worker: not known."""
+        """The matching errors of a group in each step; None for one worker: that is not known."""
         if self.worker is not None:
             return None
         found = (step.get(group_id, Counter()) for step in steps.values())
@@ -124,7 +124,7 @@ def sort_errors(errors: Iterable[ErrorSummary], sort: str) -> list[ErrorSummary]
 
 
 def _select(counts: Counter[ErrorGroupOf], names: tuple[str, ...]) -> Counter[ErrorGroupOf]:
-    """The counts of these types or workers; all, if there are none."""
+    """The counts of these types or workers; all, if `names` is empty."""
     if not names:
         return counts
     return Counter({pair: count for pair, count in counts.items() if pair.of in names})

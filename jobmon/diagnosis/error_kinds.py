@@ -25,7 +25,7 @@ _SYSTEM_CODE = re.compile(r"\s{0,20}(E[A-Z][A-Z0-9]{2,20}|ERR_[A-Z0-9_]{3,60})\s
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """What errors of one group have in common; `id` is the same for every process.
+    """What errors of one group have in common; `id` is the same in every process.
 
     `pattern` is the message with its variable parts masked, empty if there is no message. `frame`
     is the function and the file of the own code in which the error was raised.
@@ -62,7 +62,7 @@ def classify_error(error: Any) -> ErrorKind:
 
 
 def fold_kind(kind: ErrorKind) -> ErrorKind:
-    """The kind of all errors with this code for whose messages there are too many groups."""
+    """The common kind of the errors with this code whose messages have no group of their own."""
     digest = hashlib.sha256(f"{OTHER_MESSAGES}\0{kind.code}".encode()).hexdigest()
     return ErrorKind(id=digest[:16], code=kind.code, pattern=OTHER_MESSAGES, frame=None)
 

@@ -23,7 +23,7 @@ NAMED = re.compile(
 _PYTHON_NAMED = re.compile(r"((?:[A-Za-z_<][\w>]{0,60}\.){0,10}[A-Za-z_]\w{0,60})(?::\s|:?\Z)")
 _WORD_ENDS = frozenset(" \t\r\n,;\"'<>(){}[]")
 _DIGITS_AND_SEPARATORS = "0123456789 ._-\u2010\u2011\u2012\u2013\u2014\u2015"
-# Before it a part of a stack ends, after it another part begins.
+# Where a shortened stack has its gap.
 _SEAM = re.compile(rf"(?<= {CUT})\n")
 
 
@@ -36,7 +36,7 @@ class ErrorTexts(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The line of a stack that has the message, and the name or the code of the error in it."""
+    """The line of a stack that names the error. `code`: this name, or the code in brackets."""
 
     text: str
     code: str
@@ -45,7 +45,8 @@ class Headline(NamedTuple):
 def read_texts(error: Any) -> ErrorTexts:
     """The texts of `{code, message, stack}` with any BSON values, of a text, or of None.
 
-    A stack in the message is divided from it. Without a message it is the headline of the stack.
+    A stack in the message is cut off, and used if there is no other. Without a message it is the
+    headline of the stack.
     """
     if isinstance(error, ErrorTexts):
         error = error._asdict()
@@ -61,7 +62,7 @@ def read_texts(error: Any) -> ErrorTexts:
 
 
 def find_headline(stack: str | None) -> Headline | None:
-    """The headline, up to 1,000 characters: Python prints it last, other languages first."""
+    """The headline of a stack, up to 1,000 characters: Python prints it last, others first."""
     if stack is None:
         return None
     first = stack[:MAX_LINE].partition("\n")[0]
@@ -95,9 +96,9 @@ def prepare_stack(stack: str, redactor: Redactor) -> str:
 
 
 def _drop_half(text: Any) -> Any:
-    """A shortened text without what may be a half of a secret, which has no form to find it by.
+    """A shortened text without what may be a part of a secret: no pattern finds a part.
 
-    That is the last word of a line. Of a stack only complete lines are kept and, after the gap,
+    Of a line the last word is left out. Of a stack only complete lines are kept and, after the gap,
     only those from the next frame on.
     """
     if not isinstance(text, str):

@@ -47,11 +47,11 @@ class Evidence:
     """The stats of a queue, and its history up to now.
 
     `hour` and `ten_minutes` are by type, `minutes` is the last hour by the minute, `day` the last
-    24 hours by ten minutes, `blocks` is by type in each of three times ten minutes from
-    `blocks_start`; `samples` are of the last hour. `new_dead` counts the dead jobs that
-    died since `hour_start`. `leader` is the collector that works now, `first_build` the progress of
-    its first count. `unknown` are the fields of a job that no document has. `assumed_lease` is how
-    long a lease lasts by the profile, if the documents do not have its end.
+    24 hours by ten minutes. `blocks` are three times ten minutes from `blocks_start`, each by type.
+    `samples` are of the last hour. `new_dead` counts the jobs that died since `hour_start`.
+    `leader` is the collector that works now, `first_build` the progress of its first count.
+    `unknown` are the fields of a job that no document has. `assumed_lease` is how long a lease
+    lasts by the profile, if the documents do not have its end.
     """
 
     stats: QueueStats

@@ -1,4 +1,4 @@
-"""Explains why a job does not run, and when it will: its condition as a code and a sentence.
+"""Explains why a job does not run, and when it will: its condition as a code and in sentences.
 
 Pure functions of a job and of what is known of its queue. What is unknown is not claimed.
 """
@@ -186,7 +186,7 @@ def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explana
         since, compared = _bound(started, now), "."
         worker = (" on ", WorkerName(job.worker)) if job.worker else ()
         begun = (f"{_name_attempt(job) or 'An attempt'} started ", since, *worker)
-        if usual := _find_shorter_runs(now - started, others.runs):
+        if usual := _compare_runs(now - started, others.runs):
             code, compared = ExplanationCode.RUNNING_LONG, usual
     if expires is None:
         lease: Parts = ("; it is unknown whether it still runs",)
@@ -213,11 +213,8 @@ def _name_assumption(job: JobFacts) -> str:
     return f", if a lease lasts {duration(job.assumed_lease / _MILLISECOND)}"
 
 
-def _find_shorter_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> str:
-    """A sentence if an attempt of this length is longer than 99% of its type; else empty.
-
-    By the first period with enough runs.
-    """
+def _compare_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> str:
+    """A sentence if this is longer than 99% of the runs in the first period with enough runs."""
     for period, activity in runs:
         p99 = activity.run.p99
         if p99 is not None and activity.run.count >= MIN_RUNS:
@@ -277,7 +274,7 @@ def _describe_other_status(job: JobFacts) -> str:
 
 
 def _bound(moment: datetime, now: datetime) -> datetime:
-    """A moment of the past: the clock of its writer may be ahead."""
+    """A moment of the past, even if the clock of its writer is ahead."""
     return min(moment, now)
 
 

@@ -22,7 +22,7 @@ BLOCK, BLOCKS = 10 * MINUTE, 3
 # A block may differ from the mean by half, or by three standard deviations of a random count.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # that came or ended in the half hour; fewer give no rate
-# A difference within two standard deviations is none; nothing is forecast for longer than a day.
+# A difference within two standard deviations counts as none. Forecasts reach for up to a day.
 NOISE, LONGEST = 2, DAY
 # The share of waiting jobs that may be scheduled for later, where due jobs of a type are unknown.
 MAX_SCHEDULED = 0.1
@@ -76,7 +76,7 @@ class Forecast:
 
 
 class Flow(NamedTuple):
-    """Jobs that came and jobs that ended for good, in one block."""
+    """How many jobs came, and how many ended for good, in one block."""
 
     arrived: int
     completed: int

@@ -1,4 +1,4 @@
-"""What is known of a job, and of the others of its queue: that which an explanation needs."""
+"""The facts that explain a job: those of its own document, and those of its queue."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -53,7 +53,7 @@ class JobFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueFacts:
-    """What is known of the other jobs; a text or a `Missing` is the reason why something is not.
+    """What is known of the other jobs; a text or a `Missing` is the reason why a fact is unknown.
 
     `evidence` has the stats, the blocks and the ten minutes by type; `recent` is the last three
     minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the

@@ -45,7 +45,7 @@ _NUMBER_END = r"(?![\w@/\\+]|[.:\-]\w)"
 
 _NUMBER = rf"[+-]?{_DECIMAL}"
 
-# Numbers that are the cause, and dates that begin with a name: searched only if a hint is found.
+# Numbers that show the cause, and dates with a name. Only a line with a hint is searched for them.
 _PHRASES = rf"""
     (?P<kept>(?i:status(?:[ ]?code)?|http(?:/\d(?:\.\d)?|[ ]?error)?!?|smtp|response[ ]code)
         ["']?[ :=\[(]{{1,3}}(?:status:[ ])?[1-5]\d\d{_END}
@@ -156,7 +156,7 @@ def _mask_line(line: str) -> str:
 
 
 def _mask_data(line: str) -> str:
-    """`line` with each JSON-like part replaced; one without an end is the rest."""
+    """`line` with each JSON-like part replaced. A part without an end reaches to the end."""
     parts, done = [], 0
     while start := _DATA_START.search(line, done):
         parts += [line[done : start.start()], "<data>"]

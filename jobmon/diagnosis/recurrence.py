@@ -1,4 +1,4 @@
-"""What became of the runs of a recurring job: how they ended, which were missed, what is overdue.
+"""Summarizes the runs of a recurring job: their ends, which were missed, whether one is overdue.
 
 Pure functions over runs and the job's state. A run was missed if it was due by the job's interval
 and another one came later. Nothing is concluded for a time in which runs may be unknown.
@@ -66,7 +66,7 @@ class JobState:
     next_run_at: datetime | None
 
 
-def conclude(
+def summarize_recurrence(
     job: JobState, runs: Iterable[Run], gaps: Sequence[Gap], now: datetime, *, no_history: str = ""
 ) -> Recurrence:
     """What the newest runs of a job show at `now`.
@@ -129,7 +129,7 @@ def _find_missed(
     if any(gap.clip(start, end) for gap in gaps):
         return []
     start, end = start + timetable.slack, end + timetable.slack
-    # The last of these is the one that came in the end, or that is overdue.
+    # The last of these times is that of the next run, or of the overdue one: it is not missed.
     count = timetable.count_due(start, end, MAX_COUNTED + 1) - 1
     if count < 1:
         return []

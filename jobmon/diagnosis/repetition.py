@@ -38,7 +38,7 @@ _NUMBERS = {word: number for number, word in enumerate(_FIRST_NUMBERS)} | {
 }
 _PART = re.compile(r"(?:(\d+(?:\.\d+)?|[a-z]+) *)?(second|minute|hour|day|week)s?", re.ASCII)
 _BETWEEN = re.compile(r"[\s,]*(?:and)?[\s,]*")
-# Each with its unit, and how many of these there are in the larger one.
+# Each with its unit, and how many of these the next larger unit has.
 _SIMPLE_CRONS = (
     (re.compile(r"\*(?:/(\d+))?(?: +\*){4}", re.ASCII), timedelta(minutes=1), 60),
     (re.compile(r"0 +\*(?:/(\d+))?(?: +\*){3}", re.ASCII), timedelta(hours=1), 24),
@@ -73,9 +73,9 @@ class Timetable:
 
     @property
     def slack(self) -> timedelta:
-        """How much earlier than a due time a run may seem to start: clocks of workers differ.
+        """How much earlier than a due time a run may seem to start, because clocks differ.
 
-        A length counts from the start, by the same clock.
+        Zero for a length: it counts from a start by the same clock.
         """
         return _measure_slack(self)
 

@@ -1,4 +1,4 @@
-"""Selects the slowest runs of a window from the longest ones that the collector keeps of each type.
+"""Selects the slowest runs of a window. The collector keeps the longest ones of each type.
 
 Pure functions of a history of runs.
 """

@@ -44,8 +44,7 @@ _ALIAS = re.compile(r" \[as [^\]]{0,80}\]")
 
 @lru_cache(512)
 def find_own_frame(stack: str) -> str | None:
-    """Function and file of the frame that raised the error, or of its nearest caller, if that is
-    in a library; without line numbers.
+    """Function and file of the innermost frame that is not in a library, without line numbers.
 
     None if there is none, or if the text is not a stack. At most 200 characters.
 
@@ -65,17 +64,14 @@ def find_stack(text: str) -> int | None:
 
 
 def find_python_error(stack: str) -> str:
-    """The line after the last frame of a traceback, which names the error; empty if there is none.
-
-    A message may have more lines.
-    """
+    """The line after the last frame of a traceback, which names the error; else empty."""
     last = max(stack.rfind('  File "'), stack.rfind(TRACEBACK))
     lines = stack[last:].splitlines()[1:] if last >= 0 else []
     return next((line for line in lines if line.strip() and not line.startswith((" ", "\t"))), "")
 
 
 def _find_other_frame(stack: str) -> str | None:
-    """The first own frame of the root cause, which the JVM prints last; else of what it caused."""
+    """The first own frame of the root cause, which the JVM prints last; else of its effects."""
     found = (next(_iter_other_frames(part), None) for part in reversed(_CAUSE.split(stack)))
     return next(filter(None, found), None)
 

@@ -1,4 +1,4 @@
-"""Judges the workers of a queue: what each ran and runs, and which ones have fallen silent.
+"""Lists the workers of a queue: what each ran and runs, and which ones are silent.
 
 Pure functions of the runs in a window of time and of the jobs that run now.
 """
@@ -19,7 +19,7 @@ from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob, RunningJobs
 from jobmon.store.stats import QueueStats
 
-# A worker that ended nothing for longer was probably removed; its leases still count.
+# A worker that has ended no run for longer was probably removed. Its leases still count.
 FORGOTTEN_AFTER = DAY
 
 
@@ -173,8 +173,8 @@ def _judge_leases(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerStat
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     """Whether a worker without a job was busy, and has ended nothing for too long.
 
-    That is ten minutes or more, and long enough that by its own rate in the window at least three
-    runs would have ended: by chance, that has none in 5% of the cases.
+    That is ten minutes or more, in which usually it ends three runs or more: none ends by chance
+    in 5% of the cases.
     """
     if tally.last_at is None:
         return False
@@ -186,7 +186,7 @@ def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
-# Equal ones stay in the order of "-lastSeen", and those in that of their names.
+# Workers with equal keys are in the order of `-lastSeen`, then of their names.
 SORTS: dict[str, Callable[[Worker], Any]] = {
     "state": lambda worker: _URGENCY[worker.state],
     "name": lambda worker: worker.name,

@@ -20,7 +20,7 @@ from jobmon.store.read_collection import is_bad_hint
 MAX_AHEAD = 10_000
 # Documents that are read instead, where no field holds the status.
 MAX_READ = 1_000
-# More jobs ahead than these are counted once for all callers. Also the ties that are counted.
+# More jobs ahead than these are counted once for all callers.
 SHARE_FROM, SHARE_S = 200, 2
 KEEP_PLACES = 1_000
 
@@ -53,7 +53,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _OrderKey:
-    """What decides the place of a job: its type, and name, value and direction of each field."""
+    """What decides the place of a job: its type, and the fields of the order.
+
+    Each has a name, the value of the job, and a direction (1 or -1).
+    """
 
     job_type: Any
     order: tuple[tuple[str, Any, int], ...]
@@ -124,7 +127,7 @@ class PlaceFinder:
         return counts
 
     def _count(self, query: Document, key: _OrderKey, limit: int) -> Counter[str]:
-        """Of the first `limit + 1` jobs that match, which are `read`, how many wait: `jobs`.
+        """Counts of the first `limit + 1` jobs that match: `read` are all, `jobs` those that wait.
 
         Of these, `tied` have the place of the key, `same` its type, and `outranking` its type and a
         higher priority.
@@ -174,7 +177,7 @@ class PlaceFinder:
         return ranges
 
     def _match_before(self, value: Any, direction: int, *, or_equal: bool) -> Any:
-        """A condition for the values before this one, or also for itself; None if none are.
+        """A condition for the values before this one, or also for itself; None if there are none.
 
         Missing values are the first ones, or the last ones in descending order. An empty condition
         is for all values.

@@ -1,4 +1,4 @@
-"""Lists recurring jobs, the soonest first: by partial indexes that hold only these."""
+"""Lists recurring jobs, the soonest first, by partial indexes that have only these jobs."""
 
 from dataclasses import dataclass
 
@@ -65,9 +65,9 @@ class RecurringJobs:
         return "the profile does not define how often recurring jobs run, or when they are due"
 
     def page(self, cursor: str, per_page: int) -> RecurringPage:
-        """The jobs after a cursor of an earlier page, if it is not empty.
+        """The page that begins at `cursor`, the `next_cursor` of another one; "" is the first page.
 
-        BadCursorError if it is none.
+        Raises BadCursorError for another text.
         """
         name, place = _decode(cursor, self._names)
         jobs: list[Document] = []

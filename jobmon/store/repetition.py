@@ -11,7 +11,7 @@ _MAX_LENGTH = 200  # of a text that is kept
 # The names of the paths in the mapping of a job.
 INTERVAL, TIME_OF_DAY, TIMEZONE = "_interval", "_timeOfDay", "_timezone"
 _EXCEPTION = "_exception"
-# A value that is a schedule; programs also write null, or nothing.
+# The types of a value that is a schedule; jobs without one have null or no field.
 IS_SCHEDULE: Document = {"$type": ["string", "number"]}
 
 

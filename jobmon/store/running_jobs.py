@@ -51,7 +51,7 @@ class RunningJob(NamedTuple):
 class RunningJobs:
     """The jobs that ran at `as_of` (UTC), those whose lease ends first.
 
-    Unless `is_complete`, others run too. `reason`: why none was read.
+    Unless `is_complete`, other jobs run too. `reason`: why none was read.
     """
 
     as_of: datetime
@@ -83,7 +83,7 @@ class RunningJobReader:
                 order=[("leaseExpiresAt", 1)] if has_end else None,
                 limit=MAX_READ + 1,
                 require_index=mapping.has_status,
-                transform=_shorten,
+                transform=_extract_values,
             )
         except OperationFailure as error:
             if not is_bad_hint(error):
@@ -142,8 +142,8 @@ def _list_forms(ids: Iterable[Any]) -> Iterable[Any]:
             yield to_text(value)
 
 
-def _shorten(job: Document) -> Document:
-    """What a running job needs of a document, whose fields may have megabytes."""
+def _extract_values(job: Document) -> Document:
+    """The short values of a running job: a field of its document may have megabytes."""
     job_id = job.get("jobId")
     printed = to_text(job_id)
     return {

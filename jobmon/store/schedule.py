@@ -16,7 +16,7 @@ from jobmon.store.labels import OTHER, label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
-# What is read for a window: so many keys of an index that has all fields, or so many jobs.
+# The most that is read for a window: keys of an index that has all fields, or else jobs.
 MAX_KEYS, MAX_JOBS = 10_000, 5_000
 TYPES_COUNTED = 20  # by name, in a window
 KEEP_MS = 5_000
@@ -63,9 +63,9 @@ class ScheduledWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What is due in the next hour, day and week; `reason` explains why there are no windows.
+    """What is due in the next hour, day and week; `reason`: why there are no windows.
 
-    Of each window at most `limit` jobs are read, the soonest ones.
+    Of each window the soonest `limit` jobs are read.
     """
 
     as_of: datetime

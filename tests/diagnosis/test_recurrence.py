@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobmon.diagnosis.recurrence import MAX_RUNS, MISSED, JobState, Recurrence, Run, conclude
+from jobmon.diagnosis.recurrence import (
+    MAX_RUNS,
+    MISSED,
+    JobState,
+    Recurrence,
+    Run,
+    summarize_recurrence,
+)
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.store.repetition import Repetition
 
@@ -35,7 +42,7 @@ def concluded(
     no_history = given.pop("no_history", "")
     state = {"status": "queued", "next_run_at": NOW + (now + 5) * MINUTE} | given
     job = JobState(repetition=repetition, **state)
-    return conclude(job, runs, gaps, NOW + now * MINUTE, no_history=no_history)
+    return summarize_recurrence(job, runs, gaps, NOW + now * MINUTE, no_history=no_history)
 
 
 def missed(found: Recurrence) -> list[tuple[float, float, int]]:
