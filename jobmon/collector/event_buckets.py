@@ -53,7 +53,9 @@ class EventBuckets:
         """Add what the change at `position` shows of a type in the minute that begins at `at`."""
         bucket = self._read(at)
         if bucket.position is None or position > bucket.position:
-            bucket.tallies.setdefault(kind, Tally()).add(tally)
+            if kind not in bucket.tallies:
+                bucket.tallies[kind] = Tally()
+            bucket.tallies[kind].add(tally)
             bucket.details.add(details)
             bucket.is_changed = True
 

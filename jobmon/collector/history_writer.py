@@ -7,11 +7,12 @@ hours, to six hours and to days, each with a retention of its own.
 """
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby
 
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
@@ -43,9 +44,11 @@ from jobmon.rollup.documents import BUCKETS, PROGRESS, STATE, OwnDatabase
 from jobmon.rollup.run_details import RunDetails, merge_details
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
+from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
 log = logging.getLogger(__name__)
+Bucket = tuple[datetime, Tallies, RunDetails]  # its start, and what it contains
 
 # The current minute is counted every time; older minutes less often: seconds between counts by age.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, STRAGGLERS: 120.0}
@@ -94,6 +97,8 @@ class HistoryWriter:
         self._longest_query = 6 * HOUR
         self._expired_on: datetime | None = None
         self._warned = False
+        # Larger spans of which some parts are counted, and the others are missed.
+        self._unsummed: set[tuple[timedelta, datetime]] = set()
         # Everything since this time is counted; None if everything older is counted, too.
         self._counted_from: datetime | None = None
 
@@ -102,7 +107,8 @@ class HistoryWriter:
         self._buckets.create_index(self._own.index("span", "at"))
         missed = self._missed_spans(datetime.now(UTC))
         more, pause_s, boundary, has_indexes = True, 0.0, self._boundary, False
-        while not (stop.wait(pause_s) or (not more and self._rest(stop))):
+        is_urgent = True
+        while not (stop.wait(pause_s) or (not is_urgent and self._rest(stop))):
             started = time.monotonic()
             try:
                 now = datetime.now(UTC)
@@ -114,19 +120,16 @@ class HistoryWriter:
                     missed, more = self._missed_spans(now), True
                 is_behind = self._events is not None and self._events.is_behind
                 self._count_young(now)
-                if is_behind:
-                    self._counted_from = floor(now, MINUTE) + MINUTE
-                elif more and (self._counted_from is None or self._counted_from > now):
-                    self._counted_from = floor(now - STRAGGLERS, MINUTE)
-                self._write_progress(countedAt=now, countedFrom=self._counted_from)
-                more = more and (is_behind or self._count_missed(missed, stop))
                 is_complete = not (more or is_behind)
-                reached: dict[str, datetime | None] = {"countersAt": now}
                 if is_complete:
                     self._counted_from = None
-                    reached |= {"completeUntil": now, "countedFrom": None}
+                elif is_behind:
+                    self._counted_from = floor(now, MINUTE) + MINUTE
+                elif self._counted_from is None or self._counted_from > now:
+                    self._counted_from = floor(now - STRAGGLERS, MINUTE)
                 self._on_counted(now, is_complete)
-                self._write_progress(**reached)
+                self._write_progress(now, is_complete=is_complete)
+                more = more and (is_behind or self._count_missed(missed, stop))
                 self._delete_expired(now)
             except OperationFailure as error:
                 if not is_bad_hint(error):
@@ -138,8 +141,8 @@ class HistoryWriter:
                 missed, more = self._missed_spans(datetime.now(UTC)), True
                 self._counted_from = None
                 continue
-            took_s = time.monotonic() - started
-            pause_s = took_s / 4 if more else min(max(1.0, took_s * PAUSE_FACTOR), MAX_PAUSE_S)
+            took_s, is_urgent = time.monotonic() - started, more or not (is_complete or is_behind)
+            pause_s = took_s / 4 if is_urgent else min(max(1.0, took_s * PAUSE_FACTOR), MAX_PAUSE_S)
 
     @property
     def _boundary(self) -> datetime | None:
@@ -162,15 +165,34 @@ class HistoryWriter:
         until = time.monotonic() + 1
         for start, end, span in missed:
             self._count(start, end, span)
-            self._add_up(start, end, span)
+            self._add_up_missed(start, end, span)
             if self._counted_from is not None:
                 self._counted_from = min(self._counted_from, start)
             if stop.is_set() or time.monotonic() > until:
                 return True
+        for larger, at in sorted(self._unsummed):
+            self._sum_up(larger, at, at + larger)
+        self._unsummed.clear()
         return False
 
-    def _write_progress(self, **moments: datetime | None) -> None:
-        fields = {**self._own.scope, "name": PROGRESS, **moments}
+    def _add_up_missed(self, start: datetime, end: datetime, span: timedelta) -> None:
+        """Add up the larger spans that begin here: the parts after this one are counted already."""
+        for larger in SPANS[SPANS.index(span) + 1 :]:
+            first = floor(start, larger)
+            if first < start:
+                self._unsummed.add((larger, first))
+                first += larger
+            else:
+                self._unsummed.discard((larger, first))
+            if first < end:
+                self._sum_up(larger, first, end)
+
+    def _write_progress(self, now: datetime, *, is_complete: bool) -> None:
+        """Store up to when activity was counted: young minutes and counters, maybe all of it."""
+        fields = {**self._own.scope, "name": PROGRESS, "countedAt": now, "countersAt": now}
+        fields |= {"countedFrom": self._counted_from} | (
+            {"completeUntil": now} if is_complete else {}
+        )
         self._own[STATE].update_one({"_id": self._own.id(PROGRESS)}, {"$set": fields}, upsert=True)
 
     def _count_young(self, now: datetime) -> None:
@@ -227,32 +249,41 @@ class HistoryWriter:
         end = end if self._boundary is None else min(end, floor(self._boundary, span))
         with self._slots:
             counted = self._count_in_pieces(start, end, span)
+            stored = self._read_buckets(span, counted)
             changed = {
-                at: tallies
-                for at, tallies in counted.items()
-                if self._is_newer(tallies, self._read_bucket(span, at))
+                at for at, tallies in counted.items() if self._is_newer(tallies, stored.get(at))
             }
             # After the activity: what ended meanwhile changes that, and is counted once more.
-            details = self._details.count(changed, span)
+            details = self._details.count(counted, span, only=changed)
             self._groups.write()
-            written = [
-                self._write_bucket(span, at, tallies, details.get(at, RunDetails()))
-                for at, tallies in changed.items()
-            ]
-            return any(written)
+            return self._write_buckets(span, ((at, counted[at], details[at]) for at in changed))
 
     def _add_up(self, start: datetime, end: datetime, span: timedelta) -> None:
-        """Replace each larger span that begins before `end` by the sum of its parts."""
-        for part, larger in pairwise(SPANS[SPANS.index(span) :]):
-            at = floor(start, larger)
-            while at < end:
-                within = {"span": seconds(part), "at": {"$gte": at, "$lt": at + larger}}
-                found = list(self._buckets.find({**self._own.scope, **within}))
-                tallies = fold_rare_types(merge(self._own.read(BUCKETS, found, load_bucket)))
-                if self._is_newer(tallies, self._read_bucket(larger, at)):
-                    details = merge_details(self._own.read(BUCKETS, found, load_bucket_details))
-                    self._write_bucket(larger, at, tallies, details)
-                at += larger
+        """Replace each larger span that has a part from `start` to before `end` by its sum."""
+        for larger in SPANS[SPANS.index(span) + 1 :]:
+            self._sum_up(larger, floor(start, larger), end)
+
+    def _sum_up(self, larger: timedelta, first: datetime, end: datetime) -> None:
+        """Replace each of these spans from `first` to before `end` by the sum of its parts."""
+        spans = range(math.ceil((end - first) / larger))
+        stored = self._read_buckets(larger, (first + number * larger for number in spans))
+        within = {"$gte": first, "$lt": first + len(spans) * larger}
+        part = SPANS[SPANS.index(larger) - 1]
+        query = {**self._own.scope, "span": seconds(part), "at": within}
+        found = self._buckets.find(query).sort("at")  # the parts of one span after the other
+        self._write_buckets(larger, self._sum_parts(found, larger, stored))
+
+    def _sum_parts(
+        self, parts: Iterable[Document], larger: timedelta, stored: Mapping[datetime, Tallies]
+    ) -> Iterator[Bucket]:
+        """The sums of these buckets, in order of time, that replace the `stored` ones."""
+        dated = (part for part in parts if isinstance(part["at"], datetime))
+        for at, group in groupby(dated, lambda part: floor(part["at"], larger)):
+            found = list(group)
+            tallies = fold_rare_types(merge(self._own.read(BUCKETS, found, load_bucket)))
+            if self._is_newer(tallies, stored.get(at)):
+                details = merge_details(self._own.read(BUCKETS, found, load_bucket_details))
+                yield at, tallies, details
 
     def _count_in_pieces(
         self, start: datetime, end: datetime, span: timedelta
@@ -273,10 +304,11 @@ class HistoryWriter:
             start = until
         return {at: fold_rare_types(tallies) for at, tallies in counted.items()}
 
-    def _read_bucket(self, span: timedelta, at: datetime) -> Tallies | None:
-        name = self._own.id(bucket_name(span, at))
-        found = self._buckets.find_one({"_id": name}, WITHOUT_DETAILS)
-        return next(self._own.read(BUCKETS, [found], load_bucket), None)
+    def _read_buckets(self, span: timedelta, starts: Iterable[datetime]) -> dict[datetime, Tallies]:
+        """The stored buckets of the spans with these starts; index: _id."""
+        ids = [self._own.id(bucket_name(span, at)) for at in starts]
+        found = self._buckets.find({"_id": {"$in": ids}}, WITHOUT_DETAILS) if ids else ()
+        return dict(self._own.read(BUCKETS, found, lambda each: (each["at"], load_bucket(each))))
 
     def _is_newer(self, counted: Tallies, stored: Tallies | None) -> bool:
         """Whether a count replaces the stored one.
@@ -287,14 +319,14 @@ class HistoryWriter:
             return False
         return stored is None or (_measure(counted) >= _measure(stored) and counted != stored)
 
-    def _write_bucket(
-        self, span: timedelta, at: datetime, counted: Tallies, details: RunDetails
-    ) -> bool:
-        """Write a bucket; returns whether it could be stored."""
-        bucket = self._own.new(bucket_name(span, at), dump_bucket(span, at, counted, details))
-        return self._own.write(
+    def _write_buckets(self, span: timedelta, buckets: Iterable[Bucket]) -> bool:
+        """Write buckets of one span; returns whether any could be stored."""
+        return self._own.replace(
             BUCKETS,
-            lambda: self._buckets.replace_one({"_id": bucket["_id"]}, bucket, upsert=True),
+            [
+                self._own.new(bucket_name(span, at), dump_bucket(span, at, tallies, details))
+                for at, tallies, details in buckets
+            ],
         )
 
     def _delete_expired(self, now: datetime) -> None:

@@ -2,10 +2,11 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import groupby
 from typing import Any, TypeVar
 
 from pymongo.errors import OperationFailure
@@ -65,27 +66,30 @@ class RunDetailsCounter:
         counted: Mapping[datetime, Tallies],
         span: timedelta,
         *,
+        only: Collection[datetime] | None = None,
         jobs: ReadCollection | None = None,
     ) -> dict[datetime, RunDetails]:
-        """The details of these spans, by their start; `counted` is their activity.
+        """The details of the spans that begin at the times in `only`, or of all.
 
-        Each failed run is in a group: those whose error cannot be read are counted as `(other)`.
-        `jobs`: a snapshot of the jobs to count instead.
+        `counted` is the activity of all spans. Each failed run is in a group: those whose error
+        cannot be read are counted as `(other)`. `jobs`: a snapshot of the jobs to count instead.
         """
         jobs = jobs or self._connection.jobs
         spans: dict[datetime, _SpanCounts] = {}
         finished = sorted(at for at, tallies in counted.items() if _count_finished(tallies))
-        for start, end in _join(finished, span):
-            spans |= self._read(partial(self._count_runs, jobs, span), start, end, span)
-        failed = {at: counts.failed for at, counts in sorted(spans.items()) if counts.failed}
-        for start, end in _divide(failed, span):
-            read = self._read(partial(self._read_errors, jobs, span), start, end, span)
-            for at, errors in read.items():
-                if at in spans:
-                    spans[at].errors = errors
-        return {
-            at: spans.get(at, _SpanCounts()).complete(tallies) for at, tallies in counted.items()
-        }
+        only = counted.keys() if only is None else only
+        for is_counted, group in groupby(finished, lambda at: at in only):
+            starts = list(group)  # no run ended between these spans
+            if not is_counted:
+                continue
+            end = starts[-1] + span
+            spans |= self._read(partial(self._count_runs, jobs, span), starts[0], end, span)
+            failed = {at: spans[at].failed for at in starts if at in spans and spans[at].failed}
+            for first, last in _divide(failed, span):
+                read = self._read(partial(self._read_errors, jobs, span), first, last, span)
+                for at in read.keys() & failed.keys():
+                    spans[at].errors = read[at]
+        return {at: spans.get(at, _SpanCounts()).complete(counted[at]) for at in only}
 
     def _read(
         self,
@@ -114,8 +118,10 @@ class RunDetailsCounter:
         found: dict[datetime, _SpanCounts] = {}
         for source in find_run_sources(self._connection, jobs, {"$gte": start, "$lt": end}):
             for group in _group_runs(source):
-                counts = found.setdefault(floor(group["_id"]["at"], span), _SpanCounts())
-                self._add_group(counts, group, source)
+                at = floor(group["_id"]["at"], span)
+                if at not in found:
+                    found[at] = _SpanCounts()
+                self._add_group(found[at], group, source)
         return found
 
     def _add_group(self, counts: "_SpanCounts", group: Document, source: RunSource) -> None:
@@ -129,12 +135,12 @@ class RunDetailsCounter:
             if worker is not None:
                 counts.failed_by_worker[worker] += len(group["run"])
         if worker is not None:
-            tally = WorkerTally(
-                outcomes=Counter({outcome: len(group["run"])}),
-                run=Counter(int(bucket) for bucket in group["run"] if bucket is not None),
-                last_at=read_date(group["last"]),
-            )
-            details.worker_types.setdefault(WorkerType(worker, kind), WorkerTally()).add(tally)
+            tally = details.find_tally(WorkerType(worker, kind))
+            tally.outcomes[outcome] += len(group["run"])
+            for number in group["run"]:
+                if number is not None:
+                    tally.run[int(number)] += 1
+            tally.add(WorkerTally(last_at=read_date(group["last"])))
         runs = [
             SlowRun(
                 duration_ms=int(duration_ms),
@@ -163,7 +169,10 @@ class RunDetailsCounter:
                     raise
                 runs = self._read_failed(source, are_whole=True)
             for run, name in zip(runs, self._groups.group(runs), strict=True):
-                add_error(found.setdefault(floor(run.finished_at, span), RunDetails()), run, name)
+                at = floor(run.finished_at, span)
+                if at not in found:
+                    found[at] = RunDetails()
+                add_error(found[at], run, name)
         return found
 
     def _read_failed(self, source: RunSource, *, are_whole: bool = False) -> list[FinishedRun]:
@@ -255,16 +264,6 @@ def _add_unread(read: Counter[ErrorGroupOf], failed: Counter[str]) -> Counter[Er
     return counts
 
 
-def _join(spans: list[datetime], span: timedelta) -> Iterator[tuple[datetime, datetime]]:
-    """Start and end of each uninterrupted sequence of spans."""
-    start: datetime | None = None
-    for number, at in enumerate(spans):
-        start = start or at
-        if number + 1 == len(spans) or spans[number + 1] != at + span:
-            yield start, at + span
-            start = None
-
-
 def _divide(failed: Mapping[datetime, int], span: timedelta) -> Iterator[tuple[datetime, datetime]]:
     """Start and end of times with at most `MAX_ERRORS_READ` failed runs, or of one span."""
     start: datetime | None = None
@@ -294,7 +293,7 @@ def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
         if milliseconds is not None:
             tally.run[bucket(milliseconds)] += 1
         pair = WorkerType(run.worker, run.type)
-        details.worker_types.setdefault(pair, WorkerTally()).add(tally)
+        details.find_tally(pair).add(tally)
     if milliseconds is not None and run.job_id:
         slow = SlowRun(
             duration_ms=milliseconds,

@@ -6,8 +6,6 @@ Counts of jobs by status go up and down, so samples cannot be added up like acti
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from pymongo import ReplaceOne
-
 from jobmon.rollup.buckets import (
     DAY,
     HOUR,
@@ -37,17 +35,16 @@ class QueueSamples:
 
         The first one of a minute is also stored as the newest of each larger span.
         """
-        writes, minute = [], floor(now, MINUTE)
+        samples, minute = [], floor(now, MINUTE)
         spans = SPANS if minute != self._minute else SPANS[:1]
         for span in spans:
             at = floor(now, span)
             fields = {"span": seconds(span), "at": at, **dump_sample(sample)}
-            document = self._own.new(bucket_name(span, at), fields)
-            writes.append(ReplaceOne({"_id": document["_id"]}, document, upsert=True))
+            samples.append(self._own.new(bucket_name(span, at), fields))
         if floor(now, HOUR) != self._expired_at:
             self._delete_expired(now)
             self._expired_at = floor(now, HOUR)
-        self._own.write(SAMPLES, lambda: self._samples.bulk_write(writes, ordered=False))
+        self._own.replace(SAMPLES, samples)
         self._minute = minute
 
     def _delete_expired(self, now: datetime) -> None:

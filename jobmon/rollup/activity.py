@@ -36,7 +36,10 @@ def count_activity(
 
     def find_tally(key: Document) -> Tally:
         kind = label(key.get("type"))
-        return tallies.setdefault(floor(key["at"], span), {}).setdefault(kind, Tally())
+        types = tallies.setdefault(floor(key["at"], span), {})
+        if (tally := types.get(kind)) is None:
+            tally = types[kind] = Tally()
+        return tally
 
     jobs = jobs or connection.jobs
     if jobs.mapping.has_creation_time:
@@ -58,8 +61,10 @@ def count_activity(
                 continue
             tally = find_tally(group["_id"])
             tally.outcomes[outcome] += len(group["run"])
-            tally.wait.update(int(bucket) for bucket in group["wait"] if bucket is not None)
-            tally.run.update(int(bucket) for bucket in group["run"] if bucket is not None)
+            for histogram, found in ((tally.wait, group["wait"]), (tally.run, group["run"])):
+                for bucket in found:
+                    if bucket is not None:
+                        histogram[int(bucket)] += 1
     return tallies
 
 

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Self
 
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.documents import require_type
-from jobmon.rollup.histogram import Histogram, pack, unpack
+from jobmon.rollup.histogram import Histogram, add_counts, pack, unpack
 from jobmon.rollup.run_details import RunDetails, dump_details, fold_details, load_details
 from jobmon.settings import Settings
 from jobmon.store.labels import OTHER
@@ -39,6 +40,7 @@ def retention(settings: Settings) -> dict[timedelta, timedelta]:
     return {MINUTE: minutes, 10 * MINUTE: minutes, HOUR: hours, 6 * HOUR: hours, DAY: days}
 
 
+@lru_cache(4_096)
 def floor(moment: datetime, span: timedelta) -> datetime:
     """The start of the minute, hour or day (UTC) that `moment` lies in."""
     seconds = span.total_seconds()
@@ -72,9 +74,9 @@ class Tally:
         """Add the counts of `other`."""
         self.enqueued += other.enqueued
         self.dlq += other.dlq
-        self.outcomes.update(other.outcomes)
-        self.wait.update(other.wait)
-        self.run.update(other.run)
+        add_counts(self.outcomes, other.outcomes)
+        add_counts(self.wait, other.wait)
+        add_counts(self.run, other.run)
 
     def maximum(self, other: Self) -> "Tally":
         """The greater of each count: two counts of the same activity may each lack something."""
@@ -110,7 +112,9 @@ def merge(many: Iterable[Tallies]) -> Tallies:
     merged: Tallies = {}
     for tallies in many:
         for kind, tally in tallies.items():
-            merged.setdefault(kind, Tally()).add(tally)
+            if (total := merged.get(kind)) is None:
+                total = merged[kind] = Tally()
+            total.add(tally)
     return merged
 
 

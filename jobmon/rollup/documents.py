@@ -5,15 +5,18 @@ seeing each other's documents: queue and format are part of each `_id` and lead 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from bson.errors import InvalidDocument, InvalidStringData
+from pymongo import ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DocumentTooLarge, WriteError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, WriteError
 
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
@@ -43,6 +46,7 @@ EVENTS = "events"  # which part of the history is counted from changes, and its 
 LEADER = "collector"
 
 _MAX_REPORTS = 100
+_NOT_BSON = (InvalidDocument, InvalidStringData, OverflowError, UnicodeError)
 
 
 class MalformedError(ValueError):
@@ -146,6 +150,23 @@ class OwnDatabase:
             name, lambda: self[STATE].update_one({"_id": document["_id"]}, stages, upsert=True)
         )
 
+    def replace(self, name: str, documents: Sequence[Document]) -> bool:
+        """Write documents of a collection in place of those with the same `_id`.
+
+        Returns whether any was stored; those that cannot be stored are logged once, as in `write`.
+        """
+        writes = [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in documents]
+        if len(writes) > 1:
+            with suppress(BulkWriteError, DocumentTooLarge, *_NOT_BSON):
+                self[name].bulk_write(writes, ordered=False)
+                return True
+        # One by one, so that the others are stored.
+        stored = [
+            self.write(name, partial(self[name].replace_one, {"_id": each["_id"]}, each, True))
+            for each in documents
+        ]
+        return any(stored)
+
     def write(self, what: str, action: Callable[[], object]) -> bool:
         """Run a write; False if the document cannot be stored.
 
@@ -159,7 +180,7 @@ class OwnDatabase:
             if error.code not in DOCUMENT_TOO_LARGE:
                 raise
             self.report(what, "not written: it is larger than a document may be")
-        except (InvalidDocument, InvalidStringData, OverflowError, UnicodeError) as error:
+        except _NOT_BSON as error:
             self.report(what, f"not written: BSON cannot hold it ({type(error).__name__})")
         else:
             return True

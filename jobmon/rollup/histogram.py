@@ -9,14 +9,22 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 RELATIVE_ERROR = 0.04
 _GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 LOG_GROWTH = math.log(_GROWTH)
 _PACKED_BYTES = 2 + 8
+K = TypeVar("K")
 
 Histogram = Counter[int]  # durations by bucket
+
+
+def add_counts(total: Counter[K], more: Counter[K]) -> None:
+    """Add the counts of `more`: for its few keys several times as fast as `Counter.update`."""
+    get = total.get
+    for key, count in more.items():
+        total[key] = get(key, 0) + count
 
 
 def bucket(duration_ms: float) -> int:

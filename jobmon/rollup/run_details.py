@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.documents import require_type
-from jobmon.rollup.histogram import Histogram, pack, unpack
+from jobmon.rollup.histogram import Histogram, add_counts, pack, unpack
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
@@ -59,10 +59,10 @@ class WorkerTally:
 
     def add(self, other: Self) -> None:
         """Add the runs of `other`."""
-        self.outcomes.update(other.outcomes)
-        self.run.update(other.run)
-        known = [at for at in (self.last_at, other.last_at) if at is not None]
-        self.last_at = max(known, default=None)
+        add_counts(self.outcomes, other.outcomes)
+        add_counts(self.run, other.run)
+        if self.last_at is None or (other.last_at is not None and other.last_at > self.last_at):
+            self.last_at = other.last_at
 
     @property
     def runs(self) -> int:
@@ -93,13 +93,20 @@ class RunDetails:
 
     def add(self, other: Self) -> None:
         """Add the runs of `other`."""
-        self.by_type.update(other.by_type)
-        self.by_worker.update(other.by_worker)
+        add_counts(self.by_type, other.by_type)
+        add_counts(self.by_worker, other.by_worker)
         for pair, tally in other.worker_types.items():
-            self.worker_types.setdefault(pair, WorkerTally()).add(tally)
+            self.find_tally(pair).add(tally)
         for kind, runs in other.slowest.items():
-            self.slowest[kind] = select_slowest([*self.slowest.get(kind, []), *runs])
+            known = self.slowest.get(kind)
+            self.slowest[kind] = select_slowest([*known, *runs]) if known else runs
         self.is_known = self.is_known and other.is_known
+
+    def find_tally(self, pair: WorkerType) -> WorkerTally:
+        """The tally of a worker and a type, to add to it."""
+        if (tally := self.worker_types.get(pair)) is None:
+            tally = self.worker_types[pair] = WorkerTally()
+        return tally
 
     def maximum(self, other: Self) -> "RunDetails":
         """For each type and worker the details of more runs: both may lack some."""
@@ -217,7 +224,7 @@ def fold_details(details: RunDetails) -> RunDetails:
     )
     runs = {pair: tally.runs for pair, tally in details.worker_types.items()}
     for pair, names in _fold_pairs(runs, MAX_WORKER_TYPES):
-        tally = folded.worker_types.setdefault(WorkerType(*names), WorkerTally())
+        tally = folded.find_tally(WorkerType(*names))
         tally.add(details.worker_types[pair])
     longest = sorted(details.slowest, key=lambda kind: -details.slowest[kind][0].duration_ms)
     folded.slowest = {kind: details.slowest[kind] for kind in longest[:MAX_SLOW_TYPES]}

@@ -21,13 +21,14 @@ from jobmon.queue import JobQueue
 from jobmon.rollup import buckets as buckets_module
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, Tally, floor
-from jobmon.rollup.documents import OwnDatabase, rollup_database
+from jobmon.rollup.documents import PROGRESS, OwnDatabase, rollup_database
 from jobmon.rollup.histogram import bucket
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..conftest import DATE, NOW, Api
+from ..store.test_queries import profiled
 from ..support.commands import database_uri
 from ..support.history import make_history_writer, writing_history
 from ..support.waiting import eventually
@@ -388,6 +389,43 @@ def test_jobs_are_counted_without_an_index_on_a_field_that_no_document_has(
     database.jobs.update_one({}, {"$set": {"finishedAt": now}})
     with pytest.raises(OperationFailure, match="hint"):
         count_activity(connection, now - HOUR, now + MINUTE, HOUR)
+
+
+def test_progress_is_written_before_missed_spans_are_counted(
+    service: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a second write in each round, and a history that is old while others are counted."""
+    own = OwnDatabase.from_connection(find_connection(service))
+    found: list[dict[str, Any] | None] = []
+
+    def count_missed(*_: Any) -> bool:
+        found.append(own["state"].find_one({"_id": own.id(PROGRESS)}))
+        return len(found) < 3
+
+    with monkeypatch.context() as patch, counting(service):
+        patch.setattr(HistoryWriter, "_count_missed", count_missed)
+        eventually(lambda: own["state"].find_one({"completeUntil": {"$ne": None}}))
+    moments = [(each or {}).get("countedAt") for each in found]
+    assert moments == sorted(set(moments))
+    assert [(each or {}).get("countersAt") for each in found] == moments
+    assert all(each and each["countedFrom"] for each in found)
+
+
+def test_an_hour_is_written_by_few_commands(service: Api, database: Db) -> None:
+    """Catches a first count whose cost is that of a command for each minute."""
+    start = floor(datetime.now(UTC), HOUR) - HOUR
+    for minute in range(30):
+        attempt(database, start + (2 * minute + 0.5) * MINUTE)
+    writer = make_history_writer(find_connection(service))
+    rollups = database.client[rollup_database(find_connection(service)).name]
+    with profiled(rollups) as entries:
+        writer._count(start, start + HOUR, MINUTE)
+        writer._add_up(start, start + HOUR, MINUTE)
+    commands = [entry for entry in entries if entry["ns"].endswith(".buckets")]
+    written = Counter(bucket["span"] for bucket in rollups.buckets.find())
+    assert written == {60: 30, 600: 6, 3_600: 1, 21_600: 1, 86_400: 1}
+    # One entry for each written document; each span is read once, and its larger one.
+    assert len(commands) <= sum(written.values()) + 2 * len(written)
 
 
 def test_uncounted_steps_are_null_not_zero(

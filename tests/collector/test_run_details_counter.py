@@ -189,6 +189,22 @@ def test_more_errors_than_are_read_are_counted_as_other(
     assert details[at + 2 * MINUTE].by_type == {ErrorGroupOf(bank, "mail"): 1}
 
 
+def test_errors_of_a_time_that_is_not_counted_again_take_no_place_of_others(
+    connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
+    at = floor(NOW, HOUR)
+    minutes = [at, *[at + MINUTE] * 25, at + 2 * MINUTE]
+    add_attempts(database, *(failed(minute, ERRORS[2]) for minute in minutes))
+    counted = count_activity(connection, at, at + HOUR, MINUTE)
+    changed = [at, at + 2 * MINUTE]
+    details = make_counter(connection)[0].count(counted, MINUTE, only=changed)
+    bank = {ErrorGroupOf(classify_error(ERRORS[2]).id, "mail"): 1}
+    assert {minute: found.by_type for minute, found in details.items()} == dict.fromkeys(
+        changed, bank
+    )
+
+
 def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
     connection: Connection, database: Db
 ) -> None:

@@ -435,6 +435,18 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
     assert "stats in jobmon's own database: not written: it is larger" in caplog.text
 
 
+def test_document_that_cannot_be_stored_keeps_no_other_one_out(
+    database: Db, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = OwnDatabase(database, "q")
+    contents: dict[str, Any] = {"a": 1, "large": "x" * 17_000_000, "huge": 2**80, "b": 2}
+    documents = [own.new(name, {"value": value}) for name, value in contents.items()]
+    assert own.replace("buckets", documents)
+    assert {each["name"] for each in own["buckets"].find()} == {"a", "b"}
+    assert not own.replace("buckets", documents[1:3])
+    assert len([line for line in caplog.messages if "not written" in line]) == 2
+
+
 @pytest.mark.parametrize("thread", ["counts", "history"])
 def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
     make_queue: Callable[..., Queue],
