@@ -19,7 +19,7 @@ from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.time_axis import time_axis
-from jobmon.dashboard.timeline import has_expired_lease, is_finished, timeline
+from jobmon.dashboard.timeline import is_finished, timeline
 from jobmon.domain import JobStatus
 from jobmon.store.labels import is_filter
 from jobmon.web import auth
@@ -79,7 +79,7 @@ class JobPages:
             "steps": timeline(job, now),
             "newest_attempt": f"attempt-{len(job.attempts)}",
             "axis": time_axis(job, now),
-            "lease_expired": has_expired_lease(job, now),
+            "lease_expired": job.has_expired_lease(now),
             "finished": is_finished(job),
             "finds_codes": current_queue().known_fields.can_query("lastError.code"),
         }
@@ -112,15 +112,19 @@ class JobPages:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
             errors = error.details or {}
+        search_fields = current_queue().settings.search_fields
+        filters = [*search_fields, *(name for name in LABELS if name != "sort")]
         context = {
             "parameters": parameters,
             "errors": {name: _show_error(name, texts) for name, texts in errors.items()},
             "labels": LABELS,
+            "filtered": any(parameters.get(name) for name in filters),
             "shown": shown,
+            "now": datetime.now(UTC),
             "own": owner is not None,
             "finds_owners": current_queue().known_fields.can_query("createdBy"),
             "finds_codes": current_queue().known_fields.can_query("lastError.code"),
-            "search_fields": current_queue().settings.search_fields,
+            "search_fields": search_fields,
             "path": request.script_root + request.path,
         }
         if is_part_request() and shown is not None:

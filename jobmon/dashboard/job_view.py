@@ -13,6 +13,7 @@ from jobmon.api.fields import (
     clean_text,
     redact,
 )
+from jobmon.domain import JobStatus
 from jobmon.store.mapping import Document
 
 Date = datetime | str | None  # text where the document holds no date
@@ -80,6 +81,11 @@ class JobView:
     recurring: bool | None = None
     repetition: dict[str, Any] | None = None  # as the API returns it
     missing_attempts: str | None = None  # why some are missing; None if none is
+
+    def has_expired_lease(self, now: datetime) -> bool:
+        """Whether a worker holds the job although its lease has expired."""
+        expires = self.lease_expires_at
+        return self.status == JobStatus.LEASED and isinstance(expires, datetime) and expires < now
 
     @classmethod
     def from_document(cls, job: Document, *, detail: bool = False) -> Self:

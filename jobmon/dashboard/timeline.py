@@ -7,10 +7,12 @@ from itertools import groupby
 from typing import Any
 
 from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
+from jobmon.diagnosis.message_pattern import mask_message
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, AttemptStatus, JobStatus
 
 # An attempt may have pages of stack trace; the JSON API has all attempts.
 MAX_ATTEMPTS = 50
+COMPARED_CHARACTERS = 1_000  # of the messages of two attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class TimelineStep:
     `status` sets the colour, `key` is the same as long as the step is shown. Durations are in
     milliseconds: an attempt was due after `delay_ms`, then waited `wait_ms` and ran `run_ms`;
     `total_ms` is from creation to the end. `outcome` is the status of an attempt, `worker` the one
-    that runs or ran it. `folded` are attempts with the same outcome; `error` is the newest
-    one's.
+    that runs or ran it. `folded` are attempts with the same outcome and the same error, but for
+    the variable parts of its message; `error` is that of the newest one.
     """
 
     key: str
@@ -49,12 +51,6 @@ def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
     attempts = list(_list_attempts(job))[::-1]
     shown = [*attempts[:1], *_fold(attempts[1:])]
     return [*_list_next(job, now), *_list_end(job), *shown, *_list_start(job)]
-
-
-def has_expired_lease(job: JobView, now: datetime) -> bool:
-    """Whether a worker holds the job although its lease has expired."""
-    expires = job.lease_expires_at
-    return job.status == JobStatus.LEASED and isinstance(expires, datetime) and expires < now
 
 
 def is_finished(job: JobView) -> bool:
@@ -113,13 +109,17 @@ def _fold(attempts: list[TimelineStep]) -> Iterator[TimelineStep]:
             delay_ms=None,
             wait_ms=None,
             run_ms=None,
-            folded=tuple(replace(step, error=None) for step in found),
+            folded=tuple(found),
         )
 
 
-def _identify_outcome(step: TimelineStep) -> tuple[str, tuple[str | None, str | None] | None]:
+def _identify_outcome(step: TimelineStep) -> tuple[str, tuple[str | None, str] | None]:
+    """The outcome and the error, without the variable parts of its message."""
     error = step.error
-    return step.outcome, None if error is None else (error["code"], error["message"])
+    if error is None:
+        return step.outcome, None
+    message = (error["message"] or "")[:COMPARED_CHARACTERS]
+    return step.outcome, (error["code"], mask_message(message))
 
 
 def _list_start(job: JobView) -> Iterator[TimelineStep]:
@@ -149,7 +149,7 @@ def _list_end(job: JobView) -> Iterator[TimelineStep]:
 
 def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
     if job.status == JobStatus.LEASED and (job.lease_expires_at or not job.attempts):
-        expired = has_expired_lease(job, now)
+        expired = job.has_expired_lease(now)
         yield TimelineStep(
             key="next",
             name="Lease expired" if expired else "Lease expires",

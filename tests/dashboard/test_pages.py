@@ -347,6 +347,27 @@ def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewe
     assert JOBS in page.addresses()  # to clear the filters
 
 
+def test_rows_name_the_event_that_their_date_is_of(admin: Viewer, watched: Any) -> None:
+    """Catches a date of which nobody knows whether it is a start, an end or a lease."""
+    past, soon = (datetime.now(UTC) + sign * timedelta(hours=3) for sign in (-1, 1))
+    held = {"status": "leased", "leasedBy": "w1", "nextRunAt": past}
+    watched.jobs.insert_many(
+        [
+            job(jobId="1", status="queued", nextRunAt=past),
+            job(jobId="2", status="failed", nextRunAt=soon),
+            job(jobId="3", leaseExpiresAt=soon, **held),
+            job(jobId="4", leaseExpiresAt=past, **held),
+            job(jobId="5", status="dlq", nextRunAt=past, finishedAt=past),
+            job(jobId="6", status="odd", nextRunAt=past),
+        ]
+    )
+    text = admin.page(f"{JOBS}?sort=createdAt").text
+    words = re.findall(r"(due|lease ends|lease ended|finished) (?=20\d\d-)", text)
+    assert words == ["due", "due", "lease ends", "lease ended", "finished"]
+    relative = admin.page(JOBS).all("time", **{"data-as": "relative"})
+    assert len(relative) == len(words)
+
+
 def test_list_ignores_empty_filters(admin: Viewer, one_job: None) -> None:
     page = admin.page(f"{JOBS}?status=&type=&owner=&page=&created_from=&sort=&format=&cursor=")
     assert page.all("tr", id="job-j1")

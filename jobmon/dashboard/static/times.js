@@ -5,6 +5,8 @@ const CLOCK = { hourCycle: "h23" };
 const inYear = new Intl.DateTimeFormat(undefined, {
   month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", ...CLOCK,
 });
+const HOUR_S = 3600;
+const DAY_S = 86400;
 // For the axis of a chart: `data-as` names the form.
 const CLOCK_FORMS = {
   clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", ...CLOCK }),
@@ -24,7 +26,10 @@ export function formatDuration(seconds) {
   return part ? `${whole} ${part} ${smaller}` : whole;
 }
 
-/** Show every `<time>` of the page: as an age where it has `data-age`, relative within an hour. */
+/**
+ * Show every `<time>` of the page: as an age where it has `data-age`, else relative to now within an
+ * hour, or within a day where it has `data-as="relative"`.
+ */
 export function showTimes() {
   document.querySelectorAll("time").forEach(showTime);
 }
@@ -35,12 +40,12 @@ function showTime(element) {
   const age = (Date.now() - moment) / 1000;
   const form = CLOCK_FORMS[element.dataset.as];
   if (form) element.textContent = form.format(moment);
-  else element.textContent = "age" in element.dataset ? formatDuration(Math.max(0, age)) : formatInstant(moment, age);
+  else element.textContent = "age" in element.dataset ? formatDuration(Math.max(0, age)) : formatInstant(moment, age, element.dataset.as === "relative" ? DAY_S : HOUR_S);
   element.title ||= `${withYear.format(moment)}\n${moment.toISOString()}`;
 }
 
-function formatInstant(moment, age) {
+function formatInstant(moment, age, relativeS) {
   if (Math.abs(age) < 1) return "now";
-  if (Math.abs(age) < 3600) return age > 0 ? `${formatDuration(age)} ago` : `in ${formatDuration(-age)}`;
+  if (Math.abs(age) < relativeS) return age > 0 ? `${formatDuration(age)} ago` : `in ${formatDuration(-age)}`;
   return (moment.getFullYear() === new Date().getFullYear() ? inYear : withYear).format(moment);
 }
