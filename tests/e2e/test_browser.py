@@ -324,6 +324,7 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     expect(notices).to_contain_text(stalled, timeout=15_000)  # the known fields are cached for 10 s
     expect(notices).to_contain_text("1 job died in the last hour: dead.job")
     expect(notices).to_contain_text("No collector is running")
+    expect(page).to_have_title("● 4 problems · Overview · jobmon")
     notices.get_by_role("link", name="stuck").click()
     expect(page.locator(".c-type").last).to_have_text("stuck.job")
     expect(page.get_by_label("Condition")).to_have_value("expired")
@@ -500,7 +501,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     page.goto(f"{stack.url}/dashboard")
     cursors = page.get_by_role("slider")
     expect(cursors).to_have_count(3)
-    cursor = page.get_by_role("slider", name="Throughput at a time")
+    cursor = page.get_by_role("slider", name="Cursor of Throughput")
     cursor.focus()
     tips = page.locator(".tip")
     expect(tips.first).to_contain_text("(so far)")  # it begins at the newest step
@@ -927,7 +928,9 @@ def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, kin
     page = visit(f"{stack.url}/dashboard/jobs/{shown['jobId']}")
     step = page.locator(".timeline > li").first
     expect(step).to_have_text(re.compile(r"Lease expires in \d s \(w2\)"))
+    expect(page).to_have_title(f"running · {kind} · jobmon")
     expect(page.get_by_text("lease expired", exact=True)).to_be_visible(timeout=8_000)
+    expect(page).to_have_title(f"lease expired · {kind} · jobmon")
     expect(step).to_have_text(re.compile(r"Lease expired \d s ago \(w2\)|Lease expired now"))
     assert step.evaluate("one => getComputedStyle(one).color") == "rgb(179, 38, 30)"
 

@@ -33,7 +33,7 @@ export function keyboardCursor(figure, title, describe, choose) {
         slider.className = "time-slider";
         slider.tabIndex = 0;
         slider.setAttribute("role", "slider");
-        slider.setAttribute("aria-label", `${title} at a time: arrow keys move${choose ? ", Enter shows the jobs of the time" : ""}`);
+        slider.setAttribute("aria-label", `Cursor of ${title}: arrow keys move it${choose ? ", Enter shows the jobs of its time" : ""}`);
         slider.addEventListener("focus", () => show(plot));
         slider.addEventListener("blur", () => hide(plot));
         slider.addEventListener("keydown", (event) => press(plot, event));

@@ -23,6 +23,7 @@ const ENDINGS = {
 const part = document.querySelector("[data-live]");
 const freshness = document.getElementById("freshness");
 const pauseButton = document.getElementById("pause");
+const title = document.title;
 const isLive = Boolean(part && window.htmx);
 let answeredAt = Date.now();
 let requestedAt = 0; // of the request without an answer; 0 if there is none
@@ -33,6 +34,7 @@ let finished = hasFinished();
 
 /** Start updating the page, if it has a part to update. */
 export function startUpdates() {
+  showState();
   if (!isLive) return;
   pauseButton.hidden = finished;
   pauseButton.addEventListener("click", togglePause);
@@ -47,6 +49,7 @@ export function startUpdates() {
   document.addEventListener("htmx:afterSwap", () => {
     finished = hasFinished();
     pauseButton.hidden = finished;
+    showState();
     showTimes();
     markSelectedRow();
   });
@@ -76,6 +79,12 @@ export function togglePause() {
 /** Whether the server marked the job of the page as one that will not change. */
 function hasFinished() {
   return Boolean(document.getElementById("finished"));
+}
+
+/** Show the state that the page's part has, if any, before the title of the tab. */
+function showState() {
+  const state = document.getElementById("state")?.dataset.state;
+  document.title = state ? `${state} · ${title}` : title;
 }
 
 function showFreshness() {
