@@ -1,7 +1,7 @@
 """The facts that the page of a type shows: those of the overview, restricted to the type."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jobmon.api.evidence import read_history
 from jobmon.api.job_lists import ListResponder
@@ -10,10 +10,11 @@ from jobmon.dashboard.facts import Facts, gather, range_window
 from jobmon.dashboard.formatting import query
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.tiles import Tile, tiles
-from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.attention import stalled_types
+from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing
 from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_types
 from jobmon.domain import WAITING_STATUSES, JobStatus
-from jobmon.humanize import grouped
+from jobmon.humanize import duration, grouped
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.series import History, TooManyTypesError, Window
 from jobmon.store.filter import JobFilter
@@ -24,6 +25,7 @@ from jobmon.web.queues import WatchedQueue
 
 TOO_MANY_TYPES = Missing(reason="this range has too many types to know one by itself")
 NOT_SEARCHED = "no index finds the waiting jobs of a type in this queue"
+MILLISECOND = timedelta(milliseconds=1)
 NOT_A_FILTER = "jobs cannot be listed by this name"
 
 
@@ -33,7 +35,8 @@ class TypeFacts:
 
     `forecast` is None without waiting jobs. `oldest` is the waiting job that was created first;
     None if there is none, or if it is unknown for the reason `oldest_unknown`. `due` is the number
-    of due jobs, None if it is unknown.
+    of due jobs, None if it is unknown. `stalled_for` is how long its oldest job has been due while
+    none finished and none runs; None if the type is not stalled.
     """
 
     name: str
@@ -43,6 +46,22 @@ class TypeFacts:
     oldest: JobView | None
     oldest_unknown: str
     due: int | None
+    stalled_for: timedelta | None
+
+    @property
+    def notice(self) -> str:
+        """What needs attention, as a sentence without a full stop; empty if nothing does."""
+        if self.stalled_for is None:
+            return ""
+        waited, silent = (
+            duration(length / MILLISECOND) for length in (self.stalled_for, STALLED_AFTER)
+        )
+        return f"Stalled: oldest due job waiting {waited}, none finished in {silent}"
+
+    @property
+    def has_end_times(self) -> bool:
+        """Whether jobs can be found by the time when they finished."""
+        return "finishedAt" not in self.facts.evidence.unknown
 
     @property
     def is_known(self) -> bool:
@@ -81,6 +100,7 @@ def gather_type(
         oldest=oldest,
         oldest_unknown=oldest_unknown,
         due=due,
+        stalled_for=stalled_types(evidence).get(name),
     )
 
 
@@ -141,7 +161,7 @@ def _restrict_tile(tile: Tile, shown: TypeFacts) -> Tile:
     match tile.name:
         case "Queued":
             note = "" if shown.due is None else f"{grouped(shown.due)} due (incl. retries)"
-            if shown.forecast is not None and shown.forecast.outlook is not Outlook.UNKNOWN:
+            if shown.forecast and shown.forecast.outlook in (Outlook.CLEARS, Outlook.GROWS):
                 note = shown.forecast.text
             tile = replace(tile, note=note, scheduled="")
         case "Oldest queued":

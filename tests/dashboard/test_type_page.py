@@ -93,7 +93,9 @@ def test_page_has_only_what_is_of_the_type(admin: Viewer) -> None:
     assert "1 h 30 min" in shown
     assert "1 h 35 min" not in shown
     addresses = page.addresses()
-    assert "/dashboard/charts?range=1h&type=mail" in addresses
+    (charts,) = page.all("section", id="charts")
+    assert charts["data-url"] == "/dashboard/charts?range=1h&type=mail"
+    assert charts["data-jobs"] == "/dashboard/jobs?type=mail"
     assert "/dashboard/jobs?status=queued&type=mail" in addresses
     assert "/dashboard/workers?worker=w1" in addresses
     assert "/dashboard/workers?worker=w2" not in addresses
@@ -172,6 +174,9 @@ def test_page_of_a_job_and_notices_lead_to_the_type(admin: Viewer, watched: Any)
     assert "a/b is stalled" in words(overview)
     notice = next(link for link in overview.addresses() if link.startswith(address("a/b")))
     assert notice.endswith("?range=1h")
+    assert "Stalled: oldest due job waiting 1 h, none finished in 10 min" in words(
+        admin.page(address("a/b"))
+    )
 
 
 def test_owner_sees_no_link_to_a_page_that_is_refused(ada: Viewer, watched: Any) -> None:
