@@ -72,6 +72,7 @@ class ErrorPages:
                 "sort": errors.sort,
             },
             "statuses": list(GroupStatus),
+            "filtered": bool(errors.types or errors.worker or errors.statuses),
         }
         try:
             found = _read_errors(

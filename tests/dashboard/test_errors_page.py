@@ -58,6 +58,7 @@ def test_list_has_each_group_with_its_numbers(admin: Viewer, history: ErrorHisto
     assert "(other): errors that could not be grouped" in text
     assert "type-0 1 type-1 1 (other) 2" in text
     assert "?range=1h&sort=-count" in page.addresses()
+    assert "/dashboard/errors?range=24h&sort=-firstSeen" in page.addresses()
 
 
 @pytest.mark.parametrize(

@@ -136,4 +136,4 @@ def test_recurring_jobs_are_shown_with_their_interval_and_runs(
 
 def test_recurring_jobs_of_a_queue_without_any_give_the_reason(admin: Viewer) -> None:
     page = admin.page("/dashboard/recurring")
-    assert "no job of this kind of queue is known to run repeatedly." in page.text
+    assert "No job of this kind of queue is known to run repeatedly." in page.text

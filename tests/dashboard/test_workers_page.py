@@ -62,7 +62,9 @@ def test_name_of_a_worker_leads_to_its_own_page(admin: Viewer) -> None:
     assert len(page.all("th", scope="row")) == 1
     assert "stuck" not in shown
     assert "Top errors" in shown
-    assert "timeout" in words(admin.page(f"{PAGE}?worker=w1"))
+    errors = words(admin.page(f"{PAGE}?worker=w1"))
+    assert "timeout" in errors
+    assert "ErrorCountChangeWorkersFirst seenLast seen" in errors  # types and trend are unknown
     assert "No such worker in this range" in words(admin.page(f"{PAGE}?worker=none"))
 
 

@@ -8,7 +8,8 @@ const instants = document.querySelectorAll("[data-instant]");
 export function startFilters() {
   if (!form) return;
   // On a phone the open filters would hide the jobs.
-  if (!location.search && matchMedia("(max-width: 620px)").matches) form.closest("details").open = false;
+  const isWrong = form.querySelector("[aria-invalid]");
+  if (!isWrong && matchMedia("(max-width: 620px)").matches) form.closest("details").open = false;
   showInstants();
   instants.forEach((field) => field.addEventListener("change", () => {
     field.nextElementSibling.value = field.value ? new Date(field.value).toISOString() : "";
