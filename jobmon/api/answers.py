@@ -181,7 +181,7 @@ class RecurringRun(Answer):
     )
     at = DateOrText("When the run started, or when the first of the missed ones was due.")
     until = DateOrText("When the last of the missed runs was due; null for other runs.")
-    count = integer("How many runs: more than 1 only for missed ones, of which 1,000 are counted.")
+    count = integer("How many runs: 1, or the number of missed ones, counted up to 1,000.")
     finishedAt = DateOrText("When the run ended; null while it runs, and for missed ones.")
     durationMs = integer("Milliseconds from its start to its end.", nullable=True)
     error = nested(JobError, "Error of the run.", nullable=True)
@@ -192,9 +192,9 @@ class RepetitionAnswer(Answer):
 
     interval = string("How often, as the document holds it.", nullable=True)
     timeOfDay = string("The time of day, as the document holds it.", nullable=True)
-    timezone = string("The time zone of these; null for UTC or unknown.", nullable=True)
-    words = string("How often, in words: `every 5 minutes`; else as the document holds it.")
-    overdueSince = DateOrText("Since when the waiting job is due, if for a minute or longer.")
+    timezone = string("Time zone of both; null for UTC, or if unknown.", nullable=True)
+    words = string("How often, in words: `every 5 minutes`; or as the document holds it.")
+    overdueSince = DateOrText("When the waiting job became due, if that was at least a minute ago.")
     lastRun = nested(RecurringRun, "The newest run; null if none is known.", nullable=True)
     missedRuns = integer(
         "How many of the newest runs were missed; null if that is unknown.", nullable=True
@@ -204,7 +204,7 @@ class RepetitionAnswer(Answer):
         f"The newest runs in their order, {MAX_RUNS} at most: those that are recorded, or else "
         "those that the collector saw.",
     )
-    reasons = mapping(fields.String(), "By field name: why it is null, or lacks something.")
+    reasons = mapping(fields.String(), "By field name: why it is null or not complete.")
 
     @pre_dump
     def _format(self, found: Any, **_: Any) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class JobDetail(JobSummary):
         Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."
     )
     explanation = nested(ExplanationAnswer, "Why the job does not run, and when it will.")
-    reasons = mapping(fields.String(), "By field name: why the field lacks something.")
+    reasons = mapping(fields.String(), "By field name: why the field is not complete.")
 
 
 class JobListMeta(Answer):

@@ -92,7 +92,7 @@ def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | No
         return None, "the time before the window is not retained"
     previous = queue.runs.read(before)
     doubt = previous.doubt
-    return (None, f"of the time before the window: {doubt}") if doubt else (previous, "")
+    return (None, f"in the time before the window: {doubt}") if doubt else (previous, "")
 
 
 GROUP_ID = {
@@ -256,7 +256,7 @@ def _format_job(job: FailedJob) -> dict[str, Any]:
 
 
 def fold_names(names: Counter[str], shown: int = MAX_NAMES) -> dict[str, int]:
-    """The `shown` names with most errors, the most first, and the sum of the others."""
+    """The `shown` names with the most errors, in that order, and the sum of the others."""
     ranked: Iterable[tuple[str, int]] = sorted(
         names.items(), key=lambda pair: (pair[0] == OTHER, -pair[1], pair[0])
     )

@@ -80,7 +80,7 @@ def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: dateti
 
 
 def gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
-    """The stats and the blocks of a forecast, without samples; nothing is counted live for it."""
+    """The stats and the blocks of a forecast, without samples; it counts nothing live."""
     series = queue.series
     # The newest whole minutes: the present one is still being counted.
     start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK

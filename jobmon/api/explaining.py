@@ -110,7 +110,7 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
 
 
 def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
-    """The activity of the type of a due job; nothing is counted live for it."""
+    """The activity of the type of a due job; it counts nothing live."""
     stats = queue.stats.cached_stats()
     if stats is None or stats.source != "rollup" or queue.rollup.progress() is None:
         return QueueFacts(evidence=_NO_COLLECTOR)

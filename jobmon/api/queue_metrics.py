@@ -102,7 +102,7 @@ class Scrape(Collector):
 
 @dataclass(frozen=True)
 class _Details:
-    """What was read of a queue whose database answers; `missing` is why a part could not be."""
+    """What was read of a queue; `missing` is why a part of it could not be read."""
 
     parts: Sequence[Families]
     missing: str | None
@@ -170,7 +170,7 @@ class QueueMetrics:
             except PyMongoError as error:
                 missing = describe_error(error)
             else:
-                parts.append(part)  # a half would look like values that do not exist
+                parts.append(part)  # only if it is whole: a missing sample means unknown
         return _Details(parts, missing)
 
     def _add_estimate(self, queue: WatchedQueue, families: Families) -> None:

@@ -1,4 +1,4 @@
-"""`GET /queues`: all watched queues, each with its most important numbers."""
+"""`GET /queues`: all watched queues, each with its state."""
 
 import logging
 import time
@@ -173,10 +173,10 @@ def blueprint(summaries: QueueSummaries) -> Routes:
     @routes.doc(operationId="listQueues")
     @routes.response(HTTPStatus.OK, QueueList, example=examples.QUEUE_LIST)
     def queues() -> dict[str, Any]:
-        """List the watched queues with their most important numbers.
+        """List the watched queues, each with its notices and main statistics.
 
-        The numbers are for roles with the permission of the queue. For other callers they are null,
-        and queues that are closed to owners are missing.
+        The statistics are for roles with the permission of the queue. For other callers they are
+        null, and queues that are closed to owners are missing.
         """
         return {"data": [_format_queue(*found) for found in list_queues(summaries)]}
 

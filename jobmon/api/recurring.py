@@ -1,4 +1,4 @@
-"""Recurring jobs: how often they run, and what became of their newest runs."""
+"""Recurring jobs: how often they run, and how their newest runs ended."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -82,7 +82,7 @@ class RecurringParameters(Parameters):
 
 @dataclass(frozen=True)
 class JobRepetition:
-    """How often a job runs, with what is concluded from its runs.
+    """How often a job runs, and the conclusions from its runs.
 
     `no_history`: why earlier runs are unknown.
     """
@@ -161,7 +161,7 @@ def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> Recurring
             raise
         return RecurringResult(now, reason=NO_INDEX)
     found = conclude_repetitions(queue, page.jobs, now)
-    jobs = [{**job, "repetition": each} for job, each in zip(page.jobs, found, strict=True)]
+    jobs = [{**job, "repetition": one} for job, one in zip(page.jobs, found, strict=True)]
     return RecurringResult(now, jobs=jobs, total=page.total, next_cursor=page.next_cursor)
 
 
@@ -177,7 +177,7 @@ def find_repetition(queue: WatchedQueue, job: Document) -> JobRepetition | None:
 def conclude_repetitions(
     queue: WatchedQueue, jobs: Sequence[Document], now: datetime, *, have_attempts: bool = False
 ) -> list[JobRepetition]:
-    """How often each of these recurring jobs runs, and what became of its newest runs.
+    """How often each of these recurring jobs runs, and how its newest runs ended.
 
     `have_attempts`: the jobs have all attempts that are recorded.
     """
@@ -204,12 +204,12 @@ class _RunHistory:
     ) -> None:
         self._jobs = queue.jobs
         profile = queue.connection.profile
-        self._records = profile.log is not None or queue.connection.has_recorded_attempts()
-        self._contains = profile.has_attempt_array or (self._records and have_attempts)
+        self._are_recorded = profile.log is not None or queue.connection.has_recorded_attempts()
+        self._are_in_job = profile.has_attempt_array or (self._are_recorded and have_attempts)
         self._recorded: dict[str, list[RecordedRun]] = {}
         self.gaps: tuple[Gap, ...] = ()
         self._no_history = ""
-        if self._records or self._contains:
+        if self._are_recorded or self._are_in_job:
             return
         events = queue.rollup.event_history()
         if events is None:
@@ -227,9 +227,9 @@ class _RunHistory:
     def read(self, job: Document) -> tuple[list[Run], str]:
         """The runs of a job in their order, and why earlier ones are unknown."""
         attempts = job.get("attempts") or []
-        if self._contains:
+        if self._are_in_job:
             return list(map(_run_from_attempt, attempts[-MAX_RUNS:])), ""
-        if self._records:
+        if self._are_recorded:
             recorded = self._jobs.list_runs(job, MAX_RUNS)
             return list(map(_run_from_attempt, recorded or attempts)), ""
         last = [_run_from_attempt(attempt) for attempt in attempts[-1:]]
@@ -240,7 +240,7 @@ class _RunHistory:
             reason = "no run has ended since the collector began, or there are more than "
             return last, f"{reason}{MAX_JOBS:,} recurring jobs"
         runs = [_run_from_record(run) for run in kept]
-        # The collector may have stopped, or is about to store the runs between.
+        # Runs between these may be missing: the collector had stopped, or will store them soon.
         newer = [replace(run, follows_unknown=True) for run in last if _is_newer(run, runs[-1:])]
         return runs + newer, ""
 

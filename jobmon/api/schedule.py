@@ -1,4 +1,4 @@
-"""What is to come: how many jobs are due in the next hour, day and week."""
+"""How many jobs are due in the next hour, day and week."""
 
 from http import HTTPStatus
 from typing import Any

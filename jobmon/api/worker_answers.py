@@ -21,7 +21,9 @@ class RunningJobAnswer(Answer):
     attemptNumber = integer("Number of the attempt; null if unknown.", nullable=True)
     startedAt = DateOrText("When the attempt started; null if unknown.")
     leaseExpiresAt = DateOrText("When the lease expires; null if unknown.")
-    leaseLeftMs = integer("Time until then, in milliseconds; negative if expired.", nullable=True)
+    leaseLeftMs = integer(
+        "Milliseconds until the lease expires; negative if it has expired.", nullable=True
+    )
 
 
 class TopErrorAnswer(Answer):
@@ -55,9 +57,7 @@ class WorkerAnswer(Answer):
     )
     note = string("Why it counts as silent; null if it does not.", nullable=True)
     runningJobs = integer("Jobs that it runs now.", nullable=True)
-    jobs = array(
-        RunningJobAnswer, f"The first {JOBS_SHOWN} of these, those whose lease ends first."
-    )
+    jobs = array(RunningJobAnswer, f"At most {JOBS_SHOWN} of these: those whose lease ends first.")
     lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
     attempts = integer("Attempts that ended in the window.", nullable=True)
     failures = integer("Those that failed or whose lease expired.", nullable=True)
@@ -120,7 +120,7 @@ class SlowAttemptListMeta(WindowBounds):
     as_of = Date("Attempts are known up to this time.")
     is_complete = boolean("False while a collector is still counting the window.")
     gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
-    reasons = mapping(fields.String(), "By field name: why it is null or may lack something.")
+    reasons = mapping(fields.String(), "By field name: why it is null, or may not be complete.")
 
 
 class SlowAttemptList(Answer):

@@ -1,4 +1,4 @@
-"""The workers of a queue: what each runs and ran, and which ones have fallen silent."""
+"""The workers of a queue: what each runs and ran, and which ones are silent."""
 
 import math
 from collections import Counter
@@ -125,8 +125,8 @@ class FoundWorkers:
 class WorkerReader:
     """Finds the workers of queues, for the JSON route and for the pages; raises PyMongoError.
 
-    It reads the collector's buckets of a window and a bounded number of running jobs. What follows
-    from them is shared by all callers.
+    It reads the collector's buckets of a window and a bounded number of running jobs. All callers
+    share the result.
     """
 
     def __init__(self) -> None:

@@ -191,7 +191,7 @@ def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
     assert listed["data"][0]["growth"] is None
     history.whole = {"gaps": (gap,)}
     reason = get(api)["data"][0]["reasons"]["growth"]
-    assert reason == "of the time before the window: runs may be missing"
+    assert reason == "in the time before the window: runs may be missing"
 
 
 @pytest.mark.usefixtures("history")

@@ -1,4 +1,5 @@
-"""`GET /queues`: catches figures that the caller may not see, and reassurance without figures."""
+"""`GET /queues`: catches statistics that the caller may not see, and a queue that looks
+well although nothing is known of it."""
 
 import threading
 import time
@@ -18,7 +19,7 @@ from ..conftest import Api
 from ..support.queues import serve_queues
 from ..support.waiting import eventually
 
-FIGURES = (
+STATISTICS = (
     "statusCounts",
     "oldestQueuedJobAgeMs",
     "forecast",
@@ -40,7 +41,7 @@ def listed(api: Api, role: str) -> dict[str, Any]:
     return {queue["name"]: queue for queue in answer.json["data"]}
 
 
-def test_every_queue_has_its_own_figures(queues: Api, watched: Any) -> None:
+def test_every_queue_has_its_own_statistics(queues: Api, watched: Any) -> None:
     watched.payouts.insert_many([{"status": "dlq", "type": "x"}, {"status": "odd", "type": "x"}])
     found = listed(queues, "chief")
     assert list(found) == ["mails", "payouts", "internal"]
@@ -57,13 +58,13 @@ def test_without_a_collector_no_queue_is_all_clear(queues: Api) -> None:
         assert any("no collector is running" in reason for reason in queue["unchecked"])
 
 
-def test_figures_need_the_permission_of_the_queue(queues: Api) -> None:
+def test_statistics_need_the_permission_of_the_queue(queues: Api) -> None:
     for role, visible in (("admin", {"mails", "internal"}), ("payroll", {"payouts"})):
         for name, queue in listed(queues, role).items():
-            has_figures = name in visible
-            assert (queue["statusCounts"] is not None) == has_figures, (role, name)
-            if not has_figures:
-                assert {queue[name] for name in FIGURES} == {None}
+            has_statistics = name in visible
+            assert (queue["statusCounts"] is not None) == has_statistics, (role, name)
+            if not has_statistics:
+                assert {queue[name] for name in STATISTICS} == {None}
                 assert (queue["level"], queue["notices"]) == ("unknown", [])
                 assert queue["unchecked"] == [
                     "Your role does not have the permission of this queue."
@@ -132,7 +133,7 @@ def test_a_queue_that_cannot_be_read_is_unknown_with_a_reason(
 def test_a_queue_that_does_not_answer_delays_no_other(
     watched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches old figures of a silent queue, and callers who wait for it each time."""
+    """Catches old statistics of a silent queue, and callers who wait for it each time."""
     text = """
         [mails]
         [silent]
@@ -158,18 +159,18 @@ def test_a_queue_that_does_not_answer_delays_no_other(
 
     monkeypatch.setattr(queues_module, "gather_evidence", wait)
 
-    def figures(name: str) -> Any:
+    def count_jobs(name: str) -> Any:
         return listed(api, "chief")[name]["statusCounts"]
 
-    eventually(lambda: figures("silent"))
+    eventually(lambda: count_jobs("silent"))
     silent.set()
-    eventually(lambda: figures("silent") is None)
+    eventually(lambda: count_jobs("silent") is None)
     assert listed(api, "chief")["silent"]["level"] == "unknown"
-    eventually(lambda: figures("mails"))
+    eventually(lambda: count_jobs("mails"))
     assert len(reads) == 1  # one thread waits, however often the list is requested
     silent.clear()
     go_on.set()
-    eventually(lambda: figures("silent"))
+    eventually(lambda: count_jobs("silent"))
 
 
 def test_a_slow_queue_is_shown_once_it_was_read(
