@@ -1,8 +1,10 @@
 """Counts the due jobs that workers take before one job, by the lease order of its queue."""
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.errors import ExecutionTimeout, OperationFailure
@@ -12,6 +14,7 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.store.bson_json import to_utc
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import lease_index
+from jobmon.store.labels import label
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
@@ -20,9 +23,11 @@ from jobmon.store.read_collection import is_bad_hint
 MAX_AHEAD = 10_000
 # Documents that are read instead, where no field holds the status.
 MAX_READ = 1_000
-# More jobs ahead than these are counted once for all callers.
-SHARE_FROM, SHARE_S = 200, 2
+# More jobs ahead than these are read once for all callers; the number for one job is kept as long.
+SHARE_FROM, SHARE_S = 200, 1
 KEEP_PLACES = 1_000
+KEEP_DUE = 20  # of a queue and process; one takes up to 2 MB
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class UnknownPlaceError(Exception):
@@ -62,8 +67,34 @@ class _OrderKey:
     order: tuple[tuple[str, Any, int], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _DueJobs:
+    """The waiting jobs that differ only in the last field of the order, a date.
+
+    `before` counts the jobs that are ahead of all of them, by type label. `dates` are those of each
+    type label, sorted; a missing one is the first. After `horizon` some may be missing.
+    """
+
+    before: Counter[str]
+    dates: Mapping[str, list[datetime]]
+    horizon: datetime | None
+
+    def count_ahead(self, job_type: str, at: datetime, limit: int) -> Counter[str]:
+        """The counts of `PlaceFinder._count` for a job with this type label and date."""
+        outranking, before = self.before[job_type], self.before.total()
+        ahead = before + sum(bisect_left(dates, at) for dates in self.dates.values())
+        until = before + sum(bisect_right(dates, at) for dates in self.dates.values())
+        same = outranking + bisect_right(self.dates.get(job_type, []), at)
+        if until > limit or (self.horizon is not None and at > self.horizon):
+            return Counter(read=limit + 1, jobs=limit + 1, same=same, outranking=outranking)
+        return Counter(read=until, jobs=until, tied=until - ahead, same=same, outranking=outranking)
+
+
 class PlaceFinder:
-    """Finds the place of a job; reads at most 10,000 index keys for it."""
+    """Finds the place of a job; reads at most 10,000 index keys for each field of the order.
+
+    If many jobs are ahead, all jobs that differ only in the date of their order share what is read.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
@@ -71,6 +102,7 @@ class PlaceFinder:
         self._index = lease_index(connection.profile)
         self._has_status = connection.jobs.mapping.has_status
         self._shared: SingleFlightCache[Counter[str]] = SingleFlightCache(KEEP_PLACES)
+        self._due: SingleFlightCache[_DueJobs] = SingleFlightCache(KEEP_DUE)
 
     def find_place(self, job: Document, now: datetime) -> Place:
         """The place of a job that is due, as the store reads it.
@@ -92,8 +124,12 @@ class PlaceFinder:
             tied=CappedCount(tied, is_exact),
             same_type=max(0, found["same"] - 1),
             outranking=found["outranking"],
-            each_type=self._lease is not None and self._lease.each_type,
+            each_type=self._each_type,
         )
+
+    @property
+    def _each_type(self) -> bool:
+        return self._lease is not None and self._lease.each_type
 
     @property
     def _max_read(self) -> int:
@@ -119,12 +155,40 @@ class PlaceFinder:
         counts = self._count({"$or": ranges} if len(ranges) > 1 else ranges[0], key, SHARE_FROM)
         if counts["read"] <= SHARE_FROM:
             return counts
-        # Of many jobs, the server counts those of one range after the other at half of the cost.
+        last, at, direction = key.order[-1]
+        # Other documents may hold a date or a status in several ways.
+        if self._jobs.mapping.is_identity and isinstance(at, datetime) and direction > 0:
+            sharing = key.job_type if self._each_type else None, key.order[:-1]
+            due = self._due.get(sharing, lambda: self._read_due(last, ranges), SHARE_S)
+            return due.count_ahead(label(key.job_type), at, self._max_read)
+        # For many jobs, the ranges one after the other cost less than all of them together.
         counts.clear()
         for ahead in ranges:
             if counts["read"] <= self._max_read:
                 counts.update(self._count(ahead, key, self._max_read - counts["read"]))
         return counts
+
+    def _read_due(self, last: str, ranges: list[Document]) -> _DueJobs:
+        """The jobs of the last range, with any date, and the number of those of the others."""
+        before, dates = Counter[str](), dict[str, list[datetime]]()
+        horizon: datetime | None = None
+        for ahead in ranges[:-1]:
+            for group in self._group(ahead, {"_id": "$type", "count": {"$sum": 1}}):
+                before[label(group["_id"])] += group["count"]
+        for status in WAITING_STATUSES:  # each by itself: then the index has its dates in order
+            query = {name: value for name, value in ranges[-1].items() if name != last}
+            parts = {"_id": "$type", "count": {"$sum": 1}, "dates": {"$push": f"${last}"}}
+            newest, count = _NEVER, 0
+            for group in self._group(query | {"status": {"$in": [status]}}, parts):
+                found = [at if isinstance(at, datetime) else _NEVER for at in group["dates"]]
+                found += [_NEVER] * (group["count"] - len(found))  # a missing one is not pushed
+                newest, count = max([newest, *found]), count + group["count"]
+                dates.setdefault(label(group["_id"]), []).extend(found)
+            if count > self._max_read:
+                horizon = newest if horizon is None else min(horizon, newest)
+        for found in dates.values():
+            found.sort()
+        return _DueJobs(before=before, dates=dates, horizon=horizon)
 
     def _count(self, query: Document, key: _OrderKey, limit: int) -> Counter[str]:
         """Counts of the first `limit + 1` jobs that match: `read` are all, `jobs` those that wait.
@@ -144,9 +208,15 @@ class PlaceFinder:
             "same": _count_if(is_waiting, is_same),
             "outranking": _count_if(is_waiting, is_same, outranks),
         }
+        found = self._group(query, counts, limit)
+        return Counter({name: found[0][name] for name in counts if name != "_id"} if found else {})
+
+    def _group(self, query: Document, parts: Document, limit: int | None = None) -> list[Document]:
+        """The first `limit + 1` jobs that match, grouped; UnknownPlaceError if that is too slow."""
+        limit = self._max_read if limit is None else limit
         try:
-            found = self._jobs.aggregate(
-                [{"$match": query}, {"$limit": limit + 1}, {"$group": counts}],
+            return self._jobs.aggregate(
+                [{"$match": query}, {"$limit": limit + 1}, {"$group": parts}],
                 index=self._index,
                 require_index=True,
             )
@@ -156,12 +226,11 @@ class PlaceFinder:
             if not is_bad_hint(error):
                 raise
             raise UnknownPlaceError("indexes are missing") from None
-        return Counter({name: found[0][name] for name in counts if name != "_id"} if found else {})
 
     def _match_ahead(self, key: _OrderKey, now: datetime) -> list[Document]:
         """Queries for the due jobs up to the place: a range of the index for each field."""
         same: Document = {}
-        if self._lease is not None and self._lease.each_type:
+        if self._each_type:
             same["type"] = key.job_type
         if self._has_status:
             same["status"] = {"$in": list(WAITING_STATUSES)}

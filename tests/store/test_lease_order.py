@@ -51,9 +51,15 @@ def place(connection: Connection, shown: dict[str, Any], now: datetime = NOW) ->
     return PlaceFinder(connection).find_place(shown, now)
 
 
+@pytest.mark.parametrize("share_from", [lease_order.SHARE_FROM, 0])
 def test_the_place_is_that_in_which_workers_take_the_jobs(
-    connect: Callable[..., Connection], database: Documents
+    connect: Callable[..., Connection],
+    database: Documents,
+    monkeypatch: pytest.MonkeyPatch,
+    share_from: int,
 ) -> None:
+    """Few jobs ahead are counted for one job, many are read for all."""
+    monkeypatch.setattr(lease_order, "SHARE_FROM", share_from)
     connection = connect()
     create_indexes(connection)
     chance = random.Random(7)
@@ -77,7 +83,8 @@ def test_the_place_is_that_in_which_workers_take_the_jobs(
         if (shown.get("nextRunAt") or NOW) <= NOW
     }
     assert len(due) > 20
-    found = {job_id: place(connection, shown) for job_id, shown in due.items()}
+    finder = PlaceFinder(connection)
+    found = {job_id: finder.find_place(shown, NOW) for job_id, shown in due.items()}
     queue = JobQueue(database, clock=lambda: NOW)
     for number in range(len(due)):
         lease = queue.lease("w")
@@ -154,7 +161,8 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
             assert command["maxTimeMS"] > 0
             assert stats["totalDocsExamined"] == 0, command
             assert stats["totalKeysExamined"] <= 200 + 60, command
-    assert len(sent.commands) == 3  # one of few jobs each, and one of those with a higher priority
+    # For each job one of few jobs; then, for all, of higher priorities and of both statuses.
+    assert len(sent.commands) == 5
 
 
 @pytest.mark.parametrize(
