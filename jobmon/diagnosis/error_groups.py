@@ -18,7 +18,7 @@ class ErrorFilter:
     worker: str | None = None
 
     def count(self, history: RunHistory) -> Counter[ErrorGroupOf]:
-        """The matching errors, by group and type, or by group and worker if it names one."""
+        """The matching errors by group and type, or by group and worker if this names a worker."""
         if self.worker is not None:
             return _select(history.details.by_worker, (self.worker,))
         return _select(history.details.by_type, self.types)
@@ -131,7 +131,7 @@ def _select(counts: Counter[ErrorGroupOf], names: tuple[str, ...]) -> Counter[Er
 
 
 def _split_groups(counts: Counter[ErrorGroupOf]) -> dict[str, Counter[str]]:
-    """By group: its errors by type or worker."""
+    """The counts of each group, by type or worker."""
     groups: dict[str, Counter[str]] = {}
     for (group, of), count in counts.items():
         groups.setdefault(group, Counter())[of] += count

@@ -107,10 +107,10 @@ def _explain_unknown(repetition: Repetition, timetable: Timetable | None) -> str
 
 
 def _find_overdue(job: JobState, now: datetime) -> datetime | None:
-    is_waiting = job.status in WAITING_STATUSES and job.next_run_at is not None
-    if not is_waiting or job.next_run_at is None or now - job.next_run_at < MIN_OVERDUE:
+    due = job.next_run_at
+    if due is None or job.status not in WAITING_STATUSES or now - due < MIN_OVERDUE:
         return None
-    return job.next_run_at
+    return due
 
 
 def _find_missed(

@@ -1,4 +1,4 @@
-"""Finds in the text of a stack the function of one's own code in which the error was raised.
+"""Finds the function of one's own code that raised an error, in the text of a stack.
 
 Understands the stacks of Node.js, Python, the JVM and .NET.
 """
@@ -101,7 +101,7 @@ def _iter_other_frames(stack: str) -> Iterator[str]:
 
 
 def _is_own_file(file: str) -> bool:
-    """Whether the file is not of Node.js, whose older versions print a name without a folder."""
+    """Whether a file is one's own: older versions of Node.js print theirs without a folder."""
     return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
 
 

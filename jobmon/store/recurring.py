@@ -19,7 +19,7 @@ _SEPARATOR = "."
 
 
 class BadCursorError(ValueError):
-    """A text is no cursor of this list."""
+    """The text is no cursor of this list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class RecurringJobs:
 
 
 def _decode(cursor: str, names: tuple[str, ...]) -> tuple[str, Cursor | None]:
-    """The name of the path by which a cursor's list is made, and the place in that list."""
+    """The list that a cursor continues, by the name of its path, and the place in that list."""
     if not cursor:
         return next(iter(names), ""), None
     name, _, encoded = cursor.partition(_SEPARATOR)

@@ -146,7 +146,7 @@ class ScheduleReader:
     def _make_pipeline(
         self, now: datetime, end: datetime, first: datetime, step: timedelta
     ) -> list[Document]:
-        """Groups by step and type of the soonest jobs, up to the limit.
+        """Counts of the soonest jobs, up to the limit, by step and type.
 
         Where no index has the status, the soonest jobs are read before their status is compared, so
         that jobs that do not wait cannot make this read more.
