@@ -30,6 +30,7 @@ from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import Activity, History, Window
 from jobmon.store.labels import OTHER
+from jobmon.store.mapping import FieldMapping
 from jobmon.store.probe import DatabaseHealth
 from jobmon.store.stats import QueueHealth, QueueStats
 
@@ -156,6 +157,7 @@ def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
         series=rollup,
         known_fields=rollup,
         runs=rollup,
+        connection=SimpleNamespace(jobs=SimpleNamespace(mapping=FieldMapping(paths={}))),
     )
 
 
