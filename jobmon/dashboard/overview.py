@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
-from jobmon.dashboard.formatting import instant, query, type_address
+from jobmon.dashboard.formatting import capitalize_first, instant, query, type_address
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import TypeRow, type_rows
 from jobmon.diagnosis.attention import (
@@ -18,6 +18,8 @@ from jobmon.diagnosis.attention import (
     run_checks,
     stalled_types,
 )
+from jobmon.diagnosis.evidence import Missing
+from jobmon.diagnosis.forecast import MIN_JOBS, Outlook, forecast_queue
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.marks import Mark
 from jobmon.rollup.series import History
@@ -47,7 +49,8 @@ class Overview:
     each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
     `gaps` are the parts of the range in which runs may be missing, each with the reason. `marks`
     has the deployments and other marks of the range, the newest first; None if they may not be
-    read. `uncompared` has a sentence for each reason why tiles have no change.
+    read. `uncompared` has a sentence for each reason why tiles have no change. `no_forecast` is why
+    it is unknown whether the due jobs clear; empty if few are due, or without any history.
     """
 
     total: int
@@ -63,6 +66,7 @@ class Overview:
     marks: list[Mark] | None
     omitted_marks: int
     uncompared: list[str]
+    no_forecast: str
 
 
 # Why runs may be missing from a part of the history.
@@ -99,7 +103,17 @@ def overview(facts: Facts) -> Overview:
         marks=None if facts.marks is None else list(reversed(facts.marks.shown)),
         omitted_marks=0 if facts.marks is None else facts.marks.omitted,
         uncompared=describe_uncompared(facts),
+        no_forecast=_explain_no_forecast(facts),
     )
+
+
+def _explain_no_forecast(facts: Facts) -> str:
+    evidence = facts.evidence
+    is_backlog = (evidence.stats.health.eligible or 0) >= MIN_JOBS
+    if not is_backlog or isinstance(evidence.blocks, Missing):
+        return ""
+    forecast = forecast_queue(evidence)
+    return capitalize_first(forecast.text) if forecast.outlook is Outlook.UNKNOWN else ""
 
 
 def _show_notice(notice: Notice) -> ShownNotice:

@@ -14,7 +14,7 @@ from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
 from jobmon.diagnosis.evidence import NO_END_TIMES, Missing
-from jobmon.diagnosis.forecast import Outlook, forecast_queue
+from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
 from jobmon.domain import JobStatus, failure_rate
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE, QueueSample
@@ -71,10 +71,17 @@ def _queued_tile(facts: Facts) -> Tile:
         note = "due times unknown" if is_unknown else "due jobs not counted: too many"
         scheduled = ""
     forecast = forecast_queue(facts.evidence)
-    if forecast.outlook in (Outlook.CLEARS, Outlook.GROWS):
+    if has_answer(forecast):
         note = f"{grouped(health.eligible)} due: {forecast.text}"
     tile = _status_tile(facts, "Queued", JobStatus.QUEUED, note)
     return replace(tile, scheduled=scheduled)
+
+
+def has_answer(forecast: Forecast) -> bool:
+    """Whether a forecast is worth a note: a few due jobs are usual in a steady queue."""
+    is_backlog = (forecast.backlog or 0) >= MIN_JOBS
+    steady = forecast.outlook is Outlook.STEADY and is_backlog
+    return steady or forecast.outlook in (Outlook.CLEARS, Outlook.GROWS)
 
 
 def _running_tile(facts: Facts) -> Tile:

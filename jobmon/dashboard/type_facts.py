@@ -9,10 +9,10 @@ from jobmon.api.queries import ListQuery
 from jobmon.dashboard.facts import Facts, gather, range_window
 from jobmon.dashboard.formatting import query
 from jobmon.dashboard.job_view import JobView
-from jobmon.dashboard.tiles import Tile, tiles
+from jobmon.dashboard.tiles import Tile, has_answer, tiles
 from jobmon.diagnosis.attention import stalled_types
 from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing
-from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_types
+from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.humanize import duration, grouped
 from jobmon.rollup.buckets import HOUR, MINUTE
@@ -161,7 +161,7 @@ def _restrict_tile(tile: Tile, shown: TypeFacts) -> Tile:
     match tile.name:
         case "Queued":
             note = "" if shown.due is None else f"{grouped(shown.due)} due (incl. retries)"
-            if shown.forecast and shown.forecast.outlook in (Outlook.CLEARS, Outlook.GROWS):
+            if shown.forecast and has_answer(shown.forecast):
                 note = shown.forecast.text
             tile = replace(tile, note=note, scheduled="")
         case "Oldest queued":

@@ -23,6 +23,7 @@ from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from .. import conftest
+from ..diagnosis.test_forecast import evidence, mail
 
 NOW = conftest.NOW.replace(second=30)
 START = conftest.NOW - 59 * MINUTE  # the first step of the hour; NOW is in the last
@@ -140,6 +141,30 @@ def test_tiles_show_the_state_of_the_queue() -> None:
     assert shown["Queued"].scheduled == "234 scheduled"
     assert shown["Oldest queued"].since == NOW - timedelta(seconds=200)
     assert shown["Failure rate"].link == "?status=failed&status=dlq"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "due", "note", "no_forecast"),
+    [
+        ([(100, 200)] * 3, 100, "100 due: clears in about 10 min", ""),
+        ([(200, 100)] * 3, 100, "100 due: grows by 10/min and does not clear at this rate", ""),
+        ([(100, 100)] * 3, 50, "50 due: changes little within a day at this rate", ""),
+        ([(100, 100)] * 3, 3, "3 due (incl. retries)", ""),  # usual in a steady queue
+        (
+            [(100, 20), (100, 200), (100, 400)],
+            50,
+            "50 due (incl. retries)",
+            "No forecast: the rates varied too much in the last half hour",
+        ),
+        ([(3, 3)] * 3, 5, "5 due (incl. retries)", ""),
+    ],
+)
+def test_overview_answers_whether_the_backlog_clears_or_why_that_is_unknown(
+    blocks: list[tuple[int, int]], due: int, note: str, no_forecast: str
+) -> None:
+    shown = overview(replace(facts(), evidence=evidence(mail(*blocks), due)))
+    assert next(tile.note for tile in shown.tiles if tile.name == "Queued") == note
+    assert shown.no_forecast == no_forecast
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
