@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from pymongo.errors import PyMongoError
 
@@ -25,6 +26,7 @@ from jobmon.store.failures import describe_error
 from jobmon.store.labels import label
 from jobmon.store.lease_order import Place, UnknownPlaceError
 from jobmon.store.mapping import Document
+from jobmon.store.profiles import Profile
 from jobmon.web.queues import WatchedQueue
 
 log = logging.getLogger(__name__)
@@ -78,25 +80,16 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
         "finished_at": "finishedAt",
         "lease_expires_at": "leaseExpiresAt",
     }
-    dates = {
+    dates: dict[str, Any] = {
         fact: to_utc(value)
         for fact, name in names.items()
         if isinstance(value := job.get(name), datetime)
     }
     mapping, profile = queue.connection.jobs.mapping, queue.connection.profile
     most = clean_number(job.get("maxAttempts"))
-    is_last = profile.reads_last_attempt and not profile.has_attempt_array
-    last = job["attempts"][-1] if job["attempts"] else {}
-    runs = last.get("status") == AttemptStatus.RUNNING
-    # A worker may lock a job before it starts it: then the fields are of the run before.
-    is_before = is_last and not runs and job.get("status") == JobStatus.LEASED
-    number = last.get("attemptNumber") if is_last and last else job["attemptCount"]
     return JobFacts(
         status=clean_text(job.get("status")),
         job_type=label(job.get("type")),
-        started_at=None if is_before else read_date((last if runs else job).get("startedAt")),
-        worker=None if is_before else clean_free_text(job.get("leasedBy")),
-        attempt=None if is_before else number or None,
         max_attempts=int(most) if most is not None and most == int(most) else None,
         is_recurring=bool(job.get("isRecurring")),
         unreadable=frozenset(
@@ -106,7 +99,23 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
         has_shipped_rules=profile.has_shipped_rules,
         assumed_lease=mapping.offsets.get("leaseExpiresAt"),
         **dates,
+        **_read_run(profile, job),
     )
+
+
+def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
+    """The `started_at`, `worker` and `attempt` of the newest run, as far as known."""
+    last = job["attempts"][-1] if job["attempts"] else {}
+    is_running = last.get("status") == AttemptStatus.RUNNING
+    is_last = profile.reads_last_attempt and not profile.has_attempt_array
+    if is_last and not is_running and job.get("status") == JobStatus.LEASED:
+        return {}  # a worker has locked the job, but not started it: the fields are of an older run
+    number = last.get("attemptNumber") if is_last and last else job["attemptCount"]
+    return {
+        "started_at": read_date((last if is_running else job).get("startedAt")),
+        "worker": clean_free_text(job.get("leasedBy")),
+        "attempt": number or None,
+    }
 
 
 def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:

@@ -106,7 +106,7 @@ class FoundWorkers:
     """The workers of a queue, in the order of a query; `history` is None if it is unknown.
 
     `reasons`: by field of the answer, why it is null or not complete. `workers` is None if it is
-    unknown which workers there are; with `lacks_workers`, some that match may not be known to.
+    unknown which workers there are; with `lacks_workers`, some that match may be missing.
     """
 
     window: Window
