@@ -247,6 +247,7 @@ class JobListMeta(Answer):
     total_pages = integer("Number of pages that `total` makes.")
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     prev_cursor = string("`cursor` of the previous page; null on the first page.", nullable=True)
+    reasons = mapping(fields.String(), "`data`: why jobs may be missing in the list.")
 
 
 class JobList(Answer):

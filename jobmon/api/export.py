@@ -53,8 +53,8 @@ def _render_csv(jobs: list[dict[str, Any]]) -> str:
     return _write_csv(rows)
 
 
-def _render_csv_end(rows: int) -> str:
-    return _write_csv([[_CSV_END, rows, *[None] * (len(_CSV_COLUMNS) - 2)]])
+def _render_csv_end(rows: int, reason: str) -> str:
+    return _write_csv([[_CSV_END, rows, reason or None, *[None] * (len(_CSV_COLUMNS) - 3)]])
 
 
 def _write_csv(rows: list[list[Any]]) -> str:
@@ -73,17 +73,21 @@ def _render_ndjson(jobs: list[dict[str, Any]]) -> str:
     return "".join(f"{json.dumps(job, ensure_ascii=False)}\n" for job in jobs)
 
 
-def _render_ndjson_end(rows: int) -> str:
-    return f"{json.dumps({'end': True, 'rows': rows})}\n"
+def _render_ndjson_end(rows: int, reason: str) -> str:
+    end = {"end": True, "rows": rows} | ({"reason": reason} if reason else {})
+    return f"{json.dumps(end)}\n"
 
 
 class _Layout(NamedTuple):
-    """Parts of a file: its header, a batch of `JobSummary` rows, and its end by number of rows."""
+    """Parts of a file: its header, a batch of `JobSummary` rows, and its end.
+
+    The end has the number of rows, and the reason why jobs may be missing, if there is one.
+    """
 
     mimetype: str
     header: str
     render: Callable[[list[dict[str, Any]]], str]
-    end: Callable[[int], str]
+    end: Callable[[int, str], str]
 
 
 _LAYOUTS = {
@@ -120,9 +124,12 @@ def _too_many(message: str) -> ApiError:
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
 
-def export(batches: Iterator[list[Document]], file_format: str, slots: ExportSlots) -> Response:
+def export(
+    batches: Iterator[list[Document]], file_format: str, slots: ExportSlots, reason: str = ""
+) -> Response:
     """The jobs of all batches as a file, `file_format` being csv or ndjson; ApiError 429.
 
+    `reason`: why jobs may be missing in the batches; it is in the last line of the file.
     The first batch is read before the response begins, so that its faults become normal errors.
     """
     caller = auth.subject()
@@ -133,7 +140,7 @@ def export(batches: Iterator[list[Document]], file_format: str, slots: ExportSlo
         slot = stack.pop_all()  # released once: at the end of the file, or when the caller leaves
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     layout = _LAYOUTS[file_format]
-    text = _render(app, batches, layout, str(request.endpoint))
+    text = _render(app, batches, layout, str(request.endpoint), reason)
     response = Response(_hold_slot(slot, text), mimetype=layout.mimetype)
     response.call_on_close(slot.close)
     name = f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{file_format}"
@@ -147,7 +154,7 @@ def _hold_slot(slot: ExitStack, text: Iterator[str]) -> Iterator[str]:
 
 
 def _render(
-    app: Flask, batches: Iterator[list[Document]], layout: _Layout, endpoint: str
+    app: Flask, batches: Iterator[list[Document]], layout: _Layout, endpoint: str, reason: str
 ) -> Iterator[str]:
     schema = JobSummary(many=True)
     rows = 0
@@ -164,4 +171,4 @@ def _render(
         log.error("%s: export aborted: %s", endpoint, describe_error(error))
         # gunicorn then closes the connection without the last chunk.
         raise ConnectionResetError(errno.ECONNRESET, "export aborted") from None
-    yield layout.end(rows)
+    yield layout.end(rows, reason)

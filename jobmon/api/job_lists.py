@@ -11,8 +11,8 @@ from jobmon.api.export import ExportSlots, export
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
 from jobmon.store.filter import (
-    SearchRefusedError,
-    TooManyMatchesError,
+    JobFilter,
+    RefusedFilterError,
     UnknownFieldError,
     UnservedOrderError,
 )
@@ -65,24 +65,31 @@ class ListResponder:
                 total = CappedCount(len(page.jobs), True)
             elif total is None:
                 total = queue.stats.count(job_filter)
+        why = _explain_missing_jobs(job_filter)
         meta = {
             "page": page.page,
             "per_page": query.per_page,
             "total": total.value,
-            "total_is_exact": total.is_exact,
+            "total_is_exact": total.is_exact and not why,
             "total_pages": math.ceil(total.value / query.per_page),
             "next_cursor": page.next_cursor.encode() if page.next_cursor else None,
             "prev_cursor": page.prev_cursor.encode() if page.prev_cursor else None,
+            "reasons": {"data": why} if why else {},
         }
         return ListPage(jobs=page.jobs, meta=meta)
 
     def export(self, query: ListQuery) -> Response:
         """All matching jobs as a file of `query.format`."""
         with _explain_filter_errors():
-            batches = current_queue().lists.batches(
-                query.job_filter, oldest_first=query.oldest_first
-            )
-            return export(batches, query.format, self._slots)
+            lists = current_queue().lists
+            job_filter = lists.prepare(query.job_filter)
+            batches = lists.batches(job_filter, oldest_first=query.oldest_first)
+            return export(batches, query.format, self._slots, _explain_missing_jobs(job_filter))
+
+
+def _explain_missing_jobs(job_filter: JobFilter) -> str:
+    """Why jobs may be missing in a list by this prepared filter; empty if none are."""
+    return "" if job_filter.worker_jobs is None else job_filter.worker_jobs.reason
 
 
 @contextmanager
@@ -94,5 +101,5 @@ def _explain_filter_errors() -> Iterator[None]:
         raise invalid(error.parameter, message) from None
     except UnservedOrderError as error:
         raise invalid("sort", str(error)) from None
-    except (TooManyMatchesError, SearchRefusedError) as error:
+    except RefusedFilterError as error:
         raise invalid(error.parameter, str(error)) from None

@@ -183,9 +183,9 @@ class ListParameters(_ListParameters):
         max_length=1_000,
     )
     worker = optional_text(
-        "Jobs whose leasedBy is exactly this text, as lists print it: those that the worker runs, "
-        "and its last ones where the queue keeps the name after a run. Cannot be combined with "
-        "`owner` and `error_code`.",
+        "Jobs that the worker with exactly this name runs or ran, as far as the queue records it: "
+        "those of its newest 1,000 attempts, and those whose leasedBy it is. Cannot be combined "
+        "with `owner` and `error_code`.",
         max_length=1_000,
     )
     condition = fields.String(

@@ -54,7 +54,7 @@ class WorkersPage:
             },
             "words": RANGE_WORDS[range_name],
             "top": top,
-            "finds_workers": queue.known_fields.can_query("leasedBy"),
+            "finds_workers": queue.known_fields.finds_worker_jobs,
             **_describe(found, query, range_name),
         }
         if is_part_request():

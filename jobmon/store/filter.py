@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, JobCondition, JobStatus
 from jobmon.store import indexes
@@ -32,20 +32,34 @@ class UnservedOrderError(ValueError):
     """No index has these jobs in the order of nextRunAt; the message has what to add."""
 
 
-class TooManyMatchesError(ValueError):
-    """More than 1,000 jobs would have to be read or sorted; the message has what to add."""
+class RefusedFilterError(ValueError):
+    """The filter `parameter` cannot be served; the message has why, and what to do."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
         self.parameter = parameter
 
 
-class SearchRefusedError(ValueError):
-    """The field `parameter` cannot be searched, or not for this value; the message has why."""
+class TooManyMatchesError(RefusedFilterError):
+    """More than 1,000 jobs would have to be read or sorted."""
 
-    def __init__(self, parameter: str, message: str) -> None:
-        super().__init__(message)
-        self.parameter = parameter
+
+class SearchRefusedError(RefusedFilterError):
+    """The field cannot be searched, or not for this value."""
+
+
+class UnservedFilterError(RefusedFilterError):
+    """The index that serves the filter is missing."""
+
+
+class WorkerJobs(NamedTuple):
+    """The ids of the jobs that a worker runs or ran; None if only the jobs that name it are known.
+
+    `reason`: why there may be others; empty if these are all.
+    """
+
+    ids: tuple[Any, ...] | None
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +71,8 @@ class JobFilter:
     finds it by each element; `may_have_arrays` excludes such jobs, at the cost of reading each job.
     `created_from` (inclusive), `created_to` (exclusive): aware dates; a job whose createdAt is no
     date is in no range.
-    `error_code`: the code of the newest error. `worker`: the leasedBy, a text. ValueError for more
-    than one of these and `owner`: no index has both.
+    `error_code`: the code of the newest error. `worker`: the leasedBy, a text; or with
+    `worker_jobs`, these jobs. ValueError for more than one of these and `owner`: no index has both.
     `job_id`: a prefix of the printed id.
     `condition`: at the time of the query. `finished_from` (inclusive), `finished_to` (exclusive):
     aware dates. A list by one of these is in the order of its date: nextRunAt, leaseExpiresAt or
@@ -88,6 +102,7 @@ class JobFilter:
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
     # The statuses with which the jobs name a worker; None for all.
     worker_statuses: tuple[str, ...] | None = field(default=None, compare=False)
+    worker_jobs: WorkerJobs | None = field(default=None, compare=False)
     # The index that finds the jobs of a search: not always that of a searched field.
     search_index: Keys | None = field(default=None, compare=False)
 
@@ -129,11 +144,17 @@ class JobFilter:
         return query
 
     def _match_worker(self) -> Document:
-        """The jobs that name the worker, in a form that the partial index serves."""
+        """The jobs with these ids, or those that name the worker, as the partial index has them."""
+        if self._worker_ids is not None:
+            return {"$and": [{"jobId": {"$in": list(self._worker_ids)}}]}
         if self.worker_statuses is None:
             return {"leasedBy": self.worker}
         statuses = [each for each in self.worker_statuses if each in (self.statuses or (each,))]
         return {"leasedBy": self.worker, "status": {"$in": statuses}}
+
+    @property
+    def _worker_ids(self) -> tuple[Any, ...] | None:
+        return None if self.worker_jobs is None else self.worker_jobs.ids
 
     def _match_schedule(self) -> Document:
         """The jobs that have this schedule; a time of day counts only without an interval."""
@@ -179,7 +200,7 @@ class JobFilter:
 
     def choose_index(self, mapping: FieldMapping) -> Keys:
         """The index that finds these jobs, in list order unless `is_sorted_in_memory`."""
-        if self.job_id is not None:
+        if self.job_id is not None or self._worker_ids is not None:
             return indexes.JOB_ID
         if self.search_index is not None:
             return self.search_index
@@ -221,7 +242,8 @@ class JobFilter:
             self._check_order(jobs.mapping)
         if self.error_code is not None and not jobs.mapping.can_query("lastError.code"):
             raise UnknownFieldError("error_code")
-        if self.worker is not None and not jobs.mapping.can_query("leasedBy"):
+        is_by_name = self.worker is not None and self._worker_ids is None
+        if is_by_name and not jobs.mapping.can_query("leasedBy"):
             raise UnknownFieldError("worker")
         if self.job_id is not None and not _has_few(jobs, indexes.JOB_ID, self._match_id()):
             message = f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
@@ -242,7 +264,7 @@ class JobFilter:
     @property
     def is_sorted_in_memory(self) -> bool:
         """Whether the index of a prepared filter has the jobs in another order than the list."""
-        if self.job_id is not None:
+        if self.job_id is not None or self._worker_ids is not None:
             return True
         if not self.search:
             return False
@@ -258,7 +280,7 @@ class JobFilter:
         """
         for term in self.search:
             _require_searchable(jobs, term.field)
-        if self.job_id is not None:
+        if self.job_id is not None or self._worker_ids is not None:
             return indexes.JOB_ID
         first = self.search[0]
         alone = JobFilter(

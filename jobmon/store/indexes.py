@@ -85,6 +85,20 @@ def worker_index(mapping: FieldMapping) -> Keys | None:
     return [("leasedBy", ASCENDING), *NEWEST_FIRST, *status, _TYPE]
 
 
+def worker_attempt_index(profile: Profile) -> Keys | None:
+    """The index for the newest attempts of a worker, with their jobs.
+
+    None if attempts are not recorded, or only as events, or without the worker and a date.
+    """
+    attempts = profile.attempts
+    if attempts is None or profile.log is not None or not attempts.can_query("workerId"):
+        return None
+    for name in ("startedAt", "finishedAt"):
+        if attempts.can_query(name):
+            return [("workerId", ASCENDING), (name, ASCENDING), ("jobId", ASCENDING)]
+    return None
+
+
 def attempt_index(profile: Profile) -> Keys:
     """The index for the attempts, or events, of a job in their order."""
     if profile.log is not None:
@@ -138,10 +152,12 @@ def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Key
     jobs = [(connection.jobs, field, keys) for field, keys in job_indexes]
     if connection.attempts is None:
         return jobs
+    by_worker = worker_attempt_index(connection.profile)
     return [
         *jobs,
         (connection.attempts, "jobId", attempt_index(connection.profile)),
         (connection.attempts, "finishedAt", attempt_end_index(connection.profile)),
+        *([] if by_worker is None else [(connection.attempts, "workerId", by_worker)]),
     ]
 
 

@@ -43,6 +43,12 @@ class KnownFields:
         return self._connection.jobs.mapping.can_query(field)
 
     @property
+    def finds_worker_jobs(self) -> bool:
+        """Whether a list can be filtered by worker."""
+        by_attempt = indexes.worker_attempt_index(self._connection.profile)
+        return by_attempt is not None or self.can_query("leasedBy")
+
+    @property
     def names_workers(self) -> bool:
         """Whether jobs or recorded attempts have a field for the worker that runs them."""
         jobs, attempts = self._connection.jobs, self._connection.attempts

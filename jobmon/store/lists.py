@@ -19,6 +19,7 @@ from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.mapping import STORED_DATES, Document, Keys
 from jobmon.store.read_collection import Transform
 from jobmon.store.truncate import CharacterBudget
+from jobmon.store.worker_jobs import WorkerJobFinder
 
 BATCH = 500
 MAX_FIELD_LENGTH = 10_000  # in characters
@@ -75,11 +76,15 @@ class JobLists:
         self._fields, self._transform = fields, transform or summarize
         self._require_index = require_index
         self._jobs = connection.jobs
+        self._worker_jobs = WorkerJobFinder(connection)
         self._by_id = connection.jobs.mapping.orders_by_id
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
-        """The filter for several reads: its ids are counted once. See `JobFilter.prepare`."""
-        return self._drop_secrets(job_filter).prepare(self._jobs)
+        """The filter for several reads: what it needs to know of the jobs is read once.
+
+        UnservedFilterError, and what `JobFilter.prepare` raises.
+        """
+        return self._resolve(job_filter).prepare(self._jobs)
 
     def page(
         self,
@@ -97,7 +102,7 @@ class JobLists:
         With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
         the list that made it. That costs the same at any depth, whereas a page number skips index
         keys. With the `total` of this filter, a page past the end needs no query. Raises what
-        `JobFilter.prepare` does.
+        `prepare` does.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
             if page.next_cursor is not None:
@@ -127,7 +132,7 @@ class JobLists:
     ) -> Iterator[list[Document]]:
         """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
 
-        Raises what `JobFilter.prepare` does, before the first batch.
+        Raises what `prepare` does, before the first batch.
         """
         job_filter = self.prepare(job_filter)
         oldest_first = oldest_first or job_filter.by_next_run
@@ -160,14 +165,24 @@ class JobLists:
             for job in self._jobs.find(with_ids, SUMMARY_FIELDS, index=index, transform=summarize)
             if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
         ]
-        matching = {"$and": [self._drop_secrets(job_filter).match(), with_ids]}
+        matching = {"$and": [self._resolve(job_filter).match(), with_ids]}
         matching_ids = [job["_id"] for job in self._jobs.find(matching, ("_id",), index=index)]
         return [(job, job["_id"] in matching_ids) for job in _select_owned(found, by_owner)]
 
+    def _resolve(self, job_filter: JobFilter) -> JobFilter:
+        """The filter with the jobs of its worker, and with a search that finds no secrets.
+
+        SearchRefusedError, UnservedFilterError.
+        """
+        if job_filter.is_prepared:
+            return job_filter
+        if job_filter.worker is not None:
+            jobs = self._worker_jobs.find(job_filter.worker)
+            job_filter = replace(job_filter, worker_jobs=jobs)
+        return self._drop_secrets(job_filter) if job_filter.search else job_filter
+
     def _drop_secrets(self, job_filter: JobFilter) -> JobFilter:
         """The filter whose search finds no string that redaction hides; SearchRefusedError."""
-        if job_filter.is_prepared or not job_filter.search:
-            return job_filter
         terms = [
             term.hide(lambda text: self._redactor.redact(text) != text)
             for term in job_filter.search

@@ -225,6 +225,8 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
     assert len(tasks.ids(error_code="E1")) == len(
         [found for found in tasks.tasks if found["error"] and found["error"]["code"] == "E1"]
     )
+    ran = [tasks.find_id(found) for found in reversed(tasks.tasks) if found["state"] != "pending"]
+    assert tasks.ids(worker="w-1") == ran
 
 
 def test_a_range_of_creation_uses_the_path_of_createdat(tasks: Tasks) -> None:
@@ -320,6 +322,7 @@ EXPECTED = {
         "tasks(state, finished_at)",
         "task_runs(job_id, number)",
         "task_runs(finished_at)",
+        "task_runs(worker, started_at, job_id)",
         "tasks(lock.owner, -created_at, -_id, state, kind)",
     ],
     "by id": [
@@ -334,6 +337,7 @@ EXPECTED = {
         "tasks(state, finished_at)",
         "task_runs(task, number)",
         "task_runs(finished_at)",
+        "task_runs(worker, started_at, task)",
         "tasks(lock.owner, -_id, state, kind)",
     ],
 }

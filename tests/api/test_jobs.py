@@ -122,6 +122,7 @@ def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
             "total_pages": 1,
             "next_cursor": None,
             "prev_cursor": None,
+            "reasons": {},
         },
         "data": [SUMMARY],
     }

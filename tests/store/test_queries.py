@@ -271,7 +271,8 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
     with profiled(filled) as entries:
         shown, first = ask()
         assert shown == expected[:3]
-        is_exact = len(expected) <= 10_000
+        # The attempts name no worker: there may be jobs that it ran before.
+        is_exact = len(expected) <= 10_000 and "worker" not in filters
         assert (first["total"], first["total_is_exact"]) == (min(len(expected), 10_000), is_exact)
         shown, second = ask(cursor=first["next_cursor"])
         assert shown == expected[3:6]

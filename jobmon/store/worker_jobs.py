@@ -1,0 +1,104 @@
+"""Finds the jobs that a worker runs or ran, from its newest attempts."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from bson import ObjectId
+from pymongo.errors import OperationFailure
+
+from jobmon.store import indexes
+from jobmon.store.bson_json import to_text
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter, UnservedFilterError, WorkerJobs
+from jobmon.store.identity import is_identity
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import ReadCollection, is_bad_hint
+
+MAX_READ = 1_000  # attempts of the worker, and jobs that name it
+SAMPLE_SIZE = 200
+NAMED_ONLY = (
+    "only jobs that name the worker now are found, because the queue does not record the workers "
+    "of earlier attempts"
+)
+NEWEST_ONLY = f"only the worker's newest {MAX_READ:,} attempts are searched"
+
+
+class WorkerJobFinder:
+    """Finds jobs by the worker of their attempts; raises PyMongoError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._jobs = connection.jobs
+        self._attempts = connection.attempts
+        self._index = indexes.worker_attempt_index(connection.profile)
+
+    def find(self, worker: str) -> WorkerJobs:
+        """The jobs of the worker's newest attempts, and those that name it.
+
+        Index: (workerId, startedAt, jobId); UnservedFilterError if it is missing.
+        """
+        attempts = self._attempts
+        if attempts is None or self._index is None:
+            return WorkerJobs(None, NAMED_ONLY)
+        found = self._read_attempts(attempts, self._index, worker)
+        if not found and not _name_workers(attempts):
+            return WorkerJobs(None, NAMED_ONLY)
+        held = self._read_named(worker) if self._jobs.mapping.can_query("leasedBy") else []
+        is_complete = max(len(found), len(held)) <= MAX_READ
+        ids = tuple(_list_ids(found[:MAX_READ] + held[:MAX_READ]))
+        return WorkerJobs(ids, "" if is_complete else NEWEST_ONLY)
+
+    def _read_attempts(self, attempts: ReadCollection, index: Keys, worker: str) -> list[Document]:
+        """The newest attempts of the worker; none if no attempt names one and has no index."""
+        try:
+            return attempts.find(
+                {"workerId": worker},
+                ("jobId",),
+                index=index,
+                order=[(index[1][0], -1)],
+                limit=MAX_READ + 1,
+                require_index=True,
+            )
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            if not _name_workers(attempts):
+                return []
+        keys = attempts.mapping.translate_keys(index) or []
+        required = indexes.Index(attempts.collection, keys)
+        raise UnservedFilterError(
+            "worker", f"Needs the index {required}: `jobmon init` creates it."
+        )
+
+    def _read_named(self, worker: str) -> list[Document]:
+        """The jobs that name the worker, which may have no recorded attempt."""
+        by_name = JobFilter(worker=worker).prepare(self._jobs)
+        return self._jobs.find(
+            by_name.match(),
+            ("jobId",),
+            index=by_name.choose_index(self._jobs.mapping),
+            limit=MAX_READ + 1,
+        )
+
+
+def _name_workers(attempts: ReadCollection) -> bool:
+    """Whether one of the newest attempts has a worker. Index: _id."""
+    found = attempts.find(
+        {}, ("workerId",), index=[("_id", 1)], order=[("_id", -1)], limit=SAMPLE_SIZE
+    )
+    return any(attempt.get("workerId") is not None for attempt in found)
+
+
+def _list_ids(documents: Iterable[Document]) -> Iterator[Any]:
+    """Each id once, unchanged, and as a job may hold it: an attempt may have its ObjectId as text.
+
+    `identity_values` has more forms, but takes too long for a thousand ids.
+    """
+    ids = {to_text(value): value for each in documents if (value := each.get("jobId")) is not None}
+    for printed, value in ids.items():
+        if not is_identity(value, printed):
+            continue
+        yield value
+        if type(value) is not str:
+            yield printed
+        elif ObjectId.is_valid(value):
+            yield ObjectId(value)

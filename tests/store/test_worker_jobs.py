@@ -1,0 +1,212 @@
+"""The jobs that a worker ran, on the real server: catches a finished job that is not found, a list
+that looks complete, a read that grows with the collection, and a missing index without a remedy."""
+
+import csv
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.buckets import MINUTE
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes, missing_indexes
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
+from jobmon.store.lists import JobLists
+from jobmon.store.worker_jobs import MAX_READ, NAMED_ONLY, NEWEST_ONLY
+
+from ..conftest import NOW, SECRET, Api
+from ..support.commands import database_uri
+from .test_queries import profiled
+
+Db = Database[dict[str, Any]]
+LIST = "/admin/jobs/queue"
+INDEX = "job_attempts(workerId, startedAt, jobId)"
+ODD = ObjectId("65f0c0ffee0123456789abcd")
+BUSY_RUNS = 1_200  # of 600 jobs
+
+
+def job(job_id: Any, minute: int, status: str = "succeeded", **more: Any) -> dict[str, Any]:
+    dates = {"createdAt": NOW + minute * MINUTE, "finishedAt": NOW}
+    return {"jobId": job_id, "type": f"type-{minute % 2}", "status": status, **dates, **more}
+
+
+def attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> dict[str, Any]:
+    at = NOW + minute * MINUTE
+    dates = {"startedAt": at, "finishedAt": at + timedelta(seconds=1)}
+    return {"jobId": job_id, "attemptNumber": number, "workerId": worker, **dates}
+
+
+@pytest.fixture(scope="module")
+def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Db]:
+    """w1 ran six jobs, one of them twice; `busy` ran 600 jobs twice each."""
+    database = mongo["test_worker_jobs"]
+    database.jobs.insert_many(
+        [
+            job("done", 1),
+            job("retried", 2),
+            job("moved", 3, "failed"),
+            job(ODD, 4),
+            job("runs", 5, "leased", leasedBy="w1"),
+            job("crashed", 6, "leased", leasedBy="w1"),  # before its attempt was recorded
+            job("of w2", 7),
+            *(job(f"many-{number:04}", 10 + number) for number in range(3_000)),
+        ]
+    )
+    database.job_attempts.insert_many(
+        [
+            attempt("done", "w1", 1),
+            attempt("retried", "w1", 2),
+            attempt("retried", "w1", 3, 2),
+            attempt("moved", "w1", 4),
+            attempt("moved", "w2", 5, 2),
+            attempt(str(ODD), "w1", 6),
+            attempt("runs", "w1", 7),
+            attempt("of w2", "w2", 8),
+            attempt("deleted", "w1", 9),
+            *(attempt(f"many-{n % 600:04}", "busy", n, 1 + n // 600) for n in range(BUSY_RUNS)),
+            *(attempt(f"many-{n:04}", f"pod-{n}", n) for n in range(600, 3_000)),
+        ]
+    )
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
+    create_indexes(connection)
+    connection.client.close()
+    yield database
+    mongo.drop_database(database.name)
+
+
+@pytest.fixture(scope="module")
+def served(mongod: Mongod, filled: Db) -> Iterator[Api]:
+    app = create_app(Settings(mongo_uri=database_uri(mongod, filled), jwt_secret_key=SECRET))
+    yield Api(app)
+    app.extensions["jobmon_connection"].client.close()
+
+
+def ask(api: Api, worker: str = "w1", **query: Any) -> tuple[list[str], dict[str, Any]]:
+    answer = api.get_as_admin(LIST, worker=worker, **query)
+    assert answer.status_code == 200, answer.text
+    return [found["jobId"] for found in answer.json["data"]], answer.json["meta"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ["crashed", "runs", str(ODD), "moved", "retried", "done"]),
+        ({"sort": "createdAt"}, ["done", "retried", "moved", str(ODD), "runs", "crashed"]),
+        ({"status": ["failed", "leased"]}, ["crashed", "runs", "moved"]),
+        ({"type": "type-0"}, ["crashed", str(ODD), "retried"]),
+        ({"created_from": (NOW + 5 * MINUTE).isoformat()}, ["crashed", "runs"]),
+        ({"job_id": "retr"}, ["retried"]),
+        ({"per_page": 2, "page": 2}, [str(ODD), "moved"]),
+        ({"worker": "w2"}, ["of w2", "moved"]),
+        ({"worker": "nobody"}, []),
+    ],
+    ids=str,
+)
+def test_jobs_that_a_worker_ran_or_runs_are_listed_once(
+    served: Api, query: dict[str, Any], expected: list[str]
+) -> None:
+    found, meta = ask(served, **query)
+    assert found == expected
+    assert (meta["total_is_exact"], meta["reasons"]) == (True, {})
+    if "page" not in query:
+        assert meta["total"] == len(expected)
+        given = {"worker": "w1", **query}
+        lines = served.get_as_admin(LIST, format="ndjson", **given).text.splitlines()
+        assert [json.loads(line)["jobId"] for line in lines[:-1]] == expected
+        assert json.loads(lines[-1]) == {"end": True, "rows": len(expected)}
+
+
+def test_cursors_visit_each_job_of_a_worker_once(served: Api) -> None:
+    seen, cursor = list[str](), ""
+    while cursor is not None:
+        found, meta = ask(served, per_page=2, cursor=cursor)
+        seen += found
+        cursor = meta["next_cursor"]
+    assert seen == ["crashed", "runs", str(ODD), "moved", "retried", "done"]
+
+
+def test_only_the_newest_attempts_are_read_and_the_answer_has_this_reason(
+    served: Api, filled: Db
+) -> None:
+    with profiled(filled) as entries:
+        found, meta = ask(served, "busy", per_page=3)
+    newest = {f"many-{n % 600:04}" for n in range(BUSY_RUNS - MAX_READ, BUSY_RUNS)}
+    assert found == sorted(newest, reverse=True)[:3]
+    assert (meta["total"], meta["total_is_exact"]) == (len(newest), False)
+    assert meta["reasons"] == {"data": NEWEST_ONLY}
+    by_attempt, *others = [entry for entry in entries if "explain" not in entry["command"]]
+    assert by_attempt["planSummary"] == "IXSCAN { workerId: 1, startedAt: 1, jobId: 1 }"
+    assert (by_attempt["docsExamined"], by_attempt["keysExamined"]) == (0, MAX_READ + 1)
+    assert {entry["planSummary"] for entry in others} == {
+        "IXSCAN { leasedBy: 1, createdAt: -1, _id: -1, status: 1, type: 1 }",
+        "IXSCAN { jobId: 1 }",
+    }
+    for entry in others:
+        assert entry["docsExamined"] <= len(newest), entry
+        assert entry["keysExamined"] <= 2 * len(newest) + 1, entry
+
+
+def test_file_without_all_jobs_has_the_reason_in_its_last_line(served: Api) -> None:
+    *rows, end = served.get_as_admin(LIST, format="ndjson", worker="busy").text.splitlines()
+    assert json.loads(end) == {"end": True, "rows": len(rows), "reason": NEWEST_ONLY}
+    table = list(
+        csv.reader(served.get_as_admin(LIST, format="csv", worker="busy").text.split("\n"))
+    )
+    last = table[-2] if table[-1] == [] else table[-1]
+    assert last[:3] == ["#end", str(len(rows)), NEWEST_ONLY]
+    assert len(last) == len(table[0])
+
+
+def test_page_of_the_list_has_the_reason(real_api: Api, database: Db) -> None:
+    token = real_api.token()
+    real_api.client.set_cookie("jobmon_session", token, path="/dashboard")
+    database.jobs.insert_one(job("kept", 1, leasedBy="w1"))
+    page = real_api.client.get("/dashboard/jobs?worker=w2")
+    assert page.status_code == 200
+    assert NAMED_ONLY[1:] in page.text
+
+
+def test_missing_index_is_refused_with_its_remedy(real_api: Api, database: Db) -> None:
+    database.jobs.insert_one(job("done", 1))
+    database.job_attempts.insert_one(attempt("done", "w1", 1))
+    for given in ({}, {"format": "csv"}):
+        answer = real_api.get_as_admin(LIST, worker="w1", **given)
+        assert answer.status_code == 422
+        message = f"Needs the index {INDEX}: `jobmon init` creates it."
+        assert answer.json["error"]["details"] == {"worker": [message]}
+    connection = real_api.app.extensions["jobmon_connection"]
+    missing = missing_indexes(connection.settings, connection, ["job_attempts"])
+    assert INDEX in map(str, missing)
+    create_indexes(connection)
+    assert ask(real_api)[0] == ["done"]
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+@pytest.mark.parametrize("attempts", [[], [attempt("done", None, 1)]], ids=["none", "unnamed"])
+def test_queue_whose_attempts_name_no_worker_has_a_reason(
+    real_api: Api, database: Db, attempts: list[dict[str, Any]], *, has_index: bool
+) -> None:
+    database.jobs.insert_many([job("done", 1), job("runs", 2, "leased", leasedBy="w1")])
+    if attempts:
+        database.job_attempts.insert_many(dict(each) for each in attempts)
+    if has_index:
+        create_indexes(real_api.app.extensions["jobmon_connection"])
+    for worker, expected in (("w1", ["runs"]), ("w2", [])):
+        found, meta = ask(real_api, worker)
+        assert found == expected
+        assert (meta["total_is_exact"], meta["reasons"]) == (False, {"data": NAMED_ONLY})
+
+
+def test_rows_that_a_browser_holds_are_compared_by_the_jobs_of_the_worker(served: Api) -> None:
+    lists = JobLists(served.app.extensions["jobmon_connection"], Redactor())
+    found = lists.look_up(["done", "of w2"], JobFilter(worker="w1"))
+    assert {job["jobId"]: matches for job, matches in found} == {"done": True, "of w2": False}
