@@ -125,8 +125,11 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
 
 
 def failing_types(evidence: Evidence) -> dict[str, float]:
-    """The types with a high failure rate in the last hour, and that rate, the highest first."""
-    if isinstance(evidence.hour, Missing) or evidence.hour.gaps:
+    """The types with a high failure rate in the last hour, and that rate, the highest first.
+
+    The rate is that of the attempts in the history, even where some may be missing.
+    """
+    if isinstance(evidence.hour, Missing):
         return {}
     rates = {
         kind: rate
@@ -319,11 +322,10 @@ def _check_failures(evidence: Evidence) -> Check:
     name = "failure rates"
     if isinstance(evidence.hour, Missing):
         return _skip_check(name, evidence.hour)
-    if evidence.hour.gaps:
-        return Check(name=name, not_checked=RUNS_MAY_BE_MISSING)
+    missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     failing = failing_types(evidence)
     if not failing:
-        return Check(name=name)
+        return Check(name=name, not_checked=missing)
     kind, rate = next(iter(failing.items()))
     if len(failing) == 1:
         text = f"{percent(rate)} of {kind} attempts failed in the last hour"
@@ -338,7 +340,7 @@ def _check_failures(evidence: Evidence) -> Check:
         types=TypeCondition.FAILING,
         type_name=kind if len(failing) == 1 else "",
     )
-    return Check(name=name, notices=(notice,))
+    return Check(name=name, notices=(notice,), not_checked=missing)
 
 
 def _check_collector(evidence: Evidence) -> Check:
