@@ -123,5 +123,6 @@ class Visits:
             self._tab.goto("about:blank")
             self._tab.mouse.move(0, 0)
             self._tab.emulate_media(color_scheme="light")
+            self._tab.set_viewport_size({"width": 1_280, "height": 720})
             self._tab.context.clear_cookies()
             self._is_tab_in_use = False
