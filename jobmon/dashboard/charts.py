@@ -15,8 +15,8 @@ def chart_columns(
 ) -> dict[str, Any]:
     """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
 
-    `complete` is the number of steps that are over: the step in progress must not be drawn like
-    these, or it would look like a fall. Values that need one of the `unknown` fields are None.
+    `complete` is the number of completed steps: the step in progress is drawn dashed, because its
+    count is still low. Values that need one of the `unknown` fields are None.
     `gaps` are pairs of Unix seconds between which runs may be missing.
     """
     columns: dict[str, Any] = {

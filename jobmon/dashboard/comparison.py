@@ -1,6 +1,6 @@
-"""Compares the range of an overview with the same time before it: a change for a tile.
+"""Compares the range of an overview with the period before it: the changes that its tiles show.
 
-A change is only made of values that are known completely, in both periods.
+A tile has a change only if its value is completely known in both periods.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class _Periods:
-    """The steps of the range that are over, and those at the same places before it."""
+    """The completed steps of the range, and the corresponding steps of the period before."""
 
     now: list[Activity]
     before: list[Activity]

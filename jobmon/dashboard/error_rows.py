@@ -24,7 +24,7 @@ class ErrorRow:
     """A group of errors in a range.
 
     `since` is when it was first seen, if it is new. `types` and `workers` are pairs of a name and
-    its errors, the most first. `trend` has the steps that are over.
+    its number of errors, the most first. `trend` has a count for each completed step.
     """
 
     id: str
@@ -86,7 +86,7 @@ def _show_names(names: Counter[str] | None, shown: int) -> list[tuple[str, int]]
 class TopErrors:
     """The most frequent groups of errors of a window, for a block of a page.
 
-    Without `rows`, `doubt` is why there may be errors all the same; empty if there is none.
+    `doubt` is why there may be more errors than these; empty if these are all.
     `filters` is the query of the page with all groups.
     """
 

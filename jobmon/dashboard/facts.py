@@ -97,7 +97,7 @@ def gather(queue: WatchedQueue, name: str, now: datetime, *, compares: bool = Fa
 def read_previous(queue: WatchedQueue, name: str, window: Window) -> Previous | Missing:
     """The time before the window of a range, step by step; PyMongoError.
 
-    It is read only from the collector's history: counting it live would cost as much again.
+    It is read only from the collector's history: to count it live would double the cost of a page.
     """
     series, (length, step) = queue.series, RANGES[name]
     no_history = Missing(reason="no collector keeps a history", remedy=START_A_COLLECTOR)

@@ -22,7 +22,7 @@ Number = int | float | None
 
 
 def _show_error(document: Document, field: str, *, stack: bool = True) -> Error:
-    """`{code, message}` of an error, with `stack` its `stack` and its `group`, too."""
+    """An error as `{code, message}`; with `stack` also its `stack` and its `group`."""
     error = clean_error(document.get(field), stack=stack)
     return {**error, "group": document.get("errorGroup")} if error and stack else error
 

@@ -21,7 +21,7 @@ _STEPS = (
 )
 _MAX_MARKS = 5
 _LAST_MARK = 92  # percent: the text of a later one would exceed the axis
-# The end of an axis up to now moves in such parts of a step, not with each update of the page.
+# An axis that ends now grows by such a part of a step, so it is the same in most updates.
 _PARTS_OF_STEP = 30
 _NAMES = {"delayed": "not due", JobStatus.LEASED.value: "running"}
 
@@ -67,8 +67,8 @@ class _Span:
 def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
     """The axis of a job at the aware time `now`; None if fewer than two moments are known.
 
-    It begins with the job or, with more than 50 attempts, with the newest 50. What is unknown is
-    left empty: attempts that are not recorded, and the time between two runs of a recurring job.
+    It begins with the job or, with more than 50 attempts, with the newest 50. The times of attempts
+    that are not recorded, and between two runs of a recurring job, have no part.
     """
     spans = [span for span in _list_spans(job, now) if span.end >= span.start]
     if not spans:
@@ -109,7 +109,7 @@ def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
 
 
 def _list_spans(job: JobView, now: datetime) -> Iterator[_Span]:
-    """The spans of the job in their order; each is bounded by the present moment."""
+    """The times in which the job waited or ran, in order."""
     omitted, shown = job.attempts[:-MAX_ATTEMPTS], job.attempts[-MAX_ATTEMPTS:]
     before = _find_date(job.created_at)
     if omitted:

@@ -1,5 +1,5 @@
-"""The comparison with the previous period: catches a change that is guessed from half a period, one
-with the wrong sign or of periods of different lengths, and an overview that hides the reason."""
+"""The comparison with the previous period: catches a change that is made of half a period, one
+with the wrong sign or of periods of different lengths, and an overview without the reason."""
 
 from collections.abc import Iterator
 from dataclasses import replace

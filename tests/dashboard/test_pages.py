@@ -347,8 +347,8 @@ def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewe
     assert JOBS in page.addresses()  # to clear the filters
 
 
-def test_rows_name_the_event_that_their_date_is_of(admin: Viewer, watched: Any) -> None:
-    """Catches a date of which nobody knows whether it is a start, an end or a lease."""
+def test_rows_name_the_event_of_their_date(admin: Viewer, watched: Any) -> None:
+    """Catches a date without a word for what it is: due, finished or the end of a lease."""
     past, soon = (datetime.now(UTC) + sign * timedelta(hours=3) for sign in (-1, 1))
     held = {"status": "leased", "leasedBy": "w1", "nextRunAt": past}
     watched.jobs.insert_many(

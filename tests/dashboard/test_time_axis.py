@@ -1,5 +1,5 @@
-"""The time axis of a job: catches a part at a wrong place or of a wrong length, a claim about a
-time of which nothing is recorded, and a bar that moves with each update."""
+"""The time axis of a job: catches a part at a wrong position or of a wrong length, a part for a
+time without any record, and a bar that changes with each update."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -109,11 +109,11 @@ def test_each_status_has_its_parts(given: dict[str, Any], parts: list[Any]) -> N
         {"status": "cancelled", "finished_at": START},
     ],
 )
-def test_nothing_is_drawn_of_a_time_of_which_nothing_is_known(given: dict[str, Any]) -> None:
+def test_a_job_without_known_times_has_no_axis(given: dict[str, Any]) -> None:
     assert axis(**given) is None
 
 
-def test_a_time_without_recorded_attempts_stays_empty() -> None:
+def test_a_time_without_recorded_attempts_has_no_part() -> None:
     found = axis(attempts=[attempt(4, "failed", 50, 60), attempt(5, "failed", 90, 100)])
     assert list_parts(found) == [("failed", 0, 20), ("waiting", 20, 60), ("failed", 80, 20)]
 
@@ -140,7 +140,7 @@ def test_an_open_axis_moves_in_steps() -> None:
     assert [text for _, text in seen[0].marks] == ["+15 min", "+30 min", "+45 min"]
 
 
-def test_of_many_attempts_the_newest_are_drawn() -> None:
+def test_an_axis_of_many_attempts_has_the_newest() -> None:
     many = [attempt(number, "failed", number, number + 0.5) for number in range(1, 99)]
     found = axis(attempts=many)
     assert found is not None

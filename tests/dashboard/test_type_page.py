@@ -80,7 +80,7 @@ def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 
 
 @pytest.mark.usefixtures("shop")
-def test_page_has_only_what_is_of_the_type(admin: Viewer) -> None:
+def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
     page = admin.page(address("mail"))
     shown = words(page)
     assert "Queued 3 4 due" in shown
@@ -162,7 +162,7 @@ def page_query(page: Page) -> str:
     return lists[0].partition("?")[2]
 
 
-def test_unknown_type_is_no_error_and_no_claim(admin: Viewer) -> None:
+def test_unknown_type_has_a_page_without_jobs(admin: Viewer) -> None:
     assert "No jobs of this type" in words(admin.page(address("nothing")))
 
 

@@ -40,7 +40,7 @@ export function textsBetween(marks, start, end) {
   return marks.filter(({ at }) => at >= start && !(at >= end)).map(({ text }) => `▾ ${text}`);
 }
 
-/** The marks within the plot's scale, those together that are too close for a line each. */
+/** The marks within the plot's scale, in groups: marks that are too close to each other share a line. */
 function groupMarks(plot, marks) {
   const groups = [];
   marks.forEach((mark) => {

@@ -1,4 +1,4 @@
-// The charts of a page: of the overview throughput, wait time and run time in the range, with one cursor for all.
+// Draws the charts of a page: throughput, wait time and run time, with one cursor for all, or only errors.
 
 /* global uPlot */
 import { markLines, textsBetween } from "./chart_marks.js";
