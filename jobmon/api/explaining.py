@@ -41,8 +41,8 @@ _FOLDED = Missing(reason="its activity is counted together with that of other ty
 def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Explanation:
     """The explanation of a job, as the store reads it with its attempts, at the aware time `now`.
 
-    Of a due job it reads the jobs ahead, of a due or running one also the history, if a collector
-    keeps it. PyMongoError where the watched collections cannot be read.
+    For a due job it counts the jobs ahead. For a due or running job it also reads the history, if a
+    collector keeps one. Raises PyMongoError if the watched collections cannot be read.
     """
     facts, others = _read_facts(queue, job), QueueFacts()
     if facts.is_due(now):

@@ -91,7 +91,7 @@ def register(app: Flask, settings: Settings) -> None:
     def metrics() -> Response:
         """All metrics, in the format that the scraper prefers.
 
-        With a token, of the queues whose permission it has; below a queue's path, of this one.
+        Of the queues whose permission the token has; below a queue's path, of this queue.
         """
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
         registry.register(Scrape(reader.read(_scraped_queues(settings))))

@@ -128,7 +128,7 @@ class QueueMetrics:
     def read(self, queues: Sequence[WatchedQueue]) -> list[Families]:
         """The metrics of each queue, as far as they can be read within `SCRAPE_WITHIN_S`.
 
-        All databases are checked first: jobmon's own database, if it is slow, hides none of them.
+        All databases are checked first, so that a slow database of jobmon's own hides none of them.
         """
         until = time.monotonic() + SCRAPE_WITHIN_S
         checked = self._checks.read(queues, CHECK_WITHIN_S)
@@ -147,7 +147,7 @@ class QueueMetrics:
         return found
 
     def _report(self, missing: Mapping[str, str | None]) -> None:
-        """Log where metrics begin to be missing, with the reason, and where none are any more."""
+        """Log which queues begin to lack metrics, with the reason, and which are complete again."""
         begun = {
             name: reason
             for name, reason in missing.items()
@@ -205,7 +205,7 @@ class QueueMetrics:
             self._add_totals(totals, families, has_creation_time=has_creation_time)
 
     def _add_forecast(self, queue: WatchedQueue, families: Families) -> None:
-        """Add what becomes of the backlog; nothing where that is unknown."""
+        """Add the forecast of the backlog; nothing if it is unknown."""
         if (stats := queue.stats.cached_stats()) is None:
             return
 

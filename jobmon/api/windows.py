@@ -1,4 +1,4 @@
-"""The window of a request, and why the history of one cannot be answered."""
+"""The window of a request, and the errors for a window without a history."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

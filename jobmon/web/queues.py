@@ -85,7 +85,7 @@ class WatchedQueue:
         redactor: Redactor,
         series_cache: SeriesCache,
     ) -> "WatchedQueue":
-        """The queue that `connection` watches; `own` has jobmon's own databases."""
+        """The queue that `connection` watches; `own` is the connection to jobmon's databases."""
         rollup = RollupReader(connection, own)
         series = SeriesReader(connection, rollup, series_cache)
         return cls(
@@ -262,7 +262,7 @@ class QueueReading(Generic[T]):
     def read(self, queues: Sequence[WatchedQueue], within_s: float) -> dict[str, T]:
         """What was read, by the queue's name; queues that took longer are missing.
 
-        `read` should not raise: then the queue is missing, too, and the exception is logged.
+        If reading a queue raises, the exception is logged, and the queue is missing, too.
         """
         with self._lock:
             results = {queue.name: self._start(queue) for queue in queues}

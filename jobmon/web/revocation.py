@@ -36,7 +36,7 @@ class _RevocationList:
     since: datetime | None = None  # when it was created; None without a marker
 
     def merge(self, other: "_RevocationList") -> "_RevocationList":
-        """A list that refuses what either refuses, created when this one was."""
+        """The entries of both lists, with the `since` of this one."""
         before = dict(other.before)
         for subject, moment in self.before.items():
             before[subject] = max(moment, before.get(subject, moment))
@@ -76,7 +76,7 @@ class RevokedTokens:
         return self._is_gone
 
     def create(self) -> None:
-        """Create the list if it does not exist; only then its loss can be noticed later."""
+        """Create the list if it does not exist, with a marker by which its loss is noticed."""
         created = {"$setOnInsert": {"format": FORMAT, "since": datetime.now(UTC)}}
         self._collection().update_one({"_id": _MARKER}, created, upsert=True)
         self._known_lists().update_one(
@@ -141,7 +141,7 @@ class RevokedTokens:
         return found.merge(self._lost)
 
     def _find(self) -> tuple[_RevocationList, str | None]:
-        """The list, and why it cannot be read although it could be before."""
+        """The list, and a message if it cannot be read any more."""
         try:
             found = self._collection().find({}, {"before": True, "since": True})
             entries = list(found.max_time_ms(self._connection.max_time_ms))
@@ -156,7 +156,7 @@ class RevokedTokens:
         return self._parse(entries), None
 
     def _find_loss(self) -> str | None:
-        """For a list without a marker: the message that it is gone, None if it never existed."""
+        """A message if the list existed and is gone; only for a list without a marker."""
         gone = f"{self._name} existed and is gone: restore it, or run `jobmon revoke` again"
         if self._known.since is not None:
             return gone
@@ -172,7 +172,7 @@ class RevokedTokens:
         return gone if seen else None
 
     def _parse(self, entries: list[Document]) -> _RevocationList:
-        """The list of these entries; one of an unknown form refuses the id or subject in it."""
+        """The list of these entries; an entry without a date refuses all tokens of its subject."""
         ids: set[str] = set()
         before: dict[str, datetime] = {}
         since: datetime | None = None
@@ -203,6 +203,6 @@ def _read_subject(entry: Document) -> str | None:
 
 
 def _read_before(entry: Document) -> datetime:
-    """Until when the subject's tokens are refused; for ever if that cannot be read."""
+    """Tokens issued before this moment are refused; the latest moment if the entry has no date."""
     before = entry.get("before")
     return before if isinstance(before, datetime) else _FOREVER

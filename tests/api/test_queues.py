@@ -176,7 +176,7 @@ def test_a_queue_that_does_not_answer_delays_no_other(
 def test_a_slow_queue_is_shown_once_it_was_read(
     queues: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a queue that is "not read" for ever: reading it takes longer than callers wait."""
+    """Catches a queue that is never shown because reading it takes longer than callers wait."""
     gather = queues_module.gather_evidence
 
     def read_slowly(queue: WatchedQueue, *arguments: Any) -> Any:

@@ -165,7 +165,7 @@ def test_workers_of_a_type_have_their_attempts_of_it(api: Api) -> None:
 def test_workers_of_a_type_may_be_missing_where_types_were_not_counted(
     api: Api, history: ErrorHistory, until: datetime, expected: str
 ) -> None:
-    """Catches runs that an earlier version counted, or that were too many, shown as no runs."""
+    """Catches a worker that is shown without runs because they were not counted by type."""
     history.whole["untyped_until"] = until
     meta = get(api, type="pay")["meta"]
     assert expected in meta["reasons"]["attempts"]
