@@ -23,8 +23,8 @@ from jobmon.store.read_collection import is_bad_hint
 MAX_AHEAD = 10_000
 # Documents that are read instead, where no field holds the status.
 MAX_READ = 1_000
-# More jobs ahead than these are read once for all callers; the number for one job is kept as long.
-SHARE_FROM, SHARE_S = 200, 1
+# More jobs ahead than these are read once for all callers. The number for one job is kept, too.
+SHARE_FROM, SHARE_S, SHARE_DUE_S = 200, 1, 5
 KEEP_PLACES = 1_000
 KEEP_DUE = 20  # of a queue and process; one takes up to 2 MB
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -107,7 +107,7 @@ class PlaceFinder:
     def find_place(self, job: Document, now: datetime) -> Place:
         """The place of a job that is due, as the store reads it.
 
-        Beyond 200 jobs ahead, the count may be two seconds old. Raises UnknownPlaceError and
+        Beyond 200 jobs ahead, the count may be six seconds old. Raises UnknownPlaceError and
         PyMongoError.
         """
         key = self._find_key(job)
@@ -159,7 +159,7 @@ class PlaceFinder:
         # Other documents may hold a date or a status in several ways.
         if self._jobs.mapping.is_identity and isinstance(at, datetime) and direction > 0:
             sharing = key.job_type if self._each_type else None, key.order[:-1]
-            due = self._due.get(sharing, lambda: self._read_due(last, ranges), SHARE_S)
+            due = self._due.get(sharing, lambda: self._read_due(last, ranges), SHARE_DUE_S)
             return due.count_ahead(label(key.job_type), at, self._max_read)
         # For many jobs, the ranges one after the other cost less than all of them together.
         counts.clear()
