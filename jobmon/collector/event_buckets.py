@@ -5,6 +5,7 @@ crash or by another collector, has no later position, and is not added again.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,7 +49,12 @@ class EventBuckets:
         self._written: set[datetime] = set()
 
     def add(
-        self, at: datetime, kind: str, tally: Tally, details: RunDetails, position: str
+        self,
+        at: datetime,
+        kind: str,
+        tally: Tally,
+        position: str,
+        add_details: Callable[[RunDetails], None] | None = None,
     ) -> None:
         """Add what the change at `position` shows of a type in the minute that begins at `at`."""
         bucket = self._read(at)
@@ -56,7 +62,8 @@ class EventBuckets:
             if kind not in bucket.tallies:
                 bucket.tallies[kind] = Tally()
             bucket.tallies[kind].add(tally)
-            bucket.details.add(details)
+            if add_details is not None:
+                add_details(bucket.details)
             bucket.is_changed = True
 
     def begin(self, counted: dict[datetime, Tallies], details: dict[datetime, RunDetails]) -> None:

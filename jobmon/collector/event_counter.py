@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -285,17 +286,17 @@ class EventCounter:
 
     def _add(self, change: JobChange, shown: ShownActivity, completed: FinishedRun | None) -> None:
         """Add what a change shows; `completed` is its run, None if the run's error is unknown."""
-        details = RunDetails()
+        add_details: Callable[[RunDetails], None] | None = None
         if shown.run is not None:
             run = completed or shown.run._replace(error=None)
             run = run._replace(worker=self._groups.redact_worker(run.worker))
             group: str | None = None
             if run.outcome != AttemptStatus.SUCCEEDED:
                 group = OTHER if completed is None else self._groups.group([run])[0]
-            add_run(details, run, group)
+            add_details = partial(add_run, run=run, group=group)
             self._run_lists.add(change.job_id, run, change.position)
         at = floor(shown.at, MINUTE)
-        self._buckets.add(at, shown.type, shown.tally, details, change.position)
+        self._buckets.add(at, shown.type, shown.tally, change.position, add_details)
 
     def _reduce(
         self, document: Document, at: datetime, facts: JobFacts | None, knows_error: bool

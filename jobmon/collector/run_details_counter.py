@@ -21,7 +21,6 @@ from jobmon.rollup.run_details import (
     ErrorGroupOf,
     RunDetails,
     SlowRun,
-    WorkerTally,
     WorkerType,
     select_slowest,
 )
@@ -140,7 +139,7 @@ class RunDetailsCounter:
             for number in group["run"]:
                 if number is not None:
                     tally.run[int(number)] += 1
-            tally.add(WorkerTally(last_at=read_date(group["last"])))
+            tally.add_end(read_date(group["last"]))
         runs = [
             SlowRun(
                 duration_ms=int(duration_ms),
@@ -289,12 +288,14 @@ def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
     if group is not None:
         add_error(details, run, group)
     if run.worker is not None:
-        tally = WorkerTally(outcomes=Counter([run.outcome]), last_at=run.finished_at)
+        tally = details.find_tally(WorkerType(run.worker, run.type))
+        tally.outcomes[run.outcome] += 1
+        tally.add_end(run.finished_at)
         if milliseconds is not None:
             tally.run[bucket(milliseconds)] += 1
-        pair = WorkerType(run.worker, run.type)
-        details.find_tally(pair).add(tally)
-    if milliseconds is not None and run.job_id:
+    slowest = details.slowest.get(run.type, [])
+    is_slow = len(slowest) < SLOWEST or slowest[-1].duration_ms <= (milliseconds or 0)
+    if milliseconds is not None and run.job_id and is_slow:
         slow = SlowRun(
             duration_ms=milliseconds,
             job_id=run.job_id,
@@ -303,7 +304,7 @@ def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
             outcome=run.outcome,
             finished_at=run.finished_at,
         )
-        details.slowest[run.type] = select_slowest([*details.slowest.get(run.type, []), slow])
+        details.slowest[run.type] = select_slowest([*slowest, slow])
 
 
 def add_error(details: RunDetails, run: FinishedRun, group: str) -> None:

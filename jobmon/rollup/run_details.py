@@ -61,8 +61,12 @@ class WorkerTally:
         """Add the runs of `other`."""
         add_counts(self.outcomes, other.outcomes)
         add_counts(self.run, other.run)
-        if self.last_at is None or (other.last_at is not None and other.last_at > self.last_at):
-            self.last_at = other.last_at
+        self.add_end(other.last_at)
+
+    def add_end(self, at: datetime | None) -> None:
+        """A run ended at this time, if that is known."""
+        if self.last_at is None or (at is not None and at > self.last_at):
+            self.last_at = at
 
     @property
     def runs(self) -> int:
