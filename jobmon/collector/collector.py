@@ -44,9 +44,9 @@ from jobmon.store.stats import QueueHealth, QueueStats
 
 log = logging.getLogger(__name__)
 
-WRITE_AT_LEAST_EVERY_S = 1.5  # so at rest every second time that changes are read
+WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: at every second reading of changes
 CHECKPOINT_EVERY_S = 60.0
-CHECKPOINT_PAUSE = 20  # times as long as the last one took
+CHECKPOINT_PAUSE = 20  # the pause is this many times as long as writing one took
 READ_FOR_S = 1.0
 COUNT_FOR_S = 0.5  # counting runs may be late, the stats may not
 SAMPLE_EVERY_S = 10.0
@@ -54,7 +54,7 @@ RENAME_AFTER_S = 3_600.0
 REPORT_BUILD_EVERY_S = 1.0
 # The health is read again after this many times as long as it took: a large backlog costs more.
 HEALTH_PAUSE_FACTOR = 20
-HEALTH_REST_S = 2.5  # while no job changes: every second time that stats are written
+HEALTH_REST_S = 2.5  # while no job changes: at every second writing of stats
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
 
@@ -77,7 +77,7 @@ class Collector:
         self._rollups = rollups
         self._stop = stop
         self._share = share
-        self._releases = False  # the lease, so that another process has its share
+        self._releases = False  # whether the lease is released, for another process
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
         self._health_due_at = self._health_read_at = 0.0
@@ -147,13 +147,14 @@ class Collector:
             changes.close()
 
     def _start(self) -> tuple[SegmentMap | None, Changes]:
-        """The changes since the last checkpoint, with its segments, None if they do not count.
+        """The segments of the last checkpoint, and the changes since then.
 
-        If that is not possible, the changes from now on.
+        The segments are None if all jobs must be counted. The changes are those from now on if no
+        checkpoint can be used.
         """
         redactor = Redactor(self._connection.settings.redact_keys)
         self._groups = ErrorGroups(self._own, redactor)
-        # A log is the truth about runs, also before it has its first event.
+        # With a log, runs are counted from it alone, even while it is empty.
         has_log = self._connection.profile.log is not None
         counts_events = not has_log and not self._connection.has_recorded_attempts()
         self._events = (
@@ -174,16 +175,20 @@ class Collector:
         return None, self._open_changes(None if checkpoint is None else checkpoint.seen_until)
 
     def _load_checkpoint(self) -> tuple[Checkpoint | None, str]:
-        """The checkpoint, or None with the reason why a stored one does not count."""
+        """The checkpoint, or None with the reason why a stored one is not used."""
         try:
             return self._checkpoints.load(), ""
         except IncompleteCheckpointError:
             return None, "the checkpoint is incomplete, or of another version"
 
     def _resume(self, checkpoint: Checkpoint, token: Document) -> tuple[SegmentMap | None, Changes]:
-        """The segments and changes since this checkpoint; StreamLostError, or a malformed one's."""
+        """The segments of this checkpoint, and the changes since then.
+
+        Raises StreamLostError, and for a malformed checkpoint KeyError, TypeError, ValueError or
+        AttributeError.
+        """
         segments = None
-        # With such statuses, others changed meanwhile without a change of their job.
+        # If statuses depend on the time, some have changed meanwhile without a write.
         if not self._due_changes.is_needed:
             segments = SegmentMap(self._connection.jobs)
             segments.load(checkpoint.segments, self._lease.renew)

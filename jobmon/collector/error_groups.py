@@ -50,7 +50,7 @@ class ErrorGroups:
         # Without samples, except for new ones: these are large, and only stored.
         self._groups: dict[str, ErrorGroup] | None = None
         self._of_code: dict[str | None, set[str]] = {}
-        # By code, and OTHER for all: no group can make room for a run that ended before.
+        # By code, and OTHER for all codes: no group may be removed for a run that ended before.
         self._full_until: dict[str | None, datetime] = {}
         self._changed: set[str] = set()
         self._removed: set[str] = set()

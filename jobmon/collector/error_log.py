@@ -25,7 +25,7 @@ class RepeatedErrorLog:
         self._logged = reason
 
     def clear(self) -> None:
-        """The error is over: log it again if it comes back."""
+        """Forget the logged error, because it is over: it is logged again if it returns."""
         self._logged = ""
 
 

@@ -67,9 +67,9 @@ class EventBuckets:
             bucket.is_changed = True
 
     def begin(self, counted: dict[datetime, Tallies], details: dict[datetime, RunDetails]) -> None:
-        """Begin these minutes with what was counted otherwise, or with what they already have.
+        """Begin these minutes with what was counted from documents, or with what is stored of them.
 
-        Of each type the greater of each count, because both may lack something.
+        Of each type the greater of each count is taken, because both may lack runs.
         """
         self._open.clear()
         for at, tallies in counted.items():

@@ -63,7 +63,7 @@ INDEX_RETRY_S = 10.0
 
 
 class HistoryWriter:
-    """Keeps the buckets in jobmon's own database right.
+    """Counts activity, and writes it to the buckets in jobmon's own database.
 
     `groups` are the groups of errors. Calls `on_counted` after each count with its time, and
     whether all older spans are counted. The minutes of `events`, if given, are only added up.
@@ -97,7 +97,7 @@ class HistoryWriter:
         self._longest_query = 6 * HOUR
         self._expired_on: datetime | None = None
         self._warned = False
-        # Larger spans of which some parts are counted, and the others are missed.
+        # Larger spans whose earlier parts are missed, and not counted yet.
         self._unsummed: set[tuple[timedelta, datetime]] = set()
         # Everything since this time is counted; None if everything older is counted, too.
         self._counted_from: datetime | None = None
@@ -188,7 +188,7 @@ class HistoryWriter:
                 self._sum_up(larger, first, end)
 
     def _write_progress(self, now: datetime, *, is_complete: bool) -> None:
-        """Store up to when activity was counted: young minutes and counters, maybe all of it."""
+        """Store that young minutes and counters are counted, and whether older spans are, too."""
         fields = {**self._own.scope, "name": PROGRESS, "countedAt": now, "countersAt": now}
         fields |= {"countedFrom": self._counted_from} | (
             {"completeUntil": now} if is_complete else {}

@@ -39,7 +39,7 @@ class JobMemory:
         self._waiting: dict[bytes, KnownJob] = {}
         self._ended: dict[bytes, KnownJob] = {}
         self.lacks_waiting = False
-        self.has_overflowed = False  # a running job was not remembered; set until it is read
+        self.has_overflowed = False  # a running job was not remembered; the reader resets it
 
     def get(self, key: bytes) -> KnownJob | None:
         """The job with this encoded _id."""

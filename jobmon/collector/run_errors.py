@@ -1,4 +1,4 @@
-"""Finds the errors of failed runs that are counted from changes, or that an error is unknown."""
+"""Finds the errors of failed runs that are counted from changes. A doubtful one is unknown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ def complete_errors(
 ) -> list[FinishedRun | None]:
     """Each run with its error; None for a failed run whose error is unknown. PyMongoError.
 
-    A change does not contain an error that was written, but is the same as that of the run before;
-    and a program may write it later. So the error is that of the present document if this shows the
-    same run, otherwise that of the run before. Index: _id.
+    A change does not contain an error that is the same as that of the run before, or that is
+    written later. Then the present document gives it, if this shows the same run. Otherwise it is
+    that of the run before, if that is remembered. Index: _id.
     """
     open_runs = {number: each for number, each in enumerate(ended) if _is_open(each, rules)}
     runs: list[FinishedRun | None] = [each.run for each in ended]

@@ -113,7 +113,7 @@ class RunDetails:
         return tally
 
     def maximum(self, other: Self) -> "RunDetails":
-        """For each type and worker the details of more runs: both may lack some."""
+        """For each type and worker the details with more runs: both may lack some."""
         mine, others = self.tally_workers(), other.tally_workers()
         more = {name for name in others if name not in mine or others[name].runs > mine[name].runs}
         worker_types = {

@@ -38,9 +38,9 @@ class RunSource:
 
     The other fields are expressions about a run, but `error_field` is the name of a field.
     `read_outcome` makes the outcome of what the expression `outcome` found; None if the run has not
-    ended. `failed` is a query for the runs with another outcome than success. `is_exact`: a run
-    that ended before it started has a duration of 0; otherwise the start is that of a later run,
-    and not known.
+    ended. `failed` is a query for the runs with another outcome than success. If a run
+    started after its end, its duration is 0 if the source `is_exact`. Otherwise it is unknown,
+    because the start is that of a later run.
     """
 
     documents: ReadCollection
