@@ -97,8 +97,10 @@ def _running_tile(facts: Facts) -> Tile:
 def _dead_tile(facts: Facts) -> Tile:
     past, died, note = _attempt_history(facts), 0, ""
     if isinstance(past, History):
-        died = sum(step.dlq for step in past.activity.values())
-        note = f"{grouped(died)} died in the last {_range_words(facts)}"
+        died, is_exact = sum(step.dlq for step in past.activity.values()), True
+        if facts.range == "1h" and facts.evidence.new_dead is not None:
+            died, is_exact = facts.evidence.new_dead  # as in the notice: the history is a bit older
+        note = f"{grouped(died)}{'' if is_exact else '+'} died in the last {_range_words(facts)}"
     return _status_tile(facts, "Dead", JobStatus.DLQ, note, alarming=died > 0)
 
 

@@ -86,6 +86,7 @@ def gather_type(
         stats=stats,
         minutes=_read_steps(queue, evidence, hour, name),
         blocks=Missing(reason="these are of all types"),
+        new_dead=None,
     )
     past = _read_steps(queue, evidence, window, name)
     oldest, oldest_unknown = _find_oldest(queue, lists, name)

@@ -14,6 +14,7 @@ from jobmon.dashboard.overview import overview
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.domain import CappedCount
 from jobmon.rollup.buckets import MINUTE, QueueSample, Tallies, Tally, merge
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
@@ -165,6 +166,24 @@ def test_overview_answers_whether_the_backlog_clears_or_why_that_is_unknown(
     shown = overview(replace(facts(), evidence=evidence(mail(*blocks), due)))
     assert next(tile.note for tile in shown.tiles if tile.name == "Queued") == note
     assert shown.no_forecast == no_forecast
+
+
+@pytest.mark.parametrize(
+    ("range_name", "new_dead", "note"),
+    [
+        ("1h", CappedCount(7, True), "7 died in the last hour"),
+        ("1h", CappedCount(1_000, False), "1,000+ died in the last hour"),
+        ("1h", None, "2 died in the last hour"),
+        ("24h", CappedCount(7, True), "2 died in the last 24 hours"),
+    ],
+)
+def test_dead_tile_has_the_number_of_the_notice(
+    range_name: str, new_dead: CappedCount | None, note: str
+) -> None:
+    """Catches two numbers of one thing: the history is some seconds older than the count."""
+    shown = facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
+    counted = replace(shown.evidence, new_dead=new_dead)
+    assert tiles(replace(shown, evidence=counted, range=range_name))["Dead"].note == note
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
