@@ -89,7 +89,9 @@ def test_sign_in_keeps_a_token_without_expiry_until_the_browser_closes(stranger:
     assert stranger.get("/dashboard").status_code == 200
 
 
-def test_sign_in_keeps_a_token_with_an_expiry_after_all_dates(stranger: Viewer) -> None:
+def test_sign_in_keeps_a_token_without_a_near_expiry_for_400_days(
+    stranger: Viewer,
+) -> None:
     assert int(read_cookie(sign_in(stranger, signed(exp=10**15)))["max-age"]) == 400 * 86_400
 
 
@@ -244,7 +246,7 @@ OWN: list[dict[str, str]] = [
     {},
     {"Origin": "http://localhost"},
     {"Sec_Fetch_Site": "same-origin", "Origin": "http://localhost"},
-    # Behind a proxy that changes the Host only the browser knows.
+    # A proxy may change the Host; then only the browser knows the origin.
     {"Sec_Fetch_Site": "same-origin", "Origin": "https://jobs.example"},
 ]
 

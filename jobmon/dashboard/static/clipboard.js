@@ -3,7 +3,7 @@
 const SHOWN_MS = 1200;
 const announcement = document.getElementById("announcement");
 
-/** Let every copy button work, those of later updates included. */
+/** Let every copy button work, also those that an update adds later. */
 export function startCopyButtons() {
   document.addEventListener("click", (event) => {
     const button = event.target.closest(".copy");
