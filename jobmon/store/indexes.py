@@ -86,7 +86,7 @@ def worker_index(mapping: FieldMapping) -> Keys | None:
 
 
 def worker_attempt_index(profile: Profile) -> Keys | None:
-    """The index for the newest attempts of a worker, with their jobs.
+    """The index for the newest attempts of a worker.
 
     None if attempts are not recorded, or only as events, or without the worker and a date.
     """
@@ -95,7 +95,8 @@ def worker_attempt_index(profile: Profile) -> Keys | None:
         return None
     for name in ("startedAt", "finishedAt"):
         if attempts.can_query(name):
-            return [("workerId", ASCENDING), (name, ASCENDING), ("jobId", ASCENDING)]
+            # Without the job's id: a writer could not insert an attempt with arrays in both.
+            return [("workerId", ASCENDING), (name, ASCENDING)]
     return None
 
 

@@ -34,7 +34,7 @@ class WorkerJobFinder:
     def find(self, worker: str) -> WorkerJobs:
         """The jobs of the worker's newest attempts, and those that name it.
 
-        Index: (workerId, startedAt, jobId); UnservedFilterError if it is missing.
+        Index: (workerId, startedAt); UnservedFilterError if it is missing.
         """
         attempts = self._attempts
         if attempts is None or self._index is None:

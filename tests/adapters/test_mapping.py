@@ -322,7 +322,7 @@ EXPECTED = {
         "tasks(state, finished_at)",
         "task_runs(job_id, number)",
         "task_runs(finished_at)",
-        "task_runs(worker, started_at, job_id)",
+        "task_runs(worker, started_at)",
         "tasks(lock.owner, -created_at, -_id, state, kind)",
     ],
     "by id": [
@@ -337,7 +337,7 @@ EXPECTED = {
         "tasks(state, finished_at)",
         "task_runs(task, number)",
         "task_runs(finished_at)",
-        "task_runs(worker, started_at, task)",
+        "task_runs(worker, started_at)",
         "tasks(lock.owner, -_id, state, kind)",
     ],
 }

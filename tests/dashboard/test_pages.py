@@ -203,7 +203,7 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
 
 def _parse_list(text: str) -> dict[str, Any]:
     job = JobView(id=text, type="t", status="s", attempt_count=1)
-    meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
+    meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1, "reasons": {}}
     return {
         "shown": {"meta": meta, "jobs": [job]},
         "parameters": {},

@@ -32,7 +32,7 @@ EXPECTED = [
     "jobs(status, -priority, nextRunAt, type)",
     "job_attempts(jobId, attemptNumber)",
     "job_attempts(finishedAt)",
-    "job_attempts(workerId, startedAt, jobId)",
+    "job_attempts(workerId, startedAt)",
     "jobs(leasedBy, -createdAt, -_id, status, type)",
 ]
 

@@ -29,7 +29,7 @@ from .test_queries import profiled
 
 Db = Database[dict[str, Any]]
 LIST = "/admin/jobs/queue"
-INDEX = "job_attempts(workerId, startedAt, jobId)"
+INDEX = "job_attempts(workerId, startedAt)"
 ODD = ObjectId("65f0c0ffee0123456789abcd")
 BUSY_RUNS = 1_200  # of 600 jobs
 
@@ -144,8 +144,8 @@ def test_only_the_newest_attempts_are_read_and_the_answer_has_this_reason(
     assert (meta["total"], meta["total_is_exact"]) == (len(newest), False)
     assert meta["reasons"] == {"data": NEWEST_ONLY}
     by_attempt, *others = [entry for entry in entries if "explain" not in entry["command"]]
-    assert by_attempt["planSummary"] == "IXSCAN { workerId: 1, startedAt: 1, jobId: 1 }"
-    assert (by_attempt["docsExamined"], by_attempt["keysExamined"]) == (0, MAX_READ + 1)
+    assert by_attempt["planSummary"] == "IXSCAN { workerId: 1, startedAt: 1 }"
+    assert by_attempt["docsExamined"] == by_attempt["keysExamined"] == MAX_READ + 1
     assert {entry["planSummary"] for entry in others} == {
         "IXSCAN { leasedBy: 1, createdAt: -1, _id: -1, status: 1, type: 1 }",
         "IXSCAN { jobId: 1 }",
