@@ -34,6 +34,8 @@ def complete_errors(
     written later. Then the present document gives it, if this shows the same run. Otherwise it is
     that of the run before, if that is remembered. Index: _id.
     """
+    if not rules.reads_error:
+        return [None if each.run.outcome == AttemptStatus.FAILED else each.run for each in ended]
     open_runs = {number: each for number, each in enumerate(ended) if _is_open(each, rules)}
     runs: list[FinishedRun | None] = [each.run for each in ended]
     if not open_runs:

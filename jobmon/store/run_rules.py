@@ -27,7 +27,8 @@ class RunRules:
     as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written. Unless
     `has_own_end`, it has also ended when a running job stops running. `finished_path`: where the
     date of the end is; None if no field holds it. `error_reads`: all fields that the error of the
-    last run is computed from; empty if documents do not hold it.
+    last run is computed from; empty if documents do not hold it. Unless `reads_error`, documents
+    hold it, but changes are read without it: its field may be large.
     """
 
     paths: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class RunRules:
     end_fields: tuple[str, ...] = ()
     finished_path: str | None = None
     error_reads: tuple[str, ...] = ()
+    reads_error: bool = True
     has_own_end: bool = False
     end_statuses: tuple[str, ...] = STATUSES_AFTER_ATTEMPT
     lease_field: str | None = None
@@ -84,6 +86,7 @@ class RunRules:
             end_fields=tuple(path for path in end_fields if path is not None),
             finished_path=finished,
             error_reads=tuple(sorted(error_reads - {"_id"})),
+            reads_error=bool(error_reads) or not jobs.holds("lastError"),
             has_own_end=bool(events.end_fields),
             end_statuses=events.end_statuses or STATUSES_AFTER_ATTEMPT,
             lease_field=events.lease_field,

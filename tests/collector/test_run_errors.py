@@ -160,6 +160,18 @@ def test_error_that_is_written_after_the_end_is_that_of_the_run(
     assert count_messages(reading.queue) == {"refused": 1, "timeout": 1}
 
 
+def test_error_that_changes_are_read_without_is_unknown(make_queue: Callable[..., Queue]) -> None:
+    """Celery's is in a field that may be large: catches a group of errors without message."""
+    queue = make_queue(profile="celery", jobs_collection="celery_taskmeta")
+    reading = Reading(queue)
+    reading.begin()
+    for status in ("STARTED", "FAILURE"):
+        task = {"name": "t", "status": status, "date_done": now(), "result": '{"exc_type": "E"}'}
+        queue.jobs.replace_one({"_id": 1}, task, upsert=True)
+    reading.read()
+    assert count_messages(queue) == {OTHER: 1}
+
+
 def test_checkpoint_has_no_secret_and_the_group_of_the_next_run(agenda: Queue) -> None:
     reason, worker = "refused password=hunter2secret", "amqp://w:hunter2secret@host"
     first, job_id = Reading(agenda), agenda.add("mail")
