@@ -4,6 +4,7 @@ If the real server cannot run, the tests marked `real` are skipped; in CI (`CI=t
 because a suite without them proves little.
 """
 
+import gc
 import logging
 import os
 import shutil
@@ -137,9 +138,11 @@ MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 * 2**30
 LONGEST = (
     "tests/e2e/test_browser.py",
     "tests/e2e/test_faults.py",
-    "tests/test_documentation.py",
-    "tests/e2e/test_serving.py",
+    "tests/e2e/test_readonly.py",
+    "tests/e2e/test_packaging.py",
     "tests/collector/test_collector.py",
+    "tests/e2e/test_serving.py",
+    "tests/test_documentation.py",
     "tests/store/test_queries.py",
     "tests/store/test_cursor.py",
     "tests/e2e/",
@@ -165,6 +168,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "mongod" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of garbage collections: they live as long as the process."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
