@@ -384,9 +384,9 @@ def make_failures(chance: random.Random, since_s: int, count: int) -> list[dict[
             now - timedelta(seconds=chance.randrange(since_s)),
             chance.choice(ERRORS),
             workerId=f"w-{chance.randrange(5)}",
-            type=f"type-{chance.randrange(3)}",
+            type=f"type-{number % 3}",
         )
-        for _ in range(count)
+        for number in range(count)
     ]
 
 
