@@ -46,7 +46,7 @@ def run_time_bucket(seconds: str) -> str:
 
 
 DUE, COLLECTOR, DATABASE = (
-    series_of_service(f"jobmon_{name}") for name in ("eligible_jobs", "collector_up", "database_up")
+    series_of_service(f"jobmon_{name}") for name in ("due_jobs", "collector_up", "database_up")
 )
 GROWS = series_of_service("jobmon_backlog_grows")
 NEW_ERRORS = f'jobmon_error_groups{{{SERVICE},status="new"}}'

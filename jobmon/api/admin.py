@@ -142,7 +142,7 @@ _FIELDS = {
     "oldest_queued": "oldestQueuedJobAgeMs",
     "oldest_queued_by_type": "oldestQueuedJobAgeMsByType",
     "expired_leases": "expiredLeases",
-    "eligible": "dueJobs",
+    "due": "dueJobs",
     "scheduled": "scheduledJobs",
 }
 
@@ -161,7 +161,7 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
             job_type: stats.age_ms(at) for job_type, at in health.oldest_queued_by_type.items()
         },
         "expiredLeases": health.expired_leases,
-        "dueJobs": health.eligible,
+        "dueJobs": health.due,
         "scheduledJobs": health.scheduled,
         "estimatedTotalJobs": health.estimated_total,
         "reasons": reasons,

@@ -248,10 +248,10 @@ class QueueMetrics:
             about = "Leased jobs whose lease has expired."
             families.gauge("jobmon_expired_leases", about, health.expired_leases)
         # A lower bound, so that alerts go on firing.
-        eligible = MAX_COUNTED if health.too_many_due else health.eligible
-        if eligible is not None:
+        due = MAX_COUNTED if health.too_many_due else health.due
+        if due is not None:
             about = "Waiting jobs that are due; at most 500,000 if as many are scheduled."
-            families.gauge("jobmon_eligible_jobs", about, eligible)
+            families.gauge("jobmon_due_jobs", about, due)
         if health.scheduled is not None:
             about = "Waiting jobs whose nextRunAt is in the future."
             families.gauge("jobmon_scheduled_jobs", about, health.scheduled)

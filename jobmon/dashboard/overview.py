@@ -109,7 +109,7 @@ def overview(facts: Facts) -> Overview:
 
 def _explain_no_forecast(facts: Facts) -> str:
     evidence = facts.evidence
-    is_backlog = (evidence.stats.health.eligible or 0) >= MIN_JOBS
+    is_backlog = (evidence.stats.health.due or 0) >= MIN_JOBS
     if not is_backlog or isinstance(evidence.blocks, Missing):
         return ""
     forecast = forecast_queue(evidence)

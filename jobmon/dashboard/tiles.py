@@ -64,15 +64,15 @@ def tiles(facts: Facts) -> list[Tile]:
 
 def _queued_tile(facts: Facts) -> Tile:
     health = facts.evidence.stats.health
-    note = f"{grouped(health.eligible)} due (incl. retries)"
+    note = f"{grouped(health.due)} due (incl. retries)"
     scheduled = f"{grouped(health.scheduled)} scheduled"
-    if health.eligible is None and health.scheduled is None:
+    if health.due is None and health.scheduled is None:
         is_unknown = "nextRunAt" in facts.evidence.unknown or "scheduled" in health.unknown
         note = "due times unknown" if is_unknown else "due jobs not counted: too many"
         scheduled = ""
     forecast = forecast_queue(facts.evidence)
     if has_answer(forecast):
-        note = f"{grouped(health.eligible)} due: {forecast.text}"
+        note = f"{grouped(health.due)} due: {forecast.text}"
     tile = _status_tile(facts, "Queued", JobStatus.QUEUED, note)
     return replace(tile, scheduled=scheduled)
 

@@ -151,11 +151,11 @@ def _check_finishing(evidence: Evidence) -> Check:
     if isinstance(evidence.minutes, Missing):
         return _skip_check(name, evidence.minutes)
     health, as_of = evidence.stats.health, evidence.minutes.as_of
-    if health.eligible is None and not health.overdue_by_type:
-        reason = health.unknown.get("eligible", "it is unknown when jobs are due")
+    if health.due is None and not health.overdue_by_type:
+        reason = health.unknown.get("due", "it is unknown when jobs are due")
         return Check(name=name, not_checked=reason)
     longest = min(health.overdue_by_type.values(), default=None)
-    if longest is None or health.eligible == 0 or evidence.stats.as_of - longest < MIN_OVERDUE:
+    if longest is None or health.due == 0 or evidence.stats.as_of - longest < MIN_OVERDUE:
         return Check(name=name)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
     gaps += evidence.minutes.gaps
@@ -169,7 +169,7 @@ def _check_finishing(evidence: Evidence) -> Check:
         return Check(name=name)
     if any(gap.clip(since, as_of) for gap in gaps):
         return Check(name=name, not_checked=RUNS_MAY_BE_MISSING)
-    due = health.eligible
+    due = health.due
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
     text = (
         f"Nothing has finished for {_format_minutes(max(silent, MINUTE))} while {jobs} due "
@@ -238,7 +238,7 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     if isinstance(evidence.ten_minutes, Missing):
         return _skip_check(name, evidence.ten_minutes)
     health = evidence.stats.health
-    reason = health.unknown.get("eligible") if health.eligible is None else None
+    reason = health.unknown.get("due") if health.due is None else None
     reason = reason or health.unknown.get("overdue_by_type", "")
     if evidence.ten_minutes.gaps:
         reason = RUNS_MAY_BE_MISSING
@@ -309,7 +309,7 @@ def _check_backlog(evidence: Evidence) -> Check:
         return Check(name=name, not_checked="the first sample is too recent to compare with")
     was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
     # Jobs that are scheduled for later are queued, too, but are no backlog yet.
-    due = now if stats.health.eligible is None else min(now, stats.health.eligible)
+    due = now if stats.health.due is None else min(now, stats.health.due)
     if due <= was + MIN_JOBS or due <= was * MIN_GROWTH:
         return Check(name=name)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"

@@ -84,7 +84,7 @@ class Flow(NamedTuple):
 
 def forecast_queue(evidence: Evidence) -> Forecast:
     """The forecast of a whole queue."""
-    blocks, due = evidence.blocks, evidence.stats.health.eligible
+    blocks, due = evidence.blocks, evidence.stats.health.due
     if isinstance(blocks, Missing):
         return _unknown(blocks.reason)
     flows = [_sum_flows(block.activity.values()) for block in blocks]
@@ -147,8 +147,8 @@ def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
         return "the collector is still counting the last half hour"
     if any(block.gaps for block in blocks):
         return MISSING_RUNS
-    if health.eligible is None:
-        return health.unknown.get("eligible", "it is unknown how many jobs are due")
+    if health.due is None:
+        return health.unknown.get("due", "it is unknown how many jobs are due")
     return _find_contradiction(evidence, flows)
 
 

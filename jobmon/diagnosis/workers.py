@@ -140,8 +140,8 @@ def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) ->
     if history.doubt:
         return history.doubt
     health = stats.health
-    if health.eligible is None and not health.overdue_by_type:
-        return health.unknown.get("eligible", "it is unknown when jobs are due")
+    if health.due is None and not health.overdue_by_type:
+        return health.unknown.get("due", "it is unknown when jobs are due")
     return ""
 
 

@@ -20,7 +20,7 @@ def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document
         "health": {
             "estimatedTotal": health.estimated_total,
             "expiredLeases": health.expired_leases,
-            "eligible": health.eligible,
+            "due": health.due,
             "scheduled": health.scheduled,
             "tooManyDue": health.too_many_due,
             "oldestQueued": health.oldest_queued,
@@ -43,7 +43,7 @@ def load_stats(document: Document) -> QueueStats:
         health=QueueHealth(
             estimated_total=require_type(health["estimatedTotal"], int),
             expired_leases=_load_number(health["expiredLeases"]),
-            eligible=_load_number(health["eligible"]),
+            due=_load_number(health["due"]),
             scheduled=_load_number(health["scheduled"]),
             too_many_due=require_type(health["tooManyDue"], bool),
             oldest_queued=_load_date(health["oldestQueued"]),

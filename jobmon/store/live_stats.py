@@ -32,7 +32,7 @@ UNCOUNTED = "counting the jobs took longer than a query may take"
 class _WaitingCounts(NamedTuple):
     """The fields of `QueueHealth` about waiting jobs."""
 
-    eligible: int | None
+    due: int | None
     scheduled: int | None
     too_many_due: bool = False
 
@@ -126,7 +126,7 @@ class LiveStats:
             estimated_total=(unchanged and unchanged.estimated_total)
             or self._estimate_total(counts),
             expired_leases=self._count_expired_leases(counts, now, unknown),
-            eligible=waiting.eligible,
+            due=waiting.due,
             scheduled=waiting.scheduled,
             too_many_due=waiting.too_many_due,
             oldest_queued=oldest,
@@ -178,7 +178,7 @@ class LiveStats:
         """The due and the scheduled jobs: the fewer of both are counted, and the others are the
         remaining waiting jobs. So a huge backlog, or a huge schedule, is not counted.
         """
-        both = ("eligible", "scheduled")
+        both = ("due", "scheduled")
         if all_waiting == 0:
             return _WaitingCounts(0, 0)
         if not self._jobs.mapping.can_query("nextRunAt"):
@@ -197,7 +197,7 @@ class LiveStats:
             unknown |= dict.fromkeys(both, why)
         scheduled = later.value if later.is_exact else None
         if all_waiting is None:
-            unknown["eligible"] = UNCOUNTED
+            unknown["due"] = UNCOUNTED
             if scheduled is None:
                 unknown["scheduled"] = TOO_MANY
             return _WaitingCounts(None, None if scheduled == 0 and unreadable.value else scheduled)

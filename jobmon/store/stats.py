@@ -15,7 +15,7 @@ class QueueHealth:
     """The health of a queue, in addition to its counts; dates are UTC.
 
     `estimated_total`: the number of jobs by the collection's metadata, to compare the counts with.
-    `eligible`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. If
+    `due`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. If
     500,000 or more jobs are due and as many are scheduled, both are None and `too_many_due` is
     true. `expired_leases` are counted up to 500,000.
     `oldest_queued`: the createdAt of the oldest queued job; `oldest_queued_by_type` the same by
@@ -29,7 +29,7 @@ class QueueHealth:
 
     estimated_total: int
     expired_leases: int | None
-    eligible: int | None
+    due: int | None
     scheduled: int | None
     oldest_queued: datetime | None
     oldest_queued_by_type: Mapping[str, datetime]

@@ -239,7 +239,7 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
         "scheduledJobs": due,
     }
     metrics = api.get_as_admin("/metrics").text
-    for name in ("oldest_queued_job_age", "expired_leases", "eligible_jobs", "scheduled_jobs"):
+    for name in ("oldest_queued_job_age", "expired_leases", "due_jobs", "scheduled_jobs"):
         assert f"\njobmon_{name}" not in metrics, name
     viewer = Viewer(api.app)
     viewer.post("/dashboard/session", {"token": api.token()})

@@ -78,7 +78,7 @@ class Rollup:
             health=QueueHealth(
                 estimated_total=1,
                 expired_leases=3,
-                eligible=4,
+                due=4,
                 scheduled=5,
                 oldest_queued=datetime.now(UTC) - timedelta(seconds=62),
                 oldest_queued_by_type={},
@@ -184,7 +184,7 @@ def test_queue_metrics_are_in_base_units() -> None:
     assert value(found, "jobmon_jobs", status="failed", type="mail") == 0
     assert value(found, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
     assert value(found, "jobmon_expired_leases") == 3
-    assert value(found, "jobmon_eligible_jobs") == 4
+    assert value(found, "jobmon_due_jobs") == 4
     assert value(found, "jobmon_scheduled_jobs") == 5
     assert value(found, "jobmon_backlog_grows") == 0
     assert value(found, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)
@@ -208,7 +208,7 @@ def test_groups_of_errors_have_no_sample_without_a_collector(
 
 def test_unknown_values_have_no_sample() -> None:
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
-    nothing = dict.fromkeys(("oldest_queued", "eligible", "scheduled", "expired_leases"))
+    nothing = dict.fromkeys(("oldest_queued", "due", "scheduled", "expired_leases"))
     undated = replace(rollup._stats.health, **nothing, unknown=dict.fromkeys(nothing, "no dates"))
     rollup._stats = replace(rollup._stats, health=undated, counts=None)
     rollup.unknown = frozenset({"createdAt"})
@@ -217,7 +217,7 @@ def test_unknown_values_have_no_sample() -> None:
         "jobmon_jobs",
         "jobmon_oldest_queued_job_age_seconds",
         "jobmon_expired_leases",
-        "jobmon_eligible_jobs",
+        "jobmon_due_jobs",
         "jobmon_scheduled_jobs",
         "jobmon_jobs_enqueued_total",
     ):
@@ -259,12 +259,12 @@ def test_a_forecast_is_made_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> No
     assert gather.call_count == 1
 
 
-def test_eligible_jobs_beyond_the_count_limit_keep_a_sample() -> None:
+def test_due_jobs_beyond_the_count_limit_keep_a_sample() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
-    many = replace(rollup._stats.health, eligible=None, scheduled=None, too_many_due=True)
+    many = replace(rollup._stats.health, due=None, scheduled=None, too_many_due=True)
     rollup._stats = replace(rollup._stats, health=many)
     found = scraped(rollup)
-    assert value(found, "jobmon_eligible_jobs") == 500_000
+    assert value(found, "jobmon_due_jobs") == 500_000
     assert value(found, "jobmon_scheduled_jobs") is None
 
 

@@ -61,7 +61,7 @@ def queue_stats(
     usual: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
-        "eligible": 0,
+        "due": 0,
         "scheduled": 0,
         "oldest_queued": None,
         "oldest_queued_by_type": {},
@@ -124,7 +124,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
         facts(
             {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
             activity={10: {"a": tally(30, 10, dlq=2)}, 50: {"b": tally(20)}},
-            eligible=1_000,
+            due=1_000,
             scheduled=234,
             oldest_queued=NOW - timedelta(minutes=3, seconds=20),
             oldest_queued_by_type={"a": NOW - 3 * MINUTE, "b": NOW - timedelta(seconds=200)},
@@ -187,7 +187,7 @@ def test_dead_tile_has_the_number_of_the_notice(
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
-    shown = tiles(facts({("queued", "a"): 2_000_000}, eligible=None, scheduled=None))
+    shown = tiles(facts({("queued", "a"): 2_000_000}, due=None, scheduled=None))
     assert shown["Queued"].note == "due jobs not counted: too many"
 
 
@@ -201,7 +201,7 @@ def test_other_tile_counts_unknown_statuses_by_name() -> None:
 
 def test_tiles_of_fields_that_no_document_has_are_unknown() -> None:
     unknown = frozenset({"createdAt", "nextRunAt", "leaseExpiresAt"})
-    shown = tiles(facts({("failed", "a"): 1}, eligible=None, scheduled=None, unknown=unknown))
+    shown = tiles(facts({("failed", "a"): 1}, due=None, scheduled=None, unknown=unknown))
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == (
         "–",
         "creation times unknown",
@@ -211,7 +211,7 @@ def test_tiles_of_fields_that_no_document_has_are_unknown() -> None:
 
 
 def test_tiles_without_counts_are_dashes_and_not_zeros() -> None:
-    shown = tiles(facts(known=False, eligible=None, oldest_queued=NOW - MINUTE, source="estimate"))
+    shown = tiles(facts(known=False, due=None, oldest_queued=NOW - MINUTE, source="estimate"))
     assert [shown[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
     assert (shown["Queued"].note, shown["Queued"].scheduled) == (
         "– due (incl. retries)",
@@ -280,7 +280,7 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
             {("queued", name): 1, ("queued", "short"): 1},
             activity={1: {name: tally(0, 30)}},
             overdue_by_type={name: NOW - 90 * MINUTE},
-            eligible=1,
+            due=1,
         )
     )
     # A link leads to exactly the jobs or the type that its notice counts.

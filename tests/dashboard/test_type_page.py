@@ -199,7 +199,7 @@ def stats(counts: dict[tuple[str, str], int] | None) -> QueueStats:
     health = QueueHealth(
         estimated_total=9,
         expired_leases=7,
-        eligible=9,
+        due=9,
         scheduled=0,
         oldest_queued=None,
         oldest_queued_by_type={},

@@ -75,7 +75,7 @@ def evidence(
     usual: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
-        "eligible": 0,
+        "due": 0,
         "scheduled": 0,
         "oldest_queued": None,
         "oldest_queued_by_type": {},
@@ -140,7 +140,7 @@ def test_all_clear_needs_every_check() -> None:
 def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
     """Catches an all-clear over 86 overdue and 60 dead jobs because indexes are missing."""
     given = replace(
-        evidence({("queued", "a"): 86, ("dlq", "a"): 60}, eligible=86),
+        evidence({("queued", "a"): 86, ("dlq", "a"): 60}, due=86),
         hour=MISSING,
         ten_minutes=MISSING,
         minutes=MISSING,
@@ -160,7 +160,7 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
     ("health", "expected"),
     [
         (
-            {"eligible": None, "unknown": {"eligible": "nextRunAt is a number"}},
+            {"due": None, "unknown": {"due": "nextRunAt is a number"}},
             {
                 "whether jobs finish": "nextRunAt is a number",
                 "stalled types": "nextRunAt is a number",
@@ -185,7 +185,7 @@ def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
 
 
 def test_without_finish_times_nothing_is_concluded_from_them() -> None:
-    given = evidence(eligible=9, overdue_by_type=overdue_since(a=HOUR))
+    given = evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
     given = replace(
         given, hour=NO_END_TIMES, ten_minutes=NO_END_TIMES, minutes=NO_END_TIMES, day=NO_END_TIMES
     )
@@ -230,11 +230,11 @@ def test_types_are_not_stalled_while_it_is_unknown_what_runs() -> None:
 
 
 def test_jobs_that_are_scheduled_for_later_are_no_growing_backlog() -> None:
-    given = evidence({("queued", "a"): 106}, samples={NOW - HOUR: 23}, eligible=25, scheduled=81)
+    given = evidence({("queued", "a"): 106}, samples={NOW - HOUR: 23}, due=25, scheduled=81)
     assert texts(given) == []
 
 
-STOPPED = {"eligible": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
+STOPPED = {"due": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 
 def test_that_no_job_finishes_is_the_first_notice() -> None:
@@ -272,7 +272,7 @@ def test_that_no_job_finishes_is_the_first_notice() -> None:
         ),
         (
             {3: {"a": (1, 0, 0)}, 40: {"a": (0, 1, 0)}},
-            STOPPED | {"eligible": 1},
+            STOPPED | {"due": 1},
             "Nothing has finished for 18 min while 1 job is due (usually 0.1/min)",
         ),
         ({}, STOPPED, None),  # no job ever finished
@@ -381,7 +381,7 @@ def test_new_dead_jobs_are_counted_as_their_list_counts_them(
 def test_a_growing_backlog_is_compared_with_the_oldest_sample(
     queued: int, samples: dict[datetime, int], expected: str | None
 ) -> None:
-    given = evidence({("queued", "a"): queued}, samples=samples, eligible=queued)
+    given = evidence({("queued", "a"): queued}, samples=samples, due=queued)
     assert texts(given) == ([f"Backlog growing: {expected}"] if expected else [])
 
 
@@ -456,7 +456,7 @@ def test_other_notices(given: Evidence, level: str, text: str) -> None:
 def test_the_worst_notices_come_first() -> None:
     given = evidence(
         {("queued", "a"): 99},
-        eligible=99,
+        due=99,
         samples={NOW - HOUR: 0},
         source="live",
         expired_leases=2,

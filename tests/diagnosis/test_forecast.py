@@ -48,7 +48,7 @@ def evidence(
     health = QueueHealth(
         estimated_total=0,
         expired_leases=0,
-        eligible=due,
+        due=due,
         scheduled=0,
         oldest_queued=None,
         oldest_queued_by_type={},

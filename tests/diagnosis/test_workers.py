@@ -57,7 +57,7 @@ def make_stats(overdue: timedelta | None = HOUR) -> QueueStats:
     health = QueueHealth(
         estimated_total=9,
         expired_leases=0,
-        eligible=9 if overdue else 0,
+        due=9 if overdue else 0,
         scheduled=0,
         oldest_queued=None,
         oldest_queued_by_type={},
@@ -156,7 +156,7 @@ def test_worker_is_silent_only_if_three_runs_are_missing(
 def test_stopped_workers_are_not_checked_for_where_due_jobs_are_unknown() -> None:
     history, stats = make_history({}), make_stats(None)
     assert explain_unchecked(WINDOW, history, stats) == ""
-    health = replace(stats.health, eligible=None, unknown={"eligible": "no dates"})
+    health = replace(stats.health, due=None, unknown={"due": "no dates"})
     assert explain_unchecked(WINDOW, history, replace(stats, health=health)) == "no dates"
     doubtful = replace(history, is_complete=False)
     assert explain_unchecked(WINDOW, doubtful, stats) == "the collector is still counting"

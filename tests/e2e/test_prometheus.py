@@ -140,7 +140,7 @@ def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_pat
         "sum(jobmon_jobs_dead_lettered_total)": {"": 1},
         "sum(jobmon_attempt_run_seconds_count)": {"": 4},
         "sum(jobmon_attempt_wait_seconds_bucket{le='+Inf'})": {"": 4},
-        "sum(jobmon_eligible_jobs)": {"": 2},
+        "sum(jobmon_due_jobs)": {"": 2},
         'sum(jobmon_http_requests_total{route="/jobs/<anything:job_id>",status="403"})': {
             "": ASKED
         },

@@ -270,7 +270,7 @@ BROKEN: list[tuple[str, Any]] = [
     ("counts", [[["queued"], "a", 3]]),
     ("health", None),
     ("health", {}),
-    ("health.eligible", "many"),
+    ("health.due", "many"),
     ("health.oldestQueued", 7),
     ("health.oldestQueuedByType", {"a": 1}),
     ("asOf", "now"),

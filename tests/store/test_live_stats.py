@@ -26,7 +26,7 @@ def test_a_drained_queue_needs_no_query(
         monkeypatch.setattr(ReadCollection, name, None)
     stats = LiveStats(Connection(make_settings(), watched.client))
     health = stats.health({("succeeded", "t"): 7, ("dlq", "t"): 1}, NOW)
-    assert (health.eligible, health.scheduled, health.expired_leases) == (0, 0, 0)
+    assert (health.due, health.scheduled, health.expired_leases) == (0, 0, 0)
     assert (health.oldest_queued, health.overdue_by_type, health.unknown) == (None, {}, {})
 
 
