@@ -1,1 +1,1 @@
-"""Follows the changes of the watched jobs, and writes statistics and history of them."""
+"""Follows the changes of the watched jobs, and writes their statistics and history."""

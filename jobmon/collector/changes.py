@@ -30,23 +30,23 @@ REST_S = 1.0  # after half a minute without a change
 SWEEP_S = 120.0
 CLOCKS_DIFFER_BY = timedelta(seconds=40)
 
-# The collector waits, not the server: there each write, also one to another collection, would wake
-# every stream. With 100 queues that took a core of the database.
+# The pause is in the collector. A waiting server is woken by each write, even to another
+# collection: with 100 queues that took a core of the database.
 _AWAIT_MS = 1
-# Longer than a new primary may lag behind the events that the stream has returned.
+# After a failover, jobs that changed within this time are counted again.
 _REMEMBER_S = 30.0
-_TIMESTAMP = "82"  # the type of a resume token's first value, in hexadecimal digits
-# Events that are read at once where their content is used.
+_TIMESTAMP = "82"  # a resume token that begins with a timestamp starts so
+# The most events in one batch, if their content is read.
 _MAX_EVENTS = 1_000
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
 
 
 class StreamLostError(Exception):
-    """Changes since the resume token are lost."""
+    """The change stream ended, or changes since the resume token are lost."""
 
 
 class Changes(Protocol):
-    """The _ids of jobs that change."""
+    """A source of changes, which marks the jobs that change."""
 
     @property
     def token(self) -> Document | None:
@@ -58,13 +58,13 @@ class Changes(Protocol):
 
     @property
     def is_at_end(self) -> bool:
-        """Whether there were no more changes at the time of the last call of `next_batch`."""
+        """Whether the last call of `next_batch` left no change unread."""
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         """Mark the jobs that changed since the last call; waits a moment for changes.
 
-        Returns the events, if their content is read. StreamLostError after the last event of a
-        stream that ended.
+        Returns the events if their content is read. Raises StreamLostError if the stream ended and
+        its last events were returned.
         """
 
     def close(self) -> None:
@@ -72,13 +72,13 @@ class Changes(Protocol):
 
 
 class StreamedChanges:
-    """Changes from a change stream, in batches of half a second, at rest of a second.
+    """Changes from a change stream: read every half second, or every second while no job changes.
 
-    Begins after `token`, else at `start`, else now. With `fields`, the names of top-level fields,
-    the content of events is read as `read_change` needs it; otherwise only the _ids.
+    Begins after `token`, or else at `start`, or else now. `fields` are the top-level fields that
+    `read_change` needs; without them only the _ids are read.
 
-    The driver's iterator sends a request after each event; at many events a second this costs more
-    than all other work. So the cursor is driven with commands.
+    The commands of the cursor are sent here: the driver's iterator sends a request after each
+    event, which costs more than all other work if there are many events.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class StreamedChanges:
 
     @property
     def seen_until(self) -> datetime | None:
-        """The time of the token, in whole seconds, on a sharded cluster or before the end.
+        """The token's time in whole seconds, if the cluster is sharded or events are unread.
 
-        A mongos holds events back until every shard, also an idle one, has reached their time.
+        A mongos holds an event back until every shard, even an idle one, has reached its time.
         """
         topology = self._jobs.database.client.topology_description
         may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
@@ -157,10 +157,7 @@ class StreamedChanges:
         self.token = opened["postBatchResumeToken"]
 
     def _read_events(self) -> list[Document] | None:
-        """All new events; sets `token`.
-
-        None if the stream had to be opened again.
-        """
+        """Read the next events, and set `token`; None if the stream had to be opened again."""
         get_more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
         if self._fields is not None:
             get_more["batchSize"] = _MAX_EVENTS
@@ -175,7 +172,7 @@ class StreamedChanges:
 
     def _command(self, command: Document) -> Document:
         try:
-            # Without these options a command does not decode every _id.
+            # The default options cannot decode every _id.
             return self._jobs.database.command(
                 command, session=self._session, codec_options=self._jobs.codec_options
             )
@@ -186,7 +183,7 @@ class StreamedChanges:
 class PolledChanges:
     """Changes without a change stream: jobs with a new updatedAt, and a sweep of all segments.
 
-    Every writer sets updatedAt at every change. Changes that do not, such as deletions, are found
+    Writers set updatedAt when they change a job. A change without it, such as a deletion, is found
     by the sweep within `SWEEP_S`.
     """
 
@@ -197,18 +194,18 @@ class PolledChanges:
     def __init__(self, jobs: ReadCollection, stop: threading.Event) -> None:
         self._jobs = jobs
         self._stop = stop
-        self._next_overlap_at = 0.0
-        self._polls = True
+        self._long_overlap_at = 0.0
+        self._can_poll = True
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         self._stop.wait(TICK_S)
         segments.mark_next(TICK_S / SWEEP_S)
         now = time.monotonic()
-        is_long = now >= self._next_overlap_at
+        is_long = now >= self._long_overlap_at
         if is_long:
-            self._next_overlap_at = now + CLOCKS_DIFFER_BY.total_seconds() / 2
+            self._long_overlap_at = now + CLOCKS_DIFFER_BY.total_seconds() / 2
         overlap = CLOCKS_DIFFER_BY if is_long else timedelta(seconds=4 * TICK_S)
-        if self._polls:
+        if self._can_poll:
             self._poll(segments, datetime.now(UTC) - overlap)
         return ()
 
@@ -223,10 +220,8 @@ class PolledChanges:
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
-                self._polls = False
-                log.warning(
-                    "no index on %s: changes are found within %d s, by sweeping", field, SWEEP_S
-                )
+                self._can_poll = False
+                log.warning("no index on %s: the sweep finds changes within %d s", field, SWEEP_S)
                 return
 
     def close(self) -> None:
@@ -241,7 +236,7 @@ def open_changes(
     start: Timestamp | None = None,
     fields: Names[str] | None = None,
 ) -> Changes:
-    """The changes after `token`, else at `start`, else from now on.
+    """The changes after `token`, or else at `start`, or else from now on.
 
     `fields` as in `StreamedChanges`. StreamLostError if the token is too old.
     """
@@ -270,8 +265,8 @@ def open_counted_changes(
 ) -> Changes:
     """The changes from now on, with `events` prepared to count them.
 
-    Without a change stream `events` records that, and counts nothing. `seen_until`: until when
-    changes were counted before, if they were.
+    Without a change stream `events` records that, and counts nothing. `seen_until`: the time up to
+    which changes were counted before; None if they were not.
     """
     now = connection.cluster_time()
     start = None if now is None else Timestamp(now.time, now.inc + 1)

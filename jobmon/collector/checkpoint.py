@@ -13,7 +13,7 @@ from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, STATE, OwnDatabase,
 from jobmon.store.mapping import Document
 
 _SEGMENTS_A_DOCUMENT = 100
-_COUNTS_A_DOCUMENT = 10_000  # of a status and a type, with names of 200 characters
+_COUNTS_A_DOCUMENT = 10_000  # if names of types have 200 characters
 _JOBS_A_DOCUMENT = 200
 
 
@@ -23,9 +23,9 @@ class IncompleteCheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The dumped segments, and the change stream's resume token, None without a stream.
+    """The dumped segments, and the change stream's resume token; None without a stream.
 
-    `jobs`: what the counter of events remembered there. `seen_until`: until when it has counted.
+    `jobs`: those that the `EventCounter` remembers. `seen_until`: up to when it has counted.
     """
 
     segments: list[Document]
@@ -45,23 +45,23 @@ class Checkpoints:
         self._parts = own[CHECKPOINTS]
         self._keep_alive = keep_alive
         self._saving: Future[None] | None = None
-        self.took_s = 0.0  # to write the last one
+        self.took_s = 0.0  # how long the last write took
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint. The new one counts only once all of its parts are written."""
+        """Replace the checkpoint; the old one is valid until all new parts are written."""
         if self._saving is not None:
             wait([self._saving])
         self._saving = None
         self._write(checkpoint, self._keep_alive)
 
     def start_saving(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint in a thread, while the caller goes on: see `is_saving`."""
-        thread = ThreadPoolExecutor(1, "checkpoint")
-        self._saving = thread.submit(self._write, checkpoint, lambda: None)
-        thread.shutdown(wait=False)
+        """Replace the checkpoint in another thread, and return at once: see `is_saving`."""
+        executor = ThreadPoolExecutor(1, "checkpoint")
+        self._saving = executor.submit(self._write, checkpoint, lambda: None)
+        executor.shutdown(wait=False)
 
     def is_saving(self) -> bool:
-        """Whether the thread of `start_saving` still works; raises its PyMongoError."""
+        """Whether `start_saving` still writes; raises the PyMongoError with which it failed."""
         if self._saving is None or not self._saving.done():
             return self._saving is not None
         saving, self._saving = self._saving, None
@@ -89,12 +89,12 @@ class Checkpoints:
         self.took_s = time.monotonic() - started
 
     def move(self, token: Document | None, seen_until: datetime | None) -> None:
-        """Set the token after a time without changes: an old one might be lost by the server."""
+        """Replace only the position, while no job changes: the server forgets an old token."""
         moved = {"token": token, "seenUntil": seen_until}
         self._own[STATE].update_one({"_id": self._own.id(CHECKPOINT)}, {"$set": moved})
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint, None if there is none; IncompleteCheckpointError."""
+        """The newest checkpoint, None if there is none; raises IncompleteCheckpointError."""
         head = self._own.find_state(CHECKPOINT, _load_head)
         if head is None:
             return None

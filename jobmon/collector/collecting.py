@@ -43,7 +43,7 @@ def collecting(
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
-    # A count is kept: no event would undo a change that went with a lost primary.
+    # Majority reads: no event would undo the count of a change that a failover rolled back.
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
     own, share = connect_as_writer(settings), Share(queues)
     fail = on_failure if len(queues) == 1 else None
@@ -57,7 +57,7 @@ def collecting(
             started = time.monotonic()
             try:
                 Collector(watched, rollup_database(own), stop, share).run()
-            except PyMongoError as error:  # the DNS may be unreachable at the start, too
+            except PyMongoError as error:  # also raised at the start, if DNS fails
                 waiting.log(error)
                 stop.wait(RETRY_AFTER_S)
             except Exception as error:
@@ -91,5 +91,5 @@ def collecting(
 
 
 def _write_failure(own: OwnDatabase, error: Exception) -> None:
-    """Show the failure in the web services, whose log may be another."""
+    """Store the failure for the web services: they show it, and may have another log."""
     own.write_state(FAILURE, {"exception": type(error).__name__})

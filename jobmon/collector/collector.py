@@ -1,8 +1,8 @@
-"""The collector: follows changes of the watched jobs and keeps the rollup right.
+"""The collector: follows changes of the watched jobs, and keeps the rollup (the results) current.
 
-One works, others wait for its lease in the rollup database. It reads the watched database and
-writes to its own only. Counts of segments are in memory, with a checkpoint once a minute; the stats
-that the web service reads are one small document, written when they change.
+For each queue one collector works; others wait for its lease. It reads the watched database, and
+writes only to jobmon's own. Counts of segments are in memory, with a checkpoint once a minute; the
+stats that the web service reads are one small document, written when they change.
 """
 
 import contextvars
@@ -44,17 +44,17 @@ from jobmon.store.stats import QueueHealth, QueueStats
 
 log = logging.getLogger(__name__)
 
-WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: at every second reading of changes
+WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: after every other read of changes
 CHECKPOINT_EVERY_S = 60.0
 CHECKPOINT_PAUSE = 20  # the pause is this many times as long as writing one took
-READ_FOR_S = 1.0
-COUNT_FOR_S = 0.5  # counting runs may be late, the stats may not
+READ_FOR_S = 1.0  # the longest time of reading changes before stats are written
+COUNT_FOR_S = 0.5  # counting runs must not delay the stats
 SAMPLE_EVERY_S = 10.0
-RENAME_AFTER_S = 3_600.0
+RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if folded types can be named
 REPORT_BUILD_EVERY_S = 1.0
-# The health is read again after this many times as long as it took: a large backlog costs more.
+# The pause between two reads of the health is this many times as long as the last one took.
 HEALTH_PAUSE_FACTOR = 20
-HEALTH_REST_S = 2.5  # while no job changes: at every second writing of stats
+HEALTH_REST_S = 2.5  # while no job changes: with every other write of stats
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 10
 
@@ -64,7 +64,7 @@ class _StoppedError(Exception):
 
 
 class Collector:
-    """Keeps the rollup right until `stop` is set, and survives times without a database."""
+    """Keeps the rollup up to date until `stop` is set; waits while a database is unreachable."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Collector:
         self._rollups = rollups
         self._stop = stop
         self._share = share
-        self._releases = False  # whether the lease is released, for another process
+        self._must_release = False  # whether to release the lease to another process
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
         self._health_due_at = self._health_read_at = 0.0
@@ -89,8 +89,8 @@ class Collector:
     def run(self) -> None:
         """Wait for the lease, work while holding it, release it in the end.
 
-        Waits while the database is unreachable or refuses. Raises any other exception, also of the
-        thread that counts the history.
+        Waits while the database is unreachable or refuses. Raises any other exception, also one of
+        the thread that counts the history.
         """
         waiting = RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not self._stop.is_set():
@@ -100,7 +100,7 @@ class Collector:
                     if may_take and self._lease.take():
                         log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
                         waiting.clear()
-                        self._releases = False
+                        self._must_release = False
                         self._share.report_start(self._own.queue)
                         with suppress(_StoppedError):
                             self._work()
@@ -116,7 +116,7 @@ class Collector:
             self._stop.wait(RETRY_AFTER_S)
 
     def _open(self) -> None:
-        """Find out which queue is watched, once the database answers."""
+        """Create, once, what needs the queue's key: only the database has it."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
             self._lease = LeaderLease(self._own, self._share.holder, self._share.lease_group)
@@ -126,8 +126,8 @@ class Collector:
 
     def _is_over(self) -> bool:
         """Whether to end the work: the process stops, or holds more leases than its share."""
-        self._releases = self._releases or self._share.must_release()
-        return self._releases or self._stop.is_set()
+        self._must_release = self._must_release or self._share.must_release()
+        return self._must_release or self._stop.is_set()
 
     def _work(self) -> None:
         segments, changes = self._start()
@@ -154,7 +154,7 @@ class Collector:
         """
         redactor = Redactor(self._connection.settings.redact_keys)
         self._groups = ErrorGroups(self._own, redactor)
-        # With a log, runs are counted from it alone, even while it is empty.
+        # With an event log, runs are counted from it alone, even while it is empty.
         has_log = self._connection.profile.log is not None
         counts_events = not has_log and not self._connection.has_recorded_attempts()
         self._events = (
@@ -200,7 +200,7 @@ class Collector:
         return segments, open_changes(self._connection.jobs, token, self._stop, fields=fields)
 
     def _open_changes(self, seen_until: datetime | None) -> Changes:
-        """The changes from now on; those before were counted until `seen_until`, if they were."""
+        """The changes from now on; `seen_until` as in `open_counted_changes`."""
         jobs = self._connection.jobs
         if self._events is None:
             return open_changes(jobs, None, self._stop)
@@ -241,7 +241,7 @@ class Collector:
                     self._failure = error
                     return
 
-        # With the context of this thread, which the log shows.
+        # Log lines of the thread show this context, such as the queue's name.
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(count,), name="history", daemon=True)
         thread.start()
@@ -258,7 +258,7 @@ class Collector:
             raise failure
 
     def _follow(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
-        """Write stats for each change until stopped. `is_new`: no checkpoint has the segments.
+        """Write stats when jobs change, until stopped. `is_new`: no checkpoint has the segments.
 
         Returns early if types that were folded can be named again: then all jobs are counted again.
         """
@@ -318,13 +318,13 @@ class Collector:
                 return
 
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
-        """What was counted, and the token of the change after it."""
+        """What was counted, and the token of the last change in it."""
         jobs = [] if self._events is None else self._events.dump()
         return Checkpoint(segments.dump(), changes.token, jobs, self._seen_until)
 
     @property
     def _seen_until(self) -> datetime | None:
-        """Until when the counter of events has counted."""
+        """The time up to which the `EventCounter` has counted."""
         return None if self._events is None else self._events.seen_until
 
     def _build(self) -> SegmentMap:
@@ -353,9 +353,9 @@ class Collector:
         return segments
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
-        """Write the stats as of `as_of`, which is `at` by the database's clock.
+        """Write the stats; `as_of` is their time by our clock, `at` by the database's clock.
 
-        Both are from before the changes were read: stats that a silent database delays are old.
+        Both times are from before the changes were read: a slow database makes the stats older.
         """
         health = self._read_health(segments, as_of)
         document = dump_stats(segments.totals, health, as_of)
@@ -379,7 +379,7 @@ class Collector:
     def _read_health(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
         """The health, read from the jobs; the longer that takes, the less often it is read.
 
-        It is read less often, too, while no job changes: then only time can change it.
+        It is also read less often while no job changes: then only time can change it.
         """
         started = time.monotonic()
         rest_until = 0.0 if self._is_health_outdated else self._health_read_at + HEALTH_REST_S

@@ -5,7 +5,7 @@ again. The hours since then, one or two, are read anew at each update, so a tota
 buckets: a recount, a crash or a long pause neither loses nor doubles anything. An hour is added to
 `closed` and `openSince` moves in one write, long before retention deletes the hour's bucket.
 `totals` is the maximum of each total so far: if a recount finds less (jobs were deleted), the
-counter pauses until the sum has caught up. Prometheus takes a counter that falls as restarted.
+counter pauses until the sum has caught up. For Prometheus a counter that falls has restarted.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from jobmon.rollup.documents import BUCKETS, COUNTERS, STATE, OwnDatabase, requi
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
-# Less than MAX_TYPES: the histograms of all time are stored twice, up to 12 KB a type.
+# Fewer than `MAX_TYPES`: each type's histograms are stored twice, with up to 12 KB.
 MAX_COUNTER_TYPES = 500
 
 
@@ -54,10 +54,10 @@ class Counters:
         self._buckets = own[BUCKETS]
 
     def update(self, now: datetime, *, settled: bool) -> None:
-        """Bring the totals up to the buckets, which were counted at `now` (UTC).
+        """Update the totals from the buckets, which were counted at `now` (UTC).
 
-        Hours are closed only if `settled`: everything before is counted, too. If two collectors
-        update at once, one of them writes.
+        Hours are closed only if `settled`: all earlier hours are counted, too. If two collectors
+        update at once, only one of them writes.
         """
         found = self._state.find_one({"_id": self._own.id(COUNTERS)})
         stored = next(self._own.read(COUNTERS, [found], _load), None) or _Counters(
@@ -94,7 +94,7 @@ class Counters:
             try:
                 self._state.insert_one(document)
             except DuplicateKeyError:
-                return  # another collector created them
+                return  # another collector created the document
         else:
             same = {"_id": found["_id"], "version": found.get("version")}
             self._state.replace_one(same, document)

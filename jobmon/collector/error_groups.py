@@ -31,15 +31,15 @@ from jobmon.store.mapping import Document
 
 MAX_GROUPS = 2_000
 MAX_GROUPS_OF_CODE = 100  # so that one code with endless messages leaves room for others
-MAX_REMEMBERED = 50_000  # runs whose group is known: a minute is counted again and again
+MAX_REMEMBERED = 50_000  # runs whose group is remembered: each minute is counted many times
 
 
 class ErrorGroups:
     """The groups of one queue; methods may be called from any thread.
 
-    `group` gives runs their groups, `write` stores what changed; PyMongoError. If there are too
-    many groups, those that were seen longest ago make room for new ones. `redactor` hides secrets
-    in everything that is stored.
+    `group` assigns runs to groups, `write` stores what changed; both raise PyMongoError. If there
+    are too many groups, those that were seen longest ago make room for new ones. `redactor` hides
+    secrets in everything that is stored.
     """
 
     def __init__(self, own: OwnDatabase, redactor: Redactor) -> None:
@@ -47,21 +47,21 @@ class ErrorGroups:
         self.redactor = redactor
         self._lock = threading.Lock()
         self._remembered: OrderedDict[int, str] = OrderedDict()
-        # Without samples, except for new ones: these are large, and only stored.
+        # Only new groups have their samples here: these are large, and only needed to store them.
         self._groups: dict[str, ErrorGroup] | None = None
         self._of_code: dict[str | None, set[str]] = {}
-        # By code, and OTHER for all codes: no group may be removed for a run that ended before.
+        # By code (OTHER: all codes): a run that ended by this time cannot get a new group.
         self._full_until: dict[str | None, datetime] = {}
         self._changed: set[str] = set()
         self._removed: set[str] = set()
 
     def group(self, runs: Iterable[FinishedRun]) -> list[str]:
-        """The id of each run's group, `(other)` for runs beyond the number of groups."""
+        """The id of each run's group; `(other)` if there are too many groups."""
         with self._lock:
             return [self._group(run) for run in runs]
 
     def redact_worker(self, worker: str | None) -> str | None:
-        """The name of a worker as it may be stored."""
+        """The name of a worker with its secrets hidden, to store it."""
         shown = self.redactor.redact(worker)
         return None if shown is None else str(shown)
 
@@ -102,7 +102,7 @@ class ErrorGroups:
 
     def _group(self, run: FinishedRun) -> str:
         groups = self._load()
-        # Of a job whose id is unknown many runs may end at one time.
+        # Jobs without a known id may have several runs that end at one time.
         key = hash((run.job_id, run.finished_at, run.worker, run.outcome, repr(run.error)))
         known = self._remembered.get(key)
         if known is not None and (known in groups or known == OTHER):
@@ -134,8 +134,8 @@ class ErrorGroups:
     ) -> bool:
         """Whether a new group may be added to these; removes quiet ones if there are too many.
 
-        Their counts stay in the history. A group with errors at the time of the run stays, because
-        otherwise a new group for each run would remove all others.
+        Their counts stay in the history. A group with recent errors stays: otherwise runs that
+        each need a new group would remove all others.
         """
         if len(ids) < limit:
             return True

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class RepeatedErrorLog:
-    """Logs an error that repeats every second once, until it changes or is over."""
+    """Logs a repeated error once, and again only if it changes or returns after `clear`."""
 
     def __init__(self, level: int, waiting: str) -> None:
         self._level = level

@@ -56,7 +56,7 @@ class EventBuckets:
         position: str,
         add_details: Callable[[RunDetails], None] | None = None,
     ) -> None:
-        """Add what the change at `position` shows of a type in the minute that begins at `at`."""
+        """Add what the change at `position` shows: a tally of type `kind` in the minute `at`."""
         bucket = self._read(at)
         if bucket.position is None or position > bucket.position:
             if kind not in bucket.tallies:
@@ -67,9 +67,9 @@ class EventBuckets:
             bucket.is_changed = True
 
     def begin(self, counted: dict[datetime, Tallies], details: dict[datetime, RunDetails]) -> None:
-        """Begin these minutes with what was counted from documents, or with what is stored of them.
+        """Open these minutes with their counts from documents, or with their stored counts.
 
-        Of each type the greater of each count is taken, because both may lack runs.
+        For each type the greater of the two counts is used, because both may lack runs.
         """
         self._open.clear()
         for at, tallies in counted.items():

@@ -1,7 +1,7 @@
 """Counts runs from the changes of jobs, for queues whose documents keep only the last run.
 
-A change shows only what it changes. So the fields that matter are remembered of each job that waits
-or runs, each change is applied to them, and the profile's rules are evaluated on the result.
+A change contains only the fields that it sets. So the relevant fields of each job that waits or
+runs are remembered, each change is applied to them, and the profile's rules evaluate the result.
 """
 
 import logging
@@ -61,18 +61,18 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 1.0
-# A stream whose end was not reached for longer than this is behind.
+# The counter is behind if it has not reached the end of the stream for this long.
 BEHIND_AFTER_S = 15.0
 MAX_PENDING = 20_000
 MAX_ERROR_BYTES = 2_000  # a longer error is not remembered
-# Waiting jobs are loaded again after this many times as long as it took.
+# The pause until waiting jobs are loaded again is this many times as long as loading took.
 LOAD_PAUSE_FACTOR = 20
 
 
 class _AppliedChange(NamedTuple):
     """A change with the document after it, None if deleted.
 
-    Unless `knows_error`, the fields of the error in the document are incomplete.
+    `knows_error`: whether the document has all fields of the job's error.
     """
 
     change: JobChange
@@ -119,12 +119,12 @@ class EventCounter:
 
     @property
     def boundary(self) -> datetime | None:
-        """The first minute that is counted from changes; None if none is."""
+        """The first minute that is counted from changes; None if no minute is."""
         return self._history.boundary
 
     @property
     def is_behind(self) -> bool:
-        """Whether there may be older changes that are not counted yet."""
+        """Whether changes may have waited for more than `BEHIND_AFTER_S` to be counted."""
         if self._has_stopped:
             return False
         reached = self._caught_up_at
@@ -159,9 +159,9 @@ class EventCounter:
             self._renew()
 
     def begin(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
-        """Count from the changes after `at`, the cluster time; earlier activity from documents.
+        """Count changes after `at` (cluster time), and earlier activity from documents.
 
-        `seen_until`: until when changes were counted before, if they were.
+        `seen_until`: the time up to which changes were counted before; None if they were not.
         """
         self.count()
         moment, jobs = at.as_datetime(), self._evaluator.snapshot(at)
@@ -187,7 +187,7 @@ class EventCounter:
     def _count_documents(
         self, jobs: ReadCollection, start: datetime, end: datetime
     ) -> dict[datetime, Tallies]:
-        """What documents show of these minutes; nothing of a minute that takes too long."""
+        """The activity of these minutes by documents, without minutes that take too long."""
         try:
             return count_activity(self._connection, start, end, MINUTE, jobs=jobs)
         except ExecutionTimeout:
@@ -213,7 +213,7 @@ class EventCounter:
         return len(self._pending) < MAX_PENDING
 
     def count(self, for_s: float | None = None) -> None:
-        """Count the events that were added: for about this time, or all."""
+        """Count the events that were added: all, or for about `for_s` seconds."""
         until = math.inf if for_s is None else time.monotonic() + for_s
         while self._pending and time.monotonic() < until:
             batch = list(islice(self._pending, BATCH))
@@ -285,7 +285,7 @@ class EventCounter:
             self._add(change, shown, None if shown.run is None else next(runs))
 
     def _add(self, change: JobChange, shown: ShownActivity, completed: FinishedRun | None) -> None:
-        """Add what a change shows; `completed` is its run, None if the run's error is unknown."""
+        """Add what a change shows; `completed`: its run, None if the error is unknown."""
         add_details: Callable[[RunDetails], None] | None = None
         if shown.run is not None:
             run = completed or shown.run._replace(error=None)
@@ -301,9 +301,9 @@ class EventCounter:
     def _reduce(
         self, document: Document, at: datetime, facts: JobFacts | None, knows_error: bool
     ) -> KnownJob:
-        """What is remembered of a job: without its error if that is long.
+        """What is remembered of a job: its error, too, unless that is long.
 
-        If the next run fails in the same way, the change does not contain the error again.
+        If the next run fails in the same way, its change does not contain the error.
         """
         if facts is not None and facts.error is not None:
             facts = replace(facts, error=None)
@@ -340,8 +340,8 @@ class EventCounter:
     def _look_up_unknown(self, changes: Sequence[JobChange]) -> dict[bytes, Document]:
         """The present documents of updated jobs that are not remembered; index: _id.
 
-        They may contain later changes, which are then applied again. So they are without their
-        error, which may be that of a later run.
+        They may contain later changes, which are then applied again. Their errors are left out,
+        because these may be those of a later run.
         """
         unknown: dict[bytes, Any] = {}
         known: set[bytes] = set()
@@ -368,7 +368,7 @@ class EventCounter:
         try:
             found = self._evaluator.find(jobs, query, limit)
         except ExecutionTimeout:
-            log.warning("running or waiting jobs cannot be read in time: `jobmon init` helps")
+            log.warning("running or waiting jobs cannot be read in time: run `jobmon init`")
             return True
         is_exact = jobs is not self._jobs  # as of `at`: present jobs may show later runs
         unknown = (job for job in found if self._memory.get(encode_key(job["_id"])) is None)

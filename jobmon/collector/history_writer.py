@@ -50,13 +50,13 @@ from jobmon.store.read_collection import is_bad_hint
 log = logging.getLogger(__name__)
 Bucket = tuple[datetime, Tallies, RunDetails]  # its start, and what it contains
 
-# The current minute is counted every time; older minutes less often: seconds between counts by age.
+# Seconds between counts of minutes up to this age; the current minute is counted every time.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, STRAGGLERS: 120.0}
-# The pause between two counts is this many times as long as the last one took: at most a fortieth
-# of a core of the database, unless the history would become too old.
+# The pause between two counts is this many times as long as the last one took, up to `MAX_PAUSE_S`:
+# so counting usually needs at most a fortieth of a core of the database.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
-# While no job changes, the pause is longer; attempts may be written some time after their jobs.
+# A longer pause if no job has changed for `REST_AFTER_S`: attempts may be written after their jobs.
 REST_S = 4.0
 REST_AFTER_S = 10.0
 INDEX_RETRY_S = 10.0
@@ -66,7 +66,7 @@ class HistoryWriter:
     """Counts activity, and writes it to the buckets in jobmon's own database.
 
     `groups` are the groups of errors. Calls `on_counted` after each count with its time, and
-    whether all older spans are counted. The minutes of `events`, if given, are only added up.
+    whether all older spans are counted. The minutes that `events` writes are only added up.
     `changed` is set when jobs change, which ends a rest. Each count takes one of the `slots`.
     """
 
@@ -97,13 +97,13 @@ class HistoryWriter:
         self._longest_query = 6 * HOUR
         self._expired_on: datetime | None = None
         self._warned = False
-        # Larger spans whose earlier parts are missed, and not counted yet.
+        # Larger spans to add up later: their earlier parts are not counted yet.
         self._unsummed: set[tuple[timedelta, datetime]] = set()
         # Everything since this time is counted; None if everything older is counted, too.
         self._counted_from: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Count young minutes, then missed spans, until `stop` is set; PyMongoError."""
+        """Count young minutes, then missed spans, until `stop` is set; raises PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
         missed = self._missed_spans(datetime.now(UTC))
         more, pause_s, boundary, has_indexes = True, 0.0, self._boundary, False
@@ -113,9 +113,9 @@ class HistoryWriter:
             try:
                 now = datetime.now(UTC)
                 if self._boundary is not None and not has_indexes:
-                    count_activity(self._connection, now, now, MINUTE)  # fails without them
+                    count_activity(self._connection, now, now, MINUTE)  # checks the indexes
                     has_indexes = True
-                if boundary != self._boundary:  # changes were lost: documents show what they can
+                if boundary != self._boundary:  # changes were lost: count them from documents
                     boundary = self._boundary
                     missed, more = self._missed_spans(now), True
                 is_behind = self._events is not None and self._events.is_behind
@@ -176,7 +176,7 @@ class HistoryWriter:
         return False
 
     def _add_up_missed(self, start: datetime, end: datetime, span: timedelta) -> None:
-        """Add up the larger spans that begin here: the parts after this one are counted already."""
+        """Add up the larger spans that begin in this one: their later parts are counted already."""
         for larger in SPANS[SPANS.index(span) + 1 :]:
             first = floor(start, larger)
             if first < start:
@@ -244,7 +244,7 @@ class HistoryWriter:
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:
         """Count from `start` to before `end` in spans; returns whether any bucket changed.
 
-        Spans after the boundary are not counted: changes are.
+        Spans from the boundary on are not counted here: the `EventCounter` counts them.
         """
         end = end if self._boundary is None else min(end, floor(self._boundary, span))
         with self._slots:
@@ -253,7 +253,7 @@ class HistoryWriter:
             changed = {
                 at for at, tallies in counted.items() if self._is_newer(tallies, stored.get(at))
             }
-            # After the activity: what ended meanwhile changes that, and is counted once more.
+            # Read after the activity: if a run ends in between, both are counted again.
             details = self._details.count(counted, span, only=changed)
             self._groups.write()
             return self._write_buckets(span, ((at, counted[at], details[at]) for at in changed))

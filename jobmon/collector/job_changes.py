@@ -1,4 +1,4 @@
-"""Reads change events: what a job's document was changed to, of the fields that a profile needs."""
+"""Reads change events: the new values of the fields of a job that a profile needs."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class JobChange:
         return any(path.partition(".")[0] in heads for path in self._changed_paths)
 
     def has_written(self, path: str) -> bool:
-        """Whether the change set the value at this path, or a part of it, or one around it.
+        """Whether the change set the value at this path, a part of it, or a value around it.
 
         A value that was set to null counts as removed. An insert sets all values.
         """
@@ -57,7 +57,7 @@ class JobChange:
         )
 
     def has_changed(self, path: str) -> bool:
-        """Whether an update changed the value at this path, or a part of it, or one around it."""
+        """Whether an update changed the value at this path, a part of it, or a value around it."""
         return any(_overlap(name, path) for name in self._changed_paths)
 
     def has_replaced(self, path: str) -> bool:
@@ -78,7 +78,7 @@ def encode_key(job_id: Any) -> bytes:
 
 
 def read_change(event: Document) -> JobChange | None:
-    """The change in an event of `project_events`; None for other events."""
+    """The change in an event with the fields of `project_events`; None if it changes no job."""
     if event["operationType"] not in _OPERATIONS:
         return None
     update = event.get("updateDescription") or {}
@@ -101,7 +101,7 @@ def _read_time(event: Document) -> datetime:
 
 
 def project_events(heads: Collection[str]) -> Document:
-    """The fields of a change event that `read_change` needs, of these fields of a job."""
+    """The projection of change events that `read_change` needs, with these fields of a job."""
     head = {"$arrayElemAt": [{"$split": ["$$this.k", "."]}, 0]}
     updated = {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
     return {
@@ -169,7 +169,7 @@ def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any
     """A copy of the array with a value at a path that begins with an element's index."""
     name, *inner = path
     if not name.isdecimal() or int(name) > len(elements):
-        return elements  # the array is another one than that of the change
+        return elements  # this is not the array that was changed
     copied = [*elements, None][: max(len(elements), int(name) + 1)]
     if inner:
         element = copied[int(name)]
@@ -182,7 +182,7 @@ def _write_element(elements: list[Any], path: list[str], value: Any) -> list[Any
 
 
 def select_paths(document: Document, paths: Iterable[str]) -> Document:
-    """The values at these paths, and the _id. An array on the way is kept whole."""
+    """The values at these paths, and the _id. An array within a path is kept whole."""
     selected: Document = {"_id": document["_id"]} if "_id" in document else {}
     for path in paths:
         source: Any = document

@@ -1,4 +1,4 @@
-"""Reads what a profile's rules need of jobs, and has the database evaluate the rules on it."""
+"""Reads the fields of jobs that a profile's rules need; the database evaluates the rules."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,7 +82,7 @@ class JobEvaluator:
         return found
 
     def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobFacts | None]:
-        """What each document means as of the time with it; None if it is no job.
+        """The facts of each document as of its time; None if it is no job.
 
         Also None, and logged once, if the rules fail for a document. LeaseLostError if the lease
         was removed.
@@ -108,7 +108,7 @@ class JobEvaluator:
     def _evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobFacts | None]:
         given = [document | {CHANGED_AT: at} for document, at in documents]
         pipeline: list[Document] = [
-            # A stage needs a document: the lease always exists.
+            # The pipeline must start from a document: the lease always exists.
             {"$match": {"_id": self._own.id(LEADER)}},
             {"$project": {"jobs": {"$literal": given}}},
             {"$unwind": "$jobs"},

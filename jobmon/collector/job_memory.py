@@ -1,4 +1,4 @@
-"""Remembers jobs that run or wait, because a change shows only what it changes."""
+"""Remembers jobs that run or wait, because a change contains only the fields that it sets."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from jobmon.collector.runs import JobFacts
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.store.mapping import Document
 
-# Agenda locks a job before it runs it.
+# A leased job may not have run yet: Agenda locks a job before it runs it.
 NOT_RUN_YET = (*WAITING_STATUSES, JobStatus.LEASED)
 MAX_RUNNING = 20_000
 MAX_WAITING = 20_000
@@ -19,7 +19,7 @@ MAX_ENDED = 1_000
 class KnownJob:
     """A job's document, reduced to the fields that are needed, and what it means.
 
-    It was evaluated as of `at`. Unless `knows_error`, the document has no fields of its error.
+    It was evaluated as of `at`. The document has the fields of its error only if `knows_error`.
     """
 
     document: Document
@@ -51,7 +51,7 @@ class JobMemory:
             jobs.pop(key, None)
 
     def put(self, key: bytes, job: KnownJob) -> None:
-        """Remember a job in the place of what was known of it."""
+        """Remember a job, and forget what was known of it before."""
         self.forget(key)
         if job.facts is not None and job.facts.is_running:
             if len(self._running) < MAX_RUNNING:

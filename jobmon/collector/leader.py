@@ -28,14 +28,14 @@ class LeaseLostError(Exception):
 
 
 def make_holder() -> str:
-    """A new name for what holds leases, with the machine and the process."""
+    """A new name for a holder of leases; it contains the machine and the process."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 class LeaseGroup:
     """The leases of the many queues of a process, renewed together by one thread.
 
-    Each collector requests each renewal, so that the lease of one that hangs ends.
+    A lease is renewed only if its collector requests it: if that hangs, its lease ends.
     """
 
     def __init__(self, holder: str) -> None:
@@ -51,7 +51,7 @@ class LeaseGroup:
             return self._renewals.get(lease_id)
 
     def renew(self, leases: Collection[Document]) -> None:
-        """Renew the requested leases that are still of this holder; PyMongoError."""
+        """Renew the requested leases that this holder still has; raises PyMongoError."""
         with self._lock:
             requested, self._requested = list(self._requested), set()
         started = time.monotonic()
@@ -66,7 +66,7 @@ class LeaseGroup:
 
 
 class _Renewal(NamedTuple):
-    """A renewal that began at `since` (monotonic); the database's time was `at`, seen at `seen`."""
+    """A renewal sent at `since`, answered at `seen` (monotonic) with the database's time `at`."""
 
     since: float
     at: datetime
@@ -76,7 +76,7 @@ class _Renewal(NamedTuple):
 class LeaderLease:
     """Who may write the rollup: one holder at a time, by the database's clock.
 
-    With a `group`, whose thread renews it, it renews itself only if the group is late.
+    With a `group` the group's thread renews it; it renews itself only if the group is late.
     """
 
     def __init__(self, own: OwnDatabase, holder: str, group: LeaseGroup | None = None) -> None:

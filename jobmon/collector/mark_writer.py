@@ -25,9 +25,9 @@ MAX_KEPT = 1_000  # marks of a queue; the oldest ones are deleted first
 def write_marks(
     settings: Settings, queues: Sequence[Settings], mark: Mark
 ) -> Iterator[tuple[str, str | None]]:
-    """Mark each queue; yields its name, and why it was not marked, None if it was.
+    """Mark each queue; yields its name and why it was not marked (None if it was).
 
-    The same mark twice is one. Raises MarkError if its time is outside the retained history.
+    The same mark is stored once. Raises MarkError if its time is outside the retained history.
     """
     retention = timedelta(days=settings.day_retention_days)
     mark.require_within(retention, datetime.now(UTC))
@@ -52,7 +52,7 @@ def write_marks(
 
 
 def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
-    """Store a mark and delete what is beyond the limit; why it is not kept, or None."""
+    """Store a mark, delete those beyond the limit; returns why it is not kept, or None."""
     marks = own[MARKS]
     marks.create_index(own.index("at"))
     marks.create_index("expiresAt", expireAfterSeconds=0)

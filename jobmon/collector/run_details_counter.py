@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 MAX_ERRORS_READ = 10_000  # failed runs in one query; others are counted as `(other)`
 MAX_WHOLE_ERRORS = 100  # failed runs whose errors the server cannot shorten
-# Failures of a query that succeeds for a shorter time, or without an odd document. None: the query
-# itself failed, for example at a text that is no valid UTF-8.
+# Failures of a query that may succeed for a shorter time, or without a malformed document. None is
+# any other failure of the query, for example at a text that is no valid UTF-8.
 _QUERY_FAILED = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class RunDetailsCounter:
             if end - start <= span:
                 if not self._warned:
                     self._warned = True
-                    log.warning("errors of a time are not grouped: %s", type(error).__name__)
+                    log.warning("errors of one time span cannot be read: %s", type(error).__name__)
                 return {}
         middle = start + max(1, (end - start) // span // 2) * span
         return self._read(read, start, middle, span) | self._read(read, middle, end, span)
@@ -175,9 +175,9 @@ class RunDetailsCounter:
         return found
 
     def _read_failed(self, source: RunSource, *, are_whole: bool = False) -> list[FinishedRun]:
-        """The failed runs of a source, with their errors, shortened.
+        """The failed runs of a source, with their errors shortened.
 
-        `are_whole`: the server does not shorten these. It can only do that with valid UTF-8.
+        `are_whole`: not by the server, which can shorten only valid UTF-8.
         """
         pipeline: list[Document] = [
             *source.stages,
@@ -228,7 +228,7 @@ class RunDetailsCounter:
 
 @dataclass
 class _SpanCounts:
-    """The details of a span without its errors, how many runs failed, and errors that were read."""
+    """A span's details without errors, its counts of failed runs, and errors that were read."""
 
     details: RunDetails = field(default_factory=RunDetails)
     failed_by_type: Counter[str] = field(default_factory=Counter)
@@ -242,7 +242,7 @@ class _SpanCounts:
     def complete(self, tallies: Tallies) -> RunDetails:
         """The details with all errors; those that were not read are counted as `(other)`.
 
-        `tallies` are the activity of the span: what failed when that was counted is in there.
+        `tallies`: the activity of the span, with all of its failed runs.
         """
         details = replace(
             self.details,
@@ -254,17 +254,17 @@ class _SpanCounts:
 
 
 def _add_unread(read: Counter[ErrorGroupOf], failed: Counter[str]) -> Counter[ErrorGroupOf]:
-    """The errors that were read, and the other failed runs as `(other)`."""
+    """The errors that were read, and the remaining failed runs as `(other)`."""
     counts, unread = Counter(read), Counter(failed)
     for pair, count in read.items():
         unread[pair.of] -= count
-    for of, count in (+unread).items():
-        counts[ErrorGroupOf(OTHER, of)] += count
+    for name, count in (+unread).items():
+        counts[ErrorGroupOf(OTHER, name)] += count
     return counts
 
 
 def _divide(failed: Mapping[datetime, int], span: timedelta) -> Iterator[tuple[datetime, datetime]]:
-    """Start and end of times with at most `MAX_ERRORS_READ` failed runs, or of one span."""
+    """Start and end of windows: each is one span, or has at most `MAX_ERRORS_READ` failed runs."""
     start: datetime | None = None
     end, total = datetime.max.replace(tzinfo=UTC), 0
     for at, count in failed.items():
@@ -342,9 +342,9 @@ def _group_runs(source: RunSource) -> Iterator[Document]:
 
 
 def _truncate_name(name: Any) -> Document:
-    """The name of a job or a worker; of a long text the characters that make its label."""
+    """The name of a job or a worker; a long text is cut to the characters that its label needs."""
     is_text = {"$eq": [{"$type": name}, "string"]}
-    # A field that no document has is null here, which the server evaluates first.
+    # An unmapped field is a constant null here: without `$ifNull` the server refuses its length.
     is_long = {"$gt": [{"$strLenBytes": {"$ifNull": [name, ""]}}, 900]}
     truncated = {"$cond": [is_long, {"$substrCP": [name, 0, MAX_LABEL_LENGTH + 1]}, name]}
     return {"$cond": [is_text, truncated, name]}

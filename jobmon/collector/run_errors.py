@@ -1,4 +1,4 @@
-"""Finds the errors of failed runs that are counted from changes. A doubtful one is unknown."""
+"""Finds the errors of failed runs that are counted from changes; an uncertain one is unknown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from jobmon.store.run_rules import RunRules
 class EndedRun:
     """A run, the change that ended it, and the `document` of its job after the change.
 
-    Unless `knows_error`, the fields of the error in the document are incomplete.
+    `knows_error`: whether the document has all fields of the job's error.
     """
 
     run: FinishedRun
@@ -28,29 +28,29 @@ class EndedRun:
 def complete_errors(
     ended: Sequence[EndedRun], evaluator: JobEvaluator, rules: RunRules
 ) -> list[FinishedRun | None]:
-    """Each run with its error; None for a failed run whose error is unknown. PyMongoError.
+    """Each run with its error; None for a failed run whose error is unknown.
 
-    A change does not contain an error that is the same as that of the run before, or that is
-    written later. Then the present document gives it, if this shows the same run. Otherwise it is
-    that of the run before, if that is remembered. Index: _id.
+    A change lacks an error that equals the one of the run before, or that is written later. Then
+    the error is taken from the present document if that shows the same run, or else from the run
+    before, if that error is remembered. Index: _id. Raises PyMongoError.
     """
     if not rules.reads_error:
         return [None if each.run.outcome == AttemptStatus.FAILED else each.run for each in ended]
-    open_runs = {number: each for number, each in enumerate(ended) if _is_open(each, rules)}
+    incomplete = {number: each for number, each in enumerate(ended) if _needs_lookup(each, rules)}
     runs: list[FinishedRun | None] = [each.run for each in ended]
-    if not open_runs:
+    if not incomplete:
         return runs
-    found = evaluator.find_by_id([each.change.job_id for each in open_runs.values()])
+    found = evaluator.find_by_id([each.change.job_id for each in incomplete.values()])
     present = {encode_key(document["_id"]): document for document in found}
     shown = {
         number: present[each.change.key]
-        for number, each in open_runs.items()
+        for number, each in incomplete.items()
         if each.change.key in present and _shows_run(present[each.change.key], each, rules)
     }
     now = datetime.now(UTC)
     facts = evaluator.evaluate([(document, now) for document in shown.values()])
     errors = {number: job.error for number, job in zip(shown, facts, strict=True) if job}
-    for number, each in open_runs.items():
+    for number, each in incomplete.items():
         if number in errors:
             runs[number] = each.run._replace(error=errors[number])
         elif not each.knows_error or lacks_error(each.run):
@@ -58,7 +58,7 @@ def complete_errors(
     return runs
 
 
-def _is_open(ended: EndedRun, rules: RunRules) -> bool:
+def _needs_lookup(ended: EndedRun, rules: RunRules) -> bool:
     """Whether a run failed, and its change does not show the error."""
     if ended.run.outcome != AttemptStatus.FAILED or ended.change.operation != "update":
         return False
@@ -67,7 +67,7 @@ def _is_open(ended: EndedRun, rules: RunRules) -> bool:
 
 
 def _shows_run(document: Document, ended: EndedRun, rules: RunRules) -> bool:
-    """Whether a document shows a run as its last one: no later change has started or ended another.
+    """Whether a run is still the last one of a document: no later change started or ended another.
 
     Only a date that the change wrote proves this: a job may fail twice with the same status.
     """

@@ -1,7 +1,7 @@
-"""Keeps the newest runs of each recurring job, which its document overwrites, each exactly once.
+"""Keeps the newest runs of each recurring job; the job's own document has only the last one.
 
 The stored list of a job has the position of the last change in it. A change that is read again,
-after a crash or by another collector, has no later position, and is not added again.
+after a crash or by another collector, has no later position: so each run is added exactly once.
 """
 
 from dataclasses import dataclass
@@ -54,8 +54,8 @@ class RunLists:
     def add(self, job_id: Any, run: FinishedRun, position: str) -> None:
         """Add a run of the job with this _id, which the change at `position` shows.
 
-        Runs of jobs that do not recur are ignored. Of more than `MAX_JOBS` jobs the first ones are
-        kept.
+        Runs of jobs that do not recur are ignored. With `MAX_JOBS` jobs, a new one is kept only if
+        an idle one can be removed for it.
         """
         if run.repetition is None:
             return

@@ -16,16 +16,16 @@ from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.repetition import Repetition, read_repetition
 from jobmon.store.run_rules import RunRules
 
-# A date of a job is that of its change, unless a writer's clock differs by more, or an old job is
-# imported. Shorter than the time for which minutes stay open.
+# A job's date may differ from the time of its change by this much. If it differs more, a clock is
+# wrong, or an old job was imported. Shorter than the time for which minutes stay open.
 _MAX_DELAY = STRAGGLERS - MINUTE
 _MAX_AHEAD = MINUTE
 
 
 class FinishedRun(NamedTuple):
-    """A run that ended; dates are UTC. `error` is as its document has it.
+    """A run that ended; dates are UTC. `error` has the form of its document.
 
-    `repetition`: how often its job runs; None if it is no recurring one, as far as is known.
+    `repetition`: how often its job runs; None if the job is not known to recur.
     """
 
     type: str
@@ -68,7 +68,7 @@ class JobFacts:
 
 
 def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobFacts | None:
-    """The facts in what the database evaluated by `rules.facts`; None if the document is no job."""
+    """A document's facts, which the database evaluated by `rules.facts`; None if it is no job."""
     if not evaluated.get("isJob"):
         return None
     status = to_text(mapping.to_contract_status(evaluated.get("status")))
@@ -110,8 +110,8 @@ def count_change(
 ) -> Iterator[ShownActivity]:
     """The activity that a change shows.
 
-    `before` is None if the job is new, was not known or was no job; `after` if it was deleted or is
-    no job any more.
+    `before` is None if the job is new, was not known or was no job; `after` is None if it was
+    deleted or is no job any more.
     """
     if change.operation == "delete":
         if before is not None and before.is_running and rules.deleted is not None:
@@ -120,7 +120,7 @@ def count_change(
     if after is None:
         return
     created = after.created_at if rules.has_creation_time else None
-    if change.operation == "insert" and created and _is_present(created, change.at):
+    if change.operation == "insert" and created and _is_near(created, change.at):
         yield ShownActivity(created, after.type, Tally(enqueued=1))
     if before is not None and _is_leased_anew(change, before, rules):
         expired = Tally(outcomes=Counter([AttemptStatus.EXPIRED.value]))
@@ -146,10 +146,10 @@ def _has_ended(
     if not any(map(change.has_written, rules.end_fields)):
         return False
     if before is not None and _lacks_date(before) and not rules.has_own_end:
-        return False  # the status was written first, then its date
+        return False  # its end was counted when the status was written; the date comes later
     if after.finished_at is None or change.operation == "update":
         return rules.has_own_end or after.finished_at is not None
-    if not _is_present(after.finished_at, change.at):
+    if not _is_near(after.finished_at, change.at):
         return False  # an old job that was imported or written again
     return rules.has_own_end or before is None or before.finished_at != after.finished_at
 
@@ -169,14 +169,14 @@ def _is_leased_anew(change: JobChange, before: JobFacts, rules: RunRules) -> boo
 
 
 def _find_end(change: JobChange, after: JobFacts) -> datetime:
-    """The end of the run: its date in the job or, if that is of another run, the change's."""
+    """When the run ended: the job's date or, if that is another run's, the change's time."""
     ended, started = after.finished_at, after.started_at
-    if ended is None or not _is_present(ended, change.at):
+    if ended is None or not _is_near(ended, change.at):
         return change.at
     return change.at if started is not None and ended < started else ended
 
 
-def _is_present(moment: datetime, at: datetime) -> bool:
+def _is_near(moment: datetime, at: datetime) -> bool:
     return at - _MAX_DELAY <= moment <= at + _MAX_AHEAD
 
 
@@ -213,9 +213,9 @@ def _show_end(
 
 
 def find_lost_run(before: JobFacts | None, after: JobFacts | None) -> FinishedRun | None:
-    """The run of a recurring job that has no end, because another one started meanwhile.
+    """The run of a recurring job that never ended: another one has started since.
 
-    Its worker died: the lease expired, which no change shows by itself.
+    Its worker died and its lease expired; no change reports that.
     """
     if before is None or after is None or not (before.is_running and after.is_running):
         return None

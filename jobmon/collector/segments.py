@@ -51,7 +51,7 @@ def _binary_key(value: Any) -> tuple[int, int, bytes]:
 
 @dataclass(frozen=True)
 class _Type:
-    """A BSON type of an _id. `key` orders its values as MongoDB does; None: it is one segment."""
+    """A BSON type of an _id. `key` orders its values as MongoDB does; None: it is not split."""
 
     name: str
     kinds: tuple[type, ...]
@@ -78,7 +78,7 @@ _OTHER_NAMES = [
     "minKey",
     "maxKey",
 ]
-# Types that are sorted with a type's values, and decoded like them.
+# BSON types that MongoDB sorts with a type, and that Python decodes like it.
 _SORTED_ALIKE = {"string": ["symbol"]}
 
 
@@ -146,7 +146,7 @@ class _TypeSegments:
         bounds = {"$gte": low, "$lt": high}
         given = {operator: value for operator, value in bounds.items() if value is not None}
         if self.kind.name == "number" and low is None and given:
-            given = {"$type": "number", "$not": {"$gte": high}}  # NaN, which $lt does not find
+            given = {"$type": "number", "$not": {"$gte": high}}  # also finds NaN, $lt does not
         # A comparison finds only values of its own type; without one, name the type.
         return {"_id": given or {"$type": [self.kind.name, *_SORTED_ALIKE.get(self.kind.name, [])]}}
 

@@ -18,10 +18,10 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 RENEW_EVERY_S = 1.0
-_KEPT_MS = 3_600_000  # the entry of a process that died
-# Histories that are counted at once in a deployment: at the start, stats must not wait for them.
+_KEPT_MS = 3_600_000  # how long the entry of a dead process is kept
+# How many histories a deployment counts at once: at the start, stats must not wait for them.
 HISTORY_SLOTS = 4
-STATS_FIRST_S = 15.0  # at most; a first count may take minutes
+STATS_FIRST_S = 15.0  # the longest wait for first stats: a first count may take minutes
 
 
 class Share:
@@ -48,7 +48,7 @@ class Share:
         self._lock = threading.Condition()
         self._starting = dict[str, float]()  # queue without stats -> since when
         self._has_started = set[str]()
-        self._most = self._total
+        self._max_taken = self._total
         self._taken = 0
         self._leaving = 0
 
@@ -56,7 +56,7 @@ class Share:
     def taking(self, queue: str) -> Iterator[bool]:
         """Whether this queue may be taken, too; if so, it counts as taken until the block ends."""
         with self._lock:
-            may_take = self._taken < self._most
+            may_take = self._taken < self._max_taken
             self._taken += may_take
         try:
             yield may_take
@@ -68,14 +68,14 @@ class Share:
                     self._leaving = max(0, self._leaving - 1)
 
     def report_start(self, queue: str) -> None:
-        """A taken queue begins to count its first stats; only the first report counts."""
+        """Report that a taken queue starts its first count; later reports are ignored."""
         with self._lock:
             if queue not in self._has_started:
                 self._starting[queue] = time.monotonic()
             self._has_started.add(queue)
 
     def report_stats(self, queue: str) -> None:
-        """A queue has stats, or is no longer taken."""
+        """Report that a queue has stats, or is no longer taken."""
         with self._lock:
             if self._starting.pop(queue, None) is not None:
                 self._lock.notify_all()
@@ -99,18 +99,18 @@ class Share:
         The caller must end its `taking` block then.
         """
         with self._lock:
-            exceeds = self._taken - self._leaving > self._most
+            exceeds = self._taken - self._leaving > self._max_taken
             self._leaving += exceeds
             return exceeds
 
     def history_slots(self, watched: Connection) -> threading.Semaphore:
-        """Limits how many histories are counted at once in the deployment of this queue."""
+        """A limit of how many histories of this queue's deployment are counted at once."""
         return self._history_slots[watched.settings.mongo_uri]
 
     def run(self, database: Callable[[], Database[Document]], stop: threading.Event) -> None:
-        """Keep this process's entry, and the leases, until `stop` is set; then delete the entry."""
+        """Renew this process's entry and its leases until `stop` is set; then delete the entry."""
         while not stop.is_set():
-            with suppress(PyMongoError):  # the processes keep what they have
+            with suppress(PyMongoError):  # processes keep their queues
                 self._update(database()[LEASES])
             stop.wait(RENEW_EVERY_S)
         with suppress(PyMongoError):
@@ -128,4 +128,4 @@ class Share:
         alive = {"$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
         processes = leases.count_documents({**self._scope, **alive})
         with self._lock:
-            self._most = math.ceil(self._total / max(1, processes))
+            self._max_taken = math.ceil(self._total / max(1, processes))
