@@ -31,7 +31,7 @@ class DueChanges:
         self._since = now
 
     def mark(self, segments: SegmentMap, now: datetime) -> None:
-        """Mark the jobs whose date has passed by `now` (database clock). Index: the date."""
+        """Mark the jobs whose date has passed by `now` (database clock). Index: on the date."""
         since = now if self._since is None else self._since
         self._since = now
         for path, reading in self._fields:

@@ -1,7 +1,7 @@
 """Adds activity to the minutes of the history, each change exactly once.
 
 A stored minute has the position of the last change in it. A change that is read again, after a
-crash or by another collector, has no later position, and is not added again.
+crash or by another collector, is not after that position, and is not added again.
 """
 
 import threading

@@ -28,8 +28,8 @@ def count_activity(
 ) -> dict[datetime, Tallies]:
     """Count from `start` to before `end`; returns the tallies by the start of each span.
 
-    Spans without activity are absent. Three queries, each with an index; PyMongoError, with
-    `is_bad_hint` where that index is missing. `jobs`: a snapshot of the jobs to count instead.
+    Spans without activity are absent. Up to four queries, each with an index. Raises PyMongoError;
+    `is_bad_hint` if an index is missing. `jobs`: a snapshot of the jobs to count instead.
     """
     within = {"$gte": start, "$lt": end}
     tallies: dict[datetime, Tallies] = {}
@@ -76,7 +76,7 @@ def _group_by_type(moment: str) -> Document:
 def _group_by_outcome(source: RunSource) -> Document:
     """Groups of runs, each with the list of its runs' buckets.
 
-    Grouped by bucket, nearly every run would be a group.
+    The key has no bucket: with it, nearly every run would be a group of its own.
     """
     key = {
         "at": minute_expression("$finishedAt"),

@@ -20,9 +20,9 @@ from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-# Each is the sum of the spans before it, so that an answer never needs many buckets.
+# Each is made of spans of the length before it, so that an answer never needs many buckets.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
-# Clocks of writers differ, and a recovery ends an attempt late: younger minutes are recounted.
+# Younger minutes are recounted: clocks of writers differ, and a recovery ends an attempt late.
 STRAGGLERS = 15 * MINUTE
 # Fewer than `MAX_TYPES`: a bucket needs up to 5 KB a type and 5 MB of details with names of 200
 # characters of 4 bytes, and a document has at most 16 MB.
@@ -137,7 +137,7 @@ def fold_types(tallies: Tallies, named: Iterable[str]) -> Tallies:
 
 
 def dump_tallies(tallies: Tallies) -> list[Document]:
-    """The stored form, in the same order. A type is a value there: it may contain dots or NUL."""
+    """The stored form, in the same order. No type is a key: it may contain dots or NUL."""
     return [
         {
             "type": kind,
@@ -198,7 +198,7 @@ def load_bucket(document: Document) -> Tallies:
 
 
 def load_bucket_details(document: Document) -> RunDetails:
-    """The details of a bucket, as `load_details`."""
+    """The details of a bucket; raises what `load_details` raises."""
     require_type(document["at"], datetime)
     return load_details(document.get("details"))
 
@@ -237,7 +237,7 @@ class HistoryProgress:
 
     `counted_at` is when the newest minutes were counted last. Spans that end by `settled` never
     change any more; None if there are none. While a collector counts older spans, everything since
-    `counted_from` is counted, and nothing between the two.
+    `counted_from` is counted, and nothing between `settled` and `counted_from`.
     """
 
     counted_at: datetime

@@ -32,7 +32,7 @@ FORMAT = 2
 # The collections of jobmon's own database.
 STATE, BUCKETS, SAMPLES, ERRORS = "state", "buckets", "samples", "errors"
 CHECKPOINTS, LEASES = "checkpoints", "leases"
-# The collection of the database for what must outlive the figures.
+# The collection of `state_database`, whose content must outlive the rollup.
 MARKS = "marks"
 # The documents of `state`: a queue has one of each.
 STATS = "stats"
@@ -66,7 +66,7 @@ def connect_as_writer(settings: Settings) -> Connection:
 
 
 def rollup_database(connection: Connection) -> Database[Document]:
-    """jobmon's own database in the deployment of this connection; DatabaseUnreachableError."""
+    """jobmon's own database of this connection's deployment; raises DatabaseUnreachableError."""
     return connection.own_database(connection.settings.rollup_db)
 
 
@@ -109,7 +109,7 @@ class OwnDatabase:
 
     @classmethod
     def from_connection(cls, connection: Connection) -> "OwnDatabase":
-        """The documents of the queue that `connection` watches; PyMongoError."""
+        """The documents of the queue that `connection` watches; raises PyMongoError."""
         return cls(rollup_database(connection), connection.queue_key)
 
     def __getitem__(self, name: str) -> Collection[Document]:
@@ -170,7 +170,7 @@ class OwnDatabase:
     def write(self, what: str, action: Callable[[], object]) -> bool:
         """Run a write; False if the document cannot be stored.
 
-        This is logged once. PyMongoError for any other failure.
+        This is logged once. Raises PyMongoError for any other failure.
         """
         try:
             action()

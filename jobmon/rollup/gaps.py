@@ -25,7 +25,7 @@ class GapReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """From `start` (None: since ever) to before `end` (None: until now), UTC."""
+    """From `start` (None: the beginning) to before `end` (None: until now), UTC."""
 
     start: datetime | None
     end: datetime | None
@@ -50,7 +50,7 @@ class EventHistory:
     gaps: tuple[Gap, ...] = ()
 
     def add(self, gap: Gap) -> "EventHistory":
-        """The same with another gap; one with the same reason that just ended is extended."""
+        """The history with another gap; if the last gap has the same reason, it is extended."""
         *others, last = (*self.gaps, gap)
         if others and others[-1].reason == gap.reason and _touches(others[-1], gap):
             last = replace(others.pop(), end=gap.end)
@@ -61,7 +61,7 @@ class EventHistory:
         return replace(self, gaps=tuple(kept))
 
     def close(self, end: datetime) -> "EventHistory":
-        """The same, with the end of the gap that lasts until now."""
+        """The history after the gap without an end has ended at `end`."""
         gaps = (replace(gap, end=end) if gap.end is None else gap for gap in self.gaps)
         return replace(self, gaps=tuple(gaps))
 
@@ -73,7 +73,7 @@ def _touches(earlier: Gap, later: Gap) -> bool:
 
 
 def write_event_history(own: OwnDatabase, history: EventHistory) -> None:
-    """Store it; PyMongoError."""
+    """Store the history; raises PyMongoError."""
     gaps = [[gap.start, gap.end, gap.reason.value] for gap in history.gaps]
     own.write_state(EVENTS, {"boundary": history.boundary, "gaps": gaps})
 

@@ -1,7 +1,7 @@
 """Durations as mergeable histograms: percentiles within 4% without storing the durations.
 
 Bucket `i` holds durations in (g^(i-1), g^i] ms and is represented by a value within
-`RELATIVE_ERROR` of each of them. Merging is adding. The idea is DDSketch's
+`RELATIVE_ERROR` of each of them. Histograms are merged by adding counts. The idea is DDSketch's
 (https://arxiv.org/abs/1908.10693); the buckets are plain numbers, so that MongoDB can fill them.
 """
 
@@ -21,7 +21,7 @@ Histogram = Counter[int]  # durations by bucket
 
 
 def add_counts(total: Counter[K], more: Counter[K]) -> None:
-    """Add the counts of `more`: for its few keys several times as fast as `Counter.update`."""
+    """Add the counts of `more`; with few keys this is much faster than `Counter.update`."""
     get = total.get
     for key, count in more.items():
         total[key] = get(key, 0) + count
@@ -55,7 +55,7 @@ def percentiles(histogram: Histogram, fractions: Iterable[float]) -> list[int | 
 
 
 def pack(histogram: Histogram) -> bytes:
-    """The stored form: all bucket numbers in 2 bytes each, then all counts in 8, lowest first."""
+    """The stored form: all bucket numbers (2 bytes each, ascending), then the counts (8 each)."""
     numbers = sorted(histogram)
     counts = [histogram[number] for number in numbers]
     return struct.pack(f"<{len(numbers)}H", *numbers) + struct.pack(f"<{len(counts)}Q", *counts)

@@ -19,7 +19,7 @@ from jobmon.store.read_collection import request_comment
 
 MAX_TEXT, MAX_LINK = 200, 500  # characters
 MAX_SHOWN = 200  # of a window, the newest
-MAX_AHEAD = 5 * MINUTE  # of our clock: clocks differ
+MAX_AHEAD = 5 * MINUTE  # of our clock, for writers whose clocks differ
 CACHE_S, CACHED_WINDOWS = 1.0, 100
 
 
@@ -33,7 +33,7 @@ class MarkError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A moment (UTC), what was deployed then, and an address with more about it; MarkError."""
+    """A moment (UTC), what was deployed then, and an address about it; may raise MarkError."""
 
     at: datetime
     text: str
@@ -47,7 +47,7 @@ class Mark:
                 raise MarkError("link", "must be an address such as https://ci.example.com/42")
 
     def require_within(self, retention: timedelta, now: datetime) -> None:
-        """Refuse a moment in the future or before the retained history; MarkError."""
+        """Raise MarkError for a moment in the future or before the retained history."""
         if self.at > now + MAX_AHEAD:
             raise MarkError("at", "is in the future")
         if self.at <= now - retention:
@@ -88,7 +88,7 @@ class MarkReader:
 
     Secrets in them are replaced. An answer is shared for a second.
 
-        MarkReader(connection, home, redactor).find(start, end).shown
+        MarkReader(connection, own, redactor).find(start, end).shown
     """
 
     def __init__(self, connection: Connection, own: Connection, redactor: Redactor) -> None:

@@ -213,7 +213,7 @@ class RollupReader:
         return {group.id: group for group in self._read(ERRORS, find, load_error_group)}
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
-        """Those of these ids that are ids of groups. Index: _id."""
+        """Those of these ids for which a group exists. Index: _id."""
 
         def find(own: OwnDatabase) -> Iterable[Document]:
             query = {"_id": {"$in": [own.id(error_group_name(group_id)) for group_id in ids]}}

@@ -24,7 +24,7 @@ MAX_ERROR_LENGTH = 300
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """A run that ended: its dates (UTC), how it ended, and how often the job ran then.
+    """A run that ended: its dates (UTC), how it ended, and the job's repetition at that time.
 
     `ended_at` is None for a run whose worker never reported. `code` and `message` are redacted.
     """

@@ -15,8 +15,8 @@ from jobmon.rollup.histogram import Histogram, add_counts, pack, unpack
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
-# In a bucket: pairs of a group and a type, or a worker; pairs of a worker and a type; and types
-# with slowest attempts.
+# Limits of a bucket: pairs of an error group and a type, and separately of a group and a worker;
+# pairs of a worker and a type; types with slowest attempts.
 MAX_PAIRS = 1_000
 MAX_WORKER_TYPES = 500  # up to 5 KB each, with names of 200 characters of 4 bytes
 MAX_SLOW_TYPES = 200  # up to 12 KB each, if names have 200 characters of 4 bytes
@@ -25,7 +25,7 @@ P = TypeVar("P", bound=tuple[str, str])
 
 
 class ErrorGroupOf(NamedTuple):
-    """Failed runs of one group of errors and one type, or of one worker; `of` names it."""
+    """A group of errors, and `of`: the type, or else the worker, of its failed runs."""
 
     group: str
     of: str
@@ -64,7 +64,7 @@ class WorkerTally:
         self.add_end(other.last_at)
 
     def add_end(self, at: datetime | None) -> None:
-        """A run ended at this time, if that is known."""
+        """Note when a run ended; None if that is unknown."""
         if self.last_at is None or (at is not None and at > self.last_at):
             self.last_at = at
 
@@ -135,9 +135,9 @@ class RunDetails:
         )
 
     def add_unknown_errors(self, failed: Mapping[str, int]) -> None:
-        """Count failed runs by type as `(other)`, as far as fewer than these have a group.
+        """Count as `(other)` those of the `failed` runs (by type) that have no group.
 
-        Compares the sums: a rare type may be counted under another name there.
+        Their number is the difference of the sums, because `by_type` may have folded a rare type.
         """
         missing = sum(failed.values()) - self.failed
         if missing <= 0:
@@ -167,7 +167,7 @@ class RunDetails:
         return any(kind == OTHER for _, kind in self.worker_types)
 
     def tally_workers(self, types: Collection[str] = ()) -> dict[str, WorkerTally]:
-        """The runs of each worker: those of these types, or of all. Not to be changed."""
+        """The runs of each worker: of these types, or of all. Callers must not change it."""
         found: dict[str, list[WorkerTally]] = {}
         for (worker, kind), tally in self.worker_types.items():
             if not types or kind in types:
@@ -195,7 +195,7 @@ def _sum_tallies(tallies: Iterable[WorkerTally]) -> WorkerTally:
 def _select_larger(
     first: Counter[ErrorGroupOf], second: Counter[ErrorGroupOf]
 ) -> Counter[ErrorGroupOf]:
-    """The counts of each type or worker from the one in which it has more."""
+    """For each type or worker its counts from the argument in which their sum is larger."""
     totals: tuple[Counter[str], Counter[str]] = Counter(), Counter()
     for total, counts in zip(totals, (first, second), strict=True):
         for pair, count in counts.items():
@@ -245,8 +245,8 @@ def _fold_errors(counts: Counter[ErrorGroupOf]) -> Counter[ErrorGroupOf]:
 def _fold_pairs(counts: Mapping[P, int], limit: int) -> Iterator[tuple[P, tuple[str, str]]]:
     """For each pair the names under which it is counted: not more than `limit` different ones.
 
-    First the rare pairs of a group or worker become `(other)` of it, then rare groups or workers.
-    A group or worker with only one rare pair keeps that.
+    First the rare pairs of a group (or worker) are counted as one pair, the group and `(other)`;
+    then rare groups as `(other)` and `(other)`. A group with only one rare pair keeps that.
     """
     if len(counts) <= limit:
         yield from ((pair, pair) for pair in counts)
@@ -284,7 +284,7 @@ def dump_details(details: RunDetails) -> Document:
 
 
 def load_details(document: Document | None) -> RunDetails:
-    """The details that `dump_details` stored, or a part of them; unknown ones if there are none.
+    """The details that `dump_details` stored, or a part of them; not `is_known` if there are none.
 
     Raises MalformedError, KeyError, TypeError or ValueError for another document.
     """

@@ -23,8 +23,8 @@ class RunHistory:
     """The details of a window as known at `as_of` (UTC).
 
     Unless `is_complete`, a collector is still counting the window. `groups` has what is known of
-    the groups of errors, by id; a group that is not there was seen too long ago. In `gaps` runs may
-    be missing. Errors are known since `counting_since`; None if since the first one.
+    the groups of errors, by id; a group that is missing was seen too long ago. In `gaps` runs may
+    be missing. Errors are known since `counting_since`; None: since the first one.
     Before `untyped_until` the type of a worker's runs may be unknown; None if all are known.
     """
 
@@ -63,7 +63,7 @@ class RunHistoryReader:
         self._steps: SingleFlightCache[ErrorSteps] = SingleFlightCache(MAX_CACHED)
 
     def read(self, window: Window) -> RunHistory:
-        """The sum of the window."""
+        """The details of the whole window, summed."""
         progress = self._rollup.progress()
         if progress is None:
             raise NoCollectorError
@@ -115,7 +115,7 @@ class RunHistoryReader:
         return self._steps.get((window, progress.counted_at), compute)
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
-        """Those of these ids that are ids of groups."""
+        """Those of these ids for which a group exists."""
         return self._rollup.known_error_groups(ids)
 
     def error_group(self, group_id: str) -> ErrorGroup | None:

@@ -1,7 +1,7 @@
-"""Where the finished runs of a queue are recorded, as the first stages of an aggregation.
+"""Finds where a queue records its finished runs, and makes the first stages of an aggregation.
 
-All come from the recorded attempts or, if none is recorded, all from the jobs: so none is counted
-twice. With a log, all come from there: it may begin later than the queue.
+All runs come from one place, so that none is counted twice: from the event log if the queue has
+one, else from the recorded attempts if there are any, else from the jobs.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,10 +37,10 @@ class RunSource:
     """Runs that finished in some time: `stages` find them by `index`, each document is one run.
 
     The other fields are expressions about a run, but `error_field` is the name of a field.
-    `read_outcome` makes the outcome of what the expression `outcome` found; None if the run has not
-    ended. `failed` is a query for the runs with another outcome than success. If a run
-    started after its end, its duration is 0 if the source `is_exact`. Otherwise it is unknown,
-    because the start is that of a later run.
+    `read_outcome` converts a value of the expression `outcome`; None if the run has not ended.
+    `failed` is a query for the runs with another outcome than success. If a run started after
+    its end, its duration is 0 if the source `is_exact`. Otherwise it is unknown, because the start
+    is that of a later run.
     """
 
     documents: ReadCollection
@@ -90,7 +90,7 @@ class RunSource:
 def find_run_sources(
     connection: Connection, jobs: ReadCollection, within: Document
 ) -> list[RunSource]:
-    """The sources of the runs that finished `within` a range of dates; PyMongoError."""
+    """The sources of the runs that finished `within` a range of dates; raises PyMongoError."""
     outcome_of_jobs = connection.profile.outcome
     attempts, log = connection.attempts, connection.profile.log
     if attempts is not None and log is not None:
@@ -137,7 +137,7 @@ def aggregate_by_minute(
 ) -> Iterator[Document]:
     """The groups that have a minute; none if no document has a finishedAt and its index is missing.
 
-    `jobmon init` makes no index for a field that no document has.
+    `jobmon init` creates no index for a field that no document has.
     """
     try:
         groups = watched.aggregate(pipeline, index=index, require_index=True)
@@ -183,8 +183,8 @@ def _read_log(
 ) -> Iterator[RunSource]:
     """Sources for the events that end a run.
 
-    The first is for events with the time when their run started. Only for the others, the event
-    that started the run is looked up, unless it may have the fields from which a wait follows.
+    If the log has no fields for waits, the first source is for events that contain the start of
+    their run. For all others, the event that started the run is looked up.
     """
     mapping = events.mapping
 
@@ -268,6 +268,6 @@ def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Documen
 
 
 def _first_eligible_at(jobs: ReadCollection, number: Any) -> Document:
-    """When the job was created, for the first attempt."""
+    """When the job was created, for a first attempt; null for later ones."""
     created_at = jobs.mapping.translate_expression("$createdAt", under="_job")
     return {"$cond": [{"$eq": [number, 1]}, created_at, None]}

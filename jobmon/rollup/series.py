@@ -75,7 +75,7 @@ class Window:
         step: timedelta | None,
         retention: Mapping[timedelta, timedelta],
     ) -> Self:
-        """The window, widened to whole steps; WindowError.
+        """The window, widened to whole steps; raises WindowError.
 
         Without `step` it has the finest step with at most 168 points that is still retained at its
         start, or else the coarsest retained one.
@@ -245,7 +245,7 @@ class History(Generic[K]):
 
 
 class SeriesCache:
-    """What a process keeps of its queues' histories; each reader's own key is itself."""
+    """Caches the histories of a process's queues; each reader is a part of its own keys."""
 
     def __init__(self) -> None:
         self.by_step: SingleFlightCache[History[datetime]] = SingleFlightCache(MAX_CACHED_ANSWERS)
@@ -261,7 +261,7 @@ class SeriesReader:
 
     An answer is computed once for each count of the collector and shared by all viewers. Steps that
     never change any more are cached without their histograms. So any number of viewers costs one
-    small read a second and window. Readers of several queues may share a `cache`.
+    small read a second for each window. Readers of several queues may share a `cache`.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class SeriesReader:
         self._live = threading.Lock()
 
     def window(self, start: datetime, end: datetime, step: timedelta | None) -> Window:
-        """`Window.from_range` within the retention of the settings; WindowError."""
+        """`Window.from_range` within the retention of the settings; raises WindowError."""
         return Window.from_range(start, end, step, retention(self._connection.settings))
 
     def history_by_step(self, window: Window, types: Types) -> History[datetime]:
@@ -346,7 +346,7 @@ class SeriesReader:
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress
     ) -> dict[datetime, Activity]:
-        if progress.settled is None:  # the rollup was dropped, maybe
+        if progress.settled is None:  # perhaps the rollup was dropped
             self._cache.settled.clear(self)
         keys = {at: (types, window.step, at) for at in window.steps()}
         cached = self._cache.settled.find(self, keys.values())
@@ -380,7 +380,7 @@ class SeriesReader:
 
 
 def _validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]:
-    """The collector's count that an answer is of, and the age in s up to which it is shared."""
+    """The time of the collector's count, and for how many seconds an answer is shared."""
     return (None, LIVE_TTL_S) if progress is None else (progress.counted_at, math.inf)
 
 

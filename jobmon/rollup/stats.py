@@ -1,4 +1,4 @@
-"""Decides who counts the jobs: the collector if its stats are fresh, else a live count."""
+"""Chooses the source of the stats: the collector if its stats are fresh, else a live count."""
 
 from jobmon.domain import CappedCount
 from jobmon.rollup.reader import RollupReader
@@ -35,7 +35,7 @@ class StatsReader:
         return self._rollup.stats() or self._live_stats.get()
 
     def cached_stats(self) -> QueueStats | None:
-        """The stats if nothing has to be counted for them."""
+        """The stats; None if they would have to be counted now."""
         return self._rollup.stats() or self._live_stats.kept()
 
     def estimated_total(self) -> int:

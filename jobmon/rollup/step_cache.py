@@ -1,4 +1,4 @@
-"""Keeps steps that never change any more, of all queues of a process within one limit."""
+"""Caches steps that never change any more: those of all queues of a process, within one limit."""
 
 import threading
 from collections.abc import Hashable, Iterable, Mapping
