@@ -3,6 +3,7 @@
 Where one cannot run, its tests are skipped by name; in CI (`CI=true`) they fail.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -34,13 +35,7 @@ def run_agenda() -> Callable[..., Ids]:
         if os.environ.get("CI"):
             pytest.fail("no npm: Agenda cannot run")
         pytest.skip("no npm: Agenda cannot run")
-    lock, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
-        done = _finish(command, cwd=HERE)
-        if done.returncode and not os.environ.get("CI"):
-            pytest.skip(f"Agenda cannot be installed: {done.stderr[-300:]}")
-        assert done.returncode == 0, done.stderr
+    _install_agenda()
 
     def run(version: str, uri: str, *, logs: bool = False) -> Ids:
         command = ["node", str(HERE / "agenda.mjs"), version, uri, *(["logs"] if logs else [])]
@@ -50,6 +45,20 @@ def run_agenda() -> Callable[..., Ids]:
         return ids
 
     return run
+
+
+def _install_agenda() -> None:
+    """Install the packages of Agenda, unless they are installed; in one process at a time."""
+    locked, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
+    with locked.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
+            return
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
+        done = _finish(command, cwd=HERE)
+    if done.returncode and not os.environ.get("CI"):
+        pytest.skip(f"Agenda cannot be installed: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -167,7 +167,8 @@ def test_unknown_type_has_a_page_without_jobs(admin: Viewer) -> None:
 
 
 def test_page_of_a_job_and_notices_lead_to_the_type(admin: Viewer, watched: Any) -> None:
-    due = {"createdAt": NOW - HOUR, "nextRunAt": NOW - HOUR}
+    due_at = datetime.now(UTC) - HOUR
+    due = {"createdAt": due_at, "nextRunAt": due_at}
     watched.jobs.insert_one({"jobId": "1", "type": "a/b", "status": "queued", **due})
     assert address("a/b") in admin.page("/dashboard/jobs/1").addresses()
     overview = admin.page("/dashboard")
