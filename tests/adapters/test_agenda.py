@@ -346,13 +346,13 @@ def test_the_pages_show_known_fields_only(agenda: Agenda) -> None:
     assert "waited" not in repeating.text  # not the time since its creation, an hour or a year ago
     assert "Due" in repeating.text
     assert "Earlier runs" in repeating.text
-    assert "Runsevery" in repeating.text
+    assert "Intervalevery" in repeating.text
     dead = viewer.page(f"/dashboard/jobs/{agenda.jobs['is dead']}")
     assert "The bank refused." in dead.text
     assert "hidden" not in dead.text
     running = viewer.page(f"/dashboard/jobs/{agenda.jobs['runs']}")
     assert "running on worker-1" in running.text
-    assert "Runsevery" not in running.text
+    assert "Intervalevery" not in running.text
     due = viewer.page(f"/dashboard/jobs/{agenda.jobs['due']}")
     assert "attempt" not in due.text.lower().replace("attempts", "")
 
