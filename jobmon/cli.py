@@ -34,7 +34,7 @@ SECTIONS = {
 
 
 class Commands(click.Group):
-    """A group whose help has sections; commands of no section are listed under `Others`."""
+    """A group whose help has sections; commands without a section are under `Others`."""
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, each command with the first sentence of its help."""
@@ -105,8 +105,8 @@ def collector(*, checks: bool) -> None:
     You may start several. One of them works for each queue, and another takes over when it ends;
     several queues are divided among them. It writes only to the database JOBMON_ROLLUP_DB, as the
     user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI. It needs no key for tokens. After an
-    unexpected failure it exits with 1 if it watches one queue; the collector of one of several
-    queues is started again.
+    unexpected failure it exits with 1; with several queues, it restarts the collector of the queue
+    that failed.
     """
     settings = _read_settings(require_keys=False)
     if checks:
@@ -132,8 +132,8 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
     """Mark a moment, such as a deployment, in the charts and the time series of all queues.
 
     Run it in a deployment, with what was deployed as TEXT: jobmon mark "v2.31". The user in
-    JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, as the
-    collector's user is. It writes nothing else, and needs no key for tokens.
+    JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, like
+    the collector's user. It writes nothing else, and needs no key for tokens.
     """
     settings = _read_settings(require_keys=False)
     queues = load_queues(settings)

@@ -73,7 +73,7 @@ class SingleFlightCache(Generic[T]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()
-        # Each value with when it was computed and when it was used last, the latest use last.
+        # By key: the value, when it was computed, when it was last used; in the order of last use.
         self._values: dict[Hashable, tuple[Future[T], float, float]] = {}
 
     def get(

@@ -31,20 +31,20 @@ class ErrorGroupAnswer(Answer):
         "Their message, with its variable parts as `<value>`, `<text>`, `<host>`, `<duration>` "
         "and so on; empty if they have no message."
     )
-    frame = Text("Function and file of the own code in which they were raised, if known.")
+    frame = Text("Function and file in the program's own code that raised them, if known.")
     status = string(
         "`new`: first seen in the last hour. `ongoing`: seen in the last 15 minutes. `quiet`: "
         "neither. Null if unknown.",
         enum=[*(status.value for status in GroupStatus), None],
         nullable=True,
     )
-    firstSeen = DateOrText("When an error of the group was seen first, ever; null if unknown.")
+    firstSeen = DateOrText("When it was first seen, not only in the window; null if unknown.")
     lastSeen = DateOrText("When one was seen last; null if unknown.")
     count = integer("Errors in the window.")
     previousCount = integer(
         "Errors in the window of the same length before it; null if unknown.", nullable=True
     )
-    growth = integer("`count` less `previousCount`; null if that is unknown.", nullable=True)
+    growth = integer("`count` minus `previousCount`; null if that is unknown.", nullable=True)
     typeCounts = counts(
         f"Errors by type of job: the {MAX_NAMES} most frequent, and `(other)`. Null with `worker`.",
         nullable=True,
@@ -81,8 +81,8 @@ class ErrorGroupMeta(WindowBounds):
 class ErrorGroupListMeta(ErrorGroupMeta):
     """The window of a list of groups, and what is in it."""
 
-    total = integer("Groups that match, with errors in the window; null if unknown.", nullable=True)
-    total_errors = integer("Errors of all groups of this type or worker.", nullable=True)
+    total = integer("Matching groups with errors in the window; null if unknown.", nullable=True)
+    total_errors = integer("Errors of all groups, of the requested types or worker.", nullable=True)
     ungrouped_errors = integer(
         "Of these, the ones that could not be grouped: `(other)`.", nullable=True
     )

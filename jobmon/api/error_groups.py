@@ -37,7 +37,7 @@ NO_WORKERS = "no failed run of this group has a known worker"
 
 @dataclass(frozen=True, kw_only=True)
 class FoundErrors:
-    """The groups of errors of a queue in a window; `reason` is why they are not known."""
+    """The groups of errors of a queue in a window; `reason` is why they are unknown."""
 
     window: Window
     history: RunHistory
@@ -61,7 +61,7 @@ class FoundErrors:
 
 
 def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> FoundErrors:
-    """The groups with errors in the window; NoCollectorError and PyMongoError.
+    """The groups with errors in the window; raises NoCollectorError and PyMongoError.
 
     Reads the collector's buckets and its registry of groups: no job.
     """
@@ -99,7 +99,7 @@ GROUP_ID = {
     "name": "group_id",
     "in": "path",
     "required": True,
-    "description": "Id of the group, as the list has it.",
+    "description": "Id of the group, from the list of groups.",
     "schema": {"type": "string"},
     "example": examples.ERROR_DETAIL["data"]["id"],
 }
@@ -116,15 +116,15 @@ def add_routes(routes: Routes) -> None:
     def errors(query: ErrorQuery) -> Response:
         """List the groups of errors: what fails, how often, since when, in which types.
 
-        An error is that of a failed attempt, or of a failed job where no attempts are recorded.
-        They are grouped by code, message without its variable parts, and own function. From the
+        The errors are those of failed attempts or, where no attempts are recorded, of failed jobs.
+        They are grouped by code, message without its variable parts, and frame, and come from the
         collector's history: without a collector the answer is 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
         errors = ErrorFilter(types=query.types, worker=query.worker)
         with explain_history_errors(NO_COLLECTOR):
-            # The same object until the collector has counted again.
+            # A new object, and so a new response, only after the collector has counted again.
             history = queue.runs.read(window)
             return response.respond(
                 history, lambda: format_errors(read_errors(queue, window, errors), query), query
@@ -156,7 +156,7 @@ def add_routes(routes: Routes) -> None:
 def find_group(
     queue: WatchedQueue, found: FoundErrors, group_id: str
 ) -> tuple[ErrorSummary, ErrorGroup | None]:
-    """A group and its sample; ApiError 404 if there is none with this id."""
+    """A group and its sample; raises ApiError 404 if no group has this id."""
     sample = None if group_id == OTHER else queue.runs.error_group(group_id)
     summary = next((group for group in found.groups if group.id == group_id), None)
     if summary is not None:

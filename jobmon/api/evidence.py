@@ -80,7 +80,7 @@ def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: dateti
 
 
 def gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
-    """The stats and the blocks of a forecast, without samples; it counts nothing live."""
+    """The evidence for a forecast without its samples; counts nothing live."""
     series = queue.series
     # The newest whole minutes: the present one is still being counted.
     start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK
@@ -111,7 +111,7 @@ def read_forecast(queue: WatchedQueue, stats: QueueStats) -> Forecast:
 
 
 def read_type_forecasts(queue: WatchedQueue, stats: QueueStats) -> dict[str, Forecast]:
-    """The forecast of each type that has waiting jobs; none where the history cannot be read."""
+    """The forecast of each type that has waiting jobs; empty if the history cannot be read."""
     return _forecast(queue, stats, forecast_types, {})
 
 

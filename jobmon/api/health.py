@@ -47,7 +47,7 @@ class RollupCheck(Answer):
     isFresh = boolean("Whether the collector's statistics are fresh.")
     build = nested(
         BuildProgress,
-        "Progress of the first count, if not fresh; null without one.",
+        "Progress of the first count while `isFresh` is false; null if there is none.",
         optional=True,
         nullable=True,
     )
@@ -126,7 +126,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
 
 
 def _are_revocations_lost(revoked: RevokedTokens) -> bool:
-    """Whether the list is lost; PyMongoError if the database is unreachable by now."""
+    """Whether the list is lost; raises PyMongoError if the database is now unreachable."""
     try:
         return revoked.are_lost()
     except PyMongoError as error:
@@ -138,7 +138,7 @@ def _are_revocations_lost(revoked: RevokedTokens) -> bool:
                 return False
             case _:
                 raise
-    except Exception as error:  # the probe answers whatever the document holds
+    except Exception as error:  # the probe answers even if the document is malformed
         log.error("could not read the revoked tokens for readiness", exc_info=error)
         return True
 
@@ -154,7 +154,7 @@ def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
                 "reason": "the MongoDB user may not read jobmon's own database",
             }
         return {"isFresh": False, "build": rollup.first_build()} | _describe_failure(rollup)
-    except Exception as error:  # the probe answers whatever the document holds
+    except Exception as error:  # the probe answers even if the document is malformed
         log.error("could not read the rollup for readiness", exc_info=error)
         return {"isFresh": False, "reason": "jobmon's own database could not be read"}
 

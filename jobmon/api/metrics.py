@@ -33,7 +33,7 @@ UNMATCHED = "unmatched"
 HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # one more series for each counter
+disable_created_metrics()  # type: ignore[no-untyped-call] # they add a series to each counter
 
 
 class RequestMetrics:
@@ -91,7 +91,7 @@ def register(app: Flask, settings: Settings) -> None:
     def metrics() -> Response:
         """All metrics, in the format that the scraper prefers.
 
-        Of the queues whose permission the token has; below a queue's path, of this queue.
+        For the queues whose permission the token has; below a queue's path, only for it.
         """
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
         registry.register(Scrape(reader.read(_scraped_queues(settings))))

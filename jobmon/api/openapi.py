@@ -72,7 +72,7 @@ _ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         _CHALLENGE,
         ("authentication_required", "token_expired", "token_invalid"),
     ),
-    HTTPStatus.FORBIDDEN: ("The token's role has no ADMIN_DASHBOARD.", {}, ("permission_denied",)),
+    HTTPStatus.FORBIDDEN: ("The role lacks the queue's permission.", {}, ("permission_denied",)),
     HTTPStatus.NOT_FOUND: ("There is no such path.", {}, ("not_found",)),
     HTTPStatus.UNPROCESSABLE_ENTITY: (
         "Bad parameters; `details` has the messages of each.",
@@ -136,7 +136,7 @@ _SHARED_ERRORS[Access.ADMIN] = (*_SHARED_ERRORS[Access.SIGNED_IN], HTTPStatus.FO
 
 
 class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
-    """A blueprint whose routes require `access`, and are documented so."""
+    """A blueprint whose routes require `access`, also in their documentation."""
 
     def __init__(
         self, name: str, import_name: str, *, access: Access, url_prefix: str | None = None
@@ -178,7 +178,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     """flask-smorest with the contract's errors. Routes are documented on the first request.
 
-    Documenting takes as long as the rest of the start, and few processes serve the document.
+    Documenting at the start would double its time, and few processes serve the document.
     """
 
     DEFAULT_ERROR_RESPONSE_NAME = None  # every error is documented by name

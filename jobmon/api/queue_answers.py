@@ -43,7 +43,7 @@ class ForecastAnswer(Answer):
     dueJobs = integer("Waiting jobs that are due: the backlog.", nullable=True)
     arrivalsPerMinute = number("Jobs enqueued, per minute.", nullable=True)
     completionsPerMinute = number("Jobs that succeeded or died, per minute.", nullable=True)
-    clearsInMs = integer("Time until no job is due, where it `clears`.", nullable=True)
+    clearsInMs = integer("Time until no job is due, if the outlook is `clears`.", nullable=True)
     start = DateOrText("Start of the window of these rates.", data_key="from")
     end = DateOrText("End of that window.", data_key="to")
 
@@ -94,7 +94,7 @@ class JobStats(Answer):
     )
     dueJobs = integer(
         "Waiting jobs that are due. Null if unknown: in an estimate, without a nextRunAt, or "
-        "with 500,000 or more due jobs and as many scheduled ones.",
+        "with 500,000 or more of both due and scheduled jobs.",
         nullable=True,
     )
     scheduledJobs = integer(
@@ -139,8 +139,8 @@ class QueueAnswer(Answer):
     statusCounts = counts("Jobs by status.", nullable=True)
     oldestQueuedJobAgeMs = integer("As in `GET /admin/jobs/stats`.", nullable=True)
     forecast = nested(ForecastAnswer, "Whether the backlog clears.", nullable=True)
-    finishedPerMinute = number("Finished attempts a minute in the last hour.", nullable=True)
-    failureRate = number("The share of them that failed; null if none finished.", nullable=True)
+    finishedPerMinute = number("Attempts finished per minute, in the last hour.", nullable=True)
+    failureRate = number("The share of these that failed; null if none finished.", nullable=True)
     asOf = DateOrText("The time that the values describe; null if they are unknown.")
     source = string("As in `GET /admin/jobs/stats`.", nullable=True)
 
@@ -216,7 +216,7 @@ class Gap(Answer):
         "`before_collector`: it was before a collector first followed the changes. `stream_lost`: "
         "the server no longer had the changes since the collector's last checkpoint. "
         "`no_change_stream`: the server has none, because it is standalone. `no_collector`: "
-        "counted for this answer. `too_many_running`: more jobs ran than a collector remembers.",
+        "none is running. `too_many_running`: more jobs ran than a collector remembers.",
         enum=[reason.value for reason in GapReason],
     )
 

@@ -148,7 +148,7 @@ def add_routes(routes: Routes) -> None:
 
 
 def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> RecurringResult:
-    """A page of the recurring jobs of a queue; ApiError 422 for a bad cursor."""
+    """A page of the recurring jobs of a queue; raises ApiError 422 for a bad cursor."""
     now = datetime.now(UTC)
     if queue.recurring.unknown:
         return RecurringResult(now, reason=queue.recurring.unknown)
@@ -166,7 +166,7 @@ def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> Recurring
 
 
 def find_repetition(queue: WatchedQueue, job: Document) -> JobRepetition | None:
-    """How often a job that `JobStore.get_job` read runs; None unless that is known."""
+    """How often a job (from `JobStore.get_job`) runs; None if that is unknown."""
     repetition = Repetition() if queue.recurring.unknown else read_repetition(job)
     if repetition.interval is None and repetition.time_of_day is None:
         return None
@@ -179,7 +179,7 @@ def conclude_repetitions(
 ) -> list[JobRepetition]:
     """How often each of these recurring jobs runs, and how its newest runs ended.
 
-    `have_attempts`: the jobs have all attempts that are recorded.
+    `have_attempts`: each job contains all its recorded attempts.
     """
     history = _RunHistory(queue, jobs, have_attempts=have_attempts)
     found = []
@@ -246,7 +246,7 @@ class _RunHistory:
 
 
 def _is_newer(run: Run, last: Sequence[Run]) -> bool:
-    """Whether the run that a job holds started after the last one that the collector saw end."""
+    """Whether a run in the job's document started after the last one that was recorded."""
     if run.started_at is None:
         return False
     return all(known.started_at is None or run.started_at > known.started_at for known in last)

@@ -22,9 +22,7 @@ class ScheduledStepAnswer(Answer):
     end = Date("End of the span, exclusive.", data_key="to")
     count = integer("Jobs that are due then; null if none of them was read.", nullable=True)
     isExact = boolean("Whether `count` is exact; otherwise it is a lower bound.")
-    typeCounts = counts(
-        "Of these jobs, by type: the 20 most frequent of the window, and `(other)`."
-    )
+    typeCounts = counts("These jobs by type: the window's 20 most frequent types, and `(other)`.")
 
 
 class ScheduledWindowAnswer(ScheduledStepAnswer):
@@ -42,8 +40,8 @@ class ScheduleAnswer(Answer):
     windows = fields.List(
         fields.Nested(ScheduledWindowAnswer),
         **describe(
-            "The windows; null if nothing was counted. Of each only a part of the index is read, "
-            f"the soonest {MAX_KEYS:,} jobs or fewer: later steps are null.",
+            "The windows; null if nothing was counted. Of each, at most the soonest "
+            f"{MAX_KEYS:,} jobs are read: later steps are null.",
             nullable=True,
         ),
     )

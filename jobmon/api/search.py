@@ -1,6 +1,6 @@
 """The parameters that search the payload (`payload.orderId=8425`): reading and documenting them.
 
-Each queue has its own, by JOBMON_SEARCH_FIELDS; the store refuses others.
+Each queue has its own fields, in JOBMON_SEARCH_FIELDS; the store refuses others.
 """
 
 import re
@@ -15,7 +15,7 @@ _NAME = re.compile(r"payload(?:[.\[].*)?", re.DOTALL)
 
 
 def read_search(given: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The texts to search, by parameter; empty ones are left out."""
+    """The texts to search for, by parameter; empty ones are left out."""
     found = {}
     for name in filter(_NAME.fullmatch, given):
         values = given.getlist(name) if hasattr(given, "getlist") else given[name]
@@ -26,7 +26,7 @@ def read_search(given: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The messages about texts that cannot be searched, by parameter."""
+    """By parameter: messages about texts that cannot be searched for."""
     wrong = {}
     for name, texts in search.items():
         messages = [message for text in texts if (message := explain_unsearchable(text))]

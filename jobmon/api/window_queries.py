@@ -72,7 +72,7 @@ class TimeSeriesParameters(TypeWindowParameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorQuery(WindowQuery):
-    """A request for the groups of errors in a window; `after` is the place of a cursor."""
+    """A request for the groups of errors in a window; `after` is the decoded cursor."""
 
     worker: str | None = None
     statuses: frozenset[GroupStatus] = frozenset()
@@ -105,7 +105,7 @@ class ErrorListParameters(ErrorGroupParameters):
     """The groups of errors in a window; by default in the last hour."""
 
     worker = optional_text(
-        "Errors of runs of this worker, as jobs print it. Cannot be combined with `type`.",
+        "Errors of runs of the worker with exactly this name. Cannot be combined with `type`.",
         max_length=MAX_LABEL_LENGTH + 1,
     )
     status = fields.List(

@@ -21,7 +21,7 @@ NO_COLLECTOR = "Only a collector knows this, and none is running."
 
 
 def resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
-    """The window of a request, with defaults for parameters that are not given; ApiError 422."""
+    """The window of a request, with defaults for missing parameters; raises ApiError 422."""
     end = query.end or datetime.now(UTC)
     step = timedelta(seconds=query.step) if query.step is not None else None
     try:
@@ -35,7 +35,7 @@ def resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
 
 @contextmanager
 def explain_history_errors(no_collector: str = TOO_LONG) -> Iterator[None]:
-    """Turn what the history raises into ApiErrors; `no_collector` is the message without one."""
+    """Turn the history's errors into ApiErrors; `no_collector` is the message if none runs."""
     try:
         yield
     except MissingIndexError:

@@ -42,7 +42,7 @@ class WorkerAnswer(Answer):
     unknown: `meta.reasons` explains it. With `type`, the attempts are those of these types.
     """
 
-    name = FreeText("Its name, as jobs print it in `leasedBy`, at most 200 characters.")
+    name = FreeText("Its name, as in `leasedBy` of its jobs, at most 200 characters.")
     state = string(
         "`expired`: it holds an expired lease. `stopped`: it runs nothing, was busy, and has "
         "ended no attempt for ten minutes or more, although jobs have been due for a minute; by "
@@ -57,7 +57,7 @@ class WorkerAnswer(Answer):
     )
     note = string("Why it counts as silent; null if it does not.", nullable=True)
     runningJobs = integer("Jobs that it runs now.", nullable=True)
-    jobs = array(RunningJobAnswer, f"At most {JOBS_SHOWN} of these: those whose lease ends first.")
+    jobs = array(RunningJobAnswer, f"At most {JOBS_SHOWN} of these, the soonest lease end first.")
     lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
     attempts = integer("Attempts that ended in the window.", nullable=True)
     failures = integer("Those that failed or whose lease expired.", nullable=True)
@@ -82,9 +82,9 @@ class WorkerListMeta(WindowBounds):
     page = integer("Number of the page, from 1.")
     per_page = integer("Maximum number of workers per page.")
     total = integer("Workers that match, `(other)` included; null if unknown.", nullable=True)
-    total_is_exact = boolean("Whether these are all: false if some were not counted by name.")
-    total_pages = integer("Number of pages that `total` makes.", nullable=True)
-    silent_workers = integer("Silent workers among these; null if unknown.", nullable=True)
+    total_is_exact = boolean("False if some workers were not counted by name.")
+    total_pages = integer("Number of pages; null if `total` is unknown.", nullable=True)
+    silent_workers = integer("Silent workers that match; null if unknown.", nullable=True)
     reasons = mapping(
         fields.String(), "By field name: why it is null, or why numbers are lower bounds."
     )

@@ -24,7 +24,7 @@ class ErrorRow:
     """A group of errors in a range.
 
     `since` is when it was first seen, if it is new. `types` and `workers` are pairs of a name and
-    its number of errors, the most first. `trend` has a count for each completed step.
+    its number of errors, most errors first. `trend` has a count for each completed step.
     """
 
     id: str
@@ -53,8 +53,8 @@ def make_row(
 ) -> ErrorRow:
     """A group as a row; types and workers beyond `names` are summed."""
     group = summary.group
-    is_over = [at + found.window.step <= found.history.as_of for at in found.steps]
-    trend = zip(found.trend(summary.id) or [], is_over, strict=False)
+    is_completed = [at + found.window.step <= found.history.as_of for at in found.steps]
+    trend = zip(found.trend(summary.id) or [], is_completed, strict=False)
     return ErrorRow(
         id=summary.id,
         link=error_address(summary.id, range_name),
@@ -100,7 +100,7 @@ class TopErrors:
 def read_top_errors(
     queue: WatchedQueue, window: Window, range_name: str, errors: ErrorFilter | None = None
 ) -> TopErrors:
-    """The most frequent groups of a window, or why they are not known; PyMongoError.
+    """The most frequent groups of a window, or why they are unknown; raises PyMongoError.
 
     For a page of a type or a worker, `errors` selects its errors.
     """

@@ -154,8 +154,8 @@ def _find_code_filter(queue: WatchedQueue, sample: ErrorGroup | None) -> str:
     """
     if sample is None or sample.code is None:
         return ""
-    is_of_text = any(
+    is_from_text = any(
         (text or "").startswith(sample.code) for text in (sample.message, sample.stack)
     )
     finds_codes = queue.known_fields.can_query("lastError.code")
-    return sample.code if finds_codes and not is_of_text else ""
+    return sample.code if finds_codes and not is_from_text else ""

@@ -56,7 +56,7 @@ def mark_commands(text: str) -> Markup:
 def spark(values: list[float | None]) -> str:
     """A line through the values as the path of an SVG, 100 wide and 24 high.
 
-    An unknown value is a gap, a value between two gaps a dot. Empty if all are unknown.
+    An unknown value is drawn as a gap, a value between two gaps as a dot. Empty if all are unknown.
     """
     known = [value for value in values if value is not None]
     if not known:
@@ -94,7 +94,7 @@ def worker_address(name: str, range_name: str = "") -> str:
 
 
 def type_address(name: str, range_name: str = "") -> str:
-    """The address of the page of a type, by its label; as `job_address`."""
+    """The address of the page of a type, by its label; for `.` and `..` see `job_address`."""
     if name in (".", ".."):
         return f"/dashboard/type{query(name=name, range=range_name)}"
     return f"/dashboard/types/{quote(name, safe='')}{query(range=range_name)}"

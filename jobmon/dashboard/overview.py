@@ -33,7 +33,7 @@ NOTICES_SHOWN = 5
 class ShownNotice:
     """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts.
 
-    If it is about one type, that is the page of the type.
+    The link of a notice about one type leads to the page of the type.
     """
 
     level: str

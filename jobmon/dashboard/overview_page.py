@@ -128,7 +128,7 @@ class OverviewPage:
         try:
             past = queue.series.history_by_step(window, (query.type,) if query.type else ())
         except TooManyTypesError:
-            raise invalid("type", "Too many types in this range to know one by itself.") from None
+            raise invalid("type", "Too many job types in this range to show one alone.") from None
         except NoCollectorError:
             evidence = gather_evidence(queue, datetime.now(UTC))
             code = "collector_unavailable"

@@ -1,4 +1,4 @@
-"""The pages of what is to come: the jobs that are due in a window, and the recurring jobs."""
+"""The pages about coming runs: the jobs that are due in a window, and the recurring jobs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ from jobmon.web.queues import current_queue
 WINDOWS = {"hour": "hour", "day": "24 hours", "week": "7 days"}
 NEXT_JOBS = 25
 PER_PAGE = 50  # recurring jobs
-# For this long, viewers of the same page of them share one answer.
+# For this long, viewers of the same page of recurring jobs share one answer.
 SHARED_S = 2
 KEPT_PAGES = 100
-LABELS = 6  # at most so many steps of the chart have their time below them
+LABELS = 6  # at most this many steps of the chart show their time
 TYPES_SHOWN = 8
 
 
@@ -128,7 +128,7 @@ def _make_bars(window: ScheduledWindow) -> Iterator[Bar]:
             count=_show_count(step),
             height=None if step.jobs is None else 100 * step.jobs / most,
             note=_describe(step),
-            # The first step may be too short to name it.
+            # The first step may be too short for a label.
             has_label=number % every == 1 % every,
         )
 

@@ -1,4 +1,4 @@
-"""The life of a job on a true time axis: when it waited and when it ran, as parts of a bar."""
+"""The life of a job on a time axis to scale: when it waited and when it ran, as parts of a bar."""
 
 import math
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _STEPS = (
 )
 _MAX_MARKS = 5
 _LAST_MARK = 92  # percent: the text of a later one would exceed the axis
-# An axis that ends now grows by such a part of a step, so it is the same in most updates.
+# An axis that ends now grows by a thirtieth of a step at a time: few updates change it.
 _PARTS_OF_STEP = 30
 _NAMES = {"delayed": "not due", JobStatus.LEASED.value: "running"}
 
@@ -41,7 +41,7 @@ class AxisPart:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeAxis:
-    """The bar from `start` to `end`, the present moment if `is_open`; marks are (percent, text)."""
+    """The bar from `start` to `end` (about now if `is_open`); marks are (percent, text)."""
 
     start: datetime
     end: datetime

@@ -23,7 +23,7 @@ from jobmon.store.running_jobs import RunningJobs
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-TOO_MANY_TYPES = Missing(reason="this range has too many types to know one by itself")
+TOO_MANY_TYPES = Missing(reason="this range has too many types to show one alone")
 NOT_SEARCHED = "no index finds the waiting jobs of a type in this queue"
 MILLISECOND = timedelta(milliseconds=1)
 NOT_A_FILTER = "jobs cannot be listed by this name"
@@ -85,7 +85,7 @@ def gather_type(
         evidence,
         stats=stats,
         minutes=_read_steps(queue, evidence, hour, name),
-        blocks=Missing(reason="these are of all types"),
+        blocks=Missing(reason="the blocks are counts of all types"),
         new_dead=None,
     )
     past = _read_steps(queue, evidence, window, name)
