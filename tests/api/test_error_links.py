@@ -18,7 +18,7 @@ REFUSED = {
     "message": "account 4711 is refused, token=abcdefghijkl",
     "stack": "Error: refused\n    at pay (/app/pay.js:3:14)",
 }
-OF_GROUP = {
+REDACTED = {
     "code": "E_BANK",
     "message": "account 42 is refused, token=[redacted]",
     "stack": REFUSED["stack"],
@@ -48,13 +48,13 @@ def groups(job: dict[str, Any]) -> list[str | None]:
 
 @pytest.mark.usefixtures("_job")
 def test_errors_have_the_groups_that_are_known(api: Api, history: ErrorHistory) -> None:
-    refused = history.add(OF_GROUP, at=NOW)
+    refused = history.add(REDACTED, at=NOW)
     reset = history.add("connection reset", at=NOW)
     assert groups(api.get_as_admin("/jobs/j").json) == [refused, reset, None, refused, None]
 
 
 @pytest.mark.usefixtures("_job")
-def test_error_beyond_the_groups_of_its_code_has_the_common_one(
+def test_error_without_its_own_group_has_the_group_of_its_code(
     api: Api, history: ErrorHistory
 ) -> None:
     kind = fold_kind(classify_error(REFUSED))
@@ -65,8 +65,8 @@ def test_error_beyond_the_groups_of_its_code_has_the_common_one(
 
 @pytest.mark.usefixtures("_job")
 def test_owner_sees_no_group(api: Api, history: ErrorHistory) -> None:
-    """A group has the jobs and the errors of others."""
-    history.add(OF_GROUP, at=NOW)
+    """A group shows jobs and errors of other owners."""
+    history.add(REDACTED, at=NOW)
     assert groups(api.get_as_owner("/jobs/j", "ada").json) == [None] * 5
 
 

@@ -60,25 +60,25 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
         yield path, methods["get"]
 
 
-def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+def resolve(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in part:
         *_, kind, name = part["$ref"].split("/")
         part = document["components"][kind][name]
     return part
 
 
-def strict(part: Any) -> Any:
+def close_schema(part: Any) -> Any:
     """The same schema, without other properties than its own."""
     if isinstance(part, list):
-        return [strict(inner) for inner in part]
+        return [close_schema(inner) for inner in part]
     if not isinstance(part, dict):
         return part
     closed = {"additionalProperties": False} if isinstance(part.get("properties"), dict) else {}
-    return {key: strict(inner) for key, inner in part.items()} | closed
+    return {key: close_schema(inner) for key, inner in part.items()} | closed
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
-    root = strict(copy.deepcopy(schema | {"components": document["components"]}))
+    root = close_schema(copy.deepcopy(schema | {"components": document["components"]}))
     formats = Draft202012Validator.FORMAT_CHECKER
     assert "date-time" in formats.checkers
     Draft202012Validator(root, format_checker=formats).validate(value)
@@ -88,7 +88,7 @@ def check_answer(document: dict[str, Any], path: str, answer: Any) -> dict[str, 
     """Check status, media type, headers and body of an answer; returns the body."""
     responses = document["paths"][path]["get"]["responses"]
     assert str(answer.status_code) in responses
-    response = resolved(document, responses[str(answer.status_code)])
+    response = resolve(document, responses[str(answer.status_code)])
     for name, header in response.get("headers", {}).items():
         value: Any = answer.headers[name]
         number = header["schema"]["type"] == "integer"
@@ -144,7 +144,7 @@ def test_everything_has_a_name_and_a_description(document: dict[str, Any]) -> No
         for parameter in [*operation.get("parameters", []), *shared]:
             assert parameter["description"], (path, parameter["name"])
         for status, response in operation["responses"].items():
-            media = resolved(document, response)["content"]["application/json"]
+            media = resolve(document, response)["content"]["application/json"]
             assert "example" in media or "examples" in media, (path, status)
     assert len(set(ids)) == len(ids)
     for name, schema in document["components"]["schemas"].items():
@@ -220,7 +220,7 @@ def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     seen = 0
     for _, operation in operations(document):
         for response in operation["responses"].values():
-            for media in resolved(document, response)["content"].values():
+            for media in resolve(document, response)["content"].values():
                 given = [media["example"]] if "example" in media else []
                 given += [example["value"] for example in media.get("examples", {}).values()]
                 for value in given:

@@ -1,5 +1,5 @@
 """`GET /queues`: catches statistics that the caller may not see, and a queue that looks
-well although nothing is known of it."""
+healthy although nothing is known about it."""
 
 import threading
 import time

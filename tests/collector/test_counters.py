@@ -1,5 +1,5 @@
-"""Running totals: catches a recount that is added twice, an hour that retention takes out of a
-total, and a counter that falls."""
+"""Running totals: catches a recount that is added twice, a total that loses an
+hour to retention, and a counter that falls."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ START = NOW.replace(minute=20)
 FIRST = START.replace(minute=0)
 
 
-def hour(rollups: Db, at: datetime, **enqueued: int) -> None:
+def write_hour(rollups: Db, at: datetime, **enqueued: int) -> None:
     """Write the bucket of an hour, with jobs by type."""
     tallies = {kind: Tally(enqueued=count, dlq=1) for kind, count in enqueued.items()}
     for tally in tallies.values():
@@ -45,8 +45,8 @@ def enqueued(rollups: Db) -> dict[str, int]:
 
 
 def test_totals_begin_with_the_hour_of_the_first_update(watched: Db) -> None:
-    hour(watched, FIRST - HOUR, mail=1_000)
-    hour(watched, FIRST, mail=7)
+    write_hour(watched, FIRST - HOUR, mail=1_000)
+    write_hour(watched, FIRST, mail=7)
     Counters(own(watched)).update(START, settled=False)
     shown = totals(watched)["mail"]
     assert (shown.enqueued, shown.dlq, shown.outcomes, shown.run) == (
@@ -59,7 +59,7 @@ def test_totals_begin_with_the_hour_of_the_first_update(watched: Db) -> None:
 
 def test_repeated_updates_and_recounts_add_nothing_twice(watched: Db) -> None:
     for count in (1, 5, 5, 9):
-        hour(watched, FIRST, mail=count)
+        write_hour(watched, FIRST, mail=count)
         Counters(own(watched)).update(START, settled=True)
         Counters(own(watched)).update(START, settled=True)
         assert enqueued(watched) == {"mail": count}
@@ -69,7 +69,7 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
     expected = 0
     for number in range(50):
         at = FIRST + number * HOUR
-        hour(watched, at, mail=number, more=1)
+        write_hour(watched, at, mail=number, more=1)
         expected += number
         Counters(own(watched)).update(at + timedelta(minutes=20), settled=True)  # a new one
         watched[BUCKETS].delete_many({"at": {"$lt": at}})
@@ -81,9 +81,9 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
 def test_an_hour_stays_open_while_it_may_be_recounted(watched: Db) -> None:
     counters = Counters(own(watched))
     counters.update(START, settled=True)
-    hour(watched, FIRST, mail=1)
+    write_hour(watched, FIRST, mail=1)
     counters.update(FIRST + HOUR + timedelta(minutes=14), settled=True)
-    hour(watched, FIRST, mail=2)  # written late
+    write_hour(watched, FIRST, mail=2)  # written late
     counters.update(FIRST + HOUR + timedelta(minutes=15), settled=True)
     assert enqueued(watched) == {"mail": 2}
 
@@ -92,7 +92,7 @@ def test_no_hour_is_closed_before_missed_hours_are_counted(watched: Db) -> None:
     counters = Counters(own(watched))
     counters.update(START, settled=True)
     counters.update(START + 5 * HOUR, settled=False)
-    hour(watched, FIRST + HOUR, mail=3)  # while no collector ran
+    write_hour(watched, FIRST + HOUR, mail=3)  # while no collector ran
     counters.update(START + 5 * HOUR, settled=True)
     assert enqueued(watched) == {"mail": 3}
 
@@ -100,7 +100,7 @@ def test_no_hour_is_closed_before_missed_hours_are_counted(watched: Db) -> None:
 def test_a_counter_pauses_when_a_recount_finds_less(watched: Db) -> None:
     counters = Counters(own(watched))
     for count, shown in ((8, 8), (5, 8), (8, 8), (10, 10)):
-        hour(watched, FIRST, mail=count)
+        write_hour(watched, FIRST, mail=count)
         counters.update(START, settled=True)
         assert enqueued(watched) == {"mail": shown}
         assert totals(watched)["mail"].run[100] == shown
@@ -112,12 +112,12 @@ def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
     late, good = Counters(own(watched)), Counters(own(watched))
     late.update(START, settled=True)
     read_by_late = watched[STATE].find_one({"_id": own(watched).id(COUNTERS)})
-    hour(watched, FIRST, mail=4)
+    write_hour(watched, FIRST, mail=4)
     good.update(START, settled=True)
     with monkeypatch.context() as patch:
         patch.setattr(late._state, "find_one", lambda *_: read_by_late)
         watched[BUCKETS].delete_many({})
-        hour(watched, FIRST, mail=2)
+        write_hour(watched, FIRST, mail=2)
         late.update(START, settled=True)
     assert enqueued(watched) == {"mail": 4}
 
@@ -126,10 +126,10 @@ def test_types_keep_their_order_and_are_limited(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters_module, "MAX_COUNTER_TYPES", 3)
-    hour(watched, FIRST, small=1, large=9)
+    write_hour(watched, FIRST, small=1, large=9)
     Counters(own(watched)).update(START, settled=True)
     later = {"later": 50, "never": 7, "either": 6, OTHER: 99}
-    hour(watched, FIRST, small=1, large=9, **later)
+    write_hour(watched, FIRST, small=1, large=9, **later)
     Counters(own(watched)).update(START + HOUR, settled=True)
     shown = enqueued(watched)
     assert shown == {"large": 9, "small": 1, "later": 50, OTHER: 112}

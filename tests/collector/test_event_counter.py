@@ -1,4 +1,4 @@
-"""Runs that documents lose, on a real replica set: catches a run that is not counted or counted
+"""Runs that documents lack, on a real replica set: catches a run that is not counted or counted
 twice, also after a crash, with two collectors, and when the change stream is lost."""
 
 import copy
@@ -57,7 +57,7 @@ def now() -> datetime:
 
 
 class Queue:
-    """A queue of another program, whose writes it makes, and what jobmon counted of it."""
+    """The queue of another program: writes as that program does, and reads what jobmon counted."""
 
     def __init__(self, mongod: Mongod, database: Db, given: Settings, **settings: Any) -> None:
         self.settings = replace(

@@ -1,5 +1,5 @@
-"""The comparison with the previous period: catches a change that is made of half a period, one
-with the wrong sign or of periods of different lengths, and an overview without the reason."""
+"""The comparison with the previous period: catches a change from half a period, with the wrong
+sign, or between periods of different lengths, and an overview without the reason."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -83,7 +83,7 @@ def test_failure_rates_are_compared_in_points_where_attempts_finished_in_both_pe
 
 
 def test_the_step_in_progress_is_in_neither_period() -> None:
-    """Catches a fall of an hour that has only begun its last minute."""
+    """Catches a fall that is due only to the unfinished last minute."""
     steps: Steps = {number: {"a": tally(10)} for number in range(60)}
     shown = facts(activity={number: steps[number] for number in range(59)})
     assert compared(shown, make_previous(steps))["Throughput"][0] == "± 0"
