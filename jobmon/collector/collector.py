@@ -116,7 +116,7 @@ class Collector:
             self._stop.wait(RETRY_AFTER_S)
 
     def _open(self) -> None:
-        """Create, once, what needs the queue's key: only the database has it."""
+        """Create, once, what needs the key of the queue, which is known when the database answers."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
             self._lease = LeaderLease(self._own, self._share.holder, self._share.lease_group)
@@ -353,9 +353,9 @@ class Collector:
         return segments
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
-        """Write the stats; `as_of` is their time by our clock, `at` by the database's clock.
+        """Write the stats. `as_of` is their time, and `at` the same moment by the database's clock.
 
-        Both times are from before the changes were read: a slow database makes the stats older.
+        Both are from before the changes were read: a slow database makes the stats older.
         """
         health = self._read_health(segments, as_of)
         document = dump_stats(segments.totals, health, as_of)

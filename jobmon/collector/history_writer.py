@@ -99,7 +99,7 @@ class HistoryWriter:
         self._warned = False
         # Larger spans to add up later: their earlier parts are not counted yet.
         self._unsummed: set[tuple[timedelta, datetime]] = set()
-        # Everything since this time is counted; None if everything older is counted, too.
+        # The history is complete since this time; None if older spans are complete, too.
         self._counted_from: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -212,7 +212,7 @@ class HistoryWriter:
     def _missed_spans(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
         """Start, end and span of each window that no collector has counted, the newest first.
 
-        An hour by the minute, or, beyond the retention of minutes, six hours by the hour.
+        A window has an hour in minutes or, where minutes are not kept any more, six hours in hours.
         """
         progress = self._own.find_state(PROGRESS, load_progress)
         since = (progress and progress.settled) or self._find_oldest()

@@ -222,8 +222,7 @@ def find_lost_run(before: JobFacts | None, after: JobFacts | None) -> FinishedRu
     first, second = before.started_at, after.started_at
     if before.repetition is None or first is None or second is None or second <= first:
         return None
-    run = _show_run(before, AttemptStatus.EXPIRED.value, second).run
-    return run if run is None else run._replace(worker=before.worker)
+    return _show_run(before, AttemptStatus.EXPIRED.value, second).run
 
 
 def _tally_end(

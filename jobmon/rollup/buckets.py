@@ -235,9 +235,9 @@ def load_sample(document: Document) -> tuple[datetime, QueueSample]:
 class HistoryProgress:
     """How much of the history is counted; dates are UTC.
 
-    `counted_at` is when the newest minutes were counted last. Spans that end by `settled` never
-    change any more; None if there are none. While a collector counts older spans, everything since
-    `counted_from` is counted, and nothing between `settled` and `counted_from`.
+    `counted_at`: when the newest minutes were counted last. `settled`: the end of the spans that
+    never change any more; None if there are none. `counted_from`: while a collector still counts
+    older spans, the history is complete from here on, and missing between `settled` and here.
     """
 
     counted_at: datetime

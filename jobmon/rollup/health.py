@@ -34,9 +34,9 @@ class CollectorHealth:
 
 
 def are_good(queues: Sequence[CollectorHealth]) -> bool:
-    """Whether a collector needs no restart: at least one queue is good, the others wait.
+    """Whether no restart is needed: a queue is good, and a restart would help none of the others.
 
-    A restart would interrupt the good ones.
+    It would interrupt the good ones.
     """
     return any(each.is_good for each in queues) and not any(
         each.helps_restart for each in queues if not each.is_good

@@ -245,7 +245,7 @@ class History(Generic[K]):
 
 
 class SeriesCache:
-    """Caches the histories of a process's queues; each reader is a part of its own keys."""
+    """Caches the histories of all queues of a process; keys contain the reader of a queue."""
 
     def __init__(self) -> None:
         self.by_step: SingleFlightCache[History[datetime]] = SingleFlightCache(MAX_CACHED_ANSWERS)
