@@ -184,7 +184,7 @@ class ListParameters(_ListParameters):
     )
     worker = optional_text(
         "Jobs that the worker with exactly this name runs or ran, as far as the queue records it: "
-        "those of its newest 1,000 attempts, and those whose leasedBy it is. Cannot be combined "
+        "those of its newest 200 attempts, and those whose leasedBy it is. Cannot be combined "
         "with `owner` and `error_code`.",
         max_length=1_000,
     )

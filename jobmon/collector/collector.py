@@ -116,7 +116,7 @@ class Collector:
             self._stop.wait(RETRY_AFTER_S)
 
     def _open(self) -> None:
-        """Create, once, what needs the key of the queue, which is known when the database answers."""
+        """Create, once, what needs the key of the queue: it is known when the database answers."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
             self._lease = LeaderLease(self._own, self._share.holder, self._share.lease_group)

@@ -14,7 +14,7 @@ from jobmon.store.identity import is_identity
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
-MAX_READ = 1_000  # attempts of the worker, and jobs that name it
+MAX_READ = 200  # attempts of the worker, and jobs that name it
 SAMPLE_SIZE = 200
 NAMED_ONLY = (
     "only jobs that name the worker now are found, because the queue does not record the workers "
@@ -91,7 +91,7 @@ def _name_workers(attempts: ReadCollection) -> bool:
 def _list_ids(documents: Iterable[Document]) -> Iterator[Any]:
     """Each id once, unchanged, and as a job may hold it: an attempt may have its ObjectId as text.
 
-    `identity_values` has more forms, but takes too long for a thousand ids.
+    `identity_values` has more forms, but takes too long for hundreds of ids.
     """
     ids = {to_text(value): value for each in documents if (value := each.get("jobId")) is not None}
     for printed, value in ids.items():
