@@ -14,7 +14,6 @@ from jobmon.store.filter import (
     JobFilter,
     RefusedFilterError,
     UnknownFieldError,
-    UnservedOrderError,
 )
 from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
@@ -99,7 +98,5 @@ def _explain_filter_errors() -> Iterator[None]:
     except UnknownFieldError as error:
         message = "The watched documents have no field for this filter."
         raise invalid(error.parameter, message) from None
-    except UnservedOrderError as error:
-        raise invalid("sort", str(error)) from None
     except RefusedFilterError as error:
         raise invalid(error.parameter, str(error)) from None

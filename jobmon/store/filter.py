@@ -28,28 +28,12 @@ class UnknownFieldError(ValueError):
         self.parameter = parameter
 
 
-class UnservedOrderError(ValueError):
-    """No index has these jobs in the order of nextRunAt; the message has what to add."""
-
-
 class RefusedFilterError(ValueError):
     """The filter `parameter` cannot be served; the message has why, and what to do."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
         self.parameter = parameter
-
-
-class TooManyMatchesError(RefusedFilterError):
-    """More than 1,000 jobs would have to be read or sorted."""
-
-
-class SearchRefusedError(RefusedFilterError):
-    """The field cannot be searched, or not for this value."""
-
-
-class UnservedFilterError(RefusedFilterError):
-    """The index that serves the filter is missing."""
 
 
 class WorkerJobs(NamedTuple):
@@ -156,6 +140,11 @@ class JobFilter:
     def _worker_ids(self) -> tuple[Any, ...] | None:
         return None if self.worker_jobs is None else self.worker_jobs.ids
 
+    @property
+    def _is_by_id(self) -> bool:
+        """Whether the index of ids finds the jobs."""
+        return self.job_id is not None or self._worker_ids is not None
+
     def _match_schedule(self) -> Document:
         """The jobs that have this schedule; a time of day counts only without an interval."""
         found: Document = {self.repeats_by or "": IS_SCHEDULE}
@@ -200,7 +189,7 @@ class JobFilter:
 
     def choose_index(self, mapping: FieldMapping) -> Keys:
         """The index that finds these jobs, in list order unless `is_sorted_in_memory`."""
-        if self.job_id is not None or self._worker_ids is not None:
+        if self._is_by_id:
             return indexes.JOB_ID
         if self.search_index is not None:
             return self.search_index
@@ -225,8 +214,8 @@ class JobFilter:
     def prepare(self, jobs: ReadCollection) -> "JobFilter":
         """The filter to run on `jobs`: without the condition on arrays where there are none.
 
-        A prepared filter is returned unchanged. UnknownFieldError, SearchRefusedError or
-        TooManyMatchesError if the jobs cannot be listed.
+        A prepared filter is returned unchanged. UnknownFieldError or RefusedFilterError if
+        the jobs cannot be listed.
         """
         if self.is_prepared:
             return self
@@ -247,7 +236,7 @@ class JobFilter:
             raise UnknownFieldError("worker")
         if self.job_id is not None and not _has_few(jobs, indexes.JOB_ID, self._match_id()):
             message = f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
-            raise TooManyMatchesError("job_id", message)
+            raise RefusedFilterError("job_id", message)
         by_search = self._choose_search_index(jobs) if self.search else None
         prepared = replace(self, is_prepared=True, search_index=by_search)
         is_due = self.date_field == "nextRunAt" and self.condition is not JobCondition.SCHEDULED
@@ -264,7 +253,7 @@ class JobFilter:
     @property
     def is_sorted_in_memory(self) -> bool:
         """Whether the index of a prepared filter has the jobs in another order than the list."""
-        if self.job_id is not None or self._worker_ids is not None:
+        if self._is_by_id:
             return True
         if not self.search:
             return False
@@ -280,7 +269,7 @@ class JobFilter:
         """
         for term in self.search:
             _require_searchable(jobs, term.field)
-        if self.job_id is not None or self._worker_ids is not None:
+        if self._is_by_id:
             return indexes.JOB_ID
         first = self.search[0]
         alone = JobFilter(
@@ -294,7 +283,7 @@ class JobFilter:
         remedy = ", too many to combine with other filters. Add created_from and created_to"
         if first.has_prefix:
             remedy = ". Give more of the value, or add created_from and created_to"
-        raise TooManyMatchesError(
+        raise RefusedFilterError(
             first.field,
             f"More than {MAX_MATCHES:,} jobs match{remedy}, another search field, or a filter that "
             "fewer jobs match.",
@@ -329,17 +318,18 @@ class JobFilter:
             yield NEWEST_FIRST, within
 
     def _check_order(self, mapping: FieldMapping) -> None:
-        """Raise UnservedOrderError unless an index has the jobs in the order of nextRunAt."""
+        """Raise RefusedFilterError unless an index has the jobs in the order of nextRunAt."""
         if self.condition is JobCondition.SCHEDULED or self.repeats_by is not None:
             return
         if not (mapping.has_status or mapping.waits_by_date):
-            raise UnservedOrderError("Needs `condition=scheduled` in this queue.")
+            raise RefusedFilterError("sort", "Needs `condition=scheduled` in this queue.")
         if self.condition is None and not (
             self.statuses and set(self.statuses) <= set(WAITING_STATUSES)
         ):
-            raise UnservedOrderError(
+            raise RefusedFilterError(
+                "sort",
                 "Only waiting jobs are in this order: add `condition=scheduled`, `condition=due`, "
-                "or `status` with queued or failed."
+                "or `status` with queued or failed.",
             )
 
 
@@ -356,16 +346,16 @@ _INDEX_BY_DATE = {
 
 
 def _require_searchable(jobs: ReadCollection, name: str) -> None:
-    """SearchRefusedError for a field that is not declared, or whose index is missing."""
+    """RefusedFilterError for a field that is not declared, or whose index is missing."""
     if name not in jobs.mapping.search_paths:
         declared = ", ".join(jobs.mapping.search_paths) or "none"
         message = f"Not a field that can be searched. JOBMON_SEARCH_FIELDS has {declared}."
-        raise SearchRefusedError(name, message)
+        raise RefusedFilterError(name, message)
     if not jobs.has_index(indexes.search_index(name), {name: {"$exists": True}}) and (
         jobs.estimated_count() > MAX_SCANNED
     ):
         message = "Its index is missing, and there are many jobs: run `jobmon init`."
-        raise SearchRefusedError(name, message)
+        raise RefusedFilterError(name, message)
 
 
 def _has_few(jobs: ReadCollection, index: Keys, query: Document) -> bool:

@@ -14,7 +14,7 @@ from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, SOONEST_FIRST, Cursor
-from jobmon.store.filter import JobFilter, SearchRefusedError
+from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.mapping import STORED_DATES, Document, Keys
 from jobmon.store.read_collection import Transform
@@ -82,7 +82,7 @@ class JobLists:
     def prepare(self, job_filter: JobFilter) -> JobFilter:
         """The filter for several reads: what it needs to know of the jobs is read once.
 
-        UnservedFilterError, and what `JobFilter.prepare` raises.
+        Raises what `JobFilter.prepare` does.
         """
         return self._resolve(job_filter).prepare(self._jobs)
 
@@ -172,7 +172,7 @@ class JobLists:
     def _resolve(self, job_filter: JobFilter) -> JobFilter:
         """The filter with the jobs of its worker, and with a search that finds no secrets.
 
-        SearchRefusedError, UnservedFilterError.
+        RefusedFilterError if that is not possible.
         """
         if job_filter.is_prepared:
             return job_filter
@@ -182,7 +182,7 @@ class JobLists:
         return self._drop_secrets(job_filter) if job_filter.search else job_filter
 
     def _drop_secrets(self, job_filter: JobFilter) -> JobFilter:
-        """The filter whose search finds no string that redaction hides; SearchRefusedError."""
+        """The filter whose search finds no string that redaction hides; RefusedFilterError."""
         terms = [
             term.hide(lambda text: self._redactor.redact(text) != text)
             for term in job_filter.search
@@ -190,7 +190,7 @@ class JobLists:
         for term in terms:
             if term.is_empty:
                 message = "Redaction hides such a value, so it cannot be searched."
-                raise SearchRefusedError(term.field, message)
+                raise RefusedFilterError(term.field, message)
         return replace(job_filter, search=tuple(terms))
 
     def _read_page(

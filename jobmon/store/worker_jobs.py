@@ -9,7 +9,7 @@ from pymongo.errors import OperationFailure
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
-from jobmon.store.filter import JobFilter, UnservedFilterError, WorkerJobs
+from jobmon.store.filter import JobFilter, RefusedFilterError, WorkerJobs
 from jobmon.store.identity import is_identity
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
@@ -34,7 +34,7 @@ class WorkerJobFinder:
     def find(self, worker: str) -> WorkerJobs:
         """The jobs of the worker's newest attempts, and those that name it.
 
-        Index: (workerId, startedAt); UnservedFilterError if it is missing.
+        Index: (workerId, startedAt); RefusedFilterError if it is missing.
         """
         attempts = self._attempts
         if attempts is None or self._index is None:
@@ -65,9 +65,7 @@ class WorkerJobFinder:
                 return []
         keys = attempts.mapping.translate_keys(index) or []
         required = indexes.Index(attempts.collection, keys)
-        raise UnservedFilterError(
-            "worker", f"Needs the index {required}: `jobmon init` creates it."
-        )
+        raise RefusedFilterError("worker", f"Needs the index {required}: `jobmon init` creates it.")
 
     def _read_named(self, worker: str) -> list[Document]:
         """The jobs that name the worker, which may have no recorded attempt."""
