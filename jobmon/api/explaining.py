@@ -10,7 +10,13 @@ from pymongo.errors import PyMongoError
 
 from jobmon.api.evidence import gather_blocks, read_history
 from jobmon.api.fields import clean_free_text, clean_number, clean_text
-from jobmon.diagnosis.evidence import STALLED_AFTER, START_A_COLLECTOR, Evidence, Missing
+from jobmon.diagnosis.evidence import (
+    COUNTED_TOGETHER,
+    STALLED_AFTER,
+    START_A_COLLECTOR,
+    Evidence,
+    Missing,
+)
 from jobmon.diagnosis.expected_start import RECENT, is_stalled
 from jobmon.diagnosis.explanation import (
     MIN_RUNS,
@@ -35,7 +41,6 @@ _NO_COLLECTOR = Missing(
     reason="no collector keeps the statistics up to date", remedy=START_A_COLLECTOR
 )
 _NOT_READ = Missing(reason="the history could not be read")
-_FOLDED = Missing(reason="its activity is counted together with that of other types")
 
 
 def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Explanation:
@@ -151,7 +156,7 @@ def _read_steps(
     try:
         return read_history(lambda: queue.series.history_by_step(window, (job_type,)), evidence)
     except TooManyTypesError:
-        return _FOLDED
+        return COUNTED_TOGETHER
 
 
 def _read_runs(

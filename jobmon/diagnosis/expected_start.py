@@ -9,8 +9,15 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from jobmon.diagnosis.attention import stalled_types
-from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing
-from jobmon.diagnosis.forecast import BLOCK, BLOCKS, LONGEST, MIN_JOBS, MISSING_RUNS, counts_vary
+from jobmon.diagnosis.evidence import COUNTED_TOGETHER, STALLED_AFTER, Evidence, Missing
+from jobmon.diagnosis.forecast import (
+    BLOCK,
+    BLOCKS,
+    LONGEST,
+    MIN_JOBS,
+    counts_vary,
+    explain_missing_runs,
+)
 from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
 from jobmon.rollup.series import History
@@ -35,17 +42,11 @@ def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
     before. They do not depend on how the backlog changes.
     """
     blocks = evidence.blocks
-    if isinstance(blocks, Missing):
-        return blocks.reason
-    if "finishedAt" in evidence.unknown:
-        return "succeeded or dead jobs do not record when they finished"
-    if not all(block.is_complete for block in blocks):
-        return "the collector is still counting the last half hour"
-    if any(block.gaps for block in blocks):
-        return MISSING_RUNS
+    if (reason := explain_missing_runs(evidence)) or isinstance(blocks, Missing):
+        return reason
     ended = [block.activity[kind].finished if kind in block.activity else 0 for block in blocks]
     if any(OTHER in block.activity and kind not in block.activity for block in blocks):
-        return "its activity is counted together with that of other types"
+        return COUNTED_TOGETHER.reason
     if sum(ended) < MIN_JOBS:
         return f"fewer than {MIN_JOBS} attempts of its type ended in the last half hour"
     if counts_vary(ended):

@@ -10,7 +10,7 @@ from enum import StrEnum
 from math import sqrt
 from typing import NamedTuple
 
-from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence import COUNTED_TOGETHER, NO_END_TIMES, Evidence, Missing
 from jobmon.domain import JobStatus
 from jobmon.humanize import per_minute
 from jobmon.rollup.buckets import DAY, MINUTE
@@ -26,8 +26,6 @@ MIN_JOBS = 20  # that came or ended in the half hour; fewer give no rate
 NOISE, LONGEST = 2, DAY
 # The share of waiting jobs that may be scheduled for later, where due jobs of a type are unknown.
 MAX_SCHEDULED = 0.1
-
-MISSING_RUNS = "runs of the last half hour may be missing from the history"
 
 _WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
 
@@ -116,11 +114,25 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     for kind, count in waiting.items():
         activity = [block.activity.get(kind) for block in blocks]
         if is_folded and (kind == OTHER or None in activity):
-            found[kind] = _unknown("its activity is counted together with that of other types")
+            found[kind] = _unknown(COUNTED_TOGETHER.reason)
             continue
         flows = [_sum_flows([] if each is None else [each]) for each in activity]
         found[kind] = _forecast(count, flows, evidence.blocks_start)
     return found
+
+
+def explain_missing_runs(evidence: Evidence) -> str:
+    """Why runs of the last half hour may not be counted; empty if all are."""
+    blocks = evidence.blocks
+    if isinstance(blocks, Missing):
+        return blocks.reason
+    if "finishedAt" in evidence.unknown:
+        return NO_END_TIMES.reason
+    if not all(block.is_complete for block in blocks):
+        return "the collector is still counting the last half hour"
+    if any(block.gaps for block in blocks):
+        return "runs of the last half hour may be missing from the history"
+    return ""
 
 
 def counts_vary(counts: Sequence[int]) -> bool:
@@ -136,17 +148,11 @@ def _unknown(reason: str) -> Forecast:
 
 def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
     """Why the counts of the last half hour allow no forecast; empty if they do."""
-    for field, reason in (
-        ("createdAt", "no job records when it was created"),
-        ("finishedAt", "succeeded or dead jobs do not record when they finished"),
-    ):
-        if field in evidence.unknown:
-            return reason
-    blocks, health = evidence.blocks, evidence.stats.health
-    if isinstance(blocks, Missing) or not all(block.is_complete for block in blocks):
-        return "the collector is still counting the last half hour"
-    if any(block.gaps for block in blocks):
-        return MISSING_RUNS
+    if "createdAt" in evidence.unknown:
+        return "no job records when it was created"
+    if reason := explain_missing_runs(evidence):
+        return reason
+    health = evidence.stats.health
     if health.due is None:
         return health.unknown.get("due", "it is unknown how many jobs are due")
     return _find_contradiction(evidence, flows)
