@@ -73,6 +73,16 @@ def make_row(
     )
 
 
+def find_columns(rows: list[ErrorRow]) -> set[str]:
+    """Which of the columns that a table may leave out have a value in any of these rows."""
+    has_value = {
+        "trend": any(row.trend for row in rows),
+        "types": any(row.types for row in rows),
+        "workers": any(row.workers for row in rows),
+    }
+    return {name for name, is_shown in has_value.items() if is_shown}
+
+
 def error_address(group_id: str, range_name: str = "") -> str:
     """The address of the page of a group, for a range of the past."""
     return f"/dashboard/errors/{quote(group_id, safe='')}{query(range=range_name)}"
@@ -95,6 +105,11 @@ class TopErrors:
     errors: int = 0
     filters: str = ""
     doubt: str = ""
+
+    @property
+    def columns(self) -> set[str]:
+        """See `find_columns`."""
+        return find_columns(self.rows)
 
 
 def read_top_errors(

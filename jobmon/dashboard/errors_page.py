@@ -13,7 +13,7 @@ from jobmon.api.window_queries import ErrorListParameters, ErrorQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import mark_columns
-from jobmon.dashboard.error_rows import describe_missing, make_row
+from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
 from jobmon.dashboard.facts import range_window, read_range
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.diagnosis.error_groups import ErrorFilter
@@ -136,9 +136,11 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
     page, matching, next_cursor = select_page(found, query.errors)
     if query.errors.after is not None and not page:
         page, matching, next_cursor = select_page(found, replace(query.errors, after=None))
+    rows = [make_row(found, group, query.range) for group in page]
     return {
         "missing": Missing(reason=found.reason) if found.reason else None,
-        "rows": [make_row(found, group, query.range) for group in page],
+        "rows": rows,
+        "columns": find_columns(rows),
         "groups": len(matching),
         "errors": sum(group.count for group in matching),
         "doubt": found.history.doubt,
