@@ -10,8 +10,8 @@ from jobmon.dashboard.facts import Facts, gather, range_window
 from jobmon.dashboard.formatting import query
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.tiles import Tile, has_answer, tiles
-from jobmon.diagnosis.attention import stalled_types
-from jobmon.diagnosis.evidence import STALLED_AFTER, Evidence, Missing
+from jobmon.diagnosis.attention import describe_stall, stalled_types
+from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.humanize import duration, grouped
@@ -53,10 +53,7 @@ class TypeFacts:
         """What needs attention, as a sentence without a full stop; empty if nothing does."""
         if self.stalled_for is None:
             return ""
-        waited, silent = (
-            duration(length / MILLISECOND) for length in (self.stalled_for, STALLED_AFTER)
-        )
-        return f"Stalled: oldest due job waiting {waited}, none finished in {silent}"
+        return f"Stalled: {describe_stall(duration(self.stalled_for / MILLISECOND))}"
 
     @property
     def has_end_times(self) -> bool:

@@ -124,6 +124,11 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     return dict(sorted(stalled.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
+def describe_stall(waited: str) -> str:
+    """The signs of a stalled type; `waited` is how long its oldest due job has been due."""
+    return f"oldest due job waiting {waited}, none finished in {_format_minutes(STALLED_AFTER)}"
+
+
 def failing_types(evidence: Evidence) -> dict[str, float]:
     """The types with a high failure rate in the last hour, and that rate, the highest first.
 
@@ -251,8 +256,7 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     if len(stalled) == 1:
         notice = Notice(
             level=Level.BAD,
-            text=f"{kind} is stalled: oldest due job waiting {_format_minutes(waited)}, "
-            f"none finished in {_format_minutes(STALLED_AFTER)}",
+            text=f"{kind} is stalled: {describe_stall(_format_minutes(waited))}",
             jobs=JobFilter(types=(kind,), condition=JobCondition.DUE),
             type_name=kind,
         )
