@@ -19,11 +19,9 @@ from schemathesis.core.parameters import ParameterLocation
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.documents import PROGRESS, STATE
 from jobmon.settings import Settings
-from jobmon.setup.indexes import create_indexes
-from jobmon.store.connection import Connection
 
 from ..conftest import NOW, Api
-from ..support.commands import database_uri
+from ..support.commands import database_uri, index_queue
 from ..support.services import serving
 from ..support.waiting import eventually
 
@@ -53,9 +51,7 @@ def served(
     )
     rollups = f"{database.name}_rollups"
     uri = database_uri(mongod, database)
-    connection = Connection(Settings(mongo_uri=uri))
-    create_indexes(connection)
-    connection.client.close()
+    index_queue(Settings(mongo_uri=uri))
     # Without a collector long windows are a 503.
     more = {"JOBMON_ROLLUP_DB": rollups, "JOBMON_COLLECTOR": "true", "JOBMON_LOG_LEVEL": "ERROR"}
     with serving(uri, tmp_path_factory.mktemp("served"), **more) as web:

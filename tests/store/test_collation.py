@@ -11,10 +11,9 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
-from jobmon.store.connection import Connection
 
 from ..conftest import NOW
-from ..support.commands import database_uri
+from ..support.commands import database_uri, index_queue
 from ..support.watched_queue import WatchedQueue
 
 IGNORES_CASE = {"locale": "en", "strength": 2}
@@ -101,8 +100,6 @@ def test_init_creates_indexes_that_compare_exactly(
     database.jobs.insert_one({"jobId": "a", "createdBy": "ada"})
     database.jobs.create_index([("jobId", 1)])
     uri = database_uri(mongod, database)
-    connection = Connection(make_settings(mongo_uri=uri))
-    create_indexes(connection)
-    connection.client.close()
+    index_queue(make_settings(mongo_uri=uri))
     made = [index for index in database.jobs.list_indexes() if "collation" not in index]
     assert {"jobId", "createdBy"} <= {next(iter(index["key"])) for index in made}

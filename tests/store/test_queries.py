@@ -25,7 +25,7 @@ from jobmon.store.identity import identity_values
 from jobmon.store.live_stats import LiveStats
 
 from ..conftest import NOW, SECRET, Api
-from ..support.commands import database_uri
+from ..support.commands import database_uri, index_queue
 
 JOBS = 50_000
 OWNER = "owner-1"
@@ -59,9 +59,7 @@ def filled(
     database.job_attempts.insert_many(
         {"jobId": str(number // 2), "attemptNumber": number % 2 + 1} for number in range(5_000)
     )
-    connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
-    create_indexes(connection)
-    connection.client.close()
+    index_queue(Settings(mongo_uri=database_uri(mongod, database)))
     yield database
     mongo.drop_database(database.name)
 

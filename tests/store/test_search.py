@@ -18,11 +18,10 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
-from jobmon.store.connection import Connection
 from jobmon.store.search import SearchTerm
 
 from ..conftest import DATE, NOW, SECRET, Api
-from ..support.commands import database_uri
+from ..support.commands import database_uri, index_queue
 from ..support.watched_queue import WatchedQueue
 from .test_queries import profiled, stages
 
@@ -83,11 +82,7 @@ def filled(
     for number, (name, value) in enumerate(VALUES.items()):
         created = NOW + timedelta(days=1, seconds=number)
         database.jobs.insert_one({"jobId": name, "createdAt": created, "payload": {"note": value}})
-    connection = Connection(
-        Settings(mongo_uri=database_uri(mongod, database), search_fields=FIELDS)
-    )
-    create_indexes(connection)
-    connection.client.close()
+    index_queue(Settings(mongo_uri=database_uri(mongod, database), search_fields=FIELDS))
     yield database
     mongo.drop_database(database.name)
 

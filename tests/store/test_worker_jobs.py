@@ -18,13 +18,12 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.buckets import MINUTE
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes, missing_indexes
-from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 from jobmon.store.lists import JobLists
 from jobmon.store.worker_jobs import MAX_READ, NAMED_ONLY, NEWEST_ONLY
 
 from ..conftest import NOW, SECRET, Api
-from ..support.commands import database_uri
+from ..support.commands import database_uri, index_queue
 from .test_queries import profiled
 
 Db = Database[dict[str, Any]]
@@ -76,9 +75,7 @@ def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Db]:
             *(attempt(f"many-{n:04}", f"pod-{n}", n) for n in range(600, 3_000)),
         ]
     )
-    connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
-    create_indexes(connection)
-    connection.client.close()
+    index_queue(Settings(mongo_uri=database_uri(mongod, database)))
     yield database
     mongo.drop_database(database.name)
 

@@ -1,4 +1,4 @@
-"""Runs `jobmon init` as a shell does."""
+"""Creates indexes, and runs `jobmon init` as a shell does."""
 
 import re
 from typing import Any
@@ -9,6 +9,9 @@ from pymongo.database import Database
 
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.connection import Connection
 
 # Words of the driver's messages, which `jobmon init` never prints.
 DRIVER_WORDS = re.compile(r"full error|errmsg|configured timeouts|Topology|codeName|Traceback")
@@ -19,6 +22,13 @@ def database_uri(mongod: Mongod, database: Database[dict[str, Any]] | str) -> st
     name = database if isinstance(database, str) else database.name
     address, mark, options = mongod.uri.partition("?")
     return f"{address}{name}{mark}{options}"
+
+
+def index_queue(settings: Settings) -> None:
+    """Create the indexes of the queue that these settings watch."""
+    connection = Connection(settings)
+    create_indexes(connection)
+    connection.client.close()
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:

@@ -34,10 +34,9 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from jobmon.demo.mongod import Mongod, die_with_parent, free_port
 from jobmon.queue import JobQueue, LeaseLostError, RetryPolicy
 from jobmon.settings import Settings
-from jobmon.setup.indexes import create_indexes
-from jobmon.store.connection import Connection
 
 from ..conftest import SECRET
+from .commands import index_queue
 from .processes import end_process
 from .services import ROOT, Web
 from .waiting import eventually
@@ -653,9 +652,7 @@ def system_under_load(
 ) -> Iterator[SystemUnderLoad]:
     """Start everything on these servers, and end it afterwards; the logs are in `folder`."""
     token = admin_token()
-    connection = Connection(Settings(mongo_uri=servers.uri))
-    create_indexes(connection)
-    connection.client.close()
+    index_queue(Settings(mongo_uri=servers.uri))
     writers = Writers(servers.uri, a_second=a_second)
     with ExitStack() as running:
         running.callback(writers.stop)
