@@ -192,7 +192,7 @@ class _EncodedCursor(fields.String):
     max_length: ClassVar[int]
 
     def decode(self, encoded: str) -> Any:
-        """What the cursor means; ValueError if it is none."""
+        """What the cursor means; raises ValueError for another text."""
         raise NotImplementedError
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
