@@ -14,7 +14,8 @@ from jobmon.api.queues import QueueSummaries
 from jobmon.api.workers import WorkerReader
 from jobmon.dashboard import views
 from jobmon.dashboard.errors_page import ErrorPages
-from jobmon.dashboard.job_pages import JobPages
+from jobmon.dashboard.job_page import JobPage
+from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.queues_page import QueuesPage
 from jobmon.dashboard.schedule_page import SchedulePage
@@ -90,7 +91,8 @@ def create_app(
     app.register_blueprint(
         views.blueprint(
             overview=OverviewPage(),
-            jobs=JobPages(lists),
+            jobs=JobListPages(lists),
+            job=JobPage(),
             errors=ErrorPages(),
             workers=WorkersPage(workers),
             types=TypePage(lists, workers),

@@ -12,7 +12,8 @@ from jobmon.dashboard import formatting, session
 from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, StaticFiles
 from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.facts import RANGE_WORDS
-from jobmon.dashboard.job_pages import JobPages
+from jobmon.dashboard.job_page import JobPage
+from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
 from jobmon.dashboard.queues_page import QueuesPage, is_of_a_queue, make_menu
@@ -46,7 +47,8 @@ FILTERS = (
 def blueprint(
     *,
     overview: OverviewPage,
-    jobs: JobPages,
+    jobs: JobListPages,
+    job: JobPage,
     errors: ErrorPages,
     workers: WorkersPage,
     types: TypePage,
@@ -74,8 +76,8 @@ def blueprint(
         ("/dashboard/overview", "overview", overview.part),
         ("/dashboard/charts", "charts", overview.charts),
         ("/dashboard/jobs", "jobs", jobs.all_jobs),
-        ("/dashboard/jobs/<anything:job_id>", "job", jobs.job),
-        ("/dashboard/job", "job_by_query", jobs.job_by_query),
+        ("/dashboard/jobs/<anything:job_id>", "job", job.page),
+        ("/dashboard/job", "job_by_query", job.page_by_query),
         ("/dashboard/my", "own_jobs", jobs.own_jobs),
         ("/dashboard/errors", "errors", errors.all_groups),
         ("/dashboard/errors/<group_id>", "error_group", errors.group),

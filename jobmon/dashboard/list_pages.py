@@ -1,4 +1,4 @@
-"""The pages about jobs: the list of all, the caller's own, and one job."""
+"""The pages that list jobs: all of them, and the caller's own."""
 
 import re
 from datetime import UTC, datetime
@@ -6,20 +6,16 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from flask import Response, render_template, request
+from flask import render_template, request
 from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon.api.explaining import read_explanation
 from jobmon.api.job_lists import ListResponder
-from jobmon.api.jobs import get_callers_job
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.api.search import read_search
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
-from jobmon.dashboard.time_axis import time_axis
-from jobmon.dashboard.timeline import is_finished, timeline
 from jobmon.domain import JobStatus
 from jobmon.store.labels import is_filter
 from jobmon.web import auth
@@ -50,8 +46,8 @@ _PARAMETER = re.compile(rf"\b({'|'.join(LABELS)})\b")
 Page = BaseResponse | str | tuple[str, int]
 
 
-class JobPages:
-    """The routes of the pages about jobs."""
+class JobListPages:
+    """The routes of the lists of jobs."""
 
     def __init__(self, responder: ListResponder) -> None:
         self._responder = responder
@@ -66,30 +62,6 @@ class JobPages:
         session.require_session()
         auth.require_owners()
         return self._list(auth.subject())
-
-    def job(self, job_id: str) -> Response | str:
-        """One job, for its owner or an admin."""
-        session.require_session()
-        auth.require_owners()
-        document, now = get_callers_job(job_id), datetime.now(UTC)
-        job = JobView.from_document(document, detail=True)
-        context = {
-            "job": job,
-            "explanation": read_explanation(current_queue(), document, now),
-            "steps": timeline(job, now),
-            "newest_attempt": f"attempt-{len(job.attempts)}",
-            "axis": time_axis(job, now),
-            "lease_expired": job.has_expired_lease(now),
-            "finished": is_finished(job),
-            "finds_codes": current_queue().known_fields.can_query("lastError.code"),
-        }
-        if is_part_request():
-            return conditional_response(render_template("dashboard/_job.html", **context))
-        return render_template("dashboard/job.html", **context)
-
-    def job_by_query(self) -> Response | str:
-        """One job whose id a path cannot contain: see `formatting.job_address`."""
-        return self.job(request.args.get("id", ""))
 
     def _list(self, owner: str | None) -> Page:
         schema = ListParameters() if owner is None else OwnListParameters()
