@@ -52,6 +52,8 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
     )
+    if evidence.stats.health.expired_leases:
+        evidence = replace(evidence, first_expiry=queue.running.find_first_expiry())
     if "finishedAt" in evidence.unknown:
         return evidence
     by_type = read_history(lambda: series.history_by_type(hour), evidence)

@@ -136,7 +136,13 @@ QUEUE_LIST = {
             "environment": "production",
             "isDefault": True,
             "level": "bad",
-            "notices": [{"level": "bad", "text": "1 job has an expired lease"}],
+            "notices": [
+                {
+                    "level": "bad",
+                    "text": "1 job has an expired lease",
+                    "since": "2026-11-24T01:09:41.000Z",
+                }
+            ],
             "unchecked": [],
             "statusCounts": JOB_STATS["statusCounts"],
             "oldestQueuedJobAgeMs": 93_412,

@@ -119,6 +119,7 @@ class QueueNotice(Answer):
 
     level = string("How urgent it is.", enum=[level.value for level in Level])
     text = string("A sentence for people.")
+    since = DateOrText("When it began; null if that is unknown.")
 
 
 class QueueAnswer(Answer):

@@ -41,7 +41,8 @@ KEPT_S, PAUSE_FACTOR = 2.0, 10
 WAIT_S, SHORT_WAIT_S, SHOWN_S = 1.5, 0.2, 10.0
 
 NO_PERMISSION = "Your role does not have the permission of this queue."
-NO_ANSWER = "Not read: the database has not answered yet."
+NO_ANSWER = "Not read: the database does not answer."
+FIRST_READ = "Not known yet: it is being read for the first time."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ class QueueSummaries:
         return {
             queue.name: self._kept[queue.name].summary
             if self._is_good(queue.name, now, SHOWN_S)
-            else QueueSummary(reasons=(NO_ANSWER,))
+            else QueueSummary(reasons=(NO_ANSWER if queue.name in self._kept else FIRST_READ,))
             for queue in queues
         }
 
@@ -190,7 +191,10 @@ def _format_queue(queue: Settings, summary: QueueSummary | None) -> dict[str, An
         "environment": queue.environment,
         "isDefault": queue is all_queues().default,
         "level": shown.level,
-        "notices": [{"level": notice.level, "text": notice.text} for notice in shown.notices],
+        "notices": [
+            {"level": notice.level, "text": notice.text, "since": notice.since}
+            for notice in shown.notices
+        ],
         "unchecked": shown.reasons,
         "statusCounts": shown.status_counts,
         "oldestQueuedJobAgeMs": shown.oldest_queued_ms,

@@ -17,10 +17,10 @@ from jobmon.diagnosis.evidence import (
     Missing,
     died_since,
 )
+from jobmon.diagnosis.onset import find_first_death, find_last_finish
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
-from jobmon.rollup.buckets import HOUR, MINUTE
-from jobmon.rollup.series import History
+from jobmon.rollup.buckets import MINUTE
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER
 
@@ -60,11 +60,13 @@ class TypeCondition(StrEnum):
 class Notice:
     """Something that needs attention, and a filter for exactly the jobs or types that it counts.
 
-    `type_name` is the type if the notice counts only one.
+    `since` is when it began, UTC; None if that is unknown. `type_name` is the type if the notice
+    counts only one.
     """
 
     level: Level
     text: str
+    since: datetime | None = None
     jobs: JobFilter | None = None
     types: TypeCondition | None = None
     type_name: str = ""
@@ -164,7 +166,9 @@ def _check_finishing(evidence: Evidence) -> Check:
         return Check(name=name)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
     gaps += evidence.minutes.gaps
-    stopped = _last_finish(evidence.minutes, MINUTE) or _last_finish(evidence.day, 10 * MINUTE)
+    stopped = find_last_finish(evidence.minutes, MINUTE) or find_last_finish(
+        evidence.day, 10 * MINUTE
+    )
     if not stopped:
         return Check(name=name, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
     since, rate = stopped
@@ -180,30 +184,10 @@ def _check_finishing(evidence: Evidence) -> Check:
         f"Nothing has finished for {_format_minutes(max(silent, MINUTE))} while {jobs} due "
         f"(usually {per_minute(rate)})"
     )
-    return Check(
-        name=name,
-        notices=(Notice(level=Level.BAD, text=text, jobs=JobFilter(condition=JobCondition.DUE)),),
+    notice = Notice(
+        level=Level.BAD, text=text, since=since, jobs=JobFilter(condition=JobCondition.DUE)
     )
-
-
-def _last_finish(
-    past: History[datetime] | Missing, step: timedelta
-) -> tuple[datetime, float] | None:
-    """When the last attempt finished, and attempts a minute in the hour before; None if none.
-
-    If later steps are not counted yet, it is the end of these.
-    """
-    if isinstance(past, Missing):
-        return None
-    finished = {at: activity.finished for at, activity in past.activity.items()}
-    moments = [at for at, count in finished.items() if count]
-    if not moments:
-        return None
-    until = max(moments) + step
-    start = max(min(moments), until - HOUR)
-    total = sum(count for at, count in finished.items() if count and start <= at < until)
-    rate = total / ((until - start) / MINUTE)
-    return max(until, *(at + step for at in past.uncounted)) if past.uncounted else until, rate
+    return Check(name=name, notices=(notice,))
 
 
 def _check_counts(evidence: Evidence) -> Check:
@@ -230,12 +214,13 @@ def _check_leases(evidence: Evidence) -> Check:
     )
     if evidence.assumed_lease is not None:
         text += f" (if a lease lasts {_format_minutes(evidence.assumed_lease)})"
-    jobs = JobFilter(condition=JobCondition.EXPIRED)
-    return Check(
-        name=name,
-        notices=(Notice(level=Level.BAD, text=text, jobs=jobs),),
-        not_checked=reason,
+    notice = Notice(
+        level=Level.BAD,
+        text=text,
+        since=evidence.first_expiry,
+        jobs=JobFilter(condition=JobCondition.EXPIRED),
     )
+    return Check(name=name, notices=(notice,), not_checked=reason)
 
 
 def _check_stalled_types(evidence: Evidence) -> Check:
@@ -253,10 +238,12 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     if not stalled:
         return Check(name=name, not_checked=reason)
     kind, waited = next(iter(stalled.items()))
+    since = evidence.stats.as_of - waited
     if len(stalled) == 1:
         notice = Notice(
             level=Level.BAD,
             text=f"{kind} is stalled: {describe_stall(_format_minutes(waited))}",
+            since=since,
             jobs=JobFilter(types=(kind,), condition=JobCondition.DUE),
             type_name=kind,
         )
@@ -265,6 +252,7 @@ def _check_stalled_types(evidence: Evidence) -> Check:
             level=Level.BAD,
             text=f"{grouped(len(stalled))} types are stalled, "
             f"the longest for {_format_minutes(waited)}",
+            since=since,
             types=TypeCondition.STALLED,
         )
     return Check(name=name, notices=(notice,), not_checked=reason)
@@ -289,7 +277,7 @@ def _check_new_dead(evidence: Evidence) -> Check:
     if count == 1 and len(dead) == 1:
         text = f"1 job died in the last hour: {most}"
     shown = died_since(evidence.hour_start) if evidence.new_dead else None
-    notice = Notice(level=Level.BAD, text=text, jobs=shown)
+    notice = Notice(level=Level.BAD, text=text, since=find_first_death(evidence), jobs=shown)
     return Check(name=name, notices=(notice,), not_checked=missing)
 
 
@@ -318,7 +306,11 @@ def _check_backlog(evidence: Evidence) -> Check:
         return Check(name=name)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
-    notice = Notice(level=Level.WATCH, text=text, jobs=JobFilter(statuses=(_QUEUED,)))
+    since = max(
+        at for at, sample in evidence.samples.items() if sample.status_counts.get(_QUEUED, 0) <= was
+    )
+    jobs = JobFilter(statuses=(_QUEUED,))
+    notice = Notice(level=Level.WATCH, text=text, since=since, jobs=jobs)
     return Check(name=name, notices=(notice,))
 
 

@@ -50,6 +50,7 @@ class Evidence:
     `hour` and `ten_minutes` are by type, `minutes` is the last hour by the minute, `day` the last
     24 hours by ten minutes. `blocks` are three times ten minutes from `blocks_start`, each by type.
     `samples` are of the last hour. `new_dead` counts the jobs that died since `hour_start`.
+    `first_expiry` is when the lease that has been expired the longest ended; None if unknown.
     `leader` is the collector that works now, `first_build` the progress of its first count.
     `unknown` are the fields of a job that no document has. `assumed_lease` is how long a lease
     lasts by the profile, if the documents do not have its end.
@@ -67,6 +68,7 @@ class Evidence:
     first_build: Mapping[str, int] | None = None
     leader: str | None = None
     new_dead: CappedCount | None = None
+    first_expiry: datetime | None = None
     unknown: frozenset[str] = field(default_factory=frozenset)
     assumed_lease: timedelta | None = None
 

@@ -72,6 +72,23 @@ class RunningJobReader:
         """At most 1,000 running jobs. Index: (status, leaseExpiresAt)."""
         return self._shared.get()
 
+    def find_first_expiry(self) -> datetime | None:
+        """When the lease that has been expired the longest ended; None if none has, or if unknown.
+
+        Reads one key of the index (status, leaseExpiresAt).
+        """
+        if not self._jobs.mapping.can_query("leaseExpiresAt"):
+            return None
+        now = datetime.now(UTC)
+        found = self._jobs.find(
+            {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}},
+            ("leaseExpiresAt",),
+            index=indexes.BY_LEASE,
+            order=[("leaseExpiresAt", 1)],
+            limit=1,
+        )
+        return read_date(found[0].get("leaseExpiresAt")) if found else None
+
     def _read(self) -> RunningJobs:
         now, mapping = datetime.now(UTC), self._jobs.mapping
         has_end = mapping.can_query("leaseExpiresAt")

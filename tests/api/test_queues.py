@@ -15,7 +15,7 @@ from jobmon.app import create_app
 from jobmon.settings import Settings
 from jobmon.web.queues import WatchedQueue
 
-from ..conftest import Api
+from ..conftest import NOW, Api
 from ..support.queues import serve_queues
 from ..support.waiting import eventually
 
@@ -69,6 +69,16 @@ def test_statistics_need_the_permission_of_the_queue(queues: Api) -> None:
                 assert queue["unchecked"] == [
                     "Your role does not have the permission of this queue."
                 ]
+
+
+def test_notices_have_the_time_since_when_it_is_so(queues: Api, watched: Any) -> None:
+    ended = NOW.replace(microsecond=0)
+    held = {"status": "leased", "type": "x", "leasedBy": "w1"}
+    watched.payouts.insert_many([held | {"leaseExpiresAt": at} for at in (ended, None)])
+    notices = listed(queues, "chief")["payouts"]["notices"]
+    assert [notice["since"] for notice in notices if "stuck" in notice["text"]] == [
+        f"{ended:%Y-%m-%dT%H:%M:%S}.000Z"
+    ]
 
 
 def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues: Api) -> None:
@@ -188,6 +198,8 @@ def test_a_slow_queue_is_shown_once_it_was_read(
     monkeypatch.setattr(queues_module, "gather_evidence", read_slowly)
     monkeypatch.setattr(queues_module, "WAIT_S", 0.0)
     monkeypatch.setattr(queues_module, "SHORT_WAIT_S", 0.0)
-    assert listed(queues, "chief")["mails"]["statusCounts"] is None
+    first = listed(queues, "chief")["mails"]
+    assert first["statusCounts"] is None
+    assert first["unchecked"] == ["Not known yet: it is being read for the first time."]
     go_on.set()
     eventually(lambda: listed(queues, "chief")["mails"]["statusCounts"])

@@ -22,7 +22,7 @@ from jobmon.diagnosis.attention import (
 )
 from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.domain import JobCondition
-from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tally
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample, Tally, floor
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.series import Activity, History
 from jobmon.store.filter import JobFilter
@@ -366,6 +366,53 @@ def test_new_dead_jobs_are_counted_as_their_list_counts_them(
     found = notices(replace(evidence(steps=steps), new_dead=dead))
     assert [notice.text for notice in found] == ([expected] if expected else [])
     assert all(notice.jobs == died_since(START) for notice in found)
+
+
+DEATH: Step = {"a": (0, 1, 1)}
+DAY_START = floor(NOW - DAY, 10 * MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "day", "since"),
+    [
+        ([40, 50], [], START + 40 * MINUTE),
+        ([2, 50], [START - 40 * MINUTE], START + 2 * MINUTE),  # a pause lies between them
+        ([2, 50], [floor(START, 10 * MINUTE)], START + 2 * MINUTE),
+        (
+            [2],
+            [floor(START, 10 * MINUTE) - number * 10 * MINUTE for number in (0, 1, 2, 4)],
+            floor(START, 10 * MINUTE) - 20 * MINUTE,
+        ),
+        ([2], [DAY_START + number * 10 * MINUTE for number in range(144)], None),  # or earlier
+    ],
+)
+def test_new_dead_jobs_have_the_time_since_when_jobs_die_without_a_pause(
+    minutes: list[int], day: list[datetime], since: datetime | None
+) -> None:
+    steps = {DAY_START + n * 10 * MINUTE: activity() for n in range(145)}
+    steps |= dict.fromkeys(day, activity(died=1))
+    given = evidence(steps=dict.fromkeys(minutes, DEATH))
+    (notice,) = notices(replace(given, day=History(NOW, "rollup", steps)))
+    assert notice.since == since
+
+
+def test_notices_have_the_time_since_when_it_is_so() -> None:
+    given = evidence(
+        {("queued", "a"): 900},
+        every_minute(50, until=40),
+        samples={NOW - HOUR: 23, NOW - 30 * MINUTE: 20, NOW - 20 * MINUTE: 400},
+        due=900,
+        expired_leases=2,
+        overdue_by_type=overdue_since(a=HOUR),
+    )
+    given = replace(given, first_expiry=NOW - 9 * MINUTE)
+    found = {notice.text.split()[0]: notice.since for notice in notices(given)}
+    assert found == {
+        "Nothing": START + 40 * MINUTE,  # the first minute in which none finished
+        "2": NOW - 9 * MINUTE,
+        "a": NOW - HOUR,  # when its oldest job came due
+        "Backlog": NOW - 30 * MINUTE,  # the newest sample without growth
+    }
 
 
 @pytest.mark.parametrize(

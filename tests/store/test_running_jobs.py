@@ -99,6 +99,14 @@ def test_at_most_a_bounded_number_is_read(queue: Busy, monkeypatch: pytest.Monke
     assert all(entry["docsExamined"] <= 8 for entry in entries)
 
 
+def test_the_first_lease_that_expired_is_one_key_of_an_index(queue: Busy) -> None:
+    with profiled(queue.database) as entries:
+        first = RunningJobReader(queue.connection).find_first_expiry()
+    assert first == queue.now - 4 * SECOND
+    (entry,) = entries
+    assert (entry["keysExamined"], entry.get("hasSortStage")) == (1, None)
+
+
 def read(mongod: Mongod, database: Documents, **settings: Any) -> RunningJobs:
     queue = WatchedQueue(mongod, database, **settings)
     try:

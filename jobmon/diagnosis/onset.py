@@ -1,0 +1,47 @@
+"""When something in the history of a queue began: that no job finishes, or that jobs die."""
+
+from datetime import datetime, timedelta
+
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.rollup.buckets import HOUR, MINUTE, floor
+from jobmon.rollup.series import History
+
+
+def find_last_finish(
+    past: History[datetime] | Missing, step: timedelta
+) -> tuple[datetime, float] | None:
+    """When the last attempt finished, and attempts a minute in the hour before; None if none.
+
+    If later steps are not counted yet, it is the end of these.
+    """
+    if isinstance(past, Missing):
+        return None
+    finished = {at: activity.finished for at, activity in past.activity.items()}
+    moments = [at for at, count in finished.items() if count]
+    if not moments:
+        return None
+    until = max(moments) + step
+    start = max(min(moments), until - HOUR)
+    total = sum(count for at, count in finished.items() if count and start <= at < until)
+    rate = total / ((until - start) / MINUTE)
+    return max(until, *(at + step for at in past.uncounted)) if past.uncounted else until, rate
+
+
+def find_first_death(evidence: Evidence) -> datetime | None:
+    """Since when jobs have died: the first minute of the last hour in which one did.
+
+    If jobs also died in the ten minutes before, it is the start of the unbroken series of such ten
+    minutes. None if the series is longer than a day, or without history.
+    """
+    if isinstance(evidence.minutes, Missing):
+        return None
+    deaths = (at for at, step in evidence.minutes.activity.items() if step.dlq)
+    first = min(deaths, default=None)
+    if first is None or isinstance(evidence.day, Missing):
+        return first
+    day, since = evidence.day.activity, floor(first, 10 * MINUTE)
+    while (before := day.get(since - 10 * MINUTE)) is not None and before.dlq:
+        since -= 10 * MINUTE
+    if since == min(day, default=None):
+        return None
+    return first if since == floor(first, 10 * MINUTE) else since
