@@ -14,7 +14,7 @@ _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 
 
 def check_mongo_uri(value: str) -> None:
-    """ValidationError if `value` is no connection string; the message repeats no part of it."""
+    """Raise ValidationError if it is no connection string; the message repeats no part of it."""
     options = _parse_options(value)
     is_primary = options.get("readPreference", "primary") == "primary"
     if is_primary and ("maxStalenessSeconds" in options or "readPreferenceTags" in options):

@@ -212,7 +212,7 @@ class JobQueue:
     def heartbeat(self, lease: Lease, *, lease_ms: int = DEFAULT_LEASE_MS) -> datetime:
         """Extend the lease to `lease_ms` from now; returns its end.
 
-        LeaseLostError if the lease is lost.
+        Raises LeaseLostError if the lease is lost.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
@@ -220,7 +220,7 @@ class JobQueue:
         return expires_at
 
     def report_success(self, lease: Lease) -> None:
-        """Report that the job is done. LeaseLostError, and no change, if the lease is lost."""
+        """Report that the job is done; raises LeaseLostError and changes nothing if it is lost."""
         now = self._now()
         self._change_held(lease, now, _finish_fields(JobStatus.SUCCEEDED, now))
         self._end_attempt(lease.job, AttemptStatus.SUCCEEDED, now, None)
@@ -231,7 +231,7 @@ class JobQueue:
         """Report that the attempt failed: the job is retried after a delay.
 
         It is dead-lettered instead if `maxAttempts` are used up or `retry` is false. Returns the
-        job's new status. LeaseLostError, and no change, if the lease is lost.
+        job's new status. Raises LeaseLostError, without a change, if the lease is lost.
         """
         now = self._now()
         error = {"code": code, "message": message, "stack": stack}

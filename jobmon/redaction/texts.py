@@ -6,13 +6,7 @@ not used: they are for source code, give no position to replace, and hide ids as
 
 import re
 
-from jobmon.redaction.forms import (
-    NOT_VALUES,
-    REDACTED,
-    hide_cards,
-    hide_keys_and_urls,
-    hide_tokens,
-)
+from jobmon.redaction.forms import NOT_VALUES, REDACTED, hide_cards, hide_keys_and_urls, hide_tokens
 from jobmon.redaction.keys import SecretKeys
 
 _AUTHORIZATION_SCHEMES = frozenset(("token", "jwt"))

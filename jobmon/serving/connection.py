@@ -100,7 +100,7 @@ class Connection:
     def sendall(self, data: bytes) -> None:
         """Send or keep the data; waits while more than MAX_STREAM_BYTES are unsent.
 
-        BrokenPipeError if the client has gone or has stalled.
+        Raises BrokenPipeError if the client has gone or has stalled.
         """
         with self._has_space:
             # The event loop aborts a connection that stalls, which wakes this thread.
@@ -119,7 +119,7 @@ class Connection:
     def flush(self) -> bool:
         """Send what the client accepts now; returns whether it accepted any bytes.
 
-        OSError if the client has gone.
+        Raises OSError if the client has gone.
         """
         with self._has_space:
             before = self.unsent_bytes

@@ -65,7 +65,7 @@ _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 
 def require_mongo_uri(value: str, source: str) -> None:
-    """SettingsError, with the setting `source`, if it is no connection string."""
+    """Raise SettingsError, with the setting `source`, if it is no connection string."""
     try:
         check_mongo_uri(value)
     except ValidationError as error:
@@ -198,7 +198,7 @@ class Settings:
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
 
     def __post_init__(self) -> None:
-        """Refuse search fields that redaction hides or that no index can have: SettingsError."""
+        """Raise SettingsError for search fields that redaction hides or that no index can have."""
         if self.search_fields:
             try:
                 self.find_search_paths()
@@ -216,7 +216,7 @@ class Settings:
         )
 
     def find_search_paths(self) -> dict[str, str]:
-        """The path in documents of each of `search_fields`; ValidationError if one is refused."""
+        """The path in documents of each search field; raises ValidationError if one is refused."""
         if not self.search_fields:
             return {}
         payload = self.read_profile().parse(self.jobs_collection).fields.get("payload")
@@ -238,7 +238,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, *, require_keys: bool = True) -> "Settings":
-        """Read and check the environment; SettingsError names every setting that is wrong.
+        """Read and check the environment; raises SettingsError with every setting that is wrong.
 
         Without `require_keys` no key for tokens needs to be set: only the web service uses one.
         """
@@ -259,8 +259,8 @@ class Settings:
     def for_init(cls, mongo_uri: str) -> "Settings":
         """The settings of the watched documents, with an administrator's connection string.
 
-        SettingsError names every one that is wrong. A JWT secret that is too short is refused too,
-        because the web service would not start with it.
+        Raises SettingsError with every one that is wrong. A JWT secret that is too short is wrong,
+        too: the web service would not start with it.
         """
         require_mongo_uri(mongo_uri, "JOBMON_ADMIN_MONGO_URI")
         env = Env(eager=False)
@@ -296,7 +296,7 @@ def _make_error(error: EnvValidationError) -> SettingsError:
 
 
 def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm` for the source of keys; SettingsError unless exactly one is set."""
+    """The `jwt_algorithm` for the source of keys; raises SettingsError unless just one is set."""
     chosen = [name for name in _KEY_SOURCES if values[name]]
     if len(chosen) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in _KEY_SOURCES)

@@ -132,7 +132,7 @@ def _check_fields(
 
 
 def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
-    """ValidationError for a path of two fields; dates and attempt counts may share one."""
+    """Raise ValidationError for a path of two fields; dates and attempt counts may share one."""
     names: dict[str, str] = {}  # by path
     for name, path in paths.items():
         if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):

@@ -23,12 +23,7 @@ from marshmallow import ValidationError
 from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
-from jobmon.settings.environment import (
-    ADMIN_DASHBOARD,
-    MistakePlace,
-    Settings,
-    SettingsError,
-)
+from jobmon.settings.environment import ADMIN_DASHBOARD, MistakePlace, Settings, SettingsError
 from jobmon.settings.search_fields import find_search_paths
 
 # A queue's name is a segment of paths, and a label of metrics.
@@ -48,9 +43,9 @@ def queues_schema() -> dict[str, Any]:
 def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Settings, ...]:
     """The settings of each watched queue, the default one first.
 
-    Without JOBMON_QUEUES, it is the one that `settings` describe. SettingsError names the file, the
-    line and what is allowed. Without `require_uris`, `mongo_uri` is empty if the environment does
-    not have the queue's `uri_variable`.
+    Without JOBMON_QUEUES, it is the one that `settings` describe. Raises SettingsError with the
+    file, the line and what is allowed. Without `require_uris`, `mongo_uri` is empty if the
+    environment does not have the queue's `uri_variable`.
     """
     if settings.queues is None:
         return (settings,)
@@ -72,7 +67,7 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
 
 
 def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ...]:
-    """The queue with this name, or all queues of the table with it; SettingsError if none has."""
+    """The queue with this name, or all queues of the table with it; raises SettingsError."""
     for chosen in (
         tuple(queue for queue in queues if queue.queue == name),
         tuple(queue for queue in queues if queue.queue.startswith(f"{name}.")),

@@ -21,8 +21,8 @@ def find_search_paths(
 ) -> dict[str, str]:
     """The path in documents of each field; `payload` is the source of the payload.
 
-    ValidationError for a field that is none of the payload, that redaction hides, or that no index
-    can have.
+    Raises ValidationError for a field that is not in the payload, that redaction hides, or that no
+    index can have.
     """
     if len(fields) > MAX_SEARCH_FIELDS:
         raise ValidationError(f"More than {MAX_SEARCH_FIELDS} fields: each needs an index.")

@@ -23,7 +23,7 @@ _AT_ONCE = 32
 def check_queues(settings: Settings, name: str | None = None) -> Iterator[Finding]:
     """Check all queues, or the one with this name; each finding about one has its name.
 
-    Without JOBMON_QUEUES it checks the only one. SettingsError if the file has a mistake.
+    Without JOBMON_QUEUES it checks the only one. Raises SettingsError if the file has a mistake.
     """
     if settings.queues is None:
         yield from check_deployment(settings)

@@ -232,7 +232,7 @@ def init_command(
 def _refuse_options(
     settings: Settings, queue: str | None, *, names_collections: bool, removes: bool
 ) -> None:
-    """UsageError for options that do not go with, or without, JOBMON_QUEUES."""
+    """Raise UsageError for options that do not go with, or without, JOBMON_QUEUES."""
     if settings.queues is None:
         if queue:
             raise click.UsageError("--queue needs JOBMON_QUEUES.")

@@ -58,7 +58,7 @@ class Deployment:
     def inspect(
         cls, settings: Settings, connection: Connection, *, has_own_databases: bool = True
     ) -> Self:
-        """Inspect it; PyMongoError if it does not answer or refuses the sign-in."""
+        """Inspect it; raises PyMongoError if it does not answer or refuses the sign-in."""
         admin = connection.client.admin
         hello = admin.command("hello")
         status = admin.command("connectionStatus", showPrivileges=True)["authInfo"]
@@ -241,7 +241,7 @@ def replica_set_config(name: str, member: str) -> Document:
 def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
     """Initiate replica set `name` with `member` (host:port); False if it was initiated before.
 
-    Returns when there is a primary; TimeoutError if there is none within a minute.
+    Returns when there is a primary; raises TimeoutError if there is none within a minute.
     """
     try:
         client.admin.command("replSetInitiate", replica_set_config(name, member))

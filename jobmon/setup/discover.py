@@ -41,7 +41,7 @@ _MAX_TIME_MS = 5_000
 
 
 def discover(uri: str, source: str, own: set[str], only: str | None = None) -> Discovery:
-    """Search the deployment of a connection string for queues; SetupError if it cannot be read.
+    """Search the deployment of a connection string for queues; raises SetupError.
 
     `source`: the setting that has the connection string. `own`: jobmon's own databases. `only`: the
     name of the only collection to look at.

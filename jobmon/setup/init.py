@@ -203,7 +203,7 @@ def _is_initiated(client: MongoClient[Document]) -> bool:
 
 
 def _make_plan(settings: Settings, client: MongoClient[Document], options: InitOptions) -> _Plan:
-    """Decide what to create; SetupError if the documents do not match the settings."""
+    """Decide what to create; raises SetupError if the documents do not match the settings."""
     connection = Connection(settings, client)
     deployment = Deployment.inspect(
         settings, connection, has_own_databases=options.has_own_databases

@@ -112,7 +112,7 @@ def _is_at(queue: Settings, admin: _DatabaseAddress) -> bool:
 
 
 def _require_same_database(queue: Settings, admin: _DatabaseAddress) -> None:
-    """SetupError if the queue is in another database than the administrator's."""
+    """Raise SetupError if the queue is in another database than the administrator's."""
     if queue.mongo_uri and not _is_at(queue, admin):
         where = _DatabaseAddress.from_uri(queue.mongo_uri).describe()
         raise SetupError(

@@ -83,7 +83,7 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
 
 
 def require_token(*, cookie: bool = False, require_revocation_check: bool = True) -> None:
-    """Let a request pass only with a valid token: ApiError 401 otherwise.
+    """Let a request pass only with a valid token; otherwise raise ApiError 401.
 
     The token is in the `Authorization` header or, for pages (`cookie`), in the session's cookie. If
     the list of revoked tokens cannot be read, PyMongoError is raised; without
@@ -101,7 +101,7 @@ def require_token(*, cookie: bool = False, require_revocation_check: bool = True
 
 
 def accept_token(token: str) -> float | None:
-    """Make the bearer of a token this request's caller; ApiError 401 if it is not valid.
+    """Make the bearer of a token this request's caller; raises ApiError 401 if it is not valid.
 
     Returns the seconds until it expires, None for never.
     """
@@ -113,7 +113,7 @@ def accept_token(token: str) -> float | None:
 
 
 def read_claims(token: str) -> dict[str, Any]:
-    """The claims of a valid token, revoked or not; ApiError 401 if it is not valid."""
+    """The claims of a valid token, revoked or not; raises ApiError 401 if it is not valid."""
     with _refusing_with_401():
         return _decode(token)
 
@@ -220,13 +220,13 @@ def refusal_reason() -> str | None:
 
 
 def require_admin(*, require_revocation_check: bool = True) -> None:
-    """Let a request pass only with the queue's permission: ApiError 401 or 403 otherwise."""
+    """Let a request pass only with the queue's permission; otherwise raise ApiError 401 or 403."""
     require_token(require_revocation_check=require_revocation_check)
     require_permission()
 
 
 def require_any_permission(*, require_revocation_check: bool = True) -> None:
-    """Let a request pass only with the permission of some queue: ApiError 401, 403 or 404.
+    """Let a request pass only with a permission of any queue; else raise ApiError 401, 403 or 404.
 
     Below a queue's path, only with the permission of this queue.
     """
@@ -242,14 +242,14 @@ def require_any_permission(*, require_revocation_check: bool = True) -> None:
 
 
 def require_permission() -> None:
-    """Let a request whose token was checked pass only with the queue's permission: ApiError 403."""
+    """Raise ApiError 403 unless the token, which was checked, has the queue's permission."""
     if not is_admin():
         needed = _needed_permission()
         raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {needed}.")
 
 
 def require_owners() -> None:
-    """Let owners pass only where the queue is open to them: ApiError 404, as for no such queue."""
+    """Raise ApiError 404, as for no such queue, to owners if the queue is closed to them."""
     settings = current_settings()
     if settings is not None and not may_know(settings):
         raise no_such_queue()

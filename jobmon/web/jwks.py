@@ -55,7 +55,7 @@ class KeySet:
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def find_key(self, kid: str | None) -> jwt.PyJWK | None:
-        """The key, or None if the provider has no such key; ApiError 503 if it does not answer."""
+        """The key; None if the provider has none. Raises ApiError 503 if it does not answer."""
         found = self._find_cached(kid)
         age = time.monotonic() - self._fetched_at
         if found is not None and age <= KEYS_REFRESH_S:
@@ -125,7 +125,7 @@ class KeySet:
 def _parse_keys(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
     """The keys in a JWKS document that can check signatures by `algorithm`.
 
-    ValueError if it is no JWKS document.
+    Raises ValueError if it is no JWKS document.
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
@@ -148,7 +148,7 @@ def _parse_key(data: Any, algorithm: str) -> jwt.PyJWK | None:
 
 
 def _download(url: str, deadline: float) -> bytes:
-    """The body at `url`, by the environment's proxies; OSError after `deadline`."""
+    """The body at `url`, by the environment's proxies; raises OSError after `deadline`."""
     opener = urllib.request.build_opener(_DeadlineHandler(deadline), _SafeRedirects())
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310
     with opener.open(request, timeout=KEYS_TIMEOUT_S) as answer:

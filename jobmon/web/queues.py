@@ -213,7 +213,7 @@ def current_settings() -> Settings | None:
 
 
 def current_queue() -> WatchedQueue:
-    """The queue that this request is about; ApiError 404 if its path names another.
+    """The queue that this request is about; raises ApiError 404 if its path names another.
 
     Check the caller's token first: only a caller with a token may learn which queues exist.
     """

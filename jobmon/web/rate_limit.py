@@ -32,7 +32,7 @@ MONGODB_TIMEOUT_MS = 500  # for a count in MongoDB; the driver's default is 30 s
 
 
 def require_shared_storage(settings: Settings, workers: int) -> None:
-    """SettingsError if several workers would each count for themselves."""
+    """Raise SettingsError if several workers would each count for themselves."""
     has_limit = settings.rate_limit or settings.rate_limit_per_address
     in_memory = urlsplit(settings.rate_limit_storage_uri).scheme == "memory"
     if has_limit and in_memory and workers > 1:
@@ -51,7 +51,7 @@ class RateLimit:
         self._is_counting = True
 
     def hit(self, namespace: str, caller: str) -> None:
-        """Count a request of `caller` in `namespace`; ApiError 429 if it exceeds a limit."""
+        """Count a request of `caller` in `namespace`; raises ApiError 429 if it exceeds a limit."""
         try:
             for limit in self._limits:
                 if not self._limiter.hit(limit, namespace, caller):
@@ -92,7 +92,7 @@ def _open_storage(uri: str) -> Storage:
 
 
 def check() -> None:
-    """Count a request whose token was checked; ApiError 429 if its owner exceeds the limit."""
+    """Count a request whose token was checked; raises ApiError 429 if its owner sends too many."""
     per_owner: RateLimit | None = current_app.extensions["jobmon_rate_limit"]
     if per_owner is not None:
         per_owner.hit("owner", hashlib.sha256(subject().encode()).hexdigest())

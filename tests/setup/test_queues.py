@@ -17,12 +17,7 @@ from jobmon.setup.check_queues import check_queues
 from jobmon.setup.deployment import Deployment
 
 from ..conftest import NOW
-from ..support.commands import (
-    all_names,
-    database_uri,
-    drop_created_by_init,
-    problems,
-)
+from ..support.commands import all_names, database_uri, drop_created_by_init, problems
 from ..support.watched_queue import Documents
 
 Document = dict[str, Any]
