@@ -52,7 +52,7 @@ class FoundErrors:
         """Why the counts of a type or worker are lower bounds; empty if they are not."""
         counts, errors = self.history.details, self.errors
         pairs = counts.by_worker if errors.worker else counts.by_type if errors.types else ()
-        is_folded = any(pair.of == OTHER for pair in pairs)
+        is_folded = any(pair.subject == OTHER for pair in pairs)
         return "errors of rare types or workers are counted together" if is_folded else ""
 
     def trend(self, group_id: str) -> list[int] | None:

@@ -28,14 +28,14 @@ TICK_S = 0.5
 REST_S = 1.0  # after half a minute without a change
 # Without a change stream:
 SWEEP_S = 120.0
-CLOCKS_DIFFER_BY = timedelta(seconds=40)
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
 
-# The pause is in the collector. A waiting server is woken by each write, even to another
-# collection: with 100 queues that took a core of the database.
+# The collector pauses between two reads, and does not let the server wait: each write, even to
+# another collection, would wake it. With 100 queues that used a core of the database.
 _AWAIT_MS = 1
 # After a failover, jobs that changed within this time are counted again.
 _REMEMBER_S = 30.0
-_TIMESTAMP = "82"  # a resume token that begins with a timestamp starts so
+_TIMESTAMP = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if their content is read.
 _MAX_EVENTS = 1_000
 _ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
@@ -63,8 +63,8 @@ class Changes(Protocol):
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         """Mark the jobs that changed since the last call; waits a moment for changes.
 
-        Returns the events if their content is read. Raises StreamLostError if the stream ended and
-        its last events were returned.
+        Returns the events if their content is read. If the stream has ended, the next call after
+        its last events raises StreamLostError.
         """
 
     def close(self) -> None:
@@ -77,8 +77,8 @@ class StreamedChanges:
     Begins after `token`, or else at `start`, or else now. `fields` are the top-level fields that
     `read_change` needs; without them only the _ids are read.
 
-    The commands of the cursor are sent here: the driver's iterator sends a request after each
-    event, which costs more than all other work if there are many events.
+    It sends the cursor's commands itself: the driver's iterator sends a request after each event,
+    which costs more than all other work if there are many events.
     """
 
     def __init__(
@@ -203,8 +203,8 @@ class PolledChanges:
         now = time.monotonic()
         is_long = now >= self._long_overlap_at
         if is_long:
-            self._long_overlap_at = now + CLOCKS_DIFFER_BY.total_seconds() / 2
-        overlap = CLOCKS_DIFFER_BY if is_long else timedelta(seconds=4 * TICK_S)
+            self._long_overlap_at = now + MAX_CLOCK_DIFFERENCE.total_seconds() / 2
+        overlap = MAX_CLOCK_DIFFERENCE if is_long else timedelta(seconds=4 * TICK_S)
         if self._can_poll:
             self._poll(segments, datetime.now(UTC) - overlap)
         return ()
@@ -238,7 +238,7 @@ def open_changes(
 ) -> Changes:
     """The changes after `token`, or else at `start`, or else from now on.
 
-    `fields` as in `StreamedChanges`. StreamLostError if the token is too old.
+    `fields` as in `StreamedChanges`. Raises StreamLostError if the token is too old.
     """
     try:
         return StreamedChanges(jobs.collection, token, stop, start=start, fields=fields)

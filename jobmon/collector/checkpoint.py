@@ -25,7 +25,7 @@ class IncompleteCheckpointError(Exception):
 class Checkpoint:
     """The dumped segments, and the change stream's resume token; None without a stream.
 
-    `jobs`: those that the `EventCounter` remembers. `seen_until`: up to when it has counted.
+    `jobs`: those that the `EventCounter` remembers. `seen_until`: the time up to which it counted.
     """
 
     segments: list[Document]
@@ -37,7 +37,7 @@ class Checkpoint:
 class Checkpoints:
     """Writes and reads the checkpoint of a queue in jobmon's own database.
 
-    With a hundred million jobs it has 100 MB: `keep_alive` is called after each part of it.
+    That of a hundred million jobs has 100 MB, so `keep_alive` is called after each part.
     """
 
     def __init__(self, own: OwnDatabase, keep_alive: Callable[[], object] = lambda: None) -> None:

@@ -10,11 +10,7 @@ from functools import partial
 from pymongo.errors import PyMongoError
 from structlog.contextvars import bind_contextvars
 
-from jobmon.collector.collector import (
-    RETRY_AFTER_S,
-    STOP_TIMEOUT_S,
-    Collector,
-)
+from jobmon.collector.collector import RETRY_AFTER_S, STOP_TIMEOUT_S, Collector
 from jobmon.collector.error_log import RepeatedErrorLog
 from jobmon.collector.share import Share
 from jobmon.rollup.documents import FAILURE, OwnDatabase, connect_as_writer, rollup_database

@@ -30,12 +30,7 @@ from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.buckets import QueueSample, retention
-from jobmon.rollup.documents import (
-    BUILD,
-    STATE,
-    STATS,
-    OwnDatabase,
-)
+from jobmon.rollup.documents import BUILD, STATE, STATS, OwnDatabase
 from jobmon.rollup.stats_document import dump_stats
 from jobmon.store.connection import Connection
 from jobmon.store.live_stats import LiveStats
@@ -96,8 +91,8 @@ class Collector:
         while not self._stop.is_set():
             try:
                 self._open()
-                with self._share.taking(self._own.queue) as may_take:
-                    if may_take and self._lease.take():
+                with self._share.reserve(self._own.queue) as has_place:
+                    if has_place and self._lease.take():
                         log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
                         waiting.clear()
                         self._must_release = False
@@ -258,9 +253,9 @@ class Collector:
             raise failure
 
     def _follow(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
-        """Write stats when jobs change, until stopped. `is_new`: no checkpoint has the segments.
+        """Write stats when jobs change, until stopped; `is_new`: no checkpoint has the segments.
 
-        Returns early if types that were folded can be named again: then all jobs are counted again.
+        Returns early if folded types can have names again: then all jobs must be counted again.
         """
         started_at = time.monotonic()
         save_at, rename_at = started_at + CHECKPOINT_EVERY_S, started_at + RENAME_AFTER_S
@@ -269,12 +264,7 @@ class Collector:
         if is_new:  # the first checkpoint comes soon, but after the stats of all queues
             save_at = started_at
         while not self._is_over():
-            as_of, at = datetime.now(UTC), self._lease.database_time()
-            self._read_changes(segments, changes)
-            if changes.seen_until is not None:
-                if not changes.is_at_end:  # the stats are as old as the last change that was read
-                    at = min(at, changes.seen_until)
-                as_of = min(as_of, changes.seen_until)
+            as_of, at = self._read_changes(segments, changes)
             self._due_changes.mark(segments, at)
             self._lease.renew()
             self._raise_failure()
@@ -294,28 +284,41 @@ class Collector:
             unsaved = unsaved or changed
             is_due = now > save_at and not self._share.is_starting()
             if is_due and not self._checkpoints.is_saving():
-                pause_s = CHECKPOINT_EVERY_S
-                if unsaved:
-                    pause_s = max(pause_s, self._checkpoints.took_s * CHECKPOINT_PAUSE)
-                    self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
-                else:
-                    self._checkpoints.move(changes.token, self._seen_until)
-                save_at, unsaved = now + pause_s, False
+                save_at = now + self._start_saving(segments, changes, has_changed=unsaved)
+                unsaved = False
             if now > rename_at and segments.has_free_names:
                 log.info("counting all jobs again, since all types can be named now")
                 return
         self._checkpoints.save(self._make_checkpoint(segments, changes))
 
-    def _read_changes(self, segments: SegmentMap, changes: Changes) -> None:
-        """Read changes to the end of the stream, or for a second."""
-        until = time.monotonic() + READ_FOR_S
-        has_room = True
+    def _read_changes(self, segments: SegmentMap, changes: Changes) -> tuple[datetime, datetime]:
+        """Read changes to the end of the stream, or for a second.
+
+        Returns the time up to which every change is read, by our clock and by the database's: the
+        time before reading, or an earlier one.
+        """
+        as_of, at = datetime.now(UTC), self._lease.database_time()
+        until, has_room = time.monotonic() + READ_FOR_S, True
         while True:
             events = changes.next_batch(segments)
             if self._events is not None:
                 has_room = self._events.add(events, is_end=changes.is_at_end)
             if changes.is_at_end or not has_room or time.monotonic() > until:
-                return
+                break
+        if changes.seen_until is not None:
+            if not changes.is_at_end:
+                at = min(at, changes.seen_until)
+            as_of = min(as_of, changes.seen_until)
+        return as_of, at
+
+    def _start_saving(self, segments: SegmentMap, changes: Changes, *, has_changed: bool) -> float:
+        """Save a checkpoint, or only its position; returns the pause until the next one in s."""
+        if not has_changed:
+            self._checkpoints.move(changes.token, self._seen_until)
+            return CHECKPOINT_EVERY_S
+        pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE)
+        self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
+        return pause_s
 
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
         """What was counted, and the token of the last change in it."""
@@ -353,10 +356,7 @@ class Collector:
         return segments
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
-        """Write the stats. `as_of` is their time, and `at` the same moment by the database's clock.
-
-        Both are from before the changes were read: a slow database makes the stats older.
-        """
+        """Write the stats; `as_of` is their time, `at` the same moment by the database's clock."""
         health = self._read_health(segments, as_of)
         document = dump_stats(segments.totals, health, as_of)
         self._own.write_state(STATS, {**document, "collector": self._lease.holder}, at)
@@ -377,9 +377,9 @@ class Collector:
             self._samples.write(as_of, sample)
 
     def _read_health(self, segments: SegmentMap, as_of: datetime) -> QueueHealth:
-        """The health, read from the jobs; the longer that takes, the less often it is read.
+        """The health, read from the jobs: the longer that takes, the less often it is read.
 
-        It is also read less often while no job changes: then only time can change it.
+        It is also read less often while no job changes: then only the time can change it.
         """
         started = time.monotonic()
         rest_until = 0.0 if self._is_health_outdated else self._health_read_at + HEALTH_REST_S

@@ -15,7 +15,7 @@ from pymongo.errors import DuplicateKeyError
 
 from jobmon.rollup.buckets import (
     HOUR,
-    STRAGGLERS,
+    SETTLED_AFTER,
     WITHOUT_DETAILS,
     Tallies,
     Tally,
@@ -64,7 +64,7 @@ class Counters:
             open_since=floor(now, HOUR), closed={}, totals={}, version=-1
         )
         since = stored.open_since
-        until = max(since, floor(now - STRAGGLERS, HOUR)) if settled else since
+        until = max(since, floor(now - SETTLED_AFTER, HOUR)) if settled else since
         query = {"span": seconds(HOUR), "at": {"$gte": since}}
         buckets = self._buckets.find({**self._own.scope, **query}, WITHOUT_DETAILS)
         hours = dict(self._own.read(BUCKETS, buckets, _load_hour))
@@ -74,9 +74,9 @@ class Counters:
         still_open = (fold_types(hour, names) for at, hour in hours.items() if at >= until)
         sums = merge([closed, *still_open])
         totals = {
-            kind: stored.totals.get(kind, Tally()).maximum(sums.get(kind, Tally()))
-            for kind in (*names, OTHER)
-            if kind in stored.totals or kind in sums
+            name: stored.totals.get(name, Tally()).maximum(sums.get(name, Tally()))
+            for name in (*names, OTHER)
+            if name in stored.totals or name in sums
         }
         fresh = _Counters(open_since=until, closed=closed, totals=totals, version=stored.version)
         if stored.version < 0 or fresh != stored:
@@ -115,6 +115,6 @@ def _load_hour(document: Document) -> tuple[datetime, Tallies]:
 
 def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:
     """The types with a total of their own: the known ones, then new ones, the busiest first."""
-    named = [kind for kind in known if kind != OTHER]
-    new = sorted(tallies.keys() - {*named, OTHER}, key=lambda kind: (-tallies[kind].events, kind))
+    named = [name for name in known if name != OTHER]
+    new = sorted(tallies.keys() - {*named, OTHER}, key=lambda name: (-tallies[name].events, name))
     return [*named, *new][:MAX_COUNTER_TYPES]

@@ -47,7 +47,7 @@ class ErrorGroups:
         self.redactor = redactor
         self._lock = threading.Lock()
         self._remembered: OrderedDict[int, str] = OrderedDict()
-        # Only new groups have their samples here: these are large, and only needed to store them.
+        # A group has its sample (message and stack) here only until it is stored: they are large.
         self._groups: dict[str, ErrorGroup] | None = None
         self._of_code: dict[str | None, set[str]] = {}
         # By code (OTHER: all codes): a run that ended by this time cannot get a new group.

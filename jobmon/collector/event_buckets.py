@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from jobmon.collector.leader import LeaseLostError
 from jobmon.rollup.buckets import (
     MINUTE,
-    STRAGGLERS,
+    SETTLED_AFTER,
     Tallies,
     Tally,
     bucket_name,
@@ -27,7 +27,7 @@ from jobmon.rollup.buckets import (
 from jobmon.rollup.documents import BUCKETS, OwnDatabase
 from jobmon.rollup.run_details import RunDetails, fold_details
 
-_KEEP_FOR = 2 * STRAGGLERS
+_KEEP_FOR = 2 * SETTLED_AFTER
 
 
 @dataclass
@@ -51,17 +51,17 @@ class EventBuckets:
     def add(
         self,
         at: datetime,
-        kind: str,
+        job_type: str,
         tally: Tally,
         position: str,
         add_details: Callable[[RunDetails], None] | None = None,
     ) -> None:
-        """Add what the change at `position` shows: a tally of type `kind` in the minute `at`."""
+        """Add what the change at `position` shows: a tally of this type in the minute `at`."""
         bucket = self._read(at)
         if bucket.position is None or position > bucket.position:
-            if kind not in bucket.tallies:
-                bucket.tallies[kind] = Tally()
-            bucket.tallies[kind].add(tally)
+            if job_type not in bucket.tallies:
+                bucket.tallies[job_type] = Tally()
+            bucket.tallies[job_type].add(tally)
             if add_details is not None:
                 add_details(bucket.details)
             bucket.is_changed = True
@@ -69,22 +69,22 @@ class EventBuckets:
     def begin(self, counted: dict[datetime, Tallies], details: dict[datetime, RunDetails]) -> None:
         """Open these minutes with their counts from documents, or with their stored counts.
 
-        For each type the greater of the two counts is used, because both may lack runs.
+        Both may lack runs, so the larger of the two counts is used for each type.
         """
         self._open.clear()
         for at, tallies in counted.items():
             bucket = self._read(at)
-            for kind, tally in tallies.items():
-                stored = bucket.tallies.get(kind, Tally())
-                bucket.tallies[kind] = stored.maximum(tally)
-                bucket.is_changed = bucket.is_changed or bucket.tallies[kind] != stored
+            for job_type, tally in tallies.items():
+                stored = bucket.tallies.get(job_type, Tally())
+                bucket.tallies[job_type] = stored.maximum(tally)
+                bucket.is_changed = bucket.is_changed or bucket.tallies[job_type] != stored
             before = bucket.details
             bucket.details = before.maximum(details.get(at, RunDetails()))
             bucket.details.add_unknown_errors(count_failed(bucket.tallies))
             bucket.is_changed = bucket.is_changed or bucket.details != before
 
     def write(self, position: str) -> None:
-        """Store what has changed; `position` is that of the last change that was added.
+        """Store what has changed; `position` is the one of the last change that was added.
 
         Raises LeaseLostError if another collector has written one of the minutes meanwhile.
         """

@@ -34,24 +34,12 @@ from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, NOT_RUN_YET, J
 from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
 from jobmon.collector.run_errors import EndedRun, complete_errors
 from jobmon.collector.run_lists import RunLists
-from jobmon.collector.runs import (
-    FinishedRun,
-    JobFacts,
-    ShownActivity,
-    count_change,
-    find_lost_run,
-)
+from jobmon.collector.runs import FinishedRun, HistoryEntry, JobFacts, count_change, find_lost_run
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.activity import count_activity
-from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tallies, floor
+from jobmon.rollup.buckets import MINUTE, SETTLED_AFTER, Tallies, floor
 from jobmon.rollup.documents import EVENTS, OwnDatabase
-from jobmon.rollup.gaps import (
-    EventHistory,
-    Gap,
-    GapReason,
-    load_event_history,
-    write_event_history,
-)
+from jobmon.rollup.gaps import EventHistory, Gap, GapReason, load_event_history, write_event_history
 from jobmon.rollup.run_details import RunDetails
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
@@ -171,7 +159,7 @@ class EventCounter:
         running = self.rules.select_running(jobs.mapping)
         self._memory.has_overflowed = self._load(jobs, running, MAX_RUNNING, moment)
         self._load_waiting(jobs, moment)
-        boundary = floor(moment - STRAGGLERS, MINUTE)
+        boundary = floor(moment - SETTLED_AFTER, MINUTE)
         end = floor(moment, MINUTE) + 2 * MINUTE
         counted = self._count_documents(jobs, boundary, end)
         self._buckets.begin(counted, self._details.count(counted, MINUTE, jobs=jobs))
@@ -187,7 +175,7 @@ class EventCounter:
     def _count_documents(
         self, jobs: ReadCollection, start: datetime, end: datetime
     ) -> dict[datetime, Tallies]:
-        """The activity of these minutes by documents, without minutes that take too long."""
+        """The activity of these minutes from documents, without minutes that take too long."""
         try:
             return count_activity(self._connection, start, end, MINUTE, jobs=jobs)
         except ExecutionTimeout:
@@ -226,7 +214,7 @@ class EventCounter:
             self._renew()
         if not self._pending and self._end_at is not None:
             (self._caught_up_at, self.seen_until), self._end_at = self._end_at, None
-        if self._memory.needs_waiting and time.monotonic() >= self._load_at:
+        if self._memory.should_load_waiting and time.monotonic() >= self._load_at:
             self._load_waiting(self._jobs, datetime.now(UTC))
         if time.monotonic() >= self._write_at:
             self.write()
@@ -263,16 +251,16 @@ class EventCounter:
         applied = list(self._apply(changes, self._look_up_unknown(changes)))
         changed = [(each.document, each.change.at) for each in applied if each.document is not None]
         found = iter(self._evaluator.evaluate(changed))
-        activity: list[tuple[JobChange, ShownActivity]] = []
+        entries: list[tuple[JobChange, HistoryEntry]] = []
         ended: list[EndedRun] = []
         for change, document, knows_error in applied:
             facts = None if document is None else next(found)
             known = self._memory.get(change.key)
             before = known.facts if known else None
-            for shown in count_change(change, before, facts, self.rules):
-                activity.append((change, shown))
-                if shown.run is not None:
-                    ended.append(EndedRun(shown.run, change, document or {}, knows_error))
+            for entry in count_change(change, before, facts, self.rules):
+                entries.append((change, entry))
+                if entry.run is not None:
+                    ended.append(EndedRun(entry.run, change, document or {}, knows_error))
             if (lost := find_lost_run(before, facts)) is not None:
                 self._run_lists.add(change.job_id, lost, change.position)
             if document is None:
@@ -281,29 +269,29 @@ class EventCounter:
                 self._memory.put(change.key, self._reduce(document, change.at, facts, knows_error))
             self._position = change.position
         runs = iter(complete_errors(ended, self._evaluator, self.rules))
-        for change, shown in activity:
-            self._add(change, shown, None if shown.run is None else next(runs))
+        for change, entry in entries:
+            self._add(change, entry, None if entry.run is None else next(runs))
 
-    def _add(self, change: JobChange, shown: ShownActivity, completed: FinishedRun | None) -> None:
-        """Add what a change shows; `completed`: its run, None if the error is unknown."""
+    def _add(self, change: JobChange, entry: HistoryEntry, completed: FinishedRun | None) -> None:
+        """Add an entry of a change; `completed` is its run with the error, None if unknown."""
         add_details: Callable[[RunDetails], None] | None = None
-        if shown.run is not None:
-            run = completed or shown.run._replace(error=None)
+        if entry.run is not None:
+            run = completed or entry.run._replace(error=None)
             run = run._replace(worker=self._groups.redact_worker(run.worker))
             group: str | None = None
             if run.outcome != AttemptStatus.SUCCEEDED:
                 group = OTHER if completed is None else self._groups.group([run])[0]
             add_details = partial(add_run, run=run, group=group)
             self._run_lists.add(change.job_id, run, change.position)
-        at = floor(shown.at, MINUTE)
-        self._buckets.add(at, shown.type, shown.tally, change.position, add_details)
+        at = floor(entry.at, MINUTE)
+        self._buckets.add(at, entry.type, entry.tally, change.position, add_details)
 
     def _reduce(
         self, document: Document, at: datetime, facts: JobFacts | None, knows_error: bool
     ) -> KnownJob:
-        """What is remembered of a job: its error, too, unless that is long.
+        """What is remembered of a job, with its error unless that is long.
 
-        If the next run fails in the same way, its change does not contain the error.
+        If the next run fails with the same error, its change does not contain it.
         """
         if facts is not None and facts.error is not None:
             facts = replace(facts, error=None)
@@ -340,8 +328,8 @@ class EventCounter:
     def _look_up_unknown(self, changes: Sequence[JobChange]) -> dict[bytes, Document]:
         """The present documents of updated jobs that are not remembered; index: _id.
 
-        They may contain later changes, which are then applied again. Their errors are left out,
-        because these may be those of a later run.
+        They may contain later changes, which are then applied again. Their errors are left out:
+        each may be the error of a later run.
         """
         unknown: dict[bytes, Any] = {}
         known: set[bytes] = set()
@@ -360,7 +348,7 @@ class EventCounter:
     def _load_waiting(self, jobs: ReadCollection, at: datetime) -> None:
         started = time.monotonic()
         waiting = jobs.mapping.translate_filter({"status": {"$in": list(NOT_RUN_YET)}})
-        self._memory.lacks_waiting = self._load(jobs, waiting, MAX_WAITING, at)
+        self._memory.has_unknown_waiting = self._load(jobs, waiting, MAX_WAITING, at)
         self._load_at = started + LOAD_PAUSE_FACTOR * (time.monotonic() - started)
 
     def _load(self, jobs: ReadCollection, query: Document, limit: int, at: datetime) -> bool:
@@ -370,7 +358,7 @@ class EventCounter:
         except ExecutionTimeout:
             log.warning("running or waiting jobs cannot be read in time: run `jobmon init`")
             return True
-        is_exact = jobs is not self._jobs  # as of `at`: present jobs may show later runs
+        is_exact = jobs is not self._jobs  # a snapshot of `at`; present jobs may show later runs
         unknown = (job for job in found if self._memory.get(encode_key(job["_id"])) is None)
         for batch in split(unknown):
             self._remember([(document, at, is_exact) for document in batch])

@@ -1,9 +1,9 @@
 """Keeps the history: buckets of activity by minute and type, added up to larger spans.
 
-A minute is counted from the watched collections repeatedly while it is young. Later it is not
-counted any more, so that its counts outlive the jobs. Where runs are counted from changes, an
-`EventCounter` writes the minutes instead. Minutes are added up to ten minutes, these to
-hours, to six hours and to days, each with a retention of its own.
+A young minute is counted from the watched collections again and again. An older one is not counted
+any more, so its counts outlive the jobs. Where runs are counted from changes, an `EventCounter`
+writes the minutes instead. Ten minutes are the sum of their minutes, hours are the sum of these,
+and so on to six hours and days; each has a retention of its own.
 """
 
 import logging
@@ -24,8 +24,8 @@ from jobmon.rollup.buckets import (
     DAY,
     HOUR,
     MINUTE,
+    SETTLED_AFTER,
     SPANS,
-    STRAGGLERS,
     WITHOUT_DETAILS,
     Tallies,
     bucket_name,
@@ -51,12 +51,12 @@ log = logging.getLogger(__name__)
 Bucket = tuple[datetime, Tallies, RunDetails]  # its start, and what it contains
 
 # Seconds between counts of minutes up to this age; the current minute is counted every time.
-RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, STRAGGLERS: 120.0}
+RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, SETTLED_AFTER: 120.0}
 # The pause between two counts is this many times as long as the last one took, up to `MAX_PAUSE_S`:
 # so counting usually needs at most a fortieth of a core of the database.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
-# A longer pause if no job has changed for `REST_AFTER_S`: attempts may be written after their jobs.
+# A further pause if no job has changed for `REST_AFTER_S`: an attempt may be written after its job.
 REST_S = 4.0
 REST_AFTER_S = 10.0
 INDEX_RETRY_S = 10.0
@@ -66,7 +66,7 @@ class HistoryWriter:
     """Counts activity, and writes it to the buckets in jobmon's own database.
 
     `groups` are the groups of errors. Calls `on_counted` after each count with its time, and
-    whether all older spans are counted. The minutes that `events` writes are only added up.
+    whether all older spans are counted. The minutes that `events` writes are only summed here.
     `changed` is set when jobs change, which ends a rest. Each count takes one of the `slots`.
     """
 
@@ -96,8 +96,12 @@ class HistoryWriter:
         self._due_at = dict.fromkeys(RECOUNT_EVERY_S, 0.0)
         self._longest_query = 6 * HOUR
         self._expired_on: datetime | None = None
-        self._warned = False
-        # Larger spans to add up later: their earlier parts are not counted yet.
+        self._warned = self._has_indexes = False
+        # Windows that no collector has counted, and the boundary for which they were found.
+        self._missed: Iterator[tuple[datetime, datetime, timedelta]] = iter(())
+        self._missed_until: datetime | None = None
+        self._has_missed = True
+        # Larger spans to sum later: their earlier parts are not counted yet.
         self._unsummed: set[tuple[timedelta, datetime]] = set()
         # The history is complete since this time; None if older spans are complete, too.
         self._counted_from: datetime | None = None
@@ -105,32 +109,12 @@ class HistoryWriter:
     def run(self, stop: threading.Event) -> None:
         """Count young minutes, then missed spans, until `stop` is set; raises PyMongoError."""
         self._buckets.create_index(self._own.index("span", "at"))
-        missed = self._missed_spans(datetime.now(UTC))
-        more, pause_s, boundary, has_indexes = True, 0.0, self._boundary, False
-        is_urgent = True
+        self._find_missed(datetime.now(UTC))
+        pause_s, is_urgent = 0.0, True
         while not (stop.wait(pause_s) or (not is_urgent and self._rest(stop))):
             started = time.monotonic()
             try:
-                now = datetime.now(UTC)
-                if self._boundary is not None and not has_indexes:
-                    count_activity(self._connection, now, now, MINUTE)  # checks the indexes
-                    has_indexes = True
-                if boundary != self._boundary:  # changes were lost: count them from documents
-                    boundary = self._boundary
-                    missed, more = self._missed_spans(now), True
-                is_behind = self._events is not None and self._events.is_behind
-                self._count_young(now)
-                is_complete = not (more or is_behind)
-                if is_complete:
-                    self._counted_from = None
-                elif is_behind:
-                    self._counted_from = floor(now, MINUTE) + MINUTE
-                elif self._counted_from is None or self._counted_from > now:
-                    self._counted_from = floor(now - STRAGGLERS, MINUTE)
-                self._on_counted(now, is_complete)
-                self._write_progress(now, is_complete=is_complete)
-                more = more and (is_behind or self._count_missed(missed, stop))
-                self._delete_expired(now)
+                is_urgent = self._count_once(datetime.now(UTC), stop)
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
@@ -138,11 +122,38 @@ class HistoryWriter:
                     self._warned = True
                     log.warning("no history: indexes are missing; create them with `jobmon init`")
                 stop.wait(INDEX_RETRY_S)
-                missed, more = self._missed_spans(datetime.now(UTC)), True
+                self._find_missed(datetime.now(UTC))
                 self._counted_from = None
                 continue
-            took_s, is_urgent = time.monotonic() - started, more or not (is_complete or is_behind)
+            took_s = time.monotonic() - started
             pause_s = took_s / 4 if is_urgent else min(max(1.0, took_s * PAUSE_FACTOR), MAX_PAUSE_S)
+
+    def _count_once(self, now: datetime, stop: threading.Event) -> bool:
+        """Count young minutes, and missed spans for a second; returns whether to go on soon."""
+        if self._boundary is not None and not self._has_indexes:
+            count_activity(self._connection, now, now, MINUTE)  # checks the indexes
+            self._has_indexes = True
+        if self._missed_until != self._boundary:  # changes were lost: count them from documents
+            self._find_missed(now)
+        is_behind = self._events is not None and self._events.is_behind
+        self._count_young(now)
+        is_complete = not (self._has_missed or is_behind)
+        if is_complete:
+            self._counted_from = None
+        elif is_behind:
+            self._counted_from = floor(now, MINUTE) + MINUTE
+        elif self._counted_from is None or self._counted_from > now:
+            self._counted_from = floor(now - SETTLED_AFTER, MINUTE)
+        self._on_counted(now, is_complete)
+        self._write_progress(now, is_complete=is_complete)
+        self._has_missed = self._has_missed and (is_behind or self._count_missed(stop))
+        self._delete_expired(now)
+        return self._has_missed or not (is_complete or is_behind)
+
+    def _find_missed(self, now: datetime) -> None:
+        """Begin again with the windows that no collector has counted."""
+        self._missed, self._has_missed = self._missed_spans(now), True
+        self._missed_until = self._boundary
 
     @property
     def _boundary(self) -> datetime | None:
@@ -150,7 +161,7 @@ class HistoryWriter:
         return None if self._events is None else self._events.boundary
 
     def _rest(self, stop: threading.Event) -> bool:
-        """Rest if no job has changed for a while; returns whether `stop` is set."""
+        """Rest if no job has changed for a while; returns whether `stop` is set then."""
         if time.monotonic() > self._changed_at + REST_AFTER_S:
             self._changed.wait(REST_S)
         if self._changed.is_set():
@@ -158,25 +169,23 @@ class HistoryWriter:
             self._changed_at = time.monotonic()
         return stop.is_set()
 
-    def _count_missed(
-        self, missed: Iterator[tuple[datetime, datetime, timedelta]], stop: threading.Event
-    ) -> bool:
+    def _count_missed(self, stop: threading.Event) -> bool:
         """Count missed spans for a second; returns whether there are more of them."""
         until = time.monotonic() + 1
-        for start, end, span in missed:
+        for start, end, span in self._missed:
             self._count(start, end, span)
-            self._add_up_missed(start, end, span)
+            self._sum_missed(start, end, span)
             if self._counted_from is not None:
                 self._counted_from = min(self._counted_from, start)
             if stop.is_set() or time.monotonic() > until:
                 return True
         for larger, at in sorted(self._unsummed):
-            self._sum_up(larger, at, at + larger)
+            self._write_sums(larger, at, at + larger)
         self._unsummed.clear()
         return False
 
-    def _add_up_missed(self, start: datetime, end: datetime, span: timedelta) -> None:
-        """Add up the larger spans that begin in this one: their later parts are counted already."""
+    def _sum_missed(self, start: datetime, end: datetime, span: timedelta) -> None:
+        """Sum the larger spans that begin in this window: later windows are counted already."""
         for larger in SPANS[SPANS.index(span) + 1 :]:
             first = floor(start, larger)
             if first < start:
@@ -185,7 +194,7 @@ class HistoryWriter:
             else:
                 self._unsummed.discard((larger, first))
             if first < end:
-                self._sum_up(larger, first, end)
+                self._write_sums(larger, first, end)
 
     def _write_progress(self, now: datetime, *, is_complete: bool) -> None:
         """Store that young minutes and counters are counted, and whether older spans are, too."""
@@ -207,7 +216,7 @@ class HistoryWriter:
         if self._events is not None and (written := self._events.take_written()):
             start, is_changed = min(start, *written), True
         if is_changed:
-            self._add_up(start, end, MINUTE)
+            self._sum_larger_spans(start, end, MINUTE)
 
     def _missed_spans(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
         """Start, end and span of each window that no collector has counted, the newest first.
@@ -258,25 +267,25 @@ class HistoryWriter:
             self._groups.write()
             return self._write_buckets(span, ((at, counted[at], details[at]) for at in changed))
 
-    def _add_up(self, start: datetime, end: datetime, span: timedelta) -> None:
-        """Replace each larger span that has a part from `start` to before `end` by its sum."""
+    def _sum_larger_spans(self, start: datetime, end: datetime, span: timedelta) -> None:
+        """Write the sum of each larger span that has a part from `start` to before `end`."""
         for larger in SPANS[SPANS.index(span) + 1 :]:
-            self._sum_up(larger, floor(start, larger), end)
+            self._write_sums(larger, floor(start, larger), end)
 
-    def _sum_up(self, larger: timedelta, first: datetime, end: datetime) -> None:
-        """Replace each of these spans from `first` to before `end` by the sum of its parts."""
+    def _write_sums(self, larger: timedelta, first: datetime, end: datetime) -> None:
+        """Write the sums of the spans of this length from `first` to before `end`."""
         spans = range(math.ceil((end - first) / larger))
         stored = self._read_buckets(larger, (first + number * larger for number in spans))
         within = {"$gte": first, "$lt": first + len(spans) * larger}
         part = SPANS[SPANS.index(larger) - 1]
         query = {**self._own.scope, "span": seconds(part), "at": within}
         found = self._buckets.find(query).sort("at")  # the parts of one span after the other
-        self._write_buckets(larger, self._sum_parts(found, larger, stored))
+        self._write_buckets(larger, self._make_sums(found, larger, stored))
 
-    def _sum_parts(
+    def _make_sums(
         self, parts: Iterable[Document], larger: timedelta, stored: Mapping[datetime, Tallies]
     ) -> Iterator[Bucket]:
-        """The sums of these buckets, in order of time, that replace the `stored` ones."""
+        """The sums of these parts, in order of time, which replace the `stored` ones."""
         dated = (part for part in parts if isinstance(part["at"], datetime))
         for at, group in groupby(dated, lambda part: floor(part["at"], larger)):
             found = list(group)

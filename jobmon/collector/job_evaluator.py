@@ -84,8 +84,8 @@ class JobEvaluator:
     def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobFacts | None]:
         """The facts of each document as of its time; None if it is no job.
 
-        Also None, and logged once, if the rules fail for a document. LeaseLostError if the lease
-        was removed.
+        Also None, and logged once, if the rules fail for a document. Raises LeaseLostError if the
+        lease was removed.
         """
         if not documents:
             return []

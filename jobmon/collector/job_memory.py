@@ -19,7 +19,7 @@ MAX_ENDED = 1_000
 class KnownJob:
     """A job's document, reduced to the fields that are needed, and what it means.
 
-    It was evaluated as of `at`. The document has the fields of its error only if `knows_error`.
+    It was evaluated as of `at`. The document has the fields of the error only if `knows_error`.
     """
 
     document: Document
@@ -31,14 +31,14 @@ class KnownJob:
 class JobMemory:
     """The running jobs, the waiting ones and the last ones that ended, each up to a number.
 
-    Waiting jobs beyond their number are forgotten; `lacks_waiting` is true until they are loaded.
+    Further waiting jobs are not remembered: `has_unknown_waiting` is true until they are loaded.
     """
 
     def __init__(self) -> None:
         self._running: dict[bytes, KnownJob] = {}
         self._waiting: dict[bytes, KnownJob] = {}
         self._ended: dict[bytes, KnownJob] = {}
-        self.lacks_waiting = False
+        self.has_unknown_waiting = False
         self.has_overflowed = False  # a running job was not remembered; the reader resets it
 
     def get(self, key: bytes) -> KnownJob | None:
@@ -62,16 +62,16 @@ class JobMemory:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[key] = job
             else:
-                self.lacks_waiting = True
+                self.has_unknown_waiting = True
         else:
             self._ended[key] = job
             if len(self._ended) > MAX_ENDED:
                 del self._ended[next(iter(self._ended))]
 
     @property
-    def needs_waiting(self) -> bool:
-        """Whether waiting jobs were forgotten and there is room for them again."""
-        return self.lacks_waiting and len(self._waiting) < MAX_WAITING // 2
+    def should_load_waiting(self) -> bool:
+        """Whether there are unknown waiting jobs, and room for them again."""
+        return self.has_unknown_waiting and len(self._waiting) < MAX_WAITING // 2
 
     def dump(self, redact: Callable[[Document], Document]) -> Iterator[Document]:
         """The stored form of the running and the waiting jobs, with their documents redacted."""

@@ -66,11 +66,11 @@ class LeaseGroup:
 
 
 class _Renewal(NamedTuple):
-    """A renewal sent at `since`, answered at `seen` (monotonic) with the database's time `at`."""
+    """A renewal; `sent_at` and `answered_at` are monotonic, `time` is by the database's clock."""
 
-    since: float
-    at: datetime
-    seen: float
+    sent_at: float
+    time: datetime
+    answered_at: float
 
 
 class LeaderLease:
@@ -89,7 +89,7 @@ class LeaderLease:
 
     def take(self) -> bool:
         """Take the lease if it is free, or renew it; False while another collector has it."""
-        since = time.monotonic()
+        sent_at = time.monotonic()
         # A lease that does not exist yet has no date; MongoDB sorts that before any date.
         is_ours = {"$or": [{"$eq": ["$holder", self.holder]}, {"$lt": ["$expiresAt", "$$NOW"]}]}
         change: Document = {
@@ -105,7 +105,7 @@ class LeaderLease:
             return False
         if lease is None or lease["holder"] != self.holder:
             return False
-        self._last = _Renewal(since, lease["expiresAt"] - _LEASE, time.monotonic())
+        self._last = _Renewal(sent_at, lease["expiresAt"] - _LEASE, time.monotonic())
         return True
 
     def database_time(self) -> datetime:
@@ -114,18 +114,18 @@ class LeaderLease:
         It is late by at most that renewal's round trip. The lease must be taken.
         """
         assert self._last is not None  # noqa: S101
-        return self._last.at + timedelta(seconds=time.monotonic() - self._last.seen)
+        return self._last.time + timedelta(seconds=time.monotonic() - self._last.answered_at)
 
     def renew(self) -> None:
-        """Renew the lease once a second; LeaseLostError if another collector has it."""
+        """Renew the lease once a second; raises LeaseLostError if another collector has it."""
         renew_after_s = RENEW_EVERY_S
         if self._group is not None:
             renew_after_s = GROUP_IS_LATE_AFTER_S
             renewal = self._group.request(self._key["_id"])
-            if renewal is not None and (self._last is None or renewal.since > self._last.since):
+            if renewal and (self._last is None or renewal.sent_at > self._last.sent_at):
                 self._last = renewal
-        since = 0.0 if self._last is None else self._last.since
-        if time.monotonic() > since + renew_after_s and not self.take():
+        renewed_at = 0.0 if self._last is None else self._last.sent_at
+        if time.monotonic() > renewed_at + renew_after_s and not self.take():
             raise LeaseLostError
 
     def release(self) -> None:

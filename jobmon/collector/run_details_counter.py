@@ -18,7 +18,7 @@ from jobmon.rollup.buckets import Tallies, count_failed, floor
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.run_details import (
     SLOWEST,
-    ErrorGroupOf,
+    ErrorPair,
     RunDetails,
     SlowRun,
     WorkerType,
@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 MAX_ERRORS_READ = 10_000  # failed runs in one query; others are counted as `(other)`
 MAX_WHOLE_ERRORS = 100  # failed runs whose errors the server cannot shorten
-# Failures of a query that may succeed for a shorter time, or without a malformed document. None is
-# any other failure of the query, for example at a text that is no valid UTF-8.
+# After such a failure the query may succeed for a shorter window, or without a malformed document.
+# None is any other failure, for example because a text is not valid UTF-8.
 _QUERY_FAILED = (None, Failure.TOO_SLOW, Failure.TOO_LARGE)
 T = TypeVar("T")
 
@@ -70,8 +70,8 @@ class RunDetailsCounter:
     ) -> dict[datetime, RunDetails]:
         """The details of the spans that begin at the times in `only`, or of all.
 
-        `counted` is the activity of all spans. Each failed run is in a group: those whose error
-        cannot be read are counted as `(other)`. `jobs`: a snapshot of the jobs to count instead.
+        `counted` is the activity of all spans. Each failed run is in one group: `(other)` if its
+        error cannot be read. `jobs`: a snapshot of the jobs to count instead.
         """
         jobs = jobs or self._connection.jobs
         spans: dict[datetime, _SpanCounts] = {}
@@ -127,14 +127,14 @@ class RunDetailsCounter:
         outcome = source.read_outcome(group["_id"].get("outcome"))
         if outcome is None:
             return
-        kind, details = label(group["_id"].get("type")), counts.details
+        job_type, details = label(group["_id"].get("type")), counts.details
         worker = self._groups.redact_worker(worker_label(group["_id"].get("worker")))
         if outcome != AttemptStatus.SUCCEEDED:
-            counts.failed_by_type[kind] += len(group["run"])
+            counts.failed_by_type[job_type] += len(group["run"])
             if worker is not None:
                 counts.failed_by_worker[worker] += len(group["run"])
         if worker is not None:
-            tally = details.find_tally(WorkerType(worker, kind))
+            tally = details.find_tally(WorkerType(worker, job_type))
             tally.outcomes[outcome] += len(group["run"])
             for number in group["run"]:
                 if number is not None:
@@ -153,7 +153,7 @@ class RunDetailsCounter:
             if duration_ms is not None and job_id is not None and isinstance(finished_at, datetime)
         ]
         if runs:
-            details.slowest[kind] = select_slowest([*details.slowest.get(kind, []), *runs])
+            details.slowest[job_type] = select_slowest([*details.slowest.get(job_type, []), *runs])
 
     def _read_errors(
         self, jobs: ReadCollection, span: timedelta, start: datetime, end: datetime
@@ -177,7 +177,7 @@ class RunDetailsCounter:
     def _read_failed(self, source: RunSource, *, are_whole: bool = False) -> list[FinishedRun]:
         """The failed runs of a source, with their errors shortened.
 
-        `are_whole`: not by the server, which can shorten only valid UTF-8.
+        With `are_whole` they are not shortened by the server, which needs valid UTF-8 for that.
         """
         pipeline: list[Document] = [
             *source.stages,
@@ -253,13 +253,13 @@ class _SpanCounts:
         return details
 
 
-def _add_unread(read: Counter[ErrorGroupOf], failed: Counter[str]) -> Counter[ErrorGroupOf]:
+def _add_unread(read: Counter[ErrorPair], failed: Counter[str]) -> Counter[ErrorPair]:
     """The errors that were read, and the remaining failed runs as `(other)`."""
     counts, unread = Counter(read), Counter(failed)
     for pair, count in read.items():
-        unread[pair.of] -= count
+        unread[pair.subject] -= count
     for name, count in (+unread).items():
-        counts[ErrorGroupOf(OTHER, name)] += count
+        counts[ErrorPair(OTHER, name)] += count
     return counts
 
 
@@ -309,9 +309,9 @@ def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
 
 def add_error(details: RunDetails, run: FinishedRun, group: str) -> None:
     """Count a failed run of this group."""
-    details.by_type[ErrorGroupOf(group, run.type)] += 1
+    details.by_type[ErrorPair(group, run.type)] += 1
     if run.worker is not None:
-        details.by_worker[ErrorGroupOf(group, run.worker)] += 1
+        details.by_worker[ErrorPair(group, run.worker)] += 1
 
 
 def _group_runs(source: RunSource) -> Iterator[Document]:

@@ -30,9 +30,9 @@ def complete_errors(
 ) -> list[FinishedRun | None]:
     """Each run with its error; None for a failed run whose error is unknown.
 
-    A change lacks an error that equals the one of the run before, or that is written later. Then
-    the error is taken from the present document if that shows the same run, or else from the run
-    before, if that error is remembered. Index: _id. Raises PyMongoError.
+    A change does not contain an error that equals the previous one, or that is written later. Then
+    the present document's error counts if it shows the same run. Otherwise the previous error
+    counts, if it is remembered. Index: _id. Raises PyMongoError.
     """
     if not rules.reads_error:
         return [None if each.run.outcome == AttemptStatus.FAILED else each.run for each in ended]

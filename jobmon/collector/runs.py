@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jobmon.collector.job_changes import JobChange
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, AttemptStatus, JobStatus
-from jobmon.rollup.buckets import MINUTE, STRAGGLERS, Tally
+from jobmon.rollup.buckets import MINUTE, SETTLED_AFTER, Tally
 from jobmon.rollup.histogram import bucket
 from jobmon.store.bson_json import read_date, to_text
 from jobmon.store.labels import label, worker_label
@@ -18,7 +18,7 @@ from jobmon.store.run_rules import RunRules
 
 # A job's date may differ from the time of its change by this much. If it differs more, a clock is
 # wrong, or an old job was imported. Shorter than the time for which minutes stay open.
-_MAX_DELAY = STRAGGLERS - MINUTE
+_MAX_DELAY = SETTLED_AFTER - MINUTE
 _MAX_AHEAD = MINUTE
 
 
@@ -39,8 +39,8 @@ class FinishedRun(NamedTuple):
     repetition: Repetition | None = None
 
 
-class ShownActivity(NamedTuple):
-    """What a change shows at a time (UTC): the tally to add, and the run that ended, if any."""
+class HistoryEntry(NamedTuple):
+    """What a change adds to the history at a time (UTC): a tally, and the run if one ended."""
 
     at: datetime
     type: str
@@ -107,32 +107,33 @@ def lacks_error(run: FinishedRun) -> bool:
 
 def count_change(
     change: JobChange, before: JobFacts | None, after: JobFacts | None, rules: RunRules
-) -> Iterator[ShownActivity]:
-    """The activity that a change shows.
+) -> Iterator[HistoryEntry]:
+    """The entries for the activity that a change shows.
 
     `before` is None if the job is new, was not known or was no job; `after` is None if it was
     deleted or is no job any more.
     """
     if change.operation == "delete":
         if before is not None and before.is_running and rules.deleted is not None:
-            yield _show_run(before, rules.deleted, change.at)
+            yield _make_run_entry(before, rules.deleted, change.at)
         return
     if after is None:
         return
     created = after.created_at if rules.has_creation_time else None
     if change.operation == "insert" and created and _is_near(created, change.at):
-        yield ShownActivity(created, after.type, Tally(enqueued=1))
+        yield HistoryEntry(created, after.type, Tally(enqueued=1))
     if before is not None and _is_leased_anew(change, before, rules):
-        expired = Tally(outcomes=Counter([AttemptStatus.EXPIRED.value]))
-        yield _show_run(before, AttemptStatus.EXPIRED.value, change.at)._replace(tally=expired)
+        expired = AttemptStatus.EXPIRED.value
+        tally = Tally(outcomes=Counter([expired]))
+        yield _make_run_entry(before, expired, change.at)._replace(tally=tally)
     ended = _has_ended(change, before, after, rules)
     ended_at = _find_end(change, after)
     if ended and after.outcome in FINAL_ATTEMPT_STATUSES:
         tally = _tally_end(before, after, ended_at, rules)
-        yield _show_end(before, after, ended_at, tally)
+        yield _make_end_entry(before, after, ended_at, tally)
     was_dead = before is not None and before.status == JobStatus.DLQ
     if after.status == JobStatus.DLQ and not was_dead and (before is not None or ended):
-        yield ShownActivity(ended_at, after.type, Tally(dlq=1))
+        yield HistoryEntry(ended_at, after.type, Tally(dlq=1))
 
 
 def _has_ended(
@@ -180,8 +181,8 @@ def _is_near(moment: datetime, at: datetime) -> bool:
     return at - _MAX_DELAY <= moment <= at + _MAX_AHEAD
 
 
-def _show_run(job: JobFacts, outcome: str, ended_at: datetime) -> ShownActivity:
-    """The run of a job that was running before, and has left no trace in its document."""
+def _make_run_entry(job: JobFacts, outcome: str, ended_at: datetime) -> HistoryEntry:
+    """The entry of a run whose end the document of its job does not show."""
     run = FinishedRun(
         type=job.type,
         outcome=outcome,
@@ -192,12 +193,12 @@ def _show_run(job: JobFacts, outcome: str, ended_at: datetime) -> ShownActivity:
         started_at=job.started_at,
         repetition=job.repetition,
     )
-    return ShownActivity(ended_at, job.type, _tally_run(outcome, job.started_at, ended_at), run)
+    return HistoryEntry(ended_at, job.type, _tally_run(outcome, job.started_at, ended_at), run)
 
 
-def _show_end(
+def _make_end_entry(
     before: JobFacts | None, after: JobFacts, ended_at: datetime, tally: Tally
-) -> ShownActivity:
+) -> HistoryEntry:
     run = FinishedRun(
         type=after.type,
         outcome=str(after.outcome),
@@ -209,7 +210,7 @@ def _show_end(
         error=None if after.outcome == AttemptStatus.SUCCEEDED else after.error,
         repetition=after.repetition,
     )
-    return ShownActivity(ended_at, after.type, tally, run)
+    return HistoryEntry(ended_at, after.type, tally, run)
 
 
 def find_lost_run(before: JobFacts | None, after: JobFacts | None) -> FinishedRun | None:
@@ -222,7 +223,7 @@ def find_lost_run(before: JobFacts | None, after: JobFacts | None) -> FinishedRu
     first, second = before.started_at, after.started_at
     if before.repetition is None or first is None or second is None or second <= first:
         return None
-    return _show_run(before, AttemptStatus.EXPIRED.value, second).run
+    return _make_run_entry(before, AttemptStatus.EXPIRED.value, second).run
 
 
 def _tally_end(

@@ -51,10 +51,10 @@ def _binary_key(value: Any) -> tuple[int, int, bytes]:
 
 @dataclass(frozen=True)
 class _Type:
-    """A BSON type of an _id. `key` orders its values as MongoDB does; None: it is not split."""
+    """A BSON type of an _id. `key` orders its values as MongoDB does; None: one segment has all."""
 
     name: str
-    kinds: tuple[type, ...]
+    python_types: tuple[type, ...]
     key: Callable[[Any], Any] | None
 
 
@@ -90,7 +90,8 @@ def _find_types(job_id: Any) -> list[_Type]:
         case DBRef():  # a document, or the deprecated type
             return [_OBJECT, _OTHER]
         case _:
-            return [next((kind for kind in _TYPES if isinstance(job_id, kind.kinds)), _OTHER)]
+            fits = (each for each in _TYPES if isinstance(job_id, each.python_types))
+            return [next(fits, _OTHER)]
 
 
 def _is_lossy(job_id: Any) -> bool:
@@ -106,7 +107,7 @@ def _is_lossy(job_id: Any) -> bool:
 
 @dataclass
 class Segment:
-    """The jobs from `low` to before the next segment; None: from the first _id of the type."""
+    """The jobs from `low` (None: the first _id of the type) to before the next segment."""
 
     low: Any = None
     counts: Counts = field(default_factory=Counter)
@@ -115,8 +116,8 @@ class Segment:
 class _TypeSegments:
     """The segments of one type, in order."""
 
-    def __init__(self, kind: _Type) -> None:
-        self.kind = kind
+    def __init__(self, bson_type: _Type) -> None:
+        self.bson_type = bson_type
         self.segments = [Segment()]
         self._keys: list[Any] = []  # of every segment but the first
 
@@ -125,7 +126,7 @@ class _TypeSegments:
 
     def find(self, value: Any) -> int:
         """The index of the segment that contains this _id."""
-        return bisect_right(self._keys, self._key(value)) if self.kind.key else 0
+        return bisect_right(self._keys, self._key(value)) if self.bson_type.key else 0
 
     def insert(self, index: int, segment: Segment) -> None:
         self.segments.insert(index, segment)
@@ -141,18 +142,19 @@ class _TypeSegments:
         return self.segments[index].low, following[0].low if following else None
 
     def match(self, low: Any, high: Any) -> Document:
-        if self.kind is _OTHER:
+        if self.bson_type is _OTHER:
             return {"_id": {"$type": _OTHER_NAMES}}
         bounds = {"$gte": low, "$lt": high}
         given = {operator: value for operator, value in bounds.items() if value is not None}
-        if self.kind.name == "number" and low is None and given:
+        if self.bson_type.name == "number" and low is None and given:
             given = {"$type": "number", "$not": {"$gte": high}}  # also finds NaN, $lt does not
         # A comparison finds only values of its own type; without one, name the type.
-        return {"_id": given or {"$type": [self.kind.name, *_SORTED_ALIKE.get(self.kind.name, [])]}}
+        name = self.bson_type.name
+        return {"_id": given or {"$type": [name, *_SORTED_ALIKE.get(name, [])]}}
 
     def _key(self, value: Any) -> Any:
-        assert self.kind.key is not None  # noqa: S101
-        return self.kind.key(value)
+        assert self.bson_type.key is not None  # noqa: S101
+        return self.bson_type.key(value)
 
 
 class SegmentMap:
@@ -160,7 +162,7 @@ class SegmentMap:
 
     def __init__(self, jobs: ReadCollection) -> None:
         self._jobs = jobs
-        self._rows = {kind.name: _TypeSegments(kind) for kind in (*_TYPES, _OTHER)}
+        self._rows = {bson_type.name: _TypeSegments(bson_type) for bson_type in (*_TYPES, _OTHER)}
         self._dirty_ids: list[Any] = []
         self._dirty_segments: set[tuple[str, int]] = set()
         self._swept_to = 0
@@ -225,7 +227,7 @@ class SegmentMap:
     @property
     def has_free_names(self) -> bool:
         """Whether types are folded into `(other)` although half of all names are free."""
-        types = {kind for _, kind in self.totals}
+        types = {job_type for _, job_type in self.totals}
         return OTHER in types and len(types) <= MAX_TYPES // 2
 
     def dump(self) -> list[Document]:
@@ -252,10 +254,10 @@ class SegmentMap:
     def _find_marked(self) -> Iterator[tuple[str, int]]:
         """Type and index of the segments that may contain the marked jobs."""
         for job_id in self._dirty_ids:
-            for kind in _find_types(job_id):
-                row = self._rows[kind.name]
+            for bson_type in _find_types(job_id):
+                row = self._rows[bson_type.name]
                 for index in row.indexes() if _is_lossy(job_id) else [row.find(job_id)]:
-                    yield kind.name, index
+                    yield bson_type.name, index
 
     def _resize(self, row: _TypeSegments, index: int) -> None:
         """Split or merge a segment whose size is far from `SEGMENT_JOBS`."""
@@ -283,7 +285,7 @@ class SegmentMap:
 
     def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
         """The _id of the job after the first thousand; None if there are fewer jobs."""
-        if row.kind.key is None:
+        if row.bson_type.key is None:
             return None
         found = self._jobs.find(  # index: _id, keys only
             row.match(low, high), ("_id",), index=_BY_ID, order=_BY_ID, skip=SEGMENT_JOBS, limit=1

@@ -48,40 +48,40 @@ class Share:
         self._lock = threading.Condition()
         self._starting = dict[str, float]()  # queue without stats -> since when
         self._has_started = set[str]()
-        self._max_taken = self._total
-        self._taken = 0
+        self._max_reserved = self._total
+        self._reserved = 0
         self._leaving = 0
 
     @contextmanager
-    def taking(self, queue: str) -> Iterator[bool]:
-        """Whether this queue may be taken, too; if so, it counts as taken until the block ends."""
+    def reserve(self, queue: str) -> Iterator[bool]:
+        """Reserve one of this process's places for a queue until the block ends; False if none."""
         with self._lock:
-            may_take = self._taken < self._max_taken
-            self._taken += may_take
+            has_place = self._reserved < self._max_reserved
+            self._reserved += has_place
         try:
-            yield may_take
+            yield has_place
         finally:
             self.report_stats(queue)
-            if may_take:
+            if has_place:
                 with self._lock:
-                    self._taken -= 1
+                    self._reserved -= 1
                     self._leaving = max(0, self._leaving - 1)
 
     def report_start(self, queue: str) -> None:
-        """Report that a taken queue starts its first count; later reports are ignored."""
+        """Report that a queue with a place starts its first count; later reports are ignored."""
         with self._lock:
             if queue not in self._has_started:
                 self._starting[queue] = time.monotonic()
             self._has_started.add(queue)
 
     def report_stats(self, queue: str) -> None:
-        """Report that a queue has stats, or is no longer taken."""
+        """Report that a queue has stats, or has left its place."""
         with self._lock:
             if self._starting.pop(queue, None) is not None:
                 self._lock.notify_all()
 
     def is_starting(self) -> bool:
-        """Whether a queue that was taken in the last seconds has no stats yet.
+        """Whether a queue that got a place in the last seconds has no stats yet.
 
         Work that is less urgent than its stats should wait.
         """
@@ -94,12 +94,12 @@ class Share:
             self._lock.wait_for(lambda: not self.is_starting(), STATS_FIRST_S)
 
     def must_release(self) -> bool:
-        """True for one queue at a time while more are taken than this process may have.
+        """True for one queue at a time while more have a place than this process may work on.
 
-        The caller must end its `taking` block then.
+        The caller must then end its `reserve` block.
         """
         with self._lock:
-            exceeds = self._taken - self._leaving > self._max_taken
+            exceeds = self._reserved - self._leaving > self._max_reserved
             self._leaving += exceeds
             return exceeds
 
@@ -128,4 +128,4 @@ class Share:
         alive = {"$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
         processes = leases.count_documents({**self._scope, **alive})
         with self._lock:
-            self._max_taken = math.ceil(self._total / max(1, processes))
+            self._max_reserved = math.ceil(self._total / max(1, processes))

@@ -116,13 +116,13 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
         return {}
     activity, stats = evidence.ten_minutes.activity, evidence.stats
     stalled = {}
-    for kind, due in stats.health.overdue_by_type.items():
+    for job_type, due in stats.health.overdue_by_type.items():
         waited = stats.as_of - due
         # A type that is folded into `(other)` is stalled only if all of these are.
-        running = counts.get(kind, counts.get(OTHER, {})).get(_LEASED, 0)
-        moving = [activity[name].finished for name in {kind, OTHER} & activity.keys()]
+        running = counts.get(job_type, counts.get(OTHER, {})).get(_LEASED, 0)
+        moving = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
         if waited > STALLED_AFTER and not running and not any(moving):
-            stalled[kind] = waited
+            stalled[job_type] = waited
     return dict(sorted(stalled.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
@@ -139,8 +139,8 @@ def failing_types(evidence: Evidence) -> dict[str, float]:
     if isinstance(evidence.hour, Missing):
         return {}
     rates = {
-        kind: rate
-        for kind, activity in evidence.hour.activity.items()
+        job_type: rate
+        for job_type, activity in evidence.hour.activity.items()
         if activity.finished >= MIN_JOBS
         and (rate := activity.failure_rate) is not None
         and rate >= HIGH_FAILURE_RATE
@@ -237,15 +237,15 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     stalled = stalled_types(evidence)
     if not stalled:
         return Check(name=name, not_checked=reason)
-    kind, waited = next(iter(stalled.items()))
+    job_type, waited = next(iter(stalled.items()))
     since = evidence.stats.as_of - waited
     if len(stalled) == 1:
         notice = Notice(
             level=Level.BAD,
-            text=f"{kind} is stalled: {describe_stall(_format_minutes(waited))}",
+            text=f"{job_type} is stalled: {describe_stall(_format_minutes(waited))}",
             since=since,
-            jobs=JobFilter(types=(kind,), condition=JobCondition.DUE),
-            type_name=kind,
+            jobs=JobFilter(types=(job_type,), condition=JobCondition.DUE),
+            type_name=job_type,
         )
     else:
         notice = Notice(
@@ -262,14 +262,14 @@ def _check_new_dead(evidence: Evidence) -> Check:
     name = "new dead jobs"
     if isinstance(evidence.hour, Missing):
         return _skip_check(name, evidence.hour)
-    dead = {kind: step.dlq for kind, step in evidence.hour.activity.items() if step.dlq}
+    dead = {job_type: step.dlq for job_type, step in evidence.hour.activity.items() if step.dlq}
     missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     if not dead:
         return Check(name=name, not_checked=missing)
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)
     if not count:  # all were retried or deleted
         return Check(name=name, not_checked=missing)
-    most = max(dead, key=lambda kind: (dead[kind], kind))
+    most = max(dead, key=lambda job_type: (dead[job_type], job_type))
     how = "mostly" if dead[most] * 2 > sum(dead.values()) else "most of them"
     how = "all" if len(dead) == 1 else how
     jobs = "1 job" if count == 1 else f"{grouped(count)}{'' if is_exact else '+'} jobs"
@@ -322,19 +322,19 @@ def _check_failures(evidence: Evidence) -> Check:
     failing = failing_types(evidence)
     if not failing:
         return Check(name=name, not_checked=missing)
-    kind, rate = next(iter(failing.items()))
+    job_type, rate = next(iter(failing.items()))
     if len(failing) == 1:
-        text = f"{percent(rate)} of {kind} attempts failed in the last hour"
+        text = f"{percent(rate)} of {job_type} attempts failed in the last hour"
     else:
         text = (
             f"{grouped(len(failing))} types failed in {percent(HIGH_FAILURE_RATE)} or more of "
-            f"their attempts in the last hour, most often {kind} ({percent(rate)})"
+            f"their attempts in the last hour, most often {job_type} ({percent(rate)})"
         )
     notice = Notice(
         level=Level.WATCH,
         text=text,
         types=TypeCondition.FAILING,
-        type_name=kind if len(failing) == 1 else "",
+        type_name=job_type if len(failing) == 1 else "",
     )
     return Check(name=name, notices=(notice,), not_checked=missing)
 

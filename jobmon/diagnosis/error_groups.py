@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jobmon.diagnosis.error_kinds import GroupStatus, group_status
 from jobmon.rollup.error_registry import ErrorGroup
-from jobmon.rollup.run_details import ErrorGroupOf
+from jobmon.rollup.run_details import ErrorPair
 from jobmon.rollup.run_history import ErrorSteps, RunHistory
 
 
@@ -17,7 +17,7 @@ class ErrorFilter:
     types: tuple[str, ...] = ()
     worker: str | None = None
 
-    def count(self, history: RunHistory) -> Counter[ErrorGroupOf]:
+    def count(self, history: RunHistory) -> Counter[ErrorPair]:
         """The matching errors by group and type, or by group and worker if this names a worker."""
         if self.worker is not None:
             return _select(history.details.by_worker, (self.worker,))
@@ -59,16 +59,16 @@ class ErrorSummary:
 def summarize_errors(
     history: RunHistory,
     previous: RunHistory | None,
-    errors: ErrorFilter,
+    error_filter: ErrorFilter,
 ) -> list[ErrorSummary]:
     """The groups with errors in the window, the most frequent first; `(other)` is one of them.
 
     `previous` is the window before.
     """
-    counts = _split_groups(errors.count(history))
+    counts = _split_groups(error_filter.count(history))
     workers = _split_groups(history.details.by_worker)
-    before = None if previous is None else _split_groups(errors.count(previous))
-    is_of_worker, none = errors.worker is not None, Counter[str]()
+    before = None if previous is None else _split_groups(error_filter.count(previous))
+    is_of_worker, none = error_filter.worker is not None, Counter[str]()
     found = [
         ErrorSummary(
             id=group_id,
@@ -77,7 +77,7 @@ def summarize_errors(
             count=count.total(),
             previous=None if before is None else before.get(group_id, none).total(),
             types=None if is_of_worker else count,
-            workers=None if errors.types else workers.get(group_id, none),
+            workers=None if error_filter.types else workers.get(group_id, none),
         )
         for group_id, count in counts.items()
     ]
@@ -123,16 +123,16 @@ def sort_errors(errors: Iterable[ErrorSummary], sort: str) -> list[ErrorSummary]
     return sorted(errors, key=lambda error: sort_key(error, sort))
 
 
-def _select(counts: Counter[ErrorGroupOf], names: tuple[str, ...]) -> Counter[ErrorGroupOf]:
+def _select(counts: Counter[ErrorPair], names: tuple[str, ...]) -> Counter[ErrorPair]:
     """The counts of these types or workers; all, if `names` is empty."""
     if not names:
         return counts
-    return Counter({pair: count for pair, count in counts.items() if pair.of in names})
+    return Counter({pair: count for pair, count in counts.items() if pair.subject in names})
 
 
-def _split_groups(counts: Counter[ErrorGroupOf]) -> dict[str, Counter[str]]:
+def _split_groups(counts: Counter[ErrorPair]) -> dict[str, Counter[str]]:
     """The counts of each group, by type or worker."""
     groups: dict[str, Counter[str]] = {}
-    for (group, of), count in counts.items():
-        groups.setdefault(group, Counter())[of] += count
+    for (group, subject), count in counts.items():
+        groups.setdefault(group, Counter())[subject] += count
     return groups

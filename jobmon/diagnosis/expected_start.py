@@ -35,7 +35,7 @@ class StartRate(NamedTuple):
     of_others: float
 
 
-def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
+def find_start_rate(evidence: Evidence, job_type: str) -> StartRate | str:
     """The rates at which jobs are started, or the reason why they are unknown.
 
     An attempt that ended counts as started, so the rates are right while as many attempts run as
@@ -44,16 +44,17 @@ def find_start_rate(evidence: Evidence, kind: str) -> StartRate | str:
     blocks = evidence.blocks
     if (reason := explain_missing_runs(evidence)) or isinstance(blocks, Missing):
         return reason
-    ended = [block.activity[kind].finished if kind in block.activity else 0 for block in blocks]
-    if any(OTHER in block.activity and kind not in block.activity for block in blocks):
+    activities = [block.activity for block in blocks]
+    ended = [each[job_type].finished if job_type in each else 0 for each in activities]
+    if any(OTHER in each and job_type not in each for each in activities):
         return COUNTED_TOGETHER.reason
     if sum(ended) < MIN_JOBS:
         return f"fewer than {MIN_JOBS} attempts of its type ended in the last half hour"
     if counts_vary(ended):
         return "the rate of its type varied too much in the last half hour"
-    everything = sum(each.finished for block in blocks for each in block.activity.values())
+    total = sum(activity.finished for each in activities for activity in each.values())
     minutes = BLOCKS * BLOCK / MINUTE
-    return StartRate(sum(ended) / minutes, (everything - sum(ended)) / minutes)
+    return StartRate(sum(ended) / minutes, (total - sum(ended)) / minutes)
 
 
 def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:

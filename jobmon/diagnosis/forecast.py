@@ -97,10 +97,10 @@ def forecast_queue(evidence: Evidence) -> Forecast:
 def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     """The forecast of each type that has waiting jobs."""
     waiting = {
-        kind: sum(counts.get(status, 0) for status in _WAITING)
-        for kind, counts in (evidence.stats.type_counts() or {}).items()
+        job_type: sum(counts.get(status, 0) for status in _WAITING)
+        for job_type, counts in (evidence.stats.type_counts() or {}).items()
     }
-    waiting = {kind: count for kind, count in waiting.items() if count}
+    waiting = {job_type: count for job_type, count in waiting.items() if count}
     blocks, health = evidence.blocks, evidence.stats.health
     if isinstance(blocks, Missing):
         return dict.fromkeys(waiting, _unknown(blocks.reason))
@@ -111,13 +111,13 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
         return dict.fromkeys(waiting, _unknown(reason))
     is_folded = any(OTHER in block.activity for block in blocks)
     found = {}
-    for kind, count in waiting.items():
-        activity = [block.activity.get(kind) for block in blocks]
-        if is_folded and (kind == OTHER or None in activity):
-            found[kind] = _unknown(COUNTED_TOGETHER.reason)
+    for job_type, count in waiting.items():
+        activity = [block.activity.get(job_type) for block in blocks]
+        if is_folded and (job_type == OTHER or None in activity):
+            found[job_type] = _unknown(COUNTED_TOGETHER.reason)
             continue
         flows = [_sum_flows([] if each is None else [each]) for each in activity]
-        found[kind] = _forecast(count, flows, evidence.blocks_start)
+        found[job_type] = _forecast(count, flows, evidence.blocks_start)
     return found
 
 

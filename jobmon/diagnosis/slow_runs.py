@@ -24,9 +24,9 @@ class SlowRunOfType(NamedTuple):
 def select_slowest_runs(details: RunDetails, types: Collection[str] = ()) -> list[SlowRunOfType]:
     """The longest runs of these types, or of all, the longest first: at most 20, 5 of a type."""
     found = [
-        SlowRunOfType(kind, run)
-        for kind, runs in details.slowest.items()
-        if not types or kind in types
+        SlowRunOfType(job_type, run)
+        for job_type, runs in details.slowest.items()
+        if not types or job_type in types
         for run in runs[:SLOWEST]
     ]
     found.sort(key=lambda slow: (-slow.run.duration_ms, slow.run.finished_at, slow.run.job_id))

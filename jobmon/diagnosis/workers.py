@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jobmon.diagnosis.attention import MIN_EXPECTED_JOBS, MIN_OVERDUE
 from jobmon.diagnosis.evidence import STALLED_AFTER
 from jobmon.rollup.buckets import DAY, MINUTE
-from jobmon.rollup.run_details import ErrorGroupOf, WorkerTally
+from jobmon.rollup.run_details import ErrorPair, WorkerTally
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import Window
 from jobmon.store.labels import OTHER
@@ -151,7 +151,7 @@ def is_overdue(stats: QueueStats) -> bool:
     return longest is not None and stats.as_of - longest >= MIN_OVERDUE
 
 
-def find_top_errors(by_worker: Mapping[ErrorGroupOf, int]) -> dict[str, TopError]:
+def find_top_errors(by_worker: Mapping[ErrorPair, int]) -> dict[str, TopError]:
     """The most frequent group of errors of each worker; `(other)` only if there is no other."""
     found: dict[str, TopError] = {}
     for (group, worker), count in by_worker.items():

@@ -35,10 +35,10 @@ def count_activity(
     tallies: dict[datetime, Tallies] = {}
 
     def find_tally(key: Document) -> Tally:
-        kind = label(key.get("type"))
+        job_type = label(key.get("type"))
         types = tallies.setdefault(floor(key["at"], span), {})
-        if (tally := types.get(kind)) is None:
-            tally = types[kind] = Tally()
+        if (tally := types.get(job_type)) is None:
+            tally = types[job_type] = Tally()
         return tally
 
     jobs = jobs or connection.jobs

@@ -22,8 +22,8 @@ from jobmon.store.mapping import Document
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 # Each is made of spans of the length before it, so that an answer never needs many buckets.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
-# Younger minutes are recounted: clocks of writers differ, and a recovery ends an attempt late.
-STRAGGLERS = 15 * MINUTE
+# Until then a minute is recounted: clocks of writers differ, and a recovery ends an attempt late.
+SETTLED_AFTER = 15 * MINUTE
 # Fewer than `MAX_TYPES`: a bucket needs up to 5 KB a type and 5 MB of details with names of 200
 # characters of 4 bytes, and a document has at most 16 MB.
 MAX_BUCKET_TYPES = 2_000
@@ -59,7 +59,7 @@ def bucket_name(span: timedelta, at: datetime) -> str:
 
 @dataclass
 class Tally:
-    """The activity of one type of jobs in a span of time.
+    """The stored activity of one type of jobs in a span; readers get `series.Activity` from it.
 
     `outcomes` counts finished attempts by status; `wait` and `run` are histograms of ms.
     """
@@ -111,9 +111,9 @@ def merge(many: Iterable[Tallies]) -> Tallies:
     """The sum of tallies, type by type."""
     merged: Tallies = {}
     for tallies in many:
-        for kind, tally in tallies.items():
-            if (total := merged.get(kind)) is None:
-                total = merged[kind] = Tally()
+        for job_type, tally in tallies.items():
+            if (total := merged.get(job_type)) is None:
+                total = merged[job_type] = Tally()
             total.add(tally)
     return merged
 
@@ -126,33 +126,33 @@ def fold_rare_types(tallies: Tallies) -> Tallies:
     """
     if len(tallies) <= MAX_BUCKET_TYPES:
         return tallies
-    ranked = sorted(tallies, key=lambda kind: (kind == OTHER, -tallies[kind].events, kind))
+    ranked = sorted(tallies, key=lambda name: (name == OTHER, -tallies[name].events, name))
     return fold_types(tallies, ranked[:MAX_BUCKET_TYPES])
 
 
 def fold_types(tallies: Tallies, named: Iterable[str]) -> Tallies:
     """The types `named`, and the sum of all others as `(other)`."""
     names = frozenset(named)
-    return merge({kind if kind in names else OTHER: tally} for kind, tally in tallies.items())
+    return merge({name if name in names else OTHER: tally} for name, tally in tallies.items())
 
 
 def dump_tallies(tallies: Tallies) -> list[Document]:
     """The stored form, in the same order. No type is a key: it may contain dots or NUL."""
     return [
         {
-            "type": kind,
+            "type": job_type,
             "enqueued": tally.enqueued,
             "dlq": tally.dlq,
             "outcomes": [[outcome, count] for outcome, count in sorted(tally.outcomes.items())],
             "wait": pack(tally.wait),
             "run": pack(tally.run),
         }
-        for kind, tally in tallies.items()
+        for job_type, tally in tallies.items()
     ]
 
 
 def load_tallies(documents: list[Document]) -> Tallies:
-    """The tallies that `dump_tallies` stored; MalformedError or KeyError for other documents."""
+    """The tallies that `dump_tallies` stored; raises MalformedError or KeyError for others."""
     return {
         require_type(document["type"], str): Tally(
             enqueued=require_type(document["enqueued"], int),
@@ -177,7 +177,7 @@ def count_events(tallies: Tallies) -> int:
 
 def count_failed(tallies: Tallies) -> dict[str, int]:
     """Failed runs by type."""
-    return {kind: tally.failed for kind, tally in tallies.items() if tally.failed}
+    return {job_type: tally.failed for job_type, tally in tallies.items() if tally.failed}
 
 
 def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDetails) -> Document:
@@ -192,7 +192,7 @@ def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDet
 
 
 def load_bucket(document: Document) -> Tallies:
-    """The tallies of a bucket; MalformedError or KeyError for another document."""
+    """The tallies of a bucket; raises MalformedError or KeyError for another document."""
     require_type(document["at"], datetime)
     return load_tallies(document["types"])
 
@@ -220,7 +220,7 @@ def dump_sample(sample: QueueSample) -> Document:
 
 
 def load_sample(document: Document) -> tuple[datetime, QueueSample]:
-    """The start of the span and its sample; MalformedError or KeyError for another document."""
+    """The start of the span and its sample; raises what `load_bucket` raises."""
     counts = {
         require_type(status, str): require_type(count, int) for status, count in document["counts"]
     }
@@ -252,10 +252,10 @@ class HistoryProgress:
 
 
 def load_progress(document: Document) -> HistoryProgress:
-    """The stored progress; MalformedError or KeyError for another document."""
+    """The stored progress; raises MalformedError or KeyError for another document."""
     until, since = document.get("completeUntil"), document.get("countedFrom")
     return HistoryProgress(
         counted_at=require_type(document["countedAt"], datetime),
-        settled=floor(require_type(until, datetime) - STRAGGLERS, MINUTE) if until else None,
+        settled=floor(require_type(until, datetime) - SETTLED_AFTER, MINUTE) if until else None,
         counted_from=None if since is None else require_type(since, datetime),
     )

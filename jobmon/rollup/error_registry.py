@@ -76,10 +76,10 @@ def load_error_group(document: Document) -> ErrorGroup:
         jobs=tuple(
             FailedJob(
                 job_id=require_type(job_id, str),
-                type=require_type(kind, str),
+                type=require_type(job_type, str),
                 worker=require_type(worker, str, none),
                 at=require_type(at, datetime),
             )
-            for job_id, kind, worker, at in document["jobs"]
+            for job_id, job_type, worker, at in document["jobs"]
         ),
     )

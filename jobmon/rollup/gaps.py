@@ -79,7 +79,7 @@ def write_event_history(own: OwnDatabase, history: EventHistory) -> None:
 
 
 def load_event_history(document: Document) -> EventHistory:
-    """The stored history; MalformedError, ValueError or KeyError for another document."""
+    """The stored history; raises MalformedError, ValueError or KeyError for another document."""
     return EventHistory(
         boundary=_load_date(document["boundary"]),
         gaps=tuple(

@@ -62,7 +62,7 @@ def pack(histogram: Histogram) -> bytes:
 
 
 def unpack(packed: bytes) -> Histogram:
-    """The histogram that `pack` stored; ValueError for anything else."""
+    """The histogram that `pack` stored; raises ValueError for other bytes."""
     if not isinstance(packed, bytes) or len(packed) % _PACKED_BYTES:
         raise ValueError("not a packed histogram")
     length = len(packed) // _PACKED_BYTES

@@ -66,7 +66,7 @@ class Mark:
 
     @classmethod
     def load(cls, document: Mapping[str, object]) -> Self:
-        """The mark that `dump` stored; MarkError, MalformedError or KeyError for another one."""
+        """The mark that `dump` stored; raises MarkError, MalformedError or KeyError for others."""
         link = document["link"]
         return cls(
             at=require_type(document["at"], datetime),

@@ -45,12 +45,7 @@ from jobmon.rollup.error_registry import (
     load_error_group,
 )
 from jobmon.rollup.gaps import EventHistory, load_event_history
-from jobmon.rollup.recurring_runs import (
-    RECURRING_RUNS,
-    RecordedRun,
-    load_runs,
-    run_list_name,
-)
+from jobmon.rollup.recurring_runs import RECURRING_RUNS, RecordedRun, load_runs, run_list_name
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
 from jobmon.single_flight import SingleFlight

@@ -53,7 +53,7 @@ def dump_runs(runs: Iterable[RecordedRun]) -> Document:
 
 
 def load_runs(document: Document) -> list[RecordedRun]:
-    """The runs in a stored document; MalformedError, ValueError or KeyError for another one."""
+    """The stored runs; raises MalformedError, ValueError or KeyError for another document."""
     return [
         RecordedRun(
             status=require_type(status, str),

@@ -24,11 +24,11 @@ SLOWEST = 5  # attempts of a type in a bucket
 P = TypeVar("P", bound=tuple[str, str])
 
 
-class ErrorGroupOf(NamedTuple):
-    """A group of errors, and `of`: the type, or else the worker, of its failed runs."""
+class ErrorPair(NamedTuple):
+    """A group of errors, and the `subject` whose runs failed so: a type of jobs, or a worker."""
 
     group: str
-    of: str
+    subject: str
 
 
 class WorkerType(NamedTuple):
@@ -89,8 +89,8 @@ class RunDetails:
     version without details.
     """
 
-    by_type: Counter[ErrorGroupOf] = field(default_factory=Counter)
-    by_worker: Counter[ErrorGroupOf] = field(default_factory=Counter)
+    by_type: Counter[ErrorPair] = field(default_factory=Counter)
+    by_worker: Counter[ErrorPair] = field(default_factory=Counter)
     worker_types: dict[WorkerType, WorkerTally] = field(default_factory=dict)
     slowest: dict[str, list[SlowRun]] = field(default_factory=dict)
     is_known: bool = True
@@ -101,9 +101,9 @@ class RunDetails:
         add_counts(self.by_worker, other.by_worker)
         for pair, tally in other.worker_types.items():
             self.find_tally(pair).add(tally)
-        for kind, runs in other.slowest.items():
-            known = self.slowest.get(kind)
-            self.slowest[kind] = select_slowest([*known, *runs]) if known else runs
+        for job_type, runs in other.slowest.items():
+            known = self.slowest.get(job_type)
+            self.slowest[job_type] = select_slowest([*known, *runs]) if known else runs
         self.is_known = self.is_known and other.is_known
 
     def find_tally(self, pair: WorkerType) -> WorkerTally:
@@ -123,9 +123,10 @@ class RunDetails:
             pair: tally for pair, tally in other.worker_types.items() if pair.worker in more
         }
         slowest = dict(self.slowest)
-        for kind, runs in other.slowest.items():
-            both = {(run.job_id, run.finished_at): run for run in [*runs, *slowest.get(kind, [])]}
-            slowest[kind] = select_slowest(both.values())
+        for job_type, runs in other.slowest.items():
+            found = [*runs, *slowest.get(job_type, [])]
+            both = {(run.job_id, run.finished_at): run for run in found}
+            slowest[job_type] = select_slowest(both.values())
         return RunDetails(
             by_type=_select_larger(self.by_type, other.by_type),
             by_worker=_select_larger(self.by_worker, other.by_worker),
@@ -144,10 +145,10 @@ class RunDetails:
             return
         unknown = Counter(failed)
         for pair, count in self.by_type.items():
-            unknown[pair.of] -= count
-        for kind, count in (+unknown).items():
+            unknown[pair.subject] -= count
+        for job_type, count in (+unknown).items():
             added = min(count, missing)
-            self.by_type[ErrorGroupOf(OTHER, kind)] += added
+            self.by_type[ErrorPair(OTHER, job_type)] += added
             missing -= added
 
     @property
@@ -164,13 +165,13 @@ class RunDetails:
     @property
     def lacks_types(self) -> bool:
         """Whether runs of workers are counted without their type."""
-        return any(kind == OTHER for _, kind in self.worker_types)
+        return any(job_type == OTHER for _, job_type in self.worker_types)
 
     def tally_workers(self, types: Collection[str] = ()) -> dict[str, WorkerTally]:
         """The runs of each worker: of these types, or of all. Callers must not change it."""
         found: dict[str, list[WorkerTally]] = {}
-        for (worker, kind), tally in self.worker_types.items():
-            if not types or kind in types:
+        for (worker, job_type), tally in self.worker_types.items():
+            if not types or job_type in types:
                 found.setdefault(worker, []).append(tally)
         return {
             worker: tallies[0] if len(tallies) == 1 else _sum_tallies(tallies)
@@ -192,18 +193,15 @@ def _sum_tallies(tallies: Iterable[WorkerTally]) -> WorkerTally:
     return total
 
 
-def _select_larger(
-    first: Counter[ErrorGroupOf], second: Counter[ErrorGroupOf]
-) -> Counter[ErrorGroupOf]:
+def _select_larger(first: Counter[ErrorPair], second: Counter[ErrorPair]) -> Counter[ErrorPair]:
     """For each type or worker its counts from the argument in which their sum is larger."""
-    totals: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-    for total, counts in zip(totals, (first, second), strict=True):
-        for pair, count in counts.items():
-            total[pair.of] += count
-    larger = {pair: n for pair, n in first.items() if totals[0][pair.of] >= totals[1][pair.of]}
-    return Counter(
-        larger | {pair: n for pair, n in second.items() if totals[1][pair.of] > totals[0][pair.of]}
-    )
+    difference: Counter[str] = Counter()
+    for pair, count in second.items():
+        difference[pair.subject] += count
+    for pair, count in first.items():
+        difference[pair.subject] -= count
+    kept = {pair: count for pair, count in first.items() if difference[pair.subject] <= 0}
+    return Counter(kept | {pair: n for pair, n in second.items() if difference[pair.subject] > 0})
 
 
 def select_slowest(runs: Iterable[SlowRun]) -> list[SlowRun]:
@@ -230,15 +228,15 @@ def fold_details(details: RunDetails) -> RunDetails:
     for pair, names in _fold_pairs(runs, MAX_WORKER_TYPES):
         tally = folded.find_tally(WorkerType(*names))
         tally.add(details.worker_types[pair])
-    longest = sorted(details.slowest, key=lambda kind: -details.slowest[kind][0].duration_ms)
-    folded.slowest = {kind: details.slowest[kind] for kind in longest[:MAX_SLOW_TYPES]}
+    longest = sorted(details.slowest.items(), key=lambda item: -item[1][0].duration_ms)
+    folded.slowest = dict(longest[:MAX_SLOW_TYPES])
     return folded
 
 
-def _fold_errors(counts: Counter[ErrorGroupOf]) -> Counter[ErrorGroupOf]:
-    folded: Counter[ErrorGroupOf] = Counter()
+def _fold_errors(counts: Counter[ErrorPair]) -> Counter[ErrorPair]:
+    folded: Counter[ErrorPair] = Counter()
     for pair, names in _fold_pairs(counts, MAX_PAIRS):
-        folded[ErrorGroupOf(*names)] += counts[pair]
+        folded[ErrorPair(*names)] += counts[pair]
     return folded
 
 
@@ -279,7 +277,7 @@ def dump_details(details: RunDetails) -> Document:
             ]
             for pair, tally in details.worker_types.items()
         ],
-        "slowest": [[kind, *run] for kind, runs in details.slowest.items() for run in runs],
+        "slowest": [[job_type, *run] for job_type, runs in details.slowest.items() for run in runs],
     }
 
 
@@ -292,17 +290,17 @@ def load_details(document: Document | None) -> RunDetails:
         return RunDetails(is_known=False)
     details = RunDetails()
     for counts, name in ((details.by_type, "errorsByType"), (details.by_worker, "errorsByWorker")):
-        for group, of, count in document.get(name, ()):
-            pair = ErrorGroupOf(require_type(group, str), require_type(of, str))
+        for group, subject, count in document.get(name, ()):
+            pair = ErrorPair(require_type(group, str), require_type(subject, str))
             counts[pair] += require_type(count, int)
-    for worker, kind, outcomes, run, last_at in _list_worker_types(document):
-        of_worker = WorkerType(require_type(worker, str), require_type(kind, str))
-        details.worker_types[of_worker] = WorkerTally(
+    for worker, job_type, outcomes, run, last_at in _list_worker_types(document):
+        worker_type = WorkerType(require_type(worker, str), require_type(job_type, str))
+        details.worker_types[worker_type] = WorkerTally(
             outcomes=Counter({require_type(key, str): require_type(n, int) for key, n in outcomes}),
             run=unpack(run),
             last_at=None if last_at is None else require_type(last_at, datetime),
         )
-    for kind, duration_ms, job_id, attempt, name, outcome, at in document.get("slowest", ()):
+    for job_type, duration_ms, job_id, attempt, name, outcome, at in document.get("slowest", ()):
         run = SlowRun(
             duration_ms=require_type(duration_ms, int),
             job_id=require_type(job_id, str),
@@ -311,7 +309,7 @@ def load_details(document: Document | None) -> RunDetails:
             outcome=require_type(outcome, str),
             finished_at=require_type(at, datetime),
         )
-        details.slowest.setdefault(require_type(kind, str), []).append(run)
+        details.slowest.setdefault(require_type(job_type, str), []).append(run)
     return details
 
 

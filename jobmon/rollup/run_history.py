@@ -108,8 +108,8 @@ class RunHistoryReader:
             steps: ErrorSteps = {at: {} for at in window.steps()}
             for part, details in self._rollup.details(parts, only_errors=True).items():
                 groups = steps[parts[part]]
-                for (group, kind), count in details.by_type.items():
-                    groups.setdefault(group, Counter())[kind] += count
+                for (group, job_type), count in details.by_type.items():
+                    groups.setdefault(group, Counter())[job_type] += count
             return steps
 
         return self._steps.get((window, progress.counted_at), compute)

@@ -318,8 +318,8 @@ class SeriesReader:
                 as_of, by_step = self._count_live(window)
                 source, tallies = "live", merge(by_step.values())
             activity = {
-                kind: Activity.from_tallies([tally])
-                for kind, tally in fold_rare_types(tallies).items()
+                job_type: Activity.from_tallies([tally])
+                for job_type, tally in fold_rare_types(tallies).items()
             }
             gaps = self.find_gaps(window, as_of, is_live=progress is None)
             return History(as_of, source, activity, is_complete, gaps=gaps)
@@ -386,5 +386,5 @@ def _validity(progress: HistoryProgress | None) -> tuple[datetime | None, float]
 
 def _sum(tallies: Tallies, types: Types) -> Activity:
     return Activity.from_tallies(
-        tally for kind, tally in tallies.items() if not types or kind in types
+        tally for job_type, tally in tallies.items() if not types or job_type in types
     )

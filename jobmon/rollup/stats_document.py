@@ -32,7 +32,7 @@ def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document
 
 
 def load_stats(document: Document) -> QueueStats:
-    """The stats that `dump_stats` stored; MalformedError or KeyError for another document."""
+    """The stats that `dump_stats` stored; raises MalformedError or KeyError for others."""
     counts = load_counts(require_type(document["counts"], list))
     health = require_type(document["health"], dict)
     return QueueStats(
@@ -56,15 +56,15 @@ def load_stats(document: Document) -> QueueStats:
 
 def dump_counts(counts: Counts) -> list[list[Any]]:
     """The stored form, [[status, type, count], …]: names may contain dots and dollars."""
-    return [[status, kind, count] for (status, kind), count in counts.items()]
+    return [[status, job_type, count] for (status, job_type), count in counts.items()]
 
 
 def load_counts(dumped: list[list[Any]]) -> Counts:
     """The counts that `dump_counts` stored."""
     return Counter(
         {
-            (require_type(status, str), require_type(kind, str)): require_type(n, int)
-            for status, kind, n in dumped
+            (require_type(status, str), require_type(job_type, str)): require_type(n, int)
+            for status, job_type, n in dumped
         }
     )
 

@@ -46,7 +46,7 @@ from jobmon.store.failures import NOT_A_REPLICA_SET, UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.web.rate_limit import require_shared_storage
 
-CLOCKS_MAY_DIFFER_BY = timedelta(seconds=1)
+TOLERATED_CLOCK_DIFFERENCE = timedelta(seconds=1)
 _CLOCK_TRIES = 3
 NO_USER = "Put a user into the connection string; `jobmon init --reader USER` makes one."
 
@@ -150,7 +150,7 @@ class DeploymentCheck:
             f"The database's clock is {_ms(abs(ahead))} {how} this machine's "
             f"(± {_ms(uncertain)}, half of a round trip)."
         )
-        if abs(ahead) - uncertain > CLOCKS_MAY_DIFFER_BY:
+        if abs(ahead) - uncertain > TOLERATED_CLOCK_DIFFERENCE:
             remedy = "Ages and expired leases are wrong by that much: run NTP on both machines."
             yield warning("clock", message, remedy=remedy)
         else:

@@ -160,7 +160,7 @@ def test_a_history_is_counted_after_the_first_stats(
 def test_other_work_waits_until_all_queues_have_stats(settings: Settings) -> None:
     """Catches the histories of some queues that delay the first stats of the others."""
     share = Share(load_queues(settings))
-    with share.taking("a"), share.taking("b"), share.taking("c"):
+    with share.reserve("a"), share.reserve("b"), share.reserve("c"):
         assert not share.is_starting()
         for queue in ("a", "b"):
             share.report_start(queue)
@@ -168,11 +168,11 @@ def test_other_work_waits_until_all_queues_have_stats(settings: Settings) -> Non
         assert share.is_starting()
         share.report_stats("b")
         assert not share.is_starting()
-        with share.taking("d"):
+        with share.reserve("d"):
             share.report_start("d")
             assert share.is_starting()
         assert not share.is_starting(), "a queue that was released is not waited for"
-    with share.taking("d"):
+    with share.reserve("d"):
         share.report_start("d")
         assert not share.is_starting(), "nor one that fails again and again"
 

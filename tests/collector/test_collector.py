@@ -47,16 +47,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.labels import label
 
 from ..conftest import NOW, SECRET, Api
-from ..fuzz.documents import (
-    REFERENCE,
-    Value,
-    binary,
-    code_with_scope,
-    document,
-    int32,
-    raw,
-    text,
-)
+from ..fuzz.documents import REFERENCE, Value, binary, code_with_scope, document, int32, raw, text
 from ..support.commands import database_uri
 from ..support.processes import end_process
 from ..support.waiting import eventually
@@ -86,14 +77,14 @@ class Watch:
         stats = self.reader.stats()
         return None if stats is None else dict(stats.counts or {})
 
-    def becomes_right(self, within_s: float = WITHIN_S) -> None:
+    def await_right_counts(self, within_s: float = WITHIN_S) -> None:
         truth = self.truth()
         eventually(lambda: self.stats() == truth, within_s)
 
     def collects(self) -> None:
         """Run a collector until its stats are right."""
         with collecting(self.settings):
-            self.becomes_right(within_s=10)
+            self.await_right_counts(within_s=10)
 
 
 @pytest.fixture
@@ -192,17 +183,17 @@ def test_stats_after_any_changes_equal_a_recount(
 ) -> None:
     for change in changes:
         apply(collected, change)
-    collected.becomes_right()
+    collected.await_right_counts()
 
 
 def test_many_jobs_are_split_into_segments_and_merged_again(collected: Watch) -> None:
     collected.jobs.insert_many([job(_id=number) for number in range(9_000)])
     collected.jobs.insert_many([job(type=f"t{number % 8}") for number in range(9_000)])
-    collected.becomes_right(within_s=20)
+    collected.await_right_counts(within_s=20)
     collected.jobs.update_many({"type": "t3"}, {"$set": {"status": "succeeded"}})
-    collected.becomes_right(within_s=20)
+    collected.await_right_counts(within_s=20)
     collected.jobs.delete_many({"_id": {"$gte": 100, "$lt": 8_900}})
-    collected.becomes_right(within_s=20)
+    collected.await_right_counts(within_s=20)
 
 
 ODD_IDS = [
@@ -252,24 +243,24 @@ def test_a_job_that_expires_by_ttl_is_no_longer_counted(collected: Watch) -> Non
     collected.jobs.create_index("finishedAt", expireAfterSeconds=0)
     collected.jobs.insert_many([job(finishedAt=LONG_AGO), job()])
     eventually(lambda: collected.jobs.count_documents({}) == 1)
-    collected.becomes_right()
+    collected.await_right_counts()
 
 
 def test_a_dropped_and_refilled_collection_is_counted_again(collected: Watch) -> None:
     collected.jobs.insert_many([job() for _ in range(50)])
-    collected.becomes_right()
+    collected.await_right_counts()
     collected.jobs.drop()
-    collected.becomes_right(within_s=5)
+    collected.await_right_counts(within_s=5)
     collected.jobs.insert_many([job(status="dlq") for _ in range(30)])
-    collected.becomes_right(within_s=5)
+    collected.await_right_counts(within_s=5)
 
 
 def test_a_dropped_rollup_database_is_written_again(collected: Watch) -> None:
     collected.jobs.insert_many([job() for _ in range(50)])
-    collected.becomes_right()
+    collected.await_right_counts()
     collected.rollups.client.drop_database(collected.rollups.name)
     collected.jobs.insert_one(job(status="leased"))
-    collected.becomes_right(within_s=5)
+    collected.await_right_counts(within_s=5)
 
 
 def test_a_restart_resumes_from_the_checkpoint_and_sees_changes_since(
@@ -295,12 +286,12 @@ def test_types_get_the_names_of_types_that_are_gone(
     with collecting(watch.settings):
         for number in range(10):  # never more than one at a time
             watch.jobs.insert_one(job(type=f"t{number}"))
-            watch.becomes_right(within_s=10)
+            watch.await_right_counts(within_s=10)
             watch.jobs.delete_many({})
         watch.jobs.insert_many([job(type=f"u{number}") for number in range(6)])
         eventually(lambda: ("queued", "(other)") in (watch.stats() or {}))
         watch.jobs.delete_many({"type": {"$in": ["u0", "u1", "u2", "u3"]}})
-        watch.becomes_right(within_s=10)
+        watch.await_right_counts(within_s=10)
 
 
 def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
@@ -312,7 +303,7 @@ def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
         patch.setattr(stats_document_module, "dump_counts", lambda _: huge)
         eventually(lambda: "larger than a document may be" in caplog.text)
         patch.undo()
-        watch.becomes_right(within_s=10)
+        watch.await_right_counts(within_s=10)
 
 
 def test_an_incomplete_checkpoint_is_not_used(watch: Watch) -> None:
@@ -375,14 +366,14 @@ def test_two_collectors_stay_right_when_one_ends(watch: Watch) -> None:
     for thread in threads:
         thread.start()
     watch.jobs.insert_many([job() for _ in range(100)])
-    watch.becomes_right(within_s=10)
+    watch.await_right_counts(within_s=10)
     working = watch.rollups.state.find_one({"name": "stats"})["collector"]
     for stop, thread in zip(stops, threads, strict=True):
         stop.set()
         thread.join()
         watch.jobs.insert_one(job(status="leased"))
         if stop is stops[0]:
-            watch.becomes_right(within_s=15)
+            watch.await_right_counts(within_s=15)
     assert working
 
 
@@ -412,7 +403,7 @@ def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch:
             )
             if number == 20:
                 first.kill()
-        watch.becomes_right(within_s=15)
+        watch.await_right_counts(within_s=15)
 
 
 def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Watch) -> None:
@@ -439,7 +430,7 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
             state.delete_one({"name": "stats"})
     enqueued = watch.jobs.count_documents({})
     with collecting(watch.settings):
-        watch.becomes_right(within_s=10)
+        watch.await_right_counts(within_s=10)
         eventually(lambda: sum(counted["events"] for counted in buckets.find({"span": 86_400})))
         for span in (60, 600, 3_600, 21_600, 86_400):
             eventually(lambda span=span: count_enqueued(watch, span) >= enqueued)
@@ -463,7 +454,7 @@ def test_routes_agree_with_a_full_recount(
         collected.jobs.insert_one(job(type=kind, status=status))
     collected.jobs.update_many({"type": "a.b$c", "status": "dlq"}, {"$set": {"type": "email.send"}})
     collected.jobs.delete_many({"type": "payout.execute", "status": "odd"})
-    collected.becomes_right()
+    collected.await_right_counts()
     truth = collected.truth()
 
     def count(status: str | None = None, kind: str | None = None) -> int:
@@ -540,12 +531,12 @@ def test_a_primary_that_steps_down_only_interrupts(
         watch = Watch(client.shop, make_settings(mongo_uri=server.uri.replace("/?", "/shop?")))
         watch.jobs.insert_many([job() for _ in range(100)])
         with collecting(watch.settings):
-            watch.becomes_right(within_s=10)
+            watch.await_right_counts(within_s=10)
             client.admin.command("replSetStepDown", 1, force=True)
             eventually(lambda: client.admin.command("hello")["isWritablePrimary"])
             watch.jobs.delete_many({})
             watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
-            watch.becomes_right(within_s=15)
+            watch.await_right_counts(within_s=15)
         watch.connection.client.close()
 
 
@@ -561,13 +552,13 @@ def test_a_standalone_server_is_polled_and_swept(
         create_indexes(watch.connection)
         watch.jobs.insert_many([job() for _ in range(2_500)])
         with collecting(watch.settings):
-            watch.becomes_right(within_s=10)
+            watch.await_right_counts(within_s=10)
             now = datetime.now(UTC)
             watch.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": now}})
             watch.jobs.insert_one(job(updatedAt=now))
-            watch.becomes_right()
+            watch.await_right_counts()
             watch.jobs.delete_many({"status": "dlq"})  # without a new updatedAt
-            watch.becomes_right(within_s=8)
+            watch.await_right_counts(within_s=8)
         watch.connection.client.close()
 
 
@@ -585,7 +576,7 @@ def test_a_database_that_refuses_writes_is_still_read(
     create_indexes(collected.connection)
     api = Api(create_app(collected.settings))
     collected.jobs.insert_many([job() for _ in range(3)])
-    collected.becomes_right()
+    collected.await_right_counts()
     caplog.clear()
     full = {"failCommands": ["insert", "update", "delete", "findAndModify"], "appName": "jobmon"}
     failpoint = {"data": full | {"errorCode": 14_031}}  # OutOfDiskSpace
@@ -607,7 +598,7 @@ def test_a_database_that_refuses_writes_is_still_read(
         assert logged == ["the collector waits, the database refuses: OutOfDiskSpace"]
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
-    collected.becomes_right(within_s=15)
+    collected.await_right_counts(within_s=15)
     api.app.extensions["jobmon_connection"].client.close()
 
 

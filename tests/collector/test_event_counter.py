@@ -100,7 +100,7 @@ class Queue:
         series = SeriesReader(self.connection, rollup)
         return RunHistoryReader(rollup, series).read(window).details
 
-    def becomes_right(self) -> None:
+    def await_right_counts(self) -> None:
         """Wait until the counts are right, and have every failed run in a group of errors."""
         eventually(lambda: self.shown() == self.truth)
         failed = Counter({kind: counts["failed"] for kind, counts in self.truth.items()})
@@ -183,7 +183,7 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
             agenda.end(repeating, "tick", fails=number % 2 == 0, again=True)
         for number in range(6):
             agenda.run("mail", fails=number == 3, remove=True)
-        agenda.becomes_right()
+        agenda.await_right_counts()
     for number in range(4):  # while no collector works
         agenda.start(repeating)
         agenda.end(repeating, "tick", fails=number == 0, again=True)
@@ -194,7 +194,7 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
     agenda.jobs.delete_one({"_id": started})  # its listener removed it: it had succeeded
     agenda.count("slow", "succeeded")
     with collected(agenda):
-        agenda.becomes_right()
+        agenda.await_right_counts()
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
     (group,) = RollupReader(agenda.connection).error_groups().values()
     assert RollupReader(agenda.connection).error_group(group.id).message == "550"
@@ -214,10 +214,10 @@ def test_a_job_that_is_locked_at_a_start_keeps_its_type(agenda: Queue) -> None:
         agenda.jobs.update_one({"_id": job_id}, {"$set": {"lockedAt": now()}})
     with collected(agenda):
         finish(locked[0])
-        agenda.becomes_right()
+        agenda.await_right_counts()
     finish(locked[1])  # while no collector works
     with collected(agenda):
-        agenda.becomes_right()
+        agenda.await_right_counts()
 
 
 def test_first_start_joins_documents_and_changes_without_overlap(agenda: Queue) -> None:
@@ -228,7 +228,7 @@ def test_first_start_joins_documents_and_changes_without_overlap(agenda: Queue) 
     with collected(agenda):
         agenda.end(running, "slow")
         agenda.run("mail", remove=True)
-        agenda.becomes_right()
+        agenda.await_right_counts()
 
 
 def test_deleted_and_expired_leases_are_runs(make_queue: Callable[..., Queue]) -> None:
@@ -264,7 +264,7 @@ def test_deleted_and_expired_leases_are_runs(make_queue: Callable[..., Queue]) -
             queue.jobs.delete_one({"_id": job_id})
             if outcome != "cancel":
                 queue.count(outcome, "succeeded")
-        queue.becomes_right()
+        queue.await_right_counts()
 
 
 def test_lease_that_ends_without_a_write_fails_at_the_next_one(
@@ -289,7 +289,7 @@ def test_lease_that_ends_without_a_write_fails_at_the_next_one(
             get(dead)
         queue.jobs.update_one({"_id": dead}, {"$set": {"deleted": iso()}})
         queue.jobs.delete_many({"deleted": {"$exists": True}})
-        queue.becomes_right()
+        queue.await_right_counts()
 
 
 def test_schema_of_your_own_without_attempts_counts_all_runs(
@@ -312,7 +312,7 @@ def test_schema_of_your_own_without_attempts_counts_all_runs(
         move("ok", payload={"edited": True})
         queue.jobs.delete_one({"_id": 1})
         queue.truth = {"t": {"enqueued": 1, "succeeded": 2, "failed": 2, "dlq": 0}}
-        queue.becomes_right()
+        queue.await_right_counts()
 
 
 def test_recorded_attempts_remain_the_truth(make_queue: Callable[..., Queue]) -> None:
@@ -325,7 +325,7 @@ def test_recorded_attempts_remain_the_truth(make_queue: Callable[..., Queue]) ->
         queue.jobs.insert_one(job)
         queue.jobs.update_one({}, {"$set": {"status": "succeeded", "finishedAt": now()}})
         queue.truth = {"t": {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}}
-        queue.becomes_right()
+        queue.await_right_counts()
     assert queue.gaps() == []
 
 
@@ -454,7 +454,7 @@ def test_of_two_collectors_one_counts(agenda: Queue) -> None:
 def test_lost_stream_leaves_a_gap_with_what_documents_show(agenda: Queue) -> None:
     with collected(agenda):
         agenda.run("mail", remove=True)
-        agenda.becomes_right()
+        agenda.await_right_counts()
     agenda.run("mail", remove=True)
     agenda.jobs.drop()  # a stream cannot be resumed after this
     agenda.connection.database.create_collection(agenda.jobs.name)
@@ -466,7 +466,7 @@ def test_lost_stream_leaves_a_gap_with_what_documents_show(agenda: Queue) -> Non
     with collected(agenda):
         eventually(lambda: len(agenda.gaps()) == 2)
         agenda.run("mail", remove=True)
-        agenda.becomes_right()
+        agenda.await_right_counts()
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.STREAM_LOST]
 
 
@@ -554,7 +554,7 @@ def test_standalone_server_has_a_gap_until_it_has_change_streams(
         with collecting(queue.settings):
             eventually(queue.gaps)
             queue.run("mail")
-            queue.becomes_right()
+            queue.await_right_counts()
         assert queue.gaps() == [GapReason.NO_CHANGE_STREAM]
         history = queue.history()
         (gap,) = history.gaps
@@ -569,7 +569,7 @@ def test_answers_mark_the_gaps_of_their_window(agenda: Queue) -> None:
         meta = api.get_as_admin(f"/admin/jobs/{path}").json["meta"]
         assert meta["gaps"] == [{"from": meta["from"], "to": meta["as_of"]} | NO_COLLECTOR]
     with collected(agenda):
-        agenda.becomes_right()
+        agenda.await_right_counts()
         (gap,) = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["gaps"]
         assert gap["reason"] == "before_collector"
         # A second earlier: a gap that ends with a minute is in no window from its end on.

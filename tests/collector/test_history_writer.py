@@ -420,7 +420,7 @@ def test_an_hour_is_written_by_few_commands(service: Api, database: Db) -> None:
     rollups = database.client[rollup_database(find_connection(service)).name]
     with profiled(rollups) as entries:
         writer._count(start, start + HOUR, MINUTE)
-        writer._add_up(start, start + HOUR, MINUTE)
+        writer._sum_larger_spans(start, start + HOUR, MINUTE)
     commands = [entry for entry in entries if entry["ns"].endswith(".buckets")]
     written = Counter(bucket["span"] for bucket in rollups.buckets.find())
     assert written == {60: 30, 600: 6, 3_600: 1, 21_600: 1, 86_400: 1}

@@ -29,7 +29,7 @@ from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import HOUR, MINUTE, dump_bucket, floor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.reader import RollupReader
-from jobmon.rollup.run_details import ErrorGroupOf, RunDetails, WorkerType
+from jobmon.rollup.run_details import ErrorPair, RunDetails, WorkerType
 from jobmon.rollup.run_history import RunHistoryReader
 from jobmon.rollup.series import NoCollectorError, SeriesReader, Window
 from jobmon.settings import Settings
@@ -126,15 +126,15 @@ def test_failed_runs_are_counted_by_group_type_and_worker(
     timeout, bank = (classify_error(ERRORS[number]).id for number in (0, 2))
     (expired,) = {group for group, _ in details.by_type} - {timeout, bank}
     assert details.by_type == {
-        ErrorGroupOf(timeout, "mail"): 1,
-        ErrorGroupOf(bank, "mail"): 1,
-        ErrorGroupOf(bank, "pay"): 1,
-        ErrorGroupOf(expired, "mail"): 1,
+        ErrorPair(timeout, "mail"): 1,
+        ErrorPair(bank, "mail"): 1,
+        ErrorPair(bank, "pay"): 1,
+        ErrorPair(expired, "mail"): 1,
     }
     assert details.by_worker == {
-        ErrorGroupOf(timeout, "worker-1"): 1,
-        ErrorGroupOf(bank, "worker-1"): 1,
-        ErrorGroupOf(bank, "worker-2"): 1,
+        ErrorPair(timeout, "worker-1"): 1,
+        ErrorPair(bank, "worker-1"): 1,
+        ErrorPair(bank, "worker-2"): 1,
     }
     outcomes = {pair: dict(tally.outcomes) for pair, tally in details.worker_types.items()}
     assert outcomes == {
@@ -179,14 +179,14 @@ def test_more_errors_than_are_read_are_counted_as_other(
     details = make_counter(connection)[0].count(counted, MINUTE)
     bank = classify_error(ERRORS[2]).id
     assert details[at + MINUTE].by_type == {
-        ErrorGroupOf(bank, "mail"): 10,
-        ErrorGroupOf(OTHER, "mail"): 15,
+        ErrorPair(bank, "mail"): 10,
+        ErrorPair(OTHER, "mail"): 15,
     }
     assert details[at + MINUTE].by_worker == {
-        ErrorGroupOf(bank, "worker-1"): 10,
-        ErrorGroupOf(OTHER, "worker-1"): 15,
+        ErrorPair(bank, "worker-1"): 10,
+        ErrorPair(OTHER, "worker-1"): 15,
     }
-    assert details[at + 2 * MINUTE].by_type == {ErrorGroupOf(bank, "mail"): 1}
+    assert details[at + 2 * MINUTE].by_type == {ErrorPair(bank, "mail"): 1}
 
 
 def test_errors_of_a_time_that_is_not_counted_again_take_no_place_of_others(
@@ -199,7 +199,7 @@ def test_errors_of_a_time_that_is_not_counted_again_take_no_place_of_others(
     counted = count_activity(connection, at, at + HOUR, MINUTE)
     changed = [at, at + 2 * MINUTE]
     details = make_counter(connection)[0].count(counted, MINUTE, only=changed)
-    bank = {ErrorGroupOf(classify_error(ERRORS[2]).id, "mail"): 1}
+    bank = {ErrorPair(classify_error(ERRORS[2]).id, "mail"): 1}
     assert {minute: found.by_type for minute, found in details.items()} == dict.fromkeys(
         changed, bank
     )
@@ -220,11 +220,11 @@ def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
     database.job_attempts.insert_one(RawBSONDocument(data))
     counted = count_activity(connection, at, at + HOUR, MINUTE)
     details = make_counter(connection)[0].count(counted, MINUTE)
-    assert details[at].by_type == {ErrorGroupOf(classify_error(ERRORS[2]).id, "mail"): 1}
+    assert details[at].by_type == {ErrorPair(classify_error(ERRORS[2]).id, "mail"): 1}
     assert details[at + 2 * MINUTE].failed == 1
     replaced = classify_error("\ufffd" * 5).id
-    assert details[at + 3 * MINUTE].by_type == {ErrorGroupOf(replaced, "mail"): 1}
-    assert details[at + 3 * MINUTE].by_worker == {ErrorGroupOf(replaced, "worker-1"): 1}
+    assert details[at + 3 * MINUTE].by_type == {ErrorPair(replaced, "mail"): 1}
+    assert details[at + 3 * MINUTE].by_worker == {ErrorPair(replaced, "worker-1"): 1}
 
 
 def test_odd_values_lose_no_failed_run_and_store_no_secret(
@@ -363,10 +363,10 @@ def read_counts(connection: Connection, step: timedelta) -> Counts | None:
         whole, steps = reader.read(window), reader.errors_by_step(window)
     except NoCollectorError:
         return None
-    parts: Counter[ErrorGroupOf] = Counter()
+    parts: Counter[ErrorPair] = Counter()
     for groups in steps.values():
         for group, counts in groups.items():
-            parts.update({ErrorGroupOf(group, kind): n for kind, n in counts.items()})
+            parts.update({ErrorPair(group, kind): n for kind, n in counts.items()})
     details = whole.details
     runs = Counter({pair: tally.runs for pair, tally in details.worker_types.items()})
     return (details.count_by_group(), runs) if parts == details.by_type else None

@@ -10,7 +10,7 @@ from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary, sort_errors
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.error_registry import ErrorGroup
-from jobmon.rollup.run_details import ErrorGroupOf, RunDetails
+from jobmon.rollup.run_details import ErrorPair, RunDetails
 from jobmon.rollup.run_history import RunHistory
 from jobmon.store.labels import OTHER
 
@@ -34,10 +34,8 @@ def history(
     **more: Any,
 ) -> RunHistory:
     details = RunDetails(
-        by_type=Counter({ErrorGroupOf(*pair): count for pair, count in by_type.items()}),
-        by_worker=Counter(
-            {ErrorGroupOf(*pair): count for pair, count in (by_worker or {}).items()}
-        ),
+        by_type=Counter({ErrorPair(*pair): count for pair, count in by_type.items()}),
+        by_worker=Counter({ErrorPair(*pair): count for pair, count in (by_worker or {}).items()}),
     )
     return RunHistory(as_of=NOW, is_complete=True, details=details, groups=GROUPS, **more)
 

@@ -23,7 +23,7 @@ from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.run_details import (
     MAX_WORKER_TYPES,
-    ErrorGroupOf,
+    ErrorPair,
     RunDetails,
     WorkerTally,
     WorkerType,
@@ -198,10 +198,10 @@ def test_last_seen_is_the_newest_start_or_end() -> None:
 def test_top_error_is_the_most_frequent_group() -> None:
     by_worker = Counter(
         {
-            ErrorGroupOf("a", "w1"): 3,
-            ErrorGroupOf("b", "w1"): 5,
-            ErrorGroupOf(OTHER, "w1"): 9,
-            ErrorGroupOf(OTHER, "w2"): 1,
+            ErrorPair("a", "w1"): 3,
+            ErrorPair("b", "w1"): 5,
+            ErrorPair(OTHER, "w1"): 9,
+            ErrorPair(OTHER, "w2"): 1,
         }
     )
     expected = {"w1": TopError("b", 5), "w2": TopError(OTHER, 1)}

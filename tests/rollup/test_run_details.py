@@ -15,7 +15,7 @@ from jobmon.rollup.run_details import (
     MAX_PAIRS,
     MAX_SLOW_TYPES,
     MAX_WORKER_TYPES,
-    ErrorGroupOf,
+    ErrorPair,
     RunDetails,
     SlowRun,
     WorkerTally,
@@ -27,10 +27,10 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
 
-KNOWN = RunDetails(by_type=Counter({ErrorGroupOf("g", "mail"): 2}))
+KNOWN = RunDetails(by_type=Counter({ErrorPair("g", "mail"): 2}))
 GROUPS, NAMES = st.sampled_from(["a", "b", "c", OTHER]), st.sampled_from(["m", "n", "o", OTHER])
 COUNTS = st.dictionaries(st.tuples(GROUPS, NAMES), st.integers(1, 50), max_size=16).map(
-    lambda counts: Counter({ErrorGroupOf(*pair): n for pair, n in counts.items()})
+    lambda counts: Counter({ErrorPair(*pair): n for pair, n in counts.items()})
 )
 TALLIES = st.builds(
     WorkerTally,
@@ -43,10 +43,10 @@ WORKER_TYPES = st.dictionaries(st.builds(WorkerType, GROUPS, NAMES), TALLIES, ma
 DETAILS = st.builds(RunDetails, by_type=COUNTS, by_worker=COUNTS, worker_types=WORKER_TYPES)
 
 
-def count_by_name(counts: Counter[ErrorGroupOf]) -> Counter[str]:
+def count_by_name(counts: Counter[ErrorPair]) -> Counter[str]:
     found: Counter[str] = Counter()
     for pair, count in counts.items():
-        found[pair.of] += count
+        found[pair.subject] += count
     return found
 
 
@@ -158,7 +158,7 @@ def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     count = 2 * max(MAX_PAIRS, MAX_WORKER_TYPES, MAX_SLOW_TYPES)
     durations = Counter(dict.fromkeys(range(300), 1))
     tally = WorkerTally(outcomes=Counter(failed=1, expired=1, succeeded=1), run=durations)
-    pairs = Counter({ErrorGroupOf(f"{number:016x}", name(number)): 1 for number in range(count)})
+    pairs = Counter({ErrorPair(f"{number:016x}", name(number)): 1 for number in range(count)})
     details = RunDetails(by_type=pairs, by_worker=Counter(pairs))
     details.worker_types = {
         WorkerType(name(number), name(-number)): tally for number in range(count)
