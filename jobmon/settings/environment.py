@@ -14,6 +14,7 @@ from marshmallow import ValidationError, validate
 from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, ProfileFile, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
+from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 from jobmon.settings.search_fields import find_search_paths
 
@@ -58,6 +59,9 @@ class SettingsError(Exception):
 
 _positive = validate.Range(min=1)
 _database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}$', error="Not a database name.")
+_environment = validate.Regexp(
+    r"[^\x00-\x1f\x7f]{0,40}$", error="Not a text of up to 40 characters."
+)
 _claim_path = validate.Regexp(
     r"[^.\s]+(\.[^.\s]+)*$", error="Not a claim or a path of claims, such as realm_access.roles."
 )
@@ -88,9 +92,20 @@ def _check_rate_limit(value: str) -> None:
         raise ValidationError('Not a rate limit, such as "600/minute".') from None
 
 
-def _read_text(env: Env, name: str, default: str | None) -> str | None:
+def _read_text(env: Env, name: str, default: str | None, **options: Any) -> str | None:
     """A text; an empty one counts as not set."""
-    return env.str(name, default) or default
+    return env.str(name, default, **options) or default
+
+
+def _read_links(env: Env, name: str, default: tuple[LinkTemplate, ...]) -> tuple[LinkTemplate, ...]:
+    links = default
+
+    def parse(value: str) -> None:
+        nonlocal links
+        links = parse_links(value)
+
+    env.str(name, "", validate=parse)
+    return links
 
 
 def _read_algorithm(env: Env, name: str, _: str) -> str | None:
@@ -144,10 +159,11 @@ class Settings:
 
     mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
     queues: str | None = _setting(_read_text, None)  # the file that lists several queues
-    # `load_queues` sets these five for each queue in that file.
+    # `load_queues` sets these six for each queue in that file.
     queue: str = "default"
     uri_setting: str = "JOBMON_MONGO_URI"  # where `mongo_uri` was set, for messages
-    environment: str | None = None
+    environment: str | None = _setting(_read_text, None, validate=_environment)
+    links: tuple[LinkTemplate, ...] = _setting(_read_links, ())
     permission: str = ADMIN_DASHBOARD  # for its admin routes and pages
     owners: bool = True  # whether owners may follow their own jobs
     # What the watched documents look like: `read_mapping` checks these together.
@@ -198,12 +214,15 @@ class Settings:
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for search fields that redaction hides or that no index can have."""
-        if self.search_fields:
+        """Raise SettingsError for fields that redaction hides or that no index can have."""
+        # The links of a file of queues are checked there.
+        for setting, check in (
+            (self.describe_setting("search_fields"), self.find_search_paths),
+            ("JOBMON_LINKS", lambda: check_hidden_fields(self.links, self.redact_keys)),
+        ):
             try:
-                self.find_search_paths()
+                check()
             except ValidationError as error:
-                setting = self.describe_setting("search_fields")
                 raise SettingsError(f"{setting}: {error.messages[0]}") from None
 
     def read_profile(self) -> ProfileFile:

@@ -24,6 +24,7 @@ from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
 from jobmon.settings.environment import ADMIN_DASHBOARD, MistakePlace, Settings, SettingsError
+from jobmon.settings.links import LinkTemplate, check_hidden_fields, make_links
 from jobmon.settings.search_fields import find_search_paths
 
 # A queue's name is a segment of paths, and a label of metrics.
@@ -132,7 +133,8 @@ def _parse_queue(
         attempts_collection=table.get("attempts_collection")
         or file.attempts_collection
         or Settings.attempts_collection,
-        environment=table.get("environment"),
+        environment=table.get("environment", settings.environment),
+        links=_parse_links(settings, name, table),
         permission=table.get("permission", ADMIN_DASHBOARD),
         owners=table.get("owners", True),
         search_fields=search_fields,
@@ -144,6 +146,18 @@ def _parse_queue(
         full_name = f"{name}.{collection}"
         _require_name(full_name, (name, "collections", number))
         yield replace(common, queue=full_name, jobs_collection=collection)
+
+
+def _parse_links(settings: Settings, name: str, table: Table) -> tuple[LinkTemplate, ...]:
+    """The links of a queue; by default those of JOBMON_LINKS."""
+    if "links" not in table:
+        return settings.links
+    try:
+        links = make_links(table["links"])
+        check_hidden_fields(links, settings.redact_keys)
+    except ValidationError as error:
+        raise ProfileMistakeError((name, "links"), str(error.messages[0])) from None
+    return links
 
 
 def _require_name(name: str, path: tuple[str | int, ...]) -> None:
