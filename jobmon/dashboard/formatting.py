@@ -1,6 +1,7 @@
 """Statuses, instants, trends and addresses as the templates need them."""
 
 import re
+from binascii import crc32
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
@@ -18,6 +19,13 @@ STATUS_WORDS = {
     AttemptStatus.RUNNING: "running",
     AttemptStatus.EXPIRED: "expired",
 }
+# The first row with a word of the name decides: `pre-prod` is no production.
+_ENVIRONMENTS = {
+    "staging": {"staging", "stage", "stg", "pre", "preprod", "non", "nonprod", "uat", "qa"},
+    "prod": {"prod", "production", "prd", "live"},
+    "dev": {"dev", "develop", "development", "test", "testing", "local", "sandbox", "demo"},
+}
+_OTHER_COLOURS = 4
 _COMMAND = re.compile(r"`(jobmon [a-z]+)`")
 
 
@@ -41,6 +49,13 @@ def local_minute(moment: str | None) -> str:
         return datetime.fromisoformat(moment or "").strftime("%Y-%m-%dT%H:%M")
     except ValueError:
         return ""
+
+
+def environment_kind(name: str) -> str:
+    """The colour of an environment: `prod`, `staging`, `dev`, or for another name a number."""
+    words = set(re.findall(r"[a-z]+", name.lower()))
+    known = (kind for kind, names in _ENVIRONMENTS.items() if words & names)
+    return next(known, str(crc32(name.encode()) % _OTHER_COLOURS))
 
 
 def capitalize_first(text: str) -> str:

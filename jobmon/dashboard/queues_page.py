@@ -10,7 +10,7 @@ from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.diagnosis.attention import UNKNOWN, Level
 from jobmon.settings import Settings
 from jobmon.web import auth
-from jobmon.web.queues import all_queues, current_settings, root_path
+from jobmon.web.queues import all_queues, current_queue, current_settings, root_path
 
 # The rows that need attention first.
 _ORDER = (Level.BAD, Level.WATCH, UNKNOWN)
@@ -73,22 +73,43 @@ def queue_address(queue: Settings) -> str:
 
 
 def is_of_a_queue() -> bool:
-    """Whether this request is for a page of a queue that exists."""
-    return current_settings() is not None and request.path != _PATH
+    """Whether this request is for a page of a queue that exists, as far as the caller may know."""
+    current = current_settings()
+    if current is None or request.path == _PATH:
+        return False
+    return not auth.is_authenticated() or auth.may_know(current)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuePlace:
+    """The queue that a page is about: its name, or where its jobs are, and its environment."""
+
+    name: str
+    environment: str | None
+
+
+def current_place() -> QueuePlace | None:
+    """The queue of this page; None if it is about none, or if the caller may not know it."""
+    current = current_settings()
+    if current is None or not auth.is_authenticated() or not is_of_a_queue():
+        return None
+    name = current.queue
+    if current.queues is None:  # the only queue has no name
+        name = current_queue().connection.jobs.collection.full_name
+    return QueuePlace(name=name, environment=current.environment)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMenu:
-    """The queue of a page, and links to the same page of the others, each with its name."""
+    """The name of a page's queue, and links to the same page of the others, each with its name."""
 
     name: str
-    environment: str | None
     links: list[tuple[str, str]]
 
 
 def make_menu() -> QueueMenu | None:
     """The menu for this request; None where there is one queue, or the caller has no token."""
-    queues, current = all_queues(), current_settings()
+    queues = all_queues()
     if len(queues) == 1 or not auth.is_authenticated():
         return None
     path = request.path if request.path in _SAME_PAGES else "/dashboard"
@@ -97,6 +118,5 @@ def make_menu() -> QueueMenu | None:
         for queue in queues.all_settings()
         if auth.may_know(queue)
     ]
-    if current is None or not is_of_a_queue():
-        return QueueMenu(name="All queues", environment=None, links=links)
-    return QueueMenu(name=current.queue, environment=current.environment, links=links)
+    place = current_place()
+    return QueueMenu(name="All queues" if place is None else place.name, links=links)

@@ -6,6 +6,7 @@ session ends when the token is revoked. It is SameSite=Strict, so other sites ca
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -57,6 +58,12 @@ def require_session() -> None:
     """Let a request pass only with a valid token, and not too often: ApiError 401, 429."""
     auth.require_token(cookie=True)
     rate_limit.check()
+
+
+def recognize_caller() -> None:
+    """Find the caller of a request that needs no session, for the head of its page."""
+    with suppress(ApiError, PyMongoError):
+        auth.require_token(cookie=True)
 
 
 def require_admin() -> None:

@@ -1,5 +1,6 @@
 """The dashboard's routes: each answers with a page, a part of a page, or a file."""
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +17,7 @@ from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.parts import is_part_request
-from jobmon.dashboard.queues_page import QueuesPage, is_of_a_queue, make_menu
+from jobmon.dashboard.queues_page import QueuesPage, current_place, is_of_a_queue, make_menu
 from jobmon.dashboard.schedule_page import SchedulePage
 from jobmon.dashboard.type_page import TypePage
 from jobmon.dashboard.workers_page import WorkersPage
@@ -38,6 +39,7 @@ FILTERS = (
     formatting.instant,
     formatting.local_minute,
     formatting.capitalize_first,
+    formatting.environment_kind,
     formatting.mark_commands,
     formatting.spark,
     label,
@@ -106,11 +108,13 @@ def _redirect_home() -> BaseResponse:
 
 
 def _raise_not_found(_path: str) -> BaseResponse:
+    session.recognize_caller()
     raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such page.")
 
 
 def _docs() -> Response:
     """A viewer of `/openapi.json`. Like that document, it needs no token."""
+    session.recognize_caller()
     response = Response(render_template("docs.html"), mimetype="text/html")
     response.headers["Content-Security-Policy"] = DOCS_POLICY
     return response
@@ -129,6 +133,8 @@ def _page_context() -> dict[str, Any]:
         "base": request.script_root,
         "home": session.home_address(),
         "menu": make_menu(),
+        "place": current_place(),
+        "now": datetime.now(UTC),
         "is_of_a_queue": is_of_a_queue(),
         "all_queues": root_path() + "/dashboard/queues",
     }
@@ -141,8 +147,10 @@ def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, st
         return current_app.make_response(session.sign_in_page(known))
     if is_part_request():
         return Response(status=known.status, headers={**known.headers, "X-Error-Code": known.code})
+    # Without a time: a hidden job and a missing one have the same page, to the last byte.
+    is_unreachable = known.failure is Failure.UNREACHABLE
     page = render_template(
-        "dashboard/error.html", error=known, is_unreachable=known.failure is Failure.UNREACHABLE
+        "dashboard/error.html", error=known, is_unreachable=is_unreachable, now=None
     )
     return page, known.status, known.headers
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from jobmon.dashboard.formatting import (
+    environment_kind,
     instant,
     local_minute,
     mark_commands,
@@ -92,6 +93,24 @@ def test_instant_is_iso_and_other_texts_are_unchanged() -> None:
     assert instant(moment) == f"{DATE}T03:00:00.123Z"
     assert instant("last Tuesday") == "last Tuesday"
     assert instant(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("PROD", "prod"),
+        ("production eu-1", "prod"),
+        ("pre-prod", "staging"),
+        ("NonProd", "staging"),
+        ("Staging", "staging"),
+        ("dev2", "dev"),
+        ("product", "1"),
+        ("EU", "0"),
+        ("Größe", "1"),
+    ],
+)
+def test_environment_has_the_same_colour_everywhere(name: str, kind: str) -> None:
+    assert environment_kind(name) == kind
 
 
 def test_mark_commands_escapes_everything_else() -> None:

@@ -1,8 +1,19 @@
-// Starts the viewer of /openapi.json. A token that is typed into it stays in this page's memory.
+// Starts the viewer of openapi.json. A token that is typed into it stays in this page's memory.
 
 /* global SwaggerUIBundle */
+const root = document.documentElement;
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+function followTheme() {
+  const { theme } = root.dataset;
+  root.classList.toggle("dark-mode", theme === "dark" || (theme === "system" && system.matches));
+}
+
+followTheme();
+system.addEventListener("change", followTheme);
+document.addEventListener("jobmon:theme", followTheme);
 SwaggerUIBundle({
-  url: "/openapi.json",
+  url: document.querySelector(".docs-about a").href,
   dom_id: "#docs",
   deepLinking: true,
   defaultModelsExpandDepth: 0,

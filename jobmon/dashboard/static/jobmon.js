@@ -6,6 +6,7 @@ import { startKeys } from "./keys.js";
 import { startUpdates, update } from "./live.js";
 import { startSignIn } from "./sign_in.js";
 import { startTheme } from "./theme.js";
+import { startPrinting } from "./times.js";
 
 const UPDATE_MS = 1000;
 
@@ -15,6 +16,7 @@ startKeys();
 startCopyButtons();
 startFilters();
 startSignIn();
+startPrinting();
 const unavailable = document.querySelector("[data-reload-after]");
 if (unavailable) setTimeout(() => location.reload(), Number(unavailable.dataset.reloadAfter) * 1000);
 update();

@@ -22,6 +22,7 @@ const ENDINGS = {
 
 const part = document.querySelector("[data-live]");
 const freshness = document.getElementById("freshness");
+const updated = document.getElementById("updated");
 const pauseButton = document.getElementById("pause");
 const title = document.title;
 const isLive = Boolean(part && window.htmx);
@@ -137,6 +138,7 @@ function readAnswer(event) {
   failure = "";
   if (status === 200 || status === 304) {
     answeredAt = Date.now();
+    if (updated) updated.dateTime = new Date(answeredAt).toISOString();
     if (status === 200) elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
   } else if (status >= 400 && status < 500 && ![401, 408, 429].includes(status)) {
     endUpdates(ENDINGS[code] || "This page no longer exists.");

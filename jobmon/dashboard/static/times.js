@@ -7,12 +7,15 @@ const inYear = new Intl.DateTimeFormat(undefined, {
 });
 const HOUR_S = 3600;
 const DAY_S = 86400;
-// For the axis of a chart: `data-as` names the form.
+// For the axis of a chart and for the last update: `data-as` names the form.
 const CLOCK_FORMS = {
+  seconds: new Intl.DateTimeFormat(undefined, { timeStyle: "medium", ...CLOCK }),
   clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", ...CLOCK }),
   day: new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric" }),
 };
 const withYear = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", ...CLOCK });
+const withZone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long", ...CLOCK });
+let isPrinting = false;
 
 /** Seconds in at most two units, like `3 min 20 s`. */
 export function formatDuration(seconds) {
@@ -34,9 +37,23 @@ export function showTimes() {
   document.querySelectorAll("time").forEach(showTime);
 }
 
+/** While the page is printed, show instants with their date: an age means nothing on paper. */
+export function startPrinting() {
+  matchMedia("print").addEventListener("change", ({ matches }) => {
+    isPrinting = matches;
+    const printed = document.getElementById("printed");
+    if (printed) printed.dateTime = new Date().toISOString();
+    showTimes();
+  });
+}
+
 function showTime(element) {
   const moment = new Date(element.dateTime);
   if (Number.isNaN(moment.getTime())) return;
+  if (isPrinting && !("age" in element.dataset || element.dataset.as in CLOCK_FORMS)) {
+    element.textContent = (element.id === "printed" ? withZone : withYear).format(moment);
+    return;
+  }
   const age = (Date.now() - moment) / 1000;
   const form = CLOCK_FORMS[element.dataset.as];
   if (form) element.textContent = form.format(moment);

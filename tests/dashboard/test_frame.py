@@ -1,0 +1,65 @@
+"""The frame of every page: catches a page that does not show whose session it is, or of which
+queue and environment, and one that shows a queue to a caller who may not know it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..support.pages import Page, Viewer
+from ..support.queues import serve_queues
+from .conftest import Make, signed_in
+
+PATHS = ("/dashboard", "/dashboard/jobs", "/dashboard/my", "/dashboard/nothing", "/docs")
+
+
+def test_every_page_shows_the_caller_the_queue_and_the_environment(service: Make) -> None:
+    api = service(environment="PROD <1>")
+    admin, ada = signed_in(api, "<i>root</i>"), signed_in(api, "ada", "user")
+    for path in PATHS:
+        page = Page(admin.get(path).text)
+        assert "Signed in as <i>root</i>" in page.text, path
+        assert page.all("a", href="/dashboard/jobs"), path
+        assert page.all("a", href="/docs"), path
+        assert page.all("form", action="/dashboard/sign-out"), path
+        assert "Printed by: <i>root</i>" in page.text
+        assert page.all("span", **{"class": "environment env-prod"}), path
+        assert "PROD <1>" in page.text
+        assert bool(page.all("time", id="updated")) == (path != "/dashboard/nothing"), path
+    page = ada.page("/dashboard/nothing", 404)
+    assert "Signed in as ada" in page.text
+    assert page.all("a", href="/dashboard/my")
+    assert not page.all("a", href="/dashboard/jobs")
+
+
+def test_a_page_without_a_session_shows_neither_queue_nor_environment(
+    service: Make, watched: Any
+) -> None:
+    api = service(environment="PROD")
+    for viewer in (Viewer(api.app), signed_in(api, seconds=-60)):
+        for path, status in (
+            ("/dashboard/sign-in", 200),
+            ("/dashboard/nothing", 404),
+            ("/docs", 200),
+        ):
+            answer = viewer.get(path)
+            assert answer.status_code == status
+            assert "PROD" not in answer.text
+            assert watched.name not in answer.text
+            assert not Page(answer.text).all("nav")
+
+
+def test_the_docs_follow_the_theme_of_the_pages(admin: Viewer) -> None:
+    admin.client.set_cookie("jobmon_theme", "dark", path="/")
+    assert admin.page("/docs").elements[0][1]["data-theme"] == "dark"
+
+
+@pytest.mark.parametrize("name", ["internal", "nothing"])
+def test_a_hidden_queue_looks_like_a_missing_one(watched: Any, tmp_path: Path, name: str) -> None:
+    owner = signed_in(serve_queues(watched, tmp_path), "ada", "user")
+    page = owner.page(f"/queues/{name}/dashboard/my", 404)
+    assert "There is no queue of this name." in page.text
+    assert "Queue: " not in page.text
+    assert [one["aria-label"] for one in page.all("summary") if "aria-label" in one] == [
+        "Queue: All queues"
+    ]
