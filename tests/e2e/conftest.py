@@ -16,7 +16,7 @@ from ..support.browser import CHROMIUM, FLAGS, Visits, new_context, require_file
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    require_file(CHROMIUM, "no browser (apt-get install chromium)")
+    require_file(CHROMIUM, "no browser (apt-get install chromium-headless-shell)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

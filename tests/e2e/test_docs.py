@@ -25,7 +25,7 @@ def served(api: Api) -> Iterator[str]:
 @pytest.fixture
 def docs(served: str) -> Iterator[tuple[Page, list[str]]]:
     """The open page, and its faults so far."""
-    require_file(CHROMIUM, "no browser (apt-get install chromium)")
+    require_file(CHROMIUM, "no browser (apt-get install chromium-headless-shell)")
     require_file(VIEWER, "not built (make assets)")
     faults: list[str] = []
 
