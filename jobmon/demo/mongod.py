@@ -114,8 +114,9 @@ class Mongod:
             *("--logpath", str(self.data / "mongod.log")),
             "--logappend",
             *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
-            # An index build waits for several flushes, which by default are 100 ms apart.
-            *("--journalCommitInterval", "10"),
+            # An index build waits for several flushes, which by default are 100 ms apart; 10 ms
+            # would cost a server at rest 1.5 % of a core.
+            *("--journalCommitInterval", "30"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *(("--replSet", self._replica_set) if self._replica_set else ()),
             *self._options,
