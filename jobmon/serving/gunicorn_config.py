@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from gunicorn.glogging import Logger
 
 from jobmon import logs
 from jobmon.collector.collecting import collecting
-from jobmon.serving import stopping
+from jobmon.serving import metrics_folder, stopping
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.signals import end_soon
 from jobmon.web.admission import pool_size
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _SCRIPTS = Path(__file__).parents[1] / "dashboard/static/vendor"
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's variable
-_METRICS_BYTES = 512 * 1_024  # of a worker: more than all routes, methods and statuses need
 
 
 def _read_number(name: str, default: int) -> int:
@@ -83,7 +81,7 @@ def on_starting(server: Any) -> None:
     # ended stay, because a counter never falls; only gauges would have to be removed.
     os.environ.pop(_METRICS_FOLDER, None)
     if settings.metrics != "off":
-        server.jobmon_metrics_folder = os.environ[_METRICS_FOLDER] = _make_metrics_folder()
+        server.jobmon_metrics_folder = os.environ[_METRICS_FOLDER] = metrics_folder.make_folder()
 
 
 def when_ready(server: Any) -> None:
@@ -106,31 +104,9 @@ def post_fork(_: Any, worker: Any) -> None:
     """Prepare a worker before it imports the app."""
     stopping.exit_while_booting(worker)
     folder = os.environ.get(_METRICS_FOLDER)
-    if folder and not _has_space(folder):
+    if folder and not metrics_folder.has_space(folder):
         # prometheus_client reads the variable on import: this worker keeps its counts to itself.
         worker.jobmon_metrics_folder = os.environ.pop(_METRICS_FOLDER)
-
-
-def _make_metrics_folder() -> str:
-    """A folder for the workers' counts, in memory unless TMPDIR is set.
-
-    Writing to a file that is mapped to memory ends the process if its disk is full.
-    """
-    in_memory = "TMPDIR" not in os.environ and os.access("/dev/shm", os.W_OK)  # noqa: S108
-    return tempfile.mkdtemp(prefix="jobmon-metrics-", dir="/dev/shm" if in_memory else None)  # noqa: S108
-
-
-def _has_space(folder: str) -> bool:
-    """Whether a worker's counts can be written there; the log has the reason if not."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(_METRICS_BYTES))
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as error:
-        log.error("this worker's requests are not counted: %s", error)
-        return False
-    return True
 
 
 def on_exit(server: Any) -> None:
