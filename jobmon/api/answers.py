@@ -212,6 +212,14 @@ class RepetitionAnswer(Answer):
         return fields_of_answer
 
 
+class LinkAnswer(Answer):
+    """A link from a job to another system, such as its logs."""
+
+    name = string("Name of the link.")
+    url = string("Address; null if the job has no value for it.", nullable=True)
+    reason = string("Why there is no address; otherwise null.", nullable=True)
+
+
 class JobDetail(JobSummary):
     """A job with its payload and its attempts."""
 
@@ -234,6 +242,7 @@ class JobDetail(JobSummary):
         Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."
     )
     explanation = nested(ExplanationAnswer, "Why the job does not run, and when it will.")
+    links = array(LinkAnswer, "Links to other systems, as JOBMON_LINKS defines them.")
     reasons = mapping(fields.String(), "By field name: why the field is not complete.")
 
 

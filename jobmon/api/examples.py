@@ -88,6 +88,14 @@ JOB_DETAIL = {
         "expectedStart": None,
         "reasons": {},
     },
+    "links": [
+        {
+            "name": "Logs",
+            "url": "https://logs.example/?q=7b1f2c3e-9d64-4f0c-a1c8-2f6b5d0e9a11",
+            "reason": None,
+        },
+        {"name": "Trace", "url": None, "reason": "payload.traceId has no value"},
+    ],
     "reasons": {},
 }
 

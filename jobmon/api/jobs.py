@@ -13,6 +13,7 @@ from jobmon.api.answers import Error, JobDetail, JobList
 from jobmon.api.error_links import add_error_groups
 from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_lists import ListResponder
+from jobmon.api.links import list_links
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import JobParameters, ListQuery, OwnListParameters
 from jobmon.api.recurring import find_repetition
@@ -76,7 +77,7 @@ def blueprint(lists: ListResponder) -> Routes:
     @document_job
     def job(job_id: str) -> Document:
         """Get a job with its attempts, as its owner or an admin."""
-        return _get_explained_job(job_id)
+        return get_detailed_job(job_id)
 
     @routes.get("/job")
     @routes.doc(operationId="getJobByQuery")
@@ -87,15 +88,17 @@ def blueprint(lists: ListResponder) -> Routes:
 
         For ids that a path cannot hold (`.`, `..` and the empty id), and for any other id.
         """
-        return _get_explained_job(job_id)
+        return get_detailed_job(job_id)
 
     return routes
 
 
-def _get_explained_job(job_id: str) -> Document:
+def get_detailed_job(job_id: str) -> Document:
+    """The job with this id as `JobDetail` serializes it. Raises what `get_callers_job` does."""
     job, now = get_callers_job(job_id), datetime.now(UTC)
-    explanation = read_explanation(current_queue(), job, now)
-    return {**job, "explanation": dump_explanation(explanation, now)}
+    queue = current_queue()
+    explanation = dump_explanation(read_explanation(queue, job, now), now)
+    return {**job, "explanation": explanation, "links": list_links(queue.settings, job)}
 
 
 def get_callers_job(job_id: str) -> Document:

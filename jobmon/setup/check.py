@@ -35,6 +35,7 @@ from jobmon.setup.findings import (
     warning,
 )
 from jobmon.setup.indexes import missing_indexes
+from jobmon.setup.links import check_links
 from jobmon.setup.profile_paths import check_paths
 from jobmon.setup.recognition import has_events, profiles_with_log
 from jobmon.setup.rights import check_rights, find_refused_actions
@@ -113,6 +114,7 @@ class DeploymentCheck:
             "indexes": self._check_indexes,
             "fields": self._check_fields,
             "search": self._check_search,
+            "links": self._check_links,
             "profile": self._check_profile,
             "attempts": self._find_logs,
             "changes": self._check_changes,
@@ -234,6 +236,10 @@ class DeploymentCheck:
     def _check_search(self) -> Iterator[Finding]:
         if self._settings.jobs_collection in self._filled:
             yield from check_search_fields(self._settings, self._connection)
+
+    def _check_links(self) -> Iterator[Finding]:
+        if self._settings.jobs_collection in self._filled:
+            yield from check_links(self._settings, self._connection)
 
     def _check_profile(self) -> Iterator[Finding]:
         if found := computed_fields(self._connection.jobs.mapping):

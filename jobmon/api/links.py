@@ -1,0 +1,87 @@
+"""The links of a job to other systems, as JOBMON_LINKS defines them."""
+
+from typing import Any
+
+from bson import DBRef
+
+from jobmon.api.fields import redact
+from jobmon.settings import Settings
+from jobmon.settings.links import MAX_VALUE_LENGTH, PAYLOAD, NoLinkError
+from jobmon.store.bson_json import to_json, to_text
+from jobmon.store.mapping import Document
+
+# A text of this length may be the name in a pair such as {name: KEY, value: SECRET}.
+_LONGEST_NAME = 200
+
+
+def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]:
+    """Each link of a job, as the store reads it with its attempts: its `name` and `url`.
+
+    Without an address `url` is None, and `reason` has why.
+    """
+    values = _read_values(settings, job)
+    links: list[dict[str, str | None]] = []
+    for link in settings.links:
+
+        def get_value(field: str) -> Any:
+            if field.startswith(PAYLOAD):
+                return _read_payload(job.get("payload"), field.removeprefix(PAYLOAD).split("."))
+            return values[field]
+
+        try:
+            links.append({"name": link.name, "url": link.fill(get_value), "reason": None})
+        except NoLinkError as error:
+            links.append({"name": link.name, "url": None, "reason": str(error)})
+    return links
+
+
+def _read_values(settings: Settings, job: Document) -> dict[str, Any]:
+    """The fields of a job that are no part of the payload, as JSON."""
+    attempts = job.get("attempts") or [{}]
+    job_id = _to_value(job.get("jobId"))
+    return {
+        "jobId": job_id,
+        "id": job_id,
+        "type": _to_value(job.get("type")),
+        "owner": _to_value(job.get("createdBy")),
+        "worker": redact(_to_value(job.get("leasedBy") or attempts[-1].get("workerId"))),
+        "queue": settings.queue,
+        "environment": settings.environment,
+    }
+
+
+def _to_value(value: Any) -> Any:
+    """A value as lists print it; a document or an array as JSON."""
+    if value is None or isinstance(value, dict | list | DBRef):
+        return to_json(value)
+    return to_text(value)
+
+
+def _read_payload(payload: Any, path: list[str]) -> Any:
+    """The value at a path of the payload as JSON, without what redaction hides."""
+    value = redact(_select(payload, path))
+    for key in path:
+        if not isinstance(value, dict):
+            return value if value is None or isinstance(value, str | list) else None
+        value = value.get(key)
+    return value
+
+
+def _select(value: Any, path: list[str]) -> Any:
+    """The part of a document that decides about the value at a path: a payload may have 16 MB.
+
+    The short texts next to a value may be the key by which redaction hides it.
+    """
+    if isinstance(value, dict) and path:
+        key, *inner = path
+        kept = {
+            name: text
+            for name, text in value.items()
+            if isinstance(text, str) and len(text) <= _LONGEST_NAME
+        }
+        return kept | ({key: _select(value[key], inner)} if key in value else {})
+    if isinstance(value, dict | list | DBRef):
+        return [] if isinstance(value, list) else {}
+    if path:  # a text or a number has no fields
+        return None
+    return value[: MAX_VALUE_LENGTH + 1] if isinstance(value, str) else value
