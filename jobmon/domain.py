@@ -18,6 +18,17 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+# What people call the statuses of a job.
+JOB_STATUS_WORDS = {
+    JobStatus.QUEUED.value: "queued",
+    JobStatus.LEASED.value: "running",
+    JobStatus.SUCCEEDED.value: "succeeded",
+    JobStatus.FAILED.value: "retrying",
+    JobStatus.DLQ.value: "dead",
+    JobStatus.CANCELLED.value: "cancelled",
+}
+
+
 class JobCondition(StrEnum):
     """A condition of a job that depends on the time."""
 

@@ -7,17 +7,11 @@ from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
 
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import JOB_STATUS_WORDS, AttemptStatus
 
-STATUS_WORDS = {
-    JobStatus.QUEUED: "queued",
-    JobStatus.LEASED: "running",
-    JobStatus.SUCCEEDED: "succeeded",
-    JobStatus.FAILED: "retrying",
-    JobStatus.DLQ: "dead",
-    JobStatus.CANCELLED: "cancelled",
-    AttemptStatus.RUNNING: "running",
-    AttemptStatus.EXPIRED: "expired",
+STATUS_WORDS = JOB_STATUS_WORDS | {
+    AttemptStatus.RUNNING.value: "running",
+    AttemptStatus.EXPIRED.value: "expired",
 }
 # The first row with a word of the name decides: `pre-prod` is no production.
 _ENVIRONMENTS = {
@@ -33,7 +27,7 @@ def status_word(status: str | None) -> str:
     """A status as the pages name it; an unknown one keeps its own name."""
     if status is None:
         return "none"
-    return next((word for known, word in STATUS_WORDS.items() if known == status), status)
+    return STATUS_WORDS.get(status, status)
 
 
 def instant(moment: str | datetime | None) -> str:
