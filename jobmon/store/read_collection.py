@@ -187,15 +187,22 @@ class ReadCollection:
 
         return self._run_with_index(index, run, require_index=require_index)
 
-    def count(self, query: Document, *, index: Keys | None, limit: int | None = None) -> int:
-        """How many documents match, up to `limit`."""
+    def count(
+        self,
+        query: Document,
+        *,
+        index: Keys | None,
+        limit: int | None = None,
+        require_index: bool = False,
+    ) -> int:
+        """How many documents match, up to `limit`; `require_index` as in `find`."""
 
         def run(hint: Hint) -> int:
             options = _drop_none({"hint": hint, "limit": limit})
             translated = self.mapping.translate_filter(query)
             return self.collection.count_documents(translated, **options, **self._limits())
 
-        return self._run_with_index(index, run)
+        return self._run_with_index(index, run, require_index=require_index)
 
     def estimated_count(self) -> int:
         """The number of documents by the collection's metadata."""

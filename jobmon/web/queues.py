@@ -29,6 +29,7 @@ from jobmon.rollup.stats import StatsReader
 from jobmon.settings import Settings
 from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
+from jobmon.store.finder import JobFinder
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.lease_order import PlaceFinder
@@ -65,6 +66,7 @@ class WatchedQueue:
     runs: RunHistoryReader
     jobs: JobStore
     lists: JobLists
+    finder: JobFinder
     places: PlaceFinder
     known_fields: KnownFields
     schedule: ScheduleReader
@@ -99,6 +101,7 @@ class WatchedQueue:
             runs=RunHistoryReader(rollup, series),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
+            finder=JobFinder(connection),
             places=PlaceFinder(connection),
             known_fields=KnownFields(connection, rollup.counts_changes),
             schedule=ScheduleReader(connection),

@@ -1,0 +1,62 @@
+"""Finds jobs by ids and values that a person types, with a bounded number of index keys."""
+
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import CappedCount
+from jobmon.store import indexes
+from jobmon.store.bson_json import to_text
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
+from jobmon.store.identity import identity_ranges, identity_values, is_identity
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import is_bad_hint
+
+COUNT_UP_TO = 100
+_FIELDS = ("jobId", "type", "status")
+
+
+class JobFinder:
+    """Looks up what was typed; raises PyMongoError.
+
+    It never scans: without the index of a value, nothing is found or counted.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._jobs = connection.jobs
+
+    def find(self, job_id: str) -> Document | None:
+        """The id, type and status of the job with this id."""
+        found = self._read({"jobId": {"$in": identity_values(job_id)}}, 2)
+        return next((job for job in found if is_identity(job.get("jobId"), job_id)), None)
+
+    def find_by_prefix(self, prefix: str, limit: int) -> list[Document]:
+        """The first jobs in the order of the index whose id begins so."""
+        ranges = [{"jobId": condition} for condition in identity_ranges(prefix)]
+        found = self._read({"$or": ranges} if len(ranges) > 1 else ranges[0], limit)
+        return [job for job in found if (to_text(job.get("jobId")) or "").startswith(prefix)]
+
+    def count(self, prepared: JobFilter) -> CappedCount | None:
+        """How many jobs match, up to 100; None without the index.
+
+        Give it a prepared filter whose index has exactly the jobs that match.
+        """
+        index = prepared.choose_index(self._jobs.mapping)
+        try:
+            counted = self._jobs.count(
+                prepared.match(), index=index, limit=COUNT_UP_TO + 1, require_index=True
+            )
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return None
+        return CappedCount(min(counted, COUNT_UP_TO), counted <= COUNT_UP_TO)
+
+    def _read(self, query: Document, limit: int) -> list[Document]:
+        try:
+            return self._jobs.find(
+                query, _FIELDS, index=indexes.JOB_ID, limit=limit, require_index=True
+            )
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return []
