@@ -6,7 +6,15 @@ from typing import Any, TypeVar
 
 from flask import Response
 
-from jobmon.api import error_groups, examples, recurring, schedule, slowest, workers
+from jobmon.api import (
+    error_groups,
+    examples,
+    recurring,
+    schedule,
+    slowest,
+    suggestions,
+    workers,
+)
 from jobmon.api.answers import JobList
 from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.job_lists import ListResponder
@@ -133,6 +141,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     schedule.add_routes(routes, queues)
     recurring.add_routes(routes)
     slowest.add_routes(routes)
+    suggestions.add_routes(routes)
     workers.add_routes(routes, worker_reader)
     return routes
 

@@ -1,0 +1,352 @@
+"""What the text of the search box may mean: jobs, and names that the collector knows."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+
+from marshmallow import ValidationError
+
+from jobmon.api.fields import redact
+from jobmon.api.queries import MIN_ID_PREFIX, ListParameters, ListQuery, OwnListParameters
+from jobmon.api.search_text import (
+    STATUSES,
+    SearchText,
+    format_filters,
+    list_keys,
+    parse_search,
+    shown_key,
+    to_parameters,
+)
+from jobmon.domain import JOB_STATUS_WORDS, CappedCount
+from jobmon.rollup.buckets import HOUR
+from jobmon.rollup.run_history import RunHistory
+from jobmon.rollup.series import NoCollectorError
+from jobmon.store.bson_json import to_text
+from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
+from jobmon.store.labels import is_filter, label
+from jobmon.store.mapping import Document
+from jobmon.store.stats import QueueStats
+from jobmon.web.queues import WatchedQueue
+
+MAX_OF_A_KIND = 5  # of those that are not exact
+MAX_FOUND = 12
+NO_STATISTICS = "no collector keeps statistics"
+NO_COLLECTOR = "no collector keeps a history"
+
+Filters = Mapping[str, list[str]]
+
+
+class MeaningKind(StrEnum):
+    """What a text may mean."""
+
+    JOB = "job"
+    JOBS = "jobs"  # a list of jobs
+    ERROR = "error"  # a group of errors
+    TYPE = "type"  # the page of a type
+    WORKER = "worker"  # the page of a worker
+    KEY = "key"  # the beginning of a filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """Something that a text may mean.
+
+    `value`: the id of a job or of a group of errors, a name, or a key. `title`, `note`: it, and
+    what it is, in words. `text`: the text of the box that means it; None if there is none.
+    `filters`: those of the list of jobs. `jobs`: how many match; None if unknown. Unless
+    `is_exact`, the text is only a part of it.
+    """
+
+    kind: MeaningKind
+    value: str
+    title: str
+    note: str
+    text: str | None = None
+    filters: Filters = field(default_factory=dict)
+    jobs: CappedCount | None = None
+    is_exact: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meanings:
+    """What a text may mean, the exact ones first; `reasons`: why names of a kind are unknown."""
+
+    search: SearchText
+    found: tuple[Meaning, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> Meanings:
+    """What a text may mean in a queue; raises PyMongoError.
+
+    Reads what the collector keeps, and a bounded number of index keys. With `owner`, only the jobs
+    of this owner are searched.
+    """
+    search = parse_search(text, queue.settings.search_fields)
+    finder = _Finder(queue, search, owner)
+    found: dict[tuple[str, str], Meaning] = {}
+    kinds: Counter[str] = Counter()
+    for meaning in finder.find():
+        key = meaning.kind, str(meaning.filters) if meaning.filters else meaning.value
+        if key in found or (not meaning.is_exact and kinds[meaning.kind] == MAX_OF_A_KIND):
+            continue
+        found[key] = meaning
+        kinds[meaning.kind] += not meaning.is_exact
+    ranked = sorted(found.values(), key=lambda meaning: not meaning.is_exact)
+    return Meanings(search=search, found=tuple(ranked[:MAX_FOUND]), reasons=finder.reasons)
+
+
+def make_list_query(filters: Filters, owner: str | None = None) -> ListQuery:
+    """The list of jobs with these filters; ValidationError if they cannot be combined."""
+    schema = ListParameters() if owner is None else OwnListParameters()
+    query: ListQuery = schema.load(to_parameters(filters))
+    return query if owner is None else query.confine_to(owner)
+
+
+class _Finder:
+    """Finds what a text means; with `owner`, among the jobs of this owner."""
+
+    def __init__(self, queue: WatchedQueue, search: SearchText, owner: str | None) -> None:
+        self._queue = queue
+        self._search = search
+        self._owner = owner
+        self._fields = queue.settings.search_fields
+        self._filters = search.filters
+        self._words = " ".join(search.words)
+        self.reasons: dict[str, str] = {}
+
+    def find(self) -> Iterator[Meaning]:
+        """Every meaning, the most important ones first, and some twice."""
+        search = self._search
+        if not search.parts:
+            return
+        yield from self._find_ids()
+        if self._words:
+            yield from self._find_values()
+            yield from self._read_each_word()
+        elif not search.problems:
+            yield self._list_jobs(search.text, "filters", self._filters, is_exact=True)
+        if self._owner is None:
+            yield from self._complete_names()
+            yield from self._find_errors()
+        yield from self._complete_keys()
+
+    def _find_ids(self) -> Iterator[Meaning]:
+        """The job with this id, and the first jobs whose id begins so."""
+        typed = self._filters.get("job_id", [self._words])[0]
+        for text in dict.fromkeys(filter(None, (self._search.text, typed))):
+            if (job := self._find_job(text)) is not None:
+                yield _describe_job(job, is_exact=True)
+        if self._owner is None and len(typed) >= MIN_ID_PREFIX:
+            found = self._queue.finder.find_by_prefix(typed, MAX_OF_A_KIND)
+            if len(found) > 1:
+                filters = {**self._filters, "job_id": [typed]}
+                yield self._list_jobs(f"{typed}…", "ids that begin so", filters)
+            yield from map(_describe_job, found)
+
+    def _find_job(self, job_id: str) -> Document | None:
+        if self._owner is None:
+            return self._queue.finder.find(job_id)
+        found = self._queue.lists.look_up([job_id], JobFilter(), self._owner)
+        return found[0][0] if found else None
+
+    def _find_values(self) -> Iterator[Meaning]:
+        """The lists of jobs that have the words as a status, type, owner and so on."""
+        words = self._words
+        candidates = {"status": STATUSES.get(words.lower(), words), "type": words}
+        if self._owner is None:
+            candidates |= dict.fromkeys(("owner", "worker", "error_code"), words)
+        for parameter, value in (candidates | dict.fromkeys(self._fields, words)).items():
+            if parameter in self._filters:
+                continue
+            count = self._count(parameter, value)
+            if count is None or not count.value:
+                continue
+            if parameter != "worker" or self._queue.known_fields.finds_worker_jobs:
+                note = shown_key(parameter, self._fields)
+                filters = {**self._filters, parameter: [value]}
+                yield replace(
+                    self._list_jobs(_show(parameter, value), note, filters, is_exact=True),
+                    jobs=None if self._filters or parameter == "worker" else count,
+                )
+            if self._owner is None and parameter in ("type", "worker"):
+                yield _describe_page(parameter, value)
+
+    def _read_each_word(self) -> Iterator[Meaning]:
+        """The list of jobs if each of several words is a status or a type: `dead mail`."""
+        words = self._search.words
+        filters = {name: [*values] for name, values in self._filters.items()}
+        if len(words) < 2:
+            return
+        for word in words:
+            status = STATUSES.get(word.lower())
+            if status is None and not ((count := self._count("type", word)) and count.value):
+                return
+            filters.setdefault("type" if status is None else "status", []).append(status or word)
+        yield self._list_jobs(self._search.text, "filters", filters, is_exact=True)
+
+    def _list_jobs(
+        self, title: str, note: str, filters: Filters, *, is_exact: bool = False
+    ) -> Meaning:
+        known = self._count_by_stats(filters)
+        return Meaning(
+            kind=MeaningKind.JOBS,
+            value=title,
+            title=title,
+            note=note,
+            text=format_filters(filters, self._fields),
+            filters=filters,
+            jobs=None if known is None else CappedCount(known, True),
+            is_exact=is_exact,
+        )
+
+    def _count_by_stats(self, filters: Filters) -> int | None:
+        """How many jobs have a status and a type, from the kept statistics of the whole queue."""
+        if self._owner is not None or self._stats is None or filters.keys() - {"status", "type"}:
+            return None
+        return self._stats.count_matching(filters.get("status", ()), filters.get("type", ()))
+
+    def _count(self, parameter: str, value: str) -> CappedCount | None:
+        """How many jobs have this value; None if that is not known at a low cost."""
+        if parameter == "worker":
+            return CappedCount(int(value in self._workers), is_exact=False)
+        if (known := self._count_by_stats({parameter: [value]})) is not None:
+            return CappedCount(known, True)
+        if parameter == "status" and self._owner is None:
+            return None  # where rules define the status, counting one may read many jobs
+        try:
+            query = make_list_query({parameter: [value]}, self._owner)
+            if self._owner is not None:
+                return self._queue.stats.count(query.job_filter)
+            return self._queue.finder.count(self._queue.lists.prepare(query.job_filter))
+        except (ValidationError, UnknownFieldError, RefusedFilterError):
+            return None
+
+    def _complete_names(self) -> Iterator[Meaning]:
+        """The lists of jobs with a name that contains the last part of the text."""
+        last = self._search.parts[-1]
+        text, parameters = last.value, [last.parameter]
+        if not last.parameter:
+            text, parameters = self._words, ["status", "type", "worker"]
+        others = {
+            name: [value for value in values if (name, value) != (last.parameter, last.value)]
+            for name, values in self._filters.items()
+        }
+        for parameter in parameters:
+            for name in _select(text, self._list_names(parameter), parameter):
+                if parameter != "worker" or self._queue.known_fields.finds_worker_jobs:
+                    filters = {**others, parameter: [*others.get(parameter, ()), name]}
+                    note = shown_key(parameter, self._fields)
+                    yield self._list_jobs(_show(parameter, name), note, filters)
+                if parameter in ("type", "worker") and not any(others.values()):
+                    yield _describe_page(parameter, name)
+
+    def _list_names(self, parameter: str) -> Iterable[str]:
+        match parameter:
+            case "status":
+                counts = None if self._stats is None else self._stats.status_counts()
+                return filter(is_filter, counts or JOB_STATUS_WORDS)
+            case "type":
+                return self._types
+            case "worker":
+                return self._workers
+            case "error_code":
+                groups = [] if self._history is None else self._history.groups.values()
+                codes = {str(redact(group.code)) for group in groups if group.code is not None}
+                return codes if self._queue.known_fields.can_query("lastError.code") else ()
+        return ()
+
+    def _find_errors(self) -> Iterator[Meaning]:
+        """The groups of errors whose code or message contains every word, the latest first."""
+        words = [word.casefold() for word in self._search.words]
+        if not words or self._filters or self._history is None:
+            return
+        groups = sorted(self._history.groups.values(), key=lambda group: group.last_seen)
+        for group in reversed(groups):
+            code, pattern = redact(group.code), redact(group.pattern)
+            text = f"{code or ''} {pattern}".casefold()
+            if all(word in text for word in words):
+                yield Meaning(
+                    kind=MeaningKind.ERROR,
+                    value=group.id,
+                    title=code or pattern,
+                    note=f"error: {pattern}" if code else "error",
+                )
+
+    def _complete_keys(self) -> Iterator[Meaning]:
+        """The keys that begin with the last word."""
+        last = self._search.parts[-1]
+        if last.parameter:
+            return
+        for key in list_keys(self._fields, is_operator=self._owner is None):
+            if last.value and key.lower().startswith(last.value.lower()):
+                text = self._search.replace_last(f"{key}:")
+                yield Meaning(kind=MeaningKind.KEY, value=key, title=text, note="filter", text=text)
+
+    # --- What is kept
+
+    @cached_property
+    def _stats(self) -> QueueStats | None:
+        stats = self._queue.stats.cached_stats()
+        if stats is None or stats.counts is None:
+            self.reasons["types"] = NO_STATISTICS
+            return None
+        return stats
+
+    @cached_property
+    def _types(self) -> frozenset[str]:
+        counts = None if self._stats is None else self._stats.counts
+        return frozenset(filter(is_filter, (kind for _, kind in counts or ())))
+
+    @cached_property
+    def _history(self) -> RunHistory | None:
+        """What the collector keeps of the last hour, with all groups of errors."""
+        now = datetime.now(UTC)
+        try:
+            return self._queue.runs.read(self._queue.series.window(now - HOUR, now, None))
+        except NoCollectorError:
+            self.reasons |= dict.fromkeys(("errors", "workers"), NO_COLLECTOR)
+            return None
+
+    @cached_property
+    def _workers(self) -> frozenset[str]:
+        """The workers that run a job now or ended one in the last hour, unless a name is secret."""
+        running = {job.worker for job in self._queue.running.read().jobs}
+        details = None if self._history is None else self._history.details
+        ended = {worker for worker, _ in details.worker_types} if details is not None else set()
+        names = (name for name in running | ended if name is not None and is_filter(name))
+        return frozenset(name for name in names if redact(name) == name)
+
+
+def _select(text: str, names: Iterable[str], parameter: str) -> list[str]:
+    """The names that contain a text: first those that begin with it, then the shortest."""
+    part = text.casefold()
+    shown = {name: _show(parameter, name).casefold() for name in names}
+    found = [name for name in shown if part in shown[name]]
+    found.sort(key=lambda name: (not shown[name].startswith(part), len(name), name))
+    return found[:MAX_OF_A_KIND]
+
+
+def _show(parameter: str, value: str) -> str:
+    return JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
+
+
+def _describe_job(job: Document, *, is_exact: bool = False) -> Meaning:
+    job_id = to_text(job.get("jobId")) or ""
+    status = label(job.get("status"))
+    return Meaning(
+        kind=MeaningKind.JOB,
+        value=job_id,
+        title=job_id,
+        note=f"job, {label(job.get('type'))}, {JOB_STATUS_WORDS.get(status, status)}",
+        text=format_filters({"job_id": [job_id]}, ()),
+        is_exact=is_exact,
+    )
+
+
+def _describe_page(parameter: str, name: str) -> Meaning:
+    kind = MeaningKind.TYPE if parameter == "type" else MeaningKind.WORKER
+    return Meaning(kind=kind, value=name, title=name, note=f"page of the {parameter}")

@@ -1,0 +1,224 @@
+"""Reads the text of the search box, such as `status:dead type:mail` or `orderId:8425`."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobmon.domain import JOB_STATUS_WORDS, JobCondition, JobStatus
+from jobmon.settings.search_fields import PAYLOAD
+
+MAX_LENGTH = 1_000  # in characters
+MAX_PARTS = 20
+# The words before a colon, each with its parameter of a list of jobs. The first one of a parameter
+# is shown.
+KEYS = {
+    "id": "job_id",
+    "type": "type",
+    "status": "status",
+    "owner": "owner",
+    "worker": "worker",
+    "code": "error_code",
+    "is": "condition",
+    "jobid": "job_id",
+    "job_id": "job_id",
+    "createdby": "owner",
+    "leasedby": "worker",
+    "error": "error_code",
+    "error_code": "error_code",
+    "condition": "condition",
+}
+# Keys that only a list of all jobs has.
+OPERATOR_KEYS = ("owner", "worker", "code", "is")
+STATUSES = {status.value: status.value for status in JobStatus} | {
+    word: status for status, word in JOB_STATUS_WORDS.items()
+}
+_CONDITIONS = [condition.value for condition in JobCondition]
+_SHOWN_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
+_LABELS = ("status", "type")  # several values match any of them
+_QUOTES = '"\u201c\u201d\u201e'  # phones type the curved ones
+# A quoted value with or without a key, or what is between spaces. The last quote may be missing.
+_PART = re.compile(
+    rf"(?:[^\s:={_QUOTES}]+[:=])?[{_QUOTES}][^{_QUOTES}]*(?:[{_QUOTES}]\*?(?=\s|\Z)|\Z)|\S+"
+)
+_QUOTED = re.compile(rf"[{_QUOTES}]([^{_QUOTES}]*)(?:[{_QUOTES}](\*?))?")
+_KEYED = re.compile(r"([^\s:=]+)[:=](.*)", re.DOTALL)
+_LIKE_A_KEY = re.compile(r"([A-Za-z_][\w.-]*)[:=]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A value of a parameter, or a word without a key, whose `parameter` is empty.
+
+    `start` is its position in the text.
+    """
+
+    parameter: str
+    value: str
+    start: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchText:
+    """What a text searches for. `problems`: why a part cannot be searched, as sentences."""
+
+    text: str
+    parts: tuple[Part, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """The values of each parameter of a list of jobs; words are not among them."""
+        found: dict[str, list[str]] = {}
+        for part in self.parts:
+            if part.parameter and part.value not in found.get(part.parameter, ()):
+                found.setdefault(part.parameter, []).append(part.value)
+        return found
+
+    @property
+    def words(self) -> list[str]:
+        """The words without a key."""
+        return [part.value for part in self.parts if not part.parameter]
+
+    @property
+    def unknown_keys(self) -> list[str]:
+        """What may be meant as a key, but is none: `color` in `color:red`."""
+        return [found[1] for word in self.words if (found := _LIKE_A_KEY.match(word))]
+
+    def replace_last(self, part: str) -> str:
+        """The text with another last part."""
+        return self.text[: self.parts[-1].start] + part
+
+
+def parse_search(text: str, fields: Sequence[str]) -> SearchText:
+    """Read a text; `fields` are the fields of the payload that can be searched.
+
+    A key is one of `KEYS`, or a field, of which the last names of its path are enough if no other
+    field ends so. Its case does not matter. Anything else is a word, also with a colon in it, as
+    ids may have.
+
+    >>> parse_search("status:dead orderId:8425", ["payload.orderId"]).filters
+    {'status': ['dlq'], 'payload.orderId': ['8425']}
+    """
+    text = text.strip()
+    if len(text) > MAX_LENGTH:
+        problem = f"The text is too long: write at most {MAX_LENGTH:,} characters."
+        return SearchText(text=text[:MAX_LENGTH], problems=(problem,))
+    problems: list[str] = []
+    parts: list[Part] = []
+    for found in _PART.finditer(text):
+        parameter, raw = _split_key(found[0], fields, problems)
+        before = parts[-1] if parts else None
+        if before is not None and before.parameter and not before.value and not parameter:
+            start = parts.pop().start  # `type: mail`: the space after the colon has no meaning
+            parts.append(_make_part(before.parameter, raw, start))
+        else:
+            parts.append(_make_part(parameter, raw, found.start()))
+    if len(parts) > MAX_PARTS:
+        problems.append(f"Write at most {MAX_PARTS} words and filters.")
+    search = SearchText(text=text, parts=tuple(parts[:MAX_PARTS]))
+    return replace(search, problems=(*problems, *_check_values(search.filters, fields)))
+
+
+def _split_key(part: str, fields: Sequence[str], problems: list[str]) -> tuple[str, str]:
+    """The parameter and the written value of a part; a word has no parameter."""
+    keyed = _KEYED.fullmatch(part)
+    if keyed is None:
+        return "", part
+    key, value = keyed.groups()
+    parameters = _find_parameters(key, fields)
+    if len(parameters) == 1:
+        return parameters[0], value
+    if parameters:
+        problems.append(f"`{key}:` is ambiguous: write {' or '.join(parameters)}.")
+    elif key.startswith(f"{PAYLOAD}."):
+        declared = ", ".join(fields) or "no field"
+        problems.append(f"`{key}` cannot be searched: JOBMON_SEARCH_FIELDS has {declared}.")
+    return "", part
+
+
+def _find_parameters(key: str, fields: Sequence[str]) -> list[str]:
+    """The parameters that a key may mean."""
+    if (parameter := KEYS.get(key.lower())) is not None:
+        return [parameter]
+    if key in fields:
+        return [key]
+    exact = [name for name in fields if name.endswith(f".{key}")]
+    return exact or [name for name in fields if f".{name}".lower().endswith(f".{key.lower()}")]
+
+
+def _make_part(parameter: str, raw: str, start: int) -> Part:
+    quoted = _QUOTED.fullmatch(raw)
+    if parameter == "status" and raw.lower() in _CONDITIONS:
+        return Part(parameter="condition", value=raw.lower(), start=start)
+    value = STATUSES.get(raw.lower(), raw) if parameter == "status" else raw
+    if quoted is not None:
+        inner, star = quoted[1], quoted[2] or ""
+        keeps_quotes = not star and _means_a_text(parameter, inner)
+        value = f'"{inner}"' if keeps_quotes else f"{inner}{star}"
+    return Part(parameter=parameter, value=value, start=start)
+
+
+def _means_a_text(parameter: str, quoted: str) -> bool:
+    """Whether a list of jobs takes this value in quotes for a text, and without for more."""
+    is_label = parameter in _LABELS and (quoted in ("null", "") or quoted.endswith("*"))
+    return is_label or parameter.startswith(f"{PAYLOAD}.")
+
+
+def _check_values(filters: Mapping[str, list[str]], fields: Sequence[str]) -> Iterator[str]:
+    """A sentence about each parameter that has no value, or too many."""
+    for parameter, values in filters.items():
+        key = shown_key(parameter, fields)
+        if "" in values:
+            yield f"Write a value after `{key}:`."
+        elif len(values) > 1 and parameter not in (*_LABELS, *fields):
+            yield f"Write `{key}:` only once."
+
+
+def shown_key(parameter: str, fields: Sequence[str]) -> str:
+    """The shortest key that means this parameter."""
+    if parameter in _SHOWN_KEYS:
+        return _SHOWN_KEYS[parameter]
+    names = parameter.split(".")
+    keys = (".".join(names[-length:]) for length in range(1, len(names) + 1))
+    return next((key for key in keys if _find_parameters(key, fields) == [parameter]), parameter)
+
+
+def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
+    """The shown form of every key, for operators or for owners of jobs."""
+    known = [key for key in _SHOWN_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
+    order = list(KEYS)
+    return sorted(known, key=order.index) + [shown_key(name, fields) for name in fields]
+
+
+def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> str | None:
+    """The text that means these filters; None if there is none.
+
+    >>> format_filters({"status": ["dlq"], "type": ["send mail"]}, [])
+    'status:dead type:"send mail"'
+    """
+    parts = [
+        _format_part(parameter, value, fields)
+        for parameter, values in filters.items()
+        for value in values
+    ]
+    known = [part for part in parts if part is not None]
+    return " ".join(known) if len(known) == len(parts) else None
+
+
+def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | None:
+    shown = JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
+    key = shown_key(parameter, fields)
+    for written in (shown, f'"{shown}"', f'"{shown.removesuffix("*")}"*'):
+        part = f"{key}:{written}"
+        if parse_search(part, fields).filters == {parameter: [value]}:
+            return part
+    return None
+
+
+def to_parameters(filters: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The filters as parameters of a list of jobs: a list of values where several are possible."""
+    return {
+        name: values if name in _LABELS or name.startswith(f"{PAYLOAD}.") else values[0]
+        for name, values in filters.items()
+    }

@@ -1,0 +1,117 @@
+"""Suggestions for the search box: what a text may mean, and the answer that lists it."""
+
+from http import HTTPStatus
+from typing import Any
+
+from marshmallow import fields
+
+from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested, string
+from jobmon.api.fields import describe
+from jobmon.api.openapi import Routes
+from jobmon.api.parameters import Parameters, optional_text
+from jobmon.api.search_meanings import MAX_FOUND, Meaning, MeaningKind, find_meanings
+from jobmon.api.search_text import MAX_LENGTH
+from jobmon.store.finder import COUNT_UP_TO
+from jobmon.web.queues import current_queue
+
+_EXAMPLE = {
+    "meta": {"problems": [], "reasons": {}},
+    "data": [
+        {
+            "kind": "jobs",
+            "value": "payout.execute",
+            "title": "payout.execute",
+            "note": "type",
+            "text": "type:payout.execute",
+            "filters": {"type": ["payout.execute"]},
+            "jobs": 120,
+            "jobsIsExact": True,
+            "isExact": True,
+        }
+    ],
+}
+
+
+class SuggestionParameters(Parameters):
+    """The text of the search box."""
+
+    q = optional_text(
+        "What is typed: words, an id or its beginning, or filters such as `status:dead`, "
+        "`type:mail`, `owner:ada`, `worker:w1`, `code:ETIMEDOUT`, `id:a56e`, and `orderId:8425` "
+        "for the field `payload.orderId` of JOBMON_SEARCH_FIELDS. A value with spaces is in double "
+        "quotes.",
+        max_length=MAX_LENGTH,
+    )
+
+
+class SuggestionAnswer(Answer):
+    """Something that the text may mean."""
+
+    kind = string(
+        "`job`: a job, by its id. `jobs`: the list of jobs with `filters`. `error`: a group of "
+        "errors, by its id. `type`, `worker`: what is known of a type or a worker. `key`: the "
+        "beginning of a filter.",
+        enum=[kind.value for kind in MeaningKind],
+    )
+    value = string("The id of the job or of the group, the name, or the key.")
+    title = string("It in words.")
+    note = string("What it is, in words.")
+    text = string("The text for `q` that means it; null if there is none.", nullable=True)
+    filters = mapping(
+        fields.List(fields.String()),
+        "Parameters of `GET /admin/jobs/queue`, with their values; empty unless it is a list.",
+    )
+    jobs = integer("How many jobs match; null if that is not known.", nullable=True)
+    jobsIsExact = boolean(
+        f"Whether `jobs` is exact. Jobs that have to be counted are counted up to {COUNT_UP_TO}."
+    )
+    isExact = boolean("Whether the text means it; otherwise it is only a part of it.")
+
+
+class SuggestionMeta(Answer):
+    """What cannot be searched."""
+
+    problems = fields.List(
+        fields.String(), **describe("Sentences about parts of the text that cannot be searched.")
+    )
+    reasons = mapping(
+        fields.String(), "Why no `types`, `workers` or `errors` are known, by these names."
+    )
+
+
+class SuggestionList(Answer):
+    """What a text may mean."""
+
+    meta = nested(SuggestionMeta, "What cannot be searched.")
+    data = array(SuggestionAnswer, f"At most {MAX_FOUND} meanings, the exact ones first.")
+
+
+def add_routes(routes: Routes) -> None:
+    """Add `/suggestions` to the routes of operators."""
+
+    @routes.get("/suggestions")
+    @routes.doc(operationId="listSuggestions")
+    @routes.arguments(SuggestionParameters, location="query")
+    @routes.response(HTTPStatus.OK, SuggestionList, example=_EXAMPLE)
+    def suggestions(query: dict[str, Any]) -> dict[str, Any]:
+        """List what a text of the search box may mean.
+
+        From what the collector keeps, and from a bounded number of index keys: no job is scanned.
+        """
+        meanings = find_meanings(current_queue(), query["q"] or "")
+        meta = {"problems": meanings.search.problems, "reasons": meanings.reasons}
+        return {"meta": meta, "data": list(map(_format_meaning, meanings.found))}
+
+
+def _format_meaning(meaning: Meaning) -> dict[str, Any]:
+    return {
+        "kind": meaning.kind,
+        "value": meaning.value,
+        "title": meaning.title,
+        "note": meaning.note,
+        "text": meaning.text,
+        "filters": meaning.filters,
+        "jobs": None if meaning.jobs is None else meaning.jobs.value,
+        "jobsIsExact": meaning.jobs is not None and meaning.jobs.is_exact,
+        "isExact": meaning.is_exact,
+    }

@@ -1,0 +1,135 @@
+"""The text of the search box: catches a part that is lost, a value that is cut at a colon or a
+space, and a key that means another field."""
+
+import pytest
+
+from jobmon.api.search_text import (
+    MAX_LENGTH,
+    MAX_PARTS,
+    format_filters,
+    list_keys,
+    parse_search,
+    shown_key,
+    to_parameters,
+)
+
+FIELDS = ("payload.orderId", "payload.customer.email", "payload.user.id", "payload.team.id")
+EMAIL, ORDER = "payload.customer.email", "payload.orderId"
+
+
+@pytest.mark.parametrize(
+    ("text", "filters", "words"),
+    [
+        ("", {}, []),
+        ("  a56e2b9b ", {}, ["a56e2b9b"]),
+        ("status:dead type:mail", {"status": ["dlq"], "type": ["mail"]}, []),
+        ("STATUS:Running", {"status": ["leased"]}, []),
+        ("status:dlq status:odd", {"status": ["dlq", "odd"]}, []),
+        ("status:scheduled is:due", {"condition": ["scheduled", "due"]}, []),
+        ("owner:ada worker:w-1", {"owner": ["ada"], "worker": ["w-1"]}, []),
+        ("code:E_1 error:E_2", {"error_code": ["E_1", "E_2"]}, []),
+        ("id:a56e", {"job_id": ["a56e"]}, []),
+        # Fields of the payload: the whole path, or its end.
+        ("payload.orderId:8425", {ORDER: ["8425"]}, []),
+        ("orderid:8425 orderId=84*", {ORDER: ["8425", "84*"]}, []),
+        ("user.id:4 team.id:5", {"payload.user.id": ["4"], "payload.team.id": ["5"]}, []),
+        # Colons in words and values.
+        ("order:8425:x", {}, ["order:8425:x"]),
+        ("type:mail:send", {"type": ["mail:send"]}, []),
+        ("https://a.example/?x=1", {}, ["https://a.example/?x=1"]),
+        (":x x: =", {}, [":x", "x:", "="]),
+        # Spaces and quotes.
+        ("type: mail dead", {"type": ["mail"]}, ["dead"]),
+        ('type:"send mail" "two words" 5"disk', {"type": ["send mail"]}, ["two words", '5"disk']),
+        ("type:\u201csend mail\u201d", {"type": ["send mail"]}, []),
+        ('type:"send ma', {"type": ["send ma"]}, []),
+        ('type:"null" type:null type:"odd*"', {"type": ['"null"', "null", '"odd*"']}, []),
+        ('email:"Ada L"', {EMAIL: ['"Ada L"']}, []),
+        ('email:"Ada L"*', {EMAIL: ["Ada L*"]}, []),
+        ("email:a\u00a0b", {EMAIL: ["a"]}, ["b"]),
+        # Other scripts, and texts that mean something elsewhere.
+        ("type:\u540d\u524d \U0001f984:x", {"type": ["\u540d\u524d"]}, ["\U0001f984:x"]),
+        ("owner:$ne {$gt:''}", {"owner": ["$ne"]}, ["{$gt:''}"]),
+        ("__proto__:x", {}, ["__proto__:x"]),
+    ],
+)  # fmt: skip
+def test_parse_finds_filters_and_words(
+    text: str, filters: dict[str, list[str]], words: list[str]
+) -> None:
+    found = parse_search(text, FIELDS)
+    assert (found.filters, found.words) == (filters, words)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("x" * (MAX_LENGTH + 1), "The text is too long: write at most 1,000 characters."),
+        ("a " * (MAX_PARTS + 1), "Write at most 20 words and filters."),
+        ("type:", "Write a value after `type:`."),
+        ("owner:a owner:b", "Write `owner:` only once."),
+        ("id:4", ""),
+        ("payload.id:4", "JOBMON_SEARCH_FIELDS has payload.orderId,"),
+        ("payload.password:x", "`payload.password` cannot be searched"),
+        ("x:1", ""),
+    ],
+)
+def test_parse_explains_what_cannot_be_searched(text: str, problem: str) -> None:
+    problems = parse_search(text, FIELDS).problems
+    assert (problem in problems[0]) if problem else not problems
+
+
+def test_key_of_several_fields_is_ambiguous() -> None:
+    """Catches a search in the wrong one of two fields."""
+    found = parse_search("email:x", ("payload.from.email", "payload.to.email"))
+    assert found.filters == {}
+    assert found.problems == (
+        "`email:` is ambiguous: write payload.from.email or payload.to.email.",
+    )
+    exact = parse_search("ID:1 orderID:2", ("payload.orderId", "payload.orderID"))
+    assert exact.filters == {"job_id": ["1"], "payload.orderID": ["2"]}
+
+
+def test_shown_key_means_its_parameter() -> None:
+    """Catches a suggestion whose text means another field: `id:` is the job's id."""
+    assert [shown_key(field, FIELDS) for field in FIELDS] == [
+        "orderId",
+        "email",
+        "user.id",
+        "team.id",
+    ]
+    assert shown_key("payload.type", ("payload.type",)) == "payload.type"
+    assert list_keys(FIELDS[:1], is_operator=True) == [
+        *("id", "type", "status", "owner", "worker", "code", "is", "orderId")
+    ]
+    assert list_keys(FIELDS[:1], is_operator=False) == ["id", "type", "status", "orderId"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "status:dead type:mail",
+        'type:"send mail"',
+        'type:"null"',
+        'type:"x*"',
+        'email:"Ada L"',
+        'email:"Ada L"*',
+        "orderId:84* owner:ada",
+        "user.id:4",
+        "is:due",
+    ],
+)
+def test_formatted_filters_mean_the_same(text: str) -> None:
+    assert format_filters(parse_search(text, FIELDS).filters, FIELDS) == text
+
+
+def test_value_that_no_text_means_is_not_formatted() -> None:
+    assert format_filters({"type": ['a "b" c']}, FIELDS) is None
+
+
+def test_unknown_keys_are_what_looks_like_one() -> None:
+    assert parse_search("color:red 12:30 a-b:c :x", FIELDS).unknown_keys == ["color", "a-b"]
+
+
+def test_parameters_have_one_value_where_only_one_is_possible() -> None:
+    filters = parse_search("type:a type:b owner:c orderId:1", FIELDS).filters
+    assert to_parameters(filters) == {"type": ["a", "b"], "owner": "c", ORDER: ["1"]}
