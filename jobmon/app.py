@@ -14,6 +14,7 @@ from jobmon.api.queues import QueueSummaries
 from jobmon.api.workers import WorkerReader
 from jobmon.dashboard import views
 from jobmon.dashboard.errors_page import ErrorPages
+from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
@@ -98,6 +99,7 @@ def create_app(
             types=TypePage(lists, workers),
             schedule=SchedulePage(lists),
             queues=QueuesPage(summaries),
+            find=FindPage(),
         )
     )
     compression.register(app)

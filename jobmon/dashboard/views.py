@@ -13,6 +13,7 @@ from jobmon.dashboard import formatting, session
 from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, StaticFiles
 from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.facts import RANGE_WORDS
+from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
@@ -56,6 +57,7 @@ def blueprint(
     types: TypePage,
     schedule: SchedulePage,
     queues: QueuesPage,
+    find: FindPage,
 ) -> Blueprint:
     """The pages at `/` and below `/dashboard`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
@@ -90,6 +92,7 @@ def blueprint(
         ("/dashboard/schedule", "schedule", schedule.page),
         ("/dashboard/recurring", "recurring", schedule.recurring),
         ("/dashboard/queues", "queues", queues.page),
+        ("/dashboard/find", "find", find.page),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
         ("/dashboard/static/<path:name>", "file", files.serve),
         ("/dashboard/static/v-<version>/<path:name>", "versioned_file", files.serve),

@@ -52,6 +52,7 @@ ADMINS = {
     "/admin/jobs/errors": "/admin/jobs/errors",
     "/admin/jobs/errors/<group_id>": "/admin/jobs/errors/(other)",
     "/admin/jobs/recurring": "/admin/jobs/recurring",
+    "/admin/jobs/suggestions": "/admin/jobs/suggestions?q=mail",
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }
@@ -60,6 +61,7 @@ PAGES_OF_SIGNED_IN = {
     "/dashboard/my": "/dashboard/my",
     "/dashboard": "/dashboard",
     "/dashboard/queues": "/dashboard/queues",
+    "/dashboard/find": "/dashboard/find",
 }
 PAGES_OF_ADMINS = {
     "/dashboard/jobs": "/dashboard/jobs",

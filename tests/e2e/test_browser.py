@@ -70,8 +70,10 @@ def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     name = f"browser_{uuid.uuid4().hex}"
     uri, rollups = database_uri(mongod, name), f"{name}_rollups"
     with MongoClient[Document](uri, tz_aware=True) as client:
-        create_indexes(Connection(Settings(mongo_uri=uri), client))
+        fields = ("payload.orderId",)
+        create_indexes(Connection(Settings(mongo_uri=uri, search_fields=fields), client))
         settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups, "JOBMON_WORKERS": "2"}
+        settings["JOBMON_SEARCH_FIELDS"] = ",".join(fields)
         with serving(uri, tmp_path_factory.mktemp("browser"), **settings) as web:
             yield Stack(web, client[name], mongod)
         client.drop_database(name)
@@ -948,16 +950,16 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     older, newer = stack.queue.enqueue(kind), stack.queue.enqueue(kind)
     page = visit(f"{stack.url}/dashboard")
     keys = page.keyboard
-    keys.press("/")
-    expect(page.get_by_label("Find a type")).to_be_focused()
-    keys.press("Escape")
     keys.type("gj")
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
     keys.press("/")
-    expect(page.get_by_label("Job id", exact=True)).to_be_focused()
-    keys.type(newer[:4] + "jkgo?")  # letters in a field are letters
-    expect(page.get_by_label("Job id", exact=True)).to_have_value(newer[:4] + "jkgo?")
-    keys.press("Escape")
+    box = page.get_by_role("combobox", name="Search")
+    expect(box).to_be_focused()
+    keys.type("jkgo?/")  # letters in a field are letters
+    expect(box).to_have_value("jkgo?/")
+    for _ in range(3):  # closes the suggestions, empties the box, leaves it
+        keys.press("Escape")
+    expect(box).not_to_be_focused()
     keys.type("gm")
     expect(page.get_by_role("heading", level=1)).to_have_text("My jobs")
     keys.type("gs")
@@ -977,6 +979,54 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     expect(page.get_by_role("dialog")).to_have_count(0)
     keys.type("go")
     expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+
+
+def test_search_box_opens_an_order_a_type_and_a_page(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    """An order is found by its number and Enter, without a mouse and from every page."""
+    number = str(uuid.uuid4().int)[:9]
+    job_id = stack.queue.enqueue(kind, {"orderId": int(number)})
+    stack.queue.enqueue(kind)
+    page = visit(f"{stack.url}/dashboard/schedule")
+    keys, box = page.keyboard, page.get_by_role("combobox", name="Search")
+    keys.press("/")
+    keys.type(number)
+    keys.press("Enter")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{job_id}")
+    # Suggestions: the type is in the middle of the name that is typed.
+    options = page.get_by_role("option")
+    keys.press("/")
+    keys.type(f"type:{kind[5:]}")
+    suggestion = options.filter(has_text=kind).first
+    expect(suggestion).to_be_visible()
+    while suggestion.get_attribute("aria-selected") != "true":
+        keys.press("ArrowDown")
+    expect(box).to_have_attribute("aria-activedescendant", str(suggestion.get_attribute("id")))
+    assert axe_violations(page, WCAG) == []
+    keys.press("Escape")
+    expect(box).to_have_attribute("aria-expanded", "false")
+    keys.press("ArrowDown")
+    suggestion.click()
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={kind}")
+    keys.press("Control+k")
+    expect(options.filter(has_text="Workers")).to_be_visible()
+    keys.type("err")
+    keys.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Errors")
+    page.set_viewport_size(PHONE)
+    size = box.bounding_box()
+    assert size is not None
+    assert min(size["width"], size["height"]) >= 44
+    top = page.get_by_role("heading", level=1).bounding_box()
+    box.click()
+    keys.type("status:de")
+    expect(options.filter(has_text="dead")).to_be_visible()
+    assert (
+        page.get_by_role("heading", level=1).bounding_box() == top
+    )  # it covers, and moves nothing
+    assert not page.evaluate(WIDER)
+    page.set_viewport_size(DESKTOP)
 
 
 REACHED = """() => {

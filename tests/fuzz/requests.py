@@ -23,6 +23,7 @@ ROUTES = [
     "/admin/jobs/stats",
     "/admin/jobs/timeseries",
     "/admin/jobs/types",
+    "/admin/jobs/suggestions",
     "/metrics",
     "/healthz",
     "/readyz",
@@ -36,6 +37,7 @@ ROUTES = [
     "/dashboard/jobs",
     "/dashboard/jobs/job-1",
     "/dashboard/my",
+    "/dashboard/find",
     "/dashboard/sign-in",
     "/dashboard/session",
     "/dashboard/sign-out",
@@ -60,7 +62,7 @@ LETTERS = string.ascii_letters + string.digits + "%$.[]{}:+-_ \0é\u202e𝕏"
 PARAMETERS = [
     "status", "type", "owner", "created_from", "created_to", "error_code", "job_id", "sort", "page",
     "per_page", "cursor", "format", "from", "to", "step", "range", "by", "text", "then", "v", "other",
-    "finished_from", "finished_to", "condition", "compare", "only",
+    "finished_from", "finished_to", "condition", "compare", "only", "q",
 ]  # fmt: skip
 HEADERS: dict[str, list[str]] = {
     "Accept": ["*/*", "text/html", "application/openmetrics-text; version=1.0.0", "a/b;q=x", ";,", "x" * 900],

@@ -2,6 +2,7 @@
 
 import { startCopyButtons } from "./clipboard.js";
 import { startFilters } from "./filters.js";
+import { startFind } from "./find.js";
 import { startKeys } from "./keys.js";
 import { startUpdates, update } from "./live.js";
 import { startSignIn } from "./sign_in.js";
@@ -13,6 +14,7 @@ const UPDATE_MS = 1000;
 startUpdates();
 startTheme();
 startKeys();
+startFind();
 startCopyButtons();
 startFilters();
 startSignIn();

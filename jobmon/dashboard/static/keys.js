@@ -1,5 +1,6 @@
 // Keyboard shortcuts, and the dialog that lists them.
 
+import { focusFind, openPalette } from "./find.js";
 import { togglePause } from "./live.js";
 import { moveSelection } from "./rows.js";
 import { switchTheme } from "./theme.js";
@@ -9,7 +10,7 @@ const help = document.getElementById("help");
 let goUntil = 0; // until then a key after `g` opens a page
 
 const ACTIONS = {
-  "/": focusSearch,
+  "/": focusFind,
   "?": () => help.showModal(),
   g: () => { goUntil = Date.now() + SECOND_KEY_MS; },
   j: () => moveSelection(1),
@@ -27,9 +28,15 @@ export function startKeys() {
 }
 
 function handleKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  if (help.open) return;
+  if ((event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    openPalette();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("input, textarea, select")) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape" && !event.defaultPrevented) event.target.blur();
   } else if (Date.now() < goUntil) {
     goUntil = 0;
     document.querySelector(`[data-go="${CSS.escape(event.key)}"]`)?.click();
@@ -37,10 +44,4 @@ function handleKey(event) {
     event.preventDefault();
     ACTIONS[event.key]();
   }
-}
-
-function focusSearch() {
-  const filters = document.querySelector(".filters");
-  if (filters) filters.open = true;
-  (document.getElementById("search") || document.getElementById("find-type"))?.focus();
 }

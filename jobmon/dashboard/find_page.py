@@ -1,0 +1,146 @@
+"""Where the search box leads: to the only thing that its text means, or to a page of choices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from flask import redirect, render_template, request
+from marshmallow import ValidationError
+from werkzeug.wrappers import Response as BaseResponse
+
+from jobmon.api.search_meanings import (
+    Meaning,
+    MeaningKind,
+    Meanings,
+    find_meanings,
+    make_list_query,
+)
+from jobmon.api.search_text import list_keys, to_parameters
+from jobmon.dashboard import session
+from jobmon.dashboard.formatting import job_address, query, type_address, worker_address
+from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.domain import CappedCount
+from jobmon.humanize import grouped
+from jobmon.store.bson_json import to_text
+from jobmon.store.filter import RefusedFilterError, UnknownFieldError
+from jobmon.store.mapping import Document
+from jobmon.web import auth
+from jobmon.web.queues import current_queue
+
+# The pages by what one types to open them.
+PAGES = {
+    "overview": "/dashboard",
+    "jobs": "/dashboard/jobs",
+    "errors": "/dashboard/errors",
+    "workers": "/dashboard/workers",
+    "schedule": "/dashboard/schedule",
+    "recurring": "/dashboard/recurring",
+    "my jobs": "/dashboard/my",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A meaning of a text, and the address of its page."""
+
+    meaning: Meaning
+    address: str
+
+    @property
+    def note(self) -> str:
+        """What it is, and how many jobs there are, as far as that is known."""
+        if (jobs := self.meaning.jobs) is None:
+            return self.meaning.note
+        unit = "job" if jobs == CappedCount(1, True) else "jobs"
+        more = "" if jobs.is_exact else " or more"
+        return f"{self.meaning.note}, {grouped(jobs.value)} {unit}{more}"
+
+
+class FindPage:
+    """The route of the page."""
+
+    def page(self) -> BaseResponse | str:
+        """The page that the text means, or all that it may mean; for a script, suggestions."""
+        session.require_session()
+        auth.require_owners()
+        owner = None if auth.is_admin() else auth.subject()
+        text = request.args.get("q", "").strip()
+        meanings = find_meanings(current_queue(), text, owner)
+        context = {
+            "choices": [
+                Choice(meaning=each, address=request.script_root + _link_address(each, owner))
+                for each in meanings.found
+            ],
+            "search": meanings.search,
+        }
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_suggestions.html", **context))
+        if (address := _choose_address(meanings, owner)) is not None:
+            return redirect(request.script_root + address)
+        fields = current_queue().settings.search_fields
+        keys = list_keys(fields, is_operator=owner is None)
+        return render_template("dashboard/find.html", keys=keys, **context)
+
+
+def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
+    """The address of the only thing that a text means; None for several, or for nothing."""
+    exact = [each for each in meanings.found if each.is_exact]
+    if exact and exact[0].kind is MeaningKind.JOB:
+        return job_address(exact[0].value)
+    if meanings.search.problems:
+        return None
+    if not exact and owner is None and (page := PAGES.get(meanings.search.text.lower())):
+        return page
+    hits = exact or _drop_additional(meanings.found)
+    if len(hits) != 1:
+        return None
+    (hit,) = hits
+    if hit.kind is not MeaningKind.JOBS:
+        return _address(hit, owner)
+    jobs = _read_first_jobs(hit, owner)
+    if jobs == [] and len(meanings.found) > 1:
+        return None  # no job has this value, but there are longer ones
+    job_id = to_text(jobs[0].get("jobId")) if jobs and len(jobs) == 1 else None
+    return _address(hit, owner) if job_id is None else job_address(job_id)
+
+
+def _drop_additional(found: Sequence[Meaning]) -> list[Meaning]:
+    """The meanings without those that are shown in addition to a list of jobs."""
+    has_ids = any("job_id" in each.filters for each in found)
+    additional = {MeaningKind.KEY, *([MeaningKind.JOB] if has_ids else [])}
+    if any(each.kind is MeaningKind.JOBS for each in found):
+        additional |= {MeaningKind.TYPE, MeaningKind.WORKER}
+    return [each for each in found if each.kind not in additional]
+
+
+def _read_first_jobs(meaning: Meaning, owner: str | None) -> list[Document] | None:
+    """The first two jobs of a list; None if it is refused, which the list itself explains."""
+    try:
+        job_filter = make_list_query(meaning.filters, owner).job_filter
+        return current_queue().lists.page(job_filter, per_page=2).jobs
+    except (ValidationError, UnknownFieldError, RefusedFilterError):
+        return None
+
+
+def _address(meaning: Meaning, owner: str | None) -> str:
+    """The address of the page of a meaning."""
+    match meaning.kind:
+        case MeaningKind.JOB:
+            return job_address(meaning.value)
+        case MeaningKind.JOBS:
+            path = "/dashboard/jobs" if owner is None else "/dashboard/my"
+            return path + query(**to_parameters(meaning.filters))
+        case MeaningKind.ERROR:
+            return f"/dashboard/errors/{quote(meaning.value, safe='')}"
+        case MeaningKind.TYPE:
+            return type_address(meaning.value)
+        case MeaningKind.WORKER:
+            return worker_address(meaning.value)
+    return f"/dashboard/find{query(q=meaning.text)}"
+
+
+def _link_address(meaning: Meaning, owner: str | None) -> str:
+    """The address for a link: that of the job, if a list has only one."""
+    if meaning.jobs == CappedCount(1, True) and meaning.text is not None:
+        return f"/dashboard/find{query(q=meaning.text)}"
+    return _address(meaning, owner)
