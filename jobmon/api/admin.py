@@ -23,16 +23,11 @@ from jobmon.api.queries import ListParameters, ListQuery
 from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
-from jobmon.api.windows import explain_history_errors, resolve_window
+from jobmon.api.windows import explain_history_errors, format_bounds, resolve_window
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.marks import Marks
-from jobmon.rollup.series import (
-    MAX_CACHED_ANSWERS,
-    Activity,
-    Durations,
-    History,
-    Window,
-)
+from jobmon.rollup.series import MAX_CACHED_ANSWERS, Activity, Durations, History
+from jobmon.rollup.windows import Window
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue, current_queue
@@ -207,8 +202,7 @@ def _format_types(
 
 def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
     return {
-        "start": window.start,
-        "end": window.end,
+        **format_bounds(window),
         "step": round(window.step.total_seconds()),
         "as_of": history.as_of,
         "source": history.source,

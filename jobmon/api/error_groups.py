@@ -15,7 +15,12 @@ from jobmon.api.fields import SortCursor, redact
 from jobmon.api.openapi import Routes
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import ErrorGroupParameters, ErrorListParameters, ErrorQuery
-from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
+from jobmon.api.windows import (
+    NO_COLLECTOR,
+    explain_history_errors,
+    format_bounds,
+    resolve_window,
+)
 from jobmon.diagnosis.error_groups import (
     ErrorFilter,
     ErrorSummary,
@@ -27,7 +32,8 @@ from jobmon.diagnosis.error_groups import (
 from jobmon.diagnosis.evidence import NO_END_TIMES
 from jobmon.rollup.error_registry import ErrorGroup, FailedJob
 from jobmon.rollup.run_history import ErrorSteps, RunHistory
-from jobmon.rollup.series import MAX_CACHED_ANSWERS, Window, WindowError
+from jobmon.rollup.series import MAX_CACHED_ANSWERS
+from jobmon.rollup.windows import Window, WindowError
 from jobmon.store.labels import OTHER
 from jobmon.web.errors import ApiError
 from jobmon.web.queues import WatchedQueue, current_queue
@@ -85,10 +91,11 @@ def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> Fou
 
 def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | None, str]:
     """The window of the same length before this one, or why it is not known."""
-    length = window.end - window.start
     try:
-        before = queue.series.window(window.start - length, window.start, window.step)
+        before = queue.series.window(window.start - window.length, window.start, window.step)
     except (WindowError, OverflowError, ValueError):
+        before = None
+    if before is None or before.no_data_before is not None:
         return None, "the time before the window is not retained"
     previous = queue.runs.read(before)
     doubt = previous.doubt
@@ -213,8 +220,7 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
 def _format_window(found: FoundErrors) -> dict[str, Any]:
     window = found.window
     return {
-        "start": window.start,
-        "end": window.end,
+        **format_bounds(window),
         "step": round(window.step.total_seconds()),
         "as_of": found.history.as_of,
         "is_complete": found.history.is_complete,

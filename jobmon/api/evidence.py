@@ -27,7 +27,8 @@ from jobmon.diagnosis.forecast import (
     forecast_types,
 )
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, floor
-from jobmon.rollup.series import History, NoCollectorError, Window
+from jobmon.rollup.series import History, NoCollectorError
+from jobmon.rollup.windows import Window
 from jobmon.store.failures import describe_error
 from jobmon.store.filter import UnknownFieldError
 from jobmon.store.stats import QueueStats

@@ -163,9 +163,10 @@ QUEUE_LIST = {
     ]
 }
 
-_WINDOW = {
+_WINDOW: dict[str, Any] = {
     "from": "2026-11-24T00:13:00.000Z",
     "to": "2026-11-24T01:13:00.000Z",
+    "no_data_before": None,
     "step": 60,
     "as_of": "2026-11-24T01:12:10.004Z",
     "source": "rollup",
@@ -214,7 +215,8 @@ _TYPE_STATS = {
 TYPE_LIST = {"meta": _WINDOW, "data": [_TYPE_STATS]}
 
 _ERROR_WINDOW = {
-    name: _WINDOW[name] for name in ("from", "to", "step", "as_of", "is_complete", "gaps")
+    name: _WINDOW[name]
+    for name in ("from", "to", "no_data_before", "step", "as_of", "is_complete", "gaps")
 }
 _ERROR_GROUP = {
     "id": "5d1b0c9a7e2f4380",
@@ -351,7 +353,9 @@ RECURRING_LIST = {
     },
     "data": [{**_SUMMARY, "status": "queued", "lastError": None, "repetition": REPETITION}],
 }
-_RUN_WINDOW = {name: _WINDOW[name] for name in ("from", "to", "as_of", "is_complete", "gaps")}
+_RUN_WINDOW = {
+    name: _WINDOW[name] for name in ("from", "to", "no_data_before", "as_of", "is_complete", "gaps")
+}
 SLOWEST_LIST = {
     "meta": {**_RUN_WINDOW, "reasons": {}},
     "data": [

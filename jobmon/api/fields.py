@@ -8,7 +8,7 @@ too. `json_schema` is the OpenAPI schema of a field, where its marshmallow type 
 import base64
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
@@ -184,6 +184,26 @@ class OptionalDate(fields.AwareDateTime):
             return super()._deserialize(value, *args, **kwargs).astimezone(UTC)
         except OverflowError:
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
+class TimeSpan(fields.String):
+    """A length of time in minutes, hours or days, such as `15m`, `24h` or `7d`; None if empty."""
+
+    pattern = r"[1-9][0-9]{0,4}[mhd]"
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "pattern": f"^({pattern})?$"}
+    _units: ClassVar[dict[str, timedelta]] = {
+        "m": timedelta(minutes=1),
+        "h": timedelta(hours=1),
+        "d": timedelta(days=1),
+    }
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        text: str = super()._deserialize(value, *args, **kwargs)
+        if not text:
+            return None
+        if not re.fullmatch(self.pattern, text):
+            raise ValidationError("A number with m, h or d, such as 15m, 24h or 7d.")
+        return int(text[:-1]) * self._units[text[-1]]
 
 
 class _EncodedCursor(fields.String):

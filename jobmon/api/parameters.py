@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 from webargs.multidictproxy import MultiDictProxy
 
-from jobmon.api.fields import default_none, describe
+from jobmon.api.fields import TimeSpan, default_none, describe
 from jobmon.store.labels import MAX_LABEL_LENGTH
 
 ISO = "ISO 8601; UTC if it has no offset."
@@ -39,6 +39,23 @@ def optional_text(description: str, *, max_length: int | None = None) -> fields.
         validate=validate.Length(max=max_length) if max_length else None,
         **describe(description),
     )
+
+
+def range_field(description: str) -> TimeSpan:
+    """A range of time that ends now; None if it is not given."""
+    return TimeSpan(
+        load_default=default_none,
+        **describe(
+            f"{description} A number with `m`, `h` or `d`, such as `15m`, `24h` or `7d`. Cannot be "
+            "combined with `from` and `to`."
+        ),
+    )
+
+
+def check_range(query: Mapping[str, Any]) -> None:
+    """Refuse a `range` together with `start` or `end`; raises ValidationError."""
+    if query.get("range") and (query.get("start") or query.get("end")):
+        raise ValidationError({"range": ["Cannot be combined with `from` and `to`."]})
 
 
 def repeatable_field(what: str, max_values: int) -> fields.List[Any]:

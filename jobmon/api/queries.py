@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -20,9 +21,17 @@ from jobmon.api.fields import (
     default_none,
     describe,
 )
-from jobmon.api.parameters import ISO, Parameters, optional_text, repeatable_field
+from jobmon.api.parameters import (
+    ISO,
+    Parameters,
+    check_range,
+    optional_text,
+    range_field,
+    repeatable_field,
+)
 from jobmon.api.search import check_search, read_search
 from jobmon.domain import JobCondition
+from jobmon.rollup.buckets import MINUTE, floor
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
 from jobmon.store.search import SearchTerm
@@ -80,6 +89,9 @@ class _ListParameters(Parameters):
     created_to = OptionalDate(
         **describe(f"Jobs created before this time, which is after `created_from`. {ISO}")
     )
+    start = OptionalDate(data_key="from", **describe(f"As `created_from`. {ISO}"))
+    end = OptionalDate(data_key="to", **describe(f"As `created_to`. {ISO}"))
+    range = range_field("Jobs created in the time of this length that ends now.")
     job_id = optional_text(
         f"Jobs whose id starts with this text: at least {MIN_ID_PREFIX} characters, and no more "
         "than 1,000 matching jobs."
@@ -138,6 +150,20 @@ class _ListParameters(Parameters):
         if wrong:
             raise ValidationError(wrong)
 
+    @validates_schema
+    def _check_window(self, query: dict[str, Any], **_: Any) -> None:
+        """Refuse two windows of creation, and one that ends before it begins."""
+        check_range(query)
+        names = {"start": "from", "end": "to", "range": "range"}
+        given = [name for key, name in names.items() if query[key]]
+        if given and (query["created_from"] or query["created_to"]):
+            message = "Cannot be combined with created_from and created_to."
+            raise ValidationError({given[0]: [message]})
+        if query["start"] and query["end"] and query["end"] <= query["start"]:
+            raise ValidationError({"to": ["Must be later than `from`."]})
+        if given and query["sort"] == SOONEST_FIRST:
+            raise ValidationError({"sort": [f"nextRunAt cannot be combined with {given[0]}."]})
+
     @post_load(pass_original=True)
     def _make_query(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> ListQuery:
         condition = query.get("condition")
@@ -146,8 +172,8 @@ class _ListParameters(Parameters):
                 statuses=tuple(filter(None, query["status"])),
                 types=tuple(filter(None, query["type"])),
                 owner=query.get("owner") or None,
-                created_from=query["created_from"],
-                created_to=query["created_to"],
+                created_from=_find_start(query),
+                created_to=query["created_to"] or query["end"],
                 error_code=query.get("error_code") or None,
                 worker=query.get("worker") or None,
                 job_id=query["job_id"] or None,
@@ -166,6 +192,14 @@ class _ListParameters(Parameters):
             per_page=query["per_page"],
             format=ListFormat(query["format"] or ListFormat.JSON),
         )
+
+
+def _find_start(query: dict[str, Any]) -> datetime | None:
+    """The earliest creation time of the jobs."""
+    start: datetime | None = query["created_from"] or query["start"]
+    if query["range"]:
+        return floor(datetime.now(UTC) - query["range"], MINUTE)
+    return start
 
 
 def _is_oldest_first(query: dict[str, Any]) -> bool:

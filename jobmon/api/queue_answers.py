@@ -227,6 +227,10 @@ class WindowBounds(Answer):
 
     start = Date("Start of the window, widened to a whole step.", data_key="from")
     end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
+    no_data_before = DateOrText(
+        "The beginning of the retained history, if the requested window begins before it; null "
+        "otherwise. Then `from` is this time."
+    )
 
 
 class WindowMeta(WindowBounds):

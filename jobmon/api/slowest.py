@@ -6,12 +6,17 @@ from typing import Any
 from jobmon.api import examples
 from jobmon.api.openapi import Routes
 from jobmon.api.window_queries import TypeWindowParameters, WindowQuery
-from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
+from jobmon.api.windows import (
+    NO_COLLECTOR,
+    explain_history_errors,
+    format_bounds,
+    resolve_window,
+)
 from jobmon.api.worker_answers import SlowAttemptList
 from jobmon.diagnosis.evidence import NO_END_TIMES
 from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
 from jobmon.rollup.run_history import RunHistory
-from jobmon.rollup.series import Window
+from jobmon.rollup.windows import Window
 from jobmon.web.queues import WatchedQueue, current_queue
 
 NO_STARTS = "no attempt of the window has a known start"
@@ -50,8 +55,7 @@ def _format_slowest(
     reason, details = explain_slowest(queue, history), history.details
     why = reason or history.doubt or (LEFT_OUT if may_lack_types(details) else "")
     meta = {
-        "start": window.start,
-        "end": window.end,
+        **format_bounds(window),
         "as_of": history.as_of,
         "is_complete": history.is_complete,
         "gaps": history.gaps,

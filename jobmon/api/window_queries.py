@@ -1,15 +1,29 @@
 """Query parameters of routes about a window of time: one typed object for each request."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from jobmon.api.fields import PlainInteger, SortCursor, default_none, describe
-from jobmon.api.parameters import ISO, Parameters, optional_text, repeatable_field
+from jobmon.api.fields import (
+    OptionalDate,
+    PlainInteger,
+    SortCursor,
+    default_none,
+    describe,
+)
+from jobmon.api.parameters import (
+    ISO,
+    Parameters,
+    check_range,
+    optional_text,
+    range_field,
+    repeatable_field,
+)
 from jobmon.diagnosis.error_groups import SORTS, SortKey
 from jobmon.diagnosis.error_kinds import GroupStatus
+from jobmon.rollup.buckets import HOUR
 from jobmon.store.labels import MAX_LABEL_LENGTH
 
 
@@ -17,36 +31,43 @@ from jobmon.store.labels import MAX_LABEL_LENGTH
 class WindowQuery:
     """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
 
-    None where the caller leaves the choice to the server; no types means all of them.
+    None where the caller leaves the choice to the server: it ends now, and without a `start` it has
+    this `length`. No types means all of them.
     """
 
     start: datetime | None = None
     end: datetime | None = None
+    length: timedelta = HOUR
     step: int | None = None
     types: tuple[str, ...] = ()
 
 
 class WindowParameters(Parameters):
-    """A time window, from `from` to before `to`; by default the last hour."""
+    """A time window, from `from` to before `to`, or a `range` until now; by default an hour."""
 
-    start = fields.AwareDateTime(
+    start = OptionalDate(
         data_key="from",
-        format="iso",
-        default_timezone=UTC,
-        **describe(f"Start of the window; by default one hour before `to`. {ISO}"),
+        **describe(
+            "Start of the window; by default one hour before `to`. If it is before the retained "
+            f"history, the window begins with that: see `meta.no_data_before`. {ISO}"
+        ),
     )
-    end = fields.AwareDateTime(
+    end = OptionalDate(
         data_key="to",
-        format="iso",
-        default_timezone=UTC,
         **describe(f"End of the window, exclusive; by default now. {ISO}"),
     )
+    range = range_field("The window is this long, and ends now.")
+
+    @validates_schema
+    def _check_range(self, query: dict[str, Any], **_: Any) -> None:
+        check_range(query)
 
     @post_load
     def _make_query(self, query: dict[str, Any], **_: Any) -> WindowQuery:
         return WindowQuery(
-            start=query.get("start"),
-            end=query.get("end"),
+            start=query["start"],
+            end=query["end"],
+            length=query["range"] or HOUR,
             step=query.get("step"),
             types=tuple(sorted({*query.get("type", ())} - {""})),
         )
@@ -92,6 +113,7 @@ class ErrorGroupParameters(WindowParameters):
         return ErrorQuery(
             start=window.start,
             end=window.end,
+            length=window.length,
             types=window.types,
             worker=query.get("worker") or None,
             statuses=frozenset(map(GroupStatus, query.get("status", ()))),

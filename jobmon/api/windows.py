@@ -5,32 +5,39 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from jobmon.api.window_queries import WindowQuery
-from jobmon.rollup.buckets import HOUR
 from jobmon.rollup.series import (
     MissingIndexError,
     NoCollectorError,
     SeriesReader,
     TooManyTypesError,
-    Window,
-    WindowError,
 )
+from jobmon.rollup.windows import Window, WindowError
 from jobmon.web.errors import invalid, unavailable
 
 TOO_LONG = "Without a collector a window has at most six hours."
 NO_COLLECTOR = "Only a collector knows this, and none is running."
 
 
-def resolve_window(series: SeriesReader, query: WindowQuery) -> Window:
+def resolve_window(series: SeriesReader, query: WindowQuery, now: datetime | None = None) -> Window:
     """The window of a request, with defaults for missing parameters; raises ApiError 422."""
-    end = query.end or datetime.now(UTC)
+    end = query.end or now or datetime.now(UTC)
     step = timedelta(seconds=query.step) if query.step is not None else None
     try:
-        return series.window(query.start or end - HOUR, end, step)
+        return series.window(query.start or end - query.length, end, step)
     except WindowError as error:
         raise invalid(error.parameter, str(error)) from None
     except (OverflowError, ValueError):  # a step before the first datetime or after the last
-        parameter = "from" if query.start is not None else "to"
+        parameter = "to" if query.end is not None else "from"
         raise invalid(parameter, "Out of range.") from None
+
+
+def format_bounds(window: Window) -> dict[str, datetime | None]:
+    """The fields of a `WindowBounds`."""
+    return {
+        "start": window.start,
+        "end": window.end,
+        "no_data_before": window.no_data_before,
+    }
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from jobmon.api.fields import PlainInteger, describe, redact
 from jobmon.api.openapi import Routes
 from jobmon.api.parameters import optional_text, repeatable_field
 from jobmon.api.window_queries import WindowParameters, WindowQuery
-from jobmon.api.windows import resolve_window
+from jobmon.api.windows import format_bounds, resolve_window
 from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
 from jobmon.diagnosis.evidence import NO_END_TIMES
 from jobmon.diagnosis.workers import (
@@ -33,7 +33,8 @@ from jobmon.humanize import grouped
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_details import MAX_WORKER_TYPES
 from jobmon.rollup.run_history import RunHistory
-from jobmon.rollup.series import Durations, NoCollectorError, Window
+from jobmon.rollup.series import Durations, NoCollectorError
+from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.labels import MAX_LABEL_LENGTH, OTHER
 from jobmon.store.running_jobs import MAX_READ, RunningJob, RunningJobs
@@ -92,6 +93,7 @@ class WorkerParameters(WindowParameters):
         return WorkerQuery(
             start=window.start,
             end=window.end,
+            length=window.length,
             types=window.types,
             worker=query["worker"] or None,
             text=query["text"] or "",
@@ -247,8 +249,7 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
     workers, history = found.workers, found.history
     start = (query.page - 1) * query.per_page
     meta = {
-        "start": found.window.start,
-        "end": found.window.end,
+        **format_bounds(found.window),
         "as_of": None if history is None else history.as_of,
         "running_as_of": found.running.as_of,
         "is_complete": None if history is None else history.is_complete,

@@ -14,9 +14,8 @@ from jobmon.rollup.series import (
     History,
     NoCollectorError,
     SeriesReader,
-    Window,
-    WindowError,
 )
+from jobmon.rollup.windows import Window, WindowError
 from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue
 

@@ -14,7 +14,7 @@ from jobmon.diagnosis.evidence import STALLED_AFTER
 from jobmon.rollup.buckets import DAY, MINUTE
 from jobmon.rollup.run_details import ErrorPair, WorkerTally
 from jobmon.rollup.run_history import RunHistory
-from jobmon.rollup.series import Window
+from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob, RunningJobs
 from jobmon.store.stats import QueueStats

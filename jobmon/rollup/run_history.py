@@ -10,7 +10,8 @@ from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.gaps import Gap
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import RunDetails, merge_details
-from jobmon.rollup.series import NoCollectorError, SeriesReader, Window
+from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
 
 ErrorSteps = dict[datetime, dict[str, Counter[str]]]
@@ -25,6 +26,7 @@ class RunHistory:
     Unless `is_complete`, a collector is still counting the window. `groups` has what is known of
     the groups of errors, by id; a group that is missing was seen too long ago. In `gaps` runs may
     be missing. Errors are known since `counting_since`; None: since the first one.
+    The window begins at `no_data_before` if an earlier start was requested than is retained.
     Before `untyped_until` the type of a worker's runs may be unknown; None if all are known.
     """
 
@@ -34,6 +36,7 @@ class RunHistory:
     groups: Mapping[str, ErrorGroup]
     gaps: tuple[Gap, ...] = ()
     counting_since: datetime | None = None
+    no_data_before: datetime | None = None
     untyped_until: datetime | None = None
 
     @property
@@ -43,7 +46,10 @@ class RunHistory:
             return "the collector is still counting"
         if not self.details.is_known:
             return "a part was counted by an earlier version, without errors and workers"
-        return "runs may be missing" if self.gaps else ""
+        if self.gaps:
+            return "runs may be missing"
+        first = self.no_data_before
+        return "" if first is None else f"no data is kept from before {first:%Y-%m-%d} UTC"
 
 
 class RunHistoryReader:
@@ -79,6 +85,7 @@ class RunHistoryReader:
                 groups=self._rollup.error_groups(),
                 gaps=self._series.find_gaps(window, counted_at),
                 counting_since=self._find_start(progress),
+                no_data_before=window.no_data_before,
                 untyped_until=max(untyped, default=None),
             )
 

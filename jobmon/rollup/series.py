@@ -2,9 +2,9 @@
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Generic, Self, TypeVar
 
 from pymongo.errors import OperationFailure
@@ -12,10 +12,6 @@ from pymongo.errors import OperationFailure
 from jobmon.domain import AttemptStatus, failure_rate
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import (
-    DAY,
-    HOUR,
-    MINUTE,
-    SPANS,
     HistoryProgress,
     QueueSample,
     Tallies,
@@ -24,18 +20,17 @@ from jobmon.rollup.buckets import (
     fold_rare_types,
     merge,
     retention,
-    seconds,
 )
 from jobmon.rollup.gaps import Gap, GapReason, clip_gaps
 from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.step_cache import StepCache
+from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
 from jobmon.store.read_collection import is_bad_hint
 
-MAX_STEPS = 1_500
 # The cost of counting a window live grows with its activity.
 MAX_LIVE_WINDOW = timedelta(hours=6)
 LIVE_TTL_S = 2.0  # for which callers share a live count
@@ -44,108 +39,6 @@ MAX_CACHED_ANSWERS = 200
 MAX_CACHED_STEPS = 20_000
 
 Types = tuple[str, ...]
-
-
-class WindowError(ValueError):
-    """A window that cannot be answered, because of the query's `parameter`: `from` or `step`."""
-
-    def __init__(self, parameter: str, message: str) -> None:
-        super().__init__(message)
-        self.parameter = parameter
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """From `start` to before `end` (UTC) in steps; all are whole multiples of `span`."""
-
-    start: datetime
-    end: datetime
-    step: timedelta
-
-    @property
-    def span(self) -> timedelta:
-        """The largest buckets that the steps consist of."""
-        return next(span for span in reversed(SPANS) if self.step % span == timedelta(0))
-
-    @classmethod
-    def from_range(
-        cls,
-        start: datetime,
-        end: datetime,
-        step: timedelta | None,
-        retention: Mapping[timedelta, timedelta],
-    ) -> Self:
-        """The window, widened to whole steps; raises WindowError.
-
-        Without `step` it has the finest step with at most 168 points that is still retained at its
-        start, or else the coarsest retained one.
-        """
-        now = datetime.now(UTC)
-        if start >= end:
-            raise WindowError("from", "Must be before `to`.")
-        if step is None:
-            few = [good for good in _STEPS if (end - start) / good <= _MAX_POINTS]
-            many = [good for good in reversed(_STEPS) if good not in few]
-            windows = (cls.widened(start, end, good) for good in (*few, *many))
-            good = (window.step for window in windows if window.is_retained(retention, now))
-            step = next(good, DAY)
-        if step < MINUTE or step % MINUTE:
-            raise WindowError("step", "Must be a multiple of 60.")
-        window = cls.widened(start, end, step)
-        if not window.is_retained(retention, now):
-            days = retention[window.span].days
-            if window.span == DAY:
-                raise WindowError("from", f"`from` is before the retained history ({days} days).")
-            coarser_s = seconds(HOUR if window.span < HOUR else DAY)
-            message = f"Must be a multiple of {coarser_s} for a `from` more than {days} days ago."
-            raise WindowError("step", message)
-        if (window.end - window.start) / step > MAX_STEPS:
-            raise WindowError("step", f"Makes more than {MAX_STEPS} steps.")
-        return window
-
-    @classmethod
-    def widened(cls, start: datetime, end: datetime, step: timedelta) -> Self:
-        """The window of whole steps that contains `start` and `end`."""
-        return cls(start=floor(start, step), end=_ceil(end, step), step=step)
-
-    def is_retained(self, retention: Mapping[timedelta, timedelta], now: datetime) -> bool:
-        """Whether the first step still has its buckets; retention counts whole days."""
-        return self.start >= floor(now - retention[self.span], DAY)
-
-    def steps(self) -> Iterator[datetime]:
-        """The start of each step."""
-        at = self.start
-        while at < self.end:
-            yield at
-            at += self.step
-
-    def parts(self, steps: Iterable[datetime]) -> dict[tuple[timedelta, datetime], datetime]:
-        """The spans that these steps consist of, each with the start of its step."""
-        return {
-            (self.span, part): at
-            for at in steps
-            for part in Window(start=at, end=at + self.step, step=self.span).steps()
-        }
-
-    def cover(self, until: datetime) -> Iterator[tuple[timedelta, datetime]]:
-        """The fewest spans that together cover the window up to `until`, each with its start."""
-        at = self.start
-        while at < min(self.end, until + MINUTE):
-            span = next(
-                span for span in reversed(SPANS) if floor(at, span) == at and at + span <= self.end
-            )
-            yield span, at
-            at += span
-
-
-# Default steps: an hour has minutes, a day ten minutes, a week hours, a month six hours.
-_STEPS = (*SPANS, 7 * DAY)
-_MAX_POINTS = 168
-
-
-def _ceil(moment: datetime, step: timedelta) -> datetime:
-    down = floor(moment, step)
-    return down if down == moment else down + step
 
 
 class NoCollectorError(Exception):

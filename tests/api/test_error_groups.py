@@ -69,6 +69,7 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
         "from": "",
         "to": "",
         "as_of": "",
+        "no_data_before": None,
         "step": 60,
         "is_complete": True,
         "gaps": [],
@@ -160,7 +161,9 @@ def test_detail_of_a_group_without_errors_in_the_window_is_known(api: Api) -> No
         ({"cursor": "WyJhIl0"}, "cursor"),
         ({"cursor": "é" * 500}, "cursor"),
         ({"cursor": "W" * 400}, "cursor"),
-        ({"from": (NOW - timedelta(days=4_000)).isoformat()}, "from"),
+        ({"to": (NOW - timedelta(days=4_000)).isoformat()}, "to"),
+        ({"range": "1y"}, "range"),
+        ({"range": "1h", "from": NOW.isoformat()}, "range"),
         ({"sort": ["count", "-count"]}, "sort"),
     ],
 )

@@ -280,7 +280,7 @@ def test_answers_about_odd_documents_match_the_document(
         answer = real_api.get(path, token=token)
         assert answer.status_code == 200, answer.text
         assert check_answer(document, path, answer)["data"]
-        answer = real_api.get(path, token=token, **window | {"from": "1999-01-01"})
+        answer = real_api.get(path, token=token, **window | {"to": "1999-01-01"})
         assert answer.status_code == 422
         check_answer(document, path, answer)
 

@@ -1,13 +1,15 @@
 """Query parameters: catches a list request that is not one typed object, or that can change."""
 
 from dataclasses import FrozenInstanceError
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from marshmallow import ValidationError
 
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.domain import JobCondition
+from jobmon.rollup.buckets import MINUTE
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
 
@@ -35,6 +37,34 @@ def test_list_parameters_make_one_typed_query() -> None:
     )
     with pytest.raises(FrozenInstanceError):
         query.page = 2
+
+
+def test_window_of_a_list_is_the_time_of_creation() -> None:
+    between = {"from": f"{DATE}T03:00", "to": f"{DATE}T04:00Z"}
+    start = datetime.fromisoformat(f"{DATE}T03:00").replace(tzinfo=UTC)
+    found = ListParameters().load(between).job_filter
+    assert found == JobFilter(created_from=start, created_to=start + timedelta(hours=1))
+    recent = OwnListParameters().load({"range": "90m", "to": ""}).job_filter
+    assert recent.created_from is not None
+    assert timedelta() <= datetime.now(UTC) - recent.created_from - timedelta(minutes=90) < MINUTE
+    assert recent.created_to is None
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ({"range": "1w"}, "range"),
+        ({"range": "1h", "to": f"{DATE}T04:00Z"}, "range"),
+        ({"range": "1h", "created_to": f"{DATE}T04:00Z"}, "range"),
+        ({"from": f"{DATE}T04:00Z", "created_from": f"{DATE}T04:00Z"}, "from"),
+        ({"from": f"{DATE}T04:00Z", "to": f"{DATE}T04:00Z"}, "to"),
+        ({"range": "1h", "sort": "nextRunAt", "status": ["queued"]}, "sort"),
+    ],
+)
+def test_bad_window_of_a_list_is_named(query: dict[str, Any], parameter: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ListParameters().load(query)
+    assert list(refused.value.messages_dict) == [parameter]
 
 
 def test_list_parameters_without_values_have_defaults() -> None:

@@ -28,7 +28,8 @@ from jobmon.rollup.histogram import bucket
 from jobmon.rollup.reader import Totals
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import RunHistory
-from jobmon.rollup.series import Activity, History, Window
+from jobmon.rollup.series import Activity, History
+from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.probe import DatabaseHealth

@@ -36,7 +36,8 @@ from jobmon.rollup.gaps import GapReason, load_event_history
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import RunHistoryReader
-from jobmon.rollup.series import History, SeriesReader, Window
+from jobmon.rollup.series import History, SeriesReader
+from jobmon.rollup.windows import Window
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.client import DatabaseClient

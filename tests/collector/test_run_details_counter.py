@@ -31,7 +31,8 @@ from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import ErrorPair, RunDetails, WorkerType
 from jobmon.rollup.run_history import RunHistoryReader
-from jobmon.rollup.series import NoCollectorError, SeriesReader, Window
+from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.rollup.windows import Window
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection

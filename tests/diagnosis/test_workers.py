@@ -30,7 +30,7 @@ from jobmon.rollup.run_details import (
     fold_details,
 )
 from jobmon.rollup.run_history import RunHistory
-from jobmon.rollup.series import Window
+from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob, RunningJobs
 from jobmon.store.stats import QueueHealth, QueueStats

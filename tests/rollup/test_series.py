@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobmon.rollup import buckets as buckets_module
-from jobmon.rollup import series as series_module
+from jobmon.rollup import windows
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, floor, fold_rare_types
 from jobmon.rollup.gaps import EventHistory
 from jobmon.rollup.reader import HistoryProgress, RollupReader
-from jobmon.rollup.series import SeriesCache, SeriesReader, TooManyTypesError, Window
+from jobmon.rollup.series import SeriesCache, SeriesReader, TooManyTypesError
 from jobmon.rollup.step_cache import StepCache
+from jobmon.rollup.windows import Window, WindowError
 from jobmon.store.labels import OTHER
 
 from .. import conftest
@@ -73,13 +74,46 @@ def test_every_retained_window_has_a_default_step(ago_minutes: int, minutes: int
     start = datetime.now(UTC) - ago_minutes * MINUTE
     window = Window.from_range(start, start + minutes * MINUTE, None, RETENTION)
     assert window.start <= start < start + minutes * MINUTE <= window.end
-    assert len(list(window.steps())) <= series_module.MAX_STEPS
+    assert len(list(window.steps())) <= windows.MAX_STEPS
 
 
-def test_a_window_before_the_retention_blames_from() -> None:
+def test_a_window_before_the_retention_is_refused() -> None:
     start = datetime.now(UTC) - 402 * DAY
-    with pytest.raises(ValueError, match="before the retained history"):
+    with pytest.raises(WindowError, match="before the retained history") as refused:
         Window.from_range(start, start + HOUR, None, RETENTION)
+    assert refused.value.parameter == "to"
+
+
+@pytest.mark.parametrize("step", [None, DAY, 7 * DAY])
+def test_a_window_begins_with_the_retained_history(step: timedelta | None) -> None:
+    """Catches an answer that grows with the requested time, and a zero for an unknown day."""
+    now = datetime.now(UTC)
+    window = Window.from_range(now - 3_000 * DAY, now, step, RETENTION)
+    oldest = floor(now - 400 * DAY, DAY)
+    assert window.no_data_before == oldest
+    assert oldest - (step or DAY) < window.start <= oldest
+    within = Window.from_range(now - 400 * DAY, now, step, RETENTION)
+    assert within.no_data_before is None
+
+
+@pytest.mark.parametrize(
+    ("ago", "length", "is_coarse"),
+    [(HOUR, HOUR, False), (3 * DAY, HOUR, True), (30 * DAY, 30 * DAY, False)],
+)
+def test_a_window_knows_whether_finer_steps_are_no_longer_kept(
+    ago: timedelta, length: timedelta, *, is_coarse: bool
+) -> None:
+    start = datetime.now(UTC) - ago
+    window = Window.from_range(start, start + length, None, RETENTION)
+    assert (window.step > window.finest_step) is is_coarse
+
+
+def test_too_many_steps_blame_what_causes_them() -> None:
+    now = datetime.now(UTC)
+    for end, step, parameter in ((now, MINUTE, "step"), (now + 99 * 365 * DAY, None, "to")):
+        with pytest.raises(WindowError, match="more than 1500 steps") as refused:
+            Window.from_range(now - 40 * HOUR, end, step, RETENTION)
+        assert refused.value.parameter == parameter
 
 
 @given(

@@ -12,7 +12,7 @@ from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.rollup.error_registry import MAX_RECENT_JOBS, ErrorGroup, FailedJob
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import ErrorSteps, RunHistory, RunHistoryReader
-from jobmon.rollup.series import Window
+from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER
 
 

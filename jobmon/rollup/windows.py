@@ -1,0 +1,137 @@
+"""Windows of time: whole steps of the history, as fine as it is retained."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, floor, seconds
+
+MAX_STEPS = 1_500
+# Default steps: an hour has minutes, a day ten minutes, a week hours, a month six hours.
+_STEPS = (*SPANS, 7 * DAY)
+_MAX_POINTS = 168
+
+
+class WindowError(ValueError):
+    """A window without an answer, because of a `parameter` of the query: `from`, `to` or `step`."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """From `start` to before `end` (UTC) in steps; all are whole multiples of `span`.
+
+    `no_data_before` is the beginning of the retained history, if more than that was requested.
+    """
+
+    start: datetime
+    end: datetime
+    step: timedelta
+    no_data_before: datetime | None = None
+
+    @property
+    def span(self) -> timedelta:
+        """The largest buckets that the steps consist of."""
+        return next(span for span in reversed(SPANS) if self.step % span == timedelta(0))
+
+    @property
+    def length(self) -> timedelta:
+        """The time from its start to its end."""
+        return self.end - self.start
+
+    @property
+    def finest_step(self) -> timedelta:
+        """The step that it would have by default if all spans were retained."""
+        return _choose_step(self.start, self.end, lambda _: True)
+
+    @classmethod
+    def from_range(
+        cls,
+        start: datetime,
+        end: datetime,
+        step: timedelta | None,
+        retention: Mapping[timedelta, timedelta],
+    ) -> Self:
+        """The window, widened to whole steps; raises WindowError.
+
+        Without `step` it has the finest step with at most 168 points that is still retained at its
+        start, or else the coarsest retained one. It begins with the retained history at the
+        earliest: see `no_data_before`.
+        """
+        now = datetime.now(UTC)
+        if start >= end:
+            raise WindowError("from", "Must be before `to`.")
+        oldest = floor(now - retention[DAY], DAY)
+        if end <= oldest:
+            days = retention[DAY].days
+            raise WindowError("to", f"`to` is before the retained history ({days} days).")
+        missing = oldest if start < oldest else None
+        start = max(start, oldest)
+        chosen = step
+        if chosen is None:
+            chosen = _choose_step(start, end, lambda found: found.is_retained(retention, now))
+        if chosen < MINUTE or chosen % MINUTE:
+            raise WindowError("step", "Must be a multiple of 60.")
+        window = cls.widened(start, end, chosen)
+        if window.span < DAY and not window.is_retained(retention, now):
+            coarser_s = seconds(HOUR if window.span < HOUR else DAY)
+            days = retention[window.span].days
+            message = f"Must be a multiple of {coarser_s} for a `from` more than {days} days ago."
+            raise WindowError("step", message)
+        if window.length / chosen > MAX_STEPS:
+            message = f"Makes more than {MAX_STEPS} steps."
+            raise WindowError("to" if step is None else "step", message)
+        return replace(window, no_data_before=missing)
+
+    @classmethod
+    def widened(cls, start: datetime, end: datetime, step: timedelta) -> Self:
+        """The window of whole steps that contains `start` and `end`."""
+        return cls(start=floor(start, step), end=_ceil(end, step), step=step)
+
+    def is_retained(self, retention: Mapping[timedelta, timedelta], now: datetime) -> bool:
+        """Whether the first step still has its buckets; retention counts whole days."""
+        return self.start >= floor(now - retention[self.span], DAY)
+
+    def steps(self) -> Iterator[datetime]:
+        """The start of each step."""
+        at = self.start
+        while at < self.end:
+            yield at
+            at += self.step
+
+    def parts(self, steps: Iterable[datetime]) -> dict[tuple[timedelta, datetime], datetime]:
+        """The spans that these steps consist of, each with the start of its step."""
+        return {
+            (self.span, part): at
+            for at in steps
+            for part in Window(start=at, end=at + self.step, step=self.span).steps()
+        }
+
+    def cover(self, until: datetime) -> Iterator[tuple[timedelta, datetime]]:
+        """The fewest spans that together cover the window up to `until`, each with its start."""
+        at = self.start
+        while at < min(self.end, until + MINUTE):
+            span = next(
+                span for span in reversed(SPANS) if floor(at, span) == at and at + span <= self.end
+            )
+            yield span, at
+            at += span
+
+
+def _choose_step(
+    start: datetime, end: datetime, is_retained: Callable[[Window], bool]
+) -> timedelta:
+    """The finest step with few points, or else the coarsest one, that is still retained."""
+    few = [step for step in _STEPS if (end - start) / step <= _MAX_POINTS]
+    many = [step for step in reversed(_STEPS) if step not in few]
+    windows = (Window.widened(start, end, step) for step in (*few, *many))
+    return next((window.step for window in windows if is_retained(window)), DAY)
+
+
+def _ceil(moment: datetime, step: timedelta) -> datetime:
+    down = floor(moment, step)
+    return down if down == moment else down + step
