@@ -15,11 +15,12 @@ def chart_columns(
 ) -> dict[str, Any]:
     """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
 
-    `complete` is the number of completed steps: the step in progress is drawn dashed, because its
-    count is still low. Values that need one of the `unknown` fields are None.
+    `step` is in seconds. `complete` is the number of completed steps: the step in progress is drawn
+    dashed, because its count is still low. Values that need one of the `unknown` fields are None.
     `gaps` are pairs of Unix seconds between which runs may be missing.
     """
     columns: dict[str, Any] = {
+        "step": round(step.total_seconds()),
         "complete": sum(at + step <= past.as_of for at in past.activity),
         "at": [round(at.timestamp()) for at in past.activity],
         "gaps": [[at.timestamp() for at in (gap.start, gap.end) if at] for gap in past.gaps],

@@ -1,4 +1,4 @@
-"""Compares the range of an overview with the period before it: the changes that its tiles show.
+"""Compares the window of an overview with the period before it: the changes that its tiles show.
 
 A tile has a change only if its value is completely known in both periods.
 """
@@ -6,7 +6,7 @@ A tile has a change only if its value is completely known in both periods.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts, Previous
+from jobmon.dashboard.facts import Facts, Previous
 from jobmon.diagnosis.evidence import NO_END_TIMES, STILL_COUNTING, Missing
 from jobmon.domain import failure_rate
 from jobmon.humanize import grouped, percent
@@ -15,6 +15,7 @@ from jobmon.rollup.series import Activity
 
 _NOT_WANTED = Missing(reason="no comparison was requested")
 _NO_SAMPLE = Missing(reason="no collector recorded the state of the queue then")
+_AS_OF_NOW = Missing(reason="they are as of now")
 _HAS_GAPS = Missing(reason="runs may be missing from a part of the time")
 
 
@@ -28,7 +29,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class _Periods:
-    """The completed steps of the range, and the corresponding steps of the period before."""
+    """The completed steps of the window, and the corresponding steps of the period before."""
 
     now: list[Activity]
     before: list[Activity]
@@ -37,13 +38,14 @@ class _Periods:
 def compare_samples(
     facts: Facts, now: int | None, measure: Callable[[QueueSample], int]
 ) -> Change | None:
-    """The change of a number of jobs since the range began; None if it was not sampled then."""
+    """The change of a number of jobs since the window began; None if it was not sampled then."""
     sample = _find_sample(facts)
     if now is None or isinstance(sample, Missing):
         return None
-    moment = f"{'an hour' if facts.range == '1h' else RANGE_WORDS[facts.range]} ago"
     difference = now - measure(sample)
-    return _make_change(difference, grouped(abs(difference)), "more", "fewer", moment)
+    return _make_change(
+        difference, grouped(abs(difference)), "more", "fewer", facts.page_window.beginning
+    )
 
 
 def compare_attempts(facts: Facts) -> Change | None:
@@ -54,7 +56,7 @@ def compare_attempts(facts: Facts) -> Change | None:
     before = sum(step.finished for step in periods.before)
     difference = sum(step.finished for step in periods.now) - before
     shown = percent(abs(difference) / before) if before else grouped(abs(difference))
-    period = f"in the {RANGE_WORDS[facts.range]} before"
+    period = f"in {facts.page_window.previous}"
     return _make_change(difference, shown, "more attempts", "fewer attempts", period)
 
 
@@ -68,7 +70,7 @@ def compare_failure_rates(facts: Facts) -> Change | None:
         return None
     points = round((now - before) * 100, 1)
     shown = f"{abs(points):.1f}".removesuffix(".0") + " points"
-    period = f"in the {RANGE_WORDS[facts.range]} before"
+    period = f"in {facts.page_window.previous}"
     return _make_change(points, shown, "more", "fewer", period)
 
 
@@ -80,7 +82,7 @@ def describe_uncompared(facts: Facts) -> list[str]:
     missing = {what: found for what, found in reasons.items() if isinstance(found, Missing)}
     if len({found.reason for found in missing.values()}) == 1 and len(missing) > 1:
         missing = {"Values": next(iter(missing.values()))}
-    before = f"the {RANGE_WORDS[facts.range]} before"
+    before = facts.page_window.previous
     return [
         f"{what} are not compared with {before}: {found.reason}. {found.remedy}".rstrip()
         for what, found in missing.items()
@@ -100,20 +102,21 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
         return STILL_COUNTING
     if past.gaps or previous.gaps:
         return _HAS_GAPS
-    length, step = RANGES[facts.range]
-    over = [at for at in past.activity if at + step <= past.as_of]
+    distance = facts.previous.distance
+    over = [at for at in past.activity if at + facts.window.step <= past.as_of]
     return _Periods(
         now=[past.activity[at] for at in over],
-        before=[previous.activity[at - length] for at in over],
+        before=[previous.activity[at - distance] for at in over],
     )
 
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:
-    """The state of the queue at the start of the range."""
+    """The state of the queue when the window began, to compare the present state with."""
     if not isinstance(facts.previous, Previous):
         return facts.previous or _NOT_WANTED
-    length, step = RANGES[facts.range]
-    at = floor(facts.evidence.stats.as_of, step) - length
+    if facts.is_over:
+        return _AS_OF_NOW
+    at = floor(facts.evidence.stats.as_of, facts.window.step) - facts.previous.distance
     return facts.previous.samples.get(at, _NO_SAMPLE)
 
 

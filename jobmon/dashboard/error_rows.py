@@ -3,15 +3,16 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import quote
 
 from jobmon.api.error_groups import FoundErrors, fold_names, read_errors
 from jobmon.api.fields import redact
-from jobmon.dashboard.formatting import query
+from jobmon.dashboard.formatting import error_address, query
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
-from jobmon.rollup.series import NoCollectorError, Window
+from jobmon.rollup.series import NoCollectorError
+from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER
 from jobmon.web.queues import WatchedQueue
 
@@ -21,7 +22,7 @@ _NAMES_IN_ROW = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRow:
-    """A group of errors in a range.
+    """A group of errors in a window.
 
     `since` is when it was first seen, if it is new. `types` and `workers` are pairs of a name and
     its number of errors, most errors first. `trend` has a count for each completed step.
@@ -49,7 +50,7 @@ class ErrorRow:
 
 
 def make_row(
-    found: FoundErrors, summary: ErrorSummary, range_name: str, names: int = _NAMES_IN_ROW
+    found: FoundErrors, summary: ErrorSummary, page_window: PageWindow, names: int = _NAMES_IN_ROW
 ) -> ErrorRow:
     """A group as a row; types and workers beyond `names` are summed."""
     group = summary.group
@@ -57,7 +58,7 @@ def make_row(
     trend = zip(found.trend(summary.id) or [], is_completed, strict=False)
     return ErrorRow(
         id=summary.id,
-        link=error_address(summary.id, range_name),
+        link=error_address(summary.id, page_window.parameters),
         code=group and redact(group.code),
         pattern=group and redact(group.pattern),
         frame=group and redact(group.frame),
@@ -81,11 +82,6 @@ def find_columns(rows: list[ErrorRow]) -> set[str]:
         "workers": any(row.workers for row in rows),
     }
     return {name for name, is_shown in has_value.items() if is_shown}
-
-
-def error_address(group_id: str, range_name: str = "") -> str:
-    """The address of the page of a group, for a range of the past."""
-    return f"/dashboard/errors/{quote(group_id, safe='')}{query(range=range_name)}"
 
 
 def _show_names(names: Counter[str] | None, shown: int) -> list[tuple[str, int]]:
@@ -113,21 +109,25 @@ class TopErrors:
 
 
 def read_top_errors(
-    queue: WatchedQueue, window: Window, range_name: str, errors: ErrorFilter | None = None
+    queue: WatchedQueue,
+    page_window: PageWindow,
+    window: Window,
+    errors: ErrorFilter | None = None,
 ) -> TopErrors:
     """The most frequent groups of a window, or why they are unknown; raises PyMongoError.
 
-    For a page of a type or a worker, `errors` selects its errors.
+    `window` has the steps of `page_window`. For a page of a type or a worker, `errors` selects its
+    errors.
     """
     errors = errors or ErrorFilter()
-    filters = query(range=range_name, type=errors.types, worker=errors.worker)
+    filters = query(**page_window.parameters, type=errors.types, worker=errors.worker)
     try:
         found = read_errors(queue, window, errors)
     except NoCollectorError as error:
         missing = describe_missing(queue, error)
         return TopErrors(filters=filters, doubt=missing.reason)
     return TopErrors(
-        rows=[make_row(found, group, range_name) for group in found.groups[:TOP_ERRORS]],
+        rows=[make_row(found, group, page_window) for group in found.groups[:TOP_ERRORS]],
         groups=len(found.groups),
         errors=sum(group.count for group in found.groups),
         filters=filters,

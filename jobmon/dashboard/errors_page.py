@@ -14,7 +14,7 @@ from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import mark_columns
 from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
-from jobmon.dashboard.facts import range_window, read_range
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.error_kinds import GroupStatus
@@ -30,9 +30,9 @@ NAMES_ON_PAGE = 20  # types and workers of a group
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorsQuery:
-    """The parameters of the list: a range of the past, and which groups in which order."""
+    """The parameters of the list: a time window, and which groups in which order."""
 
-    range: str
+    window: PageWindow
     errors: ErrorQuery
 
     @classmethod
@@ -48,24 +48,27 @@ class ErrorsQuery:
         except ValidationError as error:
             name = next(iter(error.messages_dict))
             raise invalid(name, "Bad value.") from None
-        return cls(range=read_range("24h"), errors=errors)
+        return cls(window=PageWindow.from_request("24h"), errors=errors)
 
 
-def _read_errors(queue: WatchedQueue, range_name: str, errors: ErrorFilter) -> FoundErrors:
-    return read_errors(queue, range_window(queue.series, range_name, datetime.now(UTC)), errors)
+def _read_errors(queue: WatchedQueue, window: PageWindow) -> FoundErrors:
+    with explain_history_errors(NO_COLLECTOR):
+        return read_errors(queue, window.resolve(queue.series, datetime.now(UTC)), ErrorFilter())
 
 
 class ErrorPages:
     """The routes of the pages about errors."""
 
     def all_groups(self) -> Response | str:
-        """The groups of a range."""
+        """The groups of a window."""
         session.require_admin()
         query, queue = ErrorsQuery.from_request(), current_queue()
-        errors = query.errors
+        errors, window = query.errors, query.window.resolve(queue.series, datetime.now(UTC))
         context: dict[str, Any] = {
+            "window": query.window,
+            "shown_window": window,
             "parameters": {
-                "range": query.range,
+                **query.window.parameters,
                 "type": errors.types,
                 "worker": errors.worker,
                 "status": sorted(errors.statuses),
@@ -75,8 +78,8 @@ class ErrorPages:
             "filtered": bool(errors.types or errors.worker or errors.statuses),
         }
         try:
-            found = _read_errors(
-                queue, query.range, ErrorFilter(types=errors.types, worker=errors.worker)
+            found = read_errors(
+                queue, window, ErrorFilter(types=errors.types, worker=errors.worker)
             )
         except NoCollectorError as error:
             context["missing"] = describe_missing(queue, error)
@@ -89,12 +92,11 @@ class ErrorPages:
     def group(self, group_id: str) -> Response | str:
         """One group, with its stack, its chart and its last jobs."""
         session.require_admin()
-        queue, range_name = current_queue(), read_range("24h")
-        with explain_history_errors(NO_COLLECTOR):
-            found = _read_errors(queue, range_name, ErrorFilter())
+        queue, window = current_queue(), PageWindow.from_request("24h")
+        found = _read_errors(queue, window)
         summary, sample = find_group(queue, found, group_id)
         context = {
-            "row": make_row(found, summary, range_name, NAMES_ON_PAGE),
+            "row": make_row(found, summary, window, NAMES_ON_PAGE),
             "message": clean_free_text(sample and sample.message),
             "stack": clean_free_text(sample and sample.stack),
             "jobs": [
@@ -103,23 +105,25 @@ class ErrorPages:
             ],
             "code_filter": _find_code_filter(queue, sample),
             "doubt": found.history.doubt,
-            "range": range_name,
+            "window": window,
+            "shown_window": found.window,
+            "is_over": found.window.end <= found.history.as_of,
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_error.html", **context))
         return render_template("dashboard/error_group.html", **context)
 
     def chart(self, group_id: str) -> Response:
-        """The errors of a group by step of a range, in the form of the overview's charts."""
+        """The errors of a group by step of a window, in the form of the overview's charts."""
         session.require_admin()
         queue = current_queue()
-        with explain_history_errors(NO_COLLECTOR):
-            found = _read_errors(queue, read_range("24h"), ErrorFilter())
+        found = _read_errors(queue, PageWindow.from_request("24h"))
         summary, _ = find_group(queue, found, group_id)
         window, as_of = found.window, found.history.as_of
         known: list[int | None] = [*(found.trend(summary.id) or [])]
         steps = list(window.steps())
         columns = {
+            "step": round(window.step.total_seconds()),
             "complete": sum(at + window.step <= as_of for at in found.steps),
             "at": [round(at.timestamp()) for at in steps],
             "errors": known + [None] * (len(steps) - len(known)),
@@ -136,10 +140,11 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
     page, matching, next_cursor = select_page(found, query.errors)
     if query.errors.after is not None and not page:
         page, matching, next_cursor = select_page(found, replace(query.errors, after=None))
-    rows = [make_row(found, group, query.range) for group in page]
+    rows = [make_row(found, group, query.window) for group in page]
     return {
         "missing": Missing(reason=found.reason) if found.reason else None,
         "rows": rows,
+        "is_over": found.window.end <= found.history.as_of,
         "columns": find_columns(rows),
         "groups": len(matching),
         "errors": sum(group.count for group in matching),

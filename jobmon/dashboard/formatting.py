@@ -2,6 +2,7 @@
 
 import re
 from binascii import crc32
+from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
@@ -20,6 +21,7 @@ _ENVIRONMENTS = {
     "dev": {"dev", "develop", "development", "test", "testing", "local", "sandbox", "demo"},
 }
 _OTHER_COLOURS = 4
+NO_WINDOW: Mapping[str, str] = {}
 _COMMAND = re.compile(r"`(jobmon [a-z]+)`")
 
 
@@ -97,13 +99,21 @@ def job_address(job_id: str) -> str:
     return f"/dashboard/jobs/{quote(job_id, safe='')}"
 
 
-def worker_address(name: str, range_name: str = "") -> str:
-    """The address of the page of a worker, for a range of the past."""
-    return f"/dashboard/workers{query(worker=name, range=range_name)}"
+def worker_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
+    """The address of the page of a worker; `window` is the query of a time window."""
+    return f"/dashboard/workers{query(worker=name, **window)}"
 
 
-def type_address(name: str, range_name: str = "") -> str:
-    """The address of the page of a type, by its label; for `.` and `..` see `job_address`."""
+def type_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
+    """The address of the page of a type, by its label; for `.` and `..` see `job_address`.
+
+    `window` is the query of a time window.
+    """
     if name in (".", ".."):
-        return f"/dashboard/type{query(name=name, range=range_name)}"
-    return f"/dashboard/types/{quote(name, safe='')}{query(range=range_name)}"
+        return f"/dashboard/type{query(name=name, **window)}"
+    return f"/dashboard/types/{quote(name, safe='')}{query(**window)}"
+
+
+def error_address(group_id: str, window: Mapping[str, str] = NO_WINDOW) -> str:
+    """The address of the page of a group of errors; `window` is the query of a time window."""
+    return f"/dashboard/errors/{quote(group_id, safe='')}{query(**window)}"

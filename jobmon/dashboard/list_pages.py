@@ -14,6 +14,7 @@ from jobmon.api.job_lists import ListResponder
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.api.search import read_search
 from jobmon.dashboard import session
+from jobmon.dashboard.formatting import instant
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import JobStatus
@@ -75,6 +76,7 @@ class JobListPages:
                 query = query.confine_to(owner)
             if query.format is not ListFormat.JSON:
                 return self._responder.export(query)
+            parameters = _show_window(parameters, query)
             page = self._responder.page(query)
             jobs += map(JobView.from_document, page.jobs)
             shown = {"meta": page.meta, "jobs": jobs}
@@ -137,12 +139,26 @@ class JobListPages:
 def _list_parameters() -> dict[str, Any]:
     """The list's parameters in this request's address; empty ones are left out."""
     repeated = ("status", "type")
-    single = ListParameters().fields.keys() - set(repeated)
+    fields = ListParameters().fields
+    single = {field.data_key or name for name, field in fields.items()} - set(repeated)
     parameters: dict[str, Any] = {
         name: [value for value in request.args.getlist(name) if value] for name in repeated
     }
     given = {name: request.args[name] for name in single if request.args.get(name)}
     return parameters | given | read_search(request.args)
+
+
+def _show_window(parameters: dict[str, Any], query: ListQuery) -> dict[str, Any]:
+    """The parameters with a time window as the times of creation, for which the form has fields."""
+    names = ("from", "to", "range")
+    if not any(name in parameters for name in names):
+        return parameters
+    kept = {name: value for name, value in parameters.items() if name not in names}
+    created = {
+        "created_from": instant(query.job_filter.created_from),
+        "created_to": instant(query.job_filter.created_to),
+    }
+    return kept | {name: text for name, text in created.items() if text}
 
 
 def _show_error(name: str, messages: Any) -> str:

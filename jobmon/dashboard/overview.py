@@ -27,6 +27,7 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.labels import is_filter
 
 NOTICES_SHOWN = 5
+_LAST_HOUR = {"range": "1h"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,11 @@ class Overview:
 
     `more` has the notices that do not fit into the first lines. `not_checked` has a sentence for
     each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
-    `gaps` are the parts of the range in which runs may be missing, each with the reason. `marks`
-    has the deployments and other marks of the range, the newest first; None if they may not be
+    `gaps` are the parts of the window in which runs may be missing, each with the reason. `marks`
+    has the deployments and other marks of the window, the newest first; None if they may not be
     read. `uncompared` has a sentence for each reason why tiles have no change. `no_forecast` is why
     it is unknown whether the due jobs clear; empty if few are due, or without any history.
+    `is_over`: the window lies in the past, and will not change.
     """
 
     total: int
@@ -67,6 +69,7 @@ class Overview:
     omitted_marks: int
     uncompared: list[str]
     no_forecast: str
+    is_over: bool
 
 
 # Why runs may be missing from a part of the history.
@@ -104,6 +107,7 @@ def overview(facts: Facts) -> Overview:
         omitted_marks=0 if facts.marks is None else facts.marks.omitted,
         uncompared=describe_uncompared(facts),
         no_forecast=_explain_no_forecast(facts),
+        is_over=facts.is_over,
     )
 
 
@@ -120,11 +124,11 @@ def _show_notice(notice: Notice) -> ShownNotice:
     link = ""
     # A notice is about the last hour, so the page or table that it links to must show that hour.
     if notice.type_name:
-        link = type_address(notice.type_name, "1h")
+        link = type_address(notice.type_name, _LAST_HOUR)
     elif notice.jobs is not None:
         link = list_address(notice.jobs)
     elif notice.types is not None:
-        link = f"/dashboard{query(range='1h', only=notice.types.value)}#types-title"
+        link = f"/dashboard{query(**_LAST_HOUR, only=notice.types.value)}#types-title"
     return ShownNotice(level=notice.level.value, text=notice.text, link=link)
 
 

@@ -12,15 +12,9 @@ from jobmon.api.evidence import gather_evidence
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
 from jobmon.dashboard.error_rows import read_top_errors
-from jobmon.dashboard.facts import (
-    RANGE_WORDS,
-    Previous,
-    gather,
-    range_window,
-    read_previous,
-    read_range,
-)
+from jobmon.dashboard.facts import Previous, gather, read_previous
 from jobmon.dashboard.overview import overview
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
@@ -40,13 +34,13 @@ PREVIOUS = "previous"
 
 @dataclass(frozen=True, kw_only=True)
 class OverviewQuery:
-    """The parameters of an overview: its range, and the filter and order of its table of types.
+    """The parameters of an overview: its time window, and the filter and order of its types.
 
-    `compare` is `previous` to compare the range with the time before it, or empty. `type` limits
+    `compare` is `previous` to compare the window with the time before it, or empty. `type` limits
     the charts to a type.
     """
 
-    range: str
+    window: PageWindow
     compare: str
     type: str
     by: str
@@ -56,7 +50,7 @@ class OverviewQuery:
     @classmethod
     def from_request(cls) -> Self:
         """The query of this request's address; ApiError 422 names a bad parameter."""
-        name, by = read_range("1h"), request.args.get("by", DEFAULT_SORT)
+        window, by = PageWindow.from_request("1h"), request.args.get("by", DEFAULT_SORT)
         if by.removeprefix("-") not in SORTS:
             raise invalid("by", f"One of {', '.join(SORTS)}; with a leading - in descending order.")
         only = request.args.get("only", "")
@@ -67,7 +61,13 @@ class OverviewQuery:
             raise invalid("compare", f"Only {PREVIOUS}.")
         text = request.args.get("text", "")[:LONGEST_SEARCH]
         kind = request.args.get("type", "")
-        return cls(range=name, compare=compare, type=kind, by=by, text=text, only=only)
+        return cls(window=window, compare=compare, type=kind, by=by, text=text, only=only)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The query of addresses of the overview."""
+        own = {"by": self.by, "text": self.text, "only": self.only, "compare": self.compare}
+        return {**self.window.parameters, **own}
 
 
 class OverviewPage:
@@ -82,8 +82,13 @@ class OverviewPage:
         if not auth.is_admin():
             return redirect(url_for("dashboard.own_jobs"))
         query = OverviewQuery.from_request()
-        part = self._part(query)
-        return render_template("dashboard/overview.html", part=part, parameters=query)
+        return render_template(
+            "dashboard/overview.html",
+            part=self._part(query),
+            window=query.window,
+            shown_window=query.window.resolve(current_queue().series, datetime.now(UTC)),
+            parameters=query.parameters,
+        )
 
     def part(self) -> Response:
         """Everything on the overview that changes by itself."""
@@ -94,7 +99,7 @@ class OverviewPage:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
         session.require_admin()
         query = OverviewQuery.from_request()
-        key = (query.range, query.compare, query.type)
+        key = (query.window, query.compare, query.type)
         shown = self._share(key, lambda: self._read_charts(query))
         return conditional_response(shown, "application/json")
 
@@ -108,7 +113,7 @@ class OverviewPage:
     def _render(self, query: OverviewQuery) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        facts = gather(queue, query.range, now, compares=bool(query.compare))
+        facts = gather(queue, query.window, now, compares=bool(query.compare))
         shown = overview(facts)
         only = shown.matching[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)
@@ -117,18 +122,19 @@ class OverviewPage:
             shown=shown,
             rows=rows[:TYPES_SHOWN],
             count=len(rows),
-            top=read_top_errors(queue, range_window(queue.series, query.range, now), query.range),
-            words=RANGE_WORDS[query.range],
-            parameters=query,
+            top=read_top_errors(queue, query.window, facts.window),
+            window=query.window,
+            parameters=query.parameters,
+            as_of=facts.evidence.stats.as_of,
         )
 
     def _read_charts(self, query: OverviewQuery) -> str:
         queue = current_queue()
-        window = range_window(queue.series, query.range, datetime.now(UTC))
+        window = query.window.resolve(queue.series, datetime.now(UTC))
         try:
             past = queue.series.history_by_step(window, (query.type,) if query.type else ())
         except TooManyTypesError:
-            raise invalid("type", "Too many job types in this range to show one alone.") from None
+            raise invalid("type", "Too many job types in this window to show one alone.") from None
         except NoCollectorError:
             evidence = gather_evidence(queue, datetime.now(UTC))
             code = "collector_unavailable"
@@ -136,13 +142,13 @@ class OverviewPage:
                 code = "indexes_missing"
             elif evidence.has_collector:
                 code = "history_unavailable"
-            raise unavailable(code, "There is no history of this range.") from None
+            raise unavailable(code, "There is no history of this window.") from None
         unknown = queue.known_fields.unknown
         columns = chart_columns(past, window.step, unknown)
         columns["marks"] = mark_columns(queue.marks.find(window.start, window.end))
         previous = None
         if query.compare and not query.type:
-            previous = read_previous(queue, query.range, window)
+            previous = read_previous(queue, window, query.window.distance(window))
         columns["previous"] = (
             previous_columns(previous.past, unknown) if isinstance(previous, Previous) else None
         )

@@ -10,7 +10,7 @@ from jobmon.dashboard.comparison import (
     compare_failure_rates,
     compare_samples,
 )
-from jobmon.dashboard.facts import RANGE_WORDS, RANGES, Facts
+from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
 from jobmon.diagnosis.evidence import NO_END_TIMES, Missing
@@ -98,9 +98,9 @@ def _dead_tile(facts: Facts) -> Tile:
     past, died, note = _attempt_history(facts), 0, ""
     if isinstance(past, History):
         died, is_exact = sum(step.dlq for step in past.activity.values()), True
-        if facts.range == "1h" and facts.evidence.new_dead is not None:
+        if facts.page_window.range == "1h" and facts.evidence.new_dead is not None:
             died, is_exact = facts.evidence.new_dead  # as in the notice: the history is a bit older
-        note = f"{grouped(died)}{'' if is_exact else '+'} died in the last {_range_words(facts)}"
+        note = f"{grouped(died)}{'' if is_exact else '+'} died in {_name_window(facts)}"
     return _status_tile(facts, "Dead", JobStatus.DLQ, note, alarming=died > 0)
 
 
@@ -140,15 +140,19 @@ def _oldest_queued_tile(facts: Facts) -> Tile:
 
 
 def _throughput_tile(facts: Facts) -> Tile:
-    past, minutes = _attempt_history(facts), facts.evidence.minutes
+    past, minutes, throughput = _attempt_history(facts), facts.evidence.minutes, None
+    if isinstance(minutes, History):
+        throughput = _current_throughput(minutes)
     if isinstance(past, Missing):
         note = past.reason
     else:
         finished = sum(step.finished for step in past.activity.values())
-        note = f"{grouped(finished)} attempts in the last {_range_words(facts)}"
+        if facts.is_over:
+            throughput = finished / (facts.window.length / MINUTE)
+        note = f"{grouped(finished)} attempts in {_name_window(facts)}"
     return Tile(
         name="Throughput",
-        value=per_minute(_current_throughput(minutes) if isinstance(minutes, History) else None),
+        value=per_minute(throughput),
         note=note,
         trend=_activity_trend(facts, lambda step: float(step.finished)),
         change=compare_attempts(facts),
@@ -170,7 +174,7 @@ def _failure_rate_tile(facts: Facts) -> Tile:
         finished = sum(step.finished for step in past.activity.values())
         failed = sum(step.failed for step in past.activity.values())
         rate = failure_rate(failed, finished)
-        note = f"of attempts in the last {_range_words(facts)}"
+        note = f"of attempts in {_name_window(facts)}"
     return Tile(
         name="Failure rate",
         value=percent(rate),
@@ -196,10 +200,10 @@ def _other_statuses_tile(facts: Facts) -> Iterator[Tile]:
         )
 
 
-def _range_words(facts: Facts) -> str:
-    """The range, with a remark while a collector is still counting it."""
+def _name_window(facts: Facts) -> str:
+    """The window, with a remark while a collector is still counting it."""
     is_counting = isinstance(facts.past, History) and not facts.past.is_complete
-    return RANGE_WORDS[facts.range] + (", still counting" if is_counting else "")
+    return facts.page_window.words + (", still counting" if is_counting else "")
 
 
 def _attempt_history(facts: Facts) -> History[datetime] | Missing:
@@ -211,13 +215,13 @@ def _activity_trend(
     facts: Facts, measure: Callable[[Activity], float | None]
 ) -> list[float | None]:
     """A value for each step that is over; the step in progress would look like a fall."""
-    past, (_, length) = _attempt_history(facts), RANGES[facts.range]
+    past, step_length = _attempt_history(facts), facts.window.step
     if isinstance(past, Missing):
         return []
     return [
         None if at in past.uncounted else measure(step)
         for at, step in past.activity.items()
-        if at + length <= past.as_of
+        if at + step_length <= past.as_of
     ]
 
 

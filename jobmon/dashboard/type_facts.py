@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from jobmon.api.evidence import read_history
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.queries import ListQuery
-from jobmon.dashboard.facts import Facts, gather, range_window
+from jobmon.dashboard.facts import Facts, gather
 from jobmon.dashboard.formatting import query
 from jobmon.dashboard.job_view import JobView
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.tiles import Tile, has_answer, tiles
 from jobmon.diagnosis.attention import describe_stall, stalled_types
 from jobmon.diagnosis.evidence import Evidence, Missing
@@ -16,14 +17,15 @@ from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.humanize import duration, grouped
 from jobmon.rollup.buckets import HOUR, MINUTE
-from jobmon.rollup.series import History, TooManyTypesError, Window
+from jobmon.rollup.series import History, TooManyTypesError
+from jobmon.rollup.windows import Window
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER, is_filter
 from jobmon.store.running_jobs import RunningJobs
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-TOO_MANY_TYPES = Missing(reason="this range has too many types to show one alone")
+TOO_MANY_TYPES = Missing(reason="this window has too many types to show one alone")
 NOT_SEARCHED = "no index finds the waiting jobs of a type in this queue"
 MILLISECOND = timedelta(milliseconds=1)
 NOT_A_FILTER = "jobs cannot be listed by this name"
@@ -40,7 +42,6 @@ class TypeFacts:
     """
 
     name: str
-    window: Window
     facts: Facts
     forecast: Forecast | None
     oldest: JobView | None
@@ -62,7 +63,7 @@ class TypeFacts:
 
     @property
     def is_known(self) -> bool:
-        """Whether a job of the type exists or was active in the range; True if that is unknown."""
+        """Whether a job of the type exists or was active in the window; True if that is unknown."""
         counts, past = self.facts.evidence.stats.counts, self.facts.past
         if counts is None or isinstance(past, Missing) or any(counts.values()):
             return True
@@ -70,12 +71,15 @@ class TypeFacts:
 
 
 def gather_type(
-    queue: WatchedQueue, lists: ListResponder, name: str, range_name: str, now: datetime
+    queue: WatchedQueue,
+    lists: ListResponder,
+    name: str,
+    page_window: PageWindow,
+    now: datetime,
 ) -> TypeFacts:
     """Read the facts of a type, by its label; raises ApiError 422 and PyMongoError."""
-    window = range_window(queue.series, range_name, now)
     hour = queue.series.window(now - HOUR, now, MINUTE)
-    whole = gather(queue, range_name, now)
+    whole = gather(queue, page_window, now)
     evidence = whole.evidence
     stats = restrict_stats(evidence.stats, name, queue.running.read())
     own = replace(
@@ -85,14 +89,13 @@ def gather_type(
         blocks=Missing(reason="the blocks are counts of all types"),
         new_dead=None,
     )
-    past = _read_steps(queue, evidence, window, name)
+    past = _read_steps(queue, evidence, whole.window, name)
     oldest, oldest_unknown = _find_oldest(queue, lists, name)
     due = None
     if evidence.stats.health.scheduled == 0 and stats.counts is not None:
         due = sum(stats.counts.get((status, name), 0) for status in WAITING_STATUSES)
     return TypeFacts(
         name=name,
-        window=window,
         facts=replace(whole, evidence=own, past=past, samples={}),
         forecast=forecast_types(evidence).get(name),
         oldest=oldest,

@@ -12,15 +12,16 @@ from jobmon.api.slowest import explain_slowest
 from jobmon.api.workers import WorkerQuery, WorkerReader
 from jobmon.dashboard import session
 from jobmon.dashboard.error_rows import describe_missing, read_top_errors
-from jobmon.dashboard.facts import RANGE_WORDS, read_range
 from jobmon.dashboard.overview import GAPS
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.type_facts import TypeFacts, gather_type, type_tiles
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
-from jobmon.rollup.series import History, NoCollectorError, Window
+from jobmon.rollup.series import History, NoCollectorError
+from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.labels import is_filter
 from jobmon.web.queues import WatchedQueue, current_queue
@@ -45,44 +46,50 @@ class TypePage:
         return self.page(request.args.get("name", ""))
 
     def page(self, name: str) -> Response | str:
-        """One type in a range."""
+        """One type in a time window."""
         session.require_admin()
-        range_name = read_range("1h")
-        key = request.script_root, name, range_name
-        part = self._answers.get(key, lambda: self._render(name, range_name), SHARED_S)
+        window = PageWindow.from_request("1h")
+        key = request.script_root, name, window
+        part = self._answers.get(key, lambda: self._render(name, window), SHARED_S)
         if is_part_request():
             return conditional_response(part)
-        return render_template("dashboard/type.html", part=part, name=name, range=range_name)
+        return render_template(
+            "dashboard/type.html",
+            part=part,
+            name=name,
+            window=window,
+            shown_window=window.resolve(current_queue().series, datetime.now(UTC)),
+        )
 
-    def _render(self, name: str, range_name: str) -> str:
+    def _render(self, name: str, page_window: PageWindow) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        shown = gather_type(queue, self._lists, name, range_name, now)
-        past, window = shown.facts.past, shown.window
+        shown = gather_type(queue, self._lists, name, page_window, now)
+        past, window = shown.facts.past, shown.facts.window
         missing = past if isinstance(past, Missing) else None
         gaps = past.gaps if isinstance(past, History) else ()
         return render_template(
             "dashboard/_type.html",
             shown=shown,
             tiles=type_tiles(shown),
-            range=range_name,
-            words=RANGE_WORDS[range_name],
+            window=page_window,
             is_filter=is_filter(name),
             missing=missing,
             gaps=[(gap, GAPS[gap.reason]) for gap in gaps],
-            top=read_top_errors(queue, window, range_name, ErrorFilter(types=(name,))),
-            **self._list_workers(queue, shown, range_name),
+            top=read_top_errors(queue, page_window, window, ErrorFilter(types=(name,))),
+            **self._list_workers(queue, shown),
             **_list_slowest(queue, window, name),
         )
 
-    def _list_workers(
-        self, queue: WatchedQueue, shown: TypeFacts, range_name: str
-    ) -> Mapping[str, Any]:
+    def _list_workers(self, queue: WatchedQueue, shown: TypeFacts) -> Mapping[str, Any]:
         """The workers that run a job of the type now or ended one in the window."""
-        found = self._workers.find(queue, shown.window, WorkerQuery(types=(shown.name,)))
+        found = self._workers.find(queue, shown.facts.window, WorkerQuery(types=(shown.name,)))
         workers = found.workers or []
         return {
-            "workers": [make_row(worker, found, range_name) for worker in workers[:WORKERS_SHOWN]],
+            "workers": [
+                make_row(worker, found, shown.facts.page_window)
+                for worker in workers[:WORKERS_SHOWN]
+            ],
             "worker_count": len(workers),
             "no_workers": next(filter(None, map(found.reasons.get, _WORKER_REASONS)), ""),
             "now": found.running.as_of,

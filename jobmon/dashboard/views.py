@@ -12,11 +12,11 @@ from jobmon.api.jobs import RestOfPath
 from jobmon.dashboard import formatting, session
 from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, StaticFiles
 from jobmon.dashboard.errors_page import ErrorPages
-from jobmon.dashboard.facts import RANGE_WORDS
 from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
+from jobmon.dashboard.page_window import PRESETS, PageWindow, describe_steps, find_kept_window
 from jobmon.dashboard.parts import is_part_request
 from jobmon.dashboard.queues_page import QueuesPage, current_place, is_of_a_queue, make_menu
 from jobmon.dashboard.schedule_page import SchedulePage
@@ -72,6 +72,7 @@ def blueprint(
     routes.add_app_template_global(formatting.job_address)
     routes.add_app_template_global(formatting.worker_address)
     routes.add_app_template_global(formatting.type_address)
+    routes.add_app_template_global(describe_steps)
     routes.add_app_template_global(files.address, "asset")
     for path, name, view in (
         ("/", "root", _redirect_home),
@@ -129,7 +130,8 @@ def _page_context() -> dict[str, Any]:
     return {
         "theme": theme if theme in THEMES else "system",
         "known_statuses": [status.value for status in JobStatus],
-        "range_words": RANGE_WORDS,
+        "preset_windows": [PageWindow.from_range(name) for name in PRESETS],
+        "kept_window": find_kept_window(),
         "signed_in": session.describe_caller(),
         "longest_filter": MAX_LABEL_LENGTH,
         "address": session.request_address(),

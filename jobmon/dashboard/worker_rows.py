@@ -6,7 +6,8 @@ from datetime import datetime
 from jobmon.api.fields import clean_free_text, redact
 from jobmon.api.worker_answers import JOBS_SHOWN
 from jobmon.api.workers import FoundWorkers, run_durations
-from jobmon.dashboard.error_rows import error_address
+from jobmon.dashboard.formatting import error_address
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.diagnosis.workers import SILENT, Worker
 from jobmon.domain import failure_rate
 from jobmon.store.labels import OTHER
@@ -57,7 +58,7 @@ class WorkerRow:
         return self.name == OTHER
 
 
-def make_row(worker: Worker, found: FoundWorkers, range_name: str) -> WorkerRow:
+def make_row(worker: Worker, found: FoundWorkers, page_window: PageWindow) -> WorkerRow:
     """A worker as a row."""
     has_history = found.history is not None
     has_jobs = not found.running.reason and worker.name != OTHER
@@ -77,11 +78,11 @@ def make_row(worker: Worker, found: FoundWorkers, range_name: str) -> WorkerRow:
         failures=worker.failures if has_history else None,
         failure_rate=rate if has_history else None,
         run_p95=run_durations(worker).p95,
-        top_error=_show_error(worker, found, range_name),
+        top_error=_show_error(worker, found, page_window),
     )
 
 
-def _show_error(worker: Worker, found: FoundWorkers, range_name: str) -> WorkerError | None:
+def _show_error(worker: Worker, found: FoundWorkers, page_window: PageWindow) -> WorkerError | None:
     error = worker.top_error
     if error is None:
         return None
@@ -89,5 +90,7 @@ def _show_error(worker: Worker, found: FoundWorkers, range_name: str) -> WorkerE
     if group is not None:
         text = redact(group.code or group.pattern) or "error without a message"
     return WorkerError(
-        text=text, link=error_address(error.group, range_name), failures=error.failures
+        text=text,
+        link=error_address(error.group, page_window.parameters),
+        failures=error.failures,
     )

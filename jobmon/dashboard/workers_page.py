@@ -17,7 +17,7 @@ from jobmon.api.workers import (
 )
 from jobmon.dashboard import session
 from jobmon.dashboard.error_rows import read_top_errors
-from jobmon.dashboard.facts import RANGE_WORDS, range_window, read_range
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
@@ -35,27 +35,29 @@ class WorkersPage:
         self._reader = reader
 
     def page(self) -> Response | str:
-        """The workers of a range, or one of them with its errors."""
+        """The workers of a window, or one of them with its errors."""
         session.require_admin()
-        query, range_name, queue = _read_query(), read_range("1h"), current_queue()
-        window = range_window(queue.series, range_name, datetime.now(UTC))
+        query, queue = _read_query(), current_queue()
+        page_window = PageWindow.from_request("1h")
+        window = page_window.resolve(queue.series, datetime.now(UTC))
         found = self._reader.find(queue, window, query)
         top = None
         if query.worker is not None:
             errors = ErrorFilter(worker=query.worker)
-            top = read_top_errors(queue, window, range_name, errors)
+            top = read_top_errors(queue, page_window, window, errors)
         context = {
+            "window": page_window,
+            "shown_window": window,
             "parameters": {
-                "range": range_name,
+                **page_window.parameters,
                 "worker": query.worker,
                 "text": query.text,
                 "type": query.types,
                 "sort": query.sort,
             },
-            "words": RANGE_WORDS[range_name],
             "top": top,
             "finds_workers": queue.known_fields.finds_worker_jobs,
-            **_describe(found, query, range_name),
+            **_describe(found, query, page_window),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_workers.html", **context))
@@ -73,19 +75,20 @@ def _read_query() -> WorkerQuery:
     return query
 
 
-def _describe(found: FoundWorkers, query: WorkerQuery, range_name: str) -> dict[str, Any]:
+def _describe(found: FoundWorkers, query: WorkerQuery, page_window: PageWindow) -> dict[str, Any]:
     workers = found.workers or []
     pages = max(1, math.ceil(len(workers) / PER_PAGE))
     page = min(query.page, pages)
     start = (page - 1) * PER_PAGE
     return {
-        "rows": [make_row(worker, found, range_name) for worker in workers[start:][:PER_PAGE]],
+        "rows": [make_row(worker, found, page_window) for worker in workers[start:][:PER_PAGE]],
         "total": len(workers),
         "is_whole": is_whole(found),
         "silent": count_silent(found.workers) or 0,
         "reasons": found.reasons,
         "now": found.running.as_of,
         "is_complete": found.history is None or found.history.is_complete,
+        "is_over": found.history is not None and found.window.end <= found.history.as_of,
         "page": page,
         "pages": pages,
     }

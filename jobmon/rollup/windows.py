@@ -1,4 +1,4 @@
-"""Windows of time: whole steps of the history, as fine as it is retained."""
+"""Windows of time in whole steps, the finest ones that are retained."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace

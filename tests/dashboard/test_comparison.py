@@ -17,7 +17,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.evidence import Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
 from jobmon.rollup.gaps import Gap, GapReason
-from jobmon.rollup.series import History, NoCollectorError, Window
+from jobmon.rollup.series import History, NoCollectorError
+from jobmon.rollup.windows import Window
 
 from ..support.commands import database_uri
 from ..support.pages import Viewer
@@ -33,7 +34,7 @@ def make_previous(steps: Steps | None = None, **samples: QueueSample) -> Previou
     """The hour before: activity and samples by the number of a minute."""
     shifted = {at - HOUR: activity for at, activity in past(steps).activity.items()}
     by_step = {minute(int(name[1:])) - HOUR: found for name, found in samples.items()}
-    return Previous(past=History(NOW, "rollup", shifted), samples=by_step)
+    return Previous(past=History(NOW, "rollup", shifted), samples=by_step, distance=HOUR)
 
 
 def compared(shown: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
@@ -195,9 +196,10 @@ def test_page_without_a_collector_gives_the_reason_and_counts_nothing_live(
 
 def test_a_collector_that_stops_between_two_reads_is_a_reason_and_no_fault() -> None:
     queue = Mock()
+    queue.series.window.return_value = Window(start=START - HOUR, end=START, step=MINUTE)
     queue.series.history_by_step.side_effect = NoCollectorError
     window = Window(start=START, end=START + HOUR, step=MINUTE)
-    found = read_previous(queue, "1h", window)
+    found = read_previous(queue, window, HOUR)
     assert isinstance(found, Missing)
     assert found.reason == "no collector keeps a history"
 

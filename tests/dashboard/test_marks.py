@@ -61,7 +61,7 @@ def test_older_marks_that_are_not_shown_are_counted(
     page = admin.get(OVERVIEW).text
     assert "v3" in page
     assert "v2" not in page
-    assert "2 older marks of this range are not shown" in page
+    assert "2 older marks of this window are not shown" in page
 
 
 def test_a_mark_never_becomes_markup(api: Api, admin: Viewer) -> None:

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 
 from jobmon.dashboard.charts import chart_columns
-from jobmon.dashboard.facts import RANGES, Facts
+from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.overview import overview
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.domain import CappedCount
-from jobmon.rollup.buckets import MINUTE, QueueSample, Tallies, Tally, merge
+from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tallies, Tally, merge
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import Activity, History
+from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
 
@@ -103,7 +105,8 @@ def facts(
     )
     return Facts(
         evidence=evidence,
-        range="1h",
+        page_window=PageWindow.from_range("1h"),
+        window=Window(start=START, end=START + HOUR, step=MINUTE),
         past=steps,
         types=hour,
         samples=by_step,
@@ -183,7 +186,12 @@ def test_dead_tile_has_the_number_of_the_notice(
     """Catches two numbers of one thing: the history is some seconds older than the count."""
     shown = facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
     counted = replace(shown.evidence, new_dead=new_dead)
-    assert tiles(replace(shown, evidence=counted, range=range_name))["Dead"].note == note
+    assert (
+        tiles(replace(shown, evidence=counted, page_window=PageWindow.from_range(range_name)))[
+            "Dead"
+        ].note
+        == note
+    )
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
@@ -386,6 +394,7 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
     assert set(chart_columns(ahead, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
     columns = chart_columns(ahead, MINUTE)
     assert columns.pop("complete") == 1  # the next one has only begun
+    assert columns.pop("step") == 60
     assert columns.pop("gaps") == []
     assert {name: values[:3] for name, values in columns.items()} == {
         "at": [round(minute(number).timestamp()) for number in range(3)],
@@ -413,12 +422,3 @@ def test_gaps_are_shown_with_their_reason() -> None:
     assert chart_columns(shown.past, MINUTE)["gaps"] == [
         [minute(2).timestamp(), minute(4).timestamp()]
     ]
-
-
-def test_every_range_has_between_60_and_168_steps() -> None:
-    assert {name: round(length / step) for name, (length, step) in RANGES.items()} == {
-        "1h": 60,
-        "24h": 144,
-        "7d": 168,
-        "30d": 120,
-    }

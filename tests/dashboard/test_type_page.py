@@ -97,8 +97,8 @@ def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
     assert charts["data-url"] == "/dashboard/charts?range=1h&type=mail"
     assert charts["data-jobs"] == "/dashboard/jobs?type=mail"
     assert "/dashboard/jobs?status=queued&type=mail" in addresses
-    assert "/dashboard/workers?worker=w1" in addresses
-    assert "/dashboard/workers?worker=w2" not in addresses
+    assert "/dashboard/workers?worker=w1&range=1h" in addresses
+    assert "/dashboard/workers?worker=w2&range=1h" not in addresses
     assert "/dashboard/errors?range=1h&type=mail" in addresses
     for link in ("/dashboard/jobs?status=queued&type=mail", "/dashboard/jobs?type=mail"):
         assert "pays" not in words(admin.page(link))

@@ -48,7 +48,7 @@ def test_page_has_each_worker_silent_ones_first(admin: Viewer) -> None:
     assert "and 2 more" in shown
     addresses = page.addresses()
     assert "/dashboard/jobs/stuck" in addresses
-    assert f"{PAGE}?worker=w1" in addresses
+    assert f"{PAGE}?worker=w1&range=1h" in addresses
     assert any(address.startswith("/dashboard/errors/") for address in addresses)
     assert not page.all("b")
 
@@ -65,7 +65,7 @@ def test_name_of_a_worker_leads_to_its_own_page(admin: Viewer) -> None:
     errors = words(admin.page(f"{PAGE}?worker=w1"))
     assert "timeout" in errors
     assert "ErrorCountChangeWorkersFirst seenLast seen" in errors  # types and trend are unknown
-    assert "No such worker in this range" in words(admin.page(f"{PAGE}?worker=none"))
+    assert "No such worker in this window" in words(admin.page(f"{PAGE}?worker=none"))
 
 
 @pytest.mark.usefixtures("busy")
@@ -89,7 +89,7 @@ def test_page_without_a_collector_shows_leases_and_the_reason(admin: Viewer, wat
 
 def test_page_of_a_queue_without_workers_gives_the_reason(service: Make) -> None:
     viewer = signed_in(service(profile="celery", jobs_collection="celery_taskmeta"))
-    assert "No workers in this range" in words(viewer.page(PAGE))
+    assert "No workers in this window" in words(viewer.page(PAGE))
     viewer = signed_in(service(profile="mongodb-queue", jobs_collection="mail"))
     shown = words(viewer.page(PAGE))
     assert "Workers are not known: the documents do not record which worker runs a job." in shown

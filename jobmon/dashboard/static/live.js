@@ -99,7 +99,8 @@ function showFreshness() {
   let text = "";
   if (isStale) text = `${problem} · data ${formatDuration(age)} old`;
   else if (paused) text = `data ${formatDuration(age)} old`;
-  else if (!finished) text = ["live", reasonToHold(part)].filter(Boolean).join(" · ");
+  else if (finished) text = document.getElementById("finished")?.dataset.note ?? "";
+  else text = ["live", reasonToHold(part)].filter(Boolean).join(" · ");
   if (freshness.textContent !== text) freshness.textContent = text;
 }
 

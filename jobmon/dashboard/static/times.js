@@ -7,10 +7,11 @@ const inYear = new Intl.DateTimeFormat(undefined, {
 });
 const HOUR_S = 3600;
 const DAY_S = 86400;
-// For the axis of a chart and for the last update: `data-as` names the form.
+// For axes, time windows and the last update: `data-as` names the form.
 const CLOCK_FORMS = {
   seconds: new Intl.DateTimeFormat(undefined, { timeStyle: "medium", ...CLOCK }),
   clock: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", ...CLOCK }),
+  moment: new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", ...CLOCK }),
   day: new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric" }),
 };
 const withYear = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", ...CLOCK });

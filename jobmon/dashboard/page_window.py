@@ -1,0 +1,132 @@
+"""The time window of a page, as its address names it: in words, and for links to other pages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Self
+
+from flask import request
+from marshmallow import ValidationError
+
+from jobmon.api.window_queries import WindowParameters, WindowQuery
+from jobmon.api.windows import resolve_window
+from jobmon.dashboard.formatting import instant
+from jobmon.humanize import duration
+from jobmon.rollup.series import SeriesReader
+from jobmon.rollup.windows import Window
+from jobmon.web.errors import invalid
+
+PRESETS = ("1h", "24h", "7d", "30d")
+_MILLISECOND = timedelta(milliseconds=1)
+_UNITS = {"m": "minute", "h": "hour", "d": "day"}
+# On lists the window may be that of another date.
+_BOUNDS = (("from", "to"), ("finished_from", "finished_to"), ("created_from", "created_to"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageWindow:
+    """A window between two times, or a `range` such as `24h` until now; `range` is empty if not.
+
+    window = PageWindow.from_request("1h")
+    f"{errors} errors in {window.words}"  # "12 errors in the last hour"
+    """
+
+    query: WindowQuery
+    range: str = ""
+
+    @classmethod
+    def from_range(cls, name: str) -> Self:
+        """The window of this length until now."""
+        return cls(query=_parse({"range": name}), range=name)
+
+    @classmethod
+    def from_request(cls, default: str) -> Self:
+        """The window that this request's address names, or else the range `default`.
+
+        ApiError 422 names a bad parameter.
+        """
+        names = ("from", "to", "range")
+        given = {name: text for name in names if (text := request.args.get(name))}
+        try:
+            query = _parse(given)
+        except ValidationError as error:
+            name, messages = next(iter(error.messages_dict.items()))
+            raise invalid(name, " ".join(messages)) from None
+        usual = cls.from_range(default)
+        if not given:
+            return usual
+        if "range" in given:
+            return cls(query=query, range=given["range"])
+        return cls(query=replace(query, length=usual.query.length))
+
+    def resolve(self, series: SeriesReader, now: datetime) -> Window:
+        """The steps of the window; ApiError 422 if there are none in the retained history."""
+        return resolve_window(series, self.query, now)
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The query of addresses of pages about this window."""
+        if self.range:
+            return {"range": self.range}
+        bounds = {"from": self.query.start, "to": self.query.end}
+        return {name: instant(moment) for name, moment in bounds.items() if moment}
+
+    @property
+    def name(self) -> str:
+        """The length of a range: `24 hours`."""
+        number, unit = self.range[:-1], _UNITS[self.range[-1]]
+        return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
+
+    @property
+    def words(self) -> str:
+        """The window after "in": `the last 24 hours`, `this window`."""
+        return f"the last {self.name.removeprefix('1 ')}" if self.range else "this window"
+
+    @property
+    def previous(self) -> str:
+        """The time before it, of the same length: `the 24 hours before`."""
+        return f"the {self.name.removeprefix('1 ')} before" if self.range else "the time before"
+
+    @property
+    def beginning(self) -> str:
+        """When it began: `24 hours ago`."""
+        if not self.range:
+            return "when this window began"
+        name = "an hour" if self.range == "1h" else self.name
+        return f"{name} ago"
+
+    def distance(self, window: Window) -> timedelta:
+        """How far the period before is from the resolved `window`: whole steps."""
+        if not self.range:
+            return window.length
+        return -(-self.query.length // window.step) * window.step
+
+
+def describe_steps(window: Window) -> str:
+    """The length of its steps, and why they are longer than usual, if they are."""
+    text = f"steps of {duration(window.step / _MILLISECOND)}"
+    is_coarse = window.step > window.finest_step
+    return f"{text}: shorter ones of this time are no longer kept" if is_coarse else text
+
+
+def find_kept_window() -> Mapping[str, str]:
+    """The query of the window that this request's address names; empty without one, or a bad one.
+
+    On lists that is the time in which jobs finished or were created.
+    """
+    args = request.args
+    given = {"range": args.get("range", "")}
+    if not given["range"]:
+        pairs = ({"from": args.get(start, ""), "to": args.get(end, "")} for start, end in _BOUNDS)
+        given = next((pair for pair in pairs if any(pair.values())), {})
+    given = {name: text for name, text in given.items() if text}
+    try:
+        _parse(given)
+    except ValidationError:
+        return {}
+    return given
+
+
+def _parse(given: Mapping[str, str]) -> WindowQuery:
+    query: WindowQuery = WindowParameters().load(given)
+    return query

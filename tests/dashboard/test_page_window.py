@@ -1,0 +1,199 @@
+"""The time window of the pages: catches a page that shows another time than its address names, a
+link that loses the window, and a past window that looks as if it were live."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+
+from jobmon.dashboard.page_window import PRESETS, PageWindow, describe_steps
+from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, floor
+from jobmon.rollup.windows import Window
+
+from ..support.error_history import ErrorHistory
+from ..support.pages import Page, Viewer
+from .conftest import Make, signed_in
+
+NOW = datetime.now(UTC)
+START = floor(NOW - 3 * HOUR, MINUTE)
+FROM, TO = (f"{moment:%Y-%m-%dT%H:%M}:00.000Z" for moment in (START, START + HOUR))
+PAST = f"from={quote(FROM)}&to={quote(TO)}"
+PAGES = ("/dashboard", "/dashboard/types/mail", "/dashboard/errors", "/dashboard/workers")
+
+
+@pytest.fixture
+def history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
+    """Two failed runs in the window between FROM and TO, and one now."""
+    watched.jobs.insert_one({"jobId": "1", "type": "mail", "status": "queued", "leasedBy": "w1"})
+    found = ErrorHistory(NOW)
+    for at in (START + MINUTE, START + 59 * MINUTE, NOW):
+        found.add("timeout of 3 s", "mail", "w1", at=at)
+    return found.serve(monkeypatch)
+
+
+def words(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def group_page(history: ErrorHistory) -> str:
+    return f"/dashboard/errors/{next(iter(history.groups))}"
+
+
+def test_window_is_named_in_words() -> None:
+    named = {name: PageWindow.from_range(name) for name in ("1h", "24h", "90m", "1d")}
+    assert [(window.words, window.previous, window.beginning) for window in named.values()] == [
+        ("the last hour", "the hour before", "an hour ago"),
+        ("the last 24 hours", "the 24 hours before", "24 hours ago"),
+        ("the last 90 minutes", "the 90 minutes before", "90 minutes ago"),
+        ("the last day", "the day before", "1 day ago"),
+    ]
+
+
+def test_every_preset_has_between_60_and_168_steps() -> None:
+    kept = dict.fromkeys(SPANS, 400 * DAY)
+    steps = {}
+    for name in PRESETS:
+        length = PageWindow.from_range(name).query.length
+        steps[name] = length / Window.from_range(NOW - length, NOW, None, kept).step
+    assert steps == {"1h": 60, "24h": 144, "7d": 168, "30d": 120}
+
+
+def test_period_before_a_range_is_whole_steps_away() -> None:
+    window = Window(start=START, end=START + 3 * HOUR, step=10 * MINUTE)
+    assert PageWindow.from_range("175m").distance(window) == 3 * HOUR
+    assert PageWindow.from_range("2h").distance(window) == 2 * HOUR
+
+
+def test_longer_steps_are_explained() -> None:
+    hour = Window(start=START, end=START + HOUR, step=MINUTE)
+    assert describe_steps(hour) == "steps of 1 min"
+    coarse = Window(start=floor(START, HOUR), end=floor(START, HOUR) + HOUR, step=HOUR)
+    assert describe_steps(coarse) == "steps of 1 h: shorter ones of this time are no longer kept"
+
+
+def test_pages_show_the_window_of_their_address(admin: Viewer, history: ErrorHistory) -> None:
+    """Catches a figure of another time."""
+    shown = {path: words(admin.page(f"{path}?{PAST}")) for path in (*PAGES, group_page(history))}
+    assert "2 errors in this window" in shown["/dashboard/errors"]
+    assert "Errors in this window2" in shown[group_page(history)]
+    assert "Change from the time before▲ 2" in shown[group_page(history)]
+    assert re.search(r"w1 .* 2 ?2 100%", shown["/dashboard/workers"])
+    for path, text in shown.items():
+        assert f"{FROM[:10]} {FROM[11:16]} to {TO[:10]} {TO[11:16]}, steps of 1 min" in text, path
+    since = words(admin.page(f"/dashboard/errors?from={quote(FROM)}"))
+    assert "3 errors in this window" in since
+    assert "to now, steps of" in since
+
+
+def test_links_keep_the_window(admin: Viewer, history: ErrorHistory) -> None:
+    """Catches a colleague who sees another time after the next click."""
+    own = re.compile("/dashboard(/(overview|charts|errors|types|workers|jobs).*)?")
+    of_jobs = re.compile("/dashboard/jobs(/.*|$)")  # present ones, or one
+    for path in (*PAGES, group_page(history)):
+        page = admin.page(f"{path}?{PAST}")
+        main = [attrs["href"] or "" for attrs in page.all("a") if "aria-label" not in attrs]
+        parts = [attrs.get("hx-get") or attrs.get("data-url") for _, attrs in page.elements]
+        for address in filter(None, main + parts):
+            parsed, given = urlsplit(address), parse_qs(urlsplit(address).query)
+            is_header = f'{address}" data-go' in admin.get(f"{path}?{PAST}").text
+            if own.fullmatch(parsed.path) and (is_header or not of_jobs.fullmatch(parsed.path)):
+                is_preset = list(given.get("range", ())) != []
+                assert is_preset or (given["from"], given["to"]) == ([FROM], [TO]), address
+
+
+def test_header_keeps_only_a_window_that_the_address_names(admin: Viewer) -> None:
+    def links(address: str) -> list[str]:
+        found = admin.page(address).all("a")
+        return [link["href"] or "" for link in found if link.get("data-go") in {*"ojew"}]
+
+    assert links("/dashboard") == [
+        "/dashboard",
+        "/dashboard/jobs",
+        "/dashboard/errors",
+        "/dashboard/workers",
+    ]
+    assert all(link.endswith("?range=7d") for link in links("/dashboard?range=7d"))
+    finished = f"finished_from={quote(FROM)}&finished_to={quote(TO)}"
+    for query in (PAST, finished):
+        for link in links(f"/dashboard/jobs?{query}"):
+            assert parse_qs(urlsplit(link).query) == {"from": [FROM], "to": [TO]}
+    assert links("/dashboard/schedule?range=nonsense")[0] == "/dashboard"
+
+
+def test_form_has_the_window_and_keeps_the_other_parameters(admin: Viewer) -> None:
+    page = admin.page(f"/dashboard?{PAST}&by=type&only=failing")
+    fields = {field["name"]: field["value"] for field in page.all("input", type="datetime-local")}
+    assert fields == {"from": FROM[:16], "to": TO[:16]}
+    (form,) = page.all("form", id="window-form")
+    assert (form["method"], form["action"]) == ("get", "/dashboard")
+    assert page.all("input", type="hidden", name="by", value="type")
+    assert page.all("a", href="/dashboard?by=type&only=failing&range=24h")
+    # Without scripts the browser sends these fields, in UTC.
+    typed = words(admin.page(f"/dashboard?from={fields['from']}&to={fields['to']}&by=type"))
+    assert f"{FROM[:10]} {FROM[11:16]} to" in typed
+    live = admin.page("/dashboard?from=&to=")
+    assert "attempts in the last hour" in live.text or "no collector" in live.text
+
+
+def test_type_in_the_query_keeps_its_name_in_the_form(admin: Viewer) -> None:
+    page = admin.page("/dashboard/type?name=..")
+    assert page.all("form", action="/dashboard/type")
+    assert page.all("input", type="hidden", name="name", value="..")
+    assert page.all("a", href="/dashboard/type?name=..&range=7d")
+
+
+def test_past_window_is_not_updated(admin: Viewer, history: ErrorHistory) -> None:
+    paths = (*PAGES, group_page(history))
+    for path in paths:
+        (note,) = admin.page(f"{path}?{PAST}", part=path != "/dashboard").all("span", id="finished")
+        assert note["data-note"] == "past window: not updated"
+        for live in ("range=7d", f"from={quote(FROM)}"):
+            assert not admin.page(f"{path}?{live}").all("span", id="finished")
+
+
+def test_window_that_is_not_counted_yet_is_updated(admin: Viewer, history: ErrorHistory) -> None:
+    """Catches the last minutes of a window that are never counted on an open page."""
+    history.as_of = START + 30 * MINUTE
+    assert not admin.page(f"/dashboard/errors?{PAST}").all("span", id="finished")
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("from=yesterday", "from"),
+        (f"from={quote(TO)}&to={quote(FROM)}", "from"),
+        ("to=1999-12-31", "to"),
+        (f"from={quote(FROM)}&to=9999-12-31", "to"),
+        ("range=2y", "range"),
+        ("range=0h", "range"),
+        (f"range=1h&from={quote(FROM)}", "range"),
+    ],
+)
+def test_bad_window_is_named(admin: Viewer, path: str, query: str, parameter: str) -> None:
+    page = admin.page(f"{path}?{query}", 422)
+    assert f"Invalid parameter {parameter}" in words(page)
+
+
+def test_window_before_the_retained_history_is_shown_from_there(service: Make) -> None:
+    admin = signed_in(service(day_retention_days=40, hour_retention_days=3))
+    shown = words(admin.page("/dashboard?range=90d"))
+    assert f"No data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in shown
+    month = words(admin.page("/dashboard?range=30d"))
+    assert "steps of 1 d: shorter ones of this time are no longer kept" in month
+    assert "No data before" not in month
+
+
+def test_list_shows_a_window_as_the_times_of_creation(admin: Viewer, watched: Any) -> None:
+    for name, at in (("in", START + MINUTE), ("before", START - MINUTE), ("now", NOW)):
+        watched.jobs.insert_one({"jobId": name, "type": "mail", "createdAt": at})
+    page = admin.page(f"/dashboard/jobs?{PAST}")
+    assert [row["id"] for row in page.all("tr") if "data-job" in row] == ["job-in"]
+    assert page.all("input", type="hidden", name="created_from", value=FROM)
+    assert page.all("input", type="hidden", name="created_to", value=TO)
+    recent = admin.page("/dashboard/jobs?range=60m")
+    assert [row["id"] for row in recent.all("tr") if "data-job" in row] == ["job-now"]
+    refused = admin.page(f"/dashboard/jobs?range=1h&created_from={FROM}", 422)
+    assert "Cannot be combined" in refused.text
