@@ -171,6 +171,16 @@ class PlainInteger(fields.Integer):
         return super()._validated(value)
 
 
+class OptionalInteger(PlainInteger):
+    """A whole number in plain digits; an empty value means none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(load_default=default_none, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if value == "" else super()._deserialize(value, *args, **kwargs)
+
+
 class OptionalDate(fields.AwareDateTime):
     """ISO 8601, UTC if it has no offset; an empty value means none."""
 

@@ -10,11 +10,7 @@ from flask import Response
 from jobmon.api.export import ExportSlots, export
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
-from jobmon.store.filter import (
-    JobFilter,
-    RefusedFilterError,
-    UnknownFieldError,
-)
+from jobmon.store.filter import RefusedFilterError, UnknownFieldError
 from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
 from jobmon.web.queues import current_queue
@@ -64,7 +60,7 @@ class ListResponder:
                 total = CappedCount(len(page.jobs), True)
             elif total is None:
                 total = queue.stats.count(job_filter)
-        why = _explain_missing_jobs(job_filter)
+        why = job_filter.reason
         meta = {
             "page": page.page,
             "per_page": query.per_page,
@@ -83,12 +79,7 @@ class ListResponder:
             lists = current_queue().lists
             job_filter = lists.prepare(query.job_filter)
             batches = lists.batches(job_filter, oldest_first=query.oldest_first)
-            return export(batches, query.format, self._slots, _explain_missing_jobs(job_filter))
-
-
-def _explain_missing_jobs(job_filter: JobFilter) -> str:
-    """Why jobs may be missing in a list by this prepared filter; empty if none are."""
-    return "" if job_filter.worker_jobs is None else job_filter.worker_jobs.reason
+            return export(batches, query.format, self._slots, job_filter.reason)
 
 
 @contextmanager

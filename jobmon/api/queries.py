@@ -17,6 +17,7 @@ from marshmallow import (
 from jobmon.api.fields import (
     CursorText,
     OptionalDate,
+    OptionalInteger,
     PlainInteger,
     default_none,
     describe,
@@ -34,12 +35,18 @@ from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import MINUTE, floor
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
-from jobmon.store.search import SearchTerm
+from jobmon.store.search import SearchTerm, explain_unsearchable
 
 MIN_ID_PREFIX = 4
-OLDEST_FIRST = "createdAt"
-SOONEST_FIRST = "nextRunAt"
-_NEWEST_FIRST = "-createdAt"
+_MAX_PRIORITY = 2**31 - 1
+_BY_CREATION = ("-createdAt", "createdAt")
+_BY_OTHER_DATES = tuple(
+    sign + name for name in ("nextRunAt", "finishedAt", "leaseExpiresAt") for sign in ("-", "")
+)
+# The filters by a range of dates.
+_RANGES = ("created", "finished", "due")
+# The filters of the list of all jobs.
+_ADMIN_FILTERS = ("owner", "error_code", "error_group", "worker", "condition")
 
 
 class ListFormat(StrEnum):
@@ -66,7 +73,7 @@ class ListQuery:
 
     def confine_to(self, owner: str) -> Self:
         """The same request, limited to the jobs of `owner`."""
-        return replace(self, job_filter=replace(self.job_filter, owner=owner))
+        return replace(self, job_filter=replace(self.job_filter, owner=owner, is_own=True))
 
 
 class JobParameters(Parameters):
@@ -84,7 +91,9 @@ class _ListParameters(Parameters):
 
     # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
     status = repeatable_field("Jobs with this status", 10)
-    type = repeatable_field("Jobs of this type", 20)
+    type = repeatable_field(
+        "Jobs of this type, or with `text*` of all types that begin with this text", 20
+    )
     created_from = OptionalDate(**describe(f"Jobs created at this time or later. {ISO}"))
     created_to = OptionalDate(
         **describe(f"Jobs created before this time, which is after `created_from`. {ISO}")
@@ -92,17 +101,45 @@ class _ListParameters(Parameters):
     start = OptionalDate(data_key="from", **describe(f"As `created_from`. {ISO}"))
     end = OptionalDate(data_key="to", **describe(f"As `created_to`. {ISO}"))
     range = range_field("Jobs created in the time of this length that ends now.")
+    finished_from = OptionalDate(
+        **describe(f"Jobs finished at this time or later, in order of finishedAt. {ISO}")
+    )
+    finished_to = OptionalDate(
+        **describe(
+            "Jobs finished before this time, which is after `finished_from`, in order of "
+            f"finishedAt. {ISO}"
+        )
+    )
+    due_from = OptionalDate(
+        **describe(
+            "Waiting jobs that may be leased from this time on, or from a later one, in order of "
+            f"nextRunAt. {ISO}"
+        )
+    )
+    due_to = OptionalDate(
+        **describe(
+            "Waiting jobs that may be leased from a time before this one, which is after "
+            f"`due_from`, in order of nextRunAt. {ISO}"
+        )
+    )
+    min_attempts = OptionalInteger(
+        validate=validate.Range(1, _MAX_PRIORITY),
+        **describe("Jobs with an attemptCount of at least this number."),
+    )
+    priority = OptionalInteger(
+        validate=validate.Range(-_MAX_PRIORITY, _MAX_PRIORITY),
+        **describe("Jobs with exactly this priority."),
+    )
     job_id = optional_text(
         f"Jobs whose id starts with this text: at least {MIN_ID_PREFIX} characters, and no more "
         "than 1,000 matching jobs."
     )
     sort = fields.String(
-        load_default=_NEWEST_FIRST,
-        validate=validate.OneOf([_NEWEST_FIRST, OLDEST_FIRST, SOONEST_FIRST, ""]),
+        load_default=default_none,
+        validate=validate.OneOf([*_BY_CREATION, ""]),
         **describe(
-            "Newest first (`-createdAt`, or empty), oldest first (`createdAt`), or the soonest "
-            "first (`nextRunAt`): only for all jobs, and with `condition=scheduled`, "
-            "`condition=due` or a `status` of waiting jobs (queued, failed)."
+            "`-createdAt` for the newest first, `createdAt` for the oldest first. By default the "
+            "latest first, by the date that is filtered by, or else by createdAt."
         ),
     )
     page = PlainInteger(
@@ -132,15 +169,14 @@ class _ListParameters(Parameters):
     def _check_combinations(
         self, query: dict[str, Any], given: Mapping[str, Any], **_: Any
     ) -> None:
-        wrong = {}
-        start, end = query["created_from"], query["created_to"]
-        if start is not None and end is not None and end <= start:
-            wrong["created_to"] = ["Must be later than created_from."]
+        wrong = _check_dates(query)
         if query["job_id"] and len(query["job_id"]) < MIN_ID_PREFIX:
             wrong["job_id"] = [f"Must have at least {MIN_ID_PREFIX} characters."]
+        if messages := [text for name in query["type"] if (text := explain_unsearchable(name))]:
+            wrong["type"] = messages
         if (cursor := query["cursor"]) is not None:
-            made_by = cursor.oldest_first, cursor.by_next_run
-            if made_by != (_is_oldest_first(query), query["sort"] == SOONEST_FIRST):
+            field, oldest_first = _read_sort(query)
+            if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
                 wrong["cursor"] = ["Made by a list with another sort."]
         if query["format"] in (ListFormat.CSV, ListFormat.NDJSON):
             for name in ("page", "per_page", "cursor"):
@@ -161,32 +197,38 @@ class _ListParameters(Parameters):
             raise ValidationError({given[0]: [message]})
         if query["start"] and query["end"] and query["end"] <= query["start"]:
             raise ValidationError({"to": ["Must be later than `from`."]})
-        if given and query["sort"] == SOONEST_FIRST:
-            raise ValidationError({"sort": [f"nextRunAt cannot be combined with {given[0]}."]})
 
     @post_load(pass_original=True)
     def _make_query(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> ListQuery:
         condition = query.get("condition")
-        return ListQuery(
-            job_filter=JobFilter(
-                statuses=tuple(filter(None, query["status"])),
-                types=tuple(filter(None, query["type"])),
-                owner=query.get("owner") or None,
-                created_from=_find_start(query),
-                created_to=query["created_to"] or query["end"],
-                error_code=query.get("error_code") or None,
-                worker=query.get("worker") or None,
-                job_id=query["job_id"] or None,
-                condition=JobCondition(condition) if condition else None,
-                finished_from=query.get("finished_from"),
-                finished_to=query.get("finished_to"),
-                by_next_run=query["sort"] == SOONEST_FIRST,
-                search=tuple(
-                    SearchTerm(field=name, texts=tuple(texts))
-                    for name, texts in read_search(given).items()
-                ),
+        job_filter = JobFilter(
+            statuses=tuple(filter(None, query["status"])),
+            types=tuple(filter(None, query["type"])),
+            owner=query.get("owner") or None,
+            created_from=_find_start(query),
+            created_to=query["created_to"] or query["end"],
+            error_code=query.get("error_code") or None,
+            error_group=query.get("error_group") or None,
+            worker=query.get("worker") or None,
+            job_id=query["job_id"] or None,
+            condition=JobCondition(condition) if condition else None,
+            finished_from=query["finished_from"],
+            finished_to=query["finished_to"],
+            due_from=query["due_from"],
+            due_to=query["due_to"],
+            min_attempts=query["min_attempts"],
+            priority=query["priority"],
+            search=tuple(
+                SearchTerm(field=name, texts=tuple(texts))
+                for name, texts in read_search(given).items()
             ),
-            oldest_first=_is_oldest_first(query),
+        )
+        field, oldest_first = _read_sort(query)
+        if field not in (None, job_filter.order_field):
+            job_filter = replace(job_filter, order_by=field)
+        return ListQuery(
+            job_filter=job_filter,
+            oldest_first=oldest_first,
             cursor=query["cursor"],
             page=query["page"],
             per_page=query["per_page"],
@@ -202,8 +244,28 @@ def _find_start(query: dict[str, Any]) -> datetime | None:
     return start
 
 
-def _is_oldest_first(query: dict[str, Any]) -> bool:
-    return query["sort"] in (OLDEST_FIRST, SOONEST_FIRST)
+def _read_sort(query: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """The date to sort by, None for the list's own; and whether the earliest comes first."""
+    sort = query["sort"] or ""
+    return sort.removeprefix("-") or None, bool(sort) and not sort.startswith("-")
+
+
+def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By parameter: messages about ranges of dates that are empty or exclude each other."""
+    wrong = {}
+    for name in _RANGES:
+        start, end = query[f"{name}_from"], query[f"{name}_to"]
+        if start is not None and end is not None and end <= start:
+            wrong[f"{name}_to"] = [f"Must be later than {name}_from."]
+    condition = query.get("condition")
+    dated = ["condition"] if condition else []
+    for name in ("due", "finished"):
+        if name == "due" and condition in (JobCondition.DUE, JobCondition.SCHEDULED):
+            continue
+        dated += [each for each in (f"{name}_from", f"{name}_to") if query[each] is not None][:1]
+    if len(dated) > 1:
+        wrong[dated[0]] = [f"Cannot be combined with {dated[1]}."]
+    return wrong
 
 
 class ListParameters(_ListParameters):
@@ -213,13 +275,12 @@ class ListParameters(_ListParameters):
         "Jobs whose createdBy is exactly this text, as lists print it.", max_length=1_000
     )
     error_code = optional_text(
-        "Jobs whose lastError has exactly this code. Cannot be combined with `owner`.",
+        "Jobs whose lastError has exactly this code.",
         max_length=1_000,
     )
     worker = optional_text(
         "Jobs that the worker with exactly this name runs or ran, as far as the queue records it: "
-        "those of its newest 200 attempts, and those whose leasedBy it is. Cannot be combined "
-        "with `owner` and `error_code`.",
+        "those of its newest 200 attempts, and those whose leasedBy it is.",
         max_length=1_000,
     )
     condition = fields.String(
@@ -232,46 +293,18 @@ class ListParameters(_ListParameters):
             nullable=True,
         ),
     )
-    finished_from = OptionalDate(
-        **describe(f"Jobs finished at this time or later, in order of finishedAt. {ISO}")
-    )
-    finished_to = OptionalDate(
+    sort = fields.String(
+        load_default=default_none,
+        validate=validate.OneOf([*_BY_CREATION, *_BY_OTHER_DATES, ""]),
         **describe(
-            "Jobs finished before this time, which is after `finished_from`, in order of "
-            f"finishedAt. {ISO}"
-        )
+            "The date to sort by, with a leading `-` the latest first. `nextRunAt` only for "
+            "waiting jobs: with `condition=scheduled`, `condition=due`, `due_from`, `due_to` or a "
+            "`status` of them (queued, failed). `finishedAt` only for finished jobs: with "
+            "`finished_from`, `finished_to` or a `status` of them (succeeded, dlq, cancelled). "
+            "`leaseExpiresAt` only for leased jobs. By default the latest first, by the date that "
+            "is filtered by, or else by createdAt."
+        ),
     )
-
-    @validates_schema
-    def _require_index(self, query: dict[str, Any], **_: Any) -> None:
-        """Refuse combinations of filters that no index serves."""
-        by_value = [name for name in ("owner", "error_code", "worker") if query[name]]
-        if len(by_value) > 1:
-            raise ValidationError({by_value[1]: [f"Cannot be combined with {by_value[0]}."]})
-        start, end = query["finished_from"], query["finished_to"]
-        if start is not None and end is not None and end <= start:
-            raise ValidationError({"finished_to": ["Must be later than finished_from."]})
-        by_finish = [name for name in ("finished_from", "finished_to") if query[name]]
-        by_date = [*(["condition"] if query["condition"] else []), *by_finish[:1]]
-        others = [name for name in ("owner", "error_code", "worker", "job_id") if query[name]]
-        if by_date and (others or len(by_date) > 1):
-            other = (others or by_date[1:])[0]
-            raise ValidationError({by_date[0]: [f"Cannot be combined with {other}."]})
-        if query["sort"] == SOONEST_FIRST:
-            unserved = (
-                "owner",
-                "error_code",
-                "worker",
-                "job_id",
-                "finished_from",
-                "finished_to",
-                "created_from",
-                "created_to",
-            )
-            if query["condition"] == JobCondition.EXPIRED:
-                raise ValidationError({"sort": ["Expired leases have no order by nextRunAt."]})
-            if others := [name for name in unserved if query[name]]:
-                raise ValidationError({"sort": [f"nextRunAt cannot be combined with {others[0]}."]})
 
 
 class OwnListParameters(_ListParameters):
@@ -279,16 +312,6 @@ class OwnListParameters(_ListParameters):
 
     @validates_schema(pass_original=True)
     def _refuse_admin_filters(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        admin_filters = (
-            "owner",
-            "error_code",
-            "worker",
-            "condition",
-            "finished_from",
-            "finished_to",
-        )
-        wrong = [name for name in admin_filters if given.get(name)]
-        if given.get("sort") == SOONEST_FIRST:
-            wrong.append("sort")
+        wrong = [name for name in _ADMIN_FILTERS if given.get(name)]
         if wrong:
             raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})

@@ -141,6 +141,6 @@ def list_address(jobs: JobFilter) -> str:
         type=jobs.types,
         condition=jobs.condition.value if jobs.condition else "",
         finished_from=instant(jobs.finished_from),
-        sort="createdAt" if jobs.condition else "",
+        sort=jobs.order_field if jobs.condition else "",  # the first ones wait the longest
     )
     return f"/dashboard/jobs{parameters}"

@@ -89,7 +89,7 @@ class SchedulePage:
 
     def _list_next(self) -> ListPage | None:
         """The soonest jobs; None where no index has them in order."""
-        job_filter = JobFilter(condition=JobCondition.SCHEDULED, by_next_run=True)
+        job_filter = JobFilter(condition=JobCondition.SCHEDULED)
         query = ListQuery(job_filter=job_filter, oldest_first=True, per_page=NEXT_JOBS)
         try:
             return self._responder.page(query)

@@ -43,7 +43,7 @@ class StatsReader:
         return self._live.estimated_total()
 
     def count(self, job_filter: JobFilter) -> CappedCount:
-        """How many jobs match; raises what `JobFilter.prepare` does.
+        """How many jobs match; raises what `ListPlanner.prepare` does.
 
         Up to 10,000 jobs are counted in the list's own index. A larger number is taken from the
         stats, if they have it and counting them needs no scan of documents.

@@ -37,6 +37,9 @@ PUBLIC_KEY_ALGORITHMS = (
 MIN_SECRET_BYTES = 32
 _KEY_SOURCES = ("jwt_secret_key", "jwt_public_key", "jwt_jwks_url")
 MAX_LEEWAY_S = 300  # for clock differences; it lengthens the life of every token
+# The filters whose indexes can be chosen: docs/operations.md has their cost.
+FILTERS = ("attempts", "finished", "priority")
+DEFAULT_FILTERS = ("attempts", "finished")
 METRICS = ("token", "open", "off")  # who may scrape
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -125,6 +128,17 @@ def _read_names(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...
     return tuple(env.list(name, list(default)) or ())
 
 
+def _check_filters(names: list[str]) -> None:
+    if unknown := [name for name in map(str.strip, names) if name and name not in FILTERS]:
+        raise ValidationError(f"Unknown: {', '.join(unknown)}. Known: {', '.join(FILTERS)}.")
+
+
+def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of filters; an empty text means none."""
+    given = env.list(name, list(default), validate=_check_filters) or []
+    return tuple(dict.fromkeys(stripped for name in given if (stripped := name.strip())))
+
+
 def _read_role_permissions(env: Env, name: str) -> dict[str, frozenset[str]]:
     """Permissions by role. A file of queues may name others: `load_queues` checks them then."""
     has_others = bool(env.str("QUEUES", None))
@@ -175,6 +189,8 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     search_fields: tuple[str, ...] = ()
+    # The filters with indexes of their own
+    filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
     rollup_db: str = _setting(Env.str, "jobmon_rollups", validate=_database)
@@ -286,6 +302,7 @@ class Settings:
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
             values["queues"] = _read_text(env, "QUEUES", None)
+            values["filters"] = _read_filters(env, "FILTERS", DEFAULT_FILTERS)
             values["redact_keys"] = _read_names(env, "REDACT_KEYS", DEFAULT_REDACT_KEYS)
             env.str("JWT_SECRET_KEY", None, validate=_check_secret_length)
         _raise_errors(env)

@@ -1,11 +1,11 @@
 """Cursors: places in a list, and the queries for the jobs beyond one.
 
-A list is in the order of (createdAt, _id), newest first or oldest first, or of (nextRunAt, _id),
-the soonest first. A cursor has these two values of a job, so that the next page costs the same at
-any depth. MongoDB's aggregation compares values of all types, in the order in which an index sorts
-them. Arrays are the exception: an index sorts an array by its greatest or its least element, but a
-comparison takes it as a whole. So where there are arrays, and where a value cannot be put into a
-cursor, a cursor has only its page number.
+A list is in the order of a date (createdAt, nextRunAt, …) and the _id. A cursor has
+these two values of a job, so that the next page costs the same at any depth. MongoDB's aggregation
+compares values of all types, in the order in which an index sorts them. Arrays are the exception:
+an index sorts an array by its greatest or its least element, but a comparison takes it as a whole.
+So where there are arrays, and where a value cannot be put into a cursor, a cursor has only its page
+number.
 
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
@@ -24,12 +24,15 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 
-from jobmon.store.mapping import Document, Keys
+from jobmon.store.mapping import Document, FieldMapping, Keys
 
 NEWEST_FIRST: Keys = [("createdAt", -1), ("_id", -1)]
 OLDEST_FIRST: Keys = [("createdAt", 1), ("_id", 1)]
 SOONEST_FIRST: Keys = [("nextRunAt", 1), ("_id", 1)]
+FIRST_FINISHED: Keys = [("finishedAt", 1), ("_id", 1)]
 
+# By the date of its order: the key that marks a cursor, unless it is createdAt.
+_MARKS = {"nextRunAt": "n", "finishedAt": "f", "leaseExpiresAt": "l"}
 _LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
 # Decoded, these binary values may be others than the stored ones.
 _LOSSY_SUBTYPES = (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
@@ -45,16 +48,15 @@ class Cursor:
     """A place in a list: after the job (at, id), the last one of page `page`; or, `backwards`,
     before that job, the first one of the page.
 
-    `at` is the job's createdAt, or its nextRunAt in a list `by_next_run`, which is the soonest
-    first. A cursor `by_page` has no values of a job: the jobs beyond it are found by skipping
-    pages.
+    `at` is the date of the job that orders the list, its `order_by`. A cursor `by_page` has no
+    values of a job: the jobs beyond it are found by skipping pages.
     """
 
     page: int
     at: Any = None
     id: Any = None
     oldest_first: bool = False
-    by_next_run: bool = False
+    order_by: str = "createdAt"
     backwards: bool = False
     by_page: bool = False
 
@@ -77,8 +79,8 @@ class Cursor:
         document = {"p": self.page, "o": self.oldest_first, "b": self.backwards}
         if not self.by_page:
             document |= {"c": self.at, "i": self.id}
-        if self.by_next_run:
-            document["n"] = True
+        if mark := _MARKS.get(self.order_by):
+            document[mark] = True
         return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
     @classmethod
@@ -109,7 +111,7 @@ class Cursor:
             at=None if by_page else document["c"],
             id=None if by_page else document["i"],
             oldest_first=oldest_first,
-            by_next_run="n" in document,
+            order_by=next((name for name, mark in _MARKS.items() if mark in document), "createdAt"),
             backwards=backwards,
             by_page=by_page,
         )
@@ -119,7 +121,7 @@ class Cursor:
 
         They are correct only if the date is no array. `by_id`: the list is in the order of _id.
         """
-        field = "nextRunAt" if self.by_next_run else "createdAt"
+        field = self.order_by
         operator, direction = ("$gt", 1) if self.ascending else ("$lt", -1)
         order: Keys = [(field, direction), ("_id", direction)]
         is_id_beyond = {"$expr": {operator: ["$_id", {"$literal": self.id}]}}
@@ -133,6 +135,12 @@ class Cursor:
             yield {field: {"$eq": MinKey()}}, order[1:]
         else:
             yield {"$expr": {operator: [f"${field}", {"$literal": self.at}]}}, order
+
+
+def list_order(field: str, mapping: FieldMapping) -> Keys:
+    """The ascending order of a list by a date: then by _id, where an index has both."""
+    has_id = field in ("createdAt", "nextRunAt") or (field == "finishedAt" and mapping.has_status)
+    return [(field, 1), ("_id", 1)] if has_id else [(field, 1)]
 
 
 def _is_exact(value: Any) -> bool:

@@ -8,6 +8,7 @@ from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_ranges, identity_values, is_identity
+from jobmon.store.list_plan import get_plan
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
@@ -40,7 +41,7 @@ class JobFinder:
 
         Give it a prepared filter whose index has exactly the jobs that match.
         """
-        index = prepared.choose_index(self._jobs.mapping)
+        index = get_plan(prepared).index
         try:
             counted = self._jobs.count(
                 prepared.match(), index=index, limit=COUNT_UP_TO + 1, require_index=True

@@ -24,7 +24,7 @@ _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
 _HEX_DIGITS = 24
 _HEX = frozenset("0123456789abcdef")
 _UUID = "00000000-0000-0000-0000-000000000000"
-_LAST_CHARACTER = "\U0010ffff"  # no id contains it
+LAST_CHARACTER = "\U0010ffff"  # no id contains it
 
 
 def identity_values(printed: str) -> list[Any]:
@@ -41,7 +41,7 @@ def is_identity(value: Any, printed: str) -> bool:
 
 def identity_ranges(prefix: str) -> list[dict[str, Any]]:
     """Conditions on a field that together match every identity printed with this prefix."""
-    ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{_LAST_CHARACTER}"}]
+    ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{LAST_CHARACTER}"}]
     if len(prefix) <= _HEX_DIGITS and _HEX.issuperset(prefix):
         first, last = (ObjectId(prefix.ljust(_HEX_DIGITS, digit)) for digit in "0f")
         ranges.append({"$gte": first, "$lte": last})

@@ -4,13 +4,14 @@ Equality fields first, then the sort: (createdAt, _id) is the order of every lis
 A hint by keys also finds an index that another program made under a name of its own.
 """
 
+from collections.abc import Collection as Names
 from typing import NamedTuple
 
 from pymongo import ASCENDING
 from pymongo.collection import Collection
 
 from jobmon.store.connection import Connection
-from jobmon.store.cursor import NEWEST_FIRST, SOONEST_FIRST
+from jobmon.store.cursor import FIRST_FINISHED, NEWEST_FIRST, SOONEST_FIRST
 from jobmon.store.event_log import EVENT, EVENT_TIME
 from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.profiles import Profile
@@ -33,13 +34,22 @@ BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # with the type: reads no 
 # Where no field holds the status: BY_WAITING if nextRunAt decides whether a job waits.
 BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
 BY_DUE_TIME: Keys = SOONEST_FIRST
-BY_FINISH: Keys = [_STATUS, ("finishedAt", ASCENDING)]
+BY_FINISH: Keys = [_STATUS, *FIRST_FINISHED]
+# Only for filters: see `FILTERS`. The number of attempts and the error are those of few jobs; the
+# priority never changes, so that a change of a job costs nothing.
+BY_ATTEMPTS: Keys = [("attemptCount", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
+BY_PRIORITY: Keys = [("priority", ASCENDING), *NEWEST_FIRST]
+BY_TYPE_AND_FINISH: Keys = [_TYPE, _STATUS, *FIRST_FINISHED]
+BY_CODE_AND_FINISH: Keys = [("lastError.code", ASCENDING), *FIRST_FINISHED, _STATUS, _TYPE]
 BY_UPDATE: Keys = [("updatedAt", ASCENDING)]  # for a collector without change streams
 ATTEMPT: Keys = [("jobId", ASCENDING), ("attemptNumber", ASCENDING)]
 ATTEMPT_FINISHED: Keys = [("finishedAt", ASCENDING)]
 
 # The values of leasedBy that are in `worker_index`: texts, except the empty one.
 NAMED: Document = {"$gt": ""}
+
+# The least number of attempts of the jobs in BY_ATTEMPTS.
+RETRIED = 2
 
 # Unique by the contract; created so only with `jobmon init --unique`.
 UNIQUE = (JOB_ID, ATTEMPT)
@@ -72,6 +82,84 @@ def search_index(field: str) -> Keys:
     It has only what never changes during a job's life, so that a change of a job costs nothing.
     """
     return [(field, ASCENDING), *NEWEST_FIRST]
+
+
+class ListIndex(NamedTuple):
+    """An index for lists, with the contract's names.
+
+    `setting`: its name in JOBMON_FILTERS, if only filters need it. `partial`: the filter for the
+    only jobs in it. `needs`: the fields of the filters that it is for.
+    """
+
+    keys: Keys
+    setting: str = ""
+    is_chosen: bool = True
+    partial: Document | None = None
+    needs: frozenset[str] = frozenset()
+
+
+# By the name in JOBMON_FILTERS: the indexes that only these filters need.
+_FILTER_INDEXES: dict[str, tuple[ListIndex, ...]] = {
+    "attempts": (
+        ListIndex(
+            BY_ATTEMPTS,
+            partial={"attemptCount": {"$gte": RETRIED}},
+            needs=frozenset({"attemptCount"}),
+        ),
+    ),
+    "finished": (
+        ListIndex(BY_TYPE_AND_FINISH, needs=frozenset({"type", "finishedAt"})),
+        ListIndex(
+            BY_CODE_AND_FINISH,
+            partial={"lastError.code": {"$exists": True}},
+            needs=frozenset({"lastError.code", "finishedAt"}),
+        ),
+    ),
+    "priority": (ListIndex(BY_PRIORITY, needs=frozenset({"priority"})),),
+}
+
+
+def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]:
+    """The indexes that only filters need; those in `chosen` are to be created."""
+    found = []
+    for name, entries in _FILTER_INDEXES.items():
+        for index in entries:
+            # A status that is computed is in no index.
+            keys = [key for key in index.keys if key != _STATUS or mapping.has_status]
+            found.append(index._replace(keys=keys, setting=name, is_chosen=name in chosen))
+    return found
+
+
+def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
+    """Every index that may serve a list of jobs; `chosen` is JOBMON_FILTERS."""
+    mapping = profile.jobs
+    always = [
+        [("_id", ASCENDING)],
+        JOB_ID,
+        BY_OWNER,
+        BY_OWNER_AND_STATUS,
+        NEWEST_FIRST,
+        BY_STATUS,
+        BY_TYPE,
+        BY_STATUS_AND_TYPE,
+        BY_ERROR_CODE,
+        BY_LEASE,
+        BY_NEXT_RUN,
+        BY_WAITING,
+        BY_DUE_TIME,
+        BY_FINISH,
+    ]
+    by_lease = lease_index(profile)
+    if by_lease is not None and not isinstance(by_lease, StoredIndex):
+        always.append(by_lease)
+    partial = [search_index(name) for name in mapping.search_paths]
+    if (by_worker := worker_index(mapping)) is not None:
+        partial.append(by_worker)
+    return [
+        *map(ListIndex, always),
+        *(ListIndex(keys, partial={}) for keys in partial),
+        *filter_indexes(mapping, chosen),
+    ]
 
 
 def worker_index(mapping: FieldMapping) -> Keys | None:
@@ -201,6 +289,9 @@ def required_indexes(connection: Connection) -> list[Index]:
         partial = connection.jobs.mapping.translate_query({"leasedBy": NAMED})
         path = keys[0][0]
         found[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
+    for wanted in filter_indexes(connection.jobs.mapping, connection.settings.filters):
+        if wanted.is_chosen and (filtered := _make_filter_index(connection.jobs, wanted)):
+            found.setdefault((jobs.name, tuple(filtered.keys)), filtered)
     for name, path in connection.jobs.mapping.search_paths.items():
         keys = connection.jobs.mapping.translate_keys(search_index(name)) or []
         # Created whether or not a sample has the field: it was requested by a setting.
@@ -210,3 +301,12 @@ def required_indexes(connection: Connection) -> list[Index]:
         partial = connection.jobs.mapping.translate_query({name: IS_SCHEDULE})
         found[jobs.name, tuple(keys)] = Index(jobs, keys, partial=partial)
     return list(found.values())
+
+
+def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index | None:
+    """The index with the documents' names; None if they lack one of its fields."""
+    keys, first = jobs.mapping.translate_keys(index.keys), index.keys[0][0]
+    if keys is None or not all(map(jobs.mapping.can_query, index.needs)):
+        return None
+    partial = None if index.partial is None else jobs.mapping.translate_query(index.partial)
+    return Index(jobs.collection, keys, False, first, keys[0][0], partial)

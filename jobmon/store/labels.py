@@ -20,13 +20,15 @@ def label(value: Any) -> str:
     """The label of a status or a type: its text, at most 200 characters and a `…`.
 
     Documents share the label `{…}`, so that no value in them is shown. The text `(other)` becomes
-    `(other)…`, because that label is for the values that are not counted by name. The text `null`
-    and the empty text are in quotes: without these a filter means a missing value, or no filter.
+    `(other)…`, because that label is for the values that are not counted by name. The text `null`,
+    the empty text and one that ends in `*` are in quotes: without these a filter means a missing
+    value, no filter, or a beginning.
     """
     shown = to_text(_drop_secrets(value))
     if shown == OTHER:
         return OTHER + CUT
-    if value is not None and shown in _QUOTED:
+    is_prefix = shown.endswith("*") and len(shown) + 2 <= MAX_LABEL_LENGTH
+    if value is not None and (shown in _QUOTED or is_prefix):
         return f'"{shown}"'
     return shown if len(shown) <= MAX_LABEL_LENGTH else f"{shown[:MAX_LABEL_LENGTH]}{CUT}"
 
@@ -39,7 +41,8 @@ def worker_label(value: Any) -> str | None:
 def is_filter(value_label: str) -> bool:
     """Whether a filter by this label finds exactly the jobs that are counted under it."""
     is_whole = len(value_label) <= MAX_LABEL_LENGTH
-    return is_whole and value_label not in (OTHER, OTHER + CUT, _DOCUMENT)
+    is_one = value_label not in (OTHER, OTHER + CUT, _DOCUMENT) and not value_label.endswith("*")
+    return is_whole and is_one
 
 
 class LabelBudget:

@@ -4,6 +4,7 @@ from jobmon.domain import CappedCount
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
+from jobmon.store.list_plan import ListPlanner, get_plan
 
 COUNT_EXACTLY_UP_TO = 10_000
 # Counting takes 0.7 µs a job. Beyond 1,000 jobs it takes longer than reading the page, so the
@@ -18,14 +19,15 @@ class ListCounter:
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
+        self._planner = ListPlanner(connection)
         self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
 
     def count(self, job_filter: JobFilter) -> CappedCount:
         """How many jobs match, up to 10,000; beyond 1,000 as of up to two seconds ago.
 
-        Raises what `JobFilter.prepare` does.
+        Raises what `ListPlanner.prepare` does.
         """
-        prepared = job_filter.prepare(self._jobs)
+        prepared = self._planner.prepare(job_filter)
         counted = self._totals.get(
             prepared, lambda: self._count(prepared), SHARE_S, keep=lambda count: count > SHARE_FROM
         )
@@ -33,5 +35,5 @@ class ListCounter:
         return CappedCount(min(counted, COUNT_EXACTLY_UP_TO), is_exact)
 
     def _count(self, job_filter: JobFilter) -> int:
-        index = job_filter.choose_index(self._jobs.mapping)
+        index = get_plan(job_filter).index
         return self._jobs.count(job_filter.match(), index=index, limit=COUNT_EXACTLY_UP_TO + 1)

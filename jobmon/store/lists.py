@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from jobmon.domain import MAPPED_JOB_FIELDS, WAITING_STATUSES, CappedCount
+from jobmon.domain import MAPPED_JOB_FIELDS, CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
 from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.bson_json import to_json
 from jobmon.store.connection import Connection
-from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST, SOONEST_FIRST, Cursor
-from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order
+from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
 from jobmon.store.identity import identity_values, is_identity
+from jobmon.store.list_plan import ListPlanner, get_plan
 from jobmon.store.mapping import STORED_DATES, Document, Keys
 from jobmon.store.read_collection import Transform
 from jobmon.store.truncate import CharacterBudget
@@ -76,15 +77,16 @@ class JobLists:
         self._fields, self._transform = fields, transform or summarize
         self._require_index = require_index
         self._jobs = connection.jobs
-        self._worker_jobs = WorkerJobFinder(connection)
+        self._planner = ListPlanner(connection)
+        self._worker_jobs = WorkerJobFinder(connection, self._planner)
         self._by_id = connection.jobs.mapping.orders_by_id
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
         """The filter for several reads: what it needs to know of the jobs is read once.
 
-        Raises what `JobFilter.prepare` does.
+        Raises what `ListPlanner.prepare` does.
         """
-        return self._resolve(job_filter).prepare(self._jobs)
+        return self._planner.prepare(self._resolve(job_filter))
 
     def page(
         self,
@@ -96,8 +98,8 @@ class JobLists:
         cursor: Cursor | None = None,
         total: CappedCount | None = None,
     ) -> JobPage:
-        """A page of the jobs that match, newest first unless `oldest_first`; those of a filter
-        `by_next_run` the soonest first.
+        """A page of the jobs that match, in the order of the filter's date: the latest first unless
+        `oldest_first`.
 
         With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
         the list that made it. That costs the same at any depth, whereas a page number skips index
@@ -109,7 +111,6 @@ class JobLists:
                 page = lists.page(JobFilter(statuses=("dlq",)), cursor=page.next_cursor)
         """
         job_filter = self.prepare(job_filter)
-        oldest_first = oldest_first or job_filter.by_next_run
         has_keyset = self._has_keyset(job_filter)
         if cursor is not None:
             found = self._read_beyond(cursor, job_filter, per_page, has_keyset)
@@ -135,7 +136,6 @@ class JobLists:
         Raises what `prepare` does, before the first batch.
         """
         job_filter = self.prepare(job_filter)
-        oldest_first = oldest_first or job_filter.by_next_run
         cursor, page = None, 0
         while jobs := self._read(
             job_filter, cursor, BATCH, ascending=oldest_first, skip=0 if cursor else page * BATCH
@@ -174,7 +174,7 @@ class JobLists:
 
         RefusedFilterError if that is not possible.
         """
-        if job_filter.is_prepared:
+        if job_filter.plan is not None:
             return job_filter
         if job_filter.worker is not None:
             jobs = self._worker_jobs.find(job_filter.worker)
@@ -211,7 +211,8 @@ class JobLists:
         self, cursor: Cursor, job_filter: JobFilter, per_page: int, has_keyset: bool
     ) -> _PageSlice:
         page = max(1, cursor.page - 1) if cursor.backwards else cursor.page + 1
-        if cursor.by_page or not has_keyset:
+        is_other = cursor.order_by != job_filter.order_field
+        if cursor.by_page or is_other or not has_keyset:
             return self._read_page(job_filter, page, per_page, cursor.oldest_first)
         jobs = self._read(job_filter, cursor, per_page + 1, ascending=cursor.ascending)
         is_end = len(jobs) <= per_page
@@ -232,21 +233,19 @@ class JobLists:
         skip: int = 0,
     ) -> list[Document]:
         """Jobs in ascending or descending order: the first ones, or those beyond `cursor`."""
-        order = OLDEST_FIRST if ascending else NEWEST_FIRST
-        if job_filter.by_next_run:
-            order = [(name, order[0][1]) for name, _ in SOONEST_FIRST]
-        elif job_filter.date_field is not None:
-            order = [(job_filter.date_field, order[0][1])]
-        if job_filter.is_sorted_in_memory:
+        direction, plan = 1 if ascending else -1, get_plan(job_filter)
+        ascending_order = list_order(job_filter.order_field, self._jobs.mapping)
+        order = [(name, direction) for name, _ in ascending_order]
+        if plan.is_sorted:
             return self._sort(job_filter, order, limit, skip)
-        by_id = self._by_id and not job_filter.by_next_run
+        by_id = self._by_id and job_filter.order_field == "createdAt"
         parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=by_id)
         jobs: list[Document] = []
         for part, part_order in parts:
             jobs += self._jobs.find(
                 {"$and": [job_filter.match(), part]},
                 self._fields,
-                index=job_filter.choose_index(self._jobs.mapping),
+                index=plan.index,
                 order=part_order,
                 skip=skip,
                 limit=limit - len(jobs),
@@ -271,7 +270,7 @@ class JobLists:
         ]
         jobs = self._jobs.aggregate(
             pipeline,
-            index=job_filter.choose_index(mapping),
+            index=get_plan(job_filter).index,
             batch_size=limit + 1,
             transform=lambda document: summarize(mapping.to_contract(document)),
         )
@@ -279,17 +278,15 @@ class JobLists:
 
     def _has_keyset(self, job_filter: JobFilter) -> bool:
         """Whether the jobs beyond another one can be queried: see `store.cursor`."""
-        if job_filter.is_sorted_in_memory:
+        plan, field = get_plan(job_filter), job_filter.order_field
+        if plan.is_sorted:
             return False
-        if job_filter.by_next_run:
-            mapping = self._jobs.mapping
-            shown = mapping.select_statuses("nextRunAt", WAITING_STATUSES)
-            is_stored = "nextRunAt" not in mapping.offsets and shown == WAITING_STATUSES
-            index = job_filter.choose_index(mapping)
-            return is_stored and self._jobs.has_no_arrays("nextRunAt", index)
-        if job_filter.date_field is not None:
-            return False
-        return self._by_id or self._jobs.has_no_arrays("createdAt", NEWEST_FIRST, may_scan=True)
+        if field == "createdAt":
+            return self._by_id or self._jobs.has_no_arrays(field, NEWEST_FIRST, may_scan=True)
+        mapping, dated = self._jobs.mapping, STATUSES_BY_DATE[field]
+        is_stored = field not in mapping.offsets and mapping.select_statuses(field, dated) == dated
+        has_id = len(list_order(field, mapping)) > 1
+        return is_stored and has_id and self._jobs.has_no_arrays(field, plan.index)
 
     def _make_cursor(
         self,
@@ -300,15 +297,14 @@ class JobLists:
         oldest_first: bool,
     ) -> Cursor:
         """The cursor at a job; by page if the job's values are secret or do not fit into it."""
-        by_next_run = job_filter.by_next_run
-        field = "nextRunAt" if by_next_run else "createdAt"
-        values = job.get(STORED_DATES[field], job.get(field)), job["_id"]
+        field = job_filter.order_field
+        values = job.get(STORED_DATES.get(field, field), job.get(field)), job["_id"]
         cursor = Cursor(
             page=page,
             at=values[0],
             id=values[1],
             oldest_first=oldest_first,
-            by_next_run=by_next_run,
+            order_by=field,
         )
         has_values = (
             cursor.is_exact

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from bson.regex import Regex
+
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS, WAITING_STATUSES
 from jobmon.profiles.conditions import resolve_now
 from jobmon.profiles.sources import parse_date
@@ -36,7 +38,7 @@ NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 # A condition: the field, or a document that contains it, is an array.
 IS_ARRAY: Document = {"$type": "array"}
 # The stored value of a date that orders lists, if it is not the date itself.
-STORED_DATES = {"createdAt": "_at", "nextRunAt": "_nextRunAt"}
+STORED_DATES = {"createdAt": "_at", "nextRunAt": "_nextRunAt", "finishedAt": "_finishedAt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +311,8 @@ class FieldMapping:
         """A query for one of these values in a field without a path."""
         values = condition["$in"] if isinstance(condition, dict) else [condition]
         if name in self.constants:
-            return {} if self.constants[name] in values else _MATCH_NONE
+            is_match = any(_matches(self.constants[name], value) for value in values)
+            return {} if is_match else _MATCH_NONE
         if paths := self.alternatives.get(name):
             others = [value for value in values if value is not None]
             found: list[Document] = [
@@ -364,6 +367,13 @@ class FieldMapping:
             return prefix_expression(self.expressions[name], prefix)
         path = self.paths.get(head)
         return None if path is None else f"{prefix}{path}{dot}{tail}"
+
+
+def _matches(constant: Any, value: Any) -> bool:
+    """Whether a value of a query, or a pattern, matches a constant."""
+    if isinstance(value, Regex):
+        return isinstance(constant, str) and value.try_compile().match(constant) is not None
+    return bool(constant == value)
 
 
 def _get_at_path(document: Document, path: str) -> tuple[bool, Any]:

@@ -73,12 +73,14 @@ class RecurringJobs:
         jobs: list[Document] = []
         next_cursor = None
         for later in self._names[self._names.index(name) :] if self._names else ():
-            job_filter = JobFilter(by_next_run=True, repeats_by=later)
+            job_filter = JobFilter(repeats_by=later)
             if len(jobs) == per_page:
-                if self._lists.page(job_filter, per_page=1).jobs:
+                if self._lists.page(job_filter, per_page=1, oldest_first=True).jobs:
                     next_cursor = f"{later}{_SEPARATOR}"
                 break
-            page = self._lists.page(job_filter, per_page=per_page - len(jobs), cursor=place)
+            page = self._lists.page(
+                job_filter, per_page=per_page - len(jobs), oldest_first=True, cursor=place
+            )
             jobs, place = jobs + page.jobs, None
             if page.next_cursor is not None:
                 next_cursor = f"{later}{_SEPARATOR}{page.next_cursor.encode()}"
@@ -86,7 +88,7 @@ class RecurringJobs:
         return RecurringPage(jobs=jobs, next_cursor=next_cursor, total=self._count())
 
     def _count(self) -> CappedCount:
-        filters = (JobFilter(by_next_run=True, repeats_by=name) for name in self._names)
+        filters = (JobFilter(repeats_by=name) for name in self._names)
         counts = [self._counter.count(job_filter) for job_filter in filters]
         return CappedCount(
             sum(count.value for count in counts), all(count.is_exact for count in counts)
@@ -102,7 +104,7 @@ def _decode(cursor: str, names: tuple[str, ...]) -> tuple[str, Cursor | None]:
         place = Cursor.decode(encoded) if encoded else None
     except ValueError:
         raise BadCursorError from None
-    if name not in names or (place is not None and not place.by_next_run):
+    if name not in names or (place is not None and place.order_by != "nextRunAt"):
         raise BadCursorError
     return name, place
 

@@ -62,7 +62,7 @@ class SearchTerm:
         is_hidden, string = text in self.hidden, _read_string(text)
         if is_prefix(text):
             if not is_hidden:
-                yield Regex(f"^{re.escape(string)}")  # anchored: a range of the index
+                yield prefix_pattern(text)
             return
         if not is_hidden:
             yield text
@@ -87,6 +87,11 @@ def explain_unsearchable(text: str) -> str | None:
 def is_prefix(text: str) -> bool:
     """Whether a text means all strings that begin with it."""
     return text.endswith(_ANY_END)
+
+
+def prefix_pattern(text: str) -> Regex[str]:
+    """The pattern of the strings that a text with `*` means; a range of an index, as anchored."""
+    return Regex(f"^{re.escape(_read_string(text))}")
 
 
 def _read_string(text: str) -> str:

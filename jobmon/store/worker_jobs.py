@@ -11,6 +11,7 @@ from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter, RefusedFilterError, WorkerJobs
 from jobmon.store.identity import is_identity
+from jobmon.store.list_plan import ListPlanner, get_plan
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -26,7 +27,8 @@ NEWEST_ONLY = f"only the worker's newest {MAX_READ:,} attempts are searched"
 class WorkerJobFinder:
     """Finds jobs by the worker of their attempts; raises PyMongoError."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, planner: ListPlanner) -> None:
+        self._planner = planner
         self._jobs = connection.jobs
         self._attempts = connection.attempts
         self._index = indexes.worker_attempt_index(connection.profile)
@@ -69,11 +71,11 @@ class WorkerJobFinder:
 
     def _read_named(self, worker: str) -> list[Document]:
         """The jobs that name the worker, which may have no recorded attempt."""
-        by_name = JobFilter(worker=worker).prepare(self._jobs)
+        by_name = self._planner.prepare(JobFilter(worker=worker))
         return self._jobs.find(
             by_name.match(),
             ("jobId",),
-            index=by_name.choose_index(self._jobs.mapping),
+            index=get_plan(by_name).index,
             limit=MAX_READ + 1,
         )
 

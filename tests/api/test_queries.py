@@ -58,7 +58,6 @@ def test_window_of_a_list_is_the_time_of_creation() -> None:
         ({"range": "1h", "created_to": f"{DATE}T04:00Z"}, "range"),
         ({"from": f"{DATE}T04:00Z", "created_from": f"{DATE}T04:00Z"}, "from"),
         ({"from": f"{DATE}T04:00Z", "to": f"{DATE}T04:00Z"}, "to"),
-        ({"range": "1h", "sort": "nextRunAt", "status": ["queued"]}, "sort"),
     ],
 )
 def test_bad_window_of_a_list_is_named(query: dict[str, Any], parameter: str) -> None:
@@ -76,7 +75,7 @@ def test_list_parameters_without_values_have_defaults() -> None:
 
 def test_confine_to_keeps_the_other_filters() -> None:
     query = OwnListParameters().load({"status": ["dlq"]}).confine_to("ada")
-    assert query.job_filter == JobFilter(statuses=("dlq",), owner="ada")
+    assert query.job_filter == JobFilter(statuses=("dlq",), owner="ada", is_own=True)
 
 
 def test_cursor_of_another_sort_names_the_cursor() -> None:

@@ -293,7 +293,7 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
     )
     # A link leads to exactly the jobs or the type that its notice counts.
     assert {notice.text[:4]: notice.link for notice in shown.notices} == {
-        "Noth": "/dashboard/jobs?condition=due&sort=createdAt",
+        "Noth": "/dashboard/jobs?condition=due&sort=nextRunAt",
         "tttt": f"/dashboard/types/{name}?range=1h",
         "100%": f"/dashboard/types/{name}?range=1h",
     }

@@ -281,8 +281,9 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
         shown, _ = ask(cursor=second["prev_cursor"])
         assert shown == expected[:3]
     assert_cheap(filled, entries, by_id="job_id" in filters)
-    if "job_id" in filters:  # for each page: the count of ids, the total and the page
-        assert [entry["command"].get("aggregate") for entry in entries] == ["jobs"] * 3 * 5
+    if "job_id" in filters:  # for each page: the total and the page; the ids are counted once
+        lists = [entry for entry in entries if "aggregate" in entry["command"]]
+        assert 2 * 5 + 1 <= len(lists) <= 3 * 5  # on a busy machine they are counted again
 
 
 @pytest.mark.parametrize("direction", [-1, 1])
@@ -292,30 +293,32 @@ def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
     start, end = NOW + timedelta(seconds=20_000), NOW + timedelta(seconds=20_060)
     ended = {"$in": ["succeeded", "dlq", "cancelled"]}
     query = {"finishedAt": {"$gte": start, "$lt": end}, "status": ended}
-    found = filled.jobs.find(query, ["jobId"]).sort("finishedAt", direction)
+    order = [("finishedAt", direction), ("_id", direction)]
+    found = filled.jobs.find(query, ["jobId"]).sort(order)
     expected = [job["jobId"] for job in found]
     assert len(expected) > 40
     filters = {"finished_from": to_iso(start), "finished_to": to_iso(end), "per_page": 100}
     with profiled(filled) as entries:
-        sort = "createdAt" if direction == 1 else "-createdAt"
+        sort = "finishedAt" if direction == 1 else "-finishedAt"
         answer = served.get_as_admin("/admin/jobs/queue", sort=sort, **filters).json
     assert [job["jobId"] for job in answer["data"]] == expected
     assert answer["meta"]["total"] == len(expected)
     assert_cheap(filled, entries)
-    assert all(entry["keysExamined"] <= len(expected) + 10 for entry in entries)
+    keys = (entry.get("keysExamined", 0) for entry in entries)
+    assert max(keys) <= len(expected) + 10
 
 
 def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[str, Any]]) -> None:
     for path in ("/admin/jobs/queue", "/jobs"):
-        for form in ("json", "csv"):
-            with profiled(filled) as entries:
+        with profiled(filled) as entries:
+            for form in ("json", "csv"):
                 answer = served.get_as_admin(path, job_id="job-", format=form)
-            assert answer.status_code == 422
-            assert answer.json["error"]["details"] == {
-                "job_id": ["Matches more than 1,000 jobs: give more of the id."]
-            }
-            (entry,) = entries
-            assert (entry["keysExamined"], entry["docsExamined"]) == (1_001, 0)
+                assert answer.status_code == 422
+                assert answer.json["error"]["details"] == {
+                    "job_id": ["Matches more than 1,000 jobs: give more of the id."]
+                }
+        read = [entry for entry in entries if "explain" not in entry["command"]]
+        assert {(entry["keysExamined"], entry["docsExamined"]) for entry in read} == {(1_001, 0)}
     assert served.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
     assert served.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
 

@@ -255,7 +255,7 @@ def test_a_search_that_would_read_too_many_jobs_is_422_with_what_to_add(served: 
         {"payload.country": "de", "payload.items.sku": "s3"},
         {"payload.country": "d*"},
         {"payload.country": "de", "owner": "owner-1", "format": "csv"},
-        {"payload.country": "de", "condition": "due"},
+        {"payload.country": "de", "finished_to": to_iso(NOW)},
     ):
         answer = served.get_as_admin(QUEUE, **query)
         assert answer.status_code == 422
@@ -269,7 +269,7 @@ def test_a_search_among_jobs_by_another_date_sorts_at_most_1000(
 ) -> None:
     query = {"payload.order": "order/250", "finished_from": to_iso(NOW - timedelta(days=1))}
     assert list_ids(ask(**query)) == ["job-1000", "job-1001", "job-1002", "job-1003"]
-    pages = [list_ids(ask(**query, sort="createdAt", per_page=2, page=page)) for page in (1, 2)]
+    pages = [list_ids(ask(**query, sort="finishedAt", per_page=2, page=page)) for page in (1, 2)]
     assert pages == [["job-1003", "job-1002"], ["job-1001", "job-1000"]]
     waiting = ask(**{"payload.order": "order/250"}, status="queued", sort="nextRunAt")
     assert waiting["data"] == []
@@ -337,7 +337,7 @@ def test_a_search_without_its_index_is_refused_in_a_large_queue(
     watched = WatchedQueue.from_settings(settings)
     try:
         assert len(watched.ids(**{"payload.country": "de"})) == 5
-        monkeypatch.setattr("jobmon.store.filter.MAX_SCANNED", 4)
+        monkeypatch.setattr("jobmon.store.list_plan.MAX_SCANNED", 4)
         for form in ("json", "csv"):
             query = {"payload.country": "de", "format": form}
             answer = watched.api.get_as_admin(QUEUE, **query)

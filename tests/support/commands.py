@@ -1,6 +1,7 @@
 """Creates indexes, and runs `jobmon init` as a shell does."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -26,7 +27,8 @@ def database_uri(mongod: Mongod, database: Database[dict[str, Any]] | str) -> st
 
 def index_queue(settings: Settings) -> None:
     """Create the indexes of the queue that these settings watch."""
-    connection = Connection(settings)
+    # On a busy machine many indexes take longer than a query may.
+    connection = Connection(replace(settings, query_timeout_ms=60_000))
     create_indexes(connection)
     connection.client.close()
 

@@ -1,0 +1,66 @@
+"""Checks whether the documents of a queue have what a filter needs."""
+
+from jobmon.domain import JobCondition
+from jobmon.store.filter import (
+    STATUSES_BY_DATE,
+    JobFilter,
+    RefusedFilterError,
+    UnknownFieldError,
+)
+from jobmon.store.mapping import FieldMapping
+from jobmon.store.search import is_prefix
+
+# A queue may lack these. For another field that it lacks, no job matches.
+_OPTIONAL = (
+    "nextRunAt",
+    "leaseExpiresAt",
+    "finishedAt",
+    "lastError.code",
+    "leasedBy",
+    "attemptCount",
+    "priority",
+)
+# What to add to a list in the order of a date.
+_REMEDIES = {
+    "nextRunAt": "Only waiting jobs are in this order: add `condition=scheduled`, `condition=due`, "
+    "due_from, due_to, or `status` with queued or failed.",
+    "finishedAt": "Only finished jobs are in this order: add finished_from, finished_to, or "
+    "`status` with succeeded, dlq or cancelled.",
+    "leaseExpiresAt": "Only leased jobs are in this order: add `condition=expired`, or `status` "
+    "with leased.",
+}
+
+
+def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
+    """UnknownFieldError for a filter, RefusedFilterError for an order, that no document has."""
+    for part in job_filter.parts():
+        if part.field in _OPTIONAL and not mapping.can_query(part.field):
+            raise UnknownFieldError(part.parameter)
+    is_computed = "type" in mapping.expressions and not mapping.can_query("type")
+    if is_computed and any(map(is_prefix, job_filter.types)):
+        message = "The types of this queue are computed, so that only whole types are found."
+        raise RefusedFilterError("type", message)
+    order, date = job_filter.order_by, job_filter.date_field
+    if order is None or order == "createdAt":
+        return
+    if not mapping.can_query(order):
+        raise UnknownFieldError("sort")
+    if date is not None and date != order:
+        raise RefusedFilterError("sort", f"A list by {date} has no order by {order}.")
+    has_start = job_filter.condition is JobCondition.SCHEDULED or job_filter.due_from is not None
+    if order == "nextRunAt" and not (mapping.has_status or mapping.waits_by_date or has_start):
+        raise RefusedFilterError("sort", "Needs `condition=scheduled` or `due_from` in this queue.")
+    statuses = job_filter.statuses
+    if date is None and not (statuses and set(statuses) <= set(STATUSES_BY_DATE[order])):
+        raise RefusedFilterError("sort", _REMEDIES[order])
+
+
+def select_dated_statuses(job_filter: JobFilter, mapping: FieldMapping) -> tuple[str, ...] | None:
+    """The statuses with which the jobs have the date of the filter; None for all that may."""
+    date = job_filter.date_field
+    if date is None:
+        return None
+    is_later = job_filter.condition is JobCondition.SCHEDULED or job_filter.due_from is not None
+    if date == "nextRunAt" and not (is_later or job_filter.due_to is not None):
+        return None  # without a nextRunAt a job is due
+    return mapping.select_statuses(date, STATUSES_BY_DATE[date])

@@ -1,0 +1,368 @@
+"""Decides how a list of jobs is read: by which index, or why not.
+
+Each filter is a condition on one field, and each index has fields, so that a new filter needs a
+condition in `JobFilter.parts`, and an index in `store.indexes`. A list is served by an index
+
+1. that has exactly its jobs in list order, or whose keys have the other fields, too: then no job is
+   read that is not shown;
+2. by which at most 1,000 jobs match a part of the filter: these are compared one by one, and sorted
+   in memory.
+
+Otherwise it is refused, with what to change.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from jobmon.domain import JobCondition
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store import indexes
+from jobmon.store.connection import Connection
+from jobmon.store.cursor import list_order
+from jobmon.store.filter import JobFilter, ListPlan, Part, RefusedFilterError
+from jobmon.store.filter_checks import require_fields, select_dated_statuses
+from jobmon.store.identity import LAST_CHARACTER
+from jobmon.store.indexes import ListIndex
+from jobmon.store.mapping import Document, FieldMapping, Keys
+from jobmon.store.read_collection import is_bad_hint
+from jobmon.store.search import is_prefix
+
+# Of jobs that no index has in list order, or that are compared one by one.
+MAX_MATCHES = 1_000
+# Of jobs that may be searched without the index of a field.
+MAX_SCANNED = 10_000
+# Values that an index merges without sorting: together with ten statuses, MongoDB allows 20.
+MAX_VALUES = 20
+# How long it is known that few jobs match, and which values occur.
+KEEP_S, MAX_KEPT = 2.0, 1_000
+
+_MANY = f"More than {MAX_MATCHES:,} jobs match"
+_NARROWER = "created_from and created_to, or a filter that fewer jobs match."
+_NO_INDEX = "Its index is missing, and there are many jobs: run `jobmon init`."
+# Which field a refusal names: the first one of these that is filtered by.
+_BLAME = (
+    "jobId",
+    "payload",
+    "attemptCount",
+    "priority",
+    "leasedBy",
+    "lastError.code",
+    "finishedAt",
+    "nextRunAt",
+    "leaseExpiresAt",
+    "type",
+    "createdAt",
+    "createdBy",
+    "status",
+)
+
+
+def get_plan(job_filter: JobFilter) -> ListPlan:
+    """The plan of a prepared filter; ValueError for another one."""
+    if job_filter.plan is None:
+        raise ValueError("the filter is not prepared")
+    return job_filter.plan
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How an index serves a filter.
+
+    `used`: the parts that decide which of its keys are read. `others`: the parts that have to be
+    compared; `is_covered`: with the keys alone. `is_ordered`: the keys are in list order.
+    """
+
+    index: ListIndex
+    used: list[Part]
+    others: list[Part]
+    is_covered: bool
+    is_ordered: bool
+
+    @property
+    def serves(self) -> bool:
+        """Whether no job is read that is not shown."""
+        return self.is_ordered and (not self.others or (bool(self.used) and self.is_covered))
+
+
+class ListPlanner:
+    """Prepares filters for the lists of a queue; methods raise PyMongoError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._jobs = connection.jobs
+        self._indexes = indexes.list_indexes(connection.profile, connection.settings.filters)
+        self._few: SingleFlightCache[bool] = SingleFlightCache(MAX_KEPT)
+        self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_KEPT)
+
+    def prepare(self, job_filter: JobFilter) -> JobFilter:
+        """The filter with its plan, and with what it needs to know of the documents.
+
+        A prepared filter is returned unchanged. UnknownFieldError or RefusedFilterError if the jobs
+        cannot be listed.
+        """
+        if job_filter.plan is not None:
+            return job_filter
+        mapping = self._jobs.mapping
+        require_fields(job_filter, mapping)
+        for term in job_filter.search:
+            self._require_searchable(term.field)
+        prepared = replace(
+            job_filter,
+            dated_statuses=select_dated_statuses(job_filter, mapping),
+            worker_statuses=mapping.only_in.get("leasedBy"),
+        )
+        planned = self._plan(prepared)
+        if planned.owner is None or planned.job_id is not None:
+            return planned
+        has_none = self._jobs.has_no_arrays("createdBy", indexes.BY_OWNER)
+        return replace(planned, may_have_arrays=not has_none)
+
+    def _plan(self, job_filter: JobFilter) -> JobFilter:
+        if job_filter.repeats_by is not None:
+            index = indexes.recurring_indexes(self._jobs.mapping)[job_filter.repeats_by]
+            return replace(job_filter, plan=ListPlan(index))
+        for candidate in self._list_forms(job_filter):
+            uses = self._list_uses(candidate)
+            if serving := [use for use in uses if use.serves]:
+                best = max(serving, key=lambda use: (not use.others, len(use.used)))
+                return replace(candidate, plan=ListPlan(best.index.keys))
+        for use in sorted(uses, key=_rank_bounded):
+            if self._has_few(candidate, use):
+                return replace(candidate, plan=ListPlan(use.index.keys, not use.is_ordered))
+        raise self._refuse(candidate)
+
+    def _list_uses(self, job_filter: JobFilter) -> list[_Use]:
+        """How each index serves the filter; indexes without any of its parts are left out."""
+        mapping, parts = self._jobs.mapping, list(job_filter.parts())
+        order = list_order(job_filter.order_field, mapping)
+        compared = [part for part in parts if not _is_free(part, job_filter, mapping)]
+        found: list[_Use] = []
+        for index in self._indexes:
+            if _may_use(index, job_filter, mapping) and self._exists(index):
+                use = _inspect(index, parts, compared, order)
+                if use.used or use.is_ordered:
+                    found.append(use)
+        return found
+
+    def _exists(self, index: ListIndex) -> bool:
+        """Whether an index that only filters need can be used."""
+        if not index.setting:
+            return True
+        if not index.is_chosen or self._jobs.mapping.translate_keys(index.keys) is None:
+            return False
+        return self._has_index(index.keys, index.partial or {})
+
+    def _has_index(self, keys: Keys, query: Document) -> bool:
+        return self._jobs.has_index(keys, query) or self._jobs.estimated_count() <= MAX_SCANNED
+
+    def _has_few(self, job_filter: JobFilter, use: _Use) -> bool:
+        """Whether at most 1,000 jobs match the parts that the index has."""
+        if not use.used or self._jobs.mapping.translate_keys(use.index.keys) is None:
+            return False
+        if any(part.is_small for part in use.used):
+            return True
+        query: Document = {"$and": [part.query for part in use.used]}
+
+        def count() -> bool:
+            found = self._jobs.count(query, index=use.index.keys, limit=MAX_MATCHES + 1)
+            return found <= MAX_MATCHES
+
+        return self._few.get((tuple(use.index.keys), job_filter), count, KEEP_S)
+
+    def _list_forms(self, job_filter: JobFilter) -> Iterator[JobFilter]:
+        """The filter, and the same one with the values that occur in place of a range.
+
+        An index has the jobs of single values in list order, but not those of a range.
+        """
+        yield job_filter
+        if job_filter.is_own:  # the types of others must not decide about an answer
+            return
+        types = attempts = None
+        if prefixes := [label[:-1] for label in job_filter.types if is_prefix(label)]:
+            ranges = [{"$gte": prefix, "$lt": prefix + LAST_CHARACTER} for prefix in prefixes]
+            most = MAX_VALUES - (len(job_filter.types) - len(prefixes))
+            types = self._find_values("type", indexes.BY_TYPE, ranges, most)
+        if job_filter.min_attempts is not None:
+            at_least: list[Document] = [{"$gte": job_filter.min_attempts}]
+            for index in self._indexes:
+                if index.keys == indexes.BY_ATTEMPTS and _may_use(
+                    index, job_filter, self._jobs.mapping
+                ):
+                    attempts = self._find_values("attemptCount", index.keys, at_least, MAX_VALUES)
+        if types is not None or attempts is not None:
+            yield replace(job_filter, type_values=types, attempt_values=attempts)
+
+    def _find_values(
+        self, field: str, index: Keys, ranges: list[Document], most: int
+    ) -> tuple[Any, ...] | None:
+        """The values of a field in these ranges; None if they are more, or not known."""
+        key = (field, str(ranges), most)
+        return self._values.get(key, lambda: self._read_values(field, index, ranges, most), KEEP_S)
+
+    def _read_values(
+        self, field: str, index: Keys, ranges: list[Document], most: int
+    ) -> tuple[Any, ...] | None:
+        found: list[Any] = []
+        for bounds in ranges:
+            jobs = self._read_first(field, index, bounds)
+            while jobs:
+                value = jobs[0].get(field)
+                # Of an array each element is a key.
+                if not isinstance(value, str | int | float) or len(found) == most:
+                    return None
+                found.append(value)
+                beyond = {name: end for name, end in bounds.items() if name != "$gte"}
+                jobs = self._read_first(field, index, beyond | {"$gt": value})
+            if jobs is None:
+                return None
+        return tuple(found)
+
+    def _read_first(self, field: str, index: Keys, bounds: Document) -> list[Document] | None:
+        """The job with the least value in a range, if any; None without the index."""
+        try:
+            return self._jobs.find(
+                {field: bounds},
+                (field,),
+                index=index,
+                order=[(field, 1)],
+                limit=1,
+                require_index=True,
+            )
+        except OperationFailure as error:
+            if not is_bad_hint(error):
+                raise
+            return None
+
+    def _require_searchable(self, name: str) -> None:
+        """RefusedFilterError for a field that is not declared, or whose index is missing."""
+        fields = self._jobs.mapping.search_paths
+        if name not in fields:
+            declared = ", ".join(fields) or "none"
+            message = f"Not a field that can be searched. JOBMON_SEARCH_FIELDS has {declared}."
+            raise RefusedFilterError(name, message)
+        if not self._has_index(indexes.search_index(name), {name: {"$exists": True}}):
+            raise RefusedFilterError(name, _NO_INDEX)
+
+    def _refuse(self, job_filter: JobFilter) -> RefusedFilterError:
+        """Why no index serves the filter, and what to change."""
+        parts = list(job_filter.parts())
+        fields = {part.field: part.parameter for part in reversed(parts)}
+        blamed = min(parts, key=_rank_blame, default=None)
+        parameter = "sort" if blamed is None else blamed.parameter
+        if job_filter.order_by is not None and any(
+            use.serves for use in self._list_uses(replace(job_filter, order_by=None))
+        ):
+            message = f"{_MANY}, too many to sort by {job_filter.order_by}. Remove `sort`, or add "
+            return RefusedFilterError("sort", message + _NARROWER)
+        for index in self._indexes:
+            if not index.setting or not index.needs <= {*fields, job_filter.order_field}:
+                continue
+            if not index.is_chosen:
+                message = (
+                    f"{_MANY}, and its index is not chosen: add `{index.setting}` to "
+                    f"JOBMON_FILTERS and run `jobmon init`, or add {_NARROWER}"
+                )
+                return RefusedFilterError(fields.get(index.keys[0][0], parameter), message)
+            if not self._exists(index):
+                return RefusedFilterError(fields.get(index.keys[0][0], parameter), _NO_INDEX)
+        return RefusedFilterError(parameter, _explain_many(job_filter, parameter, len(parts)))
+
+
+def _inspect(index: ListIndex, parts: list[Part], compared: list[Part], order: Keys) -> _Use:
+    """How an index serves these parts; only those in `compared` have to be compared."""
+    used: list[Part] = []
+    position = 0
+    for name, _ in index.keys:
+        found = [part for part in parts if part.field == name]
+        used += found
+        if not any(part.is_point for part in found):
+            break
+        position += 1
+    rest = index.keys[position:]
+    names = {name for name, _ in index.keys}
+    others = [part for part in compared if part not in used]
+    return _Use(
+        index=index,
+        used=used,
+        others=others,
+        is_covered=all(part.field in names for part in others),
+        is_ordered=_is_in_order(rest, order),
+    )
+
+
+def _is_in_order(keys: Keys, order: Keys) -> bool:
+    """Whether the keys begin with this order, or with its reverse."""
+    first = keys[: len(order)]
+    reverse = [(name, -direction) for name, direction in order]
+    return first in (order, reverse)
+
+
+def _may_use(index: ListIndex, job_filter: JobFilter, mapping: FieldMapping) -> bool:
+    """Whether an index has all jobs that match, and may decide about the answer."""
+    first = index.keys[0][0]
+    if index.keys in (indexes.BY_NEXT_RUN, indexes.BY_WAITING, indexes.BY_DUE_TIME):
+        return index.keys == _choose_due_index(job_filter, mapping)
+    if index.partial is not None and first not in {part.field for part in job_filter.parts()}:
+        return False
+    if index.keys == indexes.BY_ATTEMPTS and (job_filter.min_attempts or 0) < indexes.RETRIED:
+        return False
+    # How many jobs of others match is no concern of an owner.
+    return not job_filter.is_own or first in ("createdBy", "jobId") or first.startswith("payload.")
+
+
+def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
+    """The index that has waiting jobs by nextRunAt."""
+    has_start = job_filter.condition is JobCondition.SCHEDULED or job_filter.due_from is not None
+    if mapping.has_status or has_start:
+        return indexes.schedule_index(mapping)
+    # Without such an index the server chooses one of the profile.
+    return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
+
+
+def _is_free(part: Part, job_filter: JobFilter, mapping: FieldMapping) -> bool:
+    """Whether a part may be compared in any number of jobs, because no index can have it."""
+    match part.field:
+        case "status":  # follows from the dates, as far as these are filtered by
+            return not mapping.has_status and job_filter.order_field != "createdAt"
+        case "leasedBy":  # only running jobs have it, which are found by their status
+            return indexes.worker_index(mapping) is None
+        case "type":
+            return part.field in mapping.constants
+        case _:
+            return False
+
+
+def _rank_bounded(use: _Use) -> tuple[bool, int, int]:
+    """The order in which indexes are tried: first those that mostly find few jobs.
+
+    The owner comes first: an owner with few jobs then learns nothing about those of others.
+    """
+    first = use.index.keys[0][0].partition(".")[0]
+    firsts = ("_id", "jobId", "createdBy", "payload")
+    rank = firsts.index(first) if first in firsts else len(firsts)
+    return not any(part.is_small for part in use.used), rank, -len(use.used)
+
+
+def _rank_blame(part: Part) -> int:
+    field = "payload" if part.field.startswith("payload.") else part.field
+    return _BLAME.index(field) if field in _BLAME else len(_BLAME)
+
+
+def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
+    """The message about a filter that matches too many jobs, named by its parameter."""
+    if parameter == "job_id":
+        return f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
+    term = next((term for term in job_filter.search if term.field == parameter), None)
+    if term is not None:
+        remedy = ", too many to combine with other filters. Add created_from and created_to"
+        if term.has_prefix:
+            remedy = ". Give more of the value, or add created_from and created_to"
+        return f"{_MANY}{remedy}, another search field, or a filter that fewer jobs match."
+    if parameter == "type":
+        return f"{_MANY}, of more than {MAX_VALUES} types: give more of the type."
+    if parameter == "min_attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
+        return f"{_MANY}: give {indexes.RETRIED} or more, or add {_NARROWER}"
+    what = "no index finds them" if parts == 1 else "no index has these filters together"
+    return f"{_MANY}, and {what}. Add {_NARROWER}"

@@ -1,0 +1,369 @@
+"""How each list is read, on the real server: catches a list that scans the collection or sorts more
+than a few jobs, a wrong job or order, and a refusal that does not name what to change."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.store import list_plan
+from jobmon.store.bson_json import to_iso
+
+from ..conftest import NOW, SECRET, Api
+from ..support.commands import database_uri, index_queue
+from .test_queries import profiled
+
+JOBS, FEW = 3_000, 200
+QUEUE, OWN = "/admin/jobs/queue", "/jobs"
+Job = dict[str, Any]
+Matches = Callable[[Job], bool]
+STATUSES = {1: "dlq", 2: "queued", 3: "failed"}
+TYPES = ("webhook.a", "webhook.b", "mail", "webhooks")
+LATER = NOW + timedelta(days=400)  # of the scheduled jobs
+
+
+def make_job(number: int) -> Job:
+    status = STATUSES.get(number % 20, "succeeded")
+    is_waiting = status in ("queued", "failed")
+    finished = NOW + timedelta(seconds=number * 7 % JOBS)
+    due = (LATER if number % 40 == 2 else NOW) + timedelta(seconds=number)
+    return {
+        "jobId": f"job-{number:04}",
+        "type": f"many.{number % 300 // 10}" if number % 10 == 0 else TYPES[number % 4],
+        "status": status,
+        "createdBy": "rare" if number % 100 == 50 else f"owner-{number % 2}",
+        "createdAt": NOW + timedelta(seconds=number // 3),
+        "nextRunAt": due if is_waiting else None,
+        "finishedAt": None if is_waiting else finished,
+        "attemptCount": 1 + number // 50 % 6 if number % 50 == 0 else 1,
+        "priority": number % 3 - 1,
+        "lastError": {"code": f"E{number // 20 % 2}"} if number % 20 in (1, 3) else None,
+    }
+
+
+@pytest.fixture(scope="module")
+def filled(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[Database[dict[str, Any]]]:
+    database = mongo["test_list_plan"]
+    database.jobs.insert_many(map(make_job, range(JOBS)))
+    filters = ("attempts", "finished", "priority")
+    index_queue(Settings(mongo_uri=database_uri(mongod, database), filters=filters))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(list_plan, "MAX_MATCHES", FEW)
+        patch.setattr(list_plan, "MAX_SCANNED", FEW)
+        yield database
+    mongo.drop_database(database.name)
+
+
+@pytest.fixture(scope="module")
+def serve(mongod: Mongod, filled: Database[dict[str, Any]]) -> Iterator[Callable[..., Api]]:
+    """A function that serves the jobs with the indexes of these filters chosen."""
+    apps: dict[tuple[str, ...], Api] = {}
+
+    def serve(*filters: str) -> Api:
+        if filters not in apps:
+            uri = database_uri(mongod, filled)
+            settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, filters=filters)
+            apps[filters] = Api(create_app(settings))
+        return apps[filters]
+
+    yield serve
+    for api in apps.values():
+        api.app.extensions["jobmon_connection"].client.close()
+
+
+@pytest.fixture(scope="module")
+def api(serve: Callable[..., Api]) -> Api:
+    return serve("attempts", "finished", "priority")
+
+
+def has_finished(job: Job, first: int, last: int) -> bool:
+    at = job["finishedAt"]
+    return at is not None and at >= NOW + timedelta(seconds=first) and at < moment(last)
+
+
+def moment(seconds: int) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def finished(first: int, last: int) -> dict[str, str]:
+    return {"finished_from": to_iso(moment(first)), "finished_to": to_iso(moment(last))}
+
+
+def due(first: int, last: int, start: datetime = LATER) -> dict[str, str]:
+    return {
+        "due_from": to_iso(start + timedelta(seconds=first)),
+        "due_to": to_iso(start + timedelta(seconds=last)),
+    }
+
+
+SERVED: list[tuple[dict[str, Any], Matches, str]] = [
+    ({"type": "webhook.*"}, lambda job: job["type"].startswith("webhook."), "-createdAt"),
+    (
+        {"type": ["webhook*", "mail"], "status": ["dlq", "failed"], "sort": "createdAt"},
+        lambda job: not job["type"].startswith("many.") and job["status"] in ("dlq", "failed"),
+        "createdAt",
+    ),
+    (
+        {"type": "webhook.*", "created_to": to_iso(moment(300))},
+        lambda job: job["type"].startswith("webhook.") and job["createdAt"] < moment(300),
+        "-createdAt",
+    ),
+    (
+        {"owner": "owner-1", "type": "web*"},
+        lambda job: job["createdBy"] == "owner-1" and job["type"].startswith("web"),
+        "-createdAt",
+    ),
+    ({"min_attempts": 2}, lambda job: job["attemptCount"] >= 2, "-createdAt"),
+    (
+        {"min_attempts": 4, "status": "succeeded", "type": "many.*", "sort": "createdAt"},
+        lambda job: job["attemptCount"] >= 4,
+        "createdAt",
+    ),
+    ({"priority": -1}, lambda job: job["priority"] == -1, "-createdAt"),
+    (
+        {"priority": 1, "created_from": to_iso(moment(400)), "sort": "createdAt"},
+        lambda job: job["priority"] == 1 and job["createdAt"] >= moment(400),
+        "createdAt",
+    ),
+    (finished(100, 900), lambda job: has_finished(job, 100, 900), "-finishedAt"),
+    (
+        finished(0, JOBS) | {"type": "mail", "sort": "finishedAt"},
+        lambda job: has_finished(job, 0, JOBS) and job["type"] == "mail",
+        "finishedAt",
+    ),
+    (
+        finished(0, JOBS) | {"type": "webhook.*", "status": "succeeded"},
+        lambda job: job["status"] == "succeeded" and job["type"].startswith("webhook."),
+        "-finishedAt",
+    ),
+    (
+        finished(0, JOBS) | {"error_code": "E1", "type": "webhook.b"},
+        lambda job: (
+            has_finished(job, 0, JOBS)
+            and (job["lastError"] or {}).get("code") == "E1"
+            and job["type"] == "webhook.b"
+        ),
+        "-finishedAt",
+    ),
+    (
+        {"status": ["dlq", "succeeded"], "sort": "-finishedAt"},
+        lambda job: job["status"] in ("dlq", "succeeded"),
+        "-finishedAt",
+    ),
+    ({"condition": "scheduled"}, lambda job: (job["nextRunAt"] or NOW) >= LATER, "-nextRunAt"),
+    (
+        {"condition": "scheduled", "type": "mail", "sort": "nextRunAt"},
+        lambda job: (job["nextRunAt"] or NOW) >= LATER and job["type"] == "mail",
+        "nextRunAt",
+    ),
+    (
+        due(0, 2_000) | {"sort": "nextRunAt"},
+        lambda job: LATER <= (job["nextRunAt"] or NOW) < LATER + timedelta(seconds=2_000),
+        "nextRunAt",
+    ),
+    (
+        due(500, 1_500, NOW) | {"status": "queued", "condition": "due"},
+        lambda job: job["status"] == "queued" and moment(500) <= job["nextRunAt"] < moment(1_500),
+        "-nextRunAt",
+    ),
+    (
+        {"status": ["queued", "failed"], "sort": "-nextRunAt"},
+        lambda job: job["status"] in ("queued", "failed"),
+        "-nextRunAt",
+    ),
+]
+BOUNDED: list[tuple[dict[str, Any], Matches, str]] = [
+    (
+        {"owner": "rare", "priority": 0},
+        lambda job: job["createdBy"] == "rare" and job["priority"] == 0,
+        "-createdAt",
+    ),
+    (
+        finished(0, JOBS) | {"owner": "rare", "sort": "finishedAt"},
+        lambda job: has_finished(job, 0, JOBS) and job["createdBy"] == "rare",
+        "finishedAt",
+    ),
+    (
+        {"status": "dlq", "priority": 1, "sort": "createdAt"},
+        lambda job: job["status"] == "dlq" and job["priority"] == 1,
+        "createdAt",
+    ),
+    (
+        {"status": "dlq", "finished_from": to_iso(NOW), "sort": "createdAt"},
+        lambda job: job["status"] == "dlq",
+        "createdAt",
+    ),
+    (
+        finished(300, 450) | {"priority": 1},
+        lambda job: has_finished(job, 300, 450) and job["priority"] == 1,
+        "-finishedAt",
+    ),
+    (
+        {"error_code": "E0", "condition": "due"},
+        lambda job: job["status"] == "failed" and (job["lastError"] or {}).get("code") == "E0",
+        "-nextRunAt",
+    ),
+    (
+        {"condition": "scheduled", "min_attempts": 1},
+        lambda job: (job["nextRunAt"] or NOW) >= LATER,
+        "-nextRunAt",
+    ),
+    (
+        {"type": "many.1*", "job_id": "job-01"},
+        lambda job: job["type"].startswith("many.1") and job["jobId"].startswith("job-01"),
+        "-createdAt",
+    ),
+]
+
+
+def list_expected(matches: Matches, sort: str) -> list[str]:
+    name = sort.removeprefix("-")
+    found = [(job[name], number) for number, job in enumerate(ALL) if matches(job)]
+    return [ALL[number]["jobId"] for _, number in sorted(found, reverse=sort != name)]
+
+
+ALL = [make_job(number) for number in range(JOBS)]
+
+
+@pytest.mark.parametrize(
+    ("query", "matches", "sort"), SERVED + BOUNDED, ids=[str(each[0]) for each in SERVED + BOUNDED]
+)
+def test_a_list_has_its_jobs_in_order_and_reads_few_others(
+    api: Api,
+    filled: Database[dict[str, Any]],
+    query: dict[str, Any],
+    matches: Matches,
+    sort: str,
+) -> None:
+    expected = list_expected(matches, sort)
+    assert len(expected) > 6
+
+    def ask(**more: Any) -> tuple[list[str], dict[str, Any]]:
+        answer = api.get_as_admin(QUEUE, per_page=3, **query, **more)
+        assert answer.status_code == 200, answer.text
+        return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
+
+    with profiled(filled) as entries:
+        shown, first = ask()
+        assert (shown, first["total"]) == (expected[:3], len(expected))
+        shown, second = ask(cursor=first["next_cursor"])
+        assert shown == expected[3:6]
+        assert ask(cursor=second["prev_cursor"])[0] == expected[:3]
+        assert ask(page=2)[0] == expected[3:6]
+    is_served = (query, matches, sort) in SERVED
+    for entry in entries:
+        command = entry["command"]
+        if "explain" in command:
+            continue
+        shown_command = f"{entry['planSummary']} {command}"
+        assert "COLLSCAN" not in entry["planSummary"], shown_command
+        if is_served:
+            assert not entry.get("hasSortStage"), shown_command
+            assert entry["docsExamined"] <= 7 or "aggregate" not in command, shown_command
+        else:
+            assert entry["docsExamined"] <= FEW + 1, shown_command
+    finds = [entry for entry in entries if "find" in entry["command"]]
+    if is_served:
+        assert all(entry["docsExamined"] <= entry["nreturned"] + 1 for entry in finds)
+
+
+def test_a_list_by_date_is_read_beyond_its_cursor_and_not_skipped(
+    api: Api, filled: Database[dict[str, Any]]
+) -> None:
+    """Catches pages by number, in which a job that finishes meanwhile moves the others."""
+    for query in (finished(0, JOBS), {"condition": "scheduled"}):
+        first = api.get_as_admin(QUEUE, per_page=3, **query).json["meta"]
+        with profiled(filled) as entries:
+            api.get_as_admin(QUEUE, per_page=3, cursor=first["next_cursor"], **query)
+        finds = [entry["command"] for entry in entries if "find" in entry["command"]]
+        assert finds
+        assert not any("skip" in command for command in finds)
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "message"),
+    [
+        ({"priority": 1, "status": "succeeded"}, "priority", "these filters together. Add created"),
+        ({"type": "many.*"}, "type", "more than 20 types: give more of the type."),
+        ({"min_attempts": 1}, "min_attempts", "give 2 or more"),
+        ({"finished_from": to_iso(NOW), "sort": "createdAt"}, "sort", "Remove `sort`"),
+        ({"owner": "owner-1", "priority": 1}, "priority", "these filters together"),
+        ({"error_code": "E0", "worker": "w"}, None, ""),
+    ],
+    ids=str,
+)
+def test_a_list_that_no_index_serves_is_422_with_what_to_change(
+    api: Api, query: dict[str, Any], parameter: str | None, message: str
+) -> None:
+    for form in ("json", "csv"):
+        answer = api.get_as_admin(QUEUE, format=form, **query)
+        if parameter is None:
+            assert answer.status_code == 200
+            continue
+        assert answer.status_code == 422
+        ((name, (text,)),) = answer.json["error"]["details"].items()
+        assert name == parameter
+        assert message in text
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "setting"),
+    [
+        ({"priority": 1}, "priority", "priority"),
+        ({"min_attempts": 2}, "min_attempts", "attempts"),
+        (finished(0, JOBS) | {"type": "mail"}, "type", "finished"),
+    ],
+    ids=str,
+)
+def test_a_filter_whose_index_is_not_chosen_names_the_setting(
+    serve: Callable[..., Api], query: dict[str, Any], parameter: str, setting: str
+) -> None:
+    answer = serve().get_as_admin(QUEUE, **query)
+    assert answer.status_code == 422
+    ((name, (text,)),) = answer.json["error"]["details"].items()
+    assert name == parameter
+    assert f"add `{setting}` to JOBMON_FILTERS and run `jobmon init`" in text
+    few = serve().get_as_admin(QUEUE, **query, owner="rare")
+    assert few.status_code == 200
+
+
+def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
+    mongod: Mongod, filled: Database[dict[str, Any]], mongo: MongoClient[dict[str, Any]]
+) -> None:
+    """Catches a filter before `jobmon init` that reads every job of the queue."""
+    other = mongo["test_list_plan_unindexed"]
+    other.jobs.insert_many(ALL[: FEW + 1])
+    settings = Settings(mongo_uri=database_uri(mongod, other), jwt_secret_key=SECRET)
+    api = Api(create_app(settings))
+    try:
+        answer = api.get_as_admin(QUEUE, min_attempts=2)
+        assert answer.status_code == 422
+        (text,) = answer.json["error"]["details"]["min_attempts"]
+        assert text.startswith("Its index is missing")
+    finally:
+        api.app.extensions["jobmon_connection"].client.close()
+        mongo.drop_database(other.name)
+
+
+def test_an_owner_combines_filters_only_among_own_jobs(
+    api: Api, filled: Database[dict[str, Any]]
+) -> None:
+    """Catches a refusal, or an answer, that depends on how many jobs of others match."""
+    with profiled(filled) as entries:
+        few = api.get_as_owner(OWN, "rare", per_page=100, min_attempts=2, **finished(0, JOBS))
+    expected = [job["jobId"] for job in ALL if job["createdBy"] == "rare"]
+    shown = [job["jobId"] for job in few.json["data"]]
+    assert set(shown) == {job for job in expected if ALL[int(job[4:])]["attemptCount"] > 1}
+    hints = {str(entry["command"].get("hint")) for entry in entries}
+    assert all("createdBy" in hint for hint in hints - {"None"})
+    many = api.get_as_owner(OWN, "owner-1", min_attempts=3)  # in total fewer than 200
+    assert list(many.json["error"]["details"]) == ["min_attempts"]
+    assert api.get_as_owner(OWN, "owner-1", type="webhook.*").status_code == 200
