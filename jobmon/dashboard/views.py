@@ -72,6 +72,7 @@ def blueprint(
     routes.add_app_template_global(formatting.job_address)
     routes.add_app_template_global(formatting.worker_address)
     routes.add_app_template_global(formatting.type_address)
+    routes.add_app_template_global(formatting.error_address)
     routes.add_app_template_global(describe_steps)
     routes.add_app_template_global(files.address, "asset")
     for path, name, view in (

@@ -8,6 +8,7 @@ import { startUpdates, update } from "./live.js";
 import { startSignIn } from "./sign_in.js";
 import { startTheme } from "./theme.js";
 import { startPrinting } from "./times.js";
+import { startWindow } from "./window.js";
 
 const UPDATE_MS = 1000;
 
@@ -17,6 +18,7 @@ startKeys();
 startFind();
 startCopyButtons();
 startFilters();
+startWindow();
 startSignIn();
 startPrinting();
 const unavailable = document.querySelector("[data-reload-after]");
