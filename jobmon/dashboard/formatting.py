@@ -92,11 +92,14 @@ def query(**parameters: object) -> str:
     return f"?{urlencode(given, doseq=True)}" if given else ""
 
 
-def job_address(job_id: str) -> str:
+def job_address(job_id: str, **parameters: object) -> str:
     """The address of a job's page. Clients drop `.` and `..` from a path, even percent-encoded."""
     if job_id in ("", ".", ".."):
-        return f"/dashboard/job?{urlencode({'id': job_id})}"
-    return f"/dashboard/jobs/{quote(job_id, safe='')}"
+        # `query` would leave out an empty id.
+        return (
+            f"/dashboard/job?{urlencode({'id': job_id})}{query(**parameters).replace('?', '&', 1)}"
+        )
+    return f"/dashboard/jobs/{quote(job_id, safe='')}{query(**parameters)}"
 
 
 def worker_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:

@@ -1,11 +1,16 @@
 """The page of one job."""
 
+import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Self
 
-from flask import Response, render_template, request
+from flask import Response, jsonify, render_template, request
 
+from jobmon.api.answers import JobDetail
 from jobmon.api.explaining import read_explanation
-from jobmon.api.jobs import get_callers_job
+from jobmon.api.jobs import get_callers_job, get_detailed_job
+from jobmon.api.links import list_links
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
@@ -14,19 +19,44 @@ from jobmon.dashboard.timeline import is_finished, timeline
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
+MAX_RAW_LENGTH = 20_000  # in characters
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawJson:
+    """A value as indented JSON, of which the page shows 20,000 characters at most."""
+
+    text: str
+    is_cut: bool
+
+    @classmethod
+    def dump(cls, value: Any) -> Self:
+        """The JSON of a value, made only up to that length."""
+        encoder = json.JSONEncoder(indent=2, ensure_ascii=False)
+        text = ""
+        for piece in encoder.iterencode(value):
+            text += piece[: MAX_RAW_LENGTH + 1]
+            if len(text) > MAX_RAW_LENGTH:
+                return cls(text=text[:MAX_RAW_LENGTH], is_cut=True)
+        return cls(text=text, is_cut=False)
+
 
 class JobPage:
     """The routes of the page of one job."""
 
     def page(self, job_id: str) -> Response | str:
-        """One job, for its owner or an admin."""
+        """One job, for its owner or an admin; with `format=json` as the API returns it."""
         session.require_session()
         auth.require_owners()
+        if request.args.get("format") == "json":
+            return jsonify(JobDetail().dump(get_detailed_job(job_id)))
         document, now = get_callers_job(job_id), datetime.now(UTC)
         job = JobView.from_document(document, detail=True)
         context = {
             "job": job,
             "explanation": read_explanation(current_queue(), document, now),
+            "links": list_links(current_queue().settings, document),
+            "raw": RawJson.dump(job.payload),
             "steps": timeline(job, now),
             "newest_attempt": f"attempt-{len(job.attempts)}",
             "axis": time_axis(job, now),

@@ -13,7 +13,7 @@ followTheme();
 system.addEventListener("change", followTheme);
 document.addEventListener("jobmon:theme", followTheme);
 SwaggerUIBundle({
-  url: document.querySelector(".docs-about a").href,
+  url: document.getElementById("docs").dataset.url,
   dom_id: "#docs",
   deepLinking: true,
   defaultModelsExpandDepth: 0,

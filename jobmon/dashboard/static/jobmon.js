@@ -3,6 +3,7 @@
 import { startCopyButtons } from "./clipboard.js";
 import { startFilters } from "./filters.js";
 import { startFind } from "./find.js";
+import { startFolding } from "./folding.js";
 import { startKeys } from "./keys.js";
 import { startUpdates, update } from "./live.js";
 import { startSignIn } from "./sign_in.js";
@@ -17,6 +18,7 @@ startTheme();
 startKeys();
 startFind();
 startCopyButtons();
+startFolding();
 startFilters();
 startWindow();
 startSignIn();

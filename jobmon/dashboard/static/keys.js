@@ -15,7 +15,11 @@ const ACTIONS = {
   g: () => { goUntil = Date.now() + SECOND_KEY_MS; },
   j: () => moveSelection(1),
   k: () => moveSelection(-1),
-  p: togglePause,
+  n: () => pressButton("n") || moveSelection(1),
+  p: () => pressButton("p") || moveSelection(-1),
+  u: () => pressButton("u"),
+  c: () => pressButton("c", "tr.selected .copy"),
+  P: togglePause,
   t: switchTheme,
 };
 
@@ -44,4 +48,11 @@ function handleKey(event) {
     event.preventDefault();
     ACTIONS[event.key]();
   }
+}
+
+/** Press what the page has for a key, or the element `first` if there is one; whether there was any. */
+function pressButton(key, first = null) {
+  const button = (first && document.querySelector(first)) || document.querySelector(`[data-key="${key}"]`);
+  button?.click();
+  return Boolean(button);
 }

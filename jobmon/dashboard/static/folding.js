@@ -1,0 +1,27 @@
+// Folded parts: a button opens or closes all of them in an element, and an open menu closes by itself.
+
+/** Let these buttons and menus work, also those that an update adds later. */
+export function startFolding() {
+  document.documentElement.classList.add("scripted"); // shows the buttons
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-open-all]");
+    if (button) toggleAll(document.getElementById(button.dataset.openAll));
+    closeMenus((menu) => !menu.contains(event.target));
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") closeMenus((menu) => menu.contains(document.activeElement));
+  });
+}
+
+/** Open every folded part; if all are open, close those inside the outermost ones. */
+function toggleAll(element) {
+  const parts = [...element.querySelectorAll("details")];
+  const isOpening = parts.some((part) => !part.open);
+  parts.forEach((part) => { part.open = isOpening || part.parentElement === element; });
+}
+
+function closeMenus(isMeant) {
+  document.querySelectorAll(".menu[open]").forEach((menu) => {
+    if (isMeant(menu)) menu.open = false;
+  });
+}
