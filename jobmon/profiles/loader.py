@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml, pr
 Content = dict[str, Any]
 
 _SUFFIX = ".toml"
+_CACHED_FILES = 100
 # A profile that extends another one adds entries to these tables, or replaces some.
 _MERGED_TABLES = (
     "fields",
@@ -54,6 +55,8 @@ class ProfileFile:
     name: str
     content: Content
     base: str | None = None
+    # By collection: settings and each connection need it.
+    _parsed: dict[str, ParsedProfile] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def collection(self) -> str:
@@ -116,6 +119,8 @@ class ProfileFile:
         attempt_statuses: Mapping[str, str],
     ) -> "ProfileFile":
         """The profile with these paths and names of statuses in place of its own."""
+        if not (fields or statuses or attempt_fields or attempt_statuses):
+            return self
         changed = dict(fields)
         changes: Content = {"fields": changed}
         if (path := changed.pop("status", None)) is not None:
@@ -142,7 +147,9 @@ class ProfileFile:
 
     def parse(self, collection: str) -> ParsedProfile:
         """The parsed profile for the jobs in a collection; raises ProfileMistakeError."""
-        return parse_profile(self.content, collection)
+        if collection not in self._parsed:
+            self._parsed[collection] = parse_profile(self.content, collection)
+        return self._parsed[collection]
 
 
 @cache
@@ -174,6 +181,7 @@ def _load_shipped(name: str) -> ProfileFile:
     return parse_file(name, text)
 
 
+@lru_cache(_CACHED_FILES)
 def parse_file(name: str, text: str) -> ProfileFile:
     """The profile with this text; `name` is its file's, for messages. Raises ProfileError."""
 

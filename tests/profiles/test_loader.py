@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from jobmon.profiles import ProfileError, load_profile, shipped_profiles
+from jobmon.app import create_app
+from jobmon.profiles import ProfileError, load_profile, loader, shipped_profiles
+from jobmon.profiles.parser import parse_profile
 from jobmon.profiles.schema import profile_schema
 from jobmon.profiles.toml_lines import find_line, find_lines
 from jobmon.settings import Settings, SettingsError
+from jobmon.store.profiles import Profile
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -338,6 +341,30 @@ def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("JOBMON_PROFILE", str(path))
     settings = Settings.for_init("mongodb://db")
     assert (settings.profile, settings.jobs_collection) == (str(path), "tasks")
+
+
+def test_a_start_parses_a_file_once_and_again_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each setting, connection and field to search for needs the profile."""
+    parsed: list[str] = []
+    monkeypatch.setattr(
+        loader, "parse_profile", lambda *args: parsed.append(args[1]) or parse_profile(*args)
+    )
+    path = tmp_path / "shop.toml"
+    path.write_text(GOOD + 'payload = "args"\n')
+    settings = Settings(
+        mongo_uri="mongodb://db",
+        jwt_secret_key="-" * 32,
+        profile=str(path),
+        jobs_collection="tasks",
+        search_fields=("payload.a",),
+    )
+    create_app(settings)
+    Profile.from_settings(settings)
+    assert parsed == ["tasks"]
+    path.write_text(GOOD + 'payload = "input"\n')
+    assert settings.find_search_paths() == {"payload.a": "input.a"}
 
 
 def test_every_key_has_its_line() -> None:
