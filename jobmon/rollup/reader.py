@@ -1,7 +1,7 @@
 """Reads the collector's stats and history from jobmon's own database, for the web service."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -149,13 +149,13 @@ class RollupReader:
     def leader(self) -> str | None:
         """The collector that works now; None if none does."""
 
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            held = {"_id": own.id(LEADER), "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
-            return own[LEASES].find(held).max_time_ms(self._connection.max_time_ms)
+        def make_query(own: OwnDatabase) -> Document:
+            return {"_id": own.id(LEADER), "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
 
-        return next(
-            self._read(LEASES, find, lambda lease: require_type(lease["holder"], str)), None
-        )
+        def load(lease: Document) -> str:
+            return require_type(lease["holder"], str)
+
+        return next(self._read_matching(LEASES, make_query, load), None)
 
     def buckets(
         self, spans: Iterable[tuple[timedelta, datetime]]
@@ -165,18 +165,11 @@ class RollupReader:
         A span without activity has no bucket.
         """
         names = {bucket_name(span, at): (span, at) for span, at in spans}
-        if not names:
-            return {}
-
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            query = {"_id": {"$in": [own.id(name) for name in names]}}
-            found = own[BUCKETS].find(query, WITHOUT_DETAILS, **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
 
         def load(bucket: Document) -> tuple[tuple[timedelta, datetime], Tallies]:
             return names[bucket["name"]], load_bucket(bucket)
 
-        return dict(self._read(BUCKETS, find, load))
+        return dict(self._read_named(BUCKETS, names, load, WITHOUT_DETAILS))
 
     def details(
         self, spans: Iterable[tuple[timedelta, datetime]], *, only_errors: bool = False
@@ -188,77 +181,47 @@ class RollupReader:
         names = {bucket_name(span, at): (span, at) for span, at in spans}
         fields = ["format", "name", "at", "details.errorsByType" if only_errors else "details"]
 
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            query = {"_id": {"$in": [own.id(name) for name in names]}}
-            found = own[BUCKETS].find(query, fields, **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
-
         def load(bucket: Document) -> tuple[tuple[timedelta, datetime], RunDetails]:
             return names[bucket["name"]], load_bucket_details(bucket)
 
-        return dict(self._read(BUCKETS, find, load)) if names else {}
+        return dict(self._read_named(BUCKETS, names, load, fields))
 
     def error_groups(self) -> dict[str, ErrorGroup]:
         """All groups of errors by id, without their sample message and stack; index: queue."""
-
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            found = own[ERRORS].find(own.scope, WITHOUT_SAMPLE, **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
-
-        return {group.id: group for group in self._read(ERRORS, find, load_error_group)}
+        found = self._read_matching(ERRORS, lambda own: own.scope, load_error_group, WITHOUT_SAMPLE)
+        return {group.id: group for group in found}
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
         """Those of these ids for which a group exists. Index: _id."""
 
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            query = {"_id": {"$in": [own.id(error_group_name(group_id)) for group_id in ids]}}
-            found = own[ERRORS].find(query, ["format", "group"], **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
+        def load(document: Document) -> str:
+            return require_type(document["group"], str)
 
-        return frozenset(
-            self._read(ERRORS, find, lambda document: require_type(document["group"], str))
-        )
+        names = list(map(error_group_name, ids))
+        return frozenset(self._read_named(ERRORS, names, load, ["format", "group"]))
 
     def error_group(self, group_id: str) -> ErrorGroup | None:
         """The group with this id; None if it does not exist. Index: _id."""
-
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            query = {"_id": own.id(error_group_name(group_id))}
-            found = own[ERRORS].find(query, **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
-
-        return next(self._read(ERRORS, find, load_error_group), None)
+        names = [error_group_name(group_id)]
+        return next(self._read_named(ERRORS, names, load_error_group), None)
 
     def recorded_runs(self, job_ids: Iterable[Any]) -> dict[str, list[RecordedRun]]:
         """The newest runs that a collector saw of the jobs with these _ids. Index: _id.
 
         By `run_list_name`; a job without such runs is left out.
         """
-        names = [run_list_name(job_id) for job_id in job_ids]
-        if not names:
-            return {}
-
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            query = {"_id": {"$in": [own.id(name) for name in names]}}
-            found = own[RECURRING_RUNS].find(query, **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
 
         def load(document: Document) -> tuple[str, list[RecordedRun]]:
             return document["name"], load_runs(document)
 
-        return dict(self._read(RECURRING_RUNS, find, load))
+        return dict(self._read_named(RECURRING_RUNS, list(map(run_list_name, job_ids)), load))
 
     def samples(
         self, span: timedelta, start: datetime, end: datetime
     ) -> dict[datetime, QueueSample]:
         """A sample for each span from `start` to before `end`, by its start; index: span, at."""
         within = {"span": seconds(span), "at": {"$gte": start, "$lt": end}}
-
-        def find(own: OwnDatabase) -> Iterable[Document]:
-            found = own[SAMPLES].find({**own.scope, **within}, **request_comment())
-            return found.max_time_ms(self._connection.max_time_ms)
-
-        return dict(self._read(SAMPLES, find, load_sample))
+        return dict(self._read_matching(SAMPLES, lambda own: own.scope | within, load_sample))
 
     def _read_stats(self) -> QueueStats | None:
         found = self._find(STATS, lambda document: (_load_age(document), load_stats(document)))
@@ -289,6 +252,33 @@ class RollupReader:
             return own[STATE].aggregate(pipeline, **limits, **request_comment())
 
         return next(self._read(name, find, load), None)
+
+    def _read_named(
+        self,
+        collection: str,
+        names: Collection[str],
+        load: Callable[[Document], T],
+        fields: Any = None,
+    ) -> Iterator[T]:
+        """Read the documents of a collection with these names. Index: _id."""
+
+        def make_query(own: OwnDatabase) -> Document:
+            return {"_id": {"$in": [own.id(name) for name in names]}}
+
+        return self._read_matching(collection, make_query, load, fields) if names else iter(())
+
+    def _read_matching(
+        self,
+        collection: str,
+        make_query: Callable[[OwnDatabase], Document],
+        load: Callable[[Document], T],
+        fields: Any = None,
+    ) -> Iterator[T]:
+        def find(own: OwnDatabase) -> Iterable[Document]:
+            found = own[collection].find(make_query(own), fields, **request_comment())
+            return found.max_time_ms(self._connection.max_time_ms)
+
+        return self._read(collection, find, load)
 
     def _read(
         self,
