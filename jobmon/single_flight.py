@@ -86,8 +86,8 @@ class SingleFlightCache(Generic[T]):
     ) -> T:
         """The kept value, unless it is older than `max_age_s`, or a new one.
 
-        A value for which `keep` is false is shared only by those who wait for it. Raises what
-        `compute` raised.
+        A value for which `keep` is false is shared only by the callers who wait for it. Raises
+        what `compute` raised.
         """
         now = time.monotonic()
         with self._lock:

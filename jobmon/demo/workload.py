@@ -109,7 +109,7 @@ class Workload:
 
     def _prepare(self) -> None:
         self._queue.create_indexes()
-        # Not on the attempts' finishedAt: the monitor's index on it is an ordinary one.
+        # Not on the attempts' finishedAt, because the monitor needs an ordinary index on it.
         for name, field in (("jobs", "finishedAt"), ("job_attempts", "startedAt")):
             self._database[name].create_index(field, expireAfterSeconds=KEEP_FINISHED_S)
         if not self._database.jobs.estimated_document_count():

@@ -27,7 +27,7 @@ from jobmon.store.labels import OTHER
 HIGH_FAILURE_RATE = 0.2
 MIN_JOBS = 20  # fewer attempts give no rate, and fewer queued jobs are no growth
 MIN_GROWTH = 1.2
-# Where usually three jobs finish, none finishes by chance in 5% of the cases.
+# In a time in which three jobs usually finish, by chance none finishes in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
 # The least time without a finished job. Up to a minute more has passed: ends are known by minute.
 MIN_SILENCE = timedelta(seconds=45)

@@ -17,7 +17,7 @@ MAX_CODE_LENGTH = 200
 OTHER_MESSAGES = "(other messages)"
 # A group is new for an hour, and goes on while an error was seen in the last quarter of an hour.
 NEW_FOR, ONGOING_FOR = timedelta(hours=1), timedelta(minutes=15)
-# What is first seen so soon after counting began may be older.
+# An error that is first seen so soon after counting began may be older.
 UNCERTAIN_FOR = timedelta(minutes=15)
 
 _SYSTEM_CODE = re.compile(r"\s{0,20}(E[A-Z][A-Z0-9]{2,20}|ERR_[A-Z0-9_]{3,60})\s{0,20}")

@@ -73,7 +73,7 @@ def find_headline(stack: str | None) -> Headline | None:
 
 
 def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorTexts | None:
-    """The texts of the error of a run: shortened, code and message without secrets.
+    """The shortened texts of the error of a run, code and message without secrets.
 
     The stack may contain secrets until `prepare_stack` removes them: that is only done for stacks
     that are stored. None if there is no error.
@@ -82,7 +82,7 @@ def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorT
         return None
     short = shorten_error(EXPIRED if error is None else error)
     parts = short if isinstance(short, dict) else {"message": short}
-    code, message, stack = read_texts({name: _drop_half(part) for name, part in parts.items()})
+    code, message, stack = read_texts({name: _drop_cut_parts(part) for name, part in parts.items()})
     if message is not None and len(message) > MAX_LINE + len(CUT) + 1:
         message = _drop_last_word(message[:MAX_LINE])
     shown = redactor.redact({"code": code, "message": message})
@@ -95,11 +95,11 @@ def prepare_stack(stack: str, redactor: Redactor) -> str:
     return str(_make_storable("\n".join(parts)))
 
 
-def _drop_half(text: Any) -> Any:
-    """A shortened text without what may be a part of a secret: no pattern finds a part.
+def _drop_cut_parts(text: Any) -> Any:
+    """A shortened text without the parts at its cuts: no pattern finds a part of a secret.
 
-    Of a line the last word is left out. Of a stack only complete lines are kept and, after the gap,
-    only those from the next frame on.
+    A line loses its last word. A stack keeps only complete lines and, after the gap, only those
+    from the next frame on.
     """
     if not isinstance(text, str):
         return text
@@ -115,7 +115,7 @@ def _drop_half(text: Any) -> Any:
 
 
 def _drop_last_word(text: str) -> str:
-    """A text without its last word, and without a number before it: it may be a part of that."""
+    """A text without its last word and a number before it, of which the word may be a part."""
     end = len(text)
     while end and not _ends_word(text[end - 1]):
         end -= 1
@@ -127,7 +127,7 @@ def _ends_word(character: str) -> bool:
 
 
 def _make_storable(value: Any) -> Any:
-    """A text from JSON may have halves of characters, which no database stores."""
+    """A text that a database can store: JSON may contain halves of characters."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 

@@ -103,7 +103,7 @@ def estimate_wait(job: JobFacts, others: QueueFacts) -> timedelta | str:
         return "no attempt of its type has ended in the last minutes"
     wait = (place.same_type + 1) / rate.of_type * MINUTE
     of_others = max(0, place.ahead.value + place.tied.value - place.same_type)
-    # Its type's rate is not that of the last half hour while many jobs of other types come first.
+    # While many jobs of other types come first, those of its type start less often than before.
     if of_others > 2 * rate.of_others * (wait / MINUTE) + MIN_EXPECTED:
         return "more jobs of other types are ahead than usual"
     return wait if wait <= LONGEST else "it does not start within a day at the present rate"

@@ -24,7 +24,7 @@ MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # that came or ended in the half hour; fewer give no rate
 # A difference within two standard deviations counts as none. Forecasts reach for up to a day.
 NOISE, LONGEST = 2, DAY
-# The share of waiting jobs that may be scheduled for later, where due jobs of a type are unknown.
+# The share of waiting jobs that may be scheduled for later; with more, the due ones are unknown.
 MAX_SCHEDULED = 0.1
 
 _WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)

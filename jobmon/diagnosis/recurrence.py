@@ -26,7 +26,7 @@ class Run:
 
     `status` is an attempt's, or `missed`; dates are UTC, None where they are unknown. `repetition`
     is how often the job ran then; None if that was not recorded. `follows_unknown`: there may have
-    been others between the one before and this one.
+    been other runs between the previous one and this one.
     """
 
     status: str | None

@@ -66,16 +66,16 @@ class Timetable:
         return [at for _, at in zip(range(limit), due, strict=False)]
 
     def count_due(self, start: datetime, end: datetime, limit: int) -> int:
-        """How many these are, up to `limit`."""
+        """The number of due times that `list_due` finds."""
         if self.length is not None:
             return min(limit, max(0, (end - start) // self.length))
         return len(self.list_due(start, end, limit))
 
     @property
     def slack(self) -> timedelta:
-        """How much earlier than a due time a run may seem to start, because clocks differ.
+        """How much earlier than it is due a run may seem to start, because clocks differ.
 
-        Zero for a length: it counts from a start by the same clock.
+        Zero for a length: it is added to a start by the same clock.
         """
         return _measure_slack(self)
 
@@ -187,7 +187,7 @@ def _parse_words(text: str) -> timedelta | None:
 
 
 def _parse_number(text: str | None) -> float | None:
-    """1 for no number."""
+    """The number that a text means; 1 without a text, None if it means none."""
     if text is None:
         return 1
     return float(text) if text[0].isdigit() else _NUMBERS.get(text)

@@ -123,7 +123,7 @@ def select_types(
 ) -> list[Worker]:
     """The workers that run a job of these types now or ended one in the window.
 
-    They have only the runs of these types, and no error: errors are not counted by both.
+    They have only the runs of these types, and no error: no error is counted by worker and type.
     """
     tallies = {} if history is None else history.details.tally_workers(types)
     return [
@@ -173,8 +173,8 @@ def _judge_leases(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerStat
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     """Whether a worker without a job was busy, and has ended nothing for too long.
 
-    That is ten minutes or more, in which usually it ends three runs or more: none ends by chance
-    in 5% of the cases.
+    Too long: at least ten minutes, in which it usually ends three runs. By chance none ends in 5%
+    of the cases.
     """
     if tally.last_at is None:
         return False

@@ -28,7 +28,7 @@ SETTLED_AFTER = 15 * MINUTE
 # characters of 4 bytes, and a document has at most 16 MB.
 MAX_BUCKET_TYPES = 2_000
 
-# A projection for those who need the activity of a bucket only.
+# A projection for readers that need only the activity of a bucket.
 WITHOUT_DETAILS = {"details": False}
 
 
@@ -90,7 +90,7 @@ class Tally:
 
     @property
     def events(self) -> int:
-        """The number of events. A recount of a past span finds fewer only after deletions."""
+        """The number of events; a recount of a past span finds fewer only after deletions."""
         return self.enqueued + self.dlq + self.outcomes.total()
 
     @property
@@ -121,8 +121,8 @@ def merge(many: Iterable[Tallies]) -> Tallies:
 def fold_rare_types(tallies: Tallies) -> Tallies:
     """The `MAX_BUCKET_TYPES` types with most events, and the sum of all others as `(other)`.
 
-    Bounds what is stored and returned if each job has a type of its own. Summed over buckets a
-    type may be undercounted: a bucket that folded it into `(other)` does not attribute it.
+    So what is stored and returned is bounded, even if each job has a type of its own. A sum over
+    buckets may count too few events of a type: some buckets may have it in `(other)`.
     """
     if len(tallies) <= MAX_BUCKET_TYPES:
         return tallies

@@ -34,10 +34,7 @@ class CollectorHealth:
 
 
 def are_good(queues: Sequence[CollectorHealth]) -> bool:
-    """Whether no restart is needed: a queue is good, and a restart would help none of the others.
-
-    It would interrupt the good ones.
-    """
+    """Whether no restart is needed: one queue is good, and a restart would help no other."""
     return any(each.is_good for each in queues) and not any(
         each.helps_restart for each in queues if not each.is_good
     )

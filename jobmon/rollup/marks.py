@@ -19,7 +19,7 @@ from jobmon.store.read_collection import request_comment
 
 MAX_TEXT, MAX_LINK = 200, 500  # characters
 MAX_SHOWN = 200  # of a window, the newest
-MAX_AHEAD = 5 * MINUTE  # of our clock, for writers whose clocks differ
+MAX_AHEAD = 5 * MINUTE  # of this machine's clock: those of writers differ
 CACHE_S, CACHED_WINDOWS = 1.0, 100
 
 

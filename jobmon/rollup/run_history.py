@@ -23,11 +23,11 @@ MAX_CACHED = 50  # answers of all queues of a process; one takes up to 2 MB, usu
 class RunHistory:
     """The details of a window as known at `as_of` (UTC).
 
-    Unless `is_complete`, a collector is still counting the window. `groups` has what is known of
-    the groups of errors, by id; a group that is missing was seen too long ago. In `gaps` runs may
-    be missing. Errors are known since `counting_since`; None: since the first one.
-    The window begins at `no_data_before` if an earlier start was requested than is retained.
-    Before `untyped_until` the type of a worker's runs may be unknown; None if all are known.
+    Unless `is_complete`, a collector is still counting the window. `groups` has the groups of
+    errors by id; a group that is missing was seen too long ago. In `gaps` runs may be missing.
+    Errors were counted from `counting_since` on; None if they always were. The window begins at
+    `no_data_before` if an earlier start was requested than is retained. Before `untyped_until` the
+    type of a worker's runs may be unknown; None if all types are known.
     """
 
     as_of: datetime

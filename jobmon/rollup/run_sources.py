@@ -38,9 +38,9 @@ class RunSource:
 
     The other fields are expressions about a run, but `error_field` is the name of a field.
     `read_outcome` converts a value of the expression `outcome`; None if the run has not ended.
-    `failed` is a query for the runs with another outcome than success. If a run started after
-    its end, its duration is 0 if the source `is_exact`. Otherwise it is unknown, because the start
-    is that of a later run.
+    `failed` is a query for the runs with another outcome than success. If the start of a run is
+    after its end, its duration is 0 in a source that `is_exact`. In another source it is unknown,
+    because that start belongs to a later run.
     """
 
     documents: ReadCollection

@@ -124,9 +124,9 @@ K = TypeVar("K")
 class History(Generic[K]):
     """The activity in a window as known at `as_of` (UTC), by step or by type.
 
-    The same object for the same window until the collector has counted again. Unless `is_complete`,
-    a collector is still counting the window; nothing is known yet of the steps in `uncounted`. In
-    `gaps` runs may be missing, because no attempts are recorded.
+    Readers get the same object for a window until the collector has counted again. Unless
+    `is_complete`, a collector is still counting the window; nothing is known yet of the steps in
+    `uncounted`. In `gaps` runs may be missing, because no attempts are recorded.
     """
 
     as_of: datetime
@@ -172,9 +172,9 @@ class SeriesReader:
     def history_by_step(self, window: Window, types: Types) -> History[datetime]:
         """The activity of jobs of these types (all, if there are none), step by step.
 
-        From the collector's buckets; without a collector counted live, for up to six hours. Raises
-        NoCollectorError for longer windows, MissingIndexError if counting needs a missing index,
-        and TooManyTypesError if `types` are given and types were folded.
+        It is read from the collector's buckets; without a collector, up to six hours are counted
+        live. Raises NoCollectorError for longer windows, MissingIndexError if counting needs a
+        missing index, and TooManyTypesError if `types` are given and types were folded.
         """
         progress = self.rollup.progress()
 

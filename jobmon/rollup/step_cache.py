@@ -1,4 +1,4 @@
-"""Caches steps that never change any more: those of all queues of a process, within one limit."""
+"""Caches steps that never change any more; one limit for all queues of a process."""
 
 import threading
 from collections.abc import Hashable, Iterable, Mapping

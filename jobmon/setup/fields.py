@@ -146,7 +146,7 @@ def _required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Fiel
     )
 
 
-# What jobmon cannot do by a field that it computes from a document.
+# What jobmon cannot do with a field that it computes from a document.
 _LIMITS = {
     "type": "a list by type reads all jobs in their order",
     "nextRunAt": "due and scheduled jobs are neither counted nor listed",
@@ -156,7 +156,7 @@ _LIMITS = {
 
 
 def computed_fields(mapping: FieldMapping) -> list[str]:
-    """Fields that are shown, but that no index can serve, each with what follows from that."""
+    """Fields that are shown but that no index can serve, each with the consequence."""
     return [
         f"{name} ({limit})"
         for name, limit in _LIMITS.items()

@@ -17,7 +17,7 @@ _CONTRACT = "jobmon"  # the profile of jobmon's own documents
 _REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
 # The share of documents that have what the program always writes; the collection may hold others.
 _ALWAYS, _MOSTLY = 0.95, 0.5
-# The share of the fields that a profile reads; `_NAMED` if the collection has the program's name.
+# The least share of a profile's fields; `_NAMED` is for PROBABLE under the program's own name.
 _CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
 _KNOWN_STATUSES = 0.8
 _MIN_DISTINCTIVE = 2

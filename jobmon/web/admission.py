@@ -38,8 +38,8 @@ def pool_size(at_once: int) -> int:
 class ConcurrencyLimit:
     """A semaphore with `slots`, whose queue has a limited length and is first come, first served.
 
-    With `per_key`, callers with the same key take at most so many slots, and half of the places in
-    the queue: if their work is slow, the others still have slots.
+    With `per_key`, callers with the same key take at most that many slots, and half of the places
+    in the queue: if their work is slow, the others still have slots.
 
     >>> limit = ConcurrencyLimit(8)
     >>> if limit.acquire():

@@ -33,7 +33,7 @@ from jobmon.web.queues import (
 from jobmon.web.revocation import RevokedTokens
 
 SESSION_COOKIE = "jobmon_session"
-# Over TLS: browsers accept a cookie with this prefix only from the host itself.
+# Used over TLS: browsers accept a cookie with this prefix only from the host itself.
 SECURE_SESSION_COOKIE = "__Host-jobmon_session"
 # The length of a header line; a longer token is refused before it is parsed.
 MAX_TOKEN_LENGTH = 8_190

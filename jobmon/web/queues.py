@@ -1,7 +1,7 @@
 """The watched queues, and which one a request is about.
 
-`/queues/{name}/…` is the path `/…` of the queue with that name. A path without that prefix is of
-the default queue.
+`/queues/{name}/…` is the path `/…` of the queue with that name. A path without this prefix is
+about the default queue.
 """
 
 import logging
