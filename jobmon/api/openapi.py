@@ -45,7 +45,7 @@ they are about the default queue.
 
 _TAGS = {
     "jobs": "The caller's jobs.",
-    "admin": "The whole queue. Needs a role with ADMIN_DASHBOARD.",
+    "admin": "The whole queue, for roles with its permission: ADMIN_DASHBOARD by default.",
     "queues": "All watched queues.",
     "health": "Liveness and readiness probes, without a token.",
 }
