@@ -72,7 +72,7 @@ def queue_address(queue: Settings) -> str:
     return f"{root_path()}/queues/{queue.queue}"
 
 
-def is_of_a_queue() -> bool:
+def is_about_one_queue() -> bool:
     """Whether this request is for a page of a queue that exists, as far as the caller may know."""
     current = current_settings()
     if current is None or request.path == _PATH:
@@ -91,7 +91,7 @@ class QueuePlace:
 def current_place() -> QueuePlace | None:
     """The queue of this page; None if it is about none, or if the caller may not know it."""
     current = current_settings()
-    if current is None or not auth.is_authenticated() or not is_of_a_queue():
+    if current is None or not auth.is_authenticated() or not is_about_one_queue():
         return None
     name = current.queue
     if current.queues is None:  # the only queue has no name

@@ -18,7 +18,7 @@ from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.page_window import PRESETS, PageWindow, describe_steps, find_kept_window
 from jobmon.dashboard.parts import is_part_request
-from jobmon.dashboard.queues_page import QueuesPage, current_place, is_of_a_queue, make_menu
+from jobmon.dashboard.queues_page import QueuesPage, current_place, is_about_one_queue, make_menu
 from jobmon.dashboard.schedule_page import SchedulePage
 from jobmon.dashboard.type_page import TypePage
 from jobmon.dashboard.workers_page import WorkersPage
@@ -141,7 +141,7 @@ def _page_context() -> dict[str, Any]:
         "menu": make_menu(),
         "place": current_place(),
         "now": datetime.now(UTC),
-        "is_of_a_queue": is_of_a_queue(),
+        "is_about_one_queue": is_about_one_queue(),
         "all_queues": root_path() + "/dashboard/queues",
     }
 

@@ -81,7 +81,7 @@ class Watch:
         truth = self.truth()
         eventually(lambda: self.stats() == truth, within_s)
 
-    def collects(self) -> None:
+    def collect_once(self) -> None:
         """Run a collector until its stats are right."""
         with collecting(self.settings):
             self.await_right_counts(within_s=10)
@@ -267,14 +267,14 @@ def test_a_restart_resumes_from_the_checkpoint_and_sees_changes_since(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.jobs.insert_many([job() for _ in range(3_000)])
-    watch.collects()
+    watch.collect_once()
     watch.jobs.update_many(
         {},
         {"$set": {"status": "succeeded"}},
     )
     watch.jobs.insert_many([job() for _ in range(10)])
     monkeypatch.setattr(SegmentMap, "build", pytest.fail)
-    watch.collects()
+    watch.collect_once()
 
 
 def test_types_get_the_names_of_types_that_are_gone(
@@ -308,10 +308,10 @@ def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
 
 def test_an_incomplete_checkpoint_is_not_used(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(50)])
-    watch.collects()
+    watch.collect_once()
     watch.rollups.checkpoints.delete_one({"number": 0})
     watch.jobs.insert_one(job(status="dlq"))
-    watch.collects()
+    watch.collect_once()
 
 
 def test_types_beyond_the_limit_are_folded_also_after_a_restart(
@@ -345,14 +345,14 @@ def test_types_beyond_the_limit_are_folded_also_after_a_restart(
 
 def test_a_lost_resume_token_leads_to_a_full_count(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(20)])
-    watch.collects()
+    watch.collect_once()
     token = watch.rollups.state.find_one({"name": "checkpoint"})["token"]
     watch.rollups.state.update_one(
         {"name": "checkpoint"}, {"$set": {"token._data": "8200000001" + token["_data"][10:]}}
     )
     watch.jobs.delete_many({})
     watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
-    watch.collects()
+    watch.collect_once()
 
 
 def test_two_collectors_stay_right_when_one_ends(watch: Watch) -> None:
@@ -564,7 +564,7 @@ def test_a_standalone_server_is_polled_and_swept(
 
 def test_stale_stats_are_not_served(watch: Watch) -> None:
     watch.jobs.insert_one(job())
-    watch.collects()
+    watch.collect_once()
     watch.rollups.state.update_one({"name": "stats"}, {"$set": {"at": LONG_AGO}})
     eventually(lambda: watch.stats() is None)
 
