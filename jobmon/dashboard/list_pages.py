@@ -1,6 +1,5 @@
 """The pages that list jobs: all of them, and the caller's own."""
 
-import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -10,15 +9,17 @@ from flask import render_template, request
 from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon.api.job_lists import ListResponder
+from jobmon.api.job_lists import ListPage, ListResponder
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
-from jobmon.api.search import read_search
 from jobmon.dashboard import session
-from jobmon.dashboard.formatting import instant
 from jobmon.dashboard.job_view import JobView
+from jobmon.dashboard.list_form import Chip, ListForm, choose_fields, read_parameters
+from jobmon.dashboard.list_tabs import StatusTabs, Tab
 from jobmon.dashboard.parts import conditional_response, is_part_request
-from jobmon.domain import JobStatus
+from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
+from jobmon.store.filter import RefusedFilterError, UnknownFieldError
 from jobmon.store.labels import is_filter
+from jobmon.store.stats import QueueStats
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
 from jobmon.web.queues import current_queue
@@ -26,23 +27,7 @@ from jobmon.web.queues import current_queue
 PER_PAGE = 25
 HELD_ROWS_HEADER = "X-Jobmon-Held"  # percent-encoded job ids of these rows, separated by commas
 SUGGESTED_TYPES = 200
-SUGGESTED_STATUSES = 20
-# The labels of the filters; parameters without a field keep their names.
-LABELS = {
-    "status": "Status",
-    "job_id": "Job id",
-    "type": "Type",
-    "owner": "Owner",
-    "error_code": "Error code",
-    "worker": "Worker",
-    "condition": "Condition",
-    "finished_from": "Finished since",
-    "finished_to": "Finished before",
-    "created_from": "From",
-    "created_to": "To",
-    "sort": "Order",
-}
-_PARAMETER = re.compile(rf"\b({'|'.join(LABELS)})\b")
+MAX_SUGGESTIONS = 6  # of filters to remove: each costs a query
 
 Page = BaseResponse | str | tuple[str, int]
 
@@ -65,110 +50,128 @@ class JobListPages:
         return self._list(auth.subject())
 
     def _list(self, owner: str | None) -> Page:
-        schema = ListParameters() if owner is None else OwnListParameters()
-        parameters, errors, shown = _list_parameters(), {}, None
-        jobs: list[JobView] = []
-        is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
+        parameters, errors = read_parameters(), {}
+        query, page = None, None
         try:
-            defaults = {"per_page": PER_PAGE} if is_page else {}
-            query: ListQuery = schema.load(defaults | parameters)
-            if owner is not None:
-                query = query.confine_to(owner)
+            query = _load_query(parameters, owner)
             if query.format is not ListFormat.JSON:
                 return self._responder.export(query)
-            parameters = _show_window(parameters, query)
             page = self._responder.page(query)
-            jobs += map(JobView.from_document, page.jobs)
-            shown = {"meta": page.meta, "jobs": jobs}
         except ValidationError as error:
             errors = error.messages_dict
         except ApiError as error:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
             errors = error.details or {}
-        search_fields = current_queue().settings.search_fields
-        filters = [*search_fields, *(name for name in LABELS if name != "sort")]
-        context = {
-            "parameters": parameters,
-            "errors": {name: _show_error(name, texts) for name, texts in errors.items()},
-            "labels": LABELS,
-            "filtered": any(parameters.get(name) for name in filters),
-            "shown": shown,
-            "now": datetime.now(UTC),
+        form = _make_form(parameters, errors, owner)
+        stats = _read_stats(owner)
+        context: dict[str, Any] = {
+            "form": form,
             "own": owner is not None,
-            "finds_owners": current_queue().known_fields.can_query("createdBy"),
-            "finds_codes": current_queue().known_fields.can_query("lastError.code"),
-            "search_fields": search_fields,
-            "path": request.script_root + request.path,
+            "now": datetime.now(UTC),
+            "stats": stats,
+            "tabs": _list_tabs(form, stats, page, owner),
+            "when_heading": _choose_heading(parameters),
         }
-        if is_part_request() and shown is not None:
-            context |= self._held_rows(query, jobs, owner)
-            return conditional_response(render_template("dashboard/_jobs.html", **context))
-        types, statuses = self._suggestions() if owner is None else ([], [])
-        html = render_template(
-            "dashboard/jobs.html", types=types, unknown_statuses=statuses, **context
-        )
+        if page is not None:
+            context |= {"meta": page.meta, "jobs": list(map(JobView.from_document, page.jobs))}
+        if is_part_request() and query is not None and page is not None:
+            context |= _held_rows(query, context["jobs"], owner)
+            return conditional_response(
+                render_template("dashboard/_jobs.html", is_update=True, **context)
+            )
+        if page is not None and not page.jobs:
+            context["helpful"] = _find_helpful(form, owner)
+        html = render_template("dashboard/jobs.html", types=_suggest_types(stats), **context)
         return html, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
-    def _held_rows(
-        self, query: ListQuery, shown: list[JobView], owner: str | None
-    ) -> dict[str, Any]:
-        """The rows that a browser keeps in place although they are no longer on the page.
 
-        `held`: the present state of these jobs, each with whether it still matches the filters.
-        `gone`: the ids of those that no longer exist.
-        """
-        ids = [unquote(held) for held in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
-        missing = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))
-        for job in shown:
-            if job.id in missing:
-                missing.remove(job.id)
-        found = current_queue().lists.look_up(missing, query.job_filter, owner)
-        held = [(JobView.from_document(job), matches) for job, matches in found]
-        existing = {job.id for job, _ in held}
-        return {"held": held, "gone": [job_id for job_id in missing if job_id not in existing]}
-
-    def _suggestions(self) -> tuple[list[str], list[str]]:
-        """The types of the queue, and its statuses in addition to the known ones."""
-        stats = current_queue().stats.stats()
-        types = sorted(filter(is_filter, stats.type_counts() or {}))
-        unknown = set(stats.status_counts() or {}) - set(JobStatus)
-        return types[:SUGGESTED_TYPES], sorted(filter(is_filter, unknown))[:SUGGESTED_STATUSES]
+def _load_query(parameters: dict[str, Any], owner: str | None) -> ListQuery:
+    """The query of these parameters; ValidationError."""
+    schema = ListParameters() if owner is None else OwnListParameters()
+    is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
+    defaults = {"per_page": PER_PAGE} if is_page else {}
+    query: ListQuery = schema.load(defaults | parameters)
+    return query if owner is None else query.confine_to(owner)
 
 
-def _list_parameters() -> dict[str, Any]:
-    """The list's parameters in this request's address; empty ones are left out."""
-    repeated = ("status", "type")
-    fields = ListParameters().fields
-    single = {field.data_key or name for name, field in fields.items()} - set(repeated)
-    parameters: dict[str, Any] = {
-        name: [value for value in request.args.getlist(name) if value] for name in repeated
-    }
-    given = {name: request.args[name] for name in single if request.args.get(name)}
-    return parameters | given | read_search(request.args)
+def _make_form(parameters: dict[str, Any], errors: dict[str, Any], owner: str | None) -> ListForm:
+    queue = current_queue()
+    fields = choose_fields(
+        parameters,
+        queue.settings.search_fields,
+        queue.known_fields.can_query,
+        own=owner is not None,
+    )
+    return ListForm(request.script_root + request.path, parameters, fields, errors)
 
 
-def _show_window(parameters: dict[str, Any], query: ListQuery) -> dict[str, Any]:
-    """The parameters with a time window as the times of creation, for which the form has fields."""
-    names = ("from", "to", "range")
-    if not any(name in parameters for name in names):
-        return parameters
-    kept = {name: value for name, value in parameters.items() if name not in names}
-    created = {
-        "created_from": instant(query.job_filter.created_from),
-        "created_to": instant(query.job_filter.created_to),
-    }
-    return kept | {name: text for name, text in created.items() if text}
+def _read_stats(owner: str | None) -> QueueStats | None:
+    """The stats for the tabs; None for an owner, and where an update of a page would count live."""
+    if owner is not None:
+        return None
+    stats = current_queue().stats
+    return stats.cached_stats() if is_part_request() else stats.stats()
 
 
-def _show_error(name: str, messages: Any) -> str:
-    """The messages about a parameter as one line, with the labels of the page.
+def _list_tabs(
+    form: ListForm, stats: QueueStats | None, page: ListPage | None, owner: str | None
+) -> list[Tab]:
+    total = None
+    if page is not None:
+        total = CappedCount(page.meta["total"], page.meta["total_is_exact"])
+    has_schedule = owner is None and current_queue().known_fields.can_query("nextRunAt")
+    return StatusTabs(form, stats, total).list(has_schedule=has_schedule)
 
-    The messages about a repeated parameter are a dictionary, by its position.
+
+def _choose_heading(parameters: dict[str, Any]) -> str:
+    """The heading of the column of dates: which date it is, if it is the same for all jobs."""
+    statuses = set(parameters["status"])
+    match parameters.get("condition"):
+        case JobCondition.DUE | JobCondition.SCHEDULED:
+            return "Due"
+        case JobCondition.EXPIRED:
+            return "Lease"
+    for heading, having in (
+        ("Due", WAITING_STATUSES),
+        ("Lease", (JobStatus.LEASED,)),
+        ("Finished", FINAL_STATUSES),
+    ):
+        if statuses and statuses <= set(having):
+            return heading
+    return "Due, lease or finish"
+
+
+def _find_helpful(form: ListForm, owner: str | None) -> list[Chip]:
+    """The filters of an empty list without which it would have jobs."""
+    return [chip for chip in form.filters[:MAX_SUGGESTIONS] if _has_jobs(chip, owner)]
+
+
+def _has_jobs(chip: Chip, owner: str | None) -> bool:
+    try:
+        job_filter = _load_query({**chip.rest}, owner).job_filter
+        return bool(current_queue().lists.page(job_filter, per_page=1).jobs)
+    except (ValidationError, RefusedFilterError, UnknownFieldError):
+        return False
+
+
+def _suggest_types(stats: QueueStats | None) -> list[str]:
+    counts = (stats and stats.type_counts()) or {}
+    return sorted(filter(is_filter, counts))[:SUGGESTED_TYPES]
+
+
+def _held_rows(query: ListQuery, shown: list[JobView], owner: str | None) -> dict[str, Any]:
+    """The rows that a browser keeps in place although they are no longer on the page.
+
+    `held`: the present state of these jobs, each with whether it still matches the filters.
+    `gone`: the ids of those that no longer exist.
     """
-    if name == "cursor":
-        return "This page link is no longer valid."
-    if isinstance(messages, dict):
-        messages = [text for texts in messages.values() for text in texts]
-    text = _PARAMETER.sub(lambda found: f'"{LABELS[found[0]]}"', " ".join(dict.fromkeys(messages)))
-    return f"{LABELS.get(name, name)}: {text}"
+    ids = [unquote(held) for held in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
+    missing = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))
+    for job in shown:
+        if job.id in missing:
+            missing.remove(job.id)
+    found = current_queue().lists.look_up(missing, query.job_filter, owner)
+    held = [(JobView.from_document(job), matches) for job, matches in found]
+    existing = {job.id for job, _ in held}
+    return {"held": held, "gone": [job_id for job_id in missing if job_id not in existing]}

@@ -191,7 +191,7 @@ def test_expired_session_gives_the_reason_and_returns_to_the_page(
     expect(page.get_by_role("alert")).to_contain_text("Your session has expired", timeout=15_000)
     paste(page, admin)
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq&sort=createdAt")
-    expect(page.get_by_role("checkbox", name="dead")).to_be_checked()
+    expect(page.locator("#status-tabs [aria-current]")).to_contain_text("Dead")
 
 
 def test_token_in_the_fragment_needs_a_click_and_leaves_no_trace(
@@ -338,8 +338,8 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     page.go_back()
     notices.get_by_role("link", name="died in the last hour").click()
     expect(page.locator(".count")).to_have_text("1 job")
-    expect(page.get_by_label("Finished since")).not_to_have_value("")
-    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.get_by_label("Finished from")).not_to_have_value("")
+    page.get_by_label("Finished from").press("Enter")
     expect(page.locator(".count")).to_have_text("1 job")
 
 
@@ -576,7 +576,9 @@ def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: S
 # --- Jobs ----------------------------------------------------------------------------------------
 
 
-def test_filters_are_kept_in_the_address(visit: Visits, stack: Stack, kind: str) -> None:
+def test_filters_apply_at_once_and_are_kept_in_the_address(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
     error = {"code": "E_ODD", "message": "odd"}
     wanted = [
         job(f"{kind}.a", status="dlq", lastError=error, createdBy="ann"),
@@ -585,35 +587,81 @@ def test_filters_are_kept_in_the_address(visit: Visits, stack: Stack, kind: str)
     others = [job(f"{kind}.a"), job(f"{kind}.c", status="dlq", lastError=error)]
     stack.database.jobs.insert_many(wanted + others)
     page = visit(f"{stack.url}/dashboard/jobs")
-    page.get_by_role("checkbox", name="retrying").check()
-    page.get_by_role("checkbox", name="dead").check()
+    rows, types = page.locator("#job-rows tbody tr"), page.get_by_label("Type", exact=True)
     page.get_by_label("Error code").fill("E_ODD")
-    page.get_by_label("Type", exact=True).fill(f"{kind}.a")
-    page.get_by_role("button", name="Show").click()
-    expect(page.get_by_role("checkbox", name=f"{kind}.a")).to_be_checked()
-    page.get_by_label("Type", exact=True).fill(f"{kind}.b")
-    page.get_by_role("button", name="Show").click()
-    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+    types.fill(f"{kind}.a")  # the focus leaves the first field
+    expect(page).to_have_url(re.compile("error_code=E_ODD"))
+    expect(types).to_be_focused()  # also in the new page
+    types.fill(f"{kind}.a")
+    types.press("Enter")
+    expect(rows).to_have_count(1)
+    page.get_by_text("More filters").click()
+    page.get_by_label("Also type").fill(f"{kind}.b")
+    page.get_by_label("Also type").press("Enter")
+    expect(rows).to_have_count(2)
+    page.get_by_text("More filters").click()
+    for status, word in (("failed", "Retrying"), ("dlq", "Dead")):
+        page.get_by_role("checkbox", name=word).check()  # open again: it had the focus
+        expect(page).to_have_url(re.compile(f"status={status}"))
+        expect(page.get_by_role("checkbox", name=word)).to_be_focused()
+    expect(page.get_by_role("link", name="Remove Status: dead")).to_be_visible()
     assert parse_qs(urlsplit(page.url).query) == {
         "status": ["failed", "dlq"],
-        "type": [f"{kind}.b", f"{kind}.a"],
+        "type": [f"{kind}.a", f"{kind}.b"],
         "error_code": ["E_ODD"],
     }
     page.reload()
     assert set(ids(page)) == {one["jobId"] for one in wanted}
-    expect(page.get_by_label("Error code")).to_have_value("E_ODD")
-    expect(page.get_by_role("checkbox", checked=True)).to_have_count(4)
-    page.get_by_role("checkbox", name=f"{kind}.b").uncheck()
-    page.get_by_label("Error code").fill("")
-    page.get_by_label("Owner").fill("ann")
-    page.get_by_role("button", name="Show").click()
-    expect(page.locator("#job-rows tbody tr")).to_have_count(1)
+    page.get_by_role("link", name=f"Remove Type: {kind}.b").click()
+    expect(rows).to_have_count(1)
+    page.get_by_role("link", name="Remove Error code: E_ODD").click()
+    expect(page).not_to_have_url(re.compile("E_ODD"))
     page.go_back()
-    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+    expect(page.get_by_label("Error code")).to_have_value("E_ODD")
+    page.get_by_text("More filters").click()
     page.get_by_label("Job id", exact=True).fill(wanted[0]["jobId"][:9])
     page.get_by_label("Job id", exact=True).press("Enter")
-    expect(page.locator("#job-rows tbody tr")).to_have_count(1)
+    expect(page).to_have_url(re.compile("job_id="))
     assert ids(page) == [wanted[0]["jobId"]]
+
+
+def test_filters_apply_by_a_button_without_scripts(visit: Visits, stack: Stack, kind: str) -> None:
+    stack.database.jobs.insert_many([job(kind), job(kind, status="dlq")])
+    page = visit(f"{stack.url}/dashboard/jobs", java_script_enabled=False)
+    page.get_by_label("Type", exact=True).fill(kind)
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2)
+    page.get_by_role("link", name="Dead 1").click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(1)
+    page.locator("#job-rows .row-link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(kind)
+
+
+def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    stack.database.jobs.insert_many([job(kind) for _ in range(3)])
+    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
+    second = ids(page)[1]
+    cell = page.locator("#job-rows tbody tr").nth(1).locator(".c-type")
+    with page.context.expect_page() as opened:
+        cell.click(button="middle")
+    expect(opened.value).to_have_url(f"{stack.url}/dashboard/jobs/{second}")
+    opened.value.close()
+    box = cell.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 8, box["y"] + 15)  # selects a part of the type
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 15)
+    page.mouse.up()
+    assert page.evaluate("getSelection().toString()")
+    expect(page).to_have_url(re.compile(r"\?type="))
+    cell.click()
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{second}")
+    page.go_back()
+    expect(page.locator("tr.selected .row-link")).to_have_attribute("title", second)
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    expect(page.locator("tr.selected")).to_have_count(0)
 
 
 def test_date_filter_is_in_the_viewer_s_zone_and_sent_as_an_instant(
@@ -625,14 +673,15 @@ def test_date_filter_is_in_the_viewer_s_zone_and_sent_as_an_instant(
     late = job(kind, createdAt=after)
     stack.database.jobs.insert_many([job(kind, createdAt=before), late])
     page = visit(f"{stack.url}/dashboard/jobs?type={kind}", timezone_id=zone)
-    page.get_by_label("From").fill(typed)
-    page.get_by_role("button", name="Show").click()
+    page.get_by_text("More filters").click()
+    page.get_by_label("Created from").fill(typed)
+    page.get_by_label("Created from").press("Enter")
     expect(page.locator("#job-rows tbody tr")).to_have_count(1)
     assert ids(page) == [late["jobId"]]
     assert parse_qs(urlsplit(page.url).query)["created_from"] == [
         f"{moment:%Y-%m-%dT%H:%M}:00.000Z"
     ]
-    expect(page.get_by_label("From")).to_have_value(typed)
+    expect(page.get_by_label("Created from")).to_have_value(typed)
     created = page.locator("td.c-created time")
     expect(created).to_have_text(re.compile(r"12:31"))
     expect(created).to_have_attribute("title", re.compile(f"{moment:%Y-%m-%dT}"))
@@ -788,21 +837,18 @@ def test_back_restores_the_filters_of_the_list(visit: Visits, stack: Stack, kind
     stack.database.jobs.insert_many([job(kind), job(kind, status="dlq")])
     page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
-    page.get_by_role("checkbox", name="dead").check()
-    page.get_by_label("Owner").fill("ann")
-    page.get_by_label("From").fill("1999-11-10T12:30")
     page.get_by_label("Order").select_option("oldest first")
-    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page).to_have_url(re.compile("sort=createdAt"))
+    page.get_by_label("Owner").fill(f"nobody {kind}")
+    page.get_by_label("Owner").press("Enter")
     expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
-    page.go_back()
+    helpful = page.get_by_role("region", name="Filters to remove")
+    expect(helpful.get_by_role("link")).to_have_text([re.compile("Owner: nobody")])
+    for _ in range(2):
+        page.go_back()
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
-    expect(page.get_by_role("checkbox", name="dead")).not_to_be_checked()
-    for label in ("Owner", "From"):
-        expect(page.get_by_label(label)).to_have_value("")
+    expect(page.get_by_label("Owner")).to_have_value("")
     expect(page.get_by_label("Order")).to_have_value("")
-    page.get_by_role("button", name="Show", exact=True).click()
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={kind}")
-    page.go_forward()
 
 
 def test_paused_list_sends_no_requests_until_resumed(

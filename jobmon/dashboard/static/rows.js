@@ -60,8 +60,10 @@ export function updateRows(list, html) {
   const known = new Set(rows.map((row) => row.id));
   rows.filter((row) => !isNew(row)).forEach((row) => morph(document.getElementById(row.id), row));
   allRows().filter((row) => !known.has(row.id)).forEach((row) => updateRowOffPage(row, part.getElementById(row.id)));
-  const count = part.querySelector(".count");
-  if (count) morph(list.querySelector(".count"), count);
+  part.querySelectorAll("[hx-swap-oob]").forEach((fresh) => {
+    fresh.removeAttribute("hx-swap-oob");
+    morph(document.getElementById(fresh.id), fresh);
+  });
   showTimes();
   markSelectedRow();
   offerNewRows(list, rows, isNew);
@@ -110,6 +112,13 @@ export function markSelectedRow() {
   allRows().forEach((row) => row.classList.toggle("selected", row.id === selected));
 }
 
+/** Select the row with this id, if the page has it. */
+export function selectRow(id) {
+  selected = id;
+  markSelectedRow();
+  document.getElementById(id)?.scrollIntoView({ block: "nearest" });
+}
+
 /** Select the next row (1) or the previous one (-1), and focus its link. */
 export function moveSelection(step) {
   const rows = allRows();
@@ -117,10 +126,8 @@ export function moveSelection(step) {
   const index = rows.findIndex((row) => row.id === selected);
   const start = step > 0 ? 0 : rows.length - 1;
   const row = rows[index < 0 ? start : Math.min(Math.max(index + step, 0), rows.length - 1)];
-  selected = row.id;
-  markSelectedRow();
   row.querySelector(".row-link")?.focus();
-  row.scrollIntoView({ block: "nearest" });
+  selectRow(row.id);
 }
 
 function parse(html) {

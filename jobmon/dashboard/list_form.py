@@ -1,0 +1,258 @@
+"""The filters of a list of jobs as its page shows them: addresses, fields, chips and errors."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from flask import request
+
+from jobmon.api.queries import ListParameters
+from jobmon.api.search import read_search
+from jobmon.dashboard.formatting import query, status_word
+from jobmon.dashboard.page_window import PRESETS, PageWindow
+
+Kind = Literal["text", "search", "number", "instant", "choice"]
+
+REPEATED = ("status", "type")
+# On a list, the bounds of a time window are those of createdAt.
+_WINDOW = {"from": "created_from", "to": "created_to"}
+_OF_ONE_PAGE = ("page", "cursor", "format")
+# These parameters do not choose which jobs a list has.
+_NO_FILTERS = ("sort", "per_page", *_OF_ONE_PAGE)
+_SEARCH_HINT = "A value, or text* for texts that begin with it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """A field of the form; one that is not `usual` is below "More filters" until it is set.
+
+    `choices`: the words of each value of a choice. `needs`: the field of a job that the documents
+    must have. `own`: whether the list of the caller's own jobs has it, too.
+    """
+
+    name: str
+    label: str
+    kind: Kind = "text"
+    placeholder: str = "any"
+    hint: str = ""
+    choices: Mapping[str, str] | None = None
+    needs: str = ""
+    own: bool = False
+    usual: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownField:
+    """A field with one of its values in the address, and the sentence about a wrong one."""
+
+    field: Field
+    value: str
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """A filter in the address; `rest` are the parameters without it, `address` is their list."""
+
+    name: str
+    label: str
+    text: str
+    is_instant: bool
+    is_wrong: bool
+    rest: Mapping[str, Any]
+    address: str
+
+
+FIELDS = (
+    Field(name="type", label="Type", own=True, usual=True),
+    Field(name="error_code", label="Error code", needs="lastError.code", usual=True),
+    Field(name="owner", label="Owner", needs="createdBy", usual=True),
+    Field(
+        name="range",
+        label="Created",
+        kind="choice",
+        choices={"": "any time"}
+        | {preset: f"last {PageWindow.from_range(preset).name}" for preset in PRESETS},
+        own=True,
+        usual=True,
+    ),
+    Field(
+        name="sort",
+        label="Order",
+        kind="choice",
+        choices={"": "newest first", "createdAt": "oldest first", "nextRunAt": "soonest due first"},
+        own=True,
+        usual=True,
+    ),
+    Field(name="job_id", label="Job id", kind="search", placeholder="starts with", own=True),
+    Field(name="created_from", label="Created from", kind="instant", own=True),
+    Field(name="created_to", label="Created before", kind="instant", own=True),
+    Field(
+        name="condition",
+        label="Condition",
+        kind="choice",
+        choices={"": "any", "due": "due now", "scheduled": "scheduled", "expired": "lease expired"},
+    ),
+    Field(name="worker", label="Worker"),
+    Field(name="finished_from", label="Finished from", kind="instant", needs="finishedAt"),
+    Field(name="finished_to", label="Finished before", kind="instant", needs="finishedAt"),
+)
+LABELS = {"status": "Status"} | {field.name: field.label for field in FIELDS}
+_CHOICES = {field.name: field.choices for field in FIELDS}
+_PARAMETER = re.compile(rf"`?\b({'|'.join(LABELS)})\b(?:=(\w+))?`?")
+
+
+def read_parameters() -> dict[str, Any]:
+    """The list's parameters in this request's address; empty ones are left out."""
+    names = [field.data_key or name for name, field in ListParameters().fields.items()]
+    single = {
+        _WINDOW.get(name, name): request.args[name] for name in names if request.args.get(name)
+    }
+    repeated = {name: list(filter(None, request.args.getlist(name))) for name in REPEATED}
+    return single | repeated | read_search(request.args)
+
+
+def choose_fields(
+    given: Mapping[str, Any], search: Iterable[str], holds: Callable[[str], bool], *, own: bool
+) -> tuple[Field, ...]:
+    """The fields of a list: those that its documents have, and others that are given.
+
+    `search`: the fields of the payload. `holds`: whether a field of a job can be queried.
+    """
+    searched = [
+        Field(name=name, label=name.removeprefix("payload."), hint=_SEARCH_HINT, usual=not number)
+        for number, name in enumerate(search)
+    ]
+    fields = [
+        field
+        for field in FIELDS
+        if (field.own or not own)
+        and (not field.needs or holds(field.needs) or given.get(field.name))
+    ]
+    return (*fields[:1], *searched, *fields[1:])
+
+
+class ListForm:
+    """The filters in the address of a list, and what its page shows of them.
+
+    `errors`: the messages about a parameter, by its name.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        parameters: Mapping[str, Any],
+        fields: tuple[Field, ...],
+        errors: Mapping[str, Any],
+    ) -> None:
+        self.path = path
+        self.parameters = parameters
+        self._fields = fields
+        self._errors = {name: _write_sentence(name, texts) for name, texts in errors.items()}
+
+    def address(self, **changes: Any) -> str:
+        """The first page of the list with these changes; an empty value removes a parameter."""
+        kept = {name: value for name, value in self.parameters.items() if name not in _OF_ONE_PAGE}
+        return self.path + query(**kept | changes)
+
+    @property
+    def fields(self) -> list[ShownField]:
+        """The fields in the line of filters: the usual ones, and those that are set."""
+        return [shown for shown in self._show_fields() if shown.field.usual or shown.value]
+
+    @property
+    def folded_fields(self) -> list[ShownField]:
+        """The fields below "More filters"."""
+        return [shown for shown in self._show_fields() if not shown.field.usual and not shown.value]
+
+    def _show_fields(self) -> Iterator[ShownField]:
+        """A field for each value in the address, and one for each filter without a value."""
+        for field in self._fields:
+            values = _list_values(self.parameters.get(field.name))
+            shown = ShownField(field=field, value="", error=self._errors.get(field.name, ""))
+            yield from (replace(shown, value=value) for value in values or [""])
+            if field.name == "type" and values:
+                further = replace(field, label="Also type", usual=False)
+                yield replace(shown, field=further, error="")
+
+    @property
+    def status_error(self) -> str:
+        """The sentence about wrong statuses."""
+        return self._errors.get("status", "")
+
+    @property
+    def other_errors(self) -> list[str]:
+        """The sentences about parameters that have no field."""
+        shown = {"status", *(field.name for field in self._fields)}
+        return [
+            text if name == "cursor" else f"{LABELS.get(name, name)}: {text}"
+            for name, text in self._errors.items()
+            if name not in shown
+        ]
+
+    @property
+    def has_errors(self) -> bool:
+        return bool(self._errors)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the list has fewer jobs than the queue."""
+        return any(value for name, value in self.parameters.items() if name not in _NO_FILTERS)
+
+    @property
+    def chips(self) -> list[Chip]:
+        """A chip for each filter, except for a single status, which has a tab."""
+        statuses = self.parameters["status"]
+        return [chip for chip in self.filters if chip.name != "status" or len(statuses) > 1]
+
+    @property
+    def filters(self) -> list[Chip]:
+        """Every filter that is given."""
+        return [
+            self._make_chip(name, value)
+            for name, given in self.parameters.items()
+            if name not in _NO_FILTERS
+            for value in _list_values(given)
+        ]
+
+    def _make_chip(self, name: str, value: str) -> Chip:
+        left = [other for other in _list_values(self.parameters[name]) if other != value]
+        rest = {**self.parameters, name: left if left or name in REPEATED else ""}
+        return Chip(
+            name=name,
+            label=LABELS.get(name, name.removeprefix("payload.")),
+            text=_word(name, value),
+            is_instant=name.endswith(("_from", "_to")),
+            is_wrong=name in self._errors,
+            rest=rest,
+            address=self.address(**{name: left}),
+        )
+
+
+def _list_values(given: Any) -> list[str]:
+    return given if isinstance(given, list) else [given] if given else []
+
+
+def _word(name: str, value: str) -> str:
+    """A value of a filter as the page names it."""
+    if name == "status":
+        return status_word(value)
+    return (_CHOICES.get(name) or {}).get(value, value)
+
+
+def _write_sentence(name: str, messages: Any) -> str:
+    """The messages about a parameter as one line, with the labels of the page.
+
+    The messages about a repeated parameter are a dictionary, by its position.
+    """
+    if name == "cursor":
+        return "This page link is no longer valid."
+    if isinstance(messages, dict):
+        messages = [text for texts in messages.values() for text in texts]
+    return _PARAMETER.sub(_write_parameter, " ".join(dict.fromkeys(messages)))
+
+
+def _write_parameter(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    return f'"{LABELS[name]}{": " + _word(name, value) if value else ""}"'

@@ -1,0 +1,125 @@
+"""The tabs of a list of jobs: one for each status, with the number of its jobs."""
+
+from dataclasses import dataclass
+
+from jobmon.dashboard.formatting import capitalize_first, status_word
+from jobmon.dashboard.list_form import ListForm
+from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
+from jobmon.store.labels import is_filter
+from jobmon.store.live_stats import UNCOUNTED
+from jobmon.store.stats import QueueStats
+
+MAX_OTHER_STATUSES = 20
+# Each a status and a condition; without both it is the tab of all jobs.
+_SCHEDULED = ("", JobCondition.SCHEDULED.value)
+_KNOWN = (
+    ("", ""),
+    (JobStatus.QUEUED.value, ""),
+    _SCHEDULED,
+    (JobStatus.LEASED.value, ""),
+    (JobStatus.FAILED.value, ""),
+    (JobStatus.DLQ.value, ""),
+    (JobStatus.SUCCEEDED.value, ""),
+    (JobStatus.CANCELLED.value, ""),
+)
+_BY_FILTERS = "Counted only for a status and a type: remove the other filters"
+_BY_TYPE = "Scheduled jobs are not counted by type"
+_BY_LABELS = "There are too many statuses or types to count each"
+# Filters and orders that only waiting jobs and only finished jobs have.
+_OF_WAITING = {"due_from", "due_to", "nextRunAt", "-nextRunAt"}
+_OF_FINISHED = {"finished_from", "finished_to", "finishedAt", "-finishedAt", "-duration"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tab:
+    """A tab: the list that it opens, and the number of its jobs, or the reason why it is unknown.
+
+    With neither of them it shows no number. `status` is empty for all jobs and for scheduled ones.
+    """
+
+    label: str
+    status: str
+    address: str
+    count: int | None
+    is_exact: bool
+    reason: str
+    is_current: bool
+
+
+class StatusTabs:
+    """The tabs of the list with the filters of `form`.
+
+    Without `stats` only the tab of the list has a number, its `total`.
+    """
+
+    def __init__(self, form: ListForm, stats: QueueStats | None, total: CappedCount | None) -> None:
+        self._form = form
+        self._stats = stats
+        self._total = total
+        chosen, condition = form.parameters["status"], form.parameters.get("condition", "")
+        self._current = [("", condition)] if condition else [(one, "") for one in chosen or [""]]
+
+    def list(self, *, has_schedule: bool) -> list[Tab]:
+        """All jobs, each known status, and the others that occur or are chosen."""
+        counted = ((self._stats and self._stats.status_counts()) or {}).keys()
+        others = sorted(filter(is_filter, counted - set(JobStatus)))[:MAX_OTHER_STATUSES]
+        chosen = self._form.parameters["status"]
+        names = dict.fromkeys([*_KNOWN, *((status, "") for status in (*others, *chosen))])
+        if not has_schedule:
+            names.pop(_SCHEDULED)
+        return [self._make(*name) for name in names]
+
+    def _make(self, status: str, condition: str) -> Tab:
+        count, reason = self._count(status, condition)
+        return Tab(
+            label=capitalize_first(status_word(status) if status else condition or "all"),
+            status=status,
+            address=self._address(status, condition),
+            count=None if count is None else count.value,
+            is_exact=count is None or count.is_exact,
+            reason=reason,
+            is_current=(status, condition) in self._current,
+        )
+
+    def _count(self, status: str, condition: str) -> tuple[CappedCount | None, str]:
+        """How many jobs the tab lists, or why that is unknown."""
+        if self._current == [(status, condition)] and self._total is not None:
+            return self._total, ""
+        if self._stats is None:
+            return None, ""
+        if {chip.name for chip in self._form.filters} - {"status", "type", "condition"}:
+            return None, _BY_FILTERS
+        types = self._form.parameters["type"]
+        if condition:
+            return (None, _BY_TYPE) if types else _count_scheduled(self._stats)
+        count = self._stats.count_matching([status] if status else [], types)
+        if count is None:
+            return None, capitalize_first(UNCOUNTED) if self._stats.counts is None else _BY_LABELS
+        return CappedCount(count, True), ""
+
+    def _address(self, status: str, condition: str) -> str:
+        """The tab's list: with the filters and the order that its jobs can have."""
+        lost = set()
+        if status and status not in WAITING_STATUSES:
+            lost |= _OF_WAITING
+        if condition or (status and status not in FINAL_STATUSES):
+            lost |= _OF_FINISHED
+        order = self._form.parameters.get("sort", "")
+        if not status and not condition:
+            lost |= {"nextRunAt", "-nextRunAt", "finishedAt", "-finishedAt"}
+        if condition and order not in _OF_WAITING:
+            order = "nextRunAt"
+        changes = {name: "" for name in lost if name in self._form.parameters}
+        return self._form.address(
+            **changes,
+            status=[status] if status else [],
+            condition=condition,
+            sort="" if order in lost else order,
+        )
+
+
+def _count_scheduled(stats: QueueStats) -> tuple[CappedCount | None, str]:
+    count, reason = stats.health.scheduled, stats.health.unknown.get("scheduled", "")
+    if count is None:
+        return None, capitalize_first(reason or UNCOUNTED)
+    return CappedCount(count, not reason), capitalize_first(reason)
