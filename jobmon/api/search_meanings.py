@@ -31,12 +31,14 @@ from jobmon.store.mapping import Document
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-MAX_OF_A_KIND = 5  # of those that are not exact
+MAX_OF_A_KIND = 4  # of those that are not exact
 MAX_FOUND = 12
 NO_STATISTICS = "no collector keeps statistics"
 NO_COLLECTOR = "no collector keeps a history"
 
 Filters = Mapping[str, list[str]]
+
+_ALL, _OWN = ListParameters(), OwnListParameters()
 
 
 class MeaningKind(StrEnum):
@@ -88,21 +90,21 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
     search = parse_search(text, queue.settings.search_fields)
     finder = _Finder(queue, search, owner)
     found: dict[tuple[str, str], Meaning] = {}
-    kinds: Counter[str] = Counter()
+    kinds: Counter[tuple[str, str]] = Counter()
     for meaning in finder.find():
         key = meaning.kind, str(meaning.filters) if meaning.filters else meaning.value
-        if key in found or (not meaning.is_exact and kinds[meaning.kind] == MAX_OF_A_KIND):
+        kind = meaning.kind, meaning.note if meaning.filters else ""
+        if key in found or (not meaning.is_exact and kinds[kind] == MAX_OF_A_KIND):
             continue
         found[key] = meaning
-        kinds[meaning.kind] += not meaning.is_exact
+        kinds[kind] += not meaning.is_exact
     ranked = sorted(found.values(), key=lambda meaning: not meaning.is_exact)
     return Meanings(search=search, found=tuple(ranked[:MAX_FOUND]), reasons=finder.reasons)
 
 
 def make_list_query(filters: Filters, owner: str | None = None) -> ListQuery:
     """The list of jobs with these filters; ValidationError if they cannot be combined."""
-    schema = ListParameters() if owner is None else OwnListParameters()
-    query: ListQuery = schema.load(to_parameters(filters))
+    query: ListQuery = (_ALL if owner is None else _OWN).load(to_parameters(filters))
     return query if owner is None else query.confine_to(owner)
 
 
@@ -236,12 +238,14 @@ class _Finder:
             for name, values in self._filters.items()
         }
         for parameter in parameters:
-            for name in _select(text, self._list_names(parameter), parameter):
-                if parameter != "worker" or self._queue.known_fields.finds_worker_jobs:
+            has_list = parameter != "worker" or self._queue.known_fields.finds_worker_jobs
+            for number, name in enumerate(_select(text, self._list_names(parameter), parameter)):
+                if has_list:
                     filters = {**others, parameter: [*others.get(parameter, ()), name]}
                     note = shown_key(parameter, self._fields)
                     yield self._list_jobs(_show(parameter, name), note, filters)
-                if parameter in ("type", "worker") and not any(others.values()):
+                is_first = number == 0 and not any(others.values())
+                if parameter in ("type", "worker") and (is_first or not has_list):
                     yield _describe_page(parameter, name)
 
     def _list_names(self, parameter: str) -> Iterable[str]:
@@ -322,10 +326,14 @@ class _Finder:
 
 
 def _select(text: str, names: Iterable[str], parameter: str) -> list[str]:
-    """The names that contain a text: first those that begin with it, then the shortest."""
+    """The names that contain a text: first those that begin with it, then the shortest.
+
+    Of the few statuses only those that begin with it.
+    """
     part = text.casefold()
     shown = {name: _show(parameter, name).casefold() for name in names}
-    found = [name for name in shown if part in shown[name]]
+    matches = str.startswith if parameter == "status" else str.__contains__
+    found = [name for name in shown if matches(shown[name], part)]
     found.sort(key=lambda name: (not shown[name].startswith(part), len(name), name))
     return found[:MAX_OF_A_KIND]
 

@@ -291,6 +291,43 @@ def test_an_owner_searches_only_among_own_jobs(
     assert ask("/jobs", "nobody", **{"payload.country": "de"})["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("job-311", [("job", "job-311", None), ("job", "job-3110", None)]),
+        ("type-3", [("jobs", "type-3", 100)]),
+        ("rare", [("jobs", "rare", 4)]),
+        ("owner-1", [("jobs", "owner-1", 100)]),
+        ("order/77", [("jobs", "order/77", 4)]),
+        ("note:8425", [("jobs", "note:8425", None)]),
+        ("8425", [("jobs", "8425", 6)]),
+        ("operator", [("job", "operator", None)]),
+        ("4111111111111111", [("jobs", "4111111111111111", 1)]),  # not the text, which is hidden
+        ("never-seen", []),
+    ],
+)
+def test_suggestions_read_a_bounded_number_of_keys(
+    ask: Callable[..., dict[str, Any]],
+    filled: Database[dict[str, Any]],
+    text: str,
+    expected: list[tuple[str, str, int | None]],
+) -> None:
+    """Catches a scan at each key that somebody types, and a search that finds a secret."""
+    with profiled(filled) as entries:
+        answer = ask("/admin/jobs/suggestions", q=text)
+    found = [(each["kind"], each["value"], each["jobs"]) for each in answer["data"]]
+    assert [each for each in expected if each not in found] == []
+    assert bool(found) == bool(expected)
+    assert answer["meta"]["reasons"].keys() == {"types", "errors", "workers"} or ":" in text
+    for entry in entries:
+        if "explain" in entry["command"]:
+            continue
+        shown = f"{entry['planSummary']} {entry['command']}"
+        assert entry["planSummary"].startswith("IXSCAN"), shown
+        assert entry["keysExamined"] <= 110, shown
+        assert entry["docsExamined"] <= 101, shown
+
+
 def test_an_export_of_a_search_has_each_job_once(served: Api) -> None:
     answer = served.get_as_admin(QUEUE, format="ndjson", **{"payload.items.sku": "s3"})
     *jobs, end = map(json.loads, answer.text.splitlines())

@@ -48,8 +48,8 @@ function options() {
 
 function suggest() {
   stopLoading();
-  if (!box.value.trim()) found = "";
-  else timer = setTimeout(load, PAUSE_MS);
+  if (box.value.trim()) timer = setTimeout(load, PAUSE_MS);
+  else found = "";
   show();
 }
 
@@ -97,7 +97,7 @@ function close() {
 // Links of the menus, the marked links and buttons of the page, the theme and the keys.
 function listCommands(text) {
   const links = [...document.querySelectorAll(".bar a:not(.brand)")].map((link) => (
-    { name: link.textContent.trim(), note: link.closest(".menu") ? "queue" : "page", run: () => link.click() }
+    { name: link.textContent.trim(), note: link.closest("#queue-menu") ? "queue" : "page", run: () => link.click() }
   ));
   const marked = [...document.querySelectorAll("[data-command]")].map((element) => (
     { name: element.dataset.command, note: "command", run: () => element.click() }
@@ -144,7 +144,7 @@ function handleKey(event) {
   } else if (event.key === "Escape") {
     event.preventDefault();
     if (isOpen) close();
-    else if (box.value) box.value = "";
+    else if (box.value) clear();
     else box.blur();
   }
 }
@@ -169,7 +169,12 @@ function choose(option) {
     location.assign(address);
     return;
   }
-  box.value = "";
+  clear();
   box.blur();
   option.run();
+}
+
+function clear() {
+  box.value = "";
+  found = "";
 }
