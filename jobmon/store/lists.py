@@ -148,6 +148,25 @@ class JobLists:
             last = self._make_cursor(jobs[-1], job_filter, has_keyset, page, oldest_first)
             cursor = None if last.by_page else last
 
+    def find_neighbors(
+        self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
+    ) -> tuple[Document | None, Document | None]:
+        """The jobs before and after a job in a list, which it need not match any more.
+
+        Each is None at an end of the list, and where the jobs beyond another one cannot be queried
+        (see `store.cursor`). Two queries for one job each. Raises what `prepare` does.
+        """
+        job_filter = self.prepare(job_filter)
+        has_keyset = self._has_keyset(job_filter)
+        cursor = self._make_cursor(job, job_filter, has_keyset, 1, oldest_first)
+        if cursor.by_page or cursor.at is None:
+            return None, None
+        before, after = (
+            self._read(job_filter, side, 1, ascending=side.ascending)
+            for side in (replace(cursor, backwards=True), cursor)
+        )
+        return next(iter(before), None), next(iter(after), None)
+
     def look_up(
         self, ids: Collection[str], job_filter: JobFilter, owner: str | None = None
     ) -> list[tuple[Document, bool]]:

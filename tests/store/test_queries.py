@@ -16,12 +16,16 @@ from pymongo.database import Database
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
+from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store import live_stats
 from jobmon.store.bson_json import to_iso
 from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values
+from jobmon.store.jobs import JobStore
+from jobmon.store.lists import JobLists
 from jobmon.store.live_stats import LiveStats
 
 from ..conftest import NOW, SECRET, Api
@@ -365,6 +369,39 @@ def test_a_job_is_found_by_its_index_with_its_attempts(
         assert answer.status_code == status
         assert_cheap(filled, entries)
     assert [attempt["attemptNumber"] for attempt in answer.json["attempts"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("job_filter", "oldest_first"),
+    [
+        (JobFilter(), False),
+        (JobFilter(), True),
+        (JobFilter(statuses=("succeeded",), types=("type-5",)), False),
+        (JobFilter(owner=BIG_OWNER), False),
+        (JobFilter(error_code="E1"), True),
+    ],
+)
+def test_the_jobs_before_and_after_a_job_cost_a_read_each(
+    mongod: Mongod, filled: Database[dict[str, Any]], job_filter: JobFilter, oldest_first: bool
+) -> None:
+    settings = Settings(mongo_uri=database_uri(mongod, filled))
+    connection = Connection(settings)
+    with connection.client:
+        lists, store = JobLists(connection, Redactor()), JobStore(connection)
+        first = lists.page(job_filter, per_page=3, oldest_first=oldest_first).jobs
+        middle = lists.page(job_filter, page=50, per_page=3, oldest_first=oldest_first).jobs
+        for shown, position, expected in (
+            (middle, 1, [middle[0]["jobId"], middle[2]["jobId"]]),
+            (first, 0, [None, first[1]["jobId"]]),
+        ):
+            job = store.get_job(shown[position]["jobId"])
+            assert job is not None
+            with profiled(filled) as entries:
+                found = lists.find_neighbors(job, job_filter, oldest_first=oldest_first)
+            assert [one and one["jobId"] for one in found] == expected
+            assert_cheap(filled, entries)
+        by_id = JobFilter(job_id="1234")  # sorted in memory: no job beyond another one is known
+        assert lists.find_neighbors(job, by_id) == (None, None)
 
 
 def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) -> None:
