@@ -1,4 +1,4 @@
-"""Finds the groups to which the errors of a job belong."""
+"""Finds the groups to which errors of jobs belong."""
 
 import logging
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
     """
     attempts = job["attempts"]
     errors = [job.get("lastError"), *(attempt.get("error") for attempt in attempts[-MAX_ATTEMPTS:])]
-    last, *found = _find_groups(queue, errors) if may_see else [None] * len(errors)
+    last, *found = _find_known(queue, errors) if may_see else [None] * len(errors)
     groups = [None] * (len(attempts) - len(found)) + found
     return {
         **job,
@@ -37,7 +37,19 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
     }
 
 
-def _find_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | None]:
+def _find_known(queue: WatchedQueue, errors: list[Any]) -> list[str | None]:
+    try:
+        return find_error_groups(queue, errors)
+    except PyMongoError as error:  # the job can be shown all the same
+        log.error("no groups of the errors of a job: %s", describe_error(error))
+        return [None] * len(errors)
+
+
+def find_error_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | None]:
+    """The id of the group of each error; None where there is no error or no such group.
+
+    Raises PyMongoError.
+    """
     redactor = current_app.extensions["jobmon_redactor"]
     kinds = [
         None if error is None else classify_error(prepare_error(error, None, redactor))
@@ -45,9 +57,5 @@ def _find_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | None]
     ]
     candidates = [() if kind is None else (kind.id, fold_kind(kind).id) for kind in kinds]
     ids = {group_id for pair in candidates for group_id in pair}
-    try:
-        known = queue.runs.known_error_groups(ids) if ids else frozenset()
-    except PyMongoError as error:  # the job can be shown all the same
-        log.error("no groups of the errors of a job: %s", describe_error(error))
-        known = frozenset()
+    known = queue.runs.known_error_groups(ids) if ids else frozenset()
     return [next((name for name in pair if name in known), None) for pair in candidates]

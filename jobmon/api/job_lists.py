@@ -8,19 +8,21 @@ from typing import Any, NamedTuple
 from flask import Response
 
 from jobmon.api.export import ExportSlots, export
+from jobmon.api.group_jobs import GroupJobFinder
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
-from jobmon.store.filter import RefusedFilterError, UnknownFieldError
+from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
 from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
 from jobmon.web.queues import current_queue
 
 
 class ListPage(NamedTuple):
-    """The documents of a page, and its `JobListMeta`."""
+    """The documents of a page, its `JobListMeta`, and the prepared filter that they match."""
 
     jobs: list[Document]
     meta: dict[str, Any]
+    job_filter: JobFilter
 
 
 class ListResponder:
@@ -32,6 +34,7 @@ class ListResponder:
 
     def __init__(self) -> None:
         self._slots = ExportSlots()
+        self._groups = GroupJobFinder()
 
     def respond(self, query: ListQuery) -> dict[str, Any] | Response:
         """A page as `JobList` serializes it, or the file."""
@@ -44,7 +47,7 @@ class ListResponder:
         """The requested page."""
         queue = current_queue()
         with _explain_filter_errors():
-            job_filter = queue.lists.prepare(query.job_filter)
+            job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             total = None
             if query.cursor is None and query.page > 1:  # the page may be past the end
                 total = queue.stats.count(job_filter)
@@ -71,14 +74,14 @@ class ListResponder:
             "prev_cursor": page.prev_cursor.encode() if page.prev_cursor else None,
             "reasons": {"data": why} if why else {},
         }
-        return ListPage(jobs=page.jobs, meta=meta)
+        return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
 
     def export(self, query: ListQuery) -> Response:
         """All matching jobs as a file of `query.format`."""
         with _explain_filter_errors():
-            lists = current_queue().lists
-            job_filter = lists.prepare(query.job_filter)
-            batches = lists.batches(job_filter, oldest_first=query.oldest_first)
+            queue = current_queue()
+            job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
+            batches = queue.lists.batches(job_filter, oldest_first=query.oldest_first)
             return export(batches, query.format, self._slots, job_filter.reason)
 
 

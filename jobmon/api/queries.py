@@ -278,6 +278,12 @@ class ListParameters(_ListParameters):
         "Jobs whose lastError has exactly this code.",
         max_length=1_000,
     )
+    error_group = optional_text(
+        "Jobs whose lastError belongs to the group with this id, of `GET /admin/jobs/errors`. The "
+        "newest 500 failed jobs that match the other filters are searched; `meta.reasons.data` is "
+        "set if there are more.",
+        max_length=100,
+    )
     worker = optional_text(
         "Jobs that the worker with exactly this name runs or ran, as far as the queue records it: "
         "those of its newest 200 attempts, and those whose leasedBy it is.",

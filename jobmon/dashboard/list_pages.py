@@ -17,7 +17,7 @@ from jobmon.dashboard.list_form import Chip, ListForm, choose_fields, read_param
 from jobmon.dashboard.list_tabs import StatusTabs, Tab
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
-from jobmon.store.filter import RefusedFilterError, UnknownFieldError
+from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
 from jobmon.store.labels import is_filter
 from jobmon.store.stats import QueueStats
 from jobmon.web import auth
@@ -76,7 +76,7 @@ class JobListPages:
         if page is not None:
             context |= {"meta": page.meta, "jobs": list(map(JobView.from_document, page.jobs))}
         if is_part_request() and query is not None and page is not None:
-            context |= _held_rows(query, context["jobs"], owner)
+            context |= _held_rows(page.job_filter, context["jobs"], owner)
             return conditional_response(
                 render_template("dashboard/_jobs.html", is_update=True, **context)
             )
@@ -160,7 +160,7 @@ def _suggest_types(stats: QueueStats | None) -> list[str]:
     return sorted(filter(is_filter, counts))[:SUGGESTED_TYPES]
 
 
-def _held_rows(query: ListQuery, shown: list[JobView], owner: str | None) -> dict[str, Any]:
+def _held_rows(job_filter: JobFilter, shown: list[JobView], owner: str | None) -> dict[str, Any]:
     """The rows that a browser keeps in place although they are no longer on the page.
 
     `held`: the present state of these jobs, each with whether it still matches the filters.
@@ -171,7 +171,7 @@ def _held_rows(query: ListQuery, shown: list[JobView], owner: str | None) -> dic
     for job in shown:
         if job.id in missing:
             missing.remove(job.id)
-    found = current_queue().lists.look_up(missing, query.job_filter, owner)
+    found = current_queue().lists.look_up(missing, job_filter, owner)
     held = [(JobView.from_document(job), matches) for job, matches in found]
     existing = {job.id for job, _ in held}
     return {"held": held, "gone": [job_id for job_id in missing if job_id not in existing]}

@@ -19,6 +19,7 @@ from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.list_plan import ListPlanner, get_plan
 from jobmon.store.mapping import STORED_DATES, Document, Keys
 from jobmon.store.read_collection import Transform
+from jobmon.store.short_errors import shorten_error
 from jobmon.store.truncate import CharacterBudget
 from jobmon.store.worker_jobs import WorkerJobFinder
 
@@ -29,6 +30,8 @@ _MAX_SKIP = 2**31
 
 # A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
 SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
+# Of a list of errors.
+ERROR_FIELDS = ("_id", "createdAt", "createdBy", "lastError")
 _SMALL = (datetime, int, float, ObjectId)  # never truncated
 
 
@@ -282,7 +285,7 @@ class JobLists:
             order = [*order, ("_id", order[0][1])]
         pipeline: list[Document] = [
             {"$match": job_filter.match()},
-            {"$project": dict.fromkeys(SUMMARY_FIELDS, True)},
+            {"$project": dict.fromkeys([*self._fields, *(name for name, _ in order)], True)},
             {"$sort": dict(mapping.translate_order(order))},
             {"$skip": skip},
             {"$limit": limit},
@@ -291,7 +294,7 @@ class JobLists:
             pipeline,
             index=get_plan(job_filter).index,
             batch_size=limit + 1,
-            transform=lambda document: summarize(mapping.to_contract(document)),
+            transform=lambda document: self._transform(mapping.to_contract(document)),
         )
         return _select_owned(jobs, job_filter)
 
@@ -351,6 +354,11 @@ def summarize(job: Document) -> Document:
     else:
         summary["lastError"] = _truncate(error)
     return summary
+
+
+def shorten_last_error(job: Document) -> Document:
+    """A job with an error that is long enough to find its group."""
+    return job | {"lastError": shorten_error(job.get("lastError"))}
 
 
 def _truncate(value: Any) -> Any:

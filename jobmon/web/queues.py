@@ -33,7 +33,7 @@ from jobmon.store.finder import JobFinder
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.lease_order import PlaceFinder
-from jobmon.store.lists import JobLists
+from jobmon.store.lists import ERROR_FIELDS, JobLists, shorten_last_error
 from jobmon.store.mapping import Document
 from jobmon.store.probe import DatabaseProbe
 from jobmon.store.recurring import RecurringJobs
@@ -66,6 +66,7 @@ class WatchedQueue:
     runs: RunHistoryReader
     jobs: JobStore
     lists: JobLists
+    failed_jobs: JobLists
     finder: JobFinder
     places: PlaceFinder
     known_fields: KnownFields
@@ -101,6 +102,9 @@ class WatchedQueue:
             runs=RunHistoryReader(rollup, series),
             jobs=JobStore(connection),
             lists=JobLists(connection, redactor),
+            failed_jobs=JobLists(
+                connection, redactor, fields=ERROR_FIELDS, transform=shorten_last_error
+            ),
             finder=JobFinder(connection),
             places=PlaceFinder(connection),
             known_fields=KnownFields(connection, rollup.counts_changes),

@@ -1,0 +1,70 @@
+"""Finds the jobs whose newest error belongs to a group, among a bounded number of jobs."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from jobmon.api.error_links import find_error_groups
+from jobmon.domain import JobStatus
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.filter import GroupJobs, JobFilter, RefusedFilterError
+from jobmon.store.mapping import Document
+from jobmon.web.queues import WatchedQueue
+
+MAX_SEARCHED = 500  # jobs whose error is compared
+NEWEST_ONLY = f"only the newest {MAX_SEARCHED:,} failed jobs that match are searched for the group"
+# What was found is kept: comparing an error takes 0.1 ms.
+KEEP_S, MAX_KEPT = 5, 50
+# An error may have no code: its group takes one from the message.
+_FAILED = (JobStatus.FAILED.value, JobStatus.DLQ.value)
+
+
+class GroupJobFinder:
+    """Adds the jobs of its group to a filter; raises PyMongoError."""
+
+    def __init__(self) -> None:
+        self._found: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_KEPT)
+
+    def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
+        """The filter with `group_jobs`, if it is by a group. They may be five seconds old.
+
+        RefusedFilterError if there is no such group, UnknownFieldError as for other filters.
+        """
+        if job_filter.error_group is None or job_filter.group_jobs is not None:
+            return job_filter
+        group_id = job_filter.error_group
+        key = queue.name, job_filter
+        found = self._found.get(key, lambda: _search(queue, job_filter, group_id), KEEP_S)
+        return replace(job_filter, group_jobs=found)
+
+
+def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJobs:
+    group = queue.runs.error_group(group_id)
+    if group is None:
+        message = "There is no such group of errors, or it was seen too long ago."
+        raise RefusedFilterError("error_group", message)
+    ids: tuple[Any, ...] = ()
+    jobs: list[Document] = []
+    for candidates in _list_candidates(queue, job_filter, group.code):
+        jobs = queue.failed_jobs.page(candidates, per_page=MAX_SEARCHED + 1).jobs
+        searched = jobs[:MAX_SEARCHED]
+        groups = find_error_groups(queue, [job.get("lastError") for job in searched])
+        ids = tuple(
+            job["_id"] for job, found in zip(searched, groups, strict=True) if found == group_id
+        )
+        if ids:
+            break
+    return GroupJobs(ids, NEWEST_ONLY if len(jobs) > MAX_SEARCHED else "")
+
+
+def _list_candidates(
+    queue: WatchedQueue, job_filter: JobFilter, code: str | None
+) -> Iterator[JobFilter]:
+    """The filters for jobs that may have such an error: by its code, and by their status."""
+    others = replace(job_filter, error_group=None, order_by=None)
+    has_codes = queue.known_fields.can_query("lastError.code")
+    if code is not None and has_codes and others.error_code in (None, code):
+        yield replace(others, error_code=code)
+    given = others.statuses or _FAILED
+    if statuses := tuple(status for status in _FAILED if status in given):
+        yield replace(others, statuses=statuses)
