@@ -272,7 +272,9 @@ class JobFilter:
             ("finishedAt", "finished", self.finished_from, self.finished_to),
         ):
             bounds = {"$gte": start, "$lt": end}
-            given = {operator: at for operator, at in bounds.items() if at is not None}
+            given: Document = {sign: at for sign, at in bounds.items() if at is not None}
+            if given and name == "finishedAt":  # as in the partial index
+                given["$type"] = "date"
             if given:
                 yield Part(f"{prefix}_{'to' if start is None else 'from'}", name, {name: given})
 

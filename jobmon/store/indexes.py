@@ -108,7 +108,11 @@ _FILTER_INDEXES: dict[str, tuple[ListIndex, ...]] = {
         ),
     ),
     "finished": (
-        ListIndex(BY_TYPE_AND_FINISH, needs=frozenset({"type", "finishedAt"})),
+        ListIndex(
+            BY_TYPE_AND_FINISH,
+            partial={"finishedAt": {"$type": "date"}},
+            needs=frozenset({"type", "finishedAt"}),
+        ),
         ListIndex(
             BY_CODE_AND_FINISH,
             partial={"lastError.code": {"$exists": True}},

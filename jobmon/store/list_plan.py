@@ -254,8 +254,9 @@ class ListPlanner:
         if job_filter.order_by is not None and any(
             use.serves for use in self._list_uses(replace(job_filter, order_by=None))
         ):
+            more = "finished_from, " if job_filter.order_by == "finishedAt" else ""
             message = f"{_MANY}, too many to sort by {job_filter.order_by}. Remove `sort`, or add "
-            return RefusedFilterError("sort", message + _NARROWER)
+            return RefusedFilterError("sort", message + more + _NARROWER)
         for index in self._indexes:
             if not index.setting or not index.needs <= {*fields, job_filter.order_field}:
                 continue
@@ -304,7 +305,8 @@ def _may_use(index: ListIndex, job_filter: JobFilter, mapping: FieldMapping) -> 
     first = index.keys[0][0]
     if index.keys in (indexes.BY_NEXT_RUN, indexes.BY_WAITING, indexes.BY_DUE_TIME):
         return index.keys == _choose_due_index(job_filter, mapping)
-    if index.partial is not None and first not in {part.field for part in job_filter.parts()}:
+    fields = {part.field for part in job_filter.parts()}
+    if index.partial is not None and not fields.issuperset(index.partial or [first]):
         return False
     if index.keys == indexes.BY_ATTEMPTS and (job_filter.min_attempts or 0) < indexes.RETRIED:
         return False
