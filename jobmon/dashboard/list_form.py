@@ -20,6 +20,7 @@ _WINDOW = {"from": "created_from", "to": "created_to"}
 _OF_ONE_PAGE = ("page", "cursor", "format")
 # These parameters do not choose which jobs a list has.
 _NO_FILTERS = ("sort", "per_page", *_OF_ONE_PAGE)
+_TYPE_HINT = "A type, or text* for the types that begin with it"
 _SEARCH_HINT = "A value, or text* for texts that begin with it"
 
 
@@ -65,7 +66,7 @@ class Chip:
 
 
 FIELDS = (
-    Field(name="type", label="Type", own=True, usual=True),
+    Field(name="type", label="Type", hint=_TYPE_HINT, own=True, usual=True),
     Field(name="error_code", label="Error code", needs="lastError.code", usual=True),
     Field(name="owner", label="Owner", needs="createdBy", usual=True),
     Field(
@@ -81,7 +82,14 @@ FIELDS = (
         name="sort",
         label="Order",
         kind="choice",
-        choices={"": "newest first", "createdAt": "oldest first", "nextRunAt": "soonest due first"},
+        choices={
+            "": "newest first",
+            "createdAt": "oldest first",
+            "nextRunAt": "soonest due first",
+            "-nextRunAt": "latest due first",
+            "-finishedAt": "last finished first",
+            "finishedAt": "first finished first",
+        },
         own=True,
         usual=True,
     ),
@@ -95,9 +103,18 @@ FIELDS = (
         choices={"": "any", "due": "due now", "scheduled": "scheduled", "expired": "lease expired"},
     ),
     Field(name="worker", label="Worker"),
-    Field(name="finished_from", label="Finished from", kind="instant", needs="finishedAt"),
-    Field(name="finished_to", label="Finished before", kind="instant", needs="finishedAt"),
+    Field(name="min_attempts", label="Attempts at least", kind="number", own=True),
+    Field(name="priority", label="Priority", kind="number", needs="priority", own=True),
+    Field(name="due_from", label="Due from", kind="instant", needs="nextRunAt", own=True),
+    Field(name="due_to", label="Due before", kind="instant", needs="nextRunAt", own=True),
+    Field(
+        name="finished_from", label="Finished from", kind="instant", needs="finishedAt", own=True
+    ),
+    Field(
+        name="finished_to", label="Finished before", kind="instant", needs="finishedAt", own=True
+    ),
 )
+_OWN_ORDERS = {"": "newest first", "createdAt": "oldest first"}
 LABELS = {"status": "Status"} | {field.name: field.label for field in FIELDS}
 _CHOICES = {field.name: field.choices for field in FIELDS}
 _PARAMETER = re.compile(rf"`?\b({'|'.join(LABELS)})\b(?:=(\w+))?`?")
@@ -125,7 +142,7 @@ def choose_fields(
         for number, name in enumerate(search)
     ]
     fields = [
-        field
+        replace(field, choices=_OWN_ORDERS) if own and field.name == "sort" else field
         for field in FIELDS
         if (field.own or not own)
         and (not field.needs or holds(field.needs) or given.get(field.name))

@@ -14,7 +14,7 @@ from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListPar
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.list_form import Chip, ListForm, choose_fields, read_parameters
-from jobmon.dashboard.list_tabs import StatusTabs, Tab
+from jobmon.dashboard.list_tabs import StatusTabs
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
 from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
@@ -65,12 +65,16 @@ class JobListPages:
             errors = error.details or {}
         form = _make_form(parameters, errors, owner)
         stats = _read_stats(owner)
+        tabs = StatusTabs(form, stats, None if page is None else _read_total(page))
+        has_schedule = owner is None and current_queue().known_fields.can_query("nextRunAt")
+        now = datetime.now(UTC)
         context: dict[str, Any] = {
             "form": form,
             "own": owner is not None,
-            "now": datetime.now(UTC),
+            "now": now,
             "stats": stats,
-            "tabs": _list_tabs(form, stats, page, owner),
+            "tabs": tabs.list(has_schedule=has_schedule),
+            "soon": tabs.link_schedule(now),
             "when_heading": _choose_heading(parameters),
         }
         if page is not None:
@@ -114,24 +118,22 @@ def _read_stats(owner: str | None) -> QueueStats | None:
     return stats.cached_stats() if is_part_request() else stats.stats()
 
 
-def _list_tabs(
-    form: ListForm, stats: QueueStats | None, page: ListPage | None, owner: str | None
-) -> list[Tab]:
-    total = None
-    if page is not None:
-        total = CappedCount(page.meta["total"], page.meta["total_is_exact"])
-    has_schedule = owner is None and current_queue().known_fields.can_query("nextRunAt")
-    return StatusTabs(form, stats, total).list(has_schedule=has_schedule)
+def _read_total(page: ListPage) -> CappedCount:
+    return CappedCount(page.meta["total"], page.meta["total_is_exact"])
 
 
 def _choose_heading(parameters: dict[str, Any]) -> str:
     """The heading of the column of dates: which date it is, if it is the same for all jobs."""
     statuses = set(parameters["status"])
-    match parameters.get("condition"):
-        case JobCondition.DUE | JobCondition.SCHEDULED:
-            return "Due"
-        case JobCondition.EXPIRED:
-            return "Lease"
+    condition = parameters.get("condition")
+    for heading, names in (
+        ("Due", ("due_from", "due_to")),
+        ("Finished", ("finished_from", "finished_to")),
+    ):
+        if any(parameters.get(name) for name in names):
+            return heading
+    if condition:
+        return "Lease" if condition == JobCondition.EXPIRED else "Due"
     for heading, having in (
         ("Due", WAITING_STATUSES),
         ("Lease", (JobStatus.LEASED,)),

@@ -1,12 +1,15 @@
 """The tabs of a list of jobs: one for each status, with the number of its jobs."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from jobmon.dashboard.formatting import capitalize_first, status_word
+from jobmon.dashboard.formatting import capitalize_first, instant, status_word
 from jobmon.dashboard.list_form import ListForm
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
-from jobmon.store.labels import is_filter
+from jobmon.store.labels import OTHER, is_filter
 from jobmon.store.live_stats import UNCOUNTED
+from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
 
 MAX_OTHER_STATUSES = 20
@@ -22,6 +25,7 @@ _KNOWN = (
     (JobStatus.SUCCEEDED.value, ""),
     (JobStatus.CANCELLED.value, ""),
 )
+_NEXT = {"hour": timedelta(hours=1), "24 hours": timedelta(days=1), "7 days": timedelta(days=7)}
 _BY_FILTERS = "Counted only for a status and a type: remove the other filters"
 _BY_TYPE = "Scheduled jobs are not counted by type"
 _BY_LABELS = "There are too many statuses or types to count each"
@@ -69,6 +73,16 @@ class StatusTabs:
             names.pop(_SCHEDULED)
         return [self._make(*name) for name in names]
 
+    def link_schedule(self, now: datetime) -> dict[str, str]:
+        """For a list of scheduled jobs: the lists of those due in the next hour, day and week."""
+        if self._current != [_SCHEDULED]:
+            return {}
+        start = now.replace(second=0, microsecond=0)
+        return {
+            words: self._form.address(due_to=instant(start + length), sort="nextRunAt")
+            for words, length in _NEXT.items()
+        }
+
     def _make(self, status: str, condition: str) -> Tab:
         count, reason = self._count(status, condition)
         return Tab(
@@ -89,10 +103,10 @@ class StatusTabs:
             return None, ""
         if {chip.name for chip in self._form.filters} - {"status", "type", "condition"}:
             return None, _BY_FILTERS
-        types = self._form.parameters["type"]
         if condition:
-            return (None, _BY_TYPE) if types else _count_scheduled(self._stats)
-        count = self._stats.count_matching([status] if status else [], types)
+            is_of_types = bool(self._form.parameters["type"])
+            return (None, _BY_TYPE) if is_of_types else _count_scheduled(self._stats)
+        count = _count(self._stats, status, self._form.parameters["type"])
         if count is None:
             return None, capitalize_first(UNCOUNTED) if self._stats.counts is None else _BY_LABELS
         return CappedCount(count, True), ""
@@ -116,6 +130,24 @@ class StatusTabs:
             condition=condition,
             sort="" if order in lost else order,
         )
+
+
+def _count(stats: QueueStats, status: str, types: Collection[str]) -> int | None:
+    """How many jobs have the status and any of the types, which may end in `*`."""
+    labels = {job_type for _, job_type in stats.counts or ()}
+    found = [label for given in types for label in _list_types(given, labels)]
+    if OTHER in labels and any(map(is_prefix, types)):
+        return None
+    if types and not found and stats.counts is not None:
+        return 0
+    return stats.count_matching([status] if status else [], found)
+
+
+def _list_types(given: str, labels: Collection[str]) -> list[str]:
+    if not is_prefix(given):
+        return [given]
+    prefix = given.removesuffix("*")  # a label that ends in `*` is in quotes
+    return [label for label in labels if label.startswith((prefix, f'"{prefix}'))]
 
 
 def _count_scheduled(stats: QueueStats) -> tuple[CappedCount | None, str]:

@@ -319,7 +319,7 @@ WRONG = [
     ("job_id=abc", "Must have at least 4 characters."),
     ("created_from=yesterday", "Not a valid datetime."),
     (f"created_from={NEXT_DATE}&created_to={DATE}", 'Must be later than "Created from".'),
-    ("owner=ada&error_code=E", 'Cannot be combined with "Owner".'),
+    (f"condition=expired&due_to={DATE}", 'Cannot be combined with "Due before".'),
     ("sort=type", "Must be one of"),
     ("cursor=!", "This page link is no longer valid."),
     ("format=xml", "format: Must"),
