@@ -83,7 +83,7 @@ def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: dateti
 
 
 def gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
-    """The evidence for a forecast without its samples; counts nothing live."""
+    """The evidence for a forecast, but without samples; no history is counted live."""
     series = queue.series
     # The newest whole minutes: the present one is still being counted.
     start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK

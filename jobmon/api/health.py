@@ -97,8 +97,8 @@ def blueprint(revoked: RevokedTokens) -> Routes:
     def readyz() -> dict[str, Any]:
         """Check that the watched collections can be read.
 
-        503 if not, with the reason in `details.database`; also if the list of revoked tokens is
-        lost.
+        If they cannot be read, the answer is 503 with the reason in `details.database`. It is also
+        503 if the list of revoked tokens is lost.
         """
         queue = current_queue()
         database = queue.probe.check()

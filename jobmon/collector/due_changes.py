@@ -11,7 +11,7 @@ _OVERLAP = timedelta(seconds=1)
 
 
 class DueChanges:
-    """Marks the segments of jobs with a date that has passed since the last call.
+    """Marks the segments of jobs in which a date has passed since the last call.
 
     The profile names the dates: those that a rule of a status compares with `$now`.
     """

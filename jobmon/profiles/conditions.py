@@ -335,9 +335,9 @@ def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
 
 
 def list_index_fields(query: Query) -> tuple[list[str], bool]:
-    """The fields of an index for a query, and whether the query has one value for each of them.
+    """The fields of an index for a query, and whether the query fixes one value for each of them.
 
-    If it has, the index can have sort fields after them.
+    If it does, the index can have sort fields after them.
     """
     fields, is_equality = [], True
     for name, condition in select_indexable(query).items():

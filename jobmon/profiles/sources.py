@@ -35,7 +35,7 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|h|d)")
 class Source:
     """How the value of a field is read, computed and queried."""
 
-    # Returns the value. Gets the document, which needs only `inputs`, or the result of `computed`.
+    # Returns the value, from a document with the paths `inputs` or from the result of `computed`.
     read: Callable[[Document], Any]
     inputs: tuple[str, ...] = ()
     # An expression that the database evaluates for `read`.

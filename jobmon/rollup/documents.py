@@ -79,7 +79,7 @@ def state_database(connection: Connection) -> Database[Document]:
 
 
 def describe_missing_right(settings: Settings, database: str, verb: str, command: str) -> str:
-    """That the user of `connect_as_writer` may not `verb` (read or write) a database, and who may.
+    """That the user of `connect_as_writer` may not read or write (`verb`) a database; who may.
 
     `command` is the one to run again, without `jobmon`.
     """

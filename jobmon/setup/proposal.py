@@ -189,7 +189,7 @@ class _Proposer:
         return [word for word, _ in self._status.words.most_common()]
 
     def _judge_words(self, words: list[str]) -> tuple[float, bool]:
-        """The share of the documents whose status is a known word; whether any waits or runs."""
+        """The share of documents whose status is a known word; whether one means waits or runs."""
         if self._status is None or self._status.words is None:
             return 0.0, False
         known = [word for word in words if normalize(word) in {*STATUS_WORDS, *FAILED_WORDS}]
@@ -212,7 +212,7 @@ class _Proposer:
         return names
 
     def _judge_failed(self, path: str, word: str, words: list[str]) -> tuple[str, str] | None:
-        """Whether a job with this status is tried again, by the other words and by its dates."""
+        """FAILED or DLQ for a word such as `error`, with the reason; None if that is not clear."""
         if any(STATUS_WORDS.get(normalize(other)) == JobStatus.FAILED for other in words):
             return JobStatus.DLQ, "another status is for retries"
         if any(STATUS_WORDS.get(normalize(other)) == JobStatus.DLQ for other in words):

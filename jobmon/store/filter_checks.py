@@ -10,7 +10,7 @@ from jobmon.store.filter import (
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.search import is_prefix
 
-# A queue may lack these. For another field that it lacks, no job matches.
+# If the documents lack one of these, the filter is refused. By any other field no job matches then.
 _OPTIONAL = (
     "nextRunAt",
     "leaseExpiresAt",
@@ -32,7 +32,7 @@ _REMEDIES = {
 
 
 def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
-    """UnknownFieldError for a filter, RefusedFilterError for an order, that no document has."""
+    """Raise UnknownFieldError or RefusedFilterError if the documents lack what a filter needs."""
     for part in job_filter.parts():
         if part.field in _OPTIONAL and not mapping.can_query(part.field):
             raise UnknownFieldError(part.parameter)
@@ -56,7 +56,7 @@ def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
 
 
 def select_dated_statuses(job_filter: JobFilter, mapping: FieldMapping) -> tuple[str, ...] | None:
-    """The statuses with which the jobs have the date of the filter; None for all that may."""
+    """The statuses of the jobs that have the filter's date; None if no status is excluded."""
     date = job_filter.date_field
     if date is None:
         return None

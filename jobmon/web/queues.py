@@ -117,7 +117,7 @@ class WatchedQueue:
 class WatchedQueues:
     """The queues of an app, the default one first. Each is opened when it is first used.
 
-    Queues in the same deployment share a client. `client` is used for all instead, if it is given.
+    Queues in the same deployment share a client. If `client` is given, all queues use that one.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ def named_queue() -> str | None:
 
 
 def root_path() -> str:
-    """The path before that of any queue, without a final slash; mostly empty."""
+    """The path before `/queues/{name}`, without a final slash; usually empty."""
     root: str = request.environ.get(_ROOT, request.script_root)
     return root
 
