@@ -207,9 +207,12 @@ class _Finder:
 
     def _count_by_stats(self, filters: Filters) -> int | None:
         """How many jobs have a status and a type, from the kept statistics of the whole queue."""
-        if self._owner is not None or self._stats is None or filters.keys() - {"status", "type"}:
+        types = filters.get("type", ())
+        has_prefix = any(name.endswith("*") for name in types)
+        if self._owner is not None or has_prefix or filters.keys() - {"status", "type"}:
             return None
-        return self._stats.count_matching(filters.get("status", ()), filters.get("type", ()))
+        stats = self._stats
+        return None if stats is None else stats.count_matching(filters.get("status", ()), types)
 
     def _count(self, parameter: str, value: str) -> CappedCount | None:
         """How many jobs have this value; None if that is not known at a low cost."""

@@ -20,6 +20,8 @@ KEYS = {
     "worker": "worker",
     "code": "error_code",
     "is": "condition",
+    "attempts": "min_attempts",
+    "priority": "priority",
     "jobid": "job_id",
     "job_id": "job_id",
     "createdby": "owner",

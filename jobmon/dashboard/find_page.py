@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from flask import redirect, render_template, request
 from marshmallow import ValidationError
@@ -15,9 +14,15 @@ from jobmon.api.search_meanings import (
     find_meanings,
     make_list_query,
 )
-from jobmon.api.search_text import list_keys, to_parameters
+from jobmon.api.search_text import list_keys, shown_key, to_parameters
 from jobmon.dashboard import session
-from jobmon.dashboard.formatting import job_address, query, type_address, worker_address
+from jobmon.dashboard.formatting import (
+    error_address,
+    job_address,
+    query,
+    type_address,
+    worker_address,
+)
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import CappedCount
 from jobmon.humanize import grouped
@@ -78,8 +83,12 @@ class FindPage:
         if (address := _choose_address(meanings, owner)) is not None:
             return redirect(request.script_root + address)
         fields = current_queue().settings.search_fields
-        keys = list_keys(fields, is_operator=owner is None)
-        return render_template("dashboard/find.html", keys=keys, **context)
+        return render_template(
+            "dashboard/find.html",
+            keys=list_keys(fields, is_operator=owner is None),
+            field=shown_key(fields[0], fields) if fields else None,
+            **context,
+        )
 
 
 def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
@@ -131,7 +140,7 @@ def _address(meaning: Meaning, owner: str | None) -> str:
             path = "/dashboard/jobs" if owner is None else "/dashboard/my"
             return path + query(**to_parameters(meaning.filters))
         case MeaningKind.ERROR:
-            return f"/dashboard/errors/{quote(meaning.value, safe='')}"
+            return error_address(meaning.value)
         case MeaningKind.TYPE:
             return type_address(meaning.value)
         case MeaningKind.WORKER:
